@@ -1,0 +1,76 @@
+# Everything here works in a fresh clone with Python >= 3.11 and make: .venv is made, and filled, when first needed.
+#   PYTHON=...  the interpreter to build .venv with        EPOCHS=...  how long `make demo` trains
+#   ARGS=...    further arguments of the demo or of pytest: make test ARGS="-k graph"
+
+EPOCHS ?= 12
+ARGS ?=
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+SHELL := /bin/sh
+RUN := .venv/bin/python
+# A driver that answers decides: the CUDA build is several times the download. Asked for only when installing.
+FRAMEWORK = $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo tensorflow-cpu)
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517
+
+.PHONY: help venv demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+venv: .venv/stamp-demo .venv/stamp-test  ## make .venv with everything that the other targets need
+
+demo: .venv/stamp-demo  ## train a classifier of handwritten digits (12 epochs, about a minute)
+	@$(RUN) -m experimentator examples/digits.py --epochs $(EPOCHS) $(ARGS)
+
+# Both halves always run, so that one `make test` tells everything; it fails if either does.
+test: .venv/stamp-test  ## lint, types, import arrows, and all tests with coverage
+	@status=0; $(MAKE) --no-print-directory lint || status=1; \
+	echo "pytest, with coverage"; $(RUN) -m pytest --cov --cov-report=term $(ARGS) || status=1; \
+	exit $$status
+
+lint: .venv/stamp-test  ## ruff, import-linter, mypy
+	@status=0; \
+	echo "ruff: style";                  $(RUN) -m ruff check --quiet . || status=1; \
+	echo "ruff: format";                 $(RUN) -m ruff format --quiet --check . || status=1; \
+	echo "import-linter: import arrows"; out=$$($(RUN) -c "$(LINT_IMPORTS)" 2>&1) || { echo "$$out"; status=1; }; \
+	echo "mypy: types";                  $(RUN) -m mypy --no-error-summary || status=1; \
+	exit $$status
+
+# Not .venv/bin/lint-imports: a script's first line cannot hold a path with spaces.
+LINT_IMPORTS = import sys; from importlinter.cli import lint_imports_command; sys.argv[1:] = ['--no-logo']; lint_imports_command()
+
+bench: .venv/stamp-test  ## run every benchmark, one after another; results go to benchmarks/history.jsonl
+	@for file in benchmarks/[!_]*.py; do echo "$$file"; $(RUN) "$$file" $(ARGS) || exit 1; done
+
+clean:  ## remove .venv, caches and build folders (trained runs stay)
+	@rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is written last, so an interrupted install is simply done again; setup.cfg being newer does it again too.
+.venv/stamp-demo: .venv/stamp-python setup.cfg setup.py
+	@framework=$(FRAMEWORK); case $$framework in cuda) size="4 GB, 5 to 20" ;; *) size="400 MB, 1 to 5" ;; esac; \
+	echo "Installing experimentator and its $$framework extra into .venv (about $$size minutes the first time)"; \
+	$(INSTALL) -e ".[examples,$$framework]"
+	@touch $@
+
+.venv/stamp-test: .venv/stamp-demo
+	@echo "Installing the test tools into .venv (about 60 MB, a minute)"
+	@$(INSTALL) -e ".[test]"
+	@touch $@
+
+# TensorFlow has wheels for these versions of Python. Candidates are run, not just found: a name on PATH may be a stub.
+# A .venv that is already there and works is used as it is; one that was cut short while being made is made again.
+.venv/stamp-python:
+	@usable='import sys, venv, ensurepip; assert (3, 11) <= sys.version_info[:2] <= (3, 13)'; \
+	if [ -z "$(PYTHON)" ] && $(RUN) -c "$$usable; import pip" >/dev/null 2>&1; then touch $@; exit; fi; \
+	if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; else set -- python3 python3.13 python3.12 python3.11 python; fi; \
+	for python in "$$@"; do \
+	    if "$$python" -c "$$usable" >/dev/null 2>&1; then \
+	        echo "Making .venv with $$("$$python" --version)"; \
+	        "$$python" -m venv --clear .venv && touch $@; exit; \
+	    fi; \
+	done; \
+	echo "make: needs Python 3.11, 3.12 or 3.13 with its venv and ensurepip modules (Debian: python3-venv); tried: $$*." \
+	    "Name one with: make PYTHON=/path/to/python" >&2; exit 1

@@ -1,0 +1,40 @@
+"""Experiments as one Python object: subsets, callbacks and a dataflow graph of chunk processors.
+
+Names are loaded when first used, so that importing the package loads no framework.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "experimentator.graph": (
+        "Chunk ChunkProcessor ExperimentMode Graph GraphError MissingTensorError Mode Ref Stage chunk_processor record"
+    ),
+    "experimentator.experiment": "BaseExperiment",
+    "experimentator.features": "AsyncExperiment CallbackedExperiment TensorflowExperiment build_experiment",
+    "experimentator.subset": "Subset find",
+    "experimentator.callbacks": "Callback CallbackError",
+    "experimentator.config": "ConfigError",
+    "experimentator.items": "DatasetError",
+    "experimentator.cycle": "NonFiniteLossError",
+    "experimentator.checkpoint": "CheckpointError",
+    "experimentator.version": "__version__",
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+_ROOMS = ("graph", "ops")
+
+__all__ = sorted(_HOME)  # `import *` must not load a framework, as `ops` would
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_ROOMS]

@@ -1,0 +1,72 @@
+"""Backends: what compiles a graph into one step for K batches; found by name, so that no framework is imported early."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from experimentator.graph import Graph, Mode
+
+Columns = Mapping[str, Any]
+
+
+class MissingFrameworkError(ImportError):
+    """The framework of a backend is not installed; the message holds the command to type."""
+
+
+class Step(Protocol):
+    """A compiled graph: runs the K batches of `index` [K, B] over `columns` {name: [N, ...]} in one call."""
+
+    graph: Graph
+
+    @property
+    def traces(self) -> int:
+        """How often the graph was traced; constant after the first epoch."""
+
+    @property
+    def compiler(self) -> str:
+        """How the step runs: `xla`, `graph` or `eager`."""
+
+    def __call__(self, columns: Columns, index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
+        """Every selected name stacked over the batches: {name: [K, ...]}; `fixed` may compile for just this K."""
+
+
+class Backend(Protocol):
+    """Compiles graphs, and owns the weights of their processors."""
+
+    name: str
+
+    def record(self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]) -> tuple[Any, ...]:
+        """Run the list once on abstract batches: builds layers, and declares undeclared callables."""
+
+    def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> Step:
+        """One step for a selected graph; with an optimizer, a training step."""
+
+    def put(self, columns: Columns) -> Columns:
+        """Place columns where the step reads them."""
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Every weight under a stable key: node, ordinal, variable name."""
+
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Assign weights by key; all of them, or an error and none."""
+
+
+def get_backend(name: str) -> Backend:
+    """A new backend: `numpy` or `tensorflow`."""
+    known = ("numpy", "tensorflow")
+    if name not in known:
+        raise ValueError(f"There is no backend {name!r}. Write one of: {', '.join(known)}.")
+    try:
+        backend: Backend = import_module(f"{__name__}.{name}").BACKEND()
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", "keras"):
+            raise
+        raise MissingFrameworkError(
+            f"The {name} backend needs {error.name}, which is not installed.\n"
+            'Type: pip install "experimentator-dl[tensorflow]" (or [tensorflow-cpu], or [cuda] for NVIDIA GPUs).'
+        ) from None
+    return backend

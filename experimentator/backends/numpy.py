@@ -1,0 +1,69 @@
+"""The reference backend: eager, without training; what a graph means, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experimentator.graph import Graph, Mode, record
+
+
+class NumpyStep:
+    """Runs a graph on numpy rows, one batch after the other."""
+
+    traces = 0
+    compiler = "eager"
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+
+    def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
+        """Every selected name stacked over the batches: {name: [K, ...]}."""
+        names = sorted(self.graph.inputs)
+        rows = [self.graph.run({name: columns[name][row] for name in names}) for row in np.asarray(index)]
+        return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+
+
+class NumpyBackend:
+    """Any processors over numpy arrays; nothing is compiled and nothing is trained.
+
+    >>> from experimentator.graph import chunk_processor
+    >>> total = chunk_processor(inputs=["batch_x"], outputs=["total"])(lambda batch_x: batch_x.sum())
+    >>> step = NumpyBackend().compile(Graph([total], provided={"batch_x"}).select("total"), {})
+    >>> step({"batch_x": np.arange(4)}, np.array([[0, 1], [2, 3]]))
+    {'total': array([1, 5])}
+    """
+
+    name = "numpy"
+
+    def record(
+        self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
+    ) -> tuple[Any, ...]:
+        """Run the list once on a batch of one zero row."""
+        zeros = {name: np.zeros((1, *spec.shape[1:]), spec.dtype) for name, spec in specs.items()}
+        return record(processors, zeros, mode=mode, known=known)
+
+    def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> NumpyStep:
+        """An eager step; an optimizer is refused."""
+        if optimizer is not None:
+            raise ValueError(
+                "The numpy backend does not train.\nSeen: an optimizer.\n"
+                "Add TensorflowExperiment to experiment_type, or use a Keras optimizer, which brings TensorFlow."
+            )
+        return NumpyStep(graph)
+
+    def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Columns stay as they are."""
+        return columns
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """No weights are known to this backend."""
+        return {}
+
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """There is nothing to assign."""
+
+
+BACKEND = NumpyBackend

@@ -1,0 +1,147 @@
+"""The TensorFlow backend: one `tf.function` runs K batches, forward, backward and update."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from experimentator.backends.tensorflow.loop import TensorflowStep
+from experimentator.backends.tensorflow.variables import Variables, Witness
+from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, record
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(f"Keras runs on {keras.backend.backend()}. Set KERAS_BACKEND=tensorflow before importing it.")
+
+
+class InContext(keras.Layer):  # type: ignore[misc]  # Keras is untyped
+    """A layer around a function of tensors: layers called inside see the right `training`."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        super().__init__(autocast=False)
+        self.function = function
+        self.built = True
+        self.error: Exception | None = None
+
+    def call(self, tensors: Any, training: bool = False) -> Any:
+        try:
+            return self.function(tensors)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def run(self, tensors: Any, *, training: bool) -> Any:
+        """Call the function; its errors come out as they were raised, without the text Keras wraps around them."""
+        self.error = None
+        try:
+            return self(tensors, training=training)
+        except Exception:
+            if self.error is None:
+                raise
+            raise self.error from self.error.__cause__
+
+
+class TensorflowBackend:
+    """Records and builds processors on abstract tensors, compiles graphs, owns their variables."""
+
+    name = "tensorflow"
+
+    def __init__(self) -> None:
+        self.variables = Variables()
+
+    def record(
+        self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
+    ) -> tuple[Any, ...]:
+        """Run the list once on abstract batches of any size: builds layers, declares undeclared callables.
+
+        A second pass, which changes nothing, notes the variables that each processor reads.
+        """
+        recorded = self._pass(processors, specs, mode, known, witness=False)
+        self._pass(recorded, specs, mode, known, witness=True)
+        return recorded
+
+    def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> TensorflowStep:
+        """One step for a selected graph; with an optimizer, a training step on `loss`.
+
+        Options: `jit_compile` ("auto", True or False), `eager`, `capacity` (the most batches a call may run).
+        """
+        specs = {name: _tensor_spec(specs[name]) for name in graph.inputs}
+        if not list(self.variables):
+            self.record(graph.processors, specs, graph.mode, {})
+        forward = InContext(lambda tensors: graph.run(tensors, call=_scoped))
+        training = graph.mode == Mode.TRAIN
+        run = partial(forward.run, training=training)
+        outputs = _abstract(run, specs)
+        if optimizer is not None:
+            _check_loss(outputs)
+        return TensorflowStep(graph, run, outputs, list(self.variables), optimizer, **options)
+
+    def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Copy columns to the device, once."""
+        return {name: tf.convert_to_tensor(values) for name, values in columns.items()}
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Every variable of every processor, as numpy, under a stable key."""
+        return {key: np.asarray(variable) for key, variable in self.variables.keyed().items()}
+
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Assign weights by key; all of them, or an error and none."""
+        self.variables.assign(weights)
+
+    def _pass(
+        self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any], *, witness: bool
+    ) -> tuple[Any, ...]:
+        recorded: list[tuple[Any, ...]] = []
+
+        def call(node: Node, chunk: Chunk) -> None:
+            with Witness(lambda variable: self.variables.note(node.name, variable)) if witness else nullcontext():
+                with tf.GradientTape() as tape:
+                    node.processor(chunk)
+            if witness:
+                for variable in tape.watched_variables():  # those that Keras does not know
+                    self.variables.note(node.name, variable)
+
+        def run(tensors: Any) -> dict[str, Any]:
+            recorded.append(record(processors, tensors, mode=mode, known=known, call=call))
+            return {}
+
+        layer = InContext(run)
+        _abstract(
+            partial(layer.run, training=mode == Mode.TRAIN),
+            {name: _tensor_spec(spec) for name, spec in specs.items()},
+        )
+        return recorded[-1]
+
+
+def _tensor_spec(spec: Any) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
+
+
+def _abstract(function: Callable[[Any], Any], specs: Mapping[str, tf.TensorSpec]) -> Any:
+    """The structure a function returns on abstract tensors; nothing is computed."""
+    return tf.function(function, autograph=False).get_concrete_function(dict(specs)).structured_outputs
+
+
+def _scoped(node: Node, chunk: Chunk) -> None:
+    """Run a processor under its name, so that compilers and profilers can say which it is."""
+    with tf.name_scope(re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", f"{node.name}").lstrip("_") or "node"):
+        node.processor(chunk)
+
+
+def _check_loss(outputs: Mapping[str, Any]) -> None:
+    loss = outputs["loss"]
+    if loss.shape.rank or not loss.dtype.is_floating:
+        raise GraphError(
+            "'loss' must be one floating number.\n"
+            f"Seen: {list(loss.shape)} {loss.dtype.name}.\n"
+            "Reduce it, with a mean over the batch, or cast it to float32."
+        )
+
+
+BACKEND = TensorflowBackend

@@ -1,0 +1,183 @@
+"""The compiled loop: gather a batch, run the graph, take gradients, update; K times in one call."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from experimentator.graph import Graph
+
+log = logging.getLogger(__name__)
+PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled
+
+
+class TensorflowStep:
+    """A compiled graph; see `experimentator.backends.Step`.
+
+    Calls of `capacity` batches may run a function with a fixed count (`fixed=True`); calls of fewer share one with a
+    count that varies; more are split. With `jit_compile="auto"` a GPU uses XLA, and a CPU whichever of the two is
+    faster for this graph, timed once on a copy of the state.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        forward: Callable[[Any], Any],
+        outputs: Mapping[str, Any],
+        variables: list[Any],
+        optimizer: Any,
+        *,
+        jit_compile: Any = "auto",
+        eager: bool = False,
+        capacity: int | None = None,
+    ):
+        self.graph, self.forward, self.outputs, self.optimizer = graph, forward, outputs, optimizer
+        self.variables = variables
+        self.eager, self.capacity = eager, capacity
+        self.jit = _jit(jit_compile)
+        self.traces = 0
+        self.timings: dict[str, float] = {}
+        self._functions: dict[Any, Any] = {}
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(_trainable(variables))
+
+    @property
+    def compiler(self) -> str:
+        """How the step runs: `xla`, `graph` or `eager`; `undecided` before the first call."""
+        return "eager" if self.eager else {True: "xla", False: "graph", None: "undecided"}[self.jit]
+
+    def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
+        """Every selected name stacked over the batches: {name: [K, ...]}, on the device.
+
+        `fixed` chooses the function with a fixed count; unless given, whole calls of `capacity` use it.
+        """
+        columns = {name: columns[name] for name in self.graph.inputs}
+        index = np.asarray(index, dtype=np.int32)
+        if self.capacity is None:
+            self.capacity = len(index)
+        if len(index) > self.capacity:
+            parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
+            return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
+        if self.eager:
+            return dict(self._run(columns, tf.constant(index), None))
+        if self.jit is None:
+            self._choose(columns, index)
+        if fixed is None:
+            fixed = len(index) == self.capacity
+        return self._call(bool(self.jit), columns, index, fixed=fixed)
+
+    def _call(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
+        count = len(index)
+        if fixed:
+            return dict(self._function(jit, fixed)(columns, index))
+        padded = index if count == self.capacity else np.zeros((self.capacity, index.shape[1]), np.int32)
+        padded[:count] = index
+        outputs = self._function(jit, fixed)(columns, padded, np.int32(count))
+        return {name: values[:count] for name, values in outputs.items()}
+
+    def _function(self, jit: bool, fixed: bool) -> Any:
+        if (jit, fixed) not in self._functions:
+
+            def run(columns: Any, index: Any, count: Any = None) -> Any:
+                self.traces += 1
+                return self._run(columns, index, count)
+
+            self._functions[jit, fixed] = tf.function(run, jit_compile=jit or None, autograph=False)
+        return self._functions[jit, fixed]
+
+    def _run(self, columns: Any, index: Any, count: Any) -> Any:
+        capacity = index.shape[0] if index.shape[0] is not None else tf.shape(index)[0]
+        arrays = {
+            name: tf.TensorArray(spec.dtype, capacity, infer_shape=False, element_shape=None)
+            for name, spec in self.outputs.items()
+        }
+        batch = self._train_batch if self.optimizer is not None else self.forward
+
+        def body(place: Any, arrays: Any) -> Any:
+            rows = index[place]
+            outputs = batch({name: tf.gather(column, rows) for name, column in columns.items()})
+            return place + 1, {name: array.write(place, outputs[name]) for name, array in arrays.items()}
+
+        limit = capacity if count is None else count
+        _, arrays = tf.while_loop(
+            lambda place, _: place < limit, body, (tf.constant(0), arrays), parallel_iterations=1
+        )
+        return {name: array.stack() for name, array in arrays.items()}
+
+    def _train_batch(self, tensors: Any) -> Any:
+        trainable = _trainable(self.variables)
+        with tf.GradientTape() as tape:
+            outputs = self.forward(tensors)
+            objective = outputs["loss"] + tf.cast(_penalty(trainable), outputs["loss"].dtype)
+        gradients = tape.gradient(objective, [_value(variable) for variable in trainable])
+        pairs = [(g, v) for g, v in zip(gradients, trainable, strict=True) if g is not None]
+        if not pairs:
+            raise ValueError(
+                "Nothing is trained: 'loss' depends on no trainable variable.\n"
+                f"Seen: {len(trainable)} trainable variables.\n"
+                "Let the loss depend on a layer, and keep ops.StopGradient off the way between them."
+            )
+        self.optimizer.apply(*zip(*pairs, strict=True))
+        return outputs
+
+    def _choose(self, columns: Mapping[str, Any], index: np.ndarray) -> None:
+        """Time both compilers on a copy of the state and keep the faster."""
+        state = [*self.variables, *(self.optimizer.variables if self.optimizer is not None else ())]
+        saved = [tf.identity(_value(variable)) for variable in state]
+        for jit in (False, True):
+            try:
+                self.timings["xla" if jit else "graph"] = self._timed(jit, columns, index)
+            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError) as error:
+                if not jit:
+                    raise
+                log.warning("XLA cannot compile this graph, which runs without it: %s", str(error).split("\n")[0])
+            finally:
+                for variable, value in zip(state, saved, strict=True):
+                    variable.assign(value)
+        self.jit = self.timings.get("xla", float("inf")) < self.timings["graph"]
+        log.info("seconds per batch: %s; using %s", self.timings, self.compiler)
+
+    def _timed(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray) -> float:
+        """Seconds per batch, the best of a few calls of growing length."""
+        rows, best, spent = index[:1], float("inf"), 0.0
+        _ready(self._call(jit, columns, rows, fixed=False))
+        while spent < PROBE_SECONDS:
+            start = time.perf_counter()
+            _ready(self._call(jit, columns, rows, fixed=False))
+            seconds = time.perf_counter() - start
+            best, spent = min(best, seconds / len(rows)), spent + seconds
+            if seconds < PROBE_SECONDS / 4 and 2 * len(rows) <= (self.capacity or 1):
+                rows = np.concatenate([rows, rows])
+        return best
+
+
+def _jit(choice: Any) -> bool | None:
+    if choice == "auto":
+        return True if tf.config.list_logical_devices("GPU") else None
+    if isinstance(choice, bool):
+        return choice
+    raise ValueError(f"jit_compile={choice!r} is not known. Write 'auto', True or False.")
+
+
+def _trainable(variables: list[Any]) -> list[Any]:
+    return [variable for variable in variables if variable.trainable]
+
+
+def _value(variable: Any) -> Any:
+    return variable if isinstance(variable, tf.Variable) else variable.value
+
+
+def _penalty(variables: list[Any]) -> Any:
+    """The regularisers that layers hang on their weights, as `keras.Model.fit` adds them."""
+    terms = [variable.regularizer(variable) for variable in variables if getattr(variable, "regularizer", None)]
+    return tf.add_n(terms) if terms else 0.0
+
+
+def _ready(outputs: Mapping[str, Any]) -> None:
+    for values in outputs.values():
+        values.numpy()

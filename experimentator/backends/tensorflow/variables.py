@@ -1,0 +1,73 @@
+"""Which variables each processor owns, found by watching a run of the graph, not by scanning attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit the experiment; nothing was assigned."""
+
+
+class Witness(keras.StatelessScope):  # type: ignore[misc]  # Keras is untyped
+    """A scope in which every Keras variable that is read is noted, and none is changed."""
+
+    def __init__(self, note: Callable[[Any], None]):
+        super().__init__(initialize_variables=False)
+        self.note = note
+
+    def get_current_value(self, variable: Any) -> Any:
+        self.note(variable)
+        return super().get_current_value(variable)
+
+
+class Variables:
+    """Variables by node, in order of first use; a variable belongs to the first node that reads it.
+
+    The key of a variable is `node/ordinal/name`, since the path Keras gives it holds a counter of the whole process.
+    """
+
+    def __init__(self) -> None:
+        self._owned: dict[str, list[Any]] = {}
+        self._seen: set[int] = set()
+
+    def note(self, node: str, variable: Any) -> None:
+        """Node `node` reads `variable`."""
+        identity = id(getattr(variable, "_value", variable))  # a Keras variable stands around one of TensorFlow's
+        if identity not in self._seen:
+            self._seen.add(identity)
+            self._owned.setdefault(node, []).append(variable)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (variable for variables in self._owned.values() for variable in variables)
+
+    def keyed(self) -> dict[str, Any]:
+        """Every variable under its key."""
+        return {
+            f"{node}/{ordinal}/{variable.name.partition(':')[0]}": variable
+            for node, variables in self._owned.items()
+            for ordinal, variable in enumerate(variables)
+        }
+
+    def assign(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Assign by key; a missing, unexpected or misshapen weight is refused before anything is assigned."""
+        own = self.keyed()
+        wrong = [f"missing: {key} {list(own[key].shape)}" for key in own.keys() - weights.keys()]
+        wrong += [f"unexpected: {key} {list(weights[key].shape)}" for key in weights.keys() - own.keys()]
+        wrong += [
+            f"wrong shape: {key} is {list(weights[key].shape)}, the experiment has {list(own[key].shape)}"
+            for key in own.keys() & weights.keys()
+            if tuple(weights[key].shape) != tuple(own[key].shape)
+        ]
+        if wrong:
+            raise WeightsError(
+                "These weights do not fit the experiment; nothing was loaded.\n  "
+                + "\n  ".join(sorted(wrong))
+                + "\nLoad them into the configuration that saved them; node labels (`node=`) are part of the keys."
+            )
+        for key, variable in own.items():
+            variable.assign(weights[key])

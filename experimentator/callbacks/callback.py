@@ -1,0 +1,32 @@
+"""The callback: any object with some of the event methods is one; this class only spells them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Callback:
+    """Acts on events: define some of `on_{epoch,cycle,batch}_{begin,end}(self, **state)`.
+
+    A cycle is one pass over a subset. A method receives the state by name (ask for what you need, and `**_` for the
+    rest) and as `state`, which may be written for those that come later. Names of tensors among the parameters of
+    `on_batch_end` are fetched from the graph; `inputs` declares more. `before` and `after` name classes to stand
+    before and after; absent ones are ignored. `init(self, exp)` is called once. `on_block_end` is called after every
+    call of the compiled step, which runs many batches.
+
+    >>> class Patience(Callback):
+    ...     inputs = ["validation_loss"]
+    ...     def on_epoch_end(self, epoch, validation_loss, **_):
+    ...         print(f"{epoch}: {validation_loss:.2f}")
+    >>> Patience().on_epoch_end(epoch=1, validation_loss=0.5)
+    1: 0.50
+    """
+
+    before: Sequence[str] = ()
+    after: Sequence[str] = ()
+    inputs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
+
+    def init(self, exp: Any) -> None:
+        """Called once, before anything runs."""

@@ -1,0 +1,95 @@
+"""The order in which callbacks are called, and what each of them reads."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import networkx as nx
+
+EVENTS = tuple(f"{what}_{when}" for what in ("epoch", "cycle", "batch") for when in ("begin", "end"))
+FETCHING = ("batch_end", "cycle_end")  # events whose parameters may name tensors
+
+
+class CallbackError(ValueError):
+    """Callbacks that cannot be ordered or called."""
+
+
+class Listener:
+    """A callback with its event methods, and the names they ask for."""
+
+    def __init__(self, callback: Any, place: int):
+        self.callback, self.place = callback, place
+        self.name = type(callback).__name__
+        found = {event: getattr(callback, f"on_{event}", None) for event in (*EVENTS, "block_end", "train_end")}
+        self.methods = {event: method for event, method in found.items() if callable(method)}
+        self.parameters = {event: inspect.signature(method).parameters for event, method in self.methods.items()}
+        self.outputs = _names(callback, "outputs")
+        self.inputs = tuple(dict.fromkeys((*_names(callback, "inputs"), *self._asked())))
+
+    def hears(self, event: str) -> bool:
+        """Whether the callback acts on `event`."""
+        return event in self.methods
+
+    def call(self, event: str, state: dict[str, Any]) -> None:
+        """Call the method of `event`, if there is one, with what it asks of the state."""
+        method = self.methods.get(event)
+        if method is None:
+            return
+        parameters = self.parameters[event]
+        everything = {**state, "state": state}
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            given: Mapping[str, Any] = everything
+        else:
+            given = {name: everything[name] for name in parameters if name in everything}
+        missing = [n for n, p in parameters.items() if n not in given and p.default is p.empty and _named(p)]
+        if missing:
+            raise CallbackError(
+                f"{self.name}.on_{event} asks for {missing[0]!r}, which nobody provides.\n"
+                f"Known here: {', '.join(sorted(map(str, state)))}.\n"
+                "Give the parameter a default, or let a processor or an earlier callback write the name."
+            )
+        method(**given)
+
+    def _asked(self) -> Iterable[str]:
+        for event in FETCHING:
+            yield from (name for name, p in self.parameters.get(event, {}).items() if _named(p) and name != "state")
+
+
+def in_order(callbacks: Sequence[Any]) -> list[Listener]:
+    """Readers after writers, then `before` and `after`, then list order.
+
+    >>> class Second: after = ["First"]
+    >>> class First: pass
+    >>> [listener.name for listener in in_order([Second(), First()])]
+    ['First', 'Second']
+    """
+    listeners = [Listener(callback, place) for place, callback in enumerate(callbacks)]
+    dag: nx.DiGraph[Listener] = nx.DiGraph()
+    dag.add_nodes_from(listeners)
+    for one in listeners:
+        for other in listeners:
+            if one is not other and _precedes(one, other):
+                dag.add_edge(one, other)
+    try:
+        return list(nx.lexicographical_topological_sort(dag, key=lambda listener: listener.place))
+    except nx.NetworkXUnfeasible:
+        path = [tail.name for tail, _ in nx.find_cycle(dag)]
+        raise CallbackError(
+            f"Callbacks wait on each other: {' -> '.join([*path, path[0]])}.\nTake one off `before`, `after` or `inputs`."
+        ) from None
+
+
+def _precedes(one: Listener, other: Listener) -> bool:
+    told = other.name in _names(one.callback, "before") or one.name in _names(other.callback, "after")
+    return told or bool(set(one.outputs) & set(_names(other.callback, "inputs")))
+
+
+def _names(callback: Any, attribute: str) -> tuple[str, ...]:
+    value = getattr(callback, attribute, ()) or ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _named(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)

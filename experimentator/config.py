@@ -1,0 +1,340 @@
+"""Run a Python configuration file, with some of its names overridden before it runs.
+
+>>> text = "rate = 0.1\\nscale = rate * 10\\nhalve = lambda x: x / scale"
+>>> config = load_text(text, {"rate": 0.2})
+>>> config["scale"], config["halve"](4.0)
+(2.0, 2.0)
+>>> config.derived["rate"]
+('scale', 'halve')
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import io
+import itertools
+import linecache
+import math
+import operator
+import os
+import random
+import re
+import reprlib
+import sys
+import traceback
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+from zlib import crc32
+
+from experimentator.overrides import (
+    HIDDEN,
+    ConfigError,
+    Door,
+    assigned,
+    derived,
+    grid,
+    parse_assignment,
+    parse_grid,
+    replace_values,
+)
+
+__all__ = ["Config", "ConfigError", "as_config", "load", "load_text", "resolved"]
+__all__ += ["grid", "parse_assignment", "parse_grid"]
+
+JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+_MODULE = "experimentator_config_"
+_LONGEST = 200
+
+
+class Config(dict[str, Any]):
+    """The names a configuration sets, with where they come from.
+
+    `filename` and `text` are its source; `derived` says which names the file computed from each name.
+
+    >>> config = load_text("import os\\nrate = 0.1\\n_hidden = 1")
+    >>> config["rate"], config.resolved()
+    (0.1, {'rate': 0.1})
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        *,
+        filename: str = "",
+        text: str = "",
+        derived: Mapping[str, tuple[str, ...]] = {},
+    ) -> None:
+        super().__init__(values)
+        self.filename, self.text, self.derived = filename, text, dict(derived)
+
+    def resolved(self) -> dict[str, JSON]:
+        """The values as JSON: see the function `resolved`."""
+        return resolved(self)
+
+
+def load(
+    path: str | os.PathLike[str],
+    overrides: Mapping[str, object] = {},
+    *,
+    known: Collection[str] = (),
+    seed: int | None = None,
+) -> Config:
+    """Run the configuration file at `path`; `overrides` replace what it assigns, before what follows from it.
+
+    Its folder heads `sys.path` while it runs, so that `import my_task` finds `my_task.py` beside it;
+    an import inside a function that is called later does not. `known` names may be overridden although
+    the file does not assign them. With a `seed` (given, overridden, or literal in the file: `seed = 3`)
+    Python's `random` is seeded first, because Keras initialisers draw from it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "task.py")
+    ...     _ = path.write_text("batch_size = 64\\nsteps = 640 // batch_size")
+    ...     load(path, {"batch_size": 32})["steps"]
+    20
+    """
+    file = Path(path)
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from None
+    absolute = os.path.abspath(file)
+    source = _Source(text, str(file), absolute, os.path.dirname(absolute))
+    return _run(source, dict(overrides), known, seed)
+
+
+def load_text(
+    text: str,
+    overrides: Mapping[str, object] = {},
+    *,
+    filename: str = "<config>",
+    known: Collection[str] = (),
+    seed: int | None = None,
+) -> Config:
+    """Run a configuration given as text, as `load` runs a file; `filename` is what errors call it.
+
+    >>> load_text("rate: float = 0.1\\nname, scale = 'a', rate * 2", {"rate": 3.0})["scale"]
+    6.0
+    """
+    text = text.removeprefix("\ufeff")
+    # two texts under one name would show each other's lines in tracebacks
+    code_name = f"{filename[:-1]} {crc32(text.encode('utf-8', 'replace')):08x}>" if filename[:1] == "<" else filename
+    return _run(_Source(text, filename, code_name), dict(overrides), known, seed)
+
+
+def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Collection[str] = ()) -> Config:
+    """A configuration from a mapping, a path, config text, or an object with a `.dict` (Pyconfyg's).
+
+    >>> as_config({"rate": 0.1}, {"rate": 0.2}), as_config("rate = 0.1", {"rate": 0.2})
+    ({'rate': 0.2}, {'rate': 0.2})
+    """
+    values = source if isinstance(source, Mapping) else getattr(source, "dict", None)
+    if isinstance(values, Mapping):
+        return _overridden(values, overrides, known)
+    if isinstance(source, os.PathLike) or (isinstance(source, str) and _is_path(source)):
+        return load(source, overrides, known=known)
+    if isinstance(source, str) and ("\n" in source or "=" in source):
+        return load_text(source, overrides, known=known)
+    raise ConfigError(
+        f"{_short(source)} is not a configuration.",
+        "Read as a path, there is no such file and it does not end in .py; "
+        "read as config text, it has no '=' and no second line."
+        if isinstance(source, str)
+        else f"It is a {type(source).__name__}.",
+        "Write the path of a Python file, its text, or a dictionary.",
+    )
+
+
+def resolved(mapping: Mapping[str, object]) -> dict[str, JSON]:
+    """A configuration's values as JSON, to store with a run; what is no number, text or list becomes a short `repr`.
+
+    Modules, imported functions and classes, and names that start with `_` are left out.
+
+    >>> resolved({"rate": 0.1, "shape": (2, 3), "best": float("inf"), "model": object(), "os": os})
+    {'rate': 0.1, 'shape': [2, 3], 'best': 'inf', 'model': '<object object>'}
+    """
+    return {k: _json(v) for k, v in mapping.items() if not k.startswith("_") and not _is_imported(k, v)}
+
+
+@dataclass(frozen=True)
+class _Source:
+    text: str
+    shown: str  # in messages
+    code_name: str  # in tracebacks
+    folder: str | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        return io.StringIO(self.text, newline=None).readlines()
+
+    def error(self, line: int | None, kind: str, problem: object, *, write: str) -> ConfigError:
+        what = f"{self.shown}:{line or 1}: {kind}: {problem}".removesuffix(": ")
+        return ConfigError(what, "    " + "".join(self.lines[(line or 1) - 1 : line or 1]).strip(), write)
+
+
+def _run(source: _Source, overrides: dict[str, Any], known: Collection[str], seed: int | None) -> Config:
+    with _syntax_errors(source):
+        tree = ast.parse(source.text, source.code_name)
+        names, follows = assigned(tree), derived(tree, overrides)
+        literal = _literal_seed(tree)
+        code = compile(replace_values(tree, overrides), source.code_name, "exec", dont_inherit=True)
+    _refuse_unknown(overrides, {*names, *known}, f"{source.shown} does not set")
+    _seed_random(overrides.get("seed", literal) if seed is None else seed)
+    return Config(_execute(source, code, overrides), filename=source.shown, text=source.text, derived=follows)
+
+
+@contextmanager
+def _syntax_errors(source: _Source) -> Iterator[None]:
+    try:
+        yield
+    except SyntaxError as error:
+        write = "Correct this line: Python cannot read it."
+        raise source.error(error.lineno, type(error).__name__, error.msg, write=write) from error
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, surrogates, endless nesting
+        raise source.error(None, type(error).__name__, error, write="Python cannot read this text.") from error
+
+
+def _execute(source: _Source, code: CodeType, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Run the code in a module of its own, which stays registered: dataclasses and pickle look it up."""
+    linecache.cache[source.code_name] = (len(source.text), None, source.lines, source.code_name)
+    module = _new_module(source.code_name)
+    names = module.__dict__
+    names |= {**overrides, HIDDEN: overrides}
+    try:
+        with _neighbours(source.folder):
+            exec(code, names, Door(names, overrides))
+    except BaseException as error:
+        sys.modules.pop(module.__name__, None)
+        if not isinstance(error, Exception):  # the user's Ctrl-C, the config's sys.exit()
+            raise
+        frames = traceback.walk_tb(error.__traceback__)
+        line = [None, *(at for frame, at in frames if frame.f_code.co_filename == source.code_name)][-1]
+        write = "Correct this line, or override a name that it uses; the exception above is its cause."
+        raise source.error(line, type(error).__name__, error, write=write) from error
+    return {name: value for name, value in names.items() if not name.startswith("__")}
+
+
+def _new_module(filename: str) -> ModuleType:
+    for number in itertools.count(1):
+        module = ModuleType(f"{_MODULE}{number}")
+        if sys.modules.setdefault(module.__name__, module) is module:
+            break
+    module.__file__ = filename
+    return module
+
+
+@contextmanager
+def _neighbours(folder: str | None) -> Iterator[None]:
+    """Let the config import the modules beside it."""
+    if folder is None:
+        yield
+        return
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()  # a module written a moment ago would not be seen
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _literal_seed(tree: ast.Module) -> int | None:
+    found = None
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(t, ast.Name) and t.id == "seed" for t in targets):
+                found = node.value.value
+    return found if isinstance(found, int) else None
+
+
+def _seed_random(seed: object) -> None:
+    if seed is None:
+        return
+    try:
+        random.seed(operator.index(seed))  # type: ignore[arg-type]  # the TypeError is the test
+    except TypeError:
+        wrong = "The seed is not a whole number."
+        raise ConfigError(wrong, f"It is {_short(seed)}.", "Write `seed = 3`, or None for no seed.") from None
+
+
+def _refuse_unknown(names: Collection[str], settable: Collection[str], problem: str) -> None:
+    for name in names:
+        if name not in settable:
+            near = get_close_matches(str(name), settable, n=3)
+            raise ConfigError(
+                f"{problem} {name!r}, so it cannot be overridden.",
+                f"Names that can be: {', '.join(sorted(settable)) or 'none'}.",
+                f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Write `{name} = ...` in it first.",
+            )
+
+
+def _overridden(values: Mapping[Any, Any], overrides: Mapping[str, object], known: Collection[str]) -> Config:
+    settable = {*values, *known}
+    if odd := [key for key in (*settable, *overrides) if not isinstance(key, str)]:
+        wrong, seen = "A configuration's keys are names.", f"One of them is {_short(odd[0])}."
+        raise ConfigError(wrong, seen, "Write a string for every key.")
+    # any name may be added to a dictionary, but one that is nearly another is a slip
+    slips = [n for n in overrides if n not in settable and get_close_matches(n, settable, n=1, cutoff=0.8)]
+    _refuse_unknown(slips, settable, "The configuration does not set")
+    origin = values if isinstance(values, Config) else Config({})
+    return Config({**values, **overrides}, filename=origin.filename, text=origin.text, derived=origin.derived)
+
+
+def _is_path(source: str) -> bool:
+    return "\n" not in source and (source.endswith(".py") or os.path.exists(source))
+
+
+def _unreadable(file: Path, error: OSError | ValueError) -> ConfigError:
+    if isinstance(error, ValueError):
+        return ConfigError(f"{file} is not a text file.", f"{error}.", "Save it as UTF-8.")
+    if not isinstance(error, FileNotFoundError):
+        return ConfigError(f"{file} cannot be read.", f"{error.strerror}.", "Write the path of a Python file.")
+    beside = [p.name for p in file.parent.glob("*.py")]
+    near = [repr(str(file.with_name(name))) for name in get_close_matches(file.name, beside)]
+    seen = f"Its folder holds: {', '.join(sorted(beside)) or 'no .py file'}."
+    write = f"Did you mean {' or '.join(near)}?" if near else "Write the path of a Python file."
+    return ConfigError(f"There is no configuration file {str(file)!r}.", seen, write)
+
+
+def _is_imported(name: str, value: object) -> bool:
+    """A module, or a function or class under its own name that no configuration defined."""
+    if isinstance(value, FunctionType | BuiltinFunctionType | type):
+        return value.__name__ == name and not str(value.__module__).startswith(_MODULE)
+    return isinstance(value, ModuleType) or type(value).__module__ == "__future__"
+
+
+def _json(value: Any, parents: tuple[int, ...] = ()) -> JSON:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, str):
+        return str.__str__(value)
+    inside = (*parents, id(value))
+    if isinstance(value, list | tuple | dict) and id(value) in parents:
+        return "..."
+    if isinstance(value, list | tuple):
+        return [_json(item, inside) for item in value]
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else _short(key): _json(item, inside) for key, item in value.items()}
+    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
+        item = value.item()  # a numpy scalar, or whatever behaves as one
+        return _json(item) if type(item) is not type(value) else _short(value)
+    return _short(value)
+
+
+def _short(value: object) -> str:
+    """A `repr` that cannot fail and that says the same in every process: sets sorted, no addresses."""
+    shortener = reprlib.Repr()
+    shortener.maxset = shortener.maxfrozenset = shortener.maxother = shortener.maxstring = 100_000
+    text = re.sub(rf" at 0x[0-9a-fA-F]+|{_MODULE}\d+\.", "", shortener.repr(value))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -1,0 +1,112 @@
+"""One pass over a subset: how many batches a call runs, and the averages of what comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+CALL_SECONDS = 0.5  # a call stays under this, so that progress and Ctrl-C stay responsive
+LIMIT = 8192  # batches a call runs at most, whatever their speed
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite; training on would only spread it."""
+
+
+class Pace:
+    """How many batches a call runs: found by doubling while calls are short, then equal blocks.
+
+    A pace lives as long as its compiled step. `steps` is the length of one pass over the subset.
+
+    >>> pace = Pace(steps=100, fixed=None)
+    >>> pace.saw(1, seconds=9.0)  # the first call compiles, and counts for nothing
+    >>> for _ in range(7):
+    ...     pace.saw(pace.count, seconds=pace.count * 0.01)
+    >>> pace.count, pace.settled
+    (50, True)
+    """
+
+    def __init__(self, steps: int, *, fixed: int | None):
+        self.steps = steps
+        self.capacity = min(fixed or steps, steps, LIMIT)
+        self.settled = fixed is not None
+        self.count = self.capacity if self.settled else 1
+        self.compiled = self.settled
+        self.compile_seconds = 0.0
+        self.step_seconds = float("inf")
+
+    def saw(self, count: int, seconds: float) -> None:
+        """A call of `count` batches took `seconds`."""
+        if not self.compiled:
+            self.compiled, self.compile_seconds = True, seconds
+            return
+        self.step_seconds = min(self.step_seconds, seconds / count)
+        if self.settled or count < self.count:
+            return
+        if seconds < CALL_SECONDS / 4 and self.count < self.capacity:
+            self.count = min(2 * self.count, self.capacity)
+            return
+        most = min(self.capacity, max(1, int(CALL_SECONDS / self.step_seconds)))
+        self.count = ceil(self.steps / ceil(self.steps / most))
+        self.settled = True
+
+    def worth_fixing(self, remaining: int) -> bool:
+        """Whether a tenth of the time of the `remaining` batches buys the compilation of a fixed count."""
+        return self.settled and 0.1 * remaining * self.step_seconds > self.compile_seconds
+
+
+class Averages:
+    """Means over a cycle, weighted by batch size.
+
+    >>> averages = Averages()
+    >>> averages.add({"loss": np.array([1.0, 2.0])}, batch_size=4)
+    >>> averages.add({"loss": np.array([6.0])}, batch_size=2)
+    >>> averages.means()
+    {'loss': 2.4}
+    """
+
+    def __init__(self) -> None:
+        self.totals: dict[str, float] = {}
+        self.weight = 0
+
+    def add(self, outputs: Mapping[str, Any], *, batch_size: int) -> None:
+        """Scalars of K batches, `[K]` each; anything else is left out."""
+        for name, values in outputs.items():
+            if values.ndim == 1 and values.dtype.kind in "biuf":
+                total = float(np.sum(values, dtype=np.float64)) * batch_size
+                self.totals[name] = self.totals.get(name, 0.0) + total
+        self.weight += batch_size * len(next(iter(outputs.values()), ()))
+
+    def means(self) -> dict[str, float]:
+        """The mean of every name so far."""
+        return {name: total / self.weight for name, total in self.totals.items()}
+
+
+def check_finite(outputs: Mapping[str, Any], *, where: str, first: int) -> None:
+    """Raise where the loss of a batch is not finite, naming the batch."""
+    loss = outputs.get("loss")
+    if loss is None or np.all(np.isfinite(loss)):
+        return
+    place = int(np.flatnonzero(~np.isfinite(loss))[0])
+    before = f"the batch before had {loss[place - 1]:.4g}" if place else "it is the first of its call"
+    raise NonFiniteLossError(
+        f"The loss became {loss[place]} in batch {first + place} of {where}; {before}.\n"
+        "Lower learning_rate, look at the data of that batch, or list ops.AssertFinite(name) behind the processors "
+        "you suspect."
+    )
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self.start

@@ -1,0 +1,340 @@
+"""The experiment: one object that holds subsets, callbacks and the graph, and through which all is read and changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experimentator.backends import Backend, get_backend
+from experimentator.checkpoint import WEIGHTS, load_weights, save_weights
+from experimentator.config import Config, ConfigError, as_config
+from experimentator.cycle import Averages, Stopwatch, check_finite
+from experimentator.graph import Graph, Mode
+from experimentator.program import Program
+from experimentator.settings import DEFAULTS, LIBRARY_KEYS, Settings, check_names, check_values, listed
+from experimentator.subset import find
+
+log = logging.getLogger(__name__)
+
+
+class _Composed(type):
+    """Takes the namespace of a `type(name, bases, config)` call as the configuration.
+
+    A class statement always sets `__qualname__`; a `type()` call with a configuration does not.
+    """
+
+    def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> Any:
+        if "__qualname__" in namespace:
+            return super().__new__(meta, name, bases, namespace, **kwargs)
+        return super().__new__(meta, name, bases, {"_config": namespace, "__module__": __name__}, **kwargs)
+
+
+class BaseExperiment(metaclass=_Composed):
+    """An experiment from a configuration: a mapping, a Python file, its text, or an object with a `.dict`.
+
+    Keyword arguments override the configuration before anything is derived from it. What a subclass may change by
+    overriding, with `super()`: `subsets`, `callbacks`, `metrics`, `outputs`; the library's own features change one
+    of `cycle`, `fire` and `backend` each.
+
+    >>> from experimentator.graph import chunk_processor
+    >>> total = chunk_processor(inputs=["batch_x"], outputs=["total"])(lambda batch_x: batch_x.sum())
+    >>> exp = BaseExperiment({"chunk_processors": [total], "batch_size": 2})
+    >>> exp.predict({"batch_x": np.array([1, 2, 3])})["total"].tolist()
+    [3, 3]
+    """
+
+    _config: Any = None
+    state: dict[str, Any]
+    history: list[dict[str, float]]
+    epoch = 0
+    cfg: Settings
+    source: Config
+
+    def __init__(self, config: Any = None, **overrides: Any):
+        source = as_config(self._config if config is None else config, overrides, known=LIBRARY_KEYS)
+        vars(self)["source"] = source
+        taken = {*dir(type(self)), "state", "history", "cfg", "source"}
+        check_names(source, set=source, taken={name for name in taken if not name.startswith("_")})
+        check_values(source)
+        vars(self)["cfg"] = Settings(source, self._changed)
+        self.state = {}
+        self.history = []
+        self._goal = 0
+        self._ready = False
+
+    # The configuration, as attributes
+
+    def __getattr__(self, name: str) -> Any:
+        if name in (cfg := vars(self).get("cfg", {})):
+            return cfg[name]
+        if name in LIBRARY_KEYS:
+            return DEFAULTS.get(name)
+        if hasattr(type(self), name):  # a property failed with an AttributeError of its own: let that one be seen
+            return object.__getattribute__(self, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}, nor a setting of that name")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in LIBRARY_KEYS or name in self.cfg:
+            self.cfg[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A setting, or `default`."""
+        return self.cfg.get(key, default)
+
+    def update(self, **values: Any) -> None:
+        """Change several settings."""
+        self.cfg.update(values)
+
+    # What it holds
+
+    @cached_property
+    def subsets(self) -> list[Any]:
+        """The subsets, in the order they are run."""
+        subsets = [subset for subset in self.cfg.get("subsets") or () if subset is not None]
+        names = [subset.name for subset in subsets]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"Two subsets share a name.\nSeen: {', '.join(names)}.\nGive each its own.")
+        return subsets
+
+    @cached_property
+    def chunk_processors(self) -> list[Any]:
+        """The processors as listed."""
+        return list(self.cfg.get("chunk_processors") or ())
+
+    @cached_property
+    def callbacks(self) -> list[Any]:
+        """The callbacks as listed; CallbackedExperiment runs them."""
+        return [callback for callback in self.cfg.get("callbacks") or () if callback is not None]
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Names averaged over each cycle, besides `loss`: what metric processors write, and the setting `metrics`."""
+        marked = [name for p in self.chunk_processors if getattr(p, "is_metric", False) for name in p.outputs]
+        return list(dict.fromkeys(name for name in (*marked, *listed(self.cfg.get("metrics"))) if name != "loss"))
+
+    @cached_property
+    def outputs(self) -> list[str] | None:
+        """Names that `predict` returns; None for all that can be computed."""
+        outputs = self.cfg.get("outputs")
+        return None if outputs is None else listed(outputs)
+
+    @cached_property
+    def optimizer(self) -> Any:
+        """The Keras optimizer, None without one."""
+        optimizer, rate = self.cfg.get("optimizer"), self.cfg.get("learning_rate")
+        if optimizer is not None and rate is not None:
+            _write_rate(optimizer, rate)
+        return optimizer
+
+    @cached_property
+    def backend(self) -> Backend:
+        """What compiles the graph: TensorFlow for a Keras optimizer, else the numpy reference."""
+        module = type(self.cfg.get("optimizer")).__module__
+        return get_backend("tensorflow" if module.startswith("keras") else "numpy")
+
+    @cached_property
+    def program(self) -> Program:
+        """The graphs and compiled steps of this experiment."""
+        return Program(self)
+
+    def subset(self, name: str) -> Any:
+        """The subset of that name."""
+        return find(self.subsets, name)
+
+    def batch(self, name: str, batch_size: int | None = None) -> dict[str, Any]:
+        """One batch of a subset, to look at."""
+        subset = self.subset(name)
+        return next(self.batch_generator(subset, batch_size))[1]
+
+    def batch_generator(self, subset: Any, batch_size: int | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Pairs of keys and batch of a subset, in this epoch's order."""
+        self._address(subset)
+        if not len(subset):
+            subset.batch(())
+        yield from subset.batches(batch_size or self.batch_size)
+
+    def graph(self, mode: Any = Mode.TRAIN) -> Graph:
+        """The graph of a mode, pruned to what that mode computes."""
+        return self.program.graph(Mode.of(mode))
+
+    # What it does
+
+    def train(self, epochs: int) -> list[dict[str, float]]:
+        """Train up to a total of `epochs`, and evaluate as `eval_epochs` says; returns the history.
+
+        Raises:
+            GraphError: when the graph is unsound, before anything is trained.
+            DatasetError: for items that cannot be used, naming the key.
+            NonFiniteLossError: when the loss becomes NaN or infinite.
+        """
+        self._prepare()
+        self._goal = epochs
+        try:
+            while self.epoch < epochs:
+                self._epoch()
+        finally:
+            self.fire("train_end")
+        return self.history
+
+    def evaluate(self, subset: Any = None) -> dict[str, float]:
+        """Averages over a subset (given by name or itself), or over every EVAL subset, as `<subset>_<name>`."""
+        self._prepare()
+        subset = self.subset(subset) if isinstance(subset, str) else subset
+        chosen = [s for s in self.subsets if s.mode == Mode.EVAL] if subset is None else [subset]
+        if not chosen:
+            raise ConfigError("There is nothing to evaluate on.\nSeen: no EVAL subset.\nList Subset(name, Mode.EVAL, ...).")
+        results: dict[str, float] = {}
+        for one in chosen:
+            results |= self._cycle(one, Mode.EVAL)
+        return results
+
+    def predict(self, tensors: Mapping[str, Any], *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Run INFER on `{"batch_input": [N, ...], ...}`, `batch_size` rows at a time; no targets are needed.
+
+        Returns `outputs`, or else the setting, or else every name that can be computed from what is given.
+        """
+        columns = {name: np.asarray(values) for name, values in tensors.items()}
+        sizes = {name: values.shape[:1] for name, values in columns.items()}
+        if len(set(sizes.values())) != 1 or () in sizes.values():
+            raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\nGive each a batch axis.")
+        return self.program.predict(columns, self.outputs if outputs is None else outputs)
+
+    def fire(self, event: str, **state: Any) -> None:
+        """Tell callbacks that something happened; here nobody listens, CallbackedExperiment does."""
+        self.state.update(state)
+
+    def listens(self, event: str) -> bool:
+        """Whether somebody acts on `event`."""
+        return False
+
+    def requests(self) -> Iterable[str]:
+        """Names that callbacks read, besides the averages."""
+        return ()
+
+    def cycle(self, feed: Any, batch_size: int) -> Any:
+        """The batches of one pass; AsyncExperiment prepares them ahead."""
+        return feed.cycle(batch_size)
+
+    def get_learning_rate(self) -> float:
+        """The learning rate in force."""
+        return float(np.asarray(self.optimizer.learning_rate))
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Change the learning rate, here and in the optimizer."""
+        self.learning_rate = rate
+
+    def save_weights(self, filename: Any) -> None:
+        """Write the weights of every processor to a safetensors file: whole, or not at all."""
+        self._prepare()
+        save_weights(filename, self.backend.weights())
+
+    def load_weights(self, filename: Any = "auto") -> None:
+        """Read weights that an experiment of the same graph saved; nothing changes if they do not fit.
+
+        `"auto"` is the file beside the configuration, as a run folder holds it.
+        """
+        self._prepare()
+        if filename == "auto":
+            filename = Path(self.source.filename or ".").with_name(WEIGHTS)
+        self.backend.set_weights(load_weights(filename))
+
+    # How
+
+    def _prepare(self) -> None:
+        """Build the graphs once: every unsound mode is reported before anything runs."""
+        if self._ready:
+            return
+        self.program.build()
+        self._ready = True
+
+    def _epoch(self) -> None:
+        watch, row = Stopwatch(), {"epoch": self.epoch + 1}
+        self.state.update(epoch=self.epoch + 1, epochs=self._goal)
+        self.fire("epoch_begin")
+        if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
+            raise ConfigError("There is nothing to train on.\nSeen: no TRAIN subset.\nList Subset(name, Mode.TRAIN, ...).")
+        for subset in self.subsets:
+            if subset.mode == Mode.TRAIN or (subset.mode == Mode.EVAL and self._evaluates()):
+                row |= self._cycle(subset, subset.mode)
+        self.epoch += 1
+        row["epoch_time"] = round(watch.seconds, 6)
+        self.history.append(row)
+        self.fire("epoch_end", **row)
+
+    def _evaluates(self) -> bool:
+        wanted, number = self.eval_epochs, self.epoch + 1
+        if isinstance(wanted, int):
+            return wanted > 0 and (number % wanted == 0 or number == self._goal)
+        return wanted is None or number in wanted
+
+    def _cycle(self, subset: Any, mode: Mode) -> dict[str, float]:
+        """One pass over a subset; returns its averages under `<subset>_<name>`."""
+        self._address(subset)
+        runner = self.program.runner(subset, mode)
+        cycle = self.cycle(runner.feed, self.batch_size)
+        averages, first = Averages(), 0
+        self.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.mode, mode=mode, steps=cycle.steps)
+        remaining = (self._goal - self.epoch) * cycle.steps
+        while (block := cycle.take(runner.pace.count)) is not None:
+            if self.listens("batch_begin"):
+                self.fire("batch_begin", batch=first, keys=block.keys[0])
+            outputs = runner.run(block, remaining=remaining - first)
+            averages.add(outputs, batch_size=block.index.shape[1])
+            self._after(block, outputs, first, averages)
+            first += len(block.index)
+            check_finite(outputs, where=f"{subset.name!r}, epoch {self.epoch + 1}", first=first - len(block.index))
+        results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
+        self.fire("cycle_end", **results)
+        return results
+
+    def _after(self, block: Any, outputs: Mapping[str, Any], first: int, averages: Averages) -> None:
+        """Tell batch-level callbacks about every batch of the call, from its stacked results."""
+        if self.listens("batch_end"):
+            for place in range(len(block.index)):
+                batch = {name: values[place] for name, values in (*block.objects.items(), *outputs.items())}
+                self.fire("batch_end", batch=first + place, keys=block.keys[place], **batch)
+        self.fire("block_end", batch=first + len(block.index) - 1, averages=averages)
+
+    def _address(self, subset: Any) -> None:
+        """Give the subset the seed and the epoch that its order depends on."""
+        subset.seed, subset.epoch = self.seed or 0, self.epoch
+
+    def _changed(self, key: str, old: Any, new: Any) -> None:
+        """A setting changed: write it through, drop what was derived from it, and say so."""
+        dropped = [name for name in LIBRARY_KEYS.get(key, ()) if self._drop(name)]
+        if key == "learning_rate" and "optimizer" in vars(self):
+            _write_rate(self.optimizer, new)
+            log.warning("learning_rate is now %s, in the optimizer too.", new)
+        if {"steps", "graphs"} & set(dropped):
+            log.warning("%s changed: compiled again at the next call; the weights stay.", key)
+        derived = getattr(self.source, "derived", {}).get(key, ())
+        if derived:
+            log.warning(
+                "%s changed, but the configuration derived %s from it, which keep their values. To change them too, "
+                "override at build: build_experiment(..., %s=%r).", key, ", ".join(derived), key, new,
+            )  # fmt: skip
+
+    def _drop(self, name: str) -> bool:
+        if name in ("feeds", "steps", "graphs"):
+            if name == "graphs":
+                self._ready = False
+            return "program" in vars(self) and self.program.drop(name)
+        return vars(self).pop(name, None) is not None
+
+
+def _write_rate(optimizer: Any, rate: Any) -> None:
+    try:
+        if float(np.asarray(optimizer.learning_rate)) != float(rate):
+            optimizer.learning_rate = float(rate)
+    except TypeError as error:
+        raise ConfigError(
+            f"learning_rate={rate!r} cannot be written to the optimizer.\nSeen: {error}.\n"
+            "Give a number; with a learning rate schedule in the optimizer, leave learning_rate out."
+        ) from None

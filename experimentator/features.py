@@ -1,0 +1,119 @@
+"""Features of an experiment, each a class that changes one seam: `fire`, `cycle` or `backend`; so they commute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+from experimentator.backends import Backend, get_backend
+from experimentator.callbacks.order import Listener, in_order
+from experimentator.config import ConfigError, as_config
+from experimentator.experiment import BaseExperiment
+from experimentator.feed import Block
+from experimentator.settings import LIBRARY_KEYS
+
+
+class TensorflowExperiment(BaseExperiment):
+    """Compiles the graph with TensorFlow."""
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The TensorFlow backend."""
+        return get_backend("tensorflow")
+
+
+class CallbackedExperiment(BaseExperiment):
+    """Runs the callbacks at the begin and end of epochs, cycles and batches."""
+
+    @cached_property
+    def listeners(self) -> list[Listener]:
+        """The callbacks in the order they are called, with what they read; the progress display comes last."""
+        callbacks = list(self.callbacks)
+        if not self.cfg.get("hide_progress"):
+            from experimentator.callbacks.progress import Progress
+
+            callbacks.append(Progress())
+        for callback in callbacks:
+            if hasattr(callback, "init"):
+                callback.init(self)
+        return in_order(callbacks)
+
+    def fire(self, event: str, **state: Any) -> None:
+        """Call `on_<event>` of every callback that has it, with the state by name and as `state`."""
+        super().fire(event, **state)
+        for listener in self.listeners:
+            listener.call(event, self.state)
+
+    def listens(self, event: str) -> bool:
+        """Whether a callback acts on `event`."""
+        return super().listens(event) or any(listener.hears(event) for listener in self.listeners)
+
+    def requests(self) -> Iterable[str]:
+        """The names that callbacks read at batch and cycle ends."""
+        yield from super().requests()
+        for listener in self.listeners:
+            yield from listener.inputs
+
+
+class AsyncExperiment(BaseExperiment):
+    """Prepares the next blocks in a thread while the device works on this one."""
+
+    def cycle(self, feed: Any, batch_size: int) -> Any:
+        """The batches of a pass, prepared ahead where preparing takes time."""
+        cycle = super().cycle(feed, batch_size)
+        return cycle if feed.resident else _Ahead(cycle)
+
+
+class _Ahead:
+    """A cycle whose next block is read by a thread; the size asked last is the size read next."""
+
+    def __init__(self, cycle: Any):
+        self.cycle, self.steps, self.batch_size = cycle, cycle.steps, cycle.batch_size
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="experimentator-feed")
+        self.next: Future[Block | None] | None = None
+
+    def take(self, count: int) -> Block | None:
+        """The next block; the one after it is begun at once."""
+        block = (self.next or self.pool.submit(self.cycle.take, count)).result()
+        if block is None:
+            self.pool.shutdown(wait=False)
+        else:
+            self.next = self.pool.submit(self.cycle.take, count)
+        return block
+
+
+DEFAULT_TYPE = (BaseExperiment, CallbackedExperiment, TensorflowExperiment)
+
+
+def compose(classes: Any) -> type[BaseExperiment]:
+    """The class made of the features in `experiment_type`, listed base first."""
+    listed = [classes] if isinstance(classes, type) else [c for c in classes or DEFAULT_TYPE if c is not None]
+    if strange := [c for c in listed if not isinstance(c, type)]:
+        raise ConfigError(f"experiment_type lists {strange[0]!r}, which is no class.\nList classes, base first.")
+    if not any(issubclass(c, BaseExperiment) for c in listed):
+        listed.insert(0, BaseExperiment)
+    bases = tuple(reversed(list(dict.fromkeys(listed))))
+    try:
+        return type(BaseExperiment)("Experiment", bases, {"__qualname__": "Experiment", "__module__": __name__})
+    except TypeError as error:
+        names = ", ".join(c.__name__ for c in listed)
+        raise ConfigError(f"The classes of experiment_type do not go together: {names}.\nSeen: {error}.\nList bases first.") from None
+
+
+def build_experiment(config: Any, load_weights: bool = False, **overrides: Any) -> Any:
+    """An experiment composed of the classes in `experiment_type`, base first.
+
+    `config` is a path, text, a mapping, or an object with a `.dict`; overrides take the place of what it assigns
+    before anything is derived from it. Without `experiment_type`, callbacks and TensorFlow are on.
+    With `load_weights`, the weights beside a configuration stored in a run folder are loaded.
+
+    Raises:
+        ConfigError: for a configuration that cannot be read, or an unknown override.
+    """
+    source = as_config(config, overrides, known=LIBRARY_KEYS)
+    exp = compose(source.get("experiment_type"))(source)
+    if load_weights:
+        exp.load_weights("auto")
+    return exp

@@ -1,0 +1,337 @@
+"""Overrides: how the command line writes them, what they replace in a configuration, what follows from what.
+
+Only module level counts: bodies of functions, lambdas and classes have names of their own.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import keyword
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+HIDDEN = "__overrides__"
+_Statement = TypeVar("_Statement", ast.Assign, ast.AnnAssign)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_SCOPES = (*_FUNCTIONS, ast.ClassDef)
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+
+
+class ConfigError(ValueError):
+    """A configuration, an override or a grid that cannot be used: what is wrong, what was seen, what to write.
+
+    >>> print(ConfigError("No such name.", "The file sets a, b.", "Write 'a'."))
+    No such name.
+    The file sets a, b.
+    Write 'a'.
+    """
+
+    def __init__(self, wrong: str, seen: str = "", write: str = "") -> None:
+        super().__init__("\n".join(part for part in (wrong, seen, write) if part))
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """One override as the command line writes it: a name and a Python literal, or a bare word or path.
+
+    >>> parse_assignment("rate=1e-4"), parse_assignment("name=adam"), parse_assignment("folder=runs/first")
+    (('rate', 0.0001), ('name', 'adam'), ('folder', 'runs/first'))
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name.isidentifier() or keyword.iskeyword(name):
+        raise ConfigError(f"{text!r} is not an assignment.", f"The name is {name!r}.", "Write name=value: rate=0.1.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        if problem := _not_a_word(value):
+            quoted = f"Write a Python literal, or in quotes if text is meant: {name}={value!r}."
+            raise ConfigError(f"{text!r} has no usable value.", f"{value!r} {problem}.", quoted) from None
+        return name, value
+
+
+def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
+    """The axes of a grid as the command line writes them.
+
+    >>> parse_grid(["rate=[0.1, 0.01]", "batch_size=(32, 64)"])
+    {'rate': [0.1, 0.01], 'batch_size': [32, 64]}
+    """
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        name, values = parse_assignment(text)
+        if name in axes:
+            both = f"It has {axes[name]} and {values}."
+            raise ConfigError(f"The axis {name!r} is given twice.", both, "Write one list with all values.")
+        if not isinstance(values, list | tuple) or not values:
+            seen = f"It is {values!r}, of type {type(values).__name__}."
+            example = f"Write {name}=[{'1, 2' if isinstance(values, list | tuple) else repr(values)}]."
+            raise ConfigError(f"The axis {name!r} is not a list of at least one value.", seen, example)
+        axes[name] = list(values)
+    return axes
+
+
+def grid(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination of the axes' values; the first axis changes slowest.
+
+    >>> [*grid({"a": [1, 2], "b": "xy"})]
+    [{'a': 1, 'b': 'x'}, {'a': 1, 'b': 'y'}, {'a': 2, 'b': 'x'}, {'a': 2, 'b': 'y'}]
+    """
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+class Binding(NamedTuple):
+    """One assignment to a name, with the names that its right-hand side (and its `if` or `for`) reads."""
+
+    name: str
+    reads: frozenset[str]
+    is_whole: bool = True  # False for `name[0] = ...` and `name.field = ...`
+
+
+def assigned(tree: ast.Module) -> tuple[str, ...]:
+    """The names that the file assigns at module level, in the order of their first assignment.
+
+    >>> assigned(ast.parse("a, (b, *c) = f()\\nfor d in c:\\n    e: int\\nx[0] = 1"))
+    ('a', 'b', 'c', 'd', 'e')
+    """
+    return tuple(dict.fromkeys(b.name for b in _bindings(tree.body) if b.is_whole))
+
+
+def derived(tree: ast.Module, overridden: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
+    """For each assigned name, the names computed from it; an overridden name is computed from nothing.
+
+    >>> derived(ast.parse("a = 1\\nb = a + 1\\nc = lambda x: x * b"))
+    {'a': ('b', 'c'), 'b': ('c',), 'c': ()}
+    """
+    names = assigned(tree)
+    sources: dict[str, set[str]] = {name: set() for name in names}
+    for name, reads, _ in _bindings(tree.body):
+        if name in sources and name not in overridden:
+            sources[name] |= reads.union(*(sources.get(read, ()) for read in reads))
+    return {a: tuple(b for b in names if a in sources[b] and a != b) for a in names}
+
+
+def replace_values(tree: ast.Module, overridden: Collection[str]) -> ast.Module:
+    """Replace the right-hand sides of overridden names, in place; lines stay where they were.
+
+    >>> tree = replace_values(ast.parse("a = slow()\\nb = (c := 1) + a"), {"a", "c"})
+    >>> print(ast.unparse(tree))
+    a = __overrides__['a']
+    b = (c := __overrides__['c']) + a
+    """
+    _Replace(overridden).visit(tree)
+    return ast.fix_missing_locations(tree)
+
+
+class Door(MutableMapping[str, object]):
+    """The namespace as module-level code writes it: an overridden name takes nothing but its override.
+
+    `a, b = f()`, `for a in ...`, `import x as a` and the like have no right-hand side to replace.
+    Reads go straight to the one namespace, which is also what functions and lambdas see.
+
+    >>> names = {}
+    >>> exec("a, b = 1, 2\\nfor c in 'xyz': pass", names, Door(names, {"a": 5, "c": "w"}))
+    >>> names["a"], names["b"], names["c"]
+    (5, 2, 'w')
+    """
+
+    def __init__(self, names: dict[str, object], overrides: dict[str, object]) -> None:
+        self.names, self.overrides = names, overrides
+
+    def __setitem__(self, name: str, value: object) -> None:
+        self.names[name] = self.overrides.get(name, value)
+
+    def __getitem__(self, name: str) -> object:
+        return self.names[name]
+
+    def __delitem__(self, name: str) -> None:
+        del self.names[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class _Replace(ast.NodeTransformer):
+    def __init__(self, overridden: Collection[str]) -> None:
+        self.overridden = overridden
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, _SCOPES):
+            return node
+        visited: ast.AST = super().visit(node)
+        return visited
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        return self._with_value(node, node.targets, node.value)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        return self._with_value(node, [node.target], node.value or node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        if not self._covers([node.target]):
+            return self.generic_visit(node)
+        return self.visit(ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node))
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> ast.AST:
+        self.generic_visit(node)
+        if self._covers([node.target]):
+            node.value = _hidden(node.target, node.value)
+        return node
+
+    def _with_value(self, node: _Statement, targets: list[ast.expr], place: ast.AST) -> ast.AST:
+        self.generic_visit(node)
+        # a walrus inside must still bind its name: evaluate, and let the Door put the override in
+        if self._covers(targets) and not any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):
+            node.value = _hidden(targets[0], place)
+        return node
+
+    def _covers(self, targets: Iterable[ast.expr]) -> bool:
+        return all(isinstance(t, ast.Name) and t.id in self.overridden for t in targets)
+
+
+def _not_a_word(value: str) -> str:
+    """Why a value that is no literal cannot be meant as a bare word or path either; empty if it can."""
+    if value.startswith(("[", "{", "(", "'", '"')):
+        return "is a broken literal"
+    if value.casefold() in {"true", "false", "none"}:
+        return f"would be text, which counts as true; Python writes {value.capitalize()}"
+    try:
+        tree = ast.parse(value, mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return "" if value else "is empty"
+    if isinstance(tree.body, ast.Call) or not any(isinstance(n, ast.Name) for n in ast.walk(tree)):
+        return "would have to be computed"
+    return ""
+
+
+def _hidden(target: ast.expr, place: ast.AST) -> ast.expr:
+    """The expression that fetches an override: by reference, so that any object can be one."""
+    assert isinstance(target, ast.Name)
+    name = ast.Name(HIDDEN, ast.Load())
+    value = ast.Subscript(name, ast.Constant(target.id), ast.Load())
+    for part in ast.walk(value):
+        if isinstance(part, ast.expr):
+            ast.copy_location(part, place)
+    return value
+
+
+def _bindings(body: Iterable[ast.AST], given: frozenset[str] = frozenset()) -> Iterator[Binding]:
+    """Every assignment in file order; `given` are the names read by the enclosing conditions."""
+    for node in body:
+        for name, reads, is_whole in _own_bindings(node):
+            yield Binding(name, reads | given, is_whole)
+        if not isinstance(node, _SCOPES):
+            inner = given | _control(node)
+            for block in _BLOCKS:
+                yield from _bindings(getattr(node, block, ()), inner)
+
+
+def _own_bindings(node: ast.AST) -> Iterator[Binding]:
+    """What the statement itself binds, without the blocks in it."""
+    for part in _headers(node):
+        yield from (Binding(w.target.id, _reads(w.value)) for w in _walruses(part))
+    match node:
+        case ast.Assign(targets=targets, value=value):
+            for target in targets:
+                yield from _unpacked(target, value)
+        case ast.AugAssign(target=target, value=value) | ast.AnnAssign(target=target, value=value):
+            yield from _stored(target, _reads(value))
+        case ast.For(target=target, iter=value) | ast.AsyncFor(target=target, iter=value):
+            yield from _stored(target, _reads(value))
+        case ast.With(items=items) | ast.AsyncWith(items=items):
+            for item in items:
+                yield from _stored(item.optional_vars, _reads(item.context_expr))
+        case ast.Match(subject=subject, cases=cases):
+            for case in cases:
+                yield from _captured(case.pattern, _reads(subject))
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            bound = (alias.asname or alias.name.partition(".")[0] for alias in aliases)
+            yield from (Binding(name, frozenset()) for name in bound if name != "*")
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield Binding(name, _reads(node))
+
+
+def _unpacked(target: ast.expr, value: ast.expr) -> Iterator[Binding]:
+    """`a, b = c, d` reads `c` for `a` only; where the two sides do not line up, everything for all."""
+    match target, value:
+        case (ast.Tuple() | ast.List()), (ast.Tuple() | ast.List()):
+            both = [*target.elts, *value.elts]
+            if len(target.elts) == len(value.elts) and not any(isinstance(e, ast.Starred) for e in both):
+                for one, its_value in zip(target.elts, value.elts, strict=True):
+                    yield from _unpacked(one, its_value)
+                return
+    yield from _stored(target, _reads(value))
+
+
+def _stored(target: ast.expr | None, reads: frozenset[str]) -> Iterator[Binding]:
+    match target:
+        case ast.Name(id=name):
+            yield Binding(name, reads)
+        case ast.Tuple(elts=parts) | ast.List(elts=parts):
+            for part in parts:
+                yield from _stored(part, reads)
+        case ast.Starred(value=part):
+            yield from _stored(part, reads)
+        case ast.Attribute(value=ast.Name(id=name)) | ast.Subscript(value=ast.Name(id=name)):
+            yield Binding(name, reads | _reads(target), is_whole=False)
+
+
+def _captured(pattern: ast.pattern, reads: frozenset[str]) -> Iterator[Binding]:
+    for part in ast.walk(pattern):
+        name = getattr(part, "rest" if isinstance(part, ast.MatchMapping) else "name", None)
+        if isinstance(part, ast.MatchAs | ast.MatchStar | ast.MatchMapping) and name:
+            yield Binding(name, reads)
+
+
+def _control(node: ast.AST) -> frozenset[str]:
+    """What decides whether the statement's blocks run."""
+    match node:
+        case ast.If(test=test) | ast.While(test=test):
+            return _reads(test)
+        case ast.For(iter=values) | ast.AsyncFor(iter=values):
+            return _reads(values)
+        case ast.Match(subject=subject, cases=cases):
+            return _reads(subject).union(*(_reads(c.pattern) | _reads(c.guard) for c in cases))
+    return frozenset()
+
+
+def _headers(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a statement that are evaluated at module level before its blocks."""
+    if isinstance(node, ast.Match):
+        yield from (case.guard for case in node.cases if case.guard)
+    if not isinstance(node, _SCOPES):
+        yield from (c for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr | ast.withitem))
+
+
+def _walruses(node: ast.AST) -> Iterator[ast.NamedExpr]:
+    """A walrus in a comprehension binds at module level too; one in a lambda does not."""
+    if isinstance(node, _SCOPES):
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _walruses(child)
+    if isinstance(node, ast.NamedExpr):
+        yield node
+
+
+def _reads(node: ast.AST | None) -> frozenset[str]:
+    """The outer names an expression reads, those inside its lambdas and comprehensions included."""
+    if node is None:
+        return frozenset()
+    if isinstance(node, ast.Name):
+        return frozenset({node.id}) if isinstance(node.ctx, ast.Load) else frozenset()
+    found = frozenset[str]().union(*(_reads(child) for child in ast.iter_child_nodes(node)))
+    if isinstance(node, _FUNCTIONS):
+        defaults = [d for d in (*node.args.defaults, *node.args.kw_defaults) if d]
+        return (found - _local(node)).union(*map(_reads, defaults))
+    if isinstance(node, _COMPREHENSIONS):
+        return (found - _local(node)) | _reads(node.generators[0].iter)
+    return found
+
+
+def _local(scope: ast.AST) -> frozenset[str]:
+    inside = list(ast.walk(scope))
+    arguments = {n.arg for n in inside if isinstance(n, ast.arg)}
+    return frozenset(arguments | {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)})

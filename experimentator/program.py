@@ -1,0 +1,207 @@
+"""The compiled side of an experiment: one graph and one step for each mode, made when first needed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experimentator.cycle import Pace
+from experimentator.feed import Block, Spec, feed_of, specs_of
+from experimentator.graph import Graph, Mode
+from experimentator.settings import listed
+
+if TYPE_CHECKING:
+    from experimentator.experiment import BaseExperiment
+
+log = logging.getLogger(__name__)
+ORDER = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
+
+
+@dataclass
+class Runner:
+    """A compiled step with its data and its pace."""
+
+    feed: Any
+    step: Any
+    pace: Pace
+    syncs: int = 0
+
+    def run(self, block: Block, *, remaining: int) -> dict[str, np.ndarray]:
+        """Run the batches of a block in one call; the results come back in one sync."""
+        start = time.perf_counter()
+        fixed = len(block.index) == self.pace.capacity and self.pace.worth_fixing(remaining)
+        outputs = self.step(block.columns, block.index, fixed=fixed)
+        fetched = {name: np.asarray(values) for name, values in outputs.items()}
+        self.syncs += 1
+        self.pace.saw(len(block.index), time.perf_counter() - start)
+        return fetched
+
+
+class Program:
+    """Graphs and steps of an experiment, kept until a setting they depend on changes."""
+
+    def __init__(self, exp: BaseExperiment):
+        self.exp = exp
+        self.recorded: dict[Mode, tuple[Any, ...]] = {}
+        self.graphs: dict[Mode, Graph] = {}
+        self.runners: dict[Any, Runner] = {}
+        self.predictors: dict[Any, Any] = {}
+        self.feeds: dict[int, tuple[tuple[Any, ...], Any]] = {}
+
+    def build(self) -> None:
+        """Record and select the graph of every mode that a subset has."""
+        for mode in ORDER:
+            if any(subset.mode == mode for subset in self.exp.subsets):
+                self.graph(mode)
+
+    def drop(self, what: str) -> bool:
+        """Forget feeds, or compiled steps, or graphs and their steps; says whether there were any."""
+        if what == "feeds":
+            found = bool(self.feeds)
+            self.feeds.clear()
+            return found
+        found = bool(self.runners or self.predictors or (what == "graphs" and self.graphs))
+        self.runners.clear()
+        self.predictors.clear()
+        if what == "graphs":
+            self.recorded.clear()
+            self.graphs.clear()
+        return found
+
+    def graph(self, mode: Mode) -> Graph:
+        """The graph of a mode, selected to what that mode computes."""
+        if mode not in self.graphs:
+            whole = self.whole(mode)
+            self.graphs[mode] = whole.select(*self.wanted(whole))
+        return self.graphs[mode]
+
+    def whole(self, mode: Mode) -> Graph:
+        """The graph of a mode before pruning, every name known."""
+        return Graph(self._record(mode), provided=self.specs(mode) or self._free(mode), mode=mode)
+
+    def wanted(self, graph: Graph) -> list[str]:
+        """What a mode computes: `loss` and what callbacks and settings ask for; metrics too in EVAL."""
+        exp, written = self.exp, set(graph.outputs)
+        requested = [name for name in exp.requests() if name in written or name in graph.provided]
+        if graph.mode == Mode.INFER:
+            aside = ("loss", *exp.metrics)
+            return exp.outputs or [name for name in graph.computable if name not in aside]
+        asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or graph.mode == Mode.EVAL]
+        if graph.mode == Mode.EVAL:
+            asked += [name for name in exp.metrics if name in written]
+            if "loss" not in written and asked:
+                return list(dict.fromkeys([*asked, *requested]))
+        parts = [name for name in exp.metrics if name in written and graph.mode == Mode.TRAIN and self._free_part(graph, name)]
+        return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
+
+    def specs(self, mode: Mode) -> dict[str, Spec]:
+        """Names, shapes and dtypes of the batches that a mode sees: of its first subset, else of any."""
+        subsets = sorted(self.exp.subsets, key=lambda subset: subset.mode != mode)
+        return dict(self.feed(subsets[0]).specs) if subsets else {}
+
+    def runner(self, subset: Any, mode: Mode) -> Runner:
+        """The step of a mode over the batches of a subset."""
+        exp, feed = self.exp, self.feed(subset)
+        cycle = feed.cycle(exp.batch_size)
+        graph = self.graph(mode)
+        key = (id(subset), mode, cycle.steps, exp.batch_size)
+        if key not in self.runners:
+            pace = Pace(cycle.steps, fixed=self._batches_per_call())
+            optimizer = self._optimizer() if mode == Mode.TRAIN else None
+            options = {"jit_compile": self._compiler(mode), "eager": bool(exp.eager), "capacity": pace.capacity}
+            step = exp.backend.compile(graph, {n: feed.specs[n] for n in graph.inputs}, optimizer, **options)
+            self.runners[key] = Runner(feed, step, pace)
+        self.runners[key].feed = feed
+        return self.runners[key]
+
+    def feed(self, subset: Any) -> Any:
+        """The data of a subset, placed once; anew when its dataset or keys were replaced."""
+        source = (subset, subset.dataset, subset.keys)
+        kept = self.feeds.get(id(subset))
+        if kept is None or any(old is not new for old, new in zip(kept[0], source, strict=True)):
+            kept = (source, feed_of(subset, residency=self.exp.residency, put=self.exp.backend.put))
+            self.feeds[id(subset)] = kept
+        return kept[1]
+
+    def predict(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
+        """Run INFER over rows given as arrays, a batch at a time."""
+        total = len(next(iter(columns.values())))
+        size, step = self.exp.batch_size, self._predictor(columns, outputs)
+        rows = [np.arange(start, min(start + size, total), dtype=np.int32)[None] for start in range(0, total, size)]
+        parts = [{name: np.asarray(values) for name, values in step(columns, row).items()} for row in rows]
+        return {name: np.concatenate([_rows(part[name]) for part in parts]) for name in parts[0]}
+
+    def _predictor(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> Any:
+        """The INFER step for what is given, for any batch size."""
+        specs = specs_of(columns)
+        key = (tuple(sorted((name, spec.shape, str(spec.dtype)) for name, spec in specs.items())), tuple(outputs or "*"))
+        if key not in self.predictors:
+            processors = self._record(Mode.INFER, given=specs)
+            graph = Graph(processors, provided=specs, mode=Mode.INFER)
+            graph = graph.select(*(graph.computable if outputs is None else outputs))
+            options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
+            self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
+        return self.predictors[key]
+
+    def _record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:
+        """The processors of a mode, every name known; TRAIN comes first, so that weights are always made alike."""
+        exp = self.exp
+        if mode not in self.recorded and self.specs(mode):
+            known: dict[int, Any] = {}
+            for earlier in ORDER:
+                if earlier not in self.recorded and self.specs(earlier):
+                    self.recorded[earlier] = exp.backend.record(exp.chunk_processors, self.specs(earlier), earlier, known)
+                known = _signatures(exp.chunk_processors, self.recorded.get(earlier, ())) | known
+        recorded = self.recorded.get(mode, tuple(exp.chunk_processors))
+        if given is None or (recorded and self.specs(mode).keys() == given.keys()):
+            return recorded
+        return exp.backend.record(exp.chunk_processors, given, mode, _signatures(exp.chunk_processors, recorded))
+
+    def _batches_per_call(self) -> int | None:
+        """A fixed number of batches for every call, None to find one by measuring."""
+        if self.exp.listens("batch_begin"):
+            log.warning("A callback has on_batch_begin, so every call runs one batch only; on_batch_end alone does not.")
+            return 1
+        wanted = self.exp.steps_per_call
+        return None if wanted in (None, "auto") else int(wanted)
+
+    def _compiler(self, mode: Mode) -> Any:
+        """What `jit_compile` says; where that is to be measured, evaluation follows what training found."""
+        trained = [runner.step for key, runner in self.runners.items() if key[1] == Mode.TRAIN]
+        if mode != Mode.TRAIN and self.exp.jit_compile == "auto" and trained and trained[-1].compiler != "undecided":
+            return trained[-1].compiler == "xla"
+        return self.exp.jit_compile
+
+    def _free(self, mode: Mode) -> set[str]:
+        """Without data: every name that is read and not written counts as the dataset's."""
+        graph = Graph(self.exp.chunk_processors, provided=(), mode=mode)
+        return {node_name for node in graph.nodes for node_name in node.inputs} - set(graph.outputs)
+
+    def _free_part(self, graph: Graph, name: str) -> bool:
+        """Whether the loss depends on `name`, so that reporting it costs nothing."""
+        loss = graph.select("loss")
+        return any(name in node.outputs for node in loss.nodes)
+
+    def _optimizer(self) -> Any:
+        if self.exp.optimizer is None:
+            raise ValueError(
+                "There is no optimizer to train with.\nSeen: optimizer=None.\n"
+                "Write optimizer = keras.optimizers.Adam(1e-3) in the configuration."
+            )
+        return self.exp.optimizer
+
+
+def _signatures(listed: Sequence[Any], recorded: Sequence[Any]) -> dict[int, Any]:
+    """The records made of undeclared callables, by place in the list."""
+    pairs = enumerate(zip(listed, recorded, strict=False))
+    return {place: new for place, (old, new) in pairs if new is not old and not new.failed}
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
+    """The one batch of a call: [1, B, ...] -> [B, ...]; a number for the batch stays one number."""
+    return values[0] if values.ndim > 1 else values

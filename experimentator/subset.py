@@ -1,0 +1,160 @@
+"""Subsets: which keys of a dataset are used, for what, and in which order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experimentator.graph import Mode
+from experimentator.items import DatasetError, as_dataset, query, stack
+
+
+class Subset:
+    """Some keys of a dataset, with a name and a mode: `Subset("training", Mode.TRAIN, dataset)`.
+
+    `dataset` is a `mlworkflow.Dataset` or anything with `keys` and `query_item(key)`; for convenience also a mapping
+    from keys to items, a sequence of items, or a dict of equally long arrays. An item is a dict from names to
+    values; batches hold them as `batch_<name>`. Each key is visited `repetitions` times an epoch.
+
+    The order of a training subset is a pure function of (seed, name of the subset, epoch).
+
+    >>> subset = Subset("training", Mode.TRAIN, {"input": np.arange(6), "target": np.arange(6) % 2})
+    >>> len(subset), subset.query_item(3)
+    (6, {'input': np.int64(3), 'target': np.int64(1)})
+    >>> keys, batch = next(subset.batches(2, keys=[4, 5]))
+    >>> keys, batch["batch_input"].tolist()
+    ((4, 5), [4, 5])
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mode: Any,
+        dataset: Any,
+        keys: Sequence[Hashable] | None = None,
+        repetitions: int = 1,
+        desc: str | None = None,
+    ):
+        if repetitions < 1 or repetitions != int(repetitions):
+            raise ValueError(f"Subset {name!r} has repetitions={repetitions!r}. Write a whole number of at least 1.")
+        self.name = name
+        self.mode = Mode.of(mode)
+        self.dataset = as_dataset(dataset, subset=name)
+        self.repetitions = int(repetitions)
+        self.desc = desc
+        self.seed = 0
+        self.epoch = 0
+        self._keys = None if keys is None else tuple(keys)
+
+    @property
+    def keys(self) -> tuple[Hashable, ...]:
+        """The keys in use; assign to change them."""
+        if self._keys is None:
+            keys = self.dataset.keys
+            keys = keys() if callable(keys) else keys
+            self._keys = tuple(keys.all() if hasattr(keys, "all") else keys)
+        return self._keys
+
+    @keys.setter
+    def keys(self, keys: Sequence[Hashable]) -> None:
+        self._keys = tuple(keys)
+
+    @property
+    def type(self) -> Mode:
+        """The mode, under the name of older task files."""
+        return self.mode
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the subset trains the experiment."""
+        return self.mode == Mode.TRAIN
+
+    def __len__(self) -> int:
+        return len(self.keys) * self.repetitions
+
+    def __str__(self) -> str:
+        return f"{self.name} [{self.mode}]: {len(self)} items"
+
+    def __repr__(self) -> str:
+        return f"<Subset {self}>"
+
+    def query_item(self, key: Hashable) -> dict[str, Any]:
+        """The item of one key, without the prefix; a failure names the key."""
+        return query(self.dataset, key, subset=self.name)
+
+    def order(self) -> np.ndarray:
+        """Positions in `keys` in the order of this epoch, `[len(self)] int32`; shuffled for a training subset."""
+        positions = np.tile(np.arange(len(self.keys), dtype=np.int32), self.repetitions)
+        if not self.is_training:
+            return positions
+        return generator(self.seed, self.name, self.epoch).permutation(positions)
+
+    def shuffled_keys(self) -> tuple[Hashable, ...]:
+        """The keys in the order of this epoch; a subclass or an instance may replace it."""
+        return tuple(self.keys[position] for position in self.order())
+
+    @property
+    def reorders(self) -> bool:
+        """Whether `shuffled_keys` was replaced, so that it rules the order."""
+        return "shuffled_keys" in vars(self) or type(self).shuffled_keys is not Subset.shuffled_keys
+
+    def batches(
+        self, batch_size: int, keys: Sequence[Hashable] | None = None, drop_last: bool = True
+    ) -> Iterator[tuple[tuple[Hashable, ...], dict[str, Any]]]:
+        """Yield `(keys, batch)`, a batch being `{"batch_input": [B, ...], ...}`.
+
+        A last, smaller batch is dropped with `drop_last`, unless it is the only one.
+        """
+        keys = self.shuffled_keys() if keys is None else tuple(keys)
+        for start in range(0, len(keys), batch_size):
+            part = keys[start : start + batch_size]
+            if len(part) == batch_size or not drop_last or not start:
+                yield part, self.batch(part)
+
+    def batch(self, keys: Sequence[Hashable]) -> dict[str, Any]:
+        """The items of `keys` stacked under their prefixed names."""
+        if not keys:
+            raise DatasetError(
+                f"Subset {self.name!r} is empty.",
+                "no key to make a batch of",
+                "Give it keys. If its dataset is filtered, mind that mlworkflow keeps a key only where the predicate "
+                "returns True itself: wrap a numpy result in bool(...).",
+            )
+        items = [self.query_item(key) for key in keys]
+        return {f"batch_{name}": values for name, values in stack(items, keys, subset=self.name).items()}
+
+
+def generator(*address: Any) -> np.random.Generator:
+    """Random numbers that depend on their address only, such as (seed, subset, epoch).
+
+    >>> generator(0, "training", 1).integers(1000) == generator(0, "training", 1).integers(1000)
+    np.True_
+    """
+    digest = hashlib.blake2b("/".join(map(str, address)).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def find(subsets: Sequence[Any], name: str) -> Any:
+    """The subset called `name`; an error lists those there are."""
+    for subset in subsets:
+        if subset.name == name:
+            return subset
+    known = ", ".join(subset.name for subset in subsets) or "none"
+    raise KeyError(f"No subset named {name!r}. There are: {known}.")
+
+
+def columns_of(subset: Subset) -> Mapping[str, Any] | None:
+    """The whole subset as `{"batch_input": [N, ...], ...}`, where its dataset is known to be deterministic."""
+    if not getattr(subset.dataset, "deterministic", False):
+        return None
+    arrays = getattr(subset.dataset, "arrays", None)
+    if arrays is None or not subset.keys:
+        return subset.batch(subset.keys)
+    if subset.keys == tuple(subset.dataset.keys):
+        return {f"batch_{name}": array for name, array in arrays.items()}
+    for key in (min(subset.keys), max(subset.keys)):  # type: ignore[type-var]  # keys of arrays are whole numbers
+        subset.query_item(key)
+    return {f"batch_{name}": array[np.asarray(subset.keys)] for name, array in arrays.items()}

@@ -1,0 +1,144 @@
+"""Nodes: chunk processors with a place in the list, a name, and the versions they read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from experimentator.graph.errors import DeclarationError, UnknownModeError
+from experimentator.graph.mode import Mode
+from experimentator.graph.processor import ChunkProcessor, describe, label_of, names_of, source_of
+from experimentator.graph.versions import Ref, Signature, bind
+
+
+class Node:
+    """A chunk processor at its place in the list; two equal processors are two nodes.
+
+    `inputs` and `outputs` are names, in the order declared; `reads` and `writes` are their versions, once bound.
+    `declared` is False for a callable whose names are not known yet.
+    """
+
+    __slots__ = (
+        *("after", "declared", "index", "inputs", "mode", "name", "outputs", "processor", "reads", "signature"),
+        "writes",
+    )
+
+    def __init__(self, index: int, name: str, processor: Callable[[Any], Any]):
+        signature = _signature(processor, index)
+        self.index = index
+        self.name = name
+        self.processor = processor
+        self.declared = signature is not None
+        self.signature = signature or Signature((), ())
+        self.inputs, self.outputs, _ = self.signature
+        self.mode = _mode(processor, index)
+        self.after = _after(processor, index)
+        self.reads: tuple[Ref, ...] = ()
+        self.writes: tuple[Ref, ...] = ()
+
+    def runs_in(self, mode: Mode) -> bool:
+        """Whether the processor takes part in a graph of this mode."""
+        return int.__and__(self.mode, mode) != 0  # ten times quicker than the flags' own &
+
+    @property
+    def source(self) -> str | None:
+        """`file:line` that lists the processor, where known."""
+        return source_of(self.processor)
+
+    @property
+    def failed(self) -> str | None:
+        """The name whose absence kept an undeclared callable from being recorded; what it writes is not known."""
+        return getattr(self.processor, "failed", None)
+
+    @property
+    def misses(self) -> tuple[str, ...]:
+        """Names that a recorded callable asked for and did not find."""
+        return getattr(self.processor, "misses", ())
+
+    @property
+    def deletes(self) -> tuple[str, ...]:
+        """Names the processor takes away from those below it."""
+        return self.signature.deletes
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """Every name the processor may ask its chunk for."""
+        return (*self.inputs, *self.outputs, *self.deletes, *self.misses)
+
+    def __str__(self) -> str:
+        return f"#{self.index} {describe(self.processor)}"
+
+    def __repr__(self) -> str:
+        return f"<Node {self}>"
+
+
+def nodes_of(processors: Iterable[Any]) -> list[Node]:
+    """One node per entry that is not None, named and declared; versions are not bound yet."""
+    nodes: list[Node] = []
+    taken: dict[str, int] = {}
+    for index, entry in enumerate(processors):
+        if entry is not None:
+            try:
+                nodes.append(Node(index, _unique(label_of(entry), taken), entry))
+            except Exception as error:
+                if not isinstance(error, DeclarationError):  # which says so itself
+                    error.add_note(f"While reading what {describe(entry)} at chunk_processors[{index}] declares.")
+                raise
+    return nodes
+
+
+def bind_nodes(nodes: Sequence[Node], *, provided: Collection[str]) -> None:
+    """Give every node the versions it reads and writes among these nodes."""
+    for node, bound in zip(nodes, bind([node.signature for node in nodes], provided=provided), strict=True):
+        node.reads, node.writes = bound
+
+
+def _unique(label: str, taken: dict[str, int]) -> str:
+    """`Cast`, then `Cast#2`: `taken` counts how often a label was given."""
+    name = label
+    while name in taken:
+        taken[label] += 1
+        name = f"{label}#{taken[label]}"
+    taken[name] = 1
+    return name
+
+
+def _signature(processor: Any, index: int) -> Signature | None:
+    """The declared names; None where the processor declares none."""
+    if not callable(processor):
+        raise _error(processor, index, "it is not callable", "List functions of the chunk, or None.")
+    if isinstance(processor, type) and issubclass(processor, ChunkProcessor):
+        raise _error(processor, index, "it is a class", f"List an object of it: {processor.__name__}(...).")
+    inputs, outputs = getattr(processor, "inputs", None), getattr(processor, "outputs", None)
+    if inputs is None and outputs is None:
+        return None
+    place = f" at chunk_processors[{index}]"
+    names = (inputs, outputs, getattr(processor, "deletes", None))
+    return Signature(*[names_of(listed, of=processor, place=place) for listed in names])
+
+
+def _mode(processor: Any, index: int) -> Mode:
+    mode = getattr(processor, "mode", Mode.ALL)
+    if type(mode) is Mode and 0 < mode._value_ <= 7:
+        return mode
+    try:
+        return Mode.of(mode)
+    except UnknownModeError as error:
+        raise _error(processor, index, f"its mode is {error.shown}", error.write) from None
+
+
+def _after(processor: Any, index: int) -> tuple[Any, ...]:
+    """Labels, classes and processors; one may stand for itself."""
+    after = getattr(processor, "after", None)
+    if after is None or after == ():
+        return ()
+    if isinstance(after, str) or callable(after):
+        return (after,)
+    if isinstance(after, Collection) and all(isinstance(target, str) or callable(target) for target in after):
+        return tuple(after)
+    write = 'Give names, classes or processors of the list: after = ["Cast"].'
+    raise _error(processor, index, f"its `after` is {type(after).__name__}", write)
+
+
+def _error(processor: Any, index: int, seen: str, write: str) -> DeclarationError:
+    return DeclarationError(f"{describe(processor)} at chunk_processors[{index}]", seen=seen, write=write)

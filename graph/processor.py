@@ -1,0 +1,279 @@
+"""Chunk processors: the nodes of the graph, and the ways to declare one.
+
+>>> @chunk_processor(inputs=["batch_input"], outputs=["batch_mean", "batch_span"])
+... def measure(batch_input):
+...     return sum(batch_input) / len(batch_input), max(batch_input) - min(batch_input)
+>>> chunk = Chunk({"batch_input": [1, 2, 6]}, mode=Mode.ALL)
+>>> measure(chunk)
+>>> chunk["batch_mean"], chunk["batch_span"]
+(3.0, 5)
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial, update_wrapper
+from pathlib import PurePath
+from types import CodeType
+from typing import Any, Self
+
+from experimentator.graph.chunk import Chunk
+from experimentator.graph.errors import DeclarationError, UndeclaredWriteError, UnwrittenOutputError, brief
+from experimentator.graph.mode import Mode
+
+
+class ChunkProcessor:
+    """A node: reads the names in `inputs` and writes those in `outputs`, in the modes of `mode`.
+
+    Set the attributes in the class, in `__init__`, as dataclass fields or as properties. A processor that sets
+    neither `inputs` nor `outputs` is undeclared: what it reads and writes is recorded when data first passes.
+
+    >>> class Halve(ChunkProcessor):
+    ...     inputs, outputs = ["x"], ["half"]
+    ...     def __call__(self, chunk):
+    ...         chunk["half"] = chunk["x"] / 2
+    """
+
+    inputs: Sequence[str] | None = None
+    outputs: Sequence[str] | None = None
+    mode: Mode = Mode.ALL
+    after: Sequence[Any] = ()
+    node: str | None = None
+    _source: str | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        processor = super().__new__(cls)
+        frame = sys._getframe(1)  # the line that lists the processor, for messages
+        object.__setattr__(processor, "_source", f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}")
+        return processor
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__repr__" not in vars(cls):  # or @dataclass would write one that can fail
+            cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # the inherited one
+
+    def __call__(self, chunk: Chunk) -> None:
+        raise DeclarationError(
+            type(self).__name__, seen="it has no __call__", write="Write `def __call__(self, chunk): ...`."
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(_arguments(self))})"
+
+
+class FunctionProcessor(ChunkProcessor):
+    """A plain function of named tensors as a node; `@chunk_processor` makes it."""
+
+    def __init__(self, function: Callable[..., Any], *, inputs: Sequence[str], outputs: Sequence[str], **options: Any):
+        update_wrapper(self, function)
+        self.function = function
+        vars(self).update(options)
+        self.inputs, self.outputs = names_of(inputs, of=function), names_of(outputs, of=function)
+        self._in_order, self._by_name, self._training = _parameters(function, self.inputs)
+        self._source = _place(function)
+
+    def __call__(self, chunk: Chunk) -> None:
+        named = {name: chunk[name] for name in self._by_name}
+        if self._training:
+            named["training"] = chunk.training
+        chunk.update(self._written(self.function(*[chunk[name] for name in self._in_order], **named)))
+
+    def __repr__(self) -> str:
+        return f"{_name(self.function)}({', '.join(map(str, self.inputs or ()))})"
+
+    def _written(self, result: Any) -> Mapping[str, Any]:
+        outputs = tuple(self.outputs or ())
+        if isinstance(result, Mapping):
+            if unknown := [name for name in result if name not in outputs]:
+                raise UndeclaredWriteError(self, name=str(unknown[0]), outputs=outputs)
+            return result
+        values = () if result is None else (result,) if len(outputs) == 1 else result
+        if isinstance(values, (tuple, list)) and len(values) == len(outputs):
+            return dict(zip(outputs, values, strict=True))
+        seen = f"it returned {_kind(result)} for {_counted(len(outputs), 'output')}"
+        if not outputs:
+            raise DeclarationError(describe(self), seen=seen, write='Name what it returns: outputs=["..."].')
+        raise UnwrittenOutputError(self, missing=outputs, seen=f": {seen}")
+
+
+class UndeclaredFunction(ChunkProcessor):
+    """A callable taking the chunk, with a mode or a label of its own; `@chunk_processor(mode=...)` makes it."""
+
+    def __init__(self, function: Callable[[Chunk], Any], **options: Any):
+        update_wrapper(self, function)
+        self.function = function
+        vars(self).update(options, inputs=None, outputs=None)  # the function may have such attributes of its own
+        self._source = _place(function)
+
+    def __call__(self, chunk: Chunk) -> None:
+        self.function(chunk)
+
+    def __repr__(self) -> str:
+        return describe(self.function)
+
+
+def chunk_processor(
+    *,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    mode: Mode = Mode.ALL,
+    node: str | None = None,
+    after: Sequence[Any] = (),
+) -> Callable[[Callable[..., Any]], ChunkProcessor]:
+    """Declare a plain function of tensors as a chunk processor.
+
+    The function receives the tensors by name (in order, where its parameters have other names) and returns one
+    tensor, a tuple in the order of `outputs`, or a dictionary. `inputs` are its parameters without a default, unless
+    given. A parameter called `training` that is no input tells whether this call trains. Without `inputs` and
+    `outputs` the function takes the chunk itself, and what it reads and writes is recorded.
+    """
+    options = {"mode": Mode.of(mode), "node": node, "after": after}
+
+    def declare(function: Any) -> ChunkProcessor:
+        if not callable(function):
+            write = "Write `chunk_processor(...)(function)`, or decorate a function."
+            raise DeclarationError(brief(function), seen="it is not callable", write=write)
+        if inputs is None and outputs is None:
+            return UndeclaredFunction(function, **options)
+        reads = _required_parameters(function) if inputs is None else inputs
+        return FunctionProcessor(function, inputs=reads, outputs=outputs or (), **options)
+
+    return declare
+
+
+def names_of(names: Any, *, of: Any, place: str = "") -> tuple[str, ...]:
+    """The names in a declaration, once each; a single name may stand for itself."""
+    if names is None:
+        return ()
+    if isinstance(names, str):
+        return (names,)
+    if type(names) not in (tuple, list) and not isinstance(
+        names, Collection
+    ):  # an iterator would be empty the second time
+        seen = f"its names come as {type(names).__name__}"
+        raise DeclarationError(describe(of) + place, seen=seen, write='Give lists of names: inputs=["batch_input"].')
+    for name in names:
+        if not isinstance(name, str):
+            seen = f"its inputs and outputs are {type(name).__name__}, not names"
+            write = "A layer or model becomes a processor as ops.Model(model, inputs=[...], outputs=[...])."
+            raise DeclarationError(describe(of) + place, seen=seen, write=f"Give lists of names. {write}")
+    # A set's order is another in every process.
+    return tuple(sorted(names)) if isinstance(names, (set, frozenset)) else tuple(dict.fromkeys(names))
+
+
+def describe(processor: Any) -> str:
+    """One line for pictures and messages; it cannot fail, whatever the processor's own `repr` does.
+
+    >>> describe(abs), describe(partial(max, 3))
+    ('abs', 'max')
+    """
+    if isinstance(processor, ChunkProcessor):
+        try:
+            text = " ".join(repr(processor).split())
+        except Exception:  # a repr that fails must not take the message down with it
+            text = f"{type(processor).__name__}()"
+        return text if len(text) <= 200 else f"{text[:197]}..."
+    if not callable(processor):
+        return brief(processor)
+    place = _place(processor)
+    name = _name(processor)
+    return f"lambda ({place})" if name == "<lambda>" and place else name
+
+
+def label_of(processor: Any) -> str:
+    """The label from `node=` if given, else the name of the class or function."""
+    label = getattr(processor, "node", None)
+    return label if isinstance(label, str) and label else kind_of(processor)
+
+
+def kind_of(processor: Any) -> str:
+    """The name of the class or function."""
+    return _name(processor).removesuffix("()").strip("<>")
+
+
+def source_of(processor: Any) -> str | None:
+    """`file:line` of where a processor was made, or its function defined."""
+    return processor._source if isinstance(processor, ChunkProcessor) else _place(processor)
+
+
+def _name(function: Any) -> str:
+    """A function's name, or its class with `()`."""
+    function = function.func if isinstance(function, partial) else function
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else f"{type(function).__name__}()"
+
+
+def _place(function: Any) -> str | None:
+    function = function.func if isinstance(function, partial) else function
+    try:
+        code = getattr(inspect.unwrap(function), "__code__", None)
+    except ValueError:  # an object that answers to any attribute wraps itself without end
+        return None
+    return f"{PurePath(code.co_filename).name}:{code.co_firstlineno}" if isinstance(code, CodeType) else None
+
+
+def _arguments(processor: ChunkProcessor) -> Iterator[str]:
+    hidden = {"inputs", "outputs", "mode", "node", "after"}  # the picture shows these by itself
+    fields = getattr(processor, "__dataclass_fields__", ())
+    for name in dict.fromkeys((*fields, *vars(processor))):
+        value = getattr(processor, name, None)
+        if name not in hidden and name[0] != "_" and _differs(processor, name, value):
+            yield f"{name}={_short(value)}"
+
+
+def _differs(processor: ChunkProcessor, name: str, value: Any) -> bool:
+    default = getattr(type(processor), name, _short)
+    try:
+        return default is not value and not bool(default == value)
+    except Exception:  # arrays and the like do not compare to one truth; then the value is worth showing
+        return True
+
+
+def _short(value: Any) -> str:
+    try:
+        if callable(value) or hasattr(value, "shape"):
+            return str(getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__))[:48]
+    except Exception:  # as in `brief`
+        return f"<{type(value).__name__}>"
+    return brief(value)
+
+
+def _required_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # builtins without a signature
+        return ()
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return tuple(parameter.name for parameter in required if parameter.name != "training")
+
+
+def _parameters(function: Callable[..., Any], inputs: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """Names to pass in order, names to pass by name, and whether the function asks for `training`."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return inputs, (), False
+    training = "training" in signature.parameters and "training" not in inputs
+    options = {"training": None} if training else {}
+    for in_order, by_name in ((), inputs), (inputs, ()):
+        try:
+            signature.bind(*in_order, **dict.fromkeys(by_name), **options)
+        except TypeError:
+            continue
+        if by_name or not set(inputs) & set(signature.parameters):
+            return in_order, by_name, training
+    raise DeclarationError(
+        _name(function),
+        seen=f"its parameters are {signature} and its inputs {', '.join(inputs) or 'none'}",
+        write="Name the parameters after the inputs, or give one parameter to each input, in order.",
+    )
+
+
+def _kind(result: Any) -> str:
+    return _counted(len(result), "value") if isinstance(result, (tuple, list)) else f"one {type(result).__name__}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

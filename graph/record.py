@@ -1,0 +1,145 @@
+"""What undeclared callables read and write, found by running the list once.
+
+>>> double = lambda chunk: chunk.update({"double": 2 * chunk["x"]})
+>>> recorded, = record([double], {"x": 1, "y": 2}, mode=Mode.EVAL)
+>>> recorded.inputs, recorded.outputs
+(('x',), ('double',))
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experimentator.graph.chunk import Chunk
+from experimentator.graph.errors import UnknownNameError
+from experimentator.graph.mode import Mode
+from experimentator.graph.node import Node, nodes_of
+from experimentator.graph.processor import ChunkProcessor, describe, label_of, source_of
+from experimentator.graph.text import where
+
+Call = Callable[[Node, Chunk], Any]
+
+
+class RecordedProcessor(ChunkProcessor):
+    """An undeclared callable with the names it was seen to read, miss, write and delete.
+
+    `failed` is the name whose absence stopped it; then what it writes is not known.
+    """
+
+    def __init__(self, processor: Callable[[Chunk], Any], chunk: Chunk, failed: str | None):
+        self.processor = processor
+        self.inputs = (*chunk.reads, failed) if failed else chunk.reads
+        self.outputs, self.deletes, self.misses = chunk.writes, chunk.deletes, chunk.misses
+        self.mode = getattr(processor, "mode", Mode.ALL)
+        self.after = getattr(processor, "after", ())
+        self.node = label_of(processor)
+        self.failed = failed
+        self._source = source_of(processor)
+
+    def __call__(self, chunk: Chunk) -> None:
+        self.processor(chunk)
+
+    def __repr__(self) -> str:
+        return describe(self.processor)
+
+
+class _Seen(NamedTuple):
+    """A node that ran: what its chunk noted and the tensors it wrote."""
+
+    chunk: Chunk
+    written: dict[str, Any]
+
+
+class _RecordingChunk(Chunk):
+    """A chunk that also finds names written only below, but does not list them."""
+
+    __slots__ = ("ahead",)
+    ahead: Mapping[str, Any]
+
+    def __missing__(self, name: str) -> Any:
+        return self.ahead[name] if name in self.ahead else super().__missing__(name)
+
+
+def record(
+    processors: Iterable[Any],
+    tensors: Mapping[str, Any],
+    *,
+    mode: Mode,
+    known: Mapping[int, RecordedProcessor] | None = None,
+    call: Call | None = None,
+) -> tuple[Any, ...]:
+    """Run the list once on `tensors`, abstract or real; returns it with undeclared callables declared.
+
+    A callable that reads a name written below waits for it. One that never finds its name keeps the record it has
+    in `known` (by place in the list: another mode's, for instance), else it is marked as failed. Entries of other
+    modes are returned as they are. `call(node, chunk)`, if given, stands around each call.
+    """
+    processors = tuple(processors)
+    nodes = [node for node in nodes_of(processors) if node.runs_in(mode)]
+    if all(node.declared for node in nodes) and call is None:
+        return processors
+    tape = _Tape(nodes, tensors, mode, call)
+    tape.play()
+    recorded = list(processors)
+    for node in nodes:
+        if not node.declared:
+            seen, failed = tape.seen.get(node), tape.failed.get(node)
+            earlier = (known or {}).get(node.index)
+            if seen is None and earlier is not None:
+                recorded[node.index] = earlier
+            else:
+                chunk = seen.chunk if seen else tape.stopped[node]
+                recorded[node.index] = RecordedProcessor(node.processor, chunk, None if seen else failed)
+    return tuple(recorded)
+
+
+class _Tape:
+    """Sweeps over the list until every node that can run has run."""
+
+    def __init__(self, nodes: Sequence[Node], tensors: Mapping[str, Any], mode: Mode, call: Call | None):
+        self.nodes, self.tensors, self.mode = nodes, tensors, mode
+        self.call = call or (lambda node, chunk: node.processor(chunk))
+        self.seen: dict[Node, _Seen] = {}
+        self.failed: dict[Node, str] = {}
+        self.stopped: dict[Node, Chunk] = {}
+
+    def play(self) -> None:
+        for _ in self.nodes:
+            if not self._sweep() or not self.failed:
+                break
+
+    def _sweep(self) -> bool:
+        """Run what has not run yet, and what stands below a node that ran late; says whether anything ran."""
+        visible, ahead, late = dict(self.tensors), self._ahead(), False
+        for node in self.nodes:
+            if late or node not in self.seen:
+                late = self._try(node, visible, ahead) or late
+            if node in self.seen:
+                visible.update(self.seen[node].written)
+                for name in self.seen[node].chunk.deletes:
+                    visible.pop(name, None)
+        return late
+
+    def _ahead(self) -> dict[str, Any]:
+        """Names that only one node writes, wherever it stands."""
+        written = [item for seen in self.seen.values() for item in seen.written.items()]
+        writers = Counter([name for name, _ in written])
+        return {name: tensor for name, tensor in written if writers[name] == 1 and name not in self.tensors}
+
+    def _try(self, node: Node, visible: Mapping[str, Any], ahead: Mapping[str, Any]) -> bool:
+        chunk = _RecordingChunk(visible, mode=self.mode)
+        chunk.ahead = ahead
+        self.seen.pop(node, None)
+        try:
+            self.call(node, chunk)
+        except UnknownNameError as error:
+            self.failed[node], self.stopped[node] = error.name, chunk
+            return False
+        except Exception as error:
+            error.add_note(where(node, self.mode, chunk))
+            raise
+        self.failed.pop(node, None)
+        self.seen[node] = _Seen(chunk, {name: dict.__getitem__(chunk, name) for name in chunk.writes})
+        return True

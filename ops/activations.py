@@ -1,0 +1,59 @@
+"""From logits to scores and classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from experimentator.ops.op import InPlace, as_float
+
+
+@dataclass(eq=False)
+class Sigmoid(InPlace):
+    """Logits to probabilities, one by one: `name` [...] -> 1 / (1 + exp(-x)), float.
+
+    >>> from experimentator.graph import Chunk, Mode
+    >>> chunk = Chunk({"batch_logits": [0.0, 100.0]}, mode=Mode.INFER)
+    >>> Sigmoid("batch_logits", output="batch_scores")(chunk)
+    >>> [float(score) for score in chunk["batch_scores"]]
+    [0.5, 1.0]
+    """
+
+    def compute(self, tensor: Any) -> Any:
+        return keras.ops.sigmoid(as_float(tensor))
+
+
+@dataclass(eq=False)
+class Softmax(InPlace):
+    """Logits to probabilities that sum to 1 along `axis`: `name` [B, ..., K] -> exp(x) / sum(exp(x)), float.
+
+    >>> from experimentator.graph import Chunk, Mode
+    >>> chunk = Chunk({"batch_logits": [[7.0, 7.0]]}, mode=Mode.INFER)
+    >>> Softmax("batch_logits")(chunk)
+    >>> [float(score) for score in chunk["batch_logits"][0]]
+    [0.5, 0.5]
+    """
+
+    axis: int = -1
+
+    def compute(self, tensor: Any) -> Any:
+        return keras.ops.softmax(as_float(tensor), axis=self.axis)
+
+
+@dataclass(eq=False)
+class ArgMax(InPlace):
+    """The place of the largest value along `axis`, the first of equals: `name` [B, ..., K] -> [B, ...] int32.
+
+    >>> from experimentator.graph import Chunk, Mode
+    >>> chunk = Chunk({"batch_logits": [[0.1, 0.7, 0.2]]}, mode=Mode.INFER)
+    >>> ArgMax("batch_logits", output="batch_class")(chunk)
+    >>> int(chunk["batch_class"][0])
+    1
+    """
+
+    axis: int = -1
+
+    def compute(self, tensor: Any) -> Any:
+        return keras.ops.cast(keras.ops.argmax(tensor, axis=self.axis), "int32")

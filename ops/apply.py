@@ -1,0 +1,82 @@
+"""Any function as a chunk processor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from experimentator.graph import Chunk, DeclarationError, chunk_processor
+from experimentator.ops.op import Op
+
+
+@dataclass(eq=False)
+class Apply(Op):
+    """Call a function: the tensors named by `inputs` by position, what it returns under the names of `outputs`.
+
+    It returns one tensor, a tuple in the order of `outputs`, or a dictionary by name. A parameter called `training`
+    that no input fills tells whether this call trains.
+
+    >>> from experimentator.graph import Mode
+    >>> chunk = Chunk({"batch_left": 5, "batch_right": 3}, mode=Mode.ALL)
+    >>> add_and_subtract = lambda a, b: (a + b, a - b)
+    >>> Apply(add_and_subtract, inputs=["batch_left", "batch_right"], outputs=["batch_sum", "batch_gap"])(chunk)
+    >>> chunk["batch_sum"], chunk["batch_gap"]
+    (8, 2)
+
+    Raises:
+        DeclarationError: if the function does not take that many tensors, when the op is made.
+        UnwrittenOutputError, UndeclaredWriteError: if it returns another number of values, or other names.
+    """
+
+    fn: Callable[..., Any]
+    inputs: Sequence[str] = field(kw_only=True)
+    outputs: Sequence[str] = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.inputs, self.outputs = _listed(self.inputs), _listed(self.outputs)
+        super().__post_init__()
+        names = tuple(dict.fromkeys(self.inputs))
+        self._processor = chunk_processor(inputs=names, outputs=self.outputs)(_by_position(self, names))
+
+    def __call__(self, chunk: Chunk) -> None:
+        self._processor(chunk)
+
+
+def _listed(names: Any) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _by_position(op: Apply, names: Sequence[str]) -> Callable[..., Any]:
+    """The op's function with its parameters' names out of sight, so that tensors reach it in the order listed."""
+    places = [names.index(name) for name in op.inputs]
+    training = _takes(op, len(places))
+
+    def function(*tensors: Any) -> Any:
+        return op.fn(*(tensors[place] for place in places))
+
+    def function_with_training(*tensors: Any, training: bool) -> Any:
+        return op.fn(*(tensors[place] for place in places), training=training)
+
+    chosen = function_with_training if training else function
+    chosen.__name__ = str(getattr(op.fn, "__name__", type(op.fn).__name__))  # for messages
+    return chosen
+
+
+def _takes(op: Apply, count: int) -> bool:
+    """Whether the function asks for `training` besides `count` tensors."""
+    op.require(callable(op.fn), seen="its function cannot be called", write="Give a function of tensors.")
+    try:
+        signature = inspect.signature(op.fn)
+    except ValueError:  # builtins without a signature
+        return False
+    training = "training" in signature.parameters
+    for options in ({"training": None}, {}) if training else ({},):
+        try:
+            signature.bind(*[None] * count, **options)
+        except TypeError:
+            continue
+        return bool(options)
+    seen = f"its function takes {signature} and it has {count} inputs"
+    raise DeclarationError(repr(op), seen=seen, write="Name one input for each parameter, in order.")

@@ -1,0 +1,149 @@
+"""Random changes of images, in TRAIN only unless `mode=` says otherwise; each image draws its own.
+
+An op draws once a call, through its `generator`, a `keras.random.SeedGenerator` made from `seed`; an engine may put
+one of its own there, so that draws depend on its seed, the node and the step only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from experimentator.graph import Mode
+from experimentator.ops.errors import TensorError
+from experimentator.ops.op import InPlace
+
+_AXES = {"horizontal": (2,), "vertical": (1,), "both": (1, 2)}
+
+
+@dataclass(eq=False)
+class RandomOp(InPlace):
+    """An op that draws: `name` [B, H, W, ...] any dtype."""
+
+    seed: int | keras.random.SeedGenerator | None = field(default=None, kw_only=True)
+    mode: Mode = field(default=Mode.TRAIN, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_generator = isinstance(self.seed, keras.random.SeedGenerator)
+        self._generator = self.seed if is_generator else keras.random.SeedGenerator(self.seed)
+
+    @property
+    def generator(self) -> Any:
+        """Where draws come from; may be replaced by another `keras.random.SeedGenerator`."""
+        return self._generator
+
+    @generator.setter
+    def generator(self, generator: Any) -> None:
+        self._generator = generator
+
+    def draw(self, tensor: Any, count: int) -> Any:
+        """[B, count] float32, uniform in [0, 1)."""
+        shape = (keras.ops.shape(tensor)[0], count)
+        return keras.random.uniform(shape, dtype="float32", seed=self._generator)
+
+    def check_images(self, tensor: Any) -> None:
+        """Refuse what has no rows and columns."""
+        if len(tensor.shape) < 3:
+            write = "Give [B, H, W, C] or [B, H, W]."
+            raise TensorError(self, rule="Images have rows and columns", tensors={self.name: tensor}, write=write)
+
+
+@dataclass(eq=False)
+class RandomFlip(RandomOp):
+    """Mirror some of the images: `name` [B, H, W, ...] any dtype, unchanged in shape and dtype.
+
+    `axis` is "horizontal" (left and right change places), "vertical", or "both", which decides each by itself.
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Chunk
+    >>> chunk = Chunk({"batch_input": np.array([[[1, 2, 3]]], "uint8")}, mode=Mode.TRAIN)
+    >>> RandomFlip("batch_input", probability=1.0)(chunk)
+    >>> np.asarray(chunk["batch_input"]).tolist()
+    [[[3, 2, 1]]]
+
+    Raises:
+        DeclarationError: for another axis, or a probability outside [0, 1], when the op is made.
+        TensorError: for fewer than three axes.
+    """
+
+    axis: str = "horizontal"
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        write = f"Write one of {', '.join(map(repr, _AXES))}."
+        self.require(self.axis in _AXES, seen=f"there is no axis {self.axis!r}", write=write)
+        seen = f"its probability is {self.probability!r}"
+        self.require(0 <= self.probability <= 1, seen=seen, write="Give a share of the images, from 0 to 1.")
+
+    def compute(self, tensor: Any) -> Any:
+        self.check_images(tensor)
+        axes = _AXES[self.axis]
+        flips = self.draw(tensor, len(axes)) < self.probability
+        ones = (1,) * (len(tensor.shape) - 1)
+        for place, axis in enumerate(axes):
+            chosen = keras.ops.reshape(flips[:, place], (-1, *ones))
+            tensor = keras.ops.where(chosen, keras.ops.flip(tensor, axis=axis), tensor)
+        return tensor
+
+
+@dataclass(eq=False)
+class RandomCrop(RandomOp):
+    """Cut a window from a random place of each image: `name` [B, H, W, ...] -> [B, h, w, ...] with `size` (h, w).
+
+    Images are first surrounded by `padding` rows and columns of zeros. All places are equally likely.
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Chunk
+    >>> chunk = Chunk({"batch_input": np.ones([2, 8, 8, 3], "uint8")}, mode=Mode.TRAIN)
+    >>> RandomCrop("batch_input", (6, 5))(chunk)
+    >>> tuple(chunk["batch_input"].shape)
+    (2, 6, 5, 3)
+
+    Raises:
+        DeclarationError: for a size that is not two numbers above 0, or a padding below 0, when the op is made.
+        TensorError: for fewer than three axes, or images smaller than the window.
+    """
+
+    size: Sequence[int]
+    padding: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_size = not isinstance(self.size, int) and len(self.size) == 2 and min(self.size) > 0
+        self.require(is_size, seen=f"its size is {self.size!r}", write="Give (height, width).")
+        self.require(self.padding >= 0, seen="its padding is below 0", write="Give a number of pixels.")
+
+    def compute(self, tensor: Any) -> Any:
+        self._check(tensor)
+        edge = (self.padding, self.padding)
+        padded = keras.ops.pad(tensor, ((0, 0), edge, edge, *[(0, 0)] * (len(tensor.shape) - 3))) if edge[0] else tensor
+        batch, height, width, *rest = keras.ops.shape(padded)
+        draws = self.draw(padded, 2)
+        top = _places(draws[:, :1], height - self.size[0])
+        left = _places(draws[:, 1:], width - self.size[1])
+        rows = _count(batch)[:, None] * height + top + _count(self.size[0])
+        columns = left + _count(self.size[1])
+        pixels = keras.ops.reshape(padded, (-1, *rest))  # one gather of whole pixels: the quickest of six ways tried
+        return keras.ops.take(pixels, rows[:, :, None] * width + columns[:, None, :], axis=0)
+
+    def _check(self, tensor: Any) -> None:
+        self.check_images(tensor)
+        for window, image in zip(self.size, tuple(tensor.shape)[1:3]):
+            if image is not None and image + 2 * self.padding < window:
+                write = "Give a smaller size, or more padding."
+                raise TensorError(self, rule="A window fits its image", tensors={self.name: tensor}, write=write)
+
+
+def _count(size: Any) -> Any:
+    return keras.ops.arange(size, dtype="int32")
+
+
+def _places(draws: Any, last: Any) -> Any:
+    """Draws in [0, 1) to whole numbers from 0 to `last`."""
+    span = keras.ops.cast(last, "float32") + 1.0
+    return keras.ops.minimum(keras.ops.cast(keras.ops.floor(draws * span), "int32"), keras.ops.cast(last, "int32"))

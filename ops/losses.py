@@ -1,0 +1,195 @@
+"""Losses: each a mean over the batch, [] float32, computed in float32 whatever the dtypes of its inputs.
+
+With `weight=` naming per-sample weights w [B], the mean is sum(w * loss) / sum(w), and 0 if they sum to 0.
+
+>>> import numpy as np
+>>> from experimentator.graph import Mode
+>>> tensors = {"batch_score": np.array([[1.0], [4.0]]), "batch_target": np.array([1, 1])}
+>>> chunk = Chunk({**tensors, "batch_weight": np.array([1, 0])}, mode=Mode.TRAIN)
+>>> MeanSquaredError("batch_score", "batch_target", weight="batch_weight")(chunk)
+>>> float(chunk["loss"])
+0.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import keras
+
+from experimentator.graph import Chunk, DeclarationError
+from experimentator.ops.compared import FromLogits, FromPrediction, align, class_rows
+from experimentator.ops.errors import TensorError
+from experimentator.ops.op import Op
+
+
+@dataclass(eq=False)
+class SoftmaxCrossEntropy(FromLogits):
+    """How surprising the true classes are: `logits` [B, ..., K], `target` ids [B, ...] integer or rows [B, ..., K].
+
+    -sum_k q_k log softmax(logits)_k, where q is the target's row; with `label_smoothing` a, (1 - a) q + a / K
+    (Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7). Ids may also
+    have a last axis of size 1. An id that is no class makes the loss NaN, on every backend.
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Mode
+    >>> chunk = Chunk({"batch_logits": np.zeros([2, 4]), "batch_target": np.array([1, 3])}, mode=Mode.TRAIN)
+    >>> SoftmaxCrossEntropy("batch_logits", "batch_target")(chunk)
+    >>> round(float(chunk["loss"]), 4)  # log 4
+    1.3863
+
+    Raises:
+        DeclarationError: for a smoothing outside [0, 1], when the op is made.
+        TensorError: for shapes that do not fit, ids that are not integers, or a single class.
+    """
+
+    label_smoothing: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        seen = f"its label_smoothing is {self.label_smoothing!r}"
+        self.require(0 <= self.label_smoothing <= 1, seen=seen, write="Give a share from 0 to 1.")
+
+    def compare(self, logits: Any, target: Any) -> Any:
+        if len(logits.shape) < 2 or logits.shape[-1] == 1:
+            write = "Give [B, ..., K] with two classes or more, or write SigmoidCrossEntropy."
+            raise self.refuse("A softmax is over classes", logits, target, write)
+        rows = self._smooth(class_rows(self, logits, target), keras.ops.shape(logits)[-1])
+        log_scores = keras.ops.log_softmax(keras.ops.cast(logits, "float32"), axis=-1)
+        terms = keras.ops.where(rows == 0, 0.0, rows * log_scores)  # a class ruled out by a logit of -inf counts 0
+        return -keras.ops.sum(terms, axis=-1)
+
+    def _smooth(self, rows: Any, classes: Any) -> Any:
+        a = self.label_smoothing
+        return rows * (1 - a) + a / classes if a else rows
+
+
+@dataclass(eq=False)
+class SigmoidCrossEntropy(FromLogits):
+    """How surprising the true answers to yes-no questions are: `logits` and `target` [B, ...], targets in [0, 1].
+
+    -t log s - (1 - t) log(1 - s) with s = sigmoid(z), computed as max(z, 0) - z t + log(1 + exp(-|z|)), which
+    neither overflows nor loses small values; the mean is over questions, too. [B, 1] may be compared with [B].
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Mode
+    >>> chunk = Chunk({"batch_logit": np.zeros([2, 1]), "batch_same": np.array([True, False])}, mode=Mode.TRAIN)
+    >>> SigmoidCrossEntropy("batch_logit", "batch_same", "same_loss")(chunk)
+    >>> round(float(chunk["same_loss"]), 4)  # log 2
+    0.6931
+
+    Raises:
+        TensorError: for two shapes that differ by more than a last axis of size 1.
+    """
+
+    def compare(self, logits: Any, target: Any) -> Any:
+        z, t = align(self, logits, target)
+        positive = z >= 0  # rather than abs and maximum, whose gradients at 0 are not that of the formula
+        small = keras.ops.where(positive, -z, z)
+        return keras.ops.where(positive, z, 0.0) - z * t + keras.ops.log1p(keras.ops.exp(small))
+
+
+@dataclass(eq=False)
+class MeanSquaredError(FromPrediction):
+    """The mean of (prediction - target)^2: both [B, ...] any number; [B, 1] may be compared with [B].
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Mode
+    >>> chunk = Chunk({"batch_score": np.array([1.0, 5.0]), "batch_target": np.array([1, 3])}, mode=Mode.TRAIN)
+    >>> MeanSquaredError("batch_score", "batch_target")(chunk)
+    >>> float(chunk["loss"])
+    2.0
+
+    Raises:
+        TensorError: for two shapes that differ by more than a last axis of size 1.
+    """
+
+    def compare(self, prediction: Any, target: Any) -> Any:
+        prediction, target = align(self, prediction, target)
+        return keras.ops.square(prediction - target)
+
+
+@dataclass(eq=False)
+class Huber(FromPrediction):
+    """Squared for small errors, linear for outliers: `prediction` and `target` [B, ...] any number.
+
+    e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2) (Huber, "Robust Estimation of a Location Parameter",
+    1964). [B, 1] may be compared with [B].
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Mode
+    >>> chunk = Chunk({"batch_score": np.array([1.0, 5.0]), "batch_target": np.array([0, 1])}, mode=Mode.TRAIN)
+    >>> Huber("batch_score", "batch_target")(chunk)
+    >>> float(chunk["loss"])  # (0.5 + 3.5) / 2
+    2.0
+
+    Raises:
+        DeclarationError: for a delta that is not above 0, when the op is made.
+        TensorError: for two shapes that differ by more than a last axis of size 1.
+    """
+
+    delta: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(
+            self.delta > 0, seen=f"its delta is {self.delta!r}", write="Give the largest usual error, above 0."
+        )
+
+    def compare(self, prediction: Any, target: Any) -> Any:
+        prediction, target = align(self, prediction, target)
+        error = keras.ops.absolute(prediction - target)
+        inner = keras.ops.minimum(error, self.delta)
+        return 0.5 * inner * inner + self.delta * (error - inner)
+
+
+@dataclass(eq=False)
+class CombineLosses(Op):
+    """Add up losses, each times its factor: every part [] keeps its own name, the sum is `output` [] float32.
+
+    `parts` is a dictionary from name to factor, or a list of names with factors of 1. A part with a factor of 0 is
+    still computed and reported.
+
+    >>> from experimentator.graph import Mode
+    >>> chunk = Chunk({"digit_loss": 2.0, "same_loss": 3.0}, mode=Mode.TRAIN)
+    >>> CombineLosses({"digit_loss": 1.0, "same_loss": 0.5})(chunk)
+    >>> float(chunk["loss"])
+    3.5
+
+    Raises:
+        DeclarationError: if there are no parts, or one twice, when the op is made.
+        TensorError: if a part is not a single number.
+    """
+
+    is_metric: ClassVar[bool] = True
+    parts: Mapping[str, float] | Sequence[str]
+    output: str = "loss"
+
+    def __post_init__(self) -> None:
+        names = [self.parts] if isinstance(self.parts, str) else list(self.parts)
+        if not names or len(set(names)) < len(names):
+            seen = f"its parts are {', '.join(map(str, names)) or 'none'}"
+            raise DeclarationError("CombineLosses", seen=seen, write="Name each loss once.")
+        self._factors = dict(self.parts) if isinstance(self.parts, Mapping) else dict.fromkeys(names, 1.0)
+        super().__post_init__()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
+        return tuple(self._factors)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+        return (self.output,)
+
+    def __call__(self, chunk: Chunk) -> None:
+        terms = [factor * self._number(name, chunk[name]) for name, factor in self._factors.items()]
+        chunk[self.output] = sum(terms[1:], start=terms[0])
+
+    def _number(self, name: str, part: Any) -> Any:
+        part = keras.ops.cast(keras.ops.convert_to_tensor(part), "float32")
+        if len(part.shape):
+            write = f"Write Apply(keras.ops.mean, inputs={name!r}, outputs={name!r}) above it."
+            raise TensorError(self, rule="A loss is one number", tensors={name: part}, write=write)
+        return part

@@ -1,0 +1,101 @@
+"""Metrics: each a mean over the batch, [] float32, reported as its average over the cycle.
+
+With `weight=` naming per-sample weights w [B], the mean is sum(w * hit) / sum(w), and 0 if they sum to 0.
+
+>>> import numpy as np
+>>> from experimentator.graph import Chunk, Mode
+>>> chunk = Chunk({"batch_logits": np.eye(4)[[1, 3, 0]], "batch_target": np.array([1, 3, 2])}, mode=Mode.EVAL)
+>>> Accuracy("batch_logits", "batch_target")(chunk)
+>>> round(float(chunk["accuracy"]), 4)
+0.6667
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from experimentator.ops.compared import FromPrediction, align, class_rows
+from experimentator.ops.op import is_discrete
+
+
+@dataclass(eq=False)
+class Accuracy(FromPrediction):
+    """The share of right answers: `prediction` [B, ..., K] logits or scores, `target` ids [B, ...] or rows [B, ..., K].
+
+    Without an axis of classes ([B], or a last axis of size 1) answers are yes above `threshold`: 0.0 fits logits,
+    0.5 probabilities; targets are yes above 0.5. Integers, such as what ArgMax writes, are compared with targets of
+    the same shape as they are. Of equal scores the first counts; NaN and ids that are no class are wrong.
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Chunk, Mode
+    >>> chunk = Chunk({"batch_logit": np.array([[2.0], [-1.0]]), "batch_same": np.array([1, 1])}, mode=Mode.EVAL)
+    >>> Accuracy("batch_logit", "batch_same", "same_accuracy")(chunk)
+    >>> float(chunk["same_accuracy"])
+    0.5
+
+    Raises:
+        TensorError: for shapes that do not fit, or class ids that are not integers.
+    """
+
+    output: str = "accuracy"
+    threshold: float = field(default=0.0, kw_only=True)
+
+    def compare(self, prediction: Any, target: Any) -> Any:
+        if is_discrete(prediction):
+            return keras.ops.cast(keras.ops.equal(*align(self, prediction, target)), "float32")
+        if len(prediction.shape) < 2 or prediction.shape[-1] == 1:
+            score, answer = align(self, prediction, target)
+            right = keras.ops.equal(score > self.threshold, answer > 0.5)
+            return keras.ops.cast(keras.ops.logical_and(right, score == score), "float32")  # NaN differs from itself
+        return _hits(prediction, class_rows(self, prediction, target), 1)
+
+
+@dataclass(eq=False)
+class TopKAccuracy(FromPrediction):
+    """The share of true classes among the k best: `prediction` [B, ..., K], `target` ids [B, ...] or rows [B, ..., K].
+
+    `output` is `top<k>_accuracy` unless given. With k=1 it is Accuracy: of equal scores the first count, NaN and
+    ids that are no class are wrong.
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Chunk, Mode
+    >>> logits = np.array([[0.1, 0.3, 0.2], [0.1, 0.3, 0.2]])
+    >>> chunk = Chunk({"batch_logits": logits, "batch_target": np.array([2, 0])}, mode=Mode.EVAL)
+    >>> TopKAccuracy("batch_logits", "batch_target", k=2)(chunk)
+    >>> float(chunk["top2_accuracy"])
+    0.5
+
+    Raises:
+        DeclarationError: for a k below 1, when the op is made.
+        TensorError: for shapes that do not fit, class ids that are not integers, or fewer than k classes.
+    """
+
+    output: str = ""
+    k: int = field(default=5, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.output = self.output or f"top{self.k}_accuracy"
+        super().__post_init__()
+        self.require(self.k > 0, seen=f"its k is {self.k}", write="Give the number of guesses.")
+
+    def compare(self, prediction: Any, target: Any) -> Any:
+        classes = prediction.shape[-1] if len(prediction.shape) > 1 else 0
+        if classes is not None and classes < self.k:
+            rule = f"The best {self.k} are chosen among as many classes or more"
+            raise self.refuse(rule, prediction, target, "Give a smaller k, or write Accuracy.")
+        return _hits(prediction, class_rows(self, prediction, target), self.k)
+
+
+def _hits(prediction: Any, rows: Any, k: int) -> Any:
+    """1.0 where the row's largest is among the k largest predictions; counting costs less than sorting."""
+    scores = keras.ops.cast(prediction, "float32")
+    places = keras.ops.arange(keras.ops.shape(scores)[-1], dtype="int32")
+    true = keras.ops.cast(keras.ops.argmax(rows, axis=-1), "int32")[..., None]
+    score = keras.ops.sum(keras.ops.where(places == true, scores, 0.0), axis=-1, keepdims=True)
+    ahead = keras.ops.logical_or(scores > score, keras.ops.logical_and(scores == score, places < true))
+    rank = keras.ops.sum(keras.ops.cast(ahead, "int32"), axis=-1)
+    sane = keras.ops.logical_not(keras.ops.isnan(score[..., 0] + keras.ops.sum(rows, axis=-1)))
+    return keras.ops.cast(keras.ops.logical_and(rank < k, sane), "float32")

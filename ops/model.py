@@ -1,0 +1,182 @@
+"""Keras layers and models, and anything that is called like them, as chunk processors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from experimentator.graph import Chunk
+from experimentator.ops.errors import SignatureError
+from experimentator.ops.op import Op
+
+Arguments = tuple[list[Any], dict[str, Any]]
+Names = str | Sequence[str] | Mapping[str, str]
+
+
+@dataclass(eq=False)
+class Model(Op):
+    """Call a layer or model: the tensors named by `inputs` go in, what it returns is written to `outputs`.
+
+    `model` is a Keras layer, a Keras model, or a function or object that holds layers. Names are given as one
+    string, as a list in the model's own order, or as a dictionary from the model's names to ours.
+
+    Several inputs reach a functional model as its list, anything else by position if its `call` takes that many,
+    else as one list. A dictionary reaches a functional model by its inputs' names, anything else by the parameters
+    of `call`, else as one dictionary. A returned dictionary is written by its keys, of which `outputs` may leave
+    some out. `training` is passed to every Keras layer, and to a plain callable that has such a parameter.
+
+    >>> pair = lambda left, right: {"sum": left + right, "gap": left - right}
+    >>> from experimentator.graph import Mode
+    >>> chunk = Chunk({"a": 5, "b": 3}, mode=Mode.ALL)
+    >>> Model(pair, inputs={"right": "a", "left": "b"}, outputs={"gap": "batch_gap"})(chunk)
+    >>> chunk["batch_gap"]
+    -2
+
+    A layer is built when data first passes:
+
+    >>> import numpy as np
+    >>> head = Model(keras.layers.Dense(3), inputs="batch_input", outputs="batch_logits")
+    >>> chunk = Chunk({"batch_input": np.zeros([2, 8], "float32")}, mode=Mode.ALL)
+    >>> head(chunk)
+    >>> tuple(chunk["batch_logits"].shape), len(head.model.weights)
+    ((2, 3), 2)
+
+    Raises:
+        DeclarationError: if `model` cannot be called, or is a class, when the op is made.
+        SignatureError: if names or their number do not fit what the model takes or returns.
+    """
+
+    model: Any
+    inputs: Names = field(kw_only=True)  # type: ignore[assignment]  # the tensors' names are kept
+    outputs: Names = field(kw_only=True)  # type: ignore[assignment]  # the same
+
+    def __post_init__(self) -> None:
+        self._takes, self._gives = self.inputs, self.outputs
+        self.inputs, self.outputs = _tensors(self.inputs), _tensors(self.outputs)
+        super().__post_init__()
+        _check_callable(self)
+
+    def __call__(self, chunk: Chunk) -> None:
+        positional, named = _arguments(self, chunk)
+        if isinstance(self.model, keras.Layer) or ("training" in _parameters(self.model) and "training" not in named):
+            named["training"] = chunk.training
+        chunk.update(_results(self, self.model(*positional, **named)))
+
+
+# What goes in
+
+
+def _arguments(op: Model, chunk: Chunk) -> Arguments:
+    known = _input_names(op.model)
+    if isinstance(op._takes, Mapping):
+        return _by_name(op, {key: chunk[name] for key, name in op._takes.items()}, known)
+    tensors = [chunk[name] for name in _tensors(op._takes)]
+    if known is not None and len(known) != len(tensors):
+        raise _misfit(op, f"Its model takes {_listed(known)}", "inputs", known)
+    if len(tensors) == 1:
+        return tensors, {}
+    if known is None:
+        return (tensors, {}) if _positions(op.model) >= len(tensors) else ([tensors], {})
+    if isinstance(op.model.input, Mapping):
+        raise _misfit(op, f"Its model takes a dictionary of {_listed(known)}", "inputs", known)
+    return [tensors], {}
+
+
+def _by_name(op: Model, tensors: dict[str, Any], known: Sequence[str] | None) -> Arguments:
+    if known is not None:
+        if set(known) != set(tensors):
+            raise _misfit(op, f"Its model takes {_listed(known)}", "inputs", known)
+        return [tensors], {}
+    parameters = [name for name in _parameters(op.model) if name not in ("training", "mask")]
+    if set(tensors) <= set(parameters):
+        return [], tensors
+    if len(parameters) == 1:
+        return [tensors], {}
+    raise _misfit(op, f"Its model's parameters are {_listed(parameters)}", "inputs", parameters)
+
+
+def _input_names(model: Any) -> list[str] | None:
+    """The names of a functional model's inputs; None where calling it is the only way to know."""
+    struct = getattr(model, "input", None) if isinstance(model, keras.Model) else None
+    if struct is None:
+        return None
+    return list(struct) if isinstance(struct, Mapping) else [tensor.name for tensor in model.inputs]
+
+
+def _parameters(model: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(model.call if isinstance(model, keras.Layer) else model).parameters
+    except ValueError:  # builtins without a signature
+        return {}
+
+
+def _positions(model: Any) -> float:
+    """How many tensors the model takes by position."""
+    parameters = [p for p in _parameters(model).values() if p.name not in ("training", "mask")]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return float("inf")
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+# What comes out
+
+
+def _results(op: Model, result: Any) -> dict[str, Any]:
+    if isinstance(result, Mapping) or isinstance(op._gives, Mapping):
+        return _chosen(op, _by_key(op, result))
+    values = list(result) if isinstance(result, (list, tuple)) else [result]
+    if len(values) != len(op.outputs):
+        raise _misfit(op, f"Its model returns {_counted(len(values))}", "outputs", None)
+    return dict(zip(op.outputs, values, strict=True))
+
+
+def _chosen(op: Model, values: Mapping[str, Any]) -> dict[str, Any]:
+    names = op._gives if isinstance(op._gives, Mapping) else dict(zip(op.outputs, op.outputs))
+    if not set(names) <= set(values):
+        raise _misfit(op, f"Its model returns {_listed(values)}", "outputs", list(values))
+    return {name: values[key] for key, name in names.items()}
+
+
+def _by_key(op: Model, result: Any) -> Mapping[str, Any]:
+    if isinstance(result, Mapping):
+        return result
+    values = list(result) if isinstance(result, (list, tuple)) else [result]
+    keys = getattr(op.model, "output_names", None)
+    if keys is None or len(keys) != len(values):
+        raise _misfit(op, f"Its model returns {_counted(len(values))} without names", "outputs", None)
+    return dict(zip(keys, values, strict=True))
+
+
+# Messages
+
+
+def _misfit(op: Model, takes: str, side: str, keys: Sequence[str] | None) -> SignatureError:
+    given = op._takes if side == "inputs" else op._gives
+    text = ", ".join(f"{key!r}: {name!r}" for key, name in given.items()) if isinstance(given, Mapping) else ""
+    example = ", ".join(f"{key!r}: ..." for key in keys or ())
+    write = f"Write {side}={{{example}}}." if keys else f"Write {side}=[...] with one name for each, in order."
+    return SignatureError(op, takes=takes, given=f"{{{text}}}" if text else _listed(_tensors(given)), write=write)
+
+
+def _tensors(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names.values() if isinstance(names, Mapping) else names)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(map(str, names)) or "nothing"
+
+
+def _counted(count: int) -> str:
+    return "one tensor" if count == 1 else f"{count} tensors"
+
+
+def _check_callable(op: Model) -> None:
+    model: Any = op.model
+    name = getattr(model, "__name__", "the class")
+    op.require(not isinstance(model, type), seen="its model is a class", write=f"Write {name}(...).")
+    seen = f"its model is a {type(model).__name__}, which cannot be called"
+    op.require(callable(model), seen=seen, write="Give a Keras layer, a Keras model, or a function of tensors.")

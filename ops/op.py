@@ -1,0 +1,86 @@
+"""What all ops share: `mode=`, `node=` and `after=`, and the reading of one tensor into one.
+
+An op works eagerly on numpy arrays and tensors, inside a compiled function, and with a batch size that is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from experimentator.graph import Chunk, ChunkProcessor, DeclarationError, Mode
+
+
+@dataclass(eq=False)
+class Op(ChunkProcessor):
+    """A declared chunk processor with a label and a mode; two equal ops are two nodes.
+
+    >>> from experimentator.ops import Cast
+    >>> Cast("batch_input", mode="train", node="To float").mode
+    <Mode.TRAIN: 1>
+    """
+
+    mode: Mode = field(default=Mode.ALL, kw_only=True)
+    node: str | None = field(default=None, kw_only=True)
+    after: Sequence[Any] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.mode = Mode.of(self.mode)
+        reads, writes = tuple(self.inputs or ()), tuple(self.outputs or ())
+        for name in reads + writes:
+            self.require(
+                isinstance(name, str), seen=f"{name!r} is no tensor name", write="Write one string per tensor."
+            )
+        seen = f"its outputs are {', '.join(writes)}"
+        self.require(len(set(writes)) == len(writes), seen=seen, write="Name every output differently.")
+
+    def require(self, claim: bool, *, seen: str, write: str) -> None:
+        """Refuse a declaration for which the claim does not hold."""
+        if not claim:
+            raise DeclarationError(repr(self), seen=seen, write=write)
+
+
+@dataclass(eq=False)
+class InPlace(Op):
+    """One tensor in, one out: under the same name, or under `output=` if given.
+
+    >>> from experimentator.ops import Softmax
+    >>> Softmax("batch_logits", output="batch_scores").outputs
+    ('batch_scores',)
+    """
+
+    name: str
+    output: str | None = field(default=None, kw_only=True)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
+        return (self.name,)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+        return (self.name if self.output is None else self.output,)
+
+    def __call__(self, chunk: Chunk) -> None:
+        chunk[self.outputs[0]] = self.compute(keras.ops.convert_to_tensor(chunk[self.name]))
+
+    def compute(self, tensor: Any) -> Any:
+        """What is written, from what is read."""
+        raise NotImplementedError
+
+
+def as_float(tensor: Any) -> Any:
+    """Integers and booleans become float32; floats stay what they are."""
+    return tensor if keras.backend.is_float_dtype(dtype_of(tensor)) else keras.ops.cast(tensor, "float32")
+
+
+def dtype_of(tensor: Any) -> str:
+    """The dtype's name, the same on every backend."""
+    return str(keras.backend.standardize_dtype(tensor.dtype))
+
+
+def is_discrete(tensor: Any) -> bool:
+    """Whether the values are integers or booleans."""
+    return dtype_of(tensor).startswith(("int", "uint", "bool"))
