@@ -33,6 +33,7 @@ class Runner:
 
     def run(self, block: Block, *, remaining: int) -> dict[str, np.ndarray]:
         """Run the batches of a block in one call; the results come back in one sync."""
+        self.step.choose(block.columns, block.index, remaining=remaining)
         start = time.perf_counter()
         fixed = len(block.index) == self.pace.capacity and self.pace.worth_fixing(remaining)
         outputs = self.step(block.columns, block.index, fixed=fixed)
@@ -173,7 +174,7 @@ class Program:
     def _compiler(self, mode: Mode) -> Any:
         """What `jit_compile` says; where that is to be measured, evaluation follows what training found."""
         trained = [runner.step for key, runner in self.runners.items() if key[1] == Mode.TRAIN]
-        if mode != Mode.TRAIN and self.exp.jit_compile == "auto" and trained and trained[-1].compiler != "undecided":
+        if mode != Mode.TRAIN and self.exp.jit_compile == "auto" and trained:
             return trained[-1].compiler == "xla"
         return self.exp.jit_compile
 

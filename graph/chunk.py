@@ -130,7 +130,7 @@ class Chunk(Tensors):
         return self
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {', '.join(map(str, self)) or 'empty'} [{self.mode}]>"
+        return f"<Chunk {', '.join(map(str, self)) or 'empty'} [{self.mode}]>"
 
 
 class DeclaredChunk(Chunk):
@@ -146,7 +146,6 @@ class DeclaredChunk(Chunk):
 
     __init__ = dict.__init__
     __getitem__ = dict.__getitem__
-    __iter__ = dict.__iter__
 
     def __missing__(self, name: str) -> Any:
         if name in self.node.misses:
@@ -161,12 +160,14 @@ class DeclaredChunk(Chunk):
         dict.__setitem__(self, name, tensor)
 
     def __delitem__(self, name: str) -> None:
-        if name not in self.node.deletes:
+        if name in self.node.outputs:
+            self.unwritten.add(name)  # again
+        elif name not in self.node.deletes:
             raise UndeclaredWriteError(self.node, name=name, outputs=self.node.outputs)
         dict.__delitem__(self, name)
 
     def __contains__(self, name: object) -> bool:
         present = dict.__contains__(self, name)
-        if not present and name not in self.node.expected:
-            raise UndeclaredReadError(self.node, name=str(name), inputs=self.node.inputs)
+        if not present and isinstance(name, str) and name not in self.node.expected:
+            raise UndeclaredReadError(self.node, name=name, inputs=self.node.inputs)
         return present

@@ -84,10 +84,8 @@ class Graph:
     def order(self) -> tuple[Node, ...]:
         """Execution order; list order breaks ties, so that two runs trace the same graph."""
         self._require_declared()
-        if self._in_order():
-            return self.nodes
         raise_all(self.report.cycles())
-        return tuple(nx.lexicographical_topological_sort(self.dag, key=lambda node: node.index))
+        return self._sorted or ()
 
     @cached_property
     def inputs(self) -> frozenset[str]:
@@ -238,6 +236,16 @@ class Graph:
             writes = tuple([(ref.name, slots.setdefault(ref, len(slots))) for ref in node.writes])
             steps.append((node, node.processor, reads, writes))
         return inputs, len(slots), steps, tuple((name, slots[ref]) for name, ref in self.results.items())
+
+    @cached_property
+    def _sorted(self) -> tuple[Node, ...] | None:
+        """The execution order; None where there are cycles."""
+        if self._in_order():
+            return self.nodes
+        try:
+            return tuple(nx.lexicographical_topological_sort(self.dag, key=lambda node: node.index))
+        except nx.NetworkXUnfeasible:
+            return None
 
     def _in_order(self) -> bool:
         """Whether list order is an execution order: then it is the one that the DAG gives, without building it."""

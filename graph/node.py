@@ -19,9 +19,9 @@ class Node:
     """
 
     __slots__ = (
-        *("after", "declared", "index", "inputs", "mode", "name", "outputs", "processor", "reads", "signature"),
-        "writes",
-    )
+        "after", "declared", "index", "inputs", "mode", "name",
+        "outputs", "processor", "reads", "signature", "writes",
+    )  # fmt: skip
 
     def __init__(self, index: int, name: str, processor: Callable[[Any], Any]):
         signature = _signature(processor, index)
@@ -112,9 +112,8 @@ def _signature(processor: Any, index: int) -> Signature | None:
     inputs, outputs = getattr(processor, "inputs", None), getattr(processor, "outputs", None)
     if inputs is None and outputs is None:
         return None
-    place = f" at chunk_processors[{index}]"
-    names = (inputs, outputs, getattr(processor, "deletes", None))
-    return Signature(*[names_of(listed, of=processor, place=place) for listed in names])
+    deletes = getattr(processor, "deletes", None)
+    return Signature(*[names_of(names, of=processor, place=index) for names in (inputs, outputs, deletes)])
 
 
 def _mode(processor: Any, index: int) -> Mode:
@@ -130,7 +129,7 @@ def _mode(processor: Any, index: int) -> Mode:
 def _after(processor: Any, index: int) -> tuple[Any, ...]:
     """Labels, classes and processors; one may stand for itself."""
     after = getattr(processor, "after", None)
-    if after is None or after == ():
+    if after is None or (isinstance(after, tuple) and not after):
         return ()
     if isinstance(after, str) or callable(after):
         return (after,)

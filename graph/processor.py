@@ -68,7 +68,7 @@ class FunctionProcessor(ChunkProcessor):
 
     def __init__(self, function: Callable[..., Any], *, inputs: Sequence[str], outputs: Sequence[str], **options: Any):
         update_wrapper(self, function)
-        self.function = function
+        self.function, self.__name__ = function, _name(function)
         vars(self).update(options)
         self.inputs, self.outputs = names_of(inputs, of=function), names_of(outputs, of=function)
         self._in_order, self._by_name, self._training = _parameters(function, self.inputs)
@@ -103,7 +103,7 @@ class UndeclaredFunction(ChunkProcessor):
 
     def __init__(self, function: Callable[[Chunk], Any], **options: Any):
         update_wrapper(self, function)
-        self.function = function
+        self.function, self.__name__ = function, _name(function)
         vars(self).update(options, inputs=None, outputs=None)  # the function may have such attributes of its own
         self._source = _place(function)
 
@@ -143,22 +143,20 @@ def chunk_processor(
     return declare
 
 
-def names_of(names: Any, *, of: Any, place: str = "") -> tuple[str, ...]:
+def names_of(names: Any, *, of: Any, place: int | None = None) -> tuple[str, ...]:
     """The names in a declaration, once each; a single name may stand for itself."""
     if names is None:
         return ()
     if isinstance(names, str):
         return (names,)
-    if type(names) not in (tuple, list) and not isinstance(
-        names, Collection
-    ):  # an iterator would be empty the second time
+    if type(names) not in (tuple, list) and not isinstance(names, Collection):  # an iterator would be empty next time
         seen = f"its names come as {type(names).__name__}"
-        raise DeclarationError(describe(of) + place, seen=seen, write='Give lists of names: inputs=["batch_input"].')
+        raise DeclarationError(_at(of, place), seen=seen, write='Give lists of names: inputs=["batch_input"].')
     for name in names:
         if not isinstance(name, str):
             seen = f"its inputs and outputs are {type(name).__name__}, not names"
             write = "A layer or model becomes a processor as ops.Model(model, inputs=[...], outputs=[...])."
-            raise DeclarationError(describe(of) + place, seen=seen, write=f"Give lists of names. {write}")
+            raise DeclarationError(_at(of, place), seen=seen, write=f"Give lists of names. {write}")
     # A set's order is another in every process.
     return tuple(sorted(names)) if isinstance(names, (set, frozenset)) else tuple(dict.fromkeys(names))
 
@@ -196,6 +194,10 @@ def kind_of(processor: Any) -> str:
 def source_of(processor: Any) -> str | None:
     """`file:line` of where a processor was made, or its function defined."""
     return processor._source if isinstance(processor, ChunkProcessor) else _place(processor)
+
+
+def _at(processor: Any, place: int | None) -> str:
+    return describe(processor) if place is None else f"{describe(processor)} at chunk_processors[{place}]"
 
 
 def _name(function: Any) -> str:

@@ -51,7 +51,7 @@ class Report:
 
     def cycles(self) -> Iterator[GraphError]:
         """One path for every knot of processors that wait on each other."""
-        if self.graph._in_order():
+        if self.graph._sorted is not None:
             return
         dag = self.graph.dag
         knots = [knot for knot in nx.strongly_connected_components(dag) if len(knot) > 1 or _waits_on_itself(dag, knot)]

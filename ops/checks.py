@@ -9,7 +9,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import NotFiniteError, spell
-from experimentator.ops.op import Op
+from experimentator.ops.op import Op, as_float
 
 
 @dataclass(eq=False)
@@ -53,7 +53,7 @@ class AssertFinite(Op):
 
     def __call__(self, chunk: Chunk) -> None:
         tensor = keras.ops.convert_to_tensor(chunk[self.name])
-        finite = keras.ops.all(keras.ops.isfinite(tensor))
+        finite = keras.ops.all(keras.ops.isfinite(as_float(tensor)))
         if _known(finite) is False:
             raise self.failure(spell(tensor))
         chunk[self.name] = tensor

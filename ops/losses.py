@@ -172,19 +172,24 @@ class CombineLosses(Op):
         if not names or len(set(names)) < len(names):
             seen = f"its parts are {', '.join(map(str, names)) or 'none'}"
             raise DeclarationError("CombineLosses", seen=seen, write="Name each loss once.")
-        self._factors = dict(self.parts) if isinstance(self.parts, Mapping) else dict.fromkeys(names, 1.0)
         super().__post_init__()
 
     @property
+    def factors(self) -> Mapping[str, float]:
+        """What each part is multiplied by."""
+        names = (self.parts,) if isinstance(self.parts, str) else self.parts
+        return names if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
+
+    @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return tuple(self._factors)
+        return tuple(self.factors)
 
     @property
     def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
         return (self.output,)
 
     def __call__(self, chunk: Chunk) -> None:
-        terms = [factor * self._number(name, chunk[name]) for name, factor in self._factors.items()]
+        terms = [factor * self._number(name, chunk[name]) for name, factor in self.factors.items()]
         chunk[self.output] = sum(terms[1:], start=terms[0])
 
     def _number(self, name: str, part: Any) -> Any:

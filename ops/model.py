@@ -81,7 +81,7 @@ def _arguments(op: Model, chunk: Chunk) -> Arguments:
         return tensors, {}
     if known is None:
         return (tensors, {}) if _positions(op.model) >= len(tensors) else ([tensors], {})
-    if isinstance(op.model.input, Mapping):
+    if not isinstance(op.model, keras.Sequential) and isinstance(op.model.input, Mapping):
         raise _misfit(op, f"Its model takes a dictionary of {_listed(known)}", "inputs", known)
     return [tensors], {}
 
@@ -101,10 +101,11 @@ def _by_name(op: Model, tensors: dict[str, Any], known: Sequence[str] | None) ->
 
 def _input_names(model: Any) -> list[str] | None:
     """The names of a functional model's inputs; None where calling it is the only way to know."""
-    struct = getattr(model, "input", None) if isinstance(model, keras.Model) else None
-    if struct is None:
+    tensors = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
+    if tensors is None:
         return None
-    return list(struct) if isinstance(struct, Mapping) else [tensor.name for tensor in model.inputs]
+    struct = getattr(model, "input", None)  # a Sequential may lack it
+    return list(struct) if isinstance(struct, Mapping) else [tensor.name for tensor in tensors]
 
 
 def _parameters(model: Any) -> Mapping[str, inspect.Parameter]:

@@ -71,7 +71,7 @@ class Scale(InPlace):
         self.require(self.scale != 0, seen="it divides by 0", write="Give the largest value that is read.")
 
     def compute(self, tensor: Any) -> Any:
-        return as_float(tensor) / self.scale
+        return as_float(tensor) / float(self.scale)
 
 
 @dataclass(eq=False)

@@ -33,6 +33,9 @@ class Step(Protocol):
     def __call__(self, columns: Columns, index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}; `fixed` may compile for just this K."""
 
+    def choose(self, columns: Columns, index: np.ndarray, *, remaining: int) -> None:
+        """Settle what is left open about compilation, before `remaining` batches like these; changes no state."""
+
 
 class Backend(Protocol):
     """Compiles graphs, and owns the weights of their processors."""

@@ -25,6 +25,9 @@ class NumpyStep:
         rows = [self.graph.run({name: columns[name][row] for name in names}) for row in np.asarray(index)]
         return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
 
+    def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
+        """There is nothing to choose."""
+
 
 class NumpyBackend:
     """Any processors over numpy arrays; nothing is compiled and nothing is trained.

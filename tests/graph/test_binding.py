@@ -58,7 +58,7 @@ def test_ones_own_write_is_not_below():
 
 
 def test_two_writers_below_and_none_above_are_ambiguous():
-    with pytest.raises(AmbiguousWriteError, match="#1 Mix.* and #2 Mix"):
+    with pytest.raises(AmbiguousWriteError, match=r"#1 Mix.* and #2 Mix"):
         Graph([mix("x -> y"), mix("-> x"), mix("-> x", salt=1)], provided=()).select("y")
 
 

@@ -85,7 +85,12 @@ def test_select_is_idempotent(program, names):
 
     twice = once.select(*once.outputs)
 
-    assert (twice.nodes, twice.order, twice.inputs, twice.outputs) == (once.nodes, once.order, once.inputs, once.outputs)
+    assert (twice.nodes, twice.order, twice.inputs, twice.outputs) == (
+        once.nodes,
+        once.order,
+        once.inputs,
+        once.outputs,
+    )
 
 
 @law(fresh_programs(), st.randoms(use_true_random=False))

@@ -1,4 +1,4 @@
-"""Each op runs three ways: eagerly on numpy arrays, in a tf.function of unknown batch size, and under XLA."""
+"""Ops run eagerly on numpy arrays, in a tf.function of unknown batch size, and where it may differ under XLA."""
 
 import numpy as np
 import pytest
@@ -24,18 +24,29 @@ def xla(processors, tensors, outputs, mode):
     return compiled(processors, tensors, outputs, mode, xla=True)
 
 
-@pytest.fixture(params=[eager, compiled, xla], ids=lambda way: way.__name__)
-def run(request):
+def runner(way):
     """`run(processors, tensors, "loss")` -> that output as a numpy array; several outputs: a dictionary."""
 
     def run(processors, tensors, *outputs, mode=Mode.TRAIN):
         processors = processors if isinstance(processors, list) else [processors]
         outputs = outputs or tuple(name for p in processors for name in p.outputs)
-        results = {name: np.asarray(value) for name, value in request.param(processors, tensors, outputs, mode).items()}
+        results = {name: np.asarray(value) for name, value in way(processors, tensors, outputs, mode).items()}
         return results[outputs[0]] if len(outputs) == 1 else results
 
-    run.way = request.param.__name__
+    run.way = way.__name__
     return run
+
+
+@pytest.fixture(params=[eager, compiled], ids=lambda way: way.__name__)
+def run(request):
+    """Runs processors in two ways."""
+    return runner(request.param)
+
+
+@pytest.fixture(params=[eager, compiled, xla], ids=lambda way: way.__name__)
+def run_xla(request):
+    """Runs processors in three ways; XLA takes half a second to compile one."""
+    return runner(request.param)
 
 
 @pytest.fixture
@@ -45,11 +56,5 @@ def rng():
 
 @pytest.fixture
 def call():
-    """`call(op, tensors, "loss")`: eagerly, in the shortest way."""
-
-    def call(op, tensors, *outputs, mode=Mode.TRAIN):
-        names = outputs or op.outputs
-        results = {name: np.asarray(value) for name, value in eager([op], tensors, names, mode).items()}
-        return results[names[0]] if len(names) == 1 else results
-
-    return call
+    """Runs processors eagerly."""
+    return runner(eager)

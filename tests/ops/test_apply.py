@@ -30,8 +30,8 @@ def test_several_outputs_come_as_a_tuple_a_list_or_by_name(run, wrap):
     np.testing.assert_array_equal(results["gap"], [-9, -18])
 
 
-def test_backend_functions_are_taken_as_they_are(run):
-    result = run(Apply(keras.ops.add, inputs=["a", "b"], outputs="sum"), PAIR)
+def test_backend_functions_are_taken_as_they_are(run_xla):
+    result = run_xla(Apply(keras.ops.add, inputs=["a", "b"], outputs="sum"), PAIR)
 
     np.testing.assert_array_equal(result, [11, 22])
 
@@ -68,6 +68,14 @@ def test_a_wrong_number_of_results_is_refused(call):
 def test_a_result_under_another_name_is_refused(call):
     with pytest.raises(UndeclaredWriteError, match="'c'"):
         call(Apply(lambda a: {"c": a}, inputs="a", outputs=["b"]), PAIR)
+
+
+def test_builtins_without_a_signature_are_taken_as_they_are():
+    chunk = Chunk({"a": 3, "b": 5}, mode=Mode.ALL)
+
+    Apply(max, inputs=["a", "b"], outputs="c")(chunk)
+
+    assert chunk["c"] == 5
 
 
 def test_what_cannot_be_called_is_refused():

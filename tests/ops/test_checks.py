@@ -8,8 +8,8 @@ from experimentator.ops import AssertFinite, NotFiniteError, Scale
 BAD = [np.nan, np.inf, -np.inf]
 
 
-def test_finite_tensors_pass_unchanged(run):
-    results = run(AssertFinite("x"), {"x": np.arange(3.0)})
+def test_finite_tensors_pass_unchanged(run_xla):
+    results = run_xla(AssertFinite("x"), {"x": np.arange(3.0)})
 
     np.testing.assert_array_equal(results["x"], np.arange(3.0))
     assert results["x_is_finite"] == 1
@@ -27,11 +27,11 @@ def test_eagerly_it_names_the_tensor_and_the_node(call, bad):
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_compiled_it_lowers_a_flag(run, bad):
-    if run.way == "eager":
+def test_compiled_it_lowers_a_flag(run_xla, bad):
+    if run_xla.way == "eager":
         pytest.skip("raises")
 
-    results = run(AssertFinite("x"), {"x": np.array([0, bad])})
+    results = run_xla(AssertFinite("x"), {"x": np.array([0, bad])})
 
     np.testing.assert_array_equal(results["x"], [0, bad])
     assert (results["x_is_finite"], results["x_is_finite"].dtype) == (0, "float32")

@@ -30,10 +30,10 @@ def test_a_renamed_tensor_keeps_its_value_when_the_old_name_is_overwritten():
     assert (float(results["raw"][0]), float(results["x"][0])) == (4.0, 2.0)
 
 
-def test_stop_gradient_passes_values_and_no_gradient(run):
+def test_stop_gradient_passes_values_and_no_gradient(run_xla):
     values = np.array([1.5, -2.0])
 
-    np.testing.assert_array_equal(run(StopGradient("x"), {"x": values}), values)
+    np.testing.assert_array_equal(run_xla(StopGradient("x"), {"x": values}), values)
 
     x = tf.constant(values)
     with tf.GradientTape() as tape:

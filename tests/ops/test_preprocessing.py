@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -13,8 +13,8 @@ IMAGES = np.random.default_rng(1).integers(0, 256, (5, 4, 3, 2)).astype("uint8")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int32", "uint8", "bool"])
-def test_cast_writes_the_dtype_it_names(run, dtype):
-    result = run(Cast("x", dtype), {"x": np.array([0.0, 1.0, 3.0], "float32")})
+def test_cast_writes_the_dtype_it_names(run_xla, dtype):
+    result = run_xla(Cast("x", dtype), {"x": np.array([0.0, 1.0, 3.0], "float32")})
 
     assert result.dtype.name == dtype
 
@@ -28,8 +28,8 @@ def test_cast_refuses_a_dtype_that_does_not_exist():
         Cast("x", "flot32")
 
 
-def test_scale_divides_integers_into_float32(run):
-    result = run(Scale("x", 255.0), {"x": IMAGES})
+def test_scale_divides_integers_into_float32(run_xla):
+    result = run_xla(Scale("x", 255.0), {"x": IMAGES})
 
     assert result.dtype == "float32"
     np.testing.assert_allclose(result, IMAGES / 255.0, rtol=1e-6)
@@ -48,11 +48,11 @@ def test_scale_refuses_to_divide_by_zero():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_standardize_gives_each_image_mean_0_and_deviation_1(run, dtype):
+def test_standardize_gives_each_image_mean_0_and_deviation_1(run_xla, dtype):
     wide = IMAGES.astype("float64")
     mean, std = wide.mean(axis=(1, 2, 3), keepdims=True), wide.std(axis=(1, 2, 3), keepdims=True)
 
-    result = run(Standardize("x"), {"x": IMAGES.astype(dtype)})
+    result = run_xla(Standardize("x"), {"x": IMAGES.astype(dtype)})
 
     np.testing.assert_allclose(result, (wide - mean) / std, atol=1e-5)
 
@@ -75,8 +75,8 @@ def test_standardize_of_half_precision_is_computed_in_full(run):
 
 
 @pytest.mark.parametrize("mean, std", [(3.0, 2.0), ([1.0, 2.0], [4.0, 8.0]), (np.float64(3), np.array([1, 2]))])
-def test_standardize_by_given_values(run, mean, std):
-    result = run(Standardize("x", mean, std), {"x": IMAGES})
+def test_standardize_by_given_values(run_xla, mean, std):
+    result = run_xla(Standardize("x", mean, std), {"x": IMAGES})
 
     np.testing.assert_allclose(result, (IMAGES - np.array(mean)) / np.array(std), rtol=1e-6, atol=1e-6)
 
@@ -102,8 +102,8 @@ def test_standardize_by_image_needs_an_image(call):
 
 
 @pytest.mark.parametrize("axis", [-1, 0, 1, 3])
-def test_expand_dims_is_numpys(run, axis):
-    result = run(ExpandDims("x", axis), {"x": IMAGES[..., 0]})
+def test_expand_dims_is_numpys(run_xla, axis):
+    result = run_xla(ExpandDims("x", axis), {"x": IMAGES[..., 0]})
 
     np.testing.assert_array_equal(result, np.expand_dims(IMAGES[..., 0], axis))
 
@@ -115,10 +115,10 @@ def test_expand_dims_says_which_axes_there_are(call):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "int32"])
 @pytest.mark.parametrize("shape", [(6,), (2, 3)])
-def test_one_hot_is_a_row_of_the_identity(run, dtype, shape):
+def test_one_hot_is_a_row_of_the_identity(run_xla, dtype, shape):
     ids = np.arange(6).reshape(shape) % 4
 
-    result = run(OneHot("x", 4), {"x": ids.astype(dtype)})
+    result = run_xla(OneHot("x", 4), {"x": ids.astype(dtype)})
 
     np.testing.assert_array_equal(result, np.eye(4)[ids])
 
@@ -150,6 +150,7 @@ def test_output_leaves_the_input_as_it_was(run, op):
     assert results["y"].size == IMAGES.size
 
 
+@settings(deadline=None)  # a first call of a kernel is slow
 @given(arrays.arrays("uint8", (3, 4, 2)))
 def test_standardizing_shifted_images_changes_nothing(images):
     first, second = (Chunk({"x": images.astype("float32") + shift}, mode=Mode.ALL) for shift in (0, 64))
@@ -160,6 +161,7 @@ def test_standardizing_shifted_images_changes_nothing(images):
     np.testing.assert_allclose(first["x"], second["x"], atol=1e-3)
 
 
+@settings(deadline=None)  # a first call of a kernel is slow
 @given(st.integers(1, 12), st.data())
 def test_one_hot_rows_sum_to_one_and_point_back(classes, data):
     ids = data.draw(arrays.arrays("int32", 5, elements=st.integers(0, classes - 1)))

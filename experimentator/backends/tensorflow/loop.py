@@ -14,14 +14,15 @@ from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled
+WORTH_SECONDS = 10.0  # XLA is tried where the work ahead takes longer than this without it: it costs seconds to compile
 
 
 class TensorflowStep:
     """A compiled graph; see `experimentator.backends.Step`.
 
     Calls of `capacity` batches may run a function with a fixed count (`fixed=True`); calls of fewer share one with a
-    count that varies; more are split. With `jit_compile="auto"` a GPU uses XLA, and a CPU whichever of the two is
-    faster for this graph, timed once on a copy of the state.
+    count that varies; more are split. With `jit_compile="auto"` a GPU uses XLA, and a CPU what `choose` finds to be
+    faster for this graph; until then it runs without XLA.
     """
 
     def __init__(
@@ -48,8 +49,8 @@ class TensorflowStep:
 
     @property
     def compiler(self) -> str:
-        """How the step runs: `xla`, `graph` or `eager`; `undecided` before the first call."""
-        return "eager" if self.eager else {True: "xla", False: "graph", None: "undecided"}[self.jit]
+        """How the step runs: `xla`, `graph` or `eager`."""
+        return "eager" if self.eager else "xla" if self.jit else "graph"
 
     def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}, on the device.
@@ -65,11 +66,31 @@ class TensorflowStep:
             return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
         if self.eager:
             return dict(self._run(columns, tf.constant(index), None))
-        if self.jit is None:
-            self._choose(columns, index)
         if fixed is None:
             fixed = len(index) == self.capacity
         return self._call(bool(self.jit), columns, index, fixed=fixed)
+
+    def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
+        """Settle an open choice of compiler for `remaining` batches, by timing both on a copy of the state.
+
+        XLA is not tried, and may be tried later, where the rest takes a few seconds without it.
+        """
+        if self.jit is not None or self.eager:
+            return
+        columns = {name: columns[name] for name in self.graph.inputs}
+        index = np.asarray(index[: self.capacity], dtype=np.int32)
+        state = [*self.variables, *(self.optimizer.variables if self.optimizer is not None else ())]
+        saved = [tf.identity(_value(variable)) for variable in state]
+        try:
+            if "graph" not in self.timings:
+                self.timings["graph"] = self._timed(False, columns, index)
+            if self.timings["graph"] * remaining > WORTH_SECONDS:
+                self.timings["xla"] = self._timed_xla(columns, index)
+                self.jit = self.timings["xla"] < self.timings["graph"]
+                log.info("seconds per batch: %s; using %s", self.timings, self.compiler)
+        finally:
+            for variable, value in zip(state, saved, strict=True):
+                variable.assign(value)
 
     def _call(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         count = len(index)
@@ -125,22 +146,12 @@ class TensorflowStep:
         self.optimizer.apply(*zip(*pairs, strict=True))
         return outputs
 
-    def _choose(self, columns: Mapping[str, Any], index: np.ndarray) -> None:
-        """Time both compilers on a copy of the state and keep the faster."""
-        state = [*self.variables, *(self.optimizer.variables if self.optimizer is not None else ())]
-        saved = [tf.identity(_value(variable)) for variable in state]
-        for jit in (False, True):
-            try:
-                self.timings["xla" if jit else "graph"] = self._timed(jit, columns, index)
-            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError) as error:
-                if not jit:
-                    raise
-                log.warning("XLA cannot compile this graph, which runs without it: %s", str(error).split("\n")[0])
-            finally:
-                for variable, value in zip(state, saved, strict=True):
-                    variable.assign(value)
-        self.jit = self.timings.get("xla", float("inf")) < self.timings["graph"]
-        log.info("seconds per batch: %s; using %s", self.timings, self.compiler)
+    def _timed_xla(self, columns: Mapping[str, Any], index: np.ndarray) -> float:
+        try:
+            return self._timed(True, columns, index)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError) as error:
+            log.warning("XLA cannot compile this graph, which runs without it: %s", str(error).split("\n")[0])
+            return float("inf")
 
     def _timed(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray) -> float:
         """Seconds per batch, the best of a few calls of growing length."""

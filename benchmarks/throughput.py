@@ -1,0 +1,192 @@
+"""Steps per second of a full `exp.train`, beside the same loop written by hand and `keras.Model.fit`.
+
+Command:  python benchmarks/throughput.py [--quick] [--only mlp|cnn] [--rounds N]
+
+All contenders run in one process on the same network, data and batch size, one epoch each in turn, so that they
+share the machine's moods; an epoch has 1,792 steps for the mlp and 1,000 for the cnn. `exp.train` runs with an
+observing callback, history and evaluation bookkeeping on. The loop by hand is one `tf.function` per epoch over
+device-resident columns, fed by the same order generator, with XLA and without. Figures are medians over the rounds;
+a ratio is the median of the ratios of paired rounds. Appends to history.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from _report import append, table
+from keras import layers
+from sklearn.datasets import load_digits
+
+from experimentator import Callback, Mode, Subset, build_experiment, ops
+from experimentator.subset import generator
+
+
+class Observe(Callback):
+    """A plain callback: looks at what every epoch gives."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_epoch_end(self, training_loss: float, **_: Any) -> None:
+        self.seen.append(training_loss)
+
+
+def mlp_data(steps: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    digits = load_digits()
+    rows = np.resize(np.arange(len(digits.target)), steps * batch)
+    return digits.data.astype(np.uint8)[rows], digits.target.astype(np.int32)[rows]
+
+
+def cnn_data(steps: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Digits blown up to the size of MNIST: [N, 28, 28, 1] uint8."""
+    digits = load_digits()
+    images = np.kron(digits.images.astype(np.uint8) * 15, np.ones((1, 3, 3), np.uint8))
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]
+    rows = np.resize(np.arange(len(digits.target)), steps * batch)
+    return images[rows], digits.target.astype(np.int32)[rows]
+
+
+def mlp() -> keras.Model:
+    return keras.Sequential([layers.Input((64,)), layers.Dense(32, activation="relu"), layers.Dense(10)])
+
+
+def cnn() -> keras.Model:
+    blocks = [
+        layer
+        for filters in (4, 8, 16)
+        for layer in (layers.Conv2D(filters, 3), layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D())
+    ]
+    head = [layers.Flatten(), layers.Dense(100, activation="relu"), layers.Dense(10)]
+    return keras.Sequential([layers.Input((28, 28, 1)), *blocks, *head])
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "mlp": {"network": mlp, "data": mlp_data, "batch": 32, "steps": 1792, "scale": 16.0, "rounds": 15, "settle": 60},
+    "cnn": {"network": cnn, "data": cnn_data, "batch": 64, "steps": 1000, "scale": 255.0, "rounds": 3, "settle": 3},
+}
+
+
+def library(case: dict[str, Any], x: np.ndarray, y: np.ndarray, jit: Any) -> Callable[[], None]:
+    """A full experiment; every call trains one more epoch."""
+    exp = build_experiment(
+        {
+            "subsets": [Subset("training", Mode.TRAIN, {"input": x, "target": y})],
+            "batch_size": case["batch"],
+            "chunk_processors": [
+                ops.Cast("batch_input", "float32"),
+                ops.Scale("batch_input", case["scale"]),
+                ops.Model(case["network"](), inputs="batch_input", outputs="batch_logits"),
+                ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+            ],
+            "optimizer": keras.optimizers.Adam(1e-3),
+            "callbacks": [Observe()],
+            "jit_compile": jit,
+        }
+    )
+    exp.train(case["settle"])  # long enough to settle the compiler and the number of batches a call runs
+    return lambda: exp.train(exp.epoch + 1) and None
+
+
+def by_hand(case: dict[str, Any], x: np.ndarray, y: np.ndarray, jit: bool) -> Callable[[], None]:
+    """The same loop, fused by hand."""
+    model, optimizer = case["network"](), keras.optimizers.Adam(1e-3)
+    trainable = model.trainable_variables
+    optimizer.build(trainable)
+    columns, batch, epoch = (tf.constant(x), tf.constant(y)), case["batch"], [0]
+
+    @tf.function(jit_compile=jit or None, autograph=False)
+    def run(x: Any, y: Any, index: Any) -> Any:
+        losses = tf.TensorArray(tf.float32, index.shape[0])
+
+        def body(step: Any, losses: Any) -> Any:
+            images = tf.cast(tf.gather(x, index[step]), tf.float32) / case["scale"]
+            with tf.GradientTape() as tape:
+                logits = model(images, training=True)
+                target = tf.gather(y, index[step])
+                loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits))
+            optimizer.apply(tape.gradient(loss, trainable), trainable)
+            return step + 1, losses.write(step, loss)
+
+        return tf.while_loop(lambda step, _: step < index.shape[0], body, (tf.constant(0), losses))[1].stack()
+
+    def one_epoch() -> None:
+        epoch[0] += 1
+        order = generator(0, "training", epoch[0]).permutation(np.arange(len(x), dtype=np.int32))
+        run(*columns, tf.constant(order.reshape(-1, batch))).numpy().mean()
+
+    return one_epoch
+
+
+def fit(case: dict[str, Any], x: np.ndarray, y: np.ndarray, **options: Any) -> Callable[[], None]:
+    """`keras.Model.fit`, quiet, on the same arrays."""
+    inputs = keras.Input(x.shape[1:], dtype="uint8")
+    model = keras.Model(inputs, case["network"]()(keras.ops.cast(inputs, "float32") / case["scale"]))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss, **options)
+    return lambda: model.fit(x, y, batch_size=case["batch"], epochs=1, verbose=0) and None
+
+
+def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
+    """Interleaved epochs of every contender; steps per second and paired ratios."""
+    case = CASES[name]
+    steps = case["steps"] // (8 if quick else 1)
+    rounds = rounds or (3 if quick else case["rounds"])
+    x, y = case["data"](steps, case["batch"])
+    contenders = {
+        "experimentator": library(case, x, y, "auto"),
+        "by hand, XLA": by_hand(case, x, y, True),
+        "by hand, no XLA": by_hand(case, x, y, False),
+        "keras fit": fit(case, x, y),
+        "keras fit, XLA, 50 steps": fit(case, x, y, jit_compile=True, steps_per_execution=50),
+        "keras fit, 50 steps": fit(case, x, y, jit_compile=False, steps_per_execution=50),
+    }
+    times: dict[str, list[float]] = {contender: [] for contender in contenders}
+    for number in range(rounds + 1):
+        for contender, one_epoch in contenders.items():
+            start = time.perf_counter()
+            one_epoch()
+            if number:  # the first round compiles
+                times[contender].append(time.perf_counter() - start)
+    medians = {contender: statistics.median(seconds) for contender, seconds in times.items()}
+    hand = min((contender for contender in times if contender.startswith("by hand")), key=medians.__getitem__)
+    best_fit = min((contender for contender in times if contender.startswith("keras")), key=medians.__getitem__)
+    print(f"\n### {name}: {steps} steps an epoch, batch {case['batch']}, {rounds} rounds\n")
+    print(table([{"contender": c, "steps/s": f"{steps / s:,.0f}"} for c, s in medians.items()]))
+    result = {
+        "steps_per_second": {contender: round(steps / seconds, 1) for contender, seconds in medians.items()},
+        "ratio_to_best_hand": _paired(times[hand], times["experimentator"]),
+        "ratio_to_best_fit": _paired(times[best_fit], times["experimentator"]),
+        "steps": steps, "batch": case["batch"], "rounds": rounds,
+    }  # fmt: skip
+    print(f"\nto the loop by hand: {result['ratio_to_best_hand']:.3f}; to Keras' best fit: {result['ratio_to_best_fit']:.2f}")
+    return result
+
+
+def _paired(theirs: list[float], ours: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(theirs, ours, strict=True)), 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short epochs, three rounds: a check that all contenders run")
+    parser.add_argument("--only", choices=CASES)
+    parser.add_argument("--rounds", type=int)
+    options = parser.parse_args()
+    results = {n: measure(n, options.rounds, options.quick) for n in ([options.only] if options.only else CASES)}
+    gpus = tf.config.list_physical_devices("GPU")
+    device = tf.config.experimental.get_device_details(gpus[0]).get("device_name") if gpus else None
+    append("throughput, quick" if options.quick else "throughput", results, device=device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""The command line: `run` trains a configuration file, alone or over a grid, and `graph` shows its graph.
+
+Frameworks take seconds to load, so nothing is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experimentator import failures
+from experimentator.usage import parse
+
+if TYPE_CHECKING:
+    from experimentator.runs import RunFolder
+
+OUTPUT_FOLDER = "runs"
+EPOCHS = 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the arguments say; returns the exit status.
+
+    >>> main(["--version"])
+    experimentator ...
+    0
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    words = sys.argv[1:] if argv is None else list(argv)
+    whole = "--traceback" in words or os.environ.get("EXPERIMENTATOR_TRACEBACK", "") not in ("", "0")
+    try:
+        with _terminable():
+            status = _obey(parse(words))
+            sys.stdout.flush()
+            return status
+    except SystemExit as stop:  # the configuration's own
+        return _obey_exit(stop.code)
+    except BaseException as error:
+        return _fail(error, whole)
+
+
+def _obey_exit(code: object) -> int:
+    """As Python does: a number is the status, a text is shown."""
+    if code is None or isinstance(code, int):
+        return code or 0
+    print(code, file=sys.stderr)
+    return 1
+
+
+def _obey(arguments: argparse.Namespace) -> int:
+    if arguments.command == "graph":
+        return _graph(arguments)
+    if arguments.command == "run":
+        return _sweep(arguments) if arguments.grid else _run(arguments)
+    sys.stdout.write(arguments.text)
+    return 0
+
+
+# The commands
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from experimentator.results import final_metrics, show_epochs, show_values
+
+    exp, epochs = _experiment(arguments)
+    folder = _run_folder(exp, arguments)
+    try:
+        exp.train(epochs)
+    except BaseException as error:
+        if folder and folder.path:
+            error.add_note(f"{exp.epoch} of {epochs} epochs were done; what they gave is in {folder.path}")
+        raise
+    finally:
+        if folder and folder.path and arguments.report:
+            Path(arguments.report).write_text(str(folder.path), "utf-8")
+    if exp.history:
+        show_epochs(exp.history, sys.stdout)
+        print()
+        show_values(final_metrics(exp.history[-1]), sys.stdout)
+    if folder and folder.path:
+        files = {"weights": folder.weights, "diagram": folder.diagram}
+        found = {name: str(path) for name, path in files.items() if path.exists()}
+        show_values({"run folder": str(folder.path), **found}, sys.stdout)
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from experimentator import sweep
+    from experimentator.config import parse_grid
+
+    _assignments(arguments)
+    grid_points = sweep.points(parse_grid(arguments.grid), arguments.config)
+    outcomes: list[Any] = []
+    try:
+        results = sweep.train_points(arguments.config, grid_points, _options(arguments))
+        for place, values in enumerate(grid_points, start=1):
+            shown = "  ".join(f"{name}={value!r}" for name, value in values.items())
+            print(f"point {place}/{len(grid_points)}  {shown}", file=sys.stderr, flush=True)
+            outcomes.append(next(results))
+    finally:
+        _show_points(outcomes)
+    return next((outcome.status for outcome in outcomes if outcome.status), 0)
+
+
+def _graph(arguments: argparse.Namespace) -> int:
+    from experimentator import diagram
+    from experimentator.graph import Mode
+
+    if arguments.output:
+        diagram.check_suffix(arguments.output)
+    exp, _ = _experiment(arguments)
+    mode = Mode.of(arguments.mode)
+    graph = exp.program.whole(mode).select(*arguments.names) if arguments.names else exp.graph(mode)
+    if arguments.output:
+        diagram.save(graph, arguments.output)
+    print(arguments.output or graph)
+    return 0
+
+
+# Their parts
+
+
+def _experiment(arguments: argparse.Namespace) -> tuple[Any, int]:
+    """The experiment of a configuration file with its overrides, and the epochs to train."""
+    from experimentator.config import load
+    from experimentator.noise import filtered
+    from experimentator.settings import LIBRARY_KEYS
+
+    overrides = _overrides(arguments)
+    with filtered():
+        config = load(arguments.config, overrides, known=LIBRARY_KEYS)
+        from experimentator import build_experiment
+
+        asked, in_file = vars(arguments).get("epochs"), config.get("epochs")
+        exp = build_experiment(config)
+    exp.source.overrides = overrides
+    return exp, asked if asked is not None else in_file if isinstance(in_file, int) else EPOCHS
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the options change in the configuration; `--epochs` does where the file says `epochs` itself."""
+    from experimentator.sweep import names_in
+
+    overrides = _assignments(arguments)
+    options = {"seed": "seed", "output_folder": "output_folder", "experiment_id": "experiment_id"}
+    if vars(arguments).get("epochs") is not None and "epochs" in names_in(arguments.config):
+        options["epochs"] = "epochs"
+    overrides |= {key: vars(arguments)[name] for key, name in options.items() if vars(arguments).get(name) is not None}
+    return overrides | ({"hide_progress": True} if vars(arguments).get("quiet") else {})
+
+
+def _assignments(arguments: argparse.Namespace) -> dict[str, Any]:
+    from experimentator.config import parse_assignment
+
+    return dict(parse_assignment(text) for text in arguments.assignments)
+
+
+def _run_folder(exp: Any, arguments: argparse.Namespace) -> RunFolder | None:
+    from experimentator.runs import RunFolder
+
+    if not hasattr(type(exp), "listeners"):
+        print("No run folder: experiment_type has no CallbackedExperiment.", file=sys.stderr)
+        return None
+    if not exp.cfg.get("output_folder"):
+        exp.output_folder = OUTPUT_FOLDER
+    if not exp.cfg.get("project_name"):
+        exp.project_name = Path(arguments.config).stem
+    folder = RunFolder.of(exp)
+    if folder not in exp.callbacks:
+        exp.callbacks.append(folder)
+    return folder
+
+
+def _options(arguments: argparse.Namespace) -> list[str]:
+    """The options of a grid that each of its points gets."""
+    options = [word for text in arguments.assignments for word in ("--set", text)]
+    for name in ("epochs", "seed", "output_folder"):
+        if (value := vars(arguments)[name]) is not None:
+            options += [f"--{name.replace('_', '-')}", str(value)]
+    if arguments.experiment_id:
+        options += ["--experiment-id", f"{arguments.experiment_id}-{{point}}"]
+    return options + [f"--{name}" for name in ("quiet", "traceback") if vars(arguments)[name]]
+
+
+def _show_points(outcomes: Sequence[Any]) -> None:
+    from experimentator.results import best_of, final_metrics, show_table
+
+    measured = [final_metrics(outcome.last) if not outcome.status else {} for outcome in outcomes]
+    rows = [
+        {**o.values, **metrics, "ended": f"exit {o.status}" if o.status else "finished", "run folder": o.folder or "-"}
+        for o, metrics in zip(outcomes, measured, strict=True)
+    ]
+    if rows:
+        show_table(rows, sys.stdout, best=best_of(measured))
+
+
+def _fail(error: BaseException, whole: bool) -> int:
+    status = failures.exit_status(error)
+    if status == failures.BROKEN_PIPE:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif whole:
+        traceback.print_exception(error)
+    else:
+        print(failures.message(error), file=sys.stderr)
+    return status
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a training as Ctrl-C does: with its run folder in order."""
+
+    def stop(*_: Any) -> None:
+        raise failures.Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

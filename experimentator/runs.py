@@ -1,0 +1,298 @@
+"""Run folders: everything a training leaves on disk, each file whole at any moment, readable without running anything.
+
+config.py            the configuration as given, where it came from a file or text
+config.json          its resolved values
+environment.json     versions, device, seed, overrides and the command
+history.jsonl        one flat line for each epoch
+weights.safetensors  the weights of the last epoch
+pipeline.svg         the graph that is trained
+status.json          running, finished, interrupted or failed
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from experimentator.checkpoint import CheckpointError, write_atomically
+from experimentator.config import ConfigError, resolved
+from experimentator.diagram import DiagramError, save
+from experimentator.graph import Mode
+from experimentator.version import __version__
+
+log = logging.getLogger(__name__)
+
+LATEST = "latest"
+DRAWING_SECONDS = 10.0  # a training waits no longer than this for its picture
+QUICK = 1.0  # seconds; slower saves are spaced out so that they take a thirtieth of the time
+FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
+
+
+class RunFolder:
+    """A callback that keeps a training in a folder of its own: `<output_folder>/<project>/<experiment id>/`.
+
+    The folder is made when training starts and is never one that exists: without an id, its name is the time in UTC.
+    The setting `output_folder` adds this callback by itself.
+
+    >>> RunFolder("runs", project="digits", experiment_id="first")
+    RunFolder('runs/digits/first')
+    """
+
+    def __init__(
+        self,
+        output_folder: str | os.PathLike[str],
+        project: str = "experiment",
+        *,
+        experiment_id: str | None = None,
+        overrides: Mapping[str, Any] = {},
+    ):
+        self.project = Path(output_folder) / _folder_name(project, key="project_name")
+        self.experiment_id = experiment_id and _folder_name(experiment_id, key="experiment_id")
+        self.overrides = dict(overrides)
+        self.path: Path | None = None
+        self.problem: BaseException | None = None
+        self._written = 0  # epochs
+        self._saved_epoch, self._saved_at, self._save_seconds = 0, 0.0, 0.0
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path or self.project / (self.experiment_id or '...'))!r})"
+
+    @classmethod
+    def of(cls, exp: Any) -> RunFolder | None:
+        """The run folder of an experiment: among its callbacks, or asked for by its `output_folder`, else None."""
+        listed = [callback for callback in exp.callbacks if isinstance(callback, cls)]
+        if not listed and exp.cfg.get("output_folder") and getattr(exp, "run_folder", None) is None:
+            source = getattr(exp, "source", None)
+            project = exp.cfg.get("project_name") or Path(getattr(source, "filename", "")).stem
+            exp.run_folder = cls(
+                exp.cfg["output_folder"],
+                project if project and not project.startswith("<") else "experiment",
+                experiment_id=exp.cfg.get("experiment_id"),
+                overrides=getattr(source, "overrides", {}),
+            )
+        return listed[0] if listed else getattr(exp, "run_folder", None)
+
+    # The files
+
+    @property
+    def history(self) -> Path:
+        """One line of JSON for each epoch."""
+        return self._opened / "history.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the last epoch saved."""
+        return self._opened / "weights.safetensors"
+
+    @property
+    def diagram(self) -> Path:
+        """The picture of the graph that is trained."""
+        return self._opened / "pipeline.svg"
+
+    # What happens
+
+    def init(self, exp: Any) -> None:
+        """Remember the experiment; nothing is written before it trains."""
+        self.exp = exp
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Make the folder and describe the run; raises where nothing can be written."""
+        self._outer = sys.exception()  # training may be called while somebody handles an exception
+        if self.path is None:
+            self.path = _make(self.project, self.experiment_id)
+            self._write_status("running")
+            self._describe()
+            _point(self.project / LATEST, self.path.name)
+            self._draw()
+
+    def on_epoch_begin(self, **_: Any) -> None:
+        """The first epoch opens the folder where nothing did before."""
+        self.on_train_begin()
+
+    def on_epoch_end(self, **_: Any) -> None:
+        """Add the epoch to the history, then save the weights."""
+        self._append_new()
+        waited = time.monotonic() - self._saved_at
+        if self._save_seconds <= QUICK or waited >= 30 * self._save_seconds:
+            self._save()
+        self._write_status("running")
+
+    def on_train_end(self, **_: Any) -> None:
+        """Save what is not yet saved, and say how the training ended; weights of a failed epoch replace nothing."""
+        if self.path is None:
+            return
+        error = sys.exception()  # `train` tells us on its way out, while the exception passes
+        self.problem = None if error is self._outer else error
+        self._append_new()  # another callback may have failed before this one was told
+        status = _ending(self.problem)
+        if status != "failed" and self._saved_epoch < self.exp.epoch:
+            self._save()
+        self._write_status(status)
+
+    # How
+
+    @property
+    def _opened(self) -> Path:
+        if self.path is None:
+            raise ValueError(f"{self!r} does not exist yet.\nSeen: no training so far.\nTrain first.")
+        return self.path
+
+    def _append_new(self) -> None:
+        for row in self.exp.history[self._written :]:
+            append(self.history, row)
+            self._written += 1
+
+    def _save(self) -> None:
+        start = time.monotonic()
+        self.exp.save_weights(self.weights)
+        self._saved_epoch, self._saved_at = self.exp.epoch, time.monotonic()
+        self._save_seconds = self._saved_at - start
+
+    def _write_status(self, status: str) -> None:
+        error = None if self.problem is None else f"{type(self.problem).__name__}: {self.problem}".removesuffix(": ")
+        row = {"status": status, "error": error, "epoch": self.exp.epoch, "epoch_of_weights": self._saved_epoch}
+        write_json(self._opened / "status.json", row)
+
+    def _describe(self) -> None:
+        exp, source = self.exp, getattr(self.exp, "source", None)
+        if text := getattr(source, "text", ""):
+            write_atomically(self._opened / "config.py", text.encode())
+        write_json(self._opened / "config.json", resolved(exp.cfg))
+        write_json(self._opened / "environment.json", environment(exp) | {"overrides": resolved(self.overrides)})
+
+    def _draw(self) -> None:
+        try:
+            save(self.exp.graph(Mode.TRAIN), self.diagram, timeout=DRAWING_SECONDS)
+        except DiagramError as error:
+            log.warning("This run has no pipeline.svg. %s", error)
+
+
+def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The epochs of a run, one dictionary each; a last line that a crash cut short is left out.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     append(Path(folder, "history.jsonl"), {"epoch": 1, "training_loss": float("nan")})
+    ...     read_history(folder)
+    [{'epoch': 1, 'training_loss': nan}]
+    """
+    path = Path(folder) / "history.jsonl"
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read.\nSeen: {error.strerror}.\nName the folder of a run.") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            rows.append({name: math.nan if value is None else value for name, value in row.items()})
+        except (ValueError, AttributeError, RecursionError):
+            if number == len(lines):
+                break
+            wrong = f"{path} is damaged in line {number}."
+            raise CheckpointError(f"{wrong}\nSeen: {line[:60]!r}.\nRemove that line to read the others.") from None
+    return rows
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a line of JSON to a file and force it to disk; NaN and infinity, which JSON lacks, become null."""
+    line = json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
+    try:
+        with path.open("ab") as file:
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written.\nSeen: {error.strerror}.\nMake room, or allow it.") from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a file of JSON, whole or not at all."""
+    write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def environment(exp: Any) -> dict[str, Any]:
+    """What a run depends on besides its configuration."""
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in FRAMEWORKS}
+    versions = {name: version for name, version in loaded.items() if version}
+    backend = getattr(exp, "backend", None)
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "argv": sys.argv,
+        "seed": _plain(exp.seed),
+        "backend": getattr(backend, "name", None),
+        "device": str(getattr(backend, "device", None) or platform.machine()),
+        "platform": platform.platform(),
+        "versions": {"experimentator": __version__, "python": platform.python_version(), **versions},
+    }
+
+
+def _ending(problem: BaseException | None) -> str:
+    if problem is None:
+        return "finished"
+    return "failed" if isinstance(problem, Exception) else "interrupted"
+
+
+def _make(project: Path, experiment_id: str | None) -> Path:
+    """A new folder; the time in UTC, and a number where that is taken."""
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    names = [experiment_id] if experiment_id else chain([stamp], (f"{stamp}-{number}" for number in count(2)))
+    for name in names:
+        path = project / name
+        try:
+            project.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            return path
+        except FileExistsError:
+            if not project.is_dir():
+                raise _unusable(path, f"{project} is no folder") from None
+        except OSError as error:
+            raise _unusable(path, error.strerror or str(error)) from None
+    raise CheckpointError(
+        f"There is already a run {experiment_id!r}.\nSeen: {project / str(experiment_id)}.\n"
+        "Runs are never overwritten: give another experiment_id, or none for the time of day."
+    )
+
+
+def _unusable(path: Path, seen: str) -> CheckpointError:
+    wrong, write = f"The run folder {path} cannot be made.", "Set output_folder to a folder where you may write."
+    return CheckpointError(f"{wrong}\nSeen: {seen}.\n{write}")
+
+
+def _point(link: Path, target: str) -> None:
+    """Let a symbolic link name the newest run; there is the old link or the new one at any moment."""
+    aside = link.with_name(f".{link.name}.{target}")
+    try:
+        aside.symlink_to(target, target_is_directory=True)
+        os.replace(aside, link)
+    except OSError as error:  # some systems and file systems have no links: a convenience is missing, the run is whole
+        aside.unlink(missing_ok=True)
+        log.info("There is no link %s to this run: %s", link, error)
+
+
+def _folder_name(name: Any, *, key: str) -> str:
+    """One level of a path, and no more."""
+    bad = not isinstance(name, str) or len(name) > 200 or not name.isprintable() or set(name) & set('/\\:*?"<>|')
+    if bad or name != name.strip(". ") or name == LATEST:
+        wrong, write = f"{key} is no name for a folder.", "Use letters, digits, '-' and '_'."
+        raise ConfigError(wrong, f"Seen: {name!r:.80}.", write)
+    return str(name)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold."""
+    if callable(getattr(value, "item", None)):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)

@@ -1,0 +1,149 @@
+"""What may be typed: the arguments of the command line and their help, written by hand so that it reads well."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+COMMANDS = ("run", "graph")
+
+HELP = """\
+experimentator: train the experiment of a configuration file, or look at its graph.
+
+  experimentator run CONFIG [options]      train (the word `run` may be left out)
+  experimentator graph CONFIG [options]    print or draw the graph of chunk processors
+  experimentator COMMAND --help            options and examples of a command
+  experimentator --version
+
+A configuration is a Python program and runs with your rights: read it before you run it.
+
+Exit status:
+    0  done                                    4  the loss became NaN or infinite
+    1  unexpected error, or one in your code   5  a file cannot be read or written
+    2  usage, configuration, graph, callback   130  Ctrl-C
+    3  data: a dataset or one of its items     143  terminated
+"""
+
+RUN_HELP = """\
+experimentator run CONFIG [options]: train the experiment of a configuration file.
+
+  --epochs N              train for N epochs (default: the configuration's `epochs`, else 10)
+  --set NAME=VALUE        give a name of the configuration another value before anything follows from it; repeat at will
+  --grid NAME=[V1,V2]     train once for each value, each in a process and run folder of its own; repeat for more axes
+  --seed N                the same as --set seed=N
+  --output-folder DIR     where run folders go (default: the configuration's `output_folder`, else runs)
+  --experiment-id ID      name of the run folder (default: the time in UTC); never one that exists
+  --quiet                 no progress display
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+Values are Python literals or bare words: 1e-3, [32, 64], True, adam.
+
+A run folder, DIR/<project>/<id>/, holds config.py, config.json, environment.json, history.jsonl, weights.safetensors,
+pipeline.svg and status.json; DIR/<project>/latest leads to the newest. Progress goes to stderr, results to stdout.
+
+Examples:
+  experimentator run examples/digits.py --epochs 12
+  experimentator run task.py --set batch_size=64 --set optimizer_name=adam --output-folder results
+  python -m experimentator task.py --epochs 10 --grid "learning_rate=[0.1,0.01,0.001]"
+"""
+
+GRAPH_HELP = """\
+experimentator graph CONFIG [options]: print or draw the graph of chunk processors.
+
+  --mode MODE             train, eval or infer (default: train)
+  --for NAME[,NAME]       only what these names depend on (default: what the mode computes)
+  -o FILE                 write it; the suffix says how: .svg .png .pdf (drawn), .dot .mmd (Mermaid) .txt
+  --set NAME=VALUE        give a name of the configuration another value; repeat at will
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+Examples:
+  experimentator graph examples/digits.py
+  experimentator graph task.py --mode infer --for batch_logits
+  experimentator graph task.py --mode eval -o pipeline.svg
+"""
+
+
+class UsageError(ValueError):
+    """A command line that cannot be understood."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, command: str, text: str):
+        super().__init__(prog=f"experimentator {command}".strip(), allow_abbrev=False)
+        self.command, self.text = command, text
+
+    def format_help(self) -> str:
+        return self.text
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\nType: {self.prog} --help")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; `command` is `help` or `version` where only a text is wanted, which `text` holds.
+
+    >>> parse(["task.py", "--epochs", "3"]).command, parse(["graph", "task.py"]).mode
+    ('run', 'train')
+    """
+    first = argv[0] if argv else ""
+    if first == "--version":
+        from experimentator.version import __version__
+
+        return argparse.Namespace(command="version", text=f"experimentator {__version__}\n", traceback=False)
+    if first in ("-h", "--help", "help"):
+        return argparse.Namespace(command="help", text=HELP, traceback=False)
+    if not argv:
+        raise UsageError("there is nothing to do: name a configuration file\nType: experimentator --help")
+    _check_first(first)
+    command, rest = (first, argv[1:]) if first in COMMANDS else ("run", argv)
+    parser = _run_parser() if command == "run" else _graph_parser()
+    if {"-h", "--help"} & set(rest):
+        return argparse.Namespace(command="help", text=parser.format_help(), traceback=False)
+    arguments = parser.parse_args(rest)
+    arguments.command = command
+    arguments.traceback |= os.environ.get("EXPERIMENTATOR_TRACEBACK", "") not in ("", "0")
+    return arguments
+
+
+def _check_first(word: str) -> None:
+    """A misspelt command is not taken for a configuration."""
+    near = get_close_matches(word, COMMANDS, n=1, cutoff=0.7)
+    if near and word not in COMMANDS and not os.path.exists(word):
+        raise UsageError(f"{word!r} is no command and no file\nDid you mean {near[0]!r}? Type: experimentator --help")
+
+
+def _run_parser() -> _Parser:
+    parser = _Parser("run", RUN_HELP)
+    _add_common(parser)
+    parser.add_argument("--epochs", type=_count)
+    parser.add_argument("--grid", action="append", default=[], metavar="NAME=[V1,V2]")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--output-folder")
+    parser.add_argument("--experiment-id")
+    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--report", help=argparse.SUPPRESS)  # a file that is told the run folder: a grid asks for it
+    return parser
+
+
+def _graph_parser() -> _Parser:
+    parser = _Parser("graph", GRAPH_HELP)
+    _add_common(parser)
+    parser.add_argument("--mode", type=str.lower, choices=("train", "eval", "infer"), default="train")
+    parser.add_argument("--for", dest="names", type=lambda text: [n.strip() for n in text.split(",") if n.strip()])
+    parser.add_argument("-o", "--output", metavar="FILE")
+    return parser
+
+
+def _add_common(parser: _Parser) -> None:
+    parser.add_argument("config", metavar="CONFIG")
+    parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--traceback", action="store_true")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    return int(text)

@@ -1,0 +1,246 @@
+"""Layers, models and callables, several inputs and outputs by name."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experimentator.graph import Chunk, DeclarationError, Graph, Mode
+from experimentator.ops import Model, SignatureError
+
+X, Y = np.arange(6.0).reshape(2, 3).astype("float32"), np.ones([2, 3], "float32")
+PAIR = {"x": X, "y": Y}
+
+
+def two_inputs(struct=list, outputs=lambda left, right: [left + right, left - right]):
+    left, right = keras.Input((3,), name="left"), keras.Input((3,), name="right")
+    inputs = [left, right] if struct is list else {"left": left, "right": right}
+    return keras.Model(inputs, outputs(left, right))
+
+
+def by_key(left, right):
+    return {"sum": left + right, "gap": left - right}
+
+
+class Gap(keras.Layer):
+    def call(self, left, right):
+        return left - right
+
+
+class Noisy(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.drop = keras.layers.Dropout(0.5, seed=1)
+
+    def call(self, x):  # no `training` of its own
+        return self.drop(x)
+
+
+def check(results):
+    np.testing.assert_allclose(results["s"], X + Y)
+    np.testing.assert_allclose(results["d"], X - Y)
+
+
+def test_a_layer_is_one_in_one_out(run_xla):
+    layer = keras.layers.Dense(4)
+    layer.build([None, 3])
+
+    result = run_xla(Model(layer, inputs="x", outputs="y"), {"x": X})
+
+    np.testing.assert_allclose(result, X @ layer.kernel.numpy() + layer.bias.numpy(), rtol=1e-5)
+
+
+def test_the_model_can_be_reached():
+    layer = keras.layers.Dense(4)
+
+    assert Model(layer, inputs=["x"], outputs=["y"]).model is layer
+
+
+@pytest.mark.parametrize("inputs", [["x", "y"], {"left": "x", "right": "y"}, {"right": "y", "left": "x"}])
+@pytest.mark.parametrize("outputs", [["s", "d"], ("s", "d")])
+def test_a_functional_model_takes_its_list_or_names(run_xla, inputs, outputs):
+    check(run_xla(Model(two_inputs(), inputs=inputs, outputs=outputs), PAIR))
+
+
+def test_a_functional_model_of_a_dictionary_takes_names(run):
+    check(
+        run(Model(two_inputs(dict, by_key), inputs={"right": "y", "left": "x"}, outputs={"gap": "d", "sum": "s"}), PAIR)
+    )
+
+
+def test_returned_keys_may_be_left_out(run):
+    np.testing.assert_allclose(
+        run(Model(two_inputs(list, by_key), inputs=["x", "y"], outputs={"gap": "d"}), PAIR), X - Y
+    )
+
+
+def test_returned_keys_may_be_the_tensors_names(run):
+    results = run(Model(two_inputs(list, by_key), inputs=["x", "y"], outputs=["gap", "sum"]), PAIR)
+
+    np.testing.assert_allclose(results["gap"], X - Y)
+
+
+def test_a_functional_models_outputs_have_names_too(run):
+    def named(left, right):
+        return [keras.layers.Add(name="sum")([left, right]), keras.layers.Subtract(name="gap")([left, right])]
+
+    check(run(Model(two_inputs(list, named), inputs=["x", "y"], outputs={"gap": "d", "sum": "s"}), PAIR))
+
+
+@pytest.mark.parametrize("inputs", [["x", "y"], {"right": "y", "left": "x"}])
+@pytest.mark.parametrize("model", [Gap(), lambda left, right: left - right], ids=["layer", "function"])
+def test_several_parameters_take_several_tensors(run, model, inputs):
+    np.testing.assert_allclose(run(Model(model, inputs=inputs, outputs="d"), PAIR), X - Y)
+
+
+def test_one_parameter_takes_a_list(run):
+    np.testing.assert_allclose(run(Model(keras.layers.Subtract(), inputs=["x", "y"], outputs="d"), PAIR), X - Y)
+
+
+def test_one_parameter_takes_a_dictionary_of_other_keys(run):
+    model = lambda features: {"s": features["left"] + features["right"], "d": features["left"] - features["right"]}
+
+    check(run(Model(model, inputs={"left": "x", "right": "y"}, outputs=["s", "d"]), PAIR))
+
+
+def test_attention_takes_its_tensors_by_position_or_name(run_xla):
+    layer = keras.layers.MultiHeadAttention(1, 2)
+    tensors = {"x": np.ones([2, 3, 4], "float32"), "y": np.ones([2, 5, 4], "float32")}
+    layer(tensors["x"], tensors["y"])
+
+    first = run_xla(Model(layer, inputs=["x", "y"], outputs="z"), tensors)
+    second = run_xla(Model(layer, inputs={"value": "y", "query": "x"}, outputs="z"), tensors)
+
+    np.testing.assert_allclose(first, second)
+
+
+def test_builtins_without_a_signature_take_a_list():
+    chunk = Chunk({"x": 3, "y": 5}, mode=Mode.ALL)
+
+    Model(max, inputs=["x", "y"], outputs="z")(chunk)
+
+    assert chunk["z"] == 5
+
+
+def test_any_number_of_parameters_takes_tensors_by_position():
+    chunk = Chunk({"x": 3, "y": 5}, mode=Mode.ALL)
+
+    Model(lambda *tensors: sum(tensors), inputs=["x", "y"], outputs="z")(chunk)
+
+    assert chunk["z"] == 8
+
+
+def test_a_subclassed_model_that_was_called_on_keras_inputs_is_still_one():
+    model = Noisy()
+    model(keras.Input((3,)))
+    chunk = Chunk({"x": X}, mode=Mode.EVAL)
+
+    Model(model, inputs=["x"], outputs="y")(chunk)
+
+    np.testing.assert_array_equal(chunk["y"], X)
+
+
+def test_the_same_tensor_may_fill_two_inputs(run):
+    np.testing.assert_allclose(run(Model(two_inputs(), inputs=["x", "x"], outputs=["s", "d"]), PAIR, "d"), 0 * X)
+
+
+def test_integer_images_reach_a_layer_as_its_floats(run):
+    layer = keras.layers.Flatten()
+
+    result = run(Model(layer, inputs="x", outputs="x"), {"x": np.ones([2, 3, 3], "uint8")})
+
+    assert result.shape == (2, 9)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [keras.layers.Dropout(0.5, seed=1), keras.Sequential([keras.layers.Dropout(0.5, seed=1)]), Noisy()],
+    ids=["layer", "sequential", "model without training"],
+)
+@pytest.mark.parametrize("mode", [Mode.TRAIN, Mode.EVAL, Mode.INFER])
+def test_training_reaches_layers_in_train_only(model, mode):
+    chunk = Chunk({"x": np.ones([64, 8], "float32")}, mode=mode)
+
+    Model(model, inputs="x", outputs="y")(chunk)
+
+    assert bool(np.any(np.asarray(chunk["y"]) == 0)) is (mode == Mode.TRAIN)
+
+
+@pytest.mark.parametrize("mode", [Mode.TRAIN, Mode.EVAL])
+def test_training_reaches_a_function_that_asks_for_it(mode):
+    chunk = Chunk({"x": 1}, mode=mode)
+
+    Model(lambda x, training: training, inputs="x", outputs="told")(chunk)
+
+    assert chunk["told"] is (mode == Mode.TRAIN)
+
+
+def test_batch_normalization_learns_its_statistics_in_train_only():
+    layer = keras.layers.BatchNormalization()
+    graph = {
+        mode: Graph([Model(layer, inputs="x", outputs="y")], provided={"x"}, mode=mode)
+        for mode in (Mode.TRAIN, Mode.EVAL)
+    }
+
+    graph[Mode.EVAL].run({"x": X})
+    before = layer.moving_mean.numpy()
+    graph[Mode.TRAIN].run({"x": X})
+
+    np.testing.assert_array_equal(before, 0)
+    assert np.any(layer.moving_mean.numpy() != 0)
+
+
+def test_gradients_reach_the_weights():
+    layer = keras.layers.Dense(1, use_bias=False)
+    with tf.GradientTape() as tape:
+        chunk = Chunk({"x": X}, mode=Mode.TRAIN)
+        Model(layer, inputs="x", outputs="y")(chunk)
+        total = tf.reduce_sum(chunk["y"])
+
+    np.testing.assert_allclose(tape.gradient(total, layer.kernel.value)[:, 0], X.sum(0))
+
+
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (
+            lambda: Model(two_inputs(), inputs="x", outputs=["s", "d"]),
+            r"takes left, right; the processor names x\.\nWrite inputs=\{'left': ",
+        ),
+        (
+            lambda: Model(two_inputs(), inputs={"left": "x", "rigth": "y"}, outputs="s"),
+            r"names \{'left': 'x', 'rigth': 'y'\}",
+        ),
+        (lambda: Model(two_inputs(dict), inputs=["x", "y"], outputs=["s", "d"]), "takes a dictionary of left, right"),
+        (lambda: Model(Gap(), inputs={"left": "x", "up": "y"}, outputs="d"), "parameters are left, right"),
+        (lambda: Model(two_inputs(), inputs=["x", "y"], outputs="s"), "returns 2 tensors; the processor names s"),
+        (
+            lambda: Model(keras.layers.Dense(2), inputs="x", outputs=["a", "b"]),
+            "returns one tensor; the processor names a, b",
+        ),
+        (
+            lambda: Model(two_inputs(list, by_key), inputs=["x", "y"], outputs=["s", "d"]),
+            "returns sum, gap; the processor names s, d",
+        ),
+        (lambda: Model(two_inputs(list, by_key), inputs=["x", "y"], outputs={"product": "p"}), "returns sum, gap"),
+        (lambda: Model(lambda x: (x, x), inputs="x", outputs={"a": "b"}), "2 tensors without names"),
+    ],
+)
+def test_names_that_do_not_fit_are_listed_on_both_sides(call, make, told):
+    with pytest.raises(SignatureError, match=told):
+        call(make(), PAIR)
+
+
+def test_a_class_is_not_a_layer():
+    with pytest.raises(DeclarationError, match=r"is a class\.\nWrite Dense\(\.\.\.\)"):
+        Model(keras.layers.Dense, inputs="x", outputs="y")
+
+
+def test_what_cannot_be_called_is_refused():
+    with pytest.raises(DeclarationError, match="is a int, which cannot be called"):
+        Model(3, inputs="x", outputs="y")
+
+
+def test_two_outputs_need_two_names():
+    with pytest.raises(DeclarationError, match="outputs are y, y"):
+        Model(two_inputs(), inputs=["x", "y"], outputs=["y", "y"])
