@@ -168,7 +168,9 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
         "ratio_to_best_fit": _paired(times[best_fit], times["experimentator"]),
         "steps": steps, "batch": case["batch"], "rounds": rounds,
     }  # fmt: skip
-    print(f"\nto the loop by hand: {result['ratio_to_best_hand']:.3f}; to Keras' best fit: {result['ratio_to_best_fit']:.2f}")
+    print(
+        f"\nto the loop by hand: {result['ratio_to_best_hand']:.3f}; to Keras' best fit: {result['ratio_to_best_fit']:.2f}"
+    )
     return result
 
 
@@ -178,7 +180,9 @@ def _paired(theirs: list[float], ours: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="short epochs, three rounds: a check that all contenders run")
+    parser.add_argument(
+        "--quick", action="store_true", help="short epochs, three rounds: a check that all contenders run"
+    )
     parser.add_argument("--only", choices=CASES)
     parser.add_argument("--rounds", type=int)
     options = parser.parse_args()

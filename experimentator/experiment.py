@@ -70,12 +70,11 @@ class BaseExperiment(metaclass=_Composed):
     # The configuration, as attributes
 
     def __getattr__(self, name: str) -> Any:
-        if name in (cfg := vars(self).get("cfg", {})):
-            return cfg[name]
-        if name in LIBRARY_KEYS:
-            return DEFAULTS.get(name)
         if hasattr(type(self), name):  # a property failed with an AttributeError of its own: let that one be seen
             return object.__getattribute__(self, name)
+        cfg = vars(self).get("cfg", {})
+        if name in cfg or name in LIBRARY_KEYS:
+            return cfg.get(name, DEFAULTS.get(name))
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}, nor a setting of that name")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -189,7 +188,9 @@ class BaseExperiment(metaclass=_Composed):
         subset = self.subset(subset) if isinstance(subset, str) else subset
         chosen = [s for s in self.subsets if s.mode == Mode.EVAL] if subset is None else [subset]
         if not chosen:
-            raise ConfigError("There is nothing to evaluate on.\nSeen: no EVAL subset.\nList Subset(name, Mode.EVAL, ...).")
+            raise ConfigError(
+                "There is nothing to evaluate on.\nSeen: no EVAL subset.\nList Subset(name, Mode.EVAL, ...)."
+            )
         results: dict[str, float] = {}
         for one in chosen:
             results |= self._cycle(one, Mode.EVAL)
@@ -259,7 +260,9 @@ class BaseExperiment(metaclass=_Composed):
         self.state.update(epoch=self.epoch + 1, epochs=self._goal)
         self.fire("epoch_begin")
         if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
-            raise ConfigError("There is nothing to train on.\nSeen: no TRAIN subset.\nList Subset(name, Mode.TRAIN, ...).")
+            raise ConfigError(
+                "There is nothing to train on.\nSeen: no TRAIN subset.\nList Subset(name, Mode.TRAIN, ...)."
+            )
         for subset in self.subsets:
             if subset.mode == Mode.TRAIN or (subset.mode == Mode.EVAL and self._evaluates()):
                 row |= self._cycle(subset, subset.mode)

@@ -99,7 +99,9 @@ def compose(classes: Any) -> type[BaseExperiment]:
         return type(BaseExperiment)("Experiment", bases, {"__qualname__": "Experiment", "__module__": __name__})
     except TypeError as error:
         names = ", ".join(c.__name__ for c in listed)
-        raise ConfigError(f"The classes of experiment_type do not go together: {names}.\nSeen: {error}.\nList bases first.") from None
+        raise ConfigError(
+            f"The classes of experiment_type do not go together: {names}.\nSeen: {error}.\nList bases first."
+        ) from None
 
 
 def build_experiment(config: Any, load_weights: bool = False, **overrides: Any) -> Any:

@@ -86,7 +86,9 @@ class ResidentFeed:
 
     resident = True
 
-    def __init__(self, subset: Subset, columns: Mapping[str, Any], put: Callable[[Mapping[str, Any]], Mapping[str, Any]]):
+    def __init__(
+        self, subset: Subset, columns: Mapping[str, Any], put: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    ):
         self.subset = subset
         numeric = specs_of(columns)
         self.specs = numeric
@@ -198,5 +200,3 @@ def _positions(subset: Subset) -> np.ndarray:
             repr(error.args[0]),
             "Give keys out of subset.keys, in any order and number.",
         ) from None
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class Runner:
         fetched = {name: np.asarray(values) for name, values in outputs.items()}
         self.syncs += 1
         self.pace.saw(len(block.index), time.perf_counter() - start)
+        check_flags(self.step.graph, fetched)
         return fetched
 
 
@@ -78,7 +79,7 @@ class Program:
         """The graph of a mode, selected to what that mode computes."""
         if mode not in self.graphs:
             whole = self.whole(mode)
-            self.graphs[mode] = whole.select(*self.wanted(whole))
+            self.graphs[mode] = _with_flags(whole, self.wanted(whole))
         return self.graphs[mode]
 
     def whole(self, mode: Mode) -> Graph:
@@ -97,7 +98,11 @@ class Program:
             asked += [name for name in exp.metrics if name in written]
             if "loss" not in written and asked:
                 return list(dict.fromkeys([*asked, *requested]))
-        parts = [name for name in exp.metrics if name in written and graph.mode == Mode.TRAIN and self._free_part(graph, name)]
+        parts = [
+            name
+            for name in exp.metrics
+            if name in written and graph.mode == Mode.TRAIN and self._free_part(graph, name)
+        ]
         return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
 
     def specs(self, mode: Mode) -> dict[str, Spec]:
@@ -135,16 +140,21 @@ class Program:
         size, step = self.exp.batch_size, self._predictor(columns, outputs)
         rows = [np.arange(start, min(start + size, total), dtype=np.int32)[None] for start in range(0, total, size)]
         parts = [{name: np.asarray(values) for name, values in step(columns, row).items()} for row in rows]
+        for part in parts:
+            check_flags(step.graph, part)
         return {name: np.concatenate([_rows(part[name]) for part in parts]) for name in parts[0]}
 
     def _predictor(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> Any:
         """The INFER step for what is given, for any batch size."""
         specs = specs_of(columns)
-        key = (tuple(sorted((name, spec.shape, str(spec.dtype)) for name, spec in specs.items())), tuple(outputs or "*"))
+        key = (
+            tuple(sorted((name, spec.shape, str(spec.dtype)) for name, spec in specs.items())),
+            tuple(outputs or "*"),
+        )
         if key not in self.predictors:
             processors = self._record(Mode.INFER, given=specs)
             graph = Graph(processors, provided=specs, mode=Mode.INFER)
-            graph = graph.select(*(graph.computable if outputs is None else outputs))
+            graph = _with_flags(graph, graph.computable if outputs is None else outputs)
             options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
             self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
         return self.predictors[key]
@@ -156,7 +166,9 @@ class Program:
             known: dict[int, Any] = {}
             for earlier in ORDER:
                 if earlier not in self.recorded and self.specs(earlier):
-                    self.recorded[earlier] = exp.backend.record(exp.chunk_processors, self.specs(earlier), earlier, known)
+                    self.recorded[earlier] = exp.backend.record(
+                        exp.chunk_processors, self.specs(earlier), earlier, known
+                    )
                 known = _signatures(exp.chunk_processors, self.recorded.get(earlier, ())) | known
         recorded = self.recorded.get(mode, tuple(exp.chunk_processors))
         if given is None or (recorded and self.specs(mode).keys() == given.keys()):
@@ -166,7 +178,9 @@ class Program:
     def _batches_per_call(self) -> int | None:
         """A fixed number of batches for every call, None to find one by measuring."""
         if self.exp.listens("batch_begin"):
-            log.warning("A callback has on_batch_begin, so every call runs one batch only; on_batch_end alone does not.")
+            log.warning(
+                "A callback has on_batch_begin, so every call runs one batch only; on_batch_end alone does not."
+            )
             return 1
         wanted = self.exp.steps_per_call
         return None if wanted in (None, "auto") else int(wanted)
@@ -195,6 +209,22 @@ class Program:
                 "Write optimizer = keras.optimizers.Adam(1e-3) in the configuration."
             )
         return self.exp.optimizer
+
+
+def check_flags(graph: Graph, outputs: dict[str, np.ndarray]) -> None:
+    """Take the flags of checking processors out of the results; raise the failure of the first that is 0.0."""
+    for node in graph.nodes:
+        for flag in getattr(node.processor, "checks", ()):
+            values = outputs.pop(flag)
+            if not values.all():
+                raise node.processor.failure(f"a value that is not finite, in batch {int(np.argmin(values))} of this call")
+
+
+def _with_flags(graph: Graph, wanted: Iterable[str]) -> Graph:
+    """Select `wanted`, and the flags of the checking processors on the way to it."""
+    selected = graph.select(*wanted)
+    flags = [flag for node in selected.nodes for flag in getattr(node.processor, "checks", ())]
+    return graph.select(*selected.results, *flags) if flags else selected
 
 
 def _signatures(listed: Sequence[Any], recorded: Sequence[Any]) -> dict[int, Any]:

@@ -54,7 +54,7 @@ class Settings(dict[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         check_values({key: value})
         if key not in self:
-            check_names({key: value}, set=self, taken=())
+            check_names({key: value}, set=(), taken=())
         old = self.get(key)
         super().__setitem__(key, value)
         if old is not value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
+from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -191,9 +192,8 @@ class Graph:
         return f"<Graph {text.headline(self)}>"
 
     def _repr_svg_(self) -> str:
-        from experimentator.diagram import svg  # the one way out of this room: pictures need Graphviz
-
-        return svg(self.to_dot())
+        diagram = import_module("experimentator.diagram")  # the one way out of this room: pictures need Graphviz
+        return str(diagram.svg(self.to_dot()))
 
     # How
 

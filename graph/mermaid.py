@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experimentator.graph.processor import describe
 from experimentator.graph.text import in_order, printable, version
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ def to_mermaid(graph: Graph) -> str:
     order = in_order(graph)
     sources = {name: f"in{place}" for place, name in enumerate(sorted(graph.inputs))}
     lines = ["flowchart TD", *(f"  {source}([{_text(name)}])" for name, source in sources.items())]
-    lines += [f"  p{node.index}[{_text(describe(node.processor))}]" for node in order]
+    lines += [f"  p{node.index}[{_text(node.described)}]" for node in order]
     for node in order:
         for ref in node.reads:
             writer = graph.writers.get(ref)

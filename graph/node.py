@@ -65,8 +65,15 @@ class Node:
         """Every name the processor may ask its chunk for."""
         return (*self.inputs, *self.outputs, *self.deletes, *self.misses)
 
+    @property
+    def described(self) -> str:
+        """The processor in one line, behind its label where that says more."""
+        line = describe(self.processor)
+        label = getattr(getattr(self.processor, "processor", self.processor), "node", None)
+        return f"{label}: {line}" if label and label not in line else line
+
     def __str__(self) -> str:
-        return f"#{self.index} {describe(self.processor)}"
+        return f"#{self.index} {self.described}"
 
     def __repr__(self) -> str:
         return f"<Node {self}>"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from experimentator.graph.errors import names_in_short
-from experimentator.graph.processor import describe
 
 if TYPE_CHECKING:
     from experimentator.graph.chunk import Chunk
@@ -23,7 +22,7 @@ def table(graph: Graph) -> str:
         names = [" ".join(version(graph, ref) for ref in refs) for refs in (node.reads, node.writes)]
         if not node.declared:
             names = ["?", "?"]
-        rows.append([printable(cell) for cell in (str(node.index), describe(node.processor), *names, str(node.mode))])
+        rows.append([printable(cell) for cell in (str(node.index), node.described, *names, str(node.mode))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([headline(graph), *lines])

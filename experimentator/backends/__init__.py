@@ -42,7 +42,9 @@ class Backend(Protocol):
 
     name: str
 
-    def record(self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]) -> tuple[Any, ...]:
+    def record(
+        self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
+    ) -> tuple[Any, ...]:
         """Run the list once on abstract batches: builds layers, and declares undeclared callables."""
 
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> Step:

@@ -45,7 +45,9 @@ class Progress:
         """What is known so far."""
         if self.bars is not None:
             speed = (batch + 1) / (time.perf_counter() - self.start)
-            self.bars.update(self.inner, completed=batch + 1, seen=f"{speed:,.0f} batches/s  {_shown(averages.means())}")
+            self.bars.update(
+                self.inner, completed=batch + 1, seen=f"{speed:,.0f} batches/s  {_shown(averages.means())}"
+            )
 
     def on_epoch_end(self, epoch: int, epochs: int, state: dict[str, Any], **_: Any) -> None:
         """A line that stays, for every epoch."""

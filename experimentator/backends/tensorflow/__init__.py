@@ -95,7 +95,13 @@ class TensorflowBackend:
         self.variables.assign(weights)
 
     def _pass(
-        self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any], *, witness: bool
+        self,
+        processors: Sequence[Any],
+        specs: Mapping[str, Any],
+        mode: Mode,
+        known: Mapping[int, Any],
+        *,
+        witness: bool,
     ) -> tuple[Any, ...]:
         recorded: list[tuple[Any, ...]] = []
 

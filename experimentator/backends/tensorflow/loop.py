@@ -59,8 +59,7 @@ class TensorflowStep:
         """
         columns = {name: columns[name] for name in self.graph.inputs}
         index = np.asarray(index, dtype=np.int32)
-        if self.capacity is None:
-            self.capacity = len(index)
+        self.capacity = self.capacity or len(index)
         if len(index) > self.capacity:
             parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
             return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
@@ -78,6 +77,7 @@ class TensorflowStep:
         if self.jit is not None or self.eager:
             return
         columns = {name: columns[name] for name in self.graph.inputs}
+        self.capacity = self.capacity or len(index)
         index = np.asarray(index[: self.capacity], dtype=np.int32)
         state = [*self.variables, *(self.optimizer.variables if self.optimizer is not None else ())]
         saved = [tf.identity(_value(variable)) for variable in state]
@@ -125,9 +125,7 @@ class TensorflowStep:
             return place + 1, {name: array.write(place, outputs[name]) for name, array in arrays.items()}
 
         limit = capacity if count is None else count
-        _, arrays = tf.while_loop(
-            lambda place, _: place < limit, body, (tf.constant(0), arrays), parallel_iterations=1
-        )
+        _, arrays = tf.while_loop(lambda place, _: place < limit, body, (tf.constant(0), arrays), parallel_iterations=1)
         return {name: array.stack() for name, array in arrays.items()}
 
     def _train_batch(self, tensors: Any) -> Any:

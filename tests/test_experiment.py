@@ -1,0 +1,525 @@
+"""The experiment as a user meets it: built in every form, trained, changed, and misused."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from experimentator import (
+    AsyncExperiment,
+    BaseExperiment,
+    Callback,
+    CallbackedExperiment,
+    ConfigError,
+    DatasetError,
+    GraphError,
+    Mode,
+    NonFiniteLossError,
+    Subset,
+    TensorflowExperiment,
+    build_experiment,
+    chunk_processor,
+    ops,
+)
+from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
+
+TEXT = """
+import keras
+from keras import layers
+from experimentator import Mode, ops
+from tests.stand_ins import subsets as make
+
+seed = 3
+units = 8
+subsets = make()
+batch_size = 16
+learning_rate = 0.01
+network = keras.Sequential([layers.Dense(units, activation="relu"), layers.Dense(2)])
+chunk_processors = [
+    ops.Model(network, inputs="batch_input", outputs="batch_logits"),
+    ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+    ops.Accuracy("batch_logits", "batch_target"),
+]
+optimizer = keras.optimizers.Adam(learning_rate)
+jit_compile = False
+hide_progress = True
+"""
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([layers.Dense(8, activation="relu"), layers.Dense(2)])
+    return {
+        "subsets": subsets(),
+        "batch_size": 16,
+        "chunk_processors": [
+            ops.Model(network, inputs="batch_input", outputs="batch_logits"),
+            ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+            ops.Accuracy("batch_logits", "batch_target"),
+        ],
+        "optimizer": keras.optimizers.Adam(0.01),
+        "jit_compile": False,
+        "hide_progress": True,
+        **changes,
+    }
+
+
+class Specific(BaseExperiment):
+    @cached_property
+    def subsets(self) -> list[Any]:
+        return [*super().subsets, Subset("extra", Mode.EVAL, arrays(0, 8))]
+
+
+# Building
+
+
+def test_training_lowers_the_loss_and_keeps_history():
+    exp = build_experiment(config())
+
+    history = exp.train(5)
+
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
+    assert history[-1]["training_loss"] < history[0]["training_loss"]
+    assert set(history[0]) == {"epoch", "training_loss", "validation_loss", "validation_accuracy", "epoch_time"}
+
+
+@pytest.mark.parametrize("form", ["mapping", "text", "path", "pyconfyg"])
+def test_every_form_of_configuration_builds_the_same_experiment(form, tmp_path):
+    (tmp_path / "config.py").write_text(TEXT)
+    forms = {"text": TEXT, "path": tmp_path / "config.py"}
+    forms["mapping"] = forms["pyconfyg"] = dict(build_experiment(TEXT).cfg)
+    forms["pyconfyg"] = SimpleNamespace(dict=forms["pyconfyg"])
+
+    exp = build_experiment(forms[form])
+
+    assert exp.batch_size == 16
+    assert exp.train(1)[0]["epoch"] == 1
+
+
+def test_a_type_call_takes_its_namespace_as_configuration_under_overridden_subsets():
+    exp = type("Exp", (Specific, BaseExperiment), config())()
+
+    assert [subset.name for subset in exp.subsets] == ["training", "validation", "extra"]
+    assert "extra_accuracy" in exp.train(1)[0]
+
+
+def test_overrides_reach_what_the_file_derives():
+    exp = build_experiment(TEXT, units=3, batch_size=8)
+
+    assert exp.network.layers[0].units == 3
+    assert exp.batch_size == 8
+
+
+def test_the_same_seed_gives_the_same_run():
+    losses = [[row["training_loss"] for row in build_experiment(TEXT, seed=seed).train(3)] for seed in (1, 1, 2)]
+
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_features_commute(order):
+    features = [CallbackedExperiment, TensorflowExperiment, AsyncExperiment]
+    exp = build_experiment(config(experiment_type=[BaseExperiment, *(features[n] for n in order)]))
+
+    assert exp.train(2)[1]["training_loss"] == build_experiment(config()).train(2)[1]["training_loss"]
+
+
+def test_each_feature_changes_one_seam():
+    seams = {"fire", "cycle", "backend", "listens", "requests", "listeners"}
+    own = {
+        feature.__name__: {name for name in vars(feature) if not name.startswith("_")}
+        for feature in (CallbackedExperiment, TensorflowExperiment, AsyncExperiment)
+    }
+
+    assert own["TensorflowExperiment"] == {"backend"}
+    assert own["AsyncExperiment"] == {"cycle"}
+    assert own["CallbackedExperiment"] <= seams - {"backend", "cycle"}
+
+
+def test_a_near_miss_of_a_library_key_is_refused():
+    with pytest.raises(ConfigError, match=r"'batchsize' is not a key of the library.\nDid you mean 'batch_size'"):
+        build_experiment({"batchsize": 3})
+    with pytest.raises(ConfigError, match="'batch_size'"):
+        build_experiment(config()).cfg["batchsize"] = 3
+
+
+def test_a_setting_named_like_a_method_is_refused():
+    with pytest.raises(ConfigError, match="'train' is the name of a method or property"):
+        build_experiment(config(train=True))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("batch_size", 0), ("batch_size", 2.5), ("jit_compile", "yes"), ("precision", "bfloat16")]
+)
+def test_values_that_cannot_work_are_refused_at_once(key, value):
+    with pytest.raises(ConfigError, match=f"{key}={value!r} cannot be used"):
+        build_experiment(config(**{key: value}))
+
+
+def test_settings_read_and_write_as_attributes():
+    exp = build_experiment(config(mine=3))
+    exp.mine = 4
+
+    assert (exp.cfg["mine"], exp.mine, exp.get("absent", 5)) == (4, 4, 5)
+    with pytest.raises(AttributeError, match="nor a setting of that name"):
+        exp.absent  # noqa: B018  # the access is the test
+
+
+def test_an_attribute_error_inside_a_property_is_not_hidden():
+    class Broken(BaseExperiment):
+        @cached_property
+        def subsets(self) -> list[Any]:
+            return self.nowhere_to_be_found
+
+    with pytest.raises(AttributeError, match="nowhere_to_be_found"):
+        Broken(config()).train(1)
+
+
+# Changing
+
+
+def test_a_new_batch_size_takes_effect_keeps_weights_and_says_so(caplog):
+    exp = build_experiment(config())
+    exp.train(2)
+    weights = exp.backend.weights()
+    exp.batch_size = 8
+
+    assert "batch_size changed: compiled again at the next call; the weights stay." in caplog.text
+    assert all(np.array_equal(exp.backend.weights()[key], value) for key, value in weights.items())
+    exp.train(3)
+    runner = exp.program.runner(exp.subset("training"), Mode.TRAIN)
+    assert runner.pace.steps == 6
+
+
+def test_a_new_learning_rate_reaches_the_optimizer(caplog):
+    exp = build_experiment(config())
+    exp.train(1)
+    exp.cfg["learning_rate"] = 0.0
+    before = [weight.copy() for weight in exp.backend.weights().values()]
+    exp.train(2)
+
+    assert exp.get_learning_rate() == 0.0
+    assert "learning_rate is now 0.0" in caplog.text
+    assert all(np.array_equal(a, b) for a, b in zip(before, exp.backend.weights().values(), strict=True))
+
+
+def test_changing_what_others_were_derived_from_warns_and_names_them(caplog):
+    exp = build_experiment(TEXT)
+    exp.units = 16
+
+    assert "the configuration derived network" in caplog.text
+
+
+def test_training_up_to_a_total_already_reached_does_nothing():
+    exp = build_experiment(config())
+    exp.train(2)
+
+    assert len(exp.train(2)) == 2
+
+
+# Predicting and evaluating
+
+
+def test_predict_needs_no_targets_and_takes_any_number_of_rows():
+    exp = build_experiment(config())
+
+    for rows in (1, 16, 21):
+        outputs = exp.predict({"batch_input": POINTS[:rows]})
+        assert set(outputs) == {"batch_logits"}
+        assert outputs["batch_logits"].shape == (rows, 2)
+
+
+def test_predict_agrees_with_the_network_itself():
+    settings = config()
+    exp = build_experiment(settings)
+    exp.train(1)
+
+    expected = settings["chunk_processors"][0].model(POINTS[:5])
+    np.testing.assert_allclose(exp.predict({"batch_input": POINTS[:5]})["batch_logits"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_predict_from_a_name_in_the_middle_of_the_graph():
+    exp = build_experiment(config())
+
+    outputs = exp.predict({"batch_logits": np.eye(2, dtype=np.float32), "batch_target": np.array([0, 0], np.int32)})
+
+    assert outputs["accuracy"] == 0.5
+
+
+def test_predict_returns_what_outputs_asks_for():
+    exp = build_experiment(config(outputs=["batch_input"]))
+
+    assert set(exp.predict({"batch_input": POINTS[:2]})) == {"batch_input"}
+    with pytest.raises(GraphError, match=r"No tensor named 'batch_logit' to select \[INFER\](.|\n)*'batch_logits'"):
+        exp.predict({"batch_input": POINTS[:2]}, outputs=["batch_logit"])
+
+
+def test_evaluate_averages_over_all_rows_by_batch_size():
+    exp = build_experiment(config(batch_size=10))
+
+    logits = exp.predict({"batch_input": POINTS[48:64]})["batch_logits"]
+
+    assert exp.evaluate()["validation_accuracy"] == pytest.approx((logits.argmax(-1) == SIDES[48:64]).mean())
+
+
+def test_evaluation_runs_when_eval_epochs_says():
+    every_other = build_experiment(config(eval_epochs=2)).train(5)
+    chosen = build_experiment(config(eval_epochs=[1])).train(3)
+
+    assert ["validation_loss" in row for row in every_other] == [False, True, False, True, True]
+    assert ["validation_loss" in row for row in chosen] == [True, False, False]
+
+
+def test_weights_survive_a_file(tmp_path):
+    exp, other = build_experiment(config()), build_experiment(config())
+    exp.train(2)
+    exp.save_weights(tmp_path / "weights.safetensors")
+    other.load_weights(tmp_path / "weights.safetensors")
+
+    assert other.evaluate() == exp.evaluate()
+
+
+def test_a_damaged_weights_file_is_refused(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"not weights")
+
+    with pytest.raises(OSError, match=r"w.safetensors' cannot be read as weights"):
+        build_experiment(config()).load_weights(tmp_path / "w.safetensors")
+
+
+# The graph
+
+
+def test_training_augmentation_does_not_run_in_evaluation():
+    noise = chunk_processor(inputs=["batch_logits"], outputs=["batch_logits"], mode=Mode.TRAIN)(lambda x: x * np.nan)
+    model, *rest = config()["chunk_processors"]
+    exp = build_experiment(config(chunk_processors=[model, noise, *rest]))
+
+    assert np.isfinite(exp.evaluate()["validation_loss"])
+    with pytest.raises(NonFiniteLossError, match=r"The loss became nan in batch 0 of 'training', epoch 1"):
+        exp.train(1)
+
+
+def test_lambdas_none_and_idle_entries_work_in_the_list():
+    dense = layers.Dense(2)
+    processors = [
+        lambda chunk: chunk.update(batch_input=tf.cast(chunk["batch_input"], tf.float32)),
+        None,
+        lambda chunk: chunk.update(never=1) if False else None,
+        lambda chunk: chunk.update(batch_logits=dense(chunk["batch_input"])),
+        ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+    ]
+    exp = build_experiment(config(chunk_processors=processors))
+
+    assert np.isfinite(exp.train(1)[0]["training_loss"])
+    assert [node.index for node in exp.graph("train").order] == [0, 3, 4]
+
+
+def test_a_writer_below_its_reader_works():
+    settings = config()
+    exp = build_experiment(settings | {"chunk_processors": settings["chunk_processors"][::-1]})
+
+    assert np.isfinite(exp.train(1)[0]["training_loss"])
+
+
+def test_an_older_version_of_an_overwritten_name_can_be_predicted():
+    thrice = [ops.Scale("batch_input", 2.0) for _ in range(3)]
+    exp = build_experiment({"chunk_processors": thrice})
+
+    outputs = exp.predict({"batch_input": np.ones(4, np.float32)}, outputs=["batch_input", "batch_input@1"])
+
+    assert outputs["batch_input"].tolist() == [0.125] * 4
+    assert outputs["batch_input@1"].tolist() == [0.5] * 4
+
+
+def test_a_misspelt_name_in_a_lambda_is_reported_before_training():
+    wrong = lambda chunk: chunk.update(loss=tf.reduce_mean(chunk["batch_logit"]))  # noqa: E731
+    exp = build_experiment(config(chunk_processors=[config()["chunk_processors"][0], wrong]))
+
+    with pytest.raises(GraphError, match=r"'batch_logit'(.|\n)*Did you mean 'batch_logits'"):
+        exp.train(1)
+
+
+def test_a_missing_loss_is_reported_before_training():
+    exp = build_experiment(config(chunk_processors=config()["chunk_processors"][:1]))
+
+    with pytest.raises(GraphError, match=r"No tensor named 'loss' to select \[TRAIN\]"):
+        exp.train(1)
+
+
+def test_a_watch_for_finite_values_names_the_processor_in_compiled_code():
+    blow = chunk_processor(inputs=["batch_logits"], outputs=["batch_logits"])(lambda x: x / 0.0)
+    first, *rest = config()["chunk_processors"]
+    exp = build_experiment(config(chunk_processors=[first, blow, ops.AssertFinite("batch_logits"), *rest]))
+
+    with pytest.raises(FloatingPointError, match="found NaN or infinity in 'batch_logits'"):
+        exp.train(1)
+
+
+# Data
+
+
+def test_streamed_items_train_as_resident_columns_do():
+    resident = build_experiment(config()).train(3)
+    for kind in ([BaseExperiment, CallbackedExperiment], [BaseExperiment, CallbackedExperiment, AsyncExperiment]):
+        streamed = build_experiment(config(residency="stream", experiment_type=kind)).train(3)
+        assert [row["training_loss"] for row in streamed] == [row["training_loss"] for row in resident]
+
+
+def test_a_key_that_fails_is_named():
+    subset = Subset("training", Mode.TRAIN, Rows(10, fails="row 7"))
+    exp = build_experiment(config(subsets=[subset], batch_size=2))
+
+    with pytest.raises(DatasetError, match=r"fails on key 'row 7'.\nSeen: OSError: disk on fire"):
+        exp.train(1)
+
+
+def test_an_empty_subset_is_named():
+    exp = build_experiment(config(subsets=[Subset("training", Mode.TRAIN, Rows(4), keys=[])]))
+
+    with pytest.raises(DatasetError, match="Subset 'training' is empty"):
+        exp.train(1)
+
+
+def test_a_subset_smaller_than_a_batch_trains_on_what_it_has():
+    exp = build_experiment(config(subsets=[Subset("training", Mode.TRAIN, arrays(0, 5))]))
+
+    assert np.isfinite(exp.train(2)[1]["training_loss"])
+
+
+def test_a_wrong_dtype_is_one_clear_error():
+    words = {"input": POINTS, "target": np.array(["left", "right"] * 32)}
+    exp = build_experiment(config(subsets=[Subset("training", Mode.TRAIN, words)]))
+
+    with pytest.raises(GraphError, match="batch_target"):
+        exp.train(1)
+
+
+def test_training_without_an_optimizer_says_what_to_write():
+    with pytest.raises(ValueError, match="There is no optimizer to train with"):
+        build_experiment(config(optimizer=None)).train(1)
+
+
+def test_an_unknown_subset_is_named_with_those_there_are():
+    with pytest.raises(KeyError, match="No subset named 'test'. There are: training, validation."):
+        build_experiment(config()).evaluate("test")
+
+
+def test_one_batch_can_be_looked_at():
+    exp = build_experiment(config())
+
+    assert exp.batch("training")["batch_input"].shape == (16, 3)
+    keys, batch = next(exp.batch_generator(exp.subset("validation"), 4))
+    assert keys == (0, 1, 2, 3)
+    np.testing.assert_array_equal(batch["batch_input"], POINTS[48:52])
+
+
+# Callbacks
+
+
+class Watch(Callback):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def on_batch_end(self, batch, keys, batch_logits, cycle_name, **_):
+        self.seen.append((cycle_name, batch, len(keys), batch_logits.shape))
+
+
+def test_a_callback_sees_every_batch_with_the_tensors_it_names():
+    watch = Watch()
+    build_experiment(config(callbacks=[watch, None])).train(1)
+
+    assert watch.seen == [*(("training", n, 16, (16, 2)) for n in range(3)), ("validation", 0, 16, (16, 2))]
+
+
+def test_objects_of_items_reach_callbacks_and_not_the_graph():
+    class Paths:
+        def __init__(self):
+            self.seen = []
+
+        def on_batch_end(self, keys, batch_path, **_):
+            self.seen += [(key, path) for key, path in zip(keys, batch_path, strict=True)]
+
+    paths = Paths()
+    build_experiment(config(subsets=[Subset("training", Mode.TRAIN, Rows(4))], batch_size=2, callbacks=[paths])).train(1)
+
+    assert sorted(paths.seen) == [(f"row {n}", f"/row {n}") for n in range(4)]
+
+
+def test_events_come_in_order_and_state_passes_between_callbacks():
+    log: list[Any] = []
+
+    class Reader:
+        after = ("Writer", "Nobody")
+
+        def on_epoch_end(self, note, **_):
+            log.append(("epoch end", note))
+
+    class Writer:
+        def on_epoch_begin(self, epoch, **_):
+            log.append(("epoch begin", epoch))
+
+        def on_cycle_begin(self, cycle_name, **_):
+            log.append(("cycle begin", cycle_name))
+
+        def on_epoch_end(self, state, validation_loss, **_):
+            state["note"] = round(validation_loss) * 0
+
+    build_experiment(config(callbacks=[Reader(), Writer()])).train(1)
+
+    assert log == [("epoch begin", 1), ("cycle begin", "training"), ("cycle begin", "validation"), ("epoch end", 0)]
+
+
+def test_acting_before_batches_makes_calls_of_one_batch_and_says_so(caplog):
+    class Before:
+        count = 0
+
+        def on_batch_begin(self, **_):
+            Before.count += 1
+
+    build_experiment(config(callbacks=[Before()])).train(1)
+
+    assert Before.count == 4
+    assert "one batch only" in caplog.text
+
+
+def test_a_callback_that_asks_for_an_unknown_name_is_told():
+    class Asks:
+        def on_epoch_end(self, validation_acuracy):
+            pass
+
+    with pytest.raises(ValueError, match=r"Asks.on_epoch_end asks for 'validation_acuracy'(.|\n)*validation_accuracy"):
+        build_experiment(config(callbacks=[Asks()])).train(1)
+
+
+def test_progress_prints_a_line_an_epoch_to_stderr_only(capsys):
+    build_experiment(config(hide_progress=False)).train(2)
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "epoch 2/2" in err
+    assert "validation_accuracy" in err or "accuracy" in err
+
+
+def test_a_graph_without_framework_runs_on_the_numpy_backend():
+    mean = chunk_processor(inputs=["batch_input"], outputs=["mean"])(lambda batch_input: batch_input.mean())
+    exp = build_experiment(
+        {"experiment_type": BaseExperiment, "chunk_processors": [mean], "metrics": ["mean"], "batch_size": 8}
+        | {"subsets": [Subset("validation", Mode.EVAL, {"input": np.arange(16.0)})]}
+    )
+
+    assert exp.evaluate() == {"validation_mean": 7.5}
+
+
+def test_logging_is_quiet_by_default(caplog):
+    with caplog.at_level(logging.WARNING):
+        build_experiment(config()).train(2)
+
+    assert caplog.text == ""
