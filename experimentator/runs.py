@@ -282,7 +282,7 @@ def _point(link: Path, target: str) -> None:
 
 def _folder_name(name: Any, *, key: str) -> str:
     """One level of a path, and no more."""
-    bad = not isinstance(name, str) or len(name) > 200 or not name.isprintable() or set(name) & set('/\\:*?"<>|')
+    bad = not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable() or set(name) & set('/\\:*?"<>|')
     if bad or name != name.strip(". ") or name == LATEST:
         wrong, write = f"{key} is no name for a folder.", "Use letters, digits, '-' and '_'."
         raise ConfigError(wrong, f"Seen: {name!r:.80}.", write)

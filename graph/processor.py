@@ -169,7 +169,7 @@ def describe(processor: Any) -> str:
     """
     if isinstance(processor, ChunkProcessor):
         try:
-            text = " ".join(repr(processor).split())
+            text = " ".join((_compact(processor) or repr(processor)).split())
         except Exception:  # a repr that fails must not take the message down with it
             text = f"{type(processor).__name__}()"
         return text if len(text) <= 200 else f"{text[:197]}..."
@@ -216,12 +216,21 @@ def _place(function: Any) -> str | None:
     return f"{PurePath(code.co_filename).name}:{code.co_firstlineno}" if isinstance(code, CodeType) else None
 
 
-def _arguments(processor: ChunkProcessor) -> Iterator[str]:
+def _compact(processor: ChunkProcessor) -> str:
+    """The standard `repr` less the tensor names, which stand on the edges; empty for a `repr` of one's own."""
+    if type(processor).__repr__ is not ChunkProcessor.__repr__:
+        return ""
+    tensors = {*names_of(processor.inputs or (), of=processor), *names_of(processor.outputs or (), of=processor)}
+    return f"{type(processor).__name__}({', '.join(_arguments(processor, tensors))})"
+
+
+def _arguments(processor: ChunkProcessor, tensors: Collection[str] = ()) -> Iterator[str]:
     hidden = {"inputs", "outputs", "mode", "node", "after"}  # the picture shows these by itself
     fields = getattr(processor, "__dataclass_fields__", ())
     for name in dict.fromkeys((*fields, *vars(processor))):
         value = getattr(processor, name, None)
-        if name not in hidden and name[0] != "_" and _differs(processor, name, value):
+        told = isinstance(value, str) and value in tensors
+        if name not in hidden and name[0] != "_" and not told and _differs(processor, name, value):
             yield f"{name}={_short(value)}"
 
 

@@ -1,0 +1,80 @@
+"""Milliseconds to build, order, check and select a graph, and microseconds a node to run it eagerly.
+
+Command:  python benchmarks/graph_build.py [--quick]
+
+A chain of processors that only pass a number on, beside raw networkx building and sorting the same chain in the same
+process, in turn. Medians over the rounds. Appends to history.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import networkx as nx
+from _report import append, table
+
+from experimentator.graph import ChunkProcessor, Graph
+
+
+class Pass(ChunkProcessor):
+    """Writes what it reads."""
+
+    def __init__(self, place: int):
+        self.source, self.target = f"x{place}", f"x{place + 1}"
+        self.inputs, self.outputs = (self.source,), (self.target,)
+
+    def __call__(self, chunk: Any) -> None:
+        chunk[self.target] = chunk[self.source]
+
+
+def build(chain: list[Pass]) -> Graph:
+    graph = Graph(chain, provided={"x0"}).select(f"x{len(chain)}")
+    assert len(graph.order) == len(chain)
+    return graph
+
+
+def raw(chain: list[Pass]) -> list[int]:
+    dag: nx.DiGraph = nx.DiGraph()
+    dag.add_nodes_from(range(len(chain)))
+    dag.add_edges_from((place - 1, place, {"name": one.source}) for place, one in enumerate(chain) if place)
+    return list(nx.lexicographical_topological_sort(dag))
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def measure(size: int, rounds: int) -> dict[str, float]:
+    chain = [Pass(place) for place in range(size)]
+    graph = build(chain)
+    graph.run({"x0": 1})
+    times: dict[str, list[float]] = {"build": [], "networkx": [], "run": []}
+    for _ in range(rounds):
+        times["build"].append(seconds(lambda: build(chain)))
+        times["networkx"].append(seconds(lambda: raw(chain)))
+        times["run"].append(seconds(lambda: graph.run({"x0": 1})))
+    build_s, raw_s, run_s = (statistics.median(times[name]) for name in ("build", "networkx", "run"))
+    return {
+        "build_ms": round(build_s * 1e3, 2),
+        "networkx_ms": round(raw_s * 1e3, 2),
+        "run_us_per_node": round(run_s / size * 1e6, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three rounds instead of fifteen")
+    options = parser.parse_args()
+    results = {str(size): measure(size, 3 if options.quick else 15) for size in (100, 1_000, 10_000)}
+    print(table([{"nodes": size, **row} for size, row in results.items()]))
+    append("graph_build", results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""The command line: what it prints where, what it leaves, and how it exits."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experimentator import failures, usage
+from experimentator.cli import main
+from experimentator.runs import read_history
+
+ROOT = Path(__file__).resolve().parent.parent
+LIGHT = str(ROOT / "tests" / "configs" / "light.py")
+DIGITS = str(ROOT / "tests" / "configs" / "digits.py")
+COMMAND = [sys.executable, "-m", "experimentator"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("EXPERIMENTATOR_TRACEBACK", raising=False)
+
+
+def started(*words):
+    return subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until(found, seconds=60.0):
+    """Wait for a condition, not for long."""
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def only_run(project="light"):
+    return Path("runs", project, "latest").resolve()
+
+
+# Help and usage
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [(["--help"], usage.HELP), (["run", "--help"], usage.RUN_HELP), (["graph", "-h"], usage.GRAPH_HELP)],
+)
+def test_help_is_laid_out_by_hand_and_goes_to_stdout(words, text, capsys):
+    assert main(words) == 0
+
+    assert capsys.readouterr() == (text, "")
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("parser", "text"), [(usage._run_parser, usage.RUN_HELP), (usage._graph_parser, usage.GRAPH_HELP)]
+)
+def test_the_help_lists_every_option_and_no_other(parser, text):
+    options = {option for action in parser()._actions for option in action.option_strings}
+
+    assert set(re.findall(r"^  (--?[a-z-]+)", text, re.M)) == (options & set(text.split())) - {"-h", "--help"}
+    assert options - set(re.findall(r"--?[a-z-]+", text)) <= {"-h", "--report", "--output", "--help"}
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys; from experimentator.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert not {"numpy", "networkx", "rich", "tensorflow", "keras"} & set(done.stderr.split())
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+
+    assert re.fullmatch(r"experimentator \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "name a configuration file"),
+        (["grpah", "task.py"], "Did you mean 'graph'?"),
+        (["run"], "required: CONFIG"),
+        ([LIGHT, "--epochs", "few"], "'few' is no whole number"),
+        ([LIGHT, "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        ([LIGHT, "--set", "rate"], "is not an assignment"),
+        ([LIGHT, "--set", "rat=1"], "Did you mean 'rate'?"),
+        ([LIGHT, "--grid", "rate=0.1"], "is not a list"),
+        ([LIGHT, "--grid", "rat=[0.1]"], "Did you mean 'rate'?"),
+        ([LIGHT, "--experiment-id", "../up"], "no name for a folder"),
+        (["nowhere.py"], "no configuration file 'nowhere.py'"),
+        (["graph", LIGHT, "-o", "graph.jpg"], "No diagram format"),
+        (["graph", LIGHT, "--for", "los"], "Did you mean 'loss'"),
+        ([LIGHT, "--set", "subsets=[]"], "nothing to train on"),
+    ],
+)
+def test_a_mistake_of_use_exits_2_with_one_message(words, said, capsys):
+    assert main(words) == 2
+
+    out, err = capsys.readouterr()
+    assert said in err
+    assert err.startswith("error: ")
+    assert "Traceback" not in out + err
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "said"),
+    [
+        ("dataset", 3, "Key 3 of subset 'training'"),
+        ("nan", 4, "The loss became nan"),
+        ("processor", 1, "in the middle"),
+    ],
+)
+def test_the_exit_status_tells_the_cause(trouble, status, said, capsys):
+    assert main([LIGHT, "--quiet", "--set", f"trouble={trouble}"]) == status
+
+    assert said in capsys.readouterr().err
+
+
+def test_an_impossible_output_folder_exits_5_before_training(capsys):
+    Path("file").write_text("")
+
+    assert main([LIGHT, "--quiet", "--output-folder", "file/runs"]) == 5
+
+    out, err = capsys.readouterr()
+    assert "Set output_folder to a folder where you may write." in err
+    assert out == ""
+
+
+def test_a_run_is_never_overwritten(capsys):
+    words = [LIGHT, "--quiet", "--epochs", "1", "--experiment-id", "first"]
+
+    assert [main(words), main(words)] == [0, 5]
+    assert "already a run 'first'" in capsys.readouterr().err
+
+
+def test_an_error_in_the_users_code_shows_the_users_lines_only(capsys):
+    assert main([LIGHT, "--quiet", "--set", "trouble=processor"]) == 1
+
+    err = capsys.readouterr().err
+    assert "error: ZeroDivisionError: in the middle\nIn chunk processor" in err
+    assert 'raise ZeroDivisionError("in the middle")' in err
+    assert str(ROOT / "graph") not in err
+    assert str(ROOT / "experimentator") not in err
+
+
+def test_traceback_shows_every_frame(capsys):
+    assert main([LIGHT, "--quiet", "--traceback", "--set", "trouble=processor"]) == 1
+
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert str(ROOT / "experimentator") in err
+
+
+def test_an_error_in_a_configuration_shows_its_line(capsys):
+    Path("task.py").write_text("rate = 1\nscale = rate / 0\n")
+
+    assert main(["task.py"]) == 2
+
+    assert "task.py:2: ZeroDivisionError: division by zero\n    scale = rate / 0" in capsys.readouterr().err
+
+
+def test_a_configuration_may_exit_by_itself():
+    Path("task.py").write_text("import sys; sys.exit(7)")
+
+    assert main(["task.py"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(failures.Terminated(), 143), (KeyboardInterrupt(), 130), (PermissionError(), 5), (RuntimeError(), 1)],
+)
+def test_every_cause_has_a_status(error, status):
+    assert failures.exit_status(error) == status
+
+
+# Runs
+
+
+def test_a_run_prints_its_results_and_leaves_its_folder(capsys):
+    assert main(["run", LIGHT, "--epochs", "3"]) == 0
+
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].split() == ["epoch", "training_loss", "validation_loss", "epoch_time"]
+    assert "run folder       runs/light/" in out
+    assert "epoch 3/3" in err
+    names = "config.json config.py environment.json history.jsonl pipeline.svg status.json weights.safetensors"
+    assert sorted(os.listdir(only_run())) == names.split()
+    assert [row["epoch"] for row in read_history(only_run())] == [1, 2, 3]
+
+
+def test_quiet_is_quiet(capsys):
+    assert main([LIGHT, "--quiet", "--epochs", "1"]) == 0
+
+    assert capsys.readouterr().err == ""
+
+
+def test_overrides_are_recorded(capsys):
+    assert main([LIGHT, "--quiet", "--epochs", "1", "--set", "rate=0.5", "--seed", "3"]) == 0
+
+    assert json.loads((only_run() / "config.json").read_text())["rate"] == 0.5
+    environment = json.loads((only_run() / "environment.json").read_text())
+    assert environment["overrides"] == {"rate": 0.5, "seed": 3, "hide_progress": True}
+    assert environment["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "epochs"), [("", [], 10), ("epochs = 4", [], 4), ("epochs = 4", ["--epochs", "2"], 2)]
+)
+def test_epochs_come_from_the_option_the_configuration_or_are_ten(line, words, epochs, capsys):
+    Path("task.py").write_text(f"{Path(LIGHT).read_text()}\n{line}\n")
+
+    assert main(["task.py", "--quiet", *words]) == 0
+
+    assert len(read_history(only_run("task"))) == epochs
+
+
+def test_an_output_folder_of_the_configuration_is_kept(capsys):
+    assert main([LIGHT, "--quiet", "--epochs", "1", "--set", "output_folder=mine", "--set", "project_name=ours"]) == 0
+
+    assert Path("mine", "ours", "latest").is_dir()
+
+
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_the_middle_the_history_is_intact(stop, status):
+    child = started(LIGHT, "--quiet", "--epochs", "1000000")
+    until(lambda: Path("runs/light/latest/history.jsonl").exists() and read_history("runs/light/latest"))
+
+    child.send_signal(stop)
+    out, err = child.communicate(timeout=20)
+
+    assert child.returncode == status
+    assert out == ""
+    assert f"what they gave is in {Path('runs', 'light')}" in err
+    assert json.loads((only_run() / "status.json").read_text())["status"] == "interrupted"
+    epochs = [row["epoch"] for row in read_history(only_run())]
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+def test_a_real_network_is_trained_without_noise():
+    child = started(DIGITS, "--epochs", "2")
+    out, err = child.communicate(timeout=120)
+
+    assert child.returncode == 0, err
+    assert "validation_accuracy" in out
+    assert [line.split()[0] for line in err.splitlines()] == ["epoch", "epoch"]
+
+
+# Grids
+
+
+def test_a_grid_trains_each_point_in_a_folder_of_its_own():
+    child = started(LIGHT, "--epochs", "2", "--grid", "rate=[0.01, 0.5]", "--experiment-id", "grid")
+    out, err = child.communicate(timeout=60)
+
+    assert child.returncode == 0, err
+    assert sorted(os.listdir("runs/light")) == ["grid-1", "grid-2", "latest"]
+    assert [line.split()[0] for line in out.splitlines()] == ["rate", "0.01", "0.5"]
+    assert out.splitlines()[2].endswith("best")
+    assert "point 2/2  rate=0.5" in err
+
+
+def test_a_failing_point_does_not_stop_the_others():
+    child = started(LIGHT, "--quiet", "--epochs", "1", "--grid", "trouble=['nan', '']")
+    out, _ = child.communicate(timeout=60)
+
+    assert child.returncode == 4
+    assert "exit 4" in out.splitlines()[1]
+    assert "finished" in out.splitlines()[2]
+
+
+def test_ctrl_c_stops_a_grid_and_its_training():
+    child = started(LIGHT, "--quiet", "--epochs", "1000000", "--grid", "rate=[0.1, 0.2]")
+    until(lambda: Path("runs/light/latest/history.jsonl").exists())
+
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=30)
+
+    assert child.returncode == 130
+    assert json.loads((only_run() / "status.json").read_text())["status"] == "interrupted"
+    assert len(os.listdir("runs/light")) == 2
+
+
+# Graphs
+
+
+def test_a_graph_is_printed_as_a_table_and_leaves_no_run_folder(capsys):
+    assert main(["graph", LIGHT, "--mode", "eval", "--set", "output_folder=runs"]) == 0
+
+    assert capsys.readouterr().out.startswith("EVAL: 1 processor, batch_input, batch_target -> loss")
+    assert os.listdir() == []
+
+
+def test_a_graph_is_drawn_by_suffix(capsys):
+    assert main(["graph", LIGHT, "--for", "slope", "-o", "graph.svg"]) == 0
+
+    assert capsys.readouterr().out == "graph.svg\n"
+    assert "slope" in Path("graph.svg").read_text()

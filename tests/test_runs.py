@@ -1,0 +1,242 @@
+"""Run folders: what a training leaves on disk, whatever ends it."""
+
+import json
+import logging
+import math
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from experimentator import diagram, runs
+from experimentator.checkpoint import CheckpointError
+from experimentator.config import ConfigError, load_text
+from experimentator.graph import Graph
+from experimentator.runs import RunFolder, append, read_history
+from tests.stubs import mix
+
+
+class Trained:
+    """As much of an experiment as a run folder sees."""
+
+    def __init__(self, folder, **cfg):
+        self.source = load_text("rate = 0.1\nbest = float('nan')\n")
+        self.cfg = {**self.source, **cfg}
+        self.seed, self.epoch, self.history, self.callbacks = 0, 0, [], [folder]
+        self.saved = 0
+        folder.init(self)
+
+    def graph(self, mode):
+        return Graph([mix("x -> loss")], provided={"x"}, mode=mode).select("loss")
+
+    def save_weights(self, path):
+        self.saved += 1
+        Path(path).write_text(str(self.epoch))
+
+    def train(self, epochs, *, fail=None, at=0):
+        folder = self.callbacks[0]
+        try:
+            for number in range(self.epoch + 1, epochs + 1):
+                folder.on_epoch_begin()
+                if number == at:
+                    raise fail
+                self.epoch = number
+                self.history.append({"epoch": number, "training_loss": 1 / number})
+                folder.on_epoch_end()
+        finally:
+            folder.on_train_end()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "runs", "digits", experiment_id="first")
+
+
+def status(folder):
+    return json.loads((folder.path / "status.json").read_text())
+
+
+def test_a_run_leaves_all_its_files(folder):
+    Trained(folder).train(2)
+
+    names = "config.json config.py environment.json history.jsonl pipeline.svg status.json weights.safetensors"
+    assert sorted(os.listdir(folder.path)) == names.split()
+    assert status(folder) == {"status": "finished", "error": None, "epoch": 2, "epoch_of_weights": 2}
+
+
+def test_the_configuration_is_kept_as_given_and_as_resolved(folder):
+    Trained(folder).train(1)
+
+    assert (folder.path / "config.py").read_text() == "rate = 0.1\nbest = float('nan')\n"
+    assert json.loads((folder.path / "config.json").read_text()) == {"rate": 0.1, "best": "nan"}
+
+
+def test_the_environment_says_what_else_a_run_depends_on(folder):
+    folder.overrides["rate"] = 0.2
+
+    Trained(folder).train(1)
+
+    found = json.loads((folder.path / "environment.json").read_text())
+    assert found["overrides"] == {"rate": 0.2}
+    assert {"started", "argv", "seed", "device", "versions"} <= set(found)
+    assert found["versions"]["numpy"] == np.__version__
+
+
+def test_nothing_is_written_before_training(folder, tmp_path):
+    Trained(folder)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_line_of_the_history_is_flat_json(folder):
+    Trained(folder).train(3)
+
+    lines = [json.loads(line) for line in folder.history.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert read_history(folder.path) == lines
+
+
+def test_nan_and_numpy_numbers_can_be_written(tmp_path):
+    append(tmp_path / "history.jsonl", {"loss": np.float32("nan"), "best": math.inf, "count": np.int64(3)})
+
+    (row,) = read_history(tmp_path)
+    assert math.isnan(row["loss"])
+    assert row["count"] == 3
+
+
+@pytest.mark.parametrize("torn", ['{"epoch": 2', '{"epoch": 2, "loss"', "\x00\x00", "7"])
+def test_a_torn_last_line_is_left_out(tmp_path, torn):
+    (tmp_path / "history.jsonl").write_text(f'{{"epoch": 1}}\n{torn}')
+
+    assert read_history(tmp_path) == [{"epoch": 1}]
+
+
+def test_a_damaged_line_before_the_last_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"epoch": 1}\n{"epo\n{"epoch": 3}\n')
+
+    with pytest.raises(CheckpointError, match="damaged in line 2"):
+        read_history(tmp_path)
+
+
+def test_a_folder_without_a_history_is_one_clear_error(tmp_path):
+    with pytest.raises(CheckpointError, match="Name the folder of a run"):
+        read_history(tmp_path)
+
+
+def test_a_run_that_exists_is_never_overwritten(folder):
+    Trained(folder).train(1)
+    again = RunFolder(folder.path.parent.parent, "digits", experiment_id="first")
+
+    with pytest.raises(CheckpointError, match="already a run 'first'"):
+        Trained(again).train(5)
+    assert len(read_history(folder.path)) == 1
+
+
+def test_runs_of_one_second_get_different_folders(tmp_path):
+    folders = [RunFolder(tmp_path) for _ in range(3)]
+    for folder in folders:
+        Trained(folder).train(1)
+
+    assert len({folder.path for folder in folders}) == 3
+
+
+def test_latest_leads_to_the_newest_run(tmp_path):
+    for name in ("first", "second"):
+        Trained(RunFolder(tmp_path, experiment_id=name)).train(1)
+
+    assert os.readlink(tmp_path / "experiment" / "latest") == "second"
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", "", "latest", "a\nb", "x" * 201, " "])
+def test_a_name_that_is_no_folder_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="no name for a folder"):
+        RunFolder(tmp_path, name)
+
+
+def test_an_impossible_folder_is_one_error_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    exp = Trained(RunFolder(tmp_path / "file" / "runs"))
+
+    with pytest.raises(CheckpointError, match="Set output_folder"):
+        exp.train(1)
+    assert exp.epoch == 0
+
+
+def test_an_interrupted_run_says_so_and_keeps_what_it_has(folder):
+    with pytest.raises(KeyboardInterrupt):
+        Trained(folder).train(5, fail=KeyboardInterrupt(), at=3)
+
+    assert status(folder) == {"status": "interrupted", "error": "KeyboardInterrupt", "epoch": 2, "epoch_of_weights": 2}
+    assert len(read_history(folder.path)) == 2
+
+
+def test_a_failed_run_says_why_and_keeps_the_last_good_weights(folder):
+    with pytest.raises(ArithmeticError):
+        Trained(folder).train(5, fail=ArithmeticError("not finite"), at=3)
+
+    assert status(folder)["status"] == "failed"
+    assert status(folder)["error"] == "ArithmeticError: not finite"
+    assert folder.weights.read_text() == "2"
+
+
+def test_training_inside_an_except_block_is_no_failure(folder):
+    try:
+        raise KeyError("earlier")
+    except KeyError:
+        Trained(folder).train(1)
+
+    assert status(folder)["status"] == "finished"
+
+
+def test_training_on_stays_in_the_folder(folder):
+    exp = Trained(folder)
+    exp.train(1)
+
+    exp.train(3)
+
+    assert len(read_history(folder.path)) == 3
+
+
+def test_an_epoch_that_another_callback_failed_after_is_in_the_history(folder):
+    exp = Trained(folder)
+    folder.on_epoch_begin()
+    exp.history.append({"epoch": 1})
+
+    folder.on_train_end()
+
+    assert read_history(folder.path) == [{"epoch": 1}]
+
+
+def test_slow_saves_are_spaced_out_but_for_the_last(folder, monkeypatch):
+    clock = iter(range(0, 10_000, 2))
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    exp = Trained(folder)
+
+    exp.train(10)
+
+    assert exp.saved == 2
+    assert folder.weights.read_text() == "10"
+
+
+def test_a_diagram_that_cannot_be_drawn_costs_one_warning(folder, monkeypatch, caplog):
+    monkeypatch.setattr(diagram, "_CHILD", "import sys; sys.exit('no fonts')")
+
+    with caplog.at_level(logging.WARNING):
+        Trained(folder).train(1)
+
+    assert [record.getMessage().splitlines()[0] for record in caplog.records] == [
+        "This run has no pipeline.svg. Graphviz cannot draw this graph."
+    ]
+
+
+def test_the_setting_alone_asks_for_a_run_folder(tmp_path):
+    exp = SimpleNamespace(callbacks=[], cfg={"output_folder": tmp_path, "project_name": "digits"})
+
+    assert RunFolder.of(exp) is RunFolder.of(exp)
+    assert RunFolder.of(exp).project == tmp_path / "digits"
+
+
+def test_without_setting_or_callback_there_is_no_run_folder():
+    assert RunFolder.of(SimpleNamespace(callbacks=[], cfg={})) is None
