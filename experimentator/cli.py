@@ -6,6 +6,7 @@ Frameworks take seconds to load, so nothing is imported before it is needed.
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from experimentator import failures
 from experimentator.usage import parse
@@ -44,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # the configuration's own
         return _obey_exit(stop.code)
     except BaseException as error:
-        return _fail(error, whole)
+        status = _fail(error, whole)
+        if argv is None and isinstance(error, KeyboardInterrupt):
+            _leave(status)
+        return status
 
 
 def _obey_exit(code: object) -> int:
@@ -141,7 +145,6 @@ def _experiment(arguments: argparse.Namespace) -> tuple[Any, int]:
 
         asked, in_file = vars(arguments).get("epochs"), config.get("epochs")
         exp = build_experiment(config)
-    exp.source.overrides = overrides
     return exp, asked if asked is not None else in_file if isinstance(in_file, int) else EPOCHS
 
 
@@ -211,6 +214,14 @@ def _fail(error: BaseException, whole: bool) -> int:
     else:
         print(failures.message(error), file=sys.stderr)
     return status
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit with this status: where Ctrl-C passed through C code that runs Python, `sys.exit` would die of SIGINT."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @contextmanager

@@ -55,7 +55,8 @@ _LONGEST = 200
 class Config(dict[str, Any]):
     """The names a configuration sets, with where they come from.
 
-    `filename` and `text` are its source; `derived` says which names the file computed from each name.
+    `filename` and `text` are its source; `derived` says which names the file computed from each name; `overrides` are
+    the values that took the place of what it assigns.
 
     >>> config = load_text("import os\\nrate = 0.1\\n_hidden = 1")
     >>> config["rate"], config.resolved()
@@ -69,8 +70,10 @@ class Config(dict[str, Any]):
         filename: str = "",
         text: str = "",
         derived: Mapping[str, tuple[str, ...]] = {},
+        overrides: Mapping[str, object] = {},
     ) -> None:
         super().__init__(values)
+        self.overrides = dict(overrides)
         self.filename, self.text, self.derived = filename, text, dict(derived)
 
     def resolved(self) -> dict[str, JSON]:
@@ -186,7 +189,9 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str], see
         code = compile(replace_values(tree, overrides), source.code_name, "exec", dont_inherit=True)
     _refuse_unknown(overrides, {*names, *known}, f"{source.shown} does not set")
     _seed_random(overrides.get("seed", literal) if seed is None else seed)
-    return Config(_execute(source, code, overrides), filename=source.shown, text=source.text, derived=follows)
+    return Config(
+        _execute(source, code, overrides), filename=source.shown, text=source.text, derived=follows, overrides=overrides
+    )
 
 
 @contextmanager
@@ -215,7 +220,7 @@ def _execute(source: _Source, code: CodeType, overrides: dict[str, Any]) -> dict
             raise
         frames = traceback.walk_tb(error.__traceback__)
         line = [None, *(at for frame, at in frames if frame.f_code.co_filename == source.code_name)][-1]
-        write = "Correct this line, or override a name that it uses; the exception above is its cause."
+        write = "Correct this line, or override a name that it uses."
         raise source.error(line, type(error).__name__, error, write=write) from error
     return {name: value for name, value in names.items() if not name.startswith("__")}
 
@@ -284,7 +289,10 @@ def _overridden(values: Mapping[Any, Any], overrides: Mapping[str, object], know
     slips = [n for n in overrides if n not in settable and get_close_matches(n, settable, n=1, cutoff=0.8)]
     _refuse_unknown(slips, settable, "The configuration does not set")
     origin = values if isinstance(values, Config) else Config({})
-    return Config({**values, **overrides}, filename=origin.filename, text=origin.text, derived=origin.derived)
+    taken = {**origin.overrides, **overrides}
+    return Config(
+        {**values, **overrides}, filename=origin.filename, text=origin.text, derived=origin.derived, overrides=taken
+    )
 
 
 def _is_path(source: str) -> bool:

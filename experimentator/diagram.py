@@ -28,8 +28,11 @@ try:
 except ImportError as error:
     print(error, file=sys.stderr)
     sys.exit({_MISSING})
-graph = AGraph(string=sys.stdin.buffer.read().decode())
-sys.stdout.buffer.write(graph.draw(format=sys.argv[1], prog="dot"))
+try:
+    picture = AGraph(string=sys.stdin.buffer.read().decode()).draw(format=sys.argv[1], prog="dot")
+except Exception as error:
+    sys.exit(str(error))  # Graphviz itself has said more
+sys.stdout.buffer.write(picture)
 """
 
 
@@ -78,7 +81,7 @@ def save(graph: Graph, path: str | os.PathLike[str], *, timeout: float = TIMEOUT
 
     >>> import tempfile
     >>> from experimentator.graph import Graph, chunk_processor
-    >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["loss"])(abs)], provided={"x"})
+    >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["loss"])(lambda x: x)], provided={"x"})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(graph, f"{folder}/graph.mmd")
     ...     print(Path(folder, "graph.mmd").read_text().splitlines()[0])
@@ -122,12 +125,12 @@ def _too_slow(dot: str, timeout: float) -> DiagramError:
 
 
 def _failed(status: int, said: str) -> DiagramError:
-    last = said.splitlines()[-1].rstrip(".") if said else "no message"
+    seen = "; ".join(said.splitlines()[-3:]).rstrip(".") or "no message"
     if status == _MISSING:
         return DiagramError(
             "Pictures need pygraphviz, which cannot be imported.",
-            last,
+            seen,
             'Type: pip install "pygraphviz>=2". Or write .txt, .dot or .mmd, which need nothing.',
         )
-    seen = f"{last} (exit status {status})"
-    return DiagramError("Graphviz cannot draw this graph.", seen, "Write .dot and look at the line it names.")
+    ended = f"{seen} (exit status {status})"
+    return DiagramError("Graphviz cannot draw this graph.", ended, "Write .dot and look at the line it names.")

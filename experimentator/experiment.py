@@ -176,6 +176,7 @@ class BaseExperiment(metaclass=_Composed):
         self._prepare()
         self._goal = epochs
         try:
+            self.fire("train_begin", epochs=epochs)
             while self.epoch < epochs:
                 self._epoch()
         finally:
@@ -256,7 +257,8 @@ class BaseExperiment(metaclass=_Composed):
         self._ready = True
 
     def _epoch(self) -> None:
-        watch, row = Stopwatch(), {"epoch": self.epoch + 1}
+        watch = Stopwatch()
+        row: dict[str, float] = {"epoch": self.epoch + 1}
         self.state.update(epoch=self.epoch + 1, epochs=self._goal)
         self.fire("epoch_begin")
         if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
@@ -333,6 +335,11 @@ class BaseExperiment(metaclass=_Composed):
 
 
 def _write_rate(optimizer: Any, rate: Any) -> None:
+    if not hasattr(optimizer, "learning_rate"):
+        raise ConfigError(
+            f"The optimizer has no learning rate to set to {rate!r}.\nSeen: {optimizer!r:.80}.\n"
+            "Write optimizer = keras.optimizers.Adam(learning_rate), or another Keras optimizer."
+        )
     try:
         if float(np.asarray(optimizer.learning_rate)) != float(rate):
             optimizer.learning_rate = float(rate)

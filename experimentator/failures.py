@@ -63,16 +63,22 @@ def message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "\n".join(["Terminated." if isinstance(error, Terminated) else "Interrupted.", *_notes(error)])
     if any(_is_told(kind) for kind in type(error).__mro__) or _is_deliberate(error):
-        lines = [f"error: {error}", *_notes(error)]
-        if error.__cause__ is not None and (frames := list(_frames(error.__cause__))):
-            lines += [f"{_named(error.__cause__)}", *frames] if len(frames) > 1 else frames
-        return "\n".join(lines)
+        return "\n".join([f"error: {error}", *_notes(error), *_origin(error)])
     lines = [f"error: {_named(error)}", *_notes(error), *_frames(error)]
     cause = error.__cause__
     while cause is not None:
         lines += [f"because of {_named(cause)}", *_notes(cause), *_frames(cause)]
         cause = cause.__cause__
     return "\n".join([*lines, "Type the command with --traceback to see every frame."])
+
+
+def _origin(error: BaseException) -> list[str]:
+    """Where the user's own exception behind one of ours came from, unless the message has said it all."""
+    cause = error.__cause__
+    frames = [] if cause is None else list(_frames(cause))
+    if cause is None or (len(frames) <= 2 and frames[-1:] and frames[-1].strip() in str(error)):
+        return []
+    return frames if _named(cause) in str(error) else [_named(cause), *frames]
 
 
 def _is_told(kind: type) -> bool:

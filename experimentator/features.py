@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from types import new_class
 from typing import Any
 
 from experimentator.backends import Backend, get_backend
 from experimentator.callbacks.order import Listener, in_order
+from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
 from experimentator.experiment import BaseExperiment
 from experimentator.feed import Block
+from experimentator.runs import RunFolder
 from experimentator.settings import LIBRARY_KEYS
 
 
@@ -31,9 +34,9 @@ class CallbackedExperiment(BaseExperiment):
     def listeners(self) -> list[Listener]:
         """The callbacks in the order they are called, with what they read; the progress display comes last."""
         callbacks = list(self.callbacks)
+        if (folder := RunFolder.of(self)) is not None and not any(isinstance(c, RunFolder) for c in callbacks):
+            callbacks.append(folder)
         if not self.cfg.get("hide_progress"):
-            from experimentator.callbacks.progress import Progress
-
             callbacks.append(Progress())
         for callback in callbacks:
             if hasattr(callback, "init"):
@@ -96,7 +99,7 @@ def compose(classes: Any) -> type[BaseExperiment]:
         listed.insert(0, BaseExperiment)
     bases = tuple(reversed(list(dict.fromkeys(listed))))
     try:
-        return type(BaseExperiment)("Experiment", bases, {"__qualname__": "Experiment", "__module__": __name__})
+        return new_class("Experiment", bases)
     except TypeError as error:
         names = ", ".join(c.__name__ for c in listed)
         raise ConfigError(

@@ -16,7 +16,8 @@ from experimentator.items import DatasetError
 from experimentator.subset import Subset, columns_of
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     """K batches: `columns` {name: [N, ...]}, `index` [K, B] int32, the keys of each batch, and host-side objects."""
 
     columns: Mapping[str, Any]

@@ -257,7 +257,7 @@ def _own_bindings(node: ast.AST) -> Iterator[Binding]:
 def _unpacked(target: ast.expr, value: ast.expr) -> Iterator[Binding]:
     """`a, b = c, d` reads `c` for `a` only; where the two sides do not line up, everything for all."""
     match target, value:
-        case (ast.Tuple() | ast.List()), (ast.Tuple() | ast.List()):
+        case ((ast.Tuple() | ast.List()), (ast.Tuple() | ast.List())):
             both = [*target.elts, *value.elts]
             if len(target.elts) == len(value.elts) and not any(isinstance(e, ast.Starred) for e in both):
                 for one, its_value in zip(target.elts, value.elts, strict=True):

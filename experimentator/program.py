@@ -217,7 +217,8 @@ def check_flags(graph: Graph, outputs: dict[str, np.ndarray]) -> None:
         for flag in getattr(node.processor, "checks", ()):
             values = outputs.pop(flag)
             if not values.all():
-                raise node.processor.failure(f"a value that is not finite, in batch {int(np.argmin(values))} of this call")
+                checking: Any = node.processor
+                raise checking.failure(f"values that are not finite, in batch {int(np.argmin(values))} of this call")
 
 
 def _with_flags(graph: Graph, wanted: Iterable[str]) -> Graph:

@@ -24,7 +24,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import CheckpointError, write_atomically
+from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
 from experimentator.config import ConfigError, resolved
 from experimentator.diagram import DiagramError, save
 from experimentator.graph import Mode
@@ -92,7 +92,7 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         """The weights of the last epoch saved."""
-        return self._opened / "weights.safetensors"
+        return self._opened / WEIGHTS
 
     @property
     def diagram(self) -> Path:
@@ -282,8 +282,8 @@ def _point(link: Path, target: str) -> None:
 
 def _folder_name(name: Any, *, key: str) -> str:
     """One level of a path, and no more."""
-    bad = not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable() or set(name) & set('/\\:*?"<>|')
-    if bad or name != name.strip(". ") or name == LATEST:
+    bad = not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable()
+    if bad or set(name) & set('/\\:*?"<>|') or name != name.strip(". ") or name == LATEST:
         wrong, write = f"{key} is no name for a folder.", "Use letters, digits, '-' and '_'."
         raise ConfigError(wrong, f"Seen: {name!r:.80}.", write)
     return str(name)

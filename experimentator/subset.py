@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.config import ConfigError
 from experimentator.graph import Mode
 from experimentator.items import DatasetError, as_dataset, query, stack
 
@@ -143,7 +144,7 @@ def find(subsets: Sequence[Any], name: str) -> Any:
         if subset.name == name:
             return subset
     known = ", ".join(subset.name for subset in subsets) or "none"
-    raise KeyError(f"No subset named {name!r}. There are: {known}.")
+    raise ConfigError(f"No subset named {name!r}.\nThere are: {known}.\nWrite one of these.")
 
 
 def columns_of(subset: Subset) -> Mapping[str, Any] | None:

@@ -1,5 +1,6 @@
 """The command line: what it prints where, what it leaves, and how it exits."""
 
+import io
 import json
 import os
 import re
@@ -13,7 +14,10 @@ import pytest
 
 from experimentator import failures, usage
 from experimentator.cli import main
+from experimentator.config import ConfigError, parse_assignment
+from experimentator.results import show_epochs, show_table
 from experimentator.runs import read_history
+from experimentator.sweep import literal
 
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = str(ROOT / "tests" / "configs" / "light.py")
@@ -48,7 +52,7 @@ def only_run(project="light"):
 
 
 @pytest.mark.parametrize(
-    ("words", "text"),
+    "words, text",
     [(["--help"], usage.HELP), (["run", "--help"], usage.RUN_HELP), (["graph", "-h"], usage.GRAPH_HELP)],
 )
 def test_help_is_laid_out_by_hand_and_goes_to_stdout(words, text, capsys):
@@ -58,9 +62,7 @@ def test_help_is_laid_out_by_hand_and_goes_to_stdout(words, text, capsys):
     assert max(map(len, text.splitlines())) <= 120
 
 
-@pytest.mark.parametrize(
-    ("parser", "text"), [(usage._run_parser, usage.RUN_HELP), (usage._graph_parser, usage.GRAPH_HELP)]
-)
+@pytest.mark.parametrize("parser, text", [(usage._run_parser, usage.RUN_HELP), (usage._graph_parser, usage.GRAPH_HELP)])
 def test_the_help_lists_every_option_and_no_other(parser, text):
     options = {option for action in parser()._actions for option in action.option_strings}
 
@@ -83,7 +85,7 @@ def test_the_version_is_printed(capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    "words, said",
     [
         ([], "name a configuration file"),
         (["grpah", "task.py"], "Did you mean 'graph'?"),
@@ -114,7 +116,7 @@ def test_a_mistake_of_use_exits_2_with_one_message(words, said, capsys):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "status", "said"),
+    "trouble, status, said",
     [
         ("dataset", 3, "Key 3 of subset 'training'"),
         ("nan", 4, "The loss became nan"),
@@ -167,7 +169,18 @@ def test_an_error_in_a_configuration_shows_its_line(capsys):
 
     assert main(["task.py"]) == 2
 
-    assert "task.py:2: ZeroDivisionError: division by zero\n    scale = rate / 0" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "task.py:2: ZeroDivisionError: division by zero\n    scale = rate / 0" in err
+    assert err.count("scale = rate / 0") == 1
+
+
+def test_an_error_below_a_configuration_shows_the_way_to_it(capsys):
+    Path("task_parts.py").write_text("def halve(x):\n    return x / 0\n")
+    Path("task.py").write_text("from task_parts import halve\nrate = halve(1)\n")
+
+    assert main(["task.py"]) == 2
+
+    assert capsys.readouterr().err.endswith("task_parts.py:2 in halve\n    return x / 0\n")
 
 
 def test_a_configuration_may_exit_by_itself():
@@ -177,7 +190,7 @@ def test_a_configuration_may_exit_by_itself():
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    "error, status",
     [(failures.Terminated(), 143), (KeyboardInterrupt(), 130), (PermissionError(), 5), (RuntimeError(), 1)],
 )
 def test_every_cause_has_a_status(error, status):
@@ -191,8 +204,14 @@ def test_a_run_prints_its_results_and_leaves_its_folder(capsys):
     assert main(["run", LIGHT, "--epochs", "3"]) == 0
 
     out, err = capsys.readouterr()
-    assert out.splitlines()[0].split() == ["epoch", "training_loss", "validation_loss", "epoch_time"]
-    assert "run folder       runs/light/" in out
+    assert out.splitlines()[0].split() == [
+        "epoch",
+        "training_loss",
+        "validation_loss",
+        "validation_slope",
+        "epoch_time",
+    ]
+    assert re.search(r"^run folder +runs/light/", out, re.M)
     assert "epoch 3/3" in err
     names = "config.json config.py environment.json history.jsonl pipeline.svg status.json weights.safetensors"
     assert sorted(os.listdir(only_run())) == names.split()
@@ -215,7 +234,7 @@ def test_overrides_are_recorded(capsys):
 
 
 @pytest.mark.parametrize(
-    ("line", "words", "epochs"), [("", [], 10), ("epochs = 4", [], 4), ("epochs = 4", ["--epochs", "2"], 2)]
+    "line, words, epochs", [("", [], 10), ("epochs = 4", [], 4), ("epochs = 4", ["--epochs", "2"], 2)]
 )
 def test_epochs_come_from_the_option_the_configuration_or_are_ten(line, words, epochs, capsys):
     Path("task.py").write_text(f"{Path(LIGHT).read_text()}\n{line}\n")
@@ -231,7 +250,7 @@ def test_an_output_folder_of_the_configuration_is_kept(capsys):
     assert Path("mine", "ours", "latest").is_dir()
 
 
-@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("stop, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle_the_history_is_intact(stop, status):
     child = started(LIGHT, "--quiet", "--epochs", "1000000")
     until(lambda: Path("runs/light/latest/history.jsonl").exists() and read_history("runs/light/latest"))
@@ -259,24 +278,32 @@ def test_a_real_network_is_trained_without_noise():
 # Grids
 
 
-def test_a_grid_trains_each_point_in_a_folder_of_its_own():
-    child = started(LIGHT, "--epochs", "2", "--grid", "rate=[0.01, 0.5]", "--experiment-id", "grid")
-    out, err = child.communicate(timeout=60)
+def test_a_grid_trains_each_point_in_a_folder_of_its_own(capsys):
+    assert main([LIGHT, "--epochs", "2", "--grid", "rate=[0.01, 0.5]", "--experiment-id", "grid"]) == 0
 
-    assert child.returncode == 0, err
+    out, err = capsys.readouterr()
     assert sorted(os.listdir("runs/light")) == ["grid-1", "grid-2", "latest"]
     assert [line.split()[0] for line in out.splitlines()] == ["rate", "0.01", "0.5"]
     assert out.splitlines()[2].endswith("best")
-    assert "point 2/2  rate=0.5" in err
+    assert err.splitlines() == ["point 1/2  rate=0.01", "point 2/2  rate=0.5"]
 
 
-def test_a_failing_point_does_not_stop_the_others():
-    child = started(LIGHT, "--quiet", "--epochs", "1", "--grid", "trouble=['nan', '']")
-    out, _ = child.communicate(timeout=60)
+def test_a_failing_point_does_not_stop_the_others(capsys):
+    assert main([LIGHT, "--quiet", "--epochs", "1", "--grid", "trouble=['nan', '']"]) == 4
 
-    assert child.returncode == 4
-    assert "exit 4" in out.splitlines()[1]
-    assert "finished" in out.splitlines()[2]
+    _, failed, finished = capsys.readouterr().out.splitlines()
+    assert "exit 4" in failed
+    assert "finished" in finished
+
+
+@pytest.mark.parametrize("value", [1e-3, "two words", [1, (2.5, None)], float("-inf"), {"a": True}])
+def test_a_value_reaches_the_process_of_its_point_unchanged(value):
+    assert parse_assignment(f"rate={literal(value)}") == ("rate", value)
+
+
+def test_a_value_that_is_no_literal_is_refused():
+    with pytest.raises(ConfigError, match="no literal"):
+        literal(object())
 
 
 def test_ctrl_c_stops_a_grid_and_its_training():
@@ -289,6 +316,33 @@ def test_ctrl_c_stops_a_grid_and_its_training():
     assert child.returncode == 130
     assert json.loads((only_run() / "status.json").read_text())["status"] == "interrupted"
     assert len(os.listdir("runs/light")) == 2
+
+
+# Tables
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_drawn_table_of_the_last_epochs(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+
+    show_epochs([{"epoch": number, "training_loss": 0.5} for number in range(1, 31)], terminal)
+
+    assert "training_loss" in terminal.getvalue()
+    assert terminal.getvalue().count("0.5") == 20
+    assert "10 earlier epochs are in history.jsonl." in terminal.getvalue()
+
+
+def test_the_best_point_is_the_one_with_the_smallest_validation_loss():
+    terminal = Terminal()
+
+    show_table([{"rate": 0.1}, {"rate": 0.2}], terminal, best=1)
+
+    assert terminal.getvalue().endswith("Best: row 2.\n")
 
 
 # Graphs

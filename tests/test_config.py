@@ -328,7 +328,7 @@ def test_a_failure_names_the_file_the_line_and_the_exception():
     text = "a = 1\n\nb = (\n    a / 0\n)"
     assert message_of(lambda: load_text(text, filename="c.py")) == (
         "c.py:4: ZeroDivisionError: division by zero\n    a / 0\n"
-        "Correct this line, or override a name that it uses; the exception above is its cause."
+        "Correct this line, or override a name that it uses."
     )
 
 

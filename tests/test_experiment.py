@@ -157,7 +157,7 @@ def test_a_setting_named_like_a_method_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("batch_size", 0), ("batch_size", 2.5), ("jit_compile", "yes"), ("precision", "bfloat16")]
+    "key, value", [("batch_size", 0), ("batch_size", 2.5), ("jit_compile", "yes"), ("precision", "bfloat16")]
 )
 def test_values_that_cannot_work_are_refused_at_once(key, value):
     with pytest.raises(ConfigError, match=f"{key}={value!r} cannot be used"):
@@ -408,7 +408,7 @@ def test_training_without_an_optimizer_says_what_to_write():
 
 
 def test_an_unknown_subset_is_named_with_those_there_are():
-    with pytest.raises(KeyError, match="No subset named 'test'. There are: training, validation."):
+    with pytest.raises(ConfigError, match=r"No subset named 'test'.\nThere are: training, validation."):
         build_experiment(config()).evaluate("test")
 
 
@@ -448,7 +448,8 @@ def test_objects_of_items_reach_callbacks_and_not_the_graph():
             self.seen += [(key, path) for key, path in zip(keys, batch_path, strict=True)]
 
     paths = Paths()
-    build_experiment(config(subsets=[Subset("training", Mode.TRAIN, Rows(4))], batch_size=2, callbacks=[paths])).train(1)
+    subset = Subset("training", Mode.TRAIN, Rows(4))
+    build_experiment(config(subsets=[subset], batch_size=2, callbacks=[paths])).train(1)
 
     assert sorted(paths.seen) == [(f"row {n}", f"/row {n}") for n in range(4)]
 

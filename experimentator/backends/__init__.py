@@ -1,4 +1,4 @@
-"""Backends: what compiles a graph into one step for K batches; found by name, so that no framework is imported early."""
+"""Backends: what compiles a graph into one step for K batches; found by name, so that none is imported early."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Backend(Protocol):
     """Compiles graphs, and owns the weights of their processors."""
 
     name: str
+    device: str
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]

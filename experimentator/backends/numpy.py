@@ -40,6 +40,7 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    device = "CPU"
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]

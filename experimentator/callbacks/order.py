@@ -22,7 +22,10 @@ class Listener:
     def __init__(self, callback: Any, place: int):
         self.callback, self.place = callback, place
         self.name = type(callback).__name__
-        found = {event: getattr(callback, f"on_{event}", None) for event in (*EVENTS, "block_end", "train_end")}
+        found = {
+            event: getattr(callback, f"on_{event}", None)
+            for event in (*EVENTS, "block_end", "train_begin", "train_end")
+        }
         self.methods = {event: method for event, method in found.items() if callable(method)}
         self.parameters = {event: inspect.signature(method).parameters for event, method in self.methods.items()}
         self.outputs = _names(callback, "outputs")

@@ -236,7 +236,7 @@ def test_weights_travel_by_node_and_refuse_what_does_not_fit():
 
 
 def test_names_the_graph_does_not_read_never_reach_the_device():
-    backend, step = training_step([linear(), squares])
+    _, step = training_step([linear(), squares])
 
     outputs = step({**COLUMNS, "batch_path": ["a file"] * 48}, INDEX)
 

@@ -20,7 +20,7 @@ if keras.backend.backend() != "tensorflow":
     raise ImportError(f"Keras runs on {keras.backend.backend()}. Set KERAS_BACKEND=tensorflow before importing it.")
 
 
-class InContext(keras.Layer):  # type: ignore[misc]  # Keras is untyped
+class InContext(keras.Layer):
     """A layer around a function of tensors: layers called inside see the right `training`."""
 
     def __init__(self, function: Callable[[Any], Any]):
@@ -54,6 +54,9 @@ class TensorflowBackend:
 
     def __init__(self) -> None:
         self.variables = Variables()
+        gpus = tf.config.list_physical_devices("GPU")
+        details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+        self.device = str(details.get("device_name", "GPU" if gpus else "CPU"))
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
@@ -106,9 +109,9 @@ class TensorflowBackend:
         recorded: list[tuple[Any, ...]] = []
 
         def call(node: Node, chunk: Chunk) -> None:
-            with Witness(lambda variable: self.variables.note(node.name, variable)) if witness else nullcontext():
-                with tf.GradientTape() as tape:
-                    node.processor(chunk)
+            watching = Witness(partial(self.variables.note, node.name)) if witness else nullcontext()
+            with watching, tf.GradientTape() as tape:
+                node.processor(chunk)
             if witness:
                 for variable in tape.watched_variables():  # those that Keras does not know
                     self.variables.note(node.name, variable)

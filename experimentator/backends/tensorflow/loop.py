@@ -96,7 +96,7 @@ class TensorflowStep:
         count = len(index)
         if fixed:
             return dict(self._function(jit, fixed)(columns, index))
-        padded = index if count == self.capacity else np.zeros((self.capacity, index.shape[1]), np.int32)
+        padded = np.zeros((self.capacity or count, index.shape[1]), np.int32)
         padded[:count] = index
         outputs = self._function(jit, fixed)(columns, padded, np.int32(count))
         return {name: values[:count] for name, values in outputs.items()}

@@ -13,7 +13,7 @@ class WeightsError(ValueError):
     """Weights that do not fit the experiment; nothing was assigned."""
 
 
-class Witness(keras.StatelessScope):  # type: ignore[misc]  # Keras is untyped
+class Witness(keras.StatelessScope):
     """A scope in which every Keras variable that is read is noted, and none is changed."""
 
     def __init__(self, note: Callable[[Any], None]):
