@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 
 WEIGHTS = "weights.safetensors"
 
@@ -22,7 +22,8 @@ def save_weights(filename: str | os.PathLike[str], weights: Mapping[str, np.ndar
     """Write weights aside, force them to disk, then give them their name: no half file is ever seen."""
     from safetensors.numpy import save
 
-    write_atomically(Path(filename), save({name: np.ascontiguousarray(array) for name, array in weights.items()}))
+    # safetensors writes memory as it lies; np.ascontiguousarray would make a vector of a scalar.
+    write_atomically(Path(filename), save({name: np.asarray(array, order="C") for name, array in weights.items()}))
 
 
 def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -36,7 +37,8 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise CheckpointError(f"There is no weights file {os.fspath(filename)!r}.\nTrain and save one first.") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{os.fspath(filename)!r} cannot be read as weights.\nSeen: {error}.\nIt is damaged, or no safetensors file."
+            f"{os.fspath(filename)!r} cannot be read as weights.\nSeen: {error}.\n"
+            "It is damaged, or no safetensors file."
         ) from None
     return weights
 
@@ -45,33 +47,27 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by a file holding `data`, or leave it as it was; the old file or the new one, never a part."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(aside, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(aside, 0o666 & ~_umask())
             os.replace(aside, path)
         except BaseException:
-            Path(aside).unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
     except OSError as error:
-        raise CheckpointError(error.errno, f"{path} cannot be written: {error.strerror}") from error
+        raise CheckpointError(
+            f"{path} cannot be written.\nSeen: {error.strerror or error}.\nMake room there, or name another place."
+        ) from error
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with suppress(OSError):  # Windows and some network file systems cannot; the file itself is on disk by now
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

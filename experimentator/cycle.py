@@ -44,7 +44,7 @@ class Pace:
         if not self.compiled:
             self.compiled, self.compile_seconds = True, seconds
             return
-        self.step_seconds = min(self.step_seconds, seconds / count)
+        self.step_seconds = max(1e-9, min(self.step_seconds, seconds / count))
         if self.settled or count < self.count:
             return
         if seconds < CALL_SECONDS / 4 and self.count < self.capacity:
@@ -88,10 +88,13 @@ class Averages:
 
 def check_finite(outputs: Mapping[str, Any], *, where: str, first: int) -> None:
     """Raise where the loss of a batch is not finite, naming the batch."""
-    loss = outputs.get("loss")
-    if loss is None or np.all(np.isfinite(loss)):
+    if "loss" not in outputs:
         return
-    place = int(np.flatnonzero(~np.isfinite(loss))[0])
+    loss = np.asarray(outputs["loss"], np.float64)
+    loss = loss.reshape(len(loss), -1).mean(axis=1)
+    if np.all(np.isfinite(loss)):
+        return
+    place = int(np.argmin(np.isfinite(loss)))
     before = f"the batch before had {loss[place - 1]:.4g}" if place else "it is the first of its call"
     raise NonFiniteLossError(
         f"The loss became {loss[place]} in batch {first + place} of {where}; {before}.\n"

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from experimentator.items import DatasetError
+from experimentator.items import DatasetError, check_names, is_numeric
 from experimentator.subset import Subset, columns_of
+
+RESIDENT_BYTES = 4 << 30  # a subset of more is streamed, so that it leaves a device its memory, unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
     >>> specs_of({"batch_input": np.zeros((2, 3), "uint8"), "batch_path": ["a", "b"]})
     {'batch_input': Spec(shape=(None, 3), dtype=dtype('uint8'))}
     """
-    arrays = {name: np.asarray(values) for name, values in batch.items() if not isinstance(values, list)}
+    arrays = {n: np.asarray(v) for n, v in batch.items() if not isinstance(v, list) and is_numeric(v)}
     return {name: Spec((None, *array.shape[1:]), array.dtype) for name, array in arrays.items()}
 
 
@@ -91,18 +93,17 @@ class ResidentFeed:
         self, subset: Subset, columns: Mapping[str, Any], put: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     ):
         self.subset = subset
-        numeric = specs_of(columns)
-        self.specs = numeric
-        self.columns = put({name: columns[name] for name in numeric})
-        self.objects = {name: values for name, values in columns.items() if name not in numeric}
+        self.specs = specs_of(columns)
+        self.columns = put({name: columns[name] for name in self.specs})
+        self.objects = {name: values for name, values in columns.items() if name not in self.specs}
 
     def cycle(self, batch_size: int) -> _Cycle:
         """Start a pass."""
         return _Cycle(_rows(self.subset, batch_size), self._block)
 
     def _block(self, rows: np.ndarray) -> Block:
-        objects = {name: [[values[i] for i in row] for row in rows] for name, values in self.objects.items()}
-        return Block(self.columns, rows, _Keys(self.subset.keys, rows), objects)
+        objects = {name: Picked(values, rows) for name, values in self.objects.items()}
+        return Block(self.columns, rows, Picked(self.subset.keys, rows), objects)
 
 
 class StreamedFeed:
@@ -113,29 +114,37 @@ class StreamedFeed:
     def __init__(self, subset: Subset, sample: Mapping[str, Any]):
         self.subset = subset
         self.specs = specs_of(sample)
+        self.names = tuple(sample)
 
     def cycle(self, batch_size: int) -> _Cycle:
         """Start a pass."""
         return _Cycle(_rows(self.subset, batch_size), self._block)
 
     def _block(self, rows: np.ndarray) -> Block:
-        keys = _Keys(self.subset.keys, rows)
-        batch = self.subset.batch([key for row in keys for key in row])
+        keys = [self.subset.keys[position] for position in rows.flat]
+        batch = self.subset.batch(keys)
+        check_names(batch, self.names, key=keys[0], first=self.subset.keys[0], subset=self.subset.name)
         columns = {name: self._checked(name, batch[name], keys) for name in self.specs}
-        chunks = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
-        objects = {n: [[v[i] for i in row] for row in chunks] for n, v in batch.items() if n not in self.specs}
-        return Block(columns, chunks, keys, objects)
+        index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+        objects = {name: Picked(values, index) for name, values in batch.items() if name not in self.specs}
+        return Block(columns, index, Picked(keys, index), objects)
 
-    def _checked(self, name: str, values: Any, keys: Sequence[Any]) -> np.ndarray:
-        spec = self.specs[name]
-        seen = np.asarray(values)
-        if seen.dtype == spec.dtype and seen.shape[1:] == spec.shape[1:]:
-            return seen
+    def _checked(self, name: str, values: Any, keys: Sequence[Hashable]) -> np.ndarray:
+        if self._fits(name, values):
+            return np.asarray(values).astype(self.specs[name].dtype, copy=False)
+        odd = next((key for key in keys if not self._fits(name, self.subset.batch([key])[name])), keys[0])
+        seen, spec = specs_of({name: values}).get(name), self.specs[name]
         raise DatasetError(
-            f"{name!r} of subset {self.subset.name!r} changes between batches, from key {keys[0][0]!r} on.",
-            f"{list(seen.shape[1:])} {seen.dtype} where the first batch had {list(spec.shape[1:])} {spec.dtype}",
+            f"{name!r} of subset {self.subset.name!r} is another kind of value in key {odd!r} than in key "
+            f"{self.subset.keys[0]!r}.",
+            f"{_kind(seen)} against {_kind(spec)}",
             "Let the dataset give every item one shape and dtype, such as np.float32(...).",
         )
+
+    def _fits(self, name: str, values: Any) -> bool:
+        """Whether values are of the shape of the first item, and lose nothing in its dtype."""
+        seen, spec = specs_of({name: values}).get(name), self.specs[name]
+        return seen is not None and seen.shape == spec.shape and np.can_cast(seen.dtype, spec.dtype, "safe")
 
 
 class _Cycle:
@@ -154,33 +163,46 @@ class _Cycle:
         return self.block(rows)
 
 
-class _Keys(Sequence[Any]):
-    """The keys of each batch of a block, looked up when somebody asks."""
+class Picked(Sequence[Any]):
+    """What belongs to each batch of a block, such as its keys, picked out when somebody asks.
 
-    def __init__(self, keys: Sequence[Hashable], rows: np.ndarray):
-        self.keys, self.rows = keys, rows
+    >>> list(Picked("abcd", np.array([[3, 0], [1, 2]])))
+    [('d', 'a'), ('b', 'c')]
+    """
+
+    def __init__(self, values: Sequence[Any], rows: np.ndarray):
+        self.values, self.rows = values, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, place: Any) -> Any:
-        return tuple(self.keys[position] for position in self.rows[place])
+        return tuple(self.values[position] for position in self.rows[place])
+
+
+def _kind(spec: Spec | None) -> str:
+    return "an object" if spec is None else f"{list(spec.shape[1:])} {spec.dtype}"
 
 
 def feed_of(
     subset: Subset, *, residency: str, put: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> ResidentFeed | StreamedFeed:
-    """A resident feed where the dataset is known to be deterministic (or `residency="device"`), else a streamed one."""
+    """A resident feed where items are known to be the same every time and to take little room, else a streamed one.
+
+    `residency` "device" and "stream" leave no choice.
+    """
     if residency not in ("auto", "device", "stream"):
         raise ValueError(f"residency={residency!r} is not known. Write 'auto', 'device' or 'stream'.")
     if not len(subset):
         subset.batch(())
-    columns = None
-    if residency != "stream":
-        columns = columns_of(subset) if residency == "auto" else subset.batch(subset.keys)
-    if columns is not None:
-        return ResidentFeed(subset, columns, put)
-    return StreamedFeed(subset, subset.batch(subset.keys[:1]))
+    sample = subset.batch(subset.keys[:1])
+    size = len(subset.keys) * sum(np.asarray(sample[name]).nbytes for name in specs_of(sample))
+    if residency == "stream" or (residency == "auto" and size > RESIDENT_BYTES):
+        return StreamedFeed(subset, sample)
+    columns = columns_of(subset)
+    if columns is None and residency == "device":
+        columns = subset.batch(subset.keys)
+    return StreamedFeed(subset, sample) if columns is None else ResidentFeed(subset, columns, put)
 
 
 def _rows(subset: Subset, batch_size: int) -> Rows:
@@ -194,10 +216,19 @@ def _positions(subset: Subset) -> np.ndarray:
         return subset.order()
     places = {key: place for place, key in enumerate(subset.keys)}
     try:
-        return np.array([places[key] for key in subset.shuffled_keys()], dtype=np.int32)
-    except KeyError as error:
-        raise DatasetError(
-            f"shuffled_keys() of subset {subset.name!r} gives a key that the subset does not have.",
-            repr(error.args[0]),
-            "Give keys out of subset.keys, in any order and number.",
-        ) from None
+        positions = [places[key] for key in subset.shuffled_keys()]
+    except (KeyError, TypeError) as error:
+        if isinstance(error, TypeError) and "unhashable" not in str(error):
+            raise
+        raise _order_error(subset, "gives a key that the subset does not have", repr(error.args[0])) from None
+    if not positions:
+        raise _order_error(subset, "gives no keys", f"none out of {len(subset.keys)}")
+    return np.array(positions, dtype=np.int32)
+
+
+def _order_error(subset: Subset, wrong: str, seen: str) -> DatasetError:
+    return DatasetError(
+        f"shuffled_keys() of subset {subset.name!r} {wrong}.",
+        seen,
+        "Give keys out of subset.keys, in any order and number.",
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import copy
+import operator
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ class ArrayDataset:
     deterministic = True
 
     def __init__(self, arrays: Mapping[str, Any]):
-        self.arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        self.arrays = {name: _array(name, values) for name, values in arrays.items()}
         sizes = {name: array.shape[:1] for name, array in self.arrays.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
             seen = ", ".join(f"{name}: {size[0] if size else 'a scalar'}" for name, size in sizes.items())
@@ -36,7 +38,15 @@ class ArrayDataset:
 
     def query_item(self, key: Any) -> dict[str, Any]:
         """Row `key` of every array."""
-        return {name: array[key] for name, array in self.arrays.items()}
+        row = operator.index(key)  # a slice or a boolean would pick something else than a row
+        return {name: array[row] for name, array in self.arrays.items()}
+
+    def columns(self, keys: Sequence[Any]) -> dict[str, Any]:
+        """The rows of `keys` of every array; as they are where that is all of them, in order."""
+        if keys == tuple(self.keys):
+            return dict(self.arrays)
+        rows = np.fromiter(map(operator.index, keys), np.intp, len(keys))
+        return {name: array[rows] for name, array in self.arrays.items()}
 
 
 class ItemsDataset:
@@ -54,10 +64,12 @@ class ItemsDataset:
 
 
 def as_dataset(source: Any, *, subset: str) -> Any:
-    """Anything that holds items, as an object with `keys` and `query_item`."""
+    """Anything that holds items, as an object with `keys` and `query_item`.
+
+    The transforms of a `TransformedDataset`, here or further up its parents, get copies of items to work on.
+    """
     if hasattr(source, "query_item") and hasattr(source, "keys"):
-        if type(source).__name__ in DETERMINISTIC and not hasattr(source, "deterministic"):
-            source.deterministic = True
+        _copy_before_transforms(source)
         return source
     if isinstance(source, Mapping):
         values = list(source.values())
@@ -73,12 +85,31 @@ def as_dataset(source: Any, *, subset: str) -> Any:
     )
 
 
+def keys_of(dataset: Any) -> tuple[Hashable, ...]:
+    """Every key of a dataset; a generator in its place is read once, and the dataset keeps what it gave."""
+    keys: Any = dataset.keys() if callable(dataset.keys) else dataset.keys
+    found = tuple(keys.all() if hasattr(keys, "all") else keys)
+    if getattr(dataset, "__dict__", {}).get("keys") is keys and iter(keys) is keys:
+        dataset.keys = found
+    return found
+
+
+def is_deterministic(dataset: Any) -> bool:
+    """Whether an item is known to be the same every time: as the dataset says, or for what cannot be otherwise."""
+    return bool(getattr(dataset, "deterministic", type(dataset).__name__ in DETERMINISTIC))
+
+
+def is_numeric(values: Any) -> bool:
+    """Whether values are numbers that may cross to a device; anything else stays on the host."""
+    dtype = np.asarray(values).dtype
+    return dtype.kind in "biufc" or dtype.isbuiltin == 2  # 2: types that others register, such as bfloat16
+
+
 def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any]:
     """The item of `key`, as a dictionary of its own."""
     try:
         item = dataset.query_item(key)
     except Exception as error:
-        error.add_note(f"While reading key {key!r} of subset {subset!r}.")
         raise DatasetError(
             f"The dataset of subset {subset!r} fails on key {key!r}.",
             f"{type(error).__name__}: {error}",
@@ -95,21 +126,26 @@ def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any]:
 
 def stack(items: Sequence[Mapping[str, Any]], keys: Sequence[Hashable], *, subset: str) -> dict[str, Any]:
     """Items with the same names stacked by name: numbers as `[B, ...]` arrays, anything else as a list of objects."""
-    names = tuple(items[0])
     for key, item in zip(keys, items, strict=True):
-        if item.keys() != items[0].keys():
-            odd = ", ".join(sorted(item.keys() ^ items[0].keys()))
-            raise DatasetError(
-                f"Key {key!r} of subset {subset!r} has other names than key {keys[0]!r}: {odd}.",
-                f"{', '.join(item) or 'nothing'} against {', '.join(names)}",
-                "Every item needs the same names.",
-            )
-    return {name: _column(name, [item[name] for item in items], keys, subset) for name in names}
+        check_names(item, items[0], key=key, first=keys[0], subset=subset)
+    return {name: _column(name, [item[name] for item in items], keys, subset) for name in items[0]}
+
+
+def check_names(
+    names: Collection[Any], expected: Collection[Any], *, key: Hashable, first: Hashable, subset: str
+) -> None:
+    """Refuse an item that has other names than the first one."""
+    if odd := set(names) ^ set(expected):
+        raise DatasetError(
+            f"Key {key!r} of subset {subset!r} has other names than key {first!r}: {', '.join(sorted(map(str, odd)))}.",
+            f"{', '.join(map(str, names)) or 'nothing'} against {', '.join(map(str, expected)) or 'nothing'}",
+            "Every item needs the same names.",
+        )
 
 
 def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str) -> Any:
-    arrays = [value if isinstance(value, np.ndarray) else np.asarray(value) for value in _plain(values)]
-    if any(array.dtype.kind not in "biufc" for array in arrays):
+    arrays = [_tried(value) for value in values]
+    if not all(is_numeric(array) for array in arrays):
         return values
     first = arrays[0]
     for key, array in zip(keys, arrays, strict=True):
@@ -122,15 +158,41 @@ def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str)
     return np.stack(arrays)
 
 
-def _plain(values: list[Any]) -> list[Any]:
-    """Values numpy can look at without trying to make one ragged array of a list of lists."""
-    return [value if hasattr(value, "dtype") or np.isscalar(value) else _tried(value) for value in values]
-
-
 def _tried(value: Any) -> Any:
-    if not isinstance(value, (list, tuple)) or hasattr(value, "_fields"):
-        return np.array(None, dtype=object)
-    try:
+    """The value as an array, or an array of one object where numpy should not look into it."""
+    if hasattr(value, "dtype") or np.isscalar(value):
         return np.asarray(value)
-    except ValueError:  # ragged: an object, which stays on the host
-        return np.array(None, dtype=object)
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        try:
+            return np.asarray(value)
+        except ValueError:  # ragged: an object, which stays on the host
+            pass
+    return np.array(None, dtype=object)
+
+
+def _array(name: Any, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DatasetError(
+            f"{name!r} in a dict of arrays is ragged.", str(error), "Pad its rows, or give a list of items instead."
+        ) from None
+
+
+def _copy_before_transforms(dataset: Any) -> None:
+    """Put `_own` before the transforms, so that one that works in place does not reach what a parent keeps."""
+    while dataset is not None:
+        transforms = getattr(dataset, "transforms", None)
+        if isinstance(transforms, list) and hasattr(dataset, "add_transform") and _own not in transforms[:1]:
+            transforms.insert(0, _own)
+        dataset = getattr(dataset, "parent", None)
+
+
+def _own(key: Hashable, item: Any) -> Any:
+    """A transform that hands on a copy of the item, with arrays of its own; other objects are shared."""
+    if not isinstance(item, Mapping):
+        return item
+    own: Any = copy.copy(item)
+    if isinstance(own, dict):
+        own.update((name, value.copy()) for name, value in item.items() if isinstance(value, np.ndarray))
+    return own

@@ -133,6 +133,8 @@ class RunFolder:
             return
         error = sys.exception()  # `train` tells us on its way out, while the exception passes
         self.problem = None if error is self._outer else error
+        if self.history.exists():  # Ctrl-C may have come between the writing of a row and the counting of it
+            self._written = len(read_history(self.path))
         self._append_new()  # another callback may have failed before this one was told
         status = _ending(self.problem)
         if status != "failed" and self._saved_epoch < self.exp.epoch:

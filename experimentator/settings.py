@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 from experimentator.config import ConfigError
@@ -14,10 +15,10 @@ LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
     "experiment_type": (),
     "subsets": ("subsets", "feeds", "steps", "graphs"),
     "batch_size": ("steps",),
-    "chunk_processors": ("chunk_processors", "graphs", "steps"),
+    "chunk_processors": ("chunk_processors", "metrics", "graphs", "steps"),
     "optimizer": ("optimizer", "steps"),
     "learning_rate": (),
-    "callbacks": ("callbacks", "graphs", "steps"),
+    "callbacks": ("callbacks", "listeners", "graphs", "steps"),
     "metrics": ("metrics", "graphs", "steps"),
     "outputs": ("outputs", "graphs", "steps"),
     "seed": (),
@@ -27,12 +28,11 @@ LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
     "jit_compile": ("steps",),
     "precision": ("steps",),
     "eager": ("steps",),
-    "hide_progress": ("callbacks",),
+    "hide_progress": ("listeners",),
     "project_name": (),
     "experiment_id": (),
     "output_folder": (),
 }
-
 
 # What a library key is when the configuration does not set it; None for the others.
 DEFAULTS: Mapping[str, Any] = {
@@ -45,7 +45,14 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 class Settings(dict[str, Any]):
-    """`exp.cfg`: reads and writes like any dictionary; `changed(key, old, new)` hears of every new value."""
+    """`exp.cfg`: reads and writes like any dictionary; `changed(key, old, new)` hears of every new value.
+
+    A key that is taken out counts as set to None. A value that `changed` refuses is not kept.
+
+    >>> settings = Settings({"batch_size": 32}, lambda key, old, new: print(key, old, new))
+    >>> settings["batch_size"] = 64
+    batch_size 32 64
+    """
 
     def __init__(self, values: Mapping[str, Any], changed: Callable[[str, Any, Any], None]):
         super().__init__(values)
@@ -55,10 +62,33 @@ class Settings(dict[str, Any]):
         check_values({key: value})
         if key not in self:
             check_names({key: value}, set=(), taken=())
-        old = self.get(key)
+        before = dict(self)
         super().__setitem__(key, value)
-        if old is not value:
-            self.changed(key, old, value)
+        self._tell(key, before)
+
+    def __delitem__(self, key: str) -> None:
+        before = dict(self)
+        super().__delitem__(key)
+        self._tell(key, before)
+
+    def __ior__(self, values: Any) -> Settings:  # type: ignore[override,misc]  # dict declares overloads of it
+        self.update(values)
+        return self
+
+    def pop(self, key: str, *default: Any) -> Any:
+        if key not in self and default:
+            return default[0]
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        key = next(reversed(self), "")
+        return key, self.pop(key)
+
+    def clear(self) -> None:
+        for key in list(self):
+            del self[key]
 
     def update(self, *values: Any, **named: Any) -> None:
         for key, value in dict(*values, **named).items():
@@ -68,6 +98,17 @@ class Settings(dict[str, Any]):
         if key not in self:
             self[key] = default
         return self[key]
+
+    def _tell(self, key: str, before: Mapping[str, Any]) -> None:
+        old, new = before.get(key), self.get(key)
+        if old is new:
+            return
+        try:
+            self.changed(key, old, new)
+        except BaseException:
+            super().clear()
+            super().update(before)
+            raise
 
 
 def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Collection[str]) -> None:
@@ -103,7 +144,7 @@ def check_values(values: Mapping[str, Any]) -> None:
     Write a whole number of at least 1.
     """
     for key, (fits, write) in _RULES.items():
-        if values.get(key) is not None and not fits(values[key]):
+        if key in values and not fits(values[key]):
             raise ConfigError(f"{key}={values[key]!r} cannot be used.\n{write}")
 
 
@@ -112,15 +153,23 @@ def listed(names: Any) -> list[str]:
     return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
-def _counts(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_whole(value: Any, least: int) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+
+
+def _says_when(value: Any) -> bool:
+    return value is None or _is_whole(value, 0) or (isinstance(value, Container) and not isinstance(value, str))
 
 
 _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "batch_size": (_counts, "Write a whole number of at least 1."),
-    "steps_per_call": (lambda v: v == "auto" or _counts(v), "Write 'auto', or a whole number of at least 1."),
+    "batch_size": (lambda v: _is_whole(v, 1), "Write a whole number of at least 1."),
+    "steps_per_call": (
+        lambda v: v in (None, "auto") or _is_whole(v, 1),
+        "Write 'auto', or a whole number of at least 1.",
+    ),
+    "eval_epochs": (_says_when, "Write how often, in epochs, or a collection of epochs, or None for every epoch."),
     "residency": (lambda v: v in ("auto", "device", "stream"), "Write 'auto', 'device' or 'stream'."),
     "jit_compile": (lambda v: v == "auto" or isinstance(v, bool), "Write 'auto', True or False."),
-    "precision": (lambda v: v == "float32", "Write 'float32': lower precisions are not available yet."),
-    "seed": (lambda v: isinstance(v, int), "Write a whole number."),
+    "precision": (lambda v: v in (None, "float32"), "Write 'float32': lower precisions are not available yet."),
+    "seed": (lambda v: v is None or isinstance(v, Integral), "Write a whole number."),
 }

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experimentator.config import ConfigError
 from experimentator.graph import Mode
-from experimentator.items import DatasetError, as_dataset, query, stack
+from experimentator.items import (
+    ArrayDataset,
+    DatasetError,
+    as_dataset,
+    is_deterministic,
+    is_numeric,
+    keys_of,
+    query,
+    stack,
+)
 
 
 class Subset:
@@ -35,7 +44,7 @@ class Subset:
         name: str,
         mode: Any,
         dataset: Any,
-        keys: Sequence[Hashable] | None = None,
+        keys: Iterable[Hashable] | None = None,
         repetitions: int = 1,
         desc: str | None = None,
     ):
@@ -48,20 +57,28 @@ class Subset:
         self.desc = desc
         self.seed = 0
         self.epoch = 0
-        self._keys = None if keys is None else tuple(keys)
+        self._keys: tuple[Hashable, ...] | None = None
+        if keys is not None:
+            self.keys = keys
 
     @property
     def keys(self) -> tuple[Hashable, ...]:
         """The keys in use; assign to change them."""
         if self._keys is None:
-            keys = self.dataset.keys
-            keys = keys() if callable(keys) else keys
-            self._keys = tuple(keys.all() if hasattr(keys, "all") else keys)
-        return self._keys
+            self.keys = keys_of(self.dataset)
+        return self._keys or ()
 
     @keys.setter
-    def keys(self, keys: Sequence[Hashable]) -> None:
+    def keys(self, keys: Iterable[Hashable]) -> None:
         self._keys = tuple(keys)
+        try:
+            hash(self._keys)
+        except TypeError as error:
+            raise DatasetError(
+                f"A key of subset {self.name!r} is not hashable.",
+                str(error),
+                "Make its keys tuples, strings or numbers.",
+            ) from None
 
     @property
     def type(self) -> Mode:
@@ -103,13 +120,14 @@ class Subset:
         return "shuffled_keys" in vars(self) or type(self).shuffled_keys is not Subset.shuffled_keys
 
     def batches(
-        self, batch_size: int, keys: Sequence[Hashable] | None = None, drop_last: bool = True
+        self, batch_size: int, keys: Iterable[Hashable] | None = None, *, drop_last: bool | None = None
     ) -> Iterator[tuple[tuple[Hashable, ...], dict[str, Any]]]:
         """Yield `(keys, batch)`, a batch being `{"batch_input": [B, ...], ...}`.
 
-        A last, smaller batch is dropped with `drop_last`, unless it is the only one.
+        A last, smaller batch is dropped with `drop_last`, which training subsets do, unless it is the only one.
         """
         keys = self.shuffled_keys() if keys is None else tuple(keys)
+        drop_last = self.is_training if drop_last is None else drop_last
         for start in range(0, len(keys), batch_size):
             part = keys[start : start + batch_size]
             if len(part) == batch_size or not drop_last or not start:
@@ -117,7 +135,7 @@ class Subset:
 
     def batch(self, keys: Sequence[Hashable]) -> dict[str, Any]:
         """The items of `keys` stacked under their prefixed names."""
-        if not keys:
+        if not len(keys):
             raise DatasetError(
                 f"Subset {self.name!r} is empty.",
                 "no key to make a batch of",
@@ -148,14 +166,16 @@ def find(subsets: Sequence[Any], name: str) -> Any:
 
 
 def columns_of(subset: Subset) -> Mapping[str, Any] | None:
-    """The whole subset as `{"batch_input": [N, ...], ...}`, where its dataset is known to be deterministic."""
-    if not getattr(subset.dataset, "deterministic", False):
+    """The whole subset as `{"batch_input": [N, ...], ...}`, where its items are known to be the same every time."""
+    ours = type(subset).query_item is Subset.query_item and type(subset).batch is Subset.batch
+    if not ours or not is_deterministic(subset.dataset):
         return None
-    arrays = getattr(subset.dataset, "arrays", None)
-    if arrays is None or not subset.keys:
+    if not isinstance(subset.dataset, ArrayDataset) or not subset.keys:
         return subset.batch(subset.keys)
-    if subset.keys == tuple(subset.dataset.keys):
-        return {f"batch_{name}": array for name, array in arrays.items()}
-    for key in (min(subset.keys), max(subset.keys)):  # type: ignore[type-var]  # keys of arrays are whole numbers
-        subset.query_item(key)
-    return {f"batch_{name}": array[np.asarray(subset.keys)] for name, array in arrays.items()}
+    try:
+        columns = subset.dataset.columns(subset.keys)
+    except (TypeError, IndexError):
+        for key in subset.keys:  # one of them is no row: the failure names it
+            subset.query_item(key)
+        raise
+    return {f"batch_{name}": array if is_numeric(array) else list(array) for name, array in columns.items()}

@@ -10,10 +10,10 @@ class Callback:
     """Acts on events: define some of `on_{epoch,cycle,batch}_{begin,end}(self, **state)`.
 
     A cycle is one pass over a subset. A method receives the state by name (ask for what you need, and `**_` for the
-    rest) and as `state`, which may be written for those that come later. Names of tensors among the parameters of
-    `on_batch_end` are fetched from the graph; `inputs` declares more. `before` and `after` name classes to stand
-    before and after; absent ones are ignored. `init(self, exp)` is called once. `on_block_end` is called after every
-    call of the compiled step, which runs many batches.
+    rest) and as `state`, which may be written for those that come later; `outputs` names what is written. Names of
+    tensors among the parameters of `on_batch_end` are fetched from the graph; `inputs` declares more. `before` and
+    `after` name classes to stand before and after; absent ones are ignored. `init(self, exp)` is called once.
+    `on_block_end` is called after every call of the compiled step, which runs many batches.
 
     >>> class Patience(Callback):
     ...     inputs = ["validation_loss"]

@@ -10,6 +10,7 @@ import networkx as nx
 
 EVENTS = tuple(f"{what}_{when}" for what in ("epoch", "cycle", "batch") for when in ("begin", "end"))
 FETCHING = ("batch_end", "cycle_end")  # events whose parameters may name tensors
+LIFE = ("train_begin", "train_end", "block_end")  # which the library's own callbacks hear too
 
 
 class CallbackError(ValueError):
@@ -20,16 +21,17 @@ class Listener:
     """A callback with its event methods, and the names they ask for."""
 
     def __init__(self, callback: Any, place: int):
+        if inspect.isclass(callback):
+            name = callback.__name__
+            raise CallbackError(f"The callback {name} is a class.\nSeen: {name}.\nWrite {name}(), with its parameters.")
         self.callback, self.place = callback, place
         self.name = type(callback).__name__
-        found = {
-            event: getattr(callback, f"on_{event}", None)
-            for event in (*EVENTS, "block_end", "train_begin", "train_end")
-        }
+        found = {event: getattr(callback, f"on_{event}", None) for event in (*EVENTS, *LIFE)}
         self.methods = {event: method for event, method in found.items() if callable(method)}
         self.parameters = {event: inspect.signature(method).parameters for event, method in self.methods.items()}
         self.outputs = _names(callback, "outputs")
-        self.inputs = tuple(dict.fromkeys((*_names(callback, "inputs"), *self._asked())))
+        self.inputs = tuple(dict.fromkeys((*_names(callback, "inputs"), *self._asked(FETCHING))))
+        self.reads = {*self.inputs, *self._asked(EVENTS)}
 
     def hears(self, event: str) -> bool:
         """Whether the callback acts on `event`."""
@@ -55,8 +57,8 @@ class Listener:
             )
         method(**given)
 
-    def _asked(self) -> Iterable[str]:
-        for event in FETCHING:
+    def _asked(self, events: Iterable[str]) -> Iterable[str]:
+        for event in events:
             yield from (name for name, p in self.parameters.get(event, {}).items() if _named(p) and name != "state")
 
 
@@ -80,18 +82,20 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
     except nx.NetworkXUnfeasible:
         path = [tail.name for tail, _ in nx.find_cycle(dag)]
         raise CallbackError(
-            f"Callbacks wait on each other: {' -> '.join([*path, path[0]])}.\nTake one off `before`, `after` or `inputs`."
+            f"Callbacks wait on each other: {' -> '.join([*path, path[0]])}.\n"
+            "Take one off `before`, `after` or `inputs`."
         ) from None
 
 
 def _precedes(one: Listener, other: Listener) -> bool:
     told = other.name in _names(one.callback, "before") or one.name in _names(other.callback, "after")
-    return told or bool(set(one.outputs) & set(_names(other.callback, "inputs")))
+    return (told and one.name != other.name) or not other.reads.isdisjoint(one.outputs)
 
 
 def _names(callback: Any, attribute: str) -> tuple[str, ...]:
-    value = getattr(callback, attribute, ()) or ()
-    return (value,) if isinstance(value, str) else tuple(value)
+    value: Any = getattr(callback, attribute, ()) or ()
+    listed = (value,) if isinstance(value, (str, type)) else value
+    return tuple(name.__name__ if isinstance(name, type) else name for name in listed)
 
 
 def _named(parameter: inspect.Parameter) -> bool:

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+REDRAW_SECONDS = 0.1  # bars are drawn at most this often, however short the calls of the step are
+ESSENTIALS = 3  # averages beside a bar: the loss and the first metrics
 
 
 class Progress:
-    """Epochs and batches done, loss and metrics as they become known, batches a second, time to go."""
+    """Epochs and batches done, loss and metrics as they become known, batches a second, time to go.
+
+    It acts once a call of the compiled step, never once a batch, and a display that is gone stops no run.
+    """
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(stderr=True)
+        stderr: Any = _Forgiving(sys.stderr)
+        self.console = console or Console(file=stderr)
         self.bars: Bars | None = None
-        self.start = 0.0
+        self.start = self.drawn = 0.0
 
     def init(self, exp: Any) -> None:
-        """Remember where batch sizes and totals are read."""
+        """Remember where subsets and history are read."""
         self.exp = exp
 
     def on_epoch_begin(self, epoch: int, epochs: int, **_: Any) -> None:
         """Open the display at the first epoch."""
-        self.started = time.perf_counter()
-        if not self.console.is_terminal:
-            return
-        if self.bars is None:
-            self.bars = Bars(
-                TextColumn("{task.description:<12}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[seen]}"), console=self.console, transient=True,
-            )  # fmt: skip
+        if self.bars is None and self.console.is_terminal:
+            self.bars = _bars(self.console)
             self.total = self.bars.add_task("epochs", total=epochs, completed=epoch - 1, seen="")
             self.inner = self.bars.add_task("batches", total=None, seen="")
             self.bars.start()
@@ -40,22 +46,31 @@ class Progress:
         self.start = time.perf_counter()
         if self.bars is not None:
             self.bars.reset(self.inner, description=cycle_name, total=steps, seen="")
+            self._draw()
 
     def on_block_end(self, batch: int, averages: Any, **_: Any) -> None:
         """What is known so far."""
-        if self.bars is not None:
-            speed = (batch + 1) / (time.perf_counter() - self.start)
-            self.bars.update(
-                self.inner, completed=batch + 1, seen=f"{speed:,.0f} batches/s  {_shown(averages.means())}"
-            )
+        now = time.perf_counter()
+        if self.bars is not None and now - self.drawn >= REDRAW_SECONDS:
+            essentials = dict(list(averages.means().items())[:ESSENTIALS])
+            seen = f"{(batch + 1) / (now - self.start):,.0f} batches/s  {_shown(essentials)}"
+            self.bars.update(self.inner, completed=batch + 1, seen=seen)
+            self._draw()
 
-    def on_epoch_end(self, epoch: int, epochs: int, state: dict[str, Any], **_: Any) -> None:
+    def on_epoch_end(self, epoch: int, epochs: int, **_: Any) -> None:
         """A line that stays, for every epoch."""
-        row = {name: state[name] for name in self.exp.history[-1] if name not in ("epoch", "epoch_time")}
-        line = f"epoch {epoch:>{len(str(epochs))}}/{epochs}  {_shown(row)}  {time.perf_counter() - self.started:.1f} s"
-        self.console.print(line, highlight=False, soft_wrap=True)
+        row = dict(self.exp.history[-1])
+        row.pop("epoch", None)
+        time_taken = f"{row.pop('epoch_time', 0.0):.1f} s"
+        title = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+        groups = grouped(row, [subset.name for subset in self.exp.subsets])
+        parts = [f"{name} {_shown(values)}".strip() for name, values in groups.items()]
+        width = self.console.width if self.console.is_terminal else None
+        for line in _lines(title, [*parts, time_taken], width):
+            self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         if self.bars is not None:
             self.bars.update(self.total, completed=epoch)
+            self._draw()
 
     def on_train_end(self, **_: Any) -> None:
         """Close the display, whatever ended the training."""
@@ -63,6 +78,76 @@ class Progress:
             self.bars.stop()
             self.bars = None
 
+    def _draw(self) -> None:
+        if self.bars is not None:
+            self.bars.refresh()
+            self.drawn = time.perf_counter()
 
-def _shown(values: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+def grouped(row: Mapping[str, Any], subsets: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The values of `<subset>_<name>` by subset; those of no subset come last, under `""`.
+
+    >>> grouped({"validation_loss": 0.5, "patience": 3}, ["training", "validation"])
+    {'validation': {'loss': 0.5}, '': {'patience': 3}}
+    """
+    groups: dict[str, dict[str, Any]] = {subset: {} for subset in (*subsets, "")}
+    for name, value in row.items():
+        subset = max((s for s in subsets if name.startswith(f"{s}_")), key=len, default="")
+        groups[subset][name[len(subset) + 1 :] if subset else name] = value
+    return {subset: values for subset, values in groups.items() if values}
+
+
+def _shown(values: Mapping[str, Any]) -> str:
+    """Names and numbers, as wide for 0.2100 as for 0.09312, so that the lines of several epochs stand in columns."""
+    return " ".join(f"{name} {_number(value):<7}" for name, value in values.items())
+
+
+def _number(value: Any) -> str:
+    return f"{value:#.4g}" if isinstance(value, Real) else str(value)
+
+
+def _lines(title: str, parts: Sequence[str], width: int | None) -> list[str]:
+    """One line; on a terminal too narrow for it, one or more lines for each part."""
+    line = f"{title}  {'  |  '.join(parts)}"
+    if width is None or len(line) <= width:
+        return [line]
+    folded = [textwrap.wrap(part, max(20, width - 2), subsequent_indent="  ") for part in parts]
+    return [title, *(f"  {line}" for lines in folded for line in lines)]
+
+
+def _bars(console: Console) -> Bars:
+    """Two bars, drawn when told to: no thread runs beside the training."""
+    columns = (
+        TextColumn("{task.description:<12}", markup=False), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[seen]}", markup=False),
+    )  # fmt: skip
+    return Bars(
+        *columns,
+        console=console,
+        transient=True,
+        auto_refresh=False,
+        speed_estimate_period=86400,  # an epoch may last hours
+        redirect_stdout=bool(getattr(sys.stdout, "isatty", bool)()),  # results that are piped stay on stdout
+    )
+
+
+class _Forgiving:
+    """A stream on which what cannot be written is lost, and nothing else."""
+
+    def __init__(self, stream: TextIO | None):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        return self._try("write", text) or 0
+
+    def flush(self) -> None:
+        self._try("flush")
+
+    def _try(self, method: str, *given: Any) -> Any:
+        try:
+            return getattr(self.stream, method)(*given) if self.stream is not None else None
+        except (OSError, ValueError):
+            return None
