@@ -6,7 +6,7 @@ the same columns every time and the next K rows of the epoch's order; a streamed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -114,7 +114,7 @@ class StreamedFeed:
     def __init__(self, subset: Subset, sample: Mapping[str, Any]):
         self.subset = subset
         self.specs = specs_of(sample)
-        self.names = tuple(sample)
+        self.names = _of_items(sample)
 
     def cycle(self, batch_size: int) -> _Cycle:
         """Start a pass."""
@@ -123,7 +123,7 @@ class StreamedFeed:
     def _block(self, rows: np.ndarray) -> Block:
         keys = [self.subset.keys[position] for position in rows.flat]
         batch = self.subset.batch(keys)
-        check_names(batch, self.names, key=keys[0], first=self.subset.keys[0], subset=self.subset.name)
+        check_names(_of_items(batch), self.names, key=keys[0], first=self.subset.keys[0], subset=self.subset.name)
         columns = {name: self._checked(name, batch[name], keys) for name in self.specs}
         index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
         objects = {name: Picked(values, index) for name, values in batch.items() if name not in self.specs}
@@ -135,7 +135,7 @@ class StreamedFeed:
         odd = next((key for key in keys if not self._fits(name, self.subset.batch([key])[name])), keys[0])
         seen, spec = specs_of({name: values}).get(name), self.specs[name]
         raise DatasetError(
-            f"{name!r} of subset {self.subset.name!r} is another kind of value in key {odd!r} than in key "
+            f"{name.removeprefix('batch_')!r} of subset {self.subset.name!r} is another kind of value in key {odd!r} than in key "
             f"{self.subset.keys[0]!r}.",
             f"{_kind(seen)} against {_kind(spec)}",
             "Let the dataset give every item one shape and dtype, such as np.float32(...).",
@@ -178,6 +178,10 @@ class Picked(Sequence[Any]):
 
     def __getitem__(self, place: Any) -> Any:
         return tuple(self.values[position] for position in self.rows[place])
+
+
+def _of_items(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name.removeprefix("batch_") for name in names)
 
 
 def _kind(spec: Spec | None) -> str:

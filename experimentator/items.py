@@ -85,11 +85,18 @@ def as_dataset(source: Any, *, subset: str) -> Any:
     )
 
 
-def keys_of(dataset: Any) -> tuple[Hashable, ...]:
+def keys_of(dataset: Any, *, subset: str) -> tuple[Hashable, ...]:
     """Every key of a dataset; a generator in its place is read once, and the dataset keeps what it gave."""
-    keys: Any = dataset.keys() if callable(dataset.keys) else dataset.keys
-    found = tuple(keys.all() if hasattr(keys, "all") else keys)
-    if getattr(dataset, "__dict__", {}).get("keys") is keys and iter(keys) is keys:
+    try:
+        keys: Any = dataset.keys() if callable(dataset.keys) else dataset.keys
+        found = tuple(keys.all() if hasattr(keys, "all") else keys)
+    except Exception as error:
+        raise DatasetError(
+            f"The dataset of subset {subset!r} fails to list its keys.",
+            f"{type(error).__name__}: {error!s:.200}",
+            "Mend its yield_keys(); a filter's predicate must return True or False: wrap a numpy result in bool(...).",
+        ) from error
+    if iter(keys) is keys and getattr(dataset, "__dict__", {}).get("keys") is keys:
         dataset.keys = found
     return found
 
@@ -112,7 +119,7 @@ def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any]:
     except Exception as error:
         raise DatasetError(
             f"The dataset of subset {subset!r} fails on key {key!r}.",
-            f"{type(error).__name__}: {error}",
+            f"{type(error).__name__}: {error!s:.200}",
             "Mend the item, or leave its key out: Subset(..., keys=[...]).",
         ) from error
     if not isinstance(item, Mapping):

@@ -162,6 +162,7 @@ class Program:
     def _record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:
         """The processors of a mode, every name known; TRAIN comes first, so that weights are always made alike."""
         exp = self.exp
+        exp.backend.precision = exp.precision
         if mode not in self.recorded and self.specs(mode):
             known: dict[int, Any] = {}
             for earlier in ORDER:

@@ -26,7 +26,7 @@ LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
     "steps_per_call": ("steps",),
     "residency": ("feeds",),
     "jit_compile": ("steps",),
-    "precision": ("steps",),
+    "precision": ("graphs", "steps"),
     "eager": ("steps",),
     "hide_progress": ("listeners",),
     "project_name": (),
@@ -42,6 +42,9 @@ DEFAULTS: Mapping[str, Any] = {
     "eager": False,
     "seed": 0,
 }
+
+
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 class Settings(dict[str, Any]):
@@ -170,6 +173,6 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "eval_epochs": (_says_when, "Write how often, in epochs, or a collection of epochs, or None for every epoch."),
     "residency": (lambda v: v in ("auto", "device", "stream"), "Write 'auto', 'device' or 'stream'."),
     "jit_compile": (lambda v: v == "auto" or isinstance(v, bool), "Write 'auto', True or False."),
-    "precision": (lambda v: v in (None, "float32"), "Write 'float32': lower precisions are not available yet."),
+    "precision": (lambda v: v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),
     "seed": (lambda v: v is None or isinstance(v, Integral), "Write a whole number."),
 }

@@ -65,7 +65,7 @@ class Subset:
     def keys(self) -> tuple[Hashable, ...]:
         """The keys in use; assign to change them."""
         if self._keys is None:
-            self.keys = keys_of(self.dataset)
+            self.keys = keys_of(self.dataset, subset=self.name)
         return self._keys or ()
 
     @keys.setter

@@ -157,11 +157,22 @@ def test_a_setting_named_like_a_method_is_refused():
 
 
 @pytest.mark.parametrize(
-    "key, value", [("batch_size", 0), ("batch_size", 2.5), ("jit_compile", "yes"), ("precision", "bfloat16")]
+    "key, value", [("batch_size", 0), ("batch_size", 2.5), ("jit_compile", "yes"), ("precision", "int8")]
 )
 def test_values_that_cannot_work_are_refused_at_once(key, value):
     with pytest.raises(ConfigError, match=f"{key}={value!r} cannot be used"):
         build_experiment(config(**{key: value}))
+
+
+def test_precision_may_change_between_trainings_and_keeps_the_weights():
+    exp = build_experiment(config(precision="bfloat16"))
+    exp.train(2)
+    assert exp.predict({"batch_input": POINTS})["batch_logits"].dtype == "bfloat16"
+    weights = exp.backend.weights()
+    exp.precision = "float32"
+
+    assert all(np.array_equal(exp.backend.weights()[key], value) for key, value in weights.items())
+    assert exp.predict({"batch_input": POINTS})["batch_logits"].dtype == np.float32
 
 
 def test_settings_read_and_write_as_attributes():

@@ -42,6 +42,7 @@ class Backend(Protocol):
 
     name: str
     device: str
+    precision: str | None
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]

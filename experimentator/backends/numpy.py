@@ -41,6 +41,7 @@ class NumpyBackend:
 
     name = "numpy"
     device = "CPU"
+    precision: str | None = None
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]

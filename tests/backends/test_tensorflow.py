@@ -23,7 +23,7 @@ INDEX = np.arange(48, dtype=np.int32).reshape(12, 4)
 
 @chunk_processor(inputs=["batch_prediction", "batch_y"], outputs=["loss"])
 def squares(batch_prediction, batch_y):
-    return tf.reduce_mean((batch_prediction[:, 0] - batch_y) ** 2)
+    return tf.reduce_mean((tf.cast(batch_prediction[:, 0], tf.float32) - batch_y) ** 2)
 
 
 def linear() -> Any:

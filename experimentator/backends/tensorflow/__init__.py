@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from experimentator.backends.tensorflow.loop import TensorflowStep
+from experimentator.backends.tensorflow.precision import layers_noted, loss_scaled, set_precision
 from experimentator.backends.tensorflow.variables import Variables, Witness
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, record
 
@@ -54,6 +55,9 @@ class TensorflowBackend:
 
     def __init__(self) -> None:
         self.variables = Variables()
+        self.precision: str | None = None
+        self._layers: dict[int, Any] = {}
+        self._scaled: dict[int, Any] = {}
         gpus = tf.config.list_physical_devices("GPU")
         details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
         self.device = str(details.get("device_name", "GPU" if gpus else "CPU"))
@@ -65,7 +69,11 @@ class TensorflowBackend:
 
         A second pass, which changes nothing, notes the variables that each processor reads.
         """
-        recorded = self._pass(processors, specs, mode, known, witness=False)
+        with layers_noted(lambda layer: self._layers.setdefault(id(layer), layer)):
+            recorded = self._pass(processors, specs, mode, known, witness=False)
+        if self.precision:
+            layers = [layer for layer in self._layers.values() if not isinstance(layer, InContext)]
+            set_precision(layers, self.precision)
         self._pass(recorded, specs, mode, known, witness=True)
         return recorded
 
@@ -83,6 +91,8 @@ class TensorflowBackend:
         outputs = _abstract(run, specs)
         if optimizer is not None:
             _check_loss(outputs)
+            if self.precision == "float16":
+                optimizer = self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
         return TensorflowStep(graph, run, outputs, list(self.variables), optimizer, **options)
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:

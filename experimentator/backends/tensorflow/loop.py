@@ -45,7 +45,7 @@ class TensorflowStep:
         self.timings: dict[str, float] = {}
         self._functions: dict[Any, Any] = {}
         if optimizer is not None and not optimizer.built:
-            optimizer.build(_trainable(variables))
+            optimizer.build([v for v in variables if "float" in str(v.dtype)])  # frozen ones too: they may thaw
 
     @property
     def compiler(self) -> str:
@@ -133,6 +133,7 @@ class TensorflowStep:
         with tf.GradientTape() as tape:
             outputs = self.forward(tensors)
             objective = outputs["loss"] + tf.cast(_penalty(trainable), outputs["loss"].dtype)
+            objective = self.optimizer.scale_loss(objective)
         gradients = tape.gradient(objective, [_value(variable) for variable in trainable])
         pairs = [(g, v) for g, v in zip(gradients, trainable, strict=True) if g is not None]
         if not pairs:

@@ -1,0 +1,150 @@
+"""Precision, accumulation, clipping, schedules, averages of weights: each inside the loop, each against numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from experimentator.backends import get_backend
+from experimentator.feed import specs_of
+from experimentator.graph import Graph, Mode
+from tests.backends.test_tensorflow import COLUMNS, INDEX, RATE, X, Y, linear, squares
+
+compilers = pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+
+
+def trained(optimizer: Any, *, jit: bool, precision: str | None = None, processors: Any = None) -> tuple[Any, Any]:
+    """The backend and the losses after twelve batches in one call."""
+    backend = get_backend("tensorflow")
+    backend.precision = precision
+    recorded = backend.record(processors or [linear(), squares], specs_of(COLUMNS), Mode.TRAIN, {})
+    graph = Graph(recorded, provided=COLUMNS, mode=Mode.TRAIN).select("loss")
+    step = backend.compile(graph, specs_of(COLUMNS), optimizer, jit_compile=jit)
+    return backend, np.asarray(step(backend.put(COLUMNS), INDEX)["loss"])
+
+
+def gradient(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Of the mean of squares, for the three weights and the bias, in float64."""
+    inputs = np.hstack([X[rows], np.ones((len(rows), 1))])
+    return 2 * inputs.T @ (inputs @ weights - Y[rows]) / len(rows)
+
+
+def weights_of(backend: Any) -> np.ndarray:
+    kernel, bias = (value for key, value in backend.weights().items() if "lambda/" in key)
+    return np.concatenate([kernel[:, 0], bias])
+
+
+@compilers
+def test_accumulated_gradients_are_applied_as_their_mean(jit):
+    backend, _ = trained(keras.optimizers.SGD(RATE, gradient_accumulation_steps=3), jit=jit)
+
+    weights = np.zeros(4)
+    for start in range(0, 12, 3):
+        weights = weights - RATE * np.mean([gradient(weights, rows) for rows in INDEX[start : start + 3]], axis=0)
+    np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-4, atol=1e-6)
+
+
+@compilers
+def test_gradients_are_clipped_by_their_global_norm(jit):
+    backend, _ = trained(keras.optimizers.SGD(RATE, global_clipnorm=0.5), jit=jit)
+
+    weights = np.zeros(4)
+    for rows in INDEX:
+        step = gradient(weights, rows)
+        weights = weights - RATE * step * min(1, 0.5 / np.linalg.norm(step))
+    np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-4, atol=1e-6)
+
+
+@compilers
+def test_a_schedule_with_warm_up_acts_on_every_batch_of_a_call(jit):
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, 8, warmup_target=RATE, warmup_steps=4)
+    backend, _ = trained(keras.optimizers.SGD(schedule), jit=jit)
+
+    weights = np.zeros(4)
+    for number, rows in enumerate(INDEX):
+        rate = RATE * number / 4 if number < 4 else RATE * (1 + np.cos(np.pi * min(number - 4, 8) / 8)) / 2
+        weights = weights - rate * gradient(weights, rows)
+    np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-3, atol=1e-5)
+
+
+@compilers
+def test_decay_of_weights_acts_inside_the_loop(jit):
+    backend, _ = trained(keras.optimizers.SGD(RATE, weight_decay=0.1), jit=jit)
+
+    weights = np.zeros(4)
+    for rows in INDEX:
+        step = gradient(weights, rows)
+        weights = weights * (1 - 0.1 * RATE) - RATE * step
+    np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-3, atol=1e-5)
+
+
+@compilers
+def test_an_exponential_average_of_weights_follows_every_batch(jit):
+    optimizer = keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5)
+    backend, _ = trained(optimizer, jit=jit)
+    optimizer.finalize_variable_values([v for v in backend.variables if v.trainable])
+
+    weights, average = np.zeros(4), None
+    for number, rows in enumerate(INDEX):
+        weights = weights - RATE * gradient(weights, rows)
+        average = weights if not number else 0.5 * average + 0.5 * weights
+    np.testing.assert_allclose(weights_of(backend), average, rtol=1e-4, atol=1e-6)
+
+
+def test_several_losses_share_one_step_counter():
+    optimizer = keras.optimizers.SGD(RATE)
+    parts = [
+        lambda chunk: chunk.update(first=tf.reduce_mean(chunk["batch_prediction"] ** 2)),
+        lambda chunk: chunk.update(second=tf.reduce_mean(chunk["batch_y"] ** 2)),
+        lambda chunk: chunk.update(loss=chunk["first"] + chunk["second"]),
+    ]
+    trained(optimizer, jit=False, processors=[linear(), *parts])
+
+    assert int(optimizer.iterations.numpy()) == 12
+
+
+@pytest.mark.parametrize("precision, tolerance", [("bfloat16", 0.05), ("float16", 0.01)])
+@compilers
+def test_mixed_precision_follows_the_float32_training(jit, precision, tolerance):
+    exact, losses = trained(keras.optimizers.SGD(RATE), jit=jit)
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(RATE), initial_scale=16.0)
+    mixed, close = trained(scaled if precision == "float16" else keras.optimizers.SGD(RATE), jit=jit, precision=precision)
+
+    assert close.dtype == np.float32
+    assert {str(weight.dtype) for weight in mixed.weights().values()} == {"float32"}
+    np.testing.assert_allclose(close, losses, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(weights_of(mixed), weights_of(exact), rtol=tolerance, atol=tolerance)
+
+
+def test_layers_compute_in_the_precision_asked_for_and_back():
+    dense, seen = layers.Dense(1), []
+    watch = lambda chunk: (chunk.update(batch_prediction=dense(chunk["batch_x"])), seen.append(dense.compute_dtype))  # noqa: E731
+    for precision in ("bfloat16", "float32"):
+        trained(keras.optimizers.SGD(RATE), jit=False, precision=precision, processors=[watch, squares_in_float32])
+        assert seen[-1] == precision
+
+
+squares_in_float32 = lambda chunk: chunk.update(  # noqa: E731
+    loss=tf.reduce_mean((tf.cast(chunk["batch_prediction"][:, 0], tf.float32) - chunk["batch_y"]) ** 2)
+)
+
+
+def test_tiny_gradients_survive_float16_by_loss_scaling():
+    """1e-8 is below what float16 can hold; scaled by 2**15 it is not."""
+    tiny = lambda chunk: chunk.update(  # noqa: E731
+        loss=tf.reduce_mean(tf.cast(chunk["batch_prediction"], tf.float32)) * 1e-8
+    )
+    moved = {}
+    for precision in ("float32", "float16"):
+        backend, _ = trained(
+            keras.optimizers.SGD(1e7), jit=False, precision=precision, processors=[linear(), tiny]
+        )
+        moved[precision] = weights_of(backend)
+
+    np.testing.assert_allclose(moved["float16"], moved["float32"], rtol=0.02, atol=1e-3)
+    assert np.abs(moved["float16"]).max() > 0.1

@@ -1,0 +1,273 @@
+"""The batches of a pass: the same ones in the same order however they are fed and in whatever portions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experimentator import DatasetError, Mode, Subset
+from experimentator import feed as feeds
+from experimentator.feed import Block, ResidentFeed, Rows, StreamedFeed, feed_of, specs_of
+from tests import stand_ins
+from tests.stand_ins import arrays
+
+MODES = st.sampled_from([Mode.TRAIN, Mode.EVAL])
+
+
+def numbered(count, mode=Mode.TRAIN, **options):
+    """Items that carry their own number, as an array and as an object."""
+    return Subset("s", mode, [{"n": n, "path": f"/{n}"} for n in range(count)], **options)
+
+
+def fed(subset, residency, put=dict):
+    return feed_of(subset, residency=residency, put=put)
+
+
+def taken(feed, batch_size, counts=()):
+    """The batches of one pass as (keys, numbers, paths), in portions of `counts`, then one by one."""
+    cycle, counts, batches = feed.cycle(batch_size), iter(counts), []
+    while (block := cycle.take(next(counts, 1))) is not None:
+        for place, row in enumerate(block.index):
+            numbers = tuple(np.asarray(block.columns["batch_n"])[row].tolist())
+            batches.append((block.keys[place], numbers, block.objects["batch_path"][place]))
+    assert len(batches) == cycle.steps
+    return batches
+
+
+# Laws
+
+
+@given(st.integers(1, 23), st.integers(1, 9), MODES, st.integers(1, 2), st.lists(st.integers(1, 5)))
+def test_resident_and_streamed_give_the_same_batches_in_any_portions(count, batch_size, mode, repetitions, counts):
+    subset = numbered(count, mode, repetitions=repetitions)
+
+    whole = taken(fed(subset, "device"), batch_size)
+    assert taken(fed(subset, "device"), batch_size, counts) == whole
+    assert taken(fed(subset, "stream"), batch_size, counts) == whole
+    assert all(keys == numbers and paths == tuple(f"/{n}" for n in keys) for keys, numbers, paths in whole)
+
+
+@given(st.integers(1, 23), st.integers(1, 9), MODES)
+def test_training_drops_a_partial_batch_unless_it_is_the_only_one_and_others_never(count, batch_size, mode):
+    sizes = [len(keys) for keys, *_ in taken(fed(numbered(count, mode), "stream"), batch_size)]
+
+    whole, rest = divmod(count, batch_size)
+    kept = rest and (mode == Mode.EVAL or not whole)
+    assert sizes == [batch_size] * whole + [rest] * bool(kept)
+
+
+@given(st.integers(1, 23), st.integers(1, 9), st.integers(1, 30))
+def test_a_block_holds_batches_of_one_size(count, batch_size, portion):
+    cycle = fed(numbered(count, Mode.EVAL), "device").cycle(batch_size)
+    blocks = list(iter(lambda: cycle.take(portion), None))
+
+    assert all(block.index.dtype == np.int32 and len(block.index) <= portion for block in blocks)
+    assert all(len(set(map(len, block.keys))) == 1 for block in blocks)
+    assert cycle.take(portion) is None
+
+
+def test_the_epoch_moves_the_order_on_for_a_feed_that_is_kept():
+    subset = numbered(20)
+    feed = fed(subset, "device")
+    first = taken(feed, 5)
+    subset.epoch = 1
+
+    assert taken(feed, 5) != first
+    assert sorted(key for keys, *_ in taken(feed, 5) for key in keys) == list(range(20))
+
+
+# Residency
+
+
+def test_known_items_lie_on_the_device_and_others_are_streamed():
+    assert isinstance(fed(numbered(3), "auto"), ResidentFeed)
+    assert isinstance(fed(Subset("s", "train", stand_ins.Rows(3)), "auto"), StreamedFeed)
+    assert isinstance(fed(Subset("s", "train", stand_ins.Rows(3)), "device"), ResidentFeed)
+    assert isinstance(fed(numbered(3), "stream"), StreamedFeed)
+
+
+def test_more_than_a_device_should_hold_is_streamed_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(feeds, "RESIDENT_BYTES", 64 * 16)  # 64 points of 3 float32 and an int32 are just that
+
+    assert isinstance(fed(Subset("s", "train", arrays()), "auto"), ResidentFeed)
+    monkeypatch.setattr(feeds, "RESIDENT_BYTES", 64 * 16 - 1)
+    assert isinstance(fed(Subset("s", "train", arrays()), "auto"), StreamedFeed)
+    assert isinstance(fed(Subset("s", "train", arrays()), "device"), ResidentFeed)
+
+
+def test_an_unknown_residency_lists_those_there_are():
+    with pytest.raises(ValueError, match=r"residency='gpu' is not known. Write 'auto', 'device' or 'stream'"):
+        fed(numbered(3), "gpu")
+
+
+@pytest.mark.parametrize("residency", ["auto", "device", "stream"])
+def test_an_empty_subset_is_named(residency):
+    with pytest.raises(DatasetError, match="Subset 's' is empty"):
+        fed(numbered(3, keys=[]), residency)
+
+
+def test_only_numbers_are_placed_on_the_device():
+    placed = []
+    feed = fed(numbered(4), "device", put=lambda columns: placed.append(dict(columns)) or columns)
+
+    assert [list(columns) for columns in placed] == [["batch_n"]]
+    assert list(feed.specs) == ["batch_n"]
+
+
+def test_arrays_of_words_stay_on_the_host():
+    subset = Subset("s", "eval", {"n": np.arange(3), "path": np.array(["/0", "/1", "/2"])})
+
+    assert (
+        taken(fed(subset, "auto"), 2)
+        == taken(fed(subset, "stream"), 2)
+        == [((0, 1), (0, 1), ("/0", "/1")), ((2,), (2,), ("/2",))]
+    )
+
+
+def test_streaming_reads_each_item_once_and_one_for_its_looks():
+    dataset = stand_ins.Rows(6)
+    cycle = fed(Subset("s", "eval", dataset), "stream").cycle(4)
+    while cycle.take(1) is not None:
+        pass
+
+    assert dataset.queries == ["row 0", *dataset.keys]
+
+
+# Items that change on the way
+
+
+class Changing:
+    """Item 0 is a float32; the others are given."""
+
+    def __init__(self, *others, name="x"):
+        self.items = [{"x": np.float32(0)}, *({name: value} for value in others)]
+        self.keys = range(len(self.items))
+
+    def query_item(self, key):
+        return self.items[key]
+
+
+def streamed(*others, batch_size=1, count=9, **options):
+    cycle = fed(Subset("s", "eval", Changing(*others, **options)), "stream").cycle(batch_size)
+    return [block.columns["batch_x"] for block in iter(lambda: cycle.take(count), None)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("odd", [np.float64(2), np.zeros(2, np.float32), None, "two", [[1], [1, 2]], 2.5, 2])
+def test_a_later_item_of_another_kind_is_named_in_any_portions(odd, count):
+    with pytest.raises(DatasetError) as caught:
+        streamed(np.float32(1), odd, np.float32(3), count=count)
+
+    assert "key 2" in str(caught.value)
+    assert "'s'" in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_later_item_of_a_narrower_dtype_is_widened(count):
+    columns = streamed(np.uint8(1), np.float16(0.5), count=count)
+
+    assert {column.dtype for column in columns} == {np.dtype("float32")}
+    assert np.concatenate(columns).tolist() == [0, 1, 0.5]
+
+
+def test_the_message_says_what_was_seen_and_what_to_write():
+    with pytest.raises(DatasetError) as caught:
+        streamed(np.float32(1), np.float64(2), np.float32(3))
+
+    assert str(caught.value) == (
+        "'x' of subset 's' is another kind of value in key 2 than in key 0.\n"
+        "Seen: [] float64 against [] float32.\n"
+        "Let the dataset give every item one shape and dtype, such as np.float32(...)."
+    )
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_a_later_item_without_a_name_is_named(count):
+    with pytest.raises(DatasetError, match="Key 1 of subset 's' has other names than key 0: x, y"):
+        streamed(np.float32(1), name="y", count=count)
+
+
+def test_python_numbers_come_as_numpy_makes_them():
+    specs = fed(Subset("s", "train", [{"i": 1, "f": 0.5, "b": True, "l": [1, 2]}]), "auto").specs
+
+    assert {name: str(spec.dtype) for name, spec in specs.items()} == {
+        "batch_i": "int64", "batch_f": "float64", "batch_b": "bool", "batch_l": "int64",
+    }  # fmt: skip
+    assert specs["batch_l"].shape == (None, 2)
+
+
+# An order of one's own
+
+
+class Backwards(Subset):
+    def shuffled_keys(self):
+        return self.keys[::-1]
+
+
+@pytest.mark.parametrize("residency", ["device", "stream"])
+def test_a_class_may_rule_the_order(residency):
+    subset = Backwards("s", Mode.TRAIN, numbered(5).dataset)
+
+    assert [keys for keys, *_ in taken(fed(subset, residency), 2)] == [(4, 3), (2, 1)]
+
+
+@pytest.mark.parametrize("residency", ["device", "stream"])
+def test_an_instance_may_rule_the_order_with_repeats_and_gaps(residency):
+    subset = numbered(5, keys=[4, 2, 0])
+    subset.shuffled_keys = lambda: [2, 2, 0, 2]
+
+    assert [keys for keys, *_ in taken(fed(subset, residency), 2)] == [(2, 2), (0, 2)]
+
+
+@pytest.mark.parametrize(
+    "order, wrong",
+    [
+        ([1, 7], "gives a key that the subset does not have.\nSeen: 7."),
+        ([[1]], "gives a key that the subset does not have.\nSeen: \"unhashable type: 'list'\"."),
+        ([], "gives no keys.\nSeen: none out of 5."),
+    ],
+)
+def test_an_order_of_strange_keys_or_none_is_refused(order, wrong):
+    subset = numbered(5)
+    subset.shuffled_keys = lambda: order
+    feed = fed(subset, "device")
+
+    with pytest.raises(DatasetError) as caught:
+        feed.cycle(2)
+    assert f"shuffled_keys() of subset 's' {wrong}" in str(caught.value)
+
+
+def test_a_type_error_of_the_users_own_order_is_not_hidden():
+    subset = numbered(5)
+    subset.shuffled_keys = lambda: len(3)
+    feed = fed(subset, "device")
+
+    with pytest.raises(TypeError, match="has no len"):
+        feed.cycle(2)
+
+
+# Parts
+
+
+def test_specs_are_of_numeric_arrays_only():
+    batch = {"a": np.zeros((2, 3), "u1"), "b": ["x", "y"], "c": np.array(["x", "y"]), "d": np.array([None, 1])}
+
+    assert [(name, spec.shape, str(spec.dtype)) for name, spec in specs_of(batch).items()] == [
+        ("a", (None, 3), "uint8")
+    ]
+
+
+def test_rows_are_counted_without_cutting_them():
+    assert [Rows(np.arange(10), 4, drop_last=drop).steps for drop in (True, False)] == [2, 3]
+    assert Rows(np.arange(3), 4, drop_last=True).take(0, 9).tolist() == [[0, 1, 2]]
+
+
+def test_keys_of_a_block_are_picked_when_asked_and_no_sooner():
+    block = fed(numbered(6, Mode.EVAL), "device").cycle(2).take(2)
+
+    assert isinstance(block, Block)
+    assert (len(block.keys), block.keys[1], block.keys[-1], list(block.keys)) == (2, (2, 3), (2, 3), [(0, 1), (2, 3)])
+    with pytest.raises(IndexError):
+        block.keys[2]

@@ -1,0 +1,290 @@
+"""What counts as a dataset, how one item is read, and how many become arrays."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import mlworkflow
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experimentator.items import (
+    ArrayDataset,
+    DatasetError,
+    as_dataset,
+    check_names,
+    is_deterministic,
+    is_numeric,
+    keys_of,
+    query,
+    stack,
+)
+
+
+class Box(NamedTuple):
+    """A value that looks like a list of numbers, and is an object."""
+
+    left: int
+    right: int
+
+
+class Bare:
+    """The least that counts as a dataset; `keys` and items are given."""
+
+    def __init__(self, keys, item=None):
+        self.keys, self.item = keys, {"x": 1} if item is None else item
+
+    def query_item(self, key):
+        return self.item
+
+
+def stacked(*values):
+    return stack([{"x": value} for value in values], range(len(values)), subset="training")["x"]
+
+
+# Stacking
+
+
+@given(st.lists(st.lists(st.integers(-9, 9), min_size=2, max_size=2), min_size=1))
+def test_stacking_is_what_numpy_makes_of_the_list_of_values(rows):
+    np.testing.assert_array_equal(stacked(*rows), np.array(rows))
+
+
+@pytest.mark.parametrize(
+    "value, dtype, shape",
+    [
+        (3, "int64", ()),
+        (0.5, "float64", ()),
+        (True, "bool", ()),
+        (1j, "complex128", ()),
+        ([1, 2], "int64", (2,)),
+        ((1.0, 2.0), "float64", (2,)),
+        ([[1, 2], [3, 4]], "int64", (2, 2)),
+        ([np.zeros(3, "f4")] * 2, "float32", (2, 3)),
+        (np.float32(1), "float32", ()),
+        (np.array(7, "u1"), "uint8", ()),
+        ([], "float64", (0,)),
+    ],
+)
+def test_numbers_become_arrays_with_a_batch_axis_and_the_dtype_they_have(value, dtype, shape):
+    column = stacked(value, value)
+
+    assert (column.dtype, column.shape) == (dtype, (2, *shape))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "cat",
+        b"cat",
+        None,
+        object(),
+        {"a": 1},
+        {1, 2},
+        Box(1, 2),
+        [[1], [1, 2]],
+        ["a", "b"],
+        2**80,
+        np.array(["a"]),
+        np.array([None]),
+        np.datetime64("2020-01-01"),
+        np.zeros(2, [("a", int)]),
+        range(3),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_anything_else_stays_a_list_of_the_objects_given(value):
+    column = stacked(value, value)
+
+    assert isinstance(column, list)
+    assert all(seen is value for seen in column)
+
+
+def test_one_object_among_numbers_makes_the_column_one_of_objects():
+    assert stacked(1, None, 2) == [1, None, 2]
+
+
+def test_numbers_of_several_dtypes_become_what_numpy_promotes_them_to():
+    assert stacked(1, 2.5).dtype == np.float64
+    assert stacked(np.float32(1), np.uint8(1)).dtype == np.float32
+
+
+def test_a_shape_that_differs_names_both_keys():
+    with pytest.raises(DatasetError) as caught:
+        stacked(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((4, 3)))
+
+    assert str(caught.value) == (
+        "'x' has one shape in key 0 of subset 'training' and another in key 2.\n"
+        "Seen: [2, 3] and [4, 3].\n"
+        "Crop, resize or pad the items to one shape."
+    )
+
+
+@pytest.mark.parametrize(
+    "item, odd, seen", [({"a": 1}, "b", "a against a, b"), ({"a": 1, "b": 2, 3: 4}, "3", "a, b, 3 against a, b")]
+)
+def test_other_names_than_those_of_the_first_item_are_refused(item, odd, seen):
+    with pytest.raises(
+        DatasetError, match=rf"Key 'k2' of subset 's' has other names than key 'k1': {odd}.\nSeen: {seen}"
+    ):
+        stack([{"a": 1, "b": 2}, item], ["k1", "k2"], subset="s")
+
+
+def test_names_in_another_order_are_the_same_names():
+    check_names(["b", "a"], ["a", "b"], key=1, first=0, subset="s")
+
+    column = stack([{"a": 1, "b": 2}, {"b": 4, "a": 3}], [0, 1], subset="s")["a"]
+    assert column.tolist() == [1, 3]
+
+
+def test_a_dtype_that_somebody_registered_counts_as_numbers():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+
+    assert is_numeric(np.zeros(2, ml_dtypes.bfloat16))
+    assert stacked(np.zeros(2, ml_dtypes.bfloat16)).dtype == ml_dtypes.bfloat16
+
+
+# Reading one item
+
+
+def test_an_item_that_raises_is_named_and_the_cause_is_kept():
+    with pytest.raises(DatasetError, match=r"'s' fails on key 'b'.\nSeen: KeyError: 'b'.\nMend the item") as caught:
+        query(as_dataset({"a": {"x": 1}}, subset="s"), "b", subset="s")
+
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("item", [(1, 2), [1], "text", np.zeros(2), 3])
+def test_an_item_that_is_no_dictionary_is_named(item):
+    with pytest.raises(DatasetError, match=r"The item of key 7 of subset 's' is not a dictionary.\nSeen: a "):
+        query(Bare([7], item), 7, subset="s")
+
+
+def test_ctrl_c_inside_a_dataset_stays_ctrl_c():
+    class Slow(Bare):
+        def query_item(self, key):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        query(Slow([1]), 1, subset="s")
+
+
+def test_changing_a_returned_item_does_not_reach_the_dataset():
+    items = {"a": {"x": 1}}
+    query(as_dataset(items, subset="s"), "a", subset="s")["x"] = 2
+
+    assert items == {"a": {"x": 1}}
+
+
+# What counts as a dataset
+
+
+def test_arrays_of_unequal_length_are_refused_with_their_lengths():
+    with pytest.raises(DatasetError, match=r"needs equally long arrays.\nSeen: x: 3, y: 2, z: a scalar.\nCut"):
+        ArrayDataset({"x": np.zeros(3), "y": [1, 2], "z": 5})
+
+
+def test_ragged_rows_in_a_dict_of_arrays_are_refused_by_name():
+    with pytest.raises(DatasetError, match="'boxes' in a dict of arrays is ragged"):
+        as_dataset({"x": [1, 2], "boxes": [[1], [1, 2]]}, subset="s")
+
+
+@pytest.mark.parametrize("key", [True, None, slice(2), "a", 1.0, (0, 1), 5, -6])
+def test_keys_of_arrays_are_rows_and_nothing_else(key):
+    dataset = ArrayDataset({"x": np.arange(5)})
+
+    if key is True:
+        assert dataset.query_item(key) == {"x": 1}
+    else:
+        with pytest.raises((TypeError, IndexError)):
+            dataset.query_item(key)
+
+
+@pytest.mark.parametrize("source", [None, 3, "text", b"bytes", np.zeros((3, 2)), {1, 2}, iter([{"x": 1}])])
+def test_anything_else_is_no_dataset(source):
+    with pytest.raises(DatasetError, match=r"Subset 's' has no dataset.\nSeen: a \w+.\nGive a mlworkflow.Dataset"):
+        as_dataset(source, subset="s")
+
+
+def test_a_mapping_of_items_is_told_from_a_dict_of_arrays():
+    assert as_dataset({"a": {"x": 1}, "b": {"x": 2}}, subset="s").keys == ("a", "b")
+    assert as_dataset({0: {"x": 1}}, subset="s").query_item(0) == {"x": 1}
+    assert as_dataset({"a": [1, 2], "b": (3, 4)}, subset="s").query_item(1) == {"a": 2, "b": 4}
+
+
+def test_only_what_cannot_change_is_known_to_be_deterministic():
+    items = {0: {"x": 1}}
+    inner = mlworkflow.DictDataset(items)
+    willing = Bare([0])
+    willing.deterministic = True
+
+    known = [as_dataset(source, subset="s") for source in (items, [items[0]], {"x": [1]}, inner, willing)]
+    unknown = [mlworkflow.TransformedDataset(inner), mlworkflow.CachedDataset(inner), Bare([0])]
+    assert [is_deterministic(dataset) for dataset in known + unknown] == [True] * 5 + [False] * 3
+    assert "deterministic" not in vars(inner)
+
+
+# Keys
+
+
+def test_keys_may_be_anything_that_can_be_walked():
+    class Method(Bare):
+        def keys(self):
+            yield from "ab"
+
+        def __init__(self):
+            pass
+
+    assert [keys_of(Bare(keys), subset="s") for keys in (["a", "b"], ("a", "b"), "ab", {"a": 1, "b": 2}.keys())] == [
+        ("a", "b")
+    ] * 4
+    assert keys_of(Method(), subset="s") == keys_of(mlworkflow.DictDataset({"a": 1, "b": 2}), subset="s") == ("a", "b")
+
+
+def test_a_generator_of_keys_is_read_once_for_all_who_ask():
+    dataset = Bare(key for key in "ab")
+
+    assert keys_of(dataset, subset="s") == ("a", "b")
+    assert keys_of(dataset, subset="s") == ("a", "b")
+
+
+# Transforms that work in place
+
+
+def in_place(key, item):
+    item["array"] *= 10
+    item["number"] = item["number"] * 10
+    return item
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, mlworkflow.CachedDataset], ids=["kept by the parent", "cached"])
+def test_transforms_in_place_do_not_compound(wrap):
+    kept = {0: {"array": np.array([2]), "number": 2}}
+    dataset = mlworkflow.TransformedDataset(wrap(mlworkflow.DictDataset(kept)), [in_place])
+    dataset = as_dataset(dataset, subset="s")
+
+    for _ in range(3):
+        assert query(dataset, 0, subset="s") == {"array": np.array([20]), "number": 20}
+    assert kept == {0: {"array": np.array([2]), "number": 2}}
+
+
+def test_transforms_further_up_are_guarded_once_however_many_subsets_there_are():
+    inner = mlworkflow.TransformedDataset(
+        mlworkflow.DictDataset({0: {"array": np.array([2]), "number": 2}}), [in_place]
+    )
+    outer = mlworkflow.FilteredDataset(inner, lambda key, item: True)
+    for _ in range(3):
+        as_dataset(outer, subset="s")
+
+    assert len(inner.transforms) == 2
+    assert [outer.query_item(keys_of(outer, subset="s")[0])["number"] for _ in range(3)] == [20] * 3
+
+
+def test_transforms_see_items_that_are_no_dictionaries_as_they_are():
+    seen = []
+    dataset = mlworkflow.TransformedDataset(mlworkflow.DictDataset({0: (1, 2)}), [lambda key, item: seen.append(item)])
+    as_dataset(dataset, subset="s").query_item(0)
+
+    assert seen == [(1, 2)]

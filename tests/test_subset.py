@@ -1,0 +1,296 @@
+"""Which keys a subset uses, in which order, and how they become batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import mlworkflow
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experimentator import ConfigError, DatasetError, Mode, Subset
+from experimentator.subset import columns_of, find
+from tests.stand_ins import Rows, arrays
+
+ITEMS = {n: {"input": np.full(2, n, np.float32), "target": n % 2} for n in range(6)}
+
+
+class Frame(NamedTuple):
+    """A key as users have them."""
+
+    video: str
+    number: int
+
+
+class Even(mlworkflow.Dataset):
+    """Keys come from a generator, as in most datasets people write."""
+
+    def yield_keys(self):
+        yield from (0, 2, 4)
+
+    def query_item(self, key):
+        return ITEMS[key]
+
+
+def training(dataset=None, **options):
+    return Subset("training", Mode.TRAIN, arrays(0, 10) if dataset is None else dataset, **options)
+
+
+def place(subset, seed=0, epoch=0):
+    subset.seed, subset.epoch = seed, epoch
+    return subset
+
+
+# Order
+
+
+@given(st.integers(0, 40), st.integers(1, 4), st.integers(0, 99), st.integers(0, 99))
+def test_every_key_is_visited_repetitions_times(count, repetitions, seed, epoch):
+    subset = place(training(keys=range(count), repetitions=repetitions), seed, epoch)
+
+    assert len(subset) == len(subset.order()) == count * repetitions
+    assert Counter(subset.shuffled_keys()) == dict.fromkeys(range(count), repetitions)
+
+
+@given(st.integers(0, 99), st.text(max_size=5), st.integers(0, 99))
+def test_the_order_depends_on_seed_name_and_epoch_only(seed, name, epoch):
+    one = place(Subset(name, Mode.TRAIN, arrays(0, 10)), seed, epoch)
+    other = place(Subset(name, Mode.TRAIN, ITEMS, keys=range(10)), 5, 5)
+    other.order()
+    np.random.seed(epoch)
+
+    np.testing.assert_array_equal(one.order(), place(other, seed, epoch).order())
+
+
+def test_another_seed_name_or_epoch_gives_another_order():
+    subsets = [
+        place(training(keys=range(99))),
+        place(training(keys=range(99)), seed=1),
+        place(training(keys=range(99)), 0, 1),
+    ]
+    subsets.append(Subset("other", Mode.TRAIN, arrays(), keys=range(99)))
+
+    assert len({tuple(subset.order()) for subset in subsets}) == 4
+
+
+@pytest.mark.parametrize("mode", [Mode.EVAL, Mode.INFER])
+def test_only_training_is_shuffled(mode):
+    subset = place(Subset("s", mode, arrays(0, 3), repetitions=2), 3, 3)
+
+    assert subset.shuffled_keys() == (0, 1, 2, 0, 1, 2)
+    assert not subset.is_training
+
+
+def test_the_order_of_one_run_is_the_order_of_all_future_versions():
+    assert place(training(), seed=1, epoch=2).order().tolist() == [5, 7, 8, 1, 9, 0, 6, 2, 4, 3]
+
+
+# Keys
+
+
+def test_without_keys_all_are_used_and_assigning_changes_them():
+    subset = training()
+    assert subset.keys == tuple(range(10))
+
+    subset.keys = [3, 3, 1]
+
+    assert (subset.keys, len(subset)) == ((3, 3, 1), 3)
+
+
+@pytest.mark.parametrize("keys", [[], (), iter(())])
+def test_no_keys_stay_no_keys_and_are_named_when_used(keys):
+    subset = training(mlworkflow.DictDataset(ITEMS), keys=keys)
+
+    assert (subset.keys, len(subset), list(subset.batches(2))) == ((), 0, [])
+    with pytest.raises(
+        DatasetError, match=r"Subset 'training' is empty.\nSeen: no key to make a batch of.\nGive it keys"
+    ):
+        subset.batch(subset.keys)
+
+
+def test_a_predicate_that_returns_numpy_booleans_is_hinted_at():
+    by_key = mlworkflow.FilteredDataset(mlworkflow.DictDataset(ITEMS), lambda key: np.bool_(True))
+    by_item = mlworkflow.FilteredDataset(mlworkflow.DictDataset(ITEMS), lambda key, item: np.bool_(True))
+
+    with pytest.raises(DatasetError, match=r"'training' is empty.(.|\n)*wrap a numpy result in bool\(...\)"):
+        training(by_key).batch(training(by_key).keys)
+    with pytest.raises(DatasetError, match=r"fails to list its keys.\nSeen: AssertionError(.|\n)*in bool\(...\)"):
+        len(training(by_item))
+
+
+def test_none_and_named_tuples_are_keys_like_others():
+    frame = Frame("a.mp4", 3)
+    subset = training(mlworkflow.DictDataset({None: ITEMS[0], frame: ITEMS[1], "last": ITEMS[2]}))
+
+    assert subset.keys == (None, frame, "last")
+    assert subset.batch(subset.keys)["batch_target"].tolist() == [0, 1, 0]
+
+
+def test_a_none_among_generated_keys_ends_nothing():
+    class Gaps(Even):
+        def yield_keys(self):
+            yield from (0, None, 4)
+
+    assert training(Gaps()).keys == (0, None, 4)
+
+
+def test_a_key_that_is_not_hashable_is_refused_by_subset():
+    with pytest.raises(
+        DatasetError, match=r"A key of subset 'training' is not hashable.\nSeen: unhashable type: 'list'"
+    ):
+        training(ITEMS, keys=[[1, 2]])
+
+
+def test_numpy_keys_are_taken():
+    subset = training(ITEMS, keys=np.arange(3))
+
+    assert subset.batch(np.array([0, 2]))["batch_target"].tolist() == [0, 0]
+
+
+def test_subsets_over_one_dataset_keep_their_keys_to_themselves():
+    class Once(Rows):
+        def __init__(self):
+            super().__init__(4)
+            self.keys = (key for key in self.keys)
+
+    dataset = Once()
+    one, other = training(dataset), Subset("validation", Mode.EVAL, dataset)
+    one.keys = one.keys[:1]
+
+    assert (len(one), len(other)) == (1, 4)
+
+
+@pytest.mark.parametrize("repetitions", [0, -1, 1.5])
+def test_repetitions_are_whole_and_positive(repetitions):
+    with pytest.raises(ValueError, match=rf"Subset 'training' has repetitions={repetitions}. Write a whole number"):
+        training(repetitions=repetitions)
+
+
+# Datasets
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        ITEMS,
+        [ITEMS[n] for n in range(6)],
+        {"input": np.stack([ITEMS[n]["input"] for n in range(6)]), "target": [0, 1] * 3},
+        mlworkflow.DictDataset(ITEMS),
+        mlworkflow.TransformedDataset(mlworkflow.DictDataset(ITEMS), [lambda key, item: item]),
+        mlworkflow.CachedDataset(Even()),
+        Even(),
+    ],
+    ids=["mapping", "sequence", "arrays", "DictDataset", "TransformedDataset", "CachedDataset", "Dataset"],
+)
+def test_every_kind_of_dataset_gives_the_same_batch(dataset):
+    batch = training(dataset).batch([4, 2])
+
+    assert (batch["batch_input"].tolist(), batch["batch_target"].tolist()) == ([[4, 4], [2, 2]], [0, 0])
+    assert batch["batch_input"].dtype == np.float32
+
+
+def test_a_filtered_dataset_counts_what_it_keeps():
+    filtered = mlworkflow.FilteredDataset(mlworkflow.DictDataset(ITEMS), lambda key, item: key > 3)
+
+    assert len(filtered) == 6  # mlworkflow's answer
+    assert len(training(filtered)) == 2
+    assert training(filtered).batch(training(filtered).keys)["batch_target"].tolist() == [0, 1]
+
+
+def test_a_pickled_dataset_is_read_back(tmp_path):
+    with (tmp_path / "items.pickle").open("wb") as file:
+        mlworkflow.PickledDataset.create(mlworkflow.DictDataset(ITEMS), file)
+    dataset = mlworkflow.PickledDataset(tmp_path / "items.pickle")
+    batch = training(dataset).batch(training(dataset).keys)
+    dataset.file_handler.close()
+
+    assert batch["batch_input"].tolist() == [[n, n] for n in range(6)]
+
+
+# Batches
+
+
+@pytest.mark.parametrize(
+    "mode, drop_last, sizes",
+    [("train", None, [4, 4]), ("eval", None, [4, 4, 2]), ("train", False, [4, 4, 2]), ("eval", True, [4, 4])],
+)
+def test_training_drops_a_last_smaller_batch_unless_told_otherwise(mode, drop_last, sizes):
+    subset = Subset("s", Mode.of(mode), arrays(0, 10))
+
+    assert [len(keys) for keys, _ in subset.batches(4, drop_last=drop_last)] == sizes
+
+
+def test_a_subset_smaller_than_a_batch_is_one_batch():
+    assert [len(batch["batch_input"]) for _, batch in training().batches(64)] == [10]
+
+
+@given(st.integers(1, 12), st.permutations(range(10)))
+def test_batches_hold_the_keys_they_come_with(size, keys):
+    for part, batch in training({"input": range(10)}).batches(size, keys=keys, drop_last=False):
+        assert batch["batch_input"].tolist() == list(part)
+
+
+# Columns
+
+
+@given(st.lists(st.integers(-10, 9), max_size=12))
+def test_columns_are_the_batch_of_all_keys(keys):
+    arrays_, items = training(keys=keys), training([{"input": 0}] * 10, keys=keys)
+    if not keys:
+        with pytest.raises(DatasetError, match="is empty"):
+            columns_of(arrays_)
+        return
+    batch = arrays_.batch(keys)
+    assert all(np.array_equal(column, batch[name]) for name, column in columns_of(arrays_).items())
+    assert columns_of(items)["batch_input"].tolist() == [0] * len(keys)
+
+
+@pytest.mark.parametrize("odd", [10, -11, "a", 2.0, None, (0, 1)])
+def test_a_key_that_is_no_row_is_named(odd):
+    with pytest.raises(DatasetError) as caught:
+        columns_of(training(keys=[1, odd, 2]))
+
+    assert f"The dataset of subset 'training' fails on key {odd!r}." in str(caught.value)
+
+
+def test_all_rows_in_order_are_not_copied():
+    whole = arrays(0, 10)
+
+    assert columns_of(training(whole))["batch_input"].base is whole["input"].base
+
+
+def test_arrays_of_words_become_lists_of_objects():
+    columns = columns_of(training({"path": np.array(["a", "b", "c"]), "input": [1, 2, 3]}, keys=[2, 0]))
+
+    assert columns["batch_path"] == ["c", "a"]
+
+
+def test_what_may_change_is_not_kept_as_columns():
+    class Noisy(Subset):
+        def query_item(self, key):
+            return {"input": np.random.normal()}
+
+    assert columns_of(training(Rows(3))) is None
+    assert columns_of(training(mlworkflow.TransformedDataset(mlworkflow.DictDataset(ITEMS)))) is None
+    assert columns_of(Noisy("training", Mode.TRAIN, ITEMS)) is None
+
+
+# Showing and finding
+
+
+def test_a_subset_shows_what_it_is():
+    assert repr(training(repetitions=3)) == "<Subset training [TRAIN]: 30 items>"
+    assert training().type is Mode.TRAIN
+
+
+def test_finding_lists_what_there_is():
+    subsets = [training(), Subset("validation", Mode.EVAL, ITEMS)]
+
+    assert find(subsets, "validation") is subsets[1]
+    with pytest.raises(ConfigError, match=r"No subset named 'test'.\nThere are: training, validation."):
+        find(subsets, "test")
+    with pytest.raises(ConfigError, match="There are: none"):
+        find([], "test")
