@@ -135,8 +135,8 @@ class StreamedFeed:
         odd = next((key for key in keys if not self._fits(name, self.subset.batch([key])[name])), keys[0])
         seen, spec = specs_of({name: values}).get(name), self.specs[name]
         raise DatasetError(
-            f"{name.removeprefix('batch_')!r} of subset {self.subset.name!r} is another kind of value in key {odd!r} than in key "
-            f"{self.subset.keys[0]!r}.",
+            f"{name.removeprefix('batch_')!r} of subset {self.subset.name!r} is another kind of value in key {odd!r} "
+            f"than in key {self.subset.keys[0]!r}.",
             f"{_kind(seen)} against {_kind(spec)}",
             "Let the dataset give every item one shape and dtype, such as np.float32(...).",
         )

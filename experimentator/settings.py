@@ -173,6 +173,6 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "eval_epochs": (_says_when, "Write how often, in epochs, or a collection of epochs, or None for every epoch."),
     "residency": (lambda v: v in ("auto", "device", "stream"), "Write 'auto', 'device' or 'stream'."),
     "jit_compile": (lambda v: v == "auto" or isinstance(v, bool), "Write 'auto', True or False."),
-    "precision": (lambda v: v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),
+    "precision": (lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),
     "seed": (lambda v: v is None or isinstance(v, Integral), "Write a whole number."),
 }

@@ -113,7 +113,9 @@ def test_several_losses_share_one_step_counter():
 def test_mixed_precision_follows_the_float32_training(jit, precision, tolerance):
     exact, losses = trained(keras.optimizers.SGD(RATE), jit=jit)
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(RATE), initial_scale=16.0)
-    mixed, close = trained(scaled if precision == "float16" else keras.optimizers.SGD(RATE), jit=jit, precision=precision)
+    mixed, close = trained(
+        scaled if precision == "float16" else keras.optimizers.SGD(RATE), jit=jit, precision=precision
+    )
 
     assert close.dtype == np.float32
     assert {str(weight.dtype) for weight in mixed.weights().values()} == {"float32"}
@@ -141,9 +143,7 @@ def test_tiny_gradients_survive_float16_by_loss_scaling():
     )
     moved = {}
     for precision in ("float32", "float16"):
-        backend, _ = trained(
-            keras.optimizers.SGD(1e7), jit=False, precision=precision, processors=[linear(), tiny]
-        )
+        backend, _ = trained(keras.optimizers.SGD(1e7), jit=False, precision=precision, processors=[linear(), tiny])
         moved[precision] = weights_of(backend)
 
     np.testing.assert_allclose(moved["float16"], moved["float32"], rtol=0.02, atol=1e-3)

@@ -191,14 +191,35 @@ def test_xla_is_not_tried_for_a_few_seconds_of_work():
     assert step.compiler == "graph"
 
 
-def test_a_graph_that_xla_cannot_compile_falls_back(caplog):
-    strings = lambda c: c.update(batch_x=tf.strings.to_number(tf.strings.as_string(c["batch_x"])))  # noqa: E731
-    backend, step = training_step([strings, linear(), squares], jit_compile="auto")
+@chunk_processor(inputs=["batch_x"], outputs=["batch_x"], node="To text")
+def strings(batch_x):
+    return tf.strings.to_number(tf.strings.as_string(batch_x))
 
+
+def test_a_graph_that_xla_cannot_compile_falls_back_and_names_the_processor(caplog):
+    backend, step = training_step([strings, linear(), squares], jit_compile="auto")
     step.choose(backend.put(COLUMNS), INDEX, remaining=10**9)
 
     assert step.compiler == "graph"
-    assert "XLA cannot compile" in caplog.text
+    assert "operation AsString of chunk processor #0 To text: strings(batch_x) has no XLA form" in caplog.text
+
+
+def test_a_first_call_with_xla_on_its_own_account_falls_back_too(caplog):
+    backend, step = training_step([strings, linear(), squares], jit_compile="auto")
+    step.jit = True  # as on a GPU, where "auto" does not measure
+
+    losses = np.asarray(step(backend.put(COLUMNS), INDEX)["loss"])
+
+    np.testing.assert_allclose(losses, numpy_descent(12)[2], rtol=1e-3)
+    assert "To text" in caplog.text
+
+
+def test_a_second_trace_is_explained_by_the_name_that_changed(caplog):
+    _, step = training_step([linear(), squares])
+    step(COLUMNS, INDEX)
+    step({**COLUMNS, "batch_y": Y[:40]}, INDEX % 40)
+
+    assert "Traced again: batch_y was [48] float32, is [40] float32." in caplog.text
 
 
 def test_a_loss_per_sample_is_refused_with_its_shape():

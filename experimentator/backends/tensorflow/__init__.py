@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -14,6 +13,7 @@ import tensorflow as tf
 
 from experimentator.backends.tensorflow.loop import TensorflowStep
 from experimentator.backends.tensorflow.precision import layers_noted, loss_scaled, set_precision
+from experimentator.backends.tensorflow.scopes import scope_of
 from experimentator.backends.tensorflow.variables import Variables, Witness
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, record
 
@@ -149,7 +149,7 @@ def _abstract(function: Callable[[Any], Any], specs: Mapping[str, tf.TensorSpec]
 
 def _scoped(node: Node, chunk: Chunk) -> None:
     """Run a processor under its name, so that compilers and profilers can say which it is."""
-    with tf.name_scope(re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", f"{node.name}").lstrip("_") or "node"):
+    with tf.name_scope(scope_of(node)):
         node.processor(chunk)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from experimentator.backends.tensorflow.scopes import why_not_compiled
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
+FAILURES = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError)
 PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled
 WORTH_SECONDS = 10.0  # XLA is tried where the work ahead takes longer than this without it: it costs seconds to compile
 
@@ -40,10 +42,11 @@ class TensorflowStep:
         self.graph, self.forward, self.outputs, self.optimizer = graph, forward, outputs, optimizer
         self.variables = variables
         self.eager, self.capacity = eager, capacity
-        self.jit = _jit(jit_compile)
+        self.auto, self.jit = jit_compile == "auto", _jit(jit_compile)
         self.traces = 0
         self.timings: dict[str, float] = {}
         self._functions: dict[Any, Any] = {}
+        self._signatures: dict[Any, dict[str, str]] = {}
         if optimizer is not None and not optimizer.built:
             optimizer.build([v for v in variables if "float" in str(v.dtype)])  # frozen ones too: they may thaw
 
@@ -67,7 +70,12 @@ class TensorflowStep:
             return dict(self._run(columns, tf.constant(index), None))
         if fixed is None:
             fixed = len(index) == self.capacity
-        return self._call(bool(self.jit), columns, index, fixed=fixed)
+        try:
+            return self._call(bool(self.jit), columns, index, fixed=fixed)
+        except FAILURES as error:
+            if not (self.jit and self.auto and self._falls_back(error)):
+                raise
+        return self._call(False, columns, index, fixed=fixed)
 
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
         """Settle an open choice of compiler for `remaining` batches, by timing both on a copy of the state.
@@ -106,10 +114,19 @@ class TensorflowStep:
 
             def run(columns: Any, index: Any, count: Any = None) -> Any:
                 self.traces += 1
+                self._explain((jit, fixed), {**columns, "index": index})
                 return self._run(columns, index, count)
 
             self._functions[jit, fixed] = tf.function(run, jit_compile=jit or None, autograph=False)
         return self._functions[jit, fixed]
+
+    def _explain(self, function: Any, tensors: Mapping[str, Any]) -> None:
+        """Say which name made a function be traced again; another batch size alone is expected."""
+        seen = {name: f"{list(tensor.shape)} {tensor.dtype.name}" for name, tensor in tensors.items()}
+        before = self._signatures.setdefault(function, seen)
+        changed = [f"{n} was {before[n]}, is {now}" for n, now in seen.items() if n != "index" and before[n] != now]
+        if changed:
+            log.warning("Traced again: %s.", "; ".join(changed))
 
     def _run(self, columns: Any, index: Any, count: Any) -> Any:
         capacity = index.shape[0] if index.shape[0] is not None else tf.shape(index)[0]
@@ -148,9 +165,18 @@ class TensorflowStep:
     def _timed_xla(self, columns: Mapping[str, Any], index: np.ndarray) -> float:
         try:
             return self._timed(True, columns, index)
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError) as error:
-            log.warning("XLA cannot compile this graph, which runs without it: %s", str(error).split("\n")[0])
+        except FAILURES as error:
+            if not self._falls_back(error):
+                raise
             return float("inf")
+
+    def _falls_back(self, error: Exception) -> bool:
+        """Whether `error` means that XLA cannot compile the graph; then the graph runs without, and that is said."""
+        reason = why_not_compiled(error, self.graph.nodes)
+        if reason:
+            self.jit = False
+            log.warning("XLA cannot compile this graph, which runs without it: %s", reason)
+        return bool(reason)
 
     def _timed(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray) -> float:
         """Seconds per batch, the best of a few calls of growing length."""

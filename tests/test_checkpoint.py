@@ -1,0 +1,150 @@
+"""Files that are whole or absent, and weights that come back as they were."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experimentator import CheckpointError
+from experimentator.checkpoint import load_weights, save_weights, write_atomically
+
+SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
+DTYPES = st.sampled_from(["float32", "float64", "float16", "int64", "int32", "uint8", "bool"])
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@given(weights=st.dictionaries(st.text(min_size=1, max_size=9), st.tuples(SHAPES, DTYPES), max_size=4))
+def test_weights_come_back_with_their_shapes_dtypes_and_values(tmp_path_factory, weights):
+    file = tmp_path_factory.mktemp("w") / "w.safetensors"
+    random = np.random.default_rng(0)
+    given_ = {name: (random.normal(size=shape) * 5).astype(dtype) for name, (shape, dtype) in weights.items()}
+    save_weights(file, {name: np.asarray(array) for name, array in given_.items()})
+
+    read = load_weights(str(file))
+    assert read.keys() == given_.keys()
+    for name, array in given_.items():
+        assert (read[name].shape, read[name].dtype) == (np.shape(array), array.dtype)
+        np.testing.assert_array_equal(read[name], array)
+
+
+def test_weights_that_lie_crosswise_in_memory_are_written_as_they_read(tmp_path):
+    crosswise = np.arange(6.0).reshape(2, 3).T
+    save_weights(tmp_path / "w", {"a": crosswise, "b": crosswise[::2, ::-1]})
+
+    np.testing.assert_array_equal(load_weights(tmp_path / "w")["a"], crosswise)
+    np.testing.assert_array_equal(load_weights(tmp_path / "w")["b"], crosswise[::2, ::-1])
+
+
+def fails(name, when=lambda *given: True):
+    real = getattr(os, name)
+
+    def failing(*given):
+        if when(*given):
+            raise OSError(28, "No space left on device")
+        return real(*given)
+
+    return failing
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(step, tmp_path, monkeypatch):
+    file = tmp_path / "notes.txt"
+    write_atomically(file, b"old")
+    monkeypatch.setattr(os, step, fails(step))
+
+    with pytest.raises(
+        CheckpointError, match=r"notes.txt cannot be written.\nSeen: No space left on device.\nMake room"
+    ):
+        write_atomically(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["notes.txt"]
+
+
+def test_ctrl_c_while_writing_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    write_atomically(tmp_path / "a", b"old")
+    monkeypatch.setattr(os, "fsync", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["a"]
+
+
+def test_a_file_system_that_cannot_sync_folders_still_keeps_files(tmp_path, monkeypatch):
+    is_folder = lambda handle: stat.S_ISDIR(os.fstat(handle).st_mode)
+    monkeypatch.setattr(os, "fsync", fails("fsync", is_folder))
+    write_atomically(tmp_path / "a", b"new")
+
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_file_and_folder_are_on_disk_before_the_write_returns(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(stat.S_ISDIR(os.fstat(handle).st_mode)))
+    write_atomically(tmp_path / "a", b"new")
+
+    assert synced == [False, True]
+
+
+def test_folders_on_the_way_are_made(tmp_path):
+    write_atomically(tmp_path / "a" / "b" / "c.txt", b"new")
+
+    assert (tmp_path / "a" / "b" / "c.txt").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("place", ["folder", "file/below.txt"])
+def test_a_place_that_no_file_can_take_is_named(place, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"old")
+
+    with pytest.raises(
+        CheckpointError, match=r"cannot be written.\nSeen: (Is a directory|Not a directory|File exists)"
+    ):
+        write_atomically(tmp_path / place, b"new")
+    assert names_in(tmp_path) == ["file", "folder"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such bits")
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600)])
+def test_a_file_may_be_read_by_whom_the_umask_allows(mask, mode, tmp_path):
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "a", b"new")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+
+
+# Reading
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"There is no weights file '.*absent'.\nTrain and save one first"):
+        load_weights(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("damage", [b"", b"not weights", None, "cut"])
+def test_damaged_empty_and_strange_files_are_named(damage, tmp_path):
+    file = tmp_path / "w"
+    if damage is None:
+        file.mkdir()
+    elif damage == "cut":
+        save_weights(file, {"a": np.zeros(9)})
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        file.write_bytes(damage)
+
+    with pytest.raises(CheckpointError, match=r"'.*w' cannot be read as weights.\nSeen: .+.\nIt is damaged"):
+        load_weights(file)
