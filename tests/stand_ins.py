@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hypothesis import given, settings
 
 from experimentator import Mode, Subset
 
@@ -37,3 +38,8 @@ class Rows:
             raise OSError("disk on fire")
         number = int(key.split()[1])
         return {"input": np.full(3, number, np.float32), "target": np.int32(number % 2), "path": f"/{key}"}
+
+
+def law(*strategies: Any, **named: Any) -> Any:
+    """A property that holds for everything drawn; a busy machine may be slow at showing it."""
+    return lambda test: settings(deadline=None, max_examples=60)(given(*strategies, **named)(test))

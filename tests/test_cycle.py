@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from experimentator import NonFiniteLossError
 from experimentator.cycle import CALL_SECONDS, LIMIT, Averages, Pace, Stopwatch, check_finite
+from tests.stand_ins import law
 
 
 def run(pace, step_seconds, *, overhead=0.0):
@@ -26,7 +26,7 @@ def run(pace, step_seconds, *, overhead=0.0):
 # Pace
 
 
-@given(st.integers(1, 20_000), st.floats(1e-7, 2.0), st.floats(0, 0.1))
+@law(st.integers(1, 20_000), st.floats(1e-7, 2.0), st.floats(0, 0.1))
 def test_a_pace_settles_within_a_few_calls_and_they_stay_short(steps, step_seconds, overhead):
     pace = Pace(steps, fixed=None)
     calls = run(pace, step_seconds, overhead=overhead)
@@ -36,7 +36,7 @@ def test_a_pace_settles_within_a_few_calls_and_they_stay_short(steps, step_secon
     assert max(calls) == 1 or max(calls) * step_seconds <= CALL_SECONDS * 1.01
 
 
-@given(st.integers(1, 20_000), st.floats(1e-7, 0.1))
+@law(st.integers(1, 20_000), st.floats(1e-7, 0.1))
 def test_settled_calls_divide_a_pass_into_nearly_equal_blocks(steps, step_seconds):
     pace = Pace(steps, fixed=None)
     run(pace, step_seconds)
@@ -46,7 +46,7 @@ def test_settled_calls_divide_a_pass_into_nearly_equal_blocks(steps, step_second
     assert calls * pace.count - steps < calls  # the last block misses less than one batch per call
 
 
-@given(st.integers(1, 100), st.integers(1, 200))
+@law(st.integers(1, 100), st.integers(1, 200))
 def test_a_fixed_count_is_kept_whatever_is_measured(steps, fixed):
     pace = Pace(steps, fixed=fixed)
     run(pace, 5.0)
@@ -91,7 +91,7 @@ def test_a_fixed_count_is_compiled_for_when_enough_batches_remain():
 # Averages
 
 
-@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9), st.floats(-1e6, 1e6, width=32)), min_size=1))
+@law(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9), st.floats(-1e6, 1e6, width=32)), min_size=1))
 def test_averages_are_the_mean_weighted_by_batch_size_for_any_split(blocks):
     averages, values, weights = Averages(), [], []
     for count, batch_size, value in blocks:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from experimentator import DatasetError, Mode, Subset
 from experimentator import feed as feeds
 from experimentator.feed import Block, ResidentFeed, Rows, StreamedFeed, feed_of, specs_of
 from tests import stand_ins
-from tests.stand_ins import arrays
+from tests.stand_ins import arrays, law
 
 MODES = st.sampled_from([Mode.TRAIN, Mode.EVAL])
 
@@ -39,7 +38,7 @@ def taken(feed, batch_size, counts=()):
 # Laws
 
 
-@given(st.integers(1, 23), st.integers(1, 9), MODES, st.integers(1, 2), st.lists(st.integers(1, 5)))
+@law(st.integers(1, 23), st.integers(1, 9), MODES, st.integers(1, 2), st.lists(st.integers(1, 5)))
 def test_resident_and_streamed_give_the_same_batches_in_any_portions(count, batch_size, mode, repetitions, counts):
     subset = numbered(count, mode, repetitions=repetitions)
 
@@ -49,7 +48,7 @@ def test_resident_and_streamed_give_the_same_batches_in_any_portions(count, batc
     assert all(keys == numbers and paths == tuple(f"/{n}" for n in keys) for keys, numbers, paths in whole)
 
 
-@given(st.integers(1, 23), st.integers(1, 9), MODES)
+@law(st.integers(1, 23), st.integers(1, 9), MODES)
 def test_training_drops_a_partial_batch_unless_it_is_the_only_one_and_others_never(count, batch_size, mode):
     sizes = [len(keys) for keys, *_ in taken(fed(numbered(count, mode), "stream"), batch_size)]
 
@@ -58,7 +57,7 @@ def test_training_drops_a_partial_batch_unless_it_is_the_only_one_and_others_nev
     assert sizes == [batch_size] * whole + [rest] * bool(kept)
 
 
-@given(st.integers(1, 23), st.integers(1, 9), st.integers(1, 30))
+@law(st.integers(1, 23), st.integers(1, 9), st.integers(1, 30))
 def test_a_block_holds_batches_of_one_size(count, batch_size, portion):
     cycle = fed(numbered(count, Mode.EVAL), "device").cycle(batch_size)
     blocks = list(iter(lambda: cycle.take(portion), None))

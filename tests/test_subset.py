@@ -8,12 +8,11 @@ from typing import NamedTuple
 import mlworkflow
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from experimentator import ConfigError, DatasetError, Mode, Subset
 from experimentator.subset import columns_of, find
-from tests.stand_ins import Rows, arrays
+from tests.stand_ins import Rows, arrays, law
 
 ITEMS = {n: {"input": np.full(2, n, np.float32), "target": n % 2} for n in range(6)}
 
@@ -47,7 +46,7 @@ def place(subset, seed=0, epoch=0):
 # Order
 
 
-@given(st.integers(0, 40), st.integers(1, 4), st.integers(0, 99), st.integers(0, 99))
+@law(st.integers(0, 40), st.integers(1, 4), st.integers(0, 99), st.integers(0, 99))
 def test_every_key_is_visited_repetitions_times(count, repetitions, seed, epoch):
     subset = place(training(keys=range(count), repetitions=repetitions), seed, epoch)
 
@@ -55,7 +54,7 @@ def test_every_key_is_visited_repetitions_times(count, repetitions, seed, epoch)
     assert Counter(subset.shuffled_keys()) == dict.fromkeys(range(count), repetitions)
 
 
-@given(st.integers(0, 99), st.text(max_size=5), st.integers(0, 99))
+@law(st.integers(0, 99), st.text(max_size=5), st.integers(0, 99))
 def test_the_order_depends_on_seed_name_and_epoch_only(seed, name, epoch):
     one = place(Subset(name, Mode.TRAIN, arrays(0, 10)), seed, epoch)
     other = place(Subset(name, Mode.TRAIN, ITEMS, keys=range(10)), 5, 5)
@@ -227,7 +226,7 @@ def test_a_subset_smaller_than_a_batch_is_one_batch():
     assert [len(batch["batch_input"]) for _, batch in training().batches(64)] == [10]
 
 
-@given(st.integers(1, 12), st.permutations(range(10)))
+@law(st.integers(1, 12), st.permutations(range(10)))
 def test_batches_hold_the_keys_they_come_with(size, keys):
     for part, batch in training({"input": range(10)}).batches(size, keys=keys, drop_last=False):
         assert batch["batch_input"].tolist() == list(part)
@@ -236,7 +235,7 @@ def test_batches_hold_the_keys_they_come_with(size, keys):
 # Columns
 
 
-@given(st.lists(st.integers(-10, 9), max_size=12))
+@law(st.lists(st.integers(-10, 9), max_size=12))
 def test_columns_are_the_batch_of_all_keys(keys):
     arrays_, items = training(keys=keys), training([{"input": 0}] * 10, keys=keys)
     if not keys:

@@ -64,7 +64,7 @@ class Progress:
         time_taken = f"{row.pop('epoch_time', 0.0):.1f} s"
         title = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
         groups = grouped(row, [subset.name for subset in self.exp.subsets])
-        parts = [f"{name} {_shown(values)}".strip() for name, values in groups.items()]
+        parts = [f"{name} {_shown(values)}".lstrip() for name, values in groups.items()]
         width = self.console.width if self.console.is_terminal else None
         for line in _lines(title, [*parts, time_taken], width):
             self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,165 @@
+"""In which order callbacks act, and what they are handed."""
+
+from __future__ import annotations
+
+from functools import wraps
+
+import pytest
+from hypothesis import strategies as st
+
+from experimentator import Callback, CallbackError
+from experimentator.callbacks.order import Listener, in_order
+from tests.stand_ins import law
+
+
+def make(name, **attributes):
+    return type(name, (), attributes)()
+
+
+def names(*callbacks):
+    return [listener.name for listener in in_order(callbacks)]
+
+
+def listener(method, event="epoch_end"):
+    return Listener(make("Mine", **{f"on_{event}": method}), 0)
+
+
+# Order
+
+
+@law(st.permutations("ABCDE"), st.sets(st.tuples(st.sampled_from("ABCDE"), st.sampled_from("ABCDE"))))
+def test_every_wish_is_met_and_the_rest_keeps_list_order(order, wishes):
+    wishes = {(first, then) for first, then in wishes if first < then}
+    after = {name: [first for first, then in wishes if then == name] for name in order}
+    found = names(*(make(name, after=after[name]) for name in order))
+
+    assert sorted(found) == sorted(order)
+    assert all(found.index(first) < found.index(then) for first, then in wishes)
+    assert wishes or found == list(order)
+
+
+@law(st.permutations("ABC"))
+def test_before_says_what_after_says(order):
+    wishes = {"A": {"before": ["B"]}, "B": {}, "C": {"after": "B"}}
+
+    assert names(*(make(name, **wishes[name]) for name in order)) == ["A", "B", "C"]
+
+
+def test_absent_names_are_ignored():
+    assert names(make("A", after=["Nobody"]), make("B", before=("Nobody",))) == ["A", "B"]
+
+
+def test_classes_may_stand_for_their_names():
+    class First:
+        pass
+
+    assert names(make("Second", after=[First]), First()) == ["First", "Second"]
+    assert names(make("Second", after=First), First()) == ["First", "Second"]
+
+
+def test_several_of_one_class_stay_in_list_order():
+    one, two = (type("Same", (), {"after": ["Same"], "number": n})() for n in range(2))
+
+    assert [listener.callback for listener in in_order([one, two])] == [one, two]
+
+
+def test_readers_stand_behind_writers_whether_declared_or_asked_for():
+    writer = make("Writer", outputs="note")
+    declared = make("Declared", inputs=["note"])
+    asking = make("Asking", on_epoch_end=lambda self, note=None: None)
+
+    assert names(declared, asking, writer) == ["Writer", "Declared", "Asking"]
+
+
+def test_one_who_reads_what_it_writes_waits_on_nobody():
+    assert names(make("Sum", inputs="total", outputs="total"), make("Other")) == ["Sum", "Other"]
+
+
+def test_the_last_in_the_list_stays_last_unless_somebody_asks():
+    listed = [make("A", after="B"), make("B", after="C"), make("C"), make("Progress")]
+
+    assert names(*listed) == ["C", "B", "A", "Progress"]
+
+
+def test_a_cycle_is_named():
+    with pytest.raises(CallbackError) as caught:
+        in_order([make("A", after="C"), make("B", after="A"), make("C", after="B"), make("D")])
+
+    assert str(caught.value) == (
+        "Callbacks wait on each other: A -> B -> C -> A.\nTake one off `before`, `after` or `inputs`."
+    )
+
+
+def test_a_class_in_the_list_is_told_from_an_object():
+    with pytest.raises(CallbackError, match=r"The callback Callback is a class.\nSeen: Callback.\nWrite Callback\(\)"):
+        in_order([Callback])
+
+
+# Handing over
+
+STATE = {"epoch": 3, "loss": 0.5, "note": "n"}
+
+
+@pytest.mark.parametrize(
+    "method, expected",
+    [
+        (lambda self: {}, {}),
+        (lambda self, epoch: {"epoch": epoch}, {"epoch": 3}),
+        (lambda self, *, epoch, loss=1: {"epoch": epoch, "loss": loss}, {"epoch": 3, "loss": 0.5}),
+        (lambda self, absent=7, **_: {"absent": absent}, {"absent": 7}),
+        (lambda self, epoch, **rest: rest, {"loss": 0.5, "note": "n", "state": STATE}),
+        (lambda self, **state: state, {**STATE, "state": STATE}),
+        (lambda self, state: state, STATE),
+        (lambda self, *rest: rest, ()),
+    ],
+)
+def test_a_method_receives_what_it_asks_for(method, expected):
+    seen = []
+    recorded = wraps(method)(lambda *given, **named: seen.append(method(*given, **named)))
+    listener(recorded).call("epoch_end", dict(STATE))
+
+    assert seen == [expected]
+
+
+def test_what_one_writes_the_next_receives():
+    seen = []
+    state = dict(STATE)
+    listener(lambda self, state: state.update(note="new")).call("epoch_end", state)
+    listener(lambda self, note: seen.append(note)).call("epoch_end", state)
+
+    assert seen == ["new"]
+
+
+@pytest.mark.parametrize("method", [lambda self, los: None, lambda self, *, los, **_: None])
+def test_a_name_that_nobody_provides_is_told_with_those_there_are(method):
+    with pytest.raises(CallbackError) as caught:
+        listener(method).call("epoch_end", dict(STATE))
+
+    assert str(caught.value) == (
+        "Mine.on_epoch_end asks for 'los', which nobody provides.\n"
+        "Known here: epoch, loss, note.\n"
+        "Give the parameter a default, or let a processor or an earlier callback write the name."
+    )
+
+
+def test_a_failure_of_the_callback_itself_is_not_dressed_up():
+    with pytest.raises(ZeroDivisionError):
+        listener(lambda self, epoch: epoch / 0).call("epoch_end", dict(STATE))
+
+
+def test_events_without_a_method_are_not_heard():
+    quiet = Listener(Callback(), 0)
+    quiet.call("batch_end", {})
+
+    assert not any(quiet.hears(event) for event in ("batch_begin", "batch_end", "epoch_end"))
+    assert listener(lambda self: None, "block_end").hears("block_end")
+    assert not Listener(make("Odd", on_epoch_end=3), 0).hears("epoch_end")
+
+
+def test_names_among_the_parameters_at_batch_and_cycle_ends_are_asked_of_the_graph():
+    one = make(
+        "Watch", inputs=["batch_target"], on_batch_end=lambda self, batch_logits, state, **_: None,
+        on_cycle_end=lambda self, accuracy=None: None, on_epoch_end=lambda self, validation_loss: None,
+    )  # fmt: skip
+
+    assert Listener(one, 0).inputs == ("batch_target", "batch_logits", "accuracy")

@@ -1,0 +1,218 @@
+"""What a person sees of a training: bars on a terminal, lines elsewhere, never on stdout, never in its way."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from experimentator.callbacks import progress as module
+from experimentator.callbacks.order import Listener
+from experimentator.callbacks.progress import Progress, grouped
+from experimentator.cycle import Averages
+from tests.stand_ins import subsets
+
+ROWS = [
+    {"epoch": 1, "training_loss": 0.21, "validation_loss": 1.25, "validation_accuracy": 0.5, "epoch_time": 1.23},
+    {"epoch": 2, "training_loss": 0.09312, "validation_loss": 0.125, "validation_accuracy": 0.93, "epoch_time": 75.0},
+]
+
+
+class Still(Averages):
+    """Averages as they stand in the middle of a pass."""
+
+    def __init__(self, **values):
+        super().__init__()
+        self.values, self.asked = values, 0
+
+    def means(self):
+        self.asked += 1
+        return self.values
+
+
+def play(progress, rows=ROWS, blocks=(), end=True):
+    """Fire the events of a training with these results, as an experiment would."""
+    exp = SimpleNamespace(history=[], subsets=subsets())
+    progress.init(exp)
+    listener, state = Listener(progress, 0), {"epochs": len(rows)}
+    for row in rows:
+        state.update(epoch=row["epoch"], cycle_name="training", steps=10)
+        listener.call("epoch_begin", state)
+        listener.call("cycle_begin", state)
+        for batch, averages in enumerate(blocks):
+            listener.call("block_end", {**state, "batch": batch, "averages": averages})
+        exp.history.append(row)
+        listener.call("epoch_end", {**state, **row})
+    if end:
+        listener.call("train_end", state)
+
+
+def terminal(width=120):
+    return Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None, legacy_windows=False)
+
+
+def lines(text):
+    """The lines that stay; bars are drawn between them and taken away again."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "\n", text)
+    return [line.rstrip() for line in plain.split("\n") if line.startswith(("epoch ", "  "))]
+
+
+def test_lines_group_names_by_subset_and_stand_in_columns(capsys):
+    play(Progress())
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "epoch 1/2  training loss 0.2100   |  validation loss 1.250   accuracy 0.5000   |  1.2 s",
+        "epoch 2/2  training loss 0.09312  |  validation loss 0.1250  accuracy 0.9300   |  75.0 s",
+    ]
+
+
+def test_a_long_line_stays_one_line_where_it_is_piped():
+    console = Console(file=io.StringIO(), width=40)
+    play(Progress(console), [{"epoch": 1, **{f"training_metric_{n}": n / 7 for n in range(30)}}])
+
+    assert len(console.file.getvalue().splitlines()) == 1
+
+
+def test_a_narrow_terminal_shows_a_line_for_each_subset():
+    console = terminal(width=60)
+    play(Progress(console), ROWS[:1])
+
+    assert lines(console.file.getvalue()) == [
+        "epoch 1/1",
+        "  training loss 0.2100",
+        "  validation loss 1.250   accuracy 0.5000",
+        "  1.2 s",
+    ]
+
+
+def test_no_line_is_wider_than_the_terminal():
+    console = terminal(width=50)
+    play(Progress(console), [{"epoch": 1, **{f"training_metric_{n}": n / 7 for n in range(30)}}])
+
+    kept = [line for line in lines(console.file.getvalue()) if "metric" in line]
+    assert sum(line.count("metric_") for line in kept) == 30
+    assert max(map(len, kept)) <= 50
+
+
+def test_bars_show_epochs_batches_speed_and_the_loss_so_far(monkeypatch):
+    monkeypatch.setattr(module, "REDRAW_SECONDS", 0.0)
+    console = terminal()
+    play(Progress(console), blocks=[Still(loss=0.5, accuracy=0.25, top=0.5, never=9.0)] * 3)
+
+    drawn = console.file.getvalue()
+    assert "epochs" in drawn
+    assert "1/2" in drawn
+    assert "3/10" in drawn
+    assert "batches/s  loss 0.5000  accuracy 0.2500  top 0.5000" in drawn
+    assert "never" not in drawn
+
+
+def test_bars_are_drawn_a_few_times_a_second_whatever_the_number_of_calls():
+    averages = Still(loss=0.5)
+    play(Progress(terminal()), blocks=[averages] * 500)
+
+    assert averages.asked <= 5
+
+
+def test_nothing_is_asked_for_where_nothing_is_drawn():
+    averages = Still(loss=0.5)
+    play(Progress(Console(file=io.StringIO())), blocks=[averages])
+
+    assert averages.asked == 0
+    assert not Listener(Progress(), 0).hears("batch_end")
+    assert not Listener(Progress(), 0).hears("batch_begin")
+
+
+def test_no_thread_is_left_running_nor_started():
+    before = threading.active_count()
+    play(Progress(terminal()), end=False)
+
+    assert threading.active_count() == before
+
+
+def test_the_display_closes_with_the_training_and_opens_again():
+    console = terminal()
+    progress = Progress(console)
+    for _ in range(2):
+        play(progress)
+        assert progress.bars is None
+    assert console.file.getvalue().count("\x1b[?25h") == 2  # the cursor shows again
+
+
+@pytest.mark.parametrize("piped", [True, False])
+def test_what_a_callback_prints_stays_on_a_stdout_that_is_piped(piped, monkeypatch):
+    stdout = io.StringIO()
+    monkeypatch.setattr(stdout, "isatty", lambda: not piped)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    console = terminal()
+    play(Progress(console), end=False)
+    print("a result")
+
+    assert ("a result" in stdout.getvalue()) is piped
+    assert ("a result" in console.file.getvalue()) is not piped
+
+
+class Gone(io.StringIO):
+    """A terminal whose other end has left."""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def flush(self):
+        raise OSError(5, "Input/output error")
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stderr", [None, closed(), Gone()], ids=["none", "closed", "gone"])
+def test_a_stderr_that_is_gone_stops_nothing(stderr, monkeypatch):
+    monkeypatch.setattr(module, "REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    play(Progress(), blocks=[Still(loss=0.5)] * 3)
+
+
+def test_a_stderr_that_goes_in_the_middle_stops_nothing(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = Progress()
+    play(progress, ROWS[:1], end=False)
+    stream.close()
+    play(progress, ROWS)
+
+
+@pytest.mark.parametrize("name", ["[/red]", "[bold]", ":smile:", "a%s{b}"])
+def test_names_are_shown_as_they_are(name, monkeypatch):
+    monkeypatch.setattr(module, "REDRAW_SECONDS", 0.0)
+    console = terminal()
+    play(Progress(console), [{"epoch": 1, f"training_{name}": 0.5}], blocks=[Still(**{name: 0.5})])
+
+    assert f"training {name} 0.5000" in console.file.getvalue()
+    assert f"batches/s  {name} 0.5000" in console.file.getvalue()
+
+
+def test_values_that_are_no_numbers_are_shown_too():
+    console = Console(file=io.StringIO(), width=200)
+    play(Progress(console), [{"epoch": 1, "training_loss": float("nan"), "note": "best", "extra": None, "n": [1]}])
+
+    shown = " ".join(console.file.getvalue().split())
+    assert shown == "epoch 1/1 training loss nan | note best extra None n [1] | 0.0 s"
+
+
+def test_a_name_belongs_to_the_longest_subset_it_starts_with():
+    row = {"a_b_loss": 1, "a_loss": 2, "ab_loss": 3, "loss": 4}
+
+    assert grouped(row, ["a", "a_b"]) == {"a": {"loss": 2}, "a_b": {"loss": 1}, "": {"ab_loss": 3, "loss": 4}}
