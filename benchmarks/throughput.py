@@ -6,8 +6,7 @@ All contenders run in one process on the same network, data and batch size, one 
 share the machine's moods; an epoch has 1,792 steps for the mlp and 1,000 for the cnn. `exp.train` runs with an
 observing callback, history and evaluation bookkeeping on. The loop by hand is one `tf.function` per epoch over
 device-resident columns, fed by the same order generator, with XLA and without. Figures are medians over the rounds;
-a ratio is the median of the ratios of paired rounds. On a GPU, ResNet-18 in bfloat16 is added, 100 steps of batch 512.
-Appends to history.jsonl.
+a ratio is the median of the ratios of paired rounds. Appends to history.jsonl.
 """
 
 from __future__ import annotations
@@ -71,37 +70,9 @@ def cnn() -> keras.Model:
     return keras.Sequential([layers.Input((28, 28, 1)), *blocks, *head])
 
 
-def resnet18() -> keras.Model:
-    """ResNet-18 for images of 32x32 (He et al., 2016), its stem a 3x3 convolution."""
-
-    def conv(x: Any, filters: int, size: int = 3, strides: int = 1) -> Any:
-        x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
-        return layers.BatchNormalization()(x)
-
-    x = inputs = keras.Input((32, 32, 3))
-    x = layers.ReLU()(conv(x, 64))
-    for filters, first in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        for strides in (first, 1):
-            way = x if strides == 1 else conv(x, filters, 1, strides)
-            x = layers.ReLU()(layers.add([way, conv(layers.ReLU()(conv(x, filters, 3, strides)), filters)]))
-    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
-
-
-def resnet_data(steps: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Digits blown up to [N, 32, 32, 3] uint8."""
-    digits = load_digits()
-    images = np.kron(digits.images.astype(np.uint8) * 15, np.ones((1, 4, 4), np.uint8))
-    rows = np.resize(np.arange(len(digits.target)), steps * batch)
-    return np.repeat(images[..., None], 3, axis=-1)[rows], digits.target.astype(np.int32)[rows]
-
-
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {"network": mlp, "data": mlp_data, "batch": 32, "steps": 1792, "scale": 16.0, "rounds": 15, "settle": 60},
     "cnn": {"network": cnn, "data": cnn_data, "batch": 64, "steps": 1000, "scale": 255.0, "rounds": 3, "settle": 3},
-}
-GPU_CASES: dict[str, dict[str, Any]] = {
-    "resnet18": {"network": resnet18, "data": resnet_data, "batch": 512, "steps": 100, "scale": 255.0, "rounds": 3}
-    | {"settle": 6, "precision": "bfloat16"},
 }
 
 
@@ -120,7 +91,6 @@ def library(case: dict[str, Any], x: np.ndarray, y: np.ndarray, jit: Any) -> Cal
             "optimizer": keras.optimizers.Adam(1e-3),
             "callbacks": [Observe()],
             "jit_compile": jit,
-            "precision": case.get("precision"),
         }
     )
     exp.train(case["settle"])  # long enough to settle the compiler and the number of batches a call runs
@@ -143,7 +113,6 @@ def by_hand(case: dict[str, Any], x: np.ndarray, y: np.ndarray, jit: bool) -> Ca
             with tf.GradientTape() as tape:
                 logits = model(images, training=True)
                 target = tf.gather(y, index[step])
-                logits = tf.cast(logits, tf.float32)
                 loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits))
             optimizer.apply(tape.gradient(loss, trainable), trainable)
             return step + 1, losses.write(step, loss)
@@ -169,8 +138,7 @@ def fit(case: dict[str, Any], x: np.ndarray, y: np.ndarray, **options: Any) -> C
 
 def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
     """Interleaved epochs of every contender; steps per second and paired ratios."""
-    case = {**CASES, **GPU_CASES}[name]
-    keras.config.set_dtype_policy("mixed_bfloat16" if case.get("precision") else "float32")  # for the rivals
+    case = CASES[name]
     steps = case["steps"] // (8 if quick else 1)
     rounds = rounds or (3 if quick else case["rounds"])
     x, y = case["data"](steps, case["batch"])
@@ -201,7 +169,7 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
         "steps": steps, "batch": case["batch"], "rounds": rounds,
     }  # fmt: skip
     print(
-        print(f"\nto the loop by hand: {result['ratio_to_best_hand']:.3f}, to Keras: {result['ratio_to_best_fit']:.2f}")
+    print(f"\nto the loop by hand: {result['ratio_to_best_hand']:.3f}, to Keras: {result['ratio_to_best_fit']:.2f}")
     )
     return result
 
@@ -215,12 +183,11 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="short epochs, three rounds: a check that all contenders run"
     )
-    parser.add_argument("--only", choices=[*CASES, *GPU_CASES])
+    parser.add_argument("--only", choices=CASES)
     parser.add_argument("--rounds", type=int)
     options = parser.parse_args()
+    results = {n: measure(n, options.rounds, options.quick) for n in ([options.only] if options.only else CASES)}
     gpus = tf.config.list_physical_devices("GPU")
-    cases = [options.only] if options.only else [*CASES, *(GPU_CASES if gpus else ())]
-    results = {name: measure(name, options.rounds, options.quick) for name in cases}
     device = tf.config.experimental.get_device_details(gpus[0]).get("device_name") if gpus else None
     append("throughput, quick" if options.quick else "throughput", results, device=device)
 
