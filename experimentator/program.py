@@ -116,7 +116,7 @@ class Program:
         cycle = feed.cycle(exp.batch_size)
         graph = self.graph(mode)
         key = (id(subset), mode, cycle.steps, exp.batch_size)
-        if key not in self.runners:
+        if key not in self.runners or self.runners[key].step.stale:
             pace = Pace(cycle.steps, fixed=self._batches_per_call())
             optimizer = self._optimizer() if mode == Mode.TRAIN else None
             options = {"jit_compile": self._compiler(mode), "eager": bool(exp.eager), "capacity": pace.capacity}

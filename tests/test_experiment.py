@@ -210,6 +210,30 @@ def test_a_new_batch_size_takes_effect_keeps_weights_and_says_so(caplog):
     assert runner.pace.steps == 6
 
 
+def test_new_processors_take_a_new_optimizer_and_say_so():
+    exp = build_experiment(config())
+    exp.train(1)
+    exp.chunk_processors = config()["chunk_processors"]
+
+    with pytest.raises(ValueError, match=r"(?s)The optimizer was made for other weights.*exp.optimizer = keras"):
+        exp.train(2)
+    exp.optimizer = keras.optimizers.SGD(0.1)
+    assert np.isfinite(exp.train(2)[-1]["training_loss"])
+
+
+def test_a_layer_may_be_frozen_and_thawed_between_trainings():
+    exp = build_experiment(config())
+    layer = exp.chunk_processors[0].model.layers[0]
+    kernels = []
+    for epoch, trainable in enumerate((True, False, True), start=1):
+        layer.trainable = trainable
+        exp.train(epoch)
+        kernels.append(layer.kernel.numpy())
+
+    assert np.array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[1], kernels[2])
+
+
 def test_a_new_learning_rate_reaches_the_optimizer(caplog):
     exp = build_experiment(config())
     exp.train(1)

@@ -263,6 +263,15 @@ def test_rows_are_counted_without_cutting_them():
     assert Rows(np.arange(3), 4, drop_last=True).take(0, 9).tolist() == [[0, 1, 2]]
 
 
+def test_a_subset_emptied_after_its_feed_was_made_is_named():
+    subset = numbered(3)
+    feed = fed(subset, "stream")
+    subset.keys = []
+
+    with pytest.raises(DatasetError, match="Subset 's' is empty"):
+        feed.cycle(2)
+
+
 def test_keys_of_a_block_are_picked_when_asked_and_no_sooner():
     block = fed(numbered(6, Mode.EVAL), "device").cycle(2).take(2)
 

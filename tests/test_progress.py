@@ -114,6 +114,15 @@ def test_bars_show_epochs_batches_speed_and_the_loss_so_far(monkeypatch):
     assert "never" not in drawn
 
 
+def test_a_narrow_terminal_keeps_the_counts_and_the_time_to_go(monkeypatch):
+    monkeypatch.setattr(module, "REDRAW_SECONDS", 0.0)
+    console = terminal(width=60)
+    play(Progress(console), blocks=[Still(loss=0.5, accuracy=0.25, top=0.5)] * 3)
+
+    drawn = console.file.getvalue()
+    assert re.search(r"training .* 3/10 +(-:--:--|\d:\d\d:\d\d) [\d,]+ b.*…", drawn)
+
+
 def test_bars_are_drawn_a_few_times_a_second_whatever_the_number_of_calls():
     averages = Still(loss=0.5)
     play(Progress(terminal()), blocks=[averages] * 500)

@@ -27,6 +27,10 @@ class Step(Protocol):
         """How often the graph was traced; constant after the first epoch."""
 
     @property
+    def stale(self) -> bool:
+        """Whether what was compiled no longer holds, as after freezing a layer."""
+
+    @property
     def compiler(self) -> str:
         """How the step runs: `xla`, `graph` or `eager`."""
 

@@ -14,6 +14,7 @@ class NumpyStep:
     """Runs a graph on numpy rows, one batch after the other."""
 
     traces = 0
+    stale = False
     compiler = "eager"
 
     def __init__(self, graph: Graph):

@@ -10,8 +10,10 @@ from numbers import Real
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
+from rich.text import Text
 
 REDRAW_SECONDS = 0.1  # bars are drawn at most this often, however short the calls of the step are
 ESSENTIALS = 3  # averages beside a bar: the loss and the first metrics
@@ -118,8 +120,9 @@ def _lines(title: str, parts: Sequence[str], width: int | None) -> list[str]:
 def _bars(console: Console) -> Bars:
     """Two bars, drawn when told to: no thread runs beside the training."""
     columns = (
-        TextColumn("{task.description:<12}", markup=False), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[seen]}", markup=False),
+        TextColumn("{task.description:<12}", markup=False), BarColumn(24),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)), TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        _Seen(),
     )  # fmt: skip
     return Bars(
         *columns,
@@ -129,6 +132,13 @@ def _bars(console: Console) -> Bars:
         speed_estimate_period=86400,  # an epoch may last hours
         redirect_stdout=bool(getattr(sys.stdout, "isatty", bool)()),  # results that are piped stay on stdout
     )
+
+
+class _Seen(ProgressColumn):
+    """Speed and averages; on a narrow terminal they give way first, together with the bar."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["seen"], no_wrap=True, overflow="ellipsis")
 
 
 class _Forgiving:

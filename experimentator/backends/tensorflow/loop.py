@@ -47,6 +47,7 @@ class TensorflowStep:
         self.timings: dict[str, float] = {}
         self._functions: dict[Any, Any] = {}
         self._signatures: dict[Any, dict[str, str]] = {}
+        self._trained = [variable.trainable for variable in variables]
         if optimizer is not None and not optimizer.built:
             optimizer.build([v for v in variables if "float" in str(v.dtype)])  # frozen ones too: they may thaw
 
@@ -54,6 +55,11 @@ class TensorflowStep:
     def compiler(self) -> str:
         """How the step runs: `xla`, `graph` or `eager`."""
         return "eager" if self.eager else "xla" if self.jit else "graph"
+
+    @property
+    def stale(self) -> bool:
+        """Whether a layer was frozen or thawed since, so that the step must be compiled again."""
+        return [variable.trainable for variable in self.variables] != self._trained
 
     def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}, on the device.
@@ -117,7 +123,9 @@ class TensorflowStep:
                 self._explain((jit, fixed), {**columns, "index": index})
                 return self._run(columns, index, count)
 
-            self._functions[jit, fixed] = tf.function(run, jit_compile=jit or None, autograph=False)
+            function = tf.function(run, jit_compile=jit or None, autograph=False)
+            function._omit_frequent_tracing_warning = True  # it counts the steps of all experiments as one function
+            self._functions[jit, fixed] = function
         return self._functions[jit, fixed]
 
     def _explain(self, function: Any, tensors: Mapping[str, Any]) -> None:
@@ -159,8 +167,20 @@ class TensorflowStep:
                 f"Seen: {len(trainable)} trainable variables.\n"
                 "Let the loss depend on a layer, and keep ops.StopGradient off the way between them."
             )
-        self.optimizer.apply(*zip(*pairs, strict=True))
+        self._update(*zip(*pairs, strict=True))
         return outputs
+
+    def _update(self, gradients: Any, variables: Any) -> None:
+        try:
+            self.optimizer.apply(gradients, variables)
+        except ValueError as error:
+            if "Unknown variable" not in str(error):
+                raise
+            name = type(self.optimizer).__name__
+            raise ValueError(
+                f"The optimizer was made for other weights, and keeps moments of those.\nSeen: {name}, after a change of "
+                f"chunk_processors.\nGive the experiment a new one: exp.optimizer = keras.optimizers.{name}(...)."
+            ) from None
 
     def _timed_xla(self, columns: Mapping[str, Any], index: np.ndarray) -> float:
         try:
