@@ -121,9 +121,10 @@ class StreamedFeed:
         return _Cycle(_rows(self.subset, batch_size), self._block)
 
     def _block(self, rows: np.ndarray) -> Block:
-        keys = [self.subset.keys[position] for position in rows.flat]
+        known = self.subset.keys
+        keys = [known[position] for position in rows.flat]
         batch = self.subset.batch(keys)
-        check_names(_of_items(batch), self.names, key=keys[0], first=self.subset.keys[0], subset=self.subset.name)
+        check_names(_of_items(batch), self.names, key=keys[0], first=known[0], subset=self.subset.name)
         columns = {name: self._checked(name, batch[name], keys) for name in self.specs}
         index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
         objects = {name: Picked(values, index) for name, values in batch.items() if name not in self.specs}

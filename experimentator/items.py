@@ -197,9 +197,8 @@ def _copy_before_transforms(dataset: Any) -> None:
 
 def _own(key: Hashable, item: Any) -> Any:
     """A transform that hands on a copy of the item, with arrays of its own; other objects are shared."""
-    if not isinstance(item, Mapping):
+    if not isinstance(item, dict):
         return item
-    own: Any = copy.copy(item)
-    if isinstance(own, dict):
-        own.update((name, value.copy()) for name, value in item.items() if isinstance(value, np.ndarray))
+    own = copy.copy(item)
+    own.update((name, value.copy()) for name, value in item.items() if isinstance(value, np.ndarray))
     return own

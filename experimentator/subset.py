@@ -112,7 +112,8 @@ class Subset:
 
     def shuffled_keys(self) -> tuple[Hashable, ...]:
         """The keys in the order of this epoch; a subclass or an instance may replace it."""
-        return tuple(self.keys[position] for position in self.order())
+        keys = self.keys
+        return tuple(keys[position] for position in self.order())
 
     @property
     def reorders(self) -> bool:
@@ -174,8 +175,6 @@ def columns_of(subset: Subset) -> Mapping[str, Any] | None:
         return subset.batch(subset.keys)
     try:
         columns = subset.dataset.columns(subset.keys)
-    except (TypeError, IndexError):
-        for key in subset.keys:  # one of them is no row: the failure names it
-            subset.query_item(key)
-        raise
+    except (TypeError, IndexError, OverflowError):
+        return subset.batch(subset.keys)  # one of them is no row: reading them one by one names it
     return {f"batch_{name}": array if is_numeric(array) else list(array) for name, array in columns.items()}

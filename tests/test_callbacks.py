@@ -7,9 +7,18 @@ from functools import wraps
 import pytest
 from hypothesis import strategies as st
 
-from experimentator import Callback, CallbackError
+from experimentator import (
+    BaseExperiment,
+    Callback,
+    CallbackedExperiment,
+    CallbackError,
+    build_experiment,
+    chunk_processor,
+)
 from experimentator.callbacks.order import Listener, in_order
-from tests.stand_ins import law
+from tests.stand_ins import law, subsets
+
+mean = chunk_processor(inputs=["batch_input"], outputs=["mean"])(lambda batch_input: batch_input.mean())
 
 
 def make(name, **attributes):
@@ -93,6 +102,19 @@ def test_a_cycle_is_named():
 def test_a_class_in_the_list_is_told_from_an_object():
     with pytest.raises(CallbackError, match=r"The callback Callback is a class.\nSeen: Callback.\nWrite Callback\(\)"):
         in_order([Callback])
+
+
+def test_changing_the_callbacks_of_a_used_experiment_takes_effect():
+    counts = [make("Count", seen=[], on_cycle_end=lambda self, cycle_name: self.seen.append(cycle_name)) for _ in "ab"]
+    exp = build_experiment(
+        {"experiment_type": [BaseExperiment, CallbackedExperiment], "subsets": subsets()[1:], "metrics": ["mean"]}
+        | {"chunk_processors": [mean], "callbacks": counts[:1], "hide_progress": True}
+    )
+    exp.evaluate()
+    exp.callbacks = counts[1:]
+    exp.evaluate()
+
+    assert [count.seen for count in counts] == [["validation"], ["validation"]]
 
 
 # Handing over

@@ -247,7 +247,7 @@ def test_columns_are_the_batch_of_all_keys(keys):
     assert columns_of(items)["batch_input"].tolist() == [0] * len(keys)
 
 
-@pytest.mark.parametrize("odd", [10, -11, "a", 2.0, None, (0, 1)])
+@pytest.mark.parametrize("odd", [10, -11, 2**80, "a", 2.0, None, (0, 1)])
 def test_a_key_that_is_no_row_is_named(odd):
     with pytest.raises(DatasetError) as caught:
         columns_of(training(keys=[1, odd, 2]))

@@ -48,7 +48,7 @@ class Progress:
         self.start = time.perf_counter()
         if self.bars is not None:
             self.bars.reset(self.inner, description=cycle_name, total=steps, seen="")
-            self._draw()
+            self._draw(self.bars)
 
     def on_block_end(self, batch: int, averages: Any, **_: Any) -> None:
         """What is known so far."""
@@ -57,7 +57,7 @@ class Progress:
             essentials = dict(list(averages.means().items())[:ESSENTIALS])
             seen = f"{(batch + 1) / (now - self.start):,.0f} batches/s  {_shown(essentials)}"
             self.bars.update(self.inner, completed=batch + 1, seen=seen)
-            self._draw()
+            self._draw(self.bars)
 
     def on_epoch_end(self, epoch: int, epochs: int, **_: Any) -> None:
         """A line that stays, for every epoch."""
@@ -72,7 +72,7 @@ class Progress:
             self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         if self.bars is not None:
             self.bars.update(self.total, completed=epoch)
-            self._draw()
+            self._draw(self.bars)
 
     def on_train_end(self, **_: Any) -> None:
         """Close the display, whatever ended the training."""
@@ -80,10 +80,9 @@ class Progress:
             self.bars.stop()
             self.bars = None
 
-    def _draw(self) -> None:
-        if self.bars is not None:
-            self.bars.refresh()
-            self.drawn = time.perf_counter()
+    def _draw(self, bars: Bars) -> None:
+        bars.refresh()
+        self.drawn = time.perf_counter()
 
 
 def grouped(row: Mapping[str, Any], subsets: Sequence[str]) -> dict[str, dict[str, Any]]:
