@@ -30,9 +30,9 @@ class Pace:
     (50, True)
     """
 
-    def __init__(self, steps: int, *, fixed: int | None):
+    def __init__(self, steps: int, *, fixed: int | None, most: int = LIMIT):
         self.steps = steps
-        self.capacity = min(fixed or steps, steps, LIMIT)
+        self.capacity = min(fixed or most, steps, LIMIT)
         self.settled = fixed is not None
         self.count = self.capacity if self.settled else 1
         self.compiled = self.settled

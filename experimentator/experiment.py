@@ -282,8 +282,8 @@ class BaseExperiment(metaclass=_Composed):
     def _cycle(self, subset: Any, mode: Mode) -> dict[str, float]:
         """One pass over a subset; returns its averages under `<subset>_<name>`."""
         self._address(subset)
-        runner = self.program.runner(subset, mode)
-        cycle = self.cycle(runner.feed, self.batch_size)
+        cycle = self.cycle(self.program.feed(subset), self.batch_size)
+        runner = self.program.runner(subset, mode, steps=cycle.steps)
         averages, first = Averages(), 0
         self.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.mode, mode=mode, steps=cycle.steps)
         remaining = (self._goal - self.epoch) * cycle.steps

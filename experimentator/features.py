@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -14,6 +15,7 @@ from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
 from experimentator.experiment import BaseExperiment
 from experimentator.feed import Block
+from experimentator.memory import keep_large_buffers
 from experimentator.runs import RunFolder
 from experimentator.settings import LIBRARY_KEYS
 
@@ -38,10 +40,11 @@ class CallbackedExperiment(BaseExperiment):
             callbacks.append(folder)
         if not self.cfg.get("hide_progress"):
             callbacks.append(Progress())
-        for callback in callbacks:
-            if hasattr(callback, "init"):
-                callback.init(self)
-        return in_order(callbacks)
+        listeners = in_order(callbacks)
+        for listener in listeners:
+            if hasattr(listener.callback, "init"):
+                listener.callback.init(self)
+        return listeners
 
     def fire(self, event: str, **state: Any) -> None:
         """Call `on_<event>` of every callback that has it, with the state by name and as `state`."""
@@ -61,10 +64,13 @@ class CallbackedExperiment(BaseExperiment):
 
 
 class AsyncExperiment(BaseExperiment):
-    """Prepares the next blocks in a thread while the device works on this one."""
+    """Prepares the next block in `workers` threads (one a core, 4 at most) while the device works on this one."""
 
     def cycle(self, feed: Any, batch_size: int) -> Any:
         """The batches of a pass, prepared ahead where preparing takes time."""
+        if not feed.resident:
+            keep_large_buffers()
+            feed.workers = self.workers or min(4, os.cpu_count() or 1)
         cycle = super().cycle(feed, batch_size)
         return cycle if feed.resident else _Ahead(cycle)
 
@@ -87,7 +93,7 @@ class _Ahead:
         return block
 
 
-DEFAULT_TYPE = (BaseExperiment, CallbackedExperiment, TensorflowExperiment)
+DEFAULT_TYPE = (BaseExperiment, CallbackedExperiment, AsyncExperiment, TensorflowExperiment)
 
 
 def compose(classes: Any) -> type[BaseExperiment]:
@@ -111,7 +117,7 @@ def build_experiment(config: Any, load_weights: bool = False, **overrides: Any) 
     """An experiment composed of the classes in `experiment_type`, base first.
 
     `config` is a path, text, a mapping, or an object with a `.dict`; overrides take the place of what it assigns
-    before anything is derived from it. Without `experiment_type`, callbacks and TensorFlow are on.
+    before anything is derived from it. Without `experiment_type`, callbacks, asynchronous loading and TensorFlow are on.
     With `load_weights`, the weights beside a configuration stored in a run folder are loaded.
 
     Raises:

@@ -1,21 +1,26 @@
 """Feeds: the batches of one cycle as `(columns, index, keys)` blocks, resident or streamed.
 
 A step runs the K batches of a block in one call: batch k is rows `index[k]` of the columns. A resident feed hands out
-the same columns every time and the next K rows of the epoch's order; a streamed feed stacks the block's own items.
+the same columns every time and the next K rows of the epoch's order. A host feed gathers the block's rows from columns
+in host memory, a streamed feed reads and stacks the block's items; both blocks are placed on the device whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from experimentator.items import DatasetError, check_names, is_numeric
-from experimentator.subset import Subset, columns_of
+from experimentator.memory import SHARE, free_host_memory
+from experimentator.subset import Subset, columns_of, is_columnar
 
-RESIDENT_BYTES = 4 << 30  # a subset of more is streamed, so that it leaves a device its memory, unless told otherwise
+BLOCK_BYTES = 64 << 20  # a block that travels is at most this large, or one batch
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,30 @@ class Rows:
         return self.positions[start * self.batch_size : stop * self.batch_size].reshape(stop - start, self.batch_size)
 
 
+@dataclass(frozen=True)
+class Placing:
+    """How blocks that travel reach the device: `names` the graph reads, in buffers of `rows`, through `put`.
+
+    Buffers have one size, so that a shorter block does not make the step be traced again.
+    """
+
+    names: Sequence[str]
+    rows: int
+    put: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+    def __call__(self, block: Block) -> Block:
+        """The same block with its columns on the device."""
+        columns = {name: self._padded(block.columns[name]) for name in self.names}
+        return replace(block, columns=self.put(columns))
+
+    def _padded(self, values: np.ndarray) -> np.ndarray:
+        if len(values) >= self.rows:
+            return values
+        buffer = np.zeros((self.rows, *values.shape[1:]), values.dtype)
+        buffer[: len(values)] = values
+        return buffer
+
+
 class ResidentFeed:
     """The whole subset as columns, kept where `put` places them; only row numbers travel."""
 
@@ -106,10 +135,36 @@ class ResidentFeed:
         return Block(self.columns, rows, Picked(self.subset.keys, rows), objects)
 
 
-class StreamedFeed:
-    """Items read as they are needed, stacked a block at a time."""
+class HostFeed:
+    """The whole subset as columns in host memory; the rows of a block are gathered and travel."""
 
     resident = False
+    placing: Placing | None = None
+
+    def __init__(self, subset: Subset, columns: Mapping[str, Any]):
+        self.subset = subset
+        self.specs = specs_of(columns)
+        self.columns = columns
+
+    def cycle(self, batch_size: int) -> _Cycle:
+        """Start a pass."""
+        return _Cycle(_rows(self.subset, batch_size), self._block)
+
+    def _block(self, rows: np.ndarray) -> Block:
+        names = self.specs if self.placing is None else self.placing.names
+        columns = {name: np.take(self.columns[name], rows.ravel(), axis=0) for name in names}
+        index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+        objects = {name: Picked(values, rows) for name, values in self.columns.items() if name not in self.specs}
+        block = Block(columns, index, Picked(self.subset.keys, rows), objects)
+        return block if self.placing is None else self.placing(block)
+
+
+class StreamedFeed:
+    """Items read as they are needed, stacked a block at a time; `workers` threads share the batches of a block."""
+
+    resident = False
+    placing: Placing | None = None
+    workers = 0
 
     def __init__(self, subset: Subset, sample: Mapping[str, Any]):
         self.subset = subset
@@ -118,9 +173,19 @@ class StreamedFeed:
 
     def cycle(self, batch_size: int) -> _Cycle:
         """Start a pass."""
-        return _Cycle(_rows(self.subset, batch_size), self._block)
+        if self.workers < 2:
+            return _Cycle(_rows(self.subset, batch_size), self._block)
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="experimentator-worker")
+        return _Cycle(_rows(self.subset, batch_size), partial(self._block, pool=pool), close=pool.shutdown)
 
-    def _block(self, rows: np.ndarray) -> Block:
+    def _block(self, rows: np.ndarray, pool: ThreadPoolExecutor | None = None) -> Block:
+        if pool is None or len(rows) == 1:
+            block = self._read(rows)
+        else:
+            block = _joined(list(pool.map(self._read, np.array_split(rows, len(rows)))))
+        return block if self.placing is None else self.placing(block)
+
+    def _read(self, rows: np.ndarray) -> Block:
         known = self.subset.keys
         keys = [known[position] for position in rows.flat]
         batch = self.subset.batch(keys)
@@ -151,14 +216,15 @@ class StreamedFeed:
 class _Cycle:
     """One pass: a cursor over its rows."""
 
-    def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block]):
-        self.rows, self.block = rows, block
+    def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block], close: Callable[[], None] = lambda: None):
+        self.rows, self.block, self.close = rows, block, close
         self.steps, self.batch_size = rows.steps, rows.batch_size
         self.done = 0
 
     def take(self, count: int) -> Block | None:
         rows = self.rows.take(self.done, count)
         if rows is None:
+            self.close()
             return None
         self.done += len(rows)
         return self.block(rows)
@@ -190,24 +256,43 @@ def _kind(spec: Spec | None) -> str:
 
 
 def feed_of(
-    subset: Subset, *, residency: str, put: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-) -> ResidentFeed | StreamedFeed:
-    """A resident feed where items are known to be the same every time and to take little room, else a streamed one.
+    subset: Subset, *, residency: str, put: Callable[[Mapping[str, Any]], Mapping[str, Any]], room: int
+) -> ResidentFeed | HostFeed | StreamedFeed:
+    """The feed that `residency` names.
 
-    `residency` "device" and "stream" leave no choice.
+    With "auto", items known to be the same every time are columns: on the device if they take at most half of the
+    `room` bytes free there, else on the host if they take at most half of its free memory. All else is streamed.
     """
-    if residency not in ("auto", "device", "stream"):
-        raise ValueError(f"residency={residency!r} is not known. Write 'auto', 'device' or 'stream'.")
+    if residency not in ("auto", "device", "host", "stream"):
+        raise ValueError(f"residency={residency!r} is not known. Write 'auto', 'device', 'host' or 'stream'.")
     if not len(subset):
         subset.batch(())
     sample = subset.batch(subset.keys[:1])
-    size = len(subset.keys) * sum(np.asarray(sample[name]).nbytes for name in specs_of(sample))
-    if residency == "stream" or (residency == "auto" and size > RESIDENT_BYTES):
+    size = len(subset.keys) * batch_bytes(specs_of(sample))
+    if residency == "auto" and is_columnar(subset):
+        fits = {"device": size <= SHARE * room, "host": size <= SHARE * free_host_memory()}
+        residency = next((place for place, enough in fits.items() if enough), "stream")
+    if residency in ("auto", "stream"):
         return StreamedFeed(subset, sample)
     columns = columns_of(subset)
-    if columns is None and residency == "device":
-        columns = subset.batch(subset.keys)
-    return StreamedFeed(subset, sample) if columns is None else ResidentFeed(subset, columns, put)
+    return ResidentFeed(subset, columns, put) if residency == "device" else HostFeed(subset, columns)
+
+
+def batch_bytes(specs: Mapping[str, Spec]) -> int:
+    """Bytes of one row."""
+    return sum(spec.dtype.itemsize * prod(size or 1 for size in spec.shape) for spec in specs.values())
+
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    """The batches of several blocks as one."""
+    columns = {name: np.concatenate([block.columns[name] for block in blocks]) for name in blocks[0].columns}
+    index = np.arange(sum(block.index.size for block in blocks), dtype=np.int32).reshape(-1, blocks[0].index.shape[1])
+    keys = Picked([key for block in blocks for row in block.keys for key in row], index)
+    objects = {
+        name: Picked([value for block in blocks for row in block.objects[name] for value in row], index)
+        for name in blocks[0].objects
+    }
+    return Block(columns, index, keys, objects)
 
 
 def _rows(subset: Subset, batch_size: int) -> Rows:

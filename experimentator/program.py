@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experimentator.cycle import Pace
-from experimentator.feed import Block, Spec, feed_of, specs_of
+from experimentator.cycle import LIMIT, Pace
+from experimentator.feed import BLOCK_BYTES, Block, Placing, Spec, batch_bytes, feed_of, specs_of
 from experimentator.graph import Graph, Mode
 from experimentator.settings import listed
 
@@ -24,9 +24,8 @@ ORDER = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
 
 @dataclass
 class Runner:
-    """A compiled step with its data and its pace."""
+    """A compiled step and its pace."""
 
-    feed: Any
     step: Any
     pace: Pace
     syncs: int = 0
@@ -110,27 +109,30 @@ class Program:
         subsets = sorted(self.exp.subsets, key=lambda subset: subset.mode != mode)
         return dict(self.feed(subsets[0]).specs) if subsets else {}
 
-    def runner(self, subset: Any, mode: Mode) -> Runner:
-        """The step of a mode over the batches of a subset."""
+    def runner(self, subset: Any, mode: Mode, *, steps: int) -> Runner:
+        """The step of a mode over passes of `steps` batches of a subset."""
         exp, feed = self.exp, self.feed(subset)
-        cycle = feed.cycle(exp.batch_size)
         graph = self.graph(mode)
-        key = (id(subset), mode, cycle.steps, exp.batch_size)
+        key = (id(subset), mode, steps, exp.batch_size)
         if key not in self.runners or self.runners[key].step.stale:
-            pace = Pace(cycle.steps, fixed=self._batches_per_call())
+            batch = {name: feed.specs[name] for name in graph.inputs}
+            most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * exp.batch_size or 1))
+            pace = Pace(steps, fixed=self._batches_per_call(), most=most)
             optimizer = self._optimizer() if mode == Mode.TRAIN else None
             options = {"jit_compile": self._compiler(mode), "eager": bool(exp.eager), "capacity": pace.capacity}
-            step = exp.backend.compile(graph, {n: feed.specs[n] for n in graph.inputs}, optimizer, **options)
-            self.runners[key] = Runner(feed, step, pace)
-        self.runners[key].feed = feed
-        return self.runners[key]
+            self.runners[key] = Runner(exp.backend.compile(graph, batch, optimizer, **options), pace)
+        runner = self.runners[key]
+        if not feed.resident:
+            feed.placing = Placing(sorted(graph.inputs), runner.pace.capacity * exp.batch_size, exp.backend.put)
+        return runner
 
     def feed(self, subset: Any) -> Any:
         """The data of a subset, placed once; anew when its dataset or keys were replaced."""
         source = (subset, subset.dataset, subset.keys)
         kept = self.feeds.get(id(subset))
         if kept is None or any(old is not new for old, new in zip(kept[0], source, strict=True)):
-            kept = (source, feed_of(subset, residency=self.exp.residency, put=self.exp.backend.put))
+            backend = self.exp.backend
+            kept = (source, feed_of(subset, residency=self.exp.residency, put=backend.put, room=backend.room()))
             self.feeds[id(subset)] = kept
         return kept[1]
 

@@ -166,12 +166,15 @@ def find(subsets: Sequence[Any], name: str) -> Any:
     raise ConfigError(f"No subset named {name!r}.\nThere are: {known}.\nWrite one of these.")
 
 
-def columns_of(subset: Subset) -> Mapping[str, Any] | None:
-    """The whole subset as `{"batch_input": [N, ...], ...}`, where its items are known to be the same every time."""
+def is_columnar(subset: Subset) -> bool:
+    """Whether the items are known to be the same every time, so that they may be kept as columns."""
     ours = type(subset).query_item is Subset.query_item and type(subset).batch is Subset.batch
-    if not ours or not is_deterministic(subset.dataset):
-        return None
-    if not isinstance(subset.dataset, ArrayDataset) or not subset.keys:
+    return ours and is_deterministic(subset.dataset)
+
+
+def columns_of(subset: Subset) -> Mapping[str, Any]:
+    """The whole subset as `{"batch_input": [N, ...], ...}`, every item read once."""
+    if not is_columnar(subset) or not isinstance(subset.dataset, ArrayDataset) or not subset.keys:
         return subset.batch(subset.keys)
     try:
         columns = subset.dataset.columns(subset.keys)

@@ -327,8 +327,7 @@ def test_an_overridden_name_is_derived_from_nothing():
 def test_a_failure_names_the_file_the_line_and_the_exception():
     text = "a = 1\n\nb = (\n    a / 0\n)"
     assert message_of(lambda: load_text(text, filename="c.py")) == (
-        "c.py:4: ZeroDivisionError: division by zero\n    a / 0\n"
-        "Correct this line, or override a name that it uses."
+        "c.py:4: ZeroDivisionError: division by zero\n    a / 0\nCorrect this line, or override a name that it uses."
     )
 
 

@@ -401,11 +401,12 @@ def test_a_watch_for_finite_values_names_the_processor_in_compiled_code():
 # Data
 
 
-def test_streamed_items_train_as_resident_columns_do():
-    resident = build_experiment(config()).train(3)
-    for kind in ([BaseExperiment, CallbackedExperiment], [BaseExperiment, CallbackedExperiment, AsyncExperiment]):
-        streamed = build_experiment(config(residency="stream", experiment_type=kind)).train(3)
-        assert [row["training_loss"] for row in streamed] == [row["training_loss"] for row in resident]
+def test_items_that_travel_train_as_resident_columns_do():
+    resident = build_experiment(config(residency="device")).train(3)
+    for travelling in ({"residency": "stream"}, {"residency": "host"}, {"residency": "stream", "workers": 3}):
+        exp = build_experiment(config(**travelling))
+        assert [row["training_loss"] for row in exp.train(3)] == [row["training_loss"] for row in resident]
+        assert all(runner.step.traces <= 3 for runner in exp.program.runners.values())
 
 
 def test_a_key_that_fails_is_named():

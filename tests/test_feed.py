@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from experimentator import DatasetError, Mode, Subset
 from experimentator import feed as feeds
-from experimentator.feed import Block, ResidentFeed, Rows, StreamedFeed, feed_of, specs_of
+from experimentator.feed import Block, HostFeed, Placing, ResidentFeed, Rows, StreamedFeed, feed_of, specs_of
 from tests import stand_ins
 from tests.stand_ins import arrays, law
 
@@ -20,8 +20,8 @@ def numbered(count, mode=Mode.TRAIN, **options):
     return Subset("s", mode, [{"n": n, "path": f"/{n}"} for n in range(count)], **options)
 
 
-def fed(subset, residency, put=dict):
-    return feed_of(subset, residency=residency, put=put)
+def fed(subset, residency, put=dict, room=1 << 40):
+    return feed_of(subset, residency=residency, put=put, room=room)
 
 
 def taken(feed, batch_size, counts=()):
@@ -87,21 +87,52 @@ def test_known_items_lie_on_the_device_and_others_are_streamed():
     assert isinstance(fed(numbered(3), "stream"), StreamedFeed)
 
 
-def test_more_than_a_device_should_hold_is_streamed_unless_told_otherwise(monkeypatch):
-    monkeypatch.setattr(feeds, "RESIDENT_BYTES", 64 * 16)  # 64 points of 3 float32 and an int32 are just that
+def test_columns_take_at_most_half_the_free_memory_of_device_then_host(monkeypatch):
+    subset, size = Subset("s", "train", arrays()), 64 * 16  # 64 points of 3 float32 and an int32
 
-    assert isinstance(fed(Subset("s", "train", arrays()), "auto"), ResidentFeed)
-    monkeypatch.setattr(feeds, "RESIDENT_BYTES", 64 * 16 - 1)
-    assert isinstance(fed(Subset("s", "train", arrays()), "auto"), StreamedFeed)
-    assert isinstance(fed(Subset("s", "train", arrays()), "device"), ResidentFeed)
+    assert isinstance(fed(subset, "auto", room=2 * size), ResidentFeed)
+    assert isinstance(fed(subset, "auto", room=2 * size - 1), HostFeed)
+    monkeypatch.setattr(feeds, "free_host_memory", lambda: 2 * size - 1)
+    assert isinstance(fed(subset, "auto", room=2 * size - 1), StreamedFeed)
+    assert isinstance(fed(subset, "host", room=0), HostFeed)
+
+
+@law(st.integers(1, 40), st.integers(1, 9), st.lists(st.integers(1, 12), max_size=6), MODES, st.integers(0, 3))
+def test_every_residency_and_number_of_workers_gives_the_same_batches(count, batch_size, counts, mode, workers):
+    subset = numbered(count, mode)
+    streamed = fed(subset, "stream")
+    streamed.workers = workers
+
+    expected = taken(fed(subset, "device"), batch_size, counts)
+    assert taken(fed(subset, "host"), batch_size, counts) == expected
+    assert taken(streamed, batch_size, counts) == expected
+
+
+def test_a_placed_block_has_one_size_and_only_the_names_asked_for():
+    for residency in ("host", "stream"):
+        feed = fed(Subset("s", "train", arrays(0, 10)), residency)
+        feed.placing = Placing(("batch_input",), rows=8, put=dict)
+        cycle = feed.cycle(2)
+        shapes = [
+            {name: column.shape for name, column in block.columns.items()} for block in (cycle.take(4), cycle.take(4))
+        ]
+        assert shapes == [{"batch_input": (8, 3)}] * 2
+
+
+def test_a_worker_that_fails_names_the_key():
+    feed = fed(Subset("s", "train", stand_ins.Rows(8, fails="row 5")), "stream")
+    feed.workers = 2
+
+    with pytest.raises(DatasetError, match="fails on key 'row 5'"):
+        taken(feed, 2, [4])
 
 
 def test_an_unknown_residency_lists_those_there_are():
-    with pytest.raises(ValueError, match=r"residency='gpu' is not known. Write 'auto', 'device' or 'stream'"):
+    with pytest.raises(ValueError, match=r"residency='gpu' is not known. Write 'auto', 'device', 'host' or 'stream'"):
         fed(numbered(3), "gpu")
 
 
-@pytest.mark.parametrize("residency", ["auto", "device", "stream"])
+@pytest.mark.parametrize("residency", ["auto", "device", "host", "stream"])
 def test_an_empty_subset_is_named(residency):
     with pytest.raises(DatasetError, match="Subset 's' is empty"):
         fed(numbered(3, keys=[]), residency)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from experimentator import ConfigError, DatasetError, Mode, Subset
-from experimentator.subset import columns_of, find
+from experimentator.subset import columns_of, find, is_columnar
 from tests.stand_ins import Rows, arrays, law
 
 ITEMS = {n: {"input": np.full(2, n, np.float32), "target": n % 2} for n in range(6)}
@@ -272,9 +272,9 @@ def test_what_may_change_is_not_kept_as_columns():
         def query_item(self, key):
             return {"input": np.random.normal()}
 
-    assert columns_of(training(Rows(3))) is None
-    assert columns_of(training(mlworkflow.TransformedDataset(mlworkflow.DictDataset(ITEMS)))) is None
-    assert columns_of(Noisy("training", Mode.TRAIN, ITEMS)) is None
+    assert not is_columnar(training(Rows(3)))
+    assert not is_columnar(training(mlworkflow.TransformedDataset(mlworkflow.DictDataset(ITEMS))))
+    assert not is_columnar(Noisy("training", Mode.TRAIN, ITEMS))
 
 
 # Showing and finding

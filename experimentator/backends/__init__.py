@@ -56,6 +56,9 @@ class Backend(Protocol):
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> Step:
         """One step for a selected graph; with an optimizer, a training step."""
 
+    def room(self) -> int:
+        """Bytes that are free where columns are placed."""
+
     def put(self, columns: Columns) -> Columns:
         """Place columns where the step reads them."""
 

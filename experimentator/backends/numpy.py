@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.graph import Graph, Mode, record
+from experimentator.memory import free_host_memory
 
 
 class NumpyStep:
@@ -59,6 +60,10 @@ class NumpyBackend:
                 "Add TensorflowExperiment to experiment_type, or use a Keras optimizer, which brings TensorFlow."
             )
         return NumpyStep(graph)
+
+    def room(self) -> int:
+        """Columns stay where they are: on the host."""
+        return free_host_memory()
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Columns stay as they are."""

@@ -10,12 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.client import device_lib  # the one place that tells how much memory TensorFlow may take
 
 from experimentator.backends.tensorflow.loop import TensorflowStep
 from experimentator.backends.tensorflow.precision import layers_noted, loss_scaled, set_precision
 from experimentator.backends.tensorflow.scopes import scope_of
 from experimentator.backends.tensorflow.variables import Variables, Witness
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, record
+from experimentator.memory import free_host_memory
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(f"Keras runs on {keras.backend.backend()}. Set KERAS_BACKEND=tensorflow before importing it.")
@@ -94,6 +96,13 @@ class TensorflowBackend:
             if self.precision == "float16":
                 optimizer = self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
         return TensorflowStep(graph, run, outputs, list(self.variables), optimizer, **options)
+
+    def room(self) -> int:
+        """Bytes that are free on the first GPU, or on the host."""
+        if not tf.config.list_physical_devices("GPU"):
+            return free_host_memory()
+        limits = [d.memory_limit for d in device_lib.list_local_devices() if d.device_type == "GPU"]
+        return int(limits[0] - tf.config.experimental.get_memory_info("GPU:0")["current"])
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Copy columns to the device, once."""
