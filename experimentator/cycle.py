@@ -20,7 +20,8 @@ class NonFiniteLossError(ArithmeticError):
 class Pace:
     """How many batches a call runs: found by doubling while calls are short, then equal blocks.
 
-    A pace lives as long as its compiled step. `steps` is the length of one pass over the subset.
+    A pace lives as long as its compiled step. `steps` is the length of one pass over the subset; calls also end at
+    every multiple of `stride`, where a callback must act.
 
     >>> pace = Pace(steps=100, fixed=None)
     >>> pace.saw(1, seconds=9.0)  # the first call compiles, and counts for nothing
@@ -30,14 +31,19 @@ class Pace:
     (50, True)
     """
 
-    def __init__(self, steps: int, *, fixed: int | None, most: int = LIMIT):
+    def __init__(self, steps: int, *, fixed: int | None, most: int = LIMIT, stride: int | None = None):
         self.steps = steps
-        self.capacity = min(fixed or most, steps, LIMIT)
+        self.capacity = min(fixed or most, stride or steps, steps, LIMIT)
+        self.stride = stride
         self.settled = fixed is not None
         self.count = self.capacity if self.settled else 1
         self.compiled = self.settled
         self.compile_seconds = 0.0
         self.step_seconds = float("inf")
+
+    def ahead(self, done: int) -> int:
+        """How many batches to run after `done`: a call ends at every multiple of the stride."""
+        return min(self.count, self.stride - done % self.stride) if self.stride else self.count
 
     def saw(self, count: int, seconds: float) -> None:
         """A call of `count` batches took `seconds`."""

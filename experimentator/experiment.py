@@ -16,7 +16,7 @@ from experimentator.config import Config, ConfigError, as_config
 from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Graph, Mode
 from experimentator.program import Program
-from experimentator.settings import DEFAULTS, LIBRARY_KEYS, Settings, check_names, check_values, listed
+from experimentator.settings import DEFAULTS, LIBRARY_KEYS, Settings, check_names, check_values, listed, write_rate
 from experimentator.subset import find
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class BaseExperiment(metaclass=_Composed):
         """The Keras optimizer, None without one."""
         optimizer, rate = self.cfg.get("optimizer"), self.cfg.get("learning_rate")
         if optimizer is not None and rate is not None:
-            _write_rate(optimizer, rate)
+            write_rate(optimizer, rate)
         return optimizer
 
     @cached_property
@@ -220,6 +220,10 @@ class BaseExperiment(metaclass=_Composed):
         """Names that callbacks read, besides the averages."""
         return ()
 
+    def call_limit(self) -> int | None:
+        """The most batches between two moments at which somebody must act; None without such moments."""
+        return None
+
     def cycle(self, feed: Any, batch_size: int) -> Any:
         """The batches of one pass; AsyncExperiment prepares them ahead."""
         return feed.cycle(batch_size)
@@ -287,7 +291,7 @@ class BaseExperiment(metaclass=_Composed):
         averages, first = Averages(), 0
         self.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.mode, mode=mode, steps=cycle.steps)
         remaining = (self._goal - self.epoch) * cycle.steps
-        while (block := cycle.take(runner.pace.count)) is not None:
+        while (block := cycle.take(runner.pace.ahead(first))) is not None:
             if self.listens("batch_begin"):
                 self.fire("batch_begin", batch=first, keys=block.keys[0])
             outputs = runner.run(block, remaining=remaining - first)
@@ -315,7 +319,7 @@ class BaseExperiment(metaclass=_Composed):
         """A setting changed: write it through, drop what was derived from it, and say so."""
         dropped = [name for name in LIBRARY_KEYS.get(key, ()) if self._drop(name)]
         if key == "learning_rate" and "optimizer" in vars(self):
-            _write_rate(self.optimizer, new)
+            write_rate(self.optimizer, new)
             log.warning("learning_rate is now %s, in the optimizer too.", new)
         if {"steps", "graphs"} & set(dropped):
             log.warning("%s changed: compiled again at the next call; the weights stay.", key)
@@ -332,19 +336,3 @@ class BaseExperiment(metaclass=_Composed):
                 self._ready = False
             return "program" in vars(self) and self.program.drop(name)
         return vars(self).pop(name, None) is not None
-
-
-def _write_rate(optimizer: Any, rate: Any) -> None:
-    if not hasattr(optimizer, "learning_rate"):
-        raise ConfigError(
-            f"The optimizer has no learning rate to set to {rate!r}.\nSeen: {optimizer!r:.80}.\n"
-            "Write optimizer = keras.optimizers.Adam(learning_rate), or another Keras optimizer."
-        )
-    try:
-        if float(np.asarray(optimizer.learning_rate)) != float(rate):
-            optimizer.learning_rate = float(rate)
-    except TypeError as error:
-        raise ConfigError(
-            f"learning_rate={rate!r} cannot be written to the optimizer.\nSeen: {error}.\n"
-            "Give a number; with a learning rate schedule in the optimizer, leave learning_rate out."
-        ) from None

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from math import gcd
 from types import new_class
 from typing import Any
 
@@ -55,6 +56,12 @@ class CallbackedExperiment(BaseExperiment):
     def listens(self, event: str) -> bool:
         """Whether a callback acts on `event`."""
         return super().listens(event) or any(listener.hears(event) for listener in self.listeners)
+
+    def call_limit(self) -> int | None:
+        """One batch where a callback acts before each; else what divides every callback's `every`."""
+        if self.listens("batch_begin"):
+            return 1
+        return gcd(*(listener.every for listener in self.listeners if listener.every)) or super().call_limit()
 
     def requests(self) -> Iterable[str]:
         """The names that callbacks read at batch and cycle ends."""
@@ -117,8 +124,7 @@ def build_experiment(config: Any, load_weights: bool = False, **overrides: Any) 
     """An experiment composed of the classes in `experiment_type`, base first.
 
     `config` is a path, text, a mapping, or an object with a `.dict`; overrides take the place of what it assigns
-    before anything is derived from it. Without `experiment_type`, callbacks, asynchronous loading and TensorFlow are on.
-    With `load_weights`, the weights beside a configuration stored in a run folder are loaded.
+    before anything is derived from it. Without `experiment_type`, every feature is on. With `load_weights`, the weights beside a configuration stored in a run folder are loaded.
 
     Raises:
         ConfigError: for a configuration that cannot be read, or an unknown override.

@@ -117,7 +117,7 @@ class Program:
         if key not in self.runners or self.runners[key].step.stale:
             batch = {name: feed.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * exp.batch_size or 1))
-            pace = Pace(steps, fixed=self._batches_per_call(), most=most)
+            pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             optimizer = self._optimizer() if mode == Mode.TRAIN else None
             options = {"jit_compile": self._compiler(mode), "eager": bool(exp.eager), "capacity": pace.capacity}
             self.runners[key] = Runner(exp.backend.compile(graph, batch, optimizer, **options), pace)
@@ -180,9 +180,9 @@ class Program:
 
     def _batches_per_call(self) -> int | None:
         """A fixed number of batches for every call, None to find one by measuring."""
-        if self.exp.listens("batch_begin"):
+        if self.exp.call_limit() == 1:
             log.warning(
-                "A callback has on_batch_begin, so every call runs one batch only; on_batch_end alone does not."
+                "A callback acts at every batch (on_batch_begin, or every=1), so every call runs one batch only."
             )
             return 1
         wanted = self.exp.steps_per_call

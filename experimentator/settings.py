@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 from experimentator.config import ConfigError
 
 # What each library key rebuilds when it changes after use: nothing is ever lost but what is listed.
@@ -181,3 +183,20 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "precision": (lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),
     "seed": (lambda v: v is None or isinstance(v, Integral), "Write a whole number."),
 }
+
+
+def write_rate(optimizer: Any, rate: Any) -> None:
+    """Set the learning rate of a Keras optimizer; one that is there already is left alone."""
+    if not hasattr(optimizer, "learning_rate"):
+        raise ConfigError(
+            f"The optimizer has no learning rate to set to {rate!r}.\nSeen: {optimizer!r:.80}.\n"
+            "Write optimizer = keras.optimizers.Adam(learning_rate), or another Keras optimizer."
+        )
+    try:
+        if float(np.asarray(optimizer.learning_rate)) != float(rate):
+            optimizer.learning_rate = float(rate)
+    except TypeError as error:
+        raise ConfigError(
+            f"learning_rate={rate!r} cannot be written to the optimizer.\nSeen: {error}.\n"
+            "Give a number; with a learning rate schedule in the optimizer, leave learning_rate out."
+        ) from None

@@ -133,7 +133,7 @@ def test_features_commute(order):
 
 
 def test_each_feature_changes_one_seam():
-    seams = {"fire", "cycle", "backend", "listens", "requests", "listeners"}
+    seams = {"fire", "cycle", "backend", "listens", "requests", "listeners", "call_limit"}
     own = {
         feature.__name__: {name for name in vars(feature) if not name.startswith("_")}
         for feature in (CallbackedExperiment, TensorflowExperiment, AsyncExperiment)
@@ -512,6 +512,25 @@ def test_events_come_in_order_and_state_passes_between_callbacks():
     build_experiment(config(callbacks=[Reader(), Writer()])).train(1)
 
     assert log == [("epoch begin", 1), ("cycle begin", "training"), ("cycle begin", "validation"), ("epoch end", 0)]
+
+
+def test_a_callback_with_a_period_acts_on_time_with_the_weights_of_that_batch():
+    class Snapshots:
+        every = 2
+
+        def init(self, exp):
+            self.exp, self.seen = exp, []
+
+        def on_batch_end(self, cycle_name, batch, **_):
+            if cycle_name == "training":
+                self.seen.append((batch, next(iter(self.exp.backend.weights().values())).copy()))
+
+    often, single = Snapshots(), Snapshots()
+    build_experiment(config(batch_size=8, callbacks=[often])).train(1)
+    build_experiment(config(batch_size=8, callbacks=[single], steps_per_call=1)).train(1)
+
+    assert [batch for batch, _ in often.seen] == [1, 3, 5]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(often.seen, single.seen, strict=True))
 
 
 def test_acting_before_batches_makes_calls_of_one_batch_and_says_so(caplog):

@@ -13,7 +13,9 @@ class Callback:
     rest) and as `state`, which may be written for those that come later; `outputs` names what is written. Names of
     tensors among the parameters of `on_batch_end` are fetched from the graph; `inputs` declares more. `before` and
     `after` name classes to stand before and after; absent ones are ignored. `init(self, exp)` is called once.
-    `on_block_end` is called after every call of the compiled step, which runs many batches.
+    `on_block_end` is called after every call of the compiled step, which runs many batches. With `every = N`,
+    `on_batch_end` is called after every N-th batch of a cycle, and a call ends there, so that the experiment is as that
+    batch left it; without, it observes every batch once the call is over.
 
     >>> class Patience(Callback):
     ...     inputs = ["validation_loss"]
@@ -27,6 +29,7 @@ class Callback:
     after: Sequence[str] = ()
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
+    every: int | None = None
 
     def init(self, exp: Any) -> None:
         """Called once, before anything runs."""

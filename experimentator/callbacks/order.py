@@ -29,6 +29,7 @@ class Listener:
         found = {event: getattr(callback, f"on_{event}", None) for event in (*EVENTS, *LIFE)}
         self.methods = {event: method for event, method in found.items() if callable(method)}
         self.parameters = {event: inspect.signature(method).parameters for event, method in self.methods.items()}
+        self.every = _every(callback)
         self.outputs = _names(callback, "outputs")
         self.inputs = tuple(dict.fromkeys((*_names(callback, "inputs"), *self._asked(FETCHING))))
         self.reads = {*self.inputs, *self._asked(EVENTS)}
@@ -40,7 +41,7 @@ class Listener:
     def call(self, event: str, state: dict[str, Any]) -> None:
         """Call the method of `event`, if there is one, with what it asks of the state."""
         method = self.methods.get(event)
-        if method is None:
+        if method is None or (event == "batch_end" and self.every and (state["batch"] + 1) % self.every):
             return
         parameters = self.parameters[event]
         everything = {**state, "state": state}
@@ -100,3 +101,13 @@ def _names(callback: Any, attribute: str) -> tuple[str, ...]:
 
 def _named(parameter: inspect.Parameter) -> bool:
     return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+
+
+def _every(callback: Any) -> int:
+    every = getattr(callback, "every", None) or 0
+    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
+        name = type(callback).__name__
+        raise CallbackError(
+            f"{name}.every is how many batches lie between two acts.\nSeen: {every!r}.\nWrite a number."
+        )
+    return every

@@ -178,8 +178,8 @@ class TensorflowStep:
                 raise
             name = type(self.optimizer).__name__
             raise ValueError(
-                f"The optimizer was made for other weights, and keeps moments of those.\nSeen: {name}, after a change of "
-                f"chunk_processors.\nGive the experiment a new one: exp.optimizer = keras.optimizers.{name}(...)."
+                "The optimizer was made for other weights, and keeps moments of those.\n"
+                f"Seen: {name}, after a change of chunk_processors.\nGive the experiment a new one: exp.optimizer = keras.optimizers.{name}(...)."
             ) from None
 
     def _timed_xla(self, columns: Mapping[str, Any], index: np.ndarray) -> float:
