@@ -169,7 +169,7 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
         "steps": steps, "batch": case["batch"], "rounds": rounds,
     }  # fmt: skip
     print(
-    print(f"\nto the loop by hand: {result['ratio_to_best_hand']:.3f}, to Keras: {result['ratio_to_best_fit']:.2f}")
+        print(f"\nto the loop by hand: {result['ratio_to_best_hand']:.3f}, to Keras: {result['ratio_to_best_fit']:.2f}")
     )
     return result
 

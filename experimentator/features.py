@@ -124,7 +124,8 @@ def build_experiment(config: Any, load_weights: bool = False, **overrides: Any) 
     """An experiment composed of the classes in `experiment_type`, base first.
 
     `config` is a path, text, a mapping, or an object with a `.dict`; overrides take the place of what it assigns
-    before anything is derived from it. Without `experiment_type`, every feature is on. With `load_weights`, the weights beside a configuration stored in a run folder are loaded.
+    before anything is derived from it. Without `experiment_type`, every feature is on. With `load_weights`, the weights
+    beside a configuration stored in a run folder are loaded.
 
     Raises:
         ConfigError: for a configuration that cannot be read, or an unknown override.

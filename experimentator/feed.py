@@ -39,6 +39,10 @@ class Spec(NamedTuple):
     shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
 
+    def empty(self, rows: int) -> np.ndarray:
+        """An array of that many rows, not filled yet."""
+        return np.empty((rows, *(int(size or 0) for size in self.shape[1:])), self.dtype)
+
 
 class Cycle(Protocol):
     """One pass over a subset."""
@@ -179,21 +183,29 @@ class StreamedFeed:
         return _Cycle(_rows(self.subset, batch_size), partial(self._block, pool=pool), close=pool.shutdown)
 
     def _block(self, rows: np.ndarray, pool: ThreadPoolExecutor | None = None) -> Block:
-        if pool is None or len(rows) == 1:
-            block = self._read(rows)
-        else:
-            block = _joined(list(pool.map(self._read, np.array_split(rows, len(rows)))))
-        return block if self.placing is None else self.placing(block)
-
-    def _read(self, rows: np.ndarray) -> Block:
+        """Every batch is read into its part of the block, so that workers share nothing but the buffers."""
         known = self.subset.keys
         keys = [known[position] for position in rows.flat]
-        batch = self.subset.batch(keys)
-        check_names(_of_items(batch), self.names, key=keys[0], first=known[0], subset=self.subset.name)
-        columns = {name: self._checked(name, batch[name], keys) for name in self.specs}
+        names, size = (self.specs, rows.size) if self.placing is None else (self.placing.names, self.placing.rows)
+        columns = {name: self.specs[name].empty(size) for name in names}
+        starts = range(0, rows.size, rows.shape[1])
+        read = partial(self._read, keys, rows.shape[1], columns)
+        parts = list(map(read, starts) if pool is None else pool.map(read, starts))
         index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
-        objects = {name: Picked(values, index) for name, values in batch.items() if name not in self.specs}
-        return Block(columns, index, Picked(keys, index), objects)
+        objects = {name: Picked([one for part in parts for one in part[name]], index) for name in parts[0]}
+        block = Block(columns, index, Picked(keys, index), objects)
+        return block if self.placing is None else self.placing(block)
+
+    def _read(self, keys: Sequence[Hashable], size: int, columns: dict[str, Any], start: int) -> dict[str, Any]:
+        """Put one batch into the columns from row `start` on; what is no number is returned."""
+        mine = keys[start : start + size]
+        batch = self.subset.batch(mine)
+        check_names(_of_items(batch), self.names, key=mine[0], first=self.subset.keys[0], subset=self.subset.name)
+        for name in self.specs:
+            values = self._checked(name, batch[name], mine)
+            if name in columns:
+                columns[name][start : start + size] = values
+        return {name: values for name, values in batch.items() if name not in self.specs}
 
     def _checked(self, name: str, values: Any, keys: Sequence[Hashable]) -> np.ndarray:
         if self._fits(name, values):
@@ -281,18 +293,6 @@ def feed_of(
 def batch_bytes(specs: Mapping[str, Spec]) -> int:
     """Bytes of one row."""
     return sum(spec.dtype.itemsize * prod(size or 1 for size in spec.shape) for spec in specs.values())
-
-
-def _joined(blocks: Sequence[Block]) -> Block:
-    """The batches of several blocks as one."""
-    columns = {name: np.concatenate([block.columns[name] for block in blocks]) for name in blocks[0].columns}
-    index = np.arange(sum(block.index.size for block in blocks), dtype=np.int32).reshape(-1, blocks[0].index.shape[1])
-    keys = Picked([key for block in blocks for row in block.keys for key in row], index)
-    objects = {
-        name: Picked([value for block in blocks for row in block.objects[name] for value in row], index)
-        for name in blocks[0].objects
-    }
-    return Block(columns, index, keys, objects)
 
 
 def _rows(subset: Subset, batch_size: int) -> Rows:

@@ -206,7 +206,7 @@ def test_a_new_batch_size_takes_effect_keeps_weights_and_says_so(caplog):
     assert "batch_size changed: compiled again at the next call; the weights stay." in caplog.text
     assert all(np.array_equal(exp.backend.weights()[key], value) for key, value in weights.items())
     exp.train(3)
-    runner = exp.program.runner(exp.subset("training"), Mode.TRAIN)
+    runner = next(iter(exp.program.runners.values()))
     assert runner.pace.steps == 6
 
 

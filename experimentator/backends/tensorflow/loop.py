@@ -179,7 +179,8 @@ class TensorflowStep:
             name = type(self.optimizer).__name__
             raise ValueError(
                 "The optimizer was made for other weights, and keeps moments of those.\n"
-                f"Seen: {name}, after a change of chunk_processors.\nGive the experiment a new one: exp.optimizer = keras.optimizers.{name}(...)."
+                f"Seen: {name}, after a change of chunk_processors.\n"
+                f"Give the experiment a new one: exp.optimizer = keras.optimizers.{name}(...)."
             ) from None
 
     def _timed_xla(self, columns: Mapping[str, Any], index: np.ndarray) -> float:
