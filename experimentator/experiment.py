@@ -143,6 +143,11 @@ class BaseExperiment(metaclass=_Composed):
         """The graphs and compiled steps of this experiment."""
         return Program(self)
 
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """For every subset: batches run, calls of its compiled step (a host sync each), and traces."""
+        return self.program.counts()
+
     def subset(self, name: str) -> Any:
         """The subset of that name."""
         return find(self.subsets, name)

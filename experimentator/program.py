@@ -28,7 +28,9 @@ class Runner:
 
     step: Any
     pace: Pace
-    syncs: int = 0
+    name: str = ""
+    batches: int = 0
+    calls: int = 0
 
     def run(self, block: Block, *, remaining: int) -> dict[str, np.ndarray]:
         """Run the batches of a block in one call; the results come back in one sync."""
@@ -37,7 +39,7 @@ class Runner:
         fixed = len(block.index) == self.pace.capacity and self.pace.worth_fixing(remaining)
         outputs = self.step(block.columns, block.index, fixed=fixed)
         fetched = {name: np.asarray(values) for name, values in outputs.items()}
-        self.syncs += 1
+        self.calls, self.batches = self.calls + 1, self.batches + len(block.index)
         self.pace.saw(len(block.index), time.perf_counter() - start)
         check_flags(self.step.graph, fetched)
         return fetched
@@ -120,11 +122,20 @@ class Program:
             pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             optimizer = self._optimizer() if mode == Mode.TRAIN else None
             options = {"jit_compile": self._compiler(mode), "eager": bool(exp.eager), "capacity": pace.capacity}
-            self.runners[key] = Runner(exp.backend.compile(graph, batch, optimizer, **options), pace)
+            self.runners[key] = Runner(exp.backend.compile(graph, batch, optimizer, **options), pace, subset.name)
         runner = self.runners[key]
         if not feed.resident:
             feed.placing = Placing(sorted(graph.inputs), runner.pace.capacity * exp.batch_size, exp.backend.put)
         return runner
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """For every subset that ran: batches, calls of the compiled step (one host sync each), and traces."""
+        totals: dict[str, dict[str, int]] = {}
+        for runner in self.runners.values():
+            one = totals.setdefault(runner.name, dict.fromkeys(("batches", "calls", "traces"), 0))
+            for key, number in (("batches", runner.batches), ("calls", runner.calls), ("traces", runner.step.traces)):
+                one[key] += number
+        return totals
 
     def feed(self, subset: Any) -> Any:
         """The data of a subset, placed once; anew when its dataset or keys were replaced."""

@@ -253,6 +253,17 @@ def test_changing_what_others_were_derived_from_warns_and_names_them(caplog):
     assert "the configuration derived network" in caplog.text
 
 
+def test_batches_share_calls_and_traces_stay_constant():
+    exp = build_experiment(config(batch_size=4))
+    exp.train(6)
+    traces = exp.counts["training"]["traces"]
+    exp.train(12)
+
+    assert exp.counts["training"]["batches"] == 12 * 12
+    assert exp.counts["training"]["calls"] < 12 * 12 / 4
+    assert exp.counts["training"]["traces"] == traces <= 3
+
+
 def test_training_up_to_a_total_already_reached_does_nothing():
     exp = build_experiment(config())
     exp.train(2)
