@@ -23,19 +23,20 @@ venv: .venv/stamp-demo .venv/stamp-test  ## make .venv with everything that the 
 demo: .venv/stamp-demo  ## train a classifier of handwritten digits (12 epochs, about a minute)
 	@$(RUN) -m experimentator examples/digits.py --epochs $(EPOCHS) $(ARGS)
 
-# Both halves always run, so that one `make test` tells everything; it fails if either does.
+# Every check runs whatever those before it said, so that one `make test` tells everything; its last line sums up.
 test: .venv/stamp-test  ## lint, types, import arrows, and all tests with coverage
-	@status=0; $(MAKE) --no-print-directory lint || status=1; \
-	echo "pytest, with coverage"; $(RUN) -m pytest --cov --cov-report=term $(ARGS) || status=1; \
-	exit $$status
+	@$(LINT); check "pytest" $(RUN) -m pytest --cov --cov-report=term $(ARGS); $(VERDICT)
 
 lint: .venv/stamp-test  ## ruff, import-linter, mypy
-	@status=0; \
-	echo "ruff: style";                  $(RUN) -m ruff check --quiet . || status=1; \
-	echo "ruff: format";                 $(RUN) -m ruff format --quiet --check . || status=1; \
-	echo "import-linter: import arrows"; out=$$($(RUN) -c "$(LINT_IMPORTS)" 2>&1) || { echo "$$out"; status=1; }; \
-	echo "mypy: types";                  $(RUN) -m mypy --no-error-summary || status=1; \
-	exit $$status
+	@$(LINT); $(VERDICT)
+
+LINT = failed=; check() { name=$$1; shift; echo "$$name"; "$$@" || failed="$$failed, $$name"; }; \
+	quietly() { out=$$("$$@" 2>&1) || { echo "$$out"; return 1; }; }; \
+	check "ruff check" $(RUN) -m ruff check --quiet .; \
+	check "ruff format" quietly $(RUN) -m ruff format --check .; \
+	check "import-linter" quietly $(RUN) -c "$(LINT_IMPORTS)"; \
+	check "mypy" $(RUN) -m mypy --no-error-summary
+VERDICT = if [ -n "$$failed" ]; then echo "failed: $${failed\#, }"; exit 1; else echo "all checks passed"; fi
 
 # Not .venv/bin/lint-imports: a script's first line cannot hold a path with spaces.
 LINT_IMPORTS = import sys; from importlinter.cli import lint_imports_command; sys.argv[1:] = ['--no-logo']; lint_imports_command()

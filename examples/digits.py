@@ -16,6 +16,7 @@ experiment_type = [BaseExperiment, CallbackedExperiment, TensorflowExperiment]
 seed = 1
 batch_size = 32
 epochs = 20
+learning_rate = 3e-3
 
 digits = load_digits()
 dataset = {"input": digits.images.astype(np.uint8)[..., None], "target": digits.target.astype(np.int32)}
@@ -52,4 +53,4 @@ chunk_processors = [
 ]
 outputs = ["batch_probabilities"]
 steps = epochs * (len(training) // batch_size)
-optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps))
+optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))

@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _open_streams()
     words = sys.argv[1:] if argv is None else list(argv)
     whole = "--traceback" in words or os.environ.get("EXPERIMENTATOR_TRACEBACK", "") not in ("", "0")
     try:
@@ -49,6 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None and isinstance(error, KeyboardInterrupt):
             _leave(status)
         return status
+
+
+def _open_streams() -> None:
+    """Let what is written to a stream that the caller closed (`>&-`) be lost, and nothing else."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for as long as the process lives
 
 
 def _obey_exit(code: object) -> int:
@@ -143,9 +151,9 @@ def _experiment(arguments: argparse.Namespace) -> tuple[Any, int]:
         config = load(arguments.config, overrides, known=LIBRARY_KEYS)
         from experimentator import build_experiment
 
-        asked, in_file = vars(arguments).get("epochs"), config.get("epochs")
+        asked, in_file = vars(arguments).get("epochs"), config.get("epochs", EPOCHS)
         exp = build_experiment(config)
-    return exp, asked if asked is not None else in_file if isinstance(in_file, int) else EPOCHS
+    return exp, int(in_file) if asked is None else asked
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from experimentator.overrides import (
     assigned,
     derived,
     grid,
+    literal_seed,
     parse_assignment,
     parse_grid,
     replace_values,
@@ -49,7 +50,7 @@ __all__ += ["grid", "parse_assignment", "parse_grid"]
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 _MODULE = "experimentator_config_"
-_LONGEST = 200
+_LONGEST, _MOST = 200, 20  # characters of a text, items of a list, that are kept with a run
 
 
 class Config(dict[str, Any]):
@@ -157,7 +158,7 @@ def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Co
 def resolved(mapping: Mapping[str, object]) -> dict[str, JSON]:
     """A configuration's values as JSON, to store with a run; what is no number, text or list becomes a short `repr`.
 
-    Modules, imported functions and classes, and names that start with `_` are left out.
+    Modules, imported functions and classes, and names that start with `_` are left out; so is the most of what is long.
 
     >>> resolved({"rate": 0.1, "shape": (2, 3), "best": float("inf"), "model": object(), "os": os})
     {'rate': 0.1, 'shape': [2, 3], 'best': 'inf', 'model': '<object object>'}
@@ -185,9 +186,10 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str], see
     with _syntax_errors(source):
         tree = ast.parse(source.text, source.code_name)
         names, follows = assigned(tree), derived(tree, overrides)
-        literal = _literal_seed(tree)
+        literal = literal_seed(tree)
         code = compile(replace_values(tree, overrides), source.code_name, "exec", dont_inherit=True)
-    _refuse_unknown(overrides, {*names, *known}, f"{source.shown} does not set")
+    settable, told = {*names, *known}, {*assigned(tree, values_only=True), *known}
+    _refuse_unknown(overrides, settable, f"{source.shown} does not set", told=told)
     _seed_random(overrides.get("seed", literal) if seed is None else seed)
     return Config(
         _execute(source, code, overrides), filename=source.shown, text=source.text, derived=follows, overrides=overrides
@@ -220,7 +222,8 @@ def _execute(source: _Source, code: CodeType, overrides: dict[str, Any]) -> dict
             raise
         frames = traceback.walk_tb(error.__traceback__)
         line = [None, *(at for frame, at in frames if frame.f_code.co_filename == source.code_name)][-1]
-        write = "Correct this line, or override a name that it uses."
+        raises = line is not None and re.search(r"(^|[:;])\s*raise\b", source.lines[line - 1])  # its words are enough
+        write = "" if raises else "Correct this line, or override a name that it uses."
         raise source.error(line, type(error).__name__, error, write=write) from error
     return {name: value for name, value in names.items() if not name.startswith("__")}
 
@@ -249,16 +252,6 @@ def _neighbours(folder: str | None) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def _literal_seed(tree: ast.Module) -> int | None:
-    found = None
-    for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(isinstance(t, ast.Name) and t.id == "seed" for t in targets):
-                found = node.value.value
-    return found if isinstance(found, int) else None
-
-
 def _seed_random(seed: object) -> None:
     if seed is None:
         return
@@ -269,13 +262,13 @@ def _seed_random(seed: object) -> None:
         raise ConfigError(wrong, f"It is {_short(seed)}.", "Write `seed = 3`, or None for no seed.") from None
 
 
-def _refuse_unknown(names: Collection[str], settable: Collection[str], problem: str) -> None:
+def _refuse_unknown(names: Collection[str], settable: Collection[str], problem: str, *, told: Collection[str]) -> None:
     for name in names:
         if name not in settable:
             near = get_close_matches(str(name), settable, n=3)
             raise ConfigError(
                 f"{problem} {name!r}, so it cannot be overridden.",
-                f"Names that can be: {', '.join(sorted(settable)) or 'none'}.",
+                f"Names that can be: {', '.join(sorted(told)) or 'none'}.",
                 f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Write `{name} = ...` in it first.",
             )
 
@@ -287,7 +280,7 @@ def _overridden(values: Mapping[Any, Any], overrides: Mapping[str, object], know
         raise ConfigError(wrong, seen, "Write a string for every key.")
     # any name may be added to a dictionary, but one that is nearly another is a slip
     slips = [n for n in overrides if n not in settable and get_close_matches(n, settable, n=1, cutoff=0.8)]
-    _refuse_unknown(slips, settable, "The configuration does not set")
+    _refuse_unknown(slips, settable, "The configuration does not set", told=settable)
     origin = values if isinstance(values, Config) else Config({})
     taken = {**origin.overrides, **overrides}
     return Config(
@@ -326,14 +319,17 @@ def _json(value: Any, parents: tuple[int, ...] = ()) -> JSON:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, str):
-        return str.__str__(value)
+        return _cut(str.__str__(value))
     inside = (*parents, id(value))
     if isinstance(value, list | tuple | dict) and id(value) in parents:
         return "..."
     if isinstance(value, list | tuple):
-        return [_json(item, inside) for item in value]
+        more = [f"... {len(value) - _MOST} more"] if len(value) > _MOST else []
+        return [_json(item, inside) for item in value[:_MOST]] + more
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else _short(key): _json(item, inside) for key, item in value.items()}
+        rest = {"...": f"{len(value) - _MOST} more"} if len(value) > _MOST else {}
+        first = itertools.islice(value.items(), _MOST)
+        return {_cut(key) if isinstance(key, str) else _short(key): _json(item, inside) for key, item in first} | rest
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
         item = value.item()  # a numpy scalar, or whatever behaves as one
         return _json(item) if type(item) is not type(value) else _short(value)
@@ -345,4 +341,8 @@ def _short(value: object) -> str:
     shortener = reprlib.Repr()
     shortener.maxset = shortener.maxfrozenset = shortener.maxother = shortener.maxstring = 100_000
     text = re.sub(rf" at 0x[0-9a-fA-F]+|{_MODULE}\d+\.", "", shortener.repr(value))
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

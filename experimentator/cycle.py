@@ -101,9 +101,9 @@ def check_finite(outputs: Mapping[str, Any], *, where: str, first: int) -> None:
     if np.all(np.isfinite(loss)):
         return
     place = int(np.argmin(np.isfinite(loss)))
-    before = f"the batch before had {loss[place - 1]:.4g}" if place else "it is the first of its call"
+    before = f"; the batch before had {loss[place - 1]:.4g}" if place else ""
     raise NonFiniteLossError(
-        f"The loss became {loss[place]} in batch {first + place} of {where}; {before}.\n"
+        f"The loss became {loss[place]} in batch {first + place} of {where}{before}.\n"
         "Lower learning_rate, look at the data of that batch, or list ops.AssertFinite(name) behind the processors "
         "you suspect."
     )

@@ -12,29 +12,24 @@ import numpy as np
 
 from experimentator.backends import Backend, get_backend
 from experimentator.checkpoint import WEIGHTS, load_weights, save_weights
-from experimentator.config import Config, ConfigError, as_config
+from experimentator.config import ConfigError
+from experimentator.configured import Configured
 from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Graph, Mode
 from experimentator.program import Program
-from experimentator.settings import DEFAULTS, LIBRARY_KEYS, Settings, check_names, check_values, listed, write_rate
+from experimentator.settings import (
+    LIBRARY_KEYS,
+    check_values,
+    follows_schedule,
+    listed,
+    write_rate,
+)
 from experimentator.subset import find
 
 log = logging.getLogger(__name__)
 
 
-class _Composed(type):
-    """Takes the namespace of a `type(name, bases, config)` call as the configuration.
-
-    A class statement always sets `__qualname__`; a `type()` call with a configuration does not.
-    """
-
-    def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> Any:
-        if "__qualname__" in namespace:
-            return super().__new__(meta, name, bases, namespace, **kwargs)
-        return super().__new__(meta, name, bases, {"_config": namespace, "__module__": __name__}, **kwargs)
-
-
-class BaseExperiment(metaclass=_Composed):
+class BaseExperiment(Configured):
     """An experiment from a configuration: a mapping, a Python file, its text, or an object with a `.dict`.
 
     Keyword arguments override the configuration before anything is derived from it. What a subclass may change by
@@ -48,48 +43,16 @@ class BaseExperiment(metaclass=_Composed):
     [3, 3]
     """
 
-    _config: Any = None
     state: dict[str, Any]
     history: list[dict[str, float]]
     epoch = 0
-    cfg: Settings
-    source: Config
 
     def __init__(self, config: Any = None, **overrides: Any):
-        source = as_config(self._config if config is None else config, overrides, known=LIBRARY_KEYS)
-        vars(self)["source"] = source
-        taken = {*dir(type(self)), "state", "history", "cfg", "source"}
-        check_names(source, set=source, taken={name for name in taken if not name.startswith("_")})
-        check_values(source)
-        vars(self)["cfg"] = Settings(source, self._changed)
+        super().__init__(config, **overrides)
         self.state = {}
         self.history = []
         self._goal = 0
-        self._ready = False
-
-    # The configuration, as attributes
-
-    def __getattr__(self, name: str) -> Any:
-        if hasattr(type(self), name):  # a property failed with an AttributeError of its own: let that one be seen
-            return object.__getattribute__(self, name)
-        cfg = vars(self).get("cfg", {})
-        if name in cfg or name in LIBRARY_KEYS:
-            return cfg.get(name, DEFAULTS.get(name))
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}, nor a setting of that name")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in LIBRARY_KEYS or name in self.cfg:
-            self.cfg[name] = value
-        else:
-            super().__setattr__(name, value)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """A setting, or `default`."""
-        return self.cfg.get(key, default)
-
-    def update(self, **values: Any) -> None:
-        """Change several settings."""
-        self.cfg.update(values)
+        self._ready = self._interrupted = False
 
     # What it holds
 
@@ -105,7 +68,8 @@ class BaseExperiment(metaclass=_Composed):
     @cached_property
     def chunk_processors(self) -> list[Any]:
         """The processors as listed."""
-        return list(self.cfg.get("chunk_processors") or ())
+        processors = self.cfg.get("chunk_processors") or []
+        return processors if isinstance(processors, list) else list(processors)
 
     @cached_property
     def callbacks(self) -> list[Any]:
@@ -128,7 +92,7 @@ class BaseExperiment(metaclass=_Composed):
     def optimizer(self) -> Any:
         """The Keras optimizer, None without one."""
         optimizer, rate = self.cfg.get("optimizer"), self.cfg.get("learning_rate")
-        if optimizer is not None and rate is not None:
+        if optimizer is not None and rate is not None and not follows_schedule(optimizer):
             write_rate(optimizer, rate)
         return optimizer
 
@@ -178,12 +142,17 @@ class BaseExperiment(metaclass=_Composed):
             DatasetError: for items that cannot be used, naming the key.
             NonFiniteLossError: when the loss becomes NaN or infinite.
         """
+        check_values({"epochs": epochs})
         self._prepare()
         self._goal = epochs
+        if self._interrupted:
+            log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", self.epoch + 1)
+        self._interrupted = True
         try:
             self.fire("train_begin", epochs=epochs)
             while self.epoch < epochs:
                 self._epoch()
+            self._interrupted = False
         finally:
             self.fire("train_end")
         return self.history
@@ -200,6 +169,7 @@ class BaseExperiment(metaclass=_Composed):
         results: dict[str, float] = {}
         for one in chosen:
             results |= self._cycle(one, Mode.EVAL)
+        self.program.keep(self.subsets)
         return results
 
     def predict(self, tensors: Mapping[str, Any], *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -211,7 +181,8 @@ class BaseExperiment(metaclass=_Composed):
         sizes = {name: values.shape[:1] for name, values in columns.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
             raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\nGive each a batch axis.")
-        return self.program.predict(columns, self.outputs if outputs is None else outputs)
+        self._notice()
+        return self.program.predict(columns, self.outputs if outputs is None else listed(outputs))
 
     def fire(self, event: str, **state: Any) -> None:
         """Tell callbacks that something happened; here nobody listens, CallbackedExperiment does."""
@@ -253,17 +224,17 @@ class BaseExperiment(metaclass=_Composed):
         """
         self._prepare()
         if filename == "auto":
-            filename = Path(self.source.filename or ".").with_name(WEIGHTS)
+            filename = Path(self.source.filename or "config.py").with_name(WEIGHTS)
         self.backend.set_weights(load_weights(filename))
 
     # How
 
     def _prepare(self) -> None:
         """Build the graphs once: every unsound mode is reported before anything runs."""
-        if self._ready:
-            return
-        self.program.build()
-        self._ready = True
+        self._notice()
+        if not self._ready:
+            self.program.build()
+            self._ready = True
 
     def _epoch(self) -> None:
         watch = Stopwatch()
@@ -291,7 +262,9 @@ class BaseExperiment(metaclass=_Composed):
     def _cycle(self, subset: Any, mode: Mode) -> dict[str, float]:
         """One pass over a subset; returns its averages under `<subset>_<name>`."""
         self._address(subset)
-        cycle = self.cycle(self.program.feed(subset), self.batch_size)
+        feed = self.program.feed(subset)
+        feed.mode = mode
+        cycle = self.cycle(feed, self.batch_size)
         runner = self.program.runner(subset, mode, steps=cycle.steps)
         averages, first = Averages(), 0
         self.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.mode, mode=mode, steps=cycle.steps)
@@ -302,8 +275,8 @@ class BaseExperiment(metaclass=_Composed):
             outputs = runner.run(block, remaining=remaining - first)
             averages.add(outputs, batch_size=block.index.shape[1])
             self._after(block, outputs, first, averages)
+            check_finite(outputs, where=f"{subset.name!r}, epoch {self.epoch + 1}", first=first)
             first += len(block.index)
-            check_finite(outputs, where=f"{subset.name!r}, epoch {self.epoch + 1}", first=first - len(block.index))
         results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
         self.fire("cycle_end", **results)
         return results
@@ -323,6 +296,8 @@ class BaseExperiment(metaclass=_Composed):
     def _changed(self, key: str, old: Any, new: Any) -> None:
         """A setting changed: write it through, drop what was derived from it, and say so."""
         dropped = [name for name in LIBRARY_KEYS.get(key, ()) if self._drop(name)]
+        if key == "chunk_processors" and "graphs" in dropped:
+            self.backend.forget()
         if key == "learning_rate" and "optimizer" in vars(self):
             write_rate(self.optimizer, new)
             log.warning("learning_rate is now %s, in the optimizer too.", new)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+MOST_LINES = 15  # of the text of an error that is not ours
 
 _CODES = {
     "UsageError": 2,
@@ -64,10 +65,10 @@ def message(error: BaseException) -> str:
         return "\n".join(["Terminated." if isinstance(error, Terminated) else "Interrupted.", *_notes(error)])
     if any(_is_told(kind) for kind in type(error).__mro__) or _is_deliberate(error):
         return "\n".join([f"error: {error}", *_notes(error), *_origin(error)])
-    lines = [f"error: {_named(error)}", *_notes(error), *_frames(error)]
+    lines = [f"error: {_brief(error)}", *_notes(error), *_frames(error)]
     cause = error.__cause__
     while cause is not None:
-        lines += [f"because of {_named(cause)}", *_notes(cause), *_frames(cause)]
+        lines += [f"because of {_brief(cause)}", *_notes(cause), *_frames(cause)]
         cause = cause.__cause__
     return "\n".join([*lines, "Type the command with --traceback to see every frame."])
 
@@ -78,7 +79,7 @@ def _origin(error: BaseException) -> list[str]:
     frames = [] if cause is None else list(_frames(cause))
     if cause is None or (len(frames) <= 2 and frames[-1:] and frames[-1].strip() in str(error)):
         return []
-    return frames if _named(cause) in str(error) else [_named(cause), *frames]
+    return frames if _named(cause) in str(error) else [_brief(cause), *frames]
 
 
 def _is_told(kind: type) -> bool:
@@ -93,6 +94,13 @@ def _is_deliberate(error: BaseException) -> bool:
 
 def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _brief(error: BaseException) -> str:
+    """Its first lines: TensorFlow adds every frame that built the graph, and pages of what it had in memory."""
+    lines = [line for line in _named(error).splitlines() if line.strip() and not line.lstrip().startswith('File "')]
+    more = [f"... {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
+    return "\n".join(lines[:MOST_LINES] + more)
 
 
 def _notes(error: BaseException) -> list[str]:

@@ -18,7 +18,7 @@ from experimentator.experiment import BaseExperiment
 from experimentator.feed import Block
 from experimentator.memory import keep_large_buffers
 from experimentator.runs import RunFolder
-from experimentator.settings import LIBRARY_KEYS
+from experimentator.settings import LIBRARY_KEYS, check_values
 
 
 class TensorflowExperiment(BaseExperiment):
@@ -131,6 +131,7 @@ def build_experiment(config: Any, load_weights: bool = False, **overrides: Any) 
         ConfigError: for a configuration that cannot be read, or an unknown override.
     """
     source = as_config(config, overrides, known=LIBRARY_KEYS)
+    check_values(source)
     exp = compose(source.get("experiment_type"))(source)
     if load_weights:
         exp.load_weights("auto")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from experimentator.graph import Mode
 from experimentator.items import DatasetError, check_names, is_numeric
 from experimentator.memory import SHARE, free_host_memory
 from experimentator.subset import Subset, columns_of, is_columnar
@@ -121,6 +122,7 @@ class ResidentFeed:
     """The whole subset as columns, kept where `put` places them; only row numbers travel."""
 
     resident = True
+    mode: Mode | None = None
 
     def __init__(
         self, subset: Subset, columns: Mapping[str, Any], put: Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -132,7 +134,7 @@ class ResidentFeed:
 
     def cycle(self, batch_size: int) -> _Cycle:
         """Start a pass."""
-        return _Cycle(_rows(self.subset, batch_size), self._block)
+        return _Cycle(_rows(self.subset, batch_size, self.mode), self._block)
 
     def _block(self, rows: np.ndarray) -> Block:
         objects = {name: Picked(values, rows) for name, values in self.objects.items()}
@@ -143,6 +145,7 @@ class HostFeed:
     """The whole subset as columns in host memory; the rows of a block are gathered and travel."""
 
     resident = False
+    mode: Mode | None = None
     placing: Placing | None = None
 
     def __init__(self, subset: Subset, columns: Mapping[str, Any]):
@@ -152,7 +155,7 @@ class HostFeed:
 
     def cycle(self, batch_size: int) -> _Cycle:
         """Start a pass."""
-        return _Cycle(_rows(self.subset, batch_size), self._block)
+        return _Cycle(_rows(self.subset, batch_size, self.mode), self._block)
 
     def _block(self, rows: np.ndarray) -> Block:
         names = self.specs if self.placing is None else self.placing.names
@@ -167,6 +170,7 @@ class StreamedFeed:
     """Items read as they are needed, stacked a block at a time; `workers` threads share the batches of a block."""
 
     resident = False
+    mode: Mode | None = None
     placing: Placing | None = None
     workers = 0
 
@@ -178,9 +182,9 @@ class StreamedFeed:
     def cycle(self, batch_size: int) -> _Cycle:
         """Start a pass."""
         if self.workers < 2:
-            return _Cycle(_rows(self.subset, batch_size), self._block)
+            return _Cycle(_rows(self.subset, batch_size, self.mode), self._block)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="experimentator-worker")
-        return _Cycle(_rows(self.subset, batch_size), partial(self._block, pool=pool), close=pool.shutdown)
+        return _Cycle(_rows(self.subset, batch_size, self.mode), partial(self._block, pool=pool), close=pool.shutdown)
 
     def _block(self, rows: np.ndarray, pool: ThreadPoolExecutor | None = None) -> Block:
         """Every batch is read into its part of the block, so that workers share nothing but the buffers."""
@@ -295,9 +299,13 @@ def batch_bytes(specs: Mapping[str, Spec]) -> int:
     return sum(spec.dtype.itemsize * prod(size or 1 for size in spec.shape) for spec in specs.values())
 
 
-def _rows(subset: Subset, batch_size: int) -> Rows:
+def _rows(subset: Subset, batch_size: int, mode: Mode | None) -> Rows:
+    """The rows of a pass; evaluating a training subset leaves nothing out, and takes the keys as they are listed."""
     if not len(subset):
         subset.batch(())
+    if mode == Mode.EVAL and subset.is_training:
+        positions = np.tile(np.arange(len(subset.keys), dtype=np.int32), subset.repetitions)
+        return Rows(positions, batch_size, drop_last=False)
     return Rows(_positions(subset), batch_size, drop_last=subset.is_training)
 
 

@@ -86,15 +86,18 @@ class Binding(NamedTuple):
     name: str
     reads: frozenset[str]
     is_whole: bool = True  # False for `name[0] = ...` and `name.field = ...`
+    is_value: bool = True  # False for what is imported, and for functions and classes
 
 
-def assigned(tree: ast.Module) -> tuple[str, ...]:
-    """The names that the file assigns at module level, in the order of their first assignment.
+def assigned(tree: ast.Module, *, values_only: bool = False) -> tuple[str, ...]:
+    """The names assigned at module level, in the order of their first assignment.
+
+    With `values_only`, those that are imported, and functions and classes, are left out.
 
     >>> assigned(ast.parse("a, (b, *c) = f()\\nfor d in c:\\n    e: int\\nx[0] = 1"))
     ('a', 'b', 'c', 'd', 'e')
     """
-    return tuple(dict.fromkeys(b.name for b in _bindings(tree.body) if b.is_whole))
+    return tuple({b.name: 0 for b in _bindings(tree.body) if b.is_whole and (b.is_value or not values_only)})
 
 
 def derived(tree: ast.Module, overridden: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
@@ -105,10 +108,21 @@ def derived(tree: ast.Module, overridden: Collection[str] = ()) -> dict[str, tup
     """
     names = assigned(tree)
     sources: dict[str, set[str]] = {name: set() for name in names}
-    for name, reads, _ in _bindings(tree.body):
+    for name, reads, *_ in _bindings(tree.body):
         if name in sources and name not in overridden:
             sources[name] |= reads.union(*(sources.get(read, ()) for read in reads))
     return {a: tuple(b for b in names if a in sources[b] and a != b) for a in names}
+
+
+def literal_seed(tree: ast.Module) -> int | None:
+    """The number that the file assigns to `seed`, where it stands there as such."""
+    found = None
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(t, ast.Name) and t.id == "seed" for t in targets):
+                found = node.value.value
+    return found if isinstance(found, int) else None
 
 
 def replace_values(tree: ast.Module, overridden: Collection[str]) -> ast.Module:
@@ -221,8 +235,7 @@ def _hidden(target: ast.expr, place: ast.AST) -> ast.expr:
 def _bindings(body: Iterable[ast.AST], given: frozenset[str] = frozenset()) -> Iterator[Binding]:
     """Every assignment in file order; `given` are the names read by the enclosing conditions."""
     for node in body:
-        for name, reads, is_whole in _own_bindings(node):
-            yield Binding(name, reads | given, is_whole)
+        yield from (own._replace(reads=own.reads | given) for own in _own_bindings(node))
         if not isinstance(node, _SCOPES):
             inner = given | _control(node)
             for block in _BLOCKS:
@@ -249,9 +262,9 @@ def _own_bindings(node: ast.AST) -> Iterator[Binding]:
                 yield from _captured(case.pattern, _reads(subject))
         case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
             bound = (alias.asname or alias.name.partition(".")[0] for alias in aliases)
-            yield from (Binding(name, frozenset()) for name in bound if name != "*")
+            yield from (Binding(name, frozenset(), is_value=False) for name in bound if name != "*")
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            yield Binding(name, _reads(node))
+            yield Binding(name, _reads(node), is_value=False)
 
 
 def _unpacked(target: ast.expr, value: ast.expr) -> Iterator[Binding]:

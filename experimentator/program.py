@@ -12,7 +12,8 @@ import numpy as np
 
 from experimentator.cycle import LIMIT, Pace
 from experimentator.feed import BLOCK_BYTES, Block, Placing, Spec, batch_bytes, feed_of, specs_of
-from experimentator.graph import Graph, Mode
+from experimentator.graph import Graph, GraphError, Mode
+from experimentator.items import DatasetError
 from experimentator.settings import listed
 
 if TYPE_CHECKING:
@@ -59,8 +60,15 @@ class Program:
     def build(self) -> None:
         """Record and select the graph of every mode that a subset has."""
         for mode in ORDER:
-            if any(subset.mode == mode for subset in self.exp.subsets):
-                self.graph(mode)
+            for subset in self.exp.subsets:
+                if subset.mode == mode:
+                    self._check(subset, self.graph(mode))
+
+    def keep(self, subsets: Sequence[Any]) -> None:
+        """Let go of data and steps of subsets that are none of these."""
+        ids = {id(subset) for subset in subsets}
+        self.feeds = {key: feed for key, feed in self.feeds.items() if key in ids}
+        self.runners = {key: runner for key, runner in self.runners.items() if key[0] in ids}
 
     def drop(self, what: str) -> bool:
         """Forget feeds, or compiled steps, or graphs and their steps; says whether there were any."""
@@ -80,7 +88,11 @@ class Program:
         """The graph of a mode, selected to what that mode computes."""
         if mode not in self.graphs:
             whole = self.whole(mode)
-            self.graphs[mode] = _with_flags(whole, self.wanted(whole))
+            try:
+                self.graphs[mode] = _with_flags(whole, self.wanted(whole))
+            except GraphError as error:
+                self._explain_objects(error, mode)
+                raise
         return self.graphs[mode]
 
     def whole(self, mode: Mode) -> Graph:
@@ -151,7 +163,8 @@ class Program:
         """Run INFER over rows given as arrays, a batch at a time."""
         total = len(next(iter(columns.values())))
         size, step = self.exp.batch_size, self._predictor(columns, outputs)
-        rows = [np.arange(start, min(start + size, total), dtype=np.int32)[None] for start in range(0, total, size)]
+        starts = range(0, max(total, 1), size)
+        rows = [np.arange(start, min(start + size, total), dtype=np.int32)[None] for start in starts]
         parts = [{name: np.asarray(values) for name, values in step(columns, row).items()} for row in rows]
         for part in parts:
             check_flags(step.graph, part)
@@ -167,7 +180,8 @@ class Program:
         if key not in self.predictors:
             processors = self._record(Mode.INFER, given=specs)
             graph = Graph(processors, provided=specs, mode=Mode.INFER)
-            graph = _with_flags(graph, graph.computable if outputs is None else outputs)
+            wanted = graph.computable if outputs is None else outputs
+            graph = _with_flags(graph, wanted or self._nothing_computable(graph))
             options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
             self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
         return self.predictors[key]
@@ -206,6 +220,36 @@ class Program:
             return trained[-1].compiler == "xla"
         return self.exp.jit_compile
 
+    def _nothing_computable(self, graph: Graph) -> tuple[str, ...]:
+        """What INFER needs, for the error that tells what was not given: the last name that is written."""
+        written = [name for node in graph.nodes for name in node.outputs if name not in ("loss", *self.exp.metrics)]
+        return tuple(written[-1:])
+
+    def _check(self, subset: Any, graph: Graph) -> None:
+        """Refuse a subset whose items lack what the graph of its mode reads, or have it in another shape."""
+        own, known = self.feed(subset).specs, self.specs(graph.mode)
+        for name in sorted(graph.inputs):
+            if own.get(name) != known[name]:
+                first = next(other for other in self.exp.subsets if other.mode == graph.mode)
+                raise DatasetError(
+                    f"Subset {subset.name!r} does not go with the graph of {graph.mode}, which reads {name!r}.",
+                    f"{_shown(own.get(name))} where subset {first.name!r} has {_shown(known[name])}",
+                    "Let the subsets of a mode give the same names, shapes and dtypes.",
+                )
+
+    def _explain_objects(self, error: GraphError, mode: Mode) -> None:
+        """Say so where a name that is missing is in the items, but holds no numbers."""
+        for problem in getattr(error, "problems", (error,)):
+            for subset in self.exp.subsets:
+                name = getattr(problem, "name", None)
+                values = subset.batch(subset.keys[:1]).get(name) if subset.mode == mode and name else None
+                if values is not None:
+                    raise DatasetError(
+                        f"{name!r} of subset {subset.name!r} holds no numbers, so that it stays on the host.",
+                        f"{values[0]!r:.60}, a {type(values[0]).__name__}",
+                        "Convert it in the dataset, to np.float32 or np.int32, or let no processor read it.",
+                    ) from None
+
     def _free(self, mode: Mode) -> set[str]:
         """Without data: every name that is read and not written counts as the dataset's."""
         graph = Graph(self.exp.chunk_processors, provided=(), mode=mode)
@@ -223,6 +267,10 @@ class Program:
                 "Write optimizer = keras.optimizers.Adam(1e-3) in the configuration."
             )
         return self.exp.optimizer
+
+
+def _shown(spec: Spec | None) -> str:
+    return "nothing" if spec is None else f"{list(spec.shape[1:])} {spec.dtype}"
 
 
 def check_flags(graph: Graph, outputs: dict[str, np.ndarray]) -> None:

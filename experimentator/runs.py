@@ -6,7 +6,7 @@ environment.json     versions, device, seed, overrides and the command
 history.jsonl        one flat line for each epoch
 weights.safetensors  the weights of the last epoch
 pipeline.svg         the graph that is trained
-status.json          running, finished, interrupted or failed
+status.json          running, finished, interrupted or failed, and which epoch's end the weights are from
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class RunFolder:
         self.path: Path | None = None
         self.problem: BaseException | None = None
         self._written = 0  # epochs
-        self._saved_epoch, self._saved_at, self._save_seconds = 0, 0.0, 0.0
+        self._begun = 0  # the epoch that began last
+        self._saved_epoch, self._saved_within, self._saved_at, self._save_seconds = 0, 0, 0.0, 0.0
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path or self.project / (self.experiment_id or '...'))!r})"
@@ -118,6 +119,7 @@ class RunFolder:
     def on_epoch_begin(self, **_: Any) -> None:
         """The first epoch opens the folder where nothing did before."""
         self.on_train_begin()
+        self._begun = self.exp.epoch + 1
 
     def on_epoch_end(self, **_: Any) -> None:
         """Add the epoch to the history, then save the weights."""
@@ -158,12 +160,15 @@ class RunFolder:
         start = time.monotonic()
         self.exp.save_weights(self.weights)
         self._saved_epoch, self._saved_at = self.exp.epoch, time.monotonic()
+        self._saved_within = self._begun if self._begun > self.exp.epoch else 0  # an epoch that was stopped half-way
         self._save_seconds = self._saved_at - start
 
     def _write_status(self, status: str) -> None:
         error = None if self.problem is None else f"{type(self.problem).__name__}: {self.problem}".removesuffix(": ")
-        row = {"status": status, "error": error, "epoch": self.exp.epoch, "epoch_of_weights": self._saved_epoch}
-        write_json(self._opened / "status.json", row)
+        at = None if self._saved_within else self._saved_epoch or None
+        row = {"status": status, "error": error, "epoch": self.exp.epoch, "epoch_of_weights": at}
+        half = {"weights": f"from the middle of epoch {self._saved_within}"} if self._saved_within else {}
+        write_json(self._opened / "status.json", row | half)
 
     def _describe(self) -> None:
         exp, source = self.exp, getattr(self.exp, "source", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral
 from typing import Any
@@ -47,6 +47,8 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 
+# Settings that hold lists, which may be changed in place.
+LISTS = ("subsets", "chunk_processors", "callbacks", "metrics", "outputs")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -167,7 +169,31 @@ def _says_when(value: Any) -> bool:
     return value is None or _is_whole(value, 0) or (isinstance(value, Container) and not isinstance(value, str))
 
 
+def _is_list(value: Any) -> bool:
+    return value is None or (isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping))
+
+
+def _is_optimizer(value: Any) -> bool:
+    return value is None or (hasattr(value, "learning_rate") and not inspect.isclass(value))
+
+
+def _are_classes(value: Any) -> bool:
+    classes = [value] if inspect.isclass(value) else value
+    return value is None or (_is_list(classes) and all(one is None or inspect.isclass(one) for one in classes))
+
+
+def _is_rate(value: Any) -> bool:
+    return value is None or (not isinstance(value, str) and hasattr(value, "__float__"))
+
+
 _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "subsets": (_is_list, "Write a list: [Subset(...), ...]."),
+    "chunk_processors": (_is_list, "Write a list of processors."),
+    "callbacks": (_is_list, "Write a list of callbacks."),
+    "optimizer": (_is_optimizer, "Write a Keras optimizer, such as keras.optimizers.Adam(1e-3)."),
+    "learning_rate": (_is_rate, "Write a number."),
+    "experiment_type": (_are_classes, "Write a list of classes, base first."),
+    "epochs": (lambda v: _is_whole(v, 0), "Write a whole number."),
     "batch_size": (lambda v: _is_whole(v, 1), "Write a whole number of at least 1."),
     "steps_per_call": (
         lambda v: v in (None, "auto") or _is_whole(v, 1),
@@ -183,6 +209,11 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "precision": (lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),
     "seed": (lambda v: v is None or isinstance(v, Integral), "Write a whole number."),
 }
+
+
+def follows_schedule(optimizer: Any) -> bool:
+    """Whether a Keras optimizer takes its learning rate from a schedule, which a number must not replace."""
+    return hasattr(getattr(optimizer, "_learning_rate", None), "get_config")
 
 
 def write_rate(optimizer: Any, rate: Any) -> None:

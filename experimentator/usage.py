@@ -97,7 +97,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         return argparse.Namespace(command="help", text=HELP, traceback=False)
     if not argv:
         raise UsageError("there is nothing to do: name a configuration file\nType: experimentator --help")
-    _check_first(first)
+    _check_first(first, argv[1:])
     command, rest = (first, argv[1:]) if first in COMMANDS else ("run", argv)
     parser = _run_parser() if command == "run" else _graph_parser()
     if {"-h", "--help"} & set(rest):
@@ -108,11 +108,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def _check_first(word: str) -> None:
-    """A misspelt command is not taken for a configuration."""
-    near = get_close_matches(word, COMMANDS, n=1, cutoff=0.7)
-    if near and word not in COMMANDS and not os.path.exists(word):
-        raise UsageError(f"{word!r} is no command and no file\nDid you mean {near[0]!r}? Type: experimentator --help")
+def _check_first(word: str, rest: Sequence[str]) -> None:
+    """A misspelt command is not taken for a configuration, nor is a word that stands before one."""
+    if word in COMMANDS or word.startswith("-") or word.endswith(".py") or os.path.exists(word):
+        return
+    near = get_close_matches(word.lower(), COMMANDS, n=1)
+    if near or (rest and not rest[0].startswith("-")):
+        write = f"Did you mean {near[0]!r}?" if near else f"Commands are {' and '.join(COMMANDS)}."
+        raise UsageError(f"{word!r} is no command and no file\n{write} Type: experimentator --help")
 
 
 def _run_parser() -> _Parser:

@@ -22,7 +22,7 @@ mean = chunk_processor(inputs=["batch_input"], outputs=["mean"])(lambda batch_in
 
 
 def make(name, **attributes):
-    return type(name, (), attributes)()
+    return type(name, (), {"init": lambda self, exp: None, **attributes})()
 
 
 def names(*callbacks):
@@ -59,7 +59,7 @@ def test_absent_names_are_ignored():
 
 
 def test_classes_may_stand_for_their_names():
-    class First:
+    class First(Callback):
         pass
 
     assert names(make("Second", after=[First]), First()) == ["First", "Second"]
@@ -67,7 +67,7 @@ def test_classes_may_stand_for_their_names():
 
 
 def test_several_of_one_class_stay_in_list_order():
-    one, two = (type("Same", (), {"after": ["Same"], "number": n})() for n in range(2))
+    one, two = (type("Same", (Callback,), {"after": ["Same"], "number": n})() for n in range(2))
 
     assert [listener.callback for listener in in_order([one, two])] == [one, two]
 
@@ -102,6 +102,27 @@ def test_a_cycle_is_named():
 def test_a_class_in_the_list_is_told_from_an_object():
     with pytest.raises(CallbackError, match=r"The callback Callback is a class.\nSeen: Callback.\nWrite Callback\(\)"):
         in_order([Callback])
+
+
+@pytest.mark.parametrize("callback", [3, "x", lambda **state: None, object(), type("Idle", (), {"on_epoch_end": 3})()])
+def test_what_has_no_event_method_is_no_callback(callback):
+    with pytest.raises(CallbackError, match=r"is no callback.*\nSeen: \w+.\nGive it one of on_epoch_begin, "):
+        in_order([callback])
+
+
+@pytest.mark.parametrize(
+    "slip, meant",
+    [("on_epoch_ends", "on_epoch_end"), ("on_batchend", "on_batch_end"), ("on_train_batch_end", "on_batch_end")],
+)
+def test_a_misspelt_event_is_told(slip, meant):
+    with pytest.raises(CallbackError, match=rf"Mine.{slip} would never be called(.|\n)*Did you mean.* {meant}\b"):
+        in_order([make("Mine", **{slip: lambda self: None}, on_epoch_begin=lambda self: None)])
+
+
+def test_methods_far_from_every_event_and_plain_attributes_are_the_callbacks_own():
+    one = make("Mine", on_fire=lambda self: None, on_epoch_ends=7)
+
+    assert names(one) == ["Mine"]
 
 
 def test_changing_the_callbacks_of_a_used_experiment_takes_effect():

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -89,6 +90,8 @@ def test_the_version_is_printed(capsys):
     [
         ([], "name a configuration file"),
         (["grpah", "task.py"], "Did you mean 'graph'?"),
+        (["rnu", "task.py"], "Did you mean 'run'?"),
+        (["learn", "task.py"], "Commands are run and graph."),
         (["run"], "required: CONFIG"),
         ([LIGHT, "--epochs", "few"], "'few' is no whole number"),
         ([LIGHT, "--epoch", "3"], "unrecognized arguments: --epoch 3"),
@@ -189,6 +192,17 @@ def test_a_configuration_may_exit_by_itself():
     assert main(["task.py"]) == 7
 
 
+def test_of_a_strangers_long_error_the_first_lines_are_shown():
+    frames = '\n  File "/usr/lib/python3.11/threading.py", line 995, in _bootstrap\n' * 30
+    error = RuntimeError(f"Graph execution error:\n{frames}\nReceived a label of 12.\n" + "0 bytes\n" * 40)
+
+    shown = failures.message(error).splitlines()
+
+    assert shown[:2] == ["error: RuntimeError: Graph execution error:", "Received a label of 12."]
+    assert shown[-2:] == ["... 27 more lines", "Type the command with --traceback to see every frame."]
+    assert len(shown) == 17
+
+
 @pytest.mark.parametrize(
     "error, status",
     [(failures.Terminated(), 143), (KeyboardInterrupt(), 130), (PermissionError(), 5), (RuntimeError(), 1)],
@@ -212,7 +226,7 @@ def test_a_run_prints_its_results_and_leaves_its_folder(capsys):
         "epoch_time",
     ]
     assert re.search(r"^run folder +runs/light/", out, re.M)
-    assert "epoch 3/3" in err
+    assert "3/3  training loss" in err
     names = "config.json config.py environment.json history.jsonl pipeline.svg status.json weights.safetensors"
     assert sorted(os.listdir(only_run())) == names.split()
     assert [row["epoch"] for row in read_history(only_run())] == [1, 2, 3]
@@ -244,6 +258,25 @@ def test_epochs_come_from_the_option_the_configuration_or_are_ten(line, words, e
     assert len(read_history(only_run("task"))) == epochs
 
 
+@pytest.mark.parametrize("epochs", ['"three"', "-1", "2.5", "True"])
+def test_epochs_that_are_no_number_are_refused(epochs, capsys):
+    Path("task.py").write_text(f"{Path(LIGHT).read_text()}\nepochs = {epochs}\n")
+
+    assert main(["task.py", "--quiet"]) == 2
+    assert "Write a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_harmless(closed):
+    words = " ".join(map(shlex.quote, [*COMMAND, LIGHT, "--epochs", "1"]))
+
+    done = subprocess.run(["/bin/sh", "-c", f"{words} {closed}"], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0
+    assert "Error" not in done.stdout + done.stderr
+    assert len(read_history(only_run())) == 1
+
+
 def test_an_output_folder_of_the_configuration_is_kept(capsys):
     assert main([LIGHT, "--quiet", "--epochs", "1", "--set", "output_folder=mine", "--set", "project_name=ours"]) == 0
 
@@ -272,7 +305,7 @@ def test_a_real_network_is_trained_without_noise():
 
     assert child.returncode == 0, err
     assert "validation_accuracy" in out
-    assert [line.split()[0] for line in err.splitlines()] == ["epoch", "epoch"]
+    assert [line.split()[0] for line in err.splitlines()] == ["1/2", "2/2"]
 
 
 # Grids

@@ -267,6 +267,14 @@ def test_an_unknown_override_like_nothing_else_says_what_to_write():
     )
 
 
+def test_imports_functions_and_classes_are_no_suggestions():
+    text = "import os\nfrom math import pi\nrate = 1\ndef f(): pass\nclass C: pass\nimport a\na = 3"
+    message = message_of(lambda: load_text(text, {"x": 3}))
+
+    assert "Names that can be: a, rate.\n" in message
+    assert load_text("from math import pi\nb = pi", {"pi": 3})["b"] == 3
+
+
 def test_inner_names_cannot_be_overridden():
     for text in ("def f():\n    a = 1", "f = lambda a: a", "class C:\n    a = 1", "b = [a for a in 'x']", "import a.b"):
         assert "does not set 'c'" in message_of(lambda text=text: load_text(text, {"c": 1}))
@@ -329,6 +337,11 @@ def test_a_failure_names_the_file_the_line_and_the_exception():
     assert message_of(lambda: load_text(text, filename="c.py")) == (
         "c.py:4: ZeroDivisionError: division by zero\n    a / 0\nCorrect this line, or override a name that it uses."
     )
+
+
+@pytest.mark.parametrize("text", ["raise ValueError('say so')", "if True: raise ValueError('say so')"])
+def test_what_the_file_raises_itself_needs_no_advice(text):
+    assert message_of(lambda: load_text(text, filename="c.py")) == f"c.py:1: ValueError: say so\n    {text}"
 
 
 def test_a_failure_keeps_its_cause_and_the_lines_in_its_traceback():
@@ -529,6 +542,16 @@ class Broken:
 )
 def test_a_value_is_resolved_to_json(value, expected):
     assert resolved({"value": value}) == {"value": expected}
+
+
+def test_of_what_is_long_the_beginning_is_resolved():
+    found = resolved(
+        {"text": "x" * 5000, "keys": list(range(1437)), "table": dict.fromkeys("abcdefghijklmnopqrstuvw", 0)}
+    )
+
+    assert found["text"] == "x" * 197 + "..."
+    assert found["keys"] == [*range(20), "... 1417 more"]
+    assert list(found["table"].items())[-2:] == [("t", 0), ("...", "3 more")]
 
 
 def test_a_list_that_holds_itself_is_resolved():

@@ -157,7 +157,17 @@ def test_a_setting_named_like_a_method_is_refused():
 
 
 @pytest.mark.parametrize(
-    "key, value", [("batch_size", 0), ("batch_size", 2.5), ("jit_compile", "yes"), ("precision", "int8")]
+    "key, value",
+    [
+        ("batch_size", 0),
+        ("batch_size", 2.5),
+        ("jit_compile", "yes"),
+        ("precision", "int8"),
+        ("optimizer", "adam"),
+        ("learning_rate", "fast"),
+        ("callbacks", 3),
+        ("experiment_type", "BaseExperiment"),
+    ],
 )
 def test_values_that_cannot_work_are_refused_at_once(key, value):
     with pytest.raises(ConfigError, match=f"{key}={value!r} cannot be used"):
@@ -173,6 +183,36 @@ def test_precision_may_change_between_trainings_and_keeps_the_weights():
 
     assert all(np.array_equal(exp.backend.weights()[key], value) for key, value in weights.items())
     assert exp.predict({"batch_input": POINTS})["batch_logits"].dtype == np.float32
+
+
+def test_lists_changed_in_place_are_noticed(caplog):
+    exp = build_experiment(config())
+    exp.train(1)
+    exp.chunk_processors.append(ops.Softmax("batch_logits", output="batch_scores"))
+
+    assert "batch_scores" in exp.predict({"batch_input": POINTS[:2]})
+    assert "chunk_processors changed" in caplog.text
+
+
+def test_a_near_miss_as_attribute_is_refused_too():
+    with pytest.raises(ConfigError, match="Did you mean 'batch_size'"):
+        build_experiment(config()).batchsize = 3
+
+
+def test_an_interrupted_epoch_is_told_when_it_starts_anew(caplog):
+    class Once:
+        def on_batch_end(self, batch, **_):
+            if not hasattr(self, "done"):
+                self.done = True
+                raise KeyboardInterrupt
+
+    exp = build_experiment(config(callbacks=[Once()]))
+    with pytest.raises(KeyboardInterrupt):
+        exp.train(1)
+    exp.train(1)
+
+    assert "Epoch 1 was cut short. It starts anew" in caplog.text
+    assert exp.epoch == 1
 
 
 def test_settings_read_and_write_as_attributes():
@@ -300,6 +340,19 @@ def test_predict_from_a_name_in_the_middle_of_the_graph():
     assert outputs["accuracy"] == 0.5
 
 
+def test_predict_from_a_misspelt_name_tells_what_is_read():
+    exp = build_experiment(config())
+
+    with pytest.raises(GraphError, match=r"No tensor named 'batch_input'(.|\n)*Did you mean 'batch_imput'"):
+        exp.predict({"batch_imput": POINTS})
+
+
+def test_predict_takes_no_rows_and_one_name_as_text():
+    exp = build_experiment(config())
+
+    assert exp.predict({"batch_input": POINTS[:0]}, outputs="batch_logits")["batch_logits"].shape == (0, 2)
+
+
 def test_predict_returns_what_outputs_asks_for():
     exp = build_experiment(config(outputs=["batch_input"]))
 
@@ -314,6 +367,41 @@ def test_evaluate_averages_over_all_rows_by_batch_size():
     logits = exp.predict({"batch_input": POINTS[48:64]})["batch_logits"]
 
     assert exp.evaluate()["validation_accuracy"] == pytest.approx((logits.argmax(-1) == SIDES[48:64]).mean())
+
+
+def test_evaluating_a_training_subset_leaves_nothing_out_and_keeps_the_order():
+    class Keys:
+        def __init__(self):
+            self.seen = []
+
+        def on_batch_end(self, keys, **_):
+            self.seen += keys
+
+    keys = Keys()
+    exp = build_experiment(config(batch_size=10, callbacks=[keys]))
+    accuracy = exp.evaluate("training")["training_accuracy"]
+
+    logits = exp.predict({"batch_input": POINTS[:48]})["batch_logits"]
+    assert accuracy == pytest.approx((logits.argmax(-1) == SIDES[:48]).mean())
+    assert keys.seen == list(range(48))
+
+
+def test_subsets_that_come_and_go_leave_nothing_behind():
+    exp = build_experiment(config())
+    exp.train(1)
+    for _ in range(3):
+        exp.evaluate(Subset("extra", Mode.EVAL, arrays(0, 8)))
+
+    assert len(exp.program.feeds) == len(exp.program.runners) == 2
+
+
+def test_subsets_of_a_mode_that_disagree_are_refused_before_training():
+    odd = Subset("odd", Mode.EVAL, {"input": POINTS})
+
+    with pytest.raises(
+        DatasetError, match=r"Subset 'odd' does not go with the graph of EVAL, which reads 'batch_target'"
+    ):
+        build_experiment(config(subsets=[*subsets(), odd])).train(1)
 
 
 def test_evaluation_runs_when_eval_epochs_says():
@@ -445,7 +533,9 @@ def test_a_wrong_dtype_is_one_clear_error():
     words = {"input": POINTS, "target": np.array(["left", "right"] * 32)}
     exp = build_experiment(config(subsets=[Subset("training", Mode.TRAIN, words)]))
 
-    with pytest.raises(GraphError, match="batch_target"):
+    with pytest.raises(
+        DatasetError, match=r"'batch_target' of subset 'training' holds no numbers(.|\n)*left'\), a str_"
+    ):
         exp.train(1)
 
 
@@ -571,7 +661,7 @@ def test_progress_prints_a_line_an_epoch_to_stderr_only(capsys):
 
     out, err = capsys.readouterr()
     assert out == ""
-    assert "epoch 2/2" in err
+    assert "2/2  training loss" in err
     assert "validation_accuracy" in err or "accuracy" in err
 
 

@@ -59,7 +59,7 @@ def terminal(width=120):
 def lines(text):
     """The lines that stay; bars are drawn between them and taken away again."""
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "\n", text)
-    return [line.rstrip() for line in plain.split("\n") if line.startswith(("epoch ", "  "))]
+    return [line.rstrip() for line in plain.split("\n") if re.match(r" *\d+/\d+  |     ", line)]
 
 
 def test_lines_group_names_by_subset_and_stand_in_columns(capsys):
@@ -68,8 +68,8 @@ def test_lines_group_names_by_subset_and_stand_in_columns(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "epoch 1/2  training loss 0.2100   |  validation loss 1.250   accuracy 0.5000   |  1.2 s",
-        "epoch 2/2  training loss 0.09312  |  validation loss 0.1250  accuracy 0.9300   |  75.0 s",
+        "1/2  training loss 0.210  | validation loss 1.250  accuracy 0.500  | 1.2 s",
+        "2/2  training loss 0.0931 | validation loss 0.125  accuracy 0.930  | 75.0 s",
     ]
 
 
@@ -80,16 +80,37 @@ def test_a_long_line_stays_one_line_where_it_is_piped():
     assert len(console.file.getvalue().splitlines()) == 1
 
 
-def test_a_narrow_terminal_shows_a_line_for_each_subset():
-    console = terminal(width=60)
+def test_a_narrow_terminal_keeps_names_with_their_numbers():
+    console = terminal(width=55)
     play(Progress(console), ROWS[:1])
 
     assert lines(console.file.getvalue()) == [
-        "epoch 1/1",
-        "  training loss 0.2100",
-        "  validation loss 1.250   accuracy 0.5000",
-        "  1.2 s",
+        "1/1  training loss 0.210",
+        "     validation loss 1.250 accuracy 0.500 | 1.2 s",
     ]
+
+
+@pytest.mark.parametrize("loss", [12345.678, 9.99999, 0.012345, 1.2345e-7])
+def test_80_columns_hold_the_epochs_of_a_classifier(loss):
+    console = terminal(width=80)
+    row = {"epoch": 20, "training_loss": loss, "validation_loss": 0.88812, "validation_accuracy": 0.869}
+    play(Progress(console), [{**row, "epoch": number + 1, "epoch_time": 12.4} for number in range(20)])
+
+    assert len(lines(console.file.getvalue())) == 20
+
+
+@pytest.mark.parametrize(
+    "value, shown", [(1.7914, "1.791"), (0.888, "0.888"), (0.00123456, "0.00123"), (123.456, "123.5"), (0, "0.000")]
+)
+def test_numbers_are_short(value, shown):
+    assert module._number(value) == shown
+
+
+def test_columns_give_way_before_a_line_is_folded():
+    console = terminal(width=72)
+    play(Progress(console), ROWS[:1])
+
+    assert lines(console.file.getvalue()) == ["1/1  training loss 0.210 | validation loss 1.250 accuracy 0.500 | 1.2 s"]
 
 
 def test_no_line_is_wider_than_the_terminal():
@@ -110,7 +131,7 @@ def test_bars_show_epochs_batches_speed_and_the_loss_so_far(monkeypatch):
     assert "epochs" in drawn
     assert "1/2" in drawn
     assert "3/10" in drawn
-    assert "batches/s  loss 0.5000  accuracy 0.2500  top 0.5000" in drawn
+    assert "batches/s  loss 0.500 accuracy 0.250 top 0.500" in drawn
     assert "never" not in drawn
 
 
@@ -209,8 +230,8 @@ def test_names_are_shown_as_they_are(name, monkeypatch):
     console = terminal()
     play(Progress(console), [{"epoch": 1, f"training_{name}": 0.5}], blocks=[Still(**{name: 0.5})])
 
-    assert f"training {name} 0.5000" in console.file.getvalue()
-    assert f"batches/s  {name} 0.5000" in console.file.getvalue()
+    assert f"training {name} 0.500" in console.file.getvalue()
+    assert f"batches/s  {name} 0.500" in console.file.getvalue()
 
 
 def test_values_that_are_no_numbers_are_shown_too():
@@ -218,7 +239,7 @@ def test_values_that_are_no_numbers_are_shown_too():
     play(Progress(console), [{"epoch": 1, "training_loss": float("nan"), "note": "best", "extra": None, "n": [1]}])
 
     shown = " ".join(console.file.getvalue().split())
-    assert shown == "epoch 1/1 training loss nan | note best extra None n [1] | 0.0 s"
+    assert shown == "1/1 training loss nan | note best extra None n [1] | 0.0 s"
 
 
 def test_a_name_belongs_to_the_longest_subset_it_starts_with():

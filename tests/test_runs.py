@@ -181,6 +181,28 @@ def test_a_failed_run_says_why_and_keeps_the_last_good_weights(folder):
     assert folder.weights.read_text() == "2"
 
 
+@pytest.mark.parametrize("at, told", [(3, {"epoch_of_weights": 2}), (5, {"epoch_of_weights": None})])
+def test_weights_of_an_interrupted_epoch_are_told_from_those_of_a_whole_one(folder, monkeypatch, at, told):
+    clock = iter(range(0, 10_000, 2))
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    exp = Trained(folder)
+    exp.train(2)  # saves epoch 1 and, at the end, epoch 2; a save takes so long that the following ones are spaced out
+
+    with pytest.raises(KeyboardInterrupt):
+        exp.train(9, fail=KeyboardInterrupt(), at=at)
+
+    half = {"weights": "from the middle of epoch 5"} if at == 5 else {}
+    assert status(folder) == {"status": "interrupted", "error": "KeyboardInterrupt", "epoch": at - 1} | told | half
+
+
+def test_weights_that_were_never_saved_are_of_no_epoch(folder):
+    with pytest.raises(KeyboardInterrupt):
+        Trained(folder).train(2, fail=KeyboardInterrupt(), at=1)
+
+    assert status(folder)["epoch_of_weights"] is None
+    assert not folder.weights.exists()
+
+
 def test_training_inside_an_except_block_is_no_failure(folder):
     try:
         raise KeyError("earlier")

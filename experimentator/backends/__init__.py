@@ -59,6 +59,9 @@ class Backend(Protocol):
     def room(self) -> int:
         """Bytes that are free where columns are placed."""
 
+    def forget(self) -> None:
+        """Find the weights anew at the next recording: the processors changed."""
+
     def put(self, columns: Columns) -> Columns:
         """Place columns where the step reads them."""
 

@@ -65,6 +65,9 @@ class NumpyBackend:
         """Columns stay where they are: on the host."""
         return free_host_memory()
 
+    def forget(self) -> None:
+        """Nothing is kept."""
+
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Columns stay as they are."""
         return columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import networkx as nx
@@ -26,6 +27,7 @@ class Listener:
             raise CallbackError(f"The callback {name} is a class.\nSeen: {name}.\nWrite {name}(), with its parameters.")
         self.callback, self.place = callback, place
         self.name = type(callback).__name__
+        _refuse_slips(callback)
         found = {event: getattr(callback, f"on_{event}", None) for event in (*EVENTS, *LIFE)}
         self.methods = {event: method for event, method in found.items() if callable(method)}
         self.parameters = {event: inspect.signature(method).parameters for event, method in self.methods.items()}
@@ -66,8 +68,9 @@ class Listener:
 def in_order(callbacks: Sequence[Any]) -> list[Listener]:
     """Readers after writers, then `before` and `after`, then list order.
 
-    >>> class Second: after = ["First"]
-    >>> class First: pass
+    >>> from experimentator import Callback
+    >>> class First(Callback): pass
+    >>> class Second(Callback): after = ["First"]
     >>> [listener.name for listener in in_order([Second(), First()])]
     ['First', 'Second']
     """
@@ -86,6 +89,27 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
             f"Callbacks wait on each other: {' -> '.join([*path, path[0]])}.\n"
             "Take one off `before`, `after` or `inputs`."
         ) from None
+
+
+def _refuse_slips(callback: Any) -> None:
+    """Tell what would never be called, before anything runs."""
+    methods = [name for name in dir(callback) if name.startswith("on_") and callable(getattr(callback, name, None))]
+    known = [f"on_{event}" for event in (*EVENTS, *LIFE)]
+    name = type(callback).__name__
+    for method in methods:
+        near = [] if method in known else get_close_matches(method[3:], (*EVENTS, *LIFE), n=2)
+        if near:
+            raise CallbackError(
+                f"{name}.{method} would never be called: there is no such event.\n"
+                f"Known here: {', '.join(known)}.\n"
+                f"Did you mean {' or '.join(f'on_{event}' for event in near)}?"
+            )
+    if set(methods).isdisjoint(known) and not callable(getattr(callback, "init", None)):
+        raise CallbackError(
+            f"{callback!r:.80} is no callback: it has none of the event methods.\n"
+            f"Seen: {name}{' with ' * bool(methods)}{', '.join(methods)}.\n"
+            f"Give it one of {', '.join(known[: len(EVENTS)])}, or take it off the list."
+        )
 
 
 def _precedes(one: Listener, other: Listener) -> bool:

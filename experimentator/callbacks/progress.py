@@ -16,6 +16,7 @@ from rich.table import Column
 from rich.text import Text
 
 REDRAW_SECONDS = 0.1  # bars are drawn at most this often, however short the calls of the step are
+GLUE = "\N{NO-BREAK SPACE}"  # between a name and its number, while a line is folded
 ESSENTIALS = 3  # averages beside a bar: the loss and the first metrics
 
 
@@ -55,7 +56,7 @@ class Progress:
         now = time.perf_counter()
         if self.bars is not None and now - self.drawn >= REDRAW_SECONDS:
             essentials = dict(list(averages.means().items())[:ESSENTIALS])
-            seen = f"{(batch + 1) / (now - self.start):,.0f} batches/s  {_shown(essentials)}"
+            seen = f"{(batch + 1) / (now - self.start):,.0f} batches/s  {_shown(essentials).replace(GLUE, ' ')}"
             self.bars.update(self.inner, completed=batch + 1, seen=seen)
             self._draw(self.bars)
 
@@ -64,11 +65,10 @@ class Progress:
         row = dict(self.exp.history[-1])
         row.pop("epoch", None)
         time_taken = f"{row.pop('epoch_time', 0.0):.1f} s"
-        title = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+        title = f"{epoch:>{len(str(epochs))}}/{epochs}"
         groups = grouped(row, [subset.name for subset in self.exp.subsets])
-        parts = [f"{name} {_shown(values)}".lstrip() for name, values in groups.items()]
         width = self.console.width if self.console.is_terminal else None
-        for line in _lines(title, [*parts, time_taken], width):
+        for line in _lines(title, groups, time_taken, width):
             self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         if self.bars is not None:
             self.bars.update(self.total, completed=epoch)
@@ -98,22 +98,39 @@ def grouped(row: Mapping[str, Any], subsets: Sequence[str]) -> dict[str, dict[st
     return {subset: values for subset, values in groups.items() if values}
 
 
-def _shown(values: Mapping[str, Any]) -> str:
-    """Names and numbers, as wide for 0.2100 as for 0.09312, so that the lines of several epochs stand in columns."""
-    return " ".join(f"{name} {_number(value):<7}" for name, value in values.items())
+def _shown(values: Mapping[str, Any], width: int = 0) -> str:
+    """Names and numbers; these fill `width`, so that the lines of several epochs stand in columns."""
+    return " ".join(f"{name}{GLUE}{_number(value):<{width}}" for name, value in values.items())
 
 
 def _number(value: Any) -> str:
-    return f"{value:#.4g}" if isinstance(value, Real) else str(value)
+    """Three decimals, or as many digits as say as much of what is small or large."""
+    if not isinstance(value, Real):
+        return str(value)
+    size = abs(float(value))
+    return f"{value:.3f}" if size == 0 or 0.1 <= size < 9.9995 else f"{value:#.3g}" if size < 0.1 else f"{value:#.4g}"
 
 
-def _lines(title: str, parts: Sequence[str], width: int | None) -> list[str]:
-    """One line; on a terminal too narrow for it, one or more lines for each part."""
-    line = f"{title}  {'  |  '.join(parts)}"
-    if width is None or len(line) <= width:
-        return [line]
-    folded = [textwrap.wrap(part, max(20, width - 2), subsequent_indent="  ") for part in parts]
-    return [title, *(f"  {line}" for lines in folded for line in lines)]
+def _lines(title: str, groups: Mapping[str, Mapping[str, Any]], time_taken: str, width: int | None) -> list[str]:
+    """One line, in columns where there is room for them; more lines only on a terminal too narrow for one."""
+    for columns in (6, 0):
+        parts = [f"{name} {_shown(values, columns)}".lstrip() for name, values in groups.items()] + [time_taken]
+        line = f"{title}  {' | '.join(parts)}"
+        if width is None or len(line) <= width:
+            return [line.replace(GLUE, " ")]
+    return [line.replace(GLUE, " ") for line in _folded(title, parts, width or len(line))]
+
+
+def _folded(title: str, parts: Sequence[str], width: int) -> list[str]:
+    """As many parts in each line as fit, below each other."""
+    indent = " " * (len(title) + 2)
+    lines = [f"{title}  {parts[0]}"]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) + 3 <= width:
+            lines[-1] += f" | {part}"
+        else:
+            lines.append(indent + part)
+    return [piece for line in lines for piece in textwrap.wrap(line, max(20, width), subsequent_indent=indent)]
 
 
 def _bars(console: Console) -> Bars:

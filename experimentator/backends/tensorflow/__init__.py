@@ -104,6 +104,11 @@ class TensorflowBackend:
         limits = [d.memory_limit for d in device_lib.list_local_devices() if d.device_type == "GPU"]
         return int(limits[0] - tf.config.experimental.get_memory_info("GPU:0")["current"])
 
+    def forget(self) -> None:
+        """Find the weights anew at the next recording: the processors changed."""
+        self.variables = Variables()
+        self._layers.clear()
+
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Copy columns to the device, once."""
         return {name: tf.convert_to_tensor(values) for name, values in columns.items()}

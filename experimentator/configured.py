@@ -1,0 +1,76 @@
+"""An object made of a configuration: its settings read and write as attributes, and it hears of every change."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from experimentator.config import Config, as_config
+from experimentator.settings import DEFAULTS, LIBRARY_KEYS, LISTS, Settings, check_names, check_values
+
+
+class _Composed(type):
+    """Takes the namespace of a `type(name, bases, config)` call as the configuration.
+
+    So that `type("Exp", (MyExperiment, BaseExperiment), {"batch_size": 32, ...})()` is an experiment of that
+    configuration, whose `subsets` do not hide the property of that name. A class statement always sets
+    `__qualname__`; such a call does not.
+    """
+
+    def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> Any:
+        if "__qualname__" in namespace:
+            return super().__new__(meta, name, bases, namespace, **kwargs)
+        return super().__new__(meta, name, bases, {"_config": namespace, "__module__": __name__}, **kwargs)
+
+
+class Configured(metaclass=_Composed):
+    """Holds the configuration as `cfg`, and where it comes from as `source`."""
+
+    _config: Any = None
+    _seen: dict[str, list[int]]
+    cfg: Settings
+    source: Config
+
+    def __init__(self, config: Any = None, **overrides: Any):
+        source = as_config(self._config if config is None else config, overrides, known=LIBRARY_KEYS)
+        taken = {*dir(type(self)), *type(self).__annotations__, "cfg", "source"}
+        check_names(source, set=source, taken={name for name in taken if not name.startswith("_")})
+        check_values(source)
+        # past __setattr__, which asks for cfg
+        vars(self).update(source=source, cfg=Settings(source, self._changed), _seen={})
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(type(self), name):  # a property failed with an AttributeError of its own: let that one be seen
+            return object.__getattribute__(self, name)
+        cfg = vars(self).get("cfg", {})
+        if name in cfg or name in LIBRARY_KEYS:
+            return cfg.get(name, DEFAULTS.get(name))
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}, nor a setting of that name")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in LIBRARY_KEYS or name in self.cfg:
+            self.cfg[name] = value
+            return
+        if not hasattr(type(self), name):
+            check_names({name: value}, set=(), taken=())
+        super().__setattr__(name, value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A setting, or `default`."""
+        return self.cfg.get(key, default)
+
+    def update(self, **values: Any) -> None:
+        """Change several settings."""
+        self.cfg.update(values)
+
+    @abstractmethod
+    def _changed(self, key: str, old: Any, new: Any) -> None:
+        """A setting has a new value."""
+
+    def _notice(self) -> None:
+        """See what was changed inside the lists of the configuration since they were last used."""
+        now = {key: [id(one) for one in self.cfg[key]] for key in LISTS if isinstance(self.cfg.get(key), list)}
+        for key in self._seen.keys() & now.keys():
+            if self._seen[key] != now[key]:
+                self._changed(key, None, self.cfg[key])
+        self._seen = now
