@@ -168,9 +168,8 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
         "ratio_to_best_fit": _paired(times[best_fit], times["experimentator"]),
         "steps": steps, "batch": case["batch"], "rounds": rounds,
     }  # fmt: skip
-    print(
-        print(f"\nto the loop by hand: {result['ratio_to_best_hand']:.3f}, to Keras: {result['ratio_to_best_fit']:.2f}")
-    )
+    ratios = result["ratio_to_best_hand"], result["ratio_to_best_fit"]
+    print("\nto the loop by hand: {:.3f}, to Keras' best fit: {:.2f}".format(*ratios))
     return result
 
 
@@ -186,10 +185,11 @@ def main() -> None:
     parser.add_argument("--only", choices=CASES)
     parser.add_argument("--rounds", type=int)
     options = parser.parse_args()
-    results = {n: measure(n, options.rounds, options.quick) for n in ([options.only] if options.only else CASES)}
     gpus = tf.config.list_physical_devices("GPU")
     device = tf.config.experimental.get_device_details(gpus[0]).get("device_name") if gpus else None
-    append("throughput, quick" if options.quick else "throughput", results, device=device)
+    for name in [options.only] if options.only else CASES:
+        result = measure(name, options.rounds, options.quick)
+        append("throughput, quick" if options.quick else "throughput", {name: result}, device=device)
 
 
 if __name__ == "__main__":
