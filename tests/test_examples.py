@@ -1,0 +1,52 @@
+"""The examples keep what their docstrings say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from experimentator import build_experiment
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def test_digits_reaches_the_accuracy_it_states():
+    exp = build_experiment(EXAMPLES / "digits.py", jit_compile=False, hide_progress=True)
+
+    assert exp.train(exp.epochs)[-1]["validation_accuracy"] >= 0.985
+
+
+def test_digit_pairs_trains_its_three_tasks_and_predicts_without_targets():
+    exp = build_experiment(EXAMPLES / "digit_pairs.py", jit_compile=False, hide_progress=True)
+    row = exp.train(3)[-1]
+    images = load_digits().images[:7].astype(np.uint8)[..., None]
+    outputs = exp.predict({"batch_first": images, "batch_second": images[::-1]})
+
+    assert min(row[f"validation_{task}_accuracy"] for task in ("first", "second", "same")) > 0.85
+    assert {name: values.shape[0] for name, values in outputs.items()} == {
+        "batch_first_digit": 7, "batch_second_digit": 7, "batch_same": 7,
+    }  # fmt: skip
+
+
+def test_mnist_says_what_to_do_where_its_data_cannot_be_fetched(tmp_path):
+    nowhere = {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    command = [sys.executable, "-m", "experimentator", "run", str(EXAMPLES / "mnist.py")]
+    done = subprocess.run(command, env={**os.environ, **nowhere}, capture_output=True, text=True, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "MNIST could not be fetched" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_states_command_result_and_time_and_stays_short(example):
+    text = example.read_text(encoding="utf-8")
+
+    assert all(word in text for word in ("Command:", "Result:", "Time:"))
+    assert len(text.splitlines()) <= {"digits": 60}.get(example.stem, 120)
