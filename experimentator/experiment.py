@@ -143,16 +143,19 @@ class BaseExperiment(Configured):
             NonFiniteLossError: when the loss becomes NaN or infinite.
         """
         check_values({"epochs": epochs})
+        if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
+            raise ConfigError(
+                "There is nothing to train on.\nSeen: no TRAIN subset.\nList Subset(name, Mode.TRAIN, ...)."
+            )
         self._prepare()
+        self.program.require_optimizer()
         self._goal = epochs
         if self._interrupted:
             log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", self.epoch + 1)
-        self._interrupted = True
         try:
             self.fire("train_begin", epochs=epochs)
             while self.epoch < epochs:
                 self._epoch()
-            self._interrupted = False
         finally:
             self.fire("train_end")
         return self.history
@@ -241,14 +244,11 @@ class BaseExperiment(Configured):
         row: dict[str, float] = {"epoch": self.epoch + 1}
         self.state.update(epoch=self.epoch + 1, epochs=self._goal)
         self.fire("epoch_begin")
-        if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
-            raise ConfigError(
-                "There is nothing to train on.\nSeen: no TRAIN subset.\nList Subset(name, Mode.TRAIN, ...)."
-            )
         for subset in self.subsets:
             if subset.mode == Mode.TRAIN or (subset.mode == Mode.EVAL and self._evaluates()):
                 row |= self._cycle(subset, subset.mode)
         self.epoch += 1
+        self._interrupted = False
         row["epoch_time"] = round(watch.seconds, 6)
         self.history.append(row)
         self.fire("epoch_end", **row)
@@ -272,6 +272,7 @@ class BaseExperiment(Configured):
         while (block := cycle.take(runner.pace.ahead(first))) is not None:
             if self.listens("batch_begin"):
                 self.fire("batch_begin", batch=first, keys=block.keys[0])
+            self._interrupted |= mode == Mode.TRAIN  # until the epoch ends
             outputs = runner.run(block, remaining=remaining - first)
             averages.add(outputs, batch_size=block.index.shape[1])
             self._after(block, outputs, first, averages)

@@ -37,7 +37,7 @@ class Runner:
         """Run the batches of a block in one call; the results come back in one sync."""
         self.step.choose(block.columns, block.index, remaining=remaining)
         start = time.perf_counter()
-        fixed = len(block.index) == self.pace.capacity and self.pace.worth_fixing(remaining)
+        fixed = len(block.index) == self.pace.count and self.pace.worth_fixing(remaining)
         outputs = self.step(block.columns, block.index, fixed=fixed)
         fetched = {name: np.asarray(values) for name, values in outputs.items()}
         self.calls, self.batches = self.calls + 1, self.batches + len(block.index)
@@ -111,11 +111,7 @@ class Program:
             asked += [name for name in exp.metrics if name in written]
             if "loss" not in written and asked:
                 return list(dict.fromkeys([*asked, *requested]))
-        parts = [
-            name
-            for name in exp.metrics
-            if name in written and graph.mode == Mode.TRAIN and self._free_part(graph, name)
-        ]
+        parts = _parts_of_loss(graph, exp.metrics) if graph.mode == Mode.TRAIN else []
         return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
 
     def specs(self, mode: Mode) -> dict[str, Spec]:
@@ -132,7 +128,7 @@ class Program:
             batch = {name: feed.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * exp.batch_size or 1))
             pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
-            optimizer = self._optimizer() if mode == Mode.TRAIN else None
+            optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
             options = {"jit_compile": self._compiler(mode), "eager": bool(exp.eager), "capacity": pace.capacity}
             self.runners[key] = Runner(exp.backend.compile(graph, batch, optimizer, **options), pace, subset.name)
         runner = self.runners[key]
@@ -180,8 +176,7 @@ class Program:
         if key not in self.predictors:
             processors = self._record(Mode.INFER, given=specs)
             graph = Graph(processors, provided=specs, mode=Mode.INFER)
-            wanted = graph.computable if outputs is None else outputs
-            graph = _with_flags(graph, wanted or self._nothing_computable(graph))
+            graph = _with_flags(graph, outputs or graph.computable or self._nothing_computable(graph))
             options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
             self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
         return self.predictors[key]
@@ -226,16 +221,14 @@ class Program:
         return tuple(written[-1:])
 
     def _check(self, subset: Any, graph: Graph) -> None:
-        """Refuse a subset whose items lack what the graph of its mode reads, or have it in another shape."""
-        own, known = self.feed(subset).specs, self.specs(graph.mode)
-        for name in sorted(graph.inputs):
-            if own.get(name) != known[name]:
-                first = next(other for other in self.exp.subsets if other.mode == graph.mode)
-                raise DatasetError(
-                    f"Subset {subset.name!r} does not go with the graph of {graph.mode}, which reads {name!r}.",
-                    f"{_shown(own.get(name))} where subset {first.name!r} has {_shown(known[name])}",
-                    "Let the subsets of a mode give the same names, shapes and dtypes.",
-                )
+        """Refuse a subset whose items lack a number that the graph of its mode reads; shapes may differ."""
+        own = self.feed(subset).specs
+        for name in sorted(graph.inputs - own.keys()):
+            raise DatasetError(
+                f"Subset {subset.name!r} does not go with the graph of {graph.mode}, which reads {name!r}.",
+                f"{', '.join(own) or 'no numbers'} in its items",
+                "Let every subset of a mode give the names that the first one gives.",
+            )
 
     def _explain_objects(self, error: GraphError, mode: Mode) -> None:
         """Say so where a name that is missing is in the items, but holds no numbers."""
@@ -255,22 +248,14 @@ class Program:
         graph = Graph(self.exp.chunk_processors, provided=(), mode=mode)
         return {node_name for node in graph.nodes for node_name in node.inputs} - set(graph.outputs)
 
-    def _free_part(self, graph: Graph, name: str) -> bool:
-        """Whether the loss depends on `name`, so that reporting it costs nothing."""
-        loss = graph.select("loss")
-        return any(name in node.outputs for node in loss.nodes)
-
-    def _optimizer(self) -> Any:
+    def require_optimizer(self) -> Any:
+        """The optimizer, or what to write where there is none."""
         if self.exp.optimizer is None:
             raise ValueError(
                 "There is no optimizer to train with.\nSeen: optimizer=None.\n"
                 "Write optimizer = keras.optimizers.Adam(1e-3) in the configuration."
             )
         return self.exp.optimizer
-
-
-def _shown(spec: Spec | None) -> str:
-    return "nothing" if spec is None else f"{list(spec.shape[1:])} {spec.dtype}"
 
 
 def check_flags(graph: Graph, outputs: dict[str, np.ndarray]) -> None:
@@ -281,6 +266,13 @@ def check_flags(graph: Graph, outputs: dict[str, np.ndarray]) -> None:
             if not values.all():
                 checking: Any = node.processor
                 raise checking.failure(f"values that are not finite, in batch {int(np.argmin(values))} of this call")
+
+
+def _parts_of_loss(graph: Graph, metrics: Iterable[str]) -> list[str]:
+    """Those metrics that the loss is made of, so that reporting them costs nothing."""
+    metrics = list(metrics)
+    made = {name for node in graph.select("loss").nodes for name in node.outputs} if metrics else set()
+    return [name for name in metrics if name in made]
 
 
 def _with_flags(graph: Graph, wanted: Iterable[str]) -> Graph:

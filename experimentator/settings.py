@@ -32,9 +32,9 @@ LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
     "precision": ("graphs", "steps"),
     "eager": ("steps",),
     "hide_progress": ("listeners",),
-    "project_name": (),
-    "experiment_id": (),
-    "output_folder": (),
+    "project_name": ("run_folder", "listeners"),
+    "experiment_id": ("run_folder", "listeners"),
+    "output_folder": ("run_folder", "listeners"),
 }
 
 # What a library key is when the configuration does not set it; None for the others.

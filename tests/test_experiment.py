@@ -404,6 +404,30 @@ def test_subsets_of_a_mode_that_disagree_are_refused_before_training():
         build_experiment(config(subsets=[*subsets(), odd])).train(1)
 
 
+def test_a_training_that_cannot_begin_is_not_called_interrupted(caplog, tmp_path):
+    (tmp_path / "file").write_text("")
+    exp = build_experiment(config(output_folder=tmp_path / "file" / "runs"))
+    with pytest.raises(OSError, match="cannot be made"):
+        exp.train(1)
+    exp.output_folder = tmp_path / "runs"
+    exp.train(1)
+
+    assert len(list((tmp_path / "runs").glob("*/*/history.jsonl"))) == 2  # the run, and `latest`
+    assert "cut short" not in caplog.text
+
+
+def test_subsets_of_a_mode_may_have_images_of_two_sizes():
+    images = {size: np.ones((4, size, size, 1), np.float32) for size in (6, 9)}
+    pooled = keras.Sequential([layers.Conv2D(2, 3), layers.GlobalAveragePooling2D()])
+    model = ops.Model(pooled, inputs="batch_input", outputs="batch_logits")
+    both = [Subset(f"size {size}", Mode.EVAL, {"input": image, "target": SIDES[:4]}) for size, image in images.items()]
+
+    results = build_experiment(
+        config(subsets=both, chunk_processors=[model, *config()["chunk_processors"][1:]])
+    ).evaluate()
+    assert results["size 6_loss"] == pytest.approx(results["size 9_loss"])
+
+
 def test_evaluation_runs_when_eval_epochs_says():
     every_other = build_experiment(config(eval_epochs=2)).train(5)
     chosen = build_experiment(config(eval_epochs=[1])).train(3)

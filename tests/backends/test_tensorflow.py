@@ -196,6 +196,14 @@ def strings(batch_x):
     return tf.strings.to_number(tf.strings.as_string(batch_x))
 
 
+def test_asking_again_about_a_short_training_touches_no_variable(monkeypatch):
+    backend, step = training_step([linear(), squares], jit_compile="auto")
+    step.choose(backend.put(COLUMNS), INDEX, remaining=1)
+    monkeypatch.setattr(tf, "identity", lambda tensor: pytest.fail("the state was copied"))
+
+    step.choose(backend.put(COLUMNS), INDEX, remaining=1)
+
+
 def test_a_graph_that_xla_cannot_compile_falls_back_and_names_the_processor(caplog):
     backend, step = training_step([strings, linear(), squares], jit_compile="auto")
     step.choose(backend.put(COLUMNS), INDEX, remaining=10**9)

@@ -22,9 +22,10 @@ WORTH_SECONDS = 10.0  # XLA is tried where the work ahead takes longer than this
 class TensorflowStep:
     """A compiled graph; see `experimentator.backends.Step`.
 
-    Calls of `capacity` batches may run a function with a fixed count (`fixed=True`); calls of fewer share one with a
-    count that varies; more are split. With `jit_compile="auto"` a GPU uses XLA, and a CPU what `choose` finds to be
-    faster for this graph; until then it runs without XLA.
+    A call runs at most `capacity` batches, more are split. Calls share a function whose count varies; calls of the one
+    size that most have may use a function with that count fixed (`fixed=True`), which runs quicker. With
+    `jit_compile="auto"` a GPU uses XLA, and a CPU what `choose` finds to be faster for this graph; until then it runs
+    without XLA.
     """
 
     def __init__(
@@ -88,7 +89,8 @@ class TensorflowStep:
 
         XLA is not tried, and may be tried later, where the rest takes a few seconds without it.
         """
-        if self.jit is not None or self.eager:
+        seconds = self.timings.get("graph", WORTH_SECONDS + 1)  # not known yet: one batch may be worth it
+        if self.jit is not None or self.eager or remaining * seconds <= WORTH_SECONDS:
             return
         columns = {name: columns[name] for name in self.graph.inputs}
         self.capacity = self.capacity or len(index)
