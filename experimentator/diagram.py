@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from experimentator.checkpoint import write_atomically
-
-if TYPE_CHECKING:
-    from experimentator.graph import Graph
+from experimentator.graph import (
+    Description,
+    Graph,
+    describe_graph,
+    style_sheet,
+    to_dot,
+    to_json,
+    to_mermaid,
+    to_model_explorer,
+    tree,
+)
 
 log = logging.getLogger(__name__)
 
 DRAWN = ("svg", "png", "pdf")
-WRITTEN = ("dot", "mmd", "txt")
 TIMEOUT = 60.0
 
 _MISSING = 87  # the exit status that says pygraphviz is not there, or does not load
@@ -76,11 +84,44 @@ def draw(dot: str, format: str, *, timeout: float = TIMEOUT) -> bytes:
     return done.stdout
 
 
-def save(graph: Graph, path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> None:
-    """Write a graph as its file's suffix says: drawn (svg, png, pdf) or as text (dot, mmd for Mermaid, txt).
+def picture(
+    drawn: Graph | Description,
+    format: str = "svg",
+    *,
+    timeout: float = TIMEOUT,
+    theme: str = "auto",
+    fold: bool | None = None,
+) -> bytes:
+    """The picture of a graph, or of a view of one; an SVG says more where the mouse rests.
+
+    `theme` is light, dark or auto: then an SVG goes with the reader's screen, and others are light. `fold` draws
+    chains and rows of equals as one box each; by default where there are many processors.
+
+    >>> from experimentator.graph import chunk_processor
+    >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["loss"])(lambda x: x)], provided={"x"})
+    >>> b"prefers-color-scheme" in picture(graph)
+    True
+    """
+    dot = to_dot(_described(drawn), theme="light" if theme == "auto" else theme, fold=fold)
+    data = draw(dot, format, timeout=timeout)
+    return _finished(data.decode(), styled=theme == "auto").encode() if format == "svg" else data
+
+
+def save(
+    drawn: Graph | Description,
+    path: str | os.PathLike[str],
+    *,
+    timeout: float = TIMEOUT,
+    theme: str = "auto",
+    fold: bool | None = None,
+) -> None:
+    """Write a graph, or a view of one, as its file's suffix says.
+
+    svg, png and pdf are drawn; dot, gv, mmd (Mermaid), md (Mermaid for a Markdown page), txt, json (`from_json` reads
+    it back) and model-explorer.json (for Google's Model Explorer) are text.
 
     >>> import tempfile
-    >>> from experimentator.graph import Graph, chunk_processor
+    >>> from experimentator.graph import chunk_processor
     >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["loss"])(lambda x: x)], provided={"x"})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(graph, f"{folder}/graph.mmd")
@@ -89,30 +130,58 @@ def save(graph: Graph, path: str | os.PathLike[str], *, timeout: float = TIMEOUT
     """
     format = check_suffix(path)
     if format in DRAWN:
-        data = draw(graph.to_dot(), format, timeout=timeout)
+        data = picture(drawn, format, timeout=timeout, theme=theme, fold=fold)
+    elif format in ("dot", "gv"):
+        data = to_dot(_described(drawn), theme="light" if theme == "auto" else theme, fold=fold).encode()
+    elif format in ("mmd", "md"):
+        text = to_mermaid(_described(drawn), fold=fold)
+        data = (text if format == "mmd" else f"```mermaid\n{text}```\n").encode()
     else:
-        data = _text(graph, format).encode()
+        data = WRITTEN[format](_described(drawn)).encode()
     write_atomically(Path(path), data)
 
 
 def check_suffix(path: str | os.PathLike[str]) -> str:
     """The format that a file's suffix asks for.
 
-    >>> check_suffix("pipeline.SVG")
-    'svg'
+    >>> check_suffix("pipeline.SVG"), check_suffix("pipeline.model-explorer.json")
+    ('svg', 'model-explorer.json')
     """
-    format = Path(path).suffix.removeprefix(".").lower()
-    if format not in (*DRAWN, *WRITTEN):
+    name = Path(path).name.lower()
+    format = next((known for known in _KNOWN if name.endswith(f".{known}") and name != f".{known}"), None)
+    if format is None:
+        suffix = Path(path).suffix
         raise DiagramError(
             f"No diagram format belongs to the suffix of {os.fspath(path)!r}.",
-            repr(Path(path).suffix) if format else "no suffix",
-            f"End the file's name in one of: {', '.join(f'.{known}' for known in (*DRAWN, *WRITTEN))}.",
+            repr(suffix) if suffix else "no suffix",
+            f"End the file's name in one of: {', '.join(f'.{known}' for known in _KNOWN)}.",
         )
     return format
 
 
-def _text(graph: Graph, format: str) -> str:
-    return {"dot": graph.to_dot, "mmd": graph.to_mermaid}.get(format, lambda: f"{graph}\n")()
+def _described(drawn: Graph | Description) -> Description:
+    return drawn if isinstance(drawn, Description) else describe_graph(drawn)
+
+
+def _text(description: Description) -> str:
+    """The table, and the same as a tree."""
+    return f"{description}\n\n{tree(description).partition(chr(10))[2]}\n"
+
+
+WRITTEN: Mapping[str, Callable[[Description], str]] = {
+    "txt": _text,
+    "model-explorer.json": to_model_explorer,
+    "json": to_json,
+}
+_KNOWN = (*DRAWN, "dot", "gv", "mmd", "md", *WRITTEN)
+
+
+def _finished(svg: str, *, styled: bool) -> str:
+    """Tooltips as titles, which every browser shows (Graphviz writes links that lead nowhere and ids), and colours."""
+    svg = re.sub(r'(<g id="(?:node|edge|clust)\d+" class="\w+">)\n<title>.*?</title>', r"\1", svg)
+    svg = re.sub(r'<a xlink:title="([^"]*)">', r"<g><title>\1</title>", svg.replace("</a>", "</g>"))
+    svg = svg.replace("<title> </title>", "").replace("<g><title>&#160;</title>", "<g>")
+    return re.sub(r"(<svg[^>]*>)", rf"\1\n<style>{style_sheet()}</style>", svg, count=1) if styled else svg
 
 
 def _too_slow(dot: str, timeout: float) -> DiagramError:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
-from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from experimentator.graph import dot, mermaid, text
 from experimentator.graph.chunk import DeclaredChunk
+from experimentator.graph.describing import describe_graph
+from experimentator.graph.dot import to_dot
 from experimentator.graph.errors import (
     DeclarationError,
     GraphError,
@@ -22,11 +22,14 @@ from experimentator.graph.errors import (
     brief,
     raise_all,
 )
+from experimentator.graph.mermaid import to_mermaid
 from experimentator.graph.mode import Mode
 from experimentator.graph.node import Node, bind_nodes, nodes_of
+from experimentator.graph.notebook import mimebundle
 from experimentator.graph.processor import names_of
 from experimentator.graph.record import Call, record
 from experimentator.graph.report import Report
+from experimentator.graph.text import where
 from experimentator.graph.versions import Ref
 
 if TYPE_CHECKING:
@@ -162,15 +165,11 @@ class Graph:
                 if chunk.unwritten:
                     raise UnwrittenOutputError(node, missing=[name for name in node.outputs if name in chunk.unwritten])
             except Exception as error:
-                error.add_note(text.where(node, mode, chunk))
+                error.add_note(where(node, mode, chunk))
                 raise
             for name, slot in writes:
                 values[slot] = chunk[name]
         return {name: values[slot] for name, slot in results}
-
-    def overwritten(self, name: str) -> bool:
-        """Whether several versions of a name are in play, so that pictures must tell them apart."""
-        return self._versions[name] > 1
 
     def waits(self, node: Node) -> tuple[Node, ...]:
         """The nodes that `node` runs after by order alone."""
@@ -179,21 +178,20 @@ class Graph:
 
     def to_dot(self) -> str:
         """Graphviz DOT text: deterministic, drawn without a device."""
-        return dot.to_dot(self)
+        return to_dot(describe_graph(self))
 
     def to_mermaid(self) -> str:
         """Mermaid text, to paste into Markdown."""
-        return mermaid.to_mermaid(self)
+        return to_mermaid(describe_graph(self))
 
     def __str__(self) -> str:
-        return text.table(self)
+        return str(describe_graph(self))
 
     def __repr__(self) -> str:
-        return f"<Graph {text.headline(self)}>"
+        return f"<Graph {describe_graph(self).headline}>"
 
-    def _repr_svg_(self) -> str:
-        diagram = import_module("experimentator.diagram")  # the one way out of this room: pictures need Graphviz
-        return str(diagram.svg(self.to_dot()))
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return mimebundle(describe_graph(self))
 
     # How
 
@@ -214,11 +212,6 @@ class Graph:
         touched = [(name, name in node.deletes) for node in self._all for name in (*node.outputs, *node.deletes)]
         counts = Counter([name for name, _ in touched])
         return {name: counts[name] for name, deleted in dict(touched).items() if deleted}
-
-    @cached_property
-    def _versions(self) -> Counter[str]:
-        refs = {ref for node in self.nodes for ref in (*node.reads, *node.writes)}
-        return Counter([ref.name for ref in refs])
 
     @cached_property
     def _declared(self) -> bool:

@@ -1,99 +1,148 @@
-"""Graphs as Graphviz DOT text; needs no Graphviz to write."""
+"""Descriptions as Graphviz DOT text; needs no Graphviz to write."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from experimentator.graph.processor import describe
-from experimentator.graph.text import headline, in_order, printable, version
+from experimentator.graph.folding import folded
+from experimentator.graph.labels import NAMES, box_label, box_tooltip, edge_label, port_label, quoted
+from experimentator.graph.legend import faint, heat, legend, line_of, look, use_of
+from experimentator.graph.palette import colors
+from experimentator.graph.rows import rows
 
 if TYPE_CHECKING:
-    from experimentator.graph.dag import Graph
-    from experimentator.graph.node import Node
-    from experimentator.graph.versions import Ref
+    from experimentator.graph.description import Box, Description, Edge, Port
 
 REPEAT_ABOVE = 4  # readers; one input fanned out to many makes Graphviz hang, so it is drawn beside each of them
-
-_STYLE = """\
-  rankdir=TB; nslimit=2; nslimit1=2; mclimit=0.5; fontname="Helvetica"; fontsize=11; labelloc=t;
-  node [fontname="Helvetica", fontsize=11, shape=box, style="rounded,filled", fillcolor="#f4f6f8", color="#5b6770"];
-  edge [fontname="Helvetica", fontsize=9, color="#5b6770", fontcolor="#333333", arrowsize=0.7];"""
-_INPUT = 'shape=ellipse, style=filled, fillcolor="#cfe3f5", color="#0072b2"'
-_OUTPUT = 'shape=ellipse, style=filled, fillcolor="#fbe3c0", color="#d55e00"'
+WRAP_ABOVE = 12  # processors side by side
+_EFFORTS = ((400, "nslimit=2; nslimit1=2; mclimit=0.5"), (1500, "nslimit=0.2; nslimit1=0.2; mclimit=0.2"))  # by edges
+_HURRIED = "nslimit=0.2; nslimit1=0.2; mclimit=0.1; splines=line"  # seconds where the others take minutes
 
 
-def to_dot(graph: Graph) -> str:
-    """Boxes for processors, ellipses for what goes in and comes out, names on the edges."""
-    order, sources = in_order(graph), _Sources(graph)
-    lines = [f"digraph {_quoted(str(graph.mode))} {{", _STYLE, f"  label={_quoted(headline(graph))};"]
-    lines += sources.shared()
-    lines += [f"  p{node.index} [label={_quoted(*_label(node))}{_mark(node)}];" for node in order]
-    lines += [line for node in order for line in _edges(graph, node, sources)]
-    lines += _outputs(graph, sources)
-    return "\n".join([*lines, "}"]) + "\n"
+def to_dot(description: Description, *, theme: str = "light", fold: bool | None = None) -> str:
+    """Boxes for processors, ellipses for what goes in and comes out, names on the edges.
+
+    `fold` draws long chains and rows as one box each; by default where there are many processors.
+
+    >>> from experimentator.graph import Graph, chunk_processor, describe_graph
+    >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["y"])(lambda x: -x)], provided={"x"})
+    >>> print(to_dot(describe_graph(graph)).splitlines()[0])
+    digraph "ALL" {
+    """
+    return "\n".join(_Drawing(folded(description, fold), theme).lines()) + "\n"
 
 
-class _Sources:
-    """The ellipses of the names that go in: one each, or one beside each reader where these are many."""
+class _Drawing:
+    """The text of one picture."""
 
-    def __init__(self, graph: Graph):
-        self.ids = {name: f"in{place}" for place, name in enumerate(sorted(graph.inputs))}
-        readers = Counter(ref.name for node in graph.nodes for ref in node.reads if ref not in graph.writers)
-        passed = {ref.name for ref in graph.results.values() if ref not in graph.writers}
-        self.repeated = {name for name in self.ids if readers[name] > REPEAT_ABOVE and name not in passed}
+    def __init__(self, description: Description, theme: str):
+        self.description, self.colors = description, colors(theme)
+        self.heats = heat(description)
+        self.repeated = _repeated(description)
 
-    def shared(self) -> Iterator[str]:
-        for name in self.ids:
-            if name not in self.repeated:
-                yield self._ellipse(self.ids[name], name)
+    def lines(self) -> Iterator[str]:
+        yield f"digraph {quoted(self.description.mode)} {{"
+        yield self._style()
+        yield f"  label={legend(self.description, self.colors)};"
+        yield from self._ports()
+        yield from self._groups("", 1)
+        yield from self._edges()
+        yield from self._invisible()
+        yield "}"
 
-    def edge(self, name: str, node: Node, label: str) -> Iterator[str]:
-        source = self.ids[name]
-        if name in self.repeated:
-            source = f"{source}_{node.index}"
-            yield self._ellipse(source, name)
-        yield f"  {source} -> p{node.index} [label={_quoted(label)}];"
+    def _style(self) -> str:
+        used = self.colors
+        text = f'fontname="Helvetica", fontcolor="{used["ink"]}"'
+        effort = next((effort for most, effort in _EFFORTS if len(self.description.edges) <= most), _HURRIED)
+        return f"""\
+  rankdir=TB; {effort}; labelloc=t; labeljust=l; compound=true; ranksep=0.4; nodesep=0.3;
+  bgcolor="{used["page"]}"; fontname="Helvetica"; fontsize=11; fontcolor="{used["ink"]}"; tooltip=" ";
+  node [{text}, fontsize=11, shape=box, margin="0.12,0.06", height=0.3];
+  edge [{text}, fontsize=9, color="{used["edge"]}", arrowsize=0.6, tooltip=" "];"""
 
-    def _ellipse(self, source: str, name: str) -> str:
-        return f"  {source} [label={_quoted(name)}, {_INPUT}];"
+    def _ports(self) -> Iterator[str]:
+        for port in (*self.description.inputs, *self.description.outputs):
+            if port.id not in self.repeated:
+                yield self._port(port.id, port)
+
+    def _port(self, name: str, port: Port) -> str:
+        label = port_label(self.description, port, self.colors)
+        lines = " peripheries=2," if port.role == "loss" else ""
+        tip = ", ".join(port.folded or (port.name,))
+        style = look(use_of(port, {}), self.colors, shape="ellipse")
+        return f"  {name} [label={label},{lines} {style}, tooltip={quoted(tip)}];"
+
+    def _groups(self, path: str, depth: int) -> Iterator[str]:
+        """The boxes of a group, then the groups within it, each in a frame."""
+        inner: dict[str, None] = {}
+        for box in self.description.boxes:
+            group = box.group or ""
+            if group == path:
+                yield f"{'  ' * depth}{self._box(box)}"
+            elif not path or group.startswith(f"{path}/"):
+                rest = group.removeprefix(f"{path}/") if path else group
+                inner[f"{path}/{rest.partition('/')[0]}" if path else rest.partition("/")[0]] = None
+        for group in inner:
+            yield f"{'  ' * depth}subgraph {quoted(f'cluster {group}')} {{"
+            yield f"{'  ' * depth}  {self._frame(group.rpartition('/')[2])}"
+            yield from self._groups(group, depth + 1)
+            yield f"{'  ' * depth}}}"
+
+    def _frame(self, label: str) -> str:
+        fill, line, ink = self.colors["group"], self.colors["group line"], self.colors["faint"]
+        style = f'style="rounded,filled"; fillcolor="{fill}"; color="{line}"; fontcolor="{ink}"; fontsize=11'
+        return f"label={quoted(label)}; labeljust=l; {style}; margin=10; tooltip={quoted(label)};"
+
+    def _box(self, box: Box) -> str:
+        use = use_of(box, self.heats)
+        label, tip = box_label(self.description, box, faint(use, self.colors)), box_tooltip(self.description, box)
+        style = look(use, self.colors, dashed=box.mode != "ALL", stacked=bool(box.folded))
+        return f"{box.id} [label={label}, {style}, tooltip={quoted(tip)}];"
+
+    def _edges(self) -> Iterator[str]:
+        ports = {port.id: port for port in self.description.inputs}
+        joined: defaultdict[tuple[str, str, str], list[Edge]] = defaultdict(list)
+        for edge in self.description.edges:
+            joined[edge.source, edge.target, edge.state].append(edge)
+        for (source, target, state), edges in joined.items():
+            if source in self.repeated:
+                yield self._port(f"{source}_{target}", ports[source])
+                source = f"{source}_{target}"
+            yield f"  {source} -> {target} [{', '.join(self._edge(edges, state, target))}];"
+
+    def _edge(self, edges: list[Edge], state: str, target: str) -> Iterator[str]:
+        refs = [edge.ref for edge in edges if edge.ref is not None]
+        if not refs:
+            yield f'style=dashed, label=<after>, fontcolor="{self.colors["faint"]}"'
+        elif not target.startswith("out") or any(self.description.shown(ref) != ref.name for ref in refs):
+            yield f"label={edge_label(self.description, refs, self.colors['faint'], state=state)}"
+        if len(refs) > NAMES:
+            yield f"tooltip={quoted(', '.join(map(str, refs)))}"
+        if state:
+            drawn = {"added": "bold", "removed": "dashed"}.get(state, "dotted")
+            ink = self.colors["pruned ink" if state == "pruned" else state]
+            yield f'style={drawn}, color="{line_of(state, self.colors)}", fontcolor="{ink}"'
+
+    def _invisible(self) -> Iterator[str]:
+        """Hold rows below each other, with the ends that only they have."""
+        tops = {
+            edge.target: f"{edge.source}_{edge.target}"
+            for edge in self.description.edges
+            if edge.source in self.repeated
+        }
+        ends = {port.id for port in self.description.outputs}
+        bottoms = {edge.source: edge.target for edge in self.description.edges if edge.target in ends}
+        for upper, lower in rows(self.description, most=WRAP_ABOVE):
+            yield f"  {bottoms.get(upper, upper)} -> {tops.get(lower, lower)} [style=invis];"
 
 
-def _edges(graph: Graph, node: Node, sources: _Sources) -> Iterator[str]:
-    for ref in node.reads:
-        label = version(graph, ref)
-        if writer := graph.writers.get(ref):
-            yield f"  p{writer.index} -> p{node.index} [label={_quoted(label)}];"
-        else:
-            yield from sources.edge(ref.name, node, label)
-    for earlier in graph.waits(node):
-        yield f"  p{earlier.index} -> p{node.index} [style=dashed, label=after];"
-
-
-def _outputs(graph: Graph, sources: _Sources) -> Iterator[str]:
-    for place, (name, ref) in enumerate(sorted(graph.results.items())):
-        writer = graph.writers.get(ref)
-        source = f"p{writer.index}" if writer else sources.ids[ref.name]
-        yield f"  out{place} [label={_quoted(name)}, {_OUTPUT}];"
-        yield f"  {source} -> out{place} [label={_quoted(_shifted(graph, ref))}];"
-
-
-def _shifted(graph: Graph, ref: Ref) -> str:
-    return str(ref) if graph.overwritten(ref.name) else ""
-
-
-def _mark(node: Node) -> str:
-    return "" if node.mode & 7 == 7 else ', penwidth=1.6, style="rounded,filled,dashed"'
-
-
-def _label(node: Node) -> list[str]:
-    described = describe(node.processor)
-    named = [] if described.startswith(node.name.partition("#")[0]) else [node.name]
-    return [*named, described, *([] if node.mode & 7 == 7 else [f"{node.mode} only"])]
-
-
-def _quoted(*lines: str) -> str:
-    r"""A DOT string; `&` would start an entity in a label, `\` an escape."""
-    escaped = [printable(line).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines]
-    return '"' + "\\n".join(escaped) + '"'
+def _repeated(description: Description) -> set[str]:
+    """Inputs with many readers, unless they come out as they are."""
+    inputs = {port.id for port in description.inputs}
+    outputs = {port.id for port in description.outputs}
+    pairs = {(edge.source, edge.target) for edge in description.edges if edge.source in inputs}
+    readers = Counter([source for source, _ in pairs])
+    passed = {source for source, target in pairs if target in outputs}
+    return {name for name, count in readers.items() if count > REPEAT_ABOVE and name not in passed}

@@ -2,51 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
-
-from experimentator.graph.errors import names_in_short
 
 if TYPE_CHECKING:
     from experimentator.graph.chunk import Chunk
-    from experimentator.graph.dag import Graph
+    from experimentator.graph.description import Box, Description
     from experimentator.graph.mode import Mode
     from experimentator.graph.node import Node
     from experimentator.graph.versions import Ref
 
-
-def table(graph: Graph) -> str:
-    """One row per node in execution order; an unsound graph is shown in list order, undeclared names as `?`."""
-    rows = [["#", "processor", "reads", "writes", "mode"]]
-    for node in in_order(graph):
-        names = [" ".join(version(graph, ref) for ref in refs) for refs in (node.reads, node.writes)]
-        if not node.declared:
-            names = ["?", "?"]
-        rows.append([printable(cell) for cell in (str(node.index), node.described, *names, str(node.mode))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([headline(graph), *lines])
+_PREFIXES = ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"))  # below, times, unit
 
 
-def headline(graph: Graph) -> str:
-    """Mode, size, and what goes in and comes out."""
-    total, kept = len(graph._all), len(graph.nodes)
-    size = f"{total} processor{'s' * (total != 1)}"
-    ends = [names_in_short(sorted(names), 8) for names in (graph.inputs, graph.outputs)]
-    return printable(f"{graph.mode}: {'' if kept == total else f'{kept} of '}{size}, {' -> '.join(ends)}")
+def table(description: Description) -> str:
+    """One row per processor in execution order; an unsound graph is shown in list order, undeclared names as `?`."""
+    rows = [_row(description, box) for box in _unfolded(description.boxes)]
+    names = ("", "#", "processor", "reads", "writes", "mode", "group", "parameters", "cost", "status", "why")
+    always = ("#", "processor", "reads", "writes", "mode")
+    shown = [column for column, name in enumerate(names) if name in always or any(row[column] for row in rows)]
+    cells = [[row[column] for column in shown] for row in (names, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    return "\n".join([description.headline, *lines])
 
 
-def in_order(graph: Graph) -> Sequence[Node]:
-    """Execution order where there is one, else list order: a picture of a broken graph is still a picture."""
-    try:
-        return graph.order
-    except ValueError:
-        return graph.nodes
+def changes(description: Description) -> str:
+    """What a difference or a plan found, a line for each processor it marked.
+
+    >>> from experimentator.graph import Graph, chunk_processor, describe_graph, difference
+    >>> one, two = [chunk_processor(inputs=["x"], outputs=[name])(lambda x: -x) for name in ("y", "z")]
+    >>> before, after = [describe_graph(Graph(processors, provided={"x"})) for processors in ([one], [one, two])]
+    >>> print(changes(difference(before, after)))
+    difference: ALL: 2 processors, x -> y, z
+    + #1 lambda x: -x  reads x; writes z
+    """
+    marked = [box for box in _unfolded(description.boxes) if box.mark]
+    lines = [printable(f"{box.mark} #{box.index} {titled(box)}  {_why(description, box)}") for box in marked]
+    return "\n".join([description.headline, *(lines or ["Nothing differs."])])
 
 
-def version(graph: Graph, ref: Ref) -> str:
-    """`name`, or `name@version` where the graph has several versions of it."""
-    return str(ref) if graph.overwritten(ref.name) else ref.name
+def amount(count: int) -> str:
+    """A number of parameters, short.
+
+    >>> amount(950), amount(1_234), amount(12_345_678)
+    ('950', '1.23 k', '12.3 M')
+    """
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
+
+
+def weighed(box: Box) -> str:
+    """How many parameters a processor has, and how many of them are frozen; empty where it has none.
+
+    >>> from experimentator.graph.description import Box
+    >>> weighed(Box("p0", 0, "Trunk", "Model", "Model()", trainable=0, frozen=1_000))
+    '1 k frozen'
+    """
+    parts = [f"{amount(box.trainable)} trainable" if box.frozen else amount(box.trainable)] if box.trainable else []
+    return ", ".join([*parts, *([f"{amount(box.frozen)} frozen"] if box.frozen else [])])
+
+
+def priced(cost: float | None, unit: str) -> str:
+    """A cost with its unit.
+
+    >>> priced(0.0021, "s"), priced(0.125, "share")
+    ('2.1 ms', '12.5 %')
+    """
+    if cost is None:
+        return ""
+    if unit == "share":
+        return f"{100 * cost:.3g} %"
+    return next((f"{cost * times:.3g} {short}" for below, times, short in _PREFIXES if cost < below), f"{cost:.3g} s")
+
+
+def titled(box: Box) -> str:
+    """A processor in one line; of a lambda, the text that it is.
+
+    >>> from experimentator.graph.description import Box
+    >>> titled(Box("p0", 0, "Half", "lambda", "lambda (a.py:3)", label="Half", code="lambda chunk: chunk.update(y=1)"))
+    'Half: lambda chunk: chunk.update(y=1)'
+    """
+    if box.code and box.code.startswith("lambda"):
+        return f"{box.label + ': ' if box.label else ''}{cut(box.code, 60)}"
+    return box.described
+
+
+def cut(text: str, most: int) -> str:
+    """At most so many letters.
+
+    >>> cut("abcdefgh", 6)
+    'abc...'
+    """
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def printable(text: str) -> str:
@@ -65,6 +115,36 @@ def where(node: Node, mode: Mode, chunk: Chunk) -> str:
     seen = [f"{name} {_shape(tensor)}" for name, tensor in dict.items(chunk)]
     place = f", {node.source}" if node.source else ""
     return f"In chunk processor {node} [{mode}]{place}. Its chunk: {', '.join(seen) or 'empty'}."
+
+
+def _unfolded(boxes: Iterable[Box]) -> Iterator[Box]:
+    return (member for box in boxes for member in box.members)
+
+
+def _row(description: Description, box: Box) -> list[str]:
+    reads, writes = (_refs(description, box, refs) for refs in (box.reads, box.writes)) if box.declared else "??"
+    cost = priced(box.cost, description.cost_unit)
+    why = "; ".join(box.notes)
+    facts = (box.group or "", weighed(box), cost, box.status or "", why)
+    return [printable(cell) for cell in (box.mark, str(box.index), titled(box), reads, writes, box.mode, *facts)]
+
+
+def _refs(description: Description, box: Box, refs: Iterable[Ref]) -> str:
+    """Names, with shapes where they first turn up, then set apart by commas; what does not run has no versions."""
+    if box.state == "pruned":
+        return " ".join(ref.name for ref in refs)
+    first = (*box.writes, *description.given)
+    specs = [description.spec(ref) if ref in first else "" for ref in refs]
+    named = [f"{description.shown(ref)} {spec}".rstrip() for ref, spec in zip(refs, specs, strict=True)]
+    return (", " if any(specs) else " ").join(named)
+
+
+def _why(description: Description, box: Box) -> str:
+    if box.notes:
+        return "; ".join(box.notes)
+    ends = [("reads", box.reads), ("writes", box.writes)]
+    named = [f"{verb} {', '.join(map(description.shown, refs))}" for verb, refs in ends if refs]
+    return "; ".join(named) or "reads and writes nothing"
 
 
 def _shape(tensor: Any) -> str:

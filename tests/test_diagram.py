@@ -1,9 +1,11 @@
 """Diagrams: every format, without a `dot` command, in a process that can be killed."""
 
+import re
+
 import pytest
 
-from experimentator.diagram import DiagramError, draw, save, svg
-from experimentator.graph import Graph
+from experimentator.diagram import DiagramError, draw, picture, save, svg
+from experimentator.graph import DescriptionError, Graph, describe_graph, difference, plan, with_costs
 from tests.stubs import mix
 
 STARTS = {
@@ -11,8 +13,12 @@ STARTS = {
     "png": b"\x89PNG",
     "pdf": b"%PDF",
     "dot": b"digraph",
+    "gv": b"digraph",
     "mmd": b"flowchart",
+    "md": b"```mermaid\nflowchart",
     "txt": b"ALL: 2 processors",
+    "json": b'{\n "format": "experimentator graph"',
+    "model-explorer.json": b'{\n "label": "ALL: 2 processors',
 }
 
 
@@ -30,13 +36,53 @@ def test_every_format_is_written_without_a_dot_command(graph, suffix, tmp_path, 
     assert (tmp_path / f"graph.{suffix}").read_bytes().startswith(STARTS[suffix])
 
 
+def test_a_view_is_written_like_a_graph(graph, tmp_path):
+    save(plan(graph, "h"), tmp_path / "plan.txt")
+
+    assert "not needed for h" in (tmp_path / "plan.txt").read_text()
+
+
 def test_a_notebook_shows_the_picture(graph):
-    assert "<svg" in graph._repr_svg_()
+    assert "<svg" in graph._repr_mimebundle_()["image/svg+xml"]
 
 
 def test_an_unknown_suffix_lists_the_known_ones(graph, tmp_path):
-    with pytest.raises(DiagramError, match=r"\.svg, \.png, \.pdf, \.dot, \.mmd, \.txt"):
+    known = ".svg, .png, .pdf, .dot, .gv, .mmd, .md, .txt, .model-explorer.json, .json"
+
+    with pytest.raises(DiagramError, match=re.escape(known)):
         save(graph, tmp_path / "graph.jpg")
+
+
+def test_a_name_without_a_suffix_is_told_so(graph, tmp_path):
+    with pytest.raises(DiagramError, match="Seen: no suffix"):
+        save(graph, tmp_path / ".svg")
+
+
+def test_an_svg_follows_the_readers_theme_unless_one_is_chosen(graph):
+    assert b"prefers-color-scheme: dark" in picture(graph)
+    assert b"prefers-color-scheme" not in picture(graph, theme="light")
+    assert picture(graph, theme="dark") != picture(graph, theme="light")
+
+
+def test_every_colour_of_a_light_svg_has_a_dark_partner(graph):
+    svg = picture(with_costs(difference(describe_graph(graph.select("h")), describe_graph(graph)), {"Mix": 1.0}))
+    style, drawing = svg.decode().split("</style>")
+
+    colours = set(re.findall(r'(?:fill|stroke)="(?!none)([^"]+)"', drawing))
+
+    assert all(f'[fill="{colour}"]' in style for colour in colours)
+
+
+def test_an_svg_says_more_where_the_mouse_rests(graph):
+    svg = picture(graph).decode()
+
+    assert re.search(r"<title>#1 Mix\(\)\n?(&#10;)?.*reads h, y", svg, re.DOTALL)
+    assert "xlink:title" not in svg
+
+
+def test_an_unknown_theme_lists_the_known_ones(graph):
+    with pytest.raises(DescriptionError, match="Write 'light' or 'dark'"):
+        picture(graph, theme="sepia")
 
 
 def test_only_drawn_formats_can_be_drawn():
@@ -74,4 +120,12 @@ def test_a_picture_replaces_the_old_one_or_leaves_it(graph, tmp_path):
 def test_a_hundred_readers_of_one_input_are_drawn_in_seconds():
     graph = Graph([mix(f"batch_input -> y{place}") for place in range(100)], provided={"batch_input"})
 
-    assert svg(graph.to_dot(), timeout=20.0).count('class="node"') == 300
+    assert picture(graph, timeout=20.0, fold=False).count(b'class="node"') == 300
+
+
+@pytest.mark.parametrize("depth", [1, 1000])
+def test_a_thousand_processors_are_drawn_in_seconds(depth):
+    steps = [mix(f"x{row}_{at} -> x{row}_{at + 1}") for row in range(1000 // depth) for at in range(depth)]
+    graph = Graph(steps, provided={f"x{row}_0" for row in range(1000 // depth)})
+
+    assert b"1000 processors" in picture(graph, timeout=20.0)

@@ -8,7 +8,7 @@ import types
 import pygraphviz
 import pytest
 
-from experimentator.graph import ChunkProcessor, Graph, Mode, chunk_processor
+from experimentator.graph import ChunkProcessor, Graph, Mode, chunk_processor, describe_graph, to_dot
 from tests.stubs import Op, mix
 
 ODD = [
@@ -56,63 +56,25 @@ def test_a_pruned_graph_tells_how_much_is_left(graph):
     assert str(graph.select("batch_logits")).startswith("TRAIN: 2 of 4 processors, batch_input -> batch_logits\n")
 
 
-def test_a_graph_is_drawn_in_dot(graph):
-    lines = graph.to_dot().splitlines()
-
-    assert lines[0] == 'digraph "TRAIN" {'
-    assert lines[5:] == [
-        '  in0 [label="batch_input", shape=ellipse, style=filled, fillcolor="#cfe3f5", color="#0072b2"];',
-        '  in1 [label="batch_target", shape=ellipse, style=filled, fillcolor="#cfe3f5", color="#0072b2"];',
-        '  p0 [label="Scale()"];',
-        '  p1 [label="Dense head()"];',
-        '  p2 [label="Op()\\nTRAIN only", penwidth=1.6, style="rounded,filled,dashed"];',
-        '  p3 [label="Loss()"];',
-        '  in0 -> p0 [label="batch_input@0"];',
-        '  p0 -> p1 [label="batch_input@1"];',
-        '  in1 -> p2 [label="batch_target"];',
-        "  p0 -> p2 [style=dashed, label=after];",
-        '  p1 -> p3 [label="batch_logits"];',
-        '  in1 -> p3 [label="batch_target"];',
-        '  out0 [label="batch_target", shape=ellipse, style=filled, fillcolor="#fbe3c0", color="#d55e00"];',
-        '  in1 -> out0 [label=""];',
-        '  out1 [label="loss", shape=ellipse, style=filled, fillcolor="#fbe3c0", color="#d55e00"];',
-        '  p3 -> out1 [label=""];',
-        "}",
-    ]
+def test_a_graph_is_drawn_in_dot(graph, snapshot):
+    assert graph.to_dot() == snapshot
 
 
-def test_a_graph_is_drawn_in_mermaid(graph):
-    assert (
-        graph.to_mermaid()
-        == """\
-flowchart TD
-  in0(["batch_input"])
-  in1(["batch_target"])
-  p0["Scale()"]
-  p1["Dense head()"]
-  p2["Op()"]
-  p3["Loss()"]
-  in0 -->|"batch_input@0"| p0
-  p0 -->|"batch_input@1"| p1
-  in1 -->|"batch_target"| p2
-  p0 -.->|after| p2
-  p1 -->|"batch_logits"| p3
-  in1 -->|"batch_target"| p3
-  in1 --> out0(["batch_target"])
-  p3 --> out1(["loss"])
-"""
-    )
+def test_a_graph_is_drawn_in_mermaid(graph, snapshot):
+    assert graph.to_mermaid() == snapshot
 
 
 def test_an_older_version_that_comes_out_is_told_apart():
     graph = Graph([mix("x -> x"), mix("x -> x")], provided={"x"}).select("x", "x@1")
 
-    assert 'p0 -> out1 [label="x@1"]' in graph.to_dot()
+    assert "p0 -> out1 [label=<&#160;x@1&#160;>" in graph.to_dot()
 
 
 def test_a_label_stands_above_what_it_labels():
-    assert '[label="Dense head()"]' in Graph([Op("-> x", node="Dense head")], provided=()).to_dot()
-    assert '[label="Dense head\\nMix()"]' in Graph([mix("-> x", node="Dense head")], provided=()).to_dot()
+    alone, above = (Graph([made("-> x", node="Dense head")], provided=()).to_dot() for made in (Op, mix))
+
+    assert "<<B>Dense head</B>>" in alone
+    assert '<<B>Dense head</B><BR/><FONT POINT-SIZE="10">Mix</FONT>>' in above
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -130,16 +92,17 @@ def test_any_name_makes_a_valid_drawing(name):
 def test_any_name_makes_one_line_of_mermaid_and_text(name):
     graph = Graph([chunk_processor(inputs=[name], outputs=[name + "2"])(lambda a: a)], provided={name})
 
-    assert [len(picture.splitlines()) for picture in (graph.to_mermaid(), str(graph))] == [5, 3]
+    assert [len(picture.splitlines()) for picture in (graph.to_mermaid(), str(graph))] == [9, 3]
     assert all(line.count('"') in (0, 2) for line in graph.to_mermaid().splitlines())
 
 
 def test_one_input_of_many_readers_is_drawn_beside_each():
     graph = Graph([mix(f"x -> y{i}") for i in range(100)], provided={"x"})
 
-    drawn = pygraphviz.AGraph(string=graph.to_dot())
+    drawn = pygraphviz.AGraph(string=to_dot(describe_graph(graph), fold=False))
 
-    assert [drawn.degree(f"in0_{i}") for i in range(100)] == [1] * 100
+    assert [drawn.in_degree(f"p{i}") for i in range(100)] == [1] * 100
+    assert all(drawn.has_edge(f"in0_p{i}", f"p{i}") for i in range(100))
     assert not drawn.has_node("in0")
 
 
@@ -169,12 +132,22 @@ def test_a_picture_of_a_broken_repr_is_a_picture():
     assert "Odd()" in str(Graph([Odd()], provided=()))
 
 
-def test_notebooks_show_the_drawing(monkeypatch):
-    diagram = types.ModuleType("experimentator.diagram")
-    diagram.svg = lambda dot: f"<svg>{dot.partition(' ')[0]}</svg>"
-    monkeypatch.setitem(sys.modules, "experimentator.diagram", diagram)
+def test_notebooks_show_the_picture_and_the_table(monkeypatch):
+    graph = Graph([], provided=())
+    shown = {"DiagramError": RuntimeError, "picture": lambda description: description.mode.encode()}
+    monkeypatch.setitem(sys.modules, "experimentator.diagram", types.SimpleNamespace(**shown))
 
-    assert Graph([], provided=())._repr_svg_() == "<svg>digraph</svg>"
+    assert graph._repr_mimebundle_() == {"image/svg+xml": "ALL", "text/plain": str(graph)}
+
+
+def test_without_a_picture_notebooks_show_the_table_and_the_reason(monkeypatch):
+    def fail(description):
+        raise RuntimeError("no Graphviz")
+
+    shown = {"DiagramError": RuntimeError, "picture": fail}
+    monkeypatch.setitem(sys.modules, "experimentator.diagram", types.SimpleNamespace(**shown))
+
+    assert describe_graph(Graph([], provided=()))._repr_mimebundle_()["text/plain"].endswith("\n\nno Graphviz")
 
 
 SCRIPT = """

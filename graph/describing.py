@@ -1,0 +1,216 @@
+"""Graphs as descriptions: the one place where a picture looks at processors."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from experimentator.graph.description import Box, Description, Edge, Port, Tensor
+from experimentator.graph.processor import (
+    ChunkProcessor,
+    FunctionProcessor,
+    UndeclaredFunction,
+    _arguments,
+    _compact,
+    _short,
+    describe,
+    kind_of,
+    names_of,
+)
+from experimentator.graph.source import code_of
+from experimentator.graph.versions import Ref
+
+if TYPE_CHECKING:
+    from experimentator.graph.dag import Graph
+    from experimentator.graph.node import Node
+
+    Spec = tuple[Sequence[int | None], str]
+
+_FULL = 2000  # letters of an argument in full
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in every process
+
+
+def describe_graph(
+    graph: Graph,
+    *,
+    shapes: Mapping[Ref, Spec] | None = None,
+    weights: Mapping[str, tuple[int, int]] | None = None,
+    groups: Mapping[int, str] | None = None,
+    costs: Mapping[str, float] | None = None,
+    cost_unit: str = "s",
+    statuses: Mapping[str, str] | None = None,
+    title: str = "",
+) -> Description:
+    """A graph with all that is known about it; broken and undeclared ones too. Touches no device and no data.
+
+    `shapes` holds shape and dtype by version, with None for the batch; `weights` the trainable and frozen
+    parameters, `costs` and `statuses` what a run found, by node name; `groups` by place in the list (else the part
+    of a name before its last `/`, else the processor's own `group`).
+
+    >>> from experimentator.graph import Graph, Ref, chunk_processor
+    >>> scale = chunk_processor(inputs=["x"], outputs=["x"], node="Scale")(lambda x: x / 10)
+    >>> graph = Graph([scale], provided={"x"})
+    >>> print(describe_graph(graph, shapes={Ref("x", 0): ((None, 3), "uint8")}, costs={"Scale": 0.002}))
+    ALL: 1 processor, x -> x
+    #  processor                reads             writes  mode  cost
+    0  Scale: lambda x: x / 10  x@0 [B, 3] uint8  x@1     ALL   2 ms
+    """
+    boxes = tuple(_box(graph, node, groups or {}, weights or {}) for node in _order(graph))
+    boxes = _with_roles(boxes, {node.index for node in graph.nodes if _is_metric(node)})
+    outputs = _outputs(graph, boxes)
+    described = Description(
+        mode=str(graph.mode),
+        total=len(graph._all),
+        boxes=boxes,
+        inputs=_inputs(graph),
+        outputs=outputs,
+        edges=tuple(_edges(graph, outputs)),
+        tensors=_tensors(graph, shapes or {}),
+        title=title,
+    )
+    return with_statuses(with_costs(described, costs or {}, unit=cost_unit), statuses or {})
+
+
+def with_costs(description: Description, costs: Mapping[str, float], *, unit: str = "s") -> Description:
+    """What each node costs, by name: seconds, or its share of the whole (`unit="share"`)."""
+    boxes = [replace(box, cost=costs.get(box.name, box.cost)) for box in description.boxes]
+    return replace(description, boxes=tuple(boxes), cost_unit=unit)
+
+
+def with_statuses(description: Description, statuses: Mapping[str, str]) -> Description:
+    """How each node fared, by name: `ok`, `failed: ...`, `not run`, or anything worth a warning."""
+    boxes = [replace(box, status=statuses.get(box.name, box.status)) for box in description.boxes]
+    return replace(description, boxes=tuple(boxes))
+
+
+def _order(graph: Graph) -> Sequence[Node]:
+    """Execution order where there is one, else list order: a picture of a broken graph is still a picture."""
+    try:
+        return graph.order
+    except ValueError:
+        return graph.nodes
+
+
+# Boxes
+
+
+def _box(graph: Graph, node: Node, groups: Mapping[int, str], weights: Mapping[str, tuple[int, int]]) -> Box:
+    processor = getattr(node.processor, "processor", node.processor)  # as listed, if it was recorded
+    text = _ADDRESS.sub("", describe(node.processor))
+    label = getattr(processor, "node", None)
+    trainable, frozen = weights.get(node.name, (None, None))
+    return Box(
+        id=f"p{node.index}",
+        index=node.index,
+        name=node.name,
+        kind=kind_of(processor),
+        text=text,
+        label=label if isinstance(label, str) and label and label not in text else None,
+        arguments=tuple(_in_full(processor)),
+        source=node.source,
+        code=_code(processor),
+        mode=str(node.mode),
+        declared=node.declared,
+        reads=node.reads,
+        writes=node.writes,
+        deletes=node.deletes,
+        group=groups.get(node.index) or _group(processor, node.name),
+        trainable=trainable,
+        frozen=frozen,
+    )
+
+
+def _code(processor: Any) -> str | None:
+    """The source line of what nothing else describes: lambdas, and functions that declare nothing."""
+    if isinstance(processor, FunctionProcessor):
+        return code_of(processor.function) if processor.__name__ == "<lambda>" else None
+    undeclared = isinstance(processor, UndeclaredFunction) or not isinstance(processor, ChunkProcessor)
+    return code_of(processor) if undeclared else None
+
+
+def _group(processor: Any, name: str) -> str | None:
+    """The part of the name before its last `/`; else what the processor says."""
+    prefix = name.rpartition("/")[0].strip("/ ")
+    own = getattr(processor, "group", None)
+    return prefix or (own if isinstance(own, str) and own else None)
+
+
+def _in_full(processor: Any) -> Iterator[tuple[str, str]]:
+    """The arguments that tell a processor from others of its kind, uncut."""
+    if not isinstance(processor, ChunkProcessor):
+        return
+    try:
+        if not _compact(processor):
+            return
+        tensors = {*names_of(processor.inputs or (), of=processor), *names_of(processor.outputs or (), of=processor)}
+        names = [argument.partition("=")[0] for argument in _arguments(processor, tensors)]
+    except Exception:  # as in `describe`
+        return
+    for name in names:
+        yield name, _ADDRESS.sub("", _full(getattr(processor, name, None)))[:_FULL]
+
+
+def _full(value: Any) -> str:
+    try:
+        plain = not callable(value) and not hasattr(value, "shape")
+        return " ".join(repr(value).split()) if plain else _short(value)
+    except Exception:  # as in `describe`
+        return f"<{type(value).__name__}>"
+
+
+def _is_metric(node: Node) -> bool:
+    processor = getattr(node.processor, "processor", node.processor)
+    return getattr(processor, "is_metric", False) is True
+
+
+def _with_roles(boxes: Sequence[Box], metrics: set[int]) -> tuple[Box, ...]:
+    """`loss` for what writes it, and for metrics that it is made of."""
+    loss = {box.index for box in boxes if "loss" in (ref.name for ref in box.writes)}
+    parts = {ref for box in boxes if box.index in loss for ref in box.reads}
+    loss |= {box.index for box in boxes if box.index in metrics and not parts.isdisjoint(box.writes)}
+    roles = {**dict.fromkeys(metrics, "metric"), **dict.fromkeys(loss, "loss")}
+    return tuple(replace(box, role=roles.get(box.index, "processor")) for box in boxes)
+
+
+# Ports, edges, tensors
+
+
+def _inputs(graph: Graph) -> tuple[Port, ...]:
+    read = {ref for node in graph.nodes for ref in node.reads}
+    refs = sorted(ref for ref in (*read, *graph.results.values()) if ref not in graph.writers)
+    given = {ref: not ref.version and ref.name in graph.provided for ref in refs}
+    return tuple(
+        Port(f"in{place}", ref, "input" if given[ref] else "missing", str(ref) if ref.version else ref.name)
+        for place, ref in enumerate(dict.fromkeys(refs))
+    )
+
+
+def _outputs(graph: Graph, boxes: Sequence[Box]) -> tuple[Port, ...]:
+    roles = {ref: box.role for box in boxes for ref in box.writes}
+    ports = []
+    for place, (name, ref) in enumerate(sorted(graph.results.items())):
+        role = "loss" if ref.name == "loss" else "metric" if roles.get(ref) in ("metric", "loss") else "output"
+        ports.append(Port(f"out{place}", ref, role, name))
+    return tuple(ports)
+
+
+def _edges(graph: Graph, outputs: Sequence[Port]) -> Iterator[Edge]:
+    sources = {port.ref: port.id for port in _inputs(graph)}
+    sources.update((ref, f"p{node.index}") for ref, node in graph.writers.items())
+    for node in _order(graph):
+        for ref in dict.fromkeys(node.reads):
+            yield Edge(sources[ref], f"p{node.index}", ref)
+        for earlier in graph.waits(node):
+            yield Edge(f"p{earlier.index}", f"p{node.index}")
+    for port in outputs:
+        yield Edge(sources[port.ref], port.id, port.ref)
+
+
+def _tensors(graph: Graph, shapes: Mapping[Ref, Spec]) -> tuple[Tensor, ...]:
+    refs = [ref for node in graph.nodes for ref in (*node.reads, *node.writes)]
+    known = {ref: (tuple(shape), dtype) for ref, (shape, dtype) in shapes.items()}
+    counted = Counter([*refs, *graph.results.values()])
+    return tuple(Tensor(*ref, *known.get(ref, (None, None))) for ref in sorted(counted))

@@ -1,0 +1,205 @@
+"""Large graphs made small enough to read: chains, rows of equals and groups as one box each, listing its members."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from experimentator.graph.description import Box, Description, Edge, Port
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+FOLD_ABOVE = 40  # boxes
+GROUPS_ABOVE = 120  # boxes; only then are groups folded as wholes
+_CHAIN, _ROW, _PORTS = 3, 4, 5  # how many make one
+_LONGEST = 50  # processors of one chain
+
+
+def fold(description: Description, *, above: int = FOLD_ABOVE) -> Description:
+    """The same graph in fewer boxes, if it has more than `above`; what a view has marked stays a box of its own.
+
+    >>> from experimentator.graph import Graph, chunk_processor, describe_graph
+    >>> steps = [chunk_processor(inputs=[f"x{i}"], outputs=[f"x{i + 1}"])(lambda x: -x) for i in range(100)]
+    >>> description = describe_graph(Graph(steps, provided={"x0"}).select("x100"))
+    >>> [len(box.members) for box in fold(description).boxes]
+    [50, 50]
+    """
+    if len(description.boxes) <= above:
+        return description
+    while True:
+        before = len(description.boxes)
+        for batches in (_chains, _rows):
+            description = _merged(description, batches(description))
+        if len(description.boxes) == before and before > max(above, GROUPS_ABOVE):
+            description = _merged(description, _groups(description), whole=True)
+        if len(description.boxes) == before:
+            break
+    return _with_ports_folded(description)
+
+
+def folded(description: Description, wanted: bool | None) -> Description:
+    """As asked for; by default, if it is large."""
+    if wanted is False:
+        return description
+    return fold(description, above=0) if wanted else fold(description)
+
+
+# What goes together
+
+
+def _foldable(box: Box) -> bool:
+    return box.state in ("", "pruned") and box.health not in ("failed", "warning")
+
+
+def _alike(box: Box) -> Hashable:
+    return box.group, box.mode, box.role, box.state, box.notes, box.health
+
+
+def _chains(description: Description) -> Iterator[list[Box]]:
+    """Boxes of which each feeds the next one and nothing else, and is all that the next one needs."""
+    boxes = {box.id: box for box in description.boxes if _foldable(box) and box.role == "processor"}
+    after, before = _ends(description.edges)
+    follows: dict[str, str] = {}
+    for name, box in boxes.items():
+        (only, *others) = after[name] or [""]
+        if not others and only in boxes and before[only] == [name] and _alike(box) == _alike(boxes[only]):
+            follows[name] = only
+    heads = [name for name in follows if name not in set(follows.values())]
+    for head in heads:
+        chain = [boxes[head]]
+        while (last := chain[-1].id) in follows:
+            if sum(len(box.members) for box in (*chain, boxes[follows[last]])) > _LONGEST:
+                yield from _long_enough(chain)
+                chain = []
+            chain.append(boxes[follows[last]])
+        yield from _long_enough(chain)
+
+
+def _long_enough(chain: list[Box]) -> Iterator[list[Box]]:
+    if len(chain) >= _CHAIN:
+        yield chain
+
+
+def _rows(description: Description) -> Iterator[list[Box]]:
+    """Boxes of one kind with the same sources and targets; ports of their own count as equal."""
+    after, before = _ends(description.edges)
+    ports = {port.id: port.role for port in (*description.inputs, *description.outputs)}
+    found: defaultdict[Hashable, list[Box]] = defaultdict(list)
+
+    def ends(name: str, others: Sequence[str], back: Callable[[str], Sequence[str]]) -> Hashable:
+        return frozenset(ports[one] if one in ports and list(back(one)) == [name] else one for one in others)
+
+    for box in description.boxes:
+        if _foldable(box):
+            sources = ends(box.id, before[box.id], lambda one: after[one])
+            targets = ends(box.id, after[box.id], lambda one: before[one])
+            kinds = tuple(sorted({member.kind for member in box.members}))
+            found[_alike(box), kinds, len(box.members), sources, targets].append(box)
+    return (row for row in found.values() if len(row) >= _ROW)
+
+
+def _groups(description: Description) -> Iterator[list[Box]]:
+    """What the innermost groups hold."""
+    found: defaultdict[Hashable, list[Box]] = defaultdict(list)
+    deepest = max(((box.group or "").count("/") for box in description.boxes if box.group), default=0)
+    for box in description.boxes:
+        if _foldable(box) and box.group and box.group.count("/") == deepest:
+            found[box.group, box.state].append(box)
+    return iter(found.values())
+
+
+def _ends(edges: Iterable[Edge]) -> tuple[defaultdict[str, list[str]], defaultdict[str, list[str]]]:
+    """The targets of each source and the sources of each target, once each."""
+    after: defaultdict[str, list[str]] = defaultdict(list)
+    before: defaultdict[str, list[str]] = defaultdict(list)
+    for source, target in dict.fromkeys((edge.source, edge.target) for edge in edges):
+        after[source].append(target)
+        before[target].append(source)
+    return after, before
+
+
+# How they become one
+
+
+def _merged(description: Description, batches: Iterable[list[Box]], *, whole: bool = False) -> Description:
+    """One box for each batch, at the place of its first; a whole group is one box of the group around it."""
+    ones: dict[str, Box] = {}
+    for batch in batches:
+        one = _of_group(batch) if whole else _one(batch)
+        ones.update((box.id, one) for box in batch)
+    boxes = {box.id: box for box in [ones.get(box.id, box) for box in description.boxes]}
+    edges = _moved(description.edges, {old: box.id for old, box in ones.items()})
+    return replace(description, boxes=tuple(boxes.values()), edges=edges)
+
+
+def _moved(edges: Iterable[Edge], ids: dict[str, str]) -> tuple[Edge, ...]:
+    """Edges between boxes that became one are gone."""
+    moved: dict[Edge, None] = {}
+    for edge in edges:
+        source, target = ids.get(edge.source, edge.source), ids.get(edge.target, edge.target)
+        if source != target or edge.source == edge.target:
+            moved[replace(edge, source=source, target=target)] = None
+    return tuple(moved)
+
+
+def _one(batch: list[Box]) -> Box:
+    first, last = batch[0], batch[-1]
+    modes, roles = ({getattr(box, what) for box in batch} for what in ("mode", "role"))
+    members = [member for box in batch for member in box.members]
+    return Box(
+        id=f"f{first.id}",
+        index=first.index,
+        name=f"{members[0].name} ... {members[-1].name}",
+        kind="folded",
+        text=f"{len(members)} processors: {members[0].name} ... {members[-1].name}",
+        mode=first.mode if len(modes) == 1 else "ALL",
+        role=first.role if len(roles) == 1 else "processor",
+        reads=tuple(dict.fromkeys(ref for box in batch for ref in box.reads)),
+        writes=tuple(dict.fromkeys(ref for box in batch for ref in box.writes)),
+        group=first.group,
+        trainable=_sum(box.trainable for box in batch),
+        frozen=_sum(box.frozen for box in batch),
+        cost=_sum(box.cost for box in batch),
+        status=first.status if first.status == last.status else None,
+        state=first.state,
+        notes=first.notes,
+        folded=tuple(batch),
+    )
+
+
+def _of_group(batch: list[Box]) -> Box:
+    """A box named after the group; that of a single box says so too."""
+    around, _, label = (batch[0].group or "").rpartition("/")
+    return replace(_one(batch), label=label, group=around or None)
+
+
+def _sum(numbers: Iterable[float | None]) -> Any:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
+
+
+def _with_ports_folded(description: Description) -> Description:
+    after, before = _ends(description.edges)
+    ids: dict[str, str] = {}
+    inputs = _fewer(description.inputs, after, ids)
+    outputs = _fewer(description.outputs, before, ids)
+    return replace(description, inputs=inputs, outputs=outputs, edges=_moved(description.edges, ids))
+
+
+def _fewer(ports: Iterable[Port], ends: defaultdict[str, list[str]], ids: dict[str, str]) -> tuple[Port, ...]:
+    """One port for many that lead to the same boxes."""
+    found: defaultdict[Hashable, list[Port]] = defaultdict(list)
+    for port in ports:
+        found[port.role, port.state, tuple(ends[port.id])].append(port)
+    fewer: list[Port] = []
+    for same in found.values():
+        if len(same) < _PORTS:
+            fewer += same
+            continue
+        ids.update((port.id, same[0].id) for port in same)
+        name = f"{len(same)}: {same[0].name} ... {same[-1].name}"
+        fewer.append(replace(same[0], name=name, folded=tuple(port.name for port in same)))
+    return tuple(fewer)

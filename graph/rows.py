@@ -1,0 +1,34 @@
+"""Very wide rows of a picture, broken into several: invisible edges that hold one box below another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from math import ceil, sqrt
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experimentator.graph.description import Description
+
+
+def rows(description: Description, *, most: int) -> Iterator[tuple[str, str]]:
+    """Pairs (upper, lower) of boxes; none where no more than `most` stand side by side."""
+    levels: defaultdict[tuple[int, str | None], list[str]] = defaultdict(list)
+    depth = _depths(description)
+    for box in description.boxes:
+        levels[depth[box.id], box.group].append(box.id)
+    for level in levels.values():
+        if len(level) > most:
+            width = max(most // 2, ceil(sqrt(len(level))))
+            yield from zip(level, level[width:], strict=False)
+
+
+def _depths(description: Description) -> dict[str, int]:
+    """How far each box is from the inputs; boxes stand in execution order, edges that go back are not counted."""
+    into: defaultdict[str, list[str]] = defaultdict(list)
+    for edge in description.edges:
+        into[edge.target].append(edge.source)
+    depths: dict[str, int] = {}
+    for box in description.boxes:
+        depths[box.id] = 1 + max((depths.get(source, 0) for source in into[box.id]), default=0)
+    return depths

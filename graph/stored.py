@@ -1,0 +1,111 @@
+"""Descriptions as JSON files: two runs' graphs can be compared without running anything.
+
+The file is one object. `format` is "experimentator graph", `version` is 1; readers refuse a higher version and
+ignore names they do not know. The rest are the fields of `Description`, those with default values left out:
+
+    mode, total, title, cost_unit
+    boxes     id, index, name, kind, text, label, arguments [[name, value], ...], source, code, mode, role, declared,
+              reads [[name, version], ...], writes, deletes, group, trainable, frozen, cost, status, state, notes,
+              folded (boxes)
+    inputs, outputs     id, ref [name, version], role, name, state, folded
+    edges     source, target (ids of boxes and ports), ref [name, version] or null for an order alone, state
+    tensors   name, version, shape (null for the batch), dtype
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from experimentator.graph.description import Description, DescriptionError
+from experimentator.graph.versions import Ref
+
+FORMAT, VERSION = "experimentator graph", 1
+_WRITE = "Write the file anew: experimentator graph CONFIG -o FILE.json."
+
+
+def to_json(description: Description) -> str:
+    """A description as JSON text; `from_json` reads it back, equal.
+
+    >>> from experimentator.graph import Graph, describe_graph
+    >>> description = describe_graph(Graph([], provided={"x"}))
+    >>> from_json(to_json(description)) == description
+    True
+    """
+    return json.dumps({"format": FORMAT, "version": VERSION, **_plain(description)}, indent=1) + "\n"
+
+
+def from_json(text: str) -> Description:
+    """The description that `to_json` wrote.
+
+    Raises:
+        DescriptionError: when the text is no such file, of a later version, or damaged.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise DescriptionError("This file holds no graph.", seen=f"not JSON, {error}", write=_WRITE) from None
+    found = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if found != FORMAT:
+        raise DescriptionError("This file holds no graph.", seen=f'"format": {json.dumps(found)}', write=_WRITE)
+    if data.get("version") != VERSION:
+        seen = f'"version": {json.dumps(data.get("version"))}, where {VERSION} is known'
+        raise DescriptionError("This graph was written by another version.", seen=seen, write=_WRITE)
+    described: Description = _read(Description, data, "the file")
+    return described
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dictionaries, without fields that hold their default."""
+    if is_dataclass(value):
+        pairs = [(field, getattr(value, field.name)) for field in fields(value)]
+        return {field.name: _plain(one) for field, one in pairs if one != field.default}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _read(kind: Any, value: Any, place: str) -> Any:
+    """The value of a type that its plain form stands for; checked, as the file may come from anywhere."""
+    if is_dataclass(kind):
+        return _read_object(kind, value, place)
+    if get_origin(kind) is UnionType:
+        fitting = NoneType if value is None else next(one for one in get_args(kind) if one is not NoneType)
+        return _read(fitting, value, place)
+    if kind is Ref:
+        return Ref(*_read(tuple[str, int], value, place))
+    if get_origin(kind) is tuple:
+        return _read_tuple(get_args(kind), value, place)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise _damaged(place, f"{json.dumps(value)[:60]} where {kind.__name__} is due")
+    return value
+
+
+def _read_object(kind: Any, value: Any, place: str) -> Any:
+    if not isinstance(value, dict):
+        raise _damaged(place, f"{json.dumps(value)[:60]} where an object is due")
+    known = {name: hint for name, hint in _hints(kind).items() if name in value}
+    read = {name: _read(hint, value[name], f"{name} of {place}") for name, hint in known.items()}
+    try:
+        return kind(**read)
+    except TypeError as error:
+        raise _damaged(place, str(error).partition(" ")[2]) from None
+
+
+def _read_tuple(kinds: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
+    if not isinstance(value, list) or (kinds[-1] is not ... and len(value) != len(kinds)):
+        raise _damaged(place, f"{json.dumps(value)[:60]} where a list is due")
+    each = kinds if kinds[-1] is not ... else (kinds[0],) * len(value)
+    return tuple(_read(kind, one, place) for kind, one in zip(each, value, strict=True))
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
+
+
+def _damaged(place: str, seen: str) -> DescriptionError:
+    return DescriptionError(f"This graph file is damaged, in {place}.", seen=seen, write=_WRITE)

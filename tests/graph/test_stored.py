@@ -1,0 +1,119 @@
+"""Graphs as files: JSON of our own that reads back, and that of Google's Model Explorer."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experimentator.graph import (
+    DescriptionError,
+    Graph,
+    Ref,
+    describe_graph,
+    difference,
+    fold,
+    from_json,
+    plan,
+    to_json,
+    to_model_explorer,
+    with_costs,
+)
+from tests.graph.test_laws import START, programs
+from tests.stubs import mix
+
+
+def described(**facts):
+    listed = [mix("x -> x", node="net/Scale", salt=2), mix("x y -> loss", after=["net/Scale"]), mix("x -> z")]
+    return describe_graph(Graph(listed, provided={"x", "y"}).select("loss"), **facts)
+
+
+def full():
+    shapes = {Ref("x", 0): ((None, 3), "uint8")}
+    return described(shapes=shapes, weights={"net/Scale": (5, 1)}, costs={"net/Scale": 1}, statuses={"Mix": "ok"})
+
+
+@settings(deadline=None, max_examples=50)
+@given(programs(), st.dictionaries(st.sampled_from(["Mix", "Mix#2"]), st.floats(0, 1e9)))
+def test_what_is_written_is_read_back(program, costs):
+    one = with_costs(describe_graph(Graph(program, provided=START)), costs)
+
+    for view in (one, fold(one, above=0), plan(Graph(program, provided=START), "a"), difference(full(), one)):
+        assert from_json(to_json(view)) == view
+
+
+def test_a_file_holds_what_is_not_by_default(snapshot):
+    assert to_json(full()) == snapshot
+
+
+def test_names_that_later_versions_may_add_are_passed_over():
+    data = json.loads(to_json(full()))
+    data["boxes"][0]["colour"] = "red"
+
+    assert from_json(json.dumps(data)) == from_json(to_json(full()))
+
+
+@pytest.mark.parametrize(
+    "text, seen",
+    [
+        ("{", "not JSON"),
+        ("[]", '"format": "list"'),
+        ("{}", '"format": null'),
+        ('{"format": "experimentator graph", "version": 2}', '"version": 2, where 1 is known'),
+        ('{"format": "experimentator graph", "version": 1}', "missing 2 required positional arguments"),
+    ],
+)
+def test_other_files_are_refused(text, seen):
+    with pytest.raises(DescriptionError, match="experimentator graph CONFIG -o") as refused:
+        from_json(text)
+
+    assert seen in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "field, value, where",
+    [
+        ("mode", 3, "mode of the file"),
+        ("boxes", {}, "boxes of the file"),
+        ("boxes", [3], "boxes of the file"),
+        ("edges", [{"source": "a", "target": "b", "ref": ["x"]}], "ref of edges of the file"),
+        ("total", True, "total of the file"),
+    ],
+)
+def test_damage_is_found_where_it_is(field, value, where):
+    data = {**json.loads(to_json(full())), field: value}
+
+    with pytest.raises(DescriptionError, match=f"damaged, in {where}"):
+        from_json(json.dumps(data))
+
+
+def test_model_explorer_gets_groups_shapes_and_facts(snapshot):
+    assert to_model_explorer(full()) == snapshot
+
+
+def test_model_explorer_itself_loads_the_file():
+    found = importlib.util.find_spec("model_explorer")
+    if found is None:
+        pytest.skip("ai-edge-model-explorer is not installed")
+    dacite = pytest.importorskip("dacite")
+    builder = loaded(Path(found.origin).with_name("graph_builder.py"))
+    data = json.loads(to_model_explorer(fold(full(), above=0)))
+
+    collection = dacite.from_dict(builder.GraphCollection, data, dacite.Config(strict=True))
+
+    ids = {node.id for node in collection.graphs[0].nodes}
+    assert {edge.sourceNodeId for node in collection.graphs[0].nodes for edge in node.incomingEdges} <= ids
+    assert asdict(collection)["label"] == "ALL: 2 of 3 processors, x, y -> loss"
+
+
+def loaded(path):
+    """The module that defines the format, without the server around it."""
+    spec = importlib.util.spec_from_file_location("model_explorer_format", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look their types up
+    spec.loader.exec_module(module)
+    return module
