@@ -3,9 +3,10 @@
 Command:  python benchmarks/loading.py [--quick]
 
 Light: 60,000 images of 28x28 uint8 with a label, gathered by rows (a host feed), beside a loop over items.
-Heavy: 256x256x3 uint8 images with numpy augmentation, streamed by an asynchronous experiment's feed with two workers,
-beside two raw threads that each make one batch at a time. All in one process, in turn; medians. Appends to
-history.jsonl.
+Heavy: 256x256x3 uint8 images with numpy augmentation, streamed by an asynchronous experiment with two workers in
+blocks of the size that the library gives them, beside two raw threads that each make one batch at a time.
+Python: items whose reading is a loop in Python, which holds the interpreter's lock: two threads and two processes.
+In turn; medians. Appends to history.jsonl.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 from _report import append, table
 
-from experimentator import Mode, Subset
+from experimentator import Mode, Subset, build_experiment
+from experimentator.blocks import BLOCK_BYTES, batch_bytes
 from experimentator.feed import feed_of
 from experimentator.memory import keep_large_buffers
 
@@ -40,12 +43,30 @@ class Heavy:
         return {"input": bright.astype(np.uint8), "target": np.int32(key % 10)}
 
 
-def passes(feed: Any, portion: int) -> int:
-    """One pass over a feed, `portion` batches at a time; the number of items."""
-    cycle, items = feed.cycle(BATCH), 0
-    while (block := cycle.take(portion)) is not None:
-        items += block.index.size
-    return items
+class Slow:
+    """Items that take a loop in Python to make."""
+
+    def __init__(self, count: int):
+        self.keys = range(count)
+
+    def query_item(self, key: int) -> dict[str, Any]:
+        return {"input": np.float32(sum(number * number % 7 for number in range(5000))), "target": np.int32(key % 10)}
+
+
+def passes(subset: Subset, residency: str, workers: Any) -> Callable[[], int]:
+    """One pass over a subset as an asynchronous experiment makes it; it returns the number of items."""
+    exp = build_experiment({"subsets": [subset], "residency": residency, "workers": workers, "hide_progress": True})
+    feed = feed_of(subset, residency=residency, put=dict, room=0)
+    portion = max(1, BLOCK_BYTES // (batch_bytes(feed.specs) * BATCH))
+
+    def one_pass() -> int:
+        items = 0
+        with closing(exp.cycle(feed, BATCH)) as cycle:
+            while (block := cycle.take(lambda _: min(64, portion))) is not None:
+                items += block.index.size
+        return items
+
+    return one_pass
 
 
 def two_threads(dataset: Heavy) -> int:
@@ -74,11 +95,12 @@ def by_item(columns: dict[str, np.ndarray]) -> int:
 
 def rates(contenders: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
     seen: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
+    for number in range(rounds + 1):
         for name, contender in contenders.items():
             start = time.perf_counter()
             items = contender()
-            seen[name].append(items / (time.perf_counter() - start))
+            if number:  # the first round starts processes
+                seen[name].append(items / (time.perf_counter() - start))
     return {name: round(statistics.median(values)) for name, values in seen.items()}
 
 
@@ -88,19 +110,26 @@ def main() -> None:
     options = parser.parse_args()
     count, rounds = (6_000, 3) if options.quick else (60_000, 7)
     columns = {"input": np.zeros((count, 28, 28), np.uint8), "target": np.zeros(count, np.int32)}
-    host = feed_of(Subset("light", Mode.TRAIN, columns), residency="host", put=dict, room=0)
-    light = rates({"host feed": lambda: passes(host, 64), "loop over items": lambda: by_item(columns)}, rounds)
+    host = passes(Subset("light", Mode.TRAIN, columns), "host", 2)
+    light = rates({"host feed": host, "loop over items": lambda: by_item(columns)}, rounds)
 
     keep_large_buffers()
     dataset = Heavy(512 if options.quick else 2048)
-    streamed = feed_of(Subset("heavy", Mode.TRAIN, dataset), residency="stream", put=dict, room=0)
-    streamed.workers = 2
+    subset = Subset("heavy", Mode.TRAIN, dataset)
     heavy = rates(
-        {"streamed, two workers": lambda: passes(streamed, 8), "two raw threads": lambda: two_threads(dataset)}, rounds
+        {
+            "streamed, two workers": passes(subset, "stream", 2),
+            "streamed, two processes": passes(subset, "stream", "2 processes"),
+            "two raw threads": lambda: two_threads(dataset),
+        },
+        rounds,
     )
-    for name, result in {"light": light, "heavy": heavy}.items():
+    subset = Subset("slow", Mode.TRAIN, Slow(512 if options.quick else 2048))
+    slow = rates({f"streamed, {w}": passes(subset, "stream", w) for w in ("2 threads", "2 processes")}, rounds)
+    results = {"light": light, "heavy": heavy, "python": slow}
+    for name, result in results.items():
         print(f"\n### {name}\n\n{table([{'contender': c, 'items/s': f'{rate:,.0f}'} for c, rate in result.items()])}")
-    append("loading, quick" if options.quick else "loading", {"light": light, "heavy": heavy})
+    append("loading, quick" if options.quick else "loading", results)
 
 
 if __name__ == "__main__":

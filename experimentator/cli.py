@@ -123,17 +123,12 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _graph(arguments: argparse.Namespace) -> int:
-    from experimentator import diagram
-    from experimentator.graph import Mode
+    from experimentator.show import show
 
-    if arguments.output:
-        diagram.check_suffix(arguments.output)
-    exp, _ = _experiment(arguments)
-    mode = Mode.of(arguments.mode)
-    graph = exp.program.whole(mode).select(*arguments.names) if arguments.names else exp.graph(mode)
-    if arguments.output:
-        diagram.save(graph, arguments.output)
-    print(arguments.output or graph)
+    def build(config: str) -> Any:
+        return _experiment(argparse.Namespace(**{**vars(arguments), "config": config}))[0]
+
+    print(show(arguments, build))
     return 0
 
 

@@ -49,7 +49,7 @@ __all__ = ["Config", "ConfigError", "as_config", "load", "load_text", "resolved"
 __all__ += ["grid", "parse_assignment", "parse_grid"]
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
-_MODULE = "experimentator_config_"
+CONFIG_MODULE = "experimentator_config_"
 _LONGEST, _MOST = 200, 20  # characters of a text, items of a list, that are kept with a run
 
 
@@ -230,7 +230,7 @@ def _execute(source: _Source, code: CodeType, overrides: dict[str, Any]) -> dict
 
 def _new_module(filename: str) -> ModuleType:
     for number in itertools.count(1):
-        module = ModuleType(f"{_MODULE}{number}")
+        module = ModuleType(f"{CONFIG_MODULE}{number}")
         if sys.modules.setdefault(module.__name__, module) is module:
             break
     module.__file__ = filename
@@ -307,7 +307,7 @@ def _unreadable(file: Path, error: OSError | ValueError) -> ConfigError:
 def _is_imported(name: str, value: object) -> bool:
     """A module, or a function or class under its own name that no configuration defined."""
     if isinstance(value, FunctionType | BuiltinFunctionType | type):
-        return value.__name__ == name and not str(value.__module__).startswith(_MODULE)
+        return value.__name__ == name and not str(value.__module__).startswith(CONFIG_MODULE)
     return isinstance(value, ModuleType) or type(value).__module__ == "__future__"
 
 
@@ -340,7 +340,7 @@ def _short(value: object) -> str:
     """A `repr` that cannot fail and that says the same in every process: sets sorted, no addresses."""
     shortener = reprlib.Repr()
     shortener.maxset = shortener.maxfrozenset = shortener.maxother = shortener.maxstring = 100_000
-    text = re.sub(rf" at 0x[0-9a-fA-F]+|{_MODULE}\d+\.", "", shortener.repr(value))
+    text = re.sub(rf" at 0x[0-9a-fA-F]+|{CONFIG_MODULE}\d+\.", "", shortener.repr(value))
     return _cut(text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from experimentator.config import ConfigError
 from experimentator.configured import Configured
 from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Graph, Mode
+from experimentator.portrait import Portrayed
 from experimentator.program import Program
 from experimentator.settings import (
     LIBRARY_KEYS,
@@ -29,7 +31,7 @@ from experimentator.subset import find
 log = logging.getLogger(__name__)
 
 
-class BaseExperiment(Configured):
+class BaseExperiment(Portrayed, Configured):
     """An experiment from a configuration: a mapping, a Python file, its text, or an object with a `.dict`.
 
     Keyword arguments override the configuration before anything is derived from it. What a subclass may change by
@@ -111,6 +113,11 @@ class BaseExperiment(Configured):
     def counts(self) -> dict[str, dict[str, int]]:
         """For every subset: batches run, calls of its compiled step (a host sync each), and traces."""
         return self.program.counts()
+
+    @property
+    def compilers(self) -> dict[str, str]:
+        """How each subset that ran was compiled: `xla`, `graph` or `eager`; recorded with the run."""
+        return self.program.compilers()
 
     def subset(self, name: str) -> Any:
         """The subset of that name."""
@@ -264,12 +271,19 @@ class BaseExperiment(Configured):
         self._address(subset)
         feed = self.program.feed(subset)
         feed.mode = mode
-        cycle = self.cycle(feed, self.batch_size)
-        runner = self.program.runner(subset, mode, steps=cycle.steps)
+        with closing(self.cycle(feed, self.batch_size)) as cycle:
+            runner = self.program.runner(subset, mode, steps=cycle.steps)
+            self.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.mode, mode=mode, steps=cycle.steps)
+            averages = self._pass(subset, mode, cycle, runner)
+        results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
+        self.fire("cycle_end", **results)
+        return results
+
+    def _pass(self, subset: Any, mode: Mode, cycle: Any, runner: Any) -> Averages:
+        """Run every block of a pass, and tell what came of it."""
         averages, first = Averages(), 0
-        self.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.mode, mode=mode, steps=cycle.steps)
         remaining = (self._goal - self.epoch) * cycle.steps
-        while (block := cycle.take(runner.pace.ahead(first))) is not None:
+        while (block := cycle.take(runner.pace.ahead)) is not None:
             if self.listens("batch_begin"):
                 self.fire("batch_begin", batch=first, keys=block.keys[0])
             self._interrupted |= mode == Mode.TRAIN  # until the epoch ends
@@ -278,9 +292,7 @@ class BaseExperiment(Configured):
             self._after(block, outputs, first, averages)
             check_finite(outputs, where=f"{subset.name!r}, epoch {self.epoch + 1}", first=first)
             first += len(block.index)
-        results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
-        self.fire("cycle_end", **results)
-        return results
+        return averages
 
     def _after(self, block: Any, outputs: Mapping[str, Any], first: int, averages: Averages) -> None:
         """Tell batch-level callbacks about every batch of the call, from its stacked results."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from math import gcd
@@ -11,14 +12,17 @@ from types import new_class
 from typing import Any
 
 from experimentator.backends import Backend, get_backend
+from experimentator.blocks import Block
 from experimentator.callbacks.order import Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
 from experimentator.experiment import BaseExperiment
-from experimentator.feed import Block
 from experimentator.memory import keep_large_buffers
 from experimentator.runs import RunFolder
 from experimentator.settings import LIBRARY_KEYS, check_values
+from experimentator.workers import Workers
+
+BLOCKS_AHEAD = 3  # begun while the device works on one
 
 
 class TensorflowExperiment(BaseExperiment):
@@ -71,33 +75,42 @@ class CallbackedExperiment(BaseExperiment):
 
 
 class AsyncExperiment(BaseExperiment):
-    """Prepares the next block in `workers` threads (one a core, 4 at most) while the device works on this one."""
+    """Prepares the next blocks in `workers` (a thread for each core, 4 at most) while the device works on this one.
+
+    `workers = "4 processes"` asks for processes, for transforms that spend their time in Python itself.
+    """
 
     def cycle(self, feed: Any, batch_size: int) -> Any:
         """The batches of a pass, prepared ahead where preparing takes time."""
         if not feed.resident:
             keep_large_buffers()
-            feed.workers = self.workers or min(4, os.cpu_count() or 1)
+            feed.workers = Workers.of(self.workers or min(4, os.cpu_count() or 1))
         cycle = super().cycle(feed, batch_size)
-        return cycle if feed.resident else _Ahead(cycle)
+        return cycle if feed.resident else Ahead(cycle)
 
 
-class _Ahead:
-    """A cycle whose next block is read by a thread; the size asked last is the size read next."""
+class Ahead:
+    """A cycle in which the blocks after this one are begun already, so that workers need not wait for a block's end."""
 
     def __init__(self, cycle: Any):
         self.cycle, self.steps, self.batch_size = cycle, cycle.steps, cycle.batch_size
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="experimentator-feed")
-        self.next: Future[Block | None] | None = None
+        self.begun: deque[Future[Block]] = deque()
 
-    def take(self, count: int) -> Block | None:
-        """The next block; the one after it is begun at once."""
-        block = (self.next or self.pool.submit(self.cycle.take, count)).result()
-        if block is None:
-            self.pool.shutdown(wait=False)
-        else:
-            self.next = self.pool.submit(self.cycle.take, count)
-        return block
+    def take(self, ahead: Callable[[int], int]) -> Block | None:
+        """The next block, once it is whole."""
+        while len(self.begun) <= BLOCKS_AHEAD and (making := self.cycle.begin(ahead)) is not None:
+            self.begun.append(self.pool.submit(making))
+        if self.begun:
+            return self.begun.popleft().result()
+        self.close()
+        return None
+
+    def close(self) -> None:
+        """Let go of the threads, and of blocks that nobody takes any more."""
+        self.begun.clear()
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.cycle.close()
 
 
 DEFAULT_TYPE = (BaseExperiment, CallbackedExperiment, AsyncExperiment, TensorflowExperiment)

@@ -8,120 +8,25 @@ in host memory, a streamed feed reads and stacks the block's items; both blocks 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
+from experimentator.blocks import Block, Making, Pass, Picked, Placing, Rows, Spec, batch_bytes, specs_of
 from experimentator.graph import Mode
-from experimentator.items import DatasetError, check_names, is_numeric
+from experimentator.items import DatasetError, check_names
 from experimentator.memory import SHARE, free_host_memory
 from experimentator.subset import Subset, columns_of, is_columnar
-
-BLOCK_BYTES = 64 << 20  # a block that travels is at most this large, or one batch
-
-
-@dataclass(frozen=True)
-class Block:
-    """K batches: `columns` {name: [N, ...]}, `index` [K, B] int32, the keys of each batch, and host-side objects."""
-
-    columns: Mapping[str, Any]
-    index: np.ndarray
-    keys: Sequence[Sequence[Hashable]]
-    objects: Mapping[str, Any]
-
-
-class Spec(NamedTuple):
-    """What one name of a batch looks like: shape with the batch axis first, and dtype."""
-
-    shape: tuple[int | None, ...]
-    dtype: np.dtype[Any]
-
-    def empty(self, rows: int) -> np.ndarray:
-        """An array of that many rows, not filled yet."""
-        return np.empty((rows, *(int(size or 0) for size in self.shape[1:])), self.dtype)
-
-
-class Cycle(Protocol):
-    """One pass over a subset."""
-
-    steps: int
-    batch_size: int
-
-    def take(self, count: int) -> Block | None:
-        """The next `count` batches at most; None when the pass is over."""
-
-
-def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
-    """The numeric names of a batch, with shape and dtype.
-
-    >>> specs_of({"batch_input": np.zeros((2, 3), "uint8"), "batch_path": ["a", "b"]})
-    {'batch_input': Spec(shape=(None, 3), dtype=dtype('uint8'))}
-    """
-    arrays = {n: np.asarray(v) for n, v in batch.items() if not isinstance(v, list) and is_numeric(v)}
-    return {name: Spec((None, *array.shape[1:]), array.dtype) for name, array in arrays.items()}
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The order of one pass, cut into batches: `[K, B]` positions and a last, smaller row where it is kept."""
-
-    positions: np.ndarray
-    batch_size: int
-    drop_last: bool
-
-    @property
-    def whole(self) -> int:
-        """Number of full batches."""
-        return len(self.positions) // self.batch_size
-
-    @property
-    def steps(self) -> int:
-        """Number of batches, with the partial one where it is kept."""
-        partial = len(self.positions) % self.batch_size
-        return self.whole + bool(partial and not (self.drop_last and self.whole))
-
-    def take(self, start: int, count: int) -> np.ndarray | None:
-        """Batches `start` to `start + count`, all of one size: `[K, B]` int32."""
-        if start >= self.steps:
-            return None
-        if start >= self.whole:
-            return self.positions[start * self.batch_size :][None]
-        stop = min(start + count, self.whole)
-        return self.positions[start * self.batch_size : stop * self.batch_size].reshape(stop - start, self.batch_size)
-
-
-@dataclass(frozen=True)
-class Placing:
-    """How blocks that travel reach the device: `names` the graph reads, in buffers of `rows`, through `put`.
-
-    Buffers have one size, so that a shorter block does not make the step be traced again.
-    """
-
-    names: Sequence[str]
-    rows: int
-    put: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-
-    def __call__(self, block: Block) -> Block:
-        """The same block with its columns on the device."""
-        columns = {name: self._padded(block.columns[name]) for name in self.names}
-        return replace(block, columns=self.put(columns))
-
-    def _padded(self, values: np.ndarray) -> np.ndarray:
-        if len(values) >= self.rows:
-            return values
-        buffer = np.zeros((self.rows, *values.shape[1:]), values.dtype)
-        buffer[: len(values)] = values
-        return buffer
+from experimentator.workers import Workers
 
 
 class ResidentFeed:
     """The whole subset as columns, kept where `put` places them; only row numbers travel."""
 
     resident = True
+    place = "on the device"
     mode: Mode | None = None
 
     def __init__(
@@ -132,9 +37,9 @@ class ResidentFeed:
         self.columns = put({name: columns[name] for name in self.specs})
         self.objects = {name: values for name, values in columns.items() if name not in self.specs}
 
-    def cycle(self, batch_size: int) -> _Cycle:
+    def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
-        return _Cycle(_rows(self.subset, batch_size, self.mode), self._block)
+        return Pass(_rows(self.subset, batch_size, self.mode), lambda rows: partial(self._block, rows))
 
     def _block(self, rows: np.ndarray) -> Block:
         objects = {name: Picked(values, rows) for name, values in self.objects.items()}
@@ -145,6 +50,7 @@ class HostFeed:
     """The whole subset as columns in host memory; the rows of a block are gathered and travel."""
 
     resident = False
+    place = "in host memory"
     mode: Mode | None = None
     placing: Placing | None = None
 
@@ -153,9 +59,9 @@ class HostFeed:
         self.specs = specs_of(columns)
         self.columns = columns
 
-    def cycle(self, batch_size: int) -> _Cycle:
+    def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
-        return _Cycle(_rows(self.subset, batch_size, self.mode), self._block)
+        return Pass(_rows(self.subset, batch_size, self.mode), lambda rows: partial(self._block, rows))
 
     def _block(self, rows: np.ndarray) -> Block:
         names = self.specs if self.placing is None else self.placing.names
@@ -167,49 +73,76 @@ class HostFeed:
 
 
 class StreamedFeed:
-    """Items read as they are needed, stacked a block at a time; `workers` threads share the batches of a block."""
+    """Items read as they are needed, stacked a block at a time; `workers` share the batches of the blocks begun."""
 
     resident = False
+    place = "streamed"
     mode: Mode | None = None
     placing: Placing | None = None
-    workers = 0
+    workers: Workers | None = None
 
     def __init__(self, subset: Subset, sample: Mapping[str, Any]):
         self.subset = subset
         self.specs = specs_of(sample)
         self.names = _of_items(sample)
+        self._processes: Any = None  # made when asked for, kept from pass to pass
 
-    def cycle(self, batch_size: int) -> _Cycle:
+    def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
-        if self.workers < 2:
-            return _Cycle(_rows(self.subset, batch_size, self.mode), self._block)
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="experimentator-worker")
-        return _Cycle(_rows(self.subset, batch_size, self.mode), partial(self._block, pool=pool), close=pool.shutdown)
+        rows = _rows(self.subset, batch_size, self.mode)
+        self._start_processes()
+        if self.workers is None or self.workers == Workers(1):
+            return Pass(rows, partial(self._begin, pool=None))
+        pool = ThreadPoolExecutor(self.workers.count, thread_name_prefix="experimentator-worker")
+        close = partial(pool.shutdown, wait=False, cancel_futures=True)
+        return Pass(rows, partial(self._begin, pool=pool), close=close)
 
-    def _block(self, rows: np.ndarray, pool: ThreadPoolExecutor | None = None) -> Block:
+    def _start_processes(self) -> None:
+        if self.workers is None or not self.workers.are_processes:
+            self._processes = None
+        elif self._processes is None or self._processes.count != self.workers.count:
+            from experimentator.processes import Processes  # 0.1 s that only those pay who ask for processes
+
+            self._processes = Processes(self.subset, self.workers.count)
+
+    def _begin(self, rows: np.ndarray, pool: ThreadPoolExecutor | None) -> Making:
         """Every batch is read into its part of the block, so that workers share nothing but the buffers."""
         known = self.subset.keys
         keys = [known[position] for position in rows.flat]
         names, size = (self.specs, rows.size) if self.placing is None else (self.placing.names, self.placing.rows)
         columns = {name: self.specs[name].empty(size) for name in names}
-        starts = range(0, rows.size, rows.shape[1])
         read = partial(self._read, keys, rows.shape[1], columns)
-        parts = list(map(read, starts) if pool is None else pool.map(read, starts))
-        index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
-        objects = {name: Picked([one for part in parts for one in part[name]], index) for name in parts[0]}
+        starts = range(0, rows.size, rows.shape[1])
+        parts = map(read, starts) if pool is None else [pool.submit(read, start) for start in starts]
+        return partial(self._finish, rows.shape, keys, columns, parts)
+
+    def _finish(self, shape: Any, keys: Sequence[Hashable], columns: dict[str, Any], parts: Iterable[Any]) -> Block:
+        """Wait until every batch of the block is read."""
+        read = [part.result() if isinstance(part, Future) else part for part in parts]
+        index = np.arange(len(keys), dtype=np.int32).reshape(shape)
+        objects = {name: Picked([one for part in read for one in part[name]], index) for name in read[0]}
         block = Block(columns, index, Picked(keys, index), objects)
         return block if self.placing is None else self.placing(block)
 
     def _read(self, keys: Sequence[Hashable], size: int, columns: dict[str, Any], start: int) -> dict[str, Any]:
         """Put one batch into the columns from row `start` on; what is no number is returned."""
         mine = keys[start : start + size]
-        batch = self.subset.batch(mine)
+        into = {name: column[start : start + size] for name, column in columns.items()}
+        batch = self._batch(mine, into)
         check_names(_of_items(batch), self.names, key=mine[0], first=self.subset.keys[0], subset=self.subset.name)
         for name in self.specs:
-            values = self._checked(name, batch[name], mine)
-            if name in columns:
-                columns[name][start : start + size] = values
+            if name in into and batch[name] is not into[name]:
+                into[name][...] = self._checked(name, batch[name], mine)
         return {name: values for name, values in batch.items() if name not in self.specs}
+
+    def _batch(self, keys: Sequence[Hashable], into: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The items of `keys` stacked: straight into the columns where nobody has a say in between."""
+        if self._processes is not None:
+            batch: dict[str, Any] = self._processes.batch(keys)
+            return batch
+        if type(self.subset).batch is Subset.batch:
+            return self.subset.batch(keys, into=into)
+        return self.subset.batch(keys)
 
     def _checked(self, name: str, values: Any, keys: Sequence[Hashable]) -> np.ndarray:
         if self._fits(name, values):
@@ -227,40 +160,6 @@ class StreamedFeed:
         """Whether values are of the shape of the first item, and lose nothing in its dtype."""
         seen, spec = specs_of({name: values}).get(name), self.specs[name]
         return seen is not None and seen.shape == spec.shape and np.can_cast(seen.dtype, spec.dtype, "safe")
-
-
-class _Cycle:
-    """One pass: a cursor over its rows."""
-
-    def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block], close: Callable[[], None] = lambda: None):
-        self.rows, self.block, self.close = rows, block, close
-        self.steps, self.batch_size = rows.steps, rows.batch_size
-        self.done = 0
-
-    def take(self, count: int) -> Block | None:
-        rows = self.rows.take(self.done, count)
-        if rows is None:
-            self.close()
-            return None
-        self.done += len(rows)
-        return self.block(rows)
-
-
-class Picked(Sequence[Any]):
-    """What belongs to each batch of a block, such as its keys, picked out when somebody asks.
-
-    >>> list(Picked("abcd", np.array([[3, 0], [1, 2]])))
-    [('d', 'a'), ('b', 'c')]
-    """
-
-    def __init__(self, values: Sequence[Any], rows: np.ndarray):
-        self.values, self.rows = values, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, place: Any) -> Any:
-        return tuple(self.values[position] for position in self.rows[place])
 
 
 def _of_items(names: Iterable[str]) -> tuple[str, ...]:
@@ -292,11 +191,6 @@ def feed_of(
         return StreamedFeed(subset, sample)
     columns = columns_of(subset)
     return ResidentFeed(subset, columns, put) if residency == "device" else HostFeed(subset, columns)
-
-
-def batch_bytes(specs: Mapping[str, Spec]) -> int:
-    """Bytes of one row."""
-    return sum(spec.dtype.itemsize * prod(size or 1 for size in spec.shape) for spec in specs.values())
 
 
 def _rows(subset: Subset, batch_size: int, mode: Mode | None) -> Rows:

@@ -17,6 +17,10 @@ class DatasetError(ValueError):
 
     def __init__(self, wrong: str, seen: str, write: str):
         super().__init__(f"{wrong}\nSeen: {seen}.\n{write}")
+        self.parts = wrong, seen, write
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it may come from a worker process
+        return type(self), self.parts
 
 
 class ArrayDataset:
@@ -131,11 +135,21 @@ def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any]:
     return dict(item)
 
 
-def stack(items: Sequence[Mapping[str, Any]], keys: Sequence[Hashable], *, subset: str) -> dict[str, Any]:
-    """Items with the same names stacked by name: numbers as `[B, ...]` arrays, anything else as a list of objects."""
+def stack(
+    items: Sequence[Mapping[str, Any]],
+    keys: Sequence[Hashable],
+    *,
+    subset: str,
+    into: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Items with the same names stacked by name: numbers as `[B, ...]` arrays, anything else as a list of objects.
+
+    An array of `into` that fits is filled and returned in place of a new one.
+    """
+    into = into or {}
     for key, item in zip(keys, items, strict=True):
         check_names(item, items[0], key=key, first=keys[0], subset=subset)
-    return {name: _column(name, [item[name] for item in items], keys, subset) for name in items[0]}
+    return {name: _column(name, [item[name] for item in items], keys, subset, into.get(name)) for name in items[0]}
 
 
 def check_names(
@@ -150,7 +164,7 @@ def check_names(
         )
 
 
-def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str) -> Any:
+def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str, into: np.ndarray | None) -> Any:
     arrays = [_tried(value) for value in values]
     if not all(is_numeric(array) for array in arrays):
         return values
@@ -162,7 +176,14 @@ def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str)
                 f"{list(first.shape)} and {list(array.shape)}",
                 "Crop, resize or pad the items to one shape.",
             )
-    return np.stack(arrays)
+    return np.stack(arrays, out=into if _fit(arrays, into) else None)
+
+
+def _fit(arrays: Sequence[np.ndarray], into: np.ndarray | None) -> bool:
+    """Whether equally shaped arrays lose nothing when they are stacked into `into`."""
+    if into is None or into.shape != (len(arrays), *arrays[0].shape):
+        return False
+    return all(np.can_cast(dtype, into.dtype, "safe") for dtype in {array.dtype for array in arrays})
 
 
 def _tried(value: Any) -> Any:

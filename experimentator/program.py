@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experimentator.blocks import BLOCK_BYTES, Block, Placing, Spec, batch_bytes, specs_of
 from experimentator.cycle import LIMIT, Pace
-from experimentator.feed import BLOCK_BYTES, Block, Placing, Spec, batch_bytes, feed_of, specs_of
+from experimentator.feed import feed_of
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.items import DatasetError
 from experimentator.settings import listed
@@ -30,8 +31,10 @@ class Runner:
     step: Any
     pace: Pace
     name: str = ""
+    like: str | None = None  # the compiler of training that it was made to follow
     batches: int = 0
     calls: int = 0
+    seconds: float = 0.0  # spent in calls of the step, results fetched
 
     def run(self, block: Block, *, remaining: int) -> dict[str, np.ndarray]:
         """Run the batches of a block in one call; the results come back in one sync."""
@@ -40,8 +43,10 @@ class Runner:
         fixed = len(block.index) == self.pace.count and self.pace.worth_fixing(remaining)
         outputs = self.step(block.columns, block.index, fixed=fixed)
         fetched = {name: np.asarray(values) for name, values in outputs.items()}
+        seconds = time.perf_counter() - start
         self.calls, self.batches = self.calls + 1, self.batches + len(block.index)
-        self.pace.saw(len(block.index), time.perf_counter() - start)
+        self.seconds += seconds
+        self.pace.saw(len(block.index), seconds)
         check_flags(self.step.graph, fetched)
         return fetched
 
@@ -56,6 +61,7 @@ class Program:
         self.runners: dict[Any, Runner] = {}
         self.predictors: dict[Any, Any] = {}
         self.feeds: dict[int, tuple[tuple[Any, ...], Any]] = {}
+        self.samples: dict[int, tuple[Any, dict[str, Spec]]] = {}
 
     def build(self) -> None:
         """Record and select the graph of every mode that a subset has."""
@@ -68,6 +74,7 @@ class Program:
         """Let go of data and steps of subsets that are none of these."""
         ids = {id(subset) for subset in subsets}
         self.feeds = {key: feed for key, feed in self.feeds.items() if key in ids}
+        self.samples = {key: sample for key, sample in self.samples.items() if key in ids}
         self.runners = {key: runner for key, runner in self.runners.items() if key[0] in ids}
 
     def drop(self, what: str) -> bool:
@@ -75,6 +82,7 @@ class Program:
         if what == "feeds":
             found = bool(self.feeds)
             self.feeds.clear()
+            self.samples.clear()
             return found
         found = bool(self.runners or self.predictors or (what == "graphs" and self.graphs))
         self.runners.clear()
@@ -117,20 +125,31 @@ class Program:
     def specs(self, mode: Mode) -> dict[str, Spec]:
         """Names, shapes and dtypes of the batches that a mode sees: of its first subset, else of any."""
         subsets = sorted(self.exp.subsets, key=lambda subset: subset.mode != mode)
-        return dict(self.feed(subsets[0]).specs) if subsets else {}
+        return self.specs_of(subsets[0]) if subsets else {}
+
+    def specs_of(self, subset: Any) -> dict[str, Spec]:
+        """Names, shapes and dtypes of the batches of a subset; its first item tells, until its data are placed."""
+        if id(subset) in self.feeds:
+            return dict(self.feed(subset).specs)
+        kept = self.samples.get(id(subset))
+        if kept is None or kept[0] is not subset.dataset:
+            kept = (subset.dataset, specs_of(subset.batch(subset.keys[:1])))
+            self.samples[id(subset)] = kept
+        return dict(kept[1])
 
     def runner(self, subset: Any, mode: Mode, *, steps: int) -> Runner:
         """The step of a mode over passes of `steps` batches of a subset."""
         exp, feed = self.exp, self.feed(subset)
         graph = self.graph(mode)
-        key = (id(subset), mode, steps, exp.batch_size)
-        if key not in self.runners or self.runners[key].step.stale:
+        key, like = (id(subset), mode, steps, exp.batch_size), self._compiler_of_training(mode)
+        if key not in self.runners or self.runners[key].step.stale or self.runners[key].like != like:
             batch = {name: feed.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * exp.batch_size or 1))
             pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
-            options = {"jit_compile": self._compiler(mode), "eager": bool(exp.eager), "capacity": pace.capacity}
-            self.runners[key] = Runner(exp.backend.compile(graph, batch, optimizer, **options), pace, subset.name)
+            options = {"jit_compile": exp.jit_compile, "eager": bool(exp.eager), "capacity": pace.capacity}
+            step = exp.backend.compile(graph, batch, optimizer, like=like, **options)
+            self.runners[key] = Runner(step, pace, subset.name, like)
         runner = self.runners[key]
         if not feed.resident:
             feed.placing = Placing(sorted(graph.inputs), runner.pace.capacity * exp.batch_size, exp.backend.put)
@@ -144,6 +163,10 @@ class Program:
             for key, number in (("batches", runner.batches), ("calls", runner.calls), ("traces", runner.step.traces)):
                 one[key] += number
         return totals
+
+    def compilers(self) -> dict[str, str]:
+        """How each subset that ran was compiled: `xla`, `graph` or `eager`."""
+        return {runner.name: runner.step.compiler for runner in self.runners.values()}
 
     def feed(self, subset: Any) -> Any:
         """The data of a subset, placed once; anew when its dataset or keys were replaced."""
@@ -184,7 +207,8 @@ class Program:
     def _record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:
         """The processors of a mode, every name known; TRAIN comes first, so that weights are always made alike."""
         exp = self.exp
-        exp.backend.precision = exp.precision
+        if given is not None or self.exp.subsets:  # without data, nothing is recorded and no framework is needed
+            exp.backend.precision = exp.precision
         if mode not in self.recorded and self.specs(mode):
             known: dict[int, Any] = {}
             for earlier in ORDER:
@@ -208,12 +232,10 @@ class Program:
         wanted = self.exp.steps_per_call
         return None if wanted in (None, "auto") else int(wanted)
 
-    def _compiler(self, mode: Mode) -> Any:
-        """What `jit_compile` says; where that is to be measured, evaluation follows what training found."""
-        trained = [runner.step for key, runner in self.runners.items() if key[1] == Mode.TRAIN]
-        if mode != Mode.TRAIN and self.exp.jit_compile == "auto" and trained:
-            return trained[-1].compiler == "xla"
-        return self.exp.jit_compile
+    def _compiler_of_training(self, mode: Mode) -> str | None:
+        """What training found to be quicker, for evaluation to follow; None where there is nothing to follow."""
+        trained = [runner.step.compiler for key, runner in self.runners.items() if key[1] == Mode.TRAIN]
+        return trained[-1] if mode != Mode.TRAIN and self.exp.jit_compile == "auto" and trained else None
 
     def _nothing_computable(self, graph: Graph) -> tuple[str, ...]:
         """What INFER needs, for the error that tells what was not given: the last name that is written."""
@@ -222,7 +244,7 @@ class Program:
 
     def _check(self, subset: Any, graph: Graph) -> None:
         """Refuse a subset whose items lack a number that the graph of its mode reads; shapes may differ."""
-        own = self.feed(subset).specs
+        own = self.specs_of(subset)
         for name in sorted(graph.inputs - own.keys()):
             raise DatasetError(
                 f"Subset {subset.name!r} does not go with the graph of {graph.mode}, which reads {name!r}.",

@@ -5,8 +5,9 @@ config.json          its resolved values
 environment.json     versions, device, seed, overrides and the command
 history.jsonl        one flat line for each epoch
 weights.safetensors  the weights of the last epoch
-pipeline.svg         the graph that is trained
-status.json          running, finished, interrupted or failed, and which epoch's end the weights are from
+pipeline.svg         the graph that is trained; pipeline.json is the same to compare with (`experimentator graph RUN`)
+status.json          running, finished, interrupted or failed, which epoch's end the weights are from, and how each
+                     subset was compiled
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from typing import Any
 from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
 from experimentator.config import ConfigError, resolved
 from experimentator.diagram import DiagramError, save
-from experimentator.graph import Mode
+from experimentator.graph import Mode, to_json
 from experimentator.version import __version__
 
 log = logging.getLogger(__name__)
 
 LATEST = "latest"
+DESCRIPTION = "pipeline.json"
+STATUS = "status.json"
 DRAWING_SECONDS = 10.0  # a training waits no longer than this for its picture
 QUICK = 1.0  # seconds; slower saves are spaced out so that they take a thirtieth of the time
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
@@ -168,7 +171,9 @@ class RunFolder:
         at = None if self._saved_within else self._saved_epoch or None
         row = {"status": status, "error": error, "epoch": self.exp.epoch, "epoch_of_weights": at}
         half = {"weights": f"from the middle of epoch {self._saved_within}"} if self._saved_within else {}
-        write_json(self._opened / "status.json", row | half)
+        compilers = getattr(self.exp, "compilers", {})  # which the last bits of a result depend on
+        told = {"compilers": compilers, "processors": self._troubled()}
+        write_json(self._opened / STATUS, row | half | {name: values for name, values in told.items() if values})
 
     def _describe(self) -> None:
         exp, source = self.exp, getattr(self.exp, "source", None)
@@ -177,9 +182,16 @@ class RunFolder:
         write_json(self._opened / "config.json", resolved(exp.cfg))
         write_json(self._opened / "environment.json", environment(exp) | {"overrides": resolved(self.overrides)})
 
+    def _troubled(self) -> dict[str, str]:
+        """What a failure says about single processors."""
+        troubles: dict[str, str] = self.exp.troubles(self.problem) if isinstance(self.problem, Exception) else {}
+        return troubles
+
     def _draw(self) -> None:
+        picture = self.exp.describe(Mode.TRAIN)
+        write_atomically(self._opened / DESCRIPTION, to_json(picture).encode())
         try:
-            save(self.exp.graph(Mode.TRAIN), self.diagram, timeout=DRAWING_SECONDS)
+            save(picture, self.diagram, timeout=DRAWING_SECONDS)
         except DiagramError as error:
             log.warning("This run has no pipeline.svg. %s", error)
 

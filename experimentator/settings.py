@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.config import ConfigError
+from experimentator.workers import Workers
 
 # What each library key rebuilds when it changes after use: nothing is ever lost but what is listed.
 LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
@@ -204,7 +205,10 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v in ("auto", "device", "host", "stream"),
         "Write 'auto', 'device', 'host' or 'stream'.",
     ),
-    "workers": (lambda v: v is None or _is_whole(v, 1), "Write how many threads read items ahead."),
+    "workers": (
+        lambda v: v is None or Workers.of(v) is not None,
+        "Write how many threads read items ahead, or '4 processes'.",
+    ),
     "jit_compile": (lambda v: v == "auto" or isinstance(v, bool), "Write 'auto', True or False."),
     "precision": (lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),
     "seed": (lambda v: v is None or isinstance(v, Integral), "Write a whole number."),

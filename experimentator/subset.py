@@ -134,8 +134,8 @@ class Subset:
             if len(part) == batch_size or not drop_last or not start:
                 yield part, self.batch(part)
 
-    def batch(self, keys: Sequence[Hashable]) -> dict[str, Any]:
-        """The items of `keys` stacked under their prefixed names."""
+    def batch(self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
+        """The items of `keys` stacked under their prefixed names; numbers go into the arrays `into` where these fit."""
         if not len(keys):
             raise DatasetError(
                 f"Subset {self.name!r} is empty.",
@@ -144,7 +144,8 @@ class Subset:
                 "returns True itself: wrap a numpy result in bool(...).",
             )
         items = [self.query_item(key) for key in keys]
-        return {f"batch_{name}": values for name, values in stack(items, keys, subset=self.name).items()}
+        own = {name.removeprefix("batch_"): array for name, array in (into or {}).items()}
+        return {f"batch_{name}": values for name, values in stack(items, keys, subset=self.name, into=own).items()}
 
 
 def generator(*address: Any) -> np.random.Generator:

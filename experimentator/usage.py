@@ -53,9 +53,19 @@ Examples:
 GRAPH_HELP = """\
 experimentator graph CONFIG [options]: print or draw the graph of chunk processors.
 
+CONFIG is a configuration file, a run folder, or a description that -o FILE.json wrote.
+
   --mode MODE             train, eval or infer (default: train)
   --for NAME[,NAME]       only what these names depend on (default: what the mode computes)
-  -o FILE                 write it; the suffix says how: .svg .png .pdf (drawn), .dot .mmd (Mermaid) .txt
+  --plan                  show what is left out too, greyed, and why
+  --all                   every processor of the mode, pruned or not
+  --diff OTHER            what another configuration, run folder, description or mode has more, less or otherwise
+  --tree                  print it from each output back to what it needs
+  -o FILE                 write it; the suffix says how: .svg .png .pdf (drawn), .dot, .mmd or .md (Mermaid), .txt,
+                          .json (to compare with later), .model-explorer.json (for Google's model-explorer)
+  --open                  draw it and open it in the browser
+  --theme THEME           light, dark or auto (default: auto, where a .svg follows the reader's setting)
+  --unfold                draw every processor of a large graph, and no chain as one box
   --set NAME=VALUE        give a name of the configuration another value; repeat at will
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
 
@@ -63,6 +73,8 @@ Examples:
   experimentator graph examples/digits.py
   experimentator graph task.py --mode infer --for batch_logits
   experimentator graph task.py --mode eval -o pipeline.svg
+  experimentator graph task.py --diff eval
+  experimentator graph runs/task/first --diff runs/task/latest -o difference.svg
 """
 
 
@@ -137,6 +149,10 @@ def _graph_parser() -> _Parser:
     parser.add_argument("--mode", type=str.lower, choices=("train", "eval", "infer"), default="train")
     parser.add_argument("--for", dest="names", type=lambda text: [n.strip() for n in text.split(",") if n.strip()])
     parser.add_argument("-o", "--output", metavar="FILE")
+    parser.add_argument("--diff", metavar="OTHER")
+    parser.add_argument("--theme", choices=("light", "dark", "auto"), default="auto")
+    for option in ("plan", "all", "tree", "open", "unfold"):
+        parser.add_argument(f"--{option}", action="store_true")
     return parser
 
 

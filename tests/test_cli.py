@@ -227,8 +227,8 @@ def test_a_run_prints_its_results_and_leaves_its_folder(capsys):
     ]
     assert re.search(r"^run folder +runs/light/", out, re.M)
     assert "3/3  training loss" in err
-    names = "config.json config.py environment.json history.jsonl pipeline.svg status.json weights.safetensors"
-    assert sorted(os.listdir(only_run())) == names.split()
+    names = "config.json config.py environment.json history.jsonl pipeline.json pipeline.svg status.json"
+    assert sorted(os.listdir(only_run())) == [*names.split(), "weights.safetensors"]
     assert [row["epoch"] for row in read_history(only_run())] == [1, 2, 3]
 
 
@@ -393,3 +393,69 @@ def test_a_graph_is_drawn_by_suffix(capsys):
 
     assert capsys.readouterr().out == "graph.svg\n"
     assert "slope" in Path("graph.svg").read_text()
+
+
+def test_what_was_left_out_is_shown_with_why(capsys):
+    assert main(["graph", LIGHT, "--plan", "--for", "batch_input"]) == 0
+
+    assert "not needed for batch_input" in capsys.readouterr().out
+
+
+def test_two_configurations_are_compared(capsys, tmp_path):
+    other = tmp_path / "other.py"
+    text = Path(LIGHT).read_text().replace("[square_error]", "[square_error, lambda chunk: None]")
+    other.write_text(text.replace('"loss", "slope"', '"loss", "incline"').replace('("slope",)', '("incline",)'))
+
+    assert main(["graph", LIGHT, "--diff", str(other)]) == 0
+    assert "incline" in capsys.readouterr().out
+    assert main(["graph", LIGHT, "--diff", LIGHT]) == 0
+    assert capsys.readouterr().out.endswith("Nothing differs.\n")
+
+
+def test_two_modes_are_compared(capsys):
+    assert main(["graph", DIGITS, "--diff", "infer"]) == 0
+
+    assert "- #" in capsys.readouterr().out
+
+
+def test_a_run_folder_shows_its_graph_and_nothing_of_it_is_run(capsys):
+    main(["run", LIGHT, "--epochs", "1", "--quiet"])
+    (only_run() / "config.py").write_text("raise SystemExit('it ran')")
+    capsys.readouterr()
+
+    assert main(["graph", "runs/light/latest"]) == 0
+    assert "batch_input [B] float64" in capsys.readouterr().out
+    assert main(["graph", "runs/light/latest", "--diff", "runs/light/latest"]) == 0
+    assert capsys.readouterr().out.endswith("Nothing differs.\n")
+
+
+def test_a_failed_run_shows_which_processor_failed(capsys):
+    assert main(["run", LIGHT, "--epochs", "1", "--quiet", "--set", "trouble=processor"]) == 1
+    capsys.readouterr()
+
+    assert main(["graph", "runs/light/latest"]) == 0
+    assert "failed: ZeroDivisionError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["runs/light/latest", "--mode", "eval"], "a run folder holds the graph of TRAIN only"),
+        (["runs", "--diff", "eval"], "runs"),
+        (["absent.json"], "absent.json cannot be read"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_clear_error(words, told, capsys):
+    main(["run", LIGHT, "--epochs", "1", "--quiet"])
+    capsys.readouterr()
+
+    assert main(["graph", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_open_draws_and_opens_the_browser(monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+
+    assert main(["graph", LIGHT, "--open"]) == 0
+    assert opened == [Path(capsys.readouterr().out.strip()).as_uri()]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
+
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from experimentator import DatasetError, Mode, Subset
+from experimentator import AsyncExperiment, DatasetError, Mode, Subset
 from experimentator import feed as feeds
-from experimentator.feed import Block, HostFeed, Placing, ResidentFeed, Rows, StreamedFeed, feed_of, specs_of
+from experimentator.blocks import Block, Placing, Rows, specs_of
+from experimentator.cycle import Pace
+from experimentator.feed import HostFeed, ResidentFeed, StreamedFeed, feed_of
+from experimentator.workers import Workers
 from tests import stand_ins
 from tests.stand_ins import arrays, law
 
@@ -27,7 +33,7 @@ def fed(subset, residency, put=dict, room=1 << 40):
 def taken(feed, batch_size, counts=()):
     """The batches of one pass as (keys, numbers, paths), in portions of `counts`, then one by one."""
     cycle, counts, batches = feed.cycle(batch_size), iter(counts), []
-    while (block := cycle.take(next(counts, 1))) is not None:
+    while (block := cycle.take(lambda _: next(counts, 1))) is not None:
         for place, row in enumerate(block.index):
             numbers = tuple(np.asarray(block.columns["batch_n"])[row].tolist())
             batches.append((block.keys[place], numbers, block.objects["batch_path"][place]))
@@ -60,11 +66,11 @@ def test_training_drops_a_partial_batch_unless_it_is_the_only_one_and_others_nev
 @law(st.integers(1, 23), st.integers(1, 9), st.integers(1, 30))
 def test_a_block_holds_batches_of_one_size(count, batch_size, portion):
     cycle = fed(numbered(count, Mode.EVAL), "device").cycle(batch_size)
-    blocks = list(iter(lambda: cycle.take(portion), None))
+    blocks = list(iter(lambda: cycle.take(lambda _: portion), None))
 
     assert all(block.index.dtype == np.int32 and len(block.index) <= portion for block in blocks)
     assert all(len(set(map(len, block.keys))) == 1 for block in blocks)
-    assert cycle.take(portion) is None
+    assert cycle.take(lambda _: portion) is None
 
 
 def test_the_epoch_moves_the_order_on_for_a_feed_that_is_kept():
@@ -101,7 +107,7 @@ def test_columns_take_at_most_half_the_free_memory_of_device_then_host(monkeypat
 def test_every_residency_and_number_of_workers_gives_the_same_batches(count, batch_size, counts, mode, workers):
     subset = numbered(count, mode)
     streamed = fed(subset, "stream")
-    streamed.workers = workers
+    streamed.workers = Workers.of(workers)
 
     expected = taken(fed(subset, "device"), batch_size, counts)
     assert taken(fed(subset, "host"), batch_size, counts) == expected
@@ -113,18 +119,39 @@ def test_a_placed_block_has_one_size_and_only_the_names_asked_for():
         feed = fed(Subset("s", "train", arrays(0, 10)), residency)
         feed.placing = Placing(("batch_input",), rows=8, put=dict)
         cycle = feed.cycle(2)
-        shapes = [
-            {name: column.shape for name, column in block.columns.items()} for block in (cycle.take(4), cycle.take(4))
-        ]
+        blocks = [cycle.take(lambda _: 4), cycle.take(lambda _: 4)]
+        shapes = [{name: column.shape for name, column in block.columns.items()} for block in blocks]
         assert shapes == [{"batch_input": (8, 3)}] * 2
 
 
 def test_a_worker_that_fails_names_the_key():
     feed = fed(Subset("s", "train", stand_ins.Rows(8, fails="row 5")), "stream")
-    feed.workers = 2
+    feed.workers = Workers(2)
 
     with pytest.raises(DatasetError, match="fails on key 'row 5'"):
         taken(feed, 2, [4])
+
+
+def test_calls_end_where_they_must_though_blocks_are_begun_ahead():
+    exp = AsyncExperiment({"residency": "stream"})
+    pace = Pace(20, fixed=4, stride=6)
+
+    with closing(exp.cycle(fed(numbered(20, Mode.EVAL), "stream"), 1)) as cycle:
+        ends = np.cumsum([len(block.index) for block in iter(lambda: cycle.take(pace.ahead), None)])
+    assert ends.tolist() == [4, 6, 10, 12, 16, 18, 20]
+
+
+def test_closing_a_pass_leaves_no_thread():
+    before = set(threading.enumerate())
+    cycle = AsyncExperiment({"residency": "stream", "workers": 3}).cycle(fed(numbered(50), "stream"), 1)
+    cycle.take(lambda _: 1)
+    started = set(threading.enumerate()) - before
+    cycle.close()
+
+    for thread in started:
+        thread.join(10)
+    assert started
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_an_unknown_residency_lists_those_there_are():
@@ -159,7 +186,7 @@ def test_arrays_of_words_stay_on_the_host():
 def test_streaming_reads_each_item_once_and_one_for_its_looks():
     dataset = stand_ins.Rows(6)
     cycle = fed(Subset("s", "eval", dataset), "stream").cycle(4)
-    while cycle.take(1) is not None:
+    while cycle.take(lambda _: 1) is not None:
         pass
 
     assert dataset.queries == ["row 0", *dataset.keys]
@@ -181,7 +208,7 @@ class Changing:
 
 def streamed(*others, batch_size=1, count=9, **options):
     cycle = fed(Subset("s", "eval", Changing(*others, **options)), "stream").cycle(batch_size)
-    return [block.columns["batch_x"] for block in iter(lambda: cycle.take(count), None)]
+    return [block.columns["batch_x"] for block in iter(lambda: cycle.take(lambda _: count), None)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
@@ -304,7 +331,7 @@ def test_a_subset_emptied_after_its_feed_was_made_is_named():
 
 
 def test_keys_of_a_block_are_picked_when_asked_and_no_sooner():
-    block = fed(numbered(6, Mode.EVAL), "device").cycle(2).take(2)
+    block = fed(numbered(6, Mode.EVAL), "device").cycle(2).take(lambda _: 2)
 
     assert isinstance(block, Block)
     assert (len(block.keys), block.keys[1], block.keys[-1], list(block.keys)) == (2, (2, 3), (2, 3), [(0, 1), (2, 3)])

@@ -13,7 +13,7 @@ import pytest
 from experimentator import diagram, runs
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load_text
-from experimentator.graph import Graph
+from experimentator.graph import Graph, describe_graph
 from experimentator.runs import RunFolder, append, read_history
 from tests.stubs import mix
 
@@ -28,8 +28,11 @@ class Trained:
         self.saved = 0
         folder.init(self)
 
-    def graph(self, mode):
-        return Graph([mix("x -> loss")], provided={"x"}, mode=mode).select("loss")
+    def describe(self, mode):
+        return describe_graph(Graph([mix("x -> loss")], provided={"x"}, mode=mode).select("loss"))
+
+    def troubles(self, error):
+        return {}
 
     def save_weights(self, path):
         self.saved += 1
@@ -61,8 +64,8 @@ def status(folder):
 def test_a_run_leaves_all_its_files(folder):
     Trained(folder).train(2)
 
-    names = "config.json config.py environment.json history.jsonl pipeline.svg status.json weights.safetensors"
-    assert sorted(os.listdir(folder.path)) == names.split()
+    names = "config.json config.py environment.json history.jsonl pipeline.json pipeline.svg status.json"
+    assert sorted(os.listdir(folder.path)) == [*names.split(), "weights.safetensors"]
     assert status(folder) == {"status": "finished", "error": None, "epoch": 2, "epoch_of_weights": 2}
 
 

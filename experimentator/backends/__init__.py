@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from experimentator.graph import Graph, Mode
+from experimentator.graph import Graph, Mode, Ref
 
 Columns = Mapping[str, Any]
+Shape = tuple[tuple[int | None, ...] | None, str]  # sizes (None: any; no tuple: any rank) and the dtype's name
 
 
 class MissingFrameworkError(ImportError):
@@ -55,6 +56,12 @@ class Backend(Protocol):
 
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> Step:
         """One step for a selected graph; with an optimizer, a training step."""
+
+    def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
+        """Shape and dtype of every version in a graph that can run on batches of `specs`; nothing is computed."""
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """For each node that owns weights: how many numbers are trained, and how many are not."""
 
     def room(self) -> int:
         """Bytes that are free where columns are placed."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.graph import Graph, Mode, record
+from experimentator.backends import Shape
+from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.memory import free_host_memory
 
 
@@ -61,6 +62,15 @@ class NumpyBackend:
             )
         return NumpyStep(graph)
 
+    def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
+        """Shape and dtype of every version in a graph, from runs on two and on three rows of zeros."""
+        two, three = (_shapes(graph, specs, rows) for rows in (2, 3))
+        return {ref: (_common(shape, three[ref][0]), dtype) for ref, (shape, dtype) in two.items()}
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """No weights are known to this backend."""
+        return {}
+
     def room(self) -> int:
         """Columns stay where they are: on the host."""
         return free_host_memory()
@@ -78,6 +88,27 @@ class NumpyBackend:
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """There is nothing to assign."""
+
+
+def _shapes(graph: Graph, specs: Mapping[str, Any], rows: int) -> dict[Ref, tuple[tuple[int, ...], str]]:
+    given = {name: np.zeros((rows, *specs[name].shape[1:]), specs[name].dtype) for name in graph.inputs}
+    seen = {Ref(name, 0): (array.shape, array.dtype.name) for name, array in given.items()}
+
+    def call(node: Node, chunk: Chunk) -> None:
+        node.processor(chunk)
+        for ref in node.writes:
+            array = np.asarray(dict.__getitem__(chunk, ref.name))
+            seen[ref] = array.shape, array.dtype.name
+
+    graph.run(given, call=call)
+    return seen
+
+
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int | None, ...] | None:
+    """Sizes that do not depend on the number of rows; None for those that do."""
+    if len(one) != len(other):
+        return None
+    return tuple(size if size == another else None for size, another in zip(one, other, strict=True))
 
 
 BACKEND = NumpyBackend

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from experimentator.backends import get_backend
-from experimentator.feed import specs_of
+from experimentator.blocks import specs_of
 from experimentator.graph import Graph, Mode
 from tests.backends.test_tensorflow import COLUMNS, INDEX, RATE, X, Y, linear, squares
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from experimentator.backends import get_backend
-from experimentator.feed import specs_of
+from experimentator.blocks import specs_of
 from experimentator.graph import ChunkProcessor, Graph, GraphError, Mode, chunk_processor
 
 RATE = 0.1
@@ -220,6 +220,42 @@ def test_a_first_call_with_xla_on_its_own_account_falls_back_too(caplog):
 
     np.testing.assert_allclose(losses, numpy_descent(12)[2], rtol=1e-3)
     assert "To text" in caplog.text
+
+
+def test_evaluation_that_follows_xla_falls_back_where_it_cannot(caplog):
+    backend, step = training_step([strings, linear(), squares], jit_compile="auto", like="xla")
+
+    losses = np.asarray(step(backend.put(COLUMNS), INDEX)["loss"])
+
+    np.testing.assert_allclose(losses, numpy_descent(12)[2], rtol=1e-3)
+    assert step.compiler == "graph"
+    assert "To text" in caplog.text
+
+
+def noisy(seed: int = 1) -> Any:
+    noise = layers.GaussianNoise(1.0, seed=seed)
+    return lambda chunk: chunk.update(batch_x=noise(chunk["batch_x"], training=True))
+
+
+@pytest.mark.parametrize("jit, algorithms", [(True, {2}), (False, {3})], ids=["xla", "graph"])
+def test_draws_under_xla_on_a_cpu_use_the_algorithm_that_is_quick_there(jit, algorithms):
+    backend, step = training_step([noisy(), linear(), squares], jit_compile=jit)
+    step(backend.put(COLUMNS), INDEX)
+
+    (function,) = step._functions.values()
+    bodies = function.get_concrete_function(backend.put(COLUMNS), INDEX).graph.as_graph_def().library.function
+    draws = [node for body in bodies for node in body.node_def if node.op == "StatelessRandomNormalV2"]
+    values = {node.name: node.attr["value"].tensor.int_val for body in bodies for node in body.node_def}
+    assert {value for node in draws for value in values[node.input[3].partition(":")[0]]} == algorithms
+
+
+@pytest.mark.parametrize("jit", [True, False], ids=["xla", "graph"])
+def test_draws_depend_on_their_seed_alone(jit):
+    def losses(seed):
+        backend, step = training_step([noisy(seed), linear(), squares], jit_compile=jit)
+        return np.asarray(step(backend.put(COLUMNS), INDEX)["loss"]).tobytes()
+
+    assert losses(1) == losses(1) != losses(2)
 
 
 def test_a_second_trace_is_explained_by_the_name_that_changed(caplog):

@@ -12,11 +12,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.client import device_lib  # the one place that tells how much memory TensorFlow may take
 
+from experimentator.backends import Shape
 from experimentator.backends.tensorflow.loop import TensorflowStep
 from experimentator.backends.tensorflow.precision import layers_noted, loss_scaled, set_precision
 from experimentator.backends.tensorflow.scopes import scope_of
 from experimentator.backends.tensorflow.variables import Variables, Witness
-from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, record
+from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
 from experimentator.memory import free_host_memory
 
 if keras.backend.backend() != "tensorflow":
@@ -82,7 +83,8 @@ class TensorflowBackend:
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> TensorflowStep:
         """One step for a selected graph; with an optimizer, a training step on `loss`.
 
-        Options: `jit_compile` ("auto", True or False), `eager`, `capacity` (the most batches a call may run).
+        Options: `jit_compile` ("auto", True or False), `like` (the compiler of another step, with which "auto" begins),
+        `eager`, `capacity` (the most batches a call may run).
         """
         specs = {name: _tensor_spec(specs[name]) for name in graph.inputs}
         if not list(self.variables):
@@ -96,6 +98,23 @@ class TensorflowBackend:
             if self.precision == "float16":
                 optimizer = self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
         return TensorflowStep(graph, run, outputs, list(self.variables), optimizer, **options)
+
+    def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
+        """Shape and dtype of every version in a graph, from one abstract run."""
+        given = {name: _tensor_spec(specs[name]) for name in graph.inputs}
+        seen = {Ref(name, 0): _shape(spec) for name, spec in given.items()}
+
+        def call(node: Node, chunk: Chunk) -> None:
+            node.processor(chunk)
+            seen.update((ref, _shape(tf.convert_to_tensor(dict.__getitem__(chunk, ref.name)))) for ref in node.writes)
+
+        layer = InContext(lambda tensors: graph.run(tensors, call=call))
+        _abstract(partial(layer.run, training=graph.mode == Mode.TRAIN), given)
+        return seen
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """For each node that owns weights: how many numbers are trained, and how many are not."""
+        return self.variables.sizes()
 
     def room(self) -> int:
         """Bytes that are free on the first GPU, or on the host."""
@@ -154,6 +173,11 @@ class TensorflowBackend:
 
 def _tensor_spec(spec: Any) -> tf.TensorSpec:
     return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
+
+
+def _shape(tensor: Any) -> Shape:
+    sizes = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
+    return sizes, tensor.dtype.name
 
 
 def _abstract(function: Callable[[Any], Any], specs: Mapping[str, tf.TensorSpec]) -> Any:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from experimentator.backends.tensorflow.draws import quick_draws
 from experimentator.backends.tensorflow.scopes import why_not_compiled
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
 FAILURES = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError)
 PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled
+PROBES = 3  # times
+CLEARLY = 0.95  # of the time without XLA, for XLA to be taken: a toss-up must not change bits from run to run
 WORTH_SECONDS = 10.0  # XLA is tried where the work ahead takes longer than this without it: it costs seconds to compile
 
 
@@ -37,13 +41,14 @@ class TensorflowStep:
         optimizer: Any,
         *,
         jit_compile: Any = "auto",
+        like: str | None = None,
         eager: bool = False,
         capacity: int | None = None,
     ):
         self.graph, self.forward, self.outputs, self.optimizer = graph, forward, outputs, optimizer
         self.variables = variables
         self.eager, self.capacity = eager, capacity
-        self.auto, self.jit = jit_compile == "auto", _jit(jit_compile)
+        self.auto, self.jit = jit_compile == "auto", _jit(jit_compile) if like is None else like == "xla"
         self.traces = 0
         self.timings: dict[str, float] = {}
         self._functions: dict[Any, Any] = {}
@@ -101,8 +106,7 @@ class TensorflowStep:
             if "graph" not in self.timings:
                 self.timings["graph"] = self._timed(False, columns, index)
             if self.timings["graph"] * remaining > WORTH_SECONDS:
-                self.timings["xla"] = self._timed_xla(columns, index)
-                self.jit = self.timings["xla"] < self.timings["graph"]
+                self._compare(columns, index)
                 log.info("seconds per batch: %s; using %s", self.timings, self.compiler)
         finally:
             for variable, value in zip(state, saved, strict=True):
@@ -123,7 +127,8 @@ class TensorflowStep:
             def run(columns: Any, index: Any, count: Any = None) -> Any:
                 self.traces += 1
                 self._explain((jit, fixed), {**columns, "index": index})
-                return self._run(columns, index, count)
+                with quick_draws() if jit and not has_gpu() else nullcontext():
+                    return self._run(columns, index, count)
 
             function = tf.function(run, jit_compile=jit or None, autograph=False)
             function._omit_frequent_tracing_warning = True  # it counts the steps of all experiments as one function
@@ -185,6 +190,15 @@ class TensorflowStep:
                 f"Give the experiment a new one: exp.optimizer = keras.optimizers.{name}(...)."
             ) from None
 
+    def _compare(self, columns: Mapping[str, Any], index: np.ndarray) -> None:
+        """Time both by turns, so that they share the machine's moods; XLA must be clearly quicker."""
+        for _ in range(PROBES):
+            self.timings["xla"] = min(self.timings.get("xla", float("inf")), self._timed_xla(columns, index))
+            self.timings["graph"] = min(self.timings["graph"], self._timed(False, columns, index))
+            if self.jit is False:  # XLA cannot compile this
+                return
+        self.jit = self.timings["xla"] < CLEARLY * self.timings["graph"]
+
     def _timed_xla(self, columns: Mapping[str, Any], index: np.ndarray) -> float:
         try:
             return self._timed(True, columns, index)
@@ -217,10 +231,15 @@ class TensorflowStep:
 
 def _jit(choice: Any) -> bool | None:
     if choice == "auto":
-        return True if tf.config.list_logical_devices("GPU") else None
+        return True if has_gpu() else None
     if isinstance(choice, bool):
         return choice
     raise ValueError(f"jit_compile={choice!r} is not known. Write 'auto', True or False.")
+
+
+def has_gpu() -> bool:
+    """Whether steps run on a GPU."""
+    return bool(tf.config.list_logical_devices("GPU"))
 
 
 def _trainable(variables: list[Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from typing import Any
 
 import keras
@@ -52,6 +53,16 @@ class Variables:
             for node, variables in self._owned.items()
             for ordinal, variable in enumerate(variables)
         }
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """For each node: how many numbers are trained, and how many are not (seeds of random layers left out)."""
+        sizes = {}
+        for node, variables in self._owned.items():
+            weights = [v for v in variables if "float" in str(v.dtype)]
+            trained = sum(prod(v.shape) for v in weights if v.trainable)
+            if weights:
+                sizes[node] = trained, sum(prod(v.shape) for v in weights) - trained
+        return sizes
 
     def assign(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign by key; a missing, unexpected or misshapen weight is refused before anything is assigned."""

@@ -1,0 +1,180 @@
+"""An experiment as people look at it: descriptions of its graphs with all that is known, and a summary of the whole."""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experimentator.callbacks.order import in_order
+from experimentator.graph import Description, Graph, Mode, describe_graph, plan, whole
+
+log = logging.getLogger(__name__)
+MODES = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
+_PLACE = re.compile(r"In chunk processor #(\d+) ")
+
+
+class Portrayed:
+    """Shows itself: as a summary where it is printed or stands last in a notebook's cell, and its graphs by mode."""
+
+    def describe(self, mode: Any = "train", *names: str, view: str = "graph") -> Description:
+        """What a mode computes, to look at: prints as a table, draws itself in notebooks, saves by `diagram.save`.
+
+        `names` narrows it to what these depend on. `view` is "graph"; "plan", with what was pruned, and why; or "list",
+        with every processor of the mode.
+        """
+        return describe(self, mode, names, view=view)
+
+    def troubles(self, error: BaseException) -> dict[str, str]:
+        """What an error says about single processors, by name: `graph.with_statuses` puts it on a picture."""
+        return troubles(self, error)
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {_title(self)}>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": as_text(self), "text/html": as_html(self)}
+
+
+def describe(exp: Any, mode: Any, names: Sequence[str] = (), *, view: str = "graph") -> Description:
+    """What one mode of an experiment computes, with shapes, dtypes and numbers of weights.
+
+    `view` is "graph" (pruned to `names`, else to what the mode computes), "plan" (the pruned greyed, with why) or
+    "list" (everything that takes part in the mode).
+    """
+    mode = Mode.of(mode)
+    if view == "graph" and not names:
+        graph = exp.graph(mode)
+        return describe_graph(graph, **facts(exp, graph))
+    graph = exp.program.whole(mode)
+    known = facts(exp, graph)
+    if view == "list":
+        return whole(graph, **known)
+    if view == "plan":
+        return plan(graph, *(names or exp.program.wanted(graph)), **known)
+    return describe_graph(graph.select(*names), **known)
+
+
+def facts(exp: Any, graph: Graph) -> dict[str, Any]:
+    """Shapes and sizes of weights, for `describe_graph`; what cannot be known without data is left out."""
+    specs = exp.program.specs(graph.mode)
+    able = graph.select(*graph.computable) if graph.computable and specs else None
+    shapes: dict[Any, Any] = {}
+    if able is not None and able.inputs <= specs.keys():
+        try:
+            shapes = exp.backend.shapes(able, specs)
+        except Exception as error:  # of the user's processors: training will tell, and a picture must not stop it
+            log.info("The shapes in this picture are not known: %s", error)
+    return {"shapes": shapes, "weights": exp.backend.sizes() if specs else {}}
+
+
+def troubles(exp: Any, error: BaseException) -> dict[str, str]:
+    """What a failed training says about single processors: which one failed, or where values are not finite."""
+    graph = exp.program.graphs.get(Mode.TRAIN)
+    if graph is None:
+        return {}
+    notes = " ".join(getattr(error, "__notes__", ()))
+    if found := _PLACE.search(notes):
+        return {node.name: f"failed: {type(error).__name__}" for node in graph.nodes if node.index == int(found[1])}
+    if not isinstance(error, ArithmeticError):
+        return {}
+    return dict.fromkeys(_spoilt(exp.backend.weights()), "weights are not finite")
+
+
+def _spoilt(weights: Mapping[str, np.ndarray]) -> Iterator[str]:
+    for node in dict.fromkeys(key.rsplit("/", 2)[0] for key in weights):
+        own = [values for key, values in weights.items() if key.rsplit("/", 2)[0] == node]
+        if not all(np.isfinite(values).all() for values in own if values.dtype.kind == "f"):
+            yield node
+
+
+class Section(NamedTuple):
+    """A part of a summary: a title, and rows of cells."""
+
+    title: str
+    rows: list[tuple[str, ...]]
+
+
+def summary(exp: Any) -> list[Section]:
+    """Subsets with sizes, the graph of each mode, parameters, callbacks in order, where things run."""
+    sections = [
+        Section("subsets", [_subset(exp, subset) for subset in exp.subsets]),
+        Section("graph", [_graph(exp, mode) for mode in _modes(exp)]),
+        Section("parameters", _parameters(exp)),
+        Section("callbacks", [(listener.name,) for listener in _listeners(exp)]),
+        Section("runs on", [_place(exp)]),
+    ]
+    return [section for section in sections if section.rows]
+
+
+def as_text(exp: Any) -> str:
+    """The summary for a terminal."""
+    lines = [f"{_title(exp)}"]
+    for title, rows in summary(exp):
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for number, row in enumerate(rows):
+            cells = "  ".join(map(str.ljust, row, widths)).rstrip()
+            lines.append(f"{'' if number else title:<10}  {cells}".rstrip())
+    return "\n".join(lines)
+
+
+def as_html(exp: Any) -> str:
+    """The summary for a notebook."""
+    rows = []
+    for title, cells in ((section.title, row) for section in summary(exp) for row in section.rows):
+        data = "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in cells)
+        rows.append(f'<tr><th style="text-align:left">{html.escape(title)}</th>{data}</tr>')
+    return f"<b>{html.escape(_title(exp))}</b><table>{''.join(rows)}</table>"
+
+
+def _title(exp: Any) -> str:
+    return f"{exp.get('project_name') or 'experiment'}: {exp.epoch} epoch{'s' * (exp.epoch != 1)} trained"
+
+
+def _subset(exp: Any, subset: Any) -> tuple[str, ...]:
+    feed = exp.program.feeds.get(id(subset))
+    where = "not read yet" if feed is None else feed[1].place
+    size = f"{len(subset):,} items"
+    items = ", ".join(f"{name} {_shape(spec)}" for name, spec in exp.program.specs_of(subset).items())
+    return subset.name, str(subset.mode), size, items, where
+
+
+def _shape(spec: Any) -> str:
+    return f"[{', '.join(['B', *map(str, spec.shape[1:])])}] {spec.dtype}"
+
+
+def _graph(exp: Any, mode: Mode) -> tuple[str, ...]:
+    graph = exp.graph(mode)
+    ends = [", ".join(sorted(names)) for names in (graph.inputs, graph.outputs)]
+    return str(mode), f"{len(graph.nodes)} of {len(exp.program.whole(mode).nodes)} processors", " -> ".join(ends)
+
+
+def _modes(exp: Any) -> list[Mode]:
+    """TRAIN and EVAL where a subset has them, INFER where something can be computed."""
+    present = {subset.mode for subset in exp.subsets}
+    return [m for m in MODES if m in present or (m == Mode.INFER and exp.subsets and exp.program.whole(m).computable)]
+
+
+def _parameters(exp: Any) -> list[tuple[str, ...]]:
+    sizes = exp.backend.sizes() if exp.subsets else {}
+    rows = [(node, f"{trained:,} trained", f"{frozen:,} not") for node, (trained, frozen) in sizes.items()]
+    if len(rows) > 1:
+        total = [sum(column) for column in zip(*sizes.values(), strict=True)]
+        rows.append(("in all", f"{total[0]:,} trained", f"{total[1]:,} not"))
+    return rows
+
+
+def _listeners(exp: Any) -> Sequence[Any]:
+    return vars(exp).get("listeners") or in_order(exp.callbacks)
+
+
+def _place(exp: Any) -> tuple[str, ...]:
+    compilers = ", ".join(f"{name} with {compiler}" for name, compiler in exp.compilers.items())
+    return exp.backend.name, str(exp.backend.device), compilers or "nothing compiled yet"

@@ -1,0 +1,143 @@
+"""Worker processes: each holds a copy of a subset, reads whole batches of it, and sends them back."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import signal
+import sys
+import weakref
+from collections.abc import Hashable, Iterable, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+import cloudpickle
+import loky
+from loky.process_executor import TerminatedWorkerError
+
+from experimentator.config import CONFIG_MODULE
+from experimentator.items import DatasetError
+
+log = logging.getLogger(__name__)
+IDLE_SECONDS = 60  # processes that nobody needs for so long end, and start again when needed
+_own: dict[str, Any] = {}  # what a worker process reads from
+
+
+class Processes:
+    """Processes that read batches of a subset, one batch each at a time.
+
+    One that dies is replaced, and its batch is read again; a key that kills its process every time is named.
+    """
+
+    def __init__(self, subset: Any, count: int):
+        self.name = subset.name
+        self.subset, self.count = subset, count
+        self._free: SimpleQueue[_Process] = SimpleQueue()
+        content = _pickled(subset)
+        started = [_Process(content) for _ in range(count)]
+        for process in started:
+            self._free.put(process)
+        weakref.finalize(self, _end, started)
+
+    def batch(self, keys: Sequence[Hashable]) -> dict[str, Any]:
+        """The items of `keys` stacked, read by a process that is free; waits for one."""
+        process = self._free.get()
+        try:
+            return self._read(process, keys)
+        finally:
+            self._free.put(process)
+
+    def _read(self, process: _Process, keys: Sequence[Hashable]) -> dict[str, Any]:
+        address = self.subset.seed, self.subset.epoch
+        try:
+            return process.read(keys, address)
+        except TerminatedWorkerError:
+            log.warning("A worker process of subset %r died; its batch is read again.", self.name)
+        for key in keys:
+            try:
+                process.read([key], address)
+            except TerminatedWorkerError as error:
+                raise DatasetError(
+                    f"Key {key!r} of subset {self.name!r} kills the worker process that reads it.",
+                    f"{error!s:.200}".replace("\n", " "),
+                    "Mend the item, or leave its key out: Subset(..., keys=[...]). A process that takes too much "
+                    "memory is killed too: use fewer workers.",
+                ) from None
+        return process.read(keys, address)
+
+
+class _Process:
+    """One process at a time, started when there is something to read."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+        self.executor: Any = None
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if self.executor is not None:
+            self.executor.shutdown(wait=False, kill_workers=True)
+
+    def read(self, keys: Sequence[Hashable], address: tuple[int, int]) -> dict[str, Any]:
+        """A batch, as the process stacked it."""
+        if self.executor is None:
+            self.executor = loky.ProcessPoolExecutor(
+                1, timeout=IDLE_SECONDS, initializer=_start, initargs=(self.content,)
+            )
+        try:
+            batch: dict[str, Any] = self.executor.submit(_serve, keys, address).result()
+        except TerminatedWorkerError:
+            self.executor = None
+            raise
+        return batch
+
+
+def _end(processes: Iterable[_Process]) -> None:
+    for process in processes:
+        process.end()
+
+
+def _pickled(subset: Any) -> bytes:
+    """The subset as bytes, classes and functions of configurations and notebooks included."""
+    written = [module for name, module in list(sys.modules.items()) if name.startswith(CONFIG_MODULE)]
+    for module in written:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(subset))
+    except Exception as error:
+        raise DatasetError(
+            f"Subset {subset.name!r} cannot be sent to worker processes.",
+            f"{type(error).__name__}: {error!s:.200}",
+            "Open files and the like when an item is read, not when the dataset is made; or write workers = 4, for "
+            "threads.",
+        ) from None
+    finally:
+        for module in written:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _unpickled(content: bytes) -> Any:
+    try:
+        return pickle.loads(content)  # noqa: S301  # bytes that the training process made of its own subset
+    except Exception as error:
+        raise DatasetError(
+            "A subset cannot be made anew in a worker process.",
+            f"{type(error).__name__}: {error!s:.200}",
+            "Write its dataset in the configuration or in a module that can be imported; or write workers = 4, for "
+            "threads.",
+        ) from None
+
+
+def _start(content: bytes) -> None:
+    """In a worker process: Ctrl-C is for the one that trains, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _own["content"] = content
+
+
+def _serve(keys: Sequence[Hashable], address: tuple[int, int]) -> dict[str, Any]:
+    if "subset" not in _own:
+        _own["subset"] = _unpickled(_own.pop("content"))
+    subset = _own["subset"]
+    subset.seed, subset.epoch = address
+    batch: dict[str, Any] = subset.batch(keys)
+    return batch

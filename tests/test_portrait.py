@@ -1,0 +1,99 @@
+"""What an experiment shows of itself: its graphs with shapes and weights, and its summary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from experimentator import AsyncExperiment, BaseExperiment, Mode, Subset, build_experiment, ops
+from experimentator.graph import chunk_processor
+from tests.test_experiment import config
+
+MEAN = chunk_processor(inputs=["batch_x"], outputs=["batch_mean"])(lambda x: x.mean(axis=1))
+TOTAL = chunk_processor(inputs=["batch_mean"], outputs=["loss"])(lambda mean: mean.sum())
+
+
+def shapes(description):
+    return {str(tensor.ref): (tensor.shape, tensor.dtype) for tensor in description.tensors}
+
+
+def light(processors, **changes):
+    data = {"x": np.zeros((6, 3), np.float32)}
+    return BaseExperiment(
+        {"subsets": [Subset("validation", Mode.EVAL, data)], "chunk_processors": processors, **changes}
+    )
+
+
+def test_shapes_follow_the_batch_without_a_framework():
+    described = light([MEAN, TOTAL]).describe("eval")
+
+    assert shapes(described) == {
+        "batch_x@0": ((None, 3), "float32"), "batch_mean@1": ((None,), "float32"), "loss@1": ((), "float32"),
+    }  # fmt: skip
+
+
+def test_shapes_and_weights_of_layers_are_known_before_training():
+    exp = build_experiment(config())
+    described = exp.describe("train")
+
+    assert shapes(described)["batch_logits@1"] == ((None, 2), "float32")
+    assert [box.weights for box in described.boxes if box.name == "Model"] == [(50, 0)]
+    assert exp.program.feeds == {}
+
+
+def test_a_list_without_data_is_described_without_shapes():
+    described = build_experiment({"chunk_processors": [MEAN, TOTAL]}).describe("eval")
+
+    assert len(described.boxes) == 2
+    assert all(tensor.shape is None for tensor in described.tensors)
+
+
+@pytest.mark.parametrize("view, count", [("graph", 2), ("plan", 3), ("list", 3)])
+def test_a_plan_and_a_list_hold_what_was_pruned(view, count):
+    exp = light([MEAN, TOTAL, ops.Scale("batch_x", output="batch_scaled")])
+
+    assert len(exp.describe("eval", view=view).boxes) == count
+
+
+def test_names_narrow_a_description():
+    assert [box.index for box in light([MEAN, TOTAL]).describe("eval", "batch_mean").boxes] == [0]
+
+
+def test_the_summary_tells_subsets_graphs_parameters_and_place():
+    exp = build_experiment(config())
+    before = str(exp)
+    exp.train(1)
+
+    assert "training    TRAIN  48 items  batch_input [B, 3] float32, batch_target [B] int32  not read yet" in before
+    assert "Model  50 trained  0 not" in before
+    assert "on the device" in str(exp)
+    assert "training with graph, validation with graph" in str(exp)
+
+
+def test_a_notebook_gets_the_summary_as_a_table_and_names_are_escaped():
+    exp = light([MEAN, TOTAL], project_name="<b>")
+    bundle = exp._repr_mimebundle_()
+
+    assert "<table>" in bundle["text/html"]
+    assert "&lt;b&gt;" in bundle["text/html"]
+    assert bundle["text/plain"] == str(exp)
+
+
+def test_an_empty_experiment_has_a_summary_too():
+    assert str(AsyncExperiment({})) == "experiment: 0 epochs trained\nruns on     numpy  CPU  nothing compiled yet"
+
+
+def test_weights_that_are_not_finite_are_told_by_node():
+    exp = build_experiment(config())
+    exp.train(1)
+    exp.backend.set_weights({key: values * np.nan for key, values in exp.backend.weights().items()})
+
+    assert exp.troubles(ArithmeticError("nan")) == {"Model": "weights are not finite"}
+    assert exp.troubles(ValueError("something else")) == {}
+
+
+def test_versions_have_shapes_of_their_own():
+    exp = build_experiment(config(chunk_processors=[ops.Cast("batch_input", "float16"), *config()["chunk_processors"]]))
+
+    seen = shapes(exp.describe("train"))
+    assert [seen[f"batch_input@{number}"][1] for number in (0, 1)] == ["float32", "float16"]

@@ -1,0 +1,148 @@
+"""Worker processes: the batches that threads give; a death is survived, or named by its key."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experimentator import DatasetError, Mode, Subset, build_experiment
+from experimentator.feed import feed_of
+from experimentator.workers import Workers
+from tests.stand_ins import Rows
+
+TWO = Workers(2, are_processes=True)
+
+
+class Deadly(Rows):
+    """Reading key `row 5` ends the process; where `once` is a path, only the first time."""
+
+    def __init__(self, end, once=None):
+        super().__init__(12)
+        self.end, self.once = end, once
+
+    def query_item(self, key):
+        if key == "row 5" and not (self.once and Path(self.once).exists()):
+            if self.once:
+                Path(self.once).touch()
+            self.end()
+        return super().query_item(key)
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave():
+    os._exit(0)
+
+
+def numbers(dataset, workers):
+    """The first column of every item of one pass, in batches of 3, two a block."""
+    feed = feed_of(Subset("s", Mode.EVAL, dataset), residency="stream", put=dict, room=0)
+    feed.workers = workers
+    cycle = feed.cycle(3)
+    blocks = iter(lambda: cycle.take(lambda _: 2), None)
+    return [(*block.columns["batch_input"][:, 0].tolist(), *block.objects["batch_path"]) for block in blocks]
+
+
+def test_processes_give_the_batches_that_threads_give():
+    assert numbers(Rows(11), TWO) == numbers(Rows(11), Workers(2))
+
+
+def test_classes_of_a_configuration_reach_the_processes(tmp_path):
+    (tmp_path / "config.py").write_text("""
+import os
+import numpy as np
+from experimentator import AsyncExperiment, BaseExperiment, Mode, Subset, chunk_processor
+
+class Squares:
+    keys = range(6)
+    def query_item(self, key):
+        return {"x": np.float32(key**2), "pid": np.int64(os.getpid())}
+
+subsets = [Subset("validation", Mode.EVAL, Squares())]
+chunk_processors = [
+    chunk_processor(inputs=["batch_x"], outputs=["loss"])(lambda x: x.mean()),
+    chunk_processor(inputs=["batch_pid"], outputs=["pid"])(lambda pid: pid[0]),
+]
+metrics = ["pid"]
+experiment_type = [BaseExperiment, AsyncExperiment]
+batch_size, workers = 3, "1 process"
+""")
+    results = build_experiment(tmp_path / "config.py").evaluate()
+
+    assert results["validation_loss"] == pytest.approx((1 + 4 + 9 + 16 + 25) / 6)
+    assert results["validation_pid"] != os.getpid()
+
+
+@pytest.mark.parametrize("end", [kill, leave])
+def test_a_process_that_dies_once_is_replaced_and_nothing_is_lost(end, tmp_path, caplog):
+    assert numbers(Deadly(end, once=str(tmp_path / "died")), TWO) == numbers(Rows(12), None)
+    assert "A worker process of subset 's' died; its batch is read again." in caplog.text
+
+
+@pytest.mark.parametrize("end", [kill, leave])
+def test_a_key_that_kills_every_process_is_named(end):
+    with pytest.raises(DatasetError, match="Key 'row 5' of subset 's' kills the worker process that reads it"):
+        numbers(Deadly(end), TWO)
+
+
+def test_an_item_that_fails_in_a_process_is_named_as_elsewhere():
+    with pytest.raises(DatasetError, match=r"fails on key 'row 5'.\nSeen: OSError: disk on fire"):
+        numbers(Rows(12, fails="row 5"), TWO)
+
+
+def test_what_cannot_be_sent_is_refused_before_anything_starts():
+    dataset = Rows(4)
+    dataset.lock = threading.Lock()
+
+    with pytest.raises(DatasetError, match=r"Subset 's' cannot be sent to worker processes.\nSeen: TypeError: cannot"):
+        numbers(dataset, TWO)
+
+
+def test_an_order_of_another_epoch_reaches_the_processes():
+    class Told(Subset):
+        def query_item(self, key):
+            return {"x": np.int64(self.epoch)}
+
+    subset = Told("s", Mode.TRAIN, Rows(4))
+    feed = feed_of(subset, residency="stream", put=dict, room=0)
+    feed.workers = TWO
+    subset.epoch = 7
+
+    assert feed.cycle(4).take(lambda _: 1).columns["batch_x"].tolist() == [7] * 4
+
+
+class Places(Rows):
+    """Items that tell which process read them."""
+
+    def query_item(self, key):
+        return {"pid": np.int64(os.getpid())}
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_processes_end_with_the_feed_that_started_them():
+    feed = feed_of(Subset("s", Mode.EVAL, Places(4)), residency="stream", put=dict, room=0)
+    feed.workers = TWO
+    pids = set(feed.cycle(2).take(lambda _: 2).columns["batch_pid"].tolist())
+    assert pids
+    assert os.getpid() not in pids
+    del feed
+
+    deadline = time.monotonic() + 20
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        threading.Event().wait(0.05)
+    assert not any(map(is_running, pids))
