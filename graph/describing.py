@@ -13,9 +13,9 @@ from experimentator.graph.processor import (
     ChunkProcessor,
     FunctionProcessor,
     UndeclaredFunction,
-    _arguments,
-    _compact,
-    _short,
+    arguments_of,
+    is_compact,
+    in_short,
     describe,
     kind_of,
     names_of,
@@ -143,10 +143,10 @@ def _in_full(processor: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(processor, ChunkProcessor):
         return
     try:
-        if not _compact(processor):
+        if not is_compact(processor):
             return
         tensors = {*names_of(processor.inputs or (), of=processor), *names_of(processor.outputs or (), of=processor)}
-        names = [argument.partition("=")[0] for argument in _arguments(processor, tensors)]
+        names = [argument.partition("=")[0] for argument in arguments_of(processor, tensors)]
     except Exception:  # as in `describe`
         return
     for name in names:
@@ -156,7 +156,7 @@ def _in_full(processor: Any) -> Iterator[tuple[str, str]]:
 def _full(value: Any) -> str:
     try:
         plain = not callable(value) and not hasattr(value, "shape")
-        return " ".join(repr(value).split()) if plain else _short(value)
+        return " ".join(repr(value).split()) if plain else in_short(value)
     except Exception:  # as in `describe`
         return f"<{type(value).__name__}>"
 

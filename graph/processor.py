@@ -60,7 +60,7 @@ class ChunkProcessor:
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(_arguments(self))})"
+        return f"{type(self).__name__}({', '.join(arguments_of(self))})"
 
 
 class FunctionProcessor(ChunkProcessor):
@@ -169,7 +169,7 @@ def describe(processor: Any) -> str:
     """
     if isinstance(processor, ChunkProcessor):
         try:
-            text = " ".join((_compact(processor) or repr(processor)).split())
+            text = " ".join((is_compact(processor) or repr(processor)).split())
         except Exception:  # a repr that fails must not take the message down with it
             text = f"{type(processor).__name__}()"
         return text if len(text) <= 200 else f"{text[:197]}..."
@@ -216,33 +216,33 @@ def _place(function: Any) -> str | None:
     return f"{PurePath(code.co_filename).name}:{code.co_firstlineno}" if isinstance(code, CodeType) else None
 
 
-def _compact(processor: ChunkProcessor) -> str:
+def is_compact(processor: ChunkProcessor) -> str:
     """The standard `repr` less the tensor names, which stand on the edges; empty for a `repr` of one's own."""
     if type(processor).__repr__ is not ChunkProcessor.__repr__:
         return ""
     tensors = {*names_of(processor.inputs or (), of=processor), *names_of(processor.outputs or (), of=processor)}
-    return f"{type(processor).__name__}({', '.join(_arguments(processor, tensors))})"
+    return f"{type(processor).__name__}({', '.join(arguments_of(processor, tensors))})"
 
 
-def _arguments(processor: ChunkProcessor, tensors: Collection[str] = ()) -> Iterator[str]:
+def arguments_of(processor: ChunkProcessor, tensors: Collection[str] = ()) -> Iterator[str]:
     hidden = {"inputs", "outputs", "mode", "node", "after"}  # the picture shows these by itself
     fields = getattr(processor, "__dataclass_fields__", ())
     for name in dict.fromkeys((*fields, *vars(processor))):
         value = getattr(processor, name, None)
         told = isinstance(value, str) and value in tensors
         if name not in hidden and name[0] != "_" and not told and _differs(processor, name, value):
-            yield f"{name}={_short(value)}"
+            yield f"{name}={in_short(value)}"
 
 
 def _differs(processor: ChunkProcessor, name: str, value: Any) -> bool:
-    default = getattr(type(processor), name, _short)
+    default = getattr(type(processor), name, in_short)
     try:
         return default is not value and not bool(default == value)
     except Exception:  # arrays and the like do not compare to one truth; then the value is worth showing
         return True
 
 
-def _short(value: Any) -> str:
+def in_short(value: Any) -> str:
     try:
         if callable(value) or hasattr(value, "shape"):
             return str(getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__))[:48]

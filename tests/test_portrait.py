@@ -37,7 +37,7 @@ def test_shapes_and_weights_of_layers_are_known_before_training():
     described = exp.describe("train")
 
     assert shapes(described)["batch_logits@1"] == ((None, 2), "float32")
-    assert [box.weights for box in described.boxes if box.name == "Model"] == [(50, 0)]
+    assert [(box.trainable, box.frozen) for box in described.boxes if box.name == "Model"] == [(50, 0)]
     assert exp.program.feeds == {}
 
 
