@@ -6,6 +6,7 @@ import html
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +73,22 @@ def facts(exp: Any, graph: Graph) -> dict[str, Any]:
             shapes = exp.backend.shapes(able, specs)
         except Exception as error:  # of the user's processors: training will tell, and a picture must not stop it
             log.info("The shapes in this picture are not known: %s", error)
-    return {"shapes": shapes, "weights": exp.backend.sizes() if specs else {}}
+    return {"shapes": shapes, "weights": exp.backend.sizes() if specs else {}, "groups": groups(exp)}
+
+
+def groups(exp: Any) -> dict[int, str]:
+    """Places in the list by the name of the configuration's list that they come from.
+
+    A configuration that writes `augmentation = [crop, flip]` and `chunk_processors = [*augmentation, model]` sees the
+    first two in a box of that name.
+    """
+    places = {id(processor): place for place, processor in enumerate(exp.chunk_processors) if processor is not None}
+    found: dict[int, str] = {}
+    for name, listed in exp.cfg.items():
+        if name != "chunk_processors" and isinstance(listed, (list, tuple)):
+            members = [places[id(one)] for one in listed if id(one) in places]
+            found |= dict.fromkeys(members if 1 < len(members) < len(places) else (), name)
+    return found
 
 
 def troubles(exp: Any, error: BaseException) -> dict[str, str]:
@@ -135,7 +151,9 @@ def as_html(exp: Any) -> str:
 
 
 def _title(exp: Any) -> str:
-    return f"{exp.get('project_name') or 'experiment'}: {exp.epoch} epoch{'s' * (exp.epoch != 1)} trained"
+    stem = Path(getattr(exp.source, "filename", "")).stem
+    name = exp.get("project_name") or (stem if stem and not stem.startswith("<") else "experiment")
+    return f"{name}: {exp.epoch} epoch{'s' * (exp.epoch != 1)} trained"
 
 
 def _subset(exp: Any, subset: Any) -> tuple[str, ...]:
@@ -164,11 +182,10 @@ def _modes(exp: Any) -> list[Mode]:
 
 def _parameters(exp: Any) -> list[tuple[str, ...]]:
     sizes = exp.backend.sizes() if exp.subsets else {}
-    rows = [(node, f"{trained:,} trained", f"{frozen:,} not") for node, (trained, frozen) in sizes.items()]
-    if len(rows) > 1:
-        total = [sum(column) for column in zip(*sizes.values(), strict=True)]
-        rows.append(("in all", f"{total[0]:,} trained", f"{total[1]:,} not"))
-    return rows
+    if len(sizes) > 1:
+        trained, frozen = zip(*sizes.values(), strict=True)
+        sizes = {**sizes, "in all": (sum(trained), sum(frozen))}
+    return [(node, f"{trained:,} trained", f"{frozen:,} not") for node, (trained, frozen) in sizes.items()]
 
 
 def _listeners(exp: Any) -> Sequence[Any]:

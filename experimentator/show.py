@@ -46,7 +46,7 @@ def _asked(arguments: Namespace, build: Build) -> Description:
     if other in MODES:
         exp = build(arguments.config)
         before, after = (_of_experiment(exp, one, arguments) for one in (mode, other))
-        return difference(before, after, title=f"{mode} -> {other}")
+        return difference(before, after)
     before, after = (_described(source, mode, arguments, build) for source in (arguments.config, other))
     return difference(before, after, title=f"{arguments.config} -> {other}")
 

@@ -14,9 +14,9 @@ from experimentator.graph.processor import (
     FunctionProcessor,
     UndeclaredFunction,
     arguments_of,
-    is_compact,
-    in_short,
+    compact,
     describe,
+    in_short,
     kind_of,
     names_of,
 )
@@ -143,7 +143,7 @@ def _in_full(processor: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(processor, ChunkProcessor):
         return
     try:
-        if not is_compact(processor):
+        if not compact(processor):
             return
         tensors = {*names_of(processor.inputs or (), of=processor), *names_of(processor.outputs or (), of=processor)}
         names = [argument.partition("=")[0] for argument in arguments_of(processor, tensors)]

