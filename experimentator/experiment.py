@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from experimentator.config import ConfigError
 from experimentator.configured import Configured
 from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Graph, Mode
-from experimentator.portrait import Portrayed
+from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.settings import (
     LIBRARY_KEYS,
@@ -136,8 +136,10 @@ class BaseExperiment(Portrayed, Configured):
         yield from subset.batches(batch_size or self.batch_size)
 
     def graph(self, mode: Any = Mode.TRAIN) -> Graph:
-        """The graph of a mode, pruned to what that mode computes."""
-        return self.program.graph(Mode.of(mode))
+        """The graph of a mode, pruned to what that mode computes; it draws itself in notebooks."""
+        graph = self.program.graph(Mode.of(mode))
+        graph.known = partial(facts, self)
+        return graph
 
     # What it does
 

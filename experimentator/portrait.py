@@ -16,6 +16,7 @@ from experimentator.graph import Description, Graph, Mode, describe_graph, plan,
 
 log = logging.getLogger(__name__)
 MODES = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
+VIEWS = ("graph", "plan", "list")
 _PLACE = re.compile(r"In chunk processor #(\d+) ")
 
 
@@ -51,6 +52,8 @@ def describe(exp: Any, mode: Any, names: Sequence[str] = (), *, view: str = "gra
     "list" (everything that takes part in the mode).
     """
     mode = Mode.of(mode)
+    if view not in VIEWS:
+        raise ValueError(f"There is no view {view!r}.\nSeen: {view!r}.\nWrite one of {', '.join(map(repr, VIEWS))}.")
     if view == "graph" and not names:
         graph = exp.graph(mode)
         return describe_graph(graph, **facts(exp, graph))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import networkx as nx
 
 from experimentator.graph.chunk import DeclaredChunk
 from experimentator.graph.describing import describe_graph
+from experimentator.graph.description import Description
 from experimentator.graph.dot import to_dot
 from experimentator.graph.errors import (
     DeclarationError,
@@ -44,6 +45,8 @@ class Graph:
     `provided` are the names the dataset has. Overwritten names mean what the list says; a name written once may be
     declared anywhere. Binding never fails; selecting fails once, with everything that is wrong.
 
+    `known` is asked what else pictures may show, as keyword arguments of `describe_graph`; an experiment sets it.
+
     >>> from experimentator.graph import chunk_processor
     >>> double = chunk_processor(inputs=["x"], outputs=["x"])(lambda x: 2 * x)
     >>> total = chunk_processor(inputs=["x", "y"], outputs=["loss"])(lambda x, y: x + y)
@@ -51,6 +54,8 @@ class Graph:
     >>> graph.run({"x": 3, "y": 1})
     {'loss': 7, 'x@0': 3}
     """
+
+    known: Callable[[Graph], Mapping[str, Any]] | None = None
 
     def __init__(self, processors: Iterable[Any], *, provided: Collection[str], mode: Mode = Mode.ALL):
         if isinstance(processors, str) or not isinstance(processors, Iterable):
@@ -178,22 +183,25 @@ class Graph:
 
     def to_dot(self) -> str:
         """Graphviz DOT text: deterministic, drawn without a device."""
-        return to_dot(describe_graph(self))
+        return to_dot(self._described())
 
     def to_mermaid(self) -> str:
         """Mermaid text, to paste into Markdown."""
-        return to_mermaid(describe_graph(self))
+        return to_mermaid(self._described())
 
     def __str__(self) -> str:
-        return str(describe_graph(self))
+        return str(self._described())
 
     def __repr__(self) -> str:
         return f"<Graph {describe_graph(self).headline}>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return mimebundle(describe_graph(self))
+        return mimebundle(self._described())
 
     # How
+
+    def _described(self) -> Description:
+        return describe_graph(self, **(self.known(self) if self.known else {}))
 
     def _bind(self, without: Collection[int] = ()) -> None:
         nodes = [node for node in self._everyone if node.runs_in(self.mode) and node.index not in without]

@@ -108,3 +108,17 @@ chunk_processors = [first, None, *heads]
 """)
 
     assert [box.group for box in exp.describe("eval", view="list").boxes] == [None, "heads", "heads"]
+
+
+def test_the_graph_of_an_experiment_shows_what_is_known():
+    exp = build_experiment(config())
+
+    assert "batch_logits [B, 2] float32" in str(exp.graph("train"))
+    assert "[B, 2] float32" in exp.graph("eval")._repr_mimebundle_()["image/svg+xml"]
+
+
+def test_an_unknown_view_lists_those_there_are():
+    with pytest.raises(
+        ValueError, match="There is no view 'all'.\\nSeen: 'all'.\\nWrite one of 'graph', 'plan', 'list'"
+    ):
+        light([MEAN, TOTAL]).describe("eval", view="all")
