@@ -13,38 +13,83 @@ tensor and write it back take `output=` to write another name instead.
 from experimentator.ops.activations import ArgMax, Sigmoid, Softmax
 from experimentator.ops.apply import Apply
 from experimentator.ops.augment import RandomCrop, RandomFlip
-from experimentator.ops.checks import AssertFinite
+from experimentator.ops.checks import AssertFinite, AssertShape, Print
+from experimentator.ops.combination import CombineLosses, UncertaintyWeighting
+from experimentator.ops.counts import ConfusionMatrix, PrecisionRecall
+from experimentator.ops.embeddings import Contrastive, Triplet
 from experimentator.ops.errors import NotFiniteError, SignatureError, TensorError
-from experimentator.ops.flow import Rename, StopGradient
-from experimentator.ops.losses import CombineLosses, Huber, MeanSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
-from experimentator.ops.metrics import Accuracy, TopKAccuracy
+from experimentator.ops.flow import Mask, Rename, StopGradient, Where
+from experimentator.ops.images import CenterCrop, Pad, Resize, ToUint8
+from experimentator.ops.imbalance import Dice, Focal
+from experimentator.ops.intensity import Gamma, Noise, RandomBrightness, RandomContrast
+from experimentator.ops.joining import Concatenate, NamedOutputs, Split, Stack
+from experimentator.ops.losses import Huber, MeanSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from experimentator.ops.metrics import Accuracy, MeanAbsoluteError, TopKAccuracy
+from experimentator.ops.mixing import CutMix, MixUp
 from experimentator.ops.model import Model
+from experimentator.ops.peaks import Heatmap, TopKPeaks
+from experimentator.ops.places import Drop, Select
+from experimentator.ops.pooling import GlobalAveragePool, GlobalMaxPool
 from experimentator.ops.preprocessing import Cast, ExpandDims, OneHot, Scale, Standardize
+from experimentator.ops.rotation import RandomRotation
 
 __all__ = [
     "Accuracy",
     "Apply",
     "ArgMax",
     "AssertFinite",
+    "AssertShape",
     "Cast",
+    "CenterCrop",
     "CombineLosses",
+    "Concatenate",
+    "ConfusionMatrix",
+    "Contrastive",
+    "CutMix",
+    "Dice",
+    "Drop",
     "ExpandDims",
+    "Focal",
+    "Gamma",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Heatmap",
     "Huber",
+    "Mask",
+    "MeanAbsoluteError",
     "MeanSquaredError",
+    "MixUp",
     "Model",
+    "NamedOutputs",
+    "Noise",
     "NotFiniteError",
     "OneHot",
+    "Pad",
+    "PrecisionRecall",
+    "Print",
+    "RandomBrightness",
+    "RandomContrast",
     "RandomCrop",
     "RandomFlip",
+    "RandomRotation",
     "Rename",
+    "Resize",
     "Scale",
+    "Select",
     "Sigmoid",
     "SigmoidCrossEntropy",
     "SignatureError",
     "Softmax",
     "SoftmaxCrossEntropy",
+    "Split",
+    "Stack",
     "Standardize",
     "StopGradient",
     "TensorError",
+    "ToUint8",
     "TopKAccuracy",
+    "TopKPeaks",
+    "Triplet",
+    "UncertaintyWeighting",
+    "Where",
 ]

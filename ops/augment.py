@@ -14,14 +14,15 @@ import keras
 
 from experimentator.graph import Mode
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace
+from experimentator.ops.images import check_images, check_size
+from experimentator.ops.op import InPlace, Op
 
 _AXES = {"horizontal": (2,), "vertical": (1,), "both": (1, 2)}
 
 
 @dataclass(eq=False)
-class RandomOp(InPlace):
-    """An op that draws: `name` [B, H, W, ...] any dtype."""
+class Drawing(Op):
+    """An op that draws, in TRAIN only unless `mode=` says otherwise."""
 
     seed: int | keras.random.SeedGenerator | None = field(default=None, kw_only=True)
     mode: Mode = field(default=Mode.TRAIN, kw_only=True)
@@ -45,11 +46,14 @@ class RandomOp(InPlace):
         shape = (keras.ops.shape(tensor)[0], count)
         return keras.random.uniform(shape, dtype="float32", seed=self._generator)
 
+
+@dataclass(eq=False)
+class RandomOp(Drawing, InPlace):
+    """An op that draws for one tensor of images: `name` [B, H, W, ...] any dtype."""
+
     def check_images(self, tensor: Any) -> None:
         """Refuse what has no rows and columns."""
-        if len(tensor.shape) < 3:
-            write = "Give [B, H, W, C] or [B, H, W]."
-            raise TensorError(self, rule="Images have rows and columns", tensors={self.name: tensor}, write=write)
+        check_images(self, self.name, tensor)
 
 
 @dataclass(eq=False)
@@ -114,8 +118,7 @@ class RandomCrop(RandomOp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        is_size = not isinstance(self.size, int) and len(self.size) == 2 and min(self.size) > 0
-        self.require(is_size, seen=f"its size is {self.size!r}", write="Give (height, width).")
+        check_size(self, self.size)
         self.require(self.padding >= 0, seen="its padding is below 0", write="Give a number of pixels.")
 
     def compute(self, tensor: Any) -> Any:
@@ -137,6 +140,11 @@ class RandomCrop(RandomOp):
             if image is not None and image + 2 * self.padding < window:
                 write = "Give a smaller size, or more padding."
                 raise TensorError(self, rule="A window fits its image", tensors={self.name: tensor}, write=write)
+
+
+def span(given: Any, sign: float) -> tuple[float, ...]:
+    """One number as (sign * number, number), two as they are."""
+    return (sign * given, given) if isinstance(given, (int, float)) else tuple(given)
 
 
 def _count(size: Any) -> Any:

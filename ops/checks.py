@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 
 from experimentator.graph import Chunk
-from experimentator.ops.errors import NotFiniteError, spell
-from experimentator.ops.op import Op, as_float
+from experimentator.ops.errors import NotFiniteError, TensorError, spell
+from experimentator.ops.op import Op, as_float, dtype_of
 
 
 @dataclass(eq=False)
@@ -62,6 +64,105 @@ class AssertFinite(Op):
     def failure(self, seen: str = "values inside compiled code") -> NotFiniteError:
         """The error to raise for a flag of 0.0."""
         return NotFiniteError(self.node or repr(self), name=self.name, seen=seen)
+
+
+@dataclass(eq=False)
+class AssertShape(Op):
+    """Refuse a tensor of another shape or dtype: `name` [...] passes unchanged, nothing is written.
+
+    `shape` has one entry for each axis: its size, None for any, or a letter, which stands for one size wherever it
+    occurs. Compiled code is checked once, while it is traced; sizes that are not known then are not checked. The op
+    acts where what it reads is computed anyway.
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Mode
+    >>> check = AssertShape("batch_input", ["B", "H", "H", 3], dtype="uint8")
+    >>> check(Chunk({"batch_input": np.zeros([2, 8, 8, 3], "uint8")}, mode=Mode.TRAIN))
+    >>> check(Chunk({"batch_input": np.zeros([2, 8, 9, 3], "uint8")}, mode=Mode.TRAIN))
+    Traceback (most recent call last):
+    experimentator.ops.errors.TensorError: AssertShape(...): The shape is [B, H, H, 3] uint8.
+    It was given 'batch_input' [2, 8, 9, 3] uint8.
+    Change what writes 'batch_input', or what is asserted.
+
+    Raises:
+        DeclarationError: for a shape that is no list of such entries, when the op is made.
+        TensorError: for another shape or dtype.
+    """
+
+    name: str
+    shape: Sequence[int | str | None]
+    dtype: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_list = isinstance(self.shape, (list, tuple)) and all(
+            n is None or isinstance(n, (int, str)) for n in self.shape
+        )
+        write = 'Give one entry for each axis: ["B", 28, 28, None].'
+        self.require(is_list, seen=f"its shape is {self.shape!r}", write=write)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+        return (self.name,)
+
+    outputs = ()
+
+    def __call__(self, chunk: Chunk) -> None:
+        tensor = keras.ops.convert_to_tensor(chunk[self.name])
+        if not self._fits(tuple(tensor.shape)) or self.dtype not in (None, dtype_of(tensor)):
+            axes = ", ".join("?" if size is None else str(size) for size in self.shape)
+            rule = f"The shape is [{axes}]{f' {self.dtype}' if self.dtype else ''}"
+            write = f"Change what writes {self.name!r}, or what is asserted."
+            raise TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
+
+    def _fits(self, sizes: Sequence[int | None]) -> bool:
+        known: dict[str, int] = {}
+        for asked, size in zip(self.shape, sizes):
+            if size is not None and asked is not None:
+                if size != (known.setdefault(asked, size) if isinstance(asked, str) else asked):
+                    return False
+        return len(self.shape) == len(sizes)
+
+
+@dataclass(eq=False)
+class Print(Op):
+    """Show what passes: shapes and dtypes of `names`, and values where they are at hand (eager); nothing is written.
+
+    Compiled code shows its shapes once, while it is traced: `eager=True` of an experiment shows every batch. Lines go
+    to `to`, a function of text such as a logger's method. The op acts where what it reads is computed anyway.
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Mode
+    >>> Print("batch_target")(Chunk({"batch_target": np.array([3, 1])}, mode=Mode.TRAIN))
+    batch_target [2] int64: [3 1]
+    >>> Print(["batch_input"])(Chunk({"batch_input": np.arange(100.0)}, mode=Mode.TRAIN))
+    batch_input [100] float64: 0 to 99, mean 49.5
+    """
+
+    names: str | Sequence[str]
+    to: Callable[[str], object] = field(default=print, kw_only=True)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+        return (self.names,) if isinstance(self.names, str) else tuple(self.names)
+
+    outputs = ()
+
+    def __call__(self, chunk: Chunk) -> None:
+        for name in self.inputs:
+            self.to(f"{name} {_shown(chunk[name])}")
+
+
+def _shown(value: Any) -> str:
+    if not hasattr(value, "shape"):
+        return repr(value)
+    tensor = keras.ops.convert_to_tensor(value)
+    if _known(keras.ops.all(tensor == tensor)) is None:
+        return f"{spell(value)}: values are not known while code is compiled"
+    array = np.asarray(keras.ops.convert_to_numpy(tensor))
+    if array.size <= 10:
+        return f"{spell(value)}: {' '.join(str(array).split())}"
+    return f"{spell(value)}: {array.min():.4g} to {array.max():.4g}, mean {array.mean():.4g}"
 
 
 def _known(finite: Any) -> bool | None:

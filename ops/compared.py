@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,51 +19,103 @@ class Compared(Op):
     """Compare two tensors value by value and write the mean over the batch: [] float32.
 
     With `weight`, naming tensor w [B] (or [B, T, ...], as many leading axes of the values as it has), the mean is
-    sum(w * value) / sum(w), and 0 if the weights sum to 0; weights are not negative. `is_metric` says that the
-    number is reported, averaged over the cycle weighted by batch size.
+    sum(w * value) / sum(w), and 0 if the weights sum to 0; weights are not negative.
+
+    `mask` names a tensor of such a shape, bool: where it is False there is no label. With `nan_is_no_label` there is
+    none where the target is NaN, either; class ids may then be floats. What has no label counts as if it were not in
+    the batch: in the mean, in the gradients, and whatever the prediction is there. Without any label the mean is 0.
+
+    `is_metric` says that the number is reported, averaged over the cycle weighted by batch size.
     """
 
     is_metric: ClassVar[bool] = True
     weight: str | None = field(default=None, kw_only=True)
+    mask: str | None = field(default=None, kw_only=True)
+    nan_is_no_label: bool = field(default=False, kw_only=True)
 
     @property
-    def pair(self) -> tuple[str, str]:
-        """The names of prediction and target."""
+    def pair(self) -> tuple[str, ...]:
+        """The names of what is compared: the prediction, then the target."""
         raise NotImplementedError
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return self.pair if self.weight is None else (*self.pair, self.weight)
+        return (*self.pair, *(name for name in (self.weight, self.mask) if name is not None))
 
     @property
     def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
         raise NotImplementedError
 
     def __call__(self, chunk: Chunk) -> None:
-        values = self.compare(*(keras.ops.convert_to_tensor(chunk[name]) for name in self.pair))
-        plain = self.weight is None
-        chunk[self.outputs[0]] = keras.ops.mean(values) if plain else self._weighted(values, chunk[str(self.weight)])
+        tensors = [keras.ops.convert_to_tensor(chunk[name]) for name in self.pair]
+        labelled = self._labelled(chunk, tensors)
+        if labelled is not None:  # or what stands where no label is could reach the gradients as 0 * NaN
+            tensors = [_emptied(tensor, labelled) for tensor in tensors]
+        values, labelled = self.measure(tensors, labelled)
+        if labelled is not None:
+            values = _emptied(values, labelled)
+        chunk.update(dict(zip(self.outputs, self.summarise(values, self._shares(chunk, tensors, values, labelled)))))
+
+    def measure(self, tensors: Sequence[Any], labelled: Any) -> tuple[Any, Any]:
+        """The values, and which of them count (bool, with leading axes of the values) or None for all."""
+        return self.compare(*tensors), labelled
 
     def compare(self, prediction: Any, target: Any) -> Any:
-        """One float32 value for each thing predicted."""
+        """One value, float32 where it is to be averaged, for each thing predicted."""
         raise NotImplementedError
+
+    def importance(self, tensors: Sequence[Any]) -> Any:
+        """A weight for each thing predicted that follows from the tensors compared; None where all weigh the same."""
+        return None
+
+    def summarise(self, values: Any, shares: Any) -> tuple[Any, ...]:
+        """What is written for `outputs`; `shares` has one weight for each value, None where all weigh the same."""
+        return (keras.ops.mean(values) if shares is None else weighted_mean(values, shares),)
 
     def refuse(self, rule: str, prediction: Any, target: Any, write: str) -> TensorError:
         """The error for two tensors that cannot be compared."""
         return TensorError(self, rule=rule, tensors=dict(zip(self.pair, (prediction, target))), write=write)
 
-    def _weighted(self, values: Any, weight: Any) -> Any:
+    def _labelled(self, chunk: Chunk, tensors: Sequence[Any]) -> Any:
+        """Where there is a label, bool; None where the op is not told that one may miss."""
+        found = [self._given_mask(chunk[self.mask], tensors)] if self.mask is not None else []
+        if self.nan_is_no_label:
+            found += [keras.ops.logical_not(keras.ops.isnan(t)) for t in tensors[1:] if not is_discrete(t)]
+        if not found:
+            return None
+        rank = max(len(labels.shape) for labels in found)
+        return functools.reduce(keras.ops.logical_and, [spread(labels, rank) for labels in found])
+
+    def _given_mask(self, mask: Any, tensors: Sequence[Any]) -> Any:
+        mask = keras.ops.convert_to_tensor(mask)
+        rank = len(mask.shape)
+        if not rank or not is_discrete(mask) or not any(_fits(mask, tensor, rank) for tensor in tensors):
+            rule = "A mask is bool, [B] or with the leading axes of what it masks"
+            tensors_seen = {str(self.mask): mask, **dict(zip(self.pair, tensors))}
+            write = (
+                f"Write True where there is a label; for NaN as no label, nan_is_no_label=True without {self.mask!r}."
+            )
+            raise TensorError(self, rule=rule, tensors=tensors_seen, write=write)
+        return keras.ops.cast(mask, "bool")
+
+    def _shares(self, chunk: Chunk, tensors: Sequence[Any], values: Any, labelled: Any) -> Any:
+        given = None if self.weight is None else self._given_weight(chunk[self.weight], values)
+        found = [share for share in (given, self.importance(tensors)) if share is not None]
+        if not found and labelled is None:
+            return None
+        shares = keras.ops.ones_like(values, dtype="float32")
+        for share in found:
+            shares = shares * spread(share, len(values.shape))
+        return shares if labelled is None else _emptied(shares, labelled)
+
+    def _given_weight(self, weight: Any, values: Any) -> Any:
         weight = keras.ops.convert_to_tensor(weight)
         rank = len(weight.shape)
         if not rank or not _fits(weight, values, rank):
             rule = "Weights are [B], or have the leading axes of what they weigh"
             write = "Give one weight for each sample."
             raise TensorError(self, rule=rule, tensors={str(self.weight): weight, "the values": values}, write=write)
-        weight = keras.ops.cast(weight, "float32")
-        if inner := tuple(range(rank, len(values.shape))):
-            values = keras.ops.mean(values, axis=inner)
-        total = keras.ops.sum(weight)
-        return keras.ops.sum(weight * values) / keras.ops.where(total == 0, 1.0, total)
+        return keras.ops.cast(weight, "float32")
 
 
 @dataclass(eq=False)
@@ -73,7 +127,7 @@ class FromLogits(Compared):
     output: str = "loss"
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def pair(self) -> tuple[str, ...]:
         return self.logits, self.target
 
     @property
@@ -90,12 +144,18 @@ class FromPrediction(Compared):
     output: str = "loss"
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def pair(self) -> tuple[str, ...]:
         return self.prediction, self.target
 
     @property
     def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
         return (self.output,)
+
+
+def weighted_mean(values: Any, shares: Any) -> Any:
+    """sum(share * value) / sum(share), and 0 if the shares sum to 0."""
+    total = keras.ops.sum(shares)
+    return keras.ops.sum(shares * values) / keras.ops.where(total == 0, 1.0, total)
 
 
 def align(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any]:
@@ -116,7 +176,7 @@ def class_rows(op: Compared, prediction: Any, target: Any) -> Any:
     target, is_ids = _targets(op, prediction, target)
     if not is_ids:
         return keras.ops.cast(target, "float32")
-    ids = keras.ops.cast(target, "int32")[..., None]
+    ids = _whole(target)[..., None]
     classes = keras.ops.shape(prediction)[-1]
     rows = keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(classes, dtype="int32")), "float32")
     is_class = keras.ops.logical_and(ids >= 0, ids < classes)
@@ -126,7 +186,8 @@ def class_rows(op: Compared, prediction: Any, target: Any) -> Any:
 def _targets(op: Compared, prediction: Any, target: Any) -> tuple[Any, bool]:
     """The target without a last axis of size 1, and whether it holds class ids."""
     given, rank, classes = target, len(prediction.shape), prediction.shape[-1]
-    if len(target.shape) == rank and target.shape[-1] == 1 and classes != 1 and is_discrete(target):
+    may_be_ids = is_discrete(target) or op.nan_is_no_label
+    if len(target.shape) == rank and target.shape[-1] == 1 and classes != 1 and may_be_ids:
         target = keras.ops.squeeze(target, axis=-1)
     is_ids = len(target.shape) == rank - 1
     if not is_ids and len(target.shape) != rank:
@@ -136,10 +197,33 @@ def _targets(op: Compared, prediction: Any, target: Any) -> tuple[Any, bool]:
     if not _fits(prediction, target, len(target.shape)):
         write = f"Write OneHot({op.pair[1]!r}, {classes}), or give as many predictions as there are targets."
         raise op.refuse("Sizes differ between prediction and target", prediction, given, write)
-    if is_ids and not is_discrete(target):
+    if is_ids and not may_be_ids:
         write = f"Write Cast({op.pair[1]!r}, 'int32') above it."
         raise op.refuse("Class ids are integers", prediction, given, write)
     return target, is_ids
+
+
+def _whole(ids: Any) -> Any:
+    """Class ids as int32; floats between two classes are none."""
+    if is_discrete(ids):
+        return keras.ops.cast(ids, "int32")
+    return keras.ops.cast(keras.ops.where(ids == keras.ops.floor(ids), ids, -1.0), "int32")
+
+
+def spread(tensor: Any, rank: int) -> Any:
+    """At this rank: axes of size 1 are added at the end; where there are too many, all along them must hold."""
+    size = len(tensor.shape)
+    if size > rank:
+        return keras.ops.all(tensor, axis=tuple(range(rank, size)))
+    return tensor[(..., *[None] * (rank - size))]
+
+
+def _emptied(tensor: Any, labelled: Any) -> Any:
+    """The tensor, with 0 where there is no label; as it is where they do not fit, which `compare` reports."""
+    labelled = spread(labelled, len(tensor.shape))
+    sizes = zip(tuple(labelled.shape), tuple(tensor.shape))
+    fits = all(None in (has, size) or has in (1, size) for has, size in sizes)
+    return keras.ops.where(labelled, tensor, keras.ops.zeros_like(tensor)) if fits else tensor
 
 
 def _fits(first: Any, second: Any, axes: int) -> bool:

@@ -1,14 +1,16 @@
-"""What reaches whom, values unchanged."""
+"""What reaches whom: other names, gradients, and values from elsewhere."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
 from experimentator.graph import Chunk
-from experimentator.ops.op import InPlace, Op
+from experimentator.ops.errors import TensorError
+from experimentator.ops.op import InPlace, Op, as_float, is_discrete
 
 
 @dataclass(eq=False)
@@ -50,3 +52,113 @@ class StopGradient(InPlace):
 
     def compute(self, tensor: Any) -> Any:
         return keras.ops.stop_gradient(tensor)
+
+
+@dataclass(eq=False)
+class Where(Op):
+    """Choose value by value: `output` is `yes` where `condition` holds, else `no`.
+
+    `condition` is bool or integer (0 does not hold), [B] or with as many leading axes of the values as it has; `yes`
+    and `no` name tensors [B, ...] alike, or one of them is a number.
+
+    >>> from experimentator.graph import Mode
+    >>> chunk = Chunk({"batch_has_size": [True, False], "batch_size": [[3.0], [7.0]]}, mode=Mode.TRAIN)
+    >>> Where("batch_has_size", "batch_size", float("nan"), "batch_size_target")(chunk)
+    >>> [float(value) for value in chunk["batch_size_target"][:, 0]]
+    [3.0, nan]
+
+    Raises:
+        DeclarationError: if both are numbers, when the op is made.
+        TensorError: for a condition that is float, or shapes that do not go together.
+    """
+
+    condition: str
+    yes: str | float
+    no: str | float
+    output: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = isinstance(self.yes, str) or isinstance(self.no, str)
+        self.require(named, seen="it chooses between two numbers", write="Name a tensor.")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
+        return (self.condition, *(name for name in (self.yes, self.no) if isinstance(name, str)))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+        return (self.output,)
+
+    def __call__(self, chunk: Chunk) -> None:
+        values = {
+            name: keras.ops.convert_to_tensor(chunk[name]) for name in (self.yes, self.no) if isinstance(name, str)
+        }
+        condition = _claim(self, self.condition, chunk[self.condition], values)
+        yes, no = (values[side] if isinstance(side, str) else side for side in (self.yes, self.no))
+        chunk[self.output] = _chosen(condition, yes, no)
+
+
+@dataclass(eq=False)
+class Mask(Op):
+    """Keep values where `mask` holds, put `fill` elsewhere: `name` [B, ...] any number, in place or to `output`.
+
+    `mask` is bool or integer (0 does not hold), [B] or with as many leading axes of `name` as it has. The dtype stays,
+    but integers become float32 for a fill that is not whole: NaN, which losses may take for no label.
+
+    >>> from experimentator.graph import Mode
+    >>> chunk = Chunk({"batch_digit": [3, 7], "batch_known": [True, False]}, mode=Mode.TRAIN)
+    >>> Mask("batch_digit", "batch_known", float("nan"))(chunk)
+    >>> [float(value) for value in chunk["batch_digit"]]
+    [3.0, nan]
+
+    Raises:
+        TensorError: for a mask that is float, or shapes that do not go together.
+    """
+
+    name: str
+    mask: str
+    fill: float = 0.0
+    output: str | None = field(default=None, kw_only=True)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+        return self.name, self.mask
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+        return (self.name if self.output is None else self.output,)
+
+    def __call__(self, chunk: Chunk) -> None:
+        tensor = keras.ops.convert_to_tensor(chunk[self.name])
+        mask = _claim(self, self.mask, chunk[self.mask], {self.name: tensor})
+        chunk[self.outputs[0]] = _chosen(mask, tensor, self.fill)
+
+
+def _claim(op: Op, name: str, condition: Any, values: Mapping[str, Any]) -> Any:
+    """The condition as bool, with axes of size 1 at its end, to be broadcast against the values."""
+    condition = keras.ops.convert_to_tensor(condition)
+    shapes = [tuple(tensor.shape) for tensor in values.values()]
+    leading = all(
+        _alike(shape, shapes[0]) and _alike(tuple(condition.shape), shape[: len(condition.shape)]) for shape in shapes
+    )
+    if not is_discrete(condition) or not leading:
+        rule = "A condition is bool or integer, [B] or with the leading axes of the values, which have one shape"
+        write = f"Compare with Apply above, which writes {name!r}, or give these shapes."
+        raise TensorError(op, rule=rule, tensors={name: condition, **values}, write=write)
+    return keras.ops.cast(condition, "bool")[(..., *[None] * (len(shapes[0]) - len(condition.shape)))]
+
+
+def _alike(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> bool:
+    """Whether two shapes agree, as far as they are known."""
+    return len(first) == len(second) and all(None in (a, b) or a == b for a, b in zip(first, second))
+
+
+def _chosen(condition: Any, yes: Any, no: Any) -> Any:
+    """`where`, in the dtype of the tensor if the other is a number that fits it."""
+    tensor, number = (no, yes) if isinstance(yes, (int, float)) else (yes, no)
+    if isinstance(number, (int, float)):
+        tensor = tensor if float(number).is_integer() else as_float(tensor)
+        number = keras.ops.full_like(tensor, number)
+        yes, no = (number, tensor) if isinstance(yes, (int, float)) else (tensor, number)
+    return keras.ops.where(condition, yes, no)

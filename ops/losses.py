@@ -1,32 +1,73 @@
 """Losses: each a mean over the batch, [] float32, computed in float32 whatever the dtypes of its inputs.
 
-With `weight=` naming per-sample weights w [B], the mean is sum(w * loss) / sum(w), and 0 if they sum to 0.
+With `weight=` naming per-sample weights w [B], the mean is sum(w * loss) / sum(w), and 0 if they sum to 0. With
+`class_weights=` a sample's weight, or what its weight is multiplied by, is that of its class.
+
+What has no label is left out, as if it were not in the batch: where the tensor named by `mask=` is False, and with
+`nan_is_no_label=True` where the target is NaN.
 
 >>> import numpy as np
->>> from experimentator.graph import Mode
+>>> from experimentator.graph import Chunk, Mode
 >>> tensors = {"batch_score": np.array([[1.0], [4.0]]), "batch_target": np.array([1, 1])}
 >>> chunk = Chunk({**tensors, "batch_weight": np.array([1, 0])}, mode=Mode.TRAIN)
 >>> MeanSquaredError("batch_score", "batch_target", weight="batch_weight")(chunk)
 >>> float(chunk["loss"])
 0.0
+>>> chunk = Chunk({"batch_score": np.array([1.0, 4.0]), "batch_target": np.array([3.0, np.nan])}, mode=Mode.TRAIN)
+>>> MeanSquaredError("batch_score", "batch_target", nan_is_no_label=True)(chunk)
+>>> float(chunk["loss"])
+4.0
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 
-from experimentator.graph import Chunk, DeclarationError
 from experimentator.ops.compared import FromLogits, FromPrediction, align, class_rows
-from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op
 
 
 @dataclass(eq=False)
-class SoftmaxCrossEntropy(FromLogits):
+class ClassWeighted(FromLogits):
+    """A loss whose samples may weigh as much as their classes do: `class_weights` has one number for each class.
+
+    A row of shares weighs sum_k q_k w_k.
+
+    >>> ClassWeighted("batch_logits", "batch_target", class_weights=[1.0, -1.0])
+    Traceback (most recent call last):
+    experimentator.graph.errors.DeclarationError: ClassWeighted(...) is not declared properly: its class_weights are ...
+    Give one number for each class, 0 or above.
+    """
+
+    class_weights: Sequence[float] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = self.class_weights
+        fine = given is None or (not isinstance(given, (int, float)) and len(given) > 1 and min(given) >= 0)
+        seen = f"its class_weights are {given!r}"
+        self.require(fine, seen=seen, write="Give one number for each class, 0 or above.")
+
+    def importance(self, tensors: Sequence[Any]) -> Any:
+        if self.class_weights is None:
+            return None
+        prediction, target = tensors
+        rows = self.shares_of_classes(prediction, target)
+        if rows.shape[-1] not in (None, len(self.class_weights)):
+            write = f"Give {rows.shape[-1]} class_weights."
+            raise self.refuse(f"There are {len(self.class_weights)} class_weights", prediction, target, write)
+        return keras.ops.sum(rows * keras.ops.convert_to_tensor(self.class_weights, dtype="float32"), axis=-1)
+
+    def shares_of_classes(self, prediction: Any, target: Any) -> Any:
+        """[..., K] float32: how much of each thing predicted belongs to each class."""
+        return class_rows(self, prediction, target)
+
+
+@dataclass(eq=False)
+class SoftmaxCrossEntropy(ClassWeighted):
     """How surprising the true classes are: `logits` [B, ..., K], `target` ids [B, ...] integer or rows [B, ..., K].
 
     -sum_k q_k log softmax(logits)_k, where q is the target's row; with `label_smoothing` a, (1 - a) q + a / K
@@ -34,7 +75,7 @@ class SoftmaxCrossEntropy(FromLogits):
     have a last axis of size 1. An id that is no class makes the loss NaN, on every backend.
 
     >>> import numpy as np
-    >>> from experimentator.graph import Mode
+    >>> from experimentator.graph import Chunk, Mode
     >>> chunk = Chunk({"batch_logits": np.zeros([2, 4]), "batch_target": np.array([1, 3])}, mode=Mode.TRAIN)
     >>> SoftmaxCrossEntropy("batch_logits", "batch_target")(chunk)
     >>> round(float(chunk["loss"]), 4)  # log 4
@@ -67,14 +108,15 @@ class SoftmaxCrossEntropy(FromLogits):
 
 
 @dataclass(eq=False)
-class SigmoidCrossEntropy(FromLogits):
+class SigmoidCrossEntropy(ClassWeighted):
     """How surprising the true answers to yes-no questions are: `logits` and `target` [B, ...], targets in [0, 1].
 
     -t log s - (1 - t) log(1 - s) with s = sigmoid(z), computed as max(z, 0) - z t + log(1 + exp(-|z|)), which
-    neither overflows nor loses small values; the mean is over questions, too. [B, 1] may be compared with [B].
+    neither overflows nor loses small values; the mean is over questions, too. [B, 1] may be compared with [B]. The
+    two `class_weights` are that of no and that of yes.
 
     >>> import numpy as np
-    >>> from experimentator.graph import Mode
+    >>> from experimentator.graph import Chunk, Mode
     >>> chunk = Chunk({"batch_logit": np.zeros([2, 1]), "batch_same": np.array([True, False])}, mode=Mode.TRAIN)
     >>> SigmoidCrossEntropy("batch_logit", "batch_same", "same_loss")(chunk)
     >>> round(float(chunk["same_loss"]), 4)  # log 2
@@ -90,13 +132,17 @@ class SigmoidCrossEntropy(FromLogits):
         small = keras.ops.where(positive, -z, z)
         return keras.ops.where(positive, z, 0.0) - z * t + keras.ops.log1p(keras.ops.exp(small))
 
+    def shares_of_classes(self, prediction: Any, target: Any) -> Any:
+        _, yes = align(self, prediction, target)
+        return keras.ops.stack([1.0 - yes, yes], axis=-1)
+
 
 @dataclass(eq=False)
 class MeanSquaredError(FromPrediction):
     """The mean of (prediction - target)^2: both [B, ...] any number; [B, 1] may be compared with [B].
 
     >>> import numpy as np
-    >>> from experimentator.graph import Mode
+    >>> from experimentator.graph import Chunk, Mode
     >>> chunk = Chunk({"batch_score": np.array([1.0, 5.0]), "batch_target": np.array([1, 3])}, mode=Mode.TRAIN)
     >>> MeanSquaredError("batch_score", "batch_target")(chunk)
     >>> float(chunk["loss"])
@@ -119,7 +165,7 @@ class Huber(FromPrediction):
     1964). [B, 1] may be compared with [B].
 
     >>> import numpy as np
-    >>> from experimentator.graph import Mode
+    >>> from experimentator.graph import Chunk, Mode
     >>> chunk = Chunk({"batch_score": np.array([1.0, 5.0]), "batch_target": np.array([0, 1])}, mode=Mode.TRAIN)
     >>> Huber("batch_score", "batch_target")(chunk)
     >>> float(chunk["loss"])  # (0.5 + 3.5) / 2
@@ -143,58 +189,3 @@ class Huber(FromPrediction):
         error = keras.ops.absolute(prediction - target)
         inner = keras.ops.minimum(error, self.delta)
         return 0.5 * inner * inner + self.delta * (error - inner)
-
-
-@dataclass(eq=False)
-class CombineLosses(Op):
-    """Add up losses, each times its factor: every part [] keeps its own name, the sum is `output` [] float32.
-
-    `parts` is a dictionary from name to factor, or a list of names with factors of 1. A part with a factor of 0 is
-    still computed and reported.
-
-    >>> from experimentator.graph import Mode
-    >>> chunk = Chunk({"digit_loss": 2.0, "same_loss": 3.0}, mode=Mode.TRAIN)
-    >>> CombineLosses({"digit_loss": 1.0, "same_loss": 0.5})(chunk)
-    >>> float(chunk["loss"])
-    3.5
-
-    Raises:
-        DeclarationError: if there are no parts, or one twice, when the op is made.
-        TensorError: if a part is not a single number.
-    """
-
-    is_metric: ClassVar[bool] = True
-    parts: Mapping[str, float] | Sequence[str]
-    output: str = "loss"
-
-    def __post_init__(self) -> None:
-        names = [self.parts] if isinstance(self.parts, str) else list(self.parts)
-        if not names or len(set(names)) < len(names):
-            seen = f"its parts are {', '.join(map(str, names)) or 'none'}"
-            raise DeclarationError("CombineLosses", seen=seen, write="Name each loss once.")
-        super().__post_init__()
-
-    @property
-    def factors(self) -> Mapping[str, float]:
-        """What each part is multiplied by."""
-        names = (self.parts,) if isinstance(self.parts, str) else self.parts
-        return names if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return tuple(self.factors)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.output,)
-
-    def __call__(self, chunk: Chunk) -> None:
-        terms = [factor * self._number(name, chunk[name]) for name, factor in self.factors.items()]
-        chunk[self.output] = sum(terms[1:], start=terms[0])
-
-    def _number(self, name: str, part: Any) -> Any:
-        part = keras.ops.cast(keras.ops.convert_to_tensor(part), "float32")
-        if len(part.shape):
-            write = f"Write Apply(keras.ops.mean, inputs={name!r}, outputs={name!r}) above it."
-            raise TensorError(self, rule="A loss is one number", tensors={name: part}, write=write)
-        return part

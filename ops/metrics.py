@@ -1,6 +1,7 @@
 """Metrics: each a mean over the batch, [] float32, reported as its average over the cycle.
 
-With `weight=` naming per-sample weights w [B], the mean is sum(w * hit) / sum(w), and 0 if they sum to 0.
+With `weight=` naming per-sample weights w [B], the mean is sum(w * hit) / sum(w), and 0 if they sum to 0. `mask=`
+and `nan_is_no_label=True` leave out what has no label, as in losses.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -87,6 +88,30 @@ class TopKAccuracy(FromPrediction):
             rule = f"The best {self.k} are chosen among as many classes or more"
             raise self.refuse(rule, prediction, target, "Give a smaller k, or write Accuracy.")
         return _hits(prediction, class_rows(self, prediction, target), self.k)
+
+
+@dataclass(eq=False)
+class MeanAbsoluteError(FromPrediction):
+    """The mean of |prediction - target|: both [B, ...] any number; [B, 1] may be compared with [B].
+
+    It may be a loss, too: its slope is that of the error's sign, and 0 where there is no error.
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Chunk, Mode
+    >>> chunk = Chunk({"batch_score": np.array([1.0, 5.0]), "batch_target": np.array([1, 3])}, mode=Mode.EVAL)
+    >>> MeanAbsoluteError("batch_score", "batch_target")(chunk)
+    >>> float(chunk["mean_absolute_error"])
+    1.0
+
+    Raises:
+        TensorError: for two shapes that differ by more than a last axis of size 1.
+    """
+
+    output: str = "mean_absolute_error"
+
+    def compare(self, prediction: Any, target: Any) -> Any:
+        prediction, target = align(self, prediction, target)
+        return keras.ops.absolute(prediction - target)
 
 
 def _hits(prediction: Any, rows: Any, k: int) -> Any:

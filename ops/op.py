@@ -84,3 +84,15 @@ def dtype_of(tensor: Any) -> str:
 def is_discrete(tensor: Any) -> bool:
     """Whether the values are integers or booleans."""
     return dtype_of(tensor).startswith(("int", "uint", "bool"))
+
+
+def rounded(values: Any, dtype: str) -> Any:
+    """float32 values as `dtype`; integers are the nearest (of two the even one) that it can hold."""
+    if not dtype.startswith(("int", "uint")):
+        return keras.ops.cast(values, dtype)
+    bits = int(dtype.lstrip("uint"))
+    low, high = (0, 2**bits - 1) if dtype[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    values = keras.ops.round(values)
+    if bits < 32:  # float32 cannot hold the ends of wider ones
+        values = keras.ops.clip(values, low, high)
+    return keras.ops.cast(values, dtype)

@@ -5,18 +5,62 @@ import numpy as np
 import pytest
 
 from experimentator.graph import DeclarationError, Graph, Mode
-from experimentator.ops import RandomCrop, RandomFlip, TensorError
+from experimentator.ops import (
+    Gamma,
+    Noise,
+    RandomBrightness,
+    RandomContrast,
+    RandomCrop,
+    RandomFlip,
+    RandomRotation,
+    TensorError,
+)
 
 MANY = np.arange(2000 * 3 * 4).reshape(2000, 3, 4, 1).astype("float32")
+
+
+EVERY = {
+    "flip": lambda **options: RandomFlip("x", "both", **options),
+    "crop": lambda **options: RandomCrop("x", (2, 2), **options),
+    "rotation": lambda **options: RandomRotation("x", 40, **options),
+    "brightness": lambda **options: RandomBrightness("x", scale=25000, **options),
+    "contrast": lambda **options: RandomContrast("x", scale=25000, **options),
+    "gamma": lambda **options: Gamma("x", scale=25000, **options),
+    "noise": lambda **options: Noise("x", scale=25000, **options),
+}
+every_op = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
 
 
 def counts(offsets, places):
     return np.bincount(offsets, minlength=places) / len(offsets)
 
 
+@every_op
+def test_images_of_one_batch_draw_each_for_themselves(run_xla, make):
+    images = np.tile(MANY[50:51], (12, 1, 1, 1))
+
+    results = run_xla(make(seed=2), {"x": images})
+
+    assert len({result.tobytes() for result in results}) > 3
+
+
+@every_op
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float64"])
+def test_dtypes_and_other_axes_stay(call, make, dtype):
+    result = call(make(), {"x": np.ones([3, 6, 7, 2, 2], dtype)})
+
+    assert (result.dtype, result.shape[0], result.shape[3:]) == (dtype, 3, (2, 2))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float32"])
 @pytest.mark.parametrize(
-    "op", [RandomFlip("x", "both", seed=1), RandomCrop("x", (5, 6), 2, seed=1)], ids=["flip", "crop"]
+    "op",
+    [
+        RandomFlip("x", "both", seed=1),
+        RandomCrop("x", (5, 6), 2, seed=1),
+        RandomRotation("x", 180, "nearest", seed=1),
+    ],
+    ids=["flip", "crop", "rotation"],
 )
 def test_dtypes_stay_and_values_are_not_mixed(run_xla, op, dtype):
     images = np.random.default_rng(0).integers(1, 100, (8, 6, 7, 3)).astype(dtype)
@@ -85,11 +129,9 @@ def test_a_window_as_large_as_the_image_is_the_image(run):
     np.testing.assert_array_equal(run(RandomCrop("x", (3, 4)), {"x": MANY}), MANY)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda seed: RandomFlip("x", seed=seed), lambda seed: RandomCrop("x", (2, 2), seed=seed)]
-)
+@every_op
 def test_a_seed_repeats_and_calls_differ(call, make):
-    first, second = make(4), make(4)
+    first, second = make(seed=4), make(seed=4)
 
     a, b, c = (call(op, {"x": MANY}) for op in (first, second, first))
 
@@ -109,9 +151,9 @@ class Counting(keras.random.SeedGenerator):
         return keras.ops.convert_to_tensor([1, self.step], dtype="int32")
 
 
-@pytest.mark.parametrize("op", [RandomFlip("x", "both"), RandomCrop("x", (2, 2))], ids=["flip", "crop"])
-def test_an_engine_may_hand_over_its_own_generator_and_is_asked_once(call, op):
-    results = []
+@every_op
+def test_an_engine_may_hand_over_its_own_generator_and_is_asked_once(call, make):
+    op, results = make(), []
     for step in (1, 1, 2):
         op.generator = Counting(step)
         results.append(call(op, {"x": MANY}))
@@ -121,8 +163,10 @@ def test_an_engine_may_hand_over_its_own_generator_and_is_asked_once(call, op):
     assert np.any(results[0] != results[2])
 
 
-@pytest.mark.parametrize("op", [RandomFlip("x"), RandomCrop("x", (2, 2))], ids=["flip", "crop"])
-def test_augmentation_runs_in_train_only(op):
+@every_op
+def test_augmentation_runs_in_train_only(make):
+    op = make()
+
     assert Graph([op], provided={"x"}, mode=Mode.TRAIN).nodes
     assert not Graph([op], provided={"x"}, mode=Mode.EVAL).nodes
 

@@ -1,9 +1,11 @@
-"""AssertFinite: raising where values are at hand, a flag where they are not."""
+"""Checks: raising where values are at hand, a flag or the static shape where they are not."""
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from experimentator.ops import AssertFinite, NotFiniteError, Scale
+from experimentator.graph import Chunk, DeclarationError, Graph, Mode
+from experimentator.ops import AssertFinite, AssertShape, NotFiniteError, Print, Scale, TensorError
 
 BAD = [np.nan, np.inf, -np.inf]
 
@@ -44,8 +46,6 @@ def test_integers_are_always_finite(run):
 
 
 def test_it_stays_in_the_dataflow_of_whoever_reads_the_name(call):
-    from experimentator.graph import Graph
-
     graph = Graph([AssertFinite("x"), Scale("x", 2, output="y")], provided={"x"}).select("y")
 
     assert [node.name for node in graph.order] == ["AssertFinite", "Scale"]
@@ -56,3 +56,81 @@ def test_the_flags_and_their_error_are_there_for_the_engine():
 
     assert check.checks == ("loss_is_finite",)
     assert str(check.failure()).startswith("AssertFinite(name='loss') found NaN or infinity in 'loss'.\n")
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("shape", [["B", 3, 3, 1], [2, "N", "N", None], (None, None, None, None)])
+def test_shapes_that_fit_pass(call, shape):
+    processors = [AssertShape("x", shape, dtype="uint8"), Scale("x")]
+
+    assert call(processors, {"x": np.zeros([2, 3, 3, 1], "uint8")}, "x").shape == (2, 3, 3, 1)
+
+
+@pytest.mark.parametrize(
+    "check, told",
+    [
+        (
+            AssertShape("x", ["B", 4, 3]),
+            r"The shape is \[B, 4, 3\]\.\nIt was given 'x' \[(2|B), 3, 3\] float64\.\nChange",
+        ),
+        (AssertShape("x", ["B", 3]), r"The shape is \[B, 3\]"),
+        (AssertShape("x", [None, 3, 3], dtype="uint8"), r"The shape is \[\?, 3, 3\] uint8"),
+    ],
+)
+def test_shapes_are_checked_compiled_and_not(run, check, told):
+    with pytest.raises(TensorError, match=told):
+        run([check, Scale("x")], {"x": np.zeros([2, 3, 3])}, "x")
+
+
+def test_a_letter_is_one_size(call):
+    with pytest.raises(TensorError, match=r"The shape is \[N, N\](.|\n)*'x' \[2, 3\]"):
+        call([AssertShape("x", ["N", "N"]), Scale("x")], {"x": np.zeros([2, 3])}, "x")
+
+
+def test_a_shape_is_a_list():
+    with pytest.raises(DeclarationError, match=r"its shape is 3\.\nGive one entry"):
+        AssertShape("x", 3)
+
+
+# Showing
+
+
+def test_values_are_shown_where_they_are_at_hand(call):
+    lines = []
+
+    call(
+        [Print(["x", "y"], to=lines.append), Scale("x"), Scale("y")],
+        {"x": np.arange(3), "y": np.arange(60.0)},
+        "x",
+        "y",
+    )
+
+    assert lines == ["x [3] int64: [0 1 2]", "y [60] float64: 0 to 59, mean 29.5"]
+
+
+def test_compiled_code_shows_shapes_once():
+    lines = []
+    graph = Graph([Print("x", to=lines.append), Scale("x")], provided={"x"}).select("x")
+    step = tf.function(graph.run, input_signature=[{"x": tf.TensorSpec([None, 3])}], autograph=False, jit_compile=True)
+
+    for _ in range(2):
+        step({"x": tf.ones([2, 3])})
+
+    assert lines == ["x [B, 3] float32: values are not known while code is compiled"]
+
+
+def test_what_is_no_tensor_is_shown_too():
+    lines = []
+
+    Print("key", to=lines.append)(Chunk({"key": ("a", 1)}, mode=Mode.ALL))
+
+    assert lines == ["key ('a', 1)"]
+
+
+@pytest.mark.parametrize("check", [Print("x"), AssertShape("x", [1])])
+def test_checks_need_no_tensor_of_their_own(check):
+    graph = Graph([check, Scale("y")], provided={"x", "y"}).select("y")
+
+    assert [node.name for node in graph.order] == ["Scale"]

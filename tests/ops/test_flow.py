@@ -1,10 +1,11 @@
-"""What passes values on unchanged."""
+"""What passes values on unchanged, or chooses among them."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from experimentator.graph import Chunk, Graph, Mode
-from experimentator.ops import Rename, Scale, StopGradient
+from experimentator.graph import Chunk, DeclarationError, Graph, Mode
+from experimentator.ops import Mask, Rename, Scale, StopGradient, TensorError, Where
 
 
 def test_rename_then_read_is_the_same_tensor(run):
@@ -42,3 +43,57 @@ def test_stop_gradient_passes_values_and_no_gradient(run_xla):
         StopGradient("x", output="y")(chunk)
         total = tf.reduce_sum(chunk["y"] + 3 * x)
     np.testing.assert_array_equal(tape.gradient(total, x), [3, 3])
+
+
+# Choosing
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2)])
+@pytest.mark.parametrize("dtype", ["bool", "int32"])
+def test_where_chooses_by_the_leading_axes(run_xla, shape, dtype, rng):
+    condition = rng.integers(0, 2, shape).astype(dtype)
+    yes, no = rng.normal(size=(2, 4, 3, 2))
+
+    result = run_xla(Where("c", "yes", "no", "out"), {"c": condition, "yes": yes, "no": no})
+
+    wide = condition.astype(bool).reshape(shape + (1,) * (3 - len(shape)))
+    np.testing.assert_array_equal(result, np.where(wide, yes, no))
+
+
+@pytest.mark.parametrize("number, dtype", [(7, "int32"), (7.0, "int32"), (0.5, "float32"), (float("nan"), "float32")])
+def test_a_number_takes_the_dtype_of_the_tensor_if_it_fits(run, number, dtype):
+    tensors = {"c": np.array([True, False]), "x": np.array([3, 4], "int32")}
+
+    left, right = run(Where("c", number, "x", "out"), tensors), run(Where("c", "x", number, "out"), tensors)
+
+    np.testing.assert_array_equal((left[0], left[1], right[0], right[1]), (number, 4, 3, number))
+    assert left.dtype == right.dtype == dtype
+
+
+def test_masked_values_are_filled(run_xla):
+    tensors = {"x": np.arange(6).reshape(3, 2), "m": np.array([1, 0, 1], "uint8")}
+
+    np.testing.assert_array_equal(run_xla(Mask("x", "m", -1), tensors), [[0, 1], [-1, -1], [4, 5]])
+    np.testing.assert_array_equal(run_xla(Mask("x", "m", np.nan, output="y"), tensors)[1], [np.nan, np.nan])
+
+
+def test_no_gradient_reaches_what_is_masked():
+    x = tf.constant([1.0, 2.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        chunk = Chunk({"x": x, "m": np.array([True, False])}, mode=Mode.TRAIN)
+        Mask("x", "m", np.nan)(chunk)
+        total = chunk["x"][0] ** 2 + chunk["x"][1]
+
+    np.testing.assert_array_equal(tape.gradient(total, x), [2, 0])
+
+
+@pytest.mark.parametrize("condition", [np.ones(4), np.ones([4, 2], bool), np.ones([4, 3, 1], bool)])
+def test_conditions_that_fit_nothing_are_named(call, condition):
+    with pytest.raises(TensorError, match=r"A condition is bool or integer(.|\n)*'c' \[4.*\] (float|bool)"):
+        call(Where("c", "x", "x", "out"), {"c": condition, "x": np.ones([4, 3])})
+
+
+def test_two_numbers_are_no_choice():
+    with pytest.raises(DeclarationError, match=r"between two numbers\.\nName a tensor"):
+        Where("c", 1, 0, "out")

@@ -1,0 +1,128 @@
+"""Counting which answers were given to which questions.
+
+>>> import numpy as np
+>>> from experimentator.graph import Chunk, Mode
+>>> chunk = Chunk({"batch_class": np.array([2, 0, 2]), "batch_target": np.array([2, 2, 2])}, mode=Mode.EVAL)
+>>> ConfusionMatrix("batch_class", "batch_target", num_classes=3)(chunk)
+>>> np.asarray(chunk["confusion_matrix"])[2].tolist()  # of the three of class 2
+[1.0, 0.0, 2.0]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import keras
+
+from experimentator.ops.compared import Compared, FromPrediction, align, class_rows
+from experimentator.ops.op import is_discrete
+
+
+@dataclass(eq=False)
+class ConfusionMatrix(FromPrediction):
+    """How often each class was taken for which: [K, K] float32, one row for each true class.
+
+    `prediction` is [B, ..., K] logits or scores, or [B, ...] integers such as ArgMax writes; `target` ids [B, ...]
+    or rows [B, ..., K]. K is `num_classes`. The matrix is that of one batch: add them up over a cycle. With `weight`
+    each thing predicted counts as much as it weighs. NaN and ids that are no class are not counted.
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Chunk, Mode
+    >>> chunk = Chunk({"batch_logits": np.eye(2), "batch_target": np.array([0, 0])}, mode=Mode.EVAL)
+    >>> ConfusionMatrix("batch_logits", "batch_target", num_classes=2)(chunk)
+    >>> np.asarray(chunk["confusion_matrix"]).tolist()
+    [[1.0, 1.0], [0.0, 0.0]]
+
+    Raises:
+        DeclarationError: for fewer than two classes, when the op is made.
+        TensorError: for shapes that do not fit, or class ids that are not integers.
+    """
+
+    is_metric: ClassVar[bool] = False  # no average
+    output: str = "confusion_matrix"
+    num_classes: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.num_classes > 1, seen=f"it has {self.num_classes} classes", write="Give 2 or more.")
+
+    def compare(self, prediction: Any, target: Any) -> Any:
+        scores = self._scores(prediction)
+        if scores.shape[-1] not in (None, self.num_classes):
+            write = f"Write num_classes={scores.shape[-1]}."
+            raise self.refuse(f"There are {self.num_classes} classes", prediction, target, write)
+        rows = class_rows(self, scores, target)
+        cell = self.num_classes * keras.ops.argmax(rows, axis=-1) + keras.ops.argmax(scores, axis=-1)
+        bad = keras.ops.isnan(keras.ops.sum(rows + keras.ops.cast(scores, "float32"), axis=-1))
+        return keras.ops.where(bad, self.num_classes**2, keras.ops.cast(cell, "int32"))
+
+    def summarise(self, values: Any, shares: Any) -> tuple[Any, ...]:
+        size = self.num_classes
+        counts = _counted(values, shares, size * size + 1)[: size * size]
+        return (keras.ops.reshape(counts, (size, size)),)
+
+    def _scores(self, prediction: Any) -> Any:
+        """Predicted ids as rows; an id that is no class becomes one of NaN."""
+        if not is_discrete(prediction):
+            return prediction
+        ids = keras.ops.cast(prediction, "int32")[..., None]
+        rows = keras.ops.equal(ids, keras.ops.arange(self.num_classes, dtype="int32"))
+        is_class = keras.ops.logical_and(ids >= 0, ids < self.num_classes)
+        return keras.ops.where(is_class, keras.ops.cast(rows, "float32"), float("nan"))
+
+
+@dataclass(eq=False)
+class PrecisionRecall(Compared):
+    """Of the answers that were yes the share that is right, and of the true ones the share that was found.
+
+    `prediction` and `target` are [B, ...], alike but for a last axis of size 1; answers are yes above `threshold`,
+    0.0 fits logits, 0.5 probabilities; targets are yes above 0.5. Writes [] float32 under the names `precision` and
+    `recall`, each 0 where it has nothing to divide by. Both are those of one batch, and their average over a cycle
+    is not quite that of the cycle: for that, add up ConfusionMatrix.
+
+    >>> import numpy as np
+    >>> from experimentator.graph import Chunk, Mode
+    >>> tensors = {"batch_logit": np.array([3.0, 1.0, -2.0]), "batch_target": np.array([1, 0, 0])}
+    >>> chunk = Chunk(tensors, mode=Mode.EVAL)
+    >>> PrecisionRecall("batch_logit", "batch_target")(chunk)
+    >>> float(chunk["precision"]), float(chunk["recall"])
+    (0.5, 1.0)
+
+    Raises:
+        TensorError: for two shapes that differ by more than a last axis of size 1.
+    """
+
+    prediction: str
+    target: str
+    precision: str = "precision"
+    recall: str = "recall"
+    threshold: float = field(default=0.0, kw_only=True)
+
+    @property
+    def pair(self) -> tuple[str, ...]:
+        return self.prediction, self.target
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
+        return self.precision, self.recall
+
+    def compare(self, prediction: Any, target: Any) -> Any:
+        score, answer = align(self, prediction, target)
+        yes, true = (keras.ops.cast(claim, "int32") for claim in (score > self.threshold, answer > 0.5))
+        return 2 * true + yes
+
+    def summarise(self, values: Any, shares: Any) -> tuple[Any, ...]:
+        _, false_yes, missed, found = keras.ops.unstack(_counted(values, shares, 4), 4)
+        return _share(found, found + false_yes), _share(found, found + missed)
+
+
+def _counted(cells: Any, shares: Any, count: int) -> Any:
+    """How often each number below `count` occurs, [count] float32."""
+    shares = keras.ops.ones_like(cells, dtype="float32") if shares is None else shares
+    flat = keras.ops.reshape(shares, (-1,)), keras.ops.reshape(cells, (-1,))
+    return keras.ops.segment_sum(*flat, num_segments=count)
+
+
+def _share(part: Any, whole: Any) -> Any:
+    return keras.ops.where(whole == 0, 0.0, part / keras.ops.where(whole == 0, 1.0, whole))
