@@ -84,6 +84,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     exp, epochs = _experiment(arguments)
     folder = _run_folder(exp, arguments)
+    if arguments.profile and folder:
+        from experimentator.callbacks.profile import Profile
+
+        exp.callbacks.append(Profile(lambda: folder.opened / "profile"))
     try:
         exp.train(epochs)
     except BaseException as error:
@@ -98,7 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print()
         show_values(final_metrics(exp.history[-1]), sys.stdout)
     if folder and folder.path:
-        files = {"weights": folder.weights, "diagram": folder.diagram}
+        files = {"weights": folder.weights, "diagram": folder.diagram, "profile": folder.opened / "profile"}
         found = {name: str(path) for name, path in files.items() if path.exists()}
         show_values({"run folder": str(folder.path), **found}, sys.stdout)
     return 0
@@ -193,7 +197,7 @@ def _options(arguments: argparse.Namespace) -> list[str]:
             options += [f"--{name.replace('_', '-')}", str(value)]
     if arguments.experiment_id:
         options += ["--experiment-id", f"{arguments.experiment_id}-{{point}}"]
-    return options + [f"--{name}" for name in ("quiet", "traceback") if vars(arguments)[name]]
+    return options + [f"--{name}" for name in ("profile", "quiet", "traceback") if vars(arguments)[name]]
 
 
 def _show_points(outcomes: Sequence[Any]) -> None:

@@ -91,17 +91,17 @@ class RunFolder:
     @property
     def history(self) -> Path:
         """One line of JSON for each epoch."""
-        return self._opened / "history.jsonl"
+        return self.opened / "history.jsonl"
 
     @property
     def weights(self) -> Path:
         """The weights of the last epoch saved."""
-        return self._opened / WEIGHTS
+        return self.opened / WEIGHTS
 
     @property
     def diagram(self) -> Path:
         """The picture of the graph that is trained."""
-        return self._opened / "pipeline.svg"
+        return self.opened / "pipeline.svg"
 
     # What happens
 
@@ -149,7 +149,8 @@ class RunFolder:
     # How
 
     @property
-    def _opened(self) -> Path:
+    def opened(self) -> Path:
+        """The folder, once there is one."""
         if self.path is None:
             raise ValueError(f"{self!r} does not exist yet.\nSeen: no training so far.\nTrain first.")
         return self.path
@@ -173,14 +174,14 @@ class RunFolder:
         half = {"weights": f"from the middle of epoch {self._saved_within}"} if self._saved_within else {}
         compilers = getattr(self.exp, "compilers", {})  # which the last bits of a result depend on
         told = {"compilers": compilers, "processors": self._troubled()}
-        write_json(self._opened / STATUS, row | half | {name: values for name, values in told.items() if values})
+        write_json(self.opened / STATUS, row | half | {name: values for name, values in told.items() if values})
 
     def _describe(self) -> None:
         exp, source = self.exp, getattr(self.exp, "source", None)
         if text := getattr(source, "text", ""):
-            write_atomically(self._opened / "config.py", text.encode())
-        write_json(self._opened / "config.json", resolved(exp.cfg))
-        write_json(self._opened / "environment.json", environment(exp) | {"overrides": resolved(self.overrides)})
+            write_atomically(self.opened / "config.py", text.encode())
+        write_json(self.opened / "config.json", resolved(exp.cfg))
+        write_json(self.opened / "environment.json", environment(exp) | {"overrides": resolved(self.overrides)})
 
     def _troubled(self) -> dict[str, str]:
         """What a failure says about single processors."""
@@ -189,7 +190,7 @@ class RunFolder:
 
     def _draw(self) -> None:
         picture = self.exp.describe(Mode.TRAIN)
-        write_atomically(self._opened / DESCRIPTION, to_json(picture).encode())
+        write_atomically(self.opened / DESCRIPTION, to_json(picture).encode())
         try:
             save(picture, self.diagram, timeout=DRAWING_SECONDS)
         except DiagramError as error:

@@ -36,6 +36,7 @@ experimentator run CONFIG [options]: train the experiment of a configuration fil
   --seed N                the same as --set seed=N
   --output-folder DIR     where run folders go (default: the configuration's `output_folder`, else runs)
   --experiment-id ID      name of the run folder (default: the time in UTC); never one that exists
+  --profile               record half a second of training into <run folder>/profile, for TensorBoard and Perfetto
   --quiet                 no progress display
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
 
@@ -138,6 +139,7 @@ def _run_parser() -> _Parser:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--output-folder")
     parser.add_argument("--experiment-id")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--report", help=argparse.SUPPRESS)  # a file that is told the run folder: a grid asks for it
     return parser

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,6 +64,9 @@ class Backend(Protocol):
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """For each node that owns weights: how many numbers are trained, and how many are not."""
+
+    def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
+        """Record what runs within into a folder, with the names of the graph's processors."""
 
     def room(self) -> int:
         """Bytes that are free where columns are placed."""

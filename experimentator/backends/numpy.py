@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,13 @@ class NumpyBackend:
     def sizes(self) -> dict[str, tuple[int, int]]:
         """No weights are known to this backend."""
         return {}
+
+    def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
+        """There is no compiled step to look into."""
+        raise ValueError(
+            "The numpy backend has no profile.\nSeen: processors that run in Python.\n"
+            "Use a profiler of Python, such as py-spy; or train with TensorFlow."
+        )
 
     def room(self) -> int:
         """Columns stay where they are: on the host."""

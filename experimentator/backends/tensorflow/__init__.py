@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from tensorflow.python.client import device_lib  # the one place that tells how 
 from experimentator.backends import Shape
 from experimentator.backends.tensorflow.loop import TensorflowStep
 from experimentator.backends.tensorflow.precision import layers_noted, loss_scaled, set_precision
+from experimentator.backends.tensorflow.profile import profiled
 from experimentator.backends.tensorflow.scopes import scope_of
 from experimentator.backends.tensorflow.variables import Variables, Witness
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
@@ -115,6 +117,10 @@ class TensorflowBackend:
     def sizes(self) -> dict[str, tuple[int, int]]:
         """For each node that owns weights: how many numbers are trained, and how many are not."""
         return self.variables.sizes()
+
+    def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
+        """Record what runs within; see `experimentator.backends.tensorflow.profile`."""
+        return profiled(folder, {scope_of(node): node.name for node in graph.nodes})
 
     def room(self) -> int:
         """Bytes that are free on the first GPU, or on the host."""

@@ -1,0 +1,75 @@
+"""A profile of the compiled training step, with the names of processors on what runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experimentator.graph import Mode
+
+log = logging.getLogger(__name__)
+SECONDS = 0.5  # of training that are recorded at least: profiles grow by megabytes a second
+
+
+class Profile:
+    """Record half a second of training, once it runs at its pace: from the second epoch on, or in the only one.
+
+    `folder/plugins/profile` opens in TensorBoard (with its profile plugin), `folder/trace.json.gz` in Perfetto
+    (ui.perfetto.dev); operations carry the processor they belong to, and the pass, forward or backward. `folder` may be
+    a function that tells it, once training has begun.
+
+    >>> Profile("runs/digits/first/profile")
+    Profile('runs/digits/first/profile')
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | Callable[[], os.PathLike[str]]):
+        self.folder = folder
+        self.recording: Any = None
+        self.is_done = False
+
+    def __repr__(self) -> str:
+        return f"Profile({'...' if callable(self.folder) else str(self.folder)!r})"
+
+    def init(self, exp: Any) -> None:
+        """Remember the experiment."""
+        self.exp = exp
+        self.since = 0.0
+
+    def on_cycle_begin(self, mode: Any, epochs: int = 1, **_: Any) -> None:
+        """Start with the second epoch, since the first compiles."""
+        if mode == Mode.TRAIN and self.exp.epoch:
+            self._start()
+
+    def on_block_end(self, mode: Any, epochs: int = 1, **_: Any) -> None:
+        """Stop when enough was seen; the only epoch is recorded from its second call on."""
+        if self.recording is not None and time.monotonic() - self.since >= SECONDS:
+            self._stop()
+        elif mode == Mode.TRAIN and epochs == 1:
+            self._start()
+
+    def on_cycle_end(self, **_: Any) -> None:
+        """What comes between two passes is no part of it."""
+        self._stop()
+
+    def on_train_end(self, **_: Any) -> None:
+        """Stop whatever ended the training."""
+        self._stop()
+        if not self.is_done:
+            log.warning("Nothing was profiled: there was no second call of the training step.")
+
+    def _start(self) -> None:
+        if self.recording is None and not self.is_done:
+            place = Path(self.folder() if callable(self.folder) else self.folder)
+            self.recording = self.exp.backend.profiled(place, self.exp.graph(Mode.TRAIN))
+            self.recording.__enter__()
+            self.since = time.monotonic()
+
+    def _stop(self) -> None:
+        if self.recording is not None:
+            self.recording.__exit__(None, None, None)
+            self.recording, self.is_done = None, True
+            log.info("Profiled %.1f s of training.", time.monotonic() - self.since)

@@ -1,0 +1,60 @@
+"""Profiles: recorded while training, with the names of processors, in files that tools open."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+
+import pytest
+
+from experimentator import build_experiment
+from experimentator.callbacks.profile import Profile
+from experimentator.cli import main
+from tests.test_experiment import config
+
+
+def events(folder):
+    with gzip.open(folder / "trace.json.gz", "rt") as file:
+        return json.load(file)["traceEvents"]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_operations_carry_the_processor_and_the_pass(tmp_path, epochs):
+    exp = build_experiment(config(callbacks=[Profile(tmp_path)], steps_per_call=1))
+    exp.train(epochs)
+
+    owned = Counter(
+        (e["args"]["processor"], e["args"]["pass"]) for e in events(tmp_path) if "processor" in e.get("args", {})
+    )
+    assert {("Model", "forward"), ("Model", "backward"), ("SoftmaxCrossEntropy", "forward")} <= set(owned)
+    assert list(tmp_path.rglob("*.xplane.pb"))
+
+
+def test_events_have_what_the_trace_format_asks_for(tmp_path):
+    build_experiment(config(callbacks=[Profile(tmp_path)])).train(2)
+
+    complete = [event for event in events(tmp_path) if event["ph"] == "X"]
+    assert complete
+    assert all(event["dur"] >= 0 and {"name", "pid", "tid", "ts"} <= event.keys() for event in complete)
+
+
+def test_training_is_the_same_with_a_profile(tmp_path):
+    plain = build_experiment(config()).train(2)[-1]["training_loss"]
+
+    assert build_experiment(config(callbacks=[Profile(tmp_path)])).train(2)[-1]["training_loss"] == plain
+
+
+def test_a_training_too_short_to_profile_says_so(tmp_path, caplog):
+    build_experiment(config(callbacks=[Profile(tmp_path)])).train(1)
+
+    assert ("Nothing was profiled" in caplog.text) == (not list(tmp_path.iterdir()))
+
+
+def test_a_run_leaves_its_profile_in_its_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    digits = str(__import__("pathlib").Path(__file__).parents[1] / "configs" / "digits.py")
+
+    assert main(["run", digits, "--epochs", "2", "--quiet", "--profile"]) == 0
+    assert "profile" in capsys.readouterr().out
+    assert events(next((tmp_path / "runs").glob("*/latest/profile")))
