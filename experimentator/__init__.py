@@ -16,6 +16,7 @@ _HOMES = {
     "experimentator.features": "AsyncExperiment CallbackedExperiment TensorflowExperiment build_experiment",
     "experimentator.subset": "Subset find",
     "experimentator.callbacks": "Callback CallbackError",
+    "experimentator.callbacks.profile": "Profile",
     "experimentator.config": "ConfigError",
     "experimentator.items": "DatasetError",
     "experimentator.cycle": "NonFiniteLossError",

@@ -19,8 +19,8 @@ class Profile:
     """Record half a second of training, once it runs at its pace: from the second epoch on, or in the only one.
 
     `folder/plugins/profile` opens in TensorBoard (with its profile plugin), `folder/trace.json.gz` in Perfetto
-    (ui.perfetto.dev); operations carry the processor they belong to, and the pass, forward or backward. `folder` may be
-    a function that tells it, once training has begun.
+    (ui.perfetto.dev); operations carry the processor they belong to, and the pass, forward or backward (under XLA on a
+    CPU, TensorFlow names fused kernels only). `folder` may be a function that tells it, once training has begun.
 
     >>> Profile("runs/digits/first/profile")
     Profile('runs/digits/first/profile')

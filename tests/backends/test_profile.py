@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -24,10 +24,9 @@ def test_operations_carry_the_processor_and_the_pass(tmp_path, epochs):
     exp = build_experiment(config(callbacks=[Profile(tmp_path)], steps_per_call=1))
     exp.train(epochs)
 
-    owned = Counter(
-        (e["args"]["processor"], e["args"]["pass"]) for e in events(tmp_path) if "processor" in e.get("args", {})
-    )
-    assert {("Model", "forward"), ("Model", "backward"), ("SoftmaxCrossEntropy", "forward")} <= set(owned)
+    told = [event["args"] for event in events(tmp_path) if "processor" in event.get("args", {})]
+    owned = {(one["processor"], one["pass"]) for one in told}
+    assert {("Model", "forward"), ("Model", "backward"), ("SoftmaxCrossEntropy", "forward")} <= owned
     assert list(tmp_path.rglob("*.xplane.pb"))
 
 
@@ -53,7 +52,7 @@ def test_a_training_too_short_to_profile_says_so(tmp_path, caplog):
 
 def test_a_run_leaves_its_profile_in_its_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    digits = str(__import__("pathlib").Path(__file__).parents[1] / "configs" / "digits.py")
+    digits = str(Path(__file__).parents[1] / "configs" / "digits.py")
 
     assert main(["run", digits, "--epochs", "2", "--quiet", "--profile"]) == 0
     assert "profile" in capsys.readouterr().out
