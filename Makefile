@@ -41,13 +41,18 @@ VERDICT = if [ -n "$$failed" ]; then echo "failed: $${failed\#, }"; exit 1; else
 # Not .venv/bin/lint-imports: a script's first line cannot hold a path with spaces.
 LINT_IMPORTS = import sys; from importlinter.cli import lint_imports_command; sys.argv[1:] = ['--no-logo']; lint_imports_command()
 
-bench: .venv/stamp-test  ## run every benchmark, one after another; results go to benchmarks/history.jsonl
+bench: .venv/stamp-bench  ## install the rivals (1 GB), run every benchmark beside them (25 minutes), into benchmarks/
 	@for file in benchmarks/[!_]*.py; do echo "$$file"; $(RUN) "$$file" $(ARGS) || exit 1; done
 
 clean:  ## remove .venv, caches and build folders (trained runs stay)
 	@rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/stamp-bench: .venv/stamp-test
+	@echo "Installing the rivals that benchmarks measure into .venv (about 1 GB)"
+	@$(INSTALL) -e ".[bench]"
+	@touch $@
 
 # A stamp is written last, so an interrupted install is simply done again; setup.cfg being newer does it again too.
 .venv/stamp-demo: .venv/stamp-python setup.cfg setup.py

@@ -2,8 +2,9 @@
 
 Command:  python benchmarks/graph_build.py [--quick]
 
-A chain of processors that only pass a number on, beside raw networkx building and sorting the same chain in the same
-process, in turn. Medians over the rounds. Appends to history.jsonl.
+A chain of processors that only pass a number on, beside raw networkx building and sorting the same chain, and beside
+pipefunc, Hamilton and tensordict.nn where these are installed, in the same process, in turn. Medians over the rounds.
+Appends to history.jsonl.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import networkx as nx
 from _report import append, table
+from rivals.graphs import graphs
 
 from experimentator.graph import ChunkProcessor, Graph
 
@@ -55,15 +58,22 @@ def measure(size: int, rounds: int) -> dict[str, float]:
     graph = build(chain)
     graph.run({"x0": 1})
     times: dict[str, list[float]] = {"build": [], "networkx": [], "run": []}
+    rivals = graphs(size)
+    built = {name: build_it() for name, (build_it, _) in rivals.items()}
     for _ in range(rounds):
         times["build"].append(seconds(lambda: build(chain)))
         times["networkx"].append(seconds(lambda: raw(chain)))
         times["run"].append(seconds(lambda: graph.run({"x0": 1})))
+        for name, (build_it, run_it) in rivals.items():
+            times.setdefault(f"{name}_build", []).append(seconds(build_it))
+            times.setdefault(f"{name}_run", []).append(seconds(partial(run_it, built[name])))
     build_s, raw_s, run_s = (statistics.median(times[name]) for name in ("build", "networkx", "run"))
     return {
         "build_ms": round(build_s * 1e3, 2),
         "networkx_ms": round(raw_s * 1e3, 2),
         "run_us_per_node": round(run_s / size * 1e6, 2),
+        **{f"{name}_build_ms": round(statistics.median(times[f"{name}_build"]) * 1e3, 1) for name in rivals},
+        **{f"{name}_run_us": round(statistics.median(times[f"{name}_run"]) / size * 1e6, 1) for name in rivals},
     }
 
 
@@ -72,7 +82,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three rounds instead of fifteen")
     options = parser.parse_args()
     results = {str(size): measure(size, 3 if options.quick else 15) for size in (100, 1_000, 10_000)}
-    print(table([{"nodes": size, **row} for size, row in results.items()]))
+    columns = dict.fromkeys(name for row in results.values() for name in row)
+    print(table([{"nodes": size, **{name: row.get(name, "-") for name in columns}} for size, row in results.items()]))
     append("graph_build", results)
 
 

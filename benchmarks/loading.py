@@ -6,6 +6,7 @@ Light: 60,000 images of 28x28 uint8 with a label, gathered by rows (a host feed)
 Heavy: 256x256x3 uint8 images with numpy augmentation, streamed by an asynchronous experiment with two workers in
 blocks of the size that the library gives them, beside two raw threads that each make one batch at a time.
 Python: items whose reading is a loop in Python, which holds the interpreter's lock: two threads and two processes.
+Light and heavy items also by mlworkflow, torch's DataLoader, Grain and tf.data, where these are installed.
 In turn; medians. Appends to history.jsonl.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from _report import append, table
+from rivals.loaders import loaders
 
 from experimentator import Mode, Subset, build_experiment
 from experimentator.blocks import BLOCK_BYTES, batch_bytes
@@ -41,6 +43,16 @@ class Heavy:
         image = self.image[:, ::-1] if key % 2 else self.image
         bright = np.clip(image.astype(np.float32) * (0.8 + 0.4 * (key % 7) / 7), 0, 255)
         return {"input": bright.astype(np.uint8), "target": np.int32(key % 10)}
+
+
+class Rows:
+    """Rows of columns as items, for loaders that ask for one at a time."""
+
+    def __init__(self, columns: dict[str, np.ndarray]):
+        self.columns, self.keys = columns, range(len(columns["target"]))
+
+    def query_item(self, key: int) -> dict[str, Any]:
+        return {name: column[key] for name, column in self.columns.items()}
 
 
 class Slow:
@@ -111,7 +123,8 @@ def main() -> None:
     count, rounds = (6_000, 3) if options.quick else (60_000, 7)
     columns = {"input": np.zeros((count, 28, 28), np.uint8), "target": np.zeros(count, np.int32)}
     host = passes(Subset("light", Mode.TRAIN, columns), "host", 2)
-    light = rates({"host feed": host, "loop over items": lambda: by_item(columns)}, rounds)
+    others = loaders(Rows(columns), BATCH, workers=2)
+    light = rates({"host feed": host, "loop over items": lambda: by_item(columns), **others}, rounds)
 
     keep_large_buffers()
     dataset = Heavy(512 if options.quick else 2048)
@@ -121,6 +134,7 @@ def main() -> None:
             "streamed, two workers": passes(subset, "stream", 2),
             "streamed, two processes": passes(subset, "stream", "2 processes"),
             "two raw threads": lambda: two_threads(dataset),
+            **loaders(dataset, BATCH, workers=2),
         },
         rounds,
     )

@@ -1,0 +1,40 @@
+"""A full `exp.train`, with an observing callback, history and progress on. Variants: default."""
+
+from __future__ import annotations
+
+import keras
+from _serve import Case, Epoch, serve
+from keras_fit import network
+
+from experimentator import Callback, Mode, Subset, build_experiment, ops
+
+
+class Observe(Callback):
+    """Looks at what every epoch gives."""
+
+    def on_epoch_end(self, training_loss: float, **_: object) -> None:
+        self.seen = training_loss
+
+
+def build(case: Case, variant: str, steps: int) -> Epoch:
+    x, y = case.data(steps)
+    exp = build_experiment(
+        {
+            "subsets": [Subset("training", Mode.TRAIN, {"input": x, "target": y})],
+            "batch_size": case.batch,
+            "chunk_processors": [
+                ops.Cast("batch_input", "float32"),
+                ops.Scale("batch_input", case.scale),
+                ops.Model(network(case), inputs="batch_input", outputs="batch_logits"),
+                ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+            ],
+            "optimizer": keras.optimizers.Adam(1e-3),
+            "callbacks": [Observe()],
+        }
+    )
+    exp.train(60 if case.name == "mlp" else 3)  # until compiler and batches per call have settled
+    return lambda: exp.train(exp.epoch + 1)
+
+
+if __name__ == "__main__":
+    serve(build)
