@@ -289,10 +289,11 @@ class BaseExperiment(Portrayed, Configured):
             if self.listens("batch_begin"):
                 self.fire("batch_begin", batch=first, keys=block.keys[0])
             self._interrupted |= mode == Mode.TRAIN  # until the epoch ends
-            outputs = runner.run(block, remaining=remaining - first)
+            where = f"{subset.name!r}, epoch {self.epoch + 1}"
+            outputs = runner.run(block, remaining=remaining - first, where=where, first=first)
             averages.add(outputs, batch_size=block.index.shape[1])
             self._after(block, outputs, first, averages)
-            check_finite(outputs, where=f"{subset.name!r}, epoch {self.epoch + 1}", first=first)
+            check_finite(outputs, where=where, first=first)
             first += len(block.index)
         return averages
 

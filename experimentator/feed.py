@@ -100,7 +100,7 @@ class StreamedFeed:
     def _start_processes(self) -> None:
         if self.workers is None or not self.workers.are_processes:
             self._processes = None
-        elif self._processes is None or self._processes.count != self.workers.count:
+        elif self._processes is None or not self._processes.hold(self.subset, self.workers.count):
             from experimentator.processes import Processes  # 0.1 s that only those pay who ask for processes
 
             self._processes = Processes(self.subset, self.workers.count)

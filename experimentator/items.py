@@ -120,7 +120,7 @@ def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any]:
     """The item of `key`, as a dictionary of its own."""
     try:
         item = dataset.query_item(key)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one item must not end the program without a word
         raise DatasetError(
             f"The dataset of subset {subset!r} fails on key {key!r}.",
             f"{type(error).__name__}: {error!s:.200}",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import logging
 import pickle
 import signal
 import sys
 import weakref
 from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -15,35 +18,46 @@ import cloudpickle
 import loky
 from loky.process_executor import TerminatedWorkerError
 
+from experimentator.chance import generators_in, reseed
 from experimentator.config import CONFIG_MODULE
 from experimentator.items import DatasetError
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 60  # processes that nobody needs for so long end, and start again when needed
+THREADS = "or write workers = 4, for threads."
 _own: dict[str, Any] = {}  # what a worker process reads from
 
 
 class Processes:
-    """Processes that read batches of a subset, one batch each at a time.
+    """Processes that read batches of a subset as it is now, one batch each at a time.
 
-    One that dies is replaced, and its batch is read again; a key that kills its process every time is named.
+    Before each batch, random generators in the dataset are set to what (seed, subset, epoch, first key) say: copies
+    would repeat each other else. A process that dies is replaced, and its batch is read again; a key that kills its
+    process every time is named.
     """
 
     def __init__(self, subset: Any, count: int):
-        self.name = subset.name
         self.subset, self.count = subset, count
         self._free: SimpleQueue[_Process] = SimpleQueue()
         content = _pickled(subset)
+        self._digest = _digest(content)
         started = [_Process(content) for _ in range(count)]
         for process in started:
             self._free.put(process)
         weakref.finalize(self, _end, started)
+
+    def hold(self, subset: Any, count: int) -> bool:
+        """Whether these are so many, and their copies are still what the subset is."""
+        return self.subset is subset and self.count == count and _digest(_pickled(subset)) == self._digest
 
     def batch(self, keys: Sequence[Hashable]) -> dict[str, Any]:
         """The items of `keys` stacked, read by a process that is free; waits for one."""
         process = self._free.get()
         try:
             return self._read(process, keys)
+        except DatasetError as error:
+            error.__cause__ = None  # the traceback of another process, as text
+            raise
         finally:
             self._free.put(process)
 
@@ -52,13 +66,22 @@ class Processes:
         try:
             return process.read(keys, address)
         except TerminatedWorkerError:
-            log.warning("A worker process of subset %r died; its batch is read again.", self.name)
+            log.warning("A worker process of subset %r died; its batch is read again.", self.subset.name)
+        except DatasetError:
+            raise
+        except Exception as error:
+            raise DatasetError(
+                f"The items of subset {self.subset.name!r} cannot come back from a worker process, key {keys[0]!r} "
+                "and those after it.",
+                f"{type(error).__name__}: {error!s:.200}",
+                f"Let items hold numbers, strings and other plain values; {THREADS}",
+            ) from None
         for key in keys:
             try:
                 process.read([key], address)
             except TerminatedWorkerError as error:
                 raise DatasetError(
-                    f"Key {key!r} of subset {self.name!r} kills the worker process that reads it.",
+                    f"Key {key!r} of subset {self.subset.name!r} kills the worker process that reads it.",
                     f"{error!s:.200}".replace("\n", " "),
                     "Mend the item, or leave its key out: Subset(..., keys=[...]). A process that takes too much "
                     "memory is killed too: use fewer workers.",
@@ -82,7 +105,11 @@ class _Process:
         """A batch, as the process stacked it."""
         if self.executor is None:
             self.executor = loky.ProcessPoolExecutor(
-                1, timeout=IDLE_SECONDS, initializer=_start, initargs=(self.content,)
+                1,
+                timeout=IDLE_SECONDS,
+                initializer=_start,
+                initargs=(self.content, _folders()),
+                env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # a dataset may keep what it has read
             )
         try:
             batch: dict[str, Any] = self.executor.submit(_serve, keys, address).result()
@@ -99,21 +126,55 @@ def _end(processes: Iterable[_Process]) -> None:
 
 def _pickled(subset: Any) -> bytes:
     """The subset as bytes, classes and functions of configurations and notebooks included."""
+    still = copy.copy(subset)
+    still.seed = still.epoch = 0  # these travel with each batch
     written = [module for name, module in list(sys.modules.items()) if name.startswith(CONFIG_MODULE)]
     for module in written:
         cloudpickle.register_pickle_by_value(module)
     try:
-        return bytes(cloudpickle.dumps(subset))
+        return bytes(cloudpickle.dumps(still))
     except Exception as error:
         raise DatasetError(
             f"Subset {subset.name!r} cannot be sent to worker processes.",
             f"{type(error).__name__}: {error!s:.200}",
-            "Open files and the like when an item is read, not when the dataset is made; or write workers = 4, for "
-            "threads.",
+            f"Open files and the like when an item is read, not when the dataset is made; {THREADS}",
         ) from None
     finally:
         for module in written:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _folders() -> list[str]:
+    """Where modules lie that were imported from elsewhere than `sys.path`, as beside a configuration."""
+    files = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()) if "." not in name]
+    places = [Path(file).parent for name, file in files if file]
+    roots = [place.parent if (place / "__init__.py").exists() else place for place in places]
+    return [root for root in dict.fromkeys(map(str, roots)) if root not in sys.path]
+
+
+# In a worker process
+
+
+def _start(content: bytes, folders: Sequence[str]) -> None:
+    """Ctrl-C is for the process that trains, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.path.extend(folders)
+    _own["content"] = content
+
+
+def _serve(keys: Sequence[Hashable], address: tuple[int, int]) -> dict[str, Any]:
+    if "subset" not in _own:
+        _own["subset"] = _unpickled(_own.pop("content"))
+        _own["generators"] = generators_in(_own["subset"])
+    subset = _own["subset"]
+    subset.seed, subset.epoch = address
+    reseed(_own["generators"], subset.seed, subset.name, subset.epoch, keys[0])
+    batch: dict[str, Any] = subset.batch(keys)
+    return batch
 
 
 def _unpickled(content: bytes) -> Any:
@@ -123,21 +184,5 @@ def _unpickled(content: bytes) -> Any:
         raise DatasetError(
             "A subset cannot be made anew in a worker process.",
             f"{type(error).__name__}: {error!s:.200}",
-            "Write its dataset in the configuration or in a module that can be imported; or write workers = 4, for "
-            "threads.",
+            f"Write its dataset in the configuration or in a module that can be imported; {THREADS}",
         ) from None
-
-
-def _start(content: bytes) -> None:
-    """In a worker process: Ctrl-C is for the one that trains, which ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _own["content"] = content
-
-
-def _serve(keys: Sequence[Hashable], address: tuple[int, int]) -> dict[str, Any]:
-    if "subset" not in _own:
-        _own["subset"] = _unpickled(_own.pop("content"))
-    subset = _own["subset"]
-    subset.seed, subset.epoch = address
-    batch: dict[str, Any] = subset.batch(keys)
-    return batch

@@ -36,8 +36,15 @@ class Runner:
     calls: int = 0
     seconds: float = 0.0  # spent in calls of the step, results fetched
 
-    def run(self, block: Block, *, remaining: int) -> dict[str, np.ndarray]:
-        """Run the batches of a block in one call; the results come back in one sync."""
+    def serves(self, steps: int, like: str | None) -> bool:
+        """Whether it can run passes of so many batches, compiled as wanted; shorter ones than it was made for, too."""
+        return not self.step.stale and self.like == like and steps <= self.pace.steps
+
+    def run(self, block: Block, *, remaining: int, where: str = "", first: int = 0) -> dict[str, np.ndarray]:
+        """Run the batches of a block in one call; the results come back in one sync.
+
+        `where` and `first`, the number of the first batch, are for errors.
+        """
         self.step.choose(block.columns, block.index, remaining=remaining)
         start = time.perf_counter()
         fixed = len(block.index) == self.pace.count and self.pace.worth_fixing(remaining)
@@ -47,7 +54,7 @@ class Runner:
         self.calls, self.batches = self.calls + 1, self.batches + len(block.index)
         self.seconds += seconds
         self.pace.saw(len(block.index), seconds)
-        check_flags(self.step.graph, fetched)
+        check_flags(self.step.graph, fetched, where=where, first=first)
         return fetched
 
 
@@ -61,6 +68,7 @@ class Program:
         self.runners: dict[Any, Runner] = {}
         self.predictors: dict[Any, Any] = {}
         self.feeds: dict[int, tuple[tuple[Any, ...], Any]] = {}
+        self.retired: dict[str, dict[str, int]] = {}
         self.samples: dict[int, tuple[Any, dict[str, Spec]]] = {}
 
     def build(self) -> None:
@@ -75,7 +83,7 @@ class Program:
         ids = {id(subset) for subset in subsets}
         self.feeds = {key: feed for key, feed in self.feeds.items() if key in ids}
         self.samples = {key: sample for key, sample in self.samples.items() if key in ids}
-        self.runners = {key: runner for key, runner in self.runners.items() if key[0] in ids}
+        self._retire([key for key in self.runners if key[0] not in ids])
 
     def drop(self, what: str) -> bool:
         """Forget feeds, or compiled steps, or graphs and their steps; says whether there were any."""
@@ -85,7 +93,7 @@ class Program:
             self.samples.clear()
             return found
         found = bool(self.runners or self.predictors or (what == "graphs" and self.graphs))
-        self.runners.clear()
+        self._retire(list(self.runners))
         self.predictors.clear()
         if what == "graphs":
             self.recorded.clear()
@@ -141,8 +149,9 @@ class Program:
         """The step of a mode over passes of `steps` batches of a subset."""
         exp, feed = self.exp, self.feed(subset)
         graph = self.graph(mode)
-        key, like = (id(subset), mode, steps, exp.batch_size), self._compiler_of_training(mode)
-        if key not in self.runners or self.runners[key].step.stale or self.runners[key].like != like:
+        key, like = (id(subset), mode, exp.batch_size), self._compiler_of_training(mode)
+        if key not in self.runners or not self.runners[key].serves(steps, like):
+            self._retire([key])
             batch = {name: feed.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * exp.batch_size or 1))
             pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
@@ -157,12 +166,16 @@ class Program:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """For every subset that ran: batches, calls of the compiled step (one host sync each), and traces."""
-        totals: dict[str, dict[str, int]] = {}
+        totals = {name: dict(counts) for name, counts in self.retired.items()}
         for runner in self.runners.values():
-            one = totals.setdefault(runner.name, dict.fromkeys(("batches", "calls", "traces"), 0))
-            for key, number in (("batches", runner.batches), ("calls", runner.calls), ("traces", runner.step.traces)):
-                one[key] += number
+            _add(totals, runner)
         return totals
+
+    def _retire(self, keys: Iterable[Any]) -> None:
+        """Let go of runners; what they did still counts."""
+        for key in keys:
+            if key in self.runners:
+                _add(self.retired, self.runners.pop(key))
 
     def compilers(self) -> dict[str, str]:
         """How each subset that ran was compiled: `xla`, `graph` or `eager`."""
@@ -280,14 +293,23 @@ class Program:
         return self.exp.optimizer
 
 
-def check_flags(graph: Graph, outputs: dict[str, np.ndarray]) -> None:
+def _add(totals: dict[str, dict[str, int]], runner: Runner) -> None:
+    one = totals.setdefault(runner.name, dict.fromkeys(("batches", "calls", "traces"), 0))
+    for name, number in (("batches", runner.batches), ("calls", runner.calls), ("traces", runner.step.traces)):
+        one[name] += number
+
+
+def check_flags(graph: Graph, outputs: dict[str, np.ndarray], *, where: str = "", first: int = 0) -> None:
     """Take the flags of checking processors out of the results; raise the failure of the first that is 0.0."""
     for node in graph.nodes:
         for flag in getattr(node.processor, "checks", ()):
             values = outputs.pop(flag)
             if not values.all():
                 checking: Any = node.processor
-                raise checking.failure(f"values that are not finite, in batch {int(np.argmin(values))} of this call")
+                place = f"batch {first + int(np.argmin(values))}{f' of {where}' if where else ''}"
+                error = checking.failure(f"values that are not finite, in {place}")
+                error.add_note(f"In chunk processor {node} [{graph.mode}].")
+                raise error
 
 
 def _parts_of_loss(graph: Graph, metrics: Iterable[str]) -> list[str]:

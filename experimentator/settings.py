@@ -207,7 +207,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "workers": (
         lambda v: v is None or Workers.of(v) is not None,
-        "Write how many threads read items ahead, or '4 processes'.",
+        "Write how many threads read items ahead, such as 2, or '4 processes'.",
     ),
     "jit_compile": (lambda v: v == "auto" or isinstance(v, bool), "Write 'auto', True or False."),
     "precision": (lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),

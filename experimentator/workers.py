@@ -6,6 +6,7 @@ spend their time in Python itself: each gets a copy of the subset, and sends who
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -28,4 +29,8 @@ class Workers:
         if isinstance(wanted, str):
             found = re.fullmatch(r"([1-9]\d*) (threads?|process(?:es)?)", wanted)
             return cls(int(found[1]), found[2].startswith("process")) if found else None
-        return cls(wanted) if type(wanted) is int and wanted >= 1 else None
+        try:
+            count = 0 if isinstance(wanted, bool) else operator.index(wanted)
+        except TypeError:
+            return None
+        return cls(count) if count >= 1 else None

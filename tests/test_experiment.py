@@ -517,8 +517,10 @@ def test_a_watch_for_finite_values_names_the_processor_in_compiled_code():
     first, *rest = config()["chunk_processors"]
     exp = build_experiment(config(chunk_processors=[first, blow, ops.AssertFinite("batch_logits"), *rest]))
 
-    with pytest.raises(FloatingPointError, match="found NaN or infinity in 'batch_logits'"):
+    with pytest.raises(FloatingPointError, match="found NaN or infinity in 'batch_logits'") as caught:
         exp.train(1)
+    assert "in batch 0 of 'training', epoch 1" in str(caught.value)
+    assert exp.troubles(caught.value) == {"AssertFinite": "failed: NotFiniteError"}
 
 
 # Data
@@ -530,6 +532,36 @@ def test_items_that_travel_train_as_resident_columns_do():
         exp = build_experiment(config(**travelling))
         assert [row["training_loss"] for row in exp.train(3)] == [row["training_loss"] for row in resident]
         assert all(runner.step.traces <= 3 for runner in exp.program.runners.values())
+
+
+def test_passes_of_other_lengths_share_one_compiled_step():
+    class Shrinking(Subset):
+        def shuffled_keys(self):
+            return super().shuffled_keys()[: 48 - 16 * (self.epoch % 3)]
+
+    exp = build_experiment(config(subsets=[Shrinking("training", Mode.TRAIN, arrays(0, 48))]))
+    exp.train(6)
+
+    assert exp.counts["training"]["batches"] == 2 * (3 + 2 + 1)
+    assert exp.counts["training"]["traces"] <= 3
+
+
+def test_counts_go_on_when_a_setting_changes():
+    exp = build_experiment(config())
+    exp.train(1)
+    exp.batch_size = 8
+    exp.train(2)
+
+    assert exp.counts["training"]["batches"] == 48 // 16 + 48 // 8
+
+
+def test_an_item_that_exits_is_named():
+    class Leaving(Rows):
+        def query_item(self, key):
+            raise SystemExit(3)
+
+    with pytest.raises(DatasetError, match=r"fails on key 'row 0'.\nSeen: SystemExit: 3"):
+        build_experiment(config(subsets=[Subset("training", Mode.TRAIN, Leaving(4))])).train(1)
 
 
 def test_a_key_that_fails_is_named():

@@ -119,6 +119,70 @@ def test_an_order_of_another_epoch_reaches_the_processes():
     assert feed.cycle(4).take(lambda _: 1).columns["batch_x"].tolist() == [7] * 4
 
 
+class Drawing(Rows):
+    """Items that are drawn; `level` is added."""
+
+    level = 0
+
+    def __init__(self):
+        super().__init__(8)
+        self.random = [np.random.default_rng(7)]
+
+    def query_item(self, key):
+        return {"drawn": self.level + self.random[0].uniform() + np.random.uniform()}
+
+
+def drawn(subset):
+    feed = feed_of(subset, residency="stream", put=dict, room=0)
+    feed.workers = TWO
+    return lambda: feed.cycle(2).take(lambda _: 4).columns["batch_drawn"].tolist()
+
+
+def test_processes_draw_different_numbers_that_depend_on_seed_and_epoch_alone():
+    subset = Subset("s", Mode.EVAL, Drawing())
+    one_pass = drawn(subset)
+    first = one_pass()
+    subset.epoch = 1
+    second = one_pass()
+    subset.epoch = 0
+
+    assert len({*first, *second}) == 16
+    assert one_pass() == first == drawn(Subset("s", Mode.EVAL, Drawing()))()
+
+
+def test_a_change_of_the_dataset_reaches_the_processes_with_the_next_pass():
+    dataset = Drawing()
+    one_pass = drawn(Subset("s", Mode.EVAL, dataset))
+    before = one_pass()
+    dataset.level = 10
+
+    assert one_pass() == pytest.approx([value + 10 for value in before])
+
+
+def test_a_module_beside_the_configuration_is_found(tmp_path):
+    (tmp_path / "items_of_mine.py").write_text(
+        "import numpy as np\nclass Items:\n    keys = range(4)\n    def query_item(self, key):\n"
+        "        return {'x': np.float32(key)}\n"
+    )
+    (tmp_path / "config.py").write_text(
+        "from experimentator import *\nimport items_of_mine\n"
+        "experiment_type = [BaseExperiment, AsyncExperiment]\nworkers = '1 process'\n"
+        "subsets = [Subset('validation', Mode.EVAL, items_of_mine.Items())]\n"
+        "chunk_processors = [chunk_processor(inputs=['batch_x'], outputs=['loss'])(lambda x: x.mean())]\n"
+    )
+
+    assert build_experiment(tmp_path / "config.py").evaluate() == {"validation_loss": 1.5}
+
+
+def test_what_cannot_come_back_is_named():
+    class Locked(Rows):
+        def query_item(self, key):
+            return {"x": np.float32(0), "lock": threading.Lock()}
+
+    with pytest.raises(DatasetError, match="The items of subset 's' cannot come back from a worker process"):
+        drawn(Subset("s", Mode.EVAL, Locked(4)))()
+
+
 class Places(Rows):
     """Items that tell which process read them."""
 
