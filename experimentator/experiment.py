@@ -146,6 +146,8 @@ class BaseExperiment(Portrayed, Configured):
     def train(self, epochs: int) -> list[dict[str, float]]:
         """Train up to a total of `epochs`, and evaluate as `eval_epochs` says; returns the history.
 
+        A callback ends it after an epoch by writing why into `state["stop"]`, which stays there until the next call.
+
         Raises:
             GraphError: when the graph is unsound, before anything is trained.
             DatasetError: for items that cannot be used, naming the key.
@@ -159,12 +161,15 @@ class BaseExperiment(Portrayed, Configured):
         self._prepare()
         self.program.require_optimizer()
         self._goal = epochs
+        self.state.pop("stop", None)
         if self._interrupted:
             log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", self.epoch + 1)
         try:
             self.fire("train_begin", epochs=epochs)
-            while self.epoch < epochs:
+            while self.epoch < epochs and not self.state.get("stop"):
                 self._epoch()
+            if self.state.get("stop"):
+                log.warning("Training ends after epoch %d: %s", self.epoch, self.state["stop"])
         finally:
             self.fire("train_end")
         return self.history
@@ -204,8 +209,8 @@ class BaseExperiment(Portrayed, Configured):
         """Whether somebody acts on `event`."""
         return False
 
-    def requests(self) -> Iterable[str]:
-        """Names that callbacks read, besides the averages."""
+    def requests(self, mode: Mode = Mode.ALL) -> Iterable[str]:
+        """Names that callbacks read in `mode`, besides the averages."""
         return ()
 
     def call_limit(self) -> int | None:
@@ -278,7 +283,7 @@ class BaseExperiment(Portrayed, Configured):
             self.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.mode, mode=mode, steps=cycle.steps)
             averages = self._pass(subset, mode, cycle, runner)
         results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
-        self.fire("cycle_end", **results)
+        self.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
         return results
 
     def _pass(self, subset: Any, mode: Mode, cycle: Any, runner: Any) -> Averages:
@@ -303,7 +308,10 @@ class BaseExperiment(Portrayed, Configured):
             for place in range(len(block.index)):
                 batch = {name: values[place] for name, values in (*block.objects.items(), *outputs.items())}
                 self.fire("batch_end", batch=first + place, keys=block.keys[place], **batch)
-        self.fire("block_end", batch=first + len(block.index) - 1, averages=averages)
+        last = first + len(block.index) - 1
+        self.fire("block_end", batch=last, averages=averages, block=block, results=outputs)
+        for name in ("block", "results"):  # as large as the data: not to be kept
+            self.state.pop(name, None)
 
     def _address(self, subset: Any) -> None:
         """Give the subset the seed and the epoch that its order depends on."""

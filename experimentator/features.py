@@ -17,6 +17,7 @@ from experimentator.callbacks.order import Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
 from experimentator.experiment import BaseExperiment
+from experimentator.graph import Mode
 from experimentator.memory import keep_large_buffers
 from experimentator.runs import RunFolder
 from experimentator.settings import LIBRARY_KEYS, check_values
@@ -45,11 +46,10 @@ class CallbackedExperiment(BaseExperiment):
             callbacks.append(folder)
         if not self.cfg.get("hide_progress"):
             callbacks.append(Progress())
-        listeners = in_order(callbacks)
-        for listener in listeners:
+        for listener in in_order(callbacks):
             if hasattr(listener.callback, "init"):
                 listener.callback.init(self)
-        return listeners
+        return in_order(callbacks)  # once more: what a callback reads and hears may depend on the experiment
 
     def fire(self, event: str, **state: Any) -> None:
         """Call `on_<event>` of every callback that has it, with the state by name and as `state`."""
@@ -67,11 +67,12 @@ class CallbackedExperiment(BaseExperiment):
             return 1
         return gcd(*(listener.every for listener in self.listeners if listener.every)) or super().call_limit()
 
-    def requests(self) -> Iterable[str]:
-        """The names that callbacks read at batch and cycle ends."""
-        yield from super().requests()
+    def requests(self, mode: Mode = Mode.ALL) -> Iterable[str]:
+        """The names that callbacks which act in `mode` read at batch and cycle ends."""
+        yield from super().requests(mode)
         for listener in self.listeners:
-            yield from listener.inputs
+            if listener.when & mode:
+                yield from listener.inputs
 
 
 class AsyncExperiment(BaseExperiment):

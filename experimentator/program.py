@@ -118,7 +118,7 @@ class Program:
     def wanted(self, graph: Graph) -> list[str]:
         """What a mode computes: `loss` and what callbacks and settings ask for; metrics too in EVAL."""
         exp, written = self.exp, set(graph.outputs)
-        requested = [name for name in exp.requests() if name in written or name in graph.provided]
+        requested = [name for name in exp.requests(graph.mode) if name in written or name in graph.provided]
         if graph.mode == Mode.INFER:
             aside = ("loss", *exp.metrics)
             return exp.outputs or [name for name in graph.computable if name not in aside]

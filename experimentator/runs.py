@@ -173,7 +173,8 @@ class RunFolder:
         row = {"status": status, "error": error, "epoch": self.exp.epoch, "epoch_of_weights": at}
         half = {"weights": f"from the middle of epoch {self._saved_within}"} if self._saved_within else {}
         compilers = getattr(self.exp, "compilers", {})  # which the last bits of a result depend on
-        told = {"compilers": compilers, "processors": self._troubled()}
+        stop = getattr(self.exp, "state", {}).get("stop")  # why a callback ended the training
+        told = {"stopped": stop, "compilers": compilers, "processors": self._troubled()}
         write_json(self.opened / STATUS, row | half | {name: values for name, values in told.items() if values})
 
     def _describe(self) -> None:

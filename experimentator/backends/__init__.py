@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from experimentator.graph import Graph, Mode, Ref
+from experimentator.graph import Chunk, Graph, Mode, Node, Ref
 
 Columns = Mapping[str, Any]
 Shape = tuple[tuple[int | None, ...] | None, str]  # sizes (None: any; no tuple: any rank) and the dtype's name
@@ -83,6 +83,15 @@ class Backend(Protocol):
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign weights by key; all of them, or an error and none."""
 
+    def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
+        """Copy every variable, those of the optimizer too, where they lie; calling the result puts them back."""
+
+    def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
+        """What sets the factors [steps] of the learning rate for the batches that follow, one for each."""
+
+    def spoilt(self, graph: Graph, columns: Columns, rows: np.ndarray) -> tuple[Node, str] | None:
+        """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
+
 
 def get_backend(name: str) -> Backend:
     """A new backend: `numpy` or `tensorflow`."""
@@ -99,3 +108,29 @@ def get_backend(name: str) -> Backend:
             'Type: pip install "experimentator-dl[tensorflow]" (or [tensorflow-cpu], or [cuda] for NVIDIA GPUs).'
         ) from None
     return backend
+
+
+class Watch:
+    """Stands around the processors of one eager run and notes the first that spoils its values.
+
+    NaN may mean "no label", so a node that was handed such a value is not blamed for passing it on.
+    """
+
+    def __init__(self) -> None:
+        self.found: tuple[Node, str] | None = None
+
+    def __call__(self, node: Node, chunk: Chunk) -> None:
+        """Run a node, and look at what it wrote."""
+        sane = all(is_finite(chunk[name]) for name in node.inputs if name in chunk)
+        node.processor(chunk)
+        if self.found is None and sane:
+            bad = [ref.name for ref in node.writes if not is_finite(dict.__getitem__(chunk, ref.name))]
+            self.found = (node, bad[0]) if bad else None
+
+
+def is_finite(values: Any) -> bool:
+    """Whether every number is finite; what holds no floating numbers is."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fc" and "float" not in array.dtype.name:
+        return True
+    return bool(np.isfinite(array.astype(np.float64)).all())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experimentator.backends import Shape
+from experimentator.backends import Shape, Watch
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.memory import free_host_memory
 
@@ -97,6 +98,21 @@ class NumpyBackend:
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """There is nothing to assign."""
+
+    def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
+        """Copies of the weights, to put back."""
+        return partial(self.set_weights, {name: array.copy() for name, array in self.weights().items()})
+
+    def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
+        """One rate for a whole pass, since what trains here, if anything, is not compiled: that of its first batch."""
+        base = float(optimizer.learning_rate)
+        return lambda factors: setattr(optimizer, "learning_rate", base * float(factors[0]))
+
+    def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
+        """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
+        watch = Watch()
+        graph.run({name: np.asarray(columns[name])[rows] for name in graph.inputs}, call=watch)
+        return watch.found
 
 
 def _shapes(graph: Graph, specs: Mapping[str, Any], rows: int) -> dict[Ref, tuple[tuple[int, ...], str]]:

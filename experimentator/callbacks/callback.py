@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from experimentator.graph import Mode
+
 
 class Callback:
     """Acts on events: define some of `on_{epoch,cycle,batch}_{begin,end}(self, **state)`.
@@ -12,7 +14,12 @@ class Callback:
     A cycle is one pass over a subset. A method receives the state by name (ask for what you need, and `**_` for the
     rest) and as `state`, which may be written for those that come later; `outputs` names what is written. Names of
     tensors among the parameters of `on_batch_end` are fetched from the graph; `inputs` declares more. `before` and
-    `after` name classes to stand before and after; absent ones are ignored. `init(self, exp)` is called once.
+    `after` name classes to stand before and after; absent ones are ignored. `when` narrows the events of cycles and
+    batches to passes in some modes. `init(self, exp)` is called once.
+
+    At the end of a cycle `state["metrics"]` holds its averages: `<subset>_<name>` written there stands in the history
+    and in what `evaluate` returns. A reason written into `state["stop"]` ends the training after the epoch.
+
     `on_block_end` is called after every call of the compiled step, which runs many batches. With `every = N`,
     `on_batch_end` is called after every N-th batch of a cycle, and a call ends there, so that the experiment is as that
     batch left it; without, it observes every batch once the call is over.
@@ -29,6 +36,7 @@ class Callback:
     after: Sequence[str] = ()
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
+    when: Mode = Mode.ALL
     every: int | None = None
 
     def init(self, exp: Any) -> None:

@@ -9,8 +9,11 @@ from typing import Any
 
 import networkx as nx
 
+from experimentator.graph import Mode
+
 EVENTS = tuple(f"{what}_{when}" for what in ("epoch", "cycle", "batch") for when in ("begin", "end"))
 FETCHING = ("batch_end", "cycle_end")  # events whose parameters may name tensors
+WITHIN = ("cycle_", "batch_", "block_")  # events of a pass, which `when` may narrow to some modes
 LIFE = ("train_begin", "train_end", "block_end")  # which the library's own callbacks hear too
 
 
@@ -32,9 +35,14 @@ class Listener:
         self.methods = {event: method for event, method in found.items() if callable(method)}
         self.parameters = {event: inspect.signature(method).parameters for event, method in self.methods.items()}
         self.every = _every(callback)
-        self.outputs = _names(callback, "outputs")
-        self.inputs = tuple(dict.fromkeys((*_names(callback, "inputs"), *self._asked(FETCHING))))
+        self.when = _when(callback)
+        self.outputs = names_in(callback, "outputs")
         self.reads = {*self.inputs, *self._asked(EVENTS)}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names it reads at batch and cycle ends; asked for anew each time, as they may follow the graph."""
+        return tuple(dict.fromkeys((*names_in(self.callback, "inputs"), *self._asked(FETCHING))))
 
     def hears(self, event: str) -> bool:
         """Whether the callback acts on `event`."""
@@ -44,6 +52,8 @@ class Listener:
         """Call the method of `event`, if there is one, with what it asks of the state."""
         method = self.methods.get(event)
         if method is None or (event == "batch_end" and self.every and (state["batch"] + 1) % self.every):
+            return
+        if event.startswith(WITHIN) and "mode" in state and not self.when & state["mode"]:
             return
         parameters = self.parameters[event]
         everything = {**state, "state": state}
@@ -113,11 +123,12 @@ def _refuse_slips(callback: Any) -> None:
 
 
 def _precedes(one: Listener, other: Listener) -> bool:
-    told = other.name in _names(one.callback, "before") or one.name in _names(other.callback, "after")
+    told = other.name in names_in(one.callback, "before") or one.name in names_in(other.callback, "after")
     return (told and one.name != other.name) or not other.reads.isdisjoint(one.outputs)
 
 
-def _names(callback: Any, attribute: str) -> tuple[str, ...]:
+def names_in(callback: Any, attribute: str) -> tuple[str, ...]:
+    """The names that an attribute of a callback holds: several, one, or none; a class stands for its name."""
     value: Any = getattr(callback, attribute, ()) or ()
     listed = (value,) if isinstance(value, (str, type)) else value
     return tuple(name.__name__ if isinstance(name, type) else name for name in listed)
@@ -135,3 +146,9 @@ def _every(callback: Any) -> int:
             f"{name}.every is how many batches lie between two acts.\nSeen: {every!r}.\nWrite a number."
         )
     return every
+
+
+def _when(callback: Any) -> Mode:
+    """The modes in whose passes a callback acts: all of them unless `when` says which."""
+    when = getattr(callback, "when", None)
+    return Mode.ALL if when is None else Mode.of(when)

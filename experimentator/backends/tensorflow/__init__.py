@@ -13,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.client import device_lib  # the one place that tells how much memory TensorFlow may take
 
-from experimentator.backends import Shape
+from experimentator.backends import Shape, Watch
 from experimentator.backends.tensorflow.loop import TensorflowStep
 from experimentator.backends.tensorflow.precision import layers_noted, loss_scaled, set_precision
 from experimentator.backends.tensorflow.profile import profiled
+from experimentator.backends.tensorflow.rates import Rates
 from experimentator.backends.tensorflow.scopes import scope_of
-from experimentator.backends.tensorflow.variables import Variables, Witness
+from experimentator.backends.tensorflow.variables import Variables, Witness, copied
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
 from experimentator.memory import free_host_memory
 
@@ -145,6 +146,23 @@ class TensorflowBackend:
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign weights by key; all of them, or an error and none."""
         self.variables.assign(weights)
+
+    def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
+        """Copy every variable, those of the optimizer too, on the device; calling the result puts them back."""
+        used = self._scaled.get(id(optimizer), optimizer)
+        return copied([*self.variables, *(() if used is None else used.variables)])
+
+    def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
+        """What sets the factors of the learning rate for the batches that follow; the compiled loop reads them."""
+        return Rates.of(optimizer).hold
+
+    def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
+        """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
+        watch = Watch()
+        forward = InContext(lambda tensors: graph.run(tensors, call=watch))
+        batch = {name: tf.gather(columns[name], rows) for name in graph.inputs}
+        forward.run(batch, training=graph.mode == Mode.TRAIN)
+        return watch.found
 
     def _pass(
         self,

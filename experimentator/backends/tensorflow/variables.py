@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -12,6 +12,17 @@ import numpy as np
 
 class WeightsError(ValueError):
     """Weights that do not fit the experiment; nothing was assigned."""
+
+
+def copied(variables: Sequence[Any]) -> Callable[[], None]:
+    """Copies of variables where they lie; calling the result puts them back, bit for bit."""
+    values = [keras.ops.copy(variable) for variable in variables]
+
+    def put_back() -> None:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    return put_back
 
 
 class Witness(keras.StatelessScope):

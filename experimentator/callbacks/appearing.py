@@ -1,0 +1,37 @@
+"""Numbers in the state that callbacks wrote during a cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+COUNTERS = ("epoch", "epochs", "batch", "steps")  # numbers of the engine in the state
+
+
+class Appearing:
+    """The numbers that callbacks write into the state during a cycle, told from the engine's and from older ones."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.before: set[str] = set()
+
+    def begin(self, state: dict[str, Any]) -> None:
+        """A cycle begins: what the one before left must not count again."""
+        for name in self.names:
+            state.pop(name, None)
+        self.names, self.before = set(), set(state)
+
+    def find(self, state: Mapping[str, Any], exp: Any, mode: Any) -> dict[str, Any]:
+        """Names and numbers that appeared since."""
+        prefixes = tuple(f"{subset.name}_" for subset in exp.subsets)
+        skipped = {*self.before, *COUNTERS, *exp.graph(mode).results}
+        new = {name: value for name, value in state.items() if name not in skipped and not name.startswith(prefixes)}
+        found = {name: value for name, value in new.items() if _is_number(value)}
+        self.names |= found.keys()
+        return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -1,0 +1,115 @@
+"""Which classes are taken for which: a matrix of counts over a cycle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.monitored import check_tensors
+from experimentator.callbacks.order import CallbackError
+from experimentator.callbacks.picture import matrix
+from experimentator.checkpoint import write_atomically
+from experimentator.graph import Mode
+
+
+class ConfusionMatrix(Callback):
+    """Count over each EVAL cycle how often a sample of class `target` was given class `prediction`.
+
+    `prediction` names class ids [B] int, or logits or scores [B, K]; `target` ids [B] int, or rows [B, K]. Rows of the
+    matrix are targets, columns predictions. Ids below 0 mean "no label" and are left out. `classes` gives their names,
+    or how many there are; without it, as many as are seen. `when=Mode.ALL` counts in training too.
+
+    Reads both names from the graph; writes `<subset>_confusion` [K, K] int into the state, `cycles` here, and a picture
+    `confusion-<subset>.svg` into `folder`, else into the run folder, if any.
+
+    >>> matrix = ConfusionMatrix("batch_ids", "batch_target", classes=["cat", "dog"])
+    >>> matrix.count(np.array([0, 1, 1]), np.array([0, 0, 1])).tolist()
+    [[1, 1], [0, 1]]
+    """
+
+    def __init__(
+        self,
+        prediction: str,
+        target: str = "batch_target",
+        *,
+        classes: int | Sequence[str] | None = None,
+        when: Mode = Mode.EVAL,
+        folder: str | os.PathLike[str] | None = None,
+    ):
+        self.prediction, self.target, self.when, self.folder = prediction, target, when, folder
+        self.inputs = (prediction, target)
+        self.names = None if classes is None or isinstance(classes, int) else [str(name) for name in classes]
+        self.size = classes if isinstance(classes, int) else len(self.names or ())
+        self.cycles: dict[str, np.ndarray] = {}
+
+    def init(self, exp: Any) -> None:
+        """Remember where names and folder are known."""
+        self.exp = exp
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Refuse names that nothing produces."""
+        check_tensors(self.inputs, self.exp, asker=self)
+
+    def on_cycle_begin(self, **_: Any) -> None:
+        """Begin anew."""
+        self.counts = np.zeros((self.size, self.size), int)
+
+    def on_block_end(self, results: Mapping[str, np.ndarray], **_: Any) -> None:
+        """Count the samples of a call."""
+        for name in self.inputs:
+            if name not in results or results[name].ndim < 2:
+                seen = f"[{', '.join('B' * (results[name].ndim > 1))}]" if name in results else "no such tensor"
+                raise CallbackError(
+                    f"ConfusionMatrix needs {name!r} to hold a class for each sample.\nSeen: {seen}.\n"
+                    "Name ids [B], or scores [B, K], that a processor writes in this mode."
+                )
+        prediction, target = (_ids(results[name]) for name in self.inputs)
+        self.counts = _added(self.counts, self.count(prediction, target))
+
+    def count(self, prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """The matrix of ids [N] and [N]."""
+        known = (prediction >= 0) & (target >= 0)
+        prediction, target = prediction[known], target[known]
+        seen = 1 + int(max(prediction.max(initial=-1), target.max(initial=-1)))
+        if self.size and seen > self.size:
+            raise CallbackError(
+                f"ConfusionMatrix was told of {self.size} classes.\nSeen: class {seen - 1} in {self.target!r} or "
+                f"{self.prediction!r}.\nGive all classes, or none."
+            )
+        size = self.size or seen
+        return np.bincount(target * size + prediction, minlength=size * size).reshape(size, size)
+
+    def on_cycle_end(self, cycle_name: str, state: dict[str, Any], **_: Any) -> None:
+        """Keep the matrix, and draw it."""
+        self.cycles[cycle_name] = state[f"{cycle_name}_confusion"] = self.counts
+        folder = self.folder or run_folder(self.exp)
+        if folder is not None and len(self.counts):
+            write_atomically(Path(folder) / f"confusion-{cycle_name}.svg", self.svg(cycle_name).encode())
+
+    def svg(self, cycle_name: str) -> str:
+        """The picture of a cycle's matrix."""
+        counts = self.cycles[cycle_name]
+        names = self.names or [str(number) for number in range(len(counts))]
+        return matrix(counts, names, title=f"{cycle_name}: {np.trace(counts)} of {counts.sum()} right")
+
+
+def _ids(values: np.ndarray) -> np.ndarray:
+    """Class ids [N] of ids [K, B] or rows [K, B, C]."""
+    if values.ndim > 2 and values.shape[-1] > 1:
+        values = values.reshape(-1, values.shape[-1]).argmax(axis=-1)
+    return values.reshape(-1).astype(np.int64)
+
+
+def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The sum of matrices, as large as the larger."""
+    size = max(len(one), len(other))
+    total = np.zeros((size, size), int)
+    for counts in (one, other):
+        total[: len(counts), : len(counts)] += counts
+    return total

@@ -1,0 +1,95 @@
+"""Which chunk processor first made NaN or infinity, when the loss is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from experimentator.callbacks.callback import Callback
+from experimentator.cycle import NonFiniteLossError
+from experimentator.graph import Mode
+
+
+class TerminateOnNaN(Callback):
+    """Name the chunk processor that first made NaN or infinity, when the loss is not finite.
+
+    The engine stops on such a loss by itself. With this callback the failing batch is run again, processor by
+    processor, with the weights it had: those of the call's start are kept, and the batches before it are repeated.
+    The experiment is left with these weights, as it was before the failing batch. That costs a copy of weights and
+    optimizer state on the device for each call of many batches, and their memory.
+
+    Reads the results of each call; writes nothing. The error is the engine's, with the processor in its message, and
+    marks it in the picture of a run folder.
+
+    >>> [event for event in ("batch_end", "block_end") if hasattr(TerminateOnNaN, f"on_{event}")]
+    ['block_end']
+
+    Raises:
+        NonFiniteLossError: naming the processor, or the names of the batch that hold such values.
+    """
+
+    def __init__(self) -> None:
+        self._restore: Callable[[], None] | None = None
+
+    def init(self, exp: Any) -> None:
+        """Remember whose weights they are."""
+        self.exp = exp
+
+    def on_cycle_begin(self, mode: Mode, **_: Any) -> None:
+        """Keep the state that the first call starts from; evaluation changes none."""
+        self._restore = self.exp.backend.snapshot(self.exp.optimizer) if mode == Mode.TRAIN else None
+
+    def on_block_end(self, block: Any, results: Mapping[str, np.ndarray], state: dict[str, Any], **_: Any) -> None:
+        """Look at the loss of each batch of the call."""
+        losses = np.asarray(results["loss"], np.float64) if "loss" in results else np.zeros(1)
+        finite = np.isfinite(losses.reshape(len(losses), -1)).all(axis=1)
+        if not finite.all():
+            raise self._error(block, int(np.argmin(finite)), state)
+        if self._restore is not None:
+            self._restore = self.exp.backend.snapshot(self.exp.optimizer)
+
+    def on_cycle_end(self, **_: Any) -> None:
+        """Let go of the copy."""
+        self._restore = None
+
+    def _error(self, block: Any, place: int, state: dict[str, Any]) -> NonFiniteLossError:
+        mode, name = state["mode"], state["cycle_name"]
+        if self._restore is not None:
+            self._repeat(block, place, state)
+        graph = self.exp.graph(mode)
+        found = self.exp.backend.spoilt(graph, block.columns, block.index[place])
+        batch = state["batch"] - len(block.index) + 1 + place
+        what = f"The loss is not finite in batch {batch} of {name!r}, epoch {self.exp.epoch + 1}."
+        if found is None:
+            return NonFiniteLossError(
+                f"{what}\nSeen: every processor made finite values of finite ones, when run again.\n"
+                "Look for NaN in the data of that batch, or for draws that differ when they are repeated."
+            )
+        node, tensor = found
+        cause = self._cause(node.name)
+        error = NonFiniteLossError(
+            f"{what}\nSeen: {tensor!r} holds NaN or infinity first, made by {node}{cause[0]}.\n{cause[1]}"
+        )
+        error.add_note(f"In chunk processor {node} [{mode}].")
+        return error
+
+    def _repeat(self, block: Any, place: int, state: dict[str, Any]) -> None:
+        """Bring weights and optimizer to where the failing batch found them."""
+        assert self._restore is not None  # noqa: S101  # for the type checker
+        self._restore()
+        if place:
+            subset = self.exp.subset(state["cycle_name"])
+            step = self.exp.program.runner(subset, state["mode"], steps=state["steps"]).step
+            step(block.columns, block.index[:place], fixed=False)
+
+    def _cause(self, node: str) -> tuple[str, str]:
+        """What stands behind it: weights that an update spoilt, or the processor itself."""
+        own = [values for key, values in self.exp.backend.weights().items() if key.rsplit("/", 2)[0] == node]
+        if all(np.isfinite(values).all() for values in own if values.dtype.kind == "f"):
+            return "", "Keep its inputs in the range it is made for, or lower learning_rate."
+        return (
+            ", whose weights are not finite",
+            "The update before spoilt them: lower learning_rate, or clip gradients.",
+        )

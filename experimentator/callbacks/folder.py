@@ -1,0 +1,19 @@
+"""Where callbacks leave files: the run folder if there is one, else a folder of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def run_folder(exp: Any) -> Path | None:
+    """The folder of this run; None without one, and before training makes it."""
+    candidates = [*exp.callbacks, getattr(exp, "run_folder", None)]
+    paths = [callback.path for callback in candidates if type(callback).__name__ == "RunFolder"]
+    return next((Path(path) for path in paths if path is not None), None)
+
+
+def folder_of(exp: Any, given: str | os.PathLike[str] | None, *, otherwise: str = ".") -> Path:
+    """The folder that was given, else the run folder, else `otherwise`."""
+    return Path(given) if given is not None else run_folder(exp) or Path(otherwise)

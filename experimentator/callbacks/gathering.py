@@ -1,0 +1,73 @@
+"""Outputs of a cycle with their keys, and what callbacks measured in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from experimentator.callbacks.appearing import Appearing
+from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.monitored import check_tensors
+
+
+class GatherCycleMetrics(Callback):
+    """Gather named outputs of each cycle with their keys, and bring into the history what callbacks measured.
+
+    `names` are tensors to keep: `cycles["validation"]` then holds `keys` [N], per-sample outputs [B, ...] as [N, ...],
+    and numbers of a batch [] as [batches]; host-side objects of the items come as lists. Numbers that other callbacks
+    wrote into the state during the cycle become `<subset>_<name>` in the history. Everything is kept in host memory
+    until the subset's next cycle.
+
+    Reads `names` from the graph, once a call; writes `gathered` into the state, and numbers into the history.
+
+    >>> gather = GatherCycleMetrics(["batch_logits"])
+    >>> gather.inputs, gather.cycles
+    (('batch_logits',), {})
+    """
+
+    after = ("AverageMetrics", "ConfusionMatrix")
+
+    def __init__(self, names: str | Iterable[str] = ()):
+        self.inputs = (names,) if isinstance(names, str) else tuple(names)
+        self.cycles: dict[str, dict[str, Any]] = {}
+
+    def init(self, exp: Any) -> None:
+        """Remember the graph's owner."""
+        self.exp, self.written = exp, Appearing()
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Refuse a name that neither the graph nor the items hold."""
+        check_tensors(self.inputs, self.exp, asker=self)
+
+    def on_cycle_begin(self, cycle_name: str, state: dict[str, Any], **_: Any) -> None:
+        """Begin anew."""
+        self.written.begin(state)
+        self.parts: dict[str, list[Any]] = {name: [] for name in ("keys", *self.inputs)}
+
+    def on_block_end(self, block: Any, results: Mapping[str, np.ndarray], **_: Any) -> None:
+        """Keep the results of a call."""
+        if not self.inputs:
+            return
+        self.parts["keys"] += [key for keys in block.keys for key in keys]
+        for name in self.inputs:
+            if name in results:
+                values = results[name]
+                self.parts[name].append(values.reshape(-1, *values.shape[2:]) if values.ndim > 1 else values)
+            elif name in block.objects:
+                self.parts[name] += [one for batch in block.objects[name] for one in batch]
+
+    def on_cycle_end(
+        self, cycle_name: str, mode: Any, metrics: dict[str, float], state: dict[str, Any], **_: Any
+    ) -> None:
+        """Put the parts together, and the numbers into the history."""
+        if self.inputs:
+            self.cycles[cycle_name] = {name: _joined(parts) for name, parts in self.parts.items() if parts}
+        state["gathered"] = self.cycles
+        for name, value in self.written.find(state, self.exp, mode).items():
+            metrics[f"{cycle_name}_{name}"] = state[f"{cycle_name}_{name}"] = float(value)
+
+
+def _joined(parts: list[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts

@@ -1,0 +1,102 @@
+"""A training told as it goes: times, lines of losses, the state as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+import numpy as np
+
+from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.folder import folder_of
+from experimentator.checkpoint import CheckpointError
+
+
+class MeasureTime(Callback):
+    """Measure how long each cycle takes: `<subset>_time` in seconds, `<subset>_batch_time` in seconds a batch.
+
+    Data, compiling and callbacks of the cycle are part of it. Writes both into the history and the state.
+
+    >>> MeasureTime().measures
+    ('time', 'batch_time')
+    """
+
+    before = ("GatherCycleMetrics",)
+    measures = ("time", "batch_time")
+
+    def on_cycle_begin(self, steps: int, **_: Any) -> None:
+        """Start the watch."""
+        self.start, self.steps = time.perf_counter(), steps
+
+    def on_cycle_end(self, cycle_name: str, metrics: dict[str, float], state: dict[str, Any], **_: Any) -> None:
+        """Read the watch."""
+        seconds = time.perf_counter() - self.start
+        for name, value in zip(self.measures, (seconds, seconds / max(self.steps, 1)), strict=True):
+            metrics[f"{cycle_name}_{name}"] = state[f"{cycle_name}_{name}"] = round(value, 9)
+
+
+class PrintLoss(Callback):
+    """Print a line with the loss at the end of each cycle, to stderr unless `file` says otherwise.
+
+    Reads `<subset>_loss` from the cycle's averages.
+
+    >>> PrintLoss(sys.stdout).on_cycle_end("validation", {"validation_loss": 0.25}, {"epoch": 3})
+    epoch 3  validation loss 0.25
+    """
+
+    after = ("AverageMetrics",)
+
+    def __init__(self, file: TextIO | None = None):
+        self.file = file
+
+    def on_cycle_end(self, cycle_name: str, metrics: dict[str, float], state: dict[str, Any], **_: Any) -> None:
+        """Print the line, if the cycle has a loss."""
+        loss = metrics.get(f"{cycle_name}_loss")
+        if loss is not None:
+            epoch = f"epoch {state['epoch']}  " if "epoch" in state else ""
+            (self.file or sys.stderr).write(f"{epoch}{cycle_name} loss {loss:.6g}\n")
+
+
+class StateLogger(Callback):
+    """Add a line of JSON at the end of each epoch: every number, text and truth value in the state.
+
+    What is no plain value is left out; NaN and infinity, which JSON lacks, become null. Lines go to `filename`, else to
+    `state.jsonl` in the run folder, else here.
+
+    >>> StateLogger.line({"epoch": 1, "validation_loss": float("nan"), "keys": (1, 2)})
+    '{"epoch": 1, "validation_loss": null}'
+    """
+
+    after = ("AverageMetrics", "GatherCycleMetrics", "SaveLearningRate", "EarlyStopping", "SaveWeights")
+
+    def __init__(self, filename: str | os.PathLike[str] | None = None):
+        self.filename = filename
+
+    def init(self, exp: Any) -> None:
+        """Remember whose state it is."""
+        self.exp = exp
+
+    def on_epoch_end(self, state: dict[str, Any], **_: Any) -> None:
+        """Add the line, and force it to disk."""
+        path = folder_of(self.exp, None) / "state.jsonl" if self.filename is None else self.filename
+        try:
+            with open(path, "ab") as file:
+                file.write(f"{self.line(state)}\n".encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CheckpointError(
+                f"{os.fspath(path)} cannot be written.\nSeen: {error.strerror}.\nMake room, or allow it."
+            ) from error
+
+    @staticmethod
+    def line(state: dict[str, Any]) -> str:
+        """The plain values of a state as JSON."""
+        values = {name: value.item() if isinstance(value, np.generic) else value for name, value in state.items()}
+        plain = {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
+        finite = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in plain.items()}
+        return json.dumps(finite, allow_nan=False)

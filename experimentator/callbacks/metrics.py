@@ -1,0 +1,129 @@
+"""Averages over a cycle of what patterns name: by batch size, NaN left out."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from experimentator.callbacks.appearing import Appearing
+from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.monitored import check_known, names_written
+from experimentator.graph import Mode
+
+log = logging.getLogger(__name__)
+
+
+class AverageMetrics(Callback):
+    """Average over each cycle what `patterns` (regular expressions, for whole names) name, leaving NaN out.
+
+    Takes numbers of a batch [], weighted by batch size, and per-sample values [B], each weighing the same; NaN means
+    that there is no value, as for samples without a label. Names are those that processors write, in every mode that
+    writes them, and numbers that other callbacks write into the state at `on_batch_end`. The engine averages `loss` and
+    metrics by itself, NaN and all: this is for everything else.
+
+    Reads the names from the graph, once a call; writes `<subset>_<name>` into the history and the state, and `<name>`
+    into the state.
+
+    >>> averages = AverageMetrics([".*_error"])
+    >>> averages.matches("batch_error"), averages.matches("error_rate")
+    (True, False)
+    >>> total = Total()
+    >>> total.add(np.array([[1.0, np.nan], [3.0, 2.0]]), batch_size=2)
+    >>> total.mean
+    2.0
+    """
+
+    before = ("GatherCycleMetrics",)
+    on_batch_end: Callable[..., None]
+
+    def __init__(self, patterns: str | Iterable[str] = ".*"):
+        self.patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        self.exp: Any = None
+        self.known: dict[Mode, tuple[Any, list[str]]] = {}
+
+    def init(self, exp: Any) -> None:
+        """Look batch by batch only where other callbacks do, which may write into the state."""
+        self.exp, self.written = exp, Appearing()
+        self.totals: dict[str, Total] = {}
+        if any(hasattr(callback, "on_batch_end") for callback in exp.callbacks if callback is not self):
+            self.on_batch_end = self._observe
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
+        """The names that processors write, among those that match, and that hold a number for a batch or a sample."""
+        modes = dict.fromkeys(subset.mode for subset in self.exp.subsets) if self.exp else ()
+        return tuple(dict.fromkeys(name for mode in modes for name in self._found(mode)))
+
+    measures = inputs
+
+    def _found(self, mode: Mode) -> list[str]:
+        """What matches in a mode, looked up once for each recording of the list: shapes take an abstract run."""
+        graph, program = self.exp.program.whole(mode), self.exp.program
+        recorded = program.recorded.get(mode)
+        if mode not in self.known or self.known[mode][0] is not recorded:
+            names = [name for name in graph.computable if self.matches(name)]
+            able = graph.select(*names) if names else None
+            shapes = self.exp.backend.shapes(able, program.specs(mode)) if able else {}
+            ranks = {name: shapes[able.results[name]][0] for name in names} if able else {}
+            self.known[mode] = recorded, [name for name, sizes in ranks.items() if sizes is not None and len(sizes) < 2]
+        return self.known[mode][1]
+
+    def matches(self, name: str) -> bool:
+        """Whether a pattern stands for a name."""
+        return any(re.fullmatch(pattern, name) for pattern in self.patterns)
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Refuse a plain name that nothing produces."""
+        known = sorted(
+            {*names_written(self.exp), *(name for c in self.exp.callbacks for name in getattr(c, "outputs", ()))}
+        )
+        for pattern in self.patterns:
+            if not any(re.fullmatch(pattern, name) for name in known):
+                if re.fullmatch(r"\w+", pattern) and not hasattr(self, "on_batch_end"):
+                    check_known(pattern, known, asker=self)
+                log.info("AverageMetrics: no processor writes a name like %r.", pattern)
+
+    def on_cycle_begin(self, state: dict[str, Any], **_: Any) -> None:
+        """Begin anew."""
+        self.totals.clear()
+        self.written.begin(state)
+
+    def _observe(self, keys: Collection[Hashable], mode: Any, state: Mapping[str, Any], **_: Any) -> None:
+        """Take what other callbacks wrote at this batch."""
+        for name, value in self.written.find(state, self.exp, mode).items():
+            if self.matches(name):
+                self.totals.setdefault(name, Total()).add(np.array([value]), batch_size=len(keys))
+
+    def on_block_end(self, block: Any, results: Mapping[str, np.ndarray], **_: Any) -> None:
+        """Take the results of a call: [K] or [K, B]."""
+        for name, values in results.items():
+            if self.matches(name) and values.ndim <= 2 and values.dtype.kind in "biuf":
+                self.totals.setdefault(name, Total()).add(values, batch_size=block.index.shape[1])
+
+    def on_cycle_end(self, cycle_name: str, metrics: dict[str, float], state: dict[str, Any], **_: Any) -> None:
+        """Write the averages."""
+        for name, total in self.totals.items():
+            metrics[f"{cycle_name}_{name}"] = state[f"{cycle_name}_{name}"] = state[name] = total.mean
+
+
+class Total:
+    """A sum and its weight; NaN has none."""
+
+    def __init__(self) -> None:
+        self.sum = self.weight = 0.0
+
+    def add(self, values: np.ndarray, *, batch_size: int) -> None:
+        """Values [K], each of `batch_size` samples, or [K, B]."""
+        known = ~np.isnan(values.astype(np.float64))
+        each = batch_size if values.ndim == 1 else 1
+        self.sum += float(np.sum(values, where=known, dtype=np.float64)) * each
+        self.weight += int(known.sum()) * each
+
+    @property
+    def mean(self) -> float:
+        """The mean so far; NaN of nothing."""
+        return self.sum / self.weight if self.weight else float("nan")

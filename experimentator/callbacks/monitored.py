@@ -1,0 +1,144 @@
+"""One measure that a callback watches from epoch to epoch, and the names that there are to watch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from experimentator.callbacks.order import CallbackError, names_in
+from experimentator.graph import Mode
+
+SMALLER = ("loss", "error")  # endings of names of which less is better
+LARGER = ("accuracy",)
+
+
+class Monitored:
+    """The best value of a measure so far: `mode` is "min" or "max", and only needed where the name does not tell.
+
+    A value must be better by more than `min_delta`; NaN never is.
+
+    >>> watched = Monitored("validation_loss", None)
+    >>> [watched.improves(value, epoch) for epoch, value in enumerate([0.5, float("nan"), 0.4, 0.6], start=1)]
+    [True, False, True, False]
+    >>> watched.best, watched.epoch
+    (0.4, 3)
+    """
+
+    def __init__(self, metric: str | None, mode: str | None, *, min_delta: float = 0.0):
+        if mode not in (None, "min", "max"):
+            raise CallbackError(f"mode={mode!r} says not what is better.\nSeen: {mode!r}.\nWrite 'min' or 'max'.")
+        if min_delta < 0:
+            raise CallbackError(f"min_delta cannot be negative.\nSeen: {min_delta!r}.\nWrite how much counts, or 0.")
+        self.name, self.min_delta = metric, min_delta
+        self.best: float | None = None
+        self.epoch: int | None = None
+        self.mode = mode or _better(metric or "_loss")
+
+    def start(self, exp: Any, *, asker: Any) -> None:
+        """Before training: settle the name, and refuse one that nothing produces."""
+        if self.name is None:
+            self.name = _first_loss(exp)
+        check_known(self.name, measured(exp), asker=asker)
+        if self.mode is None:
+            raise CallbackError(
+                f"Whether more or less of {self.name!r} is better cannot be told from its name.\n"
+                "Seen: mode=None.\nWrite mode='min' or mode='max'."
+            )
+
+    def read(self, exp: Any, state: Mapping[str, Any]) -> float | None:
+        """Its value in the epoch that just ended; None where it was not measured."""
+        row = exp.history[-1] if exp.history else {}
+        written = self.name in row or self.name in _written(exp)
+        value = row.get(self.name, state.get(str(self.name))) if written else None
+        return None if value is None else float(value)
+
+    def improves(self, value: float, epoch: int) -> bool:
+        """Whether `value` is the best so far, which is then kept."""
+        sign = -1.0 if self.mode == "max" else 1.0
+        better = self.best is None or sign * value < sign * self.best - self.min_delta
+        if math.isnan(value) or not better:
+            return False
+        self.best, self.epoch = value, epoch
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far, and its epoch."""
+        return {"best": self.best, "epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a best value."""
+        self.best, self.epoch = state["best"], state["epoch"]
+
+
+def measured(exp: Any) -> list[str]:
+    """What each epoch of a training measures: `<subset>_<name>` of every subset that runs, and what callbacks write."""
+    names = []
+    for subset in running(exp):
+        names += [f"{subset.name}_{name}" for name in scalars(exp, subset.mode)]
+        names += [f"{subset.name}_{name}" for c in exp.callbacks for name in names_in(c, "measures")]
+        names += [f"{subset.name}_{name}" for name in _written(exp)]
+    return list(dict.fromkeys([*names, *_written(exp), "epoch_time"]))
+
+
+def running(exp: Any) -> Iterator[Any]:
+    """The subsets that a training runs."""
+    evaluates = exp.eval_epochs is None or bool(exp.eval_epochs)
+    return (s for s in exp.subsets if s.mode == Mode.TRAIN or (s.mode == Mode.EVAL and evaluates))
+
+
+def scalars(exp: Any, mode: Mode) -> list[str]:
+    """The names of a mode's results that are one number a batch, which are averaged."""
+    graph = exp.graph(mode)
+    shapes = exp.backend.shapes(graph, exp.program.specs(mode))
+    flags = {flag for node in graph.nodes for flag in getattr(node.processor, "checks", ())}
+    return [name for name, ref in graph.results.items() if name not in flags and shapes.get(ref, ((),))[0] == ()]
+
+
+def check_known(name: Any, known: Collection[str], *, asker: Any) -> None:
+    """Refuse a name that nothing produces.
+
+    >>> check_known("validation_los", ["training_loss", "validation_loss"], asker="EarlyStopping")
+    Traceback (most recent call last):
+    experimentator.callbacks.order.CallbackError: EarlyStopping asks for 'validation_los', which nothing produces.
+    Known here: training_loss, validation_loss.
+    Did you mean 'validation_loss'? Else add it to the setting `metrics`, or to `outputs` of the callback that has it.
+    """
+    if name in known:
+        return
+    near = [repr(one) for one in get_close_matches(str(name), known, n=2)]
+    guess = f"Did you mean {' or '.join(near)}? Else add" if near else "Add"
+    raise CallbackError(
+        f"{asker if isinstance(asker, str) else type(asker).__name__} asks for {name!r}, which nothing produces.\n"
+        f"Known here: {', '.join(known) or 'nothing'}.\n"
+        f"{guess} it to the setting `metrics`, or to `outputs` of the callback that has it."
+    )
+
+
+def check_tensors(names: Iterable[str], exp: Any, *, asker: Any) -> None:
+    """Refuse names of tensors that no mode of a training knows."""
+    batches = [subset.batch(subset.keys[:1]) for subset in running(exp)]
+    known = sorted({*names_written(exp), *(name for batch in batches for name in batch)})
+    for name in names:
+        check_known(name, known, asker=asker)
+
+
+def names_written(exp: Any) -> list[str]:
+    """What processors write in the modes that subsets have."""
+    modes = dict.fromkeys(subset.mode for subset in exp.subsets)
+    return list(dict.fromkeys(name for mode in modes for name in exp.program.whole(mode).outputs))
+
+
+def _written(exp: Any) -> list[str]:
+    return [name for callback in exp.callbacks for name in names_in(callback, "outputs")]
+
+
+def _first_loss(exp: Any) -> str:
+    """The loss of the first subset that is evaluated, else trained on."""
+    subsets = sorted(running(exp), key=lambda subset: subset.mode != Mode.EVAL)
+    return f"{subsets[0].name}_loss"
+
+
+def _better(metric: str) -> str | None:
+    return "min" if metric.endswith(SMALLER) else "max" if metric.endswith(LARGER) else None

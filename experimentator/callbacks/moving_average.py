@@ -1,0 +1,99 @@
+"""An exponential average of the weights: evaluated with, trained without."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.order import CallbackError
+from experimentator.graph import Mode
+
+FILE = "weights.average.safetensors"
+
+
+class ExponentialMovingAverage(Callback):
+    """Average the weights over the batches of training, and evaluate with the average; training goes on without it.
+
+    After each batch the average becomes `momentum` times itself plus `1 - momentum` times the weights. It is Keras'
+    own (`use_ema` of the optimizer), so it is kept inside the compiled loop, is part of the optimizer's state, and
+    covers every floating variable, the statistics of BatchNormalization included. Each evaluation swaps the weights
+    and swaps them back. Outside evaluation, `with ema.averaged(): exp.predict(...)` uses the average. Both are saved: a
+    run folder (or `folder`) gets `weights.average.safetensors` at each epoch's end, and so do files of SaveWeights.
+
+    Reads and writes weights; nothing in the state.
+
+    >>> ExponentialMovingAverage(0.99).momentum
+    0.99
+    """
+
+    before = ("SaveWeights",)
+
+    def __init__(self, momentum: float = 0.999, *, folder: str | os.PathLike[str] | None = None):
+        if not 0 < momentum < 1:
+            raise CallbackError(f"momentum={momentum!r} makes no average.\nSeen: {momentum!r}.\nWrite 0.99 or 0.999.")
+        self.momentum, self.folder = momentum, folder
+        self._restore: Callable[[], None] | None = None
+
+    def init(self, exp: Any) -> None:
+        """Turn the average on, before the optimizer makes its variables."""
+        self.exp = exp
+        self.on_train_begin()
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Do so for an optimizer that took the place of another, too."""
+        optimizer = self.exp.optimizer
+        if not hasattr(optimizer, "use_ema") or (optimizer.built and not optimizer.use_ema):
+            seen = "an optimizer that has trained already" if hasattr(optimizer, "built") else repr(optimizer)
+            raise CallbackError(
+                "ExponentialMovingAverage must be there before the optimizer makes its variables.\n"
+                f"Seen: {seen}.\nList it from the start, or give a new one: optimizer = keras.optimizers.Adam(1e-3)."
+            )
+        optimizer.use_ema, optimizer.ema_momentum = True, self.momentum
+
+    def on_cycle_begin(self, mode: Mode, **_: Any) -> None:
+        """Evaluate with the average."""
+        self._leave()
+        if mode == Mode.EVAL:
+            self._enter()
+
+    def on_cycle_end(self, **_: Any) -> None:
+        """Train without it."""
+        self._leave()
+
+    def on_epoch_end(self, **_: Any) -> None:
+        """Save the average beside the weights."""
+        if (folder := self.folder or run_folder(self.exp)) is not None:
+            with self.averaged():
+                self.exp.save_weights(os.path.join(folder, FILE))
+
+    def on_train_end(self, **_: Any) -> None:
+        """Leave the weights as training made them, whatever ended it."""
+        self._leave()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the experiment has the averaged weights."""
+        outermost = self._restore is None  # an evaluation may be under way
+        if outermost:
+            self._enter()
+        try:
+            yield
+        finally:
+            if outermost:
+                self._leave()
+
+    def _enter(self) -> None:
+        optimizer = self.exp.optimizer
+        if not optimizer.built or not int(optimizer.iterations):
+            return  # nothing was averaged yet
+        self._restore = self.exp.backend.snapshot()
+        optimizer.finalize_variable_values([v for v in self.exp.backend.variables if "float" in str(v.dtype)])
+
+    def _leave(self) -> None:
+        if self._restore is not None:
+            self._restore()
+            self._restore = None

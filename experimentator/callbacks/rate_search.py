@@ -1,0 +1,175 @@
+"""A search for a learning rate: a few batches with ever larger rates, then everything as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.folder import folder_of, run_folder
+from experimentator.callbacks.order import CallbackError
+from experimentator.callbacks.picture import curve
+from experimentator.checkpoint import write_atomically
+from experimentator.graph import Mode
+
+log = logging.getLogger(__name__)
+SMOOTHING = 0.8  # of the losses, which are noisy from batch to batch
+WORSE = 4.0  # times the best loss end the search
+DROP = 0.02  # of the first loss, at least, or nothing was learnt
+
+
+class FindLearningRate(Callback):
+    """Before the first epoch, train `batches` batches with rates from `low` to `high`, and suggest one.
+
+    The suggestion is the rate at which the loss falls fastest (Smith, 2017). The experiment is left bit for bit as it
+    was: weights, optimizer, seeds of random layers, learning rate, epoch; only draws that Keras does not know cannot
+    be taken back. It is logged and written into the state as `suggested_learning_rate`; `find(exp)` does the same at
+    any other time. The curve goes to `learning_rate.svg` and `.csv` in `folder`, else in the run folder, if any.
+    Each batch is a call of its own: a search is short.
+
+    >>> rates = np.geomspace(1e-4, 1.0, 50)
+    >>> 0.005 < suggest(rates, 1 / (1 + np.exp(4 * (np.log10(rates) + 2)))) < 0.05
+    True
+    """
+
+    after = ("LoadWeights", "RunFolder")
+    outputs = ("suggested_learning_rate",)
+
+    def __init__(
+        self,
+        low: float = 1e-6,
+        high: float = 1.0,
+        *,
+        batches: int = 100,
+        folder: str | os.PathLike[str] | None = None,
+    ):
+        if not 0 < low < high or batches < 10:
+            raise CallbackError(
+                f"FindLearningRate needs 0 < low < high and at least 10 batches.\n"
+                f"Seen: low={low!r}, high={high!r}, batches={batches!r}.\nWrite FindLearningRate(1e-6, 1.0)."
+            )
+        self.low, self.high, self.batches, self.folder = low, high, batches, folder
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        self.suggestion: float | None = None
+
+    def init(self, exp: Any) -> None:
+        """Remember whose rate it is."""
+        self.exp = exp
+
+    def on_train_begin(self, state: dict[str, Any], **_: Any) -> None:
+        """Search, if nothing was trained yet."""
+        if self.exp.epoch == 0:
+            state["suggested_learning_rate"] = self.find(self.exp)
+
+    def find(self, exp: Any) -> float | None:
+        """The suggestion for an experiment as it is; None where the loss does not fall at any rate."""
+        subset = next((subset for subset in exp.subsets if subset.mode == Mode.TRAIN), None)
+        if subset is None:
+            raise CallbackError("FindLearningRate trains.\nSeen: no TRAIN subset.\nList one in `subsets`.")
+        self._try(exp, subset)
+        self.suggestion = suggest(self.rates, self.losses)
+        self._draw(exp)
+        text = "none: the loss does not fall" if self.suggestion is None else f"{self.suggestion:.2g}"
+        log.warning("Suggested learning rate, of %.2g to %.2g: %s.", self.rates[0], self.rates[-1], text)
+        return self.suggestion
+
+    def _try(self, exp: Any, subset: Any) -> None:
+        """Train with rising rates, then put everything back."""
+        optimizer = exp.program.require_optimizer()
+        if hasattr(getattr(optimizer, "_learning_rate", None), "get_config"):
+            raise CallbackError(
+                "FindLearningRate cannot set the rate of this optimizer.\n"
+                f"Seen: {type(optimizer._learning_rate).__name__}, a schedule.\nGive the optimizer a number to search."
+            )
+        rate, address = exp.get_learning_rate(), (subset.seed, subset.epoch)
+        subset.seed, subset.epoch = exp.seed or 0, exp.epoch
+        with closing(_Blocks(exp, subset)) as blocks:
+            restore = exp.backend.snapshot(exp.optimizer)  # the optimizer is built by now
+            try:
+                self._train(blocks, optimizer)
+            finally:
+                optimizer.learning_rate = rate
+                restore()
+                subset.seed, subset.epoch = address
+
+    def _train(self, blocks: Any, optimizer: Any) -> None:
+        self.rates, self.losses = [], []
+        for rate, block in zip(np.geomspace(self.low, self.high, self.batches), blocks, strict=False):
+            optimizer.learning_rate = float(rate)
+            loss = float(np.mean(blocks.step(block.columns, block.index, fixed=False)["loss"]))
+            if not np.isfinite(loss) or (
+                self.losses and loss > WORSE * max(min(self.losses), 1e-12) and len(self.losses) > 5
+            ):
+                return
+            self.rates.append(float(rate))
+            self.losses.append(loss)
+
+    def _draw(self, exp: Any) -> None:
+        if self.folder is None and run_folder(exp) is None:
+            return
+        folder = folder_of(exp, self.folder)
+        rows = [
+            "learning_rate,loss",
+            *(f"{rate!r},{loss!r}" for rate, loss in zip(self.rates, self.losses, strict=True)),
+        ]
+        write_atomically(folder / "learning_rate.csv", ("\n".join(rows) + "\n").encode())
+        if len(self.rates) > 1:
+            write_atomically(folder / "learning_rate.svg", self.svg().encode())
+
+    def svg(self) -> str:
+        """The loss over the rate, smoothed, with the suggestion."""
+        words = "no suggestion" if self.suggestion is None else f"suggested: {self.suggestion:.2g}"
+        labels = ("learning rate", "loss, smoothed")
+        return curve(
+            self.rates, smooth(self.losses), title=f"Learning rate, {words}", labels=labels, mark=self.suggestion
+        )
+
+
+class _Blocks:
+    """Batches of a subset one by one, pass after pass, and the step that trains on them."""
+
+    def __init__(self, exp: Any, subset: Any):
+        self.exp, self.feed = exp, exp.program.feed(subset)
+        self.feed.mode = Mode.TRAIN
+        self.cycle = exp.cycle(self.feed, exp.batch_size)
+        self.step = exp.program.runner(subset, Mode.TRAIN, steps=self.cycle.steps).step
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            block = self.cycle.take(lambda done: 1)
+            if block is None:
+                self.cycle = self.exp.cycle(self.feed, self.exp.batch_size)
+            else:
+                yield block
+
+    def close(self) -> None:
+        self.cycle.close()
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The rate at which the smoothed loss falls fastest; None where it does not fall."""
+    smoothed = smooth(losses)
+    if len(smoothed) < 5 or smoothed[0] - min(smoothed) < DROP * abs(smoothed[0]):
+        return None
+    until = int(np.argmin(smoothed)) + 1
+    slopes = np.gradient(smoothed, np.log(rates))[:until]
+    return float(rates[int(np.argmin(slopes))])
+
+
+def smooth(losses: Sequence[float]) -> list[float]:
+    """An exponential average, free of the bias of its start.
+
+    >>> smooth([1.0, 1.0])
+    [1.0, 1.0]
+    """
+    average, result = 0.0, []
+    for count, loss in enumerate(losses, start=1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        result.append(round(average / (1 - SMOOTHING**count), 12))
+    return result

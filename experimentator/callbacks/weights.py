@@ -1,0 +1,167 @@
+"""Weights on disk: which epochs' are kept, and which ones a training starts from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.folder import folder_of, run_folder
+from experimentator.callbacks.monitored import Monitored
+from experimentator.callbacks.order import CallbackError
+from experimentator.checkpoint import CheckpointError, load_weights, write_atomically
+
+log = logging.getLogger(__name__)
+STRATEGIES = ("last", "best", "all")
+BEST = "best.json"
+
+
+class SaveWeights(Callback):
+    """Save weights at the end of epochs, through `exp.save_weights`: each file is whole at any moment.
+
+    `strategy` says which: "best" (`best.safetensors`, by `metric`), "last" (`last.safetensors`), "all"
+    (`epoch-0001.safetensors`, ...), or a number N for every N-th epoch. Files go to `folder`, else to the run folder,
+    else to `weights/`; `best.json` beside them tells epoch and value of the best. `metric` is
+    `<subset>_<name>`, without one the loss of the first EVAL subset; `mode` is "min" or "max", needed where the name
+    does not end in loss, error or accuracy. NaN never wins. Where an ExponentialMovingAverage runs, what it evaluates
+    is saved too, as `*.average.safetensors`.
+
+    Reads the metric from the history; writes `best_epoch` into the state.
+
+    >>> SaveWeights("best", "validation_accuracy").watched.mode
+    'max'
+    >>> SaveWeights("bset")
+    Traceback (most recent call last):
+    experimentator.callbacks.order.CallbackError: SaveWeights knows no strategy 'bset'.
+    Seen: strategy='bset'.
+    Write 'last', 'best' or 'all', or a number N for every N-th epoch.
+    """
+
+    after = ("AverageMetrics", "GatherCycleMetrics", "ExponentialMovingAverage")
+
+    def __init__(
+        self,
+        strategy: str | int = "best",
+        metric: str | None = None,
+        *,
+        mode: str | None = None,
+        folder: str | os.PathLike[str] | None = None,
+    ):
+        whole = isinstance(strategy, int) and not isinstance(strategy, bool) and strategy > 0
+        if strategy not in STRATEGIES and not whole:
+            raise CallbackError(
+                f"SaveWeights knows no strategy {strategy!r}.\nSeen: strategy={strategy!r}.\n"
+                "Write 'last', 'best' or 'all', or a number N for every N-th epoch."
+            )
+        self.strategy, self.folder = strategy, folder
+        self.watched = Monitored(metric, mode)
+        self.inputs = (metric,) if metric else ()
+
+    def init(self, exp: Any) -> None:
+        """Remember whose weights they are."""
+        self.exp = exp
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Refuse a metric that nothing produces."""
+        if self.strategy == "best":
+            self.watched.start(self.exp, asker=self)
+
+    def on_epoch_end(self, epoch: int, state: dict[str, Any], **_: Any) -> None:
+        """Save what the strategy asks for."""
+        folder = folder_of(self.exp, self.folder, otherwise="weights")
+        if self.strategy == "best":
+            self._save_best(folder, epoch, state)
+        elif self.strategy == "last":
+            save(self.exp, folder / "last.safetensors")
+        elif self.strategy == "all" or epoch % int(self.strategy) == 0:
+            save(self.exp, folder / f"epoch-{epoch:04d}.safetensors")
+
+    def _save_best(self, folder: Path, epoch: int, state: dict[str, Any]) -> None:
+        value = self.watched.read(self.exp, state)
+        if value is None or not self.watched.improves(value, epoch):
+            return
+        path = folder / "best.safetensors"
+        save(self.exp, path)
+        told = {"epoch": epoch, "metric": self.watched.name, "value": value, "weights": path.name}
+        write_atomically(folder / BEST, (json.dumps(told, indent=2) + "\n").encode())
+        if (run := run_folder(self.exp)) is not None and run != folder:
+            write_atomically(run / BEST, (json.dumps(told | {"weights": str(path)}, indent=2) + "\n").encode())
+        log.info("%s is best in epoch %d: %.4g. Saved %s.", self.watched.name, epoch, value, path)
+        state["best_epoch"] = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return self.watched.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on comparing with that value."""
+        self.watched.load_state_dict(state)
+
+
+class LoadWeights(Callback):
+    """Start from the weights in `filename`, once, before the first epoch; a training that goes on keeps its own.
+
+    All weights must fit, or none is loaded; with `partial=True` those whose key and shape fit are loaded, the others
+    are named in a warning.
+
+    >>> LoadWeights("runs/digits/latest/weights.safetensors").loaded
+    False
+    """
+
+    before = ("FindLearningRate",)
+
+    def __init__(self, filename: str | os.PathLike[str], *, partial: bool = False):
+        self.filename, self.partial, self.loaded = filename, partial, False
+
+    def init(self, exp: Any) -> None:
+        """Remember who loads."""
+        self.exp = exp
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Load, if nothing was trained yet."""
+        if self.loaded or self.exp.epoch:
+            return
+        if self.partial:
+            self._load_what_fits()
+        else:
+            self.exp.load_weights(self.filename)
+        self.loaded = True
+
+    def _load_what_fits(self) -> None:
+        own, found = self.exp.backend.weights(), load_weights(self.filename)
+        fits = {key: found[key] for key in own.keys() & found.keys() if own[key].shape == found[key].shape}
+        if not fits:
+            raise CheckpointError(
+                f"Nothing in {os.fspath(self.filename)!r} fits this experiment.\n"
+                f"Seen: {_some(found)} in the file; {_some(own)} in the experiment.\n"
+                "Name the file of a similar graph; node labels (`node=`) are part of the keys."
+            )
+        self.exp.backend.set_weights(own | fits)
+        if fits.keys() != own.keys():
+            log.warning("Not in %s, or of another shape: %s.", self.filename, _some(own.keys() - fits.keys()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether it was done."""
+        return {"loaded": self.loaded}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """A training that goes on does not load again."""
+        self.loaded = state["loaded"]
+
+
+def save(exp: Any, path: Path) -> None:
+    """Save the weights, and beside them those that are evaluated where these are others."""
+    exp.save_weights(path)
+    for callback in exp.callbacks:
+        if hasattr(callback, "averaged"):
+            with callback.averaged():
+                exp.save_weights(path.with_suffix(".average.safetensors"))
+
+
+def _some(keys: Any) -> str:
+    listed = sorted(keys)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

@@ -1,0 +1,774 @@
+"""The callbacks we ship, each through an experiment that runs it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from experimentator import (
+    AverageMetrics,
+    BaseExperiment,
+    Callback,
+    CallbackedExperiment,
+    CallbackError,
+    CheckpointError,
+    ConfusionMatrix,
+    EarlyStopping,
+    ExponentialMovingAverage,
+    FindLearningRate,
+    GatherCycleMetrics,
+    LearningRateCosine,
+    LearningRateDecay,
+    LearningRateWarmUp,
+    LoadWeights,
+    MeasureTime,
+    Mode,
+    NonFiniteLossError,
+    PrintLoss,
+    SaveLearningRate,
+    SaveWeights,
+    StateLogger,
+    Subset,
+    TerminateOnNaN,
+    build_experiment,
+    chunk_processor,
+    ops,
+)
+from experimentator.callbacks.order import Listener
+from experimentator.checkpoint import load_weights
+from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
+from tests.test_experiment import config
+
+
+def build(*callbacks: Any, **changes: Any) -> Any:
+    return build_experiment(config(callbacks=list(callbacks), **changes))
+
+
+def lively() -> list[Any]:
+    """A network with all that a copy of the state must hold: draws, statistics, weights."""
+    keras.utils.set_random_seed(1)
+    body = [layers.Dense(8, activation="relu"), layers.BatchNormalization(), layers.Dropout(0.3, seed=2)]
+    network = keras.Sequential([*body, layers.Dense(2)])
+    return [ops.Model(network, inputs="batch_input", outputs="batch_logits"), *config()["chunk_processors"][1:]]
+
+
+def everything(exp: Any) -> list[np.ndarray]:
+    return [*exp.backend.weights().values(), *(np.asarray(v) for v in exp.optimizer.variables)]
+
+
+def equal(one: Any, other: Any) -> bool:
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+class Scores(Callback):
+    """Writes a value for each epoch into the state."""
+
+    outputs = ("score",)
+
+    def __init__(self, *values: float):
+        self.values = values
+
+    def on_epoch_end(self, epoch, state, **_):
+        state["score"] = self.values[epoch - 1]
+
+
+# Watching a measure
+
+
+@pytest.mark.parametrize("make", [EarlyStopping, lambda name: SaveWeights("best", name)])
+def test_a_misspelt_metric_is_refused_before_anything_is_trained(make, tmp_path):
+    exp = build(make("validation_los"), output_folder=tmp_path)
+
+    with pytest.raises(CallbackError) as caught:
+        exp.train(1)
+
+    assert "asks for 'validation_los', which nothing produces." in str(caught.value)
+    assert "Known here: training_loss, validation_loss, validation_accuracy, epoch_time." in str(caught.value)
+    assert "Did you mean 'validation_loss'" in str(caught.value)
+    assert exp.counts == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_subset_that_never_runs_produces_nothing():
+    with pytest.raises(CallbackError, match=r"Known here: training_loss, epoch_time"):
+        build(EarlyStopping("validation_loss"), eval_epochs=0).train(1)
+
+
+def test_a_metric_that_only_evaluation_computes_is_not_known_in_training():
+    with pytest.raises(CallbackError, match="'training_accuracy', which nothing produces"):
+        build(EarlyStopping("training_accuracy")).train(1)
+    assert len(build(EarlyStopping("training_accuracy"), metrics=["accuracy"]).train(1)) == 1
+
+
+def test_what_is_better_must_be_told_where_the_name_does_not_tell():
+    with pytest.raises(CallbackError, match=r"more or less of 'score' is better(.|\n)*Write mode='min' or mode='max'"):
+        build(EarlyStopping("score"), Scores(1.0)).train(1)
+    with pytest.raises(CallbackError, match="Write 'min' or 'max'"):
+        EarlyStopping("validation_f1", mode="up")
+
+
+# Stopping
+
+
+def test_training_ends_when_patience_is_over_and_says_why(caplog, tmp_path):
+    stopping = EarlyStopping("score", patience=2, mode="max")
+    exp = build(stopping, Scores(0.1, 0.5, 0.4, 0.5, 0.9), output_folder=tmp_path, experiment_id="one")
+
+    assert len(exp.train(5)) == 4
+    reason = "score did not improve for 2 epochs; its best was 0.5, in epoch 2."
+    assert exp.state["stop"] == reason
+    assert f"Training ends after epoch 4: {reason}" in caplog.text
+    status = json.loads(next(tmp_path.glob("*/one/status.json")).read_text())
+    assert (status["status"], status["stopped"], status["epoch"]) == ("finished", reason, 4)
+
+
+def test_improvements_below_min_delta_and_nan_do_not_count():
+    small = build(EarlyStopping("score", patience=2, min_delta=0.1, mode="max"), Scores(0.5, 0.55, 0.6, 0.9))
+    nan = build(EarlyStopping("score", patience=2, mode="max"), Scores(np.nan, np.nan, 1.0))
+
+    assert len(small.train(4)) == 3
+    assert len(nan.train(3)) == 2
+    assert "it was never a number" in nan.state["stop"]
+
+
+def test_epochs_without_evaluation_do_not_use_up_patience():
+    stopping = EarlyStopping("validation_loss", patience=2, min_delta=100.0)
+
+    assert len(build(stopping, eval_epochs=2).train(20)) == 6
+
+
+def test_a_later_call_trains_on_and_a_stop_before_the_first_epoch_trains_nothing():
+    class Never(Callback):
+        def on_train_begin(self, state, **_):
+            state["stop"] = "no wish to"
+
+    exp = build(EarlyStopping("score", patience=1, mode="max"), Scores(2, 1, 3, 4))
+    assert len(exp.train(3)) == 2
+    assert len(exp.train(4)) == 4
+    assert build(Never()).train(3) == []
+
+
+def test_patience_survives_a_resume():
+    first = EarlyStopping("validation_loss", patience=3)
+    for epoch, loss in enumerate([0.5, 0.6, 0.6], start=1):
+        first.judge(loss, epoch, {})
+    second, state = EarlyStopping("validation_loss", patience=3), {}
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    second.judge(0.7, 4, state)
+
+    assert state["stop"] == "validation_loss did not improve for 3 epochs; its best was 0.5, in epoch 1."
+
+
+# Values that are not finite
+
+
+def spoiling(**changes: Any) -> Any:
+    """One row has a value of which a processor makes infinity."""
+    points = POINTS[:48].copy()
+    points[3, 0] = -1000.0
+    grow = chunk_processor(inputs=["batch_input"], outputs=["batch_grown"])(
+        lambda batch_input: keras.ops.exp(-batch_input)
+    )
+    network = layers.Dense(2)
+    model = ops.Model(network, inputs="batch_grown", outputs="batch_logits")
+    subset = Subset("training", Mode.TRAIN, {"input": points, "target": SIDES[:48]})
+    processors = [grow, model, *config()["chunk_processors"][1:]]
+    return build(TerminateOnNaN(), subsets=[subset], batch_size=4, chunk_processors=processors, **changes)
+
+
+def test_the_first_processor_that_makes_infinity_is_named():
+    exp = spoiling()
+
+    with pytest.raises(
+        NonFiniteLossError, match=r"batch \d+ of 'training', epoch 1.\nSeen: 'batch_grown' holds NaN or"
+    ):
+        exp.train(1)
+
+
+def test_the_weights_are_left_as_the_failing_batch_found_them(tmp_path):
+    exp = spoiling(steps_per_call=12, output_folder=tmp_path)
+    with pytest.raises(NonFiniteLossError, match="made by #0") as caught:
+        exp.train(1)
+
+    assert all(np.isfinite(values).all() for values in exp.backend.weights().values())
+    batch = int(str(caught.value).partition("batch ")[2].split()[0])
+    assert int(exp.optimizer.iterations) == batch > 0
+    status = json.loads(next(tmp_path.glob("*/latest/status.json")).read_text())
+    assert list(status["processors"].values()) == ["failed: NonFiniteLossError"]
+
+
+def test_weights_that_an_update_spoilt_are_told_from_a_processor_that_fails():
+    exp = build(TerminateOnNaN(), optimizer=keras.optimizers.SGD(float("inf")))
+
+    with pytest.raises(NonFiniteLossError, match=r"made by #0 .*, whose weights are not finite.\nThe update before"):
+        exp.train(9)
+
+
+def test_nan_in_the_data_of_an_evaluation_is_found_without_a_copy_of_the_state():
+    bad = Subset("validation", Mode.EVAL, {"input": np.full((4, 3), np.nan, np.float32), "target": SIDES[:4]})
+
+    model = ops.Model(layers.Dense(2), inputs="batch_input", outputs="batch_logits")
+    processors = [model, *config()["chunk_processors"][1:]]
+    with pytest.raises(NonFiniteLossError, match=r"batch 0 of 'validation'(.|\n)*Look for NaN in the data"):
+        build(TerminateOnNaN(), subsets=[subsets()[0], bad], chunk_processors=processors).train(1)
+
+
+def test_watching_for_nan_changes_no_training():
+    watched, plain = build(TerminateOnNaN(), chunk_processors=lively()), build(chunk_processors=lively())
+
+    assert watched.train(3)[-1]["training_loss"] == plain.train(3)[-1]["training_loss"]
+
+
+# Weights
+
+
+def test_the_best_epoch_is_saved_by_min_or_max_and_nan_never_wins(tmp_path):
+    for mode, best in (("max", 3), ("min", 2)):
+        save = SaveWeights("best", "score", mode=mode, folder=tmp_path / mode)
+        exp = build(save, Scores(np.nan, 0.1, 0.7, 0.3, np.nan))
+        exp.train(5)
+        told = json.loads((tmp_path / mode / "best.json").read_text())
+        assert (told["epoch"], told["metric"], exp.state["best_epoch"]) == (best, "score", best)
+        assert load_weights(tmp_path / mode / told["weights"]).keys() == exp.backend.weights().keys()
+
+
+def test_the_best_stands_in_the_run_folder(tmp_path):
+    exp = build(SaveWeights(), output_folder=tmp_path, experiment_id="one")
+    exp.train(3)
+    (folder,) = tmp_path.glob("*/one")
+    told = json.loads((folder / "best.json").read_text())
+
+    assert told["value"] == min(row["validation_loss"] for row in exp.history)
+    assert (folder / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "strategy, names",
+    [
+        ("last", ["last.safetensors"]),
+        ("all", ["epoch-0001.safetensors", "epoch-0002.safetensors", "epoch-0003.safetensors"]),
+        (2, ["epoch-0002.safetensors"]),
+    ],
+)
+def test_a_strategy_says_which_epochs_are_kept(strategy, names, tmp_path):
+    build(SaveWeights(strategy, folder=tmp_path)).train(3)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_an_interrupted_save_leaves_the_file_before(tmp_path, monkeypatch):
+    exp = build(SaveWeights("last", folder=tmp_path))
+    exp.train(1)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("power cut")))
+    with pytest.raises(CheckpointError, match="power cut"):
+        exp.train(2)
+
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+
+
+def test_the_best_so_far_survives_a_resume(tmp_path):
+    first = SaveWeights("best", "score", mode="max", folder=tmp_path)
+    build(first, Scores(0.9)).train(1)
+    second = SaveWeights("best", "score", mode="max", folder=tmp_path)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    build(second, Scores(0.8)).train(1)
+
+    assert json.loads((tmp_path / "best.json").read_text())["value"] == 0.9
+
+
+def test_a_training_starts_from_loaded_weights_once(tmp_path):
+    build(SaveWeights("last", folder=tmp_path)).train(1)
+    load = LoadWeights(tmp_path / "last.safetensors")
+    exp = build(load, learning_rate=0.0)
+    exp.train(1)
+    assert equal(list(load_weights(tmp_path / "last.safetensors").values()), list(exp.backend.weights().values()))
+    (tmp_path / "last.safetensors").unlink()
+    exp.train(2)
+    assert load.state_dict() == {"loaded": True}
+
+
+def test_missing_or_strange_weights_are_refused_before_training(tmp_path):
+    with pytest.raises(CheckpointError, match="no weights file"):
+        build(LoadWeights(tmp_path / "absent")).train(1)
+    exp = build()
+    exp.save_weights(tmp_path / "w")
+    with pytest.raises(ValueError, match="do not fit"):
+        build(LoadWeights(tmp_path / "w"), chunk_processors=lively()).train(1)
+
+
+def test_partial_loading_takes_what_fits_and_names_the_rest(tmp_path, caplog):
+    saved = build()
+    saved.save_weights(tmp_path / "w")
+    exp = build(LoadWeights(tmp_path / "w", partial=True), chunk_processors=lively(), learning_rate=0.0)
+    exp.train(1)
+
+    weights, found = exp.backend.weights(), saved.backend.weights()
+    shared = [key for key in weights if key in found and weights[key].shape == found[key].shape]
+    assert len(shared) == 2
+    assert all(np.array_equal(weights[key], found[key]) for key in shared)
+    assert "Not in" in caplog.text
+
+
+def test_partial_loading_of_nothing_is_refused(tmp_path):
+    other = ops.Model(layers.Dense(2), inputs="batch_input", outputs="batch_logits", node="Other")
+    build(chunk_processors=[other, *config()["chunk_processors"][1:]]).save_weights(tmp_path / "w")
+    with pytest.raises(CheckpointError, match=r"Nothing in .* fits(.|\n)*node labels"):
+        build(LoadWeights(tmp_path / "w", partial=True)).train(1)
+
+
+# Metrics
+
+
+@chunk_processor(inputs=["batch_target"], outputs=["batch_value", "part"])
+def partly_unknown(batch_target):
+    value = keras.ops.cast(batch_target, "float32")
+    known = keras.ops.where(value > 0, value, float("nan"))
+    return known + keras.ops.cast(keras.ops.arange(keras.ops.shape(value)[0]), "float32"), keras.ops.mean(value)
+
+
+def test_averages_weigh_by_batch_size_and_leave_nan_out():
+    rows = Subset("validation", Mode.EVAL, {"target": np.array([1, 1, 0, 1, 0], np.int32)})
+    exp = build_experiment(
+        {"subsets": [rows], "batch_size": 4, "chunk_processors": [partly_unknown], "hide_progress": True}
+        | {"callbacks": [AverageMetrics(["batch_value", "part"])], "metrics": ["part"], "jit_compile": False}
+    )
+
+    assert exp.evaluate() == pytest.approx({"validation_part": 3 / 5, "validation_batch_value": (1 + 2 + 4) / 3})
+
+
+def test_patterns_ask_training_for_what_it_would_prune():
+    row = build(AverageMetrics([".*accuracy"]), EarlyStopping("training_accuracy")).train(1)[0]
+
+    assert 0 <= row["training_accuracy"] <= 1
+    assert row["validation_accuracy"] == pytest.approx(build().train(1)[0]["validation_accuracy"])
+
+
+def test_a_wide_pattern_takes_numbers_and_leaves_tensors_on_the_device():
+    averages = AverageMetrics(".*")
+    exp = build(averages)
+    exp.train(1)
+
+    assert averages.inputs == ("loss", "accuracy")
+    assert exp.graph("train").outputs == {"loss", "accuracy"}
+
+
+def test_values_that_callbacks_write_at_batches_are_averaged_in_their_cycle_only():
+    class Writes(Callback):
+        before = ("AverageMetrics",)
+        when = Mode.EVAL
+
+        def on_batch_end(self, batch, state, **_):
+            state["mine"] = float(batch)
+
+    history = build(Writes(), AverageMetrics(["mine"]), batch_size=8).train(2)
+
+    assert [row["validation_mine"] for row in history] == [0.5, 0.5]
+    assert not any("training_mine" in row for row in history)
+
+
+def test_a_plain_name_that_nothing_produces_is_refused():
+    with pytest.raises(CallbackError, match=r"AverageMetrics asks for 'acuracy'(.|\n)*Did you mean 'accuracy'"):
+        build(AverageMetrics(["acuracy"])).train(1)
+    assert len(build(AverageMetrics([".*nothing.*"])).train(1)) == 1
+
+
+def test_averaging_stays_out_of_the_batches():
+    exp = build(AverageMetrics([".*loss"]), GatherCycleMetrics(), MeasureTime(), PrintLoss(), StateLogger())
+
+    assert [event for event in ("batch_begin", "batch_end") if exp.listens(event)] == []
+
+
+def test_outputs_are_gathered_with_their_keys():
+    gather = GatherCycleMetrics(["batch_logits", "accuracy"])
+    exp = build(gather, batch_size=10)
+    exp.evaluate()
+    found = gather.cycles["validation"]
+
+    assert found["keys"] == list(range(16))
+    assert found["accuracy"].shape == (2,)
+    np.testing.assert_allclose(
+        found["batch_logits"], exp.predict({"batch_input": POINTS[48:]})["batch_logits"], rtol=1e-5
+    )
+
+
+def test_objects_of_the_items_are_gathered_too():
+    gather = GatherCycleMetrics(["batch_path"])
+    build(gather, subsets=[Subset("training", Mode.TRAIN, Rows(4))], batch_size=2).train(1)
+    found = gather.cycles["training"]
+
+    assert found["batch_path"] == [f"/{key}" for key in found["keys"]]
+
+
+def test_numbers_that_callbacks_measure_come_into_the_history_of_their_cycle():
+    class Measures(Callback):
+        before = ("GatherCycleMetrics",)
+        when = Mode.EVAL
+
+        def on_cycle_end(self, state, **_):
+            state["extent"] = 2.5
+
+    exp = build(GatherCycleMetrics(), Measures(), SaveLearningRate())
+    history = exp.train(3)
+
+    assert all(row["validation_extent"] == 2.5 for row in history)
+    assert not any(name.startswith("training_") and name != "training_loss" for row in history for name in row)
+    assert exp.evaluate()["validation_extent"] == 2.5
+
+
+@pytest.mark.parametrize("make", [GatherCycleMetrics, ConfusionMatrix])
+def test_a_tensor_that_nobody_knows_is_refused(make):
+    with pytest.raises(CallbackError, match=r"asks for 'batch_logit', (.|\n)*Did you mean 'batch_logits'"):
+        build(make("batch_logit")).train(1)
+
+
+def test_a_confusion_matrix_counts_what_the_predictions_say(tmp_path):
+    matrix = ConfusionMatrix("batch_logits", classes=["left", "right"], folder=tmp_path)
+    exp = build(matrix, batch_size=10)
+    accuracy = exp.train(2)[-1]["validation_accuracy"]
+
+    counts = matrix.cycles["validation"]
+    assert counts.sum(axis=1).tolist() == np.bincount(SIDES[48:]).tolist()
+    assert np.trace(counts) / 16 == pytest.approx(accuracy)
+    assert "left" in (tmp_path / "confusion-validation.svg").read_text()
+    assert "batch_logits" not in exp.graph("train").outputs
+
+
+def test_a_confusion_matrix_refuses_too_few_classes_and_leaves_unlabelled_out():
+    matrix = ConfusionMatrix("batch_ids", classes=2)
+
+    assert matrix.count(np.array([0, 1]), np.array([-1, 1])).tolist() == [[0, 0], [0, 1]]
+    with pytest.raises(CallbackError, match=r"told of 2 classes.\nSeen: class 2"):
+        matrix.count(np.array([0, 1]), np.array([2, 1]))
+
+
+def test_a_confusion_matrix_needs_a_class_for_each_sample():
+    with pytest.raises(CallbackError, match=r"'accuracy' to hold a class for each sample.\nSeen: \[\]"):
+        build(ConfusionMatrix("accuracy")).evaluate()
+
+
+def test_a_cycle_that_when_leaves_out_is_not_heard():
+    seen: list[Any] = []
+    one = type("One", (), {"when": Mode.EVAL, "on_cycle_end": lambda self, cycle_name: seen.append(cycle_name)})()
+    build(one).train(1)
+
+    assert seen == ["validation"]
+    assert Listener(Callback(), 0).when == Mode.ALL
+
+
+# Learning rates
+
+
+class Seen(Callback):
+    """The rate at every batch, which makes calls of one batch."""
+
+    every = 1
+
+    def init(self, exp):
+        self.exp, self.rates = exp, []
+
+    def on_batch_end(self, mode, **_):
+        if mode == Mode.TRAIN:
+            self.rates.append(self.exp.get_learning_rate())
+
+
+def test_every_batch_has_the_rate_of_its_place(recwarn):
+    cosine, warm = LearningRateCosine(start=1), LearningRateWarmUp(1, initial=0.5)
+    exp = build(warm, cosine, optimizer=keras.optimizers.SGD(0.1), steps_per_call=3)
+    exp.train(2)
+    plain = build(optimizer=keras.optimizers.SGD(0.1))
+    for epoch in (1, 2):
+        done = epoch - 1 + np.arange(3) / 3
+        expected = 0.1 * warm.factor(done, 2) * cosine.factor(done, 2)
+        for place, block in enumerate(blocks(plain, epoch)):
+            plain.optimizer.learning_rate = float(expected[place])
+            block()
+
+    assert np.allclose(everything(exp)[0], everything(plain)[0], rtol=1e-6, atol=1e-7)
+
+
+def blocks(exp: Any, epoch: int) -> Any:
+    """The batches of an epoch of training, each to be called."""
+    subset = exp.subsets[0]
+    exp._prepare()
+    subset.seed, subset.epoch = 0, epoch - 1
+    feed = exp.program.feed(subset)
+    cycle = exp.cycle(feed, exp.batch_size)
+    step = exp.program.runner(subset, Mode.TRAIN, steps=cycle.steps).step
+    while (block := cycle.take(lambda done: 1)) is not None:
+        yield lambda block=block: step(block.columns, block.index)
+
+
+def test_a_schedule_keeps_calls_long_and_traces_few():
+    exp = build(LearningRateCosine(), batch_size=4)
+    exp.train(8)
+    plain = build(batch_size=4)
+    plain.train(8)
+
+    assert exp.counts["training"]["traces"] == plain.counts["training"]["traces"]
+    assert exp.counts["training"]["calls"] < exp.counts["training"]["batches"] / 3
+
+
+@pytest.mark.parametrize("options", [{"jit_compile": True}, {"eager": True}, {"precision": "float16"}], ids=str)
+def test_the_shelf_goes_with_every_way_to_run(options):
+    find, ema = FindLearningRate(1e-4, 10.0, batches=20), ExponentialMovingAverage(0.9)
+    exp = build(LearningRateCosine(), TerminateOnNaN(), ema, chunk_processors=lively(), **options)
+    exp.train(2)
+    before = everything(exp)
+    find.find(exp)
+
+    assert equal(everything(exp), before)
+    assert exp.get_learning_rate() == pytest.approx(0.01)
+
+
+def test_rates_decay_at_every_start_and_are_written_into_the_history():
+    history = build(LearningRateDecay(start=range(1, 3), duration=0, factor=0.5), SaveLearningRate()).train(3)
+
+    assert [row["learning_rate"] for row in history] == pytest.approx([0.01, 0.005, 0.0025])
+
+
+def test_the_given_rate_may_change_under_a_schedule_and_holds_after_training():
+    exp = build(LearningRateDecay(1, 0, 0.5), SaveLearningRate())
+    exp.train(2)
+    assert exp.get_learning_rate() == pytest.approx(0.01)
+    exp.learning_rate = 0.2
+    exp.train(3)
+
+    assert exp.history[-1]["learning_rate"] == pytest.approx(0.1)
+
+
+def test_a_schedule_of_keras_and_one_of_ours_are_told_apart():
+    optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10))
+
+    with pytest.raises(ValueError, match=r"Two schedules would rule one learning rate.\nSeen: CosineDecay"):
+        build(LearningRateWarmUp(), optimizer=optimizer).train(1)
+
+
+def test_accumulated_gradients_take_the_rate_of_their_batches():
+    seen = Seen()
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
+    build(LearningRateDecay(1, 0, 0.1), seen, optimizer=optimizer).train(2)
+
+    assert seen.rates[:2] == pytest.approx([0.1, 0.1])
+    assert seen.rates[-1] == pytest.approx(0.01)
+
+
+def test_a_search_leaves_the_experiment_bit_for_bit_as_it_was(tmp_path):
+    exp, plain = (build(chunk_processors=lively()) for _ in range(2))
+    for one in (exp, plain):
+        one.train(2)
+    before, history = everything(exp), [*exp.history]
+    find = FindLearningRate(1e-4, 10.0, batches=60, folder=tmp_path)
+    suggestion = find.find(exp)
+
+    assert equal(everything(exp), before)
+    assert (exp.history, exp.epoch) == (history, 2)
+    assert 1e-4 < suggestion < 10
+    assert exp.train(4)[-1]["training_loss"] == plain.train(4)[-1]["training_loss"]
+
+
+def test_a_search_before_the_first_epoch_suggests_and_draws(tmp_path, caplog):
+    exp = build(FindLearningRate(1e-3, 1.0, batches=40), LearningRateWarmUp(), output_folder=tmp_path)
+    plain = build(LearningRateWarmUp())
+
+    assert exp.train(2)[-1]["training_loss"] == plain.train(2)[-1]["training_loss"]
+    assert "Suggested learning rate" in caplog.text
+    (folder,) = [path.parent for path in tmp_path.glob("*/*/learning_rate.svg") if path.parent.name != "latest"]
+    assert (folder / "learning_rate.csv").read_text().startswith("learning_rate,loss\n0.001,")
+    assert exp.state["suggested_learning_rate"] == exp.callbacks[0].suggestion
+
+
+def test_a_search_refuses_what_it_cannot_do():
+    with pytest.raises(CallbackError, match="0 < low < high"):
+        FindLearningRate(1.0, 0.1)
+    with pytest.raises(CallbackError, match="CosineDecay, a schedule"):
+        build(FindLearningRate(), optimizer=keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 9))).train(
+            1
+        )
+
+
+@pytest.mark.parametrize("make", [lambda: LearningRateWarmUp(0), lambda: LearningRateDecay(1, -1)])
+def test_a_schedule_that_makes_no_sense_is_refused(make):
+    with pytest.raises(CallbackError, match=r"duration=.* makes no schedule"):
+        make()
+
+
+# An average of the weights
+
+
+def test_evaluation_sees_the_average_and_training_does_not():
+    ema, seen = ExponentialMovingAverage(0.9), {}
+
+    class Look(Callback):
+        def on_block_end(self, mode, **_):
+            seen[mode] = list(exp.backend.weights().values())
+
+    exp, plain = build(ema, Look(), chunk_processors=lively()), build(chunk_processors=lively())
+    losses = [one.train(3)[-1]["training_loss"] for one in (exp, plain)]
+
+    assert losses[0] == losses[1]
+    assert equal(seen[Mode.TRAIN], list(plain.backend.weights().values()))
+    assert not equal(seen[Mode.EVAL], seen[Mode.TRAIN])
+    with ema.averaged():
+        assert equal(seen[Mode.EVAL], list(exp.backend.weights().values()))
+
+
+def test_the_average_is_that_of_every_batch():
+    exp = build(ExponentialMovingAverage(0.5), optimizer=keras.optimizers.SGD(0.1))
+    exp._prepare()
+    expected = None
+    for block in blocks(exp, 1):
+        block()
+        weights = next(iter(exp.backend.weights().values()))
+        expected = weights.copy() if expected is None else 0.5 * expected + 0.5 * weights
+    with exp.callbacks[0].averaged():
+        np.testing.assert_allclose(next(iter(exp.backend.weights().values())), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_both_are_saved(tmp_path):
+    ema = ExponentialMovingAverage(0.9)
+    exp = build(SaveWeights("last"), ema, output_folder=tmp_path, experiment_id="one")
+    exp.train(2)
+    (folder,) = tmp_path.glob("*/one")
+    with ema.averaged():
+        averaged = exp.backend.weights()
+
+    for name in ("weights", "last"):
+        assert all(
+            np.array_equal(v, exp.backend.weights()[k]) for k, v in load_weights(folder / f"{name}.safetensors").items()
+        )
+        assert all(
+            np.array_equal(v, averaged[k]) for k, v in load_weights(folder / f"{name}.average.safetensors").items()
+        )
+
+
+def test_an_evaluation_that_fails_gives_the_weights_back():
+    class Fails(Callback):
+        when = Mode.EVAL
+
+        def on_cycle_end(self, **_):
+            raise ZeroDivisionError
+
+    exp = build(Fails(), ExponentialMovingAverage(0.5))
+    with pytest.raises(ZeroDivisionError):
+        exp.train(1)
+    plain = build()
+    plain.train(1)
+    assert equal(list(exp.backend.weights().values()), list(plain.backend.weights().values()))
+
+
+def test_a_new_optimizer_averages_too():
+    exp = build(ExponentialMovingAverage(0.9))
+    exp.train(1)
+    exp.optimizer = keras.optimizers.SGD(0.1)
+    exp.train(2)
+
+    assert exp.optimizer.use_ema
+
+
+def test_an_average_that_comes_too_late_is_refused():
+    exp = build()
+    exp.train(1)
+    exp.callbacks = [ExponentialMovingAverage()]
+
+    with pytest.raises(CallbackError, match=r"before the optimizer makes its variables(.|\n)*has trained already"):
+        exp.train(2)
+
+
+# Telling
+
+
+def test_times_stand_in_the_history():
+    row = build(MeasureTime()).train(1)[0]
+
+    assert 0 < row["training_batch_time"] < row["training_time"] < row["epoch_time"]
+
+
+def test_losses_are_printed_to_stderr(capsys):
+    exp = build(PrintLoss())
+    exp.train(1)
+    out, err = capsys.readouterr()
+
+    assert out == ""
+    assert err == "".join(f"epoch 1  {n} loss {exp.history[0][f'{n}_loss']:.6g}\n" for n in ("training", "validation"))
+
+
+def test_the_state_is_logged_as_lines_of_json(tmp_path):
+    build(StateLogger(), SaveLearningRate(), output_folder=tmp_path, experiment_id="one").train(2)
+    (path,) = tmp_path.glob("*/one/state.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[0].keys() >= {"training_loss", "validation_accuracy", "learning_rate", "cycle_name"}
+
+
+def test_a_log_that_cannot_be_written_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match=r"cannot be written.\nSeen: .*\.\nMake room"):
+        build(StateLogger(tmp_path / "absent" / "log.jsonl")).train(1)
+
+
+# Together
+
+
+def test_a_list_as_older_configurations_have_it_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    callbacks = [
+        AverageMetrics([".*loss"]), SaveWeights(), SaveLearningRate(), GatherCycleMetrics(), StateLogger(),
+        LearningRateDecay(start=range(50, 101, 10), duration=2, factor=0.5), LearningRateWarmUp(), MeasureTime(),
+    ]  # fmt: skip
+    exp = build(*callbacks)
+
+    assert len(exp.train(2)) == 2
+    assert exp.history[-1]["learning_rate"] == pytest.approx(0.01)
+    assert exp.counts["training"]["traces"] <= 3
+
+
+def test_the_shelf_works_without_a_framework(tmp_path):
+    mean = chunk_processor(inputs=["batch_input"], outputs=["batch_ids", "mean"])(
+        lambda batch_input: ((batch_input[:, 0] > 0).astype(int), batch_input.mean())
+    )
+    matrix, gather = ConfusionMatrix("batch_ids"), GatherCycleMetrics("mean")
+    exp = build_experiment(
+        {
+            "experiment_type": [BaseExperiment, CallbackedExperiment],
+            "chunk_processors": [mean],
+            "metrics": ["mean"],
+            "batch_size": 8,
+        }
+        | {"subsets": subsets()[1:], "callbacks": [matrix, gather, AverageMetrics("mean"), MeasureTime()]}
+        | {"hide_progress": True}
+    )
+
+    assert exp.evaluate()["validation_mean"] == pytest.approx(arrays(48)["input"].mean(), abs=1e-6)
+    assert matrix.cycles["validation"].sum() == 16
+
+
+def test_a_quiet_run_warns_of_nothing(caplog):
+    with caplog.at_level(logging.WARNING):
+        build(LearningRateCosine(), AverageMetrics([".*loss"]), TerminateOnNaN(), PrintLoss(sys.stderr)).train(2)
+
+    assert caplog.text == ""
+
+
+def test_a_training_without_a_framework_is_watched_and_saved_too(tmp_path):
+    light = Path(__file__).with_name("configs") / "light.py"
+    callbacks = [
+        EarlyStopping(patience=2, min_delta=0.05),
+        SaveWeights(),
+        AverageMetrics(["slope"]),
+        SaveLearningRate(),
+    ]
+    exp = build_experiment(light, callbacks=callbacks, output_folder=tmp_path, hide_progress=True)
+    history = exp.train(50)
+
+    assert 2 < len(history) < 50
+    assert history[-1].keys() >= {"validation_slope", "learning_rate"}
+    assert len(list(tmp_path.glob("light/2*/best.safetensors"))) == 1
