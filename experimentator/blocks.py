@@ -16,12 +16,16 @@ BLOCK_BYTES = 64 << 20  # a block that travels is at most this large, or one bat
 
 @dataclass(frozen=True)
 class Block:
-    """K batches: `columns` {name: [N, ...]}, `index` [K, B] int32, the keys of each batch, and host-side objects."""
+    """K batches: `columns` {name: [N, ...]}, `index` [K, B] int32, the keys of each batch, and host-side objects.
+
+    `fixed` says whether columns that travelled are cut for the function that runs just K batches; None if resident.
+    """
 
     columns: Mapping[str, Any]
     index: np.ndarray
     keys: Sequence[Sequence[Hashable]]
     objects: Mapping[str, Any]
+    fixed: bool | None = None
 
 
 Making = Callable[[], Block]  # what finishes a block that was begun
@@ -94,24 +98,33 @@ class Rows:
 class Placing:
     """How blocks that travel reach the device: `names` the graph reads, in buffers of `rows`, through `put`.
 
-    Buffers have one size, so that a shorter block does not make the step be traced again.
+    Buffers have one size, so that a shorter block does not make the step be traced again; a block of a number of
+    batches that `is_fixed`, as most are once the pace has settled, has a function of its own and travels as it is.
     """
 
     names: Sequence[str]
     rows: int
     put: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    is_fixed: Callable[[int], bool] = lambda count: False
 
     def __call__(self, block: Block) -> Block:
         """The same block with its columns on the device."""
-        columns = {name: self._padded(block.columns[name]) for name in self.names}
-        return replace(block, columns=self.put(columns))
+        rows = block.index.size
+        fixed = self.is_fixed(len(block.index)) and all(len(block.columns[name]) == rows for name in self.names)
+        columns = {name: _padded(block.columns[name], rows if fixed else self.rows) for name in self.names}
+        return replace(block, columns=self.put(columns), fixed=fixed)
 
-    def _padded(self, values: np.ndarray) -> np.ndarray:
-        if len(values) >= self.rows:
-            return values
-        buffer = np.zeros((self.rows, *values.shape[1:]), values.dtype)
-        buffer[: len(values)] = values
-        return buffer
+    def buffer(self, shape: tuple[int, ...]) -> int:
+        """Rows of the buffer for batches of `shape` [K, B]."""
+        return prod(shape) if self.is_fixed(shape[0]) else self.rows
+
+
+def _padded(values: np.ndarray, rows: int) -> np.ndarray:
+    if len(values) >= rows:
+        return values
+    buffer = np.zeros((rows, *values.shape[1:]), values.dtype)
+    buffer[: len(values)] = values
+    return buffer
 
 
 class Pass:

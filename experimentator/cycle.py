@@ -40,6 +40,7 @@ class Pace:
         self.compiled = self.settled
         self.compile_seconds = 0.0
         self.step_seconds = float("inf")
+        self.fixing = False
 
     def ahead(self, done: int) -> int:
         """How many batches to run after `done`: a call ends at every multiple of the stride."""
@@ -60,9 +61,13 @@ class Pace:
         self.count = ceil(self.steps / ceil(self.steps / most))
         self.settled = True
 
-    def worth_fixing(self, remaining: int) -> bool:
-        """Whether a tenth of the time of the `remaining` batches buys the compilation of a fixed count."""
-        return self.settled and 0.1 * remaining * self.step_seconds > self.compile_seconds
+    def expect(self, remaining: int) -> None:
+        """So many batches lie ahead: compile for the settled count once a tenth of their time buys that."""
+        self.fixing |= self.settled and 0.1 * remaining * self.step_seconds > self.compile_seconds
+
+    def is_fixed(self, count: int) -> bool:
+        """Whether calls of `count` batches have a function of their own."""
+        return self.fixing and count == self.count
 
 
 class Averages:

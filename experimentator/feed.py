@@ -109,7 +109,9 @@ class StreamedFeed:
         """Every batch is read into its part of the block, so that workers share nothing but the buffers."""
         known = self.subset.keys
         keys = [known[position] for position in rows.flat]
-        names, size = (self.specs, rows.size) if self.placing is None else (self.placing.names, self.placing.rows)
+        names, size = (
+            (self.specs, rows.size) if self.placing is None else (self.placing.names, self.placing.buffer(rows.shape))
+        )
         columns = {name: self.specs[name].empty(size) for name in names}
         read = partial(self._read, keys, rows.shape[1], columns)
         starts = range(0, rows.size, rows.shape[1])

@@ -47,7 +47,8 @@ class Runner:
         """
         self.step.choose(block.columns, block.index, remaining=remaining)
         start = time.perf_counter()
-        fixed = len(block.index) == self.pace.count and self.pace.worth_fixing(remaining)
+        self.pace.expect(remaining)
+        fixed = self.pace.is_fixed(len(block.index)) if block.fixed is None else block.fixed
         outputs = self.step(block.columns, block.index, fixed=fixed)
         fetched = {name: np.asarray(values) for name, values in outputs.items()}
         seconds = time.perf_counter() - start
@@ -154,14 +155,17 @@ class Program:
             self._retire([key])
             batch = {name: feed.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * exp.batch_size or 1))
-            pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
-            options = {"jit_compile": exp.jit_compile, "eager": bool(exp.eager), "capacity": pace.capacity}
+            options = {"jit_compile": exp.jit_compile, "eager": bool(exp.eager), "seed": exp.seed or 0}
             step = exp.backend.compile(graph, batch, optimizer, like=like, **options)
+            most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(exp.batch_size) or 1)))
+            pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
+            step.capacity = pace.capacity
             self.runners[key] = Runner(step, pace, subset.name, like)
         runner = self.runners[key]
         if not feed.resident:
-            feed.placing = Placing(sorted(graph.inputs), runner.pace.capacity * exp.batch_size, exp.backend.put)
+            pace, names = runner.pace, sorted(graph.inputs)
+            feed.placing = Placing(names, pace.capacity * exp.batch_size, exp.backend.put, pace.is_fixed)
         return runner
 
     def counts(self) -> dict[str, dict[str, int]]:

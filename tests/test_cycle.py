@@ -83,9 +83,20 @@ def test_a_fixed_count_is_compiled_for_when_enough_batches_remain():
     pace.saw(1, 2.0)
     run(pace, 0.2)
 
-    assert pace.worth_fixing(1000)
-    assert not pace.worth_fixing(10)
-    assert not Pace(10, fixed=None).worth_fixing(10**9)
+    pace.expect(10)
+    assert not pace.is_fixed(pace.count)
+    pace.expect(1000)
+    assert pace.is_fixed(pace.count)
+    assert not pace.is_fixed(pace.count + 1)
+    pace.expect(1)  # what was compiled stays in use
+    assert pace.is_fixed(pace.count)
+
+
+def test_nothing_is_compiled_for_a_count_before_the_pace_settles():
+    pace = Pace(10, fixed=None)
+    pace.expect(10**9)
+
+    assert not pace.is_fixed(1)
 
 
 # Averages

@@ -534,6 +534,49 @@ def test_items_that_travel_train_as_resident_columns_do():
         assert all(runner.step.traces <= 3 for runner in exp.program.runners.values())
 
 
+@pytest.mark.parametrize("residency", ["device", "host", "stream"])
+def test_calls_of_the_usual_size_and_the_rest_give_the_bits_of_calls_of_one(residency):
+    single = build_experiment(config(steps_per_call=1))
+    single.train(3)
+    exp = build_experiment(config(steps_per_call=2, residency=residency))
+    exp.train(3)
+
+    assert {runner.pace.fixing for runner in exp.program.runners.values()} == {True}
+    assert exp.counts["training"]["traces"] == 2
+    for key, weight in exp.backend.weights().items():
+        assert weight.tobytes() == single.backend.weights()[key].tobytes()
+
+
+def test_results_for_every_sample_bound_the_batches_of_a_call():
+    class Maps(Callback):
+        def on_batch_end(self, maps, **_):
+            assert maps.shape == (16, 1024, 1024)
+
+    spread = chunk_processor(inputs=["batch_input"], outputs=["maps"])(
+        lambda batch_input: tf.tile(batch_input[:, :1, None], [1, 1024, 1024])
+    )
+    exp = build_experiment(config(callbacks=[Maps()], subsets=subsets()[:1]))
+    exp.chunk_processors.append(spread)
+    exp.train(1)
+
+    assert {runner.pace.capacity for runner in exp.program.runners.values()} == {1}
+
+
+def test_draws_of_tensorflow_itself_follow_the_seed_and_are_warned_of(caplog):
+    def noisy(chunk):
+        chunk["batch_input"] = chunk["batch_input"] + tf.random.normal(tf.shape(chunk["batch_input"]))
+
+    def losses(**changes):
+        exp = build_experiment(config(**changes))
+        exp.chunk_processors.insert(0, noisy)
+        return [row["training_loss"] for row in exp.train(2)]
+
+    assert losses(seed=1) == losses(seed=1) != losses(seed=2)
+    warned = [record.message for record in caplog.records if "whose state cannot be saved" in record.message]
+    assert "noisy" in warned[0]
+    assert "RandomStandardNormal" in warned[0]
+
+
 def test_passes_of_other_lengths_share_one_compiled_step():
     class Shrinking(Subset):
         def shuffled_keys(self):

@@ -124,6 +124,16 @@ def test_a_placed_block_has_one_size_and_only_the_names_asked_for():
         assert shapes == [{"batch_input": (8, 3)}] * 2
 
 
+@pytest.mark.parametrize("residency", ["host", "stream"])
+def test_a_block_of_the_usual_size_travels_without_padding(residency):
+    feed = fed(Subset("s", "train", arrays(0, 10)), residency)
+    feed.placing = Placing(("batch_input",), rows=8, put=dict, is_fixed=lambda count: count == 2)
+    cycle = feed.cycle(2)
+    blocks = [cycle.take(lambda _, count=count: count) for count in (2, 1, 2)]
+
+    assert [(len(block.columns["batch_input"]), block.fixed) for block in blocks] == [(4, True), (8, False), (4, True)]
+
+
 def test_a_worker_that_fails_names_the_key():
     feed = fed(Subset("s", "train", stand_ins.Rows(8, fails="row 5")), "stream")
     feed.workers = Workers(2)

@@ -24,6 +24,7 @@ class Step(Protocol):
     """A compiled graph: runs the K batches of `index` [K, B] over `columns` {name: [N, ...]} in one call."""
 
     graph: Graph
+    capacity: int | None  # the most batches a call runs; longer calls are split
 
     @property
     def traces(self) -> int:
@@ -39,6 +40,9 @@ class Step(Protocol):
 
     def __call__(self, columns: Columns, index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}; `fixed` may compile for just this K."""
+
+    def result_bytes(self, batch_size: int) -> int:
+        """Bytes that come back for each batch, as far as they are known beforehand."""
 
     def choose(self, columns: Columns, index: np.ndarray, *, remaining: int) -> None:
         """Settle what is left open about compilation, before `remaining` batches like these; changes no state."""

@@ -21,6 +21,7 @@ class NumpyStep:
     traces = 0
     stale = False
     compiler = "eager"
+    capacity: int | None = None
 
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -30,6 +31,10 @@ class NumpyStep:
         names = sorted(self.graph.inputs)
         rows = [self.graph.run({name: columns[name][row] for name in names}) for row in np.asarray(index)]
         return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+
+    def result_bytes(self, batch_size: int) -> int:
+        """Results stay where they are made."""
+        return 0
 
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
         """There is nothing to choose."""

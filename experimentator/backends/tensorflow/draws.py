@@ -1,12 +1,28 @@
-"""Random draws that are quick under XLA on a CPU."""
+"""Random draws: quick under XLA on a CPU, and told where a seed does not rule them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import tensorflow as tf
 from tensorflow.python.ops import random_ops_util  # where every stateless draw, Keras' too, picks its algorithm
+
+from experimentator.backends.tensorflow.scopes import owner
+from experimentator.graph import Node
+
+WITH_STATE = {  # operations that go on from a state which nobody can read or write; XLA starts it from chance
+    "Multinomial", "ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "RandomShuffle",
+    "RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal",
+}  # fmt: skip
+
+
+def draws_with_state(nodes: Sequence[Node]) -> dict[str, str]:
+    """Processors in TensorFlow's present graph whose draws have a state: their text, and the operation."""
+    operations = tf.compat.v1.get_default_graph().get_operations()
+    kinds = {one.name: one.type for one in operations if one.type in WITH_STATE}
+    return {str(owner(name.split("/"), nodes) or name): kind for name, kind in kinds.items()}
 
 
 @contextmanager

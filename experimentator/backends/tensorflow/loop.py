@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from math import prod
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from experimentator.backends.tensorflow.draws import quick_draws
+from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
 from experimentator.backends.tensorflow.scopes import why_not_compiled
 from experimentator.graph import Graph
 
@@ -44,10 +45,12 @@ class TensorflowStep:
         like: str | None = None,
         eager: bool = False,
         capacity: int | None = None,
+        seed: int = 0,
     ):
         self.graph, self.forward, self.outputs, self.optimizer = graph, forward, outputs, optimizer
         self.variables = variables
-        self.eager, self.capacity = eager, capacity
+        self.eager, self.capacity, self.seed = eager, capacity, seed
+        self.draws_with_state: dict[str, str] = {}
         self.auto, self.jit = jit_compile == "auto", _jit(jit_compile) if like is None else like == "xla"
         self.traces = 0
         self.timings: dict[str, float] = {}
@@ -89,6 +92,11 @@ class TensorflowStep:
                 raise
         return self._call(False, columns, index, fixed=fixed)
 
+    def result_bytes(self, batch_size: int) -> int:
+        """Bytes that come back for each batch; sizes that are not known count as the batch size."""
+        specs = self.outputs.values()
+        return sum(spec.dtype.size * prod(size or batch_size for size in spec.shape) for spec in specs)
+
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
         """Settle an open choice of compiler for `remaining` batches, by timing both on a copy of the state.
 
@@ -127,6 +135,7 @@ class TensorflowStep:
             def run(columns: Any, index: Any, count: Any = None) -> Any:
                 self.traces += 1
                 self._explain((jit, fixed), {**columns, "index": index})
+                tf.compat.v1.get_default_graph().seed = self.seed
                 with quick_draws() if jit and not has_gpu() else nullcontext():
                     return self._run(columns, index, count)
 
@@ -154,11 +163,23 @@ class TensorflowStep:
         def body(place: Any, arrays: Any) -> Any:
             rows = index[place]
             outputs = batch({name: tf.gather(column, rows) for name, column in columns.items()})
+            self._warn_of_draws()
             return place + 1, {name: array.write(place, outputs[name]) for name, array in arrays.items()}
 
         limit = capacity if count is None else count
         _, arrays = tf.while_loop(lambda place, _: place < limit, body, (tf.constant(0), arrays), parallel_iterations=1)
         return {name: array.stack() for name, array in arrays.items()}
+
+    def _warn_of_draws(self) -> None:
+        """Say which processors draw by operations that no seed can put back to where they were."""
+        found = {} if self.eager else draws_with_state(self.graph.nodes)
+        for node, kind in found.items() - self.draws_with_state.items():
+            log.warning(
+                "%s draws by %s, whose state cannot be saved: a run that is resumed draws other numbers, and under XLA "
+                "every run does. Write keras.random.normal(..., seed=keras.random.SeedGenerator(1)), or an op of "
+                "experimentator.ops.", node, kind,
+            )  # fmt: skip
+        self.draws_with_state |= found
 
     def _train_batch(self, tensors: Any) -> Any:
         trainable = _trainable(self.variables)

@@ -20,8 +20,13 @@ def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
         return ""
     found = re.search(r"\{\{node ([^}]+)\}\}", text)
     path = found.group(1).split("/") if found else []
+    if (node := owner(path, nodes)) is None:
+        return text.split("\n")[0]
+    return f"operation {path[-1]} of chunk processor {node} has no XLA form on this device."
+
+
+def owner(path: Sequence[str], nodes: Sequence[Node]) -> Node | None:
+    """The processor in whose scope an operation of that path stands; None for what stands outside."""
     scopes = {scope_of(node): node for node in nodes}
     owners = [scopes[part] for part in path if part in scopes]
-    if not owners:
-        return text.split("\n")[0]
-    return f"operation {path[-1]} of chunk processor {owners[-1]} has no XLA form on this device."
+    return owners[-1] if owners else None
