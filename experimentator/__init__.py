@@ -19,6 +19,7 @@ _HOMES = {
     "experimentator.callbacks.profile": "Profile",
     "experimentator.callbacks.weights": "LoadWeights SaveWeights",
     "experimentator.callbacks.stopping": "EarlyStopping",
+    "experimentator.callbacks.freezing": "Freeze",
     "experimentator.callbacks.finite": "TerminateOnNaN",
     "experimentator.callbacks.metrics": "AverageMetrics",
     "experimentator.callbacks.gathering": "GatherCycleMetrics",
@@ -31,6 +32,7 @@ _HOMES = {
     "experimentator.items": "DatasetError",
     "experimentator.cycle": "NonFiniteLossError",
     "experimentator.checkpoint": "CheckpointError",
+    "experimentator.matching": "WeightsError",
     "experimentator.version": "__version__",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}

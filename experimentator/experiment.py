@@ -17,6 +17,7 @@ from experimentator.config import ConfigError
 from experimentator.configured import Configured
 from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Graph, Mode
+from experimentator.matching import Matching, fitting
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.settings import (
@@ -234,15 +235,21 @@ class BaseExperiment(Portrayed, Configured):
         self._prepare()
         save_weights(filename, self.backend.weights())
 
-    def load_weights(self, filename: Any = "auto") -> None:
-        """Read weights that an experiment of the same graph saved; nothing changes if they do not fit.
+    def load_weights(
+        self, filename: Any = "auto", *, only: Any = None, rename: Mapping[str, str] | None = None
+    ) -> Matching:
+        """Read weights that `save_weights` wrote; all that is asked for fits, or nothing changes. Says what matched.
 
-        `"auto"` is the file beside the configuration, as a run folder holds it.
+        `only="Trunk/*"` (a pattern of keys, or several) loads a part; `rename={"Body": "Trunk"}` gives nodes of the
+        file the names they have here. `"auto"` is the file beside the configuration, as a run folder holds it.
         """
         self._prepare()
         if filename == "auto":
             filename = Path(self.source.filename or "config.py").with_name(WEIGHTS)
-        self.backend.set_weights(load_weights(filename))
+        own = self.backend.weights()
+        chosen, matching = fitting(own, load_weights(filename), only=only, rename=rename)
+        self.backend.set_weights(own | chosen)
+        return matching
 
     # How
 

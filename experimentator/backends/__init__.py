@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
@@ -89,6 +89,9 @@ class Backend(Protocol):
 
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
         """Copy every variable, those of the optimizer too, where they lie; calling the result puts them back."""
+
+    def freeze(self, keys: Collection[str]) -> Callable[[], None]:
+        """Let training leave the weights of these keys as they are; calling the result thaws them."""
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
         """What sets the factors [steps] of the learning rate for the batches that follow, one for each."""

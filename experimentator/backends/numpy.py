@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -107,6 +107,12 @@ class NumpyBackend:
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
         """Copies of the weights, to put back."""
         return partial(self.set_weights, {name: array.copy() for name, array in self.weights().items()})
+
+    def freeze(self, keys: Collection[str]) -> Callable[[], None]:
+        """There is no variable that could be held."""
+        raise ValueError(
+            "The numpy backend cannot freeze weights.\nSeen: processors that run in Python.\nTrain with TensorFlow."
+        )
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
         """One rate for a whole pass, since what trains here, if anything, is not compiled: that of its first batch."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of, run_folder
 from experimentator.callbacks.monitored import Monitored
 from experimentator.callbacks.order import CallbackError
-from experimentator.checkpoint import CheckpointError, load_weights, write_atomically
+from experimentator.checkpoint import write_atomically
 
 log = logging.getLogger(__name__)
 STRATEGIES = ("last", "best", "all")
@@ -105,17 +105,24 @@ class SaveWeights(Callback):
 class LoadWeights(Callback):
     """Start from the weights in `filename`, once, before the first epoch; a training that goes on keeps its own.
 
-    All weights must fit, or none is loaded; with `partial=True` those whose key and shape fit are loaded, the others
-    are named in a warning.
+    All weights must fit, or none is loaded and the error says what matched and what did not. `only` and `rename` are
+    those of `exp.load_weights`: patterns for a part, such as `"Trunk/*"`, and other names for nodes of the file.
 
-    >>> LoadWeights("runs/digits/latest/weights.safetensors").loaded
+    >>> LoadWeights("runs/digits/latest/weights.safetensors", only="Trunk/*").loaded
     False
     """
 
     before = ("FindLearningRate",)
 
-    def __init__(self, filename: str | os.PathLike[str], *, partial: bool = False):
-        self.filename, self.partial, self.loaded = filename, partial, False
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        *,
+        only: str | Iterable[str] | None = None,
+        rename: Mapping[str, str] | None = None,
+    ):
+        self.filename, self.only, self.rename = filename, only, rename
+        self.loaded = False
 
     def init(self, exp: Any) -> None:
         """Remember who loads."""
@@ -125,24 +132,9 @@ class LoadWeights(Callback):
         """Load, if nothing was trained yet."""
         if self.loaded or self.exp.epoch:
             return
-        if self.partial:
-            self._load_what_fits()
-        else:
-            self.exp.load_weights(self.filename)
+        matching = self.exp.load_weights(self.filename, only=self.only, rename=self.rename)
+        log.info("Loaded %d weights from %s; %d kept.", len(matching.matched), self.filename, len(matching.kept))
         self.loaded = True
-
-    def _load_what_fits(self) -> None:
-        own, found = self.exp.backend.weights(), load_weights(self.filename)
-        fits = {key: found[key] for key in own.keys() & found.keys() if own[key].shape == found[key].shape}
-        if not fits:
-            raise CheckpointError(
-                f"Nothing in {os.fspath(self.filename)!r} fits this experiment.\n"
-                f"Seen: {_some(found)} in the file; {_some(own)} in the experiment.\n"
-                "Name the file of a similar graph; node labels (`node=`) are part of the keys."
-            )
-        self.exp.backend.set_weights(own | fits)
-        if fits.keys() != own.keys():
-            log.warning("Not in %s, or of another shape: %s.", self.filename, _some(own.keys() - fits.keys()))
 
     def state_dict(self) -> dict[str, Any]:
         """Whether it was done."""
@@ -160,8 +152,3 @@ def save(exp: Any, path: Path) -> None:
         if hasattr(callback, "averaged"):
             with callback.averaged():
                 exp.save_weights(path.with_suffix(".average.safetensors"))
-
-
-def _some(keys: Any) -> str:
-    listed = sorted(keys)
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.python.client import device_lib  # the one place that tells how much memory TensorFlow may take
 
 from experimentator.backends import Shape, Watch
+from experimentator.backends.tensorflow.freezing import frozen
 from experimentator.backends.tensorflow.loop import TensorflowStep
 from experimentator.backends.tensorflow.precision import layers_noted, loss_scaled, set_precision
 from experimentator.backends.tensorflow.profile import profiled
@@ -151,6 +152,12 @@ class TensorflowBackend:
         """Copy every variable, those of the optimizer too, on the device; calling the result puts them back."""
         used = self._scaled.get(id(optimizer), optimizer)
         return copied([*self.variables, *(() if used is None else used.variables)])
+
+    def freeze(self, keys: Collection[str]) -> Callable[[], None]:
+        """Let training leave the weights of these keys as they are; calling the result thaws them."""
+        return frozen(
+            [variable for key, variable in self.variables.keyed().items() if key in keys], self._layers.values()
+        )
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
         """What sets the factors of the learning rate for the batches that follow; the compiled loop reads them."""

@@ -9,9 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-
-class WeightsError(ValueError):
-    """Weights that do not fit the experiment; nothing was assigned."""
+from experimentator.matching import match, refusal
 
 
 def copied(variables: Sequence[Any]) -> Callable[[], None]:
@@ -78,18 +76,7 @@ class Variables:
     def assign(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign by key; a missing, unexpected or misshapen weight is refused before anything is assigned."""
         own = self.keyed()
-        wrong = [f"missing: {key} {list(own[key].shape)}" for key in own.keys() - weights.keys()]
-        wrong += [f"unexpected: {key} {list(weights[key].shape)}" for key in weights.keys() - own.keys()]
-        wrong += [
-            f"wrong shape: {key} is {list(weights[key].shape)}, the experiment has {list(own[key].shape)}"
-            for key in own.keys() & weights.keys()
-            if tuple(weights[key].shape) != tuple(own[key].shape)
-        ]
-        if wrong:
-            raise WeightsError(
-                "These weights do not fit the experiment; nothing was loaded.\n  "
-                + "\n  ".join(sorted(wrong))
-                + "\nLoad them into the configuration that saved them; node labels (`node=`) are part of the keys."
-            )
+        if not (matching := match(own, weights)).is_whole:
+            raise refusal(matching, own, weights)
         for key, variable in own.items():
             variable.assign(weights[key])

@@ -1,0 +1,36 @@
+"""Freezing: training leaves some weights as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def frozen(variables: Iterable[Any], layers: Iterable[Any]) -> Callable[[], None]:
+    """Let training leave `variables` as they are; calling the result makes everything as it was.
+
+    A layer all of whose weights are held is frozen itself: BatchNormalization then keeps its statistics too, which it
+    would else go on gathering.
+    """
+    held = {id(variable) for variable in variables}
+    within = [layer for layer in layers if _weights(layer) and all(id(v) in held for v in _weights(layer))]
+    flags = [(one, one.trainable) for one in (*variables, *_parts(within)) if one.trainable]
+    for one, _ in flags:
+        one.trainable = False
+
+    def thaw() -> None:
+        for one, flag in reversed(flags):
+            one.trainable = flag
+
+    return thaw
+
+
+def _weights(layer: Any) -> list[Any]:
+    """The floating variables of a layer and its parts; seeds of random layers are no weights."""
+    return [variable for variable in layer.variables if "float" in str(variable.dtype)]
+
+
+def _parts(layers: Iterable[Any]) -> list[Any]:
+    """Layers and the layers inside them, each once, inner ones first."""
+    found = {id(part): part for layer in layers for part in reversed(list(layer._flatten_layers()))}
+    return list(found.values())

@@ -1,0 +1,61 @@
+"""Weights that training leaves as they are, for all of it or for its first epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.order import CallbackError
+from experimentator.matching import named_by
+
+
+class Freeze(Callback):
+    """Let training leave the weights that `patterns` name as they are, for the first `epochs` epochs or all of them.
+
+    Patterns are those of `exp.load_weights`: `"Trunk/*"`, `"Trunk"` for the same, `"*/bias"`; `exp.backend.weights()`
+    has the keys, as files of weights do. A layer all of whose weights are named is frozen as Keras does it:
+    BatchNormalization keeps its statistics, too. After the training, weights are as trainable as they were before.
+
+    Reads and writes which weights are trainable; nothing in the state.
+
+    >>> Freeze("Trunk/*", epochs=3).patterns
+    ('Trunk/*',)
+    """
+
+    before = ("ExponentialMovingAverage", "FindLearningRate")
+    after = ("LoadWeights",)
+
+    def __init__(self, patterns: str | Iterable[str], *, epochs: int | None = None):
+        self.patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        self.epochs = epochs
+        if not self.patterns or (epochs is not None and epochs < 1):
+            raise CallbackError(
+                f"Freeze holds some weights for some epochs.\nSeen: {self.patterns!r}, epochs={epochs!r}.\n"
+                'Write Freeze("Trunk/*"), or Freeze("Trunk/*", epochs=3).'
+            )
+        self._thaw: Callable[[], None] | None = None
+
+    def init(self, exp: Any) -> None:
+        """Remember whose weights they are."""
+        self.exp = exp
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Freeze; refuses a pattern that names nothing, before anything is trained."""
+        self.on_train_end()
+        keys = named_by(self.patterns, self.exp.backend.weights())
+        if self.epochs is None or self.exp.epoch < self.epochs:
+            self._thaw = self.exp.backend.freeze(keys)
+            self.exp.program.drop("steps")  # what was compiled before trains them
+
+    def on_epoch_end(self, epoch: int, **_: Any) -> None:
+        """Thaw when its epochs are over."""
+        if self.epochs is not None and epoch >= self.epochs:
+            self.on_train_end()
+
+    def on_train_end(self, **_: Any) -> None:
+        """Leave no trace, whatever ended the training."""
+        if self._thaw is not None:
+            self._thaw()
+            self._thaw = None
+            self.exp.program.drop("steps")

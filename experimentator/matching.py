@@ -1,0 +1,202 @@
+"""How the weights of a file fit those of an experiment: what matches, what is missing, what it may be called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+SHOWN = 12  # keys of each kind in a message
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit the experiment; nothing was assigned."""
+
+
+@dataclass(frozen=True, repr=False)
+class Matching:
+    """Keys (`node/ordinal/name`) of weights, by how those of a file fit those of an experiment.
+
+    `kept` are those of the experiment that were not asked for.
+
+    >>> own, found = {"Dense/0/kernel": np.zeros((3, 2))}, {"Dense/0/kernel": np.ones((3, 2))}
+    >>> match(own, found)
+    matched  Dense/0/kernel [3, 2]
+    """
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    kept: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that was asked for is there, and nothing else."""
+        return not (self.missing or self.unexpected or self.misshapen)
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def match(own: Mapping[str, Any], found: Mapping[str, Any], *, only: str | Iterable[str] | None = None) -> Matching:
+    """Compare weights by key, shape and kind of number; `only` are patterns of keys that are asked for."""
+    patterns = _patterns(only, own)
+    mine, theirs = _asked(own, patterns), _asked(found, patterns)
+    both = [key for key in mine if key in theirs]
+    misshapen = tuple(key for key in both if not _fits(own[key], found[key]))
+    matched = tuple(key for key in both if key not in set(misshapen))
+    missing = tuple(key for key in mine if key not in theirs)
+    unexpected = tuple(key for key in theirs if key not in mine)
+    kept = tuple(key for key in own if key not in set(mine))
+    shapes = [f"{key} is {_form(found[key])} in the file, {_form(own[key])} in the experiment" for key in misshapen]
+    near = [f"{key} {_form(own[key])}{_near(key, own[key], unexpected, found)}" for key in missing]
+    told = {
+        "matched": [f"{key} {_form(own[key])}" for key in matched],
+        "missing": near,
+        "unexpected": [f"{key} {_form(found[key])}" for key in unexpected],
+        "wrong shape": shapes,
+        "kept": [f"{key} {_form(own[key])}" for key in kept],
+    }
+    lines = tuple(line for what, listed in told.items() for line in _lines(what, listed))
+    return Matching(matched, missing, unexpected, misshapen, kept, lines)
+
+
+def fitting(
+    own: Mapping[str, Any],
+    found: Mapping[str, Any],
+    *,
+    only: str | Iterable[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Any], Matching]:
+    """The weights of a file that an experiment asks for, under its own keys; everything fits, or it is refused.
+
+    `only` narrows what is asked for to keys that patterns name (`"Trunk/*"`); `rename` gives nodes of the file the
+    names that they have here.
+
+    Raises:
+        WeightsError: with what matched, what is missing, unexpected or of another shape, and near matches.
+    """
+    found = _renamed(found, rename or {})
+    matching = match(own, found, only=only)
+    if not matching.is_whole:
+        raise refusal(matching, own, found)
+    return {key: found[key] for key in matching.matched}, matching
+
+
+def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]) -> WeightsError:
+    """The error for weights that do not fit."""
+    report = "\n".join(f"  {line}" for line in matching.lines if not line.startswith("kept"))
+    moved = _moved(matching, own, found)
+    named = ", ".join(f"{old!r}: {new!r}" for old, new in moved.items())
+    write = f"Name nodes as they are here: load_weights(..., rename={{{named}}}). " if moved else ""
+    nodes = sorted({_node(key) for key in matching.matched} - {_node(key) for key in matching.missing})
+    some = f"only={f'{nodes[0]}/*'!r}" if nodes else 'only="Node/*"'
+    return WeightsError(
+        f"These weights do not fit the experiment; nothing was loaded.\n{report}\n"
+        f"{write}To load a part, say which: load_weights(..., {some}). Node labels (`node=`) are part of the keys."
+    )
+
+
+def named_by(patterns: str | Iterable[str], known: Iterable[str]) -> list[str]:
+    """The keys that patterns name: `Trunk/*`, `*/kernel`, or a node's name for all it has.
+
+    >>> named_by("Trunk", ["Trunk/0/kernel", "Head/0/kernel"])
+    ['Trunk/0/kernel']
+    """
+    known = list(known)
+    return _asked(known, _patterns(patterns, known))
+
+
+def _patterns(only: str | Iterable[str] | None, known: Iterable[str]) -> list[str]:
+    """The patterns; one that names nothing is refused."""
+    patterns = ["*"] if only is None else [only] if isinstance(only, str) else list(only)
+    for pattern in patterns if only is not None else ():
+        if not any(_names(pattern, key) for key in known):
+            nodes = list(dict.fromkeys(_node(key) for key in known))
+            near = get_close_matches(pattern.removesuffix("/*"), nodes, n=2)
+            guess = f"Did you mean {' or '.join(repr(f'{node}/*') for node in near)}?" if near else "Name one of these."
+            raise WeightsError(
+                f"{pattern!r} names no weights of this experiment.\nKnown here: {', '.join(nodes) or 'none'}.\n{guess}"
+            )
+    return patterns
+
+
+def _asked(keys: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    patterns = list(patterns)
+    return [key for key in keys if any(_names(pattern, key) for pattern in patterns)]
+
+
+def _names(pattern: str, key: str) -> bool:
+    return fnmatchcase(key, pattern) or key.startswith(f"{pattern}/")
+
+
+def _renamed(found: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
+    used: set[str] = set()
+    result: dict[str, Any] = {}
+    for key, array in found.items():
+        old = next((old for old in rename if _node(key) == old), None)
+        used |= {old} if old is not None else set()
+        result[key if old is None else rename[old] + key.removeprefix(old)] = array
+    nodes = list(dict.fromkeys(_node(key) for key in found))
+    for old in rename.keys() - used:
+        near = get_close_matches(old, nodes, n=1)
+        guess = f"Did you mean {near[0]!r}?" if near else "Name one of these."
+        raise WeightsError(
+            f"rename={{{old!r}: ...}} names no node of the file.\nKnown there: {', '.join(nodes) or 'none'}.\n{guess}"
+        )
+    if len(result) < len(found):
+        raise WeightsError(
+            f"rename={dict(rename)!r} gives two nodes of the file one name.\nKnown there: {', '.join(nodes)}.\n"
+            "Let each have its own."
+        )
+    return result
+
+
+def _node(key: str) -> str:
+    return key.rsplit("/", 2)[0]
+
+
+def _fits(own: Any, found: Any) -> bool:
+    kinds = {np.dtype(own.dtype).kind, np.dtype(found.dtype).kind}
+    same = len(kinds) == 1 or bool(kinds & {"V"}) or kinds <= {"i", "u"}  # V: bfloat16 and the like
+    return tuple(own.shape) == tuple(found.shape) and same
+
+
+def _form(array: Any) -> str:
+    kind = np.dtype(array.dtype)
+    return f"{list(array.shape)}" + ("" if kind.kind in "fV" else f" {kind.name}")
+
+
+def _near(key: str, array: Any, unexpected: Iterable[str], found: Mapping[str, Any]) -> str:
+    alike = [other for other in unexpected if _fits(array, found[other])]
+    near = get_close_matches(key, alike, n=1, cutoff=0.4)
+    return f"; the file has {near[0]}" if near else ""
+
+
+def _moved(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
+    """Nodes of the file that hold just what a node here misses."""
+    missing, spare = _by_node(matching.missing, own), _by_node(matching.unexpected, found)
+    moved: dict[str, str] = {}
+    for node, content in missing.items():
+        same = [other for other, held in spare.items() if held == content and other not in moved]
+        if same:
+            moved[(get_close_matches(node, same, n=1, cutoff=0.0) or same)[0]] = node
+    return moved
+
+
+def _by_node(keys: Iterable[str], arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    nodes: dict[str, dict[str, Any]] = {}
+    for key in keys:
+        nodes.setdefault(_node(key), {})[key.removeprefix(_node(key))] = _form(arrays[key])
+    return nodes
+
+
+def _lines(what: str, listed: list[str]) -> list[str]:
+    more = [f"{what}  ... and {len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
+    return [f"{what}  {one}" for one in listed[:SHOWN]] + more

@@ -1,0 +1,110 @@
+"""Which weights of a file go where, and what is said when they do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from experimentator.matching import WeightsError, fitting, match, named_by
+from tests.stand_ins import law
+
+SHAPES = {"Trunk/0/kernel": (3, 8), "Trunk/1/bias": (8,), "Head/0/kernel": (8, 2), "Head/1/bias": (2,)}
+
+
+def weights(shapes=SHAPES, *, fill=0.0, dtype="float32", **changes):
+    """Arrays of these shapes; `Body__0=(2,)` changes or adds a key, None takes one out."""
+    shapes = {**shapes, **{key.replace("__", "/"): shape for key, shape in changes.items()}}
+    return {key: np.full(shape, fill, dtype) for key, shape in shapes.items() if shape is not None}
+
+
+KEYS = st.dictionaries(st.sampled_from([f"{n}/{i}/w" for n in "AB" for i in range(3)]), st.sampled_from([(1,), (2, 2)]))
+
+
+@law(KEYS, KEYS)
+def test_every_key_is_told_once_and_only_a_whole_match_is_loaded(own, found):
+    mine, theirs = weights(own), weights(found, fill=1.0)
+    matching = match(mine, theirs)
+    told = [*matching.matched, *matching.missing, *matching.unexpected, *matching.misshapen]
+
+    assert sorted(told) == sorted({*own, *found})
+    assert matching.is_whole == (own == found)
+    if own == found:
+        assert fitting(mine, theirs)[0] == theirs
+    else:
+        with pytest.raises(WeightsError):
+            fitting(mine, theirs)
+
+
+def test_a_misfit_tells_what_matched_what_not_and_what_it_may_be_called(snapshot):
+    found = weights(Head__0__kernel=(8, 5), Head__1__bias=None, Head__1__bia=(2,), Trunk__1__bias=None)
+    with pytest.raises(WeightsError) as caught:
+        fitting(weights(), found)
+
+    assert str(caught.value) == (
+        "These weights do not fit the experiment; nothing was loaded.\n"
+        "  matched  Trunk/0/kernel [3, 8]\n"
+        "  missing  Trunk/1/bias [8]\n"
+        "  missing  Head/1/bias [2]; the file has Head/1/bia\n"
+        "  unexpected  Head/1/bia [2]\n"
+        "  wrong shape  Head/0/kernel is [8, 5] in the file, [8, 2] in the experiment\n"
+        'To load a part, say which: load_weights(..., only="Node/*"). Node labels (`node=`) are part of the keys.'
+    )
+
+
+def test_a_node_of_another_name_is_found_by_its_shapes():
+    found = {key.replace("Trunk", "Body"): array for key, array in weights().items()}
+    with pytest.raises(WeightsError, match=r"load_weights\(..., rename=\{'Body': 'Trunk'\}\)"):
+        fitting(weights(), found)
+
+    chosen, matching = fitting(weights(), found, rename={"Body": "Trunk"})
+    assert chosen.keys() == SHAPES.keys() == set(matching.matched)
+
+
+def test_a_part_is_asked_for_by_pattern_and_must_be_there_whole():
+    other_head = weights(fill=1.0, Head__0__kernel=(8, 5), Head__1__bias=(5,))
+    chosen, matching = fitting(weights(), other_head, only="Trunk/*")
+
+    assert list(chosen) == ["Trunk/0/kernel", "Trunk/1/bias"]
+    assert matching.kept == ("Head/0/kernel", "Head/1/bias")
+    for spoilt in ({"Trunk__1__bias": None}, {"Trunk__2__gamma": (8,)}, {"Trunk__1__bias": (9,)}):
+        with pytest.raises(WeightsError, match="nothing was loaded"):
+            fitting(weights(), weights(**spoilt), only=["Trunk/*"])
+
+
+def test_whole_numbers_are_not_loaded_as_weights_nor_the_other_way():
+    with pytest.raises(WeightsError, match=r"wrong shape  Head/1/bias is \[2\] int32 in the file, \[2\] in the"):
+        fitting(weights(), {**weights(), "Head/1/bias": np.zeros(2, np.int32)})
+
+    assert fitting(weights(), weights(dtype="float16"))[1].is_whole
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (
+            {"only": "Trnk/*"},
+            r"'Trnk/\*' names no weights of this experiment.\nKnown here: Trunk, Head.\nDid you mean 'Tr",
+        ),
+        ({"only": ["Trunk", "Neck"]}, r"'Neck' names no weights(.|\n)*Name one of these."),
+        ({"rename": {"Trnk": "Trunk"}}, r"names no node of the file.\nKnown there: Trunk, Head.\nDid you mean 'Trunk'"),
+        ({"rename": {"Trunk": "Head"}}, "gives two nodes of the file one name"),
+    ],
+)
+def test_a_slip_in_a_pattern_or_a_name_is_refused_with_near_matches(options, said):
+    shapes = {"Trunk/0/kernel": (2,), "Head/0/kernel": (2,)}
+    with pytest.raises(WeightsError, match=said):
+        fitting(weights(shapes), weights(shapes), **options)
+
+
+def test_a_long_report_is_cut():
+    with pytest.raises(WeightsError) as caught:
+        fitting(weights({}), weights({f"Node/{n}/w": (1,) for n in range(1000)}))
+
+    assert "unexpected  ... and 988 more" in str(caught.value)
+    assert len(str(caught.value).splitlines()) < 20
+
+
+def test_patterns_may_be_a_node_a_kind_or_a_key():
+    assert named_by("Trunk", SHAPES) == ["Trunk/0/kernel", "Trunk/1/bias"]
+    assert named_by(["*/bias", "Head/0/kernel"], SHAPES) == ["Trunk/1/bias", "Head/0/kernel", "Head/1/bias"]
