@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experimentator.attributes import Attributes
 from experimentator.blocks import BLOCK_BYTES, Block, Placing, Spec, batch_bytes, specs_of
 from experimentator.cycle import LIMIT, Pace
 from experimentator.feed import feed_of
+from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.items import DatasetError
 from experimentator.settings import listed
@@ -65,6 +67,7 @@ class Program:
     def __init__(self, exp: BaseExperiment):
         self.exp = exp
         self.recorded: dict[Mode, tuple[Any, ...]] = {}
+        self.attributes: Attributes | None = None
         self.graphs: dict[Mode, Graph] = {}
         self.runners: dict[Any, Runner] = {}
         self.predictors: dict[Any, Any] = {}
@@ -99,6 +102,7 @@ class Program:
         if what == "graphs":
             self.recorded.clear()
             self.graphs.clear()
+            self.attributes = None
         return found
 
     def graph(self, mode: Mode) -> Graph:
@@ -106,7 +110,7 @@ class Program:
         if mode not in self.graphs:
             whole = self.whole(mode)
             try:
-                self.graphs[mode] = _with_flags(whole, self.wanted(whole))
+                self.graphs[mode] = with_flags(whole, self.wanted(whole))
             except GraphError as error:
                 self._explain_objects(error, mode)
                 raise
@@ -148,6 +152,7 @@ class Program:
 
     def runner(self, subset: Any, mode: Mode, *, steps: int) -> Runner:
         """The step of a mode over passes of `steps` batches of a subset."""
+        self.notice()
         exp, feed = self.exp, self.feed(subset)
         graph = self.graph(mode)
         key, like = (id(subset), mode, exp.batch_size), self._compiler_of_training(mode)
@@ -197,6 +202,7 @@ class Program:
 
     def predict(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
         """Run INFER over rows given as arrays, a batch at a time."""
+        self.notice()
         total = len(next(iter(columns.values())))
         size, step = self.exp.batch_size, self._predictor(columns, outputs)
         starts = range(0, max(total, 1), size)
@@ -216,7 +222,7 @@ class Program:
         if key not in self.predictors:
             processors = self._record(Mode.INFER, given=specs)
             graph = Graph(processors, provided=specs, mode=Mode.INFER)
-            graph = _with_flags(graph, outputs or graph.computable or self._nothing_computable(graph))
+            graph = with_flags(graph, outputs or graph.computable or self._nothing_computable(graph))
             options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
             self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
         return self.predictors[key]
@@ -230,14 +236,26 @@ class Program:
             known: dict[int, Any] = {}
             for earlier in ORDER:
                 if earlier not in self.recorded and self.specs(earlier):
-                    self.recorded[earlier] = exp.backend.record(
-                        exp.chunk_processors, self.specs(earlier), earlier, known
-                    )
+                    self.recorded[earlier] = self._noted(exp.chunk_processors, self.specs(earlier), earlier, known)
                 known = _signatures(exp.chunk_processors, self.recorded.get(earlier, ())) | known
         recorded = self.recorded.get(mode, tuple(exp.chunk_processors))
         if given is None or (recorded and self.specs(mode).keys() == given.keys()):
             return recorded
-        return exp.backend.record(exp.chunk_processors, given, mode, _signatures(exp.chunk_processors, recorded))
+        return self._noted(exp.chunk_processors, given, mode, _signatures(exp.chunk_processors, recorded))
+
+    def _noted(self, processors: Sequence[Any], *how: Any) -> tuple[Any, ...]:
+        """Record processors, and note their attributes: until now they may be changed, from now on it is told."""
+        self.attributes = self.attributes or Attributes(processors)
+        recorded: tuple[Any, ...] = self.exp.backend.record(processors, *how)
+        self.attributes.settle()
+        return recorded
+
+    def notice(self) -> None:
+        """See what was changed in processors since they were recorded; their graphs are made anew."""
+        compiled = not self.exp.eager and self.exp.backend.name != "numpy"
+        if self.attributes and (changes := self.attributes.changes(compiled=compiled)):
+            log.warning("Changed after first use: %s. Layers that were made stay.", "; ".join(changes))
+            self.exp._changed("chunk_processors", None, None)
 
     def _batches_per_call(self) -> int | None:
         """A fixed number of batches for every call, None to find one by measuring."""
@@ -303,31 +321,11 @@ def _add(totals: dict[str, dict[str, int]], runner: Runner) -> None:
         one[name] += number
 
 
-def check_flags(graph: Graph, outputs: dict[str, np.ndarray], *, where: str = "", first: int = 0) -> None:
-    """Take the flags of checking processors out of the results; raise the failure of the first that is 0.0."""
-    for node in graph.nodes:
-        for flag in getattr(node.processor, "checks", ()):
-            values = outputs.pop(flag)
-            if not values.all():
-                checking: Any = node.processor
-                place = f"batch {first + int(np.argmin(values))}{f' of {where}' if where else ''}"
-                error = checking.failure(f"values that are not finite, in {place}")
-                error.add_note(f"In chunk processor {node} [{graph.mode}].")
-                raise error
-
-
 def _parts_of_loss(graph: Graph, metrics: Iterable[str]) -> list[str]:
     """Those metrics that the loss is made of, so that reporting them costs nothing."""
     metrics = list(metrics)
     made = {name for node in graph.select("loss").nodes for name in node.outputs} if metrics else set()
     return [name for name in metrics if name in made]
-
-
-def _with_flags(graph: Graph, wanted: Iterable[str]) -> Graph:
-    """Select `wanted`, and the flags of the checking processors on the way to it."""
-    selected = graph.select(*wanted)
-    flags = [flag for node in selected.nodes for flag in getattr(node.processor, "checks", ())]
-    return graph.select(*selected.results, *flags) if flags else selected
 
 
 def _signatures(listed: Sequence[Any], recorded: Sequence[Any]) -> dict[int, Any]:

@@ -118,9 +118,18 @@ def _signature(processor: Any, index: int) -> Signature | None:
         raise _error(processor, index, "it is a class", f"List an object of it: {processor.__name__}(...).")
     inputs, outputs = getattr(processor, "inputs", None), getattr(processor, "outputs", None)
     if inputs is None and outputs is None:
+        if _is_layer(processor):
+            write = "Write ops.Model(layer, inputs=[...], outputs=[...])."
+            raise _error(processor, index, "it is a layer, which takes tensors and not the chunk", write)
         return None
     deletes = getattr(processor, "deletes", None)
     return Signature(*[names_of(names, of=processor, place=index) for names in (inputs, outputs, deletes)])
+
+
+def _is_layer(processor: Any) -> bool:
+    """Whether it is a Keras layer, told by the module of a class of its: the graph imports no framework."""
+    names = {f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in type(processor).__mro__}
+    return "keras.Layer" in names and not isinstance(processor, ChunkProcessor)
 
 
 def _mode(processor: Any, index: int) -> Mode:

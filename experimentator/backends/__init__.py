@@ -123,13 +123,14 @@ class Watch:
     NaN may mean "no label", so a node that was handed such a value is not blamed for passing it on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, call: Callable[[Node, Chunk], None] | None = None) -> None:
+        self.run = call or (lambda node, chunk: node.processor(chunk))
         self.found: tuple[Node, str] | None = None
 
     def __call__(self, node: Node, chunk: Chunk) -> None:
         """Run a node, and look at what it wrote."""
         sane = all(is_finite(chunk[name]) for name in node.inputs if name in chunk)
-        node.processor(chunk)
+        self.run(node, chunk)
         if self.found is None and sane:
             bad = [ref.name for ref in node.writes if not is_finite(dict.__getitem__(chunk, ref.name))]
             self.found = (node, bad[0]) if bad else None

@@ -15,8 +15,10 @@ from tensorflow.python.client import device_lib  # the one place that tells how 
 
 from experimentator.backends import Shape, Watch
 from experimentator.backends.tensorflow.freezing import frozen
+from experimentator.backends.tensorflow.lasting import build_outside, without_traces
 from experimentator.backends.tensorflow.loop import TensorflowStep
-from experimentator.backends.tensorflow.precision import layers_noted, loss_scaled, set_precision
+from experimentator.backends.tensorflow.made import Made
+from experimentator.backends.tensorflow.precision import loss_scaled, set_precision
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.backends.tensorflow.rates import Rates
 from experimentator.backends.tensorflow.scopes import scope_of
@@ -62,6 +64,7 @@ class TensorflowBackend:
 
     def __init__(self) -> None:
         self.variables = Variables()
+        self.made = Made()
         self.precision: str | None = None
         self._layers: dict[int, Any] = {}
         self._scaled: dict[int, Any] = {}
@@ -76,11 +79,7 @@ class TensorflowBackend:
 
         A second pass, which changes nothing, notes the variables that each processor reads.
         """
-        with layers_noted(lambda layer: self._layers.setdefault(id(layer), layer)):
-            recorded = self._pass(processors, specs, mode, known, witness=False)
-        if self.precision:
-            layers = [layer for layer in self._layers.values() if not isinstance(layer, InContext)]
-            set_precision(layers, self.precision)
+        recorded = self._pass(processors, specs, mode, known, witness=False)
         self._pass(recorded, specs, mode, known, witness=True)
         return recorded
 
@@ -93,7 +92,7 @@ class TensorflowBackend:
         specs = {name: _tensor_spec(specs[name]) for name in graph.inputs}
         if not list(self.variables):
             self.record(graph.processors, specs, graph.mode, {})
-        forward = InContext(lambda tensors: graph.run(tensors, call=_scoped))
+        forward = InContext(lambda tensors: graph.run(tensors, call=self._call))
         training = graph.mode == Mode.TRAIN
         run = partial(forward.run, training=training)
         outputs = _abstract(run, specs)
@@ -109,7 +108,7 @@ class TensorflowBackend:
         seen = {Ref(name, 0): _shape(spec) for name, spec in given.items()}
 
         def call(node: Node, chunk: Chunk) -> None:
-            node.processor(chunk)
+            self._call(node, chunk)
             seen.update((ref, _shape(tf.convert_to_tensor(dict.__getitem__(chunk, ref.name)))) for ref in node.writes)
 
         layer = InContext(lambda tensors: graph.run(tensors, call=call))
@@ -165,11 +164,24 @@ class TensorflowBackend:
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
         """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
-        watch = Watch()
+        watch = Watch(self._call)
         forward = InContext(lambda tensors: graph.run(tensors, call=watch))
         batch = {name: tf.gather(columns[name], rows) for name in graph.inputs}
         forward.run(batch, training=graph.mode == Mode.TRAIN)
         return watch.found
+
+    def _call(self, node: Node, chunk: Chunk) -> None:
+        """Run a processor under its name, so that compilers and profilers can say which it is."""
+        processor = getattr(node.processor, "processor", node.processor)
+        with tf.name_scope(scope_of(node)), self.made.within(node, self._note), without_traces(processor):
+            node.processor(chunk)
+
+    def _note(self, layer: Any) -> None:
+        """A layer is called, wherever the call stands: attribute scans would miss those among a lambda's globals."""
+        self._layers.setdefault(id(layer), layer)
+        build_outside(layer)
+        if self.precision:
+            set_precision(layer, self.precision)
 
     def _pass(
         self,
@@ -185,7 +197,7 @@ class TensorflowBackend:
         def call(node: Node, chunk: Chunk) -> None:
             watching = Witness(partial(self.variables.note, node.name)) if witness else nullcontext()
             with watching, tf.GradientTape() as tape:
-                node.processor(chunk)
+                self._call(node, chunk)
             if witness:
                 for variable in tape.watched_variables():  # those that Keras does not know
                     self.variables.note(node.name, variable)
@@ -214,12 +226,6 @@ def _shape(tensor: Any) -> Shape:
 def _abstract(function: Callable[[Any], Any], specs: Mapping[str, tf.TensorSpec]) -> Any:
     """The structure a function returns on abstract tensors; nothing is computed."""
     return tf.function(function, autograph=False).get_concrete_function(dict(specs)).structured_outputs
-
-
-def _scoped(node: Node, chunk: Chunk) -> None:
-    """Run a processor under its name, so that compilers and profilers can say which it is."""
-    with tf.name_scope(scope_of(node)):
-        node.processor(chunk)
 
 
 def _check_loss(outputs: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
-from experimentator.backends.tensorflow.scopes import why_not_compiled
+from experimentator.backends.tensorflow.scopes import kept_from_a_trace, why_not_compiled
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
@@ -121,6 +121,12 @@ class TensorflowStep:
                 variable.assign(value)
 
     def _call(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
+        try:
+            return self._called(jit, columns, index, fixed=fixed)
+        except TypeError as error:
+            raise kept_from_a_trace(error, self.graph.nodes) or error from None
+
+    def _called(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         count = len(index)
         if fixed:
             return dict(self._function(jit, fixed)(columns, index))
@@ -139,7 +145,8 @@ class TensorflowStep:
                 with quick_draws() if jit and not has_gpu() else nullcontext():
                     return self._run(columns, index, count)
 
-            function = tf.function(run, jit_compile=jit or None, autograph=False)
+            any_size = not jit and self.optimizer is None  # a second number of rows makes the trace for all others
+            function = tf.function(run, jit_compile=jit or None, autograph=False, reduce_retracing=any_size)
             function._omit_frequent_tracing_warning = True  # it counts the steps of all experiments as one function
             self._functions[jit, fixed] = function
         return self._functions[jit, fixed]
@@ -148,7 +155,8 @@ class TensorflowStep:
         """Say which name made a function be traced again; another batch size alone is expected."""
         seen = {name: f"{list(tensor.shape)} {tensor.dtype.name}" for name, tensor in tensors.items()}
         before = self._signatures.setdefault(function, seen)
-        changed = [f"{n} was {before[n]}, is {now}" for n, now in seen.items() if n != "index" and before[n] != now]
+        known = {name for name, tensor in tensors.items() if tensor.shape[0] is not None} - {"index"}
+        changed = [f"{n} was {before[n]}, is {now}" for n, now in seen.items() if n in known and before[n] != now]
         if changed:
             log.warning("Traced again: %s.", "; ".join(changed))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from experimentator.graph import Node
+from experimentator.graph import GraphError, Node
 
 
 def scope_of(node: Node) -> str:
@@ -30,3 +30,17 @@ def owner(path: Sequence[str], nodes: Sequence[Node]) -> Node | None:
     scopes = {scope_of(node): node for node in nodes}
     owners = [scopes[part] for part in path if part in scopes]
     return owners[-1] if owners else None
+
+
+def kept_from_a_trace(error: TypeError, nodes: Sequence[Node]) -> GraphError | None:
+    """Which processor kept a tensor of an earlier trace; None where `error` is about something else."""
+    found = re.search(r"<tf\.Tensor '([^']+)' shape=(\S+) dtype=(\w+)> is out of scope", str(error))
+    if not found:
+        return None
+    path = found.group(1).split("/")
+    node = owner(path, nodes) or "A chunk processor"
+    return GraphError(
+        f"{node} keeps a tensor of an earlier trace, which is out of reach in this one.\n"
+        f"Seen: {path[-1].partition(':')[0]}, {found.group(3)} {found.group(2)}.\n"
+        "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own."
+    )

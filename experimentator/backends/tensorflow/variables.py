@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -58,7 +59,7 @@ class Variables:
     def keyed(self) -> dict[str, Any]:
         """Every variable under its key."""
         return {
-            f"{node}/{ordinal}/{variable.name.partition(':')[0]}": variable
+            f"{node}/{ordinal}/{_name(variable)}": variable
             for node, variables in self._owned.items()
             for ordinal, variable in enumerate(variables)
         }
@@ -80,3 +81,9 @@ class Variables:
             raise refusal(matching, own, weights)
         for key, variable in own.items():
             variable.assign(weights[key])
+
+
+def _name(variable: Any) -> str:
+    """Its name, less scopes of a trace, and less the counter of a variable that was given no name."""
+    name = variable.name.partition(":")[0].rpartition("/")[2]
+    return re.sub(r"^([Vv]ariable)_\d+$", r"\1", name)

@@ -1,0 +1,139 @@
+"""Layers and variables that processors make inside their calls: made once, handed out again at every later trace."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from experimentator.graph import GraphError, Node
+
+Place = tuple[Any, ...]
+# Frames of these say nothing about the place, and may stand in one trace and not in another.
+PASSING = ("keras.", "tensorflow.", "experimentator.backends.", "experimentator.graph.")
+
+
+class Made:
+    """What each processor made, by the place in its code that made it.
+
+    A layer that is made anew in every call is called in the person of the first: all modes, traces and numbers of
+    batches share it, and the optimizer knows its weights. A place is the chain of calls from the processor down to the
+    line that makes something, with a count for loops, so that what is made at the first call only does not shift what
+    is made at every call.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, int], tuple[Any, dict[Place, Any]]] = {}
+
+    @contextmanager
+    def within(self, node: Node, note: Callable[[Any], None]) -> Iterator[None]:
+        """Within, what the processor of `node` makes is made once; `note` hears of every layer that is called."""
+        processor = getattr(node.processor, "processor", node.processor)
+        _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
+        making = _Making(node, made, note)
+        with making.of_layers(), making.of_variables(), tf.variable_creator_scope(making.create):
+            yield
+
+
+class _Making:
+    """One call of a processor: hands out layers and variables by the place that asks for them."""
+
+    def __init__(self, node: Node, made: dict[Place, Any], note: Callable[[Any], None]):
+        self.node, self.made, self.note = node, made, note
+        self.times = Counter[Place]()
+        self.top = sys._getframe(3)  # who calls the processor: above `within` and what contextlib puts around it
+        self.new_layers: set[int] = set()
+        self.pending: dict[int, Place] = {}
+        self.inside = False  # a Keras variable, which makes one of TensorFlow's
+
+    def place(self, kind: str) -> Place:
+        """Which chain of calls, below the processor's own, asks for one of a kind; and how often it did before."""
+        chain: list[Any] = [kind]
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame is not self.top:
+            if not frame.f_globals.get("__name__", "").startswith(PASSING):
+                chain.append((frame.f_code, frame.f_lasti))
+            frame = frame.f_back
+        self.times[key := tuple(chain)] += 1
+        return key, self.times[key]
+
+    @contextmanager
+    def of_layers(self) -> Iterator[None]:
+        """Within, a layer that this call made gives way to the one that this place called first."""
+        init, original = keras.Layer.__init__, keras.Layer.__call__
+
+        def made(layer: Any, *arguments: Any, **options: Any) -> None:
+            self.new_layers.add(id(layer))
+            init(layer, *arguments, **options)
+
+        def call(layer: Any, *tensors: Any, **options: Any) -> Any:
+            if id(layer) in self.new_layers:
+                first = self.made.setdefault(self.place(type(layer).__name__), layer)
+                layer = first if type(first) is type(layer) else layer
+            self.note(layer)
+            return original(layer, *tensors, **options)
+
+        keras.Layer.__init__, keras.Layer.__call__ = made, call
+        try:
+            yield
+        finally:
+            keras.Layer.__init__, keras.Layer.__call__ = init, original
+
+    @contextmanager
+    def of_variables(self) -> Iterator[None]:
+        """Within, `keras.Variable(...)` gives what this place made first: layers and seeds make theirs that way."""
+        kept = vars(keras.Variable).get("__new__", staticmethod(_plain))  # a class that had one cannot do without again
+        original = keras.Variable.__init__
+
+        def new(cls: type, *arguments: Any, **options: Any) -> Any:
+            place = self.place("Variable")
+            if place in self.made:
+                return self.made[place]
+            variable: Any = object.__new__(cls)
+            self.pending[id(variable)] = place
+            return variable
+
+        def init(variable: Any, *arguments: Any, **options: Any) -> None:
+            if id(variable) not in self.pending:
+                self._check(variable, options.get("shape", arguments[1] if len(arguments) > 1 else None))
+                return
+            place, self.inside = self.pending.pop(id(variable)), True
+            try:
+                original(variable, *arguments, **options)
+            finally:
+                self.inside = False
+            self.made[place] = variable
+
+        keras.Variable.__new__, keras.Variable.__init__ = staticmethod(new), init
+        try:
+            yield
+        finally:
+            keras.Variable.__new__, keras.Variable.__init__ = kept, original
+
+    def create(self, creator: Callable[..., Any], **options: Any) -> Any:
+        """The variable of TensorFlow that this place made first."""
+        if self.inside:
+            return creator(**options)
+        place = self.place("tf.Variable")
+        if place not in self.made:
+            self.made[place] = creator(**options)
+        return self.made[place]
+
+    def _check(self, variable: Any, shape: Any) -> None:
+        if shape is not None and tuple(shape) != tuple(variable.shape):
+            raise GraphError(
+                f"{self.node} makes a variable in every call, which had another shape at the first.\n"
+                f"Seen: {variable.name} {list(shape)}, which was {list(variable.shape)}.\n"
+                "Let weights not depend on the size of images (pool before a Dense), and list a new processor "
+                "where another architecture is wanted."
+            )
+
+
+def _plain(cls: type, *arguments: Any, **options: Any) -> Any:
+    return object.__new__(cls)

@@ -1,0 +1,448 @@
+"""Chunk processors of every kind, through an experiment that trains, evaluates and predicts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from experimentator import ChunkProcessor, GraphError, Mode, Subset, build_experiment, chunk_processor, ops
+from experimentator.callbacks.freezing import Freeze
+
+X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+Y = X.sum(axis=1)
+IMAGES = np.random.default_rng(1).normal(size=(24, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)
+
+
+def squares(chunk: Any) -> None:
+    error = tf.cast(chunk["batch_prediction"][:, 0], tf.float32) - chunk["batch_target"]
+    chunk["loss"] = tf.reduce_mean(error**2)
+
+
+def experiment(*processors: Any, items: Any = None, **settings: Any) -> Any:
+    items = {"input": X, "target": Y} if items is None else items
+    subsets = [
+        Subset("training", Mode.TRAIN, items),
+        Subset("validation", Mode.EVAL, items, keys=range(10)),
+    ]
+    settings = {"optimizer": keras.optimizers.SGD(0.05), "hide_progress": True, "jit_compile": False} | settings
+    return build_experiment({"subsets": subsets, "batch_size": 8, "chunk_processors": [*processors], **settings})
+
+
+# Kinds of processors: each writes batch_prediction [B, 1]
+
+
+class AtFirstCall(ChunkProcessor):
+    net: Any = None
+
+    def __call__(self, chunk):
+        if self.net is None:
+            self.net = layers.Dense(1)
+        chunk["batch_prediction"] = self.net(chunk["batch_input"])
+
+
+class Anew:
+    def __call__(self, chunk):
+        hidden = layers.Dense(5, activation="relu")(chunk["batch_input"])
+        chunk["batch_prediction"] = layers.Dense(1)(hidden)
+
+
+class AnewInALoop:
+    def __call__(self, chunk):
+        tensor = chunk["batch_input"]
+        for _ in range(2):
+            tensor = layers.Dense(4)(tensor)
+        chunk["batch_prediction"] = layers.Dense(1)(tensor)
+
+
+class SomeAtFirstCallAndSomeAnew:
+    net: Any = None
+
+    def __call__(self, chunk):
+        if self.net is None:
+            self.net = keras.Sequential([layers.Dense(4)])
+        chunk["batch_prediction"] = layers.Dense(1)(layers.Dense(4)(self.net(chunk["batch_input"])))
+
+
+class SequentialAnew:
+    def __call__(self, chunk):
+        net = keras.Sequential(
+            [layers.Dense(5), layers.BatchNormalization(momentum=0.5), layers.Dropout(0.1), layers.Dense(1)]
+        )
+        chunk["batch_prediction"] = net(chunk["batch_input"])
+
+
+class FunctionalAnew:
+    def __call__(self, chunk):
+        given = keras.Input((4,))
+        net = keras.Model(given, layers.Dense(1)(layers.Dense(3)(given)))
+        chunk["batch_prediction"] = net(chunk["batch_input"])
+
+
+@dataclass
+class ModelInACachedProperty:
+    units: int = 3
+
+    @cached_property
+    def model(self):
+        return keras.Sequential([layers.Dense(self.units), layers.Dense(1)])
+
+    def __call__(self, chunk):
+        chunk["batch_prediction"] = self.model(chunk["batch_input"])
+
+
+class TableInACachedProperty:
+    @cached_property
+    def table(self):
+        return {"ones": tf.ones((4,))}
+
+    def __call__(self, chunk):
+        chunk["batch_prediction"] = layers.Dense(1)(chunk["batch_input"] * self.table["ones"])
+
+
+def with_a_plain_variable(chunk):
+    chunk["batch_prediction"] = chunk["batch_input"] @ tf.Variable(tf.zeros((4, 1)))
+
+
+class BuildsConstants(keras.Layer):
+    def build(self, shape):
+        self.constant = tf.ones((4, 1))
+        self.kernel = self.add_weight(shape=(4, 1), initializer="zeros")
+        self.bias = tf.Variable(tf.zeros((1,)))
+
+    def call(self, tensor):
+        return tensor @ (self.constant * self.kernel) + self.bias
+
+
+def functional(kind: str) -> Any:
+    left, right = keras.Input((2,), name="left"), keras.Input((2,), name="right")
+    made = layers.Dense(1)(layers.Concatenate()([left, right]))
+    if kind == "dict":
+        net = keras.Model({"left": left, "right": right}, {"score": made, "twice": 2 * made})
+        return ops.Model(net, inputs={"left": "a", "right": "b"}, outputs={"score": "batch_prediction"})
+    net = keras.Model([left, right], [made, 2 * made])
+    return ops.Model(net, inputs=["a", "b"], outputs=["batch_prediction", "batch_twice"])
+
+
+halves = ops.Apply(lambda x: (x[:, :2], x[:, 2:]), inputs=["batch_input"], outputs=["a", "b"])
+KINDS: dict[str, Any] = {
+    "layers made at the first call": lambda: [AtFirstCall()],
+    "layers made anew in every call": lambda: [Anew()],
+    "layers made anew in a loop": lambda: [AnewInALoop()],
+    "some layers at the first call, some anew": lambda: [SomeAtFirstCallAndSomeAnew()],
+    "a sequential model made anew": lambda: [SequentialAnew()],
+    "a functional model made anew": lambda: [FunctionalAnew()],
+    "a dataclass with a model in a cached property": lambda: [ModelInACachedProperty()],
+    "a table of the framework in a cached property": lambda: [TableInACachedProperty()],
+    "a plain variable made in a function": lambda: [with_a_plain_variable],
+    "a layer in a lambda": lambda: [lambda chunk: chunk.update(batch_prediction=layers.Dense(1)(chunk["batch_input"]))],
+    "a partial": lambda: [
+        partial(lambda net, chunk: chunk.update(batch_prediction=net(chunk["batch_input"])), layers.Dense(1))
+    ],
+    "a declared function": lambda: [
+        chunk_processor(inputs=["batch_input"], outputs=["batch_prediction"])(lambda x: layers.Dense(1)(x))
+    ],
+    "an op with a function that makes layers": lambda: [
+        ops.Model(lambda x: layers.Dense(1)(x), inputs="batch_input", outputs="batch_prediction")
+    ],
+    "a layer with constants and variables in build": lambda: [
+        ops.Model(BuildsConstants(), inputs="batch_input", outputs="batch_prediction")
+    ],
+    "a model of single tensors": lambda: [
+        ops.Model(keras.Sequential([layers.Dense(1)]), inputs="batch_input", outputs="batch_prediction")
+    ],
+    "a model of lists": lambda: [halves, functional("list")],
+    "a model of dictionaries": lambda: [halves, functional("dict")],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_trained_is_what_is_evaluated_and_what_predicts(kind):
+    exp = experiment(*KINDS[kind](), squares)
+    before = exp.evaluate()["validation_loss"]
+    exp.train(4)
+
+    after = exp.evaluate()["validation_loss"]
+    prediction = exp.predict({"batch_input": X})["batch_prediction"][:, 0]
+    assert after < before / 2
+    np.testing.assert_allclose(after, np.mean((prediction - Y)[:10] ** 2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"jit_compile": True}, {"eager": True}], ids=str)
+def test_layers_made_anew_are_shared_by_compilers_too(options):
+    exp = experiment(SequentialAnew(), squares, **options)
+    exp.train(4)
+
+    prediction = exp.predict({"batch_input": X})["batch_prediction"][:, 0]
+    np.testing.assert_allclose(exp.evaluate()["validation_loss"], np.mean((prediction - Y)[:10] ** 2), rtol=1e-4)
+
+
+def test_nothing_is_made_twice_however_often_it_is_traced():
+    exp = experiment(Anew(), squares)
+    exp.train(1)
+    keys = list(exp.backend.weights())
+    exp.batch_size = 5
+    exp.train(2)
+    exp.predict({"batch_input": X[:3]})
+
+    assert keys == list(exp.backend.weights()) == [
+        "Anew/0/kernel", "Anew/1/bias", "Anew/2/kernel", "Anew/3/bias",
+    ]  # fmt: skip
+
+
+def test_objects_of_one_class_and_places_of_one_function_have_weights_of_their_own():
+    def widen(chunk):
+        chunk["batch_input"] = layers.Dense(4)(chunk["batch_input"])
+
+    exp = experiment(widen, widen, Anew(), Anew(), squares)
+    exp.train(1)
+
+    owners = [key.partition("/")[0] for key in exp.backend.weights()]
+    assert list(dict.fromkeys(owners)) == ["widen", "widen#2", "Anew", "Anew#2"]
+
+
+def test_keys_of_weights_do_not_depend_on_what_was_made_before():
+    def keys():
+        def loss(chunk):
+            error = chunk["batch_target"] * keras.Variable(1.0) + tf.Variable(1.0)
+            chunk["loss"] = tf.reduce_mean(error**2)
+
+        exp = experiment(loss)
+        exp.train(1)
+        return list(exp.backend.weights())
+
+    assert keys() == keys() == ["loss/0/variable", "loss/1/Variable"]
+
+
+def test_weights_of_layers_made_anew_travel_to_another_experiment(tmp_path):
+    trained, other = experiment(Anew(), squares), experiment(Anew(), squares)
+    trained.train(2)
+    trained.save_weights(tmp_path / "weights.safetensors")
+    other.load_weights(tmp_path / "weights.safetensors")
+
+    same = {"batch_input": X}
+    assert np.array_equal(trained.predict(same)["batch_prediction"], other.predict(same)["batch_prediction"])
+
+
+def test_a_variable_owned_by_a_loss_is_trained():
+    class Balanced:
+        scale: Any = None
+
+        def __call__(self, chunk):
+            if self.scale is None:
+                self.scale = tf.Variable(1.0, name="scale")
+            error = tf.reduce_mean((chunk["batch_prediction"][:, 0] - chunk["batch_target"]) ** 2)
+            chunk["loss"] = error * tf.exp(-self.scale) + self.scale
+
+    loss = Balanced()
+    exp = experiment(AtFirstCall(), loss)
+    exp.train(2)
+
+    assert loss.scale.numpy() != 1.0
+    assert exp.backend.weights()["Balanced/0/scale"] == loss.scale.numpy()
+
+
+def test_the_precision_reaches_layers_that_are_made_anew():
+    exp = experiment(Anew(), squares, precision="bfloat16")
+    exp.train(1)
+
+    shapes = exp.backend.shapes(exp.graph("train"), exp.program.specs(Mode.TRAIN))
+    assert {dtype for ref, (_, dtype) in shapes.items() if ref.name == "batch_prediction"} == {"bfloat16"}
+    assert {weight.dtype.name for weight in exp.backend.weights().values()} == {"float32"}
+
+
+def test_freezing_reaches_layers_that_are_made_anew():
+    exp = experiment(
+        SequentialAnew(),
+        lambda chunk: chunk.update(batch_prediction=layers.Dense(1)(chunk["batch_prediction"])),
+        squares,
+        callbacks=[Freeze("SequentialAnew")],
+    )
+    exp.evaluate()
+    before = exp.backend.weights()
+    exp.train(2)
+
+    moved = {key for key, value in exp.backend.weights().items() if not np.array_equal(value, before[key])}
+    assert {key.partition("/")[0] for key in moved if "seed" not in key} == {"lambda"}
+
+
+# Names, shapes, control flow
+
+
+def test_an_optional_input_is_read_where_the_items_have_it():
+    def weigh(chunk):
+        if "batch_weight" in chunk:
+            chunk["batch_input"] = chunk["batch_input"] * chunk["batch_weight"][:, None]
+
+    weight = np.zeros(40, np.float32)
+    without = experiment(weigh, AtFirstCall(), squares)
+    zeroed = experiment(weigh, AtFirstCall(), squares, items={"input": X, "target": Y, "weight": weight})
+    without.train(1), zeroed.train(1)
+
+    assert np.ptp(without.predict({"batch_input": X})["batch_prediction"]) > 0
+    assert np.ptp(zeroed.predict({"batch_input": X, "batch_weight": weight})["batch_prediction"]) == 0
+    assert np.ptp(zeroed.predict({"batch_input": X})["batch_prediction"]) > 0
+
+
+def test_a_processor_of_the_whole_chunk_takes_what_is_there():
+    def halve(chunk):
+        for name in list(chunk):
+            chunk[name] = chunk[name] / 2
+
+    net = layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    exp = experiment(halve, lambda c: c.update(batch_prediction=net(c["batch_input"])), squares)
+
+    assert exp.evaluate()["validation_loss"] == pytest.approx(0, abs=1e-9)  # the target was halved, too
+    np.testing.assert_allclose(exp.predict({"batch_input": X})["batch_prediction"][:, 0], Y / 2, rtol=1e-4)
+    assert exp.train(2)[-1]["training_loss"] < 1e-9
+
+
+class OfImages:
+    def __call__(self, chunk):
+        _, height, width, _ = chunk["batch_image"].shape
+        assert (height, width) != (None, None)
+        features = layers.Conv2D(4, 3, padding="same")(chunk["batch_image"])
+        chunk["batch_prediction"] = layers.Dense(1)(layers.GlobalAveragePooling2D()(features))
+
+
+def test_one_process_predicts_images_of_any_shape_and_number(caplog):
+    exp = experiment(OfImages(), squares, items={"image": IMAGES, "target": IMAGES.mean((1, 2, 3))})
+    exp.train(1)
+
+    for size in (8, 12, 5):
+        for count in (1, 5, 8, 30, 3):
+            images = np.random.default_rng(count).normal(size=(count, size, size + 1, 3)).astype(np.float32)
+            whole = exp.predict({"batch_image": images})["batch_prediction"]
+            np.testing.assert_allclose(
+                whole[-1:], exp.predict({"batch_image": images[-1:]})["batch_prediction"], atol=1e-5
+            )
+    assert "Traced again" not in caplog.text
+    assert max(step.traces for step in exp.program.predictors.values()) <= 3
+
+
+def test_a_loop_of_evaluation_stays_out_of_training():
+    def total(chunk):
+        values = chunk["batch_prediction"][:, 0]
+        _, chunk["total"] = tf.while_loop(
+            lambda place, _: place < tf.shape(values)[0],
+            lambda place, total: (place + 1, total + values[place]),
+            (tf.constant(0), tf.constant(0.0)),
+        )
+
+    looping = chunk_processor(mode=Mode.EVAL | Mode.INFER)(total)
+    exp = experiment(AtFirstCall(), squares, looping, metrics=["total"])
+    exp.train(1)
+    first, second = exp.predict({"batch_input": X[:8]}), exp.predict({"batch_input": X[8:10]})
+
+    totals = [first["batch_prediction"].sum(), second["batch_prediction"].sum()]
+    np.testing.assert_allclose(exp.evaluate()["validation_total"], (8 * totals[0] + 2 * totals[1]) / 10, rtol=1e-4)
+    assert "total" not in {name for node in exp.graph("train").nodes for name in node.outputs}
+
+
+# Attributes
+
+
+class Scaled:
+    by = 1.0
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, chunk):
+        self.calls += 1
+        net = layers.Dense(1, use_bias=False, kernel_initializer="ones")
+        chunk["batch_prediction"] = self.by * net(chunk["batch_input"])
+
+
+def scale_of(exp: Any) -> float:
+    return float(np.median(exp.predict({"batch_input": X})["batch_prediction"][:, 0] / Y))
+
+
+def test_attributes_may_be_changed_until_first_use(caplog):
+    scaled = Scaled()
+    exp = experiment(scaled, squares)
+    scaled.by = 3.0
+
+    assert scale_of(exp) == pytest.approx(3.0)
+    assert not caplog.text
+
+
+def test_a_later_change_of_an_attribute_is_told_and_acts(caplog):
+    scaled = Scaled()
+    exp = experiment(scaled, squares)
+    scale_of(exp)
+    scaled.by = 3.0
+
+    assert scale_of(exp) == pytest.approx(3.0)
+    assert "Changed after first use: #0 Scaled: by was 1.0, is 3.0. Layers that were made stay." in caplog.text
+    assert caplog.text.count("Changed") == 1
+
+
+def test_a_callback_that_changes_an_attribute_reaches_the_next_pass(caplog):
+    scaled = Scaled()
+
+    class Raise:
+        def on_epoch_end(self, **_):
+            scaled.by = 2.0
+
+    exp = experiment(scaled, squares, callbacks=[Raise()], optimizer=keras.optimizers.Adam(0.0))
+    losses = [row["training_loss"] for row in exp.train(3)]
+
+    np.testing.assert_allclose(losses, [0, np.mean(Y**2), np.mean(Y**2)], rtol=1e-4, atol=1e-9)
+    assert caplog.text.count("by was 1.0, is 2.0") == 1
+
+
+def test_what_a_processor_changes_by_itself_is_its_own_affair(caplog):
+    exp = experiment(Scaled(), AtFirstCall(), squares)
+    exp.train(1), exp.evaluate(), scale_of(exp), exp.train(2)
+
+    assert "Changed" not in caplog.text
+
+
+# Mistakes
+
+
+def test_a_bare_layer_in_the_list_is_refused_with_what_to_write():
+    exp = experiment(layers.Dense(1), squares)
+
+    with pytest.raises(GraphError, match=re.escape("Write ops.Model(layer, inputs=[...], outputs=[...]).")):
+        exp.train(1)
+
+
+def test_a_tensor_kept_from_an_earlier_trace_is_told_with_its_processor():
+    kept: list[Any] = []
+
+    def leaky(chunk):
+        if not kept:
+            kept.append(tf.ones((4,)))
+        chunk["batch_input"] = chunk["batch_input"] * kept[0]
+
+    with pytest.raises(
+        GraphError, match=r"#0 leaky keeps a tensor of an earlier trace(?s:.*)Seen: ones, float32 \(4,\)"
+    ):
+        experiment(leaky, AtFirstCall(), squares).train(1)
+
+
+def test_a_variable_that_depends_on_the_size_of_images_is_told():
+    def sized(chunk):
+        _, height, width, depth = chunk["batch_image"].shape
+        kernel = keras.Variable("ones", shape=(height * width * depth, 1), name="kernel")
+        chunk["batch_prediction"] = tf.reshape(chunk["batch_image"], (-1, height * width * depth)) @ kernel
+
+    exp = experiment(sized, squares, items={"image": IMAGES, "target": IMAGES.mean((1, 2, 3))})
+    exp.evaluate()
+
+    with pytest.raises(GraphError, match=re.escape("Seen: kernel [432, 1], which was [192, 1].")):
+        exp.predict({"batch_image": np.zeros((2, 12, 12, 3), np.float32)})
