@@ -14,7 +14,9 @@ LIMIT = 8192  # batches a call runs at most, whatever their speed
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; training on would only spread it."""
+    """The loss became NaN or infinite; training on would only spread it. `first` names where it began, if known."""
+
+    first: str | None = None
 
 
 class Pace:

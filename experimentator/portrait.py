@@ -49,17 +49,18 @@ def describe(exp: Any, mode: Any, names: Sequence[str] = (), *, view: str = "gra
     """What one mode of an experiment computes, with shapes, dtypes and numbers of weights.
 
     `view` is "graph" (pruned to `names`, else to what the mode computes), "plan" (the pruned greyed, with why) or
-    "list" (everything that takes part in the mode).
+    "list" (everything that takes part in the mode; of undeclared callables without data, nothing else can be told).
     """
     mode = Mode.of(mode)
     if view not in VIEWS:
         raise ValueError(f"There is no view {view!r}.\nSeen: {view!r}.\nWrite one of {', '.join(map(repr, VIEWS))}.")
-    if view == "graph" and not names:
+    graph = exp.program.whole(mode)
+    unknown = not all(node.declared for node in graph.nodes)  # without data, nothing was recorded: pruning would guess
+    if view == "graph" and not names and not unknown:
         graph = exp.graph(mode)
         return describe_graph(graph, **facts(exp, graph))
-    graph = exp.program.whole(mode)
     known = facts(exp, graph)
-    if view == "list":
+    if view == "list" or (view == "graph" and not names):
         return whole(graph, **known)
     if view == "plan":
         return plan(graph, *(names or exp.program.wanted(graph)), **known)
@@ -69,14 +70,15 @@ def describe(exp: Any, mode: Any, names: Sequence[str] = (), *, view: str = "gra
 def facts(exp: Any, graph: Graph) -> dict[str, Any]:
     """Shapes and sizes of weights, for `describe_graph`; what cannot be known without data is left out."""
     specs = exp.program.specs(graph.mode)
-    able = graph.select(*graph.computable) if graph.computable and specs else None
+    able = graph.select(*graph.computable) if specs and graph.computable else None
     shapes: dict[Any, Any] = {}
     if able is not None and able.inputs <= specs.keys():
         try:
             shapes = exp.backend.shapes(able, specs)
         except Exception as error:  # of the user's processors: training will tell, and a picture must not stop it
             log.info("The shapes in this picture are not known: %s", error)
-    return {"shapes": shapes, "weights": exp.backend.sizes() if specs else {}, "groups": groups(exp)}
+    weights = {"weights": exp.backend.sizes(), "shares": exp.backend.shared()} if specs else {}
+    return {"shapes": shapes, "groups": groups(exp), **weights}
 
 
 def groups(exp: Any) -> dict[int, str]:
@@ -101,10 +103,23 @@ def troubles(exp: Any, error: BaseException) -> dict[str, str]:
         return {}
     notes = " ".join(getattr(error, "__notes__", ()))
     if found := _PLACE.search(notes):
-        return {node.name: f"failed: {type(error).__name__}" for node in graph.nodes if node.index == int(found[1])}
+        return dict(_until(graph.order, int(found[1]), error))
     if not isinstance(error, ArithmeticError):
         return {}
     return dict.fromkeys(_spoilt(exp.backend.weights()), "weights are not finite")
+
+
+def _until(order: Sequence[Any], failed: int, error: BaseException) -> Iterator[tuple[str, str]]:
+    """How each processor fared, by name, where one failed; what comes behind the first NaN has run all the same."""
+    names, places = [node.name for node in order], [node.index for node in order]
+    if failed not in places:  # of another mode
+        return
+    at = places.index(failed)
+    seen = getattr(error, "first", None)  # of values that are not finite
+    yield from ((name, "ok") for name in names[:at])
+    yield names[at], f"failed: first NaN or infinity, in {seen!r}" if seen else f"failed: {type(error).__name__}"
+    if not isinstance(error, ArithmeticError):
+        yield from ((name, "not run") for name in names[at + 1 :])
 
 
 def _spoilt(weights: Mapping[str, np.ndarray]) -> Iterator[str]:

@@ -301,9 +301,9 @@ class Program:
                     ) from None
 
     def _free(self, mode: Mode) -> set[str]:
-        """Without data: every name that is read and not written counts as the dataset's."""
+        """Without data: every name that is read before it is written counts as the dataset's."""
         graph = Graph(self.exp.chunk_processors, provided=(), mode=mode)
-        return {node_name for node in graph.nodes for node_name in node.inputs} - set(graph.outputs)
+        return {ref.name for node in graph.nodes for ref in node.reads if ref not in graph.writers}
 
     def require_optimizer(self) -> Any:
         """The optimizer, or what to write where there is none."""

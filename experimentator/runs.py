@@ -5,7 +5,8 @@ config.json          its resolved values
 environment.json     versions, device, seed, overrides and the command
 history.jsonl        one flat line for each epoch
 weights.safetensors  the weights of the last epoch
-pipeline.svg         the graph that is trained; pipeline.json is the same to compare with (`experimentator graph RUN`)
+pipeline.svg         the graph that is trained, of a failed run with what failed; pipeline.json is the same to
+                     compare with (`experimentator graph RUN`)
 status.json          running, finished, interrupted or failed, which epoch's end the weights are from, and how each
                      subset was compiled
 """
@@ -28,7 +29,7 @@ from typing import Any
 from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
 from experimentator.config import ConfigError, resolved
 from experimentator.diagram import DiagramError, save
-from experimentator.graph import Mode, to_json
+from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
 from experimentator.version import __version__
 
 log = logging.getLogger(__name__)
@@ -145,6 +146,8 @@ class RunFolder:
         if status != "failed" and self._saved_epoch < self.exp.epoch:
             self._save()
         self._write_status(status)
+        if troubled := self._troubled():
+            self._picture(with_statuses(from_json((self.opened / DESCRIPTION).read_text("utf-8")), troubled))
 
     # How
 
@@ -190,8 +193,11 @@ class RunFolder:
         return troubles
 
     def _draw(self) -> None:
-        picture = self.exp.describe(Mode.TRAIN)
-        write_atomically(self.opened / DESCRIPTION, to_json(picture).encode())
+        described = self.exp.describe(Mode.TRAIN)
+        write_atomically(self.opened / DESCRIPTION, to_json(described).encode())
+        self._picture(described)
+
+    def _picture(self, picture: Description) -> None:
         try:
             save(picture, self.diagram, timeout=DRAWING_SECONDS)
         except DiagramError as error:

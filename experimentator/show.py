@@ -7,6 +7,7 @@ import tempfile
 import webbrowser
 from argparse import Namespace
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -41,24 +42,35 @@ def show(arguments: Namespace, build: Build) -> str:
 
 def _asked(arguments: Namespace, build: Build) -> Description:
     mode, other = arguments.mode, arguments.diff
+    chosen = arguments.names or arguments.plan or arguments.all or other in MODES
+    for source in filter(None, (arguments.config, other)):
+        if chosen and _is_stored(source):
+            raise UsageError(
+                f"{source} holds one graph as it was: no other names or modes can be chosen from it\n"
+                "Name the configuration instead; of a run folder, its config.py."
+            )
     if other is None:
         return _described(arguments.config, mode, arguments, build)
     if other in MODES:
         exp = build(arguments.config)
         before, after = (_of_experiment(exp, one, arguments) for one in (mode, other))
         return difference(before, after)
+    if not Path(other).exists() and (near := get_close_matches(other.casefold(), MODES, n=1, cutoff=0.5)):
+        raise UsageError(f"{other!r} is no mode and no file\nDid you mean --diff {near[0]}?")
     before, after = (_described(source, mode, arguments, build) for source in (arguments.config, other))
     return difference(before, after, title=f"{arguments.config} -> {other}")
 
 
+def _is_stored(source: str) -> bool:
+    """Whether it is a run folder or a file of JSON."""
+    return source not in MODES and (Path(source).is_dir() or Path(source).suffix == ".json")
+
+
 def _described(source: str, mode: str, arguments: Namespace, build: Build) -> Description:
     """The description of a configuration, or the one that a run folder or a file of JSON holds."""
-    path = Path(source)
-    if path.is_dir():
-        return _of_run(path, mode)
-    if path.suffix == ".json":
-        return from_json(_read(path))
-    return _of_experiment(build(source), mode, arguments)
+    if not _is_stored(source):
+        return _of_experiment(build(source), mode, arguments)
+    return _of_run(Path(source), mode) if Path(source).is_dir() else from_json(_read(Path(source)))
 
 
 def _of_experiment(exp: Any, mode: str, arguments: Namespace) -> Description:
@@ -73,8 +85,23 @@ def _of_run(folder: Path, mode: str) -> Description:
         raise UsageError(
             f"a run folder holds the graph of TRAIN only\nName its configuration: {folder / 'config.py'} --mode {mode}"
         )
-    status = json.loads(_read(folder / STATUS)).get("processors", {})
-    return with_statuses(from_json(_read(folder / DESCRIPTION)), status)
+    if not (folder / DESCRIPTION).is_file():
+        raise UsageError(
+            f"{folder} is no run folder\nSeen: no {DESCRIPTION} in it. "
+            "Name a configuration, a run folder or a file of JSON."
+        )
+    return with_statuses(from_json(_read(folder / DESCRIPTION)), _statuses(folder / STATUS))
+
+
+def _statuses(path: Path) -> dict[str, str]:
+    """What the run found out about single processors."""
+    try:
+        found = json.loads(_read(path)).get("processors", {})
+        return {str(name): str(status) for name, status in found.items()}
+    except (ValueError, AttributeError) as error:
+        raise UsageError(
+            f"{path} is damaged\nSeen: {error}. Name the run's pipeline.json to see the graph alone."
+        ) from None
 
 
 def _read(path: Path) -> str:

@@ -38,6 +38,7 @@ def describe_graph(
     *,
     shapes: Mapping[Ref, Spec] | None = None,
     weights: Mapping[str, tuple[int, int]] | None = None,
+    shares: Mapping[str, Sequence[str]] | None = None,
     groups: Mapping[int, str] | None = None,
     costs: Mapping[str, float] | None = None,
     cost_unit: str = "s",
@@ -46,9 +47,9 @@ def describe_graph(
 ) -> Description:
     """A graph with all that is known about it; broken and undeclared ones too. Touches no device and no data.
 
-    `shapes` holds shape and dtype by version, with None for the batch; `weights` the trainable and frozen
-    parameters, `costs` and `statuses` what a run found, by node name; `groups` by place in the list (else the part
-    of a name before its last `/`, else the processor's own `group`).
+    `shapes` holds shape and dtype by version, with None for the batch. By node name: `weights` the trainable and
+    frozen parameters, `shares` the nodes whose parameters it uses too, `costs` and `statuses` what a run found.
+    `groups` by place in the list (else the part of a name before its last `/`, else the processor's own `group`).
 
     >>> from experimentator.graph import Graph, Ref, chunk_processor
     >>> scale = chunk_processor(inputs=["x"], outputs=["x"], node="Scale")(lambda x: x / 10)
@@ -58,7 +59,7 @@ def describe_graph(
     #  processor                reads             writes  mode  cost
     0  Scale: lambda x: x / 10  x@0 [B, 3] uint8  x@1     ALL   2 ms
     """
-    boxes = tuple(_box(graph, node, groups or {}, weights or {}) for node in _order(graph))
+    boxes = tuple(_box(graph, node, groups or {}, weights or {}, shares or {}) for node in _order(graph))
     boxes = _with_roles(boxes, {node.index for node in graph.nodes if _is_metric(node)})
     outputs = _outputs(graph, boxes)
     described = Description(
@@ -97,7 +98,13 @@ def _order(graph: Graph) -> Sequence[Node]:
 # Boxes
 
 
-def _box(graph: Graph, node: Node, groups: Mapping[int, str], weights: Mapping[str, tuple[int, int]]) -> Box:
+def _box(
+    graph: Graph,
+    node: Node,
+    groups: Mapping[int, str],
+    weights: Mapping[str, tuple[int, int]],
+    shares: Mapping[str, Sequence[str]],
+) -> Box:
     processor = getattr(node.processor, "processor", node.processor)  # as listed, if it was recorded
     text = _ADDRESS.sub("", describe(node.processor))
     label = getattr(processor, "node", None)
@@ -120,6 +127,7 @@ def _box(graph: Graph, node: Node, groups: Mapping[int, str], weights: Mapping[s
         group=groups.get(node.index) or _group(processor, node.name),
         trainable=trainable,
         frozen=frozen,
+        shares=tuple(shares.get(node.name, ())),
     )
 
 

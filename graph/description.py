@@ -15,7 +15,7 @@ from typing import Any
 
 from experimentator.graph.errors import names_in_short
 from experimentator.graph.notebook import mimebundle
-from experimentator.graph.text import printable, table
+from experimentator.graph.text import cut, printable, table
 from experimentator.graph.versions import Ref
 
 MARKS: Mapping[str, str] = {"added": "+", "removed": "-", "rewired": "~", "changed": "~", "pruned": "x"}
@@ -87,7 +87,8 @@ class Box:
     """One processor: what it is, how it differs from others of its kind, and what is known about it.
 
     `role` is processor, loss or metric. `state` is empty, or what a view found: added, removed, rewired, changed or
-    pruned, with `notes` that say why. `cost` and `status` are those of a run. `folded` holds the boxes it stands for.
+    pruned, with `notes` that say why. `shares` names those whose parameters it uses too. `cost` and `status` are
+    those of a run. `folded` holds the boxes it stands for.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Box:
     group: str | None = None
     trainable: int | None = None
     frozen: int | None = None
+    shares: tuple[str, ...] = ()
     cost: float | None = None
     status: str | None = None
     state: str = ""
@@ -173,7 +175,7 @@ class Description:
         """Mode, size, and what goes in and comes out."""
         kept = sum(len(box.members) for box in self.kept)
         size = f"{'' if kept == self.total else f'{kept} of '}{self.total} processor{'s' * (self.total != 1)}"
-        ends = [names_in_short(_names(ports), 8) for ports in (self.inputs, self.outputs)]
+        ends = [names_in_short([cut(name, 60) for name in _names(ports)], 8) for ports in (self.inputs, self.outputs)]
         return printable(f"{self.title + ': ' if self.title else ''}{self.mode}: {size}, {' -> '.join(ends)}")
 
     def shown(self, ref: Ref) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict, deque
 from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +12,8 @@ from typing import NamedTuple
 from experimentator.graph.description import Box, Description, Edge, Port
 from experimentator.graph.text import titled, weighed
 from experimentator.graph.views import interleaved
+
+_COUNTED = re.compile(r"(?<![\w'\"])([a-z][a-z0-9_]*?)_\d+(?![\w'\"])")
 
 
 def difference(before: Description, after: Description, *, title: str = "difference") -> Description:
@@ -87,9 +90,9 @@ class _Difference:
     def _changes(self, old: Box, new: Box) -> Iterator[str]:
         one, other = dict(old.arguments), dict(new.arguments)
         for name in dict.fromkeys((*one, *other)):
-            if one.get(name) != other.get(name):
+            if _uncounted(one.get(name)) != _uncounted(other.get(name)):
                 yield f"{name}: {one.get(name, 'default')} -> {other.get(name, 'default')}"
-        if one == other and (old.text, old.code) != (new.text, new.code):
+        if one == other and (_uncounted(old.text), old.code) != (_uncounted(new.text), new.code):
             yield f"{titled(old)} -> {titled(new)}"
         if old.mode != new.mode:
             yield f"mode: {old.mode} -> {new.mode}"
@@ -153,8 +156,13 @@ def _pairs(before: Sequence[Box], after: Sequence[Box]) -> Iterator[tuple[Box, B
         found += more
 
 
+def _uncounted(text: str | None) -> str | None:
+    """Without the numbers of Keras layers, which count what was made before: `dense_3` is `dense`, 'dense_3' is not."""
+    return text and _COUNTED.sub(r"\1", text)
+
+
 def _whole(box: Box) -> Hashable:
-    return box.kind, box.text, box.code, box.mode, _names(box)
+    return box.kind, _uncounted(box.text), box.code, box.mode, _names(box)
 
 
 def _place(box: Box) -> Hashable:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from experimentator.graph.folding import folded
-from experimentator.graph.labels import NAMES, box_label, box_tooltip, edge_label, port_label, quoted
+from experimentator.graph.labels import NAMES, TIP, box_label, box_tooltip, edge_label, port_label, quoted
 from experimentator.graph.legend import faint, heat, legend, line_of, look, use_of
 from experimentator.graph.palette import colors
 from experimentator.graph.rows import rows
+from experimentator.graph.text import cut
 
 if TYPE_CHECKING:
     from experimentator.graph.description import Box, Description, Edge, Port
@@ -41,6 +42,7 @@ class _Drawing:
         self.description, self.colors = description, colors(theme)
         self.heats = heat(description)
         self.repeated = _repeated(description)
+        self.ends = {port.id for port in description.outputs}
 
     def lines(self) -> Iterator[str]:
         yield f"digraph {quoted(self.description.mode)} {{"
@@ -70,7 +72,7 @@ class _Drawing:
     def _port(self, name: str, port: Port) -> str:
         label = port_label(self.description, port, self.colors)
         lines = " peripheries=2," if port.role == "loss" else ""
-        tip = ", ".join(port.folded or (port.name,))
+        tip = cut(", ".join(port.folded or (port.name,)), TIP)
         style = look(use_of(port, {}), self.colors, shape="ellipse")
         return f"  {name} [label={label},{lines} {style}, tooltip={quoted(tip)}];"
 
@@ -106,20 +108,22 @@ class _Drawing:
         joined: defaultdict[tuple[str, str, str], list[Edge]] = defaultdict(list)
         for edge in self.description.edges:
             joined[edge.source, edge.target, edge.state].append(edge)
+        ending = {source for source, target, _ in joined if target in self.ends} - ports.keys()
         for (source, target, state), edges in joined.items():
             if source in self.repeated:
                 yield self._port(f"{source}_{target}", ports[source])
                 source = f"{source}_{target}"
-            yield f"  {source} -> {target} [{', '.join(self._edge(edges, state, target))}];"
+            straight = ["weight=4"] if source in ending and target not in self.ends else []  # what goes on goes down
+            yield f"  {source} -> {target} [{', '.join([*self._edge(edges, state, target), *straight])}];"
 
     def _edge(self, edges: list[Edge], state: str, target: str) -> Iterator[str]:
         refs = [edge.ref for edge in edges if edge.ref is not None]
         if not refs:
             yield f'style=dashed, label=<after>, fontcolor="{self.colors["faint"]}"'
-        elif not target.startswith("out") or any(self.description.shown(ref) != ref.name for ref in refs):
+        elif target not in self.ends or any(self.description.shown(ref) != ref.name for ref in refs):
             yield f"label={edge_label(self.description, refs, self.colors['faint'], state=state)}"
         if len(refs) > NAMES:
-            yield f"tooltip={quoted(', '.join(map(str, refs)))}"
+            yield f"tooltip={quoted(cut(', '.join(map(str, refs)), TIP))}"
         if state:
             drawn = {"added": "bold", "removed": "dashed"}.get(state, "dotted")
             ink = self.colors["pruned ink" if state == "pruned" else state]
@@ -132,8 +136,7 @@ class _Drawing:
             for edge in self.description.edges
             if edge.source in self.repeated
         }
-        ends = {port.id for port in self.description.outputs}
-        bottoms = {edge.source: edge.target for edge in self.description.edges if edge.target in ends}
+        bottoms = {edge.source: edge.target for edge in self.description.edges if edge.target in self.ends}
         for upper, lower in rows(self.description, most=WRAP_ABOVE):
             yield f"  {bottoms.get(upper, upper)} -> {tops.get(lower, lower)} [style=invis];"
 

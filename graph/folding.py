@@ -31,12 +31,15 @@ def fold(description: Description, *, above: int = FOLD_ABOVE) -> Description:
         return description
     while True:
         before = len(description.boxes)
-        for batches in (_chains, _rows):
-            description = _merged(description, batches(description))
+        for batches in (_chains, _rows, _blocks):
+            if len(description.boxes) > above:
+                description = _merged(description, batches(description))
         if len(description.boxes) == before and before > max(above, GROUPS_ABOVE):
             description = _merged(description, _groups(description), whole=True)
-        if len(description.boxes) == before:
+        if len(description.boxes) in (before, *range(above + 1)):
             break
+    if len(description.boxes) > max(above, GROUPS_ABOVE):
+        description = _merged(description, _stretches(description, above or FOLD_ABOVE))
     return _with_ports_folded(description)
 
 
@@ -59,14 +62,16 @@ def _alike(box: Box) -> Hashable:
 
 
 def _chains(description: Description) -> Iterator[list[Box]]:
-    """Boxes of which each feeds the next one and nothing else, and is all that the next one needs."""
+    """Boxes of which each feeds the next one and nothing else, and is all that the next one needs but for inputs."""
     boxes = {box.id: box for box in description.boxes if _foldable(box) and box.role == "processor"}
     after, before = _ends(description.edges)
+    inputs = {port.id for port in description.inputs}
     follows: dict[str, str] = {}
     for name, box in boxes.items():
         (only, *others) = after[name] or [""]
-        if not others and only in boxes and before[only] == [name] and _alike(box) == _alike(boxes[only]):
-            follows[name] = only
+        if not others and only in boxes and _alike(box) == _alike(boxes[only]):
+            if [one for one in before[only] if one not in inputs] == [name]:
+                follows[name] = only
     heads = [name for name in follows if name not in set(follows.values())]
     for head in heads:
         chain = [boxes[head]]
@@ -99,6 +104,35 @@ def _rows(description: Description) -> Iterator[list[Box]]:
             kinds = tuple(sorted({member.kind for member in box.members}))
             found[_alike(box), kinds, len(box.members), sources, targets].append(box)
     return (row for row in found.values() if len(row) >= _ROW)
+
+
+def _blocks(description: Description) -> Iterator[list[Box]]:
+    """Boxes that feed one box and nothing else, with that box, where all of it builds on one other: skips, branches."""
+    boxes = {box.id: box for box in description.boxes if _foldable(box) and box.role == "processor"}
+    after, before = _ends(description.edges)
+    inputs = {port.id for port in description.inputs}
+    taken: set[str] = set()
+    for name, box in boxes.items():
+        own = [one for one in before[name] if one in boxes and after[one] == [name]]
+        block = [*(boxes[one] for one in own), box]
+        entries = {source for one in (*own, name) for source in before[one]} - inputs - set(own)
+        fits = len({_alike(one) for one in block}) == 1 and sum(len(one.members) for one in block) <= _LONGEST
+        if own and len(entries) <= 1 and fits and taken.isdisjoint([*own, name]):
+            taken |= {*own, name}
+            yield block
+
+
+def _stretches(description: Description, most: int) -> Iterator[list[Box]]:
+    """What is left of a tangle, cut along its order: about `most` boxes, none of which waits on a later one."""
+    size = -(-len(description.boxes) // most)
+    stretch: list[Box] = []
+    for box in description.boxes:
+        alike = stretch and (box.group, box.state, box.role) == (stretch[0].group, stretch[0].state, stretch[0].role)
+        if not (_foldable(box) and alike and len(stretch) < size):
+            yield from [stretch] if len(stretch) > 1 else []
+            stretch = []
+        stretch += [box] if _foldable(box) else []
+    yield from [stretch] if len(stretch) > 1 else []
 
 
 def _groups(description: Description) -> Iterator[list[Box]]:
@@ -162,6 +196,7 @@ def _one(batch: list[Box]) -> Box:
         group=first.group,
         trainable=_sum(box.trainable for box in batch),
         frozen=_sum(box.frozen for box in batch),
+        shares=tuple(sorted({one for box in batch for one in box.shares} - {member.name for member in members})),
         cost=_sum(box.cost for box in batch),
         status=first.status if first.status == last.status else None,
         state=first.state,
@@ -183,23 +218,27 @@ def _sum(numbers: Iterable[float | None]) -> Any:
 
 def _with_ports_folded(description: Description) -> Description:
     after, before = _ends(description.edges)
+    whole = {box.id for box in description.boxes if not box.folded}
     ids: dict[str, str] = {}
-    inputs = _fewer(description.inputs, after, ids)
-    outputs = _fewer(description.outputs, before, ids)
+    inputs = _fewer(description.inputs, after, ids, whole)
+    outputs = _fewer(description.outputs, before, ids, whole)
     return replace(description, inputs=inputs, outputs=outputs, edges=_moved(description.edges, ids))
 
 
-def _fewer(ports: Iterable[Port], ends: defaultdict[str, list[str]], ids: dict[str, str]) -> tuple[Port, ...]:
-    """One port for many that lead to the same boxes."""
+def _fewer(
+    ports: Iterable[Port], ends: defaultdict[str, list[str]], ids: dict[str, str], whole: set[str]
+) -> tuple[Port, ...]:
+    """One port for many that lead to the same boxes; for any that lead to folded ones, where no more can be seen."""
     found: defaultdict[Hashable, list[Port]] = defaultdict(list)
     for port in ports:
         found[port.role, port.state, tuple(ends[port.id])].append(port)
     fewer: list[Port] = []
     for same in found.values():
-        if len(same) < _PORTS:
+        if len(same) < (2 if whole.isdisjoint(ends[same[0].id]) else _PORTS):
             fewer += same
             continue
         ids.update((port.id, same[0].id) for port in same)
-        name = f"{len(same)}: {same[0].name} ... {same[-1].name}"
-        fewer.append(replace(same[0], name=name, folded=tuple(port.name for port in same)))
+        names = [port.name for port in same]
+        name = ", ".join(names) if len(same) < _PORTS else f"{len(same)}: {names[0]} ... {names[-1]}"
+        fewer.append(replace(same[0], name=name, folded=tuple(names)))
     return tuple(fewer)

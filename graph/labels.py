@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ WIDTH, SMALL = 30, 38  # letters in a line
 LINES = 3  # of arguments, code or notes
 NAMES = 4  # tensors on one edge
 LISTED = 8  # members of a folded box
+TOLD = 40  # the same, where the mouse rests on it
+TIP = 4000  # letters there; Graphviz reads no string of 16,384
 _PIECE = re.compile(r"[^\s(\[{=,/]*[(\[{=,/]*\s*")
 
 
@@ -43,8 +47,13 @@ def headed(box: Box) -> str:
 def arguments(box: Box) -> str:
     """What tells the box from others of its kind, less the name that stands above it."""
     if box.folded:
-        names = [within(member, box.group) for member in box.members]
-        return ", ".join(names if len(names) <= LISTED else [*names[: LISTED // 2], "...", *names[-LISTED // 2 :]])
+        around = "/".join(filter(None, (box.group, box.label)))
+        names = [within(member, around) for member in box.members]
+        if len(names) <= LISTED:
+            return ", ".join(names)
+        kinds = Counter([member.kind for member in box.members]).most_common()
+        counted = [f"{count}×{kind}" for kind, count in kinds[:LISTED]]
+        return f"{cut(names[0], WIDTH)} ... {cut(names[-1], WIDTH)}: {', '.join(counted)}"
     if box.code and box.code.startswith("lambda"):
         return ""
     name = headed(box).partition("#")[0]
@@ -65,7 +74,10 @@ def facts(description: Description, box: Box) -> Iterator[str]:
     if box.deletes:
         yield f"deletes {', '.join(box.deletes)}"
     if box.trainable or box.frozen:
-        yield f"{weighed(box)} parameters"
+        own = weighed(replace(box, shares=()))
+        yield own if box.trainable and box.frozen else f"{own} parameters"
+    if box.shares:
+        yield f"parameters of {' and '.join(box.shares)}"
     if box.cost is not None:
         yield priced(box.cost, description.cost_unit)
     if box.status:
@@ -79,30 +91,35 @@ def box_tooltip(description: Description, box: Box) -> str:
     lines += [f"reads {', '.join(_named(description, box.reads))}"] if box.reads else []
     lines += [f"writes {', '.join(_named(description, box.writes))}"] if box.writes else []
     lines += [*facts(description, box), *box.notes]
-    lines += [f"#{member.index} {member.described}" for member in box.members] if box.folded else []
-    return "\n".join(map(printable, lines))
+    lines += [f"#{member.index} {member.described}" for member in box.members[:TOLD]] if box.folded else []
+    lines += [f"and {len(box.members) - TOLD} more"] if len(box.members) > TOLD else []
+    return cut("\n".join(map(printable, lines)), TIP)
 
 
 def edge_label(description: Description, refs: Sequence[Ref], faint: str, *, state: str = "") -> str:
-    """Names, each with its shape below; what does not run has no versions."""
+    """Names, each with its shape below; what does not run has no versions.
+
+    The lines begin at one place, beside the edge: where they end depends on the fonts of whoever looks at an SVG.
+    """
     few = refs if len(refs) <= NAMES else refs[: NAMES - 1]
     lines: list[str] = []
     for ref in few:
         name = ref.name if state == "pruned" else f"{MARKS.get(state, '')} {description.shown(ref)}".lstrip()
-        lines.append(escaped(cut(name, 48)))
+        lines.append(f"&#160;{escaped(cut(name, 48))}&#160;")
         if state != "pruned" and (spec := description.spec(ref)):
-            lines.append(_font(escaped(spec), faint, size=8))
-    lines += [f"and {len(refs) - len(few)} more"] if len(refs) > len(few) else []
-    return f"<{'<BR/>'.join(f'&#160;{line}&#160;' for line in lines)}>"
+            lines.append(_font(f"&#160;{escaped(cut(spec, 48))}", faint, size=8))
+    lines += [f"&#160;and {len(refs) - len(few)} more&#160;"] if len(refs) > len(few) else []
+    left = '<BR ALIGN="LEFT"/>'
+    return f"<{left.join([*lines, '']) if len(lines) > 1 else lines[0]}>"
 
 
 def port_label(description: Description, port: Port, colors: Mapping[str, str]) -> str:
-    """The name, and for what comes in its shape."""
+    """The name, and its shape."""
     lines = _lines(f"{port.mark} {port.name}".strip() or " ", 4)
     if port.role == "missing":
         lines.append(_font("missing", colors["missing line"]))
     if spec := "" if port.folded else description.spec(port.ref):
-        lines.append(_font(escaped(spec), colors["faint"]))
+        lines.append(_font(escaped(cut(spec, SMALL)), colors["pruned ink" if port.state == "pruned" else "faint"]))
     return f"<{'<BR/>'.join(lines)}>"
 
 
@@ -140,5 +157,7 @@ def _lines(text: str, most: int, width: int = WIDTH) -> list[str]:
 
 
 def _font(text: str, color: str, *, size: int = 9, face: str = "") -> str:
+    """Small print; a higher blank keeps it clear of the line above, which Graphviz would let it touch."""
     named = f' FACE="{face}"' if face else ""
-    return f'<FONT POINT-SIZE="{size}" COLOR="{color}"{named}>{text}</FONT>'
+    air = f'<FONT POINT-SIZE="{size + 2}">&#160;</FONT>'
+    return f'<FONT POINT-SIZE="{size}" COLOR="{color}"{named}>{text}</FONT>{air}'

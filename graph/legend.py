@@ -44,7 +44,7 @@ def use_of(made: Box | Port, heats: Mapping[str, str]) -> str:
         return heats[made.id]
     if made.role != "processor":
         return made.role
-    if getattr(made, "trainable", 0) or getattr(made, "frozen", 0):
+    if getattr(made, "trainable", 0) or getattr(made, "frozen", 0) or getattr(made, "shares", ()):
         return "layer"
     return "code" if getattr(made, "code", None) else "processor"
 
@@ -83,6 +83,7 @@ def heat(description: Description) -> Mapping[str, str]:
 def legend(description: Description, colors: Colors) -> str:
     """Title, and a square with words for each look that occurs, as an HTML-like label."""
     entries = [f'<FONT COLOR="{color}">■</FONT> {escaped(words)}' for color, words in _squares(description, colors)]
+    entries += _scale(description, colors)
     entries += [escaped(words) for words in _lines(description)]
     rows = ["&#160;&#160;&#160;".join(entries[at : at + _IN_A_ROW]) for at in range(0, len(entries), _IN_A_ROW)]
     small = "".join(f'<FONT POINT-SIZE="10">{row}</FONT><BR ALIGN="LEFT"/>' for row in rows)
@@ -95,9 +96,14 @@ def _squares(description: Description, colors: Colors) -> Iterator[tuple[str, st
     for use, words in _WORDS.items():
         if use in used:
             yield line_of(use, colors), words
-    if heats:
+
+
+def _scale(description: Description, colors: Colors) -> Iterator[str]:
+    """From no heat to the most."""
+    if heat(description):
         top = max(box.cost or 0 for box in description.boxes)
-        yield colors[f"heat {HEATS - 1}"], f"most: {priced(top, description.cost_unit)}"
+        squares = [f'<FONT COLOR="{colors[f"heat {step}"]}">■</FONT>' for step in range(1, HEATS)]
+        yield f"0 {''.join(squares)} {escaped(priced(top, description.cost_unit))}"
 
 
 def _lines(description: Description) -> Iterator[str]:

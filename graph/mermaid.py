@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -21,14 +22,17 @@ _NAMES = 4  # tensors on one edge
 
 
 def to_mermaid(description: Description, *, fold: bool | None = None) -> str:
-    """A flowchart with rounded inputs and outputs, a box per processor, names on the edges.
+    """A flowchart with rounded inputs and outputs, a box per processor, names on the edges, and a title.
 
     >>> from experimentator.graph import Graph, chunk_processor, describe_graph
     >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["y"])(lambda x: -x)], provided={"x"})
     >>> print(to_mermaid(describe_graph(graph)), end="")
+    ---
+    title: "ALL: 1 processor, x -> y"
+    ---
     flowchart TD
-      in0(["x"]):::input
-      out0(["y"]):::output
+      in0(["x<br>input"]):::input
+      out0(["y<br>output"]):::output
       p0["lambda x: -x"]:::code
       in0 -->|"x"| p0
       p0 --> out0
@@ -38,7 +42,8 @@ def to_mermaid(description: Description, *, fold: bool | None = None) -> str:
     """
     description = folded(description, fold)
     ports = (*description.inputs, *description.outputs)
-    lines = ["flowchart TD", *(f"  {port.id}([{_text(_marked(port))}]):::{use_of(port, {})}" for port in ports)]
+    lines = ["---", f"title: {json.dumps(description.headline)}", "---", "flowchart TD"]
+    lines += [f'  {port.id}(["{_port(description, port)}"]):::{use_of(port, {})}' for port in ports]
     lines += _groups(description)
     lines += _edges(description)
     lines += _classes(description)
@@ -67,6 +72,13 @@ def _box(description: Description, box: Box) -> str:
     return f'{box.id}["{shown}"]{"" if use == "processor" else f":::{use}"}'
 
 
+def _port(description: Description, port: Port) -> str:
+    """The name; what it is, as there is no legend; and its shape."""
+    role = "" if port.role == port.name else port.role
+    told = f"{role} {'' if port.folded else description.spec(port.ref)}".strip()
+    return "<br>".join(_escaped(line) for line in (_marked(port), told) if line)
+
+
 def _marked(made: Box | Port) -> str:
     named = cut(made.name if isinstance(made, Port) else titled(made).removeprefix(f"{made.group}/"), 80)
     return f"{made.mark} {named}" if made.mark else named
@@ -80,7 +92,7 @@ def _edges(description: Description) -> Iterator[str]:
     for (source, target, state), edges in joined.items():
         refs = [edge.ref for edge in edges if edge.ref is not None]
         few = refs if len(refs) <= _NAMES else refs[: _NAMES - 1]
-        named = [f"{description.shown(ref)} {description.spec(ref)}".rstrip() for ref in few]
+        named = [line for ref in few for line in (description.shown(ref), description.spec(ref)) if line]
         named += [f"and {len(refs) - len(few)} more"] if len(refs) > len(few) else []
         arrow = "-.->" if not refs or state in ("removed", "pruned") else "==>" if state == "added" else "-->"
         label = "<br>".join(map(_escaped, named)) if refs else "after"

@@ -42,7 +42,7 @@ COLORS: Mapping[str, tuple[str, str]] = {
     "changed fill": ("#dcecf8", "#16364d"),
     "pruned": ("#b4bbc1", "#50585f"),
     "pruned fill": ("#fbfbfa", "#191d22"),
-    "pruned ink": ("#7d868e", "#828c95"),
+    "pruned ink": ("#6a737b", "#8f99a2"),
     "failed": ("#f7b494", "#7a2f0a"),
     "warning": ("#f6ea8f", "#5c5209"),
     "heat 0": ("#fff8ea", "#24211c"),

@@ -1,12 +1,13 @@
 """Descriptions as JSON files: two runs' graphs can be compared without running anything.
 
 The file is one object. `format` is "experimentator graph", `version` is 1; readers refuse a higher version and
-ignore names they do not know. The rest are the fields of `Description`, those with default values left out:
+ignore names they do not know. docs/graph.schema.json says all of it for machines. The rest are the fields of
+`Description`, those with default values left out:
 
     mode, total, title, cost_unit
     boxes     id, index, name, kind, text, label, arguments [[name, value], ...], source, code, mode, role, declared,
-              reads [[name, version], ...], writes, deletes, group, trainable, frozen, cost, status, state, notes,
-              folded (boxes)
+              reads [[name, version], ...], writes, deletes, group, trainable, frozen, shares [name, ...], cost,
+              status, state, notes, folded (boxes)
     inputs, outputs     id, ref [name, version], role, name, state, folded
     edges     source, target (ids of boxes and ports), ref [name, version] or null for an order alone, state
     tensors   name, version, shape (null for the batch), dtype

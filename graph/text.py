@@ -55,14 +55,15 @@ def amount(count: int) -> str:
 
 
 def weighed(box: Box) -> str:
-    """How many parameters a processor has, and how many of them are frozen; empty where it has none.
+    """How many parameters a processor has, how many of them are frozen, and whose it uses; empty where it has none.
 
     >>> from experimentator.graph.description import Box
     >>> weighed(Box("p0", 0, "Trunk", "Model", "Model()", trainable=0, frozen=1_000))
     '1 k frozen'
     """
     parts = [f"{amount(box.trainable)} trainable" if box.frozen else amount(box.trainable)] if box.trainable else []
-    return ", ".join([*parts, *([f"{amount(box.frozen)} frozen"] if box.frozen else [])])
+    parts += [f"{amount(box.frozen)} frozen"] if box.frozen else []
+    return ", ".join([*parts, *([f"those of {' and '.join(box.shares)}"] if box.shares else [])])
 
 
 def priced(cost: float | None, unit: str) -> str:

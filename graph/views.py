@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from experimentator.graph.describing import describe_graph
 from experimentator.graph.description import Box, Description, Port
-from experimentator.graph.errors import names_in_short
+from experimentator.graph.errors import names_in_short, raise_all
 from experimentator.graph.mode import Mode
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def by_mode(graph: Graph, **facts: Any) -> dict[Mode, Description]:
 def plan(graph: Graph, *names: str, **facts: Any) -> Description:
     """What runs for `names` (else for what the graph was selected for), and why each of the others does not.
 
-    A broken graph is drawn as it is; selecting from it tells what is wrong.
+    A broken graph is drawn as it is; selecting from it tells what is wrong. A name that nobody writes or provides is
+    refused.
 
     >>> from experimentator.graph import Graph, chunk_processor
     >>> one, two = [chunk_processor(inputs=["x"], outputs=[name])(lambda x: -x) for name in ("y", "z")]
@@ -53,6 +54,7 @@ def plan(graph: Graph, *names: str, **facts: Any) -> Description:
     if names:
         base = graph._without_shadowing_writers()
         wanted = {name: base._find(name) for name in names}
+        raise_all(base.report.unknown(wanted))
         chosen = base._pruned(base._ancestors(wanted.values()), wanted)
     return _Plan(graph, chosen, facts).description()
 
@@ -101,6 +103,8 @@ class _Plan:
         modes = [Mode.of(name) for name in box.mode.split("|")]
         if not any(int(mode) & int(self.chosen.mode) for mode in modes):
             return f"{box.mode} only, and this is {self.chosen.mode}"
+        if not box.declared:
+            return "what it reads and writes is not known"
         if all(node.index != box.index for node in self.chosen._all):
             return f"cannot run here: {names_in_short([ref.name for ref in box.writes], 3)} taken as given"
         return f"not needed for {names_in_short(list(self.chosen.results), 3)}"

@@ -435,6 +435,7 @@ def test_a_failed_run_shows_which_processor_failed(capsys):
 
     assert main(["graph", "runs/light/latest"]) == 0
     assert "failed: ZeroDivisionError" in capsys.readouterr().out
+    assert "failed: ZeroDivisionError" in (only_run() / "pipeline.svg").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -443,6 +444,11 @@ def test_a_failed_run_shows_which_processor_failed(capsys):
         (["runs/light/latest", "--mode", "eval"], "a run folder holds the graph of TRAIN only"),
         (["runs", "--diff", "eval"], "runs"),
         (["absent.json"], "absent.json cannot be read"),
+        (["runs/light/latest", "--for", "loss"], "holds one graph as it was"),
+        (["runs/light/latest", "--diff", "infer"], "holds one graph as it was"),
+        (["runs"], "runs is no run folder\nSeen: no pipeline.json"),
+        ([LIGHT, "--diff", "evl"], "Did you mean --diff eval?"),
+        ([LIGHT, "--plan", "--for", "los"], "Did you mean 'loss'"),
     ],
 )
 def test_what_cannot_be_shown_is_one_clear_error(words, told, capsys):
@@ -451,6 +457,34 @@ def test_what_cannot_be_shown_is_one_clear_error(words, told, capsys):
 
     assert main(["graph", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_damaged_status_is_one_clear_error(capsys):
+    main(["run", LIGHT, "--epochs", "1", "--quiet"])
+    (only_run() / "status.json").write_text("[]")
+    capsys.readouterr()
+
+    assert main(["graph", "runs/light/latest"]) == 2
+    assert "status.json is damaged" in capsys.readouterr().err
+
+
+def test_a_declared_list_is_drawn_without_data_or_a_framework(tmp_path):
+    (tmp_path / "declared.py").write_text(
+        "from experimentator import chunk_processor\n"
+        "names = ('x', 'x', 'loss')\n"
+        "chunk_processors = [chunk_processor(inputs=['x'], outputs=[name])(lambda x: x) for name in names]\n"
+    )
+    code = (
+        "import sys; from experimentator.cli import main\n"
+        "status = [main(['graph', 'declared.py', *words]) for words in ([], ['--tree'], ['--plan'], ['-o', 'g.svg'])]\n"
+        "print(status, *{'tensorflow', 'keras', 'jax', 'torch', 'pygraphviz'} & set(sys.modules))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.endswith("[0, 0, 0, 0]\n")
 
 
 def test_open_draws_and_opens_the_browser(monkeypatch, capsys):

@@ -14,8 +14,8 @@ STARTS = {
     "pdf": b"%PDF",
     "dot": b"digraph",
     "gv": b"digraph",
-    "mmd": b"flowchart",
-    "md": b"```mermaid\nflowchart",
+    "mmd": b"---\ntitle: ",
+    "md": b"```mermaid\n---\ntitle: ",
     "txt": b"ALL: 2 processors",
     "json": b'{\n "format": "experimentator graph"',
     "model-explorer.json": b'{\n "label": "ALL: 2 processors',
@@ -80,6 +80,15 @@ def test_an_svg_says_more_where_the_mouse_rests(graph):
     assert "xlink:title" not in svg
 
 
+def test_lines_of_boxes_are_anchored_at_their_middle_whatever_the_fonts_of_the_reader(graph):
+    nodes = re.findall(r'<g id="node\d+" class="node">.*?</g>\n</g>\n</g>', picture(graph).decode(), re.DOTALL)
+
+    assert len(nodes) == 5
+    for node in nodes:
+        assert set(re.findall(r'text-anchor="(\w+)"', node)) == {"middle"}
+        assert len(set(re.findall(r'text-anchor="middle" x="([^"]+)"', node))) == 1
+
+
 def test_an_unknown_theme_lists_the_known_ones(graph):
     with pytest.raises(DescriptionError, match="Write 'light' or 'dark'"):
         picture(graph, theme="sepia")
@@ -121,6 +130,22 @@ def test_a_hundred_readers_of_one_input_are_drawn_in_seconds():
     graph = Graph([mix(f"batch_input -> y{place}") for place in range(100)], provided={"batch_input"})
 
     assert picture(graph, timeout=20.0, fold=False).count(b'class="node"') == 300
+
+
+def test_a_thousand_processors_in_groups_are_drawn_group_by_group():
+    flows = [
+        (group, at, " ".join(f"x{group}_{max(0, at - back)}" for back in (0, 1, 2)))
+        for group in range(20)
+        for at in range(50)
+    ]
+    steps = [mix(f"{reads} -> x{group}_{at + 1}", node=f"tower {group}/step {at}") for group, at, reads in flows]
+    graph = Graph(steps, provided={f"x{group}_0" for group in range(20)}).select(
+        *(f"x{group}_50" for group in range(20))
+    )
+
+    drawn = picture(graph, timeout=20.0).decode()
+
+    assert len(re.findall(r">tower \d+: 50 processors<", drawn)) == 20
 
 
 @pytest.mark.parametrize("depth", [1, 1000])

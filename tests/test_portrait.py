@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
 from experimentator import AsyncExperiment, BaseExperiment, Mode, Subset, build_experiment, ops
-from experimentator.graph import chunk_processor
+from experimentator.graph import GraphError, chunk_processor
 from tests.test_experiment import config
 
 MEAN = chunk_processor(inputs=["batch_x"], outputs=["batch_mean"])(lambda x: x.mean(axis=1))
@@ -53,6 +54,33 @@ def test_a_plan_and_a_list_hold_what_was_pruned(view, count):
     exp = light([MEAN, TOTAL, ops.Scale("batch_x", output="batch_scaled")])
 
     assert len(exp.describe("eval", view=view).boxes) == count
+
+
+def test_names_that_are_overwritten_need_no_data_to_be_bound():
+    steps = [chunk_processor(inputs=["x"], outputs=["x"], node=node)(lambda x: x) for node in "ab"]
+    described = build_experiment({"chunk_processors": steps}).describe("infer", "x")
+
+    assert [(port.name, port.role) for port in described.inputs] == [("x", "input")]
+    assert [str(ref) for box in described.boxes for ref in box.reads] == ["x@0", "x@1"]
+
+
+def test_without_data_a_list_with_undeclared_callables_is_shown_whole():
+    exp = build_experiment({"chunk_processors": [MEAN, lambda chunk: chunk.update(y=1)]})
+
+    assert [box.declared for box in exp.describe("train").boxes] == [True, False]
+    with pytest.raises(GraphError, match="declares no inputs and outputs"):
+        exp.describe("train", "loss")
+
+
+def test_a_processor_that_uses_weights_of_another_says_whose():
+    layer = keras.layers.Dense(2)
+    twins = [ops.Model(layer, inputs="batch_input", outputs=f"batch_{name}", node=name) for name in ("first", "second")]
+    processors = config()["chunk_processors"]
+    exp = build_experiment(config(chunk_processors=[*processors, *twins]))
+
+    boxes = exp.describe("infer", "batch_first", "batch_second").boxes
+
+    assert [(box.trainable, box.shares) for box in boxes] == [(8, ()), (None, ("first",))]
 
 
 def test_names_narrow_a_description():

@@ -69,6 +69,9 @@ class Backend(Protocol):
     def sizes(self) -> dict[str, tuple[int, int]]:
         """For each node that owns weights: how many numbers are trained, and how many are not."""
 
+    def shared(self) -> dict[str, tuple[str, ...]]:
+        """For each node that reads weights of others: which nodes own them."""
+
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """Record what runs within into a folder, with the names of the graph's processors."""
 

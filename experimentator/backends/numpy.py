@@ -79,6 +79,10 @@ class NumpyBackend:
         """No weights are known to this backend."""
         return {}
 
+    def shared(self) -> dict[str, tuple[str, ...]]:
+        """No weights are known to this backend."""
+        return {}
+
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """There is no compiled step to look into."""
         raise ValueError(

@@ -72,6 +72,7 @@ class TerminateOnNaN(Callback):
         error = NonFiniteLossError(
             f"{what}\nSeen: {tensor!r} holds NaN or infinity first, made by {node}{cause[0]}.\n{cause[1]}"
         )
+        error.first = tensor
         error.add_note(f"In chunk processor {node} [{mode}].")
         return error
 

@@ -59,6 +59,14 @@ def test_the_drawing_holds_all_that_is_known(described, snapshot):
     assert to_dot(described, theme="dark").count("<B>Head</B>") == 1
 
 
+def test_whose_parameters_a_processor_uses_is_told():
+    graph = Graph([mix("x -> y", node="Trunk"), mix("y -> loss", node="Twin")], provided={"x"})
+    described = describe_graph(graph, weights={"Trunk": (10, 0)}, shares={"Twin": ("Trunk",)})
+
+    assert "those of Trunk" in table(described)
+    assert "parameters of Trunk<" in to_dot(described)
+
+
 def test_losses_and_metrics_have_roles(described):
     assert [box.role for box in described.boxes] == ["processor"] * 3 + ["loss", "loss", "metric"]
     assert [port.role for port in described.outputs] == ["metric", "loss"]
@@ -182,8 +190,8 @@ def test_every_status_is_told_by_a_sign(described, status, health, sign):
 
 
 def test_heat_needs_a_cost_above_nothing(described):
-    assert "most:" not in to_dot(with_costs(described, {"Head": 0.0}))
-    assert "most: 12.5 ms" in to_dot(described)
+    assert "■</FONT> 0 s" not in to_dot(with_costs(described, {"Head": 0.0}))
+    assert "■</FONT> 12.5 ms" in to_dot(described)
 
 
 def test_a_cycle_is_drawn_and_listed_whole():

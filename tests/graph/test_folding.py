@@ -67,10 +67,35 @@ def test_parallel_chains_fold_twice():
     listed = [mix(f"x{b}_{i} -> x{b}_{i + 1}") for b in range(10) for i in range(5)]
     listed.append(mix(f"{' '.join(f'x{b}_5' for b in range(10))} -> loss", node="Sum"))
 
-    folded = fold(described(listed, "loss", provided=[f"x{b}_0" for b in range(10)]))
+    folded = fold(described(listed, "loss", provided=[f"x{b}_0" for b in range(10)]), above=2)
 
     assert sizes(folded) == [50, 1]
     assert [len(port.folded) for port in folded.inputs] == [10]
+
+
+def test_no_more_is_folded_than_is_needed():
+    listed = [mix(f"x{b}_{i} -> x{b}_{i + 1}") for b in range(10) for i in range(5)]
+
+    ends = [f"x{b}_5" for b in range(10)]
+
+    assert sizes(fold(described(listed, *ends, provided=[f"x{b}_0" for b in range(10)]))) == [5] * 10
+
+
+def test_what_skips_a_stretch_folds_with_it():
+    listed = []
+    for block in range(100):
+        parts = (f"r{block} -> a{block}", f"a{block} -> b{block}", f"r{block} b{block} -> r{block + 1}")
+        listed += [mix(part) for part in parts]
+
+    assert sizes(fold(described(listed, "r100", provided=["r0"]))) == [48] * 6 + [12]
+
+
+def test_an_input_that_every_step_of_a_chain_reads_does_not_keep_it_from_folding():
+    listed = [mix(f"x{i} mask -> x{i + 1}") for i in range(100)]
+    folded = fold(described(listed, "x100", provided=["x0", "mask"]))
+
+    assert sizes(folded) == [50, 50]
+    assert [port.name for port in folded.inputs] == ["mask", "x0"]
 
 
 def test_what_a_view_marked_stays_a_box_of_its_own():
@@ -99,10 +124,13 @@ def test_many_processors_fold_by_their_groups():
     assert "a: 60 processors" in to_dot(folded)
 
 
-def test_ungrouped_tangles_are_drawn_as_they_are():
-    tangle = [mix(f"x0 {' '.join(f'y{j}' for j in range(max(0, i - 2), i))} -> y{i}") for i in range(130)]
+def tangle(count):
+    return [mix(f"{' '.join(f'y{j}' for j in range(max(0, i - 3), i)) or 'x0'} -> y{i}") for i in range(count)]
 
-    assert len(fold(described(tangle, "y129")).boxes) == 130
+
+def test_tangles_are_drawn_as_they_are_unless_they_are_large():
+    assert len(fold(described(tangle(100), "y99")).boxes) == 100
+    assert sizes(fold(described(tangle(1000), "y999"))) == [25] * 40
 
 
 def test_text_never_folds():

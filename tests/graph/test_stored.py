@@ -3,18 +3,24 @@
 import importlib.util
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import dacite
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experimentator.graph import (
+    Box,
+    Description,
     DescriptionError,
+    Edge,
     Graph,
+    Port,
     Ref,
+    Tensor,
     describe_graph,
     difference,
     fold,
@@ -26,6 +32,8 @@ from experimentator.graph import (
 )
 from tests.graph.test_laws import START, programs
 from tests.stubs import mix
+
+SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "graph.schema.json").read_text("utf-8"))
 
 
 def described(**facts):
@@ -49,6 +57,33 @@ def test_what_is_written_is_read_back(program, costs):
 
 def test_a_file_holds_what_is_not_by_default(snapshot):
     assert to_json(full()) == snapshot
+
+
+def test_the_schema_holds_for_every_view():
+    broken = describe_graph(Graph([mix("absent -> x", after=["x"]), print], provided=()))
+    views = [full(), fold(full(), above=0), plan(Graph([mix("x -> z"), mix("x -> y")], provided={"x"}), "y"), broken]
+
+    for view in (*views, difference(full(), described()), difference(described(), views[2])):
+        jsonschema.validate(json.loads(to_json(view)), SCHEMA)
+
+
+@pytest.mark.parametrize("kind", [Description, Box, Port, Edge, Tensor])
+def test_the_schema_knows_every_field(kind):
+    known = SCHEMA if kind is Description else SCHEMA["$defs"][kind.__name__.lower()]
+
+    required = {field.name for field in fields(kind) if field.default is MISSING}
+    assert known["properties"].keys() - {"format"} == {field.name for field in fields(kind)} | versioned(kind)
+    assert set(known["required"]) - {"format"} == required | (versioned(kind) if kind is Description else set())
+
+
+def versioned(kind):
+    return {"version"} if kind in (Description, Tensor) else set()
+
+
+@pytest.mark.parametrize("wrong", [{"version": 2}, {"total": "3"}, {"boxes": [{"id": "p0"}]}, {"edges": [3]}])
+def test_the_schema_refuses_what_is_damaged(wrong):
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**json.loads(to_json(full())), **wrong}, SCHEMA)
 
 
 def test_names_that_later_versions_may_add_are_passed_over():

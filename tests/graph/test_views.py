@@ -5,6 +5,7 @@ from hypothesis import given, settings
 
 from experimentator.graph import (
     Graph,
+    GraphError,
     Mode,
     Ref,
     by_mode,
@@ -120,6 +121,22 @@ def test_shapes_and_texts_that_differ_are_told():
     notes = [note for box in difference(before, after).boxes for note in box.notes]
 
     assert notes == ["y: [B, 3] int32 -> [B, 4] int32", "lambda chunk: 1 -> lambda chunk: 2"]
+
+
+def test_numbers_that_keras_gives_to_layers_make_no_difference():
+    def layer(name):
+        return type("Layer", (), {"name": name, "__call__": lambda self: None})()
+
+    graphs = [graph(mix("x -> y", node="A", salt=layer(name))) for name in ("dense_3", "dense_14", "conv_3")]
+    one, same, other = map(describe_graph, graphs)
+
+    assert states(difference(one, same)) == {}
+    assert [box.notes for box in difference(one, other).boxes] == [("salt: dense_3 -> conv_3",)]
+
+
+def test_a_name_that_a_plan_does_not_know_is_refused_with_the_near_one():
+    with pytest.raises(GraphError, match="Did you mean 'logits'"):
+        plan(graph(), "logit")
 
 
 def test_other_names_written_are_a_rewiring():

@@ -119,6 +119,10 @@ class TensorflowBackend:
         """For each node that owns weights: how many numbers are trained, and how many are not."""
         return self.variables.sizes()
 
+    def shared(self) -> dict[str, tuple[str, ...]]:
+        """For each node that reads weights of others: which nodes own them."""
+        return self.variables.shared()
+
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """Record what runs within; see `experimentator.backends.tensorflow.profile`."""
         return profiled(folder, {scope_of(node): node.name for node in graph.nodes})

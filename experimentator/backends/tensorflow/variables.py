@@ -44,14 +44,17 @@ class Variables:
 
     def __init__(self) -> None:
         self._owned: dict[str, list[Any]] = {}
-        self._seen: set[int] = set()
+        self._owners: dict[int, str] = {}
+        self._shared: dict[str, dict[str, None]] = {}
 
     def note(self, node: str, variable: Any) -> None:
         """Node `node` reads `variable`."""
         identity = id(getattr(variable, "_value", variable))  # a Keras variable stands around one of TensorFlow's
-        if identity not in self._seen:
-            self._seen.add(identity)
+        if identity not in self._owners:
+            self._owners[identity] = node
             self._owned.setdefault(node, []).append(variable)
+        elif self._owners[identity] != node and "float" in str(variable.dtype):
+            self._shared.setdefault(node, {})[self._owners[identity]] = None
 
     def __iter__(self) -> Iterator[Any]:
         return (variable for variables in self._owned.values() for variable in variables)
@@ -73,6 +76,10 @@ class Variables:
             if weights:
                 sizes[node] = trained, sum(prod(v.shape) for v in weights) - trained
         return sizes
+
+    def shared(self) -> dict[str, tuple[str, ...]]:
+        """For each node that reads weights of others: which nodes own them."""
+        return {node: tuple(owners) for node, owners in self._shared.items()}
 
     def assign(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign by key; a missing, unexpected or misshapen weight is refused before anything is assigned."""
