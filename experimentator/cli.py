@@ -1,4 +1,4 @@
-"""The command line: `run` trains a configuration file, alone or over a grid, and `graph` shows its graph.
+"""The command line: `run` trains a configuration file, alone or over a grid, `graph` shows its graph, `bench` measures.
 
 Frameworks take seconds to load, so nothing is imported before it is needed.
 """
@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -72,6 +72,8 @@ def _obey(arguments: argparse.Namespace) -> int:
         return _graph(arguments)
     if arguments.command == "run":
         return _sweep(arguments) if arguments.grid else _run(arguments)
+    if arguments.command == "bench":
+        return _bench(arguments)
     sys.stdout.write(arguments.text)
     return 0
 
@@ -132,20 +134,30 @@ def _graph(arguments: argparse.Namespace) -> int:
     def build(config: str) -> Any:
         return _experiment(argparse.Namespace(**{**vars(arguments), "config": config}))[0]
 
-    print(show(arguments, build))
+    print(show(arguments, build, _tell))
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from experimentator.bench.command import bench
+
+    def build(config: str, changes: Mapping[str, Any]) -> Any:
+        return _experiment(argparse.Namespace(**{**vars(arguments), "config": config}), changes)
+
+    print(bench(arguments, build, _tell))
     return 0
 
 
 # Their parts
 
 
-def _experiment(arguments: argparse.Namespace) -> tuple[Any, int]:
-    """The experiment of a configuration file with its overrides, and the epochs to train."""
+def _experiment(arguments: argparse.Namespace, changes: Mapping[str, Any] = {}) -> tuple[Any, int]:
+    """The experiment of a configuration file with its overrides and further changes, and the epochs to train."""
     from experimentator.config import load
     from experimentator.noise import filtered
     from experimentator.settings import LIBRARY_KEYS
 
-    overrides = _overrides(arguments)
+    overrides = {**_overrides(arguments), **changes}
     with filtered():
         config = load(arguments.config, overrides, known=LIBRARY_KEYS)
         from experimentator import build_experiment
@@ -153,6 +165,10 @@ def _experiment(arguments: argparse.Namespace) -> tuple[Any, int]:
         asked, in_file = vars(arguments).get("epochs"), config.get("epochs", EPOCHS)
         exp = build_experiment(config)
     return exp, int(in_file) if asked is None else asked
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class RunFolder:
     RunFolder('runs/digits/first')
     """
 
+    leaves_files = True
+
     def __init__(
         self,
         output_folder: str | os.PathLike[str],

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from experimentator import diagram
+from experimentator.bench.costs import with_costs_of
 from experimentator.graph import Description, Mode, changes, difference, from_json, tree, with_statuses
 from experimentator.runs import DESCRIPTION, STATUS
 from experimentator.usage import UsageError
 
 MODES = ("train", "eval", "infer")
 Build = Callable[[str], Any]  # the experiment of a configuration file
+Told = Callable[[str], None]
 
 
-def show(arguments: Namespace, build: Build) -> str:
-    """What the `graph` command prints, once it has drawn what it was to draw."""
+def show(arguments: Namespace, build: Build, told: Told = lambda _: None) -> str:
+    """What the `graph` command prints, once it has drawn what it was to draw; `told` hears of measurements."""
     if arguments.output:
         diagram.check_suffix(arguments.output)
-    picture = _asked(arguments, build)
+    picture = _priced(arguments, build, told) if arguments.cost else _asked(arguments, build)
     if arguments.open and not arguments.output:
         arguments.output = str(Path(tempfile.mkdtemp(prefix="experimentator-")) / "graph.svg")
     if arguments.output:
@@ -64,6 +66,15 @@ def _asked(arguments: Namespace, build: Build) -> Description:
 def _is_stored(source: str) -> bool:
     """Whether it is a run folder or a file of JSON."""
     return source not in MODES and (Path(source).is_dir() or Path(source).suffix == ".json")
+
+
+def _priced(arguments: Namespace, build: Build, told: Told) -> Description:
+    """The description of a configuration with measured costs."""
+    if arguments.diff or _is_stored(arguments.config):
+        seen = "--diff" if arguments.diff else arguments.config
+        raise UsageError(f"--cost measures a configuration\nSeen: {seen}. Type: experimentator graph CONFIG.py --cost")
+    exp = build(arguments.config)
+    return with_costs_of(exp, _of_experiment(exp, arguments.mode, arguments), arguments.names or (), told)
 
 
 def _described(source: str, mode: str, arguments: Namespace, build: Build) -> Description:

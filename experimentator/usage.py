@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-COMMANDS = ("run", "graph")
+COMMANDS = ("run", "graph", "bench")
 
 HELP = """\
 experimentator: train the experiment of a configuration file, or look at its graph.
 
   experimentator run CONFIG [options]      train (the word `run` may be left out)
   experimentator graph CONFIG [options]    print or draw the graph of chunk processors
+  experimentator bench CONFIG [options]    measure the training: what its time goes to, and what would help
   experimentator COMMAND --help            options and examples of a command
   experimentator --version
 
@@ -61,6 +62,7 @@ CONFIG is a configuration file, a run folder, or a description that -o FILE.json
   --plan                  show what is left out too, greyed, and why
   --all                   every processor of the mode, pruned or not
   --diff OTHER            what another configuration, run folder, description or mode has more, less or otherwise
+  --cost                  measure what each processor costs, in about 20 seconds, and show it as heat and numbers
   --tree                  print it from each output back to what it needs
   -o FILE                 write it; the suffix says how: .svg .png .pdf (drawn), .dot, .mmd or .md (Mermaid), .txt,
                           .json (to compare with later), .model-explorer.json (for Google's model-explorer)
@@ -76,6 +78,34 @@ Examples:
   experimentator graph task.py --mode eval -o pipeline.svg
   experimentator graph task.py --diff eval
   experimentator graph runs/task/first --diff runs/task/latest -o difference.svg
+"""
+
+
+BENCH_HELP = """\
+experimentator bench CONFIG [options]: measure the training of a configuration on this machine.
+
+CONFIG is a configuration file, or a run folder, whose configuration is run anew. Nothing is written but with -o: run
+folders stay as they are, and callbacks of the library that leave files are left out; yours run.
+
+It tells steps and samples a second; where the time goes, adding up to the whole; the same loop written by hand as the
+ceiling; what each processor costs; memory; and the one change that would help most.
+
+  --seconds S             measure for about this long, compiling aside (default: 30)
+  --against keras         the same graph inside keras.Model.fit too: as it is, and with the options that make it quick
+  --sweep NAME=V1,V2,V3   train with each of these values instead, in turn; -o FILE.svg draws the curve
+  --compare OTHER         train another configuration or run in turn with it, and say whether they differ
+  --json                  print the report as JSON
+  -o FILE                 write it: .txt, .json, or .svg (the graph with its costs, or the curve of a sweep)
+  --epochs N              the length of training that one-off costs are spread over (default: the configuration's)
+  --set NAME=VALUE        give a name of the configuration another value; repeat at will
+  --seed N                the same as --set seed=N
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+Examples:
+  experimentator bench examples/digits.py
+  experimentator bench task.py --against keras --set batch_size=64
+  experimentator bench task.py --sweep batch_size=32,64,128 -o curve.svg
+  experimentator bench task.py --compare runs/task/latest --json
 """
 
 
@@ -112,7 +142,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UsageError("there is nothing to do: name a configuration file\nType: experimentator --help")
     _check_first(first, argv[1:])
     command, rest = (first, argv[1:]) if first in COMMANDS else ("run", argv)
-    parser = _run_parser() if command == "run" else _graph_parser()
+    parser = {"run": _run_parser, "graph": _graph_parser, "bench": _bench_parser}[command]()
     if {"-h", "--help"} & set(rest):
         return argparse.Namespace(command="help", text=parser.format_help(), traceback=False)
     arguments = parser.parse_args(rest)
@@ -127,7 +157,7 @@ def _check_first(word: str, rest: Sequence[str]) -> None:
         return
     near = get_close_matches(word.lower(), COMMANDS, n=1)
     if near or (rest and not rest[0].startswith("-")):
-        write = f"Did you mean {near[0]!r}?" if near else f"Commands are {' and '.join(COMMANDS)}."
+        write = f"Did you mean {near[0]!r}?" if near else f"Commands are {', '.join(COMMANDS)}."
         raise UsageError(f"{word!r} is no command and no file\n{write} Type: experimentator --help")
 
 
@@ -153,8 +183,23 @@ def _graph_parser() -> _Parser:
     parser.add_argument("-o", "--output", metavar="FILE")
     parser.add_argument("--diff", metavar="OTHER")
     parser.add_argument("--theme", choices=("light", "dark", "auto"), default="auto")
-    for option in ("plan", "all", "tree", "open", "unfold"):
+    for option in ("plan", "all", "cost", "tree", "open", "unfold"):
         parser.add_argument(f"--{option}", action="store_true")
+    return parser
+
+
+def _bench_parser() -> _Parser:
+    parser = _Parser("bench", BENCH_HELP)
+    _add_common(parser)
+    parser.add_argument("--seconds", type=_seconds, default=30.0)
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--against", choices=("keras",))
+    kinds.add_argument("--sweep", metavar="NAME=V1,V2")
+    kinds.add_argument("--compare", metavar="OTHER")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("-o", "--output", metavar="FILE")
+    parser.add_argument("--epochs", type=_count)
+    parser.add_argument("--seed", type=int)
     return parser
 
 
@@ -168,3 +213,13 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds

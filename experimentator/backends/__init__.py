@@ -20,6 +20,10 @@ class MissingFrameworkError(ImportError):
     """The framework of a backend is not installed; the message holds the command to type."""
 
 
+class CannotRunError(RuntimeError):
+    """A loop that the compiler or the memory of the device does not allow."""
+
+
 class Step(Protocol):
     """A compiled graph: runs the K batches of `index` [K, B] over `columns` {name: [N, ...]} in one call."""
 
@@ -74,6 +78,21 @@ class Backend(Protocol):
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """Record what runs within into a folder, with the names of the graph's processors."""
+
+    def by_hand(
+        self, graph: Graph, optimizer: Any = None, *, jit: bool = False, detach: int = 0
+    ) -> Callable[[Columns, np.ndarray, int], None]:
+        """The loop as one would write it by hand: runs `count` batches of `columns`, rows `index` in turn, and waits.
+
+        With an optimizer it trains, but for the first `detach` nodes, which no gradient reaches. A call raises
+        CannotRunError where the compiler has no form for the graph, or the device no room.
+        """
+
+    def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
+        """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
+
+    def peak_memory(self) -> int | None:
+        """The most bytes that were taken on the device at once; None where that is the host."""
 
     def room(self) -> int:
         """Bytes that are free where columns are placed."""

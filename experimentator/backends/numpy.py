@@ -90,6 +90,26 @@ class NumpyBackend:
             "Use a profiler of Python, such as py-spy; or train with TensorFlow."
         )
 
+    def by_hand(self, graph: Graph, optimizer: Any = None, **options: Any) -> Callable[..., None]:
+        """A loop around a graph as one would write it by hand; nothing is trained here."""
+
+        def timed(columns: Mapping[str, Any], index: np.ndarray, count: int) -> None:
+            for place in range(count):
+                graph.run({name: columns[name][index[place % len(index)]] for name in graph.inputs})
+
+        return timed
+
+    def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
+        """Keras has no such backend."""
+        raise ValueError(
+            "The numpy backend has no Keras beside it.\nSeen: processors that run in Python.\n"
+            "Leave --against keras out, or train with TensorFlow."
+        )
+
+    def peak_memory(self) -> int | None:
+        """There is no device but the host."""
+        return None
+
     def room(self) -> int:
         """Columns stay where they are: on the host."""
         return free_host_memory()

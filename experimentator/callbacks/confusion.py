@@ -33,6 +33,8 @@ class ConfusionMatrix(Callback):
     [[1, 1], [0, 1]]
     """
 
+    leaves_files = True
+
     def __init__(
         self,
         prediction: str,

@@ -71,6 +71,8 @@ class StateLogger(Callback):
     '{"epoch": 1, "validation_loss": null}'
     """
 
+    leaves_files = True
+
     after = ("AverageMetrics", "GatherCycleMetrics", "SaveLearningRate", "EarlyStopping", "SaveWeights")
 
     def __init__(self, filename: str | os.PathLike[str] | None = None):

@@ -26,6 +26,8 @@ class Profile:
     Profile('runs/digits/first/profile')
     """
 
+    leaves_files = True
+
     def __init__(self, folder: str | os.PathLike[str] | Callable[[], os.PathLike[str]]):
         self.folder = folder
         self.recording: Any = None

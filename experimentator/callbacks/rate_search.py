@@ -37,6 +37,8 @@ class FindLearningRate(Callback):
     True
     """
 
+    leaves_files = True
+
     after = ("LoadWeights", "RunFolder")
     outputs = ("suggested_learning_rate",)
 

@@ -41,6 +41,8 @@ class SaveWeights(Callback):
     Write 'last', 'best' or 'all', or a number N for every N-th epoch.
     """
 
+    leaves_files = True
+
     after = ("AverageMetrics", "GatherCycleMetrics", "ExponentialMovingAverage")
 
     def __init__(

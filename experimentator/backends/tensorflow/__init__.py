@@ -14,9 +14,11 @@ import tensorflow as tf
 from tensorflow.python.client import device_lib  # the one place that tells how much memory TensorFlow may take
 
 from experimentator.backends import Shape, Watch
+from experimentator.backends.tensorflow.by_hand import Timed, detached, forward, looped, trained
+from experimentator.backends.tensorflow.fit import Items, fitted
 from experimentator.backends.tensorflow.freezing import frozen
 from experimentator.backends.tensorflow.lasting import build_outside, without_traces
-from experimentator.backends.tensorflow.loop import TensorflowStep
+from experimentator.backends.tensorflow.loop import TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.made import Made
 from experimentator.backends.tensorflow.precision import loss_scaled, set_precision
 from experimentator.backends.tensorflow.profile import profiled
@@ -173,6 +175,31 @@ class TensorflowBackend:
         batch = {name: tf.gather(columns[name], rows) for name in graph.inputs}
         forward.run(batch, training=graph.mode == Mode.TRAIN)
         return watch.found
+
+    def by_hand(self, graph: Graph, optimizer: Any = None, *, jit: bool = False, detach: int = 0) -> Timed:
+        """A loop around a graph as one would write it by hand; see `experimentator.backends.tensorflow.by_hand`."""
+        return looped(self._batch(graph, optimizer, detach), jit=jit)
+
+    def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
+        """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
+        items = data if isinstance(data, Mapping) else Items(data[0], batch_size, *data[1:])
+        return fitted(self._batch(graph, optimizer, 0), optimizer, items, batch_size, **options)
+
+    def peak_memory(self) -> int | None:
+        """The most bytes that were taken on the first GPU at once; None without one."""
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"]) if has_gpu() else None
+
+    def _batch(self, graph: Graph, optimizer: Any, detach: int) -> Callable[[Any], Any]:
+        """One batch of a graph, trained where there is an optimizer."""
+        call = detached(graph, detach, self._call) if detach else self._call
+        layer = InContext(lambda tensors: graph.run(tensors, call=call))
+        run = partial(layer.run, training=graph.mode == Mode.TRAIN)
+        if optimizer is None:
+            return forward(run)
+        optimizer = self._scaled.get(id(optimizer), optimizer)
+        if not optimizer.built:
+            optimizer.build([v for v in self.variables if "float" in str(v.dtype)])
+        return trained(run, list(self.variables), optimizer)
 
     def _call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, so that compilers and profilers can say which it is."""

@@ -1,0 +1,104 @@
+"""The loop as one would write it by hand around a graph: no experiment, no feed, no callbacks, data where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from experimentator.backends import CannotRunError
+from experimentator.backends.tensorflow.draws import quick_draws
+from experimentator.backends.tensorflow.loop import FAILURES, _penalty, _trainable, _value, has_gpu
+from experimentator.graph import Chunk, Graph, Node
+
+Batch = Callable[[Any], Any]  # tensors of one batch in, tensors out
+Call = Callable[[Node, Chunk], None]
+LOSSES = 1024
+Timed = Callable[[Mapping[str, Any], np.ndarray, int], None]  # runs batches of columns and index, and waits for them
+
+
+def looped(batch: Batch, *, jit: bool) -> Timed:
+    """`run(columns, index, count)`: `batch` for `count` batches, those of `index` [R, B] in turn, waited for.
+
+    What a batch gives is carried to the next one, so that no compiler may leave it out; losses are kept, too, the last
+    `LOSSES` of them.
+    """
+
+    def run(columns: Any, index: Any, count: Any) -> Any:
+        def one(place: Any) -> Any:
+            return batch({name: tf.gather(column, index[place % index.shape[0]]) for name, column in columns.items()})
+
+        def body(place: Any, _: Any, losses: Any) -> Any:
+            given = one(place)
+            loss = tf.cast(given["loss"], tf.float32) if "loss" in given else 0.0
+            return place + 1, given, losses.write(place % LOSSES, loss)
+
+        with quick_draws() if jit and not has_gpu() else nullcontext():
+            losses = tf.TensorArray(tf.float32, LOSSES, element_shape=[])
+            begin = (tf.constant(0), _zeros(one), losses.unstack(tf.zeros(LOSSES)))
+            _, given, losses = tf.while_loop(lambda place, *_: place < count, body, begin, parallel_iterations=1)
+            return given, losses.stack()
+
+    function = tf.function(run, jit_compile=jit or None, autograph=False)
+    function._omit_frequent_tracing_warning = True  # it counts all such loops as one function
+
+    refused = (*(FAILURES if jit else ()), tf.errors.ResourceExhaustedError)
+
+    def timed(columns: Mapping[str, Any], index: np.ndarray, count: int) -> None:
+        try:
+            given, _ = function(columns, tf.constant(index, tf.int32), tf.constant(count))
+            min(given.values(), key=tf.size).numpy()  # the device works in order: once one has come, all have
+        except refused as error:
+            raise CannotRunError(str(error).partition("\n")[0]) from error
+
+    return timed
+
+
+def forward(run: Batch) -> Batch:
+    """What a graph writes for one batch; the batch itself where it writes nothing."""
+    return lambda tensors: _tensors(run(tensors)) or tensors
+
+
+def trained(run: Batch, variables: list[Any], optimizer: Any) -> Batch:
+    """Forward, backward and update of one batch; no update where no gradient reaches a variable."""
+
+    def batch(tensors: Any) -> Any:
+        kept = _trainable(variables)
+        with tf.GradientTape() as tape:
+            outputs = run(tensors)
+            objective = optimizer.scale_loss(outputs["loss"] + tf.cast(_penalty(kept), outputs["loss"].dtype))
+        gradients = tape.gradient(objective, list(map(_value, kept)))
+        pairs = [(gradient, v) for gradient, v in zip(gradients, kept, strict=True) if gradient is not None]
+        if pairs:
+            optimizer.apply(*zip(*pairs, strict=True))
+        return _tensors(outputs)
+
+    return batch
+
+
+def detached(graph: Graph, first: int, run: Call) -> Call:
+    """How to `run` the nodes of a graph so that no gradient reaches the `first` ones."""
+    held = {node.index for node in graph.order[:first]}
+
+    def call(node: Node, chunk: Chunk) -> None:
+        run(node, chunk)
+        if node.index in held:
+            for name in node.outputs:
+                chunk[name] = tf.nest.map_structure(tf.stop_gradient, dict.__getitem__(chunk, name))
+
+    return call
+
+
+def _tensors(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tf.convert_to_tensor(value) for name, value in outputs.items()}
+
+
+def _zeros(one: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+    """Something of the shape of what a batch gives, to begin a loop with; traced aside where that tells the shapes."""
+    aside = tf.function(one, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32)).structured_outputs
+    if all(spec.shape.is_fully_defined() for spec in aside.values()):
+        return {name: tf.zeros(spec.shape, spec.dtype) for name, spec in aside.items()}
+    return {name: tf.zeros_like(value) for name, value in one(tf.constant(0)).items()}

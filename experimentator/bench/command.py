@@ -1,0 +1,100 @@
+"""The `bench` command: what is measured, beside what, and where the answer goes."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experimentator import diagram
+from experimentator.bench.comparison import compared, comparison_text
+from experimentator.bench.curve import curve_svg, sweep_text, swept
+from experimentator.bench.faces import as_text
+from experimentator.bench.report import measured
+from experimentator.checkpoint import write_atomically
+from experimentator.config import ConfigError, parse_assignment
+from experimentator.graph import Description, Mode, with_costs
+from experimentator.usage import UsageError
+
+Build = Callable[[str, Mapping[str, Any]], tuple[Any, int]]  # the experiment of a configuration, and its epochs
+Answer = tuple[Mapping[str, Any], str, Callable[[], bytes]]
+
+
+def bench(arguments: Namespace, build: Build, told: Callable[[str], None]) -> str:
+    """What the `bench` command prints, once it has measured; `told` hears of the progress."""
+    suffix = _checked_suffix(arguments)
+    report, text, draw = _measured(arguments, build, told)
+    data = json.dumps(report, indent=2)
+    if arguments.output:
+        content = {".json": lambda: f"{data}\n".encode(), ".txt": lambda: f"{text}\n".encode(), ".svg": draw}[suffix]()
+        write_atomically(Path(arguments.output), content)
+    return data if arguments.json else text
+
+
+def _measured(arguments: Namespace, build: Build, told: Callable[[str], None]) -> Answer:
+    """The report, its text, and what draws it."""
+    source, overrides = sourced(arguments.config)
+    options: dict[str, Any] = {"seconds": arguments.seconds, "told": told}
+    if arguments.sweep:
+        name, values = axis(arguments.sweep)
+        report = swept(lambda changes: build(source, {**overrides, **changes}), name, values, **options)
+        return report, sweep_text(report), lambda: curve_svg(report).encode()
+    if arguments.compare:
+        other = sourced(arguments.compare)
+        names = arguments.config, arguments.compare
+        report = compared(names, lambda: (build(source, overrides), build(*other)), **options)
+        return report, comparison_text(report), bytes
+    exp, epochs = build(source, overrides)
+    report = measured(exp, epochs, against=arguments.against, **options)
+    return report, as_text(report), lambda: diagram.picture(costed(exp, report), "svg")
+
+
+def axis(text: str) -> tuple[str, Sequence[Any]]:
+    """The setting to sweep, and its values.
+
+    >>> axis("batch_size=32,64,128")
+    ('batch_size', (32, 64, 128))
+    """
+    name, values = parse_assignment(text)
+    if not isinstance(values, tuple | list) or len(values) < 2:
+        raise ConfigError(
+            f"{text!r} is nothing to sweep.", f"Its value is {values!r}.", "Write some values: batch_size=32,64,128."
+        )
+    return name, values
+
+
+def costed(exp: Any, report: Mapping[str, Any]) -> Description:
+    """The training graph with what its processors cost."""
+    described: Description = exp.describe(Mode.TRAIN)
+    return with_costs(described, report["costs"]["by_name"])
+
+
+def sourced(source: str) -> tuple[str, dict[str, Any]]:
+    """The configuration file of a run folder, with its overrides; a configuration file as it is."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source, {}
+    file = folder / "config.py"
+    if not file.is_file():
+        raise ConfigError(
+            f"{source} holds no configuration.", f"There is no {file}.", "Name a configuration file, or a run folder."
+        )
+    environment = folder / "environment.json"
+    overrides = json.loads(environment.read_text("utf-8")).get("overrides", {}) if environment.is_file() else {}
+    return str(file), overrides
+
+
+def _checked_suffix(arguments: Namespace) -> str:
+    """How the file to write ends: known before anything is measured."""
+    if not arguments.output:
+        return ""
+    suffix = Path(arguments.output).suffix.lower()
+    known = (".json", ".txt") if arguments.compare else (".json", ".txt", ".svg")
+    if suffix not in known:
+        raise UsageError(
+            f"{arguments.output!r} says no format of a report\nSeen: {suffix or 'no suffix'}. "
+            f"End it in one of {', '.join(known)}."
+        )
+    return suffix

@@ -1,0 +1,87 @@
+"""Two trainings, round by round in turn, and whether one is quicker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experimentator.bench.faces import columns, head, rate
+from experimentator.bench.report import described
+from experimentator.bench.spread import interval, p_value
+from experimentator.bench.trainer import Trainer
+
+LEAST_ROUNDS, MOST_ROUNDS = 8, 40
+MOST_SECONDS = 0.4  # of one round of one of them
+SURE = 0.05
+Told = Callable[[str], None]
+
+
+def in_turn(trainers: Sequence[Trainer], seconds: float, told: Told) -> None:
+    """Rounds of all of them in turn, once each has its pace, for about so many seconds."""
+    for number, trainer in enumerate(trainers, start=1):
+        told(f"{number} of {len(trainers)} reaches its pace")
+        trainer.warm_up(seconds / 2 / len(trainers))
+    told(f"rounds of all {len(trainers)}, in turn")
+    end = time.perf_counter() + seconds / 2
+    each = min(MOST_SECONDS, seconds / 2 / LEAST_ROUNDS / len(trainers))
+    for number in range(MOST_ROUNDS):
+        if number >= LEAST_ROUNDS and time.perf_counter() > end:
+            return
+        for trainer in trainers if number % 2 else reversed(trainers):
+            trainer.round(each)
+
+
+def compared(
+    names: tuple[str, str], pair: Callable[[], Sequence[tuple[Any, int]]], *, seconds: float, told: Told
+) -> dict[str, Any]:
+    """How many times as many samples a second the first trains as the second, and how sure that is."""
+    trainers = [Trainer(exp, epochs) for exp, epochs in pair()]
+    in_turn(trainers, seconds, told)
+    ours, theirs = ([one.samples / one.training for one in trainer.rounds] for trainer in trainers)
+    logs = np.log(np.divide(ours, theirs))
+    low, high = (float(np.exp(value)) for value in interval(list(logs)))
+    return {
+        "first": described(trainers[0]) | {"configuration": names[0]},
+        "second": described(trainers[1]) | {"configuration": names[1]},
+        "ratio": {"median": float(np.exp(np.median(logs))), "low": low, "high": high},
+        "p_value": p_value(list(logs)),
+        "rounds": len(logs),
+        "test": "paired permutation test on the logarithms of the ratios of rounds in turn",
+    }
+
+
+def comparison_text(report: Mapping[str, Any]) -> str:
+    """Both, and the answer in words."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    for place in ("first", "second"):
+        yield head(report[place])
+    yield ""
+    rows = [["", "steps/s (quartiles)", "samples/s (quartiles)"]]
+    for place in ("first", "second"):
+        one = report[place]
+        rows.append([one["configuration"], rate(one["steps_per_second"]), rate(one["samples_per_second"])])
+    yield from columns(rows)
+    yield ""
+    yield answer(report)
+
+
+def answer(report: Mapping[str, Any]) -> str:
+    """Whether they differ, in words.
+
+    >>> ratio = {"median": 1.5, "low": 1.4, "high": 1.7}
+    >>> first, second = {"configuration": "a.py"}, {"configuration": "b.py"}
+    >>> print(answer({"first": first, "second": second, "ratio": ratio, "p_value": 0.008, "rounds": 8}))
+    a.py trains 1.50 times the samples of b.py in a second (95 % interval 1.40 to 1.70, p = 0.008, 8 rounds).
+    """
+    ratio, count = report["ratio"], report["rounds"]
+    first, second = report["first"]["configuration"], report["second"]["configuration"]
+    sure = f"95 % interval {ratio['low']:.2f} to {ratio['high']:.2f}, p = {report['p_value']:.2g}, {count} rounds"
+    if report["p_value"] > SURE:
+        return f"No difference to tell: {first} trains {ratio['median']:.2f} times the samples of {second} ({sure})."
+    return f"{first} trains {ratio['median']:.2f} times the samples of {second} in a second ({sure})."

@@ -1,0 +1,225 @@
+"""What each processor of a graph costs, forward and backward: by timing prefixes of the graph, compiled, in turn.
+
+A compiler fuses processors, so that no clock can stand between them. But the graph up to a processor can be compiled
+alone (`Graph.select` of what is alive there), and so can the training with no gradient before it. What one more
+processor adds to the time of a step is its cost. Times are lower quartiles, since a busy machine only ever adds; so
+costs add up to the step. Differences carry the noise of both times: each comes with its quartiles over rounds in which
+all prefixes were timed in turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from experimentator.bench.spread import Spread, p_value, spread_of
+from experimentator.graph import Description, Graph, Mode, Ref, with_costs
+from experimentator.graph.text import priced
+
+CALL_SECONDS = 0.02  # a timed call takes this long, so that calling costs nothing beside
+MOST_CALL = 1 << 14  # batches
+FEW = 8  # processors that are always measured one by one
+ROUNDS = 15
+COMPILED = {"xla": "with XLA", "graph": "without XLA", "eager": "uncompiled"}
+Times = Mapping[tuple[str, int], Sequence[float]]  # seconds a batch, by kind of prefix and its length
+SURE = 0.05  # a cost whose sign is less certain than this counts as noise
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds a step that a processor, or several in a row, add: forward, and backward with the update of weights."""
+
+    names: tuple[str, ...]
+    forward: float
+    backward: float
+    spread: Spread  # of both together
+    is_sure: bool
+
+    @property
+    def seconds(self) -> float:
+        """Both."""
+        return self.forward + self.backward
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the processors of a graph cost, in execution order; `rows` is the gathering of rows and the loop."""
+
+    mode: str
+    compiler: str
+    batch_size: int
+    step: float
+    rows: float
+    processors: tuple[Cost, ...]
+    rounds: int
+
+    def by_name(self) -> dict[str, float]:
+        """Seconds a step of each processor, for `graph.with_costs`; those in a row share theirs alike."""
+        return {name: max(0.0, c.seconds) / len(c.names) for c in self.processors for name in c.names}
+
+
+class Prefixes:
+    """The compiled prefixes of a graph: `forward(i)` runs the first i nodes, `training(i)` gives them no gradient."""
+
+    def __init__(self, exp: Any, graph: Graph, *, jit: bool):
+        self.exp, self.graph, self.jit = exp, graph, jit
+        self.trains = graph.mode == Mode.TRAIN and exp.optimizer is not None and "loss" in graph.outputs
+        self.known: dict[Any, Callable[..., None]] = {}
+
+    def __len__(self) -> int:
+        return len(self.graph.order)
+
+    def forward(self, first: int) -> Callable[..., None]:
+        """The first nodes, and nothing of the others."""
+        names = [str(ref) for ref in self._alive(first)]
+        return self._once(("forward", first), partial(self.exp.backend.by_hand, self.graph.select(*names)))
+
+    def training(self, first: int) -> Callable[..., None]:
+        """The whole training, with no gradient for the first nodes; without a training, the forward pass."""
+        if not self.trains or first == len(self):
+            return self.forward(len(self))
+        build = partial(self.exp.backend.by_hand, self.graph, self.exp.optimizer, detach=first)
+        return self._once(("training", first), build)
+
+    def _once(self, key: Any, build: Callable[..., Any]) -> Callable[..., None]:
+        if key not in self.known:
+            self.known[key] = build(jit=self.jit)
+        return self.known[key]
+
+    def _alive(self, first: int) -> list[Ref]:
+        """What the first nodes leave for the others and for whoever asked."""
+        done, rest = self.graph.order[:first], self.graph.order[first:]
+        there = {ref for node in done for ref in node.writes} | {Ref(name, 0) for name in self.graph.inputs}
+        wanted = [*(ref for node in rest for ref in node.reads), *self.graph.results.values()]
+        return [ref for ref in dict.fromkeys(wanted) if ref in there]
+
+
+def costs_of(
+    exp: Any,
+    graph: Graph,
+    sample: tuple[Mapping[str, Any], np.ndarray],
+    *,
+    jit: bool,
+    seconds: float,
+    told: Callable[[str], None] = lambda _: None,
+) -> Costs:
+    """Time the prefixes of a graph on `sample` (columns and index [R, B]) within about so many seconds.
+
+    Where compiling every prefix would take longer, cheap processors that stand in a row are measured together.
+    """
+    prefixes = Prefixes(exp, graph, jit=jit)
+    put_back = exp.backend.snapshot(exp.optimizer)
+    try:
+        counts = _chosen(prefixes, sample, seconds / 2, told)
+        times = _rounds(prefixes, counts, sample, seconds / 2)
+    finally:
+        put_back()
+    rows, step = (_quick(times[key, 0]) for key in ("forward", "training"))
+    processors = tuple(_cost(prefixes, times, *ends) for ends in pairwise(counts))
+    compiler = "xla" if jit else "graph" if exp.backend.name != "numpy" else "eager"
+    return Costs(str(graph.mode), compiler, sample[1].shape[1], step, rows, processors, len(times["forward", 0]))
+
+
+def with_costs_of(
+    exp: Any, description: Description, names: Sequence[str], told: Callable[[str], None], *, seconds: float = 15.0
+) -> Description:
+    """A description of a mode with what its processors cost, of the step that mode runs for `names`, or by itself.
+
+    Compiled as the setting `jit_compile` says; where that is "auto", with XLA on a GPU and without on a CPU.
+    """
+    exp._prepare()
+    mode = Mode.of(description.mode)
+    graph = exp.program.whole(mode).select(*names) if names else exp.graph(mode)
+    jit = exp.backend.peak_memory() is not None if exp.jit_compile == "auto" else bool(exp.jit_compile)
+    costs = costs_of(exp, graph, sample_of(exp, mode), jit=jit, seconds=seconds, told=told)
+    title = f"a step of {costs.batch_size} takes {priced(costs.step, 's')} {COMPILED[costs.compiler]}"
+    return replace(with_costs(description, costs.by_name()), title=title)
+
+
+def sample_of(exp: Any, mode: Mode) -> tuple[Mapping[str, Any], np.ndarray]:
+    """Two batches of a subset of a mode, placed, with their index [2, B]."""
+    subset = next((one for one in exp.subsets if one.mode == mode), exp.subsets[0])
+    keys = [subset.keys[place % len(subset.keys)] for place in range(2 * exp.batch_size)]
+    batch = subset.batch(keys)
+    names = exp.program.specs(mode)
+    index = np.arange(len(keys), dtype=np.int32).reshape(2, -1)
+    return exp.backend.put({name: batch[name] for name in names}), index
+
+
+def _chosen(prefixes: Prefixes, sample: Any, seconds: float, told: Callable[[str], None]) -> dict[int, list[int]]:
+    """Where to cut: everywhere if there is time to compile it, else where most is spent; and batches in a call."""
+    end = time.perf_counter() + seconds
+    counts: dict[int, list[int]] = {}
+    spent: dict[int, float] = {}
+    middle: int | None = len(prefixes)
+    while middle is not None and (len(counts) <= FEW or time.perf_counter() < end):
+        for cut in {0, middle} - counts.keys():
+            pairs = [_enough(run, sample) for run in (prefixes.forward(cut), prefixes.training(cut))]
+            counts[cut] = [count for count, _ in pairs]
+            spent[cut] = pairs[0][1] - pairs[1][1]  # forward up to the cut, less the backward that is left out
+        told(f"costs: {len(counts)} of {len(prefixes) + 1} prefixes compiled")
+        middle = _next(sorted(counts), spent)
+    return dict(sorted(counts.items()))
+
+
+def _next(cuts: Sequence[int], spent: Mapping[int, float]) -> int | None:
+    """The middle of the interval of several processors in which most is spent."""
+    wide = [(a, b) for a, b in pairwise(cuts) if b - a > 1]
+    dearest = max(wide, key=lambda ends: spent[ends[1]] - spent[ends[0]], default=None)
+    return sum(dearest) // 2 if dearest else None
+
+
+def _enough(run: Callable[..., None], sample: Any) -> tuple[int, float]:
+    """How many batches fill a call, and seconds a batch."""
+    count = 1
+    while (step := _timed(run, sample, count)) * count < CALL_SECONDS / 4 and count < MOST_CALL:
+        count *= 4
+    return int(min(MOST_CALL, max(1, CALL_SECONDS // step))), step
+
+
+def _rounds(prefixes: Prefixes, counts: Mapping[int, list[int]], sample: Any, seconds: float) -> Times:
+    """Every prefix timed in turn, round by round."""
+    end = time.perf_counter() + seconds
+    run = {("forward", cut): (prefixes.forward(cut), count) for cut, (count, _) in counts.items()}
+    run |= {("training", cut): (prefixes.training(cut), count) for cut, (_, count) in counts.items()}
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in run}
+    for number in range(ROUNDS):
+        if number >= 5 and time.perf_counter() > end:
+            break
+        for key, (one, count) in run.items():
+            start = time.perf_counter()
+            one(*sample, count)
+            times[key].append((time.perf_counter() - start) / count)
+    return times
+
+
+def _timed(run: Callable[..., None], sample: Any, count: int) -> float:
+    """Seconds a batch, the better of two calls, once compiled."""
+    if count == 1:
+        run(*sample, 1)
+    best = float("inf")
+    for _ in range(2):
+        start = time.perf_counter()
+        run(*sample, count)
+        best = min(best, (time.perf_counter() - start) / count)
+    return best
+
+
+def _cost(prefixes: Prefixes, times: Times, first: int, last: int) -> Cost:
+    keys = ("forward", last), ("forward", first), ("training", first), ("training", last)
+    forward, before, whole, rest = (_quick(times[key]) for key in keys)
+    paired = [a - b + c - d for a, b, c, d in zip(*(times[key] for key in keys), strict=True)]
+    names = tuple(node.name for node in prefixes.graph.order[first:last])
+    spread = spread_of(paired)
+    is_sure = p_value(paired) <= SURE and spread.median > 0 and forward - before + whole - rest > 0
+    return Cost(names, forward - before, whole - rest, spread, is_sure)
+
+
+def _quick(times: Sequence[float]) -> float:
+    return float(np.percentile(times, 25))

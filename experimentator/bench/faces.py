@@ -1,0 +1,147 @@
+"""A report as people read it on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
+from typing import Any
+
+from experimentator.bench.ledger import KINDS
+from experimentator.graph.text import priced
+
+WORDS = {
+    "data": "waiting for data",
+    "transfer": "host to device",
+    "device": "device",
+    "callbacks": "callbacks",
+    "compile": "compile",
+    "library": "the loop's own Python",
+}
+WIDTH = 100
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """The whole report."""
+    parts = [_head(report), _speed(report), _time(report), _costs(report), _verdict(report)]
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def head(report: Mapping[str, Any]) -> str:
+    """What was measured, in one line."""
+    compiled = {"xla": "compiled with XLA", "graph": "compiled without XLA", "eager": "not compiled"}
+    return (
+        f"{report['configuration']}: {report['steps']:,} steps of {report['batch_size']} an epoch, on "
+        f"{report['device']}, {compiled[report['compiler']]}, data {report['place']}"
+    )
+
+
+def rate(spread: Mapping[str, float]) -> str:
+    """A rate with its quartiles.
+
+    >>> rate({"median": 1234.5, "low": 1200.2, "high": 1300.0, "rounds": 9})
+    '1,234 (1,200 to 1,300)'
+    """
+    return f"{_number(spread['median'])} ({_number(spread['low'])} to {_number(spread['high'])})"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in columns; the first is flush left, the others right.
+
+    >>> columns([["name", "cost"], ["Scale", "1 ms"]])
+    ['name   cost', 'Scale  1 ms']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(_set(cell, width, place) for place, (cell, width) in enumerate(zip(row, widths, strict=True)))
+            .rstrip() for row in rows]  # fmt: skip
+
+
+def _set(cell: str, width: int, place: int) -> str:
+    return cell.rjust(width) if place else cell.ljust(width)
+
+
+def _head(report: Mapping[str, Any]) -> Iterator[str]:
+    yield head(report)
+    if report["left_out"]:
+        yield f"Left out, as they leave files: {', '.join(report['left_out'])}."
+    if report["is_cut"]:
+        yield "Epochs were cut after 2 seconds, and the evaluation is not part of the figures."
+
+
+def _speed(report: Mapping[str, Any]) -> Iterator[str]:
+    rows = [["", "steps/s", "quartiles", "ours to it"]]
+    rows.append(["this training", *_rates(report["steps_per_second"]), ""])
+    for name, hand in report["by_hand"].items():
+        title = f"batch of {hand['batch_size']}" if name == "twice the batch" else {"xla": "XLA"}.get(name, "no XLA")
+        ratio = "" if name == "twice the batch" else f"{hand['ratio']['median']:.2f}"
+        rows.append([f"by hand, {title}", *_rates(hand["steps_per_second"]), ratio])
+    for name, rival in report["keras"].items():
+        rows.append([f"keras fit, {name}", *_rates(rival["steps_per_second"]), f"{rival['ratio']['median']:.2f}"])
+    yield from columns(rows)
+    samples, count = report["samples_per_second"], report["steps_per_second"]["rounds"]
+    yield f"{rate(samples)} samples/s; quartiles of {count} rounds, all in turn"
+    memory = report["peak_memory"]
+    device = f", {_bytes(memory['device'])} on the device" if memory["device"] else ""
+    yield f"at most {_bytes(memory['host'])} of memory{device}"
+
+
+def _time(report: Mapping[str, Any]) -> Iterator[str]:
+    step, whole = report["time"]["step"], report["time"]["whole"]
+    one, all_of_it = sum(step.values()), sum(whole.values())
+    rows = [["where the time goes", "a step", "", f"{report['epochs']} epochs", ""]]
+    for kind in KINDS:
+        a, b = step.get(kind, 0.0), whole.get(kind, 0.0)
+        rows.append(
+            [WORDS[kind], priced(max(0.0, a), "s"), _share(a / one), priced(max(0.0, b), "s"), _share(b / all_of_it)]
+        )
+    rows.append(["all", priced(one, "s"), "", priced(all_of_it, "s"), ""])
+    yield from columns(rows)
+    if report["evaluation"] > 0:
+        yield f"Evaluation, part of all these, takes {_share(report['evaluation'])} of an epoch."
+    for name, seconds in report["callbacks"].items():
+        if seconds > 0.01 * all_of_it:
+            yield f"callback {name}: {priced(seconds, 's')} while this was measured"
+
+
+def _costs(report: Mapping[str, Any]) -> Iterator[str]:
+    costs = report["costs"]
+    rows = [["processor", "forward", "backward", "share", "quartiles of both"]]
+    rows.append(["(rows and loop)", priced(costs["rows"], "s"), "", _share(costs["rows"] / costs["step"]), ""])
+    for cost in costs["processors"]:
+        both, spread = cost["forward"] + cost["backward"], cost["spread"]
+        share = _share(both / costs["step"]) if cost["is_sure"] else "noise"
+        quartiles = f"{_signed(spread[1])} to {_signed(spread[2])}"
+        cells = [_signed(cost["forward"]), _signed(cost["backward"]), share, quartiles]
+        rows.append([" + ".join(cost["names"]), *cells])
+    yield from columns(rows)
+    yield (
+        f"From compiled prefixes of the graph, {priced(costs['step'], 's')} a step in all, {costs['rounds']} rounds; "
+        "`noise`: no cost to tell from 0."
+    )
+
+
+def _verdict(report: Mapping[str, Any]) -> Iterator[str]:
+    best = report["verdict"]
+    times = f" (up to {best['gain']:.1f} times as fast)" if best["gain"] > 1 else ""
+    yield from wrap(f"verdict: {best['words']}{times}", WIDTH)
+    for other in report["also"]:
+        yield from wrap(f"also: {other['words']} (up to {other['gain']:.1f} times as fast)", WIDTH)
+
+
+def _rates(spread: Mapping[str, float]) -> list[str]:
+    return [_number(spread["median"]), f"{_number(spread['low'])} to {_number(spread['high'])}"]
+
+
+def _signed(seconds: float) -> str:
+    return f"-{priced(-seconds, 's')}" if seconds < 0 else priced(seconds, "s")
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

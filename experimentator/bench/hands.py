@@ -1,0 +1,67 @@
+"""The loop written by hand as a ceiling, and what other settings would give: the other compiler, twice the batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from experimentator.backends import CannotRunError
+from experimentator.bench.spread import Spread, spread_of
+from experimentator.graph import Mode
+
+CALL_SECONDS = 0.05  # at least this long is timed at once
+COMPILERS = {"graph": False, "xla": True}
+
+
+class Hand:
+    """A loop around the training graph by hand: `compile_seconds` for its first call, `seconds` a step by round."""
+
+    def __init__(self, name: str, run: Any, columns: Any, index: np.ndarray):
+        self.name, self.run, self.columns, self.index = name, run, columns, index
+        self.seconds: list[float] = []
+        start = time.perf_counter()
+        run(columns, index, 1)
+        self.compile_seconds = time.perf_counter() - start
+        self.first = self._timed(64) if self._timed(1) < CALL_SECONDS / 64 else self._timed(1)
+
+    def round(self, seconds: float) -> float:
+        """Time it once more, for about so long."""
+        count = max(1, int(max(CALL_SECONDS, seconds) / min([self.first, *self.seconds])))
+        self.seconds.append(self._timed(count))
+        return self.seconds[-1]
+
+    @property
+    def spread(self) -> Spread:
+        """Seconds a step."""
+        return spread_of(self.seconds or [self.first])
+
+    def _timed(self, count: int) -> float:
+        start = time.perf_counter()
+        self.run(self.columns, self.index, count)
+        return (time.perf_counter() - start) / count
+
+
+def hands_of(exp: Any, block: Any) -> Iterator[Hand]:
+    """The loop by hand with each compiler, and with twice the batch for the one that training uses.
+
+    `block` is one of training, whose rows serve as data. A compiler that cannot compile the graph is left out.
+    """
+    graph = exp.graph(Mode.TRAIN)
+    columns = {name: block.columns[name] for name in graph.inputs}
+    index = np.asarray(block.index[:8])
+    used = compiler_of(exp)
+    wanted = [(name, jit, index) for name, jit in COMPILERS.items() if exp.backend.name != "numpy" or name == "graph"]
+    wanted.append(("twice the batch", used == "xla", np.resize(index, (len(index), 2 * index.shape[1]))))
+    for name, jit, rows in wanted:
+        with suppress(CannotRunError):
+            yield Hand(name, exp.backend.by_hand(graph, exp.optimizer, jit=jit), columns, rows)
+
+
+def compiler_of(exp: Any) -> str:
+    """How the training of an experiment that has trained was compiled."""
+    name = next(subset.name for subset in exp.subsets if subset.is_training)
+    return str(exp.compilers.get(name, "graph"))

@@ -1,0 +1,255 @@
+"""Where the seconds of a training go: a ledger that stands at its seams while it runs, and adds up to the whole."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from experimentator.graph import Mode
+
+KINDS = ("data", "transfer", "device", "callbacks", "compile", "library")
+Spent = defaultdict[str, float]  # seconds by kind
+LONG_WAIT = 2.0  # seconds; blocks that take longer to read are made smaller, so that a measurement ends
+
+
+class Account:
+    """Seconds by kind: one kind runs at any moment, so that they add up to all that passed.
+
+    >>> times = iter([0.0, 1.0, 3.0, 6.0])
+    >>> account = Account(lambda: next(times))
+    >>> with account.spending("data"):
+    ...     pass
+    >>> dict(account.close())
+    {'library': 4.0, 'data': 2.0}
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self.clock = clock
+        self.spent: Spent = defaultdict(float)
+        self.kinds = ["library"]
+        self.since = clock()
+
+    @contextmanager
+    def spending(self, kind: str) -> Iterator[None]:
+        """What passes within is of this kind, but for what is of another within it."""
+        self._charge()
+        self.kinds.append(kind)
+        try:
+            yield
+        finally:
+            self._charge()
+            self.kinds.pop()
+
+    def move(self, seconds: float, source: str, target: str) -> None:
+        """Count seconds as of another kind."""
+        self.spent[source] -= seconds
+        self.spent[target] += seconds
+
+    def close(self) -> Spent:
+        """What was spent since the last closing."""
+        self._charge()
+        spent, self.spent = self.spent, defaultdict(float)
+        return spent
+
+    def _charge(self) -> None:
+        now = self.clock()
+        self.spent[self.kinds[-1]] += now - self.since
+        self.since = now
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch took: seconds by kind, and for how many batches; the evaluation is part of both sums."""
+
+    spent: Mapping[str, float]
+    batches: int
+    samples: int
+    evaluating: float = 0.0
+    is_whole: bool = True
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return sum(self.spent.values())
+
+    @property
+    def training(self) -> float:
+        """All but the evaluation and what was compiled."""
+        return self.seconds - self.evaluating - self.spent.get("compile", 0.0)
+
+
+class Ledger:
+    """Stands at the seams of an experiment (feeds, steps, callbacks, compilations) and keeps an account of each epoch.
+
+    An epoch is cut after `longest` seconds, and what came before its second block is then left out: readers that begin
+    a pass are no measure of their pace. The training stops after an epoch, once `wanted` seconds have passed. `block`
+    is the last one of training.
+    """
+
+    def __init__(self, exp: Any):
+        self.exp, self.account = exp, Account()
+        self.main = threading.get_ident()
+        self.epochs: list[Epoch] = []
+        self.by_callback: Spent = defaultdict(float)
+        self.block: Any = None
+        self.longest = self.until = math.inf
+        self.wanted, self.most = 0.0, 1 << 30
+        self.copies: list[tuple[float, float]] = []  # when another thread placed data
+        self.first: tuple[Spent, int]
+        self.batches = self.block_of_pass = 0
+        self._begin()
+        _stand(self, exp)
+
+    def fire(self, inner: Any, event: str, **state: Any) -> None:
+        """Tell callbacks; an epoch is accounted for from its first event to its last."""
+        if event == "epoch_begin":
+            self._begin()
+        with self.account.spending("callbacks"):
+            inner(event, **state)
+        if event == "cycle_end" and self.exp.state["mode"] == Mode.EVAL:
+            self.evaluating += time.perf_counter() - self.began
+        if event == "epoch_end":
+            self._end()
+
+    def passing(self, inner: Any, feed: Any, batch_size: int) -> Watched:
+        """A pass begins."""
+        self.began = time.perf_counter()
+        with self.account.spending("data"):
+            return Watched(inner(feed, batch_size), self, is_training=feed.mode == Mode.TRAIN)
+
+    def took(self, block: Any, start: float) -> None:
+        """A block of a pass is there; copies that another thread made meanwhile were what was waited for."""
+        end = time.perf_counter()
+        copying = sum(max(0.0, min(end, b) - max(start, a)) for a, b in self.copies)
+        self.copies.clear()
+        self.account.move(copying, "data", "transfer")
+        if end - start > LONG_WAIT:
+            self.most = max(1, len(block.index) // 2)
+
+    def trained(self, block: Any) -> None:
+        """The second block of a pass and those after it count even where the pass is cut."""
+        if self.block_of_pass == 1:
+            self.first = self.account.spent.copy(), self.batches
+        self.block_of_pass += 1
+        self.block, self.batches = block, self.batches + len(block.index)
+
+    def placed(self, put: Any, columns: Any) -> Any:
+        """Columns go to the device."""
+        if threading.get_ident() == self.main:
+            with self.account.spending("transfer"):
+                return put(columns)
+        start = time.perf_counter()
+        try:
+            return put(columns)
+        finally:
+            self.copies.append((start, time.perf_counter()))
+
+    def ran(self, runner: Any, run: Any, block: Any, **options: Any) -> Any:
+        """A call in which something is traced counts as compilation, but for what its batches take at their pace."""
+        before, traces = self.account.spent["device"], runner.step.traces
+        with self.account.spending("device"):
+            outputs = run(block, **options)
+        if runner.step.traces > traces:
+            pace = runner.pace.step_seconds if math.isfinite(runner.pace.step_seconds) else 0.0
+            took = self.account.spent["device"] - before
+            self.account.move(max(0.0, took - pace * len(block.index)), "device", "compile")
+        return outputs
+
+    def told(self, listener: Any, call: Any, event: str, state: Any) -> None:
+        """One callback hears of an event."""
+        start = time.perf_counter()
+        call(event, state)
+        if listener.hears(event):
+            self.by_callback[f"{listener.name}.on_{event}"] += time.perf_counter() - start
+
+    def _begin(self) -> None:
+        self.before = self.account.close()  # what prepares a training comes before its first epoch
+        self.until = time.perf_counter() + self.longest
+        self.evaluating = self.began = 0.0
+        self.batches, self.block_of_pass, self.was_cut = 0, 0, False
+        self.first = defaultdict(float), 0
+
+    def _end(self) -> None:
+        spent, batches = self.account.close(), self.batches
+        if self.was_cut and batches > self.first[1]:
+            for kind, seconds in self.first[0].items():
+                spent[kind] -= seconds
+            batches -= self.first[1]
+        if not self.epochs:
+            for kind, seconds in self.before.items():
+                spent[kind] += seconds
+        samples = batches * (self.block.index.shape[1] if self.block is not None else 0)
+        self.epochs.append(Epoch(dict(spent), batches, samples, self.evaluating, is_whole=not self.was_cut))
+        self.wanted -= self.epochs[-1].seconds
+        if self.wanted <= 0:
+            self.exp.state["stop"] = "enough was measured"
+
+
+class Watched:
+    """A cycle whose blocks are waited for on the ledger's clock."""
+
+    def __init__(self, cycle: Any, ledger: Ledger, *, is_training: bool):
+        self.cycle, self.ledger, self.is_training = cycle, ledger, is_training
+        self.steps, self.batch_size = cycle.steps, cycle.batch_size
+        self.began = False
+
+    def take(self, ahead: Callable[[int], int]) -> Any:
+        """The next block, unless time is up."""
+        ledger, start = self.ledger, time.perf_counter()
+        if self.began and start > ledger.until:
+            ledger.was_cut |= self.is_training
+            self.close()
+            return None
+        with ledger.account.spending("data"):
+            block = self.cycle.take(lambda done: min(ahead(done), ledger.most))
+        if block is not None:
+            self.began = True
+            ledger.took(block, start)
+            if self.is_training:
+                ledger.trained(block)
+        return block
+
+    def close(self) -> None:
+        """Let go of what reads ahead."""
+        self.cycle.close()
+
+
+def _stand(ledger: Ledger, exp: Any) -> None:
+    """Put a ledger at the seams of an experiment."""
+    program, backend = exp.program, exp.backend
+    for owner, name, kind in (
+        (exp, "_prepare", "compile"),
+        (program, "graph", "compile"),
+        (program, "feed", "data"),
+    ):
+        setattr(owner, name, _spending(ledger, kind, getattr(owner, name)))
+    exp.fire = partial(ledger.fire, exp.fire)
+    exp.cycle = partial(ledger.passing, exp.cycle)
+    backend.put = partial(ledger.placed, backend.put)
+    program.runner = partial(_runner, ledger, program.runner)
+    for listener in getattr(exp, "listeners", ()):
+        listener.call = partial(ledger.told, listener, listener.call)
+
+
+def _runner(ledger: Ledger, inner: Any, *given: Any, **options: Any) -> Any:
+    with ledger.account.spending("compile"):
+        runner = inner(*given, **options)
+    if "run" not in vars(runner):
+        runner.run = partial(ledger.ran, runner, runner.run)
+        runner.step.choose = _spending(ledger, "compile", runner.step.choose)
+    return runner
+
+
+def _spending(ledger: Ledger, kind: str, inner: Any) -> Any:
+    def spending(*given: Any, **options: Any) -> Any:
+        with ledger.account.spending(kind):
+            return inner(*given, **options)
+
+    return spending

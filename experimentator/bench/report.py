@@ -1,0 +1,144 @@
+"""Everything the bench finds out about one training, as plain values."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from experimentator.bench.costs import Costs, costs_of
+from experimentator.bench.hands import Hand, compiler_of, hands_of
+from experimentator.bench.rivals import Rival, rivals_of
+from experimentator.bench.spread import Spread, spread_of
+from experimentator.bench.trainer import Trainer
+from experimentator.bench.verdict import Seen, verdict
+from experimentator.graph import Mode
+
+Told = Callable[[str], None]
+LEAST_ROUNDS = 5
+MOST_ROUNDS = 30
+MOST_SECONDS = 0.4  # of one round of one of them
+
+
+def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told: Told) -> dict[str, Any]:
+    """Measure the training of an experiment for about so many seconds.
+
+    A third of them reaches the pace, a third is for rounds of the training and of the loops by hand in turn, a third
+    for the costs of processors.
+    """
+    trainer = Trainer(exp, epochs)
+    told("training until it has its pace")
+    trainer.warm_up(seconds / 3)
+    put_back = exp.backend.snapshot(exp.optimizer)
+    block = trainer.ledger.block
+    told("compiling the loop by hand")
+    hands = list(hands_of(exp, block))
+    rivals = rivals_of(exp, trainer) if against == "keras" else []
+    told(f"rounds of the training, {len(hands)} loops by hand{' and Keras' * bool(rivals)}, in turn")
+    _rounds(trainer, hands, rivals, seconds / 3)
+    told("compiling prefixes of the graph, for the costs of processors")
+    graph, names = exp.graph(Mode.TRAIN), exp.graph(Mode.TRAIN).inputs
+    sample = {name: block.columns[name] for name in names}, block.index[:8]
+    costs = costs_of(exp, graph, sample, jit=compiler_of(exp) == "xla", seconds=seconds / 3, told=told)
+    put_back()
+    return _report(trainer, hands, rivals, costs)
+
+
+def _rounds(trainer: Trainer, hands: list[Hand], rivals: list[Rival], seconds: float) -> None:
+    """All of them in turn, so that they share the machine's moods."""
+    end = time.perf_counter() + seconds
+    each = min(MOST_SECONDS, seconds / LEAST_ROUNDS / (1 + len(hands)))
+    for number in range(MOST_ROUNDS):
+        if number >= LEAST_ROUNDS and time.perf_counter() > end:
+            return
+        trainer.round(each)
+        for hand in hands:
+            hand.round(each)
+        for rival in rivals:
+            rival.round()
+
+
+def _report(trainer: Trainer, hands: list[Hand], rivals: list[Rival], costs: Costs) -> dict[str, Any]:
+    exp = trainer.exp
+    seen = _seen(trainer, hands, costs)
+    findings = verdict(seen)
+    return {
+        **described(trainer),
+        "time": {"step": dict(trainer.pace()), "whole": dict(seen.whole)},
+        "evaluation": trainer.evaluation,
+        "callbacks": dict(trainer.ledger.by_callback),
+        "by_hand": {
+            hand.name: {
+                "steps_per_second": _told_of(spread_of([1 / s for s in hand.seconds])),
+                "ratio": _told_of(_ratio(trainer, hand.seconds)),
+                "batch_size": hand.index.shape[1],
+            }
+            for hand in hands
+        },
+        "keras": {
+            rival.name: {
+                "steps_per_second": _told_of(spread_of([1 / s for s in rival.seconds])),
+                "ratio": _told_of(_ratio(trainer, rival.seconds)),
+            }
+            for rival in rivals
+        },
+        "costs": asdict(costs) | {"by_name": costs.by_name()},
+        "peak_memory": {"host": peak_host_memory(), "device": exp.backend.peak_memory()},
+        "verdict": asdict(findings[0]),
+        "also": [asdict(finding) for finding in findings[1:]],
+    }
+
+
+def described(trainer: Trainer) -> dict[str, Any]:
+    """What was measured, on what, and how quick it is."""
+    exp = trainer.exp
+    subset = next(one for one in exp.subsets if one.is_training)
+    return {
+        "configuration": getattr(exp.source, "filename", "") or "experiment",
+        "device": exp.backend.device,
+        "backend": exp.backend.name,
+        "compiler": compiler_of(exp),
+        "batch_size": exp.batch_size,
+        "steps": trainer.steps,
+        "epochs": trainer.epochs,
+        "place": exp.program.feeds[id(subset)][1].place,
+        "left_out": trainer.left_out,
+        "is_cut": not all(one.is_whole for one in trainer.rounds),
+        "steps_per_second": _told_of(trainer.steps_per_second),
+        "samples_per_second": _told_of(trainer.samples_per_second),
+    }
+
+
+def _seen(trainer: Trainer, hands: list[Hand], costs: Costs) -> Seen:
+    dearest = max(costs.processors, key=lambda cost: cost.seconds, default=None)
+    named = ("", 0.0) if dearest is None else (" and ".join(dearest.names), dearest.seconds / costs.step)
+    return Seen(
+        exp=trainer.exp,
+        whole=trainer.whole(),
+        steps=trainer.steps * trainer.epochs,
+        compiler=compiler_of(trainer.exp),
+        hands={hand.name: hand.spread.median for hand in hands},
+        compiling={hand.name: hand.compile_seconds for hand in hands},
+        callbacks=trainer.ledger.by_callback,
+        dearest=named,
+        block=trainer.ledger.block,
+        calls_are_epochs=len(trainer.ledger.block.index) == trainer.steps,
+    )
+
+
+def _ratio(trainer: Trainer, others: list[float]) -> Spread:
+    """How many times as fast as another the training is, by paired rounds."""
+    return spread_of([theirs / ours for ours, theirs in zip(trainer.step_seconds, others, strict=True)])
+
+
+def _told_of(spread: Spread) -> dict[str, float]:
+    return spread._asdict()
+
+
+def peak_host_memory() -> int:
+    """The most bytes that this process had in memory at once."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

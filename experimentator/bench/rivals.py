@@ -1,0 +1,71 @@
+"""The same graph inside `keras.Model.fit`, on the same data, with the options that make Keras quick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from experimentator.backends import CannotRunError
+from experimentator.bench.trainer import LONGEST, Trainer
+from experimentator.graph import Mode
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "50 steps per execution": {"steps_per_execution": 50, "jit_compile": False},
+    "XLA, 50 steps per execution": {"steps_per_execution": 50, "jit_compile": True},
+}
+FEW = 200  # steps of an epoch at most: Keras needs about a millisecond for one
+
+
+class Rival:
+    """`keras.Model.fit` with some options; `seconds` a step, by round."""
+
+    def __init__(self, name: str, epoch: Callable[[int], None], steps: int):
+        self.name, self.epoch = name, epoch
+        self.seconds: list[float] = []
+        self.steps = steps
+        epoch(steps)  # compiles
+        start = time.perf_counter()
+        epoch(steps)
+        took = (time.perf_counter() - start) / steps
+        self.steps = max(1, min(steps, int(LONGEST / took)))
+
+    def round(self) -> float:
+        """Train one epoch more."""
+        start = time.perf_counter()
+        self.epoch(self.steps)
+        self.seconds.append((time.perf_counter() - start) / self.steps)
+        return self.seconds[-1]
+
+
+def rivals_of(exp: Any, trainer: Trainer) -> list[Rival]:
+    """Keras' fit in each of its variants; one that cannot compile the graph is left out.
+
+    Columns are given as arrays, items that are streamed by a `PyDataset` with as many threads.
+    """
+    subset = next(one for one in exp.subsets if one.is_training)
+    graph, feed = exp.graph(Mode.TRAIN), exp.program.feeds[id(subset)][1]
+    steps = min(FEW, trainer.steps)
+    data: Any
+    if feed.place == "streamed":
+        names = sorted(graph.inputs)
+        workers = feed.workers.count if feed.workers else 1
+        data = list(subset.keys), lambda keys: _picked(subset.batch(keys), names), workers
+    else:
+        batch = subset.batch(subset.keys[: steps * exp.batch_size])
+        data = _picked(batch, sorted(graph.inputs))
+    found = []
+    for name, options in VARIANTS.items():
+        epoch = exp.backend.fitted(graph, exp.optimizer, data, exp.batch_size, **options)
+        try:
+            found.append(Rival(name, epoch, steps))
+        except CannotRunError:
+            continue
+    return found
+
+
+def _picked(batch: Mapping[str, Any], names: list[str]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(batch[name]) for name in names}

@@ -1,0 +1,71 @@
+"""Figures with their spread, and whether two of them differ: medians, quartiles, and a paired test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+
+EXACT = 12  # pairs; all ways to flip more than that are sampled
+FLIPS = 4096
+
+
+class Spread(NamedTuple):
+    """A median and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    @property
+    def relative(self) -> float:
+        """The distance of the quartiles over the median."""
+        return (self.high - self.low) / self.median if self.median else 0.0
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Median and quartiles.
+
+    >>> spread_of([1.0, 2.0, 3.0, 4.0, 50.0])
+    Spread(median=3.0, low=2.0, high=4.0, rounds=5)
+    """
+    low, median, high = (float(value) for value in np.percentile(values, [25, 50, 75]))
+    return Spread(median, low, high, len(values))
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """How often differences of pairs would lie as far on one side if each could as well have the other sign.
+
+    The permutation test of Fisher (1935): exact for few pairs, sampled for more.
+
+    >>> p_value([1.0, 2.0, 1.5, 0.5, 1.2, 0.8]), p_value([1.0, -1.0, 0.5, -0.5])
+    (0.03125, 1.0)
+    """
+    values = np.asarray(differences, np.float64)
+    count = len(values)
+    if count <= EXACT:
+        signs = 1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+    else:
+        signs = np.random.default_rng(0).choice([-1, 1], (FLIPS, count))
+        signs[0] = 1
+    sums = np.abs(signs @ values)
+    return float(np.mean(sums >= abs(values.sum()) * (1 - 1e-9)))
+
+
+def interval(values: Sequence[float], *, sure: float = 0.95) -> tuple[float, float]:
+    """Between which of the values the true median lies, as sure as that or as sure as so few values can be.
+
+    From the signs alone, whatever the distribution (David and Nagaraja, Order Statistics, 7.1).
+
+    >>> interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    (1.0, 8.0)
+    """
+    ordered = sorted(values)
+    count, place, outside = len(ordered), 0, 2 / 2 ** len(ordered)
+    while place + 1 < count // 2 and outside + 2 * comb(count, place + 1) / 2**count <= 1 - sure:
+        place += 1
+        outside += 2 * comb(count, place) / 2**count
+    return ordered[place], ordered[count - 1 - place]

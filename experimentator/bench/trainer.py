@@ -1,0 +1,133 @@
+"""An experiment that trains to be measured: round by round, leaving no files, its epochs accounted for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from experimentator.bench.ledger import KINDS, Epoch, Ledger
+from experimentator.bench.spread import Spread, spread_of
+
+LONGEST = 2.0  # seconds after which an epoch is cut
+WARM_SECONDS = 20.0  # spent at most on reaching the pace
+STEADY = 0.02  # of an epoch that compiling may take, once the pace is reached
+
+
+class Trainer:
+    """Trains an experiment in rounds.
+
+    `epochs` is how long the configuration would train: what is compiled, and when, depends on it.
+    """
+
+    def __init__(self, exp: Any, epochs: int):
+        self.exp, self.epochs = exp, max(1, epochs)
+        self.left_out = without_files(exp)
+        self.ledger = Ledger(exp)
+        self.start: list[Epoch] = []
+        self.rounds: list[Epoch] = []
+
+    def warm_up(self, seconds: float = WARM_SECONDS) -> None:
+        """Train until nothing is compiled any more and calls have their size."""
+        end = time.perf_counter() + seconds
+        while True:
+            self.start += self._train(0.0, cut=seconds / 2)
+            last = self.start[-1]
+            is_steady = last.spent.get("compile", 0.0) <= STEADY * last.seconds and len(self.start) > 1
+            if (is_steady and self._settled()) or time.perf_counter() > end:
+                return
+
+    def round(self, seconds: float) -> Epoch:
+        """Train at that pace for about so many seconds, an epoch at least."""
+        done = self._train(seconds, cut=LONGEST)
+        self.rounds.append(_sum(done))
+        return self.rounds[-1]
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """Seconds for each batch trained, by round."""
+        return [one.training / one.batches for one in self.rounds]
+
+    @property
+    def steps_per_second(self) -> Spread:
+        """Batches trained in a second."""
+        return spread_of([1 / seconds for seconds in self.step_seconds])
+
+    @property
+    def samples_per_second(self) -> Spread:
+        """Items trained in a second."""
+        return spread_of([one.samples / one.training for one in self.rounds])
+
+    def pace(self) -> dict[str, float]:
+        """Seconds by kind for each batch trained, at the pace; what is still compiled then belongs to the start."""
+        total = _sum(self.rounds)
+        return {k: 0.0 if k == "compile" else total.spent.get(k, 0.0) / total.batches for k in KINDS}
+
+    def whole(self) -> dict[str, float]:
+        """Seconds by kind of the training as configured: its first epochs as measured, the others at the pace."""
+        first, pace = self.start[: self.epochs], self.pace()
+        missing = sum(max(0, self.steps - one.batches) for one in first) + self.steps * (self.epochs - len(first))
+        spent = _sum(first).spent
+        late = _sum(self.rounds).spent.get("compile", 0.0)
+        return {kind: spent.get(kind, 0.0) + missing * pace[kind] + late * (kind == "compile") for kind in KINDS}
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return sum(runner.pace.steps for runner in self._runners())
+
+    @property
+    def evaluation(self) -> float:
+        """The share of the evaluation in the epochs measured."""
+        total = _sum(self.rounds)
+        return total.evaluating / total.seconds
+
+    def _runners(self) -> list[Any]:
+        names = {subset.name for subset in self.exp.subsets if subset.is_training}
+        return [runner for runner in self.exp.program.runners.values() if runner.name in names]
+
+    def _settled(self) -> bool:
+        return all(runner.pace.settled for runner in self._runners())
+
+    def _train(self, seconds: float, *, cut: float) -> list[Epoch]:
+        """Epochs that take this long at least, one of them at least; each is cut where it takes much longer."""
+        ledger, first = self.ledger, len(self.ledger.epochs)
+        ledger.wanted, ledger.longest = seconds, cut
+        with _quietly():
+            while True:
+                self.exp.train(self.exp.epoch + self.epochs)
+                if ledger.wanted <= 0:
+                    return ledger.epochs[first:]
+
+
+def without_files(exp: Any) -> list[str]:
+    """Take callbacks that leave files off an experiment, and the progress display; returns the names of the former."""
+    left = [callback for callback in exp.callbacks if getattr(callback, "leaves_files", False)]
+    kept = [callback for callback in exp.callbacks if not any(callback is one for one in left)]
+    exp.update(output_folder=None, hide_progress=True, callbacks=kept)
+    return [type(callback).__name__ for callback in left]
+
+
+def _sum(epochs: Sequence[Epoch]) -> Epoch:
+    spent = {kind: sum(one.spent.get(kind, 0.0) for one in epochs) for kind in KINDS}
+    return Epoch(
+        spent,
+        sum(one.batches for one in epochs),
+        sum(one.samples for one in epochs),
+        sum(one.evaluating for one in epochs),
+        is_whole=all(one.is_whole for one in epochs),
+    )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the word that a training ends early: it is meant to."""
+    logger = logging.getLogger("experimentator.experiment")
+    drop = lambda record: not str(record.msg).startswith("Training ends")  # noqa: E731
+    logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        logger.removeFilter(drop)

@@ -1,0 +1,111 @@
+"""The bench: what it measures adds up, and its verdict names the bottleneck that was planted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from experimentator import Callback, Mode, Subset, build_experiment, chunk_processor, ops
+from experimentator.bench.report import measured
+
+LONG = 100_000  # epochs over which compilation does not count
+
+
+class Slow:
+    """Items that take a loop in Python to make."""
+
+    keys = range(64)
+
+    def query_item(self, key: int) -> dict[str, Any]:
+        total = sum(number * number % 7 for number in range(10_000))
+        return {"input": np.full(8, total % 3 + key % 2, np.float32), "target": np.int32(key % 2)}
+
+
+class Busy(Callback):
+    """Looks at every batch for too long."""
+
+    def on_batch_end(self, loss: float, **_: Any) -> None:
+        self.seen = sum(number * number % 7 for number in range(10_000))
+
+
+class Before(Callback):
+    """Acts before every batch, and does nothing."""
+
+    def on_batch_begin(self, **_: Any) -> None: ...
+
+
+@chunk_processor(inputs=["batch_input"], outputs=["batch_input"])
+def corner(batch_input):
+    return keras.ops.cast(batch_input[:, 0, :8, 0], "float32")
+
+
+def small(count: int = 256) -> dict[str, np.ndarray]:
+    rows = np.arange(count)
+    return {
+        "input": np.random.default_rng(0).normal(size=(count, 8)).astype("float32"),
+        "target": (rows % 2).astype("int32"),
+    }
+
+
+def large() -> dict[str, np.ndarray]:
+    images = np.random.default_rng(0).integers(0, 256, (48, 128, 128, 3)).astype("float64")
+    return {"input": images, "target": np.arange(48, dtype=np.int32) % 2}
+
+
+def planted(dataset: Any, *first: Any, network: Any = None, **changes: Any) -> Any:
+    keras.utils.set_random_seed(0)
+    return build_experiment(
+        {
+            "subsets": [Subset("training", Mode.TRAIN, dataset)],
+            "batch_size": 16,
+            "chunk_processors": [
+                *first,
+                ops.Model(network or layers.Dense(2), inputs="batch_input", outputs="batch_logits"),
+                ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+            ],
+            "optimizer": keras.optimizers.SGD(1e-4),
+            "jit_compile": False,
+            **changes,
+        }
+    )
+
+
+def one_by_one() -> Any:
+    network = keras.Sequential([layers.Dense(256, activation="relu"), layers.Dense(256), layers.Dense(2)])
+    return planted(small(4096), network=network, batch_size=1, jit_compile=True, optimizer=keras.optimizers.Adam(1e-4))
+
+
+def wide(width: int = 1024, depth: int = 3) -> Any:
+    return keras.Sequential([*(layers.Dense(width, activation="tanh") for _ in range(depth)), layers.Dense(2)])
+
+
+def deep() -> Any:
+    return planted(small(), network=wide(32, 12), jit_compile=True)
+
+
+BOTTLENECKS = {
+    "slow items": (lambda: planted(Slow()), LONG, "data", "residency='host'"),
+    "slow callback": (lambda: planted(small(), callbacks=[Busy()]), LONG, "callbacks", "Busy.on_batch_end"),
+    "a callback that acts first": (lambda: planted(small(), callbacks=[Before()]), LONG, "calls", "before every batch"),
+    "a batch of one": (one_by_one, LONG, "batch", "batch_size=2"),
+    "short epochs": (lambda: planted(small(32), jit_compile=True), LONG, "epochs", "repetitions=10"),
+    "a large network": (lambda: planted(small(512), network=wide(), batch_size=512), LONG, "device", "Model is"),
+    "a short training": (deep, 1, "compile", "jit_compile=False"),
+    "large items": (lambda: planted(large(), corner, residency="host"), LONG, "bytes", "as uint8, an eighth of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("plant", BOTTLENECKS)
+def test_the_verdict_names_the_bottleneck_and_what_to_write(plant):
+    build, epochs, kind, words = BOTTLENECKS[plant]
+
+    report = measured(build(), epochs, seconds=2, against=None, told=lambda _: None)
+
+    assert report["verdict"]["kind"] == kind, report["verdict"]
+    assert words in report["verdict"]["words"]
+    json.dumps(report)
