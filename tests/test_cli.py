@@ -54,7 +54,12 @@ def only_run(project="light"):
 
 @pytest.mark.parametrize(
     "words, text",
-    [(["--help"], usage.HELP), (["run", "--help"], usage.RUN_HELP), (["graph", "-h"], usage.GRAPH_HELP)],
+    [
+        (["--help"], usage.HELP),
+        (["run", "--help"], usage.RUN_HELP),
+        (["graph", "-h"], usage.GRAPH_HELP),
+        (["bench", "--help"], usage.BENCH_HELP),
+    ],
 )
 def test_help_is_laid_out_by_hand_and_goes_to_stdout(words, text, capsys):
     assert main(words) == 0
@@ -63,7 +68,14 @@ def test_help_is_laid_out_by_hand_and_goes_to_stdout(words, text, capsys):
     assert max(map(len, text.splitlines())) <= 120
 
 
-@pytest.mark.parametrize("parser, text", [(usage._run_parser, usage.RUN_HELP), (usage._graph_parser, usage.GRAPH_HELP)])
+@pytest.mark.parametrize(
+    "parser, text",
+    [
+        (usage._run_parser, usage.RUN_HELP),
+        (usage._graph_parser, usage.GRAPH_HELP),
+        (usage._bench_parser, usage.BENCH_HELP),
+    ],
+)
 def test_the_help_lists_every_option_and_no_other(parser, text):
     options = {option for action in parser()._actions for option in action.option_strings}
 
@@ -91,7 +103,7 @@ def test_the_version_is_printed(capsys):
         ([], "name a configuration file"),
         (["grpah", "task.py"], "Did you mean 'graph'?"),
         (["rnu", "task.py"], "Did you mean 'run'?"),
-        (["learn", "task.py"], "Commands are run and graph."),
+        (["learn", "task.py"], "Commands are run, graph, bench."),
         (["run"], "required: CONFIG"),
         ([LIGHT, "--epochs", "few"], "'few' is no whole number"),
         ([LIGHT, "--epoch", "3"], "unrecognized arguments: --epoch 3"),

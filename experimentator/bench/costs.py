@@ -25,7 +25,7 @@ from experimentator.graph.text import priced
 CALL_SECONDS = 0.02  # a timed call takes this long, so that calling costs nothing beside
 MOST_CALL = 1 << 14  # batches
 FEW = 8  # processors that are always measured one by one
-ROUNDS = 15
+LEAST_ROUNDS, ROUNDS = 6, 15  # fewer could not be sure of a sign
 COMPILED = {"xla": "with XLA", "graph": "without XLA", "eager": "uncompiled"}
 Times = Mapping[tuple[str, int], Sequence[float]]  # seconds a batch, by kind of prefix and its length
 SURE = 0.05  # a cost whose sign is less certain than this counts as noise
@@ -188,15 +188,16 @@ def _rounds(prefixes: Prefixes, counts: Mapping[int, list[int]], sample: Any, se
     end = time.perf_counter() + seconds
     run = {("forward", cut): (prefixes.forward(cut), count) for cut, (count, _) in counts.items()}
     run |= {("training", cut): (prefixes.training(cut), count) for cut, (_, count) in counts.items()}
+    run.pop(("training", len(prefixes)))  # which is the forward pass once more
     times: dict[tuple[str, int], list[float]] = {key: [] for key in run}
     for number in range(ROUNDS):
-        if number >= 5 and time.perf_counter() > end:
+        if number >= LEAST_ROUNDS and time.perf_counter() > end:
             break
         for key, (one, count) in run.items():
             start = time.perf_counter()
             one(*sample, count)
             times[key].append((time.perf_counter() - start) / count)
-    return times
+    return times | {("training", len(prefixes)): times["forward", len(prefixes)]}
 
 
 def _timed(run: Callable[..., None], sample: Any, count: int) -> float:

@@ -66,7 +66,10 @@ class Account:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch took: seconds by kind, and for how many batches; the evaluation is part of both sums."""
+    """What one epoch took: seconds by kind, and how many batches it trained.
+
+    `evaluating` is the part of the seconds that went to evaluation, what was compiled for it left out.
+    """
 
     spent: Mapping[str, float]
     batches: int
@@ -114,13 +117,14 @@ class Ledger:
         with self.account.spending("callbacks"):
             inner(event, **state)
         if event == "cycle_end" and self.exp.state["mode"] == Mode.EVAL:
-            self.evaluating += time.perf_counter() - self.began
+            compiled = self.account.spent["compile"] - self.compiled
+            self.evaluating += time.perf_counter() - self.began - compiled
         if event == "epoch_end":
             self._end()
 
     def passing(self, inner: Any, feed: Any, batch_size: int) -> Watched:
         """A pass begins."""
-        self.began = time.perf_counter()
+        self.began, self.compiled = time.perf_counter(), self.account.spent["compile"]
         with self.account.spending("data"):
             return Watched(inner(feed, batch_size), self, is_training=feed.mode == Mode.TRAIN)
 
@@ -172,7 +176,7 @@ class Ledger:
     def _begin(self) -> None:
         self.before = self.account.close()  # what prepares a training comes before its first epoch
         self.until = time.perf_counter() + self.longest
-        self.evaluating = self.began = 0.0
+        self.evaluating = self.began = self.compiled = 0.0
         self.batches, self.block_of_pass, self.was_cut = 0, 0, False
         self.first = defaultdict(float), 0
 

@@ -1,0 +1,242 @@
+"""The `bench` command and its arithmetic, on a training without a framework."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experimentator import BaseExperiment, CallbackedExperiment, Mode, Subset, build_experiment, chunk_processor
+from experimentator.backends.numpy import NumpyBackend
+from experimentator.bench.costs import costs_of, sample_of
+from experimentator.bench.curve import curve_svg, sweep_text
+from experimentator.bench.ledger import KINDS
+from experimentator.bench.spread import interval, p_value, spread_of
+from experimentator.bench.trainer import Trainer
+from experimentator.callbacks.journal import StateLogger
+from experimentator.cli import main
+from experimentator.graph import Graph
+
+LIGHT = str(Path(__file__).parent / "configs" / "light.py")
+QUICK = ["--seconds", "0.5"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# The command
+
+
+def test_a_training_is_measured_and_nothing_is_written(tmp_path, capsys):
+    assert main(["bench", LIGHT, *QUICK, "--set", "output_folder=runs"]) == 0
+
+    out, err = capsys.readouterr()
+    assert "steps/s" in out
+    assert "waiting for data" in out
+    assert "square_error" in out
+    assert "verdict: " in out
+    assert "in turn" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_is_json_and_its_parts_add_up(capsys):
+    assert main(["bench", LIGHT, *QUICK, "--epochs", "3", "--json"]) == 0
+
+    report = json.loads(capsys.readouterr().out)
+    whole, costs = report["time"]["whole"], report["costs"]
+    assert set(whole) == set(KINDS)
+    assert report["epochs"] == 3
+    assert report["samples_per_second"]["median"] == pytest.approx(4 * report["steps_per_second"]["median"], rel=0.2)
+    added = costs["rows"] + sum(cost["forward"] + cost["backward"] for cost in costs["processors"])
+    assert added == pytest.approx(costs["step"])
+
+
+def test_a_sweep_has_a_row_for_each_value_and_a_curve(tmp_path, capsys):
+    assert main(["bench", LIGHT, *QUICK, "--sweep", "batch_size=1,2,4", "-o", "curve.svg"]) == 0
+
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:5]]
+    assert rows == ["1", "2", "4"]
+    assert len(ElementTree.parse(tmp_path / "curve.svg").findall("{*}circle")) == 3
+
+
+def test_two_configurations_are_compared_in_turn(tmp_path, capsys):
+    main([LIGHT, "--quiet", "--epochs", "1", "--set", "batch_size=2", "--experiment-id", "small"])
+    capsys.readouterr()
+
+    assert main(["bench", LIGHT, *QUICK, "--compare", "runs/light/small", "--json", "-o", "report.txt"]) == 0
+
+    report = json.loads(capsys.readouterr().out)
+    assert (report["first"]["batch_size"], report["second"]["batch_size"]) == (4, 2)
+    assert report["rounds"] >= 8
+    assert "p = " in Path("report.txt").read_text()
+    assert [path.name for path in Path("runs/light").iterdir() if not path.is_symlink()] == ["small"]
+
+
+def test_the_costs_stand_on_the_diagram(capsys):
+    assert main(["graph", LIGHT, "--cost", "-o", "graph.svg"]) == 0
+    assert main(["graph", LIGHT, "--cost"]) == 0
+
+    assert "a step of 4 takes" in capsys.readouterr().out
+    assert "most: " in Path("graph.svg").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["bench"], "required: CONFIG"),
+        (["bench", "nowhere.py"], "no configuration file 'nowhere.py'"),
+        (["bench", "."], "holds no configuration"),
+        (["bench", LIGHT, "--seconds", "-1"], "no number of seconds"),
+        (["bench", LIGHT, "--sweep", "batch_size=32"], "is nothing to sweep"),
+        (["bench", LIGHT, "--sweep", "batch_sise=32,64"], "Did you mean 'batch_size'?"),
+        (["bench", LIGHT, "--sweep", "rate=1,2", "--compare", LIGHT], "not allowed with"),
+        (["bench", LIGHT, "-o", "report.pdf"], "says no format of a report"),
+        (["bench", LIGHT, "--compare", LIGHT, "-o", "report.svg"], "says no format of a report"),
+        (["bench", LIGHT, "--against", "torch"], "invalid choice"),
+        (["bench", LIGHT, *QUICK, "--against", "keras"], "no Keras beside it"),
+        (["bench", LIGHT, "--set", "subsets=[]"], "nothing to train on"),
+        (["graph", LIGHT, "--cost", "--diff", "eval"], "--cost measures a configuration"),
+        (["graph", ".", "--cost"], "--cost measures a configuration"),
+    ],
+)
+def test_a_mistake_of_use_exits_2_with_one_message(words, said, capsys):
+    assert main(words) == 2
+
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "Traceback" not in out + err
+
+
+# The account
+
+
+def counted(**changes):
+    total = chunk_processor(inputs=["batch_input"], outputs=["loss"])(lambda batch_input: np.mean(batch_input))
+
+    class Evaluating(NumpyBackend):
+        def compile(self, graph, specs, optimizer=None, **options):
+            return super().compile(graph, specs)
+
+    class Experiment(BaseExperiment):
+        backend = property(lambda self: vars(self).setdefault("_backend", Evaluating()))
+
+    class Rate:
+        learning_rate = 0.1
+
+    items = {"input": np.arange(64.0)}
+    return build_experiment(
+        {
+            "experiment_type": [BaseExperiment, CallbackedExperiment, Experiment],
+            "subsets": [Subset("training", Mode.TRAIN, items), Subset("validation", Mode.EVAL, items)],
+            "chunk_processors": [total],
+            "optimizer": Rate(),
+            "batch_size": 8,
+            **changes,
+        }
+    )
+
+
+def test_the_kinds_of_a_round_add_up_to_the_time_that_passed():
+    trainer = Trainer(counted(), 2)
+    trainer.warm_up(0.1)
+
+    start = time.perf_counter()
+    one = trainer.round(0.2)
+    passed = time.perf_counter() - start
+
+    assert 0.2 <= one.seconds <= passed
+    assert one.seconds >= 0.5 * passed
+    assert min(one.spent.values()) >= 0
+    assert 0 < one.evaluating < one.seconds
+
+
+def test_a_long_epoch_is_cut_and_its_first_block_is_no_measure():
+    trainer = Trainer(counted(steps_per_call=1), 1)
+    trainer.ledger.longest = 0.0
+
+    trainer._train(0.0, cut=0.0)
+
+    (epoch,) = trainer.ledger.epochs
+    assert not epoch.is_whole
+    assert epoch.batches == 1
+
+
+def test_callbacks_that_leave_files_are_left_out():
+    exp = counted(callbacks=[StateLogger("state.jsonl")])
+
+    trainer = Trainer(exp, 1)
+    trainer.warm_up(0.1)
+
+    assert trainer.left_out == ["StateLogger"]
+    assert not Path("state.jsonl").exists()
+
+
+def test_the_dear_processor_is_told_from_the_cheap_ones():
+    cheap = chunk_processor(inputs=["x"], outputs=["x"], node="cheap")(lambda x: x + 1)
+    dear = chunk_processor(inputs=["x"], outputs=["loss"], node="dear")(
+        lambda x: sum(np.sin(x).sum() for _ in range(300))
+    )
+    exp = counted(
+        subsets=[Subset("training", Mode.TRAIN, {"input": np.ones((64, 100))})],
+    )
+    graph = Graph([cheap, dear], provided={"x"}, mode=Mode.TRAIN).select("loss")
+    columns, index = sample_of(exp, Mode.TRAIN)
+
+    costs = costs_of(exp, graph, ({"x": columns["batch_input"]}, index), jit=False, seconds=0.5)
+
+    first, second = costs.processors
+    assert second.is_sure
+    assert second.seconds > 0.8 * costs.step
+    assert costs.by_name()["cheap"] == max(0.0, first.seconds)
+
+
+# The arithmetic
+
+
+@given(st.lists(st.floats(0.1, 10.0), min_size=6, max_size=20))
+def test_the_interval_holds_the_median_of_what_was_seen(values):
+    low, high = interval(values)
+
+    assert min(values) <= low <= spread_of(values).median <= high <= max(values)
+
+
+@given(st.lists(st.floats(-5.0, 5.0), min_size=2, max_size=10))
+def test_the_p_value_does_not_care_which_of_the_two_comes_first(values):
+    assert p_value(values) == pytest.approx(p_value([-value for value in values]))
+    assert 2 / 2 ** len(values) <= p_value(values) <= 1
+
+
+def test_a_shift_is_seen_and_noise_is_not():
+    noise = np.random.default_rng(1).normal(0, 0.1, 30)
+
+    assert p_value(list(noise - noise.mean())) > 0.5
+    assert p_value(list(noise + 0.2)) < 0.01
+    assert interval(list(noise + 0.2))[0] > 0
+
+
+def test_a_sweep_says_where_its_best_is_within_the_noise():
+    point = {
+        "configuration": "a.py",
+        "steps": 1,
+        "batch_size": 1,
+        "device": "CPU",
+        "compiler": "graph",
+        "place": "here",
+    }
+    rates = [{"median": m, "low": m - 5, "high": m + 5, "rounds": 9} for m in (100.0, 104.0)]
+    points = [
+        {**point, "value": v, "steps_per_second": r, "samples_per_second": r} for v, r in zip("ab", rates, strict=True)
+    ]
+
+    assert sweep_text({"name": "kind", "points": points}).endswith(
+        "kind=b: most samples a second, within the noise of others."
+    )
+    assert "kind" in curve_svg({"name": "kind", "points": points})
