@@ -22,6 +22,7 @@ from experimentator.bench.trainer import Trainer
 from experimentator.callbacks.journal import StateLogger
 from experimentator.cli import main
 from experimentator.graph import Graph
+from experimentator.graph.palette import colors
 
 LIGHT = str(Path(__file__).parent / "configs" / "light.py")
 QUICK = ["--seconds", "0.5"]
@@ -85,7 +86,7 @@ def test_the_costs_stand_on_the_diagram(capsys):
     assert main(["graph", LIGHT, "--cost"]) == 0
 
     assert "a step of 4 takes" in capsys.readouterr().out
-    assert "most: " in Path("graph.svg").read_text("utf-8")
+    assert colors("light")["heat 4"] in Path("graph.svg").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
