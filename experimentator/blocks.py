@@ -28,7 +28,7 @@ class Block:
     fixed: bool | None = None
 
 
-Making = Callable[[], Block]  # what finishes a block that was begun
+Making = Callable[[], Block | None]  # what finishes a block that was begun; None where all of it was left out
 
 
 class Spec(NamedTuple):
@@ -128,10 +128,19 @@ def _padded(values: np.ndarray, rows: int) -> np.ndarray:
 
 
 class Pass:
-    """A cursor over the rows of one pass; `begin(rows)` starts to make a block and returns what finishes it."""
+    """A cursor over the rows of one pass; `begin(rows)` starts to make a block and returns what finishes it.
 
-    def __init__(self, rows: Rows, begin: Callable[[np.ndarray], Making], close: Callable[[], None] = lambda: None):
-        self.rows, self.make, self.close = rows, begin, close
+    `rest` makes a last block of what was too little for a batch.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        begin: Callable[[np.ndarray], Making],
+        close: Callable[[], None] = lambda: None,
+        rest: Making | None = None,
+    ):
+        self.rows, self.make, self.close, self.rest = rows, begin, close, rest
         self.steps, self.batch_size = rows.steps, rows.batch_size
         self.done = 0
 
@@ -139,16 +148,18 @@ class Pass:
         """Begin the next block; None when the pass is over."""
         rows = self.rows.take(self.done, ahead(self.done))
         if rows is None:
-            return None
+            rest, self.rest = self.rest, None
+            return rest
         self.done += len(rows)
         return self.make(rows)
 
     def take(self, ahead: Callable[[int], int]) -> Block | None:
-        making = self.begin(ahead)
-        if making is None:
-            self.close()
-            return None
-        return making()
+        """The next block that has batches."""
+        while (making := self.begin(ahead)) is not None:
+            if (block := making()) is not None:
+                return block
+        self.close()
+        return None
 
 
 class Picked(Sequence[Any]):

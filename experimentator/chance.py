@@ -1,27 +1,53 @@
-"""Random generators that an object holds, and setting them anew: a copy in another process must not repeat them."""
+"""Random numbers that depend on an address, such as (seed, subset, epoch), and setting generators to an address.
+
+A generator that a dataset or a transform holds, or shares with all of Python, gives whatever comes next: which numbers
+an item gets would depend on what was read before, and on how many workers read. So generators are found, and set anew.
+"""
 
 from __future__ import annotations
 
+import dis
+import hashlib
 import random
-from collections.abc import Hashable, Iterator
-from types import FunctionType, ModuleType
+import sys
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from experimentator.subset import generator
-
 MOST = 100_000  # objects that are looked at
+DATA = 1_000  # containers with more entries hold data, not code
+QUIET = {*sys.stdlib_module_names, "numpy", "scipy", "keras", "tensorflow", "experimentator"}  # their code is not read
+SHARED: dict[int, str] = {id(random._inst): "random", id(np.random.mtrand._rand): "numpy"}
+
+
+def generator(*address: Any) -> np.random.Generator:
+    """Random numbers that depend on their address only, such as (seed, subset, epoch).
+
+    >>> generator(0, "training", 1).integers(1000) == generator(0, "training", 1).integers(1000)
+    np.True_
+    """
+    digest = hashlib.blake2b("/".join(map(str, address)).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def shared_generators() -> list[Any]:
+    """The generators behind the functions of `random` and of `numpy.random`."""
+    return [random._inst, np.random.mtrand._rand]
 
 
 def generators_in(root: Any) -> list[Any]:
-    """Every generator of numpy or of Python that can be reached from an object: attributes, containers, functions.
+    """Every generator of numpy or of Python that can be reached from an object: attributes, containers, code.
+
+    Code is that of functions and of methods, and of what these call; one that calls `np.random.normal` reaches the
+    generator that numpy shares. An object may narrow where to look, by `_draws_in`: names of attributes.
 
     >>> class Noise:
     ...     def __init__(self):
     ...         self.random = {"noise": np.random.default_rng(0)}
-    >>> len(generators_in(Noise()))
-    1
+    >>> len(generators_in(Noise())), generators_in(np.random.normal) == [np.random.mtrand._rand]
+    (1, True)
     """
     found: list[Any] = []
     seen: dict[int, Any] = {}  # kept alive, since ids are of living objects only
@@ -37,8 +63,8 @@ def generators_in(root: Any) -> list[Any]:
     return found
 
 
-def reseed(generators: list[Any], *address: Hashable) -> None:
-    """Set generators, and those that numpy and Python share, to what their place and the address say.
+def reseed(generators: Sequence[Any], *address: Hashable) -> None:
+    """Set generators to what their place and the address say; those that all share have a place of their own.
 
     >>> one, other = np.random.default_rng(1), np.random.default_rng(2)
     >>> reseed([one], "training", 3)
@@ -46,8 +72,9 @@ def reseed(generators: list[Any], *address: Hashable) -> None:
     >>> one.integers(1000) == other.integers(1000)
     np.True_
     """
-    shared = np.random.mtrand._rand
-    for place, one in enumerate([random, shared, *generators]):
+    held = [one for one in generators if id(one) not in SHARED]
+    for one in generators:
+        place = SHARED.get(id(one)) or next(place for place, other in enumerate(held) if other is one)
         words = generator(*address, place).integers(1 << 32, size=8, dtype=np.uint32)
         if isinstance(one, np.random.Generator):
             one.bit_generator.state = type(one.bit_generator)([int(word) for word in words]).state
@@ -57,19 +84,106 @@ def reseed(generators: list[Any], *address: Hashable) -> None:
             one.seed(int.from_bytes(words.tobytes(), "little"))
 
 
+def states_of(generators: Sequence[Any]) -> list[Any]:
+    """Where generators stand, for `restore`."""
+    return [
+        one.bit_generator.state if isinstance(one, np.random.Generator)
+        else one.get_state() if isinstance(one, np.random.RandomState)
+        else one.getstate()
+        for one in generators
+    ]  # fmt: skip
+
+
+def restore(generators: Sequence[Any], states: Sequence[Any]) -> None:
+    """Put generators back to where they stood.
+
+    >>> one = np.random.default_rng(1)
+    >>> states = states_of([one])
+    >>> drawn = one.integers(1000)
+    >>> restore([one], states)
+    >>> one.integers(1000) == drawn
+    np.True_
+    """
+    for one, state in zip(generators, states, strict=True):
+        if isinstance(one, np.random.Generator):
+            one.bit_generator.state = state
+        elif isinstance(one, np.random.RandomState):
+            one.set_state(state)
+        else:
+            one.setstate(state)
+
+
 def _parts(one: Any) -> Iterator[Any]:
+    """What an object leads to; nothing where it holds data."""
     if isinstance(one, (str, bytes, int, float, np.ndarray, ModuleType, type)):
         return
-    if isinstance(one, dict):
-        yield from one.values()
-    elif isinstance(one, (list, tuple, set, frozenset)):
-        yield from one
+    if isinstance(one, (dict, list, tuple, set, frozenset)):
+        if len(one) <= DATA:
+            yield from one.values() if isinstance(one, dict) else one
     elif isinstance(one, FunctionType):
-        yield from (one.__globals__[name] for name in one.__code__.co_names if name in one.__globals__)
-        yield from (cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell))
-    for where in (getattr(one, "__dict__", None), getattr(one, "__self__", None), getattr(one, "func", None)):
+        if not _is_quiet(one):
+            yield from _mentioned(one)
+            yield from (cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell))
+    else:
+        yield from _methods(type(one))
+    narrowed = getattr(type(one), "_draws_in", None)
+    own = getattr(one, "__dict__", None) or {}
+    yield from own.values() if narrowed is None else (own[name] for name in narrowed if name in own)
+    for where in (getattr(one, "__self__", None), getattr(one, "__func__", None), getattr(one, "func", None)):
         if where is not None:
             yield where
+
+
+def _methods(cls: type) -> Iterator[FunctionType]:
+    """The functions of a class and of its bases, as far as their code is read."""
+    for base in cls.__mro__:
+        if not _is_quiet(base):
+            for value in vars(base).values():
+                function = getattr(value, "fget", None) or getattr(value, "__func__", value)
+                if isinstance(function, (FunctionType, MethodType)):
+                    yield function  # type: ignore[misc]  # a method leads to its function
+
+
+def _is_quiet(one: Any) -> bool:
+    return str(getattr(one, "__module__", None) or "").partition(".")[0] in QUIET
+
+
+def _mentioned(function: FunctionType) -> Iterator[Any]:
+    """What a function's code names: globals, what it imports, and what modules among these hold."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+    known = {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
+    waiting = [function.__code__]
+    while waiting:
+        code = waiting.pop()
+        waiting.extend(const for const in code.co_consts if isinstance(const, CodeType))
+        yield from _named(code, function.__globals__, dict(known))
+
+
+def _named(code: CodeType, names: Mapping[str, Any], local: dict[str, Any]) -> Iterator[Any]:
+    """Follow `module.part.function` from left to right, and local names of modules."""
+    value: Any = None
+    for step in dis.get_instructions(code):
+        is_attribute = step.opname in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM")
+        if is_attribute and isinstance(value, ModuleType):
+            value = getattr(value, step.argval, None)
+        elif step.opname.startswith("STORE_"):
+            local[step.argval] = value
+        else:
+            if value is not None and not isinstance(value, ModuleType):
+                yield value
+            value = _loaded(step, names, local)
+    if value is not None:
+        yield value
+
+
+def _loaded(step: dis.Instruction, names: Mapping[str, Any], local: Mapping[str, Any]) -> Any:
+    if step.opname == "IMPORT_NAME":
+        return sys.modules.get(step.argval)
+    if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+        return names.get(step.argval)
+    if step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) and isinstance(step.argval, str):
+        return local.get(step.argval)
+    return None
 
 
 def _is_filled(cell: Any) -> bool:

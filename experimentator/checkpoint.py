@@ -43,8 +43,11 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return weights
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by a file holding `data`, or leave it as it was; the old file or the new one, never a part."""
+def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Replace `path` by a file holding `data`, or leave it as it was; the old file or the new one, never a part.
+
+    Without `lasting`, nobody waits for the disk: a power cut may take the file, or leave it empty.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -52,7 +55,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             with open(aside, "xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    os.fsync(file.fileno())
             os.replace(aside, path)
         except BaseException:
             aside.unlink(missing_ok=True)
@@ -61,7 +65,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise CheckpointError(
             f"{path} cannot be written.\nSeen: {error.strerror or error}.\nMake room there, or name another place."
         ) from error
-    _sync_folder(path.parent)
+    if lasting:
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

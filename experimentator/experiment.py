@@ -16,6 +16,7 @@ from experimentator.checkpoint import WEIGHTS, load_weights, save_weights
 from experimentator.config import ConfigError
 from experimentator.configured import Configured
 from experimentator.cycle import Averages, Stopwatch, check_finite
+from experimentator.foreign import as_subset
 from experimentator.graph import Graph, Mode
 from experimentator.matching import Matching, fitting
 from experimentator.portrait import Portrayed, facts
@@ -62,7 +63,7 @@ class BaseExperiment(Portrayed, Configured):
     @cached_property
     def subsets(self) -> list[Any]:
         """The subsets, in the order they are run."""
-        subsets = [subset for subset in self.cfg.get("subsets") or () if subset is not None]
+        subsets = [as_subset(subset) for subset in self.cfg.get("subsets") or () if subset is not None]
         names = [subset.name for subset in subsets]
         if len(set(names)) < len(names):
             raise ConfigError(f"Two subsets share a name.\nSeen: {', '.join(names)}.\nGive each its own.")
@@ -131,9 +132,10 @@ class BaseExperiment(Portrayed, Configured):
 
     def batch_generator(self, subset: Any, batch_size: int | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Pairs of keys and batch of a subset, in this epoch's order."""
+        subset = as_subset(subset)
         self._address(subset)
         if not len(subset):
-            subset.batch(())
+            raise subset.empty_error(())
         yield from subset.batches(batch_size or self.batch_size)
 
     def graph(self, mode: Any = Mode.TRAIN) -> Graph:
@@ -178,7 +180,8 @@ class BaseExperiment(Portrayed, Configured):
     def evaluate(self, subset: Any = None) -> dict[str, float]:
         """Averages over a subset (given by name or itself), or over every EVAL subset, as `<subset>_<name>`."""
         self._prepare()
-        subset = self.subset(subset) if isinstance(subset, str) else subset
+        if subset is not None:
+            subset = self.subset(subset) if isinstance(subset, str) else as_subset(subset)
         chosen = [s for s in self.subsets if s.mode == Mode.EVAL] if subset is None else [subset]
         if not chosen:
             raise ConfigError(
@@ -287,7 +290,7 @@ class BaseExperiment(Portrayed, Configured):
         feed.mode = mode
         with closing(self.cycle(feed, self.batch_size)) as cycle:
             runner = self.program.runner(subset, mode, steps=cycle.steps)
-            self.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.mode, mode=mode, steps=cycle.steps)
+            self.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
             averages = self._pass(subset, mode, cycle, runner)
         results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
         self.fire("cycle_end", metrics=results, **results)  # callbacks may add to them

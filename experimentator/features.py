@@ -96,16 +96,18 @@ class Ahead:
     def __init__(self, cycle: Any):
         self.cycle, self.steps, self.batch_size = cycle, cycle.steps, cycle.batch_size
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="experimentator-feed")
-        self.begun: deque[Future[Block]] = deque()
+        self.begun: deque[Future[Block | None]] = deque()
 
     def take(self, ahead: Callable[[int], int]) -> Block | None:
         """The next block, once it is whole."""
-        while len(self.begun) <= BLOCKS_AHEAD and (making := self.cycle.begin(ahead)) is not None:
-            self.begun.append(self.pool.submit(making))
-        if self.begun:
-            return self.begun.popleft().result()
-        self.close()
-        return None
+        while True:
+            while len(self.begun) <= BLOCKS_AHEAD and (making := self.cycle.begin(ahead)) is not None:
+                self.begun.append(self.pool.submit(making))
+            if not self.begun:
+                self.close()
+                return None
+            if (block := self.begun.popleft().result()) is not None:
+                return block
 
     def close(self) -> None:
         """Let go of the threads, and of blocks that nobody takes any more."""

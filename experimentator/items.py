@@ -116,8 +116,8 @@ def is_numeric(values: Any) -> bool:
     return dtype.kind in "biufc" or dtype.isbuiltin == 2  # 2: types that others register, such as bfloat16
 
 
-def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any]:
-    """The item of `key`, as a dictionary of its own."""
+def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any] | None:
+    """The item of `key`, as a dictionary of its own; None where it is to be left out."""
     try:
         item = dataset.query_item(key)
     except (Exception, SystemExit) as error:  # one item must not end the program without a word
@@ -126,6 +126,8 @@ def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any]:
             f"{type(error).__name__}: {error!s:.200}",
             "Mend the item, or leave its key out: Subset(..., keys=[...]).",
         ) from error
+    if item is None:
+        return None
     if not isinstance(item, Mapping):
         raise DatasetError(
             f"The item of key {key!r} of subset {subset!r} is not a dictionary.",
@@ -216,10 +218,15 @@ def _copy_before_transforms(dataset: Any) -> None:
         dataset = getattr(dataset, "parent", None)
 
 
-def _own(key: Hashable, item: Any) -> Any:
-    """A transform that hands on a copy of the item, with arrays of its own; other objects are shared."""
+def own_copy(item: Any) -> Any:
+    """A copy of an item, with arrays of its own; other objects are shared."""
     if not isinstance(item, dict):
         return item
     own = copy.copy(item)
     own.update((name, value.copy()) for name, value in item.items() if isinstance(value, np.ndarray))
     return own
+
+
+def _own(key: Hashable, item: Any) -> Any:
+    """A transform that hands on a copy of the item."""
+    return own_copy(item)

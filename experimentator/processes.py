@@ -16,11 +16,12 @@ from typing import Any
 
 import cloudpickle
 import loky
+import numpy as np
 from loky.process_executor import TerminatedWorkerError
 
-from experimentator.chance import generators_in, reseed
 from experimentator.config import CONFIG_MODULE
 from experimentator.items import DatasetError
+from experimentator.reading import visiting
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 60  # processes that nobody needs for so long end, and start again when needed
@@ -31,9 +32,9 @@ _own: dict[str, Any] = {}  # what a worker process reads from
 class Processes:
     """Processes that read batches of a subset as it is now, one batch each at a time.
 
-    Before each batch, random generators in the dataset are set to what (seed, subset, epoch, first key) say: copies
-    would repeat each other else. A process that dies is replaced, and its batch is read again; a key that kills its
-    process every time is named.
+    Before each item, random generators in the dataset, and those that all share, are set to what the address of the
+    item says (see `reading`): copies would repeat each other else. A process that dies is replaced, and its batch is
+    read again; a key that kills its process every time is named.
     """
 
     def __init__(self, subset: Any, count: int):
@@ -50,21 +51,22 @@ class Processes:
         """Whether these are so many, and their copies are still what the subset is."""
         return self.subset is subset and self.count == count and _digest(_pickled(subset)) == self._digest
 
-    def batch(self, keys: Sequence[Hashable]) -> dict[str, Any]:
-        """The items of `keys` stacked, read by a process that is free; waits for one."""
+    def batch(self, keys: Sequence[Hashable], visits: Sequence[int]) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """What `Subset.read` gives, read by a process that is free; waits for one. The visits are those of the keys."""
         process = self._free.get()
         try:
-            return self._read(process, keys)
+            read: tuple[np.ndarray | None, dict[str, Any]] = self._read(process, keys, visits)
+            return read
         except DatasetError as error:
             error.__cause__ = None  # the traceback of another process, as text
             raise
         finally:
             self._free.put(process)
 
-    def _read(self, process: _Process, keys: Sequence[Hashable]) -> dict[str, Any]:
+    def _read(self, process: _Process, keys: Sequence[Hashable], visits: Sequence[int]) -> Any:
         address = self.subset.seed, self.subset.epoch
         try:
-            return process.read(keys, address)
+            return process.read(keys, visits, address)
         except TerminatedWorkerError:
             log.warning("A worker process of subset %r died; its batch is read again.", self.subset.name)
         except DatasetError:
@@ -76,9 +78,9 @@ class Processes:
                 f"{type(error).__name__}: {error!s:.200}",
                 f"Let items hold numbers, strings and other plain values; {THREADS}",
             ) from None
-        for key in keys:
+        for key, visit in zip(keys, visits, strict=True):
             try:
-                process.read([key], address)
+                process.read([key], [visit], address)
             except TerminatedWorkerError as error:
                 raise DatasetError(
                     f"Key {key!r} of subset {self.subset.name!r} kills the worker process that reads it.",
@@ -86,7 +88,7 @@ class Processes:
                     "Mend the item, or leave its key out: Subset(..., keys=[...]). A process that takes too much "
                     "memory is killed too: use fewer workers.",
                 ) from None
-        return process.read(keys, address)
+        return process.read(keys, visits, address)
 
 
 class _Process:
@@ -101,7 +103,7 @@ class _Process:
         if self.executor is not None:
             self.executor.shutdown(wait=False, kill_workers=True)
 
-    def read(self, keys: Sequence[Hashable], address: tuple[int, int]) -> dict[str, Any]:
+    def read(self, keys: Sequence[Hashable], visits: Sequence[int], address: tuple[int, int]) -> Any:
         """A batch, as the process stacked it."""
         if self.executor is None:
             self.executor = loky.ProcessPoolExecutor(
@@ -112,11 +114,10 @@ class _Process:
                 env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # a dataset may keep what it has read
             )
         try:
-            batch: dict[str, Any] = self.executor.submit(_serve, keys, address).result()
+            return self.executor.submit(_serve, keys, visits, address).result()
         except TerminatedWorkerError:
             self.executor = None
             raise
-        return batch
 
 
 def _end(processes: Iterable[_Process]) -> None:
@@ -166,15 +167,14 @@ def _start(content: bytes, folders: Sequence[str]) -> None:
     _own["content"] = content
 
 
-def _serve(keys: Sequence[Hashable], address: tuple[int, int]) -> dict[str, Any]:
+def _serve(keys: Sequence[Hashable], visits: Sequence[int], address: tuple[int, int]) -> Any:
     if "subset" not in _own:
         _own["subset"] = _unpickled(_own.pop("content"))
-        _own["generators"] = generators_in(_own["subset"])
+        _own["subset"].reads_alone = True
     subset = _own["subset"]
     subset.seed, subset.epoch = address
-    reseed(_own["generators"], subset.seed, subset.name, subset.epoch, keys[0])
-    batch: dict[str, Any] = subset.batch(keys)
-    return batch
+    with visiting(keys, visits):
+        return (None, subset.batch(keys)) if subset.has_own_batch else subset.read(keys)
 
 
 def _unpickled(content: bytes) -> Any:

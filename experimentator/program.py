@@ -146,7 +146,7 @@ class Program:
             return dict(self.feed(subset).specs)
         kept = self.samples.get(id(subset))
         if kept is None or kept[0] is not subset.dataset:
-            kept = (subset.dataset, specs_of(subset.batch(subset.keys[:1])))
+            kept = (subset.dataset, specs_of(subset.sample()[1]))
             self.samples[id(subset)] = kept
         return dict(kept[1])
 
@@ -292,7 +292,7 @@ class Program:
         for problem in getattr(error, "problems", (error,)):
             for subset in self.exp.subsets:
                 name = getattr(problem, "name", None)
-                values = subset.batch(subset.keys[:1]).get(name) if subset.mode == mode and name else None
+                values = subset.sample()[1].get(name) if subset.mode == mode and name else None
                 if values is not None:
                     raise DatasetError(
                         f"{name!r} of subset {subset.name!r} holds no numbers, so that it stays on the host.",

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
+from experimentator.chance import generator, generators_in, shared_generators
 from experimentator.config import ConfigError
 from experimentator.graph import Mode
-from experimentator.items import (
-    ArrayDataset,
-    DatasetError,
-    as_dataset,
-    is_deterministic,
-    is_numeric,
-    keys_of,
-    query,
-    stack,
-)
+from experimentator.items import DatasetError, as_dataset, keys_of, query, stack
+from experimentator.reading import Reading, drawing, next_visit, reading, visits_of
 
 
 class Subset:
@@ -27,9 +20,12 @@ class Subset:
 
     `dataset` is a `mlworkflow.Dataset` or anything with `keys` and `query_item(key)`; for convenience also a mapping
     from keys to items, a sequence of items, or a dict of equally long arrays. An item is a dict from names to
-    values; batches hold them as `batch_<name>`. Each key is visited `repetitions` times an epoch.
+    values; batches hold them as `batch_<name>`. A key whose item is None is left out. Each key is visited
+    `repetitions` times an epoch; `len` counts the visits. `mode` may be of an Enum of one's own whose members are
+    called TRAIN, EVAL and INFER.
 
-    The order of a training subset is a pure function of (seed, name of the subset, epoch).
+    The order of a training subset is a pure function of (seed, name of the subset, epoch). What is drawn while an
+    item is read depends on these, its key, and the visit; in other modes not on the epoch (see `item_random`).
 
     >>> subset = Subset("training", Mode.TRAIN, {"input": np.arange(6), "target": np.arange(6) % 2})
     >>> len(subset), subset.query_item(3)
@@ -38,6 +34,8 @@ class Subset:
     >>> keys, batch["batch_input"].tolist()
     ((4, 5), [4, 5])
     """
+
+    reads_alone = False  # whether a process of its own reads, where generators that all share may be set without care
 
     def __init__(
         self,
@@ -52,12 +50,15 @@ class Subset:
             raise ValueError(f"Subset {name!r} has repetitions={repetitions!r}. Write a whole number of at least 1.")
         self.name = name
         self.mode = Mode.of(mode)
+        self._given_mode = mode
         self.dataset = as_dataset(dataset, subset=name)
         self.repetitions = int(repetitions)
         self.desc = desc
         self.seed = 0
         self.epoch = 0
         self._keys: tuple[Hashable, ...] | None = None
+        self._candidates: tuple[Hashable, ...] | None = None
+        self._generators: tuple[Any, list[Any]] | None = None
         if keys is not None:
             self.keys = keys
 
@@ -65,14 +66,16 @@ class Subset:
     def keys(self) -> tuple[Hashable, ...]:
         """The keys in use; assign to change them."""
         if self._keys is None:
-            self.keys = keys_of(self.dataset, subset=self.name)
-        return self._keys or ()
+            if self._candidates is None:
+                self.keys = keys_of(self.dataset, subset=self.name)
+            self._keys = self.choose(self._candidates or ())
+        return self._keys
 
     @keys.setter
     def keys(self, keys: Iterable[Hashable]) -> None:
-        self._keys = tuple(keys)
+        self._keys, self._candidates = None, tuple(keys)
         try:
-            hash(self._keys)
+            hash(self._candidates)
         except TypeError as error:
             raise DatasetError(
                 f"A key of subset {self.name!r} is not hashable.",
@@ -80,10 +83,15 @@ class Subset:
                 "Make its keys tuples, strings or numbers.",
             ) from None
 
+    def choose(self, keys: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
+        """Which of the keys given are used: here all."""
+        return keys
+
     @property
-    def type(self) -> Mode:
-        """The mode, under the name of older task files."""
-        return self.mode
+    def type(self) -> Any:
+        """The mode, under the name of older task files; as it was given where that is of somebody else's Enum."""
+        given = self._given_mode
+        return given if isinstance(given, Enum) and Mode.of(given) == self.mode else self.mode
 
     @property
     def is_training(self) -> bool:
@@ -99,67 +107,189 @@ class Subset:
     def __repr__(self) -> str:
         return f"<Subset {self}>"
 
-    def query_item(self, key: Hashable) -> dict[str, Any]:
-        """The item of one key, without the prefix; a failure names the key."""
-        return query(self.dataset, key, subset=self.name)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_generators": None}  # found anew where it is read
 
-    def order(self) -> np.ndarray:
+    # Order
+
+    def arrange(self) -> np.ndarray:
         """Positions in `keys` in the order of this epoch, `[len(self)] int32`; shuffled for a training subset."""
         positions = np.tile(np.arange(len(self.keys), dtype=np.int32), self.repetitions)
-        if not self.is_training:
-            return positions
-        return generator(self.seed, self.name, self.epoch).permutation(positions)
+        return self.shuffled(positions) if self.is_training else positions
+
+    def shuffled(self, positions: np.ndarray, *address: Any) -> np.ndarray:
+        """The same positions in an order that depends on seed, name and epoch, and the rest of an address."""
+        return generator(self.seed, self.name, self.epoch, *address).permutation(positions)
 
     def shuffled_keys(self) -> tuple[Hashable, ...]:
         """The keys in the order of this epoch; a subclass or an instance may replace it."""
         keys = self.keys
-        return tuple(keys[position] for position in self.order())
+        return tuple(keys[position] for position in self.arrange())
 
     @property
     def reorders(self) -> bool:
         """Whether `shuffled_keys` was replaced, so that it rules the order."""
         return "shuffled_keys" in vars(self) or type(self).shuffled_keys is not Subset.shuffled_keys
 
+    def order(self) -> np.ndarray:
+        """Positions in `keys` in which this epoch visits them, int32: what `shuffled_keys` says where it was replaced.
+
+        Raises:
+            DatasetError: if that gives none, or others than `keys`.
+        """
+        if not self.reorders:
+            return self.arrange()
+        places = {key: place for place, key in enumerate(self.keys)}
+        try:
+            positions = [places[key] for key in self.shuffled_keys()]
+        except (KeyError, TypeError) as error:
+            if isinstance(error, TypeError) and "unhashable" not in str(error):
+                raise
+            raise self._order_error("gives a key that the subset does not have", repr(error.args[0])) from None
+        if not positions:
+            raise self._order_error("gives no keys", f"none out of {len(self.keys)}")
+        return np.array(positions, dtype=np.int32)
+
+    def visits(self, positions: np.ndarray) -> np.ndarray:
+        """How often the key at each of these positions was visited before, in this order: [N] int."""
+        if len(set(self.keys)) < len(self.keys):
+            first: dict[Hashable, int] = {}
+            positions = np.array([first.setdefault(key, place) for place, key in enumerate(self.keys)])[positions]
+        return visits_of(positions)
+
+    # Items
+
+    def query_item(self, key: Hashable) -> dict[str, Any] | None:
+        """The item of one key, without the prefix, or None where it is left out; a failure names the key."""
+        if reading() is None:
+            with self._reading(key, 0), self._drawing():
+                return query(self.dataset, key, subset=self.name)
+        return query(self.dataset, key, subset=self.name)
+
     def batches(
-        self, batch_size: int, keys: Iterable[Hashable] | None = None, *, drop_last: bool | None = None
+        self, batch_size: int, keys: Iterable[Hashable] | None = None, drop_last: bool | None = None
     ) -> Iterator[tuple[tuple[Hashable, ...], dict[str, Any]]]:
-        """Yield `(keys, batch)`, a batch being `{"batch_input": [B, ...], ...}`.
+        """Yield `(keys, batch)`, a batch being `{"batch_input": [B, ...], ...}`; keys that are left out are not there.
 
         A last, smaller batch is dropped with `drop_last`, which training subsets do, unless it is the only one.
         """
         keys = self.shuffled_keys() if keys is None else tuple(keys)
         drop_last = self.is_training if drop_last is None else drop_last
-        for start in range(0, len(keys), batch_size):
-            part = keys[start : start + batch_size]
-            if len(part) == batch_size or not drop_last or not start:
-                yield part, self.batch(part)
+        if self.has_own_batch:
+            read = ((part, self.batch(part)) for part in _cut(keys, batch_size))
+        else:
+            read = ((part, self._stacked(part, items)) for part, items in _cut_pairs(self._items(keys), batch_size))
+        is_first = True
+        for part, batch in read:
+            if len(part) == batch_size or not drop_last or is_first:
+                yield part, batch
+            is_first = False
 
     def batch(self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
-        """The items of `keys` stacked under their prefixed names; numbers go into the arrays `into` where these fit."""
+        """The items of `keys` stacked under their prefixed names; numbers go into the arrays `into` where these fit.
+
+        Keys that are left out are not in it.
+
+        Raises:
+            DatasetError: for no keys, and for items that cannot be read or do not fit together.
+        """
+        kept, batch = self.read(keys, into=into)
+        if kept is not None and not len(kept):
+            raise self.empty_error(keys)
+        return batch
+
+    def read(
+        self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None
+    ) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """A batch, and the places in `keys` of the items that it holds: None for all of them."""
         if not len(keys):
-            raise DatasetError(
-                f"Subset {self.name!r} is empty.",
-                "no key to make a batch of",
-                "Give it keys. If its dataset is filtered, mind that mlworkflow keeps a key only where the predicate "
-                "returns True itself: wrap a numpy result in bool(...).",
-            )
-        items = [self.query_item(key) for key in keys]
+            raise self.empty_error(keys)
+        items = [self._item(key, next_visit(key)) for key in keys]
+        kept = [place for place, item in enumerate(items) if item is not None]
+        if len(kept) == len(keys):
+            return None, self._stacked(keys, items, into)
+        there = self._stacked([keys[place] for place in kept], [items[place] for place in kept]) if kept else {}
+        return np.array(kept, dtype=np.intp), there
+
+    def sample(self) -> tuple[Hashable, dict[str, Any]]:
+        """The first key that is not left out, and a batch of it alone: what the others look like."""
+        for key in self.keys:
+            if self.has_own_batch:
+                return key, self.batch([key])
+            kept, batch = self.read([key])
+            if kept is None:
+                return key, batch
+        raise self.empty_error(self.keys)
+
+    @property
+    def has_own_batch(self) -> bool:
+        """Whether a subclass or this instance makes its batches itself."""
+        return "batch" in vars(self) or type(self).batch is not Subset.batch
+
+    def empty_error(self, keys: Sequence[Hashable]) -> DatasetError:
+        """What to do about a subset without items."""
+        if len(keys):
+            write = "Let a transform give some items back, and None for the rest."
+            return DatasetError(f"Subset {self.name!r} leaves out every item.", f"None for key {keys[0]!r}", write)
+        return DatasetError(
+            f"Subset {self.name!r} is empty.",
+            "no key to make a batch of",
+            "Give it keys. If its dataset is filtered, mind that mlworkflow keeps a key only where the predicate "
+            "returns True itself: wrap a numpy result in bool(...), or use a FilteredSubset.",
+        )
+
+    # How
+
+    def _items(self, keys: Sequence[Hashable]) -> Iterator[tuple[Hashable, dict[str, Any]]]:
+        """Pairs of key and item, without those left out."""
+        count: dict[Hashable, int] = {}
+        for key in keys:
+            count[key] = count.get(key, -1) + 1
+            item = self._item(key, count[key])
+            if item is not None:
+                yield key, item
+
+    def _item(self, key: Hashable, visit: int) -> Any:
+        with self._reading(key, visit):
+            generators = self._found_generators()
+            if not generators:
+                return self.query_item(key)
+            with drawing(generators, place="item"):
+                return self.query_item(key)
+
+    def _reading(self, key: Hashable, visit: int) -> Reading:
+        epoch = self.epoch if self.is_training else "every"
+        return Reading((self.seed, self.name, epoch), key=key, visit=visit, mode=self.type)
+
+    def _drawing(self) -> Any:
+        return drawing(self._found_generators(), place="item")
+
+    def _found_generators(self) -> list[Any]:
+        """The generators that this subset and its dataset hold, looked for again when transforms were added."""
+        at = _chain(self.dataset)
+        if self._generators is None or self._generators[0] != at:
+            self._generators = None
+            found = [one for one in generators_in(self) if not self.reads_alone or one not in shared_generators()]
+            self._generators = at, [*(shared_generators() if self.reads_alone else ()), *found]
+        return self._generators[1]
+
+    def _stacked(
+        self, keys: Sequence[Hashable], items: Sequence[Any], into: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, Any]:
         own = {name.removeprefix("batch_"): array for name, array in (into or {}).items()}
         return {f"batch_{name}": values for name, values in stack(items, keys, subset=self.name, into=own).items()}
 
-
-def generator(*address: Any) -> np.random.Generator:
-    """Random numbers that depend on their address only, such as (seed, subset, epoch).
-
-    >>> generator(0, "training", 1).integers(1000) == generator(0, "training", 1).integers(1000)
-    np.True_
-    """
-    digest = hashlib.blake2b("/".join(map(str, address)).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    def _order_error(self, wrong: str, seen: str) -> DatasetError:
+        write = "Give keys out of subset.keys, in any order and number."
+        return DatasetError(f"shuffled_keys() of subset {self.name!r} {wrong}.", seen, write)
 
 
 def find(subsets: Sequence[Any], name: str) -> Any:
-    """The subset called `name`; an error lists those there are."""
+    """The subset called `name`; an error lists those there are.
+
+    >>> find([Subset("training", Mode.TRAIN, [{"x": 1}])], "training")
+    <Subset training [TRAIN]: 1 items>
+    """
     for subset in subsets:
         if subset.name == name:
             return subset
@@ -167,18 +297,28 @@ def find(subsets: Sequence[Any], name: str) -> Any:
     raise ConfigError(f"No subset named {name!r}.\nThere are: {known}.\nWrite one of these.")
 
 
-def is_columnar(subset: Subset) -> bool:
-    """Whether the items are known to be the same every time, so that they may be kept as columns."""
-    ours = type(subset).query_item is Subset.query_item and type(subset).batch is Subset.batch
-    return ours and is_deterministic(subset.dataset)
+def _cut(values: tuple[Any, ...], size: int) -> Iterator[tuple[Any, ...]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
 
 
-def columns_of(subset: Subset) -> Mapping[str, Any]:
-    """The whole subset as `{"batch_input": [N, ...], ...}`, every item read once."""
-    if not is_columnar(subset) or not isinstance(subset.dataset, ArrayDataset) or not subset.keys:
-        return subset.batch(subset.keys)
-    try:
-        columns = subset.dataset.columns(subset.keys)
-    except (TypeError, IndexError, OverflowError):
-        return subset.batch(subset.keys)  # one of them is no row: reading them one by one names it
-    return {f"batch_{name}": array if is_numeric(array) else list(array) for name, array in columns.items()}
+def _cut_pairs(pairs: Iterable[tuple[Any, Any]], size: int) -> Iterator[tuple[tuple[Any, ...], list[Any]]]:
+    """Keys and items, `size` of each at a time."""
+    keys, items = [], []
+    for key, item in pairs:
+        keys.append(key)
+        items.append(item)
+        if len(keys) == size:
+            yield tuple(keys), items
+            keys, items = [], []
+    if keys:
+        yield tuple(keys), items
+
+
+def _chain(dataset: Any) -> tuple[Any, ...]:
+    """A dataset and its parents, with the transforms that they have now."""
+    links: list[Any] = []
+    while dataset is not None and len(links) < 100:
+        transforms = getattr(dataset, "transforms", None)
+        links.append((id(dataset), *map(id, transforms if isinstance(transforms, list) else ())))
+        dataset = getattr(dataset, "parent", None)
+    return tuple(links)

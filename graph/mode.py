@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from enum import IntFlag
+import functools
+import operator
+from enum import Enum, IntFlag
 from typing import Any
 
 from experimentator.graph.errors import UnknownModeError
@@ -25,17 +27,31 @@ class Mode(IntFlag):
 
     @classmethod
     def of(cls, value: Any) -> Mode:
-        """Read a mode from its name, its number, or a flag of somebody else's enum.
+        """Read a mode from its name, its number, or a member of somebody else's Enum.
+
+        Such a member is read by its name, else by its value; so TRAIN may have any value there.
 
         >>> Mode.of("train"), Mode.of(6) == Mode.EVAL | Mode.INFER
         (<Mode.TRAIN: 1>, True)
         """
-        if isinstance(value, str):
-            number: Any = cls.__members__.get(value.strip().upper())
-        else:
-            number = getattr(value, "value", value)
+        if isinstance(value, cls):
+            return cls._checked(value, value)
+        if isinstance(value, Enum):
+            by_name = cls._named(value.name)
+            return by_name if by_name else cls.of(value.value)
+        named = cls._named(value) if isinstance(value, str) else value
+        return cls._checked(named, value)
+
+    @classmethod
+    def _named(cls, names: str | None) -> Mode | None:
+        """`"TRAIN|EVAL"` as a mode; None where one of the names is no mode."""
+        found = [cls.__members__.get(name.strip().upper()) for name in (names or "").split("|")]
+        return None if None in found else functools.reduce(operator.or_, (mode for mode in found if mode is not None))
+
+    @classmethod
+    def _checked(cls, number: Any, given: Any) -> Mode:
         if not isinstance(number, int) or not 0 < number <= cls.ALL:
-            raise UnknownModeError(value)
+            raise UnknownModeError(given)
         return cls(number)
 
 

@@ -139,7 +139,7 @@ def drawn(subset):
 
 
 def test_processes_draw_different_numbers_that_depend_on_seed_and_epoch_alone():
-    subset = Subset("s", Mode.EVAL, Drawing())
+    subset = Subset("s", Mode.TRAIN, Drawing())
     one_pass = drawn(subset)
     first = one_pass()
     subset.epoch = 1
@@ -147,7 +147,7 @@ def test_processes_draw_different_numbers_that_depend_on_seed_and_epoch_alone():
     subset.epoch = 0
 
     assert len({*first, *second}) == 16
-    assert one_pass() == first == drawn(Subset("s", Mode.EVAL, Drawing()))()
+    assert one_pass() == first == drawn(Subset("s", Mode.TRAIN, Drawing()))()
 
 
 def test_a_change_of_the_dataset_reaches_the_processes_with_the_next_pass():

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import strategies as st
 
 from experimentator import ConfigError, DatasetError, Mode, Subset
-from experimentator.subset import columns_of, find, is_columnar
+from experimentator.columns import columns_of, is_columnar
+from experimentator.subset import find
 from tests.stand_ins import Rows, arrays, law
 
 ITEMS = {n: {"input": np.full(2, n, np.float32), "target": n % 2} for n in range(6)}
@@ -243,8 +244,8 @@ def test_columns_are_the_batch_of_all_keys(keys):
             columns_of(arrays_)
         return
     batch = arrays_.batch(keys)
-    assert all(np.array_equal(column, batch[name]) for name, column in columns_of(arrays_).items())
-    assert columns_of(items)["batch_input"].tolist() == [0] * len(keys)
+    assert all(np.array_equal(column, batch[name]) for name, column in columns_of(arrays_)[1].items())
+    assert columns_of(items)[1]["batch_input"].tolist() == [0] * len(keys)
 
 
 @pytest.mark.parametrize("odd", [10, -11, 2**80, "a", 2.0, None, (0, 1)])
@@ -258,11 +259,11 @@ def test_a_key_that_is_no_row_is_named(odd):
 def test_all_rows_in_order_are_not_copied():
     whole = arrays(0, 10)
 
-    assert columns_of(training(whole))["batch_input"].base is whole["input"].base
+    assert columns_of(training(whole))[1]["batch_input"].base is whole["input"].base
 
 
 def test_arrays_of_words_become_lists_of_objects():
-    columns = columns_of(training({"path": np.array(["a", "b", "c"]), "input": [1, 2, 3]}, keys=[2, 0]))
+    _, columns = columns_of(training({"path": np.array(["a", "b", "c"]), "input": [1, 2, 3]}, keys=[2, 0]))
 
     assert columns["batch_path"] == ["c", "a"]
 

@@ -118,7 +118,7 @@ def check_known(name: Any, known: Collection[str], *, asker: Any) -> None:
 
 def check_tensors(names: Iterable[str], exp: Any, *, asker: Any) -> None:
     """Refuse names of tensors that no mode of a training knows."""
-    batches = [subset.batch(subset.keys[:1]) for subset in running(exp)]
+    batches = [subset.sample()[1] for subset in running(exp)]
     known = sorted({*names_written(exp), *(name for batch in batches for name in batch)})
     for name in names:
         check_known(name, known, asker=asker)

@@ -1,0 +1,120 @@
+"""Items that are left out: batches are made of those that follow, however they are fed."""
+
+from __future__ import annotations
+
+import mlworkflow
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from experimentator import (
+    AsyncExperiment,
+    DataAugmentationDataset,
+    DatasetError,
+    Mode,
+    Subset,
+    build_experiment,
+    chunk_processor,
+)
+from experimentator.feed import feed_of
+from experimentator.workers import Workers
+from tests.stand_ins import law
+
+
+def sieved(count, dropped, mode=Mode.EVAL, wrap=DataAugmentationDataset, **options):
+    dataset = wrap(mlworkflow.DictDataset({n: {"n": n, "path": f"/{n}"} for n in range(count)}), [Drop(dropped)])
+    return Subset("s", mode, dataset, **options)
+
+
+class Drop:
+    """A transform that leaves keys out."""
+
+    def __init__(self, keys):
+        self.keys = keys
+
+    def __call__(self, key, item):
+        return None if key in self.keys else item
+
+
+def taken(subset, residency, batch_size, counts=(), workers=None):
+    feed = feed_of(subset, residency=residency, put=dict, room=1 << 40)
+    feed.workers = workers
+    cycle, counts, batches = feed.cycle(batch_size), iter(counts), []
+    while (block := cycle.take(lambda _: next(counts, 1))) is not None:
+        for place, row in enumerate(block.index):
+            numbers = tuple(np.asarray(block.columns["batch_n"])[row].tolist())
+            assert block.keys[place] == numbers
+            assert block.objects["batch_path"][place] == tuple(f"/{n}" for n in numbers)
+            batches.append(numbers)
+    return batches
+
+
+@law(
+    st.integers(1, 30), st.sets(st.integers(0, 30)), st.sampled_from([Mode.TRAIN, Mode.EVAL]), st.integers(1, 9),
+    st.lists(st.integers(1, 5)), st.integers(1, 2),
+)  # fmt: skip
+def test_what_is_kept_comes_in_order_in_whole_batches_however_it_is_fed(count, dropped, mode, size, counts, times):
+    subset = sieved(count, dropped, mode, repetitions=times)
+    kept = [key for key in subset.shuffled_keys() if key not in dropped]
+    if not kept:
+        return
+    is_cut = mode == Mode.TRAIN and len(kept) > size
+    whole = [tuple(kept[start : start + size]) for start in range(0, len(kept), size)]
+    if is_cut and len(whole[-1]) < size:
+        whole.pop()
+
+    columns = {residency: taken(subset, residency, size, counts) for residency in ("device", "host")}
+    assert list(columns.values()) == [whole, whole]
+    assert [keys for keys, _ in subset.batches(size)] == whole
+    streamed = [taken(subset, "stream", size, counts, workers) for workers in (None, Workers(3))]
+    assert streamed == [whole, whole]
+
+
+@pytest.mark.parametrize("wrap", [DataAugmentationDataset, mlworkflow.TransformedDataset])
+def test_any_dataset_may_leave_out_in_processes_too(wrap):
+    subset = sieved(9, {0, 4}, wrap=wrap)
+
+    assert taken(subset, "stream", 3, [2], Workers(2, are_processes=True)) == [(1, 2, 3), (5, 6, 7), (8,)]
+
+
+def test_evaluation_averages_what_is_kept_as_an_asynchronous_experiment_reads_it():
+    loss = chunk_processor(inputs=["batch_n"], outputs=["loss"])(lambda n: n.mean())
+    features = {"experiment_type": [AsyncExperiment], "hide_progress": True, "batch_size": 4, "workers": 3}
+    exp = build_experiment({"subsets": [sieved(50, set(range(0, 50, 3)))], "chunk_processors": [loss], **features})
+
+    assert exp.evaluate() == {"s_loss": pytest.approx(np.mean([n for n in range(50) if n % 3]))}
+
+
+@pytest.mark.parametrize("residency", ["device", "host", "stream"])
+def test_a_subset_that_leaves_out_all_is_named(residency):
+    with pytest.raises(
+        DatasetError, match=r"Subset 's' leaves out every item.\nSeen: None for key 0.\nLet a transform"
+    ):
+        taken(sieved(5, range(5)), residency, 2)
+    with pytest.raises(DatasetError, match="leaves out every item"):
+        sieved(5, range(5)).batch([0, 1])
+
+
+def test_a_transform_of_other_arguments_is_refused():
+    subset = Subset("s", Mode.EVAL, DataAugmentationDataset([{"x": 1}], [lambda item: item]))
+
+    with pytest.raises(DatasetError, match=r"takes other arguments.\nSeen: item.\nWrite a function of \(key, item\)"):
+        subset.query_item(0)
+
+
+def test_transforms_of_every_kind_are_called():
+    class Bound:
+        def change(self, key, item, mode, extra=0):
+            return {"x": item["x"] + 1}
+
+    transforms = [
+        lambda key, item: {"x": item["x"] + 1},
+        lambda *given: {"x": given[1]["x"] + 1},
+        lambda key, item, *, mode: {"x": item["x"] + (mode == Mode.EVAL)},
+        Bound().change,
+        None,
+    ]
+    dataset = DataAugmentationDataset([{"x": 0}], transforms)
+
+    assert Subset("s", Mode.EVAL, dataset).query_item(0) == {"x": 4}
+    assert len(dataset.transforms) == 4

@@ -1,0 +1,234 @@
+"""What is drawn while an item is read depends on its address: on no worker, and on nothing read before."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+
+import mlworkflow
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from experimentator import (
+    BalancedSubset,
+    CombinedSubset,
+    DataAugmentationDataset,
+    DatasetError,
+    Mode,
+    PairedDataset,
+    Subset,
+    item_random,
+)
+from experimentator.chance import generators_in
+from experimentator.feed import feed_of
+from experimentator.keys import key_digest
+from experimentator.reading import visits_of
+from experimentator.workers import Workers
+from tests.stand_ins import law
+
+ITEMS = [{"n": np.float64(n)} for n in range(24)]
+HELD = np.random.default_rng(3)
+
+
+class Shaking:
+    """A transform that holds its generators."""
+
+    def __init__(self):
+        self.random = {"one": np.random.default_rng(1), "other": random.Random(1)}
+
+    def __call__(self, key, item):
+        item["n"] += self.random["one"].uniform() + self.random["other"].random()
+        return item
+
+
+class Own:
+    """A dataset that draws by itself."""
+
+    keys = range(24)
+
+    def query_item(self, key):
+        return {"n": np.random.uniform() + random.random() + HELD.uniform()}
+
+
+class Asking(Own):
+    """A dataset that asks for the generator of the item."""
+
+    def query_item(self, key):
+        return {"n": item_random().uniform() + item_random().uniform()}
+
+
+def by_parameter(key, item, random):
+    item["n"] += random.uniform()
+    return item
+
+
+def by_numpy(key, item):
+    import numpy.random as drawn
+
+    return {"n": item["n"] + drawn.uniform(0, np.random.random())}
+
+
+def by_python(key, item, mode):
+    return {"n": item["n"] + random.random() + HELD.normal()}
+
+
+WAYS = {
+    "a parameter": lambda: DataAugmentationDataset(ITEMS, [by_parameter, by_parameter]),
+    "numpy's functions": lambda: DataAugmentationDataset(ITEMS, [by_numpy]),
+    "Python's functions": lambda: DataAugmentationDataset(ITEMS, [by_python, by_numpy]),
+    "generators it holds": lambda: DataAugmentationDataset(ITEMS, [Shaking(), Shaking()]),
+    "mlworkflow's transforms": lambda: mlworkflow.TransformedDataset(
+        mlworkflow.DictDataset(dict(enumerate(ITEMS))), [by_numpy]
+    ),
+    "a dataset": Own,
+    "the item's generator": Asking,
+    "pairs": lambda: PairedDataset(DataAugmentationDataset(ITEMS, [by_parameter, by_numpy])),
+}
+
+
+def subset_of(way, mode=Mode.TRAIN, seed=5, epoch=2, **options):
+    subset = Subset("s", mode, WAYS[way](), **options)
+    subset.seed, subset.epoch = seed, epoch
+    return subset
+
+
+def drawn(subset, workers=None, batch_size=5):
+    """What one pass gives, by key and visit."""
+    feed = feed_of(subset, residency="stream", put=dict, room=0)
+    feed.mode, feed.workers = subset.mode, workers
+    cycle, found, count = feed.cycle(batch_size), {}, Counter()
+    for block in iter(lambda: cycle.take(lambda _: 2), None):
+        for keys, rows in zip(block.keys, block.index, strict=True):
+            for key, row in zip(keys, rows, strict=True):
+                found[key, count[key]] = tuple(float(block.columns[name][row]) for name in sorted(block.columns))
+                count[key] += 1
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_draws_are_those_of_the_address_whatever_the_workers_and_batches(way):
+    alone = drawn(subset_of(way, repetitions=2), batch_size=6)
+
+    assert drawn(subset_of(way, repetitions=2), Workers(3), batch_size=4) == alone
+    assert len(set(alone.values())) == len(alone) == 48
+
+
+def test_processes_draw_what_threads_draw():
+    ways = ["numpy's functions", "generators it holds", "a dataset", "pairs"]
+
+    for way in ways:
+        two = Workers(2, are_processes=True)
+        assert drawn(subset_of(way), two, batch_size=6) == drawn(subset_of(way), batch_size=8), way
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_training_draws_anew_every_epoch_and_evaluation_never(way):
+    first, second = (drawn(subset_of(way, epoch=epoch)) for epoch in (0, 1))
+    assert not set(first.values()) & set(second.values())
+
+    assert drawn(subset_of(way, Mode.EVAL, epoch=0)) == drawn(subset_of(way, Mode.EVAL, epoch=1))
+
+
+@law(st.sampled_from(sorted(WAYS)), st.integers(0, 99), st.integers(0, 9))
+def test_another_seed_or_name_draws_otherwise(way, seed, epoch):
+    one, other = subset_of(way, seed=seed, epoch=epoch), subset_of(way, seed=seed + 1, epoch=epoch)
+    renamed = subset_of(way, seed=seed, epoch=epoch)
+    renamed.name = "t"
+
+    items = [str(subset.query_item(3)) for subset in (one, other, renamed)]
+    assert len(set(items)) == 3
+    assert str(one.query_item(3)) == items[0]
+
+
+def test_reading_leaves_the_generators_of_others_where_they_stood():
+    subset = subset_of("Python's functions")
+    states = random.getstate(), str(np.random.get_state()), HELD.bit_generator.state
+    list(subset.batches(4))
+
+    assert (random.getstate(), str(np.random.get_state()), HELD.bit_generator.state) == states
+
+
+def test_threads_that_draw_from_what_all_share_do_not_mix_their_numbers():
+    subset = subset_of("Python's functions")
+    expected = [subset.query_item(key) for key in range(24)]
+    results, barrier = {}, threading.Barrier(4)
+
+    def read(number):
+        barrier.wait()
+        results[number] = [subset.query_item(key) for key in range(24)]
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(results.values()) == [expected] * 4
+
+
+def test_repeated_keys_of_balanced_and_combined_subsets_are_drawn_anew():
+    dataset = DataAugmentationDataset({"n": [0.0] * 5, "target": [0, 0, 0, 0, 1]}, [by_parameter])
+    balanced = BalancedSubset("b", Mode.TRAIN, dataset, by="target")
+    both = CombinedSubset("c", Mode.TRAIN, [Subset("x", Mode.TRAIN, dataset), balanced], [1, 1])
+
+    for subset in (balanced, both, Subset("d", Mode.TRAIN, dataset, keys=[1, 1, 1])):
+        values = [value for values in drawn(subset).values() for value in values if value not in (0.0, 1.0)]
+        assert len(values) == len(set(values)) == len(subset) // 5 * 5 or len(values) == 3
+
+
+def test_a_transform_added_later_is_looked_into():
+    subset = Subset("s", Mode.EVAL, DataAugmentationDataset(ITEMS, [by_parameter]))
+    before = subset.query_item(1)
+    subset.dataset.transforms.append(by_numpy)
+
+    assert subset.query_item(1) == subset.query_item(1) != before
+
+
+def test_outside_of_subsets_nobody_fixes_the_draws():
+    dataset = WAYS["a parameter"]()
+
+    assert dataset.query_item(1) != dataset.query_item(1)
+
+
+def test_only_where_somebody_draws_are_generators_found():
+    def quiet(key, item):
+        return {"n": np.abs(item["n"]), "m": np.random.default_rng(key).normal()}
+
+    assert generators_in(quiet) == []
+    assert generators_in(by_numpy) == [np.random.mtrand._rand]
+    assert HELD in generators_in(by_python)
+    assert len(generators_in(Shaking())) == 2
+
+
+# Keys and visits
+
+
+KEY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@law(KEY, KEY)
+def test_equal_keys_have_equal_digests_and_others_have_others(one, other):
+    assert (key_digest(one) == key_digest(other)) == (one == other)
+
+
+def test_a_digest_is_the_same_in_all_future_versions():
+    assert key_digest(("a.mp4", 3)) == "599e30879f1945f2f748a5b7e3a5b73e"
+
+
+def test_a_key_that_differs_from_run_to_run_is_refused_where_somebody_draws():
+    subset = Subset("s", Mode.EVAL, DataAugmentationDataset({object(): {"n": 1.0}}, [by_parameter]))
+
+    with pytest.raises(DatasetError, match=r"has no digits that stay the same from run to run.\nSeen: a object.\nMake"):
+        subset.batch(subset.keys)
+
+
+@law(st.lists(st.integers(0, 5)))
+def test_visits_count_what_came_before(numbers):
+    expected = [numbers[:place].count(number) for place, number in enumerate(numbers)]
+
+    assert visits_of(np.array(numbers, int)).tolist() == expected
