@@ -21,13 +21,7 @@ from experimentator.graph import Graph, Mode
 from experimentator.matching import Matching, fitting
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
-from experimentator.settings import (
-    LIBRARY_KEYS,
-    check_values,
-    follows_schedule,
-    listed,
-    write_rate,
-)
+from experimentator.settings import LIBRARY_KEYS, check_values, follows_schedule, listed, write_rate
 from experimentator.subset import find
 
 log = logging.getLogger(__name__)

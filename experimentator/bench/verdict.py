@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from experimentator.blocks import batch_bytes
+from experimentator.columns import is_columnar
 from experimentator.memory import SHARE, free_host_memory
-from experimentator.subset import is_columnar
 from experimentator.workers import Workers
 
 WORTH = 1.15  # times as fast; what promises less is not named
