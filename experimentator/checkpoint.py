@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -32,10 +33,18 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
+        if not stat.S_ISREG(os.stat(filename).st_mode):  # a pipe would wait for its writer, a device never end
+            raise OSError("it is no plain file")
         weights: dict[str, Any] = load_file(filename)
     except FileNotFoundError:
         raise CheckpointError(f"There is no weights file {os.fspath(filename)!r}.\nTrain and save one first.") from None
-    except (SafetensorError, OSError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        KeyError,
+        AttributeError,
+        ValueError,
+    ) as error:  # numpy lacks some kinds of number
         raise CheckpointError(
             f"{os.fspath(filename)!r} cannot be read as weights.\nSeen: {error}.\n"
             "It is damaged, or no safetensors file."

@@ -1,4 +1,4 @@
-"""The command line: `run` trains a configuration file, alone or over a grid, `graph` shows its graph, `bench` measures.
+"""The command line: `run` trains a configuration file, alone or over a grid; the rest looks, measures, uses.
 
 Frameworks take seconds to load, so nothing is imported before it is needed.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from experimentator import failures
+from experimentator.failures import printable
 from experimentator.usage import parse
 
 if TYPE_CHECKING:
@@ -74,6 +75,15 @@ def _obey(arguments: argparse.Namespace) -> int:
         return _sweep(arguments) if arguments.grid else _run(arguments)
     if arguments.command == "bench":
         return _bench(arguments)
+    if arguments.command == "runs":
+        from experimentator.listing import list_runs
+
+        return list_runs(arguments, sys.stdout, sys.stderr)
+    if arguments.command in ("evaluate", "predict"):
+        from experimentator import reuse
+
+        getattr(reuse, arguments.command)(arguments, _built, sys.stdout, sys.stderr)
+        return 0
     sys.stdout.write(arguments.text)
     return 0
 
@@ -171,6 +181,17 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _built(load: Any) -> Any:
+    """The experiment of a configuration that `load` runs."""
+    from experimentator.noise import filtered
+
+    with filtered():
+        config = load()
+        from experimentator import build_experiment
+
+        return build_experiment(config)
+
+
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the options change in the configuration; `--epochs` does where the file says `epochs` itself."""
     from experimentator.sweep import names_in
@@ -235,7 +256,7 @@ def _fail(error: BaseException, whole: bool) -> int:
     elif whole:
         traceback.print_exception(error)
     else:
-        print(failures.message(error), file=sys.stderr)
+        print(*map(printable, failures.message(error).splitlines()), sep="\n", file=sys.stderr)
     return status
 
 

@@ -73,6 +73,15 @@ def message(error: BaseException) -> str:
     return "\n".join([*lines, "Type the command with --traceback to see every frame."])
 
 
+def printable(text: object) -> str:
+    """A text without the characters that would command a terminal.
+
+    >>> printable("name\\x1b[31m\\x07")
+    'name?[31m?'
+    """
+    return "".join(c if c.isprintable() or c == "\t" else "?" for c in str(text))
+
+
 def _origin(error: BaseException) -> list[str]:
     """Where the user's own exception behind one of ours came from, unless the message has said it all."""
     cause = error.__cause__

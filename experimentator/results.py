@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from experimentator.failures import printable
+
 MOST_EPOCHS = 20  # on a terminal; all of them elsewhere
 
 
@@ -82,4 +84,4 @@ def _draw(names: Sequence[str], cells: Sequence[Sequence[str]], file: TextIO, be
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(value)

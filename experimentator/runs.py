@@ -2,8 +2,9 @@
 
 config.py            the configuration as given, where it came from a file or text
 config.json          its resolved values
-environment.json     versions, device, seed, overrides and the command
+environment.json     versions, device, git commit, seed, overrides and the command
 history.jsonl        one flat line for each epoch
+log.txt              what the library logged
 weights.safetensors  the weights of the last epoch
 pipeline.svg         the graph that is trained, of a failed run with what failed; pipeline.json is the same to
                      compare with (`experimentator graph RUN`)
@@ -17,7 +18,6 @@ import json
 import logging
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Mapping
@@ -29,17 +29,19 @@ from typing import Any
 from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
 from experimentator.config import ConfigError, resolved
 from experimentator.diagram import DiagramError, save
+from experimentator.environment import environment, plain
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
-from experimentator.version import __version__
+from experimentator.plainfile import read_bytes, values_of
+from experimentator.run_log import RunLog
 
 log = logging.getLogger(__name__)
 
 LATEST = "latest"
 DESCRIPTION = "pipeline.json"
 STATUS = "status.json"
+LOG = "log.txt"
 DRAWING_SECONDS = 10.0  # a training waits no longer than this for its picture
 QUICK = 1.0  # seconds; slower saves are spaced out so that they take a thirtieth of the time
-FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 
 
 class RunFolder:
@@ -66,6 +68,7 @@ class RunFolder:
         self.experiment_id = experiment_id and _folder_name(experiment_id, key="experiment_id")
         self.overrides = dict(overrides)
         self.path: Path | None = None
+        self._log: RunLog | None = None
         self.problem: BaseException | None = None
         self._written = 0  # epochs
         self._begun = 0  # the epoch that began last
@@ -117,10 +120,12 @@ class RunFolder:
         self._outer = sys.exception()  # training may be called while somebody handles an exception
         if self.path is None:
             self.path = _make(self.project, self.experiment_id)
+            self._listen()
             self._write_status("running")
             self._describe()
             _point(self.project / LATEST, self.path.name)
             self._draw()
+        self._listen()
 
     def on_epoch_begin(self, **_: Any) -> None:
         """The first epoch opens the folder where nothing did before."""
@@ -141,15 +146,11 @@ class RunFolder:
             return
         error = sys.exception()  # `train` tells us on its way out, while the exception passes
         self.problem = None if error is self._outer else error
-        if self.history.exists():  # Ctrl-C may have come between the writing of a row and the counting of it
-            self._written = len(read_history(self.path))
-        self._append_new()  # another callback may have failed before this one was told
-        status = _ending(self.problem)
-        if status != "failed" and self._saved_epoch < self.exp.epoch:
-            self._save()
-        self._write_status(status)
-        if troubled := self._troubled():
-            self._picture(with_statuses(from_json((self.opened / DESCRIPTION).read_text("utf-8")), troubled))
+        try:
+            self._end(_ending(self.problem))
+        finally:
+            if self._log is not None:
+                self._log.close()
 
     # How
 
@@ -159,6 +160,23 @@ class RunFolder:
         if self.path is None:
             raise ValueError(f"{self!r} does not exist yet.\nSeen: no training so far.\nTrain first.")
         return self.path
+
+    def _listen(self) -> None:
+        self._log = self._log or RunLog(self.opened / LOG)
+        if not self._log.is_open:
+            self._log.open()
+            log.info("Training from epoch %d, in %s.", self.exp.epoch + 1, self.path)
+
+    def _end(self, status: str) -> None:
+        if self.history.exists():  # Ctrl-C may have come between the writing of a row and the counting of it
+            self._written = len(read_history(self.opened))
+        self._append_new()  # another callback may have failed before this one was told
+        if status != "failed" and self._saved_epoch < self.exp.epoch:
+            self._save()
+        self._write_status(status)
+        if troubled := self._troubled():
+            self._picture(with_statuses(from_json((self.opened / DESCRIPTION).read_text("utf-8")), troubled))
+        log.info("%s after epoch %d.", status.capitalize(), self.exp.epoch)
 
     def _append_new(self) -> None:
         for row in self.exp.history[self._written :]:
@@ -187,7 +205,7 @@ class RunFolder:
         if text := getattr(source, "text", ""):
             write_atomically(self.opened / "config.py", text.encode())
         write_json(self.opened / "config.json", resolved(exp.cfg))
-        write_json(self.opened / "environment.json", environment(exp) | {"overrides": resolved(self.overrides)})
+        write_json(self.opened / "environment.json", environment(exp, self.overrides))
 
     def _troubled(self) -> dict[str, str]:
         """What a failure says about single processors."""
@@ -216,17 +234,13 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     [{'epoch': 1, 'training_loss': nan}]
     """
     path = Path(folder) / "history.jsonl"
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read.\nSeen: {error.strerror}.\nName the folder of a run.") from None
+    lines = read_bytes(path).splitlines(keepends=True)
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-            rows.append({name: math.nan if value is None else value for name, value in row.items()})
-        except (ValueError, AttributeError, RecursionError):
-            if number == len(lines):
+            rows.append({name: math.nan if value is None else value for name, value in values_of(line).items()})
+        except ValueError:
+            if number == len(lines) and not line.endswith(b"\n"):
                 break
             wrong = f"{path} is damaged in line {number}."
             raise CheckpointError(f"{wrong}\nSeen: {line[:60]!r}.\nRemove that line to read the others.") from None
@@ -235,7 +249,7 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
     """Add a line of JSON to a file and force it to disk; NaN and infinity, which JSON lacks, become null."""
-    line = json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
+    line = json.dumps({name: plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
     try:
         with path.open("ab") as file:
             file.write(line.encode())
@@ -248,22 +262,6 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a file of JSON, whole or not at all."""
     write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
-
-
-def environment(exp: Any) -> dict[str, Any]:
-    """What a run depends on besides its configuration."""
-    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in FRAMEWORKS}
-    versions = {name: version for name, version in loaded.items() if version}
-    backend = getattr(exp, "backend", None)
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "argv": sys.argv,
-        "seed": _plain(exp.seed),
-        "backend": getattr(backend, "name", None),
-        "device": str(getattr(backend, "device", None) or platform.machine()),
-        "platform": platform.platform(),
-        "versions": {"experimentator": __version__, "python": platform.python_version(), **versions},
-    }
 
 
 def _ending(problem: BaseException | None) -> str:
@@ -316,12 +314,3 @@ def _folder_name(name: Any, *, key: str) -> str:
         wrong, write = f"{key} is no name for a folder.", "Use letters, digits, '-' and '_'."
         raise ConfigError(wrong, f"Seen: {name!r:.80}.", write)
     return str(name)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold."""
-    if callable(getattr(value, "item", None)):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)

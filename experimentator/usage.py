@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-COMMANDS = ("run", "graph", "bench")
+COMMANDS = ("run", "graph", "bench", "runs", "evaluate", "predict")
 
 HELP = """\
-experimentator: train the experiment of a configuration file, or look at its graph.
+experimentator: train the experiment of a configuration file, look at its graph, use what was trained.
 
   experimentator run CONFIG [options]      train (the word `run` may be left out)
   experimentator graph CONFIG [options]    print or draw the graph of chunk processors
   experimentator bench CONFIG [options]    measure the training: what its time goes to, and what would help
+  experimentator runs [FOLDER] [options]   list runs, filter and sort them
+  experimentator evaluate RUN [options]    measure a run's weights on its subsets
+  experimentator predict RUN [options]     write what a run's weights say of a subset
   experimentator COMMAND --help            options and examples of a command
   experimentator --version
 
@@ -142,7 +145,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UsageError("there is nothing to do: name a configuration file\nType: experimentator --help")
     _check_first(first, argv[1:])
     command, rest = (first, argv[1:]) if first in COMMANDS else ("run", argv)
-    parser = {"run": _run_parser, "graph": _graph_parser, "bench": _bench_parser}[command]()
+    parser = _parser(command)
     if {"-h", "--help"} & set(rest):
         return argparse.Namespace(command="help", text=parser.format_help(), traceback=False)
     arguments = parser.parse_args(rest)
@@ -159,6 +162,17 @@ def _check_first(word: str, rest: Sequence[str]) -> None:
     if near or (rest and not rest[0].startswith("-")):
         write = f"Did you mean {near[0]!r}?" if near else f"Commands are {', '.join(COMMANDS)}."
         raise UsageError(f"{word!r} is no command and no file\n{write} Type: experimentator --help")
+
+
+def _parser(command: str) -> _Parser:
+    if command in (makers := {"run": _run_parser, "graph": _graph_parser, "bench": _bench_parser}):
+        return makers[command]()
+    from experimentator import usage_of_runs
+
+    parser = _Parser(command, usage_of_runs.HELP[command])
+    parser.add_argument("--traceback", action="store_true")
+    usage_of_runs.ADD[command](parser)
+    return parser
 
 
 def _run_parser() -> _Parser:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from experimentator import failures, usage
+from experimentator import failures, usage, usage_of_runs
 from experimentator.cli import main
 from experimentator.config import ConfigError, parse_assignment
 from experimentator.results import show_epochs, show_table
@@ -23,6 +23,7 @@ from experimentator.sweep import literal
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = str(ROOT / "tests" / "configs" / "light.py")
 DIGITS = str(ROOT / "tests" / "configs" / "digits.py")
+HELPS = {"run": usage.RUN_HELP, "graph": usage.GRAPH_HELP, "bench": usage.BENCH_HELP, **usage_of_runs.HELP}
 COMMAND = [sys.executable, "-m", "experimentator"]
 
 
@@ -54,12 +55,7 @@ def only_run(project="light"):
 
 @pytest.mark.parametrize(
     "words, text",
-    [
-        (["--help"], usage.HELP),
-        (["run", "--help"], usage.RUN_HELP),
-        (["graph", "-h"], usage.GRAPH_HELP),
-        (["bench", "--help"], usage.BENCH_HELP),
-    ],
+    [(["--help"], usage.HELP), *(([command, "--help"], text) for command, text in HELPS.items())],
 )
 def test_help_is_laid_out_by_hand_and_goes_to_stdout(words, text, capsys):
     assert main(words) == 0
@@ -68,16 +64,9 @@ def test_help_is_laid_out_by_hand_and_goes_to_stdout(words, text, capsys):
     assert max(map(len, text.splitlines())) <= 120
 
 
-@pytest.mark.parametrize(
-    "parser, text",
-    [
-        (usage._run_parser, usage.RUN_HELP),
-        (usage._graph_parser, usage.GRAPH_HELP),
-        (usage._bench_parser, usage.BENCH_HELP),
-    ],
-)
-def test_the_help_lists_every_option_and_no_other(parser, text):
-    options = {option for action in parser()._actions for option in action.option_strings}
+@pytest.mark.parametrize("command, text", HELPS.items())
+def test_the_help_lists_every_option_and_no_other(command, text):
+    options = {option for action in usage._parser(command)._actions for option in action.option_strings}
 
     assert set(re.findall(r"^  (--?[a-z-]+)", text, re.M)) == (options & set(text.split())) - {"-h", "--help"}
     assert options - set(re.findall(r"--?[a-z-]+", text)) <= {"-h", "--report", "--output", "--help"}
@@ -103,7 +92,7 @@ def test_the_version_is_printed(capsys):
         ([], "name a configuration file"),
         (["grpah", "task.py"], "Did you mean 'graph'?"),
         (["rnu", "task.py"], "Did you mean 'run'?"),
-        (["learn", "task.py"], "Commands are run, graph, bench."),
+        (["learn", "task.py"], "Commands are run, graph, bench, runs, evaluate, predict."),
         (["run"], "required: CONFIG"),
         ([LIGHT, "--epochs", "few"], "'few' is no whole number"),
         ([LIGHT, "--epoch", "3"], "unrecognized arguments: --epoch 3"),
@@ -239,7 +228,7 @@ def test_a_run_prints_its_results_and_leaves_its_folder(capsys):
     ]
     assert re.search(r"^run folder +runs/light/", out, re.M)
     assert "3/3  training loss" in err
-    names = "config.json config.py environment.json history.jsonl pipeline.json pipeline.svg status.json"
+    names = "config.json config.py environment.json history.jsonl log.txt pipeline.json pipeline.svg status.json"
     assert sorted(os.listdir(only_run())) == [*names.split(), "weights.safetensors"]
     assert [row["epoch"] for row in read_history(only_run())] == [1, 2, 3]
 

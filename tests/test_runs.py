@@ -1,9 +1,11 @@
 """Run folders: what a training leaves on disk, whatever ends it."""
 
+import hashlib
 import json
 import logging
 import math
 import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,8 @@ import pytest
 
 from experimentator import diagram, runs
 from experimentator.checkpoint import CheckpointError
-from experimentator.config import ConfigError, load_text
+from experimentator.config import ConfigError, load, load_text
+from experimentator.environment import environment
 from experimentator.graph import Graph, describe_graph
 from experimentator.runs import RunFolder, append, read_history
 from tests.stubs import mix
@@ -64,7 +67,7 @@ def status(folder):
 def test_a_run_leaves_all_its_files(folder):
     Trained(folder).train(2)
 
-    names = "config.json config.py environment.json history.jsonl pipeline.json pipeline.svg status.json"
+    names = "config.json config.py environment.json history.jsonl log.txt pipeline.json pipeline.svg status.json"
     assert sorted(os.listdir(folder.path)) == [*names.split(), "weights.safetensors"]
     assert status(folder) == {"status": "finished", "error": None, "epoch": 2, "epoch_of_weights": 2}
 
@@ -85,6 +88,49 @@ def test_the_environment_says_what_else_a_run_depends_on(folder):
     assert found["overrides"] == {"rate": 0.2}
     assert {"started", "argv", "seed", "device", "versions"} <= set(found)
     assert found["versions"]["numpy"] == np.__version__
+
+
+def git(folder, *words):
+    names = ("-c", "user.name=me", "-c", "user.email=me@here", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *names, "-C", folder, *words], check=True, capture_output=True)
+
+
+def test_the_environment_knows_the_commit_and_whether_files_changed_since(tmp_path, folder):
+    task = tmp_path / "task"
+    task.mkdir()
+    (task / "config.py").write_text("rate = 0.1\n")
+    git(task, "init")
+    git(task, "add", "config.py")
+    git(task, "commit", "-m", "first")
+    exp = Trained(folder)
+    exp.source = load(task / "config.py")
+    clean = environment(exp)
+    (task / "config.py").write_text("rate = 0.2\n")
+    dirty = environment(exp)
+
+    assert len(clean["git"]["commit"]) == 40
+    assert [clean["git"]["dirty"], dirty["git"]["dirty"]] == [False, True]
+    assert clean["config_folder"] == str(task)
+    assert clean["config_sha256"] == hashlib.sha256(b"rate = 0.1\n").hexdigest()
+
+
+def test_a_folder_outside_of_git_has_no_commit(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+
+    assert "git" not in environment(Trained(folder))
+
+
+def test_overrides_that_json_does_not_bring_back_are_named(folder):
+    overrides = {"rate": 0.1, "sizes": (1, 2), "of": {"a": [True]}, "best": math.inf, "net": object(), "_own": 1}
+
+    assert environment(Trained(folder), overrides)["not_stored"] == ["best", "net", "_own"]
+
+
+def test_the_log_of_a_run_tells_how_it_ended(folder):
+    Trained(folder).train(2)
+
+    assert (folder.path / "log.txt").read_text().endswith("INFO experimentator.runs: Finished after epoch 2.\n")
 
 
 def test_nothing_is_written_before_training(folder, tmp_path):

@@ -1,0 +1,113 @@
+"""What a run depends on besides its configuration: versions, device, the state of its git repository, overrides."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from experimentator.config import resolved
+from experimentator.version import __version__
+
+FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
+GIT_SECONDS = 3.0  # a training waits no longer than this for its repository
+
+
+def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
+    """What a run depends on, as plain values for `environment.json`.
+
+    `config_sha256` is that of the configuration's text, and `config_folder` where modules beside it are found;
+    `overrides` that JSON does not bring back as they were are named in `not_stored`.
+    """
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in FRAMEWORKS}
+    versions = {name: version for name, version in loaded.items() if version}
+    backend, stored = getattr(exp, "backend", None), resolved(overrides)
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "argv": sys.argv,
+        "process": os.getpid(),
+        "host": platform.node(),
+        "seed": plain(exp.seed),
+        "backend": getattr(backend, "name", None),
+        "device": str(getattr(backend, "device", None) or platform.machine()),
+        "platform": platform.platform(),
+        "versions": {"experimentator": __version__, "python": platform.python_version(), **versions},
+        **_of_config(getattr(exp, "source", None)),
+        "overrides": stored,
+        "not_stored": [n for n, value in overrides.items() if n not in stored or not _is_same(stored[n], value)],
+    }
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold.
+
+    >>> plain(float("nan")), plain((1, 2))
+    (None, '(1, 2)')
+    """
+    if callable(getattr(value, "item", None)):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def sha256(text: str) -> str:
+    """The SHA-256 of a configuration's text.
+
+    >>> sha256("rate = 0.1")[:8]
+    'd4736fb6'
+    """
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _of_config(source: Any) -> dict[str, Any]:
+    """Where the configuration comes from, and which commit it belongs to."""
+    text, filename = getattr(source, "text", ""), getattr(source, "filename", "")
+    folder = os.path.dirname(os.path.abspath(filename)) if text and os.path.isfile(filename) else None
+    told: dict[str, Any] = {"config_sha256": sha256(text)} if text else {}
+    if folder is not None:
+        told["config_folder"] = folder
+    if (git := _git(folder or os.getcwd())) is not None:
+        told["git"] = git
+    return told
+
+
+def _git(folder: str) -> dict[str, Any] | None:
+    """The commit of a folder, and whether files that git knows were changed since; None outside of git."""
+    try:
+        commit = _said(folder, "rev-parse", "HEAD")
+        changes = _said(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _said(folder: str, *words: str) -> str:
+    # optional locks: another git command must not find the repository locked by a training that starts
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(Path(folder)), *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=GIT_SECONDS, env=quiet, stdin=subprocess.DEVNULL
+    )
+    return done.stdout.strip()
+
+
+def _is_same(stored: Any, value: Any) -> bool:
+    """Whether what JSON holds is the value itself, a list standing for a tuple."""
+    if isinstance(value, list | tuple):
+        both = isinstance(stored, list) and len(stored) == len(value)
+        return both and all(map(_is_same, stored, value))
+    if isinstance(value, dict):
+        return (
+            isinstance(stored, dict)
+            and stored.keys() == value.keys()
+            and all(_is_same(stored[name], one) for name, one in value.items())
+        )
+    return isinstance(value, bool | int | float | str | None) and bool(stored == value)

@@ -1,0 +1,108 @@
+"""What may be typed about runs that were trained: the help and the arguments of `runs`, `evaluate` and `predict`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+
+RUNS_HELP = """\
+experimentator runs [FOLDER] [options]: list the runs in a folder and below it (default: runs).
+
+  --filter FILTER         only runs of which this holds: NAME=VALUE, or with !=, <, <=, > or >=; repeat for more
+  --sort NAME             by a value instead of by when they started; runs without it come last
+  --descending            the largest first
+  --json                  everything as JSON
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+Names are status, epochs, started, project, id and run; what was measured in the best epoch; and what is configured.
+The best epoch is the one that SaveWeights("best") kept, else the one with the smallest validation loss. A run is
+running, finished, interrupted, failed, or lost, when its process is gone without a word. Nothing of a run is executed.
+
+Examples:
+  experimentator runs
+  experimentator runs runs/digits --sort validation_accuracy --descending
+  experimentator runs --filter status=finished --filter "validation_loss<0.2" --filter learning_rate=0.001
+  experimentator runs --json > runs.json
+"""
+
+OF_A_RUN = """\
+  --weights WHICH         last, best (SaveWeights), or a file (default: last; averaged ones where training averaged)
+  --config FILE           run this configuration instead of the stored one
+  --set NAME=VALUE        give a name of the configuration another value; repeat at will
+"""
+
+OF_ITS_CODE = """\
+This runs the configuration that is stored in the run folder, a Python program, with your rights, and the modules that
+lay beside it. It is refused if it is not, byte by byte, what was trained, which finds damage but no forger: evaluate no
+run folder of somebody whose programs you would not run. Its weights are data: nothing in them is run.
+"""
+
+EVALUATE_HELP = f"""\
+experimentator evaluate RUN [options]: measure the weights of a run on its EVAL subsets, or on one.
+
+  --subset NAME           this subset, of any mode
+{OF_A_RUN}\
+  --json                  print JSON
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+{OF_ITS_CODE}
+Examples:
+  experimentator evaluate runs/digits/latest
+  experimentator evaluate runs/digits/first --subset test --weights best --json
+"""
+
+PREDICT_HELP = f"""\
+experimentator predict RUN --subset NAME -o FILE [options]: what the weights of a run give for a subset.
+
+  --subset NAME           of any mode; the INFER graph runs, without augmentation and targets
+  -o FILE                 .npz: `keys` and an array for each output; .jsonl or .csv: a line for each key
+  --outputs NAME[,NAME]   only these (default: the configuration's `outputs`, else all that can be computed)
+{OF_A_RUN}\
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+{OF_ITS_CODE}
+Examples:
+  experimentator predict runs/digits/latest --subset validation -o scores.npz
+  experimentator predict runs/digits/first --subset validation --outputs batch_probabilities -o scores.csv
+"""
+
+HELP: Mapping[str, str] = {"runs": RUNS_HELP, "evaluate": EVALUATE_HELP, "predict": PREDICT_HELP}
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", default="runs", metavar="FOLDER")
+    parser.add_argument("--filter", dest="filters", action="append", default=[])
+    parser.add_argument("--sort", metavar="NAME")
+    parser.add_argument("--descending", action="store_true")
+    parser.add_argument("--json", action="store_true")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--subset", metavar="NAME")
+    parser.add_argument("--json", action="store_true")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--subset", metavar="NAME", required=True)
+    parser.add_argument("-o", "--output", metavar="FILE", required=True)
+    parser.add_argument("--outputs", dest="names", type=_names)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--weights", default="last")
+    parser.add_argument("--config", metavar="FILE")
+    parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="NAME=VALUE")
+
+
+def _names(text: str) -> Sequence[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+ADD: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
+    "runs": _add_runs,
+    "evaluate": _add_evaluate,
+    "predict": _add_predict,
+}

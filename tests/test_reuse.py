@@ -1,0 +1,238 @@
+"""Finished runs, used from the command line: measured again, and asked for predictions."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experimentator import build_experiment
+from experimentator.cli import main
+from experimentator.config import ConfigError
+from experimentator.predictions import Predictions
+from experimentator.runs import read_history
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = """\
+import keras
+from beside import CLASSES
+from experimentator import ExponentialMovingAverage, SaveWeights
+from experimentator.ops import Accuracy, Cast, Model, Scale, Softmax, SoftmaxCrossEntropy
+from sklearn.datasets import load_digits
+from experimentator import Mode, Subset
+
+jit_compile = False
+units = CLASSES
+images, classes = load_digits(return_X_y=True)
+keys = [f"={number}" for number in range(200)]
+items = {key: {"input": image, "target": label} for key, image, label in zip(keys, images, classes)}
+subsets = [Subset("training", Mode.TRAIN, items, keys[:150]), Subset("validation", Mode.EVAL, items, keys[150:])]
+batch_size = 32
+learning_rate = 1e-2
+optimizer = keras.optimizers.Adam(learning_rate)
+chunk_processors = [
+    Cast("batch_input", "float32"),
+    Scale("batch_input", 16.0),
+    Model(keras.layers.Dense(units), inputs="batch_input", outputs="batch_logits"),
+    SoftmaxCrossEntropy("batch_logits", "batch_target"),
+    Accuracy("batch_logits", "batch_target"),
+    Softmax("batch_logits", output="batch_probabilities"),
+]
+average = False
+callbacks = [SaveWeights("best", "validation_accuracy"), ExponentialMovingAverage(0.5) if average else None]
+outputs = ["batch_probabilities"]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two runs: one that kept its best weights, one that evaluated averaged ones."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "task.py").write_text(CONFIG)
+    (place / "beside.py").write_text("CLASSES = 10\n")
+    options = ["--quiet", "--epochs", "3", "--output-folder", str(place / "runs")]
+    assert main([str(place / "task.py"), *options, "--experiment-id", "plain", "--set", "learning_rate=0.05"]) == 0
+    assert main([str(place / "task.py"), *options, "--experiment-id", "averaged", "--set", "average=True"]) == 0
+    return place / "runs" / "task"
+
+
+@pytest.fixture
+def run(place, tmp_path):
+    """A copy of the first run, to change."""
+    return Path(shutil.copytree(place / "plain", tmp_path / "copy"))
+
+
+def answered(capsys, *words):
+    capsys.readouterr()
+    status = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+# evaluate
+
+
+@pytest.mark.parametrize("name", ["plain", "averaged"])
+def test_a_run_measures_again_what_it_measured(name, place, capsys):
+    status, out, err = answered(capsys, "evaluate", place / name, "--json")
+
+    last = read_history(place / name)[-1]
+    assert status == 0
+    assert json.loads(out) == {key: last[key] for key in ("validation_loss", "validation_accuracy")}
+    assert ("weights.average.safetensors" in err) == (name == "averaged")
+
+
+def test_the_best_weights_measure_the_best_epoch(place, capsys):
+    told = json.loads((place / "plain" / "best.json").read_text())
+    _, out, err = answered(capsys, "evaluate", place / "plain", "--weights", "best")
+
+    assert f"validation_accuracy  {told['value']:.4g}" in out
+    assert "best.safetensors" in err
+
+
+def test_one_subset_of_any_mode_is_measured_and_files_may_be_named(place, capsys):
+    words = ("evaluate", place / "averaged", "--subset", "training", "--json", "--weights")
+    inside = answered(capsys, *words, "weights.safetensors")
+    named = answered(capsys, *words, place / "averaged" / "weights.safetensors")
+
+    assert json.loads(inside[1]) == json.loads(named[1])
+    assert set(json.loads(inside[1])) == {"training_loss", "training_accuracy"}
+
+
+def test_nothing_is_written_by_looking(place, capsys):
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    answered(capsys, "evaluate", place / "plain")
+    answered(capsys, "runs", place)
+
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
+def test_an_altered_configuration_is_refused_before_it_runs(run, capsys, tmp_path):
+    config = (run / "config.py").read_text()
+    (run / "config.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w').close()\n{config}")
+
+    status, _, err = answered(capsys, "evaluate", run)
+    assert status == 2
+    assert f"{run / 'config.py'} is not what was trained.\nSeen: another SHA-256" in err
+    assert not (tmp_path / "canary").exists()
+    assert answered(capsys, "evaluate", run, "--config", run / "config.py")[0] == 0  # the control
+    assert (tmp_path / "canary").exists()
+
+
+def test_another_configuration_gets_the_overrides_of_the_run(run, capsys):
+    (run / "other.py").write_text(CONFIG.replace("batch_size = 32", "batch_size = 8"))
+    with_its_own = answered(capsys, "evaluate", run, "--config", run / "other.py", "--json")
+    given = answered(capsys, "evaluate", run, "--set", "batch_size=8", "--json")
+
+    assert with_its_own[0] == given[0] == 0
+    assert json.loads(with_its_own[1])["validation_accuracy"] == json.loads(given[1])["validation_accuracy"]
+
+
+def test_an_override_that_no_file_holds_must_be_given_again(run, capsys):
+    environment = json.loads((run / "environment.json").read_text())
+    environment |= {"overrides": {"optimizer": "<Adam>"}, "not_stored": ["optimizer"]}
+    (run / "environment.json").write_text(json.dumps(environment))
+
+    status, _, err = answered(capsys, "evaluate", run)
+    assert status == 2
+    assert "'optimizer' was overridden by an object, which no file holds.\nSeen: <Adam>." in err
+    assert answered(capsys, "evaluate", run, "--set", "optimizer=None")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "spoil, status, said",
+    [
+        (lambda run: (run / "config.py").unlink(), 5, "config.py' cannot be read.\nSeen: No such file"),
+        (lambda run: (run / "weights.safetensors").unlink(), 5, "has no last weights.\nSeen: best.safetensors."),
+        (lambda run: (run / "weights.safetensors").write_bytes(b"\xff" * 99), 5, "cannot be read as weights"),
+        (lambda run: (run / "environment.json").write_text("{}"), 2, "cannot be checked.\nSeen: no config_sha256"),
+        (lambda run: (run / "environment.json").write_text("[" * 99_999), 5, "environment.json' cannot be read"),
+        (lambda run: (run / "environment.json").write_text('{"overrides": 3}'), 2, "environment.json is damaged"),
+        (lambda run: shutil.rmtree(run), 5, "is no run folder.\nSeen: no status.json"),
+    ],
+)
+def test_a_run_that_is_not_whole_is_refused_with_one_message(spoil, status, said, run, capsys):
+    spoil(run)
+
+    found, out, err = answered(capsys, "evaluate", run)
+    assert (found, out) == (status, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_weights_of_another_graph_are_refused_with_what_does_not_fit(run, capsys):
+    status, _, err = answered(capsys, "evaluate", run, "--set", "units=11")
+
+    assert status == 2
+    assert "wrong shape  Model/0/kernel is [64, 10] in the file, [64, 11] in the experiment" in err
+
+
+# predict
+
+
+def test_predictions_are_those_of_the_experiment_in_the_order_of_keys(place, capsys, tmp_path):
+    status, out, _ = answered(capsys, "predict", place / "plain", "--subset", "validation", "-o", tmp_path / "p.npz")
+    found = np.load(tmp_path / "p.npz", allow_pickle=False)
+
+    assert (status, out) == (0, f"{tmp_path / 'p.npz'}\n")
+    assert sorted(found) == ["batch_probabilities", "keys"]
+    assert found["keys"].tolist() == [f"={number}" for number in range(150, 200)]
+    exp = build_experiment(str(place.parent.parent / "task.py"))
+    exp.load_weights(place / "plain" / "weights.safetensors")
+    whole = exp.predict(exp.subset("validation").batch(exp.subset("validation").keys))
+    np.testing.assert_allclose(found["batch_probabilities"], whole["batch_probabilities"], rtol=1e-5)
+
+
+def test_a_training_subset_is_predicted_whole_and_in_order(place, capsys, tmp_path):
+    words = ("predict", place / "plain", "--subset", "training", "--outputs", "batch_logits", "-o", tmp_path / "p.npz")
+    answered(capsys, *words)
+    found = np.load(tmp_path / "p.npz")
+
+    assert found["keys"].tolist() == [f"={number}" for number in range(150)]
+    assert found["batch_logits"].shape == (150, 10)
+
+
+def test_small_predictions_are_lines_of_json_or_of_csv_that_no_spreadsheet_computes(place, capsys, tmp_path):
+    for name in ("p.jsonl", "p.csv"):
+        answered(capsys, "predict", place / "plain", "--subset", "validation", "-o", tmp_path / name)
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    with open(tmp_path / "p.csv", newline="") as file:
+        table = list(csv.reader(file))
+
+    assert (rows[0]["key"], len(rows[0]["batch_probabilities"]), len(rows)) == ("=150", 10, 50)
+    assert table[0] == ["key", *(f"batch_probabilities_{place}" for place in range(10))]
+    assert table[1][0] == "'=150"
+    assert [float(cell) for cell in table[1][1:]] == rows[0]["batch_probabilities"]
+
+
+@pytest.mark.parametrize(
+    "words, status, said",
+    [
+        (["--subset", "validation", "-o", "p.npy"], 2, "'p.npy' is no file of predictions.\nSeen: .npy."),
+        (["--subset", "validaton", "-o", "p.npz"], 2, "No subset named 'validaton'"),
+        (["--subset", "validation", "-o", "p.npz", "--outputs", "batch_prob"], 2, "Did you mean 'batch_probabilities'"),
+        (["-o", "p.npz"], 2, "required: --subset"),
+        (["--subset", "validation", "-o", "/dev/null/p.npz"], 5, "cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_message(words, status, said, place, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found, out, err = answered(capsys, "predict", place / "plain", *words)
+
+    assert (found, out) == (status, "")
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_that_are_no_texts_and_no_numbers_are_written_as_texts():
+    predictions = Predictions([("a", 1), ("b", 2)], {"batch_x": np.array([1.0, np.nan])})
+
+    assert predictions.csv() == b"key,batch_x\n\"('a', 1)\",1.0\n\"('b', 2)\",nan\n"
+    assert json.loads(predictions.jsonl().splitlines()[1]) == {"key": "('b', 2)", "batch_x": None}
+    assert Predictions([1, 2], predictions.outputs).csv() == b"key,batch_x\n1,1.0\n2,nan\n"
+    with pytest.raises(ConfigError, match="An output is called 'keys'"):
+        Predictions([1], {"keys": np.zeros(1)}).npz()
