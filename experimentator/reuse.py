@@ -20,8 +20,8 @@ from experimentator.checkpoint import WEIGHTS, CheckpointError
 from experimentator.config import Config, ConfigError, load, load_text, parse_assignment
 from experimentator.environment import sha256
 from experimentator.failures import printable
-from experimentator.predictions import Predictions, check_suffix
 from experimentator.plainfile import finite, read_bytes, read_json
+from experimentator.predictions import Predictions, check_suffix
 from experimentator.results import show_values
 from experimentator.settings import LIBRARY_KEYS
 
