@@ -160,12 +160,14 @@ def as_text(exp: Any) -> str:
 
 
 def as_html(exp: Any) -> str:
-    """The summary for a notebook."""
-    rows = []
-    for title, cells in ((section.title, row) for section in summary(exp) for row in section.rows):
-        data = "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in cells)
-        rows.append(f'<tr><th style="text-align:left">{html.escape(title)}</th>{data}</tr>')
-    return f"<b>{html.escape(_title(exp))}</b><table>{''.join(rows)}</table>"
+    """The summary for a notebook; columns are aligned within each section."""
+    left = 'style="text-align:left;vertical-align:top;min-width:7em"'
+    sections = []
+    for title, rows in summary(exp):
+        cells = ["".join(f"<td {left}>{html.escape(cell)}</td>" for cell in row) for row in rows]
+        inner = f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+        sections.append(f"<tr><th {left}>{html.escape(title)}</th><td {left}>{inner}</td></tr>")
+    return f"<b>{html.escape(_title(exp))}</b><table>{''.join(sections)}</table>"
 
 
 def _title(exp: Any) -> str:
@@ -179,7 +181,7 @@ def _subset(exp: Any, subset: Any) -> tuple[str, ...]:
     where = "not read yet" if feed is None else feed[1].place
     size = f"{len(subset):,} items"
     items = ", ".join(f"{name} {_shape(spec)}" for name, spec in exp.program.specs_of(subset).items())
-    return subset.name, str(subset.mode), size, items, where
+    return subset.name, str(subset.mode), size, where, items
 
 
 def _shape(spec: Any) -> str:

@@ -7,6 +7,7 @@ import tempfile
 import webbrowser
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -101,15 +102,18 @@ def _of_run(folder: Path, mode: str) -> Description:
             f"{folder} is no run folder\nSeen: no {DESCRIPTION} in it. "
             "Name a configuration, a run folder or a file of JSON."
         )
-    return with_statuses(from_json(_read(folder / DESCRIPTION)), _statuses(folder / STATUS))
+    status, processors = _status(folder / STATUS)
+    described = replace(from_json(_read(folder / DESCRIPTION)), title=f"{folder.resolve().name}, {status}")
+    return with_statuses(described, processors)
 
 
-def _statuses(path: Path) -> dict[str, str]:
-    """What the run found out about single processors."""
+def _status(path: Path) -> tuple[str, dict[str, str]]:
+    """How a run ended, and what it found out about single processors."""
     try:
-        found = json.loads(_read(path)).get("processors", {})
-        return {str(name): str(status) for name, status in found.items()}
-    except (ValueError, AttributeError) as error:
+        found = json.loads(_read(path))
+        processors = found.get("processors", {})
+        return str(found["status"]), {str(name): str(status) for name, status in processors.items()}
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path} is damaged\nSeen: {error}. Name the run's pipeline.json to see the graph alone."
         ) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -112,9 +114,10 @@ class _Plan:
 
 def interleaved(boxes: Iterable[Box], others: Iterable[Box]) -> tuple[Box, ...]:
     """Both, each of the others behind the one that stands nearest above it in the list."""
-    merged = list(boxes)
-    for other in others:
-        above = [place for place, box in enumerate(merged) if box.index < other.index]
-        nearest = max(above, key=lambda place: merged[place].index, default=-1)
-        merged.insert(nearest + 1, other)
-    return tuple(merged)
+    kept = list(boxes)
+    places = sorted((box.index, place) for place, box in enumerate(kept))
+    behind: defaultdict[int, list[Box]] = defaultdict(list)
+    for other in sorted(others, key=lambda box: box.index):
+        above = bisect_left(places, (other.index, 0))
+        behind[places[above - 1][1] if above else -1].append(other)
+    return (*behind[-1], *(one for place, box in enumerate(kept) for one in (box, *behind[place])))

@@ -425,7 +425,9 @@ def test_a_run_folder_shows_its_graph_and_nothing_of_it_is_run(capsys):
     capsys.readouterr()
 
     assert main(["graph", "runs/light/latest"]) == 0
-    assert "batch_input [B] float64" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "batch_input [B] float64" in shown
+    assert shown.startswith(f"{only_run().name}, finished: TRAIN: ")
     assert main(["graph", "runs/light/latest", "--diff", "runs/light/latest"]) == 0
     assert capsys.readouterr().out.endswith("Nothing differs.\n")
 

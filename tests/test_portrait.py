@@ -92,7 +92,7 @@ def test_the_summary_tells_subsets_graphs_parameters_and_place():
     before = str(exp)
     exp.train(1)
 
-    assert "training    TRAIN  48 items  batch_input [B, 3] float32, batch_target [B] int32  not read yet" in before
+    assert "training    TRAIN  48 items  not read yet  batch_input [B, 3] float32, batch_target [B] int32" in before
     assert "Model  50 trained  0 not" in before
     assert "on the device" in str(exp)
     assert "training with graph, validation with graph" in str(exp)

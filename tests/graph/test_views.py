@@ -164,3 +164,11 @@ def test_a_difference_holds_every_processor_of_both_once(program, other):
     counts = [sum(box.state == state for box in view.boxes) for state in ("removed", "added")]
     assert len(view.kept) == len(after.boxes)
     assert counts[0] - counts[1] == len(before.boxes) - len(after.boxes)
+
+
+def test_a_plan_of_many_processors_is_made_at_once():
+    pruned = [mix(f"x -> y{place}") for place in range(3000)]
+
+    view = plan(graph(*pruned, mix("x -> loss")), "loss")
+
+    assert [box.index for box in view.boxes] == list(range(3001))
