@@ -43,6 +43,7 @@ class Pace:
         self.compile_seconds = 0.0
         self.step_seconds = float("inf")
         self.fixing = False
+        self.done = 0
 
     def ahead(self, done: int) -> int:
         """How many batches to run after `done`: a call ends at every multiple of the stride."""
@@ -50,6 +51,7 @@ class Pace:
 
     def saw(self, count: int, seconds: float) -> None:
         """A call of `count` batches took `seconds`."""
+        self.done += count
         if not self.compiled:
             self.compiled, self.compile_seconds = True, seconds
             return
@@ -64,8 +66,11 @@ class Pace:
         self.settled = True
 
     def expect(self, remaining: int) -> None:
-        """So many batches lie ahead: compile for the settled count once a tenth of their time buys that."""
-        self.fixing |= self.settled and 0.1 * remaining * self.step_seconds > self.compile_seconds
+        """So many batches lie ahead: compile for the settled count where a tenth of the time of all buys that.
+
+        Those that are done count too, so that a training in many short parts ends up where a long one begins.
+        """
+        self.fixing |= self.settled and 0.1 * (self.done + remaining) * self.step_seconds > self.compile_seconds
 
     def is_fixed(self, count: int) -> bool:
         """Whether calls of `count` batches have a function of their own."""

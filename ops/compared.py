@@ -176,11 +176,19 @@ def class_rows(op: Compared, prediction: Any, target: Any) -> Any:
     target, is_ids = _targets(op, prediction, target)
     if not is_ids:
         return keras.ops.cast(target, "float32")
-    ids = _whole(target)[..., None]
-    classes = keras.ops.shape(prediction)[-1]
+    ids, classes = _whole(target)[..., None], keras.ops.shape(prediction)[-1]
     rows = keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(classes, dtype="int32")), "float32")
-    is_class = keras.ops.logical_and(ids >= 0, ids < classes)
-    return keras.ops.where(is_class, rows, float("nan"))
+    return keras.ops.where(_are_classes(ids, classes), rows, float("nan"))
+
+
+def class_ids(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any] | None:
+    """The target as ids [B, ...] int32, 0 for one that is no class, and which are; None where it holds rows."""
+    target, is_ids = _targets(op, prediction, target)
+    if not is_ids:
+        return None
+    ids = _whole(target)
+    is_class = _are_classes(ids, keras.ops.shape(prediction)[-1])
+    return keras.ops.where(is_class, ids, 0), is_class
 
 
 def _targets(op: Compared, prediction: Any, target: Any) -> tuple[Any, bool]:
@@ -201,6 +209,10 @@ def _targets(op: Compared, prediction: Any, target: Any) -> tuple[Any, bool]:
         write = f"Write Cast({op.pair[1]!r}, 'int32') above it."
         raise op.refuse("Class ids are integers", prediction, given, write)
     return target, is_ids
+
+
+def _are_classes(ids: Any, classes: Any) -> Any:
+    return keras.ops.logical_and(ids >= 0, ids < classes)
 
 
 def _whole(ids: Any) -> Any:

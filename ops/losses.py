@@ -27,7 +27,7 @@ from typing import Any
 
 import keras
 
-from experimentator.ops.compared import FromLogits, FromPrediction, align, class_rows
+from experimentator.ops.compared import FromLogits, FromPrediction, align, class_ids, class_rows
 
 
 @dataclass(eq=False)
@@ -97,6 +97,12 @@ class SoftmaxCrossEntropy(ClassWeighted):
         if len(logits.shape) < 2 or logits.shape[-1] == 1:
             write = "Give [B, ..., K] with two classes or more, or write SigmoidCrossEntropy."
             raise self.refuse("A softmax is over classes", logits, target, write)
+        found = None if self.label_smoothing else class_ids(self, logits, target)
+        if found is not None:  # the usual case, for which frameworks have one operation
+            ids, is_class = found
+            logits = keras.ops.cast(logits, "float32")
+            losses = keras.ops.sparse_categorical_crossentropy(ids, logits, from_logits=True)
+            return keras.ops.where(is_class, losses, float("nan"))
         rows = self._smooth(class_rows(self, logits, target), keras.ops.shape(logits)[-1])
         log_scores = keras.ops.log_softmax(keras.ops.cast(logits, "float32"), axis=-1)
         terms = keras.ops.where(rows == 0, 0.0, rows * log_scores)  # a class ruled out by a logit of -inf counts 0

@@ -191,6 +191,17 @@ def test_xla_is_not_tried_for_a_few_seconds_of_work():
     assert step.compiler == "graph"
 
 
+def test_a_training_in_many_short_parts_tries_xla_in_the_end():
+    backend, step = training_step([linear(), squares], jit_compile="auto")
+    columns, calls = backend.put(COLUMNS), 0
+    while "xla" not in step.timings and calls < 10**5:
+        step.choose(columns, INDEX, remaining=1)
+        step(columns, INDEX)
+        calls += 1
+
+    assert 1 < calls < 10**5
+
+
 @chunk_processor(inputs=["batch_x"], outputs=["batch_x"], node="To text")
 def strings(batch_x):
     return tf.strings.to_number(tf.strings.as_string(batch_x))

@@ -21,7 +21,7 @@ FAILURES = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.err
 PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled
 PROBES = 3  # times
 CLEARLY = 0.95  # of the time without XLA, for XLA to be taken: a toss-up must not change bits from run to run
-WORTH_SECONDS = 10.0  # XLA is tried where the work ahead takes longer than this without it: it costs seconds to compile
+TRIAL = 5.0  # what trying XLA costs, its compilation above all, in times of the first call without it
 
 
 class TensorflowStep:
@@ -53,7 +53,9 @@ class TensorflowStep:
         self.draws_with_state: dict[str, str] = {}
         self.auto, self.jit = jit_compile == "auto", _jit(jit_compile) if like is None else like == "xla"
         self.traces = 0
+        self.batches = 0
         self.timings: dict[str, float] = {}
+        self._first_seconds = 0.0
         self._functions: dict[Any, Any] = {}
         self._signatures: dict[Any, dict[str, str]] = {}
         self._trained = [variable.trainable for variable in variables]
@@ -81,6 +83,7 @@ class TensorflowStep:
         if len(index) > self.capacity:
             parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
             return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
+        self.batches += len(index)
         if self.eager:
             return dict(self._run(columns, tf.constant(index), None))
         if fixed is None:
@@ -100,10 +103,9 @@ class TensorflowStep:
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
         """Settle an open choice of compiler for `remaining` batches, by timing both on a copy of the state.
 
-        XLA is not tried, and may be tried later, where the rest takes a few seconds without it.
+        XLA is tried where the batches done and ahead take longer without it than a trial; else, it may be tried later.
         """
-        seconds = self.timings.get("graph", WORTH_SECONDS + 1)  # not known yet: one batch may be worth it
-        if self.jit is not None or self.eager or remaining * seconds <= WORTH_SECONDS:
+        if self.jit is not None or self.eager or not self._is_worth_a_trial(remaining):
             return
         columns = {name: columns[name] for name in self.graph.inputs}
         self.capacity = self.capacity or len(index)
@@ -113,12 +115,17 @@ class TensorflowStep:
         try:
             if "graph" not in self.timings:
                 self.timings["graph"] = self._timed(False, columns, index)
-            if self.timings["graph"] * remaining > WORTH_SECONDS:
+            if self._is_worth_a_trial(remaining):
                 self._compare(columns, index)
                 log.info("seconds per batch: %s; using %s", self.timings, self.compiler)
         finally:
             for variable, value in zip(state, saved, strict=True):
                 variable.assign(value)
+
+    def _is_worth_a_trial(self, remaining: int) -> bool:
+        if "graph" not in self.timings:  # one batch may be worth it
+            return True
+        return (self.batches + remaining) * self.timings["graph"] > TRIAL * self._first_seconds
 
     def _call(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         try:
@@ -246,8 +253,9 @@ class TensorflowStep:
 
     def _timed(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray) -> float:
         """Seconds per batch, the best of a few calls of growing length."""
-        rows, best, spent = index[:1], float("inf"), 0.0
+        rows, best, spent, start = index[:1], float("inf"), 0.0, time.perf_counter()
         _ready(self._call(jit, columns, rows, fixed=False))
+        self._first_seconds = self._first_seconds or time.perf_counter() - start
         while spent < PROBE_SECONDS:
             start = time.perf_counter()
             _ready(self._call(jit, columns, rows, fixed=False))
