@@ -72,7 +72,7 @@ class DiskCachedDataset(WrappedDataset):
         path = self.path(key)
         found = self._read(path)
         if found is None:
-            with Reading(("cache", self.version), key=key, visit=0):
+            with Reading(("cache", self.version)).at(key, 0):
                 item = self.parent.query_item(key)
             found = _taken_apart(item, key)
             write_atomically(path, _written(found), lasting=False)  # a file lost to a power cut is made anew

@@ -20,25 +20,30 @@ from experimentator.keys import key_digest
 
 _lock = RLock()  # generators that are set to an address serve one item at a time
 _now: ContextVar[Reading | None] = ContextVar("reading", default=None)
-_visits: ContextVar[dict[Hashable, list[int]]] = ContextVar("visits")
+_visits: ContextVar[tuple[Sequence[Hashable], Sequence[int]]] = ContextVar("visits", default=((), ()))
 
 
 class Reading:
-    """One item that is being read; `with` it, draws depend on its address.
+    """The items that are being read, one after the other; `with` it, draws depend on their address.
 
-    >>> with Reading((0, "training", 5), key="a", visit=0):
+    >>> with Reading((0, "training", 5)).at("a", 0):
     ...     first = item_random().uniform(), item_random().uniform()
-    >>> with Reading((0, "training", 5), key="a", visit=0):
+    >>> with Reading((0, "training", 5)).at("a", 0):
     ...     first == (item_random().uniform(), item_random().uniform()), first[0] == first[1]
     (True, False)
     """
 
     __slots__ = ("_address", "_before", "asked", "key", "mode", "place", "visit")
 
-    def __init__(self, place: Sequence[Any], *, key: Hashable, visit: int, mode: Any = Mode.ALL):
-        self.place, self.key, self.visit, self.mode = place, key, visit, mode
-        self.asked = 0
+    def __init__(self, place: Sequence[Any], *, mode: Any = Mode.ALL):
+        self.place, self.mode = place, mode
+        self.at(None, 0)
+
+    def at(self, key: Hashable, visit: int) -> Reading:
+        """Go on to an item: its key, and which visit of it this is, the first of a pass being 0."""
+        self.key, self.visit, self.asked = key, visit, 0
         self._address: tuple[Any, ...] | None = None
+        return self
 
     @property
     def address(self) -> tuple[Any, ...]:
@@ -103,20 +108,22 @@ def drawing(generators: Sequence[Any], *, place: Hashable = None) -> Iterator[No
 @contextmanager
 def visiting(keys: Sequence[Hashable], visits: Sequence[int]) -> Iterator[None]:
     """Meanwhile the readings of `keys` are those visits of them, the first of a pass being 0."""
-    waiting: dict[Hashable, list[int]] = {}
-    for key, visit in zip(reversed(keys), reversed(visits), strict=True):
-        waiting.setdefault(key, []).append(int(visit))
-    before = _visits.set(waiting)
+    before = _visits.set((keys, visits))
     try:
         yield
     finally:
         _visits.reset(before)
 
 
-def next_visit(key: Hashable) -> int:
-    """Which visit of a key comes now."""
-    waiting = _visits.get({}).get(key)
-    return waiting.pop() if waiting else 0
+def visits_now(keys: Sequence[Hashable]) -> Sequence[int]:
+    """Which visits of these keys come now: what `visiting` says of them, else the first."""
+    known, visits = _visits.get()
+    if keys is known:
+        return visits
+    waiting: dict[Hashable, list[int]] = {}
+    for key, visit in zip(known, visits, strict=True):
+        waiting.setdefault(key, []).append(visit)
+    return [waiting[key].pop(0) if waiting.get(key) else 0 for key in keys]
 
 
 def visits_of(positions: np.ndarray) -> np.ndarray:

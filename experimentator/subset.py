@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -12,7 +15,7 @@ from experimentator.chance import generator, generators_in, shared_generators
 from experimentator.config import ConfigError
 from experimentator.graph import Mode
 from experimentator.items import DatasetError, as_dataset, keys_of, query, stack
-from experimentator.reading import Reading, drawing, next_visit, reading, visits_of
+from experimentator.reading import Reading, drawing, reading, visits_now, visits_of
 
 
 class Subset:
@@ -162,7 +165,7 @@ class Subset:
     def query_item(self, key: Hashable) -> dict[str, Any] | None:
         """The item of one key, without the prefix, or None where it is left out; a failure names the key."""
         if reading() is None:
-            with self._reading(key, 0), self._drawing():
+            with self._reading().at(key, 0), drawing(self._found_generators(), place="item"):
                 return query(self.dataset, key, subset=self.name)
         return query(self.dataset, key, subset=self.name)
 
@@ -178,7 +181,10 @@ class Subset:
         if self.has_own_batch:
             read = ((part, self.batch(part)) for part in _cut(keys, batch_size))
         else:
-            read = ((part, self._stacked(part, items)) for part, items in _cut_pairs(self._items(keys), batch_size))
+            read = (
+                (part, self._stacked(part, items))
+                for part, items in _cut_pairs(self._kept(keys, batch_size), batch_size)
+            )
         is_first = True
         for part, batch in read:
             if len(part) == batch_size or not drop_last or is_first:
@@ -204,7 +210,7 @@ class Subset:
         """A batch, and the places in `keys` of the items that it holds: None for all of them."""
         if not len(keys):
             raise self.empty_error(keys)
-        items = [self._item(key, next_visit(key)) for key in keys]
+        items = self._items(keys, visits_now(keys))
         kept = [place for place, item in enumerate(items) if item is not None]
         if len(kept) == len(keys):
             return None, self._stacked(keys, items, into)
@@ -240,38 +246,40 @@ class Subset:
 
     # How
 
-    def _items(self, keys: Sequence[Hashable]) -> Iterator[tuple[Hashable, dict[str, Any]]]:
-        """Pairs of key and item, without those left out."""
-        count: dict[Hashable, int] = {}
-        for key in keys:
-            count[key] = count.get(key, -1) + 1
-            item = self._item(key, count[key])
-            if item is not None:
-                yield key, item
+    def _items(self, keys: Iterable[Hashable], visits: Iterable[int]) -> list[Any]:
+        """The item of each key at that visit of it, None where it is left out."""
+        items, generators = [], self._found_generators()
+        with self._reading() as now:
+            for key, visit in zip(keys, visits, strict=True):
+                now.at(key, visit)
+                if generators:
+                    with drawing(generators, place="item"):
+                        items.append(self.query_item(key))
+                else:
+                    items.append(self.query_item(key))
+        return items
 
-    def _item(self, key: Hashable, visit: int) -> Any:
-        with self._reading(key, visit):
-            generators = self._found_generators()
-            if not generators:
-                return self.query_item(key)
-            with drawing(generators, place="item"):
-                return self.query_item(key)
+    def _kept(self, keys: tuple[Hashable, ...], size: int) -> Iterator[tuple[Hashable, dict[str, Any]]]:
+        """Pairs of key and item, without those left out; `size` items are read at a time."""
+        count: defaultdict[Hashable, Iterator[int]] = defaultdict(itertools.count)
+        for part in _cut(keys, size):
+            visits = [next(count[key]) for key in part]
+            for key, item in zip(part, self._items(part, visits), strict=True):
+                if item is not None:
+                    yield key, item
 
-    def _reading(self, key: Hashable, visit: int) -> Reading:
+    def _reading(self) -> Reading:
         epoch = self.epoch if self.is_training else "every"
-        return Reading((self.seed, self.name, epoch), key=key, visit=visit, mode=self.type)
-
-    def _drawing(self) -> Any:
-        return drawing(self._found_generators(), place="item")
+        return Reading((self.seed, self.name, epoch), mode=self.type)
 
     def _found_generators(self) -> list[Any]:
         """The generators that this subset and its dataset hold, looked for again when transforms were added."""
-        at = _chain(self.dataset)
-        if self._generators is None or self._generators[0] != at:
-            self._generators = None
-            found = [one for one in generators_in(self) if not self.reads_alone or one not in shared_generators()]
-            self._generators = at, [*(shared_generators() if self.reads_alone else ()), *found]
-        return self._generators[1]
+        at, known = _chain(self.dataset), self._generators
+        if known is None or known[0] != at:
+            found = generators_in(copy.copy(self))  # which has found none yet
+            shared = shared_generators() if self.reads_alone else []
+            known = self._generators = at, [*shared, *(one for one in found if one not in shared)]
+        return known[1]
 
     def _stacked(
         self, keys: Sequence[Hashable], items: Sequence[Any], into: Mapping[str, np.ndarray] | None = None
