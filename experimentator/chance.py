@@ -18,6 +18,7 @@ import numpy as np
 
 MOST = 100_000  # objects that are looked at
 DATA = 1_000  # containers with more entries hold data, not code
+NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "ROT_TWO", "SWAP")  # steps that move values only
 QUIET = {*sys.stdlib_module_names, "numpy", "scipy", "keras", "tensorflow", "experimentator"}  # their code is not read
 SHARED: dict[int, str] = {id(random._inst): "random", id(np.random.mtrand._rand): "numpy"}
 
@@ -162,28 +163,32 @@ def _mentioned(function: FunctionType) -> Iterator[Any]:
 def _named(code: CodeType, names: Mapping[str, Any], local: dict[str, Any]) -> Iterator[Any]:
     """Follow `module.part.function` from left to right, and local names of modules."""
     value: Any = None
+    origin: Any = None
+    constant: Any = None
     for step in dis.get_instructions(code):
-        is_attribute = step.opname in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM")
-        if is_attribute and isinstance(value, ModuleType):
-            value = getattr(value, step.argval, None)
-        elif step.opname.startswith("STORE_"):
-            local[step.argval] = value
-        else:
-            if value is not None and not isinstance(value, ModuleType):
-                yield value
-            value = _loaded(step, names, local)
+        kind, argument = step.opname, step.argval
+        if kind in NEUTRAL:
+            continue
+        if kind in ("LOAD_ATTR", "LOAD_METHOD") and isinstance(value, ModuleType):
+            value = getattr(value, argument, None)
+            continue
+        stored, loaded = argument if isinstance(argument, tuple) and "FAST" in kind else (argument, argument)
+        if kind.startswith("STORE_"):
+            local[stored] = value
+        elif value is not None and not isinstance(value, ModuleType):
+            yield value
+        value = None
+        if kind == "IMPORT_NAME":  # the constant before it lists what is imported from the module, if anything
+            value = origin = sys.modules.get(argument if constant else argument.partition(".")[0])
+        elif kind == "IMPORT_FROM":
+            value = getattr(origin, argument, None)
+        elif kind in ("LOAD_GLOBAL", "LOAD_NAME"):
+            value = names.get(argument)
+        elif "LOAD_FAST" in kind or kind.startswith("LOAD_DEREF"):
+            value = local.get(loaded)
+        constant = argument if kind == "LOAD_CONST" else None
     if value is not None:
         yield value
-
-
-def _loaded(step: dis.Instruction, names: Mapping[str, Any], local: Mapping[str, Any]) -> Any:
-    if step.opname == "IMPORT_NAME":
-        return sys.modules.get(step.argval)
-    if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-        return names.get(step.argval)
-    if step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) and isinstance(step.argval, str):
-        return local.get(step.argval)
-    return None
 
 
 def _is_filled(cell: Any) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from experimentator.blocks import Block, Pass, Picked, Placing, Rows, batch_bytes, specs_of
 from experimentator.columns import columns_of, is_columnar
 from experimentator.graph import Mode
+from experimentator.items import check_keys
 from experimentator.memory import SHARE, free_host_memory
 from experimentator.streamed import StreamedFeed, order_of
 from experimentator.subset import Subset
@@ -103,6 +104,7 @@ def feed_of(
         fits = {"device": size <= SHARE * room, "host": size <= SHARE * free_host_memory()}
         residency = next((place for place, enough in fits.items() if enough), "stream")
     if residency in ("auto", "stream"):
+        check_keys(subset.dataset, subset.keys, subset=subset.name)  # all other feeds read every item by now
         return StreamedFeed(subset, first, sample)
     kept, columns = columns_of(subset)
     return ResidentFeed(subset, columns, put, kept) if residency == "device" else HostFeed(subset, columns, kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import operator
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
@@ -105,6 +106,34 @@ def keys_of(dataset: Any, *, subset: str) -> tuple[Hashable, ...]:
     return found
 
 
+def listed_keys(dataset: Any) -> Collection[Hashable] | None:
+    """The keys of a dataset where asking for them costs nothing; None where they would have to be found."""
+    keys: Any = None if callable(dataset.keys) else dataset.keys
+    keys = keys.all() if hasattr(keys, "all") and hasattr(keys, "__len__") else keys
+    return keys if isinstance(keys, (tuple, list, range, dict, set, frozenset)) else None
+
+
+def check_keys(dataset: Any, keys: Collection[Hashable], *, subset: str) -> None:
+    """Refuse keys that a dataset does not have, as far as it tells which it has."""
+    known = listed_keys(dataset)
+    if known is None or isinstance(dataset, ArrayDataset):  # whose rows may be counted from the end
+        return
+    known = known if isinstance(known, range) else dict.fromkeys(known)
+    missing = [key for key in keys if key not in known]
+    if missing:
+        raise DatasetError(
+            f"The dataset of subset {subset!r} has no key {missing[0]!r:.80}, one of {len(missing)} that it lacks.",
+            f"{len(known)} keys, {_some(known)}",
+            "Give keys out of its own: Subset(..., keys=[...]).",
+        )
+
+
+def _some(keys: Collection[Hashable]) -> str:
+    return (
+        "such as " + ", ".join(f"{key!r:.60}" for key in itertools.islice(keys, 3)) if keys else "of which it has none"
+    )
+
+
 def is_deterministic(dataset: Any) -> bool:
     """Whether an item is known to be the same every time: as the dataset says, or for what cannot be otherwise."""
     return bool(getattr(dataset, "deterministic", type(dataset).__name__ in DETERMINISTIC))
@@ -121,10 +150,13 @@ def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any] | None:
     try:
         item = dataset.query_item(key)
     except (Exception, SystemExit) as error:  # one item must not end the program without a word
+        write = "Mend the item, or leave its key out: Subset(..., keys=[...])."
+        if isinstance(error, LookupError) and (known := listed_keys(dataset)) is not None and key not in known:
+            write += f" It is none of the dataset's keys, {_some(known)}."
         raise DatasetError(
             f"The dataset of subset {subset!r} fails on key {key!r}.",
             f"{type(error).__name__}: {error!s:.200}",
-            "Mend the item, or leave its key out: Subset(..., keys=[...]).",
+            write,
         ) from error
     if item is None:
         return None

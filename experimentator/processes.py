@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 import pickle
@@ -127,13 +126,11 @@ def _end(processes: Iterable[_Process]) -> None:
 
 def _pickled(subset: Any) -> bytes:
     """The subset as bytes, classes and functions of configurations and notebooks included."""
-    still = copy.copy(subset)
-    still.seed = still.epoch = 0  # these travel with each batch
     written = [module for name, module in list(sys.modules.items()) if name.startswith(CONFIG_MODULE)]
     for module in written:
         cloudpickle.register_pickle_by_value(module)
     try:
-        return bytes(cloudpickle.dumps(still))
+        return bytes(cloudpickle.dumps(subset))
     except Exception as error:
         raise DatasetError(
             f"Subset {subset.name!r} cannot be sent to worker processes.",

@@ -111,7 +111,8 @@ class Subset:
         return f"<Subset {self}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_generators": None}  # found anew where it is read
+        # Generators are found anew where it is read, and the address travels with each batch.
+        return {**vars(self), "_generators": None, "seed": 0, "epoch": 0}
 
     # Order
 
@@ -175,6 +176,9 @@ class Subset:
         """Yield `(keys, batch)`, a batch being `{"batch_input": [B, ...], ...}`; keys that are left out are not there.
 
         A last, smaller batch is dropped with `drop_last`, which training subsets do, unless it is the only one.
+
+        Raises:
+            DatasetError: for items that cannot be read or do not fit together, and if all are left out.
         """
         keys = self.shuffled_keys() if keys is None else tuple(keys)
         drop_last = self.is_training if drop_last is None else drop_last
@@ -190,6 +194,8 @@ class Subset:
             if len(part) == batch_size or not drop_last or is_first:
                 yield part, batch
             is_first = False
+        if is_first and keys:
+            raise self.empty_error(keys)
 
     def batch(self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
         """The items of `keys` stacked under their prefixed names; numbers go into the arrays `into` where these fit.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experimentator import DatasetError, Mode, Subset, build_experiment
+from experimentator import BalancedSubset, CombinedSubset, DatasetError, Mode, Subset, build_experiment
 from experimentator.feed import feed_of
 from experimentator.workers import Workers
 from tests.stand_ins import Rows
@@ -210,3 +210,16 @@ def test_processes_end_with_the_feed_that_started_them():
     while any(map(is_running, pids)) and time.monotonic() < deadline:
         threading.Event().wait(0.05)
     assert not any(map(is_running, pids))
+
+
+def test_processes_stay_from_epoch_to_epoch_for_subsets_of_every_kind():
+    items = [{"x": np.float32(n), "odd": n % 2} for n in range(8)]
+    balanced = BalancedSubset("b", Mode.TRAIN, Rows(8), by=lambda key: key < "row 2")
+    both = CombinedSubset("c", Mode.TRAIN, [Subset("p", Mode.TRAIN, items), Subset("q", Mode.TRAIN, items)], [3, 1])
+    for subset in (balanced, both):
+        feed, seen = feed_of(subset, residency="stream", put=dict, room=0), set()
+        feed.workers = Workers(1, are_processes=True)
+        for subset.epoch in range(3):
+            assert feed.cycle(4).take(lambda _: 2) is not None
+            seen.add(id(feed._processes))
+        assert len(seen) == 1

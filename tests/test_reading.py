@@ -191,12 +191,55 @@ def test_outside_of_subsets_nobody_fixes_the_draws():
     assert dataset.query_item(1) != dataset.query_item(1)
 
 
-def test_only_where_somebody_draws_are_generators_found():
-    def quiet(key, item):
-        return {"n": np.abs(item["n"]), "m": np.random.default_rng(key).normal()}
+def alias(key, item):
+    import numpy as other
 
+    draw = other.random.normal
+    return {"n": draw()}
+
+
+def from_imports(key, item):
+    from numpy import abs, random
+
+    return {"n": abs(random.normal())}
+
+
+def inner(key, item):
+    return [np.random.normal() for _ in range(3)]
+
+
+def closed():
+    import numpy
+
+    return lambda key, item: numpy.random.normal()
+
+
+def called(key, item):
+    return by_numpy(key, item)
+
+
+def addressed(key, item):
+    import numpy.random as drawn
+    from numpy.random import default_rng
+
+    return {"n": np.abs(item["n"]), "m": drawn.default_rng(key).normal() + default_rng(key).normal()}
+
+
+def fixed(key, item):
+    return np.random.default_rng(key).normal() + np.random.Generator(np.random.Philox(key)).normal()
+
+
+@pytest.mark.parametrize("draws", [by_numpy, alias, from_imports, inner, closed(), called], ids=lambda f: f.__name__)
+def test_code_that_draws_from_what_all_share_is_seen(draws):
+    assert generators_in(draws) == [np.random.mtrand._rand]
+
+
+@pytest.mark.parametrize("quiet", [addressed, fixed, by_parameter, len, "text", None, Own, {"a": [1]}], ids=str)
+def test_code_that_draws_from_generators_of_its_own_making_is_left_alone(quiet):
     assert generators_in(quiet) == []
-    assert generators_in(by_numpy) == [np.random.mtrand._rand]
+
+
+def test_generators_that_somebody_holds_are_found():
     assert HELD in generators_in(by_python)
     assert len(generators_in(Shaking())) == 2
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from experimentator import ConfigError, DatasetError, Mode, Subset
 from experimentator.columns import columns_of, is_columnar
+from experimentator.feed import feed_of
 from experimentator.subset import find
 from tests.stand_ins import Rows, arrays, law
 
@@ -294,3 +295,32 @@ def test_finding_lists_what_there_is():
         find(subsets, "test")
     with pytest.raises(ConfigError, match="There are: none"):
         find([], "test")
+
+
+# Keys that a dataset lacks
+
+
+@pytest.mark.parametrize("dataset", [ITEMS, mlworkflow.DictDataset(ITEMS)], ids=["mapping", "DictDataset"])
+def test_a_key_that_the_dataset_lacks_is_named_with_those_it_has(dataset):
+    with pytest.raises(DatasetError) as caught:
+        training(dataset, keys=[1, "two"]).batch([1, "two"])
+
+    assert str(caught.value) == (
+        "The dataset of subset 'training' fails on key 'two'.\nSeen: KeyError: 'two'.\n"
+        "Mend the item, or leave its key out: Subset(..., keys=[...]). It is none of the dataset's keys, such as 0, 1, "
+        "2."
+    )
+
+
+def test_keys_that_a_streamed_dataset_lacks_are_named_before_anything_is_read():
+    dataset = Rows(4)
+
+    with pytest.raises(
+        DatasetError, match=r"has no key 'row 7', one of 2 that it lacks.\nSeen: 4 keys, such as 'row 0'"
+    ):
+        feed_of(training(dataset, keys=["row 1", "row 7", "row 9"]), residency="auto", put=dict, room=0)
+    assert dataset.queries == ["row 1"]
+
+
+def test_drop_last_may_be_given_by_place():
+    assert [len(keys) for keys, _ in training().batches(4, None, False)] == [4, 4, 2]
