@@ -12,11 +12,11 @@ RUN := .venv/bin/python
 FRAMEWORK = $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo tensorflow-cpu)
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517
 
-.PHONY: help venv demo test lint bench clean
+.PHONY: help venv demo test lint bench bench-gpu clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 venv: .venv/stamp-demo .venv/stamp-test  ## make .venv with everything that the other targets need
 
@@ -41,8 +41,12 @@ VERDICT = if [ -n "$$failed" ]; then echo "failed: $${failed\#, }"; exit 1; else
 # Not .venv/bin/lint-imports: a script's first line cannot hold a path with spaces.
 LINT_IMPORTS = import sys; from importlinter.cli import lint_imports_command; sys.argv[1:] = ['--no-logo']; lint_imports_command()
 
-bench: .venv/stamp-bench  ## install the rivals (1 GB), run every benchmark beside them (25 minutes), into benchmarks/
+bench: .venv/stamp-bench  ## install the rivals (1 GB), run every benchmark beside them (25 minutes), into benchmarks/results
 	@for file in benchmarks/[!_]*.py; do echo "$$file"; $(RUN) "$$file" $(ARGS) || exit 1; done
+
+# No network: what is installed is measured, and what is missing is shown as such.
+bench-gpu:  ## the same on a GPU machine as it is, with its card named, into benchmarks/results
+	@$(RUN) benchmarks/_gpu_report.py $(ARGS)
 
 clean:  ## remove .venv, caches and build folders (trained runs stay)
 	@rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis

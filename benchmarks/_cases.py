@@ -28,4 +28,4 @@ class Case:
         return images[rows], digits.target.astype(np.int32)[rows]
 
 
-CASES = {"mlp": Case("mlp", 32, 1792, 16.0), "cnn": Case("cnn", 64, 1000, 255.0)}
+CASES = {"mlp": Case("mlp", 32, 1792, 16.0), "cnn": Case("cnn", 64, 300, 255.0)}

@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine it ran on, and the history it appends to."""
+"""What every benchmark shares: the machine it ran on, the history it appends to, and the page it is on."""
 
 from __future__ import annotations
 
@@ -15,23 +15,44 @@ from shutil import which
 from typing import Any
 from xml.sax.saxutils import escape
 
-HISTORY = Path(__file__).with_name("history.jsonl")
-PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "networkx", "numpy", "torch", "lightning", "jax", "optax")
+PACKAGES = (
+    *("tensorflow", "tensorflow-cpu", "keras", "networkx", "numpy", "mlworkflow", "torch", "lightning", "jax", "optax"),
+    *("grain", "pipefunc", "sf-hamilton", "tensordict"),
+)
 
 
-def append(benchmark: str, results: dict[str, Any], *, device: str | None = None) -> None:
+def publish(name: str, results: dict[str, Any], text: str, *, bars: dict[str, dict[str, float]], quick: bool) -> None:
+    """Print a table; and unless this was a quick check, add a line of history, and the table and a chart to the page.
+
+    `bars` holds numbers by name for each chart, by its title.
+    """
+    print(f"\n{text}", flush=True)
+    if quick:
+        return
+    append(name, results)
+    folder = results_folder()
+    pictures = []
+    for title, values in bars.items():
+        file = f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}.svg"
+        (folder / file).write_text(chart(values, title=title), "utf-8")
+        pictures.append(f"![{title}]({file})\n")
+    (folder / f"{name}.md").write_text("\n".join([text, "", *pictures]), "utf-8")
+    join(folder)
+
+
+def append(benchmark: str, results: dict[str, Any]) -> None:
     """One line of history: what was measured, on what, when, with which versions."""
     line = {
         "benchmark": benchmark,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device or _processor(),
+        "device": gpu() or _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": dict(filter(None, map(_version, PACKAGES))),
         "commit": _commit(),
         "results": results,
     }
-    with HISTORY.open("a") as history:
+    with (_place() / "history.jsonl").open("a") as history:
         history.write(json.dumps(line) + "\n")
 
 
@@ -42,25 +63,36 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def gpu() -> str | None:
+    """The first GPU by name; None without one."""
+    if not which("nvidia-smi"):
+        return None
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.splitlines()[0].strip() if found.returncode == 0 and found.stdout.strip() else None
+
+
 def device() -> str:
     """What the benchmark ran on: the first GPU, else the processor and its cores."""
-    found = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False
-    ) if which("nvidia-smi") else None  # fmt: skip
-    if found and found.returncode == 0:
-        return found.stdout.splitlines()[0]
-    return f"{_processor()}, {os.cpu_count()} cores"
+    return gpu() or f"{_processor()}, {os.cpu_count()} cores"
 
 
-def write(name: str, text: str) -> None:
-    """A file under benchmarks/results/, in a folder named after the device."""
-    folder = HISTORY.with_name("results") / re.sub(r"\W+", "-", device()).strip("-").lower()
+def results_folder() -> Path:
+    """Where the page of this machine is: benchmarks/results/, in a folder named after the device."""
+    folder = _place() / "results" / re.sub(r"\W+", "-", device()).strip("-").lower()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(text, "utf-8")
+    return folder
 
 
-def chart(name: str, values: dict[str, float], *, title: str, highlight: str) -> None:
-    """Horizontal bars on a logarithmic axis, longest first, as SVG."""
+def machine() -> str:
+    """The machine and the versions, in Markdown."""
+    versions = ", ".join(f"{name} {number}" for name, number in filter(None, map(_version, PACKAGES)))
+    today = datetime.now(UTC).date()
+    return f"{device()}, Python {platform.python_version()}, {versions}. Measured on {today}, commit {_commit()}."
+
+
+def chart(values: dict[str, float], *, title: str, highlight: str = "experimentator") -> str:
+    """Horizontal bars on a logarithmic axis, longest first, as SVG; those of `highlight` are blue."""
     width, row = 460, 22
     ordered = sorted(values.items(), key=lambda item: -item[1])
     low, high = math.log10(min(values.values()) / 2), math.log10(max(values.values()))
@@ -71,11 +103,25 @@ def chart(name: str, values: dict[str, float], *, title: str, highlight: str) ->
     ]
     for place, (who, value) in enumerate(ordered):
         top, length = 34 + place * row, width * (math.log10(value) - low) / (high - low)
-        fill = "#0072b2" if who == highlight else "#b8c4ce"
+        fill = "#0072b2" if who.startswith(highlight) else "#b8c4ce"
         lines.append(f'<text x="190" y="{top + 12}" text-anchor="end">{escape(who)}</text>')
         lines.append(f'<rect x="198" y="{top}" width="{length:.0f}" height="16" fill="{fill}"/>')
-        lines.append(f'<text x="{length + 204:.0f}" y="{top + 12}">{value:,.0f}</text>')
-    write(name, "\n".join([*lines, "</svg>"]) + "\n")
+        shown = f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+        lines.append(f'<text x="{length + 204:.0f}" y="{top + 12}">{shown}</text>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _place() -> Path:
+    """Where history and results are; a trial run, whose figures are not kept, names another folder."""
+    place = Path(os.environ.get("EXPERIMENTATOR_RESULTS") or Path(__file__).parent)
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def join(folder: Path) -> None:
+    """One page of all tables and charts."""
+    parts = [path.read_text("utf-8") for path in sorted(folder.glob("*.md")) if path.name != "README.md"]
+    (folder / "README.md").write_text("\n".join([f"# {device()}", "", machine(), "", *parts]), "utf-8")
 
 
 def _processor() -> str:
@@ -94,6 +140,6 @@ def _version(package: str) -> tuple[str, str] | None:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(HISTORY.parent), "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or None

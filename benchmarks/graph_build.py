@@ -4,7 +4,7 @@ Command:  python benchmarks/graph_build.py [--quick]
 
 A chain of processors that only pass a number on, beside raw networkx building and sorting the same chain, and beside
 pipefunc, Hamilton and tensordict.nn where these are installed, in the same process, in turn. Medians over the rounds.
-Appends to history.jsonl.
+Unless it is quick, it writes to benchmarks/results/ and history.jsonl.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from functools import partial
 from typing import Any
 
 import networkx as nx
-from _report import append, table
-from rivals.graphs import graphs
+from _report import publish, table
+from rivals.graphs import LIMITS, graphs
 
 from experimentator.graph import ChunkProcessor, Graph
 
@@ -77,14 +77,31 @@ def measure(size: int, rounds: int) -> dict[str, float]:
     }
 
 
+def _row(name: str, results: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """What one library takes for each size; empty where it cannot, or would take minutes."""
+    own = {"experimentator": ("build_ms", "run_us_per_node"), "networkx": ("networkx_ms", "")}
+    build, run = own.get(name, (f"{name}_build_ms", f"{name}_run_us"))
+    sizes = {f"{int(size):,} nodes": row.get(build, "") for size, row in results.items()}
+    return {"library": name, **sizes, "us a node": results["100"].get(run, "")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three rounds instead of fifteen")
     options = parser.parse_args()
     results = {str(size): measure(size, 3 if options.quick else 15) for size in (100, 1_000, 10_000)}
-    columns = dict.fromkeys(name for row in results.values() for name in row)
-    print(table([{"nodes": size, **{name: row.get(name, "-") for name in columns}} for size, row in results.items()]))
-    append("graph_build", results)
+    text = table([_row(name, results) for name in ("experimentator", "networkx", *LIMITS)])
+    few = results["100"]
+    built = {name: few[f"{name}_build_ms"] for name in LIMITS if f"{name}_build_ms" in few}
+    bars = {
+        "Graphs of 100 nodes: milliseconds to build": {
+            "experimentator": few["build_ms"],
+            "raw networkx": few["networkx_ms"],
+            **built,
+        }
+    }
+    head = "## Graphs: milliseconds to build, order, check and select a chain; microseconds a node to run it"
+    publish("graphs", results, f"{head}\n\n{text}\n", bars=bars, quick=options.quick)
 
 
 if __name__ == "__main__":

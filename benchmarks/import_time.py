@@ -3,7 +3,8 @@
 Command:  python benchmarks/import_time.py [--quick]
 
 Each is a fresh process; bare interpreter, import and help in turn, medians over the rounds. Says which frameworks the
-import loads (there should be none). Appends to history.jsonl.
+import loads (there should be none). Unless it is quick, it writes
+to benchmarks/results/ and history.jsonl.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from _report import append, table
+from _report import publish, table
 
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch")
 COMMANDS = {
@@ -43,9 +44,10 @@ def main() -> None:
     results = {name: round(statistics.median(values) - bare, 4) for name, values in times.items() if name[0] != "b"}
     probe = f"import experimentator, sys; print(*(set({FRAMEWORKS}) & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True).stdout.split()
-    print(table([{"command": name, "seconds over bare": value} for name, value in results.items()]))
-    print(f"\nframeworks loaded by the import: {', '.join(loaded) or 'none'}")
-    append("import_time", {**results, "bare": round(bare, 4), "frameworks": loaded})
+    text = table([{"command": name, "seconds over bare": value} for name, value in results.items()])
+    text = f"## Import\n\n{text}\n\nFrameworks loaded by the import: {', '.join(loaded) or 'none'}.\n"
+    found = {**results, "bare": round(bare, 4), "frameworks": loaded}
+    publish("import", found, text, bars={}, quick=options.quick)
 
 
 if __name__ == "__main__":

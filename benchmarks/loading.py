@@ -7,7 +7,7 @@ Heavy: 256x256x3 uint8 images with numpy augmentation, streamed by an asynchrono
 blocks of the size that the library gives them, beside two raw threads that each make one batch at a time.
 Python: items whose reading is a loop in Python, which holds the interpreter's lock: two threads and two processes.
 Light and heavy items also by mlworkflow, torch's DataLoader, Grain and tf.data, where these are installed.
-In turn; medians. Appends to history.jsonl.
+In turn; medians. Unless it is quick, it writes to benchmarks/results/ and history.jsonl.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
-from _report import append, table
-from rivals.loaders import loaders
+from _report import publish, table
+from rivals.loaders import loaders, slices
 
 from experimentator import Mode, Subset, build_experiment
 from experimentator.blocks import BLOCK_BYTES, batch_bytes
@@ -123,27 +123,30 @@ def main() -> None:
     count, rounds = (6_000, 3) if options.quick else (60_000, 7)
     columns = {"input": np.zeros((count, 28, 28), np.uint8), "target": np.zeros(count, np.int32)}
     host = passes(Subset("light", Mode.TRAIN, columns), "host", 2)
-    others = loaders(Rows(columns), BATCH, workers=2)
-    light = rates({"host feed": host, "loop over items": lambda: by_item(columns), **others}, rounds)
+    others = loaders(Rows(columns), BATCH, workers=2) | slices(columns, BATCH)
+    light = rates({"experimentator, columns": host, "loop over items": lambda: by_item(columns), **others}, rounds)
 
     keep_large_buffers()
     dataset = Heavy(512 if options.quick else 2048)
     subset = Subset("heavy", Mode.TRAIN, dataset)
     heavy = rates(
         {
-            "streamed, two workers": passes(subset, "stream", 2),
-            "streamed, two processes": passes(subset, "stream", "2 processes"),
+            "experimentator, two threads": passes(subset, "stream", 2),
+            "experimentator, two processes": passes(subset, "stream", "2 processes"),
             "two raw threads": lambda: two_threads(dataset),
             **loaders(dataset, BATCH, workers=2),
         },
         rounds,
     )
     subset = Subset("slow", Mode.TRAIN, Slow(512 if options.quick else 2048))
-    slow = rates({f"streamed, {w}": passes(subset, "stream", w) for w in ("2 threads", "2 processes")}, rounds)
+    slow = rates({f"experimentator, {w}": passes(subset, "stream", w) for w in ("2 threads", "2 processes")}, rounds)
     results = {"light": light, "heavy": heavy, "python": slow}
-    for name, result in results.items():
-        print(f"\n### {name}\n\n{table([{'contender': c, 'items/s': f'{rate:,.0f}'} for c, rate in result.items()])}")
-    append("loading, quick" if options.quick else "loading", results)
+    texts = [
+        f"### {name}\n\n{table([{'contender': c, 'items/s': f'{rate:,.0f}'} for c, rate in result.items()])}\n"
+        for name, result in results.items()
+    ]
+    bars = {f"Loading, {name} items: items per second": dict(result) for name, result in results.items()}
+    publish("loading", results, "\n".join(["## Loading", "", *texts]), bars=bars, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ observing callback, progress and history on: with its columns on the device, wit
 travel, and (cnn) with items read one by one by worker threads. The loop by hand is one `tf.function` per epoch over
 device-resident columns, fed by the same order generator, with XLA and without. Figures are medians over the rounds;
 a ratio is the median of the ratios of paired rounds. `python_us_per_batch` is what an epoch of `exp.train` takes
-outside the calls of its compiled step. Appends to history.jsonl.
+outside the calls of its compiled step. Unless it is quick, it writes to benchmarks/results/ and history.jsonl.
 
 `dropout` is the mlp with a layer of Dropout: random numbers are where XLA on a CPU can be slow.
 """
@@ -27,7 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
-from _report import append, table
+from _report import publish, table
 from keras import layers
 from sklearn.datasets import load_digits
 
@@ -83,7 +83,7 @@ def dropout() -> keras.Model:
 
 
 MLP = {"data": mlp_data, "batch": 32, "steps": 1792, "scale": 16.0, "rounds": 15, "settle": 60}
-CNN = {"data": cnn_data, "batch": 64, "steps": 1000, "scale": 255.0, "rounds": 3, "settle": 3}
+CNN = {"data": cnn_data, "batch": 64, "steps": 500, "scale": 255.0, "rounds": 3, "settle": 3}
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {"network": mlp, "feeds": ("device", "host"), **MLP},
     "dropout": {"network": dropout, "feeds": ("device",), **MLP, "rounds": 5},
@@ -192,9 +192,7 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
     medians = {contender: statistics.median(seconds) for contender, seconds in times.items()}
     hand = min((contender for contender in times if contender.startswith("by hand")), key=medians.__getitem__)
     best_fit = min((contender for contender in times if contender.startswith("keras")), key=medians.__getitem__)
-    print(f"\n### {name}: {steps} steps an epoch, batch {case['batch']}, {rounds} rounds\n")
-    print(table([{"contender": c, "steps/s": f"{steps / s:,.0f}"} for c, s in medians.items()]))
-    result = {
+    return {
         "steps_per_second": {contender: round(steps / seconds, 1) for contender, seconds in medians.items()},
         "ratio_to_best_hand": _paired(times[hand], times["experimentator"]),
         "ratio_to_best_fit": _paired(times[best_fit], times["experimentator"]),
@@ -203,12 +201,23 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
         "compilers": {contender: one.exp.compilers["training"] for contender, one in ours.items()},
         "steps": steps, "batch": case["batch"], "rounds": rounds,
     }  # fmt: skip
-    ratios = result["ratio_to_best_hand"], result["ratio_to_best_fit"]
-    print("\nto the loop by hand: {:.3f}, to Keras' best fit: {:.2f}".format(*ratios))
-    for contender, ratio in result["ratio_to_resident"].items():
-        print(f"{contender}, to resident: {ratio:.3f}")
-    print(f"Python outside the step: {result['python_us_per_batch']} us a batch")
-    return result
+
+
+def report(name: str, result: dict[str, Any]) -> str:
+    """A table in Markdown, and the ratios in words."""
+    rows = [{"contender": who, "steps/s": f"{rate:,.0f}"} for who, rate in result["steps_per_second"].items()]
+    hand, best = result["ratio_to_best_hand"], result["ratio_to_best_fit"]
+    pace = f"{result['steps']} steps an epoch, medians of {result['rounds']} rounds in turn"
+    lines = [
+        f"### {name}: batch {result['batch']}, {pace}",
+        "",
+        table(rows),
+        "",
+        f"To the loop by hand: {hand:.3f}; to Keras' best fit: {best:.2f}.",
+        *(f"{who}, to resident: {ratio:.3f}." for who, ratio in result["ratio_to_resident"].items()),
+        f"Python outside the step: {result['python_us_per_batch']} us a batch.",
+    ]
+    return "\n".join([*lines, ""])
 
 
 def _paired(theirs: list[float], ours: list[float]) -> float:
@@ -218,16 +227,15 @@ def _paired(theirs: list[float], ours: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", help="short epochs, three rounds: a check that all contenders run"
+        "--quick", action="store_true", help="short epochs of the mlp, three rounds: a check that all contenders run"
     )
     parser.add_argument("--only", choices=CASES)
     parser.add_argument("--rounds", type=int)
     options = parser.parse_args()
-    gpus = tf.config.list_physical_devices("GPU")
-    device = tf.config.experimental.get_device_details(gpus[0]).get("device_name") if gpus else None
-    for name in [options.only] if options.only else CASES:
-        result = measure(name, options.rounds, options.quick)
-        append("throughput, quick" if options.quick else "throughput", {name: result}, device=device)
+    names = [options.only] if options.only else ["mlp"] if options.quick else list(CASES)
+    results = {name: measure(name, options.rounds, options.quick) for name in names}
+    text = "\n".join(["## Throughput in one process", "", *(report(name, results[name]) for name in names)])
+    publish("throughput", results, text, bars={}, quick=options.quick)
 
 
 if __name__ == "__main__":

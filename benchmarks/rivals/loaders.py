@@ -20,6 +20,16 @@ def loaders(dataset: Any, batch: int, *, workers: int) -> Passes:
     return found
 
 
+def slices(columns: dict[str, np.ndarray], batch: int) -> Passes:
+    """One pass over columns as tf.data takes them whole."""
+    if not find_spec("tensorflow"):
+        return {}
+    import tensorflow as tf
+
+    pipeline = tf.data.Dataset.from_tensor_slices(columns).batch(batch).prefetch(2)
+    return {"tf.data, slices": lambda: sum(len(chunk["target"]) for chunk in pipeline)}
+
+
 def _mlworkflow(dataset: Any, batch: int, workers: int) -> Passes:
     from mlworkflow import Dataset, SideRunner
 

@@ -49,7 +49,7 @@ def compared(
         "ratio": {"median": float(np.exp(np.median(logs))), "low": low, "high": high},
         "p_value": p_value(list(logs)),
         "rounds": len(logs),
-        "test": "paired permutation test on the logarithms of the ratios of rounds in turn",
+        "test": "signed-rank test on the logarithms of the ratios of rounds in turn",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import floor, log10
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -82,8 +83,7 @@ def _drawn(report: Mapping[str, Any]) -> Iterator[str]:
         'font-size="12"><rect width="100%" height="100%" fill="#fefefd"/>'
     )
     yield f'<text x="10" y="20" font-weight="bold">{escape(head(points[0]).partition(":")[0])}: samples/s</text>'
-    for tick in range(5):
-        value = top * tick / 4 / 1.1
+    for value in _ticks(top):
         yield f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#dfe3e6"/>'
         yield f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:,.0f}</text>'
     line = " ".join(f"{x:.1f},{y(spread['median']):.1f}" for x, spread in zip(xs, spreads, strict=True))
@@ -94,3 +94,10 @@ def _drawn(report: Mapping[str, Any]) -> Iterator[str]:
         yield f'<circle cx="{x:.1f}" cy="{middle:.1f}" r="4" fill="#0072b2"/>'
         yield f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(str(point["value"]))}</text>'
     yield f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(report["name"])}</text></svg>'
+
+
+def _ticks(top: float) -> list[float]:
+    """Round numbers from 0 up to `top`, some four of them."""
+    power = 10 ** floor(log10(top / 4))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= top / 5)
+    return [step * place for place in range(int(top / step) + 1)]

@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from experimentator.bench.ledger import KINDS
-from experimentator.graph.text import priced
+from experimentator.graph.text import cut, priced
 
 WORDS = {
     "data": "waiting for data",
@@ -18,6 +18,7 @@ WORDS = {
     "library": "the loop's own Python",
 }
 WIDTH = 100
+LONGEST = 48  # letters of a processor
 
 
 def as_text(report: Mapping[str, Any]) -> str:
@@ -111,7 +112,7 @@ def _costs(report: Mapping[str, Any]) -> Iterator[str]:
         share = _share(both / costs["step"]) if cost["is_sure"] else "noise"
         quartiles = f"{_signed(spread[1])} to {_signed(spread[2])}"
         cells = [_signed(cost["forward"]), _signed(cost["backward"]), share, quartiles]
-        rows.append([" + ".join(cost["names"]), *cells])
+        rows.append([cut(" + ".join(cost["names"]), LONGEST), *cells])
     yield from columns(rows)
     yield (
         f"From compiled prefixes of the graph, {priced(costs['step'], 's')} a step in all, {costs['rounds']} rounds; "
@@ -120,11 +121,15 @@ def _costs(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _verdict(report: Mapping[str, Any]) -> Iterator[str]:
-    best = report["verdict"]
-    times = f" (up to {best['gain']:.1f} times as fast)" if best["gain"] > 1 else ""
-    yield from wrap(f"verdict: {best['words']}{times}", WIDTH)
+    yield from wrap(f"verdict: {_promised(report['verdict'])}", WIDTH)
     for other in report["also"]:
-        yield from wrap(f"also: {other['words']} (up to {other['gain']:.1f} times as fast)", WIDTH)
+        yield from wrap(f"also: {_promised(other)}", WIDTH)
+
+
+def _promised(finding: Mapping[str, Any]) -> str:
+    return (
+        f"{finding['words']} (up to {finding['gain']:.1f} times as fast)" if finding["gain"] > 1 else finding["words"]
+    )
 
 
 def _rates(spread: Mapping[str, float]) -> list[str]:

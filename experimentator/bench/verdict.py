@@ -66,7 +66,7 @@ def verdict(seen: Seen) -> list[Finding]:
     """What may be changed, the best first; where nothing helps, what the time is needed for."""
     found = [finding for part in (_data, _callbacks, _compile, _calls, _compiler, _batch) for finding in part(seen)]
     worth = sorted((one for one in found if one.gain >= WORTH), key=lambda one: -one.gain)
-    return worth or [_nothing(seen)]
+    return worth or list(_nothing(seen))
 
 
 def _data(seen: Seen) -> Iterator[Finding]:
@@ -179,15 +179,15 @@ def _batch(seen: Seen) -> Iterator[Finding]:
         yield Finding("batch", share, seen.gain(saved), words)
 
 
-def _nothing(seen: Seen) -> Finding:
+def _nothing(seen: Seen) -> Iterator[Finding]:
     """The time is spent on what was asked for."""
     name, share = seen.dearest
     if max(seen.whole, key=lambda kind: seen.whole[kind]) == "compile":
         words = f"{_percent(seen.share('compile'))} of a training of this length is compilation, which is done once"
-        return Finding("start", seen.share("compile"), 1.0, f"{words}: longer trainings do not feel it.")
+        yield Finding("start", seen.share("compile"), 1.0, f"{words}: longer trainings do not feel it.")
     words = f"{_percent(seen.share('device'))} of the time is the step itself, and no setting would make it quicker"
     dear = f": {name} is {_percent(share)} of it, so make that smaller, or use a faster device" if name else ""
-    return Finding("device", seen.share("device"), 1.0, f"{words}{dear}.")
+    yield Finding("device", seen.share("device"), 1.0, f"{words}{dear}.")
 
 
 def _training(exp: Any) -> tuple[Any, Any]:

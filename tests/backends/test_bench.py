@@ -8,10 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from experimentator import Callback, Mode, Subset, build_experiment, chunk_processor, ops
+from experimentator.bench.costs import with_costs_of
 from experimentator.bench.report import measured
+from experimentator.bench.rivals import rivals_of
+from experimentator.bench.trainer import Trainer
 
 LONG = 100_000  # epochs over which compilation does not count
 
@@ -19,10 +23,10 @@ LONG = 100_000  # epochs over which compilation does not count
 class Slow:
     """Items that take a loop in Python to make."""
 
-    keys = range(64)
+    keys = range(32)
 
     def query_item(self, key: int) -> dict[str, Any]:
-        total = sum(number * number % 7 for number in range(10_000))
+        total = sum(number * number % 7 for number in range(40_000))
         return {"input": np.full(8, total % 3 + key % 2, np.float32), "target": np.int32(key % 2)}
 
 
@@ -30,7 +34,7 @@ class Busy(Callback):
     """Looks at every batch for too long."""
 
     def on_batch_end(self, loss: float, **_: Any) -> None:
-        self.seen = sum(number * number % 7 for number in range(10_000))
+        self.seen = sum(number * number % 7 for number in range(40_000))
 
 
 class Before(Callback):
@@ -85,7 +89,7 @@ def wide(width: int = 1024, depth: int = 3) -> Any:
 
 
 def deep() -> Any:
-    return planted(small(), network=wide(32, 12), jit_compile=True)
+    return planted(small(), network=wide(32, 8), jit_compile=True)
 
 
 BOTTLENECKS = {
@@ -104,8 +108,68 @@ BOTTLENECKS = {
 def test_the_verdict_names_the_bottleneck_and_what_to_write(plant):
     build, epochs, kind, words = BOTTLENECKS[plant]
 
-    report = measured(build(), epochs, seconds=2, against=None, told=lambda _: None)
+    report = measured(build(), epochs, seconds=1, against=None, told=lambda _: None)
 
     assert report["verdict"]["kind"] == kind, report["verdict"]
     assert words in report["verdict"]["words"]
     json.dumps(report)
+
+
+def test_keras_fit_trains_the_same_graph_beside_it():
+    report = measured(planted(small()), LONG, seconds=1, against="keras", told=lambda _: None)
+
+    assert list(report["keras"]) == ["default", "50 steps per execution", "XLA, 50 steps per execution"]
+    assert all(rival["ratio"]["median"] > 1 for rival in report["keras"].values())
+
+
+def test_keras_fit_changes_the_weights_as_a_training_does():
+    exp = planted(small())
+    exp.train(1)
+    before = exp.backend.weights()
+    data = {name: exp.batch("training", 64)[name] for name in exp.graph("train").inputs}
+
+    exp.backend.fitted(exp.graph("train"), exp.optimizer, data, 16)(4)
+
+    after = exp.backend.weights()
+    assert all(not np.array_equal(before[key], after[key]) for key in before)
+    assert int(exp.optimizer.iterations) == 256 // 16 + 4
+
+
+def test_measuring_leaves_the_weights_of_before_the_measurement_of_others():
+    exp = planted(small(), jit_compile=False)
+    exp.train(1)
+    before = exp.backend.weights()
+
+    with_costs_of(exp, exp.describe("train"), (), lambda _: None, seconds=0.2)
+
+    assert all(np.array_equal(value, exp.backend.weights()[key]) for key, value in before.items())
+
+
+def test_items_that_are_streamed_reach_keras_too():
+    exp = planted(Slow(), jit_compile=False)
+    trainer = Trainer(exp, 1)
+    trainer.warm_up(0.5)
+
+    (plain, *_) = rivals_of(exp, trainer)
+
+    assert plain.round() > 0
+
+
+def test_a_graph_that_xla_refuses_is_measured_without_it():
+    strings = chunk_processor(inputs=["batch_input"], outputs=["batch_input"])(
+        lambda batch_input: tf.strings.to_number(tf.strings.as_string(batch_input))
+    )
+    report = measured(planted(small(), strings), 1, seconds=1, against=None, told=lambda _: None)
+
+    assert "xla" not in report["by_hand"]
+    assert report["compiler"] == "graph"
+
+
+@pytest.mark.parametrize("changes", [{"precision": "float16", "batch_size": 512}, {"eager": True}])
+def test_other_ways_to_train_are_measured_too(changes):
+    report = measured(planted(small(), **changes), 1, seconds=0.5, against=None, told=lambda _: None)
+
+    costs = report["costs"]
+    added = costs["rows"] + sum(cost["forward"] + cost["backward"] for cost in costs["processors"])
+    assert added == pytest.approx(costs["step"])
+    assert sum(report["time"]["whole"].values()) > 0
