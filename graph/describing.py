@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Spec = tuple[Sequence[int | None], str]
 
 _FULL = 2000  # letters of an argument in full
+_DEEPEST = 8  # groups within groups
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in every process
 
 
@@ -141,7 +142,7 @@ def _code(processor: Any) -> str | None:
 
 def _group(processor: Any, name: str) -> str | None:
     """The part of the name before its last `/`; else what the processor says."""
-    prefix = name.rpartition("/")[0].strip("/ ")
+    prefix = "/".join(name.rpartition("/")[0].strip("/ ").split("/")[:_DEEPEST])
     own = getattr(processor, "group", None)
     return prefix or (own if isinstance(own, str) and own else None)
 

@@ -178,6 +178,14 @@ class Description:
         ends = [names_in_short([cut(name, 60) for name in _names(ports)], 8) for ports in (self.inputs, self.outputs)]
         return printable(f"{self.title + ': ' if self.title else ''}{self.mode}: {size}, {' -> '.join(ends)}")
 
+    def level(self, group: str = "") -> tuple[list[Box], list[str]]:
+        """The boxes that stand in a group (or in none), and the groups directly within it."""
+        start = f"{group}/" if group else ""
+        here = [box for box in self.boxes if (box.group or "") == group]
+        deeper = [box.group for box in self.boxes if box.group and box.group.startswith(start) and box.group != group]
+        inner = [start + path.removeprefix(start).partition("/")[0] for path in deeper]
+        return here, list(dict.fromkeys(inner))
+
     def shown(self, ref: Ref) -> str:
         """`name`, or `name@version` where several versions of the name are in play."""
         return str(ref) if self._versions[ref.name] > 1 else ref.name

@@ -78,16 +78,10 @@ class _Drawing:
 
     def _groups(self, path: str, depth: int) -> Iterator[str]:
         """The boxes of a group, then the groups within it, each in a frame."""
-        inner: dict[str, None] = {}
-        for box in self.description.boxes:
-            group = box.group or ""
-            if group == path:
-                yield f"{'  ' * depth}{self._box(box)}"
-            elif not path or group.startswith(f"{path}/"):
-                rest = group.removeprefix(f"{path}/") if path else group
-                inner[f"{path}/{rest.partition('/')[0]}" if path else rest.partition("/")[0]] = None
+        boxes, inner = self.description.level(path)
+        yield from (f"{'  ' * depth}{self._box(box)}" for box in boxes)
         for group in inner:
-            yield f"{'  ' * depth}subgraph {quoted(f'cluster {group}')} {{"
+            yield f"{'  ' * depth}subgraph {quoted(cut(f'cluster {group}', TIP))} {{"
             yield f"{'  ' * depth}  {self._frame(group.rpartition('/')[2])}"
             yield from self._groups(group, depth + 1)
             yield f"{'  ' * depth}}}"
@@ -95,7 +89,8 @@ class _Drawing:
     def _frame(self, label: str) -> str:
         fill, line, ink = self.colors["group"], self.colors["group line"], self.colors["faint"]
         style = f'style="rounded,filled"; fillcolor="{fill}"; color="{line}"; fontcolor="{ink}"; fontsize=11'
-        return f"label={quoted(label)}; labeljust=l; {style}; margin=10; tooltip={quoted(label)};"
+        text = quoted(cut(label, 60))
+        return f"label={text}; labeljust=l; {style}; margin=10; tooltip={quoted(cut(label, TIP))};"
 
     def _box(self, box: Box) -> str:
         use = use_of(box, self.heats)

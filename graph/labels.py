@@ -143,8 +143,12 @@ def _named(description: Description, refs: Iterable[Ref]) -> list[str]:
     return [f"{description.shown(ref)} {description.spec(ref)}".rstrip() for ref in refs]
 
 
-def _lines(text: str, most: int, width: int = WIDTH) -> list[str]:
-    """Broken at blanks and behind brackets, commas and the like; what is left over is cut."""
+def broken(text: str, most: int, width: int = WIDTH) -> list[str]:
+    """At most so many lines: broken at blanks and behind brackets, commas and the like; what is left over is cut.
+
+    >>> broken("Scale(scale=255.0, output='scaled')", 3, 18)
+    ['Scale(scale=255.0,', "output='scaled')"]
+    """
     lines = [""]
     for piece in _PIECE.findall(printable(text)):
         for part in wrap(piece, width, drop_whitespace=False) or [piece]:
@@ -153,7 +157,11 @@ def _lines(text: str, most: int, width: int = WIDTH) -> list[str]:
             lines[-1] += part
     if len(lines) > most:
         lines = [*lines[: most - 1], cut(f"{lines[most - 1].rstrip()} ...", width)]
-    return [escaped(line.strip()) for line in lines if line]
+    return [line.strip() for line in lines if line]
+
+
+def _lines(text: str, most: int, width: int = WIDTH) -> list[str]:
+    return [escaped(line) for line in broken(text, most, width)]
 
 
 def _font(text: str, color: str, *, size: int = 9, face: str = "") -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from experimentator.graph.description import Port
 from experimentator.graph.folding import folded
-from experimentator.graph.labels import arguments, facts, headed
+from experimentator.graph.labels import arguments, broken, facts, headed
 from experimentator.graph.legend import line_of, use_of
 from experimentator.graph.palette import colors
 from experimentator.graph.text import cut, printable, titled
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SPECIAL = {ord(letter): f"#{ord(letter)};" for letter in '#"<>&`%\\'}  # they would start markup or directives
 _NAMES = 4  # tensors on one edge
+WIDTH, LINES = 24, 6  # letters in a line: of longer ones, Mermaid breaks words, and what stands for a quote in them
 
 
 def to_mermaid(description: Description, *, fold: bool | None = None) -> str:
@@ -50,26 +51,33 @@ def to_mermaid(description: Description, *, fold: bool | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _groups(description: Description) -> Iterator[str]:
-    """Boxes without a group, then one subgraph for each group."""
-    members: dict[str, list[Box]] = {"": []}
-    for box in description.boxes:
-        members.setdefault(box.group or "", []).append(box)
-    for place, (group, boxes) in enumerate(members.items()):
-        if group:
-            yield f"  subgraph g{place}[{_text(group)}]"
-        yield from (f"  {'  ' if group else ''}{_box(description, box)}" for box in boxes)
-        if group:
-            yield "  end"
+def _groups(description: Description, path: str = "", depth: int = 1) -> Iterator[str]:
+    """The boxes of a group, then the groups within it, each in a frame."""
+    boxes, inner = description.level(path)
+    yield from (f"{'  ' * depth}{_box(description, box)}" for box in boxes)
+    for group in inner:
+        first = next(box for box in description.boxes if f"{box.group}/".startswith(f"{group}/"))
+        yield f"{'  ' * depth}subgraph g{depth}{first.id}[{_text(cut(group.rpartition('/')[2], 60))}]"
+        yield from _groups(description, group, depth + 1)
+        yield f"{'  ' * depth}end"
 
 
 def _box(description: Description, box: Box) -> str:
     named = _marked(box)
     if box.folded:
         named = f"{box.mark} {headed(box)}: {arguments(box)}".strip()
-    shown = "<br>".join(_escaped(line) for line in (named, *facts(description, box), *box.notes))
+    code = box.code or ""
+    if code.startswith("lambda"):  # uncut, unlike where it must stand in one line
+        named, code = " ".join(filter(None, (box.mark, box.label and f"{box.label}:", code))), ""
+    texts = [named, code, *facts(description, box), *box.notes]
+    lines = [_escaped(line) for text in texts if text for line in broken(_plain(text, box.code), LINES, WIDTH)]
     use = use_of(box, {})
-    return f'{box.id}["{shown}"]{"" if use == "processor" else f":::{use}"}'
+    return f'{box.id}["{"<br>".join(lines)}"]{"" if use == "processor" else f":::{use}"}'
+
+
+def _plain(text: str, code: str | None) -> str:
+    """Code has quotes of the other kind: Mermaid may break lines within what stands for a double one."""
+    return text.replace('"', "'") if code else text
 
 
 def _port(description: Description, port: Port) -> str:
@@ -80,7 +88,7 @@ def _port(description: Description, port: Port) -> str:
 
 
 def _marked(made: Box | Port) -> str:
-    named = cut(made.name if isinstance(made, Port) else titled(made).removeprefix(f"{made.group}/"), 80)
+    named = cut(made.name if isinstance(made, Port) else titled(made).removeprefix(f"{made.group}/"), 120)
     return f"{made.mark} {named}" if made.mark else named
 
 
@@ -92,7 +100,7 @@ def _edges(description: Description) -> Iterator[str]:
     for (source, target, state), edges in joined.items():
         refs = [edge.ref for edge in edges if edge.ref is not None]
         few = refs if len(refs) <= _NAMES else refs[: _NAMES - 1]
-        named = [line for ref in few for line in (description.shown(ref), description.spec(ref)) if line]
+        named = [line for ref in few for line in (cut(description.shown(ref), 48), description.spec(ref)) if line]
         named += [f"and {len(refs) - len(few)} more"] if len(refs) > len(few) else []
         arrow = "-.->" if not refs or state in ("removed", "pruned") else "==>" if state == "added" else "-->"
         label = "<br>".join(map(_escaped, named)) if refs else "after"

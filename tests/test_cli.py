@@ -490,6 +490,14 @@ def test_a_declared_list_is_drawn_without_data_or_a_framework(tmp_path):
     assert done.stdout.endswith("[0, 0, 0, 0]\n")
 
 
+def test_a_terminal_without_unicode_gets_escapes(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "experimentator", "graph", LIGHT, "--tree"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+
+    assert "\\u251c\\u2500 batch_input" in done.stdout
+
+
 def test_open_draws_and_opens_the_browser(monkeypatch, capsys):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)

@@ -83,7 +83,10 @@ def test_a_label_stands_above_what_it_labels():
 
 @pytest.mark.parametrize("name", ODD)
 def test_any_name_makes_a_valid_drawing(name):
-    processors = [mix("-> x", node=name), chunk_processor(inputs=[name], outputs=[name + "2"])(lambda a: a)]
+    processors = [
+        mix("-> x", node=f"{name}/" * 3 + name),
+        chunk_processor(inputs=[name], outputs=[name + "2"])(lambda a: a),
+    ]
     dot = Graph(processors, provided={name}).to_dot()
 
     drawn = pygraphviz.AGraph(string=dot)

@@ -134,6 +134,21 @@ def test_numbers_that_keras_gives_to_layers_make_no_difference():
     assert [box.notes for box in difference(one, other).boxes] == [("salt: dense_3 -> conv_3",)]
 
 
+def test_groups_in_groups_are_frames_in_frames_and_code_stands_beside_them():
+    listed = [mix("x -> a", node="in/augment/Flip"), mix("a -> b", node="in/Scale"), lambda chunk: chunk["b"]]
+    lines = [line.strip() for line in to_mermaid(describe_graph(graph(*listed))).splitlines()]
+
+    frames = [line for line in lines if line.startswith(("subgraph", "end", "p"))]
+    assert frames[:6] == [
+        "p2[\"lambda chunk: chunk['b']\"]:::code",
+        'subgraph g1p0["in"]',
+        'p1["Scale: Mix()"]',
+        'subgraph g2p0["augment"]',
+        'p0["Flip: Mix()"]',
+        "end",
+    ]
+
+
 def test_a_name_that_a_plan_does_not_know_is_refused_with_the_near_one():
     with pytest.raises(GraphError, match="Did you mean 'logits'"):
         plan(graph(), "logit")
