@@ -69,7 +69,8 @@ class Prefixes:
 
     def __init__(self, exp: Any, graph: Graph, *, jit: bool):
         self.exp, self.graph, self.jit = exp, graph, jit
-        self.trains = graph.mode == Mode.TRAIN and exp.optimizer is not None and "loss" in graph.outputs
+        trains = graph.mode == Mode.TRAIN and exp.optimizer is not None and "loss" in graph.outputs
+        self.trains = trains and exp.backend.name != "numpy"
         self.known: dict[Any, Callable[..., None]] = {}
 
     def __len__(self) -> int:
@@ -187,8 +188,8 @@ def _rounds(prefixes: Prefixes, counts: Mapping[int, list[int]], sample: Any, se
     """Every prefix timed in turn, round by round."""
     end = time.perf_counter() + seconds
     run = {("forward", cut): (prefixes.forward(cut), count) for cut, (count, _) in counts.items()}
-    run |= {("training", cut): (prefixes.training(cut), count) for cut, (_, count) in counts.items()}
-    run.pop(("training", len(prefixes)))  # which is the forward pass once more
+    last, trained = len(prefixes), counts if prefixes.trains else {}
+    run |= {("training", cut): (prefixes.training(cut), counts[cut][1]) for cut in trained if cut != last}
     times: dict[tuple[str, int], list[float]] = {key: [] for key in run}
     for number in range(ROUNDS):
         if number >= LEAST_ROUNDS and time.perf_counter() > end:
@@ -197,7 +198,7 @@ def _rounds(prefixes: Prefixes, counts: Mapping[int, list[int]], sample: Any, se
             start = time.perf_counter()
             one(*sample, count)
             times[key].append((time.perf_counter() - start) / count)
-    return times | {("training", len(prefixes)): times["forward", len(prefixes)]}
+    return {**{("training", cut): times["forward", last] for cut in counts}, **times}
 
 
 def _timed(run: Callable[..., None], sample: Any, count: int) -> float:
