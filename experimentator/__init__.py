@@ -32,6 +32,10 @@ _HOMES = {
     "experimentator.callbacks.rates": "LearningRateCosine LearningRateDecay LearningRateWarmUp SaveLearningRate",
     "experimentator.callbacks.rate_search": "FindLearningRate",
     "experimentator.callbacks.moving_average": "ExponentialMovingAverage",
+    "experimentator.callbacks.track": "Track",
+    "experimentator.trackers": (
+        "JsonLinesTracker MlflowTracker TensorBoardTracker TrackedRun Tracker TrackioTracker WandbTracker"
+    ),
     "experimentator.callbacks.confusion": "ConfusionMatrix",
     "experimentator.callbacks.journal": "MeasureTime PrintLoss StateLogger",
     "experimentator.config": "ConfigError",

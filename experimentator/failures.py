@@ -18,6 +18,7 @@ _CODES = {
     "CallbackError": 2,
     "DiagramError": 2,
     "MissingFrameworkError": 2,
+    "MissingTrackerError": 2,
     "DatasetError": 3,
     "NonFiniteLossError": 4,
     "NotFiniteError": 4,

@@ -1,0 +1,100 @@
+"""Handing what a run measures to trackers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.order import CallbackError
+from experimentator.config import resolved
+from experimentator.trackers.delivery import Delivery
+from experimentator.trackers.tracker import TrackedRun, Tracker
+
+METHODS = ("start", "scalars", "artifact", "finish")
+
+
+class Track(Callback):
+    """Hand each epoch's measures to a tracker, as `validation/accuracy`, and at the end files of the run folder.
+
+    `artifacts` are patterns of files in the run folder. The tracker works in a thread of its own: one that fails or
+    hangs costs a warning, and `seconds` at the end of the training at most.
+
+    Reads the history; writes nothing into the state.
+
+    >>> from experimentator import JsonLinesTracker
+    >>> Track(JsonLinesTracker("scalars.jsonl"))
+    Track(JsonLinesTracker)
+    """
+
+    leaves_files = True
+    after = (
+        "RunFolder",
+        "AverageMetrics",
+        "GatherCycleMetrics",
+        "SaveLearningRate",
+        "SaveWeights",
+        "ExponentialMovingAverage",
+    )
+
+    def __init__(self, tracker: Tracker, *, artifacts: Iterable[str] = ("config.py", "*.svg"), seconds: float = 10.0):
+        missing = [name for name in METHODS if not callable(getattr(tracker, name, None))]
+        if missing or isinstance(tracker, type):
+            raise CallbackError(
+                f"{tracker!r:.80} is no tracker.\nSeen: {f'no {missing[0]}()' if missing else 'a class'}.\n"
+                f"Write Track(JsonLinesTracker()), or give it {', '.join(METHODS)}."
+            )
+        self.tracker, self.artifacts, self.seconds = tracker, tuple(artifacts), seconds
+        self.delivery: Delivery | None = None
+        self.name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"  # where there is no run folder to give one
+
+    def __repr__(self) -> str:
+        return f"Track({type(self.tracker).__name__})"
+
+    def init(self, exp: Any) -> None:
+        """Remember whose measures they are."""
+        self.exp = exp
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Open the run, in the tracker's thread."""
+        self._outer = sys.exception()  # training may be called while somebody handles an exception
+        if self.delivery is None or not self.delivery.is_alive:  # else it hangs since an earlier training
+            self.delivery = Delivery(self.tracker)
+            self.delivery.send("start", self._run())
+
+    def on_epoch_end(self, epoch: int, **_: Any) -> None:
+        """Hand over the epoch."""
+        if self.delivery is not None:
+            self.delivery.send("scalars", self.shown(self.exp.history[-1]), epoch)
+
+    def on_train_end(self, **_: Any) -> None:
+        """Hand over the files, and wait a little for the tracker to finish."""
+        if self.delivery is None:
+            return
+        error = sys.exception()
+        failed = error is not None and error is not self._outer
+        status = "finished" if not failed else "failed" if isinstance(error, Exception) else "interrupted"
+        folder = run_folder(self.exp)
+        for pattern in self.artifacts if folder is not None else ():
+            for path in sorted(folder.glob(pattern)) if folder is not None else ():
+                self.delivery.send("artifact", path)
+        self.delivery.close(status, seconds=self.seconds)
+
+    def shown(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """The numbers of an epoch, with the name of their subset as a folder."""
+        subsets = sorted((subset.name for subset in self.exp.subsets), key=len, reverse=True)
+        return {_shown(name, subsets): float(value) for name, value in row.items() if name != "epoch"}
+
+    def _run(self) -> TrackedRun:
+        folder = run_folder(self.exp)
+        project = folder.parent.name if folder is not None else str(self.exp.cfg.get("project_name") or "experiment")
+        name = folder.name if folder is not None else str(self.exp.cfg.get("experiment_id") or self.name)
+        return TrackedRun(project, name, folder, resolved(self.exp.cfg))
+
+
+def _shown(name: str, subsets: Iterable[str]) -> str:
+    subset = next((one for one in subsets if name.startswith(f"{one}_")), None)
+    return name if subset is None else f"{subset}/{name.removeprefix(f'{subset}_')}"
