@@ -36,6 +36,15 @@ def test_events_have_what_the_trace_format_asks_for(tmp_path):
     complete = [event for event in events(tmp_path) if event["ph"] == "X"]
     assert complete
     assert all(event["dur"] >= 0 and {"name", "pid", "tid", "ts"} <= event.keys() for event in complete)
+    assert all(0 < event[place] < 1 << 31 for event in complete for place in ("pid", "tid"))
+
+
+def test_a_thread_has_one_name_and_its_events_nest(tmp_path):
+    build_experiment(config(callbacks=[Profile(tmp_path)])).train(2)
+
+    named = [event["tid"] for event in events(tmp_path) if event["name"] == "thread_name"]
+    assert len(named) == len(set(named)) > 1
+    assert {event["tid"] for event in events(tmp_path) if event["ph"] == "X"} <= set(named)
 
 
 def test_training_is_the_same_with_a_profile(tmp_path):

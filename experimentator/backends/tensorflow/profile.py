@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,11 @@ def profiled(folder: Path, scopes: Mapping[str, str]) -> Iterator[None]:
 def _events(path: Path, scopes: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Trace events: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU (complete, "X")."""
     space = xplane_pb2.XSpace.FromString(path.read_bytes())
-    for process, plane in enumerate(space.planes):
+    threads = count(1)  # Perfetto takes numbers of 32 bits, and 0 for the system's idling; TensorFlow's are hashes
+    for process, plane in enumerate(space.planes, start=1):
         yield {"ph": "M", "pid": process, "name": "process_name", "args": {"name": plane.name}}
         for line in plane.lines:
-            place = {"pid": process, "tid": int(line.id)}
+            place = {"pid": process, "tid": next(threads)}
             yield {"ph": "M", **place, "name": "thread_name", "args": {"name": line.display_name or line.name}}
             for event in line.events:
                 start = line.timestamp_ns / 1e3 + event.offset_ps / 1e6
