@@ -122,7 +122,8 @@ def _status(path: Path) -> tuple[str, dict[str, str]]:
 def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        seen = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
         raise UsageError(
-            f"{path} cannot be read\nSeen: {error.strerror}. Name a configuration, a run folder or a file of JSON."
+            f"{path} cannot be read\nSeen: {seen}. Name a configuration, a run folder or a file of JSON."
         ) from None

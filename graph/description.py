@@ -19,6 +19,7 @@ from experimentator.graph.text import cut, printable, table
 from experimentator.graph.versions import Ref
 
 MARKS: Mapping[str, str] = {"added": "+", "removed": "-", "rewired": "~", "changed": "~", "pruned": "x"}
+ROLES = ("processor", "loss", "metric", "input", "missing", "output")
 
 
 class DescriptionError(ValueError):

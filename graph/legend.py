@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import TYPE_CHECKING
 
 from experimentator.graph.labels import escaped
@@ -75,7 +76,7 @@ def line_of(use: str, colors: Colors) -> str:
 
 def heat(description: Description) -> Mapping[str, str]:
     """The heat of each box with a cost, by its share of the highest."""
-    costs = {box.id: box.cost for box in description.boxes if box.cost is not None}
+    costs = {box.id: box.cost for box in description.boxes if box.cost is not None and 0 <= box.cost < inf}
     top = max(costs.values(), default=0)
     return {name: f"heat {min(HEATS - 1, int(HEATS * cost / top))}" for name, cost in costs.items()} if top > 0 else {}
 
@@ -101,7 +102,7 @@ def _squares(description: Description, colors: Colors) -> Iterator[tuple[str, st
 def _scale(description: Description, colors: Colors) -> Iterator[str]:
     """From no heat to the most."""
     if heat(description):
-        top = max(box.cost or 0 for box in description.boxes)
+        top = max(box.cost for box in description.boxes if box.cost is not None and box.cost < inf)
         squares = [f'<FONT COLOR="{colors[f"heat {step}"]}">■</FONT>' for step in range(1, HEATS)]
         yield f"0 {''.join(squares)} {escaped(priced(top, description.cost_unit))}"
 

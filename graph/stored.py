@@ -21,7 +21,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from experimentator.graph.description import Description, DescriptionError
+from experimentator.graph.description import MARKS, ROLES, Description, DescriptionError
 from experimentator.graph.versions import Ref
 
 FORMAT, VERSION = "experimentator graph", 1
@@ -47,7 +47,7 @@ def from_json(text: str) -> Description:
     """
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DescriptionError("This file holds no graph.", seen=f"not JSON, {error}", write=_WRITE) from None
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != FORMAT:
@@ -56,7 +56,19 @@ def from_json(text: str) -> Description:
         seen = f'"version": {json.dumps(data.get("version"))}, where {VERSION} is known'
         raise DescriptionError("This graph was written by another version.", seen=seen, write=_WRITE)
     described: Description = _read(Description, data, "the file")
+    _check(described)
     return described
+
+
+def _check(description: Description) -> None:
+    """Refuse what no face could draw: states and roles that nobody knows, edges that lead nowhere."""
+    for made in description.drawn:
+        if made.state not in ("", *MARKS) or made.role not in ROLES:
+            raise _damaged(f"{made.id!r} of the file", f"state {made.state!r} and role {made.role!r}")
+    ids = {made.id for made in description.drawn}
+    for edge in description.edges:
+        if not ids.issuperset((edge.source, edge.target)):
+            raise _damaged("edges of the file", f"an edge {edge.source!r} -> {edge.target!r}, where one is not there")
 
 
 def _plain(value: Any) -> Any:

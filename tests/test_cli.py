@@ -447,6 +447,7 @@ def test_a_failed_run_shows_which_processor_failed(capsys):
         (["runs/light/latest", "--mode", "eval"], "a run folder holds the graph of TRAIN only"),
         (["runs", "--diff", "eval"], "runs"),
         (["absent.json"], "absent.json cannot be read"),
+        (["binary.json"], "binary.json cannot be read\nSeen: no UTF-8 text"),
         (["runs/light/latest", "--for", "loss"], "holds one graph as it was"),
         (["runs/light/latest", "--diff", "infer"], "holds one graph as it was"),
         (["runs"], "runs is no run folder\nSeen: no pipeline.json"),
@@ -456,6 +457,7 @@ def test_a_failed_run_shows_which_processor_failed(capsys):
 )
 def test_what_cannot_be_shown_is_one_clear_error(words, told, capsys):
     main(["run", LIGHT, "--epochs", "1", "--quiet"])
+    Path("binary.json").write_bytes(b"\xff\xfe")
     capsys.readouterr()
 
     assert main(["graph", *words]) == 2

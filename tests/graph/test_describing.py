@@ -192,6 +192,7 @@ def test_every_status_is_told_by_a_sign(described, status, health, sign):
 def test_heat_needs_a_cost_above_nothing(described):
     assert "■</FONT> 0 s" not in to_dot(with_costs(described, {"Head": 0.0}))
     assert "■</FONT> 12.5 ms" in to_dot(described)
+    assert "■</FONT> 2 ms" in to_dot(with_costs(described, {"Head": float("nan"), "Accuracy": 0.002, "Op": -1.0}))
 
 
 def test_a_cycle_is_drawn_and_listed_whole():

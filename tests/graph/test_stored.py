@@ -97,6 +97,7 @@ def test_names_that_later_versions_may_add_are_passed_over():
     "text, seen",
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", '"format": "list"'),
         ("{}", '"format": null'),
         ('{"format": "experimentator graph", "version": 2}', '"version": 2, where 1 is known'),
@@ -118,6 +119,8 @@ def test_other_files_are_refused(text, seen):
         ("boxes", [3], "boxes of the file"),
         ("edges", [{"source": "a", "target": "b", "ref": ["x"]}], "ref of edges of the file"),
         ("total", True, "total of the file"),
+        ("edges", [{"source": "in0", "target": "nowhere"}], "edges of the file"),
+        ("inputs", [{"id": "in0", "ref": ["x", 0], "role": "king", "name": "x"}], "'in0' of the file"),
     ],
 )
 def test_damage_is_found_where_it_is(field, value, where):
