@@ -43,6 +43,8 @@ from experimentator import (
     ops,
 )
 from experimentator.callbacks.order import Listener
+from experimentator.callbacks.picture import matrix
+from experimentator.callbacks.rate_search import suggest
 from experimentator.checkpoint import load_weights
 from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
 from tests.test_experiment import config
@@ -439,6 +441,21 @@ def test_a_confusion_matrix_counts_what_the_predictions_say(tmp_path):
     assert "batch_logits" not in exp.graph("train").outputs
 
 
+def test_long_names_of_classes_stand_whole_beside_their_row_and_above_their_column():
+    names = ["handwritten digit 1", "handwritten digit 2", "a name that is far too long to be shown"]
+    picture = matrix(np.eye(3, dtype=int), names, title="validation")
+
+    assert [picture.count(f">{name}<") for name in (*names[:2], "a name that is far too …")] == [2, 2, 2]
+    assert picture.count("rotate(-90)") == 3
+    assert "rotate" not in matrix(np.eye(2, dtype=int), ["cat", "dog"], title="validation")
+
+
+def test_what_callbacks_write_is_in_the_journal_wherever_it_is_listed(tmp_path):
+    build(StateLogger(tmp_path / "state.jsonl"), Scores(0.5)).train(1)
+
+    assert json.loads((tmp_path / "state.jsonl").read_text())["score"] == 0.5
+
+
 def test_a_confusion_matrix_refuses_too_few_classes_and_leaves_unlabelled_out():
     matrix = ConfusionMatrix("batch_ids", classes=2)
 
@@ -581,6 +598,15 @@ def test_a_search_before_the_first_epoch_suggests_and_draws(tmp_path, caplog):
     (folder,) = [path.parent for path in tmp_path.glob("*/*/learning_rate.svg") if path.parent.name != "latest"]
     assert (folder / "learning_rate.csv").read_text().startswith("learning_rate,loss\n0.001,")
     assert exp.state["suggested_learning_rate"] == exp.callbacks[0].suggestion
+
+
+def test_a_first_batch_that_happens_to_be_hard_is_not_taken_for_learning():
+    rates = np.geomspace(1e-5, 1e-1, 60)
+    losses = 2.5 / (1 + np.exp(4 * (np.log10(rates) + 2.5))) + np.random.default_rng(0).normal(0, 0.2, 60)
+    losses[0] += 2.0
+
+    assert 1e-3 < suggest(rates, losses) < 1e-2
+    assert suggest(rates, 2.3 + np.random.default_rng(1).normal(0, 0.01, 60)) is None
 
 
 def test_a_search_refuses_what_it_cannot_do():

@@ -14,7 +14,8 @@ class Callback:
     A cycle is one pass over a subset. A method receives the state by name (ask for what you need, and `**_` for the
     rest) and as `state`, which may be written for those that come later; `outputs` names what is written. Names of
     tensors among the parameters of `on_batch_end` are fetched from the graph; `inputs` declares more. `before` and
-    `after` name classes to stand before and after; absent ones are ignored. `when` narrows the events of cycles and
+    `after` name classes to stand before and after; absent ones are ignored. `phase` is "prepare" for what others build
+    on, "act", or "record" for what tells of all the others. `when` narrows the events of cycles and
     batches to passes in some modes. `init(self, exp)` is called once.
 
     At the end of a cycle `state["metrics"]` holds its averages: `<subset>_<name>` written there stands in the history
@@ -34,6 +35,7 @@ class Callback:
 
     before: Sequence[str] = ()
     after: Sequence[str] = ()
+    phase: str = "act"
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
     when: Mode = Mode.ALL

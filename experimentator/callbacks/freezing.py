@@ -23,6 +23,7 @@ class Freeze(Callback):
     ('Trunk/*',)
     """
 
+    phase = "prepare"
     before = ("ExponentialMovingAverage", "FindLearningRate")
     after = ("LoadWeights",)
 
@@ -52,6 +53,10 @@ class Freeze(Callback):
         """Thaw when its epochs are over."""
         if self.epochs is not None and epoch >= self.epochs:
             self.on_train_end()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: what is frozen follows from the epoch."""
+        return {}
 
     def on_train_end(self, **_: Any) -> None:
         """Leave no trace, whatever ended the training."""

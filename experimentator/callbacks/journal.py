@@ -48,6 +48,7 @@ class PrintLoss(Callback):
     epoch 3  validation loss 0.25
     """
 
+    phase = "record"
     after = ("AverageMetrics",)
 
     def __init__(self, file: TextIO | None = None):
@@ -73,7 +74,7 @@ class StateLogger(Callback):
 
     leaves_files = True
 
-    after = ("AverageMetrics", "GatherCycleMetrics", "SaveLearningRate", "EarlyStopping", "SaveWeights")
+    phase = "record"
 
     def __init__(self, filename: str | os.PathLike[str] | None = None):
         self.filename = filename

@@ -14,6 +14,7 @@ from experimentator.graph import Mode
 EVENTS = tuple(f"{what}_{when}" for what in ("epoch", "cycle", "batch") for when in ("begin", "end"))
 FETCHING = ("batch_end", "cycle_end")  # events whose parameters may name tensors
 WITHIN = ("cycle_", "batch_", "block_")  # events of a pass, which `when` may narrow to some modes
+PHASES = ("prepare", "act", "record")  # what the rest builds on; the rest; what tells of all of it
 LIFE = ("train_begin", "train_end", "block_end")  # which the library's own callbacks hear too
 
 
@@ -36,6 +37,7 @@ class Listener:
         self.parameters = {event: inspect.signature(method).parameters for event, method in self.methods.items()}
         self.every = _every(callback)
         self.when = _when(callback)
+        self.phase = _phase(callback)
         self.outputs = names_in(callback, "outputs")
         self.reads = {*self.inputs, *self._asked(EVENTS)}
 
@@ -76,7 +78,7 @@ class Listener:
 
 
 def in_order(callbacks: Sequence[Any]) -> list[Listener]:
-    """Readers after writers, then `before` and `after`, then list order.
+    """Phases, readers after writers, `before` and `after`; what they leave open is settled by list order.
 
     >>> from experimentator import Callback
     >>> class First(Callback): pass
@@ -97,7 +99,7 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
         path = [tail.name for tail, _ in nx.find_cycle(dag)]
         raise CallbackError(
             f"Callbacks wait on each other: {' -> '.join([*path, path[0]])}.\n"
-            "Take one off `before`, `after` or `inputs`."
+            "Take one off `before`, `after` or `inputs`, or change a `phase`."
         ) from None
 
 
@@ -123,6 +125,8 @@ def _refuse_slips(callback: Any) -> None:
 
 
 def _precedes(one: Listener, other: Listener) -> bool:
+    if one.phase < other.phase:
+        return True
     told = other.name in names_in(one.callback, "before") or one.name in names_in(other.callback, "after")
     return (told and one.name != other.name) or not other.reads.isdisjoint(one.outputs)
 
@@ -146,6 +150,17 @@ def _every(callback: Any) -> int:
             f"{name}.every is how many batches lie between two acts.\nSeen: {every!r}.\nWrite a number."
         )
     return every
+
+
+def _phase(callback: Any) -> int:
+    """The place of its phase; callbacks act, unless they say otherwise."""
+    phase = getattr(callback, "phase", "act")
+    if phase not in PHASES:
+        raise CallbackError(
+            f"{type(callback).__name__}.phase is when it acts among the others.\nSeen: {phase!r}.\n"
+            f"Write one of {', '.join(map(repr, PHASES))}."
+        )
+    return PHASES.index(phase)
 
 
 def _when(callback: Any) -> Mode:

@@ -10,6 +10,7 @@ import numpy as np
 STYLE = 'font-family="sans-serif" font-size="12"'
 WIDTH, HEIGHT, MARGIN = 640, 400, 60
 CELL = 44
+LETTER, LONGEST = 7, 24  # pixels of a letter, letters of a name
 SHOWN = 32  # classes with numbers in the cells; more make a picture of colours
 
 
@@ -45,24 +46,27 @@ def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
     True
     """
     size = CELL if len(names) <= SHOWN else max(2, SHOWN * CELL // len(names))
-    left, top = 20 + 8 * max(map(len, names)), 70
+    shown = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names] if size == CELL else []
+    longest = max(map(len, shown), default=0)
+    is_upright = longest * LETTER > CELL  # too long to stand above its column
+    left, top = 28 + LETTER * longest, 70 + (LETTER * longest if is_upright else 0)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     lines = [
-        _text(left, 24, title, anchor="start"),
-        _text(left, 44, "rows: target, columns: prediction", anchor="start"),
+        _text(20, 24, title, anchor="start"),
+        _text(20, 44, "rows: target, columns: prediction", anchor="start"),
     ]
     for row, column in np.ndindex(*counts.shape):
         x, y, depth = left + column * size, top + row * size, float(share[row, column])
         lines.append(f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill="{_blue(depth)}" stroke="#ddd"/>')
         if size == CELL:
-            lines.append(
-                _text(x + size / 2, y + size / 2 + 4, str(counts[row, column]), fill="#fff" if depth > 0.5 else "#000")
-            )
-    if size == CELL:
-        for place, name in enumerate(names):
-            lines.append(_text(left - 6, top + place * size + size / 2 + 4, name, anchor="end"))
-            lines.append(_text(left + place * size + size / 2, top - 6, name[: CELL // 7]))
-    return _svg(left + size * len(names) + 20, top + size * len(names) + 20, lines)
+            colour = "#fff" if depth > 0.5 else "#000" if counts[row, column] else "#bbb"
+            lines.append(_text(x + size / 2, y + size / 2 + 4, str(counts[row, column]), fill=colour))
+    for place, name in enumerate(shown):
+        middle = place * size + size / 2
+        lines.append(_text(left - 6, top + middle + 4, name, anchor="end"))
+        lines.append(_upright(left + middle + 4, top - 6, name) if is_upright else _text(left + middle, top - 6, name))
+    width = max(left + size * len(names), 40 + LETTER * max(len(title), 34))
+    return _svg(width + 20, top + size * len(names) + 20, lines)
 
 
 def _scale(values: np.ndarray, start: float, stop: float):  # type: ignore[no-untyped-def]  # a function of arrays
@@ -77,6 +81,10 @@ def _frame() -> str:
 
 def _text(x: float, y: float, text: str, *, anchor: str = "middle", fill: str = "#000") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}">{html.escape(text)}</text>'
+
+
+def _upright(x: float, y: float, text: str) -> str:
+    return f'<text transform="translate({x:.1f},{y:.1f}) rotate(-90)">{html.escape(text)}</text>'
 
 
 def _blue(depth: float) -> str:

@@ -26,6 +26,8 @@ class Progress:
     It acts once a call of the compiled step, never once a batch, and a display that is gone stops no run.
     """
 
+    phase = "record"
+
     def __init__(self, console: Console | None = None):
         stderr: Any = _Forgiving(sys.stderr)
         self.console = console or Console(file=stderr)

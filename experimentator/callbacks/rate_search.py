@@ -20,6 +20,7 @@ from experimentator.graph import Mode
 log = logging.getLogger(__name__)
 SMOOTHING = 0.8  # of the losses, which are noisy from batch to batch
 WORSE = 4.0  # times the best loss end the search
+WINDOWS = 8  # of the whole range is one, in which the slope is taken
 DROP = 0.02  # of the first loss, at least, or nothing was learnt
 
 
@@ -39,6 +40,7 @@ class FindLearningRate(Callback):
 
     leaves_files = True
 
+    phase = "record"  # it draws into the run folder, which is made by then
     after = ("LoadWeights", "RunFolder")
     outputs = ("suggested_learning_rate",)
 
@@ -155,13 +157,25 @@ class _Blocks:
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
-    """The rate at which the smoothed loss falls fastest; None where it does not fall."""
-    smoothed = smooth(losses)
-    if len(smoothed) < 5 or smoothed[0] - min(smoothed) < DROP * abs(smoothed[0]):
-        return None
+    """The rate around which the loss falls fastest; None where it does not fall.
+
+    The slope at a rate is the median of those between the losses around it (Theil, 1950), so that a batch that happens
+    to be hard or easy, the first one above all, is not taken for learning.
+    """
+    smoothed, half = smooth(losses), max(2, len(losses) // WINDOWS // 2)
     until = int(np.argmin(smoothed)) + 1
-    slopes = np.gradient(smoothed, np.log(rates))[:until]
-    return float(rates[int(np.argmin(slopes))])
+    if until < 2 * half + 1 or smoothed[half] - min(smoothed) < DROP * abs(smoothed[half]):
+        return None
+    along, places = np.log(rates), range(half, until - half)
+    windows = [slice(place - half, place + half + 1) for place in places]
+    slopes = [_slope(along[one], np.asarray(losses)[one]) for one in windows]
+    return float(rates[places[int(np.argmin(slopes))]])
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    """The median of the slopes between any two points."""
+    one, other = np.triu_indices(len(x), k=1)
+    return float(np.median((y[other] - y[one]) / (x[other] - x[one])))
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

@@ -24,6 +24,7 @@ FACTORS = "learning_rate_factors"  # in the state during a training pass: [steps
 class Schedule(Callback):
     """A factor of the learning rate for each batch; `factor` says which."""
 
+    phase = "prepare"
     before = ("FindLearningRate", "SaveLearningRate")
 
     def init(self, exp: Any) -> None:

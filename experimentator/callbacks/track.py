@@ -31,14 +31,8 @@ class Track(Callback):
     """
 
     leaves_files = True
-    after = (
-        "RunFolder",
-        "AverageMetrics",
-        "GatherCycleMetrics",
-        "SaveLearningRate",
-        "SaveWeights",
-        "ExponentialMovingAverage",
-    )
+    phase = "record"
+    after = ("RunFolder",)
 
     def __init__(self, tracker: Tracker, *, artifacts: Iterable[str] = ("config.py", "*.svg"), seconds: float = 10.0):
         missing = [name for name in METHODS if not callable(getattr(tracker, name, None))]
@@ -82,6 +76,10 @@ class Track(Callback):
             for path in sorted(folder.glob(pattern)) if folder is not None else ():
                 self.delivery.send("artifact", path)
         self.delivery.close(status, seconds=self.seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: trackers have what they were told."""
+        return {}
 
     def shown(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The numbers of an epoch, with the name of their subset as a folder."""

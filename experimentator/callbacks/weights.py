@@ -114,6 +114,7 @@ class LoadWeights(Callback):
     False
     """
 
+    phase = "prepare"
     before = ("FindLearningRate",)
 
     def __init__(
