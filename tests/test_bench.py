@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -178,6 +179,29 @@ def test_callbacks_that_leave_files_are_left_out():
 
     assert trainer.left_out == ["StateLogger"]
     assert not Path("state.jsonl").exists()
+
+
+def test_callbacks_that_a_subclass_adds_are_called_once():
+    class Counts:
+        epochs = 0
+
+        def on_epoch_end(self, **_):
+            self.epochs += 1
+
+    counts = Counts()
+
+    class Adding(BaseExperiment):
+        @cached_property
+        def callbacks(self):
+            return [*super().callbacks, counts]
+
+    exp = counted()
+    exp = build_experiment({**exp.cfg, "experiment_type": [*exp.cfg["experiment_type"], Adding]})
+    trainer = Trainer(exp, 1)
+
+    trainer.warm_up(0.01)
+
+    assert counts.epochs == len(trainer.start)
 
 
 def test_the_dear_processor_is_told_from_the_cheap_ones():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -58,6 +58,11 @@ class Costs:
     rows: float
     processors: tuple[Cost, ...]
     rounds: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        processors = [asdict(cost) | {"spread": cost.spread._asdict()} for cost in self.processors]
+        return asdict(self) | {"processors": processors, "by_name": self.by_name()}
 
     def by_name(self) -> dict[str, float]:
         """Seconds a step of each processor, for `graph.with_costs`; those in a row share theirs alike."""
@@ -156,13 +161,14 @@ def sample_of(exp: Any, mode: Mode) -> tuple[Mapping[str, Any], np.ndarray]:
 def _chosen(prefixes: Prefixes, sample: Any, seconds: float, told: Callable[[str], None]) -> dict[int, list[int]]:
     """Where to cut: everywhere if there is time to compile it, else where most is spent; and batches in a call."""
     end = time.perf_counter() + seconds
+    least, _ = _enough(prefixes.training(0), sample)  # a part takes no longer than the whole, whatever noise says
     counts: dict[int, list[int]] = {}
     spent: dict[int, float] = {}
     middle: int | None = len(prefixes)
     while middle is not None and (len(counts) <= FEW or time.perf_counter() < end):
         for cut in {0, middle} - counts.keys():
             pairs = [_enough(run, sample) for run in (prefixes.forward(cut), prefixes.training(cut))]
-            counts[cut] = [count for count, _ in pairs]
+            counts[cut] = [max(count, least) for count, _ in pairs]
             spent[cut] = pairs[0][1] - pairs[1][1]  # forward up to the cut, less the backward that is left out
         told(f"costs: {len(counts)} of {len(prefixes) + 1} prefixes compiled")
         middle = _next(sorted(counts), spent)
@@ -202,11 +208,11 @@ def _rounds(prefixes: Prefixes, counts: Mapping[int, list[int]], sample: Any, se
 
 
 def _timed(run: Callable[..., None], sample: Any, count: int) -> float:
-    """Seconds a batch, the better of two calls, once compiled."""
+    """Seconds a batch, the best of three calls, once compiled."""
     if count == 1:
         run(*sample, 1)
     best = float("inf")
-    for _ in range(2):
+    for _ in range(3):
         start = time.perf_counter()
         run(*sample, count)
         best = min(best, (time.perf_counter() - start) / count)

@@ -73,10 +73,10 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
     rows.append(["this training", *_rates(report["steps_per_second"]), ""])
     for name, hand in report["by_hand"].items():
         title = f"batch of {hand['batch_size']}" if name == "twice the batch" else {"xla": "XLA"}.get(name, "no XLA")
-        ratio = "" if name == "twice the batch" else f"{hand['ratio']['median']:.2f}"
+        ratio = "" if name == "twice the batch" else f"{hand['ratio']['median']:.3g}"
         rows.append([f"by hand, {title}", *_rates(hand["steps_per_second"]), ratio])
     for name, rival in report["keras"].items():
-        rows.append([f"keras fit, {name}", *_rates(rival["steps_per_second"]), f"{rival['ratio']['median']:.2f}"])
+        rows.append([f"keras fit, {name}", *_rates(rival["steps_per_second"]), f"{rival['ratio']['median']:.3g}"])
     yield from columns(rows)
     samples, count = report["samples_per_second"], report["steps_per_second"]["rounds"]
     yield f"{rate(samples)} samples/s; quartiles of {count} rounds, all in turn"
@@ -110,7 +110,7 @@ def _costs(report: Mapping[str, Any]) -> Iterator[str]:
     for cost in costs["processors"]:
         both, spread = cost["forward"] + cost["backward"], cost["spread"]
         share = _share(both / costs["step"]) if cost["is_sure"] else "noise"
-        quartiles = f"{_signed(spread[1])} to {_signed(spread[2])}"
+        quartiles = f"{_signed(spread['low'])} to {_signed(spread['high'])}"
         cells = [_signed(cost["forward"]), _signed(cost["backward"]), share, quartiles]
         rows.append([cut(" + ".join(cost["names"]), LONGEST), *cells])
     yield from columns(rows)

@@ -16,6 +16,7 @@ from experimentator.graph import Mode
 
 KINDS = ("data", "transfer", "device", "callbacks", "compile", "library")
 Spent = defaultdict[str, float]  # seconds by kind
+MANY = 12  # blocks of a pass, after which those that were read ahead at its start count for little
 LONG_WAIT = 2.0  # seconds; blocks that take longer to read are made smaller, so that a measurement ends
 
 
@@ -91,9 +92,9 @@ class Epoch:
 class Ledger:
     """Stands at the seams of an experiment (feeds, steps, callbacks, compilations) and keeps an account of each epoch.
 
-    An epoch is cut after `longest` seconds, and what came before its second block is then left out: readers that begin
-    a pass are no measure of their pace. The training stops after an epoch, once `wanted` seconds have passed. `block`
-    is the last one of training.
+    An epoch is cut after `longest` seconds, and what came before its second block is then left out, if many followed:
+    readers that begin a pass are no measure of their pace. The training stops after an epoch, once `wanted` seconds have
+    passed. `block` is the last one of training.
     """
 
     def __init__(self, exp: Any):
@@ -182,7 +183,7 @@ class Ledger:
 
     def _end(self) -> None:
         spent, batches = self.account.close(), self.batches
-        if self.was_cut and batches > self.first[1]:
+        if self.was_cut and self.block_of_pass >= MANY:
             for kind, seconds in self.first[0].items():
                 spent[kind] -= seconds
             batches -= self.first[1]

@@ -85,7 +85,7 @@ def _report(trainer: Trainer, hands: list[Hand], rivals: list[Rival], costs: Cos
             }
             for rival in rivals
         },
-        "costs": asdict(costs) | {"by_name": costs.by_name()},
+        "costs": costs.as_dict(),
         "peak_memory": {"host": peak_host_memory(), "device": exp.backend.peak_memory()},
         "verdict": asdict(findings[0]),
         "also": [asdict(finding) for finding in findings[1:]],

@@ -104,9 +104,10 @@ class Trainer:
 
 def without_files(exp: Any) -> list[str]:
     """Take callbacks that leave files off an experiment, and the progress display; returns the names of the former."""
+    exp.update(output_folder=None, hide_progress=True)
     left = [callback for callback in exp.callbacks if getattr(callback, "leaves_files", False)]
     kept = [callback for callback in exp.callbacks if not any(callback is one for one in left)]
-    exp.update(output_folder=None, hide_progress=True, callbacks=kept)
+    vars(exp)["callbacks"] = kept  # the list itself is left as it is: a subclass may have added to it
     return [type(callback).__name__ for callback in left]
 
 
