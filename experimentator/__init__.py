@@ -13,7 +13,9 @@ _HOMES = {
         "Chunk ChunkProcessor ExperimentMode Graph GraphError MissingTensorError Mode Ref Stage chunk_processor record"
     ),
     "experimentator.experiment": "BaseExperiment",
-    "experimentator.features": "AsyncExperiment CallbackedExperiment TensorflowExperiment build_experiment",
+    "experimentator.features": (
+        "AsyncExperiment CallbackedExperiment DummyExperiment TensorflowExperiment build_experiment"
+    ),
     "experimentator.subset": "Subset find",
     "experimentator.choosing": "BalancedSubset CombinedSubset FilteredSubset",
     "experimentator.splitting": "BasicDatasetSplitter k_fold split",

@@ -176,7 +176,7 @@ def _experiment(arguments: argparse.Namespace, changes: Mapping[str, Any] = {}) 
         from experimentator import build_experiment
 
         asked, in_file = vars(arguments).get("epochs"), config.get("epochs", EPOCHS)
-        exp = build_experiment(config)
+        exp = build_experiment(config, load_weights=False)
     return exp, int(in_file) if asked is None else asked
 
 
@@ -192,7 +192,7 @@ def _built(load: Any) -> Any:
         config = load()
         from experimentator import build_experiment
 
-        return build_experiment(config)
+        return build_experiment(config, load_weights=False)
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:

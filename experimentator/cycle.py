@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.running import Running
+
 CALL_SECONDS = 0.5  # a call stays under this, so that progress and Ctrl-C stay responsive
 LIMIT = 8192  # batches a call runs at most, whatever their speed
 
@@ -85,6 +87,12 @@ class Averages:
     >>> averages.add({"loss": np.array([6.0])}, batch_size=2)
     >>> averages.means()
     {'loss': 2.4}
+
+    What accumulates over the pass is taken as it was last:
+
+    >>> averages.add({"auc": np.array([0.5, 0.75]).view(Running)}, batch_size=2)
+    >>> averages.means()["auc"]
+    0.75
     """
 
     def __init__(self) -> None:
@@ -98,6 +106,8 @@ class Averages:
                 total = float(np.sum(values, dtype=np.float64)) * batch_size
                 self.totals[name] = self.totals.get(name, 0.0) + total
         self.weight += batch_size * len(next(iter(outputs.values()), ()))
+        running = {name: values for name, values in outputs.items() if isinstance(values, Running)}
+        self.totals |= {name: float(values[-1]) * self.weight for name, values in running.items()}
 
     def means(self) -> dict[str, float]:
         """The mean of every name so far."""

@@ -14,10 +14,10 @@ import numpy as np
 from experimentator.backends import Backend, get_backend
 from experimentator.checkpoint import WEIGHTS, load_weights, save_weights
 from experimentator.config import ConfigError
-from experimentator.configured import Configured
 from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.foreign import as_subset
 from experimentator.graph import Graph, Mode
+from experimentator.habits import Habits
 from experimentator.matching import Matching, fitting
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
@@ -27,7 +27,7 @@ from experimentator.subset import find
 log = logging.getLogger(__name__)
 
 
-class BaseExperiment(Portrayed, Configured):
+class BaseExperiment(Habits, Portrayed):
     """An experiment from a configuration: a mapping, a Python file, its text, or an object with a `.dict`.
 
     Keyword arguments override the configuration before anything is derived from it. What a subclass may change by
@@ -73,18 +73,6 @@ class BaseExperiment(Portrayed, Configured):
     def callbacks(self) -> list[Any]:
         """The callbacks as listed; CallbackedExperiment runs them."""
         return [callback for callback in self.cfg.get("callbacks") or () if callback is not None]
-
-    @cached_property
-    def metrics(self) -> list[str]:
-        """Names averaged over each cycle, besides `loss`: what metric processors write, and the setting `metrics`."""
-        marked = [name for p in self.chunk_processors if getattr(p, "is_metric", False) for name in p.outputs]
-        return list(dict.fromkeys(name for name in (*marked, *listed(self.cfg.get("metrics"))) if name != "loss"))
-
-    @cached_property
-    def outputs(self) -> list[str] | None:
-        """Names that `predict` returns; None for all that can be computed."""
-        outputs = self.cfg.get("outputs")
-        return None if outputs is None else listed(outputs)
 
     @cached_property
     def optimizer(self) -> Any:
@@ -197,7 +185,7 @@ class BaseExperiment(Portrayed, Configured):
         if len(set(sizes.values())) != 1 or () in sizes.values():
             raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\nGive each a batch axis.")
         self._notice()
-        return self.program.predict(columns, self.outputs if outputs is None else listed(outputs))
+        return self.program.predict(columns, None if outputs is None else listed(outputs))
 
     def fire(self, event: str, **state: Any) -> None:
         """Tell callbacks that something happened; here nobody listens, CallbackedExperiment does."""
@@ -242,7 +230,7 @@ class BaseExperiment(Portrayed, Configured):
         """
         self._prepare()
         if filename == "auto":
-            filename = Path(self.source.filename or "config.py").with_name(WEIGHTS)
+            filename = Path(self.folder or "", WEIGHTS)
         own = self.backend.weights()
         chosen, matching = fitting(own, load_weights(filename), only=only, rename=rename)
         self.backend.set_weights(own | chosen)

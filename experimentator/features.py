@@ -35,6 +35,25 @@ class TensorflowExperiment(BaseExperiment):
         return get_backend("tensorflow")
 
 
+class DummyExperiment(BaseExperiment):
+    """Walks over the data and calls callbacks, and computes nothing: to try them, and to see what they take.
+
+    Names that a declared processor writes, and the loss, are 0.0. It stands last in `experiment_type`.
+
+    >>> from types import SimpleNamespace
+    >>> from experimentator import Subset
+    >>> config = {"experiment_type": [DummyExperiment], "optimizer": SimpleNamespace(learning_rate=0.1)}
+    >>> config["subsets"] = [Subset("training", Mode.TRAIN, {"input": range(8)})]
+    >>> build_experiment(config).train(1)[0]["training_loss"]
+    0.0
+    """
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The backend that computes nothing."""
+        return get_backend("dummy")
+
+
 class CallbackedExperiment(BaseExperiment):
     """Runs the callbacks at the begin and end of epochs, cycles and batches."""
 
@@ -136,12 +155,12 @@ def compose(classes: Any) -> type[BaseExperiment]:
         ) from None
 
 
-def build_experiment(config: Any, load_weights: bool = False, **overrides: Any) -> Any:
+def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -> Any:
     """An experiment composed of the classes in `experiment_type`, base first.
 
     `config` is a path, text, a mapping, or an object with a `.dict`; overrides take the place of what it assigns
-    before anything is derived from it. Without `experiment_type`, every feature is on. With `load_weights`, the weights
-    beside a configuration stored in a run folder are loaded.
+    before anything is derived from it. Without `experiment_type`, every feature is on. The configuration of a run
+    folder comes with the weights of that run, loaded at first use, unless `load_weights` is False.
 
     Raises:
         ConfigError: for a configuration that cannot be read, or an unknown override.
@@ -150,5 +169,5 @@ def build_experiment(config: Any, load_weights: bool = False, **overrides: Any) 
     check_values(source)
     exp = compose(source.get("experiment_type"))(source)
     if load_weights:
-        exp.load_weights("auto")
+        exp.expect_weights()
     return exp

@@ -163,13 +163,17 @@ def _node(key: str) -> str:
 
 
 def _fits(own: Any, found: Any) -> bool:
-    kinds = {np.dtype(own.dtype).kind, np.dtype(found.dtype).kind}
+    kinds = {_dtype(own).kind, _dtype(found).kind}
     same = len(kinds) == 1 or bool(kinds & {"V"}) or kinds <= {"i", "u"}  # V: bfloat16 and the like
     return tuple(own.shape) == tuple(found.shape) and same
 
 
+def _dtype(array: Any) -> Any:
+    return np.dtype(getattr(array.dtype, "as_numpy_dtype", array.dtype))  # TensorFlow's own variables have no numpy one
+
+
 def _form(array: Any) -> str:
-    kind = np.dtype(array.dtype)
+    kind = _dtype(array)
     return f"{list(array.shape)}" + ("" if kind.kind in "fV" else f" {kind.name}")
 
 

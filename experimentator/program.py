@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from experimentator.cycle import LIMIT, Pace
 from experimentator.feed import feed_of
 from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
+from experimentator.habits import own_names, task_properties
 from experimentator.items import DatasetError
-from experimentator.settings import listed
+from experimentator.running import begin, marked
+from experimentator.selection import Selection
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -58,7 +61,7 @@ class Runner:
         self.seconds += seconds
         self.pace.saw(len(block.index), seconds)
         check_flags(self.step.graph, fetched, where=where, first=first)
-        return fetched
+        return marked(self.step.graph, fetched)
 
 
 class Program:
@@ -68,12 +71,20 @@ class Program:
         self.exp = exp
         self.recorded: dict[Mode, tuple[Any, ...]] = {}
         self.attributes: Attributes | None = None
+        self.selection = Selection(exp, {})
         self.graphs: dict[Mode, Graph] = {}
         self.runners: dict[Any, Runner] = {}
         self.predictors: dict[Any, Any] = {}
         self.feeds: dict[int, tuple[tuple[Any, ...], Any]] = {}
         self.retired: dict[str, dict[str, int]] = {}
         self.samples: dict[int, tuple[Any, dict[str, Spec]]] = {}
+
+    @cached_property
+    def processors(self) -> tuple[Any, ...]:
+        """The list, and behind it what a task class makes of the chunk."""
+        task = task_properties(self.exp)
+        self.selection = Selection(self.exp, task)
+        return (*self.exp.chunk_processors, *task.values())
 
     def build(self) -> None:
         """Record and select the graph of every mode that a subset has."""
@@ -103,6 +114,7 @@ class Program:
             self.recorded.clear()
             self.graphs.clear()
             self.attributes = None
+            vars(self).pop("processors", None)
         return found
 
     def graph(self, mode: Mode) -> Graph:
@@ -110,7 +122,7 @@ class Program:
         if mode not in self.graphs:
             whole = self.whole(mode)
             try:
-                self.graphs[mode] = with_flags(whole, self.wanted(whole))
+                self.graphs[mode] = with_flags(whole, self.selection.wanted(whole))
             except GraphError as error:
                 self._explain_objects(error, mode)
                 raise
@@ -119,21 +131,6 @@ class Program:
     def whole(self, mode: Mode) -> Graph:
         """The graph of a mode before pruning, every name known."""
         return Graph(self._record(mode), provided=self.specs(mode) or self._free(mode), mode=mode)
-
-    def wanted(self, graph: Graph) -> list[str]:
-        """What a mode computes: `loss` and what callbacks and settings ask for; metrics too in EVAL."""
-        exp, written = self.exp, set(graph.outputs)
-        requested = [name for name in exp.requests(graph.mode) if name in written or name in graph.provided]
-        if graph.mode == Mode.INFER:
-            aside = ("loss", *exp.metrics)
-            return exp.outputs or [name for name in graph.computable if name not in aside]
-        asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or graph.mode == Mode.EVAL]
-        if graph.mode == Mode.EVAL:
-            asked += [name for name in exp.metrics if name in written]
-            if "loss" not in written and asked:
-                return list(dict.fromkeys([*asked, *requested]))
-        parts = _parts_of_loss(graph, exp.metrics) if graph.mode == Mode.TRAIN else []
-        return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
 
     def specs(self, mode: Mode) -> dict[str, Spec]:
         """Names, shapes and dtypes of the batches that a mode sees: of its first subset, else of any."""
@@ -168,6 +165,7 @@ class Program:
             step.capacity = pace.capacity
             self.runners[key] = Runner(step, pace, subset.name, like)
         runner = self.runners[key]
+        begin(graph)
         if not feed.resident:
             pace, names = runner.pace, sorted(graph.inputs)
             feed.placing = Placing(names, pace.capacity * exp.batch_size, exp.backend.put, pace.is_fixed)
@@ -212,6 +210,25 @@ class Program:
             check_flags(step.graph, part)
         return {name: np.concatenate([_rows(part[name]) for part in parts]) for name in parts[0]}
 
+    def once(self, data: Mapping[str, Any], mode: Mode) -> dict[str, np.ndarray]:
+        """Run one batch in a mode, outside of any pass; in TRAIN it updates the weights."""
+        columns = {name: np.asarray(data[name]) for name in specs_of(data)}
+        size = len(next(iter(columns.values()), ()))
+        if mode == Mode.INFER:
+            step = self._predictor(columns, None)
+        else:
+            graph, key = self.graph(mode), (mode, "once")
+            if key not in self.predictors or self.predictors[key].stale:
+                optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
+                options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
+                self.predictors[key] = self.exp.backend.compile(graph, specs_of(columns), optimizer, **options)
+            begin(graph)
+            step = self.predictors[key]
+        outputs = step(columns, np.arange(size, dtype=np.int32)[None])
+        results = {name: np.asarray(values) for name, values in outputs.items()}
+        check_flags(step.graph, results)
+        return {name: values[0] for name, values in results.items()}
+
     def _predictor(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> Any:
         """The INFER step for what is given, for any batch size."""
         specs = specs_of(columns)
@@ -222,7 +239,8 @@ class Program:
         if key not in self.predictors:
             processors = self._record(Mode.INFER, given=specs)
             graph = Graph(processors, provided=specs, mode=Mode.INFER)
-            graph = with_flags(graph, outputs or graph.computable or self._nothing_computable(graph))
+            wanted = outputs or self.selection.outputs(graph) or graph.computable or self.selection.last_written(graph)
+            graph = with_flags(graph, wanted)
             options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
             self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
         return self.predictors[key]
@@ -236,17 +254,22 @@ class Program:
             known: dict[int, Any] = {}
             for earlier in ORDER:
                 if earlier not in self.recorded and self.specs(earlier):
-                    self.recorded[earlier] = self._noted(exp.chunk_processors, self.specs(earlier), earlier, known)
-                known = _signatures(exp.chunk_processors, self.recorded.get(earlier, ())) | known
-        recorded = self.recorded.get(mode, tuple(exp.chunk_processors))
+                    self.recorded[earlier] = self._noted(self.processors, self.specs(earlier), earlier, known)
+                known = _signatures(self.processors, self.recorded.get(earlier, ())) | known
+        recorded = self.recorded.get(mode, self.processors)
         if given is None or (recorded and self.specs(mode).keys() == given.keys()):
             return recorded
-        return self._noted(exp.chunk_processors, given, mode, _signatures(exp.chunk_processors, recorded))
+        return self._noted(self.processors, given, mode, _signatures(self.processors, recorded))
 
-    def _noted(self, processors: Sequence[Any], *how: Any) -> tuple[Any, ...]:
+    def _noted(
+        self, processors: Sequence[Any], specs: Mapping[str, Spec], mode: Mode, known: Mapping[int, Any]
+    ) -> tuple[Any, ...]:
         """Record processors, and note their attributes: until now they may be changed, from now on it is told."""
         self.attributes = self.attributes or Attributes(processors)
-        recorded: tuple[Any, ...] = self.exp.backend.record(processors, *how)
+        if shown := set(self.exp.batch_inputs_names):
+            shown |= own_names(processors)
+            specs = {name: spec for name, spec in specs.items() if name in shown}
+        recorded: tuple[Any, ...] = self.exp.backend.record(processors, specs, mode, known)
         self.attributes.settle()
         return recorded
 
@@ -271,11 +294,6 @@ class Program:
         """What training found to be quicker, for evaluation to follow; None where there is nothing to follow."""
         trained = [runner.step.compiler for key, runner in self.runners.items() if key[1] == Mode.TRAIN]
         return trained[-1] if mode != Mode.TRAIN and self.exp.jit_compile == "auto" and trained else None
-
-    def _nothing_computable(self, graph: Graph) -> tuple[str, ...]:
-        """What INFER needs, for the error that tells what was not given: the last name that is written."""
-        written = [name for node in graph.nodes for name in node.outputs if name not in ("loss", *self.exp.metrics)]
-        return tuple(written[-1:])
 
     def _check(self, subset: Any, graph: Graph) -> None:
         """Refuse a subset whose items lack a number that the graph of its mode reads; shapes may differ."""
@@ -302,7 +320,7 @@ class Program:
 
     def _free(self, mode: Mode) -> set[str]:
         """Without data: every name that is read before it is written counts as the dataset's."""
-        graph = Graph(self.exp.chunk_processors, provided=(), mode=mode)
+        graph = Graph(self.processors, provided=(), mode=mode)
         return {ref.name for node in graph.nodes for ref in node.reads if ref not in graph.writers}
 
     def require_optimizer(self) -> Any:
@@ -319,13 +337,6 @@ def _add(totals: dict[str, dict[str, int]], runner: Runner) -> None:
     one = totals.setdefault(runner.name, dict.fromkeys(("batches", "calls", "traces"), 0))
     for name, number in (("batches", runner.batches), ("calls", runner.calls), ("traces", runner.step.traces)):
         one[name] += number
-
-
-def _parts_of_loss(graph: Graph, metrics: Iterable[str]) -> list[str]:
-    """Those metrics that the loss is made of, so that reporting them costs nothing."""
-    metrics = list(metrics)
-    made = {name for node in graph.select("loss").nodes for name in node.outputs} if metrics else set()
-    return [name for name in metrics if name in made]
 
 
 def _signatures(listed: Sequence[Any], recorded: Sequence[Any]) -> dict[int, Any]:

@@ -247,7 +247,8 @@ def in_short(value: Any) -> str:
     """A value in at most 48 letters; functions, models and arrays by name."""
     try:
         if callable(value) or hasattr(value, "shape"):
-            return str(getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__))[:48]
+            name = str(getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__))
+            return name.partition(":")[0].rpartition("/")[2][:48]  # less the scope of a trace
     except Exception:  # as in `brief`
         return f"<{type(value).__name__}>"
     return brief(value)

@@ -32,6 +32,7 @@ from experimentator.ops.places import Drop, Select
 from experimentator.ops.pooling import GlobalAveragePool, GlobalMaxPool
 from experimentator.ops.preprocessing import Cast, ExpandDims, OneHot, Scale, Standardize
 from experimentator.ops.rotation import RandomRotation
+from experimentator.ops.stateful import KerasMetric
 
 __all__ = [
     "Accuracy",
@@ -55,6 +56,7 @@ __all__ = [
     "GlobalMaxPool",
     "Heatmap",
     "Huber",
+    "KerasMetric",
     "Mask",
     "MeanAbsoluteError",
     "MeanSquaredError",

@@ -13,6 +13,7 @@ from experimentator.callbacks.appearing import Appearing
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import check_known, names_written
 from experimentator.graph import Mode
+from experimentator.running import Running
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,8 @@ class AverageMetrics(Callback):
     def on_block_end(self, block: Any, results: Mapping[str, np.ndarray], **_: Any) -> None:
         """Take the results of a call: [K] or [K, B]."""
         for name, values in results.items():
+            if isinstance(values, Running):  # the cycle has it whole
+                continue
             if self.matches(name) and values.ndim <= 2 and values.dtype.kind in "biuf":
                 self.totals.setdefault(name, Total()).add(values, batch_size=block.index.shape[1])
 

@@ -34,6 +34,7 @@ EVERY = {
     "GlobalMaxPool": lambda **options: ops.GlobalMaxPool("x", **options),
     "Heatmap": lambda **options: ops.Heatmap("x", (4, 4), **options),
     "Huber": lambda **options: ops.Huber("p", "t", **options),
+    "KerasMetric": lambda **options: ops.KerasMetric(keras.metrics.AUC(name="area"), "p", "t", **options),
     "Mask": lambda **options: ops.Mask("x", "m", **options),
     "MeanAbsoluteError": lambda **options: ops.MeanAbsoluteError("p", "t", **options),
     "MeanSquaredError": lambda **options: ops.MeanSquaredError("p", "t", **options),

@@ -1,0 +1,41 @@
+"""The backend that computes nothing: to try data and callbacks, and to time them, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experimentator.backends.numpy import NumpyBackend, NumpyStep
+from experimentator.graph import Chunk, ChunkProcessor, Graph, Mode
+
+
+class Idle(ChunkProcessor):
+    """Stands for a whole list: reads all of a batch, and writes 0.0 under each name that the list declares."""
+
+    failed = None
+
+    def __init__(self, inputs: Sequence[str], outputs: Sequence[str]):
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+
+    def __call__(self, chunk: Chunk) -> None:
+        chunk.update(dict.fromkeys(self.outputs or (), 0.0))
+
+
+class DummyBackend(NumpyBackend):
+    """No processor is run, nothing is trained, and the loss is 0.0."""
+
+    name = "dummy"
+
+    def record(
+        self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
+    ) -> tuple[Any, ...]:
+        """One processor for all: batches are made as ever, and thrown away."""
+        declared = [name for processor in processors for name in (getattr(processor, "outputs", None) or ())]
+        return (Idle(tuple(specs), tuple(dict.fromkeys(["loss", *declared]).keys() - specs.keys())),)
+
+    def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> NumpyStep:
+        """A step that trains nothing, whatever the optimizer."""
+        return NumpyStep(graph)
+
+
+BACKEND = DummyBackend

@@ -1,0 +1,229 @@
+"""What task files of earlier versions ask of an experiment: properties over the chunk, and one batch at a time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from experimentator.checkpoint import WEIGHTS
+from experimentator.configured import Configured
+from experimentator.graph import Chunk, ChunkProcessor, Mode
+from experimentator.runs import STATUS, RunFolder
+from experimentator.settings import listed
+
+PROPERTIES = {"metrics": Mode.TRAIN | Mode.EVAL, "outputs": Mode.INFER}  # and when they are evaluated
+
+
+class Habits(Configured):
+    """Names and methods of earlier versions.
+
+    A task class may list names in `batch_inputs_names` (what undeclared processors see of a batch; all of it unless
+    given), `batch_metrics_names` (what training and evaluation compute besides) and `batch_outputs_names` (what
+    inference returns). Its properties `metrics` and `outputs` may be dictionaries of tensors of `self.chunk`.
+    """
+
+    program: Any
+    chunk_processors: Any
+    load_weights: Any
+    _prepare: Any
+    batch_inputs_names: Sequence[str] = ()
+    batch_metrics_names: Sequence[str] = ()
+    batch_outputs_names: Sequence[str] = ()
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Names averaged over each cycle, besides `loss`: what metric processors write, and the setting `metrics`."""
+        marked = [name for p in self.chunk_processors if getattr(p, "is_metric", False) for name in p.outputs]
+        names = (*marked, *listed(self.cfg.get("metrics")), *self.batch_metrics_names)
+        metrics: list[str] = self.names_of(name for name in names if name != "loss")
+        return metrics
+
+    @cached_property
+    def outputs(self) -> list[str] | None:
+        """Names that `predict` returns; None for all that can be computed."""
+        names = listed(self.cfg.get("outputs")) or self.batch_outputs_names
+        outputs: list[str] | None = self.names_of(names, else_none=True)
+        return outputs
+
+    @property
+    def chunk(self) -> Any:
+        """The tensors of the list's end, while `metrics` and `outputs` are evaluated for a graph."""
+        if "_chunk" not in vars(self):
+            raise UntracedError(
+                "There is no chunk outside of a graph.\nSeen: exp.chunk, while no graph is made.\n"
+                "Index self.chunk in the properties `metrics` and `outputs` of a task class only."
+            )
+        return vars(self)["_chunk"]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the graph of the first subset's mode reads of a batch: names with shapes and dtypes."""
+        subsets = self.program.exp.subsets
+        mode = subsets[0].mode if subsets else Mode.TRAIN
+        specs = self.program.specs(mode)
+        return {name: specs[name] for name in (self.batch_inputs_names or sorted(self.program.graph(mode).inputs))}
+
+    @property
+    def project_name(self) -> str:
+        """The setting, else the name of the configuration file."""
+        stem = Path(self.source.filename).stem
+        return self.cfg.get("project_name") or (stem if stem and not stem.startswith("<") else "experiment")
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the run is kept, once training began; else where the configuration file lies; None for neither."""
+        run = RunFolder.of(self)
+        if run is not None and run.path is not None:
+            return run.path
+        return Path(self.source.filename).parent if self.source.filename else None
+
+    def batch_train(self, data: Mapping[str, Any], mode: Any = Mode.TRAIN) -> dict[str, Any]:
+        """Train on one batch, `{"batch_input": [B, ...], ...}`; evaluate it in another mode. Returns what results."""
+        return self._batch(data, Mode.of(mode))
+
+    def batch_eval(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Evaluate one batch."""
+        return self._batch(data, Mode.EVAL)
+
+    def batch_infer(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Infer one batch; what inference does not need may be in it."""
+        return self._batch(data, Mode.INFER)
+
+    def names_of(self, names: Iterable[str], *, else_none: bool = False) -> Any:
+        """Names as a list; with their tensors while a graph is made, so that a task class may build on them."""
+        names = list(dict.fromkeys(names))
+        chunk = vars(self).get("_chunk")
+        if chunk is None:
+            return names or (None if else_none else names)
+        return Names([name for name in names if chunk is _PROBE or name in chunk], chunk)
+
+    def expect_weights(self) -> None:
+        """Where the configuration lies in a run folder, load the weights of that run at first use.
+
+        Until then processors may be changed.
+        """
+        beside = Path(self.source.filename).parent
+        if self.source.filename and (beside / STATUS).is_file() and (beside / WEIGHTS).is_file():
+            vars(self)["_stored"] = beside / WEIGHTS
+
+    def _notice(self) -> None:
+        super()._notice()
+        if (weights := vars(self).pop("_stored", None)) is not None:
+            self.load_weights(weights)
+
+    def _batch(self, data: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
+        self._prepare()
+        results: dict[str, Any] = self.program.once(data, mode)
+        return results
+
+
+class UntracedError(RuntimeError):
+    """`exp.chunk` was asked for while no graph is made."""
+
+
+class Names(list[str]):
+    """Names that also map to their tensors: a task class may add to them as to a list, or as to a dictionary.
+
+    >>> names = Names(["loss"], {"loss": 0.5})
+    >>> [*names, "error"], {**names, "error": 0.25}, names | {"error": 0.25}
+    (['loss', 'error'], {'loss': 0.5, 'error': 0.25}, {'loss': 0.5, 'error': 0.25})
+    """
+
+    def __init__(self, names: Iterable[str], tensors: Any):
+        super().__init__(names)
+        self._tensors, self._added = tensors, dict[str, Any]()
+
+    def keys(self) -> tuple[str, ...]:
+        """The names."""
+        return tuple(self)
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Names with their tensors."""
+        return [(name, self[name]) for name in self]
+
+    def update(self, tensors: Mapping[str, Any] = {}, **named: Any) -> None:
+        """Add tensors under their names."""
+        for name, tensor in {**tensors, **named}.items():
+            self[name] = tensor
+
+    def __getitem__(self, name: Any) -> Any:
+        if not isinstance(name, str):
+            return super().__getitem__(name)
+        return self._added[name] if name in self._added else self._tensors[name]
+
+    def __setitem__(self, name: Any, tensor: Any) -> None:
+        if name not in self:
+            self.append(name)
+        self._added[name] = tensor
+
+    def __or__(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        return {**dict(self.items()), **tensors}
+
+    def __ior__(self, tensors: Mapping[str, Any]) -> Names:
+        self.update(tensors)
+        return self
+
+
+class TaskProperty(ChunkProcessor):
+    """A property of a task class over the chunk, as a processor at the end of the list: its tensors become names."""
+
+    def __init__(self, exp: Any, what: str):
+        self.exp, self.what, self.mode, self.node = exp, what, PROPERTIES[what], what
+        self.names: tuple[str, ...] = ()
+
+    def __call__(self, chunk: Chunk) -> None:
+        named = _evaluated(self.exp, self.what, chunk)
+        tensors = dict(named.items())
+        for name, tensor in tensors.items():
+            if name not in chunk or chunk[name] is not tensor:
+                chunk[name] = tensor
+        self.names = tuple(name for name in tensors if name != "loss")
+
+    def __repr__(self) -> str:
+        return f"{type(self.exp).__name__}.{self.what}"
+
+
+class _Probe(dict[str, Any]):
+    """Tells by an error that it was looked into."""
+
+    def _tell(self, *_: Any) -> Any:
+        raise UntracedError
+
+    __getitem__ = __contains__ = __iter__ = get = items = keys = values = _tell
+
+
+_PROBE = _Probe()
+
+
+def task_properties(exp: Any) -> dict[str, TaskProperty]:
+    """Those of `metrics` and `outputs` that a task class makes of the chunk; lists of names are not among them."""
+    return {what: TaskProperty(exp, what) for what in PROPERTIES if _looks_into_the_chunk(exp, what)}
+
+
+def _looks_into_the_chunk(exp: Any, what: str) -> bool:
+    if sum(what in vars(cls) for cls in type(exp).__mro__) < 2:  # the library's own
+        return False
+    try:
+        return isinstance(_evaluated(exp, what, _PROBE), Mapping)
+    except UntracedError:
+        return True
+
+
+def _evaluated(exp: Any, what: str, chunk: Any) -> Any:
+    """The property, evaluated anew, with `exp.chunk` being `chunk`; nothing of it is kept."""
+    kept = vars(exp)
+    kept.pop(what, None)
+    kept["_chunk"] = chunk
+    try:
+        return getattr(exp, what)
+    finally:
+        kept.pop("_chunk")
+        kept.pop(what, None)
+
+
+def own_names(processors: Iterable[Any]) -> set[str]:
+    """Names that declared processors read."""
+    return {name for p in processors for name in (getattr(p, "inputs", None) or ()) if not inspect.isroutine(name)}

@@ -1,0 +1,61 @@
+"""What each mode computes: `loss`, and what settings, callbacks and task classes ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from experimentator.graph import Graph, Mode
+from experimentator.settings import listed
+
+
+class Selection:
+    """Names to select in a graph of an experiment; `task` are its properties that stand in the list as processors."""
+
+    def __init__(self, exp: Any, task: Mapping[str, Any]):
+        self.exp, self.task = exp, task
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names that are averaged, besides `loss`."""
+        return list(self.task["metrics"].names if "metrics" in self.task else self.exp.metrics)
+
+    def outputs(self, graph: Graph) -> list[str]:
+        """What inference was asked to return; nothing where it was not said."""
+        if "outputs" in self.task:
+            return _known(self.task["outputs"].names, graph)
+        return list(self.exp.outputs or ())
+
+    def wanted(self, graph: Graph) -> list[str]:
+        """What a mode computes: `loss` and what is asked for; metrics too in EVAL."""
+        exp, written, mode = self.exp, set(graph.outputs), graph.mode
+        if mode == Mode.INFER:
+            aside = {"loss", *self.metrics} - {*exp.batch_metrics_names}
+            return self.outputs(graph) or [name for name in graph.computable if name not in aside]
+        asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or mode == Mode.EVAL]
+        asked += _known(exp.batch_metrics_names, graph)
+        if mode == Mode.EVAL or "metrics" in self.task:
+            asked += _known(self.metrics, graph)
+        requested = _known(exp.requests(mode), graph)
+        if mode == Mode.EVAL and "loss" not in written and asked:
+            return list(dict.fromkeys([*asked, *requested]))
+        parts = _parts_of_loss(graph, self.metrics) if mode == Mode.TRAIN else []
+        return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
+
+    def last_written(self, graph: Graph) -> tuple[str, ...]:
+        """What INFER needs, for the error that tells what was not given: the last name that is written."""
+        written = [name for node in graph.nodes for name in node.outputs if name not in ("loss", *self.metrics)]
+        return tuple(written[-1:])
+
+
+def _known(names: Iterable[str], graph: Graph) -> list[str]:
+    """Those of some names that are written or provided."""
+    written = set(graph.outputs)
+    return [name for name in names if name in written or name in graph.provided]
+
+
+def _parts_of_loss(graph: Graph, metrics: Iterable[str]) -> list[str]:
+    """Those metrics that the loss is made of, so that reporting them costs nothing."""
+    metrics = list(metrics)
+    made = {name for node in graph.select("loss").nodes for name in node.outputs} if metrics else set()
+    return [name for name in metrics if name in made]

@@ -1,0 +1,108 @@
+"""Metrics of Keras, which accumulate over a cycle on the device.
+
+>>> import numpy as np
+>>> from experimentator.graph import Chunk, Mode
+>>> auc = KerasMetric(keras.metrics.AUC(), "batch_score", "batch_target")
+>>> auc.outputs
+('auc',)
+>>> for score, target in ([0.9, 0.2], [1, 0]), ([0.3, 0.8], [0, 1]):
+...     chunk = Chunk({"batch_score": np.array(score), "batch_target": np.array(target)}, mode=Mode.EVAL)
+...     auc(chunk)
+>>> round(float(chunk["auc"]), 2)
+1.0
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import keras
+
+from experimentator.graph import Chunk, DeclarationError, Mode
+from experimentator.ops.errors import TensorError
+from experimentator.ops.op import Op
+
+
+@dataclass(eq=False)
+class KerasMetric(Op):
+    """A metric of `keras.metrics`, one for a whole cycle: what no average of batches gives, such as AUC.
+
+    `prediction` and `target` are shaped as the metric takes them, and two of [B] as [B, 1]; without a target it takes
+    one tensor, as `keras.metrics.Mean` does. `weight` names its sample weights. Writes [] float32: the metric of the
+    batches since the cycle began, so that its last value is the cycle's, whatever the size of the last batch. `output`
+    is the metric's name unless given.
+
+    The metric's variables stay on the device, are set back when a pass begins, and are not trained. Training and
+    evaluation have variables of their own, so that evaluating within a training pass disturbs nothing. They are saved
+    with the weights, so that a training resumed within a pass goes on exactly. INFER computes the metric of the batch.
+
+    Raises:
+        DeclarationError: for what is no metric of Keras, or one that cannot be copied, when the op is made.
+        TensorError: for a metric that gives more than one number.
+    """
+
+    is_metric: ClassVar[bool] = True
+    is_running: ClassVar[bool] = True  # its last value stands for the cycle, not an average
+    metric: Any
+    prediction: str
+    target: str | None = None
+    output: str = ""
+    weight: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        name = getattr(self.metric, "name", "")
+        self.output = self.output or re.sub(r"_\d+$", "", name)  # Keras counts those without a name of their own
+        super().__post_init__()
+        write = "Give an object of keras.metrics, such as keras.metrics.AUC()."
+        seen = f"its metric is {self.metric!r:.60}"
+        self.require(isinstance(self.metric, keras.metrics.Metric), seen=seen, write=write)
+        self._own = {Mode.TRAIN: self.metric, Mode.EVAL: self._copy()}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
+        return tuple(name for name in (self.prediction, self.target, self.weight) if name is not None)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+        return (self.output,)
+
+    def reset(self, mode: Mode) -> None:
+        """Begin anew: a pass of that mode begins."""
+        self._of(mode).reset_state()
+
+    def __call__(self, chunk: Chunk) -> None:
+        metric = self._of(chunk.mode)
+        for own in self._own.values():
+            for variable in own.variables:
+                variable.value  # noqa: B018 - read in every mode, so that all modes own the same weights
+        if chunk.mode == Mode.INFER:
+            metric.reset_state()
+        compared = [keras.ops.convert_to_tensor(chunk[n]) for n in (self.target, self.prediction) if n is not None]
+        if len(compared) == 2 and all(len(tensor.shape) == 1 for tensor in compared):
+            compared = [tensor[:, None] for tensor in compared]  # or Keras would take the batch for one sample
+        weight = {} if self.weight is None else {"sample_weight": chunk[self.weight]}
+        metric.update_state(*compared, **weight)
+        chunk[self.output] = self._number(metric.result())
+
+    def _of(self, mode: Mode) -> Any:
+        return self._own[Mode.TRAIN if mode == Mode.TRAIN else Mode.EVAL]
+
+    def _copy(self) -> Any:
+        try:
+            return type(self.metric).from_config(self.metric.get_config())
+        except TypeError as error:
+            raise DeclarationError(
+                repr(self),
+                seen=f"its metric cannot be copied: {error}",
+                write="Let its get_config return what its __init__ takes.",
+            ) from None
+
+    def _number(self, result: Any) -> Any:
+        shape = getattr(result, "shape", None)
+        if shape is None or len(shape):
+            tensors = result if isinstance(result, dict) else {self.output: keras.ops.convert_to_tensor(result)}
+            write = "Let the metric reduce them, as with average='macro', or list one op for each."
+            raise TensorError(self, rule="A metric gives one number", tensors=tensors, write=write)
+        return keras.ops.cast(result, "float32")

@@ -1,0 +1,160 @@
+"""Metrics of Keras that accumulate on the device, against numpy formulas over whole cycles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from experimentator import AverageMetrics, Mode, Subset, build_experiment, ops
+from experimentator.graph import Chunk, DeclarationError, Graph
+from experimentator.ops import KerasMetric, TensorError
+
+X = np.random.default_rng(0).normal(size=(22, 3)).astype(np.float32)
+TARGET = (X[:, 0] + 0.5 * X[:, 1] > 0).astype(np.float32)
+SCORE = (1 / (1 + np.exp(-2 * X[:, 0]))).astype(np.float32)
+ITEMS = {"input": X, "score": SCORE, "target": TARGET, "weight": np.arange(22, dtype=np.float32)}
+RMSE = float(np.sqrt(np.mean((SCORE - TARGET) ** 2)))
+
+
+def rmse() -> KerasMetric:
+    return KerasMetric(keras.metrics.RootMeanSquaredError(), "batch_score", "batch_target", "rmse")
+
+
+def experiment(*metrics: Any, keys: Any = None, **settings: Any) -> Any:
+    network = keras.Sequential([keras.layers.Dense(1)])
+    processors = [
+        ops.Model(network, inputs="batch_input", outputs="batch_logit"),
+        ops.SigmoidCrossEntropy("batch_logit", "batch_target"),
+        *metrics,
+    ]
+    subsets = [
+        Subset("training", Mode.TRAIN, ITEMS, keys=range(16)),
+        Subset("validation", Mode.EVAL, ITEMS, keys=keys),
+    ]
+    config = {"subsets": subsets, "chunk_processors": processors, "batch_size": 8, "hide_progress": True}
+    settings = {"optimizer": keras.optimizers.SGD(0.1), "jit_compile": False} | settings
+    return build_experiment(config | settings)
+
+
+@pytest.mark.parametrize("options", [{"jit_compile": True}, {"jit_compile": False}, {"eager": True}], ids=str)
+def test_the_last_batch_may_be_smaller_and_the_cycle_is_still_whole(options):
+    exp = experiment(rmse(), metrics=["rmse"], **options)
+    (row,) = exp.train(1)
+
+    assert row["validation_rmse"] == pytest.approx(RMSE, rel=1e-5)
+    assert row["training_rmse"] == pytest.approx(np.sqrt(np.mean((SCORE - TARGET)[:16] ** 2)), rel=1e-5)
+
+
+def test_an_area_under_a_curve_is_that_of_all_answers():
+    exp = experiment(KerasMetric(keras.metrics.AUC(num_thresholds=1000), "batch_score", "batch_target"))
+    pairs = SCORE[TARGET == 1][:, None] - SCORE[TARGET == 0][None]
+
+    assert exp.evaluate()["validation_auc"] == pytest.approx(np.mean(pairs > 0), abs=0.005)
+
+
+def test_every_pass_begins_anew_with_any_number_of_batches_a_call():
+    exp = experiment(rmse(), steps_per_call=2)
+    values = [exp.evaluate()["validation_rmse"] for _ in range(3)] + [exp.train(2)[-1]["validation_rmse"]]
+
+    np.testing.assert_allclose(values, RMSE, rtol=1e-5)
+
+
+def test_evaluating_within_a_training_pass_disturbs_nothing():
+    class Evaluate:
+        every = 1
+
+        def init(self, exp):
+            self.exp = exp
+
+        def on_batch_end(self, mode, **_):
+            if mode == Mode.TRAIN:
+                self.exp.evaluate()
+
+    exp = experiment(rmse(), metrics=["rmse"], callbacks=[Evaluate()])
+
+    assert exp.train(1)[0]["training_rmse"] == pytest.approx(np.sqrt(np.mean((SCORE - TARGET)[:16] ** 2)), rel=1e-5)
+
+
+def test_its_variables_are_not_trained_and_are_saved_alike_by_all_modes(tmp_path):
+    both = experiment(rmse())
+    both.train(1)
+    both.save_weights(tmp_path / "weights.safetensors")
+    evaluating = experiment(rmse())
+    del evaluating.cfg["subsets"][0]
+    evaluating.load_weights(tmp_path / "weights.safetensors")
+
+    assert both.backend.sizes()["KerasMetric"] == (0, 4)
+    assert evaluating.evaluate() == both.evaluate()
+
+
+def test_sample_weights_weigh():
+    metric = KerasMetric(
+        keras.metrics.MeanSquaredError(), "batch_score", "batch_target", "error", weight="batch_weight"
+    )
+    expected = np.average((SCORE - TARGET) ** 2, weights=ITEMS["weight"])
+
+    assert experiment(metric).evaluate()["validation_error"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_metric_of_one_tensor_needs_no_target():
+    exp = experiment(KerasMetric(keras.metrics.Mean(), "batch_score", output="mean_score"))
+
+    assert exp.evaluate()["validation_mean_score"] == pytest.approx(SCORE.mean(), rel=1e-5)
+
+
+def test_a_callback_that_averages_everything_leaves_it_alone():
+    exp = experiment(rmse(), callbacks=[AverageMetrics()])
+
+    assert exp.train(1)[0]["validation_rmse"] == pytest.approx(RMSE, rel=1e-5)
+
+
+def test_one_batch_and_inference_give_the_metric_of_what_is_given():
+    exp = experiment(rmse())
+    exp.evaluate()
+    batch = exp.batch("validation", 5)
+    given = {name: batch[name] for name in ("batch_score", "batch_target")}
+    expected = np.sqrt(np.mean((SCORE - TARGET)[:5] ** 2))
+
+    assert exp.batch_eval(batch)["rmse"] == pytest.approx(expected, rel=1e-5)
+    for _ in range(2):
+        assert exp.predict(given, outputs=["rmse"])["rmse"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_name_that_keras_counted_is_given_without_the_count():
+    metrics = [KerasMetric(keras.metrics.AUC(), "a", "b") for _ in range(2)]
+
+    assert [metric.outputs for metric in metrics] == [("auc",), ("auc",)]
+    assert KerasMetric(keras.metrics.AUC(name="area"), "a", "b").outputs == ("area",)
+
+
+def test_it_runs_in_a_graph_of_its_own():
+    graph = Graph([rmse()], provided={"batch_score", "batch_target"}, mode=Mode.EVAL).select("rmse")
+
+    assert float(graph.run({"batch_score": SCORE, "batch_target": TARGET})["rmse"]) == pytest.approx(RMSE, rel=1e-5)
+
+
+class Uncopied(keras.metrics.Mean):
+    def __init__(self, kind, **options):
+        super().__init__(**options)
+        self.kind = kind
+
+
+@pytest.mark.parametrize(
+    "metric, seen",
+    [(keras.metrics.AUC, "AUC"), ("auc", "'auc'"), (lambda a, b: 0, "lambda"), (Uncopied("mean"), "cannot be copied")],
+    ids=["a class", "a name", "a function", "no configuration"],
+)
+def test_what_is_no_metric_of_keras_is_refused_when_it_is_made(metric, seen):
+    with pytest.raises(DeclarationError, match=seen):
+        KerasMetric(metric, "batch_score", "batch_target", "metric")
+
+
+def test_a_metric_of_several_numbers_is_refused_with_their_shape():
+    metric = KerasMetric(keras.metrics.F1Score(), "batch_scores", "batch_rows")
+    chunk = Chunk({"batch_scores": np.eye(3), "batch_rows": np.eye(3)}, mode=Mode.EVAL)
+
+    with pytest.raises(TensorError, match=r"A metric gives one number(?s:.*)'f1_score' \[3\] float32(?s:.*)macro"):
+        metric(chunk)
