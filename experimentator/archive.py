@@ -120,10 +120,16 @@ def _folders(place: Path, depth: int) -> Iterator[Path]:
 def _status(told: str, environment: Mapping[str, Any]) -> str:
     """What the folder tells, unless it says running and the process that ran it is gone."""
     process, host = environment.get("process"), environment.get("host")
-    if told != "running" or host != platform.node() or type(process) is not int or not 0 < process < 1 << 31:
+    if (
+        told != "running"
+        or os.name == "nt"
+        or host != platform.node()
+        or type(process) is not int
+        or not 0 < process < 1 << 31
+    ):
         return told or "unknown"
     try:
-        os.kill(process, 0)  # signal 0 only asks
+        os.kill(process, 0)  # signal 0 only asks; on Windows it would not
     except ProcessLookupError:
         return "lost"
     except OSError:  # somebody else's process lives under that number

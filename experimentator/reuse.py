@@ -20,7 +20,7 @@ from experimentator.checkpoint import WEIGHTS, CheckpointError
 from experimentator.config import Config, ConfigError, load, load_text, parse_assignment
 from experimentator.environment import sha256
 from experimentator.failures import printable
-from experimentator.plainfile import finite, read_bytes, read_json
+from experimentator.plainfile import finite, read_bytes, read_json, refusal
 from experimentator.predictions import Predictions, check_suffix
 from experimentator.results import show_values
 from experimentator.settings import LIBRARY_KEYS
@@ -114,6 +114,8 @@ def _weights(folder: Path, asked: str) -> Path:
         raise CheckpointError(
             f"{str(folder)!r} has no {asked} weights.\nSeen: {others}.\n{write} Name a file: --weights FILE."
         )
+    if found[0].is_symlink():
+        raise refusal(found[0], "it is a link")
     return found[0]
 
 

@@ -73,6 +73,11 @@ def answered(capsys, *words):
     return status, out, err
 
 
+def linked(run):
+    (run / "weights.safetensors").rename(run.parent / "elsewhere.safetensors")
+    (run / "weights.safetensors").symlink_to(run.parent / "elsewhere.safetensors")
+
+
 # evaluate
 
 
@@ -149,6 +154,7 @@ def test_an_override_that_no_file_holds_must_be_given_again(run, capsys):
         (lambda run: (run / "config.py").unlink(), 5, "config.py' cannot be read.\nSeen: No such file"),
         (lambda run: (run / "weights.safetensors").unlink(), 5, "has no last weights.\nSeen: best.safetensors."),
         (lambda run: (run / "weights.safetensors").write_bytes(b"\xff" * 99), 5, "cannot be read as weights"),
+        (linked, 5, "weights.safetensors' cannot be read.\nSeen: it is a link."),
         (lambda run: (run / "environment.json").write_text("{}"), 2, "cannot be checked.\nSeen: no config_sha256"),
         (lambda run: (run / "environment.json").write_text("[" * 99_999), 5, "environment.json' cannot be read"),
         (lambda run: (run / "environment.json").write_text('{"overrides": 3}'), 2, "environment.json is damaged"),
