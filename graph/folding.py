@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 FOLD_ABOVE = 40  # boxes
 GROUPS_ABOVE = 120  # boxes; only then are groups folded as wholes
 _CHAIN, _ROW, _PORTS = 3, 4, 5  # how many make one
-_LONGEST = 50  # processors of one chain
+_SHORTEST, _PARTS = 5, 20  # at first, a chain of all processors would be so many boxes, of at least so many each
+_LONGEST = 50  # where that is not enough
 
 
 def fold(description: Description, *, above: int = FOLD_ABOVE) -> Description:
@@ -25,18 +26,24 @@ def fold(description: Description, *, above: int = FOLD_ABOVE) -> Description:
     >>> steps = [chunk_processor(inputs=[f"x{i}"], outputs=[f"x{i + 1}"])(lambda x: -x) for i in range(100)]
     >>> description = describe_graph(Graph(steps, provided={"x0"}).select("x100"))
     >>> [len(box.members) for box in fold(description).boxes]
-    [50, 50]
+    [5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5]
     """
     if len(description.boxes) <= above:
         return description
+    longest = max(_SHORTEST, -(-len(description.boxes) // _PARTS)) if above else _LONGEST
     while True:
         before = len(description.boxes)
         for batches in (_chains, _rows, _blocks):
             if len(description.boxes) > above:
-                description = _merged(description, batches(description))
+                description = _merged(description, batches(description, longest))
+        if len(description.boxes) <= above:
+            break
+        if len(description.boxes) == before and longest < _LONGEST:
+            longest *= 2
+            continue
         if len(description.boxes) == before and before > max(above, GROUPS_ABOVE):
             description = _merged(description, _groups(description), whole=True)
-        if len(description.boxes) in (before, *range(above + 1)):
+        if len(description.boxes) == before:
             break
     if len(description.boxes) > max(above, GROUPS_ABOVE):
         description = _merged(description, _stretches(description, above or FOLD_ABOVE))
@@ -61,7 +68,7 @@ def _alike(box: Box) -> Hashable:
     return box.group, box.mode, box.role, box.state, box.notes, box.health
 
 
-def _chains(description: Description) -> Iterator[list[Box]]:
+def _chains(description: Description, longest: int) -> Iterator[list[Box]]:
     """Boxes of which each feeds the next one and nothing else, and is all that the next one needs but for inputs."""
     boxes = {box.id: box for box in description.boxes if _foldable(box) and box.role == "processor"}
     after, before = _ends(description.edges)
@@ -75,20 +82,25 @@ def _chains(description: Description) -> Iterator[list[Box]]:
     heads = [name for name in follows if name not in set(follows.values())]
     for head in heads:
         chain = [boxes[head]]
-        while (last := chain[-1].id) in follows:
-            if sum(len(box.members) for box in (*chain, boxes[follows[last]])) > _LONGEST:
-                yield from _long_enough(chain)
-                chain = []
-            chain.append(boxes[follows[last]])
-        yield from _long_enough(chain)
+        while chain[-1].id in follows:
+            chain.append(boxes[follows[chain[-1].id]])
+        yield from (part for part in _parts(chain, longest) if len(part) >= _CHAIN)
 
 
-def _long_enough(chain: list[Box]) -> Iterator[list[Box]]:
-    if len(chain) >= _CHAIN:
-        yield chain
+def _parts(chain: list[Box], longest: int) -> Iterator[list[Box]]:
+    """Parts of about equal length, of no more than `longest` processors."""
+    total = sum(len(box.members) for box in chain)
+    most = -(-total // -(-total // longest))
+    part, count = [chain[0]], len(chain[0].members)
+    for box in chain[1:]:
+        if count + len(box.members) > most:
+            yield part
+            part, count = [], 0
+        part, count = [*part, box], count + len(box.members)
+    yield part
 
 
-def _rows(description: Description) -> Iterator[list[Box]]:
+def _rows(description: Description, longest: int) -> Iterator[list[Box]]:
     """Boxes of one kind with the same sources and targets; ports of their own count as equal."""
     after, before = _ends(description.edges)
     ports = {port.id: port.role for port in (*description.inputs, *description.outputs)}
@@ -106,7 +118,7 @@ def _rows(description: Description) -> Iterator[list[Box]]:
     return (row for row in found.values() if len(row) >= _ROW)
 
 
-def _blocks(description: Description) -> Iterator[list[Box]]:
+def _blocks(description: Description, longest: int) -> Iterator[list[Box]]:
     """Boxes that feed one box and nothing else, with that box, where all of it builds on one other: skips, branches."""
     boxes = {box.id: box for box in description.boxes if _foldable(box) and box.role == "processor"}
     after, before = _ends(description.edges)
@@ -116,7 +128,7 @@ def _blocks(description: Description) -> Iterator[list[Box]]:
         own = [one for one in before[name] if one in boxes and after[one] == [name]]
         block = [*(boxes[one] for one in own), box]
         entries = {source for one in (*own, name) for source in before[one]} - inputs - set(own)
-        fits = len({_alike(one) for one in block}) == 1 and sum(len(one.members) for one in block) <= _LONGEST
+        fits = len({_alike(one) for one in block}) == 1 and sum(len(one.members) for one in block) <= longest
         if own and len(entries) <= 1 and fits and taken.isdisjoint([*own, name]):
             taken |= {*own, name}
             yield block
