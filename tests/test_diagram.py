@@ -1,11 +1,21 @@
 """Diagrams: every format, without a `dot` command, in a process that can be killed."""
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 
 from experimentator.diagram import DiagramError, draw, picture, save, svg
-from experimentator.graph import DescriptionError, Graph, describe_graph, difference, plan, with_costs
+from experimentator.graph import (
+    DescriptionError,
+    Graph,
+    chunk_processor,
+    describe_graph,
+    difference,
+    plan,
+    with_costs,
+)
+from tests.graph.test_pictures import ODD
 from tests.stubs import mix
 
 STARTS = {
@@ -87,6 +97,15 @@ def test_lines_of_boxes_are_anchored_at_their_middle_whatever_the_fonts_of_the_r
     for node in nodes:
         assert set(re.findall(r'text-anchor="(\w+)"', node)) == {"middle"}
         assert len(set(re.findall(r'text-anchor="middle" x="([^"]+)"', node))) == 1
+
+
+def test_any_names_make_a_well_formed_svg_without_markup_of_their_own():
+    steps = [mix("-> x", node=f"{name}/{name}", salt=name) for name in ODD]
+    inputs = [chunk_processor(inputs=[name], outputs=[f"{name}2"])(lambda x: x) for name in ODD]
+    drawn = picture(describe_graph(Graph([*steps, *inputs], provided=ODD), title="<&> ]]> -->"), fold=False)
+
+    tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(drawn).iter()}
+    assert tags <= {"svg", "style", "g", "title", "text", "path", "polygon", "polyline", "ellipse"}
 
 
 def test_an_unknown_theme_lists_the_known_ones(graph):
