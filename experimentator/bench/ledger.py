@@ -93,8 +93,8 @@ class Ledger:
     """Stands at the seams of an experiment (feeds, steps, callbacks, compilations) and keeps an account of each epoch.
 
     An epoch is cut after `longest` seconds, and what came before its second block is then left out, if many followed:
-    readers that begin a pass are no measure of their pace. The training stops after an epoch, once `wanted` seconds have
-    passed. `block` is the last one of training.
+    readers that begin a pass are no measure of their pace. The training stops after an epoch, once `wanted` seconds
+    have passed. `block` is the last one of training.
     """
 
     def __init__(self, exp: Any):
