@@ -153,7 +153,8 @@ def _checked(data: bytes) -> Parts:
     try:
         size = int.from_bytes(data[:8], "little")
         about = json.loads(data[8 : 8 + size])["__metadata__"]
-        parts = {name: np.array(array) for name, array in load(data).items()}, str(about["item"])
+        arrays = {name: array if array.flags.writeable else array.copy() for name, array in load(data).items()}
+        parts = arrays, str(about["item"])
         expected = str(about["digest"])
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error!s:.80}") from None
@@ -164,10 +165,10 @@ def _checked(data: bytes) -> Parts:
 
 def _digest(parts: Parts) -> str:
     arrays, text = parts
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))  # which processors have instructions for
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

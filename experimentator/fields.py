@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from experimentator.items import DatasetError, query
+from experimentator.reading import Reading
 
 
 @dataclass(frozen=True)
 class Asking:
     """Answers for single keys of a dataset: `by` is the name of a field, or a function of (key) or of (key, item).
 
-    A field is looked for in the key (a NamedTuple, a dataclass, a mapping), then in the item. `asker` is for messages.
+    A field is looked for in the key (a NamedTuple, a dataclass, a mapping), then in the item; an item that a transform
+    leaves out is taken from before the transforms. `asker` is for messages.
 
     >>> from experimentator.items import ItemsDataset
     >>> Asking("parity", ItemsDataset({3: {"parity": "odd"}}), asker="the example").answer(3)
@@ -74,7 +76,11 @@ class Asking:
         return len(needed)
 
     def _item(self, key: Hashable) -> Mapping[str, Any]:
-        item = query(self.dataset, key, subset=self.asker)
+        """The item, with draws that depend on the key alone; where it is left out, as a parent has it."""
+        item, dataset = None, self.dataset
+        with Reading(("asked",)).at(key, 0):
+            while item is None and dataset is not None:
+                item, dataset = query(dataset, key, subset=self.asker), getattr(dataset, "parent", None)
         if item is None:
             write = "Ask about its key, or let the transforms keep it."
             raise DatasetError(f"{self.asker} is asked about an item that is left out.", f"None for key {key!r}", write)

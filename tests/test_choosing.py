@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from experimentator import BalancedSubset, CombinedSubset, DatasetError, FilteredSubset, Mode, Subset
+from experimentator import (
+    BalancedSubset,
+    CombinedSubset,
+    DataAugmentationDataset,
+    DatasetError,
+    FilteredSubset,
+    Mode,
+    Subset,
+)
 from experimentator.feed import feed_of
 from experimentator.mixture import length_to_show_all, take_turns
 from tests.stand_ins import Rows, law
@@ -181,6 +189,18 @@ def test_classes_that_cannot_be_balanced_are_named(options, wrong):
 def test_a_length_is_a_number_of_keys(length):
     with pytest.raises(DatasetError, match="Subset 's' has no length"):
         BalancedSubset("s", Mode.TRAIN, labelled(0, 1), by="target", length=length)
+
+
+def test_items_that_transforms_leave_out_now_and_then_have_a_class_all_the_same():
+    def sometimes(key, item, random):
+        return None if random.random() < 0.5 else {**item, "target": item["target"] + 10}
+
+    dataset = DataAugmentationDataset(labelled(*[0] * 20, *[1] * 20), [sometimes])
+    subsets = [BalancedSubset("s", Mode.TRAIN, dataset, by="target", length=8) for _ in range(2)]
+
+    groups = [{one: places.tolist() for one, places in subset.groups.items()} for subset in subsets]
+    assert groups[0] == groups[1]
+    assert set(groups[0]) == {0, 1, 10, 11}
 
 
 # Combined

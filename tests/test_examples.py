@@ -34,6 +34,36 @@ def test_digit_pairs_trains_its_three_tasks_and_predicts_without_targets():
     }  # fmt: skip
 
 
+def test_digit_search_finds_digits_among_scrambled_ones():
+    exp = build_experiment(EXAMPLES / "digit_search.py", jit_compile=False, hide_progress=True)
+    row = exp.train(4)[-1]
+    _, batch = next(exp.batch_generator(exp.subset("validation")))
+    found = exp.predict({"batch_input": batch["batch_input"]})
+
+    assert min(row["validation_precision"], row["validation_recall"]) > 0.8
+    assert {name: values.shape for name, values in found.items()} == {
+        "batch_positions": (32, 5, 2), "batch_values": (32, 5),
+    }  # fmt: skip
+
+
+def test_digit_tasks_learns_both_tasks_from_the_labels_there_are():
+    exp = build_experiment(EXAMPLES / "digit_tasks.py", jit_compile=False, hide_progress=True)
+    row = exp.train(12)[-1]
+    batch = exp.batch("training", 1000)
+
+    assert row["validation_digit_accuracy"] > 0.5
+    assert row["validation_degrees_off"] < 15
+    assert np.isnan(batch["batch_digit"]).mean() == pytest.approx(0.9, abs=0.03)
+    assert np.isnan(batch["batch_angle"]).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_digit_views_learns_features_that_a_few_labels_suffice_for():
+    exp = build_experiment(EXAMPLES / "digit_views.py", epochs=12, jit_compile=False, hide_progress=True)
+    row = exp.train(12)[-1]
+
+    assert row["validation_probe_accuracy"] > row["validation_pixel_accuracy"] + 0.1
+
+
 def test_mnist_says_what_to_do_where_its_data_cannot_be_fetched(tmp_path):
     nowhere = {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     command = [sys.executable, "-m", "experimentator", "run", str(EXAMPLES / "mnist.py")]
