@@ -17,7 +17,7 @@ from experimentator.graph import Description, Graph, Mode, describe_graph, plan,
 log = logging.getLogger(__name__)
 MODES = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
 VIEWS = ("graph", "plan", "list")
-_PLACE = re.compile(r"In chunk processor #(\d+) ")
+_PLACE = re.compile(r"In chunk processor #(\d+) .*?\[(TRAIN|EVAL|INFER)\]")
 
 
 class Portrayed:
@@ -98,26 +98,32 @@ def groups(exp: Any) -> dict[int, str]:
 
 def troubles(exp: Any, error: BaseException) -> dict[str, str]:
     """What a failed training says about single processors: which one failed, or where values are not finite."""
-    graph = exp.program.graphs.get(Mode.TRAIN)
+    found = _PLACE.search(" ".join(getattr(error, "__notes__", ())))
+    graph = exp.program.graphs.get(Mode.of(found[2]) if found else Mode.TRAIN)
     if graph is None:
         return {}
-    notes = " ".join(getattr(error, "__notes__", ()))
-    if found := _PLACE.search(notes):
-        return dict(_until(graph.order, int(found[1]), error))
+    if found:
+        return dict(_until(graph, int(found[1]), error))
     if not isinstance(error, ArithmeticError):
         return {}
     return dict.fromkeys(_spoilt(exp.backend.weights()), "weights are not finite")
 
 
-def _until(order: Sequence[Any], failed: int, error: BaseException) -> Iterator[tuple[str, str]]:
-    """How each processor fared, by name, where one failed; what comes behind the first NaN has run all the same."""
+def _until(graph: Graph, failed: int, error: BaseException) -> Iterator[tuple[str, str]]:
+    """How each processor fared, by name, where one failed; what comes behind the first NaN has run all the same.
+
+    In modes other than TRAIN it is told of that one alone: the others have been trained.
+    """
+    order = [node for node in graph.order if graph.mode == Mode.TRAIN or node.index == failed]
     names, places = [node.name for node in order], [node.index for node in order]
-    if failed not in places:  # of another mode
+    if failed not in places:  # pruned, as in a graph that was predicted with
         return
     at = places.index(failed)
-    seen = getattr(error, "first", None)  # of values that are not finite
+    where = "" if graph.mode == Mode.TRAIN else f" in {graph.mode}"
+    first = getattr(error, "first", None)  # of values that are not finite
+    what = f"first NaN or infinity, in {first!r}" if first else type(error).__name__
     yield from ((name, "ok") for name in names[:at])
-    yield names[at], f"failed: first NaN or infinity, in {seen!r}" if seen else f"failed: {type(error).__name__}"
+    yield names[at], f"failed{where}: {what}"
     if not isinstance(error, ArithmeticError):
         yield from ((name, "not run") for name in names[at + 1 :])
 

@@ -103,8 +103,11 @@ def _of_run(folder: Path, mode: str) -> Description:
             "Name a configuration, a run folder or a file of JSON."
         )
     status, processors = _status(folder / STATUS)
-    described = replace(from_json(_read(folder / DESCRIPTION)), title=f"{folder.resolve().name}, {status}")
-    return with_statuses(described, processors)
+    described = from_json(_read(folder / DESCRIPTION))
+    here = {box.name for box in described.boxes}
+    elsewhere = [f"{name} {fared}" for name, fared in processors.items() if name not in here]  # in another mode
+    title = ", ".join([folder.resolve().name, status, *elsewhere])
+    return with_statuses(replace(described, title=title), processors)
 
 
 def _status(path: Path) -> tuple[str, dict[str, str]]:

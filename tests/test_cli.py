@@ -464,6 +464,16 @@ def test_what_cannot_be_shown_is_one_clear_error(words, told, capsys):
     assert told in capsys.readouterr().err
 
 
+def test_what_failed_in_another_mode_is_told_beside_the_graph(capsys):
+    main(["run", LIGHT, "--epochs", "1", "--quiet"])
+    status = {"status": "failed", "processors": {"Watch": "failed in EVAL: ValueError"}}
+    (only_run() / "status.json").write_text(json.dumps(status))
+    capsys.readouterr()
+
+    assert main(["graph", "runs/light/latest"]) == 0
+    assert ", failed, Watch failed in EVAL: ValueError: TRAIN: " in capsys.readouterr().out
+
+
 def test_a_damaged_status_is_one_clear_error(capsys):
     main(["run", LIGHT, "--epochs", "1", "--quiet"])
     (only_run() / "status.json").write_text("[]")

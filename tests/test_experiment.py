@@ -525,6 +525,17 @@ def test_a_watch_for_finite_values_names_the_processor_in_compiled_code():
     assert set(troubles.values()) == {"ok", "failed: NotFiniteError"}
 
 
+def test_a_processor_that_fails_in_evaluation_alone_is_told_of_alone():
+    blow = chunk_processor(inputs=["batch_logits"], outputs=["batch_logits"], mode=Mode.EVAL)(lambda x: x / 0.0)
+    watch = ops.AssertFinite("batch_logits", mode=Mode.EVAL)
+    first, *rest = config()["chunk_processors"]
+    exp = build_experiment(config(chunk_processors=[first, blow, watch, *rest]))
+
+    with pytest.raises(FloatingPointError) as caught:
+        exp.train(1)
+    assert exp.troubles(caught.value) == {"AssertFinite": "failed in EVAL: NotFiniteError"}
+
+
 # Data
 
 
