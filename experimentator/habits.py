@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from experimentator.checkpoint import WEIGHTS
+from experimentator.config import ConfigError
 from experimentator.configured import Configured
-from experimentator.graph import Chunk, ChunkProcessor, Mode
+from experimentator.graph import Chunk, ChunkProcessor, Graph, Mode
+from experimentator.items import DatasetError
 from experimentator.runs import STATUS, RunFolder
 from experimentator.settings import listed
 
+log = logging.getLogger(__name__)
 PROPERTIES = {"metrics": Mode.TRAIN | Mode.EVAL, "outputs": Mode.INFER}  # and when they are evaluated
 
 
@@ -173,9 +176,12 @@ class TaskProperty(ChunkProcessor):
     def __init__(self, exp: Any, what: str):
         self.exp, self.what, self.mode, self.node = exp, what, PROPERTIES[what], what
         self.names: tuple[str, ...] = ()
+        self._source = None  # not the line above
 
     def __call__(self, chunk: Chunk) -> None:
         named = _evaluated(self.exp, self.what, chunk)
+        if not isinstance(named, Mapping | Names):
+            raise _unusable(self.exp, self.what, named)
         tensors = dict(named.items())
         for name, tensor in tensors.items():
             if name not in chunk or chunk[name] is not tensor:
@@ -207,9 +213,20 @@ def _looks_into_the_chunk(exp: Any, what: str) -> bool:
     if sum(what in vars(cls) for cls in type(exp).__mro__) < 2:  # the library's own
         return False
     try:
-        return isinstance(_evaluated(exp, what, _PROBE), Mapping)
+        value = _evaluated(exp, what, _PROBE)
     except UntracedError:
         return True
+    if value is not None and not isinstance(value, str | list | tuple | Mapping):
+        raise _unusable(exp, what, value)
+    return isinstance(value, Mapping)
+
+
+def _unusable(exp: Any, what: str, value: Any) -> ConfigError:
+    owner = next(cls.__name__ for cls in type(exp).__mro__ if what in vars(cls))
+    return ConfigError(
+        f"{owner}.{what} gives neither names nor tensors by name.\nSeen: {value!r:.80}.\n"
+        f'Return a list of names, or a dictionary such as {{**super().{what}, "name": self.chunk["name"]}}.'
+    )
 
 
 def _evaluated(exp: Any, what: str, chunk: Any) -> Any:
@@ -224,6 +241,24 @@ def _evaluated(exp: Any, what: str, chunk: Any) -> Any:
         kept.pop(what, None)
 
 
-def own_names(processors: Iterable[Any]) -> set[str]:
-    """Names that declared processors read."""
-    return {name for p in processors for name in (getattr(p, "inputs", None) or ()) if not inspect.isroutine(name)}
+def shown_of(specs: Mapping[str, Any], names: Iterable[str], processors: Iterable[Any]) -> dict[str, Any]:
+    """What undeclared processors see of a batch: some names, and those that declared ones read; all without names."""
+    shown = set(names)
+    if not shown:
+        return dict(specs)
+    shown |= {name for processor in processors for name in (getattr(processor, "inputs", None) or ())}
+    hidden = specs.keys() - shown
+    if hidden:
+        log.info("batch_inputs_names leaves out %s, which undeclared processors do not see.", ", ".join(sorted(hidden)))
+    return {name: spec for name, spec in specs.items() if name in shown}
+
+
+def check_given(columns: Mapping[str, Any], graph: Graph) -> None:
+    """Refuse a batch that lacks what a graph reads."""
+    missing = sorted(graph.inputs - columns.keys())
+    if missing:
+        raise DatasetError(
+            f"The batch lacks {', '.join(map(repr, missing))}, which the graph of {graph.mode} reads.",
+            f"{', '.join(columns) or 'no numbers'} in it",
+            "Give a batch as exp.batch_generator(subset) yields it.",
+        )

@@ -17,7 +17,7 @@ from experimentator.cycle import LIMIT, Pace
 from experimentator.feed import feed_of
 from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
-from experimentator.habits import own_names, task_properties
+from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.items import DatasetError
 from experimentator.running import begin, marked
 from experimentator.selection import Selection
@@ -224,6 +224,7 @@ class Program:
                 self.predictors[key] = self.exp.backend.compile(graph, specs_of(columns), optimizer, **options)
             begin(graph)
             step = self.predictors[key]
+        check_given(columns, step.graph)
         outputs = step(columns, np.arange(size, dtype=np.int32)[None])
         results = {name: np.asarray(values) for name, values in outputs.items()}
         check_flags(step.graph, results)
@@ -266,10 +267,8 @@ class Program:
     ) -> tuple[Any, ...]:
         """Record processors, and note their attributes: until now they may be changed, from now on it is told."""
         self.attributes = self.attributes or Attributes(processors)
-        if shown := set(self.exp.batch_inputs_names):
-            shown |= own_names(processors)
-            specs = {name: spec for name, spec in specs.items() if name in shown}
-        recorded: tuple[Any, ...] = self.exp.backend.record(processors, specs, mode, known)
+        shown = shown_of(specs, self.exp.batch_inputs_names, processors)
+        recorded: tuple[Any, ...] = self.exp.backend.record(processors, shown, mode, known)
         self.attributes.settle()
         return recorded
 

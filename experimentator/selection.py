@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from experimentator.graph import Graph, Mode
 from experimentator.settings import listed
+
+log = logging.getLogger(__name__)
 
 
 class Selection:
@@ -18,13 +21,13 @@ class Selection:
     @property
     def metrics(self) -> list[str]:
         """Names that are averaged, besides `loss`."""
-        return list(self.task["metrics"].names if "metrics" in self.task else self.exp.metrics)
+        return list(self.task["metrics"].names) if "metrics" in self.task else listed(self.exp.metrics)
 
     def outputs(self, graph: Graph) -> list[str]:
         """What inference was asked to return; nothing where it was not said."""
         if "outputs" in self.task:
             return _known(self.task["outputs"].names, graph)
-        return list(self.exp.outputs or ())
+        return listed(self.exp.outputs)
 
     def wanted(self, graph: Graph) -> list[str]:
         """What a mode computes: `loss` and what is asked for; metrics too in EVAL."""
@@ -34,6 +37,8 @@ class Selection:
             return self.outputs(graph) or [name for name in graph.computable if name not in aside]
         asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or mode == Mode.EVAL]
         asked += _known(exp.batch_metrics_names, graph)
+        if mode == Mode.EVAL and (unknown := [name for name in exp.batch_metrics_names if name not in asked]):
+            log.warning("batch_metrics_names lists %s, which evaluation does not know.", ", ".join(map(repr, unknown)))
         if mode == Mode.EVAL or "metrics" in self.task:
             asked += _known(self.metrics, graph)
         requested = _known(exp.requests(mode), graph)

@@ -43,12 +43,15 @@ class Subset:
     def __init__(
         self,
         name: str,
-        mode: Any,
-        dataset: Any,
+        mode: Any = None,
+        dataset: Any = None,
         keys: Iterable[Hashable] | None = None,
         repetitions: int = 1,
         desc: str | None = None,
+        *,
+        stage: Any = None,
     ):
+        mode = stage if mode is None else mode  # as older configurations call it
         if repetitions < 1 or repetitions != int(repetitions):
             raise ValueError(f"Subset {name!r} has repetitions={repetitions!r}. Write a whole number of at least 1.")
         self.name = name

@@ -79,7 +79,7 @@ class PrecisionRecall(Compared):
     `prediction` and `target` are [B, ...], alike but for a last axis of size 1; answers are yes above `threshold`,
     0.0 fits logits, 0.5 probabilities; targets are yes above 0.5. Writes [] float32 under the names `precision` and
     `recall`, each 0 where it has nothing to divide by. Both are those of one batch, and their average over a cycle
-    is not quite that of the cycle: for that, add up ConfusionMatrix.
+    is not quite that of the cycle: for that, write `KerasMetric(keras.metrics.Precision(), ...)`.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode

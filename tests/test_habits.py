@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 import experimentator
-from experimentator import BaseExperiment, CallbackedExperiment, DummyExperiment, Mode, Subset, build_experiment
+from experimentator import (
+    BaseExperiment,
+    CallbackedExperiment,
+    ConfigError,
+    DatasetError,
+    DummyExperiment,
+    Mode,
+    Subset,
+    build_experiment,
+)
 from experimentator.habits import UntracedError
 
 CONFIG = Path(__file__).parent / "configs" / "ball.py"
@@ -17,7 +26,8 @@ NAMES = """
     BaseExperiment AsyncExperiment CallbackedExperiment TensorflowExperiment DummyExperiment
     Callback SaveWeights LoadWeights SaveLearningRate GatherCycleMetrics AverageMetrics StateLogger MeasureTime
     LearningRateDecay LearningRateWarmUp FindLearningRate PrintLoss
-    ChunkProcessor ExperimentMode Stage Subset find build_experiment
+    ChunkProcessor ExperimentMode Stage Subset BalancedSubset CombinedSubset BasicDatasetSplitter collate_fn find
+    build_experiment DataAugmentationDataset
 """
 
 
@@ -130,6 +140,12 @@ def test_subsets_say_what_they_are(trained):
     assert "validation" in str(validation)
 
 
+def test_a_subset_takes_its_mode_as_a_stage():
+    subset = Subset(name="training", stage=experimentator.Stage.TRAIN, dataset={"x": np.arange(3)}, desc="all of it")
+
+    assert (subset.is_training, subset.desc, len(subset)) == (True, "all of it", 3)
+
+
 def test_the_learning_rate_can_be_asked_and_set(trained):
     before = trained.get_learning_rate()
     trained.set_learning_rate(0.5)
@@ -235,3 +251,32 @@ def test_the_dummy_experiment_walks_over_data_and_calls_callbacks():
     assert history[0]["training_loss"] == history[0]["validation_loss"] == 0.0
     assert len(seen) == 24
     assert exp.backend.weights() == {}
+
+
+def test_a_batch_that_lacks_something_is_refused_with_what_it_lacks(trained):
+    with pytest.raises(DatasetError, match="lacks 'batch_ball_size', 'batch_presence', which the graph of EVAL reads"):
+        trained.batch_eval(images(3))
+
+
+@pytest.mark.parametrize("value", [lambda exp: 3, lambda exp: exp.chunk["loss"]], ids=["a number", "a tensor"])
+def test_a_property_that_is_neither_names_nor_tensors_by_name_is_refused(value):
+    class Wrong(BaseExperiment):
+        metrics = property(value)
+
+    loss = experimentator.chunk_processor(inputs=["batch_x"], outputs=["loss"])(lambda x: x.mean())
+    subsets = [Subset("validation", Mode.EVAL, {"x": np.arange(4.0)})]
+    exp = build_experiment({"experiment_type": [Wrong], "subsets": subsets, "chunk_processors": [loss]})
+
+    with pytest.raises(ConfigError, match="Wrong.metrics gives neither names nor tensors by name"):
+        exp.evaluate()
+
+
+def test_names_of_metrics_that_nobody_writes_are_told(caplog):
+    class Misspelt(BaseExperiment):
+        batch_metrics_names = ("totl",)
+
+    loss = experimentator.chunk_processor(inputs=["batch_x"], outputs=["loss"])(lambda x: x.mean())
+    subsets = [Subset("validation", Mode.EVAL, {"x": np.arange(4.0)})]
+    build_experiment({"experiment_type": [Misspelt], "subsets": subsets, "chunk_processors": [loss]}).evaluate()
+
+    assert "batch_metrics_names lists 'totl', which evaluation does not know." in caplog.text
