@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from experimentator.graph.folding import folded
@@ -106,7 +107,8 @@ class _Drawing:
         ending = {source for source, target, _ in joined if target in self.ends} - ports.keys()
         for (source, target, state), edges in joined.items():
             if source in self.repeated:
-                yield self._port(f"{source}_{target}", ports[source])
+                greyed = {"state": state} if state == "pruned" else {}  # as what it stands beside
+                yield self._port(f"{source}_{target}", replace(ports[source], **greyed))
                 source = f"{source}_{target}"
             straight = ["weight=4"] if source in ending and target not in self.ends else []  # what goes on goes down
             yield f"  {source} -> {target} [{', '.join([*self._edge(edges, state, target), *straight])}];"

@@ -70,6 +70,13 @@ def test_a_plan_shows_inputs_that_only_the_pruned_read():
     assert view.headline == "plan: TRAIN: 1 of 2 processors, x -> loss"
 
 
+def test_an_input_that_is_repeated_beside_what_does_not_run_is_greyed_there():
+    dot = to_dot(plan(graph(*[mix(f"x -> y{place}") for place in range(5)], mix("x -> loss")), "loss"))
+
+    assert "in0_p5 [label=<x>" in dot
+    assert all(f"in0_p{place} [label=<x x>" in dot for place in range(5))
+
+
 def test_a_plan_tells_which_names_are_taken_as_given():
     shadowing = graph(mix("absent -> x", node="Load"), mix("x -> y"), mode=Mode.INFER)
 
