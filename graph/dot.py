@@ -107,8 +107,8 @@ class _Drawing:
         ending = {source for source, target, _ in joined if target in self.ends} - ports.keys()
         for (source, target, state), edges in joined.items():
             if source in self.repeated:
-                greyed = {"state": state} if state == "pruned" else {}  # as what it stands beside
-                yield self._port(f"{source}_{target}", replace(ports[source], **greyed))
+                port = ports[source]  # greyed as what it stands beside
+                yield self._port(f"{source}_{target}", replace(port, state=state) if state == "pruned" else port)
                 source = f"{source}_{target}"
             straight = ["weight=4"] if source in ending and target not in self.ends else []  # what goes on goes down
             yield f"  {source} -> {target} [{', '.join([*self._edge(edges, state, target), *straight])}];"
