@@ -267,7 +267,7 @@ def test_a_property_that_is_neither_names_nor_tensors_by_name_is_refused(value):
     subsets = [Subset("validation", Mode.EVAL, {"x": np.arange(4.0)})]
     exp = build_experiment({"experiment_type": [Wrong], "subsets": subsets, "chunk_processors": [loss]})
 
-    with pytest.raises(ConfigError, match="Wrong.metrics gives neither names nor tensors by name"):
+    with pytest.raises(ConfigError, match=r"Wrong\.metrics gives neither names nor tensors by name"):
         exp.evaluate()
 
 
