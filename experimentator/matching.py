@@ -115,6 +115,8 @@ def named_by(patterns: str | Iterable[str], known: Iterable[str]) -> list[str]:
 
 def _patterns(only: str | Iterable[str] | None, known: Iterable[str]) -> list[str]:
     """The patterns; one that names nothing is refused."""
+    if only is not None and not isinstance(only, Iterable):
+        raise WeightsError(f'only={only!r} names no weights.\nSeen: {type(only).__name__}.\nWrite only="Trunk/*".')
     patterns = ["*"] if only is None else [only] if isinstance(only, str) else list(only)
     for pattern in patterns if only is not None else ():
         if not any(_names(pattern, key) for key in known):
@@ -136,7 +138,10 @@ def _names(pattern: str, key: str) -> bool:
     return fnmatchcase(key, pattern) or key.startswith(f"{pattern}/")
 
 
-def _renamed(found: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
+def _renamed(found: Mapping[str, Any], rename: Any) -> dict[str, Any]:
+    if not isinstance(rename, Mapping):
+        wrong = f"rename={rename!r:.60} renames no nodes.\nSeen: {type(rename).__name__}."
+        raise WeightsError(f'{wrong}\nWrite rename={{"name in the file": "name here"}}.')
     used: set[str] = set()
     result: dict[str, Any] = {}
     for key, array in found.items():

@@ -88,6 +88,8 @@ def test_whole_numbers_are_not_loaded_as_weights_nor_the_other_way():
         ),
         ({"only": ["Trunk", "Neck"]}, r"'Neck' names no weights(.|\n)*Name one of these."),
         ({"rename": {"Trnk": "Trunk"}}, r"names no node of the file.\nKnown there: Trunk, Head.\nDid you mean 'Trunk'"),
+        ({"only": 3}, 'only=3 names no weights.\nSeen: int.\nWrite only="Trunk'),
+        ({"rename": "Trunk"}, "rename='Trunk' renames no nodes.\nSeen: str.\nWrite rename="),
         ({"rename": {"Trunk": "Head"}}, "gives two nodes of the file one name"),
     ],
 )

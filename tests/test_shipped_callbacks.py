@@ -24,6 +24,7 @@ from experimentator import (
     EarlyStopping,
     ExponentialMovingAverage,
     FindLearningRate,
+    Freeze,
     GatherCycleMetrics,
     LearningRateCosine,
     LearningRateDecay,
@@ -116,6 +117,38 @@ def test_what_is_better_must_be_told_where_the_name_does_not_tell():
         build(EarlyStopping("score"), Scores(1.0)).train(1)
     with pytest.raises(CallbackError, match="Write 'min' or 'max'"):
         EarlyStopping("validation_f1", mode="up")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EarlyStopping(patience="3"),
+        lambda: EarlyStopping(patience=1.5),
+        lambda: EarlyStopping(min_delta="0.1"),
+        lambda: LearningRateWarmUp("1"),
+        lambda: LearningRateDecay("2"),
+        lambda: LearningRateDecay(["2"]),
+        lambda: LearningRateCosine(floor="0"),
+        lambda: FindLearningRate("1e-6", 1.0),
+        lambda: ExponentialMovingAverage("0.9"),
+        lambda: AverageMetrics("("),
+        lambda: AverageMetrics([3]),
+        lambda: Freeze("Trunk", epochs="3"),
+    ],
+)
+def test_a_parameter_of_another_kind_is_refused_when_it_is_given(make):
+    with pytest.raises(CallbackError, match=r"\nSeen: .+\nWrite "):
+        make()
+
+
+def test_two_that_keep_their_best_in_one_folder_are_refused(tmp_path):
+    two = [SaveWeights("best", f"validation_{name}", folder=tmp_path) for name in ("loss", "accuracy")]
+
+    with pytest.raises(
+        CallbackError, match=r"Two SaveWeights write(.|\n)*'validation_loss' and by 'val"
+    ):
+        build(*two).train(1)
+    assert list(tmp_path.iterdir()) == []
 
 
 # Stopping

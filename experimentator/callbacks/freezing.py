@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.numbers import is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.matching import named_by
 
@@ -30,7 +31,7 @@ class Freeze(Callback):
     def __init__(self, patterns: str | Iterable[str], *, epochs: int | None = None):
         self.patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
         self.epochs = epochs
-        if not self.patterns or (epochs is not None and epochs < 1):
+        if not self.patterns or (epochs is not None and not is_whole(epochs, least=1)):
             raise CallbackError(
                 f"Freeze holds some weights for some epochs.\nSeen: {self.patterns!r}, epochs={epochs!r}.\n"
                 'Write Freeze("Trunk/*"), or Freeze("Trunk/*", epochs=3).'

@@ -12,6 +12,7 @@ import numpy as np
 from experimentator.callbacks.appearing import Appearing
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import check_known, names_written
+from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
 from experimentator.running import Running
 
@@ -43,6 +44,8 @@ class AverageMetrics(Callback):
 
     def __init__(self, patterns: str | Iterable[str] = ".*"):
         self.patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        for pattern in self.patterns:
+            _check(pattern)
         self.exp: Any = None
         self.known: dict[Mode, tuple[Any, list[str]]] = {}
 
@@ -111,6 +114,16 @@ class AverageMetrics(Callback):
         """Write the averages."""
         for name, total in self.totals.items():
             metrics[f"{cycle_name}_{name}"] = state[f"{cycle_name}_{name}"] = state[name] = total.mean
+
+
+def _check(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise CallbackError(
+            f"AverageMetrics takes regular expressions.\nSeen: {pattern!r}: {error}.\n"
+            "Write names, or patterns such as '.*_error'."
+        ) from None
 
 
 class Total:

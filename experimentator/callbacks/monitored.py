@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError, names_in
 from experimentator.graph import Mode
 
@@ -29,8 +30,8 @@ class Monitored:
     def __init__(self, metric: str | None, mode: str | None, *, min_delta: float = 0.0):
         if mode not in (None, "min", "max"):
             raise CallbackError(f"mode={mode!r} says not what is better.\nSeen: {mode!r}.\nWrite 'min' or 'max'.")
-        if min_delta < 0:
-            raise CallbackError(f"min_delta cannot be negative.\nSeen: {min_delta!r}.\nWrite how much counts, or 0.")
+        if not is_number(min_delta) or min_delta < 0:
+            raise CallbackError(f"min_delta is a number from 0 on.\nSeen: {min_delta!r}.\nWrite how much counts, or 0.")
         self.name, self.min_delta = metric, min_delta
         self.best: float | None = None
         self.epoch: int | None = None

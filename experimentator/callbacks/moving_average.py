@@ -9,6 +9,7 @@ from typing import Any
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
 
@@ -33,7 +34,7 @@ class ExponentialMovingAverage(Callback):
     before = ("SaveWeights",)
 
     def __init__(self, momentum: float = 0.999, *, folder: str | os.PathLike[str] | None = None):
-        if not 0 < momentum < 1:
+        if not is_number(momentum) or not 0 < momentum < 1:
             raise CallbackError(f"momentum={momentum!r} makes no average.\nSeen: {momentum!r}.\nWrite 0.99 or 0.999.")
         self.momentum, self.folder = momentum, folder
         self._restore: Callable[[], None] | None = None

@@ -12,6 +12,7 @@ import numpy as np
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of, run_folder
+from experimentator.callbacks.numbers import is_number, is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.picture import curve
 from experimentator.checkpoint import write_atomically
@@ -52,7 +53,7 @@ class FindLearningRate(Callback):
         batches: int = 100,
         folder: str | os.PathLike[str] | None = None,
     ):
-        if not 0 < low < high or batches < 10:
+        if not (is_number(low) and is_number(high) and 0 < low < high and is_whole(batches, least=10)):
             raise CallbackError(
                 f"FindLearningRate needs 0 < low < high and at least 10 batches.\n"
                 f"Seen: low={low!r}, high={high!r}, batches={batches!r}.\nWrite FindLearningRate(1e-6, 1.0)."

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
 
@@ -71,8 +72,8 @@ class LearningRateWarmUp(Schedule):
     """
 
     def __init__(self, duration: float = 1.0, *, initial: float = 0.01):
-        _check(duration > 0, "duration", duration, "a number of epochs above 0")
-        _check(0 <= initial <= 1, "initial", initial, "a factor between 0 and 1")
+        _check(is_number(duration) and duration > 0, "duration", duration, "a number of epochs above 0")
+        _check(is_number(initial) and 0 <= initial <= 1, "initial", initial, "a factor between 0 and 1")
         self.duration, self.initial = duration, initial
 
     def factor(self, done: np.ndarray, epochs: int) -> np.ndarray:
@@ -90,9 +91,11 @@ class LearningRateDecay(Schedule):
     """
 
     def __init__(self, start: float | Iterable[float], duration: float = 1.0, factor: float = 0.1):
-        self.start = [float(one) for one in (start if isinstance(start, Iterable) else [start])]
-        _check(duration >= 0, "duration", duration, "a number of epochs, 0 for steps")
-        _check(factor > 0, "factor", factor, "a number above 0")
+        starts = list(start) if isinstance(start, Iterable) else [start]
+        _check(all(map(is_number, starts)), "start", start, "a number of epochs, or a list of them")
+        self.start = [float(one) for one in starts]
+        _check(is_number(duration) and duration >= 0, "duration", duration, "a number of epochs, 0 for steps")
+        _check(is_number(factor) and factor > 0, "factor", factor, "a number above 0")
         self.duration, self.by = duration, factor
 
     def factor(self, done: np.ndarray, epochs: int) -> np.ndarray:
@@ -112,8 +115,11 @@ class LearningRateCosine(Schedule):
     """
 
     def __init__(self, epochs: float | None = None, *, start: float = 0.0, floor: float = 0.0):
-        _check(epochs is None or epochs > start, "epochs", epochs, f"a number above start, {start}")
-        _check(0 <= floor <= 1, "floor", floor, "a factor between 0 and 1")
+        _check(is_number(start), "start", start, "a number of epochs")
+        _check(
+            epochs is None or (is_number(epochs) and epochs > start), "epochs", epochs, f"a number above start, {start}"
+        )
+        _check(is_number(floor) and 0 <= floor <= 1, "floor", floor, "a factor between 0 and 1")
         self.epochs, self.start, self.floor = epochs, start, floor
 
     def factor(self, done: np.ndarray, epochs: int) -> np.ndarray:

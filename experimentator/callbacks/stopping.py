@@ -7,6 +7,7 @@ from typing import Any
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import Monitored
+from experimentator.callbacks.numbers import is_whole
 from experimentator.callbacks.order import CallbackError
 
 
@@ -32,7 +33,7 @@ class EarlyStopping(Callback):
     def __init__(
         self, metric: str | None = None, patience: int = 10, *, min_delta: float = 0.0, mode: str | None = None
     ):
-        if patience < 1:
+        if not is_whole(patience, least=1):
             raise CallbackError(f"patience counts epochs.\nSeen: {patience!r}.\nWrite a whole number of at least 1.")
         self.watched = Monitored(metric, mode, min_delta=min_delta)
         self.patience, self.waited = patience, 0

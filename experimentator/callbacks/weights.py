@@ -71,6 +71,17 @@ class SaveWeights(Callback):
         """Refuse a metric that nothing produces."""
         if self.strategy == "best":
             self.watched.start(self.exp, asker=self)
+            self._refuse_another()
+
+    def _refuse_another(self) -> None:
+        """Two that keep their best in one folder would overwrite each other's."""
+        for one in self.exp.callbacks:
+            same = isinstance(one, SaveWeights) and one.strategy == "best" and one.folder == self.folder
+            if same and one is not self:
+                raise CallbackError(
+                    f"Two SaveWeights write {'best.safetensors'!r} into one folder.\n"
+                    f"Seen: the best by {self.watched.name!r} and by {one.watched.name!r}.\nGive one of them a folder=."
+                )
 
     def on_epoch_end(self, epoch: int, state: dict[str, Any], **_: Any) -> None:
         """Save what the strategy asks for."""
