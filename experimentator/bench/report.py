@@ -120,7 +120,7 @@ def _seen(trainer: Trainer, hands: list[Hand], costs: Costs) -> Seen:
         whole=trainer.whole(),
         steps=trainer.steps * trainer.epochs,
         compiler=compiler_of(trainer.exp),
-        hands={hand.name: hand.spread.median for hand in hands},
+        hands={hand.name: hand.spread.low for hand in hands},  # a busy machine only ever adds
         compiling={hand.name: hand.compile_seconds for hand in hands},
         callbacks=trainer.ledger.by_callback,
         dearest=named,

@@ -16,6 +16,8 @@ from experimentator.workers import Workers
 
 WORTH = 1.15  # times as fast; what promises less is not named
 LEFT = 0.1  # of the waiting that remains when data lie ready
+CALL_SECONDS = 2e-3  # a call of a compiled step costs at most: 0.1 to 0.7 ms, more with more tensors
+ROOM = 1.6  # times as long, which twice the batch takes at most where there is room on the device
 BETTER = 0.8  # of the time, for the other compiler to be named
 
 
@@ -131,7 +133,8 @@ def _compile(seen: Seen) -> Iterator[Finding]:
 def _calls(seen: Seen) -> Iterator[Finding]:
     """Calls of few batches, which cost what they cost whatever they run."""
     best = seen.hands.get(seen.compiler)
-    excess = seen.whole.get("device", 0.0) - seen.steps * best if best else 0.0
+    most = CALL_SECONDS * seen.steps / len(seen.block.index)  # what is more than that is noise
+    excess = min(most, seen.whole.get("device", 0.0) - seen.steps * best) if best else 0.0
     share = excess / seen.seconds
     limit, fixed = seen.exp.call_limit(), seen.exp.steps_per_call
     begin = f"{_percent(share)} of the time is the cost of calls that run few batches each"
@@ -168,7 +171,7 @@ def _compiler(seen: Seen) -> Iterator[Finding]:
 def _batch(seen: Seen) -> Iterator[Finding]:
     """Steps so small that they do not fill the device."""
     one, two = seen.hands.get(seen.compiler), seen.hands.get("twice the batch")
-    if one and two:
+    if one and two and two < ROOM * one:
         size, share = seen.block.index.shape[1], seen.share("device")
         saved = seen.whole.get("device", 0.0) * (1 - two / (2 * one))
         words = (

@@ -98,7 +98,7 @@ BOTTLENECKS = {
     "a callback that acts first": (lambda: planted(small(), callbacks=[Before()]), LONG, "calls", "before every batch"),
     "a batch of one": (one_by_one, LONG, "batch", "batch_size=2"),
     "short epochs": (lambda: planted(small(32), jit_compile=True), LONG, "epochs", "repetitions=10"),
-    "a large network": (lambda: planted(small(512), network=wide(), batch_size=512), LONG, "device", "Model is"),
+    "a large network": (lambda: planted(small(2048), network=wide(), batch_size=512), LONG, "device", "Model is"),
     "a short training": (deep, 1, "compile", "jit_compile=False"),
     "large items": (lambda: planted(large(), corner, residency="host"), LONG, "bytes", "as uint8, an eighth of"),
 }  # fmt: skip
