@@ -23,7 +23,8 @@ class DataAugmentationDataset(WrappedDataset):
     included: it gets a copy. `mode` is the mode of the subset that reads. A transform with a parameter `random` gets a
     `numpy.random.Generator` of its own; one that draws from `np.random`, `random` or a generator of its own finds it
     set. Either way, draws depend on seed, subset, key, visit and, in training, epoch: never on the workers. Transforms
-    with `random` run at once in several threads, those that draw otherwise one after the other.
+    with `random` run at once in several threads, those that draw otherwise one after the other. Where all of them give
+    the same each time, `dataset.deterministic = True` lets an experiment keep what they gave.
 
     >>> def brighten(key, item, random):
     ...     item["input"] = item["input"] + random.integers(10)

@@ -11,7 +11,8 @@ import hashlib
 import random
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from types import CodeType, FunctionType, MethodType, ModuleType
+from functools import cached_property, partial
+from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -127,22 +128,27 @@ def _parts(one: Any) -> Iterator[Any]:
             yield from (cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell))
     else:
         yield from _methods(type(one))
-    narrowed = getattr(type(one), "_draws_in", None)
-    own = getattr(one, "__dict__", None) or {}
-    yield from own.values() if narrowed is None else (own[name] for name in narrowed if name in own)
-    for where in (getattr(one, "__self__", None), getattr(one, "__func__", None), getattr(one, "func", None)):
-        if where is not None:
-            yield where
+    narrowed, own = getattr(type(one), "_draws_in", None), getattr(one, "__dict__", None)
+    if isinstance(own, dict):
+        yield from own.values() if narrowed is None else (own[name] for name in narrowed if name in own)
+    if isinstance(one, (MethodType, BuiltinMethodType)):
+        yield one.__self__
+    if isinstance(one, (MethodType, partial)):
+        yield one.__func__ if isinstance(one, MethodType) else one.func
 
 
 def _methods(cls: type) -> Iterator[FunctionType]:
     """The functions of a class and of its bases, as far as their code is read."""
     for base in cls.__mro__:
-        if not _is_quiet(base):
-            for value in vars(base).values():
-                function = getattr(value, "fget", None) or getattr(value, "__func__", value)
-                if isinstance(function, (FunctionType, MethodType)):
-                    yield function  # type: ignore[misc]  # a method leads to its function
+        for value in () if _is_quiet(base) else vars(base).values():
+            if isinstance(value, property):
+                value = value.fget
+            elif isinstance(value, cached_property):
+                value = value.func
+            elif isinstance(value, (classmethod, staticmethod)):
+                value = value.__func__
+            if isinstance(value, FunctionType):
+                yield value
 
 
 def _is_quiet(one: Any) -> bool:

@@ -10,6 +10,7 @@ from enum import Enum
 from functools import singledispatch
 from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -89,6 +90,13 @@ def _(key: str) -> bytes:
 @_encoded.register
 def _(key: bytes) -> bytes:
     return b"b" + key
+
+
+@_encoded.register(np.datetime64)
+@_encoded.register(np.timedelta64)
+@_encoded.register(UUID)
+def _(key: Any) -> bytes:
+    return _joined(b"w", type(key).__name__.encode(), str(key).encode())
 
 
 @_encoded.register

@@ -19,6 +19,7 @@ from experimentator import (
     chunk_processor,
 )
 from experimentator.foreign import as_subset
+from experimentator.graph import UnknownModeError
 
 
 class Phase(Enum):
@@ -105,6 +106,12 @@ def test_a_mode_of_ones_own_comes_back_as_it_was_given():
     subset.mode = Mode.EVAL
     assert (subset.type, subset.is_training) == (Mode.EVAL, False)
     assert Subset("s", "train", [{"x": 1}]).type is Mode.TRAIN
+
+
+def test_older_configurations_call_the_mode_a_stage():
+    assert Subset("s", stage=Phase.EVAL, dataset=[{"x": 1}]).mode is Mode.EVAL
+    with pytest.raises(UnknownModeError, match="None is not a mode"):
+        Subset("s", dataset=[{"x": 1}])
 
 
 def test_transforms_get_the_mode_that_was_given():

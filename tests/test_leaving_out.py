@@ -95,6 +95,15 @@ def test_a_subset_that_leaves_out_all_is_named(residency):
         sieved(5, range(5)).batch([0, 1])
 
 
+def test_items_are_kept_where_the_dataset_says_that_they_are_always_the_same():
+    subset = sieved(9, {0, 4})
+    assert feed_of(subset, residency="auto", put=dict, room=1 << 40).place == "streamed"
+
+    subset.dataset.deterministic = True
+    assert feed_of(subset, residency="auto", put=dict, room=1 << 40).place == "on the device"
+    assert taken(subset, "auto", 3) == [(1, 2, 3), (5, 6, 7), (8,)]
+
+
 def test_a_transform_of_other_arguments_is_refused():
     subset = Subset("s", Mode.EVAL, DataAugmentationDataset([{"x": 1}], [lambda item: item]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from functools import cached_property, partial
 
 import mlworkflow
 import numpy as np
@@ -167,6 +168,18 @@ def test_threads_that_draw_from_what_all_share_do_not_mix_their_numbers():
     assert list(results.values()) == [expected] * 4
 
 
+@pytest.mark.parametrize("workers", [None, Workers(3)])
+def test_a_subset_that_makes_its_batches_itself_draws_by_address_too(workers):
+    class Own(Subset):
+        def batch(self, keys, **options):
+            return super().batch(keys, **options)
+
+    subset = Own("s", Mode.TRAIN, WAYS["a parameter"](), repetitions=2)
+    subset.seed, subset.epoch = 5, 2
+
+    assert drawn(subset, workers, batch_size=6) == drawn(subset_of("a parameter", repetitions=2), batch_size=6)
+
+
 def test_repeated_keys_of_balanced_and_combined_subsets_are_drawn_anew():
     dataset = DataAugmentationDataset({"n": [0.0] * 5, "target": [0, 0, 0, 0, 1]}, [by_parameter])
     balanced = BalancedSubset("b", Mode.TRAIN, dataset, by="target")
@@ -237,6 +250,34 @@ def test_code_that_draws_from_what_all_share_is_seen(draws):
 @pytest.mark.parametrize("quiet", [addressed, fixed, by_parameter, len, "text", None, Own, {"a": [1]}], ids=str)
 def test_code_that_draws_from_generators_of_its_own_making_is_left_alone(quiet):
     assert generators_in(quiet) == []
+
+
+class Everywhere:
+    """Somebody's class, whose draws hide in methods of every kind."""
+
+    @property
+    def shown(self):
+        return np.random.normal()
+
+    @cached_property
+    def kept(self):
+        return random.random()
+
+    @staticmethod
+    def plain():
+        return HELD.normal()
+
+
+class Permissive:
+    """An object that has whatever it is asked for, and raises when that is used."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+def test_generators_are_found_in_methods_of_every_kind_and_odd_objects_are_left_alone():
+    assert len(generators_in([Everywhere(), partial(by_parameter, random=HELD), np.random.normal])) == 3
+    assert generators_in([Permissive(), {"a": (object(), 1.0)}]) == []
 
 
 def test_generators_that_somebody_holds_are_found():
