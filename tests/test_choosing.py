@@ -240,6 +240,17 @@ def test_parts_keep_orders_of_their_own():
     assert [key.key for key in keys if key.subset == "part 0"] == [5, 4, 3, 2, 1, 0]
 
 
+def test_a_part_comes_round_in_another_order_each_time_and_in_every_epoch():
+    subset = CombinedSubset("s", Mode.TRAIN, parts(60, 12), [1, 1])
+    rounds = []
+    for subset.epoch in range(2):
+        small = [key.key for key in subset.shuffled_keys() if key.subset == "part 1"]
+        rounds += [tuple(small[start : start + 12]) for start in range(0, 60, 12)]
+
+    assert len(set(rounds)) == len(rounds) == 10
+    assert all(sorted(one) == list(range(12)) for one in rounds)
+
+
 def test_parts_may_be_balanced_or_combined_themselves():
     balanced = BalancedSubset("b", Mode.TRAIN, labelled(0, 0, 0, 1), by="target")
     inner = CombinedSubset("i", Mode.TRAIN, [balanced, Subset("more", Mode.TRAIN, labelled(2, 2))], [2, 1])

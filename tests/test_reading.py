@@ -152,7 +152,12 @@ def test_reading_leaves_the_generators_of_others_where_they_stood():
 
 
 def test_threads_that_draw_from_what_all_share_do_not_mix_their_numbers():
-    subset = subset_of("Python's functions")
+    def slowly(key, item):
+        first = random.random()
+        threading.Event().wait(1e-4)  # let others draw meanwhile
+        return {"n": first + np.random.normal()}
+
+    subset = Subset("s", Mode.EVAL, DataAugmentationDataset(ITEMS, [slowly]))
     expected = [subset.query_item(key) for key in range(24)]
     results, barrier = {}, threading.Barrier(4)
 
