@@ -267,7 +267,7 @@ class BaseExperiment(Habits, Portrayed):
 
     def _cycle(self, subset: Any, mode: Mode) -> dict[str, float]:
         """One pass over a subset; returns its averages under `<subset>_<name>`."""
-        self._address(subset)
+        self._address(subset, mode)
         feed = self.program.feed(subset)
         feed.mode = mode
         with closing(self.cycle(feed, self.batch_size)) as cycle:
@@ -305,9 +305,10 @@ class BaseExperiment(Habits, Portrayed):
         for name in ("block", "results"):  # as large as the data: not to be kept
             self.state.pop(name, None)
 
-    def _address(self, subset: Any) -> None:
-        """Give the subset the seed and the epoch that its order depends on."""
-        subset.seed, subset.epoch = self.seed or 0, self.epoch
+    def _address(self, subset: Any, mode: Mode | None = None) -> None:
+        """Give the subset the seed and the epoch that its order and draws depend on; evaluating draws as if in none."""
+        is_evaluated = mode == Mode.EVAL and subset.is_training
+        subset.seed, subset.epoch = self.seed or 0, -1 if is_evaluated else self.epoch
 
     def _changed(self, key: str, old: Any, new: Any) -> None:
         """A setting changed: write it through, drop what was derived from it, and say so."""

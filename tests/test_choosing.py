@@ -240,8 +240,9 @@ def test_parts_keep_orders_of_their_own():
     assert [key.key for key in keys if key.subset == "part 0"] == [5, 4, 3, 2, 1, 0]
 
 
-def test_a_part_comes_round_in_another_order_each_time_and_in_every_epoch():
-    subset = CombinedSubset("s", Mode.TRAIN, parts(60, 12), [1, 1])
+@pytest.mark.parametrize("mode", [Mode.TRAIN, Mode.EVAL])
+def test_a_part_comes_round_in_another_order_each_time_and_in_every_epoch(mode):
+    subset = CombinedSubset("s", Mode.TRAIN, parts(60, 12, mode=mode), [1, 1])
     rounds = []
     for subset.epoch in range(2):
         small = [key.key for key in subset.shuffled_keys() if key.subset == "part 1"]

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from experimentator import (
     BalancedSubset,
+    BaseExperiment,
     CombinedSubset,
     DataAugmentationDataset,
     DatasetError,
     Mode,
     PairedDataset,
     Subset,
+    chunk_processor,
     item_random,
 )
 from experimentator.chance import generators_in
@@ -130,6 +132,16 @@ def test_training_draws_anew_every_epoch_and_evaluation_never(way):
     assert not set(first.values()) & set(second.values())
 
     assert drawn(subset_of(way, Mode.EVAL, epoch=0)) == drawn(subset_of(way, Mode.EVAL, epoch=1))
+
+
+def test_evaluating_a_training_subset_draws_the_same_whatever_the_epoch():
+    loss = chunk_processor(inputs=["batch_n"], outputs=["loss"])(lambda n: n.mean())
+    exp = BaseExperiment({"subsets": [subset_of("a parameter")], "chunk_processors": [loss], "batch_size": 24})
+    results = []
+    for exp.epoch in range(3):
+        results.append(exp.evaluate("s"))
+
+    assert results[0] == results[1] == results[2]
 
 
 @law(st.sampled_from(sorted(WAYS)), st.integers(0, 99), st.integers(0, 9))
