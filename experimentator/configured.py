@@ -27,13 +27,14 @@ class Configured(metaclass=_Composed):
     """Holds the configuration as `cfg`, and where it comes from as `source`."""
 
     _config: Any = None
+    _giving_way: frozenset[str] = frozenset()  # properties that a setting of that name replaces
     _seen: dict[str, list[int]]
     cfg: Settings
     source: Config
 
     def __init__(self, config: Any = None, **overrides: Any):
         source = as_config(self._config if config is None else config, overrides, known=LIBRARY_KEYS)
-        taken = {*dir(type(self)), *type(self).__annotations__, "cfg", "source"}
+        taken = {*dir(type(self)), *type(self).__annotations__, "cfg", "source"} - self._giving_way
         check_names(source, set=source, taken={name for name in taken if not name.startswith("_")})
         check_values(source)
         # past __setattr__, which asks for cfg

@@ -230,7 +230,7 @@ class BaseExperiment(Habits, Portrayed):
         """
         self._prepare()
         if filename == "auto":
-            filename = Path(self.folder or "", WEIGHTS)
+            filename = Path(self.own_folder() or "", WEIGHTS)
         own = self.backend.weights()
         chosen, matching = fitting(own, load_weights(filename), only=only, rename=rename)
         self.backend.set_weights(own | chosen)

@@ -32,6 +32,7 @@ class Habits(Configured):
     chunk_processors: Any
     load_weights: Any
     _prepare: Any
+    _giving_way = frozenset({"folder", "inputs"})
     batch_inputs_names: Sequence[str] = ()
     batch_metrics_names: Sequence[str] = ()
     batch_outputs_names: Sequence[str] = ()
@@ -62,8 +63,10 @@ class Habits(Configured):
         return vars(self)["_chunk"]
 
     @property
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> Any:
         """What the graph of the first subset's mode reads of a batch: names with shapes and dtypes."""
+        if "inputs" in self.cfg:
+            return self.cfg["inputs"]  # a setting of that name
         subsets = self.program.exp.subsets
         mode = subsets[0].mode if subsets else Mode.TRAIN
         specs = self.program.specs(mode)
@@ -76,8 +79,12 @@ class Habits(Configured):
         return self.cfg.get("project_name") or (stem if stem and not stem.startswith("<") else "experiment")
 
     @property
-    def folder(self) -> Path | None:
+    def folder(self) -> Any:
         """Where the run is kept, once training began; else where the configuration file lies; None for neither."""
+        return self.cfg["folder"] if "folder" in self.cfg else self.own_folder()  # a setting of that name
+
+    def own_folder(self) -> Path | None:
+        """The run folder once training began; else the configuration's folder; None for neither."""
         run = RunFolder.of(self)
         if run is not None and run.path is not None:
             return run.path

@@ -280,3 +280,10 @@ def test_names_of_metrics_that_nobody_writes_are_told(caplog):
     build_experiment({"experiment_type": [Misspelt], "subsets": subsets, "chunk_processors": [loss]}).evaluate()
 
     assert "batch_metrics_names lists 'totl', which evaluation does not know." in caplog.text
+
+
+def test_settings_may_have_the_names_of_what_older_task_files_ask():
+    exp = build_experiment("folder = '/data'\ninputs = ['a']\nchunk_processors = []")
+    exp.folder = "/other"
+
+    assert (exp.folder, exp.cfg["folder"], exp.inputs) == ("/other", "/other", ["a"])

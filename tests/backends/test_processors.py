@@ -91,6 +91,26 @@ class FunctionalAnew:
         chunk["batch_prediction"] = net(chunk["batch_input"])
 
 
+class TiedAnew:
+    """A layer made anew whose weights are read after its call."""
+
+    def __call__(self, chunk):
+        dense = layers.Dense(4)
+        hidden = dense(chunk["batch_input"])
+        chunk["batch_prediction"] = tf.reduce_sum(hidden @ tf.transpose(dense.kernel), axis=1, keepdims=True)
+
+
+class Shared:
+    """Hands a tensor to another processor past the chunk, as task files should not."""
+
+    def __call__(self, chunk):
+        self.hidden = layers.Dense(4)(chunk["batch_input"])
+        chunk["batch_other"] = self.hidden
+
+
+shared = Shared()
+
+
 @dataclass
 class ModelInACachedProperty:
     units: int = 3
@@ -142,6 +162,11 @@ KINDS: dict[str, Any] = {
     "layers made anew in every call": lambda: [Anew()],
     "layers made anew in a loop": lambda: [AnewInALoop()],
     "some layers at the first call, some anew": lambda: [SomeAtFirstCallAndSomeAnew()],
+    "a layer made anew, its weights read after the call": lambda: [TiedAnew()],
+    "an attribute that hands a tensor on": lambda: [
+        shared,
+        lambda chunk: chunk.update(batch_prediction=layers.Dense(1)(0 * chunk["batch_other"] + shared.hidden)),
+    ],
     "a sequential model made anew": lambda: [SequentialAnew()],
     "a functional model made anew": lambda: [FunctionalAnew()],
     "a dataclass with a model in a cached property": lambda: [ModelInACachedProperty()],

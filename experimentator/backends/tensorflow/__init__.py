@@ -94,7 +94,7 @@ class TensorflowBackend:
         specs = {name: _tensor_spec(specs[name]) for name in graph.inputs}
         if not list(self.variables):
             self.record(graph.processors, specs, graph.mode, {})
-        forward = InContext(lambda tensors: graph.run(tensors, call=self._call))
+        forward = _running(graph, self._call)
         training = graph.mode == Mode.TRAIN
         run = partial(forward.run, training=training)
         outputs = _abstract(run, specs)
@@ -113,7 +113,7 @@ class TensorflowBackend:
             self._call(node, chunk)
             seen.update((ref, _shape(tf.convert_to_tensor(dict.__getitem__(chunk, ref.name)))) for ref in node.writes)
 
-        layer = InContext(lambda tensors: graph.run(tensors, call=call))
+        layer = _running(graph, call)
         _abstract(partial(layer.run, training=graph.mode == Mode.TRAIN), given)
         return seen
 
@@ -171,7 +171,7 @@ class TensorflowBackend:
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
         """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
         watch = Watch(self._call)
-        forward = InContext(lambda tensors: graph.run(tensors, call=watch))
+        forward = _running(graph, watch)
         batch = {name: tf.gather(columns[name], rows) for name in graph.inputs}
         forward.run(batch, training=graph.mode == Mode.TRAIN)
         return watch.found
@@ -192,7 +192,7 @@ class TensorflowBackend:
     def _batch(self, graph: Graph, optimizer: Any, detach: int) -> Callable[[Any], Any]:
         """One batch of a graph, trained where there is an optimizer."""
         call = detached(graph, detach, self._call) if detach else self._call
-        layer = InContext(lambda tensors: graph.run(tensors, call=call))
+        layer = _running(graph, call)
         run = partial(layer.run, training=graph.mode == Mode.TRAIN)
         if optimizer is None:
             return forward(run)
@@ -203,8 +203,7 @@ class TensorflowBackend:
 
     def _call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, so that compilers and profilers can say which it is."""
-        processor = getattr(node.processor, "processor", node.processor)
-        with tf.name_scope(scope_of(node)), self.made.within(node, self._note), without_traces(processor):
+        with tf.name_scope(scope_of(node)), self.made.within(node, self._note):
             node.processor(chunk)
 
     def _note(self, layer: Any) -> None:
@@ -234,7 +233,8 @@ class TensorflowBackend:
                     self.variables.note(node.name, variable)
 
         def run(tensors: Any) -> dict[str, Any]:
-            recorded.append(record(processors, tensors, mode=mode, known=known, call=call))
+            with without_traces(processors):
+                recorded.append(record(processors, tensors, mode=mode, known=known, call=call))
             return {}
 
         layer = InContext(run)
@@ -243,6 +243,16 @@ class TensorflowBackend:
             {name: _tensor_spec(spec) for name, spec in specs.items()},
         )
         return recorded[-1]
+
+
+def _running(graph: Graph, call: Callable[[Node, Chunk], Any]) -> InContext:
+    """A layer that runs a graph."""
+
+    def run(tensors: Any) -> dict[str, Any]:
+        with without_traces(graph.processors):
+            return graph.run(tensors, call=call)
+
+    return InContext(run)
 
 
 def _tensor_spec(spec: Any) -> tf.TensorSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -26,17 +26,24 @@ def build_outside(layer: Any) -> None:
 
 
 @contextmanager
-def without_traces(processor: Any) -> Iterator[None]:
-    """After a call, attributes are again what they were where the call left a tensor of its trace in them.
+def without_traces(processors: Iterable[Any]) -> Iterator[None]:
+    """After a run of a list, attributes are again what they were where it left a tensor of its trace in them.
 
     A table kept in a cached property is then made anew in the next trace, for which the old one would be out of reach.
     """
-    attributes = getattr(processor, "__dict__", {})
-    before = dict(attributes)
-    yield
+    raw = [getattr(processor, "processor", processor) for processor in processors]
+    before = [(one.__dict__, dict(one.__dict__)) for one in raw if hasattr(one, "__dict__")]
+    try:
+        yield
+    finally:
+        for attributes, known in before:
+            _put_back(attributes, known)
+
+
+def _put_back(attributes: dict[str, Any], known: dict[str, Any]) -> None:
     for name, value in list(attributes.items()):
-        if value is not before.get(name) and any(map(tf.is_symbolic_tensor, tf.nest.flatten(value))):
-            if name in before:
-                attributes[name] = before[name]
+        if value is not known.get(name) and any(map(tf.is_symbolic_tensor, tf.nest.flatten(value))):
+            if name in known:
+                attributes[name] = known[name]
             else:
                 del attributes[name]

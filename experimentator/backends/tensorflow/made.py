@@ -75,7 +75,9 @@ class _Making:
         def call(layer: Any, *tensors: Any, **options: Any) -> Any:
             if id(layer) in self.new_layers:
                 first = self.made.setdefault(self.place(type(layer).__name__), layer)
-                layer = first if type(first) is type(layer) else layer
+                if type(first) is type(layer) and first is not layer:
+                    object.__setattr__(layer, "__dict__", vars(first))  # so that its weights can be read, too
+                    layer = first
             self.note(layer)
             return original(layer, *tensors, **options)
 
