@@ -144,9 +144,7 @@ def test_a_parameter_of_another_kind_is_refused_when_it_is_given(make):
 def test_two_that_keep_their_best_in_one_folder_are_refused(tmp_path):
     two = [SaveWeights("best", f"validation_{name}", folder=tmp_path) for name in ("loss", "accuracy")]
 
-    with pytest.raises(
-        CallbackError, match=r"Two SaveWeights write(.|\n)*'validation_loss' and by 'val"
-    ):
+    with pytest.raises(CallbackError, match=r"Two SaveWeights write(.|\n)*'validation_loss' and by 'val"):
         build(*two).train(1)
     assert list(tmp_path.iterdir()) == []
 
