@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import webbrowser
 from argparse import Namespace
@@ -14,7 +13,9 @@ from typing import Any
 
 from experimentator import diagram
 from experimentator.bench.costs import with_costs_of
+from experimentator.checkpoint import CheckpointError
 from experimentator.graph import Description, Mode, changes, difference, from_json, tree, with_statuses
+from experimentator.plainfile import read_bytes, values_of
 from experimentator.runs import DESCRIPTION, STATUS
 from experimentator.usage import UsageError
 
@@ -82,7 +83,7 @@ def _described(source: str, mode: str, arguments: Namespace, build: Build) -> De
     """The description of a configuration, or the one that a run folder or a file of JSON holds."""
     if not _is_stored(source):
         return _of_experiment(build(source), mode, arguments)
-    return _of_run(Path(source), mode) if Path(source).is_dir() else from_json(_read(Path(source)))
+    return _of_run(Path(source), mode) if Path(source).is_dir() else _graph_in(Path(source).resolve())
 
 
 def _of_experiment(exp: Any, mode: str, arguments: Namespace) -> Description:
@@ -103,7 +104,7 @@ def _of_run(folder: Path, mode: str) -> Description:
             "Name a configuration, a run folder or a file of JSON."
         )
     status, processors = _status(folder / STATUS)
-    described = from_json(_read(folder / DESCRIPTION))
+    described = _graph_in(folder / DESCRIPTION)
     here = {box.name for box in described.boxes}
     elsewhere = [f"{name} {fared}" for name, fared in processors.items() if name not in here]  # in another mode
     title = ", ".join([folder.resolve().name, status, *elsewhere])
@@ -112,8 +113,9 @@ def _of_run(folder: Path, mode: str) -> Description:
 
 def _status(path: Path) -> tuple[str, dict[str, str]]:
     """How a run ended, and what it found out about single processors."""
+    text = _read(path)
     try:
-        found = json.loads(_read(path))
+        found = values_of(text.encode())
         processors = found.get("processors", {})
         return str(found["status"]), {str(name): str(status) for name, status in processors.items()}
     except (ValueError, AttributeError, KeyError, TypeError) as error:
@@ -122,11 +124,20 @@ def _status(path: Path) -> tuple[str, dict[str, str]]:
         ) from None
 
 
+def _graph_in(path: Path) -> Description:
+    text = _read(path)
+    try:
+        return from_json(text)
+    except ValueError as error:
+        error.add_note(f"In {path}.")
+        raise
+
+
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        seen = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        return read_bytes(path).decode("utf-8")
+    except (CheckpointError, UnicodeDecodeError) as error:
+        seen = str(error).splitlines()[1] if isinstance(error, CheckpointError) else "Seen: no UTF-8 text."
         raise UsageError(
-            f"{path} cannot be read\nSeen: {seen}. Name a configuration, a run folder or a file of JSON."
+            f"{path} cannot be read\n{seen} Name a configuration, a run folder or a file of JSON."
         ) from None

@@ -16,6 +16,7 @@ import pytest
 
 from experimentator.archive import find_runs, read_run
 from experimentator.checkpoint import CheckpointError, load_weights
+from experimentator.cli import main
 from experimentator.listing import Filter, list_runs
 from experimentator.usage import UsageError
 
@@ -346,3 +347,18 @@ def test_nan_in_a_history_reads_as_nan(tmp_path):
 
     assert math.isnan(read_run(run).best["validation_loss"]) is False
     assert read_run(run).epochs == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+@pytest.mark.parametrize("name", ["status.json", "pipeline.json"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_the_graph_of_a_run_made_of_such_files_is_refused_by_name(name, damage, tmp_path, capsys):
+    run = made(tmp_path / "a", {"validation_loss": 0.5})
+    (run / "pipeline.json").write_text("{}")
+    DAMAGE[damage](run / name)
+
+    assert main(["graph", str(run)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert name in err
+    assert "Traceback" not in err
