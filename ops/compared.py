@@ -50,10 +50,10 @@ class Compared(Op):
         tensors = [keras.ops.convert_to_tensor(chunk[name]) for name in self.pair]
         labelled = self._labelled(chunk, tensors)
         if labelled is not None:  # or what stands where no label is could reach the gradients as 0 * NaN
-            tensors = [_emptied(tensor, labelled) for tensor in tensors]
+            tensors = [emptied(tensor, labelled) for tensor in tensors]
         values, labelled = self.measure(tensors, labelled)
         if labelled is not None:
-            values = _emptied(values, labelled)
+            values = emptied(values, labelled)
         chunk.update(dict(zip(self.outputs, self.summarise(values, self._shares(chunk, tensors, values, labelled)))))
 
     def measure(self, tensors: Sequence[Any], labelled: Any) -> tuple[Any, Any]:
@@ -106,7 +106,7 @@ class Compared(Op):
         shares = keras.ops.ones_like(values, dtype="float32")
         for share in found:
             shares = shares * spread(share, len(values.shape))
-        return shares if labelled is None else _emptied(shares, labelled)
+        return shares if labelled is None else emptied(shares, labelled)
 
     def _given_weight(self, weight: Any, values: Any) -> Any:
         weight = keras.ops.convert_to_tensor(weight)
@@ -230,7 +230,7 @@ def spread(tensor: Any, rank: int) -> Any:
     return tensor[(..., *[None] * (rank - size))]
 
 
-def _emptied(tensor: Any, labelled: Any) -> Any:
+def emptied(tensor: Any, labelled: Any) -> Any:
     """The tensor, with 0 where there is no label; as it is where they do not fit, which `compare` reports."""
     labelled = spread(labelled, len(tensor.shape))
     sizes = zip(tuple(labelled.shape), tuple(tensor.shape))

@@ -21,8 +21,9 @@ from typing import Any, ClassVar
 import keras
 
 from experimentator.graph import Chunk, DeclarationError, Mode
+from experimentator.ops.compared import emptied
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op
+from experimentator.ops.op import Op, is_discrete
 
 
 @dataclass(eq=False)
@@ -30,7 +31,8 @@ class KerasMetric(Op):
     """A metric of `keras.metrics`, one for a whole cycle: what no average of batches gives, such as AUC.
 
     `prediction` and `target` are shaped as the metric takes them, and two of [B] as [B, 1]; without a target it takes
-    one tensor, as `keras.metrics.Mean` does. `weight` names its sample weights. Writes [] float32: the metric of the
+    one tensor, as `keras.metrics.Mean` does. `weight` names its sample weights [B]; a sample whose `mask` [B] is False
+    weighs nothing, nor, with `nan_is_no_label`, one whose target holds NaN. Writes [] float32: the metric of the
     batches since the cycle began, so that its last value is the cycle's, whatever the size of the last batch. `output`
     is the metric's name unless given.
 
@@ -50,6 +52,8 @@ class KerasMetric(Op):
     target: str | None = None
     output: str = ""
     weight: str | None = field(default=None, kw_only=True)
+    mask: str | None = field(default=None, kw_only=True)
+    nan_is_no_label: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         name = getattr(self.metric, "name", "")
@@ -62,7 +66,7 @@ class KerasMetric(Op):
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return tuple(name for name in (self.prediction, self.target, self.weight) if name is not None)
+        return tuple(name for name in (self.prediction, self.target, self.weight, self.mask) if name is not None)
 
     @property
     def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
@@ -82,9 +86,22 @@ class KerasMetric(Op):
         compared = [keras.ops.convert_to_tensor(chunk[n]) for n in (self.target, self.prediction) if n is not None]
         if len(compared) == 2 and all(len(tensor.shape) == 1 for tensor in compared):
             compared = [tensor[:, None] for tensor in compared]  # or Keras would take the batch for one sample
-        weight = {} if self.weight is None else {"sample_weight": chunk[self.weight]}
-        metric.update_state(*compared, **weight)
+        weights = None if self.weight is None else keras.ops.cast(chunk[self.weight], "float32")
+        labelled = self._labelled(chunk, compared[0])
+        if labelled is not None:
+            compared = [emptied(tensor, labelled) for tensor in compared]
+            weights = emptied(keras.ops.ones_like(labelled, dtype="float32") if weights is None else weights, labelled)
+        metric.update_state(*compared, sample_weight=weights)
         chunk[self.output] = self._number(metric.result())
+
+    def _labelled(self, chunk: Chunk, target: Any) -> Any:
+        """Which samples have a label, [B] bool; None where all have."""
+        labelled = None if self.mask is None else keras.ops.cast(chunk[self.mask], "bool")
+        if not self.nan_is_no_label or is_discrete(target):
+            return labelled
+        missing = keras.ops.isnan(target)
+        known = keras.ops.logical_not(keras.ops.any(missing, axis=tuple(range(1, len(target.shape)))))
+        return known if labelled is None else keras.ops.logical_and(labelled, known)
 
     def _of(self, mode: Mode) -> Any:
         return self._own[Mode.TRAIN if mode == Mode.TRAIN else Mode.EVAL]

@@ -158,3 +158,18 @@ def test_a_metric_of_several_numbers_is_refused_with_their_shape():
 
     with pytest.raises(TensorError, match=r"A metric gives one number(?s:.*)'f1_score' \[3\] float32(?s:.*)macro"):
         metric(chunk)
+
+
+@pytest.mark.parametrize("missing", ["mask", "nan"])
+def test_samples_without_a_label_count_as_if_they_were_not_there(missing):
+    known = np.arange(22) % 3 > 0
+    items = {**ITEMS, "known": known, "partial": np.where(known, TARGET, np.nan).astype(np.float32)}
+    items["score"] = np.where(known, SCORE, np.nan).astype(np.float32)
+    options = {"mask": "batch_known"} if missing == "mask" else {"nan_is_no_label": True}
+    metric = KerasMetric(keras.metrics.RootMeanSquaredError(), "batch_score", "batch_partial", "rmse", **options)
+    exp = experiment(metric)
+    exp.subsets[1].dataset = Subset("validation", Mode.EVAL, items).dataset
+    exp.subsets[0].dataset = exp.subsets[1].dataset
+
+    expected = np.sqrt(np.mean((SCORE - TARGET)[known] ** 2))
+    assert exp.evaluate()["validation_rmse"] == pytest.approx(expected, rel=1e-5)
