@@ -22,7 +22,7 @@ from _report import device, gpu, join, results_folder
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / "examples" / "digits.py")
 BENCH = [sys.executable, "-m", "experimentator", "bench", DIGITS]
-SHARE = 4  # batch sizes that a GPU is more at home with: 32 times 4, 16, 64
+FACTOR = 4  # between the batch sizes of the sweep
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     for script in ("training.py", "throughput.py"):
         subprocess.run([sys.executable, str(ROOT / "benchmarks" / script), *quick], check=True)
     seconds = ["--seconds", "4" if options.quick else "60"]
-    sweep = ["--sweep", f"batch_size={','.join(str(32 * SHARE**power) for power in range(4))}"]
+    sweep = ["--sweep", f"batch_size={','.join(str(32 * FACTOR**power) for power in range(3))}"]
     _told("bench-digits", "experimentator bench examples/digits.py --against keras", [*seconds, "--against", "keras"])
     curve = results_folder() / "sweep-digits.svg"
     _told("bench-sweep", "experimentator bench examples/digits.py --sweep", [*seconds, *sweep, "-o", str(curve)], curve)

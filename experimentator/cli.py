@@ -155,7 +155,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     from experimentator.bench.command import bench
 
     def build(config: str, changes: Mapping[str, Any]) -> Any:
-        return _experiment(argparse.Namespace(**{**vars(arguments), "config": config}), changes)
+        own = argparse.Namespace(**{**vars(arguments), "config": config})
+        return _of_run(own, changes) if os.path.isdir(config) else _experiment(own, changes)
 
     print(bench(arguments, build, _tell))
     return 0
@@ -178,6 +179,15 @@ def _experiment(arguments: argparse.Namespace, changes: Mapping[str, Any] = {}) 
         asked, in_file = vars(arguments).get("epochs"), config.get("epochs", EPOCHS)
         exp = build_experiment(config, load_weights=False)
     return exp, int(in_file) if asked is None else asked
+
+
+def _of_run(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> tuple[Any, int]:
+    """The experiment of a run folder, built anew, and the epochs to train."""
+    from experimentator.reuse import stored
+
+    with stored(arguments.config, {**_overrides(arguments), **changes}) as configuration:
+        exp = _built(configuration)
+    return exp, arguments.epochs or int(exp.get("epochs") or EPOCHS)
 
 
 def _tell(text: str) -> None:

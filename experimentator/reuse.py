@@ -49,25 +49,33 @@ def predict(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) 
 
 def restored(arguments: Namespace, build: Build, errors: TextIO) -> Any:
     """The experiment of a run with its weights."""
-    folder = Path(arguments.run)
-    if not is_run(folder):
-        raise CheckpointError(
-            f"{arguments.run!r} is no run folder.\nSeen: no status.json.\nName one: experimentator runs"
-        )
-    environment = read_json(folder / "environment.json")
     named = {"outputs": arguments.names} if vars(arguments).get("names") else {}
-    overrides = _overrides(environment, dict(map(parse_assignment, arguments.assignments)) | named)
-    weights = _weights(folder, arguments.weights)
-    if arguments.config:
-        configuration = partial(load, arguments.config, overrides, known=LIBRARY_KEYS)
-    else:
-        text, name = _trained(folder, environment), str(folder / "config.py")
-        configuration = partial(load_text, text, overrides, filename=name, known=LIBRARY_KEYS)
-    with _beside(environment.get("config_folder")):
+    given = dict(map(parse_assignment, arguments.assignments)) | named
+    with stored(arguments.run, given, instead=arguments.config) as configuration:
+        weights = _weights(Path(arguments.run), arguments.weights)
         exp = build(configuration)
         matching = exp.load_weights(weights)
     errors.write(printable(f"{len(matching.matched)} weights from {weights}") + "\n")
     return exp
+
+
+@contextmanager
+def stored(run: str, given: Mapping[str, Any], *, instead: str | None = None) -> Iterator[Callable[[], Config]]:
+    """What loads the configuration of a run, or the file `instead` of it, with the run's overrides and those given.
+
+    Within, modules that lay beside it when it was trained can be imported.
+    """
+    folder = Path(run)
+    if not is_run(folder):
+        raise CheckpointError(f"{run!r} is no run folder.\nSeen: no status.json.\nName one: experimentator runs")
+    environment = read_json(folder / "environment.json")
+    overrides = _overrides(environment, given)
+    with _beside(environment.get("config_folder")):
+        if instead:
+            yield partial(load, instead, overrides, known=LIBRARY_KEYS)
+        else:
+            text, name = _trained(folder, environment), str(folder / "config.py")
+            yield partial(load_text, text, overrides, filename=name, known=LIBRARY_KEYS)
 
 
 def _trained(folder: Path, environment: Mapping[str, Any]) -> str:

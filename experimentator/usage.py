@@ -87,8 +87,8 @@ Examples:
 BENCH_HELP = """\
 experimentator bench CONFIG [options]: measure the training of a configuration on this machine.
 
-CONFIG is a configuration file, or a run folder, whose configuration is run anew. Nothing is written but with -o: run
-folders stay as they are, and callbacks of the library that leave files are left out; yours run.
+CONFIG is a configuration file, or a run folder, whose stored configuration, a program, is run anew. Nothing is written
+but with -o: run folders stay as they are, and callbacks of the library that leave files are left out; yours run.
 
 It tells steps and samples a second; where the time goes, adding up to the whole; the same loop written by hand as the
 ceiling; what each processor costs; memory; and the one change that would help most.

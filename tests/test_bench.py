@@ -95,7 +95,6 @@ def test_the_costs_stand_on_the_diagram(capsys):
     [
         (["bench"], "required: CONFIG"),
         (["bench", "nowhere.py"], "no configuration file 'nowhere.py'"),
-        (["bench", "."], "holds no configuration"),
         (["bench", LIGHT, "--seconds", "-1"], "no number of seconds"),
         (["bench", LIGHT, "--sweep", "batch_size=32"], "is nothing to sweep"),
         (["bench", LIGHT, "--sweep", "batch_sise=32,64"], "Did you mean 'batch_size'?"),
@@ -115,6 +114,12 @@ def test_a_mistake_of_use_exits_2_with_one_message(words, said, capsys):
     out, err = capsys.readouterr()
     assert said in err
     assert "Traceback" not in out + err
+
+
+def test_a_folder_that_is_no_run_is_told(capsys):
+    assert main(["bench", "."]) == 5
+
+    assert "is no run folder" in capsys.readouterr().err
 
 
 # The account

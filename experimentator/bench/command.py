@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from experimentator.config import ConfigError, parse_assignment
 from experimentator.graph import Description, Mode, with_costs
 from experimentator.usage import UsageError
 
-Build = Callable[[str, Mapping[str, Any]], tuple[Any, int]]  # the experiment of a configuration, and its epochs
+Build = Callable[[str, Mapping[str, Any]], tuple[Any, int]]  # the experiment of a configuration or run, and its epochs
 Answer = tuple[Mapping[str, Any], str, Callable[[], bytes]]
 
 
@@ -35,18 +36,15 @@ def bench(arguments: Namespace, build: Build, told: Callable[[str], None]) -> st
 
 def _measured(arguments: Namespace, build: Build, told: Callable[[str], None]) -> Answer:
     """The report, its text, and what draws it."""
-    source, overrides = sourced(arguments.config)
     options: dict[str, Any] = {"seconds": arguments.seconds, "told": told}
     if arguments.sweep:
         name, values = axis(arguments.sweep)
-        report = swept(lambda changes: build(source, {**overrides, **changes}), name, values, **options)
+        report = swept(partial(build, arguments.config), name, values, **options)
         return report, sweep_text(report), lambda: curve_svg(report).encode()
     if arguments.compare:
-        other = sourced(arguments.compare)
-        names = arguments.config, arguments.compare
-        report = compared(names, lambda: (build(source, overrides), build(*other)), **options)
+        report = compared((arguments.config, arguments.compare), lambda name: build(name, {}), **options)
         return report, comparison_text(report), bytes
-    exp, epochs = build(source, overrides)
+    exp, epochs = build(arguments.config, {})
     report = measured(exp, epochs, against=arguments.against, **options)
     return report, as_text(report), lambda: diagram.picture(costed(exp, report), "svg")
 
@@ -69,21 +67,6 @@ def costed(exp: Any, report: Mapping[str, Any]) -> Description:
     """The training graph with what its processors cost."""
     described: Description = exp.describe(Mode.TRAIN)
     return with_costs(described, report["costs"]["by_name"])
-
-
-def sourced(source: str) -> tuple[str, dict[str, Any]]:
-    """The configuration file of a run folder, with its overrides; a configuration file as it is."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return source, {}
-    file = folder / "config.py"
-    if not file.is_file():
-        raise ConfigError(
-            f"{source} holds no configuration.", f"There is no {file}.", "Name a configuration file, or a run folder."
-        )
-    environment = folder / "environment.json"
-    overrides = json.loads(environment.read_text("utf-8")).get("overrides", {}) if environment.is_file() else {}
-    return str(file), overrides
 
 
 def _checked_suffix(arguments: Namespace) -> str:

@@ -35,10 +35,10 @@ def in_turn(trainers: Sequence[Trainer], seconds: float, told: Told) -> None:
 
 
 def compared(
-    names: tuple[str, str], pair: Callable[[], Sequence[tuple[Any, int]]], *, seconds: float, told: Told
+    names: tuple[str, str], build: Callable[[str], tuple[Any, int]], *, seconds: float, told: Told
 ) -> dict[str, Any]:
     """How many times as many samples a second the first trains as the second, and how sure that is."""
-    trainers = [Trainer(exp, epochs) for exp, epochs in pair()]
+    trainers = [Trainer(*build(name)) for name in names]
     in_turn(trainers, seconds, told)
     ours, theirs = ([one.samples / one.training for one in trainer.rounds] for trainer in trainers)
     logs = np.log(np.divide(ours, theirs))

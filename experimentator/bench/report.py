@@ -114,7 +114,7 @@ def described(trainer: Trainer) -> dict[str, Any]:
 
 def _seen(trainer: Trainer, hands: list[Hand], costs: Costs) -> Seen:
     dearest = max(costs.processors, key=lambda cost: cost.seconds, default=None)
-    named = ("", 0.0) if dearest is None else (" and ".join(dearest.names), dearest.seconds / costs.step)
+    named = ("", 0.0) if dearest is None else (" and ".join(dearest.names), min(1.0, dearest.seconds / costs.step))
     return Seen(
         exp=trainer.exp,
         whole=trainer.whole(),
