@@ -65,7 +65,7 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
     if report["left_out"]:
         yield f"Left out, as they leave files: {', '.join(report['left_out'])}."
     if report["is_cut"]:
-        yield "Epochs were cut after 2 seconds, and the evaluation is not part of the figures."
+        yield "Epochs that took longer than 2 seconds were cut there, and their evaluation too."
 
 
 def _speed(report: Mapping[str, Any]) -> Iterator[str]:
