@@ -24,6 +24,7 @@ _HOMES = {
     "experimentator.disk_cache": "DiskCachedDataset",
     "experimentator.reading": "item_random",
     "experimentator.callbacks": "Callback CallbackError",
+    "experimentator.callbacks.checkpoint_every": "CheckpointEvery",
     "experimentator.callbacks.profile": "Profile",
     "experimentator.callbacks.weights": "LoadWeights SaveWeights",
     "experimentator.callbacks.stopping": "EarlyStopping",
@@ -45,6 +46,7 @@ _HOMES = {
     "experimentator.cycle": "NonFiniteLossError",
     "experimentator.checkpoint": "CheckpointError",
     "experimentator.matching": "WeightsError",
+    "experimentator.identity": "ResumeError",
     "experimentator.version": "__version__",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}

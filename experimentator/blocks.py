@@ -51,6 +51,9 @@ class Cycle(Protocol):
     def take(self, ahead: Callable[[int], int]) -> Block | None:
         """The next batches, `ahead(done)` at most where `done` went before; None when the pass is over."""
 
+    def skip(self, batches: int) -> None:
+        """Leave out so many batches, before any was taken: they were trained on already."""
+
     def close(self) -> None:
         """Let go of what reads ahead; a pass that is over has done so."""
 
@@ -143,6 +146,10 @@ class Pass:
         self.rows, self.make, self.close, self.rest = rows, begin, close, rest
         self.steps, self.batch_size = rows.steps, rows.batch_size
         self.done = 0
+
+    def skip(self, batches: int) -> None:
+        """Begin behind the first `batches`."""
+        self.done = batches
 
     def begin(self, ahead: Callable[[int], int]) -> Making | None:
         """Begin the next block; None when the pass is over."""

@@ -78,6 +78,24 @@ def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
         _sync_folder(path.parent)
 
 
+def lines_in(path: Path) -> int:
+    """How many whole lines a file has; none without it."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def shorten(path: Path, lines: int) -> None:
+    """Cut a file that lines are added to back to so many, as a checkpoint knows it; one that has fewer stays."""
+    try:
+        kept = path.read_bytes().splitlines(keepends=True)[:lines] if path.exists() else []
+        size = sum(map(len, kept))
+        if path.exists() and path.stat().st_size > size:
+            with path.open("rb+") as file:
+                file.truncate(size)
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written.\nSeen: {error.strerror}.\nAllow it.") from error
+
+
 def _sync_folder(folder: Path) -> None:
     with suppress(OSError):  # Windows and some network file systems cannot; the file itself is on disk by now
         handle = os.open(folder, os.O_RDONLY)

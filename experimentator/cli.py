@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from experimentator import failures
 from experimentator.failures import printable
-from experimentator.usage import parse
+from experimentator.usage import AUTO, LATEST, UsageError, parse
 
 if TYPE_CHECKING:
     from experimentator.runs import RunFolder
@@ -87,6 +87,8 @@ def _obey(arguments: argparse.Namespace) -> int:
 
         getattr(reuse, arguments.command)(arguments, _built, sys.stdout, sys.stderr)
         return 0
+    if arguments.command == "verify-resume":
+        return _verify_resume(arguments)
     sys.stdout.write(arguments.text)
     return 0
 
@@ -103,6 +105,12 @@ def _run(arguments: argparse.Namespace) -> int:
         from experimentator.callbacks.profile import Profile
 
         exp.callbacks.append(Profile(lambda: folder.opened / "profile"))
+    if arguments.checkpoint_seconds is not None and folder:
+        from experimentator.callbacks.checkpoint_every import CheckpointEvery
+
+        exp.callbacks.append(CheckpointEvery(seconds=arguments.checkpoint_seconds))
+    if arguments.resume is not None:
+        _resume(exp, folder, arguments.resume)
     try:
         exp.train(epochs)
     except BaseException as error:
@@ -160,6 +168,20 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     print(bench(arguments, build, _tell))
     return 0
+
+
+def _verify_resume(arguments: argparse.Namespace) -> int:
+    from experimentator.verify import Plan, TrainingFailedError, verify
+
+    _assignments(arguments)
+    options = [word for text in arguments.assignments for word in ("--set", text)]
+    options += ["--epochs", str(arguments.epochs)] if arguments.epochs is not None else []
+    plan = Plan(arguments.config, options, max(1, arguments.kills), arguments.seed, arguments.output_folder)
+    try:
+        return 0 if verify(plan, lambda line: print(line, flush=True)) else 1
+    except TrainingFailedError as error:
+        print(error, file=sys.stderr)
+        return error.status
 
 
 # Their parts
@@ -239,10 +261,34 @@ def _run_folder(exp: Any, arguments: argparse.Namespace) -> RunFolder | None:
     return folder
 
 
+def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
+    """Let the experiment go on with a run that was begun; with `auto`, there may be none."""
+    from experimentator.checkpoint import CheckpointError
+    from experimentator.resume import has_checkpoints
+
+    if folder is None:
+        raise UsageError("--resume needs a run folder, which this experiment_type has not")
+    path = folder.earlier if which in (LATEST, AUTO) else Path(which)
+    if which == AUTO and (path is None or not has_checkpoints(path)):
+        if folder.experiment_id and path is not None:
+            folder.begin_again(path)
+        return
+    if path is None:
+        raise CheckpointError(
+            f"There is no run to resume.\nSeen: no runs in {folder.project}.\n"
+            "Leave --resume away to begin one, or write --resume auto for either."
+        )
+    exp.resume(path)
+    batches = exp.walk.batches
+    print(f"Resuming {path}: {exp.epoch} epochs and {batches} batches are done.", file=sys.stderr, flush=True)
+
+
 def _options(arguments: argparse.Namespace) -> list[str]:
     """The options of a grid that each of its points gets."""
+    if arguments.resume is not None:
+        raise UsageError("--resume goes on with one run, and --grid begins many\nLeave one of them out.")
     options = [word for text in arguments.assignments for word in ("--set", text)]
-    for name in ("epochs", "seed", "output_folder"):
+    for name in ("epochs", "seed", "output_folder", "checkpoint_seconds"):
         if (value := vars(arguments)[name]) is not None:
             options += [f"--{name.replace('_', '-')}", str(value)]
     if arguments.experiment_id:

@@ -32,6 +32,8 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 from zlib import crc32
 
+import numpy as np
+
 from experimentator.overrides import (
     HIDDEN,
     ConfigError,
@@ -91,10 +93,9 @@ def load(
 ) -> Config:
     """Run the configuration file at `path`; `overrides` replace what it assigns, before what follows from it.
 
-    Its folder heads `sys.path` while it runs, so that `import my_task` finds `my_task.py` beside it;
-    an import inside a function that is called later does not. `known` names may be overridden although
-    the file does not assign them. With a `seed` (given, overridden, or literal in the file: `seed = 3`)
-    Python's `random` is seeded first, because Keras initialisers draw from it.
+    Its folder heads `sys.path` while it runs, so that `import my_task` finds `my_task.py` beside it; an import inside a
+    function that is called later does not. `known` names may be overridden although the file does not assign them. With
+    a `seed` (given, overridden, or literal in the file: `seed = 3`) Python's and numpy's generators are seeded first.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -257,9 +258,10 @@ def _seed_random(seed: object) -> None:
         return
     try:
         random.seed(operator.index(seed))  # type: ignore[arg-type]  # the TypeError is the test
+        np.random.seed(operator.index(seed) % 2**32)  # type: ignore[arg-type]  # the same
     except TypeError:
-        wrong = "The seed is not a whole number."
-        raise ConfigError(wrong, f"It is {_short(seed)}.", "Write `seed = 3`, or None for no seed.") from None
+        seen = f"It is {_short(seed)}."
+        raise ConfigError("The seed is not a whole number.", seen, "Write `seed = 3`, or None for no seed.") from None
 
 
 def _refuse_unknown(names: Collection[str], settable: Collection[str], problem: str, *, told: Collection[str]) -> None:

@@ -95,16 +95,15 @@ class Averages:
     0.75
     """
 
-    def __init__(self) -> None:
-        self.totals: dict[str, float] = {}
-        self.weight = 0
+    def __init__(self, totals: dict[str, float] | None = None, weight: int = 0) -> None:
+        self.totals = {} if totals is None else totals
+        self.weight = weight
 
     def add(self, outputs: Mapping[str, Any], *, batch_size: int) -> None:
         """Scalars of K batches, `[K]` each; anything else is left out."""
         for name, values in outputs.items():
             if values.ndim == 1 and values.dtype.kind in "biuf":
-                total = float(np.sum(values, dtype=np.float64)) * batch_size
-                self.totals[name] = self.totals.get(name, 0.0) + total
+                self.totals[name] = added(self.totals.get(name, 0.0), values, batch_size)
         self.weight += batch_size * len(next(iter(outputs.values()), ()))
         running = {name: values for name, values in outputs.items() if isinstance(values, Running)}
         self.totals |= {name: float(values[-1]) * self.weight for name, values in running.items()}
@@ -112,6 +111,19 @@ class Averages:
     def means(self) -> dict[str, float]:
         """The mean of every name so far."""
         return {name: total / self.weight for name, total in self.totals.items()}
+
+
+def added(total: float, values: np.ndarray, weight: float = 1.0) -> float:
+    """`total` plus `weight` times each value, one after the other.
+
+    So the last bits do not depend on how many batches a call ran.
+
+    >>> values = np.array([0.1] * 10)
+    >>> added(added(0.0, values[:3]), values[3:]) == added(0.0, values)
+    True
+    """
+    terms = np.ravel(values).astype(np.float64) * weight
+    return float(np.add.accumulate(np.concatenate([[total], terms]))[-1])
 
 
 def check_finite(outputs: Mapping[str, Any], *, where: str, first: int) -> None:
@@ -132,10 +144,10 @@ def check_finite(outputs: Mapping[str, Any], *, where: str, first: int) -> None:
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """Seconds since it was made, and those `before`."""
 
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
+    def __init__(self, before: float = 0.0) -> None:
+        self.start = time.perf_counter() - before
 
     @property
     def seconds(self) -> float:

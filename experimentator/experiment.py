@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experimentator import resume
 from experimentator.backends import Backend, get_backend
 from experimentator.checkpoint import WEIGHTS, load_weights, save_weights
 from experimentator.config import ConfigError
-from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.foreign import as_subset
 from experimentator.graph import Graph, Mode
 from experimentator.habits import Habits
+from experimentator.identity import identity
+from experimentator.manifest import KEPT
 from experimentator.matching import Matching, fitting
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.settings import LIBRARY_KEYS, check_values, follows_schedule, listed, write_rate
 from experimentator.subset import find
+from experimentator.walk import Walk
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,8 @@ class BaseExperiment(Habits, Portrayed):
         super().__init__(config, **overrides)
         self.state = {}
         self.history = []
-        self._goal = 0
-        self._ready = self._interrupted = False
+        self.walk = Walk(self)
+        self._ready = False
 
     # What it holds
 
@@ -115,7 +117,7 @@ class BaseExperiment(Habits, Portrayed):
     def batch_generator(self, subset: Any, batch_size: int | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Pairs of keys and batch of a subset, in this epoch's order."""
         subset = as_subset(subset)
-        self._address(subset)
+        self.walk.address(subset)
         if not len(subset):
             raise subset.empty_error(())
         yield from subset.batches(batch_size or self.batch_size)
@@ -145,18 +147,9 @@ class BaseExperiment(Habits, Portrayed):
             )
         self._prepare()
         self.program.require_optimizer()
-        self._goal = epochs
-        self.state.pop("stop", None)
-        if self._interrupted:
-            log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", self.epoch + 1)
-        try:
-            self.fire("train_begin", epochs=epochs)
-            while self.epoch < epochs and not self.state.get("stop"):
-                self._epoch()
-            if self.state.get("stop"):
-                log.warning("Training ends after epoch %d: %s", self.epoch, self.state["stop"])
-        finally:
-            self.fire("train_end")
+        if self.listens("pause"):
+            identity(self)  # as it is now: callbacks may change settings
+        self.walk.train(epochs)
         return self.history
 
     def evaluate(self, subset: Any = None) -> dict[str, float]:
@@ -171,7 +164,7 @@ class BaseExperiment(Habits, Portrayed):
             )
         results: dict[str, float] = {}
         for one in chosen:
-            results |= self._cycle(one, Mode.EVAL)
+            results |= self.walk.cycle(one, Mode.EVAL)
         self.program.keep(self.subsets)
         return results
 
@@ -236,6 +229,28 @@ class BaseExperiment(Habits, Portrayed):
         self.backend.set_weights(own | chosen)
         return matching
 
+    def save_checkpoint(self, folder: Any, *, keep: int = KEPT) -> Path:
+        """Save all that a training needs to go on exactly, as a new numbered folder in `folder`; see `CheckpointEvery`.
+
+        Raises:
+            CheckpointError: when it cannot be written, naming the path.
+        """
+        self._prepare()
+        return resume.save(self, folder, keep=keep)
+
+    def resume(self, folder: Any) -> Path:
+        """Go on from the newest whole checkpoint in a folder: of a run, of checkpoints, or one itself.
+
+        The next `train` continues at the very batch. This must be the configuration that was saved; where it listed a
+        run folder, that one is continued.
+
+        Raises:
+            CheckpointError: when there is no checkpoint, or none that is whole.
+            ResumeError: when the checkpoint is of another experiment, saying what differs.
+        """
+        self._prepare()
+        return resume.resume(self, folder)
+
     # How
 
     def _prepare(self) -> None:
@@ -244,71 +259,6 @@ class BaseExperiment(Habits, Portrayed):
         if not self._ready:
             self.program.build()
             self._ready = True
-
-    def _epoch(self) -> None:
-        watch = Stopwatch()
-        row: dict[str, float] = {"epoch": self.epoch + 1}
-        self.state.update(epoch=self.epoch + 1, epochs=self._goal)
-        self.fire("epoch_begin")
-        for subset in self.subsets:
-            if subset.mode == Mode.TRAIN or (subset.mode == Mode.EVAL and self._evaluates()):
-                row |= self._cycle(subset, subset.mode)
-        self.epoch += 1
-        self._interrupted = False
-        row["epoch_time"] = round(watch.seconds, 6)
-        self.history.append(row)
-        self.fire("epoch_end", **row)
-
-    def _evaluates(self) -> bool:
-        wanted, number = self.eval_epochs, self.epoch + 1
-        if isinstance(wanted, int):
-            return wanted > 0 and (number % wanted == 0 or number == self._goal)
-        return wanted is None or number in wanted
-
-    def _cycle(self, subset: Any, mode: Mode) -> dict[str, float]:
-        """One pass over a subset; returns its averages under `<subset>_<name>`."""
-        self._address(subset, mode)
-        feed = self.program.feed(subset)
-        feed.mode = mode
-        with closing(self.cycle(feed, self.batch_size)) as cycle:
-            runner = self.program.runner(subset, mode, steps=cycle.steps)
-            self.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
-            averages = self._pass(subset, mode, cycle, runner)
-        results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
-        self.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
-        return results
-
-    def _pass(self, subset: Any, mode: Mode, cycle: Any, runner: Any) -> Averages:
-        """Run every block of a pass, and tell what came of it."""
-        averages, first = Averages(), 0
-        remaining = (self._goal - self.epoch) * cycle.steps
-        while (block := cycle.take(runner.pace.ahead)) is not None:
-            if self.listens("batch_begin"):
-                self.fire("batch_begin", batch=first, keys=block.keys[0])
-            self._interrupted |= mode == Mode.TRAIN  # until the epoch ends
-            where = f"{subset.name!r}, epoch {self.epoch + 1}"
-            outputs = runner.run(block, remaining=remaining - first, where=where, first=first)
-            averages.add(outputs, batch_size=block.index.shape[1])
-            self._after(block, outputs, first, averages)
-            check_finite(outputs, where=where, first=first)
-            first += len(block.index)
-        return averages
-
-    def _after(self, block: Any, outputs: Mapping[str, Any], first: int, averages: Averages) -> None:
-        """Tell batch-level callbacks about every batch of the call, from its stacked results."""
-        if self.listens("batch_end"):
-            for place in range(len(block.index)):
-                batch = {name: values[place] for name, values in (*block.objects.items(), *outputs.items())}
-                self.fire("batch_end", batch=first + place, keys=block.keys[place], **batch)
-        last = first + len(block.index) - 1
-        self.fire("block_end", batch=last, averages=averages, block=block, results=outputs)
-        for name in ("block", "results"):  # as large as the data: not to be kept
-            self.state.pop(name, None)
-
-    def _address(self, subset: Any, mode: Mode | None = None) -> None:
-        """Give the subset the seed and the epoch that its order and draws depend on; evaluating draws as if in none."""
-        is_evaluated = mode == Mode.EVAL and subset.is_training
-        subset.seed, subset.epoch = self.seed or 0, -1 if is_evaluated else self.epoch
 
     def _changed(self, key: str, old: Any, new: Any) -> None:
         """A setting changed: write it through, drop what was derived from it, and say so."""

@@ -19,6 +19,7 @@ _CODES = {
     "DiagramError": 2,
     "MissingFrameworkError": 2,
     "MissingTrackerError": 2,
+    "ResumeError": 2,
     "DatasetError": 3,
     "NonFiniteLossError": 4,
     "NotFiniteError": 4,

@@ -13,6 +13,7 @@ from typing import Any
 
 from experimentator.backends import Backend, get_backend
 from experimentator.blocks import Block
+from experimentator.callbacks.checkpoint_every import CheckpointEvery
 from experimentator.callbacks.order import Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
@@ -63,6 +64,8 @@ class CallbackedExperiment(BaseExperiment):
         callbacks = list(self.callbacks)
         if (folder := RunFolder.of(self)) is not None and not any(isinstance(c, RunFolder) for c in callbacks):
             callbacks.append(folder)
+        if folder is not None and not any(isinstance(c, CheckpointEvery) for c in callbacks):
+            callbacks.append(CheckpointEvery())
         if not self.cfg.get("hide_progress"):
             callbacks.append(Progress())
         for listener in in_order(callbacks):
@@ -116,6 +119,10 @@ class Ahead:
         self.cycle, self.steps, self.batch_size = cycle, cycle.steps, cycle.batch_size
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="experimentator-feed")
         self.begun: deque[Future[Block | None]] = deque()
+
+    def skip(self, batches: int) -> None:
+        """Begin behind the first `batches`."""
+        self.cycle.skip(batches)
 
     def take(self, ahead: Callable[[int], int]) -> Block | None:
         """The next block, once it is whole."""

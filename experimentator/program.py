@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from experimentator.attributes import Attributes
-from experimentator.blocks import BLOCK_BYTES, Block, Placing, Spec, batch_bytes, specs_of
+from experimentator.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.cycle import LIMIT, Pace
 from experimentator.feed import feed_of
 from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.items import DatasetError
-from experimentator.running import begin, marked
+from experimentator.runner import Runner
+from experimentator.running import begin
 from experimentator.selection import Selection
 
 if TYPE_CHECKING:
@@ -27,41 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ORDER = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
-
-
-@dataclass
-class Runner:
-    """A compiled step and its pace."""
-
-    step: Any
-    pace: Pace
-    name: str = ""
-    like: str | None = None  # the compiler of training that it was made to follow
-    batches: int = 0
-    calls: int = 0
-    seconds: float = 0.0  # spent in calls of the step, results fetched
-
-    def serves(self, steps: int, like: str | None) -> bool:
-        """Whether it can run passes of so many batches, compiled as wanted; shorter ones than it was made for, too."""
-        return not self.step.stale and self.like == like and steps <= self.pace.steps
-
-    def run(self, block: Block, *, remaining: int, where: str = "", first: int = 0) -> dict[str, np.ndarray]:
-        """Run the batches of a block in one call; the results come back in one sync.
-
-        `where` and `first`, the number of the first batch, are for errors.
-        """
-        self.step.choose(block.columns, block.index, remaining=remaining)
-        start = time.perf_counter()
-        self.pace.expect(remaining)
-        fixed = self.pace.is_fixed(len(block.index)) if block.fixed is None else block.fixed
-        outputs = self.step(block.columns, block.index, fixed=fixed)
-        fetched = {name: np.asarray(values) for name, values in outputs.items()}
-        seconds = time.perf_counter() - start
-        self.calls, self.batches = self.calls + 1, self.batches + len(block.index)
-        self.seconds += seconds
-        self.pace.saw(len(block.index), seconds)
-        check_flags(self.step.graph, fetched, where=where, first=first)
-        return marked(self.step.graph, fetched)
 
 
 class Program:
@@ -78,6 +42,7 @@ class Program:
         self.feeds: dict[int, tuple[tuple[Any, ...], Any]] = {}
         self.retired: dict[str, dict[str, int]] = {}
         self.samples: dict[int, tuple[Any, dict[str, Spec]]] = {}
+        self.chosen: dict[str, tuple[str, bool]] = {}  # what a checkpoint tells of `choices`
 
     @cached_property
     def processors(self) -> tuple[Any, ...]:
@@ -152,7 +117,7 @@ class Program:
         self.notice()
         exp, feed = self.exp, self.feed(subset)
         graph = self.graph(mode)
-        key, like = (id(subset), mode, exp.batch_size), self._compiler_of_training(mode)
+        key, like = (id(subset), mode, exp.batch_size), self._compiler(subset, mode)
         if key not in self.runners or not self.runners[key].serves(steps, like):
             self._retire([key])
             batch = {name: feed.specs[name] for name in graph.inputs}
@@ -175,14 +140,14 @@ class Program:
         """For every subset that ran: batches, calls of the compiled step (one host sync each), and traces."""
         totals = {name: dict(counts) for name, counts in self.retired.items()}
         for runner in self.runners.values():
-            _add(totals, runner)
+            runner.count(totals)
         return totals
 
     def _retire(self, keys: Iterable[Any]) -> None:
         """Let go of runners; what they did still counts."""
         for key in keys:
             if key in self.runners:
-                _add(self.retired, self.runners.pop(key))
+                self.runners.pop(key).count(self.retired)
 
     def compilers(self) -> dict[str, str]:
         """How each subset that ran was compiled: `xla`, `graph` or `eager`."""
@@ -289,10 +254,19 @@ class Program:
         wanted = self.exp.steps_per_call
         return None if wanted in (None, "auto") else int(wanted)
 
-    def _compiler_of_training(self, mode: Mode) -> str | None:
-        """What training found to be quicker, for evaluation to follow; None where there is nothing to follow."""
-        trained = [runner.step.compiler for key, runner in self.runners.items() if key[1] == Mode.TRAIN]
-        return trained[-1] if mode != Mode.TRAIN and self.exp.jit_compile == "auto" and trained else None
+    def choices(self) -> dict[str, tuple[str, bool]]:
+        """How training subsets are compiled, and whether that is settled."""
+        runners = (runner for key, runner in self.runners.items() if key[1] == Mode.TRAIN)
+        return self.chosen | {one.name: (one.step.compiler, one.step.is_settled) for one in runners}
+
+    def _compiler(self, subset: Any, mode: Mode) -> str | None:
+        """What a step begins with: the choice that a checkpoint tells, or in evaluation what training runs with."""
+        if self.exp.jit_compile != "auto":
+            return None
+        if mode == Mode.TRAIN:
+            compiler, is_settled = self.chosen.get(subset.name, (None, False))
+            return compiler if is_settled else None
+        return next((compiler for compiler, _ in reversed(self.choices().values())), None)
 
     def _check(self, subset: Any, graph: Graph) -> None:
         """Refuse a subset whose items lack a number that the graph of its mode reads; shapes may differ."""
@@ -330,12 +304,6 @@ class Program:
                 "Write optimizer = keras.optimizers.Adam(1e-3) in the configuration."
             )
         return self.exp.optimizer
-
-
-def _add(totals: dict[str, dict[str, int]], runner: Runner) -> None:
-    one = totals.setdefault(runner.name, dict.fromkeys(("batches", "calls", "traces"), 0))
-    for name, number in (("batches", runner.batches), ("calls", runner.calls), ("traces", runner.step.traces)):
-        one[name] += number
 
 
 def _signatures(listed: Sequence[Any], recorded: Sequence[Any]) -> dict[int, Any]:

@@ -18,7 +18,7 @@ from experimentator.chance import generator, reseed, restore, states_of
 from experimentator.graph import Mode
 from experimentator.keys import key_digest
 
-_lock = RLock()  # generators that are set to an address serve one item at a time
+lock = RLock()  # generators that are set to an address serve one item at a time
 _now: ContextVar[Reading | None] = ContextVar("reading", default=None)
 _visits: ContextVar[tuple[Sequence[Hashable], Sequence[int]]] = ContextVar("visits", default=((), ()))
 
@@ -96,7 +96,7 @@ def drawing(generators: Sequence[Any], *, place: Hashable = None) -> Iterator[No
     if place is None:
         now.asked += 1
         place = now.asked
-    with _lock:
+    with lock:
         before = states_of(generators)
         try:
             reseed(generators, *now.address, place)

@@ -21,22 +21,20 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
-from experimentator.config import ConfigError, resolved
+from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
 from experimentator.environment import environment, plain
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
 from experimentator.plainfile import read_bytes, values_of
 from experimentator.run_log import RunLog
+from experimentator.run_places import LATEST, folder_name, found, make, point
 
 log = logging.getLogger(__name__)
 
-LATEST = "latest"
 DESCRIPTION = "pipeline.json"
 STATUS = "status.json"
 LOG = "log.txt"
@@ -64,8 +62,8 @@ class RunFolder:
         experiment_id: str | None = None,
         overrides: Mapping[str, Any] = {},
     ):
-        self.project = Path(output_folder) / _folder_name(project, key="project_name")
-        self.experiment_id = experiment_id and _folder_name(experiment_id, key="experiment_id")
+        self.project = Path(output_folder) / folder_name(project, key="project_name")
+        self.experiment_id = experiment_id and folder_name(experiment_id, key="experiment_id")
         self.overrides = dict(overrides)
         self.path: Path | None = None
         self._log: RunLog | None = None
@@ -109,6 +107,11 @@ class RunFolder:
         """The picture of the graph that is trained."""
         return self.opened / "pipeline.svg"
 
+    @property
+    def earlier(self) -> Path | None:
+        """The run of that id that is there already, or the newest of the project; None without one."""
+        return found(self.project, self.experiment_id)
+
     # What happens
 
     def init(self, exp: Any) -> None:
@@ -119,13 +122,35 @@ class RunFolder:
         """Make the folder and describe the run; raises where nothing can be written."""
         self._outer = sys.exception()  # training may be called while somebody handles an exception
         if self.path is None:
-            self.path = _make(self.project, self.experiment_id)
+            self.path = make(self.project, self.experiment_id)
             self._listen()
             self._write_status("running")
             self._describe()
-            _point(self.project / LATEST, self.path.name)
+            point(self.project / LATEST, self.path.name)
             self._draw()
         self._listen()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: what a run has done is in its files."""
+        return {}
+
+    def begin_again(self, path: Path) -> None:
+        """Use the folder of a run that ended before anything was done in it."""
+        if (path / "history.jsonl").exists():
+            raise CheckpointError(
+                f"{path} cannot be resumed.\nSeen: epochs in history.jsonl, and no checkpoint.\n"
+                "Give another experiment_id."
+            )
+        self.path = path
+
+    def reopen(self, path: Path | None) -> None:
+        """Go on in the folder of a run that is resumed; its history is what the checkpoint counts."""
+        if path is None:
+            return
+        self.path = path
+        self._saved_epoch, self._written = 0, len(self.exp.history)
+        write_atomically(self.history, "".join(map(as_line, self.exp.history)).encode())
+        self._write_status("running")
 
     def on_epoch_begin(self, **_: Any) -> None:
         """The first epoch opens the folder where nothing did before."""
@@ -249,14 +274,18 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
     """Add a line of JSON to a file and force it to disk; NaN and infinity, which JSON lacks, become null."""
-    line = json.dumps({name: plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
     try:
         with path.open("ab") as file:
-            file.write(line.encode())
+            file.write(as_line(row).encode())
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written.\nSeen: {error.strerror}.\nMake room, or allow it.") from error
+
+
+def as_line(row: Mapping[str, Any]) -> str:
+    """A row as a line of JSON."""
+    return json.dumps({name: plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -268,49 +297,3 @@ def _ending(problem: BaseException | None) -> str:
     if problem is None:
         return "finished"
     return "failed" if isinstance(problem, Exception) else "interrupted"
-
-
-def _make(project: Path, experiment_id: str | None) -> Path:
-    """A new folder; the time in UTC, and a number where that is taken."""
-    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    names = [experiment_id] if experiment_id else chain([stamp], (f"{stamp}-{number}" for number in count(2)))
-    for name in names:
-        path = project / name
-        try:
-            project.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
-            return path
-        except FileExistsError:
-            if not project.is_dir():
-                raise _unusable(path, f"{project} is no folder") from None
-        except OSError as error:
-            raise _unusable(path, error.strerror or str(error)) from None
-    raise CheckpointError(
-        f"There is already a run {experiment_id!r}.\nSeen: {project / str(experiment_id)}.\n"
-        "Runs are never overwritten: give another experiment_id, or none for the time of day."
-    )
-
-
-def _unusable(path: Path, seen: str) -> CheckpointError:
-    wrong, write = f"The run folder {path} cannot be made.", "Set output_folder to a folder where you may write."
-    return CheckpointError(f"{wrong}\nSeen: {seen}.\n{write}")
-
-
-def _point(link: Path, target: str) -> None:
-    """Let a symbolic link name the newest run; there is the old link or the new one at any moment."""
-    aside = link.with_name(f".{link.name}.{target}")
-    try:
-        aside.symlink_to(target, target_is_directory=True)
-        os.replace(aside, link)
-    except OSError as error:  # some systems and file systems have no links: a convenience is missing, the run is whole
-        aside.unlink(missing_ok=True)
-        log.info("There is no link %s to this run: %s", link, error)
-
-
-def _folder_name(name: Any, *, key: str) -> str:
-    """One level of a path, and no more."""
-    bad = not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable()
-    if bad or set(name) & set('/\\:*?"<>|') or name != name.strip(". ") or name == LATEST:
-        wrong, write = f"{key} is no name for a folder.", "Use letters, digits, '-' and '_'."
-        raise ConfigError(wrong, f"Seen: {name!r:.80}.", write)
-    return str(name)

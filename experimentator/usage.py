@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-COMMANDS = ("run", "graph", "bench", "runs", "evaluate", "predict")
+COMMANDS = ("run", "graph", "bench", "runs", "evaluate", "predict", "verify-resume")
+LATEST, AUTO = "latest", "auto"  # which run is resumed, where none is named
 
 HELP = """\
 experimentator: train the experiment of a configuration file, look at its graph, use what was trained.
@@ -19,6 +21,7 @@ experimentator: train the experiment of a configuration file, look at its graph,
   experimentator runs [FOLDER] [options]   list runs, filter and sort them
   experimentator evaluate RUN [options]    measure a run's weights on its subsets
   experimentator predict RUN [options]     write what a run's weights say of a subset
+  experimentator verify-resume CONFIG      kill the training at random moments, resume it, and compare
   experimentator COMMAND --help            options and examples of a command
   experimentator --version
 
@@ -40,6 +43,9 @@ experimentator run CONFIG [options]: train the experiment of a configuration fil
   --seed N                the same as --set seed=N
   --output-folder DIR     where run folders go (default: the configuration's `output_folder`, else runs)
   --experiment-id ID      name of the run folder (default: the time in UTC); never one that exists
+  --resume [RUN]          go on with a run at the very batch: of that folder, else the latest of this configuration
+  --resume auto           the same, or start where there is nothing to resume: for commands that are given again
+  --checkpoint-seconds S  save a checkpoint every S seconds (default: at epoch ends and every 600 seconds)
   --profile               record half a second of training into <run folder>/profile, for TensorBoard and Perfetto
   --quiet                 no progress display
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
@@ -47,7 +53,8 @@ experimentator run CONFIG [options]: train the experiment of a configuration fil
 Values are Python literals or bare words: 1e-3, [32, 64], True, adam.
 
 A run folder, DIR/<project>/<id>/, holds config.py, config.json, environment.json, history.jsonl, weights.safetensors,
-pipeline.svg and status.json; DIR/<project>/latest leads to the newest. Progress goes to stderr, results to stdout.
+checkpoints/, pipeline.svg and status.json; DIR/<project>/latest leads to the newest. Progress goes to stderr, results
+to stdout.
 
 Examples:
   experimentator run examples/digits.py --epochs 12
@@ -112,6 +119,27 @@ Examples:
 """
 
 
+VERIFY_HELP = """\
+experimentator verify-resume CONFIG [options]: prove that this training resumes exactly.
+
+It is trained once without interruption, then killed (SIGKILL) at random moments and resumed until it is done. What both
+left is compared bit for bit, by a reader that does not import the library: weights, optimizer, seeds, state of
+callbacks, history. What the proof does not cover is printed, too.
+
+  --kills N               how often it is killed (default: 3)
+  --seed S                draw the moments from this seed, to repeat a trial (default: another each time)
+  --epochs N              train for N epochs (default: the configuration's `epochs`, else 10)
+  --set NAME=VALUE        give a name of the configuration another value; repeat at will
+  --output-folder DIR     keep the runs there (default: a temporary folder, kept if they differ)
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+Exit status: 0 equal, 1 not equal, 2 usage; that of the training where it fails by itself.
+
+Example:
+  experimentator verify-resume task.py --kills 5 --epochs 3
+"""
+
+
 class UsageError(ValueError):
     """A command line that cannot be understood."""
 
@@ -165,8 +193,9 @@ def _check_first(word: str, rest: Sequence[str]) -> None:
 
 
 def _parser(command: str) -> _Parser:
-    if command in (makers := {"run": _run_parser, "graph": _graph_parser, "bench": _bench_parser}):
-        return makers[command]()
+    own = {"run": _run_parser, "graph": _graph_parser, "bench": _bench_parser, "verify-resume": _verify_parser}
+    if command in own:
+        return own[command]()
     from experimentator import usage_of_runs
 
     parser = _Parser(command, usage_of_runs.HELP[command])
@@ -183,6 +212,8 @@ def _run_parser() -> _Parser:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--output-folder")
     parser.add_argument("--experiment-id")
+    parser.add_argument("--resume", nargs="?", const=LATEST, metavar="RUN")
+    parser.add_argument("--checkpoint-seconds", type=_seconds)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--report", help=argparse.SUPPRESS)  # a file that is told the run folder: a grid asks for it
@@ -217,23 +248,33 @@ def _bench_parser() -> _Parser:
     return parser
 
 
+def _verify_parser() -> _Parser:
+    parser = _Parser("verify-resume", VERIFY_HELP)
+    _add_common(parser)
+    parser.add_argument("--kills", type=_count, default=3)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--epochs", type=_count)
+    parser.add_argument("--output-folder")
+    return parser
+
+
 def _add_common(parser: _Parser) -> None:
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--traceback", action="store_true")
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
-    return int(text)
-
-
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < 1e6:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return seconds
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    return int(text)

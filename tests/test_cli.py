@@ -92,7 +92,7 @@ def test_the_version_is_printed(capsys):
         ([], "name a configuration file"),
         (["grpah", "task.py"], "Did you mean 'graph'?"),
         (["rnu", "task.py"], "Did you mean 'run'?"),
-        (["learn", "task.py"], "Commands are run, graph, bench, runs, evaluate, predict."),
+        (["learn", "task.py"], "Commands are run, graph, bench, runs, evaluate, predict, verify-resume."),
         (["run"], "required: CONFIG"),
         ([LIGHT, "--epochs", "few"], "'few' is no whole number"),
         ([LIGHT, "--epoch", "3"], "unrecognized arguments: --epoch 3"),
@@ -229,7 +229,7 @@ def test_a_run_prints_its_results_and_leaves_its_folder(capsys):
     assert re.search(r"^run folder +runs/light/", out, re.M)
     assert "3/3  training loss" in err
     names = "config.json config.py environment.json history.jsonl log.txt pipeline.json pipeline.svg status.json"
-    assert sorted(os.listdir(only_run())) == [*names.split(), "weights.safetensors"]
+    assert sorted(os.listdir(only_run())) == ["checkpoints", *names.split(), "weights.safetensors"]
     assert [row["epoch"] for row in read_history(only_run())] == [1, 2, 3]
 
 

@@ -29,10 +29,15 @@ class Step(Protocol):
 
     graph: Graph
     capacity: int | None  # the most batches a call runs; longer calls are split
+    draws_with_state: Mapping[str, str]  # processors whose draws cannot be saved, and by which operation they draw
 
     @property
     def traces(self) -> int:
         """How often the graph was traced; constant after the first epoch."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `compiler` is how it stays."""
 
     @property
     def stale(self) -> bool:
@@ -108,6 +113,12 @@ class Backend(Protocol):
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign weights by key; all of them, or an error and none."""
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
+        """Every variable of an optimizer under its place in it: slots, counters, loss scale, rates that it follows."""
+
+    def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
+        """Assign them; all of them, or an error and none."""
 
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
         """Copy every variable, those of the optimizer too, where they lie; calling the result puts them back."""

@@ -21,7 +21,9 @@ class NumpyStep:
     traces = 0
     stale = False
     compiler = "eager"
+    is_settled = True
     capacity: int | None = None
+    draws_with_state: Mapping[str, str] = {}
 
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -126,6 +128,13 @@ class NumpyBackend:
         return {}
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """There is nothing to assign."""
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
+        """Nothing is known about what stands where an optimizer does."""
+        return {}
+
+    def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
         """There is nothing to assign."""
 
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:

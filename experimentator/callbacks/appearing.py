@@ -23,6 +23,14 @@ class Appearing:
             state.pop(name, None)
         self.names, self.before = set(), set(state)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The names so far."""
+        return {"names": sorted(self.names), "before": sorted(map(str, self.before))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on telling."""
+        self.names, self.before = set(state["names"]), set(state["before"])
+
     def find(self, state: Mapping[str, Any], exp: Any, mode: Any) -> dict[str, Any]:
         """Names and numbers that appeared since."""
         prefixes = tuple(f"{subset.name}_" for subset in exp.subsets)

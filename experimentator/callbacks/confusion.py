@@ -94,6 +94,14 @@ class ConfusionMatrix(Callback):
         if folder is not None and len(self.counts):
             write_atomically(Path(folder) / f"confusion-{cycle_name}.svg", self.svg(cycle_name).encode())
 
+    def state_dict(self) -> dict[str, Any]:
+        """The counts so far, and the matrices of the cycles before."""
+        return {"counts": getattr(self, "counts", None), "cycles": self.cycles}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting."""
+        self.counts, self.cycles = state["counts"], dict(state["cycles"])
+
     def svg(self, cycle_name: str) -> str:
         """The picture of a cycle's matrix."""
         counts = self.cycles[cycle_name]

@@ -37,6 +37,10 @@ class TerminateOnNaN(Callback):
         """Remember whose weights they are."""
         self.exp = exp
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing that a resume needs."""
+        return {}
+
     def on_cycle_begin(self, mode: Mode, **_: Any) -> None:
         """Keep the state that the first call starts from; evaluation changes none."""
         self._restore = self.exp.backend.snapshot(self.exp.optimizer) if mode == Mode.TRAIN else None

@@ -32,6 +32,7 @@ class GatherCycleMetrics(Callback):
     def __init__(self, names: str | Iterable[str] = ()):
         self.inputs = (names,) if isinstance(names, str) else tuple(names)
         self.cycles: dict[str, dict[str, Any]] = {}
+        self.parts: dict[str, list[Any]] = {}
 
     def init(self, exp: Any) -> None:
         """Remember the graph's owner."""
@@ -41,10 +42,20 @@ class GatherCycleMetrics(Callback):
         """Refuse a name that neither the graph nor the items hold."""
         check_tensors(self.inputs, self.exp, asker=self)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was gathered so far."""
+        return {"cycles": self.cycles, "parts": _whole(self.parts), "written": self.written.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on gathering."""
+        self.cycles = dict(state["cycles"])
+        self.parts = {n: whole if isinstance(whole, list) else [whole] for n, whole in state["parts"].items()}
+        self.written.load_state_dict(state["written"])
+
     def on_cycle_begin(self, cycle_name: str, state: dict[str, Any], **_: Any) -> None:
         """Begin anew."""
         self.written.begin(state)
-        self.parts: dict[str, list[Any]] = {name: [] for name in ("keys", *self.inputs)}
+        self.parts = {name: [] for name in ("keys", *self.inputs)}
 
     def on_block_end(self, block: Any, results: Mapping[str, np.ndarray], **_: Any) -> None:
         """Keep the results of a call."""
@@ -63,11 +74,13 @@ class GatherCycleMetrics(Callback):
     ) -> None:
         """Put the parts together, and the numbers into the history."""
         if self.inputs:
-            self.cycles[cycle_name] = {name: _joined(parts) for name, parts in self.parts.items() if parts}
+            self.cycles[cycle_name] = {name: whole for name, whole in _whole(self.parts).items() if len(whole)}
+            self.parts = {}
         state["gathered"] = self.cycles
         for name, value in self.written.find(state, self.exp, mode).items():
             metrics[f"{cycle_name}_{name}"] = state[f"{cycle_name}_{name}"] = float(value)
 
 
-def _joined(parts: list[Any]) -> Any:
-    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts
+def _whole(parts: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Arrays put together; lists as they are."""
+    return {n: np.concatenate(one) if one and isinstance(one[0], np.ndarray) else one for n, one in parts.items()}

@@ -7,13 +7,15 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of
-from experimentator.checkpoint import CheckpointError
+from experimentator.checkpoint import CheckpointError, lines_in, shorten
 
 
 class MeasureTime(Callback):
@@ -27,6 +29,10 @@ class MeasureTime(Callback):
 
     before = ("GatherCycleMetrics",)
     measures = ("time", "batch_time")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing that a resume needs."""
+        return {}
 
     def on_cycle_begin(self, steps: int, **_: Any) -> None:
         """Start the watch."""
@@ -83,9 +89,22 @@ class StateLogger(Callback):
         """Remember whose state it is."""
         self.exp = exp
 
+    @property
+    def path(self) -> Path:
+        """The file of the lines."""
+        return folder_of(self.exp, None) / "state.jsonl" if self.filename is None else Path(self.filename)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many lines there are."""
+        return {"lines": lines_in(self.path)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Leave out lines that were added since: the epochs they are of are trained again."""
+        shorten(self.path, state["lines"])
+
     def on_epoch_end(self, state: dict[str, Any], **_: Any) -> None:
         """Add the line, and force it to disk."""
-        path = folder_of(self.exp, None) / "state.jsonl" if self.filename is None else self.filename
+        path = self.path
         try:
             with open(path, "ab") as file:
                 file.write(f"{self.line(state)}\n".encode())

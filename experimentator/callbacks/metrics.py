@@ -13,6 +13,7 @@ from experimentator.callbacks.appearing import Appearing
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import check_known, names_written
 from experimentator.callbacks.order import CallbackError
+from experimentator.cycle import added
 from experimentator.graph import Mode
 from experimentator.running import Running
 
@@ -91,6 +92,16 @@ class AverageMetrics(Callback):
                     check_known(pattern, known, asker=self)
                 log.info("AverageMetrics: no processor writes a name like %r.", pattern)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far."""
+        sums = {name: [total.sum, total.weight] for name, total in self.totals.items()}
+        return {"totals": sums, "written": self.written.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on adding."""
+        self.totals = {name: Total(*one) for name, one in state["totals"].items()}
+        self.written.load_state_dict(state["written"])
+
     def on_cycle_begin(self, state: dict[str, Any], **_: Any) -> None:
         """Begin anew."""
         self.totals.clear()
@@ -129,14 +140,14 @@ def _check(pattern: str) -> None:
 class Total:
     """A sum and its weight; NaN has none."""
 
-    def __init__(self) -> None:
-        self.sum = self.weight = 0.0
+    def __init__(self, sum: float = 0.0, weight: float = 0.0) -> None:
+        self.sum, self.weight = sum, weight
 
     def add(self, values: np.ndarray, *, batch_size: int) -> None:
         """Values [K], each of `batch_size` samples, or [K, B]."""
         known = ~np.isnan(values.astype(np.float64))
         each = batch_size if values.ndim == 1 else 1
-        self.sum += float(np.sum(values, where=known, dtype=np.float64)) * each
+        self.sum = added(self.sum, np.where(known, values, 0.0), each)
         self.weight += int(known.sum()) * each
 
     @property

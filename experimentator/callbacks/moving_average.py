@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
@@ -74,6 +76,27 @@ class ExponentialMovingAverage(Callback):
     def on_train_end(self, **_: Any) -> None:
         """Leave the weights as training made them, whatever ended it."""
         self._leave()
+
+    def state_dict(self) -> dict[str, Any]:
+        """While an evaluation is under way: the weights that training goes on with."""
+        if self._restore is None:
+            return {"trained": None}
+        backend = self.exp.backend
+        average = backend.snapshot()
+        self._restore()
+        trained = backend.weights()
+        average()
+        return {"trained": {key: np.array(array) for key, array in trained.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on evaluating, with those to come back to."""
+        self._restore = None
+        if state["trained"] is not None:
+            backend = self.exp.backend
+            average = backend.snapshot()
+            backend.set_weights(state["trained"])
+            self._restore = backend.snapshot()
+            average()
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -41,6 +41,10 @@ class Profile:
         self.exp = exp
         self.since = 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing that a resume needs."""
+        return {}
+
     def on_cycle_begin(self, mode: Any, epochs: int = 1, **_: Any) -> None:
         """Start with the second epoch, since the first compiles."""
         if mode == Mode.TRAIN and self.exp.epoch:

@@ -38,6 +38,10 @@ class Progress:
         """Remember where subsets and history are read."""
         self.exp = exp
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing that a resume needs."""
+        return {}
+
     def on_epoch_begin(self, epoch: int, epochs: int, **_: Any) -> None:
         """Open the display at the first epoch."""
         if self.bars is None and self.console.is_terminal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -69,8 +69,16 @@ class FindLearningRate(Callback):
 
     def on_train_begin(self, state: dict[str, Any], **_: Any) -> None:
         """Search, if nothing was trained yet."""
-        if self.exp.epoch == 0:
+        if self.exp.epoch == 0 and not self.rates:
             state["suggested_learning_rate"] = self.find(self.exp)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was found."""
+        return {"rates": self.rates, "losses": self.losses, "suggestion": self.suggestion}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """A training that goes on does not search again."""
+        self.rates, self.losses, self.suggestion = list(state["rates"]), list(state["losses"]), state["suggestion"]
 
     def find(self, exp: Any) -> float | None:
         """The suggestion for an experiment as it is; None where the loss does not fall at any rate."""

@@ -47,6 +47,10 @@ class Schedule(Callback):
             state[FACTORS] = state.get(FACTORS, 1.0) * self.factor(done, epochs)
             self.hold(state[FACTORS])
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the table that the optimizer follows is saved with it."""
+        return {}
+
     def on_cycle_end(self, state: dict[str, Any], **_: Any) -> None:
         """The next pass has its own factors."""
         state.pop(FACTORS, None)

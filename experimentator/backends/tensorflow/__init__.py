@@ -24,6 +24,7 @@ from experimentator.backends.tensorflow.precision import loss_scaled, set_precis
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.backends.tensorflow.rates import Rates
 from experimentator.backends.tensorflow.scopes import scope_of
+from experimentator.backends.tensorflow.state import assign, keyed
 from experimentator.backends.tensorflow.variables import Variables, Witness, copied
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
 from experimentator.memory import free_host_memory
@@ -100,8 +101,7 @@ class TensorflowBackend:
         outputs = _abstract(run, specs)
         if optimizer is not None:
             _check_loss(outputs)
-            if self.precision == "float16":
-                optimizer = self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
+            optimizer = self._used(optimizer)
         return TensorflowStep(graph, run, outputs, list(self.variables), optimizer, **options)
 
     def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
@@ -153,10 +153,18 @@ class TensorflowBackend:
         """Assign weights by key; all of them, or an error and none."""
         self.variables.assign(weights)
 
+    def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
+        """Every variable of an optimizer, and the rates it follows, under their places."""
+        own = keyed(self._used(optimizer), list(self.variables))
+        return {key: np.asarray(variable) for key, variable in own.items()}
+
+    def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
+        """Assign them; all of them, or an error and none."""
+        assign(keyed(self._used(optimizer), list(self.variables)), state)
+
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
         """Copy every variable, those of the optimizer too, on the device; calling the result puts them back."""
-        used = self._scaled.get(id(optimizer), optimizer)
-        return copied([*self.variables, *(() if used is None else used.variables)])
+        return copied([*self.variables, *(() if optimizer is None else self._used(optimizer).variables)])
 
     def freeze(self, keys: Collection[str]) -> Callable[[], None]:
         """Let training leave the weights of these keys as they are; calling the result thaws them."""
@@ -212,6 +220,12 @@ class TensorflowBackend:
         build_outside(layer)
         if self.precision:
             set_precision(layer, self.precision)
+
+    def _used(self, optimizer: Any) -> Any:
+        """The optimizer that updates: the one given, or the one that scales the loss around it."""
+        if self.precision == "float16":
+            return self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
+        return self._scaled.get(id(optimizer), optimizer)
 
     def _pass(
         self,

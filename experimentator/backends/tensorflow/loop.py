@@ -60,12 +60,17 @@ class TensorflowStep:
         self._signatures: dict[Any, dict[str, str]] = {}
         self._trained = [variable.trainable for variable in variables]
         if optimizer is not None and not optimizer.built:
-            optimizer.build([v for v in variables if "float" in str(v.dtype)])  # frozen ones too: they may thaw
+            optimizer.build(trainable_some_day(variables))
 
     @property
     def compiler(self) -> str:
         """How the step runs: `xla`, `graph` or `eager`."""
         return "eager" if self.eager else "xla" if self.jit else "graph"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `choose` has chosen, or nothing was left open."""
+        return self.eager or self.jit is not None
 
     @property
     def stale(self) -> bool:
@@ -277,6 +282,11 @@ def _jit(choice: Any) -> bool | None:
 def has_gpu() -> bool:
     """Whether steps run on a GPU."""
     return bool(tf.config.list_logical_devices("GPU"))
+
+
+def trainable_some_day(variables: list[Any]) -> list[Any]:
+    """What an optimizer is built for: frozen variables too, since they may thaw."""
+    return [variable for variable in variables if "float" in str(variable.dtype)]
 
 
 def _trainable(variables: list[Any]) -> list[Any]:

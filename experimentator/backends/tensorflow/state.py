@@ -1,0 +1,47 @@
+"""The state of an optimizer under keys that another process finds again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experimentator.backends.tensorflow.loop import trainable_some_day
+from experimentator.backends.tensorflow.rates import Rates
+from experimentator.matching import WeightsError
+
+
+def keyed(optimizer: Any, variables: list[Any]) -> dict[str, Any]:
+    """Every variable of an optimizer under its place, and the table of rates that it follows, if any.
+
+    It is built if it was not. Places are the keys: the names that Keras gives to slots hold counters of the process.
+    """
+    if not optimizer.built:
+        optimizer.build(trainable_some_day(variables))
+    own = {f"{place:04d}": variable for place, variable in enumerate(optimizer.variables)}
+    rates = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+    followed = {"base": rates.base, "factors": rates.factors, "start": rates.start} if isinstance(rates, Rates) else {}
+    return own | {f"rates/{name}": variable for name, variable in followed.items()}
+
+
+def assign(own: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:
+    """Assign a saved state; one of another optimizer is refused before anything is assigned."""
+    sizes = {key: list(variable.shape) for key, variable in own.items()}
+    fits = own.keys() == state.keys() and all(_fits(sizes[key], state[key].shape) for key in own)
+    if not fits:
+        odd = [key for key in {**own, **state} if not _fits(sizes.get(key), getattr(state.get(key), "shape", None))]
+        raise WeightsError(
+            "The optimizer's state does not fit; nothing was loaded.\n"
+            f"Seen: {len(state)} saved variables for {len(own)}; the first that differs is {odd[0]!r}.\n"
+            "Give the experiment the optimizer that was saved, with the same settings."
+        )
+    for key, variable in own.items():
+        variable.assign(state[key])
+
+
+def _fits(size: Any, seen: Any) -> bool:
+    """Whether a shape is the one a variable has; the table of rates has any length."""
+    if size is None or seen is None or len(size) != len(seen):
+        return False
+    return all(one in (None, real) for one, real in zip(size, seen, strict=True))

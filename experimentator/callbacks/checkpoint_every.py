@@ -1,0 +1,120 @@
+"""Checkpoints while a training runs: when one is due."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.folder import folder_of, run_folder
+from experimentator.callbacks.order import CallbackError
+from experimentator.manifest import KEPT, clean
+
+FOLDER = "checkpoints"
+SHARE = 60.0  # without a period, training for so many times as long as the last save took lies between two
+SECONDS = 600.0  # without a period, an epoch that lasts longer is saved within
+
+
+class CheckpointEvery(Callback):
+    """Save everything that a training needs to go on exactly: every so many batches, epochs or seconds.
+
+    `steps` counts batches trained on, and calls of the compiled step end at every so many of a pass; `seconds` act at
+    the next end of a call, at most half a second later. Without any of them: at the end of epochs, and every ten
+    minutes within, as long as saving takes less than a sixtieth of the time; a run folder does that by itself. At the
+    end of a training, and at the first SIGTERM or Ctrl-C, it is saved in any case.
+
+    Checkpoints are folders `00000001`, ... in `folder`, else in `checkpoints/` of the run folder, else of the current
+    folder; the newest `keep` are kept. Each was forced to disk and read back before an older one goes. `exp.resume`, or
+    `experimentator run CONFIG --resume`, goes on from the newest that is whole.
+
+    Reads everything; writes nothing into the state.
+
+    >>> CheckpointEvery(steps=100).every
+    100
+    >>> CheckpointEvery(steps=0)
+    Traceback (most recent call last):
+    experimentator.callbacks.order.CallbackError: steps=0 is no period.
+    Seen: 0.
+    Write a number above 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int | None = None,
+        epochs: int | None = None,
+        seconds: float | None = None,
+        keep: int = KEPT,
+        folder: str | os.PathLike[str] | None = None,
+    ):
+        _check(steps=steps, epochs=epochs)
+        if seconds is not None and not seconds > 0:
+            raise CallbackError(f"seconds={seconds!r} is no period.\nSeen: {seconds!r}.\nWrite a number above 0.")
+        _check(keep=keep)
+        self.every, self.epochs, self.seconds, self.keep, self.folder = steps, epochs, seconds, keep, folder
+        self.has_period = (steps, epochs, seconds) != (None, None, None)
+        self.saved: Any = None  # where the training stood at the last save
+        self.stall = self.last_stall = 0.0  # seconds spent in saving: in all, and the last time
+
+    def init(self, exp: Any) -> None:
+        """Remember what is saved."""
+        self.exp = exp
+        self._note()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: a resumed training counts from the checkpoint it came from."""
+        return {}
+
+    @property
+    def place(self) -> Path:
+        """The folder of the checkpoints."""
+        run = run_folder(self.exp) if self.folder is None else None
+        return run / FOLDER if run is not None else folder_of(self.exp, self.folder, otherwise=FOLDER)
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Count from here."""
+        self._note()
+        self.is_clean = False
+
+    def on_pause(self, why: str, **_: Any) -> None:
+        """Save if it is due."""
+        if why in ("signal", "end") or self._is_due(why):
+            self.save()
+
+    def save(self) -> None:
+        """Save now, unless nothing happened since the last time."""
+        if self.saved == self._standing():
+            return
+        if not self.is_clean:
+            clean(self.place)
+            self.is_clean = True
+        start = time.monotonic()
+        self.exp.save_checkpoint(self.place, keep=self.keep)
+        self.last_stall = time.monotonic() - start
+        self.stall += self.last_stall
+        self._note()
+        self.saved = self._standing()
+
+    def _is_due(self, why: str) -> bool:
+        waited = time.monotonic() - self.at
+        if not self.has_period:
+            return waited >= SHARE * self.last_stall and (why == "epoch" or waited >= SECONDS)
+        steps = self.every is not None and self.exp.walk.batches - self.batches >= self.every
+        epochs = self.epochs is not None and self.exp.epoch - self.epoch >= self.epochs
+        return steps or epochs or (self.seconds is not None and waited >= self.seconds)
+
+    def _note(self) -> None:
+        self.at, self.batches, self.epoch = time.monotonic(), self.exp.walk.batches, self.exp.epoch
+
+    def _standing(self) -> tuple[Any, ...]:
+        position = self.exp.walk.position
+        within = (position.subset, position.batch) if position else None
+        return self.exp.walk.batches, self.exp.epoch, within
+
+
+def _check(**counts: Any) -> None:
+    for name, count in counts.items():
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise CallbackError(f"{name}={count!r} is no period.\nSeen: {count!r}.\nWrite a number above 0.")

@@ -1,0 +1,73 @@
+"""Places of runs: each has a folder of its own, and `latest` leads to the newest."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import UTC, datetime
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from experimentator.checkpoint import CheckpointError
+from experimentator.config import ConfigError
+
+log = logging.getLogger(__name__)
+LATEST = "latest"
+
+
+def make(project: Path, experiment_id: str | None) -> Path:
+    """A new folder; the time in UTC, and a number where that is taken."""
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    names = [experiment_id] if experiment_id else chain([stamp], (f"{stamp}-{number}" for number in count(2)))
+    for name in names:
+        path = project / name
+        try:
+            project.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            return path
+        except FileExistsError:
+            if not project.is_dir():
+                raise _unusable(path, f"{project} is no folder") from None
+        except OSError as error:
+            raise _unusable(path, error.strerror or str(error)) from None
+    raise CheckpointError(
+        f"There is already a run {experiment_id!r}.\nSeen: {project / str(experiment_id)}.\n"
+        "Runs are never overwritten: give another experiment_id, or none for the time of day."
+    )
+
+
+def _unusable(path: Path, seen: str) -> CheckpointError:
+    wrong, write = f"The run folder {path} cannot be made.", "Set output_folder to a folder where you may write."
+    return CheckpointError(f"{wrong}\nSeen: {seen}.\n{write}")
+
+
+def point(link: Path, target: str) -> None:
+    """Let a symbolic link name the newest run; there is the old link or the new one at any moment."""
+    aside = link.with_name(f".{link.name}.{target}")
+    try:
+        aside.symlink_to(target, target_is_directory=True)
+        os.replace(aside, link)
+    except OSError as error:  # some systems and file systems have no links: a convenience is missing, the run is whole
+        aside.unlink(missing_ok=True)
+        log.info("There is no link %s to this run: %s", link, error)
+
+
+def folder_name(name: Any, *, key: str) -> str:
+    """One level of a path, and no more."""
+    bad = not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable()
+    if bad or set(name) & set('/\\:*?"<>|') or name != name.strip(". ") or name == LATEST:
+        wrong, write = f"{key} is no name for a folder.", "Use letters, digits, '-' and '_'."
+        raise ConfigError(wrong, f"Seen: {name!r:.80}.", write)
+    return str(name)
+
+
+def found(project: Path, experiment_id: str | None) -> Path | None:
+    """The run of that id, else the newest of the project; None where there is none."""
+    if experiment_id:
+        path = project / experiment_id
+        return path if path.is_dir() else None
+    if (project / LATEST).is_dir():
+        return project / (project / LATEST).resolve().name
+    runs = sorted(path for path in project.glob("*") if (path / "status.json").is_file())
+    return runs[-1] if runs else None

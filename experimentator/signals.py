@@ -1,0 +1,65 @@
+"""Ctrl-C and SIGTERM while training: they wait until the experiment is between two calls of its step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+HELD = (signal.SIGINT, signal.SIGTERM)
+
+
+class Held:
+    """Within, the first signal waits for `deliver`; a second one acts at once, as if nobody held it.
+
+    To act means what it meant before: KeyboardInterrupt for Ctrl-C, the end of the process with status 143 for SIGTERM,
+    or whatever handler stood there. Signals that are ignored stay so, and other threads hold none.
+
+    >>> with Held() as held:
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     assert held.waiting == "SIGTERM"
+    ...     held.deliver()
+    Traceback (most recent call last):
+    SystemExit: 143
+    """
+
+    def __init__(self) -> None:
+        self.waiting: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Held:
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.getsignal(number) for number in HELD}
+            self._before = {n: handler for n, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+            for number in self._before:
+                signal.signal(number, self._hold)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put back what stood there; what still waits acts now, unless something else ends the training."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if error is None:
+            self.deliver()
+
+    def deliver(self) -> None:
+        """Let a signal that waits act."""
+        if self.waiting is not None:
+            number, self.waiting = signal.Signals[self.waiting], None
+            self._act(number, None)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        if self.waiting is not None:
+            self.waiting = None
+            self._act(number, frame)
+        else:
+            self.waiting = signal.Signals(number).name
+
+    def _act(self, number: int, frame: FrameType | None) -> None:
+        before = self._before[number]
+        if not callable(before):  # the system's own way would end the process with everything as it lies
+            raise SystemExit(128 + number)
+        before(number, frame)

@@ -1,0 +1,173 @@
+"""The walk through a training: epochs, passes over subsets, calls of the compiled step, and where it stands."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from experimentator.cycle import Averages, Stopwatch, check_finite
+from experimentator.graph import Mode
+from experimentator.signals import Held
+from experimentator.undeclared import remember
+
+if TYPE_CHECKING:
+    from experimentator.experiment import BaseExperiment
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Position:
+    """Where an epoch stands between two calls: the subset under way, its next batch, and what was measured so far."""
+
+    subset: str = ""
+    batch: int = 0
+    row: dict[str, float] = field(default_factory=dict)
+    totals: dict[str, float] = field(default_factory=dict)
+    weight: int = 0
+    seconds: float = 0.0
+
+
+class Walk:
+    """Trains epoch by epoch, and is at rest between two calls, where callbacks hear `pause`.
+
+    `batches` counts those trained on since the beginning; `position` is None between epochs. A resumed walk begins in
+    the middle: the begin events of what is under way are fired anew, then `restore` brings everything back to how the
+    checkpoint has it.
+    """
+
+    def __init__(self, exp: BaseExperiment):
+        self.exp = exp
+        self.goal = self.batches = 0
+        self.position: Position | None = None
+        self.restore: Callable[[], None] | None = None
+        self.held = Held()
+        self.watch = Stopwatch()
+        self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
+        self.held_by: dict[int, dict[str, str]] = {}  # what callbacks held then; see `undeclared`
+        self.undeclared: list[str] = []
+        self.is_cut_short = False
+
+    def train(self, epochs: int) -> None:
+        """Train up to a total of `epochs`."""
+        exp = self.exp
+        self.goal = epochs
+        exp.state.pop("stop", None)
+        if self.is_cut_short:
+            log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", exp.epoch + 1)
+        with Held() as self.held:
+            try:
+                exp.fire("train_begin", epochs=epochs)
+                remember(exp)
+                self._restore(last=self.position is None)
+                while exp.epoch < epochs and not exp.state.get("stop"):
+                    self._epoch()
+                if exp.state.get("stop"):
+                    log.warning("Training ends after epoch %d: %s", exp.epoch, exp.state["stop"])
+                self._pause("end")
+            finally:
+                self.position = self.restore = None
+                exp.fire("train_end")
+
+    def cycle(self, subset: Any, mode: Mode, position: Position | None = None) -> dict[str, float]:
+        """One pass over a subset, in training one that may be resumed; its averages under `<subset>_<name>`."""
+        exp = self.exp
+        self.address(subset, mode)
+        feed = exp.program.feed(subset)
+        feed.mode = mode
+        with closing(exp.cycle(feed, exp.batch_size)) as cycle:
+            runner = exp.program.runner(subset, mode, steps=cycle.steps)
+            exp.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
+            if position is not None:
+                self._restore(last=True)
+            averages = self._pass(subset, mode, cycle, runner, position)
+        results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
+        exp.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
+        return results
+
+    def address(self, subset: Any, mode: Mode | None = None) -> None:
+        """Give the subset the seed and the epoch that its order and draws depend on; evaluating draws as if in none."""
+        is_evaluated = mode == Mode.EVAL and subset.is_training
+        subset.seed, subset.epoch = self.exp.seed or 0, -1 if is_evaluated else self.exp.epoch
+
+    def _epoch(self) -> None:
+        exp = self.exp
+        position = self.position = self.position or Position(row={"epoch": exp.epoch + 1})
+        self.watch = Stopwatch(position.seconds)
+        exp.state.update(epoch=exp.epoch + 1, epochs=self.goal)
+        exp.fire("epoch_begin")
+        for subset in self._subsets(position.subset):
+            if subset.name != position.subset:
+                position.subset, position.batch, position.totals, position.weight = subset.name, 0, {}, 0
+            position.row |= self.cycle(subset, subset.mode, position)
+        exp.epoch += 1
+        self.position, self.is_cut_short = None, False
+        row = position.row | {"epoch_time": round(self.watch.seconds, 6)}
+        exp.history.append(row)
+        exp.fire("epoch_end", **row)
+        self._pause("epoch")
+
+    def _subsets(self, first: str) -> list[Any]:
+        """The subsets of this epoch, from the one called `first` on."""
+        subsets = self.exp.subsets
+        begin = next((place for place, subset in enumerate(subsets) if subset.name == first), 0)
+        return [s for s in subsets[begin:] if s.mode == Mode.TRAIN or (s.mode == Mode.EVAL and self._evaluates())]
+
+    def _evaluates(self) -> bool:
+        wanted, number = self.exp.eval_epochs, self.exp.epoch + 1
+        if isinstance(wanted, int):
+            return wanted > 0 and (number % wanted == 0 or number == self.goal)
+        return wanted is None or number in wanted
+
+    def _pass(self, subset: Any, mode: Mode, cycle: Any, runner: Any, training: Position | None) -> Averages:
+        """Run every block of a pass, or what is left of it, and tell what came of it."""
+        position = training or Position()
+        averages, first = Averages(position.totals, position.weight), position.batch
+        if first:
+            cycle.skip(first)
+        remaining = (self.goal - self.exp.epoch) * cycle.steps
+        while (block := cycle.take(runner.pace.ahead)) is not None:
+            if self.exp.listens("batch_begin"):
+                self.exp.fire("batch_begin", batch=first, keys=block.keys[0])
+            self.is_cut_short |= mode == Mode.TRAIN  # until the epoch ends
+            where = f"{subset.name!r}, epoch {self.exp.epoch + 1}"
+            outputs = runner.run(block, remaining=remaining - first, where=where, first=first)
+            averages.add(outputs, batch_size=block.index.shape[1])
+            self._tell(block, outputs, first, averages)
+            check_finite(outputs, where=where, first=first)
+            first += len(block.index)
+            self.batches += len(block.index) if mode == Mode.TRAIN else 0
+            position.batch, position.weight = first, averages.weight
+            if training is not None:
+                self._pause("step")
+        return averages
+
+    def _tell(self, block: Any, outputs: Mapping[str, Any], first: int, averages: Averages) -> None:
+        """Tell batch-level callbacks about every batch of the call, from its stacked results."""
+        exp = self.exp
+        if exp.listens("batch_end"):
+            for place in range(len(block.index)):
+                batch = {name: values[place] for name, values in (*block.objects.items(), *outputs.items())}
+                exp.fire("batch_end", batch=first + place, keys=block.keys[place], **batch)
+        last = first + len(block.index) - 1
+        exp.fire("block_end", batch=last, averages=averages, block=block, results=outputs)
+        for name in ("block", "results"):  # as large as the data: not to be kept
+            exp.state.pop(name, None)
+
+    def _pause(self, why: str) -> None:
+        """Between two calls, all callbacks told: the moment to save. A signal that waited acts now."""
+        if self.position is not None:
+            self.position.seconds = self.watch.seconds
+        if self.exp.listens("pause"):
+            self.exp.fire("pause", why="signal" if self.held.waiting else why)
+            self.exp.state.pop("why", None)
+        self.held.deliver()
+
+    def _restore(self, *, last: bool) -> None:
+        """Bring back what a checkpoint has; begin events may have changed some of it."""
+        if self.restore is not None:
+            self.restore()
+            self.restore = None if last else self.restore

@@ -1,0 +1,391 @@
+"""A training that is resumed goes on as if nothing had happened: at any step, in every bit that is saved."""
+
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experimentator import Callback, CheckpointEvery, ResumeError, Subset, build_experiment, resume
+from experimentator.checkpoint import CheckpointError
+from experimentator.manifest import numbered
+from experimentator.outside import lines
+
+CONFIG = str(Path(__file__).parent / "configs" / "momentum.py")
+EPOCHS = 3
+EVERY_PAUSE = 1e-9  # seconds
+
+
+def built(place, name, *, every=EVERY_PAUSE, **overrides):
+    """The experiment, with a run folder, saved at every pause."""
+    exp = build_experiment(
+        CONFIG, output_folder=str(place), project_name="p", experiment_id=name, hide_progress=True, **overrides
+    )
+    exp.callbacks.append(CheckpointEvery(seconds=every, keep=1000))
+    return exp
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """A run that nothing interrupted, with a checkpoint for every step."""
+    place = tmp_path_factory.mktemp("runs")
+    built(place, "reference", steps_per_call=1).train(EPOCHS)
+    return place / "p" / "reference"
+
+
+def cut(reference, count, place):
+    """The run as it would lie there had it been killed once its checkpoint number `count` was whole."""
+    shutil.copytree(reference, place / "p" / "cut")
+    for path in numbered(place / "p" / "cut" / "checkpoints"):
+        if int(path.name) > count:
+            shutil.rmtree(path)
+    return place / "p" / "cut"
+
+
+def resumed(run, **overrides):
+    exp = built(run.parent.parent, run.name, **overrides)
+    exp.resume(run)
+    exp.train(EPOCHS)
+    return lines(run)
+
+
+def test_a_training_of_larger_calls_leaves_the_same_bits(reference, tmp_path):
+    built(tmp_path, "same").train(EPOCHS)
+
+    assert lines(tmp_path / "p" / "same") == lines(reference)
+
+
+def test_another_seed_leaves_others(reference, tmp_path):
+    built(tmp_path, "other", seed=6).train(EPOCHS)
+
+    assert lines(tmp_path / "p" / "other") != lines(reference)
+
+
+def test_resumed_at_every_step_it_is_the_same_in_every_bit(reference, tmp_path):
+    """R10: within passes of training and of evaluation, between them, and between epochs."""
+    expected, count = lines(reference), len(numbered(reference / "checkpoints"))
+    same = [resumed(cut(reference, number, tmp_path / str(number))) == expected for number in range(1, count + 1)]
+
+    assert count == EPOCHS * (5 + 2 + 1)
+    assert same == [True] * count
+
+
+DROPS = {
+    "weights": lambda it: it.weights.update({"Line/0/slope": np.array(0.0)}),
+    "seeds": lambda it: it.weights.update({"Line/1/seed": np.array([7, 0])}),
+    "slots of the optimizer": lambda it: it.arrays.update({"optimizer/0000": np.array(0.0)}),
+    "state of callbacks": lambda it: it.callbacks.update({"DeclaredLuck#1": {"best": -1.0, "drawn": 0}}),
+    "a batch": lambda it: setattr(it, "position", replace(it.position, batch=it.position.batch - 1)),
+    "sums of the pass": lambda it: it.position.totals.clear(),
+    "weight of the pass": lambda it: setattr(it, "position", replace(it.position, weight=0)),
+    "the row of the epoch": lambda it: it.position.row.clear(),
+    "the history": lambda it: it.history.clear(),
+    "the state": lambda it: it.state.clear(),
+    "Python's generator": lambda it: it.generators.update(python=[3, np.arange(625) % 600, None]),
+    "numpy's generator": lambda it: it.generators["numpy"].__setitem__(1, np.arange(624, dtype=np.uint32)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DROPS)
+def test_whatever_is_dropped_from_a_checkpoint_shows(reference, tmp_path, monkeypatch, what):
+    """Each part of a checkpoint is needed: without it, the run differs. In the middle of the evaluation of epoch 2."""
+    make = resume.Restored.__init__
+
+    def drop(self, read):
+        make(self, read)
+        assert self.position.subset == "validation"
+        DROPS[what](self)
+
+    monkeypatch.setattr(resume.Restored, "__init__", drop)
+
+    assert resumed(cut(reference, 14, tmp_path)) != lines(reference)
+
+
+def test_a_history_that_ran_ahead_of_the_checkpoint_is_cut_back(reference, tmp_path):
+    run = cut(reference, 8, tmp_path)
+    exp = built(run.parent.parent, run.name)
+
+    exp.resume(run)
+
+    assert [json.loads(line)["epoch"] for line in (run / "history.jsonl").read_text().splitlines()] == [1]
+    assert json.loads((run / "status.json").read_text())["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"hide_progress": False}, {"steps_per_call": 2}, {"residency": "host"}, {"workers": 2}], ids=str
+)
+def test_what_changes_no_result_may_differ_on_resume(reference, tmp_path, overrides):
+    """R11: verbosity, length of calls, how data travel; and the run lies in another folder."""
+    run = cut(reference, 11, tmp_path)
+    exp = build_experiment(
+        CONFIG, **{"output_folder": str(tmp_path), "project_name": "p", "hide_progress": True} | overrides
+    )
+    exp.resume(run)
+    exp.train(EPOCHS)
+
+    assert lines(run) == lines(reference)
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_the_others_told(reference, tmp_path, caplog):
+    run = cut(reference, 12, tmp_path)
+    (run / "checkpoints" / "00000012" / "state.json").write_bytes(b"{}")
+
+    assert resumed(run) == lines(reference)
+    assert "Checkpoint 00000012 is left out" in caplog.text
+
+
+def test_a_training_that_ended_has_nothing_left_to_do(reference, tmp_path):
+    run = cut(reference, 1000, tmp_path)
+    exp = built(run.parent.parent, run.name)
+    exp.resume(run)
+
+    assert [row["epoch"] for row in exp.train(EPOCHS)] == [1, 2, 3]
+    assert exp.counts == {}
+
+
+def test_a_finished_training_goes_on_to_more_epochs_as_if_it_had_never_ended(reference, tmp_path):
+    built(tmp_path / "long", "long").train(EPOCHS + 2)
+    run = cut(reference, 1000, tmp_path)
+    exp = built(run.parent.parent, run.name)
+    exp.resume(run)
+    exp.train(EPOCHS + 2)
+
+    old, new = ([one for one in lines(r) if "state/epochs" not in one] for r in (tmp_path / "long/p/long", run))
+    assert old == new
+
+
+# Refusals
+
+
+def changed(**overrides):
+    return lambda place: built(place, "new", **overrides)
+
+
+def with_other_keys(place):
+    exp = built(place, "new")
+    exp.subset("training").keys = exp.subset("training").keys[:-1]
+    return exp
+
+
+class Extra(Callback):
+    def state_dict(self):
+        return {"count": 1}
+
+    def on_epoch_end(self, **_):
+        """Nothing."""
+
+
+def with_another_callback(place):
+    exp = built(place, "new")
+    exp.callbacks.append(Extra())
+    return exp
+
+
+def with_another_graph(place):
+    exp = built(place, "new")
+    exp.chunk_processors.append(exp.chunk_processors[0])
+    return exp
+
+
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (changed(batch_size=8), "batch_size (config): was 4, is 8"),
+        (changed(seed=6), "seed (config): was 5, is 6"),
+        (changed(subsets=[Subset("training", "train", {"input": np.zeros(9), "target": np.zeros(9)})]), "(subsets)"),
+        (with_other_keys, "training (subsets): was 'TRAIN, 23 items"),
+        (with_another_callback, "callbacks with a state: was ['DeclaredLuck#1'], is ['DeclaredLuck#1', 'Extra#1']"),
+        (with_another_graph, "TRAIN (graph): was"),
+    ],
+    ids=["batch_size", "seed", "subsets", "keys", "callbacks", "graph"],
+)
+def test_a_checkpoint_of_another_experiment_is_refused_with_what_differs(reference, tmp_path, make, told):
+    exp = make(tmp_path)
+    before = exp.backend.weights()
+
+    with pytest.raises(ResumeError) as error:
+        exp.resume(reference)
+    assert told in str(error.value)
+    assert exp.backend.weights() == before
+    assert not exp.history
+
+
+def test_another_version_is_told_and_no_obstacle(reference, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("experimentator.identity.__version__", "9.9.9")
+
+    built(tmp_path, "new").resume(reference)
+
+    assert "Not exact" in caplog.text
+    assert "9.9.9 now" in caplog.text
+
+
+@pytest.mark.parametrize("folder", ["absent", "."])
+def test_a_folder_without_checkpoints_is_told_from_one_that_is_damaged(tmp_path, folder):
+    with pytest.raises(CheckpointError, match=r"There is nothing to resume"):
+        built(tmp_path, "new").resume(tmp_path / folder)
+
+
+# What callbacks keep
+
+
+class Keeper(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_epoch_end(self, epoch, **_):
+        self.seen.append(epoch)
+
+
+def test_a_callback_that_keeps_something_and_declares_nothing_is_named_once(tmp_path, caplog):
+    exp = built(tmp_path, "new")
+    exp.callbacks.append(Keeper())
+
+    exp.train(3)
+
+    assert caplog.text.count("Keeper keeps seen and does not say what of it a resume needs") == 1
+    assert "DeclaredLuck" not in caplog.text
+    again = built(tmp_path, "again")
+    again.callbacks.append(Keeper())
+    again.resume(tmp_path / "p" / "new")
+    assert "Not exact: Keeper keeps something and has no state_dict" in caplog.text
+
+
+def test_a_callback_may_say_that_it_keeps_nothing_of_use(tmp_path, caplog):
+    exp = built(tmp_path, "new")
+    exp.callbacks.append(type("Silent", (Keeper,), {"state_dict": lambda self: {}})())
+
+    exp.train(2)
+
+    assert "keeps" not in caplog.text
+
+
+def test_a_state_that_is_no_value_is_refused_by_name(tmp_path):
+    exp = built(tmp_path, "new")
+    exp.callbacks.append(type("Odd", (Keeper,), {"state_dict": lambda self: {"file": object()}})())
+
+    with pytest.raises(TypeError, match=r"Odd#1\['file'\] cannot be saved: it is an object"):
+        exp.train(1)
+
+
+# Signals
+
+
+class Signals(Callback):
+    """Sends this process signals at the end of a call."""
+
+    def __init__(self, number, batch, times=1):
+        self.number, self.batch, self.times = number, batch, times
+
+    def state_dict(self):
+        return {}
+
+    def on_block_end(self, epoch, batch, cycle_name, **_):
+        if (epoch, cycle_name, batch) == (2, "training", self.batch):
+            for _ in range(self.times):
+                signal.raise_signal(self.number)
+
+
+STOPS = [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)]
+
+
+@pytest.mark.parametrize("number, kind, code", STOPS)
+def test_a_signal_saves_at_that_very_step_and_acts_then(reference, tmp_path, number, kind, code):
+    exp = built(tmp_path, "stopped", every=1e9, steps_per_call=1)
+    exp.callbacks.append(Signals(number, batch=2))
+    before = signal.getsignal(number)
+
+    with pytest.raises(kind) as stopped:
+        exp.train(EPOCHS)
+    run = tmp_path / "p" / "stopped"
+    assert getattr(stopped.value, "code", None) == code
+    assert signal.getsignal(number) == before
+    assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
+    (newest,) = numbered(run / "checkpoints")
+    assert json.loads((newest / "MANIFEST.json").read_text())["step"] == 5 + 3
+    assert resumed(run, every=1e9) == lines(reference)
+
+
+@pytest.mark.parametrize("number, kind, code", STOPS)
+def test_a_second_signal_does_not_wait(tmp_path, number, kind, code):
+    exp = built(tmp_path, "stopped", every=1e9, steps_per_call=1)
+    exp.callbacks.append(Signals(number, batch=2, times=2))
+
+    with pytest.raises(kind):
+        exp.train(EPOCHS)
+    assert numbered(tmp_path / "p" / "stopped" / "checkpoints") == []
+
+
+def test_a_handler_of_the_users_is_called_once_the_step_was_saved(tmp_path):
+    saved = []
+    before = signal.signal(signal.SIGTERM, lambda *_: saved.extend(numbered(tmp_path / "p" / "new" / "checkpoints")))
+    exp = built(tmp_path, "new", every=1e9, steps_per_call=1)
+    exp.callbacks.append(Signals(signal.SIGTERM, batch=1))
+    try:
+        exp.train(2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert len(saved) == 1
+    assert exp.epoch == 2
+
+
+# When
+
+
+@pytest.mark.parametrize(
+    "period, steps",
+    [({"steps": 2}, [2, 4, 7, 9, 10]), ({"steps": 5}, [5, 10]), ({"epochs": 1}, [5, 10]), ({"epochs": 2}, [10])],
+    ids=str,
+)
+def test_checkpoints_are_written_when_they_are_due(tmp_path, period, steps):
+    """A pass has five batches, of which every second is one where a call ends."""
+    exp = build_experiment(CONFIG, hide_progress=True)
+    exp.callbacks.append(CheckpointEvery(**period, keep=99, folder=tmp_path))
+
+    exp.train(2)
+
+    found = [json.loads((path / "MANIFEST.json").read_text())["step"] for path in reversed(numbered(tmp_path))]
+    assert sorted(set(found)) == steps
+
+
+def test_a_run_folder_has_checkpoints_by_itself_and_from_python_nothing_else_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build_experiment(CONFIG, hide_progress=True).train(1)
+    assert os.listdir() == []
+
+    build_experiment(CONFIG, hide_progress=True, output_folder="runs", project_name="p", experiment_id="a").train(2)
+    assert len(numbered(Path("runs/p/a/checkpoints"))) == 2
+
+
+def test_what_killed_writers_left_goes_with_the_next_save(tmp_path):
+    aside = tmp_path / ".tmp-0123"
+    aside.mkdir()
+    exp = build_experiment(CONFIG, hide_progress=True)
+    exp.callbacks.append(CheckpointEvery(folder=tmp_path))
+
+    exp.train(1)
+
+    assert not aside.exists()
+
+
+def test_generators_are_where_they_were(tmp_path):
+    exp = build_experiment(CONFIG, hide_progress=True)
+    exp.train(1)
+    exp.save_checkpoint(tmp_path)
+    drawn = random.random(), np.random.random()
+
+    other = build_experiment(CONFIG, hide_progress=True)
+    other.resume(tmp_path)
+
+    assert (random.random(), np.random.random()) == drawn
+
+
+@pytest.fixture(autouse=True)
+def loud(caplog):
+    caplog.set_level(logging.WARNING)

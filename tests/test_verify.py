@@ -1,0 +1,61 @@
+"""verify-resume: a real training, killed with SIGKILL, resumed by the command line, read by what imports no library."""
+
+import ast
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from experimentator import outside
+from experimentator.cli import main
+
+CONFIGS = Path(__file__).parent / "configs"
+KILLS = os.environ.get("EXPERIMENTATOR_KILLS", "3")
+
+
+def test_a_training_with_everything_that_holds_state_is_exact(capsys):
+    """R1: kills at moments drawn anew each time, which the first line tells."""
+    status = main(["verify-resume", str(CONFIGS / "stateful.py"), "--kills", KILLS, "--epochs", "25"])
+
+    out = capsys.readouterr().out
+    assert status == 0, out
+    assert re.search(rf"\n{KILLS} kills \(proved by the signal\), \d+ resumed within the training: equal", out)
+    assert re.search(
+        r"in all that was saved: \d+ weights and seeds, \d+ variables of the optimizer, \d+ arrays of", out
+    )
+
+
+def test_a_callback_that_forgets_is_found_out(capsys, tmp_path):
+    words = ["--kills", "2", "--epochs", "1500", "--set", "forgetful=True", "--output-folder", str(tmp_path)]
+    status = main(["verify-resume", str(CONFIGS / "momentum.py"), *words])
+
+    out = capsys.readouterr().out
+    assert status == 1, out
+    assert "differs in" in out
+    assert "history.jsonl line" in out
+    assert "Two uninterrupted trainings are equal: it is the resume that differs." in out
+    assert "not covered: ForgetfulLuck keeps something and has no state_dict" in out
+
+
+def test_a_training_that_fails_by_itself_has_nothing_to_compare(capsys, tmp_path):
+    config = tmp_path / "bad.py"
+    config.write_text("batch_size = 0\n")
+
+    assert main(["verify-resume", str(config)]) == 2
+    assert "batch_size=0 cannot be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["verify-resume"], ["verify-resume", "x.py", "--kills", "many"]])
+def test_a_mistake_of_use_exits_2(capsys, words):
+    assert main(words) == 2
+    assert "Type: experimentator verify-resume --help" in capsys.readouterr().err
+
+
+def test_the_reader_imports_the_standard_library_only():
+    tree = ast.parse(Path(outside.__file__).read_text("utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+    assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names
