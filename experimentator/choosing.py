@@ -38,6 +38,13 @@ class FilteredSubset(Subset):
         asking = Asking(self.predicate, self.dataset, f"The predicate of subset {self.name!r}")
         return tuple(key for key in keys if asking.holds(key))
 
+    def empty_error(self, keys: Sequence[Hashable]) -> DatasetError:
+        """What to do about a subset without items."""
+        if len(keys) or not self._candidates:
+            return super().empty_error(keys)
+        wrong = f"Subset {self.name!r} is empty: its predicate is true of no key."
+        return DatasetError(wrong, f"{len(self._candidates)} keys", "Mend the predicate, or give it other keys.")
+
 
 class BalancedSubset(Subset):
     """Every class equally often: `by` is a field of the key or the item, or a function of (key) or (key, item).

@@ -79,7 +79,9 @@ def as_subset(given: Any) -> Subset:
     has = [name for name in ("name", "mode", "type", "keys", "query_item", "dataset") if name in dir(given)]
     fits = "name" in has and {"mode", "type"} & set(has) and ("dataset" in has or {"keys", "query_item"} <= set(has))
     if isinstance(given, type) or not fits:
-        seen = f"{given!r:.80}, a {type(given).__name__}" + (f" with {', '.join(has)}" if has else "")
+        seen = f"{' '.join(repr(given).split()):.60}, a {type(given).__name__}" + (
+            f" with {', '.join(has)}" if has else ""
+        )
         write = "List Subset(name, mode, dataset), or an object with name, mode, keys and query_item(key)."
         raise DatasetError("What `subsets` lists is no subset.", seen, write)
     return ForeignSubset(given)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.checkpoint import CheckpointError
+
 DETERMINISTIC = ("DictDataset",)  # mlworkflow datasets that give the same item every time
 
 
@@ -21,7 +23,7 @@ class DatasetError(ValueError):
         self.parts = wrong, seen, write
 
     def __reduce__(self) -> tuple[Any, ...]:  # it may come from a worker process
-        return type(self), self.parts
+        return type(self), self.parts, vars(self)
 
 
 class ArrayDataset:
@@ -149,6 +151,9 @@ def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any] | None:
     """The item of `key`, as a dictionary of its own; None where it is to be left out."""
     try:
         item = dataset.query_item(key)
+    except (DatasetError, CheckpointError) as error:  # which says what to write
+        error.add_note(f"For key {key!r:.80} of subset {subset!r}.")
+        raise
     except (Exception, SystemExit) as error:  # one item must not end the program without a word
         write = "Mend the item, or leave its key out: Subset(..., keys=[...])."
         if isinstance(error, LookupError) and (known := listed_keys(dataset)) is not None and key not in known:

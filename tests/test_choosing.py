@@ -128,7 +128,7 @@ def test_a_field_that_is_nowhere_is_named_with_those_there_are():
 
 
 def test_a_filter_that_keeps_nothing_is_named_when_it_is_used():
-    with pytest.raises(DatasetError, match="Subset 's' is empty"):
+    with pytest.raises(DatasetError, match=r"'s' is empty: its predicate is true of no key.\nSeen: 6 keys.\nMend"):
         visited(FilteredSubset("s", Mode.EVAL, FRAMES, predicate=lambda key: False), 2)
 
 
