@@ -63,6 +63,7 @@ class Backend(Protocol):
     name: str
     device: str
     precision: str | None
+    compiles: bool  # or runs processors in Python, without training them
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]

@@ -54,6 +54,7 @@ class NumpyBackend:
 
     name = "numpy"
     device = "CPU"
+    compiles = False
     precision: str | None = None
 
     def record(

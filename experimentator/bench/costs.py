@@ -75,7 +75,7 @@ class Prefixes:
     def __init__(self, exp: Any, graph: Graph, *, jit: bool):
         self.exp, self.graph, self.jit = exp, graph, jit
         trains = graph.mode == Mode.TRAIN and exp.optimizer is not None and "loss" in graph.outputs
-        self.trains = trains and exp.backend.name != "numpy"
+        self.trains = trains and exp.backend.compiles
         self.known: dict[Any, Callable[..., None]] = {}
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ def costs_of(
         put_back()
     rows, step = (_quick(times[key, 0]) for key in ("forward", "training"))
     processors = tuple(_cost(prefixes, times, *ends) for ends in pairwise(counts))
-    compiler = "xla" if jit else "graph" if exp.backend.name != "numpy" else "eager"
+    compiler = "xla" if jit else "graph" if exp.backend.compiles else "eager"
     return Costs(str(graph.mode), compiler, sample[1].shape[1], step, rows, processors, len(times["forward", 0]))
 
 

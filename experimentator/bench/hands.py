@@ -54,7 +54,7 @@ def hands_of(exp: Any, block: Any) -> Iterator[Hand]:
     columns = {name: block.columns[name] for name in graph.inputs}
     index = np.asarray(block.index[:8])
     used = compiler_of(exp)
-    wanted = [(name, jit, index) for name, jit in COMPILERS.items() if exp.backend.name != "numpy" or name == "graph"]
+    wanted = [(name, jit, index) for name, jit in COMPILERS.items() if exp.backend.compiles or name == "graph"]
     wanted.append(("twice the batch", used == "xla", np.resize(index, (len(index), 2 * index.shape[1]))))
     for name, jit, rows in wanted:
         with suppress(CannotRunError):

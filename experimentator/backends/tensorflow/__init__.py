@@ -64,6 +64,7 @@ class TensorflowBackend:
     """Records and builds processors on abstract tensors, compiles graphs, owns their variables."""
 
     name = "tensorflow"
+    compiles = True
 
     def __init__(self) -> None:
         self.variables = Variables()
