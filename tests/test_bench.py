@@ -122,6 +122,13 @@ def test_a_folder_that_is_no_run_is_told(capsys):
     assert "is no run folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("trouble, status", [("nan", 4), ("dataset", 3), ("processor", 1), ("callback", 1)])
+def test_what_ends_a_training_ends_its_measurement(trouble, status, capsys):
+    assert main(["bench", LIGHT, *QUICK, "--set", f"trouble={trouble}"]) == status
+
+    assert capsys.readouterr().out == ""
+
+
 # The account
 
 
