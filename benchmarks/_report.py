@@ -36,6 +36,7 @@ def publish(name: str, results: dict[str, Any], text: str, *, bars: dict[str, di
         file = f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}.svg"
         (folder / file).write_text(chart(values, title=title), "utf-8")
         pictures.append(f"![{title}]({file})\n")
+    text += f"\nMeasured on {datetime.now(UTC).date()}{_busy()}.\n"
     (folder / f"{name}.md").write_text("\n".join([text, "", *pictures]), "utf-8")
     join(folder)
 
@@ -47,6 +48,7 @@ def append(benchmark: str, results: dict[str, Any]) -> None:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": gpu() or _processor(),
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "versions": dict(filter(None, map(_version, PACKAGES))),
         "commit": _commit(),
@@ -87,8 +89,7 @@ def results_folder() -> Path:
 def machine() -> str:
     """The machine and the versions, in Markdown."""
     versions = ", ".join(f"{name} {number}" for name, number in filter(None, map(_version, PACKAGES)))
-    today = datetime.now(UTC).date()
-    return f"{device()}, Python {platform.python_version()}, {versions}. Measured on {today}, commit {_commit()}."
+    return f"{device()}, Python {platform.python_version()}, {versions}, commit {_commit()}."
 
 
 def chart(values: dict[str, float], *, title: str, highlight: str = "experimentator") -> str:
@@ -109,6 +110,12 @@ def chart(values: dict[str, float], *, title: str, highlight: str = "experimenta
         shown = f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
         lines.append(f'<text x="{length + 204:.0f}" y="{top + 12}">{shown}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _busy() -> str:
+    """What else the machine was doing: figures of a busy one are to be taken with salt, ratios less so."""
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    return f" on a busy machine, of load {load:.0f} on {cores} cores" if load > 2 * cores else ""
 
 
 def _place() -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -181,6 +183,24 @@ def test_a_long_epoch_is_cut_and_its_first_block_is_no_measure():
     (epoch,) = trainer.ledger.epochs
     assert not epoch.is_whole
     assert epoch.batches == 1
+
+
+def test_waiting_while_another_thread_places_data_is_transfer():
+    ledger = Trainer(counted(), 1).ledger
+    block = SimpleNamespace(index=np.zeros((1, 8)))
+    ledger.account.close()
+    start = time.perf_counter()
+    with ledger.account.spending("data"):
+        placing = threading.Thread(target=ledger.placed, args=(lambda columns: sum(range(300_000)), {}))
+        placing.start()
+        placing.join()
+    copied = sum(end - begin for begin, end in ledger.copies)
+
+    ledger.took(block, start)
+
+    spent = ledger.account.close()
+    assert spent["transfer"] == pytest.approx(copied)
+    assert spent["data"] >= 0
 
 
 def test_callbacks_that_leave_files_are_left_out():
