@@ -127,7 +127,7 @@ def report(name: str, results: dict[str, Any], steps: int, rounds: int) -> str:
         }
         for who, result in results.items()
     ]
-    head = f"### {name}: batch {CASES[name].batch}, {steps} steps an epoch, medians of {rounds} rounds in turn"
+    head = f"## Training, {name}: batch {CASES[name].batch}, {steps} steps an epoch, medians of {rounds} rounds in turn"
     return f"{head}\n\n{table(rows)}\n"
 
 
@@ -142,20 +142,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--contender", action="append", default=[], choices=CONTENDERS)
     options = parser.parse_args()
-    failed, texts, found = [], [], {}
-    bars = {}
+    failed = []
     for name in [options.only] if options.only else CASES:
         steps = 20 if options.quick else CASES[name].steps
         rounds = options.rounds or (1 if options.quick else {"mlp": 7, "cnn": 3}[name])
         together = os.cpu_count() or 1 if options.quick else 1
-        found[name] = results = measure(name, options.contender, rounds, steps, together)
-        texts.append(report(name, results, steps, rounds))
-        bars[f"Training, {name}: steps per second"] = {
-            who: result["steps_per_second"] for who, result in results.items() if "failed" not in result
-        }
+        results = measure(name, options.contender, rounds, steps, together)
+        speeds = {who: result["steps_per_second"] for who, result in results.items() if "failed" not in result}
+        bars = {f"Training, {name}: steps per second": speeds}
+        publish(f"training-{name}", results, report(name, results, steps, rounds), bars=bars, quick=options.quick)
         broken = {who: r["failed"] for who, r in results.items() if r.get("failed", NOT_INSTALLED) != NOT_INSTALLED}
         failed += [f"{who} ({name}): {why}" for who, why in broken.items()]
-    publish("training", found, "\n".join(["## Training", "", *texts]), bars=bars, quick=options.quick)
     if failed:
         sys.exit("These contenders failed: " + ", ".join(failed))
 
