@@ -155,7 +155,7 @@ def test_what_is_no_tracker_is_refused():
 # What a tracker cannot do
 
 
-@pytest.mark.parametrize("method, lost", [("start", 3), ("scalars", 2), ("artifact", 2), ("finish", 1)])
+@pytest.mark.parametrize("method, lost", [("start", 6), ("scalars", 2), ("artifact", 2), ("finish", 1)])
 def test_a_tracker_that_fails_costs_one_warning_and_no_training(method, lost, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         exp = build(Track(Told(fails=method)), output_folder=str(tmp_path))
@@ -163,11 +163,10 @@ def test_a_tracker_that_fails_costs_one_warning_and_no_training(method, lost, tm
 
     messages = [r.getMessage() for r in caplog.records if r.name.endswith("delivery")]
     assert len(exp.history) == 2
-    assert messages[0] in (
+    assert messages == [
         f"Told: ConnectionError in {method}: no route. Training goes on without it; this is said once.",
-        "Told: it takes nothing any more. Training goes on without it; this is said once.",
-    )
-    assert messages[1:] == [f"Told lost {lost} calls of this run."] or method == "start"
+        f"Told lost {lost} calls of this run.",
+    ]
 
 
 @pytest.mark.parametrize("where", ["start", "scalars", "finish"])

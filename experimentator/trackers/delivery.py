@@ -60,14 +60,14 @@ class Delivery:
             self.changed.notify()
         start = time.monotonic()
         self.thread.join(seconds)
+        lost = self.lost + len(self.waiting)
         if self.is_alive:
-            lost = self.lost + len(self.waiting)
             log.warning(
                 "%s did not finish within %.3g s, and is left behind; %d calls are lost.",
                 self.name, time.monotonic() - start, lost,
             )  # fmt: skip
-        elif self.lost:
-            log.warning("%s lost %d calls of this run.", self.name, self.lost)
+        elif lost:
+            log.warning("%s lost %d calls of this run.", self.name, lost)
 
     def _work(self) -> None:
         method = ""
