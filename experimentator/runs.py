@@ -53,6 +53,7 @@ class RunFolder:
     """
 
     leaves_files = True
+    phase = "record"  # its line of the history has what the others wrote
 
     def __init__(
         self,
@@ -201,7 +202,13 @@ class RunFolder:
         self._write_status(status)
         if troubled := self._troubled():
             self._picture(with_statuses(from_json((self.opened / DESCRIPTION).read_text("utf-8")), troubled))
-        log.info("%s after epoch %d.", status.capitalize(), self.exp.epoch)
+        log.info(
+            "%s after epoch %d%s", status.capitalize(), self.exp.epoch, f": {self._error}" if self.problem else "."
+        )
+
+    @property
+    def _error(self) -> str:
+        return f"{type(self.problem).__name__}: {self.problem}".removesuffix(": ")
 
     def _append_new(self) -> None:
         for row in self.exp.history[self._written :]:
@@ -216,7 +223,7 @@ class RunFolder:
         self._save_seconds = self._saved_at - start
 
     def _write_status(self, status: str) -> None:
-        error = None if self.problem is None else f"{type(self.problem).__name__}: {self.problem}".removesuffix(": ")
+        error = None if self.problem is None else self._error
         at = None if self._saved_within else self._saved_epoch or None
         row = {"status": status, "error": error, "epoch": self.exp.epoch, "epoch_of_weights": at}
         half = {"weights": f"from the middle of epoch {self._saved_within}"} if self._saved_within else {}

@@ -228,6 +228,7 @@ def test_a_failed_run_says_why_and_keeps_the_last_good_weights(folder):
     assert status(folder)["status"] == "failed"
     assert status(folder)["error"] == "ArithmeticError: not finite"
     assert folder.weights.read_text() == "2"
+    assert (folder.path / "log.txt").read_text().endswith("Failed after epoch 2: ArithmeticError: not finite\n")
 
 
 @pytest.mark.parametrize("at, told", [(3, {"epoch_of_weights": 2}), (5, {"epoch_of_weights": None})])

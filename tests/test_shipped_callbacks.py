@@ -47,6 +47,7 @@ from experimentator.callbacks.order import Listener
 from experimentator.callbacks.picture import matrix
 from experimentator.callbacks.rate_search import suggest
 from experimentator.checkpoint import load_weights
+from experimentator.runs import RunFolder
 from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
 from tests.test_experiment import config
 
@@ -481,9 +482,16 @@ def test_long_names_of_classes_stand_whole_beside_their_row_and_above_their_colu
     assert "rotate" not in matrix(np.eye(2, dtype=int), ["cat", "dog"], title="validation")
 
 
-def test_what_callbacks_write_is_in_the_journal_wherever_it_is_listed(tmp_path):
-    build(StateLogger(tmp_path / "state.jsonl"), Scores(0.5)).train(1)
+def test_what_callbacks_write_into_the_history_is_in_the_file_wherever_the_run_folder_is_listed(tmp_path):
+    class Noting:
+        def on_epoch_end(self, **_):
+            exp.history[-1]["noted"] = 7
 
+    folder = RunFolder(tmp_path, experiment_id="one")
+    exp = build(folder, StateLogger(tmp_path / "state.jsonl"), Scores(0.5), Noting())
+    exp.train(1)
+
+    assert json.loads(folder.history.read_text())["noted"] == 7
     assert json.loads((tmp_path / "state.jsonl").read_text())["score"] == 0.5
 
 

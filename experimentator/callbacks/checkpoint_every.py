@@ -40,6 +40,8 @@ class CheckpointEvery(Callback):
     Write a number above 0.
     """
 
+    phase = "record"  # what it saves, the others have done
+
     def __init__(
         self,
         *,
