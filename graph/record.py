@@ -45,6 +45,11 @@ class RecordedProcessor(ChunkProcessor):
         return describe(self.processor)
 
 
+def as_listed(processor: Any) -> Any:
+    """The entry of the list that a processor, recorded or not, stands for."""
+    return processor.processor if isinstance(processor, RecordedProcessor) else processor
+
+
 class _Seen(NamedTuple):
     """A node that ran: what its chunk noted and the tensors it wrote."""
 

@@ -132,6 +132,16 @@ class TableInACachedProperty:
         chunk["batch_prediction"] = layers.Dense(1)(chunk["batch_input"] * self.table["ones"])
 
 
+class AroundAnother:
+    def __init__(self, processor):
+        self.processor = processor
+
+    def __call__(self, chunk):
+        self.ones = self.ones if hasattr(self, "ones") else tf.ones((4,))
+        chunk["batch_input"] = self.ones * chunk["batch_input"]
+        self.processor(chunk)
+
+
 def with_a_plain_variable(chunk):
     chunk["batch_prediction"] = chunk["batch_input"] @ tf.Variable(tf.zeros((4, 1)))
 
@@ -171,6 +181,7 @@ KINDS: dict[str, Any] = {
     "a functional model made anew": lambda: [FunctionalAnew()],
     "a dataclass with a model in a cached property": lambda: [ModelInACachedProperty()],
     "a table of the framework in a cached property": lambda: [TableInACachedProperty()],
+    "a processor around another": lambda: [AroundAnother(Anew())],
     "a plain variable made in a function": lambda: [with_a_plain_variable],
     "a layer in a lambda": lambda: [lambda chunk: chunk.update(batch_prediction=layers.Dense(1)(chunk["batch_input"]))],
     "a partial": lambda: [

@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from experimentator.graph.record import as_listed
+
 
 def build_outside(layer: Any) -> None:
     """Let what a layer makes in its `build`, constants too, outlive the trace that happens to build it."""
@@ -31,8 +33,8 @@ def without_traces(processors: Iterable[Any]) -> Iterator[None]:
 
     A table kept in a cached property is then made anew in the next trace, for which the old one would be out of reach.
     """
-    raw = [getattr(processor, "processor", processor) for processor in processors]
-    before = [(one.__dict__, dict(one.__dict__)) for one in raw if hasattr(one, "__dict__")]
+    own = [as_listed(processor) for processor in processors]
+    before = [(one.__dict__, dict(one.__dict__)) for one in own if hasattr(one, "__dict__")]
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from experimentator.graph import GraphError, Node
+from experimentator.graph.record import as_listed
 
 Place = tuple[Any, ...]
 # Frames of these say nothing about the place, and may stand in one trace and not in another.
@@ -34,7 +35,7 @@ class Made:
     @contextmanager
     def within(self, node: Node, note: Callable[[Any], None]) -> Iterator[None]:
         """Within, what the processor of `node` makes is made once; `note` hears of every layer that is called."""
-        processor = getattr(node.processor, "processor", node.processor)
+        processor = as_listed(node.processor)
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
         making = _Making(node, made, note)
         with making.of_layers(), making.of_variables(), tf.variable_creator_scope(making.create):
