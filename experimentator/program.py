@@ -183,13 +183,13 @@ class Program:
             step = self._predictor(columns, None)
         else:
             graph, key = self.graph(mode), (mode, "once")
+            check_given(columns, graph)
             if key not in self.predictors or self.predictors[key].stale:
                 optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
                 options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
                 self.predictors[key] = self.exp.backend.compile(graph, specs_of(columns), optimizer, **options)
             begin(graph)
             step = self.predictors[key]
-        check_given(columns, step.graph)
         outputs = step(columns, np.arange(size, dtype=np.int32)[None])
         results = {name: np.asarray(values) for name, values in outputs.items()}
         check_flags(step.graph, results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,15 @@ def beside(monkeypatch):
 def trained(tmp_path_factory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(CONFIG.parent)
+        random.seed(0)  # from which Keras draws the first weights, of layers made at the first call too
         exp = build_experiment(CONFIG, output_folder=str(tmp_path_factory.mktemp("runs")))
         exp.train(4)
         yield exp
 
 
 def images(count: int, side: int = 16) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(count)
-    return {"batch_input_image": random.integers(0, 255, size=(count, side, side, 3)).astype(np.uint8)}
+    generator = np.random.default_rng(count)
+    return {"batch_input_image": generator.integers(0, 255, size=(count, side, side, 3)).astype(np.uint8)}
 
 
 def batch_of(exp: Any, count: int = 6) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from experimentator import AverageMetrics, Mode, Subset, build_experiment, ops
+from experimentator import AverageMetrics, CheckpointEvery, Mode, Subset, build_experiment, ops
 from experimentator.graph import Chunk, DeclarationError, Graph
 from experimentator.ops import KerasMetric, TensorError
 
@@ -173,3 +173,18 @@ def test_samples_without_a_label_count_as_if_they_were_not_there(missing):
 
     expected = np.sqrt(np.mean((SCORE - TARGET)[known] ** 2))
     assert exp.evaluate()["validation_rmse"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_training_resumed_within_a_pass_measures_the_same(tmp_path):
+    def made(**settings):
+        return experiment(rmse(), metrics=["rmse"], steps_per_call=1, **settings)
+
+    whole = made(callbacks=[CheckpointEvery(seconds=1e-9, keep=100)], output_folder=str(tmp_path))
+    whole.train(1)
+    measured = {name: value for name, value in whole.history[0].items() if name != "epoch_time"}
+
+    for number in ("00000001", "00000004"):  # within training, within validation
+        resumed = made(callbacks=[CheckpointEvery(seconds=1e9)])
+        resumed.resume(whole.folder / "checkpoints" / number)
+        assert resumed.walk.position.batch > 0
+        assert resumed.train(1)[0].items() >= measured.items()
