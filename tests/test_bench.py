@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from functools import cached_property
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import experimentator.callbacks
 from experimentator import BaseExperiment, CallbackedExperiment, Mode, Subset, build_experiment, chunk_processor
 from experimentator.backends.numpy import NumpyBackend
 from experimentator.bench.costs import costs_of, sample_of
@@ -201,6 +203,17 @@ def test_waiting_while_another_thread_places_data_is_transfer():
     spent = ledger.account.close()
     assert spent["transfer"] == pytest.approx(copied)
     assert spent["data"] >= 0
+
+
+def test_every_module_of_callbacks_that_writes_says_so():
+    folder = Path(experimentator.callbacks.__file__).parent
+    texts = {path.name: path.read_text("utf-8") for path in folder.glob("*.py")}
+    writing = {
+        name for name, text in texts.items() if re.search(r"write_atomically\(|open\(|\.save\(|profiled\(", text)
+    }
+
+    assert "weights.py" in writing
+    assert not [name for name in writing if "leaves_files = True" not in texts[name]]
 
 
 def test_callbacks_that_leave_files_are_left_out():

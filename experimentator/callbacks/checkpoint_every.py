@@ -41,6 +41,7 @@ class CheckpointEvery(Callback):
     """
 
     phase = "record"  # what it saves, the others have done
+    leaves_files = True
 
     def __init__(
         self,
