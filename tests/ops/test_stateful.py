@@ -184,7 +184,7 @@ def test_a_training_resumed_within_a_pass_measures_the_same(tmp_path):
     measured = {name: value for name, value in whole.history[0].items() if name != "epoch_time"}
 
     for number in ("00000001", "00000004"):  # within training, within validation
-        resumed = made(callbacks=[CheckpointEvery(seconds=1e9)])
+        resumed = made(callbacks=[CheckpointEvery(folder=tmp_path / "resumed", seconds=1e9)])
         resumed.resume(whole.folder / "checkpoints" / number)
         assert resumed.walk.position.batch > 0
         assert resumed.train(1)[0].items() >= measured.items()
