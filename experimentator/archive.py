@@ -82,7 +82,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     measure, best = _best(history, found.get(BEST, {}))
     return Run(
         place,
-        _status(_text(status.get("status")), environment),
+        _status(status),
         len(history),
         _text(environment.get("started")),
         measure,
@@ -117,9 +117,9 @@ def _folders(place: Path, depth: int) -> Iterator[Path]:
         yield from _folders(Path(path), depth - 1)
 
 
-def _status(told: str, environment: Mapping[str, Any]) -> str:
+def _status(written: Mapping[str, Any]) -> str:
     """What the folder tells, unless it says running and the process that ran it is gone."""
-    process, host = environment.get("process"), environment.get("host")
+    told, process, host = _text(written.get("status")), written.get("process"), written.get("host")
     if (
         told != "running"
         or os.name == "nt"

@@ -32,8 +32,6 @@ def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": sys.argv,
-        "process": os.getpid(),
-        "host": platform.node(),
         "seed": plain(exp.seed),
         "backend": getattr(backend, "name", None),
         "device": str(getattr(backend, "device", None) or platform.machine()),
@@ -43,6 +41,11 @@ def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
         "overrides": stored,
         "not_stored": [n for n, value in overrides.items() if n not in stored or not _is_same(stored[n], value)],
     }
+
+
+def process() -> dict[str, Any]:
+    """Which process this is, so that others can see whether it still runs."""
+    return {"process": os.getpid(), "host": platform.node()}
 
 
 def plain(value: Any) -> Any:

@@ -27,7 +27,7 @@ from typing import Any
 from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
-from experimentator.environment import environment, plain
+from experimentator.environment import environment, plain, process
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
 from experimentator.plainfile import read_bytes, values_of
 from experimentator.run_log import RunLog
@@ -230,7 +230,8 @@ class RunFolder:
         compilers = getattr(self.exp, "compilers", {})  # which the last bits of a result depend on
         stop = getattr(self.exp, "state", {}).get("stop")  # why a callback ended the training
         told = {"stopped": stop, "compilers": compilers, "processors": self._troubled()}
-        write_json(self.opened / STATUS, row | half | {name: values for name, values in told.items() if values})
+        row |= half | (process() if status == "running" else {})
+        write_json(self.opened / STATUS, row | {name: values for name, values in told.items() if values})
 
     def _describe(self) -> None:
         exp, source = self.exp, getattr(self.exp, "source", None)

@@ -53,8 +53,8 @@ experimentator run CONFIG [options]: train the experiment of a configuration fil
 Values are Python literals or bare words: 1e-3, [32, 64], True, adam.
 
 A run folder, DIR/<project>/<id>/, holds config.py, config.json, environment.json, history.jsonl, weights.safetensors,
-checkpoints/, pipeline.svg and status.json; DIR/<project>/latest leads to the newest. Progress goes to stderr, results
-to stdout.
+checkpoints/, pipeline.svg, status.json and log.txt; DIR/<project>/latest leads to the newest. Progress goes to stderr,
+results to stdout. `experimentator runs` lists runs.
 
 Examples:
   experimentator run examples/digits.py --epochs 12

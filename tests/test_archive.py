@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def made(place, *rows, status="finished", started="2026-01-01T00:00:00+00:00", overrides=None, config=None, **more):
     """A run folder with this history."""
     place.mkdir(parents=True)
-    told = {"status": status, "error": more.pop("error", None), "epoch": len(rows)}
+    told = {"status": status, "error": None, "epoch": len(rows), **more}
     (place / "status.json").write_text(json.dumps(told))
-    environment = {"started": started, "overrides": overrides or {}, **more}
+    environment = {"started": started, "overrides": overrides or {}}
     (place / "environment.json").write_text(json.dumps(environment))
     (place / "config.json").write_text(json.dumps(config or {}))
     lines = [json.dumps({"epoch": number, **row}) for number, row in enumerate(rows, start=1)]
@@ -227,7 +227,8 @@ def test_a_file_that_is_not_what_a_run_leaves_is_refused_by_name_and_the_others_
     "told",
     [
         {"status": 7, "error": ["x"]},
-        {"started": 3, "overrides": [1], "process": 1 << 70, "host": platform.node()},
+        {"status": "running", "process": 1 << 70, "host": platform.node()},
+        {"started": 3, "overrides": [1]},
         {"metric": ["x"], "epoch": {}, "value": "1"},
         {"epoch": "x", "validation_loss": "small", "training_loss": {"a": 1}, "": 1},
     ],
