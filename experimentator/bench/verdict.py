@@ -84,7 +84,7 @@ def _data(seen: Seen) -> Iterator[Finding]:
         if dtype == "uint8":
             words += f', and cast it on the device: ops.Cast("batch_{name}", "float32") first'
         if feed.place != "streamed" or seen.share("transfer") > seen.share("data"):
-            yield Finding("bytes", share, seen.gain(spent * (1 - LEFT)), f"{words}.")
+            yield Finding("bytes", share, seen.gain(spent * (1 - ratio)), f"{words}.")
             return
     if not feed.resident:
         yield Finding("data", share, seen.gain(spent * (1 - LEFT)), f"{begin}: {_residence(seen.exp, subset, feed)}.")
@@ -189,7 +189,9 @@ def _nothing(seen: Seen) -> Iterator[Finding]:
         words = f"{_percent(seen.share('compile'))} of a training of this length is compilation, which is done once"
         yield Finding("start", seen.share("compile"), 1.0, f"{words}: longer trainings do not feel it.")
     words = f"{_percent(seen.share('device'))} of the time is the step itself, and no setting would make it quicker"
-    dear = f": {name} is {_percent(share)} of it, so make that smaller, or use a faster device" if name else ""
+    on_gpu = seen.exp.backend.peak_memory() is not None
+    change = "try precision='bfloat16'" if on_gpu and seen.exp.precision is None else "use a faster device"
+    dear = f": {name} is {_percent(share)} of it, so make that smaller, or {change}" if name else ""
     yield Finding("device", seen.share("device"), 1.0, f"{words}{dear}.")
 
 
@@ -202,7 +204,7 @@ def _wasteful(block: Any, feed: Any) -> tuple[str, str, float] | None:
     """The column with most bytes that a smaller dtype would hold as well; and which part of all bytes would remain."""
     sizes = {name: spec.dtype.itemsize * int(np.prod(spec.shape[1:])) for name, spec in feed.specs.items()}
     name = max((name for name in sizes if name in block.columns), key=sizes.__getitem__)
-    values, dtype = np.asarray(block.columns[name])[:64], feed.specs[name].dtype
+    values, dtype = np.asarray(block.columns[name][:64]), feed.specs[name].dtype
     if dtype.kind not in "fiu" or dtype.itemsize == 1:
         return None
     if values.min() >= 0 and values.max() <= 255 and np.all(values == np.round(values)):
