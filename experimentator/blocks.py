@@ -131,19 +131,12 @@ def _padded(values: np.ndarray, rows: int) -> np.ndarray:
 
 
 class Pass:
-    """A cursor over the rows of one pass; `begin(rows)` starts to make a block and returns what finishes it.
-
-    `rest` makes a last block of what was too little for a batch.
-    """
+    """A cursor over the rows of one pass; `begin(rows)` starts to make a block and returns what finishes it."""
 
     def __init__(
-        self,
-        rows: Rows,
-        begin: Callable[[np.ndarray], Making],
-        close: Callable[[], None] = lambda: None,
-        rest: Making | None = None,
+        self, rows: Rows, begin: Callable[[np.ndarray], Making] | None = None, close: Callable[[], None] = lambda: None
     ):
-        self.rows, self.make, self.close, self.rest = rows, begin, close, rest
+        self.rows, self.make, self.close = rows, begin, close
         self.steps, self.batch_size = rows.steps, rows.batch_size
         self.done = 0
 
@@ -155,10 +148,18 @@ class Pass:
         """Begin the next block; None when the pass is over."""
         rows = self.rows.take(self.done, ahead(self.done))
         if rows is None:
-            rest, self.rest = self.rest, None
-            return rest
+            return self.after(ahead)
         self.done += len(rows)
+        return self.begun(rows, ahead)
+
+    def begun(self, rows: np.ndarray, ahead: Callable[[int], int]) -> Making:
+        """What finishes a block of these rows."""
+        assert self.make is not None
         return self.make(rows)
+
+    def after(self, ahead: Callable[[int], int]) -> Making | None:
+        """What makes a block when no rows are left; here nothing."""
+        return None
 
     def take(self, ahead: Callable[[int], int]) -> Block | None:
         """The next block that has batches."""

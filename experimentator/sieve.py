@@ -10,6 +10,8 @@ import numpy as np
 
 from experimentator.blocks import Block, Picked
 
+Ahead = Callable[[int], int]  # how many batches to run after so many
+
 
 @dataclass(frozen=True)
 class Loose:
@@ -42,40 +44,55 @@ class Loose:
 class Sieve:
     """Cuts the rows that are kept into batches; what fills none waits for the next block, or for the end of the pass.
 
-    As long as nothing is left out, blocks pass through it as they are.
+    As long as nothing is left out, blocks pass through it as they are. `skipping` batches are left out whole, since
+    they were trained on already. Blocks end where `ahead(done)` batches say, as in `Cycle.take`.
 
     >>> sieve = Sieve(2, drop_last=False, none_left=ValueError)
-    >>> rows = Loose({"x": np.arange(4)}, [*"abcd"], {})
-    >>> sieve.cut(rows, np.array([0, 2, 3]), 2).columns["x"].tolist(), sieve.rest().columns["x"].tolist()
+    >>> rows, ahead = Loose({"x": np.array([0, 2, 3])}, [*"acd"], {}), lambda done: 1  # of [2, 2]; b is left out
+    >>> sieve.cut(rows, (2, 2), ahead).columns["x"].tolist(), sieve.rest(ahead).columns["x"].tolist()
     ([0, 2], [3])
     """
 
     def __init__(self, batch_size: int, *, drop_last: bool, none_left: Callable[[], Exception]):
         self.batch_size, self.drop_last, self.none_left = batch_size, drop_last, none_left
         self.waiting: Loose | None = None
-        self.is_empty = True
+        self.came = self.went = self.skipping = 0  # batches, as they are read and as they are handed on
+        self.is_over = False
 
-    def cut(self, rows: Loose, kept: np.ndarray | None, size: int) -> Block | None:
-        """The batches that are whole: those of `size` rows as they come, others anew; None where there are none."""
-        if kept is None and self.waiting is None:
-            self.is_empty = False
-            return rows.block(size)
-        if kept is not None:
-            rows = rows.take(kept)
-        if self.waiting is not None:
-            rows = self.waiting.followed_by(rows)
-        whole = len(rows.keys) // self.batch_size * self.batch_size
-        self.waiting = rows.take(range(whole, len(rows.keys)))
-        if not whole:
-            return None
-        self.is_empty = False
-        return rows.take(range(whole)).block(self.batch_size)
+    def cut(self, rows: Loose, shape: tuple[int, int], ahead: Ahead) -> Block | None:
+        """The next batches, of the rows kept out of `shape` [K, B]: as they come if these are all; None if too few."""
+        is_whole = self.waiting is None and not self.skipping and self.came == self.went
+        self.came += shape[0]
+        if is_whole and len(rows.keys) == shape[0] * shape[1]:
+            self.went = self.came
+            return rows.block(shape[1])
+        self.waiting = rows if self.waiting is None else self.waiting.followed_by(rows)
+        return self._next(ahead)
 
-    def rest(self) -> Block | None:
-        """What is left at the end of the pass, as a smaller batch; a pass without any item is an error."""
-        left = self.waiting
-        if left is not None and left.keys and (self.is_empty or not self.drop_last):
+    def rest(self, ahead: Ahead) -> Block | None:
+        """What still waits at the end of the pass, a smaller batch at last; a pass without any item is an error."""
+        block, left = self._next(ahead), self.waiting
+        if block is not None or self.is_over:
+            return block
+        self.is_over, self.waiting = True, None
+        if left is not None and left.keys and not self.skipping and (not self.went or not self.drop_last):
+            self.went += 1
             return left.block(len(left.keys))
-        if self.is_empty:
+        if not self.went and not self.skipping:
             raise self.none_left()
         return None
+
+    def _next(self, ahead: Ahead) -> Block | None:
+        """As many whole batches of what waits as a block may hold."""
+        if self.waiting is None:
+            return None
+        rows, size = self.waiting, self.batch_size
+        skipped = min(self.skipping, len(rows.keys) // size)
+        self.skipping, self.went = self.skipping - skipped, self.went + skipped
+        count = min(len(rows.keys) // size - skipped, ahead(self.went))
+        begin, end = skipped * size, (skipped + count) * size
+        self.waiting = rows.take(range(end, len(rows.keys))) if end < len(rows.keys) else None
+        if not count:
+            return None
+        self.went += count
+        return rows.take(range(begin, end)).block(size)

@@ -14,7 +14,7 @@ from experimentator.blocks import Block, Making, Pass, Placing, Rows, Spec, spec
 from experimentator.graph import Mode
 from experimentator.items import DatasetError, check_names
 from experimentator.reading import visiting
-from experimentator.sieve import Loose, Sieve
+from experimentator.sieve import Ahead, Loose, Sieve
 from experimentator.subset import Subset
 from experimentator.workers import Workers
 
@@ -44,9 +44,7 @@ class StreamedFeed:
         count = 1 if self.workers is None else self.workers.count
         pool = None if is_alone else ThreadPoolExecutor(count, thread_name_prefix="experimentator-worker")
         sieve = Sieve(batch_size, drop_last=drop_last, none_left=partial(self.subset.empty_error, self.subset.keys))
-        rows = Rows(np.arange(len(positions)), batch_size, drop_last)
-        stream = _Stream(self, positions, sieve, pool, tail=rows.positions[rows.steps * batch_size :])
-        return Pass(rows, stream.begin, stream.close, stream.rest)
+        return _Stream(self, positions, Rows(np.arange(len(positions)), batch_size, drop_last), sieve, pool)
 
     def read(self, keys: Sequence[Hashable], visits: Sequence[int], columns: dict[str, np.ndarray], start: int) -> Any:
         """Put one batch into the columns from row `start` on; returns the places kept (None: all), and objects."""
@@ -105,21 +103,35 @@ class StreamedFeed:
         return seen is not None and seen.shape == spec.shape and np.can_cast(seen.dtype, spec.dtype, "safe")
 
 
-class _Stream:
+class _Stream(Pass):
     """One pass of a streamed feed."""
 
     def __init__(
         self,
         feed: StreamedFeed,
         positions: np.ndarray,
+        rows: Rows,
         sieve: Sieve,
         pool: ThreadPoolExecutor | None,
-        tail: np.ndarray,
     ):
-        self.feed, self.positions, self.sieve, self.pool, self.tail = feed, positions, sieve, pool, tail
+        super().__init__(rows, close=partial(_close, pool))
+        self.feed, self.positions, self.sieve, self.pool = feed, positions, sieve, pool
         self.keys, self.visits = feed.subset.keys, feed.subset.visits(positions)
+        self.tail = rows.positions[rows.steps * rows.batch_size :]
 
-    def begin(self, rows: np.ndarray) -> Making:
+    def skip(self, batches: int) -> None:
+        """Begin behind the first `batches`; where items may be left out before them, these are read to know."""
+        if may_leave_out(self.feed.subset.dataset):
+            self.sieve.skipping = batches
+        else:
+            super().skip(batches)
+            self.sieve.came = self.sieve.went = batches
+
+    def after(self, ahead: Ahead) -> Making | None:
+        """What was too little for a batch, or for a call, now that nothing follows."""
+        return None if self.sieve.is_over else partial(self._rest, ahead)
+
+    def begun(self, rows: np.ndarray, ahead: Ahead) -> Making:
         """Every batch is read into its part of the block, so that workers share nothing but the buffers."""
         feed, places = self.feed, rows.ravel()
         keys, visits = [self.keys[place] for place in self.positions[places]], self.visits[places].tolist()
@@ -128,33 +140,29 @@ class _Stream:
         batches = [slice(start, start + rows.shape[1]) for start in range(0, rows.size, rows.shape[1])]
         reads = [partial(feed.read, keys[part], visits[part], columns, part.start) for part in batches]
         parts = (read() for read in reads) if self.pool is None else [self.pool.submit(read) for read in reads]
-        return partial(self._finish, rows.shape, keys, columns, parts)
+        return partial(self._finish, rows.shape, keys, columns, parts, ahead)
 
-    def rest(self) -> Block | None:
-        """What was too little for a batch, now that nothing follows but the rows of a batch that was to be dropped."""
-        if len(self.tail) and self.sieve.waiting is not None:
+    def _rest(self, ahead: Ahead) -> Block | None:
+        """What still waits, and then the rows of a batch that was to be dropped, which may fill one now."""
+        if len(self.tail) and (self.sieve.waiting is not None or not self.sieve.went):
             tail, self.tail = self.tail, self.tail[:0]
-            if (block := self.begin(tail[None])()) is not None:
-                return block
-        return self._placed(self.sieve.rest())
+            return self.begun(tail[None], ahead)()
+        return self._placed(self.sieve.rest(ahead))
 
-    def close(self) -> None:
-        """Let go of the threads."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=False, cancel_futures=True)
-
-    def _finish(self, shape: Any, keys: list[Hashable], columns: dict[str, Any], parts: Iterable[Any]) -> Block | None:
+    def _finish(
+        self, shape: Any, keys: list[Hashable], columns: dict[str, Any], parts: Iterable[Any], ahead: Ahead
+    ) -> Block | None:
         """Wait until every batch of the block is read."""
         read = [part.result() if isinstance(part, Future) else part for part in parts]
         names = self.feed.object_names
         objects = {name: [one for _, objects in read for one in objects.get(name, ())] for name in names}
         if all(kept is None for kept, _ in read):
-            return self._placed(self.sieve.cut(Loose(columns, keys, objects), None, shape[1]))
+            return self._placed(self.sieve.cut(Loose(columns, keys, objects), shape, ahead))
         places = [number * shape[1] + np.arange(shape[1]) if kept is None else number * shape[1] + kept
                   for number, (kept, _) in enumerate(read)]  # fmt: skip
         kept = np.concatenate(places)
         rows = Loose({name: column[kept] for name, column in columns.items()}, [keys[one] for one in kept], objects)
-        return self._placed(self.sieve.cut(rows, np.arange(len(kept)), shape[1]))
+        return self._placed(self.sieve.cut(rows, shape, ahead))
 
     def _placed(self, block: Block | None) -> Block | None:
         return block if block is None or self.feed.placing is None else self.feed.placing(block)
@@ -170,6 +178,21 @@ def order_of(subset: Subset, mode: Mode | None) -> tuple[np.ndarray, bool]:
     if mode == Mode.EVAL and subset.is_training:
         return np.tile(np.arange(len(subset.keys), dtype=np.int32), subset.repetitions), False
     return subset.order(), subset.is_training
+
+
+def may_leave_out(dataset: Any) -> bool:
+    """Whether items may be None: where a dataset or one of its parents has transforms, or says `leaves_out = True`."""
+    seen = 0
+    while dataset is not None and seen < 100:
+        if getattr(dataset, "transforms", None) or getattr(dataset, "leaves_out", False):
+            return True
+        dataset, seen = getattr(dataset, "parent", None), seen + 1
+    return False
+
+
+def _close(pool: ThreadPoolExecutor | None) -> None:
+    if pool is not None:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _of_items(names: Iterable[str]) -> tuple[str, ...]:

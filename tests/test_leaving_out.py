@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import closing
 
 import mlworkflow
 import numpy as np
@@ -18,6 +19,7 @@ from experimentator import (
     build_experiment,
     chunk_processor,
 )
+from experimentator.features import Ahead
 from experimentator.feed import feed_of
 from experimentator.workers import Workers
 from tests.stand_ins import law
@@ -38,10 +40,11 @@ class Drop:
         return None if key in self.keys else item
 
 
-def taken(subset, residency, batch_size, counts=(), workers=None):
+def taken(subset, residency, batch_size, counts=(), workers=None, skip=0):
     feed = feed_of(subset, residency=residency, put=dict, room=1 << 40)
     feed.workers = workers
     cycle, counts, batches = feed.cycle(batch_size), iter(counts), []
+    cycle.skip(skip)
     while (block := cycle.take(lambda _: next(counts, 1))) is not None:
         for place, row in enumerate(block.index):
             numbers = tuple(np.asarray(block.columns["batch_n"])[row].tolist())
@@ -70,6 +73,43 @@ def test_what_is_kept_comes_in_order_in_whole_batches_however_it_is_fed(count, d
     assert [keys for keys, _ in subset.batches(size)] == whole
     streamed = [taken(subset, "stream", size, counts, workers) for workers in (None, Workers(3))]
     assert streamed == [whole, whole]
+
+
+@law(
+    st.integers(1, 30), st.sets(st.integers(0, 30)), st.sampled_from([Mode.TRAIN, Mode.EVAL]), st.integers(1, 6),
+    st.integers(0, 30), st.sampled_from(["device", "stream"]),
+)  # fmt: skip
+def test_a_pass_begins_behind_the_batches_that_were_done(count, dropped, mode, size, skip, residency):
+    if dropped >= set(range(count)):
+        return
+    subset = sieved(count, dropped, mode)
+    whole = taken(subset, residency, size)
+
+    assert taken(subset, residency, size, [2, 3], skip=min(skip, len(whole))) == whole[min(skip, len(whole)) :]
+
+
+@law(st.integers(20, 60), st.sets(st.integers(0, 59)), st.integers(1, 4), st.integers(1, 5), st.booleans())
+def test_calls_end_where_they_must_though_items_are_left_out(count, dropped, size, stride, is_ahead):
+    if dropped >= set(range(count)):
+        return
+    feed = feed_of(sieved(count, dropped), residency="stream", put=dict, room=1 << 40)
+    cycle = Ahead(feed.cycle(size)) if is_ahead else feed.cycle(size)
+    with closing(cycle):
+        blocks = list(iter(lambda: cycle.take(lambda done: min(4, stride - done % stride)), None))
+    ends = np.cumsum([len(block.index) for block in blocks])
+
+    assert set(range(stride, ends[-1] + 1, stride)) <= set(ends.tolist())
+    assert sum(block.index.size for block in blocks) == count - len(dropped & set(range(count)))
+
+
+def test_items_of_a_dataset_that_leaves_out_by_itself_are_read_again_where_it_says_so():
+    class Gaps:
+        keys, leaves_out = range(9), True
+
+        def query_item(self, key):
+            return {"n": key, "path": f"/{key}"} if key % 3 else None
+
+    assert taken(Subset("s", Mode.EVAL, Gaps()), "stream", 2, skip=2) == [(7, 8)]
 
 
 @pytest.mark.parametrize("wrap", [DataAugmentationDataset, mlworkflow.TransformedDataset])
