@@ -11,7 +11,7 @@ import hashlib
 import random
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 MOST = 100_000  # objects that are looked at
 DATA = 1_000  # containers with more entries hold data, not code
 NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "ROT_TWO", "SWAP")  # steps that move values only
-QUIET = {*sys.stdlib_module_names, "numpy", "scipy", "keras", "tensorflow", "experimentator"}  # their code is not read
+QUIET = {*sys.stdlib_module_names, "experimentator"}  # their code is not read, nor that of installed packages
 SHARED: dict[int, str] = {id(random._inst): "random", id(np.random.mtrand._rand): "numpy"}
 
 
@@ -42,8 +42,9 @@ def shared_generators() -> list[Any]:
 def generators_in(root: Any) -> list[Any]:
     """Every generator of numpy or of Python that can be reached from an object: attributes, containers, code.
 
-    Code is that of functions and of methods, and of what these call; one that calls `np.random.normal` reaches the
-    generator that numpy shares. An object may narrow where to look, by `_draws_in`: names of attributes.
+    Code is that of functions and of methods, and of what these call, but not that of installed packages; one that
+    calls `np.random.normal` reaches the generator that numpy shares. An object may narrow where to look, by
+    `_draws_in`: names of attributes.
 
     >>> class Noise:
     ...     def __init__(self):
@@ -152,7 +153,13 @@ def _methods(cls: type) -> Iterator[FunctionType]:
 
 
 def _is_quiet(one: Any) -> bool:
-    return str(getattr(one, "__module__", None) or "").partition(".")[0] in QUIET
+    return _is_installed(str(getattr(one, "__module__", None) or "").partition(".")[0])
+
+
+@cache
+def _is_installed(package: str) -> bool:
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    return package in QUIET or "site-packages" in file or "dist-packages" in file
 
 
 def _mentioned(function: FunctionType) -> Iterator[Any]:

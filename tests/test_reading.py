@@ -10,7 +10,9 @@ from functools import cached_property, partial
 import mlworkflow
 import numpy as np
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
 
 from experimentator import (
     BalancedSubset,
@@ -264,7 +266,13 @@ def test_code_that_draws_from_what_all_share_is_seen(draws):
     assert generators_in(draws) == [np.random.mtrand._rand]
 
 
-@pytest.mark.parametrize("quiet", [addressed, fixed, by_parameter, len, "text", None, Own, {"a": [1]}], ids=str)
+def packaged(key, item):
+    return {"n": train_test_split(item["n"], random_state=key), "m": given(st.integers())}
+
+
+@pytest.mark.parametrize(
+    "quiet", [addressed, packaged, fixed, by_parameter, len, "text", None, Own, {"a": [1]}], ids=str
+)
 def test_code_that_draws_from_generators_of_its_own_making_is_left_alone(quiet):
     assert generators_in(quiet) == []
 
