@@ -59,6 +59,13 @@ class Run:
 def find_runs(folder: str | os.PathLike[str]) -> list[Run]:
     """The runs in a folder and the folders below it, oldest first; links are not followed.
 
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "digits", "first").mkdir(parents=True)
+    ...     _ = Path(folder, "digits", "first", "status.json").write_text('{"status": "finished"}')
+    ...     [(run.name, run.status) for run in find_runs(folder)]
+    [('digits/first', 'finished')]
+
     Raises:
         CheckpointError: where there is no such folder.
     """

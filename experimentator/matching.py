@@ -79,6 +79,10 @@ def fitting(
     `only` narrows what is asked for to keys that patterns name (`"Trunk/*"`); `rename` gives nodes of the file the
     names that they have here.
 
+    >>> own, found = {"Trunk/0/bias": np.zeros(2), "Head/0/bias": np.zeros(3)}, {"Body/0/bias": np.ones(2)}
+    >>> fitting(own, found, only="Trunk/*", rename={"Body": "Trunk"})[0]
+    {'Trunk/0/bias': array([1., 1.])}
+
     Raises:
         WeightsError: with what matched, what is missing, unexpected or of another shape, and near matches.
     """

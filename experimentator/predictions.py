@@ -25,7 +25,11 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # beginnings of a cell that spreadsh
 
 @dataclass(frozen=True)
 class Predictions:
-    """Keys of samples [N], and for each name a value for each of them [N, ...]."""
+    """Keys of samples [N], and for each name a value for each of them [N, ...].
+
+    >>> Predictions(["a", "b"], {"batch_x": np.array([0.5, 1.0])}).csv()
+    b'key,batch_x\\na,0.5\\nb,1.0\\n'
+    """
 
     keys: Sequence[Hashable]
     outputs: Mapping[str, np.ndarray]

@@ -20,6 +20,9 @@ class MlflowTracker:
     `tracking_uri` is a server or a local store (`"sqlite:///mlflow.db"`), without one what MLflow makes of
     `MLFLOW_TRACKING_URI` or of its default.
 
+    >>> MlflowTracker("sqlite:///mlflow.db").tracking_uri
+    'sqlite:///mlflow.db'
+
     Raises:
         MissingTrackerError: without `pip install "experimentator-dl[mlflow]"`.
     """

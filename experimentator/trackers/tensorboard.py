@@ -18,6 +18,9 @@ class TensorBoardTracker:
     Without a run folder they go to `tensorboard/<project>/<name>`. The configuration is shown as text; files are not
     kept.
 
+    >>> TensorBoardTracker("events").folder
+    'events'
+
     Raises:
         MissingTrackerError: without `pip install "experimentator-dl[tensorboard]"`.
     """

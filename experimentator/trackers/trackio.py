@@ -15,6 +15,9 @@ class TrackioTracker:
 
     `options` go to `trackio.init`, such as `space_id=`; the database lies where trackio keeps it (`TRACKIO_DIR`).
 
+    >>> TrackioTracker().options
+    {}
+
     Raises:
         MissingTrackerError: without `pip install "experimentator-dl[trackio]"`.
     """

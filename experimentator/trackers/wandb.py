@@ -18,6 +18,9 @@ class WandbTracker:
     `mode` is "online", "offline" or "disabled", without one what W&B makes of its own settings; offline runs are sent
     by `wandb sync`. `options` go to `wandb.init`, such as `entity=`, `tags=`, `project=`.
 
+    >>> WandbTracker(mode="offline").mode
+    'offline'
+
     Raises:
         MissingTrackerError: without `pip install "experimentator-dl[wandb]"`.
     """
