@@ -69,7 +69,8 @@ class Walk:
                     log.warning("Training ends after epoch %d: %s", exp.epoch, exp.state["stop"])
                 self._pause("end")
             finally:
-                self.position = self.restore = None
+                if self.restore is None:  # else it was not begun: another attempt goes on from the checkpoint
+                    self.position = None
                 exp.fire("train_end")
 
     def cycle(self, subset: Any, mode: Mode, position: Position | None = None) -> dict[str, float]:

@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +16,12 @@ import pytest
 
 from experimentator import Callback, CheckpointEvery, ResumeError, Subset, build_experiment, resume
 from experimentator.checkpoint import CheckpointError
+from experimentator.cli import main
 from experimentator.manifest import numbered
 from experimentator.outside import lines
 
-CONFIG = str(Path(__file__).parent / "configs" / "momentum.py")
+ROOT = Path(__file__).parent.parent
+CONFIG = str(ROOT / "tests" / "configs" / "momentum.py")
 EPOCHS = 3
 EVERY_PAUSE = 1e-9  # seconds
 
@@ -333,6 +337,58 @@ def test_a_handler_of_the_users_is_called_once_the_step_was_saved(tmp_path):
 
     assert len(saved) == 1
     assert exp.epoch == 2
+
+
+# From the command line
+
+
+def run(*words):
+    return main(["run", CONFIG, "--quiet", "--output-folder", "runs", *map(str, words)])
+
+
+def test_stopped_from_outside_it_is_resumed_by_the_command_line(tmp_path, monkeypatch, capsys):
+    """R7: SIGTERM at a random moment of a training in a process of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    words = [sys.executable, "-m", "experimentator", "run", CONFIG, "--quiet", "--experiment-id"]
+    child = subprocess.Popen([*words, "stopped", "--epochs", "1000000"], stderr=subprocess.PIPE, text=True)
+    run_folder = tmp_path / "runs" / "momentum" / "stopped"
+    while not (run_folder / "history.jsonl").exists():
+        assert child.poll() is None
+    child.terminate()
+    child.communicate(timeout=30)
+    goal = 2 + json.loads((run_folder / "status.json").read_text())["epoch"]
+
+    assert child.returncode == 143
+    assert run("--resume", "--epochs", goal) == 0
+    assert f"Resuming {Path('runs', 'momentum', 'stopped')}: {goal - 2} epochs" in capsys.readouterr().err
+    subprocess.run([*words, "reference", "--epochs", str(goal)], check=True, capture_output=True)
+    assert lines(run_folder) == lines(run_folder.with_name("reference"))
+
+
+def test_the_same_command_begins_goes_on_and_finds_nothing_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    assert [run("--resume", "auto", "--epochs", epochs) for epochs in (1, 2, 2)] == [0, 0, 0]
+    (only,) = [path for path in Path("runs/momentum").iterdir() if not path.is_symlink()]
+    assert len((only / "history.jsonl").read_text().splitlines()) == 2
+    assert capsys.readouterr().err.count("Resuming") == 2
+
+
+@pytest.mark.parametrize(
+    "words, status, told",
+    [
+        (["--resume"], 5, "There is no run to resume"),
+        (["--resume", "absent"], 5, "no such folder"),
+        (["--resume", "--grid", "batch_size=[2,4]"], 2, "--grid begins many"),
+        (["--checkpoint-seconds", "0"], 2, "no number of seconds above 0"),
+    ],
+)
+def test_what_cannot_be_resumed_is_told_in_one_message(tmp_path, monkeypatch, capsys, words, status, told):
+    monkeypatch.chdir(tmp_path)
+
+    assert run(*words) == status
+    assert told in capsys.readouterr().err
 
 
 # When
