@@ -482,6 +482,15 @@ def test_long_names_of_classes_stand_whole_beside_their_row_and_above_their_colu
     assert "rotate" not in matrix(np.eye(2, dtype=int), ["cat", "dog"], title="validation")
 
 
+def test_the_picture_of_a_thousand_classes_stays_small():
+    counts = np.eye(1000, dtype=int) * 50
+    counts[3, 7] = 9
+
+    picture = matrix(counts, [str(number) for number in range(1000)], title="validation")
+    assert picture.count("<rect") == 1 + 1 + 1001  # background, frame, what was counted
+    assert len(picture) < 200_000
+
+
 def test_what_callbacks_write_into_the_history_is_in_the_file_wherever_the_run_folder_is_listed(tmp_path):
     class Noting:
         def on_epoch_end(self, **_):

@@ -55,18 +55,23 @@ def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
         _text(20, 24, title, anchor="start"),
         _text(20, 44, "rows: target, columns: prediction", anchor="start"),
     ]
-    for row, column in np.ndindex(*counts.shape):
+    side, edge = size * len(names), ' stroke="#ddd"' if shown else ""
+    lines.append(f'<rect x="{left}" y="{top}" width="{side}" height="{side}" fill="#fff" stroke="#ddd"/>')
+    drawn = (
+        np.ndindex(*counts.shape) if shown else zip(*np.nonzero(counts), strict=True)
+    )  # of many classes, what is there
+    for row, column in drawn:
         x, y, depth = left + column * size, top + row * size, float(share[row, column])
-        lines.append(f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill="{_blue(depth)}" stroke="#ddd"/>')
-        if size == CELL:
+        lines.append(f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill="{_blue(depth)}"{edge}/>')
+        if shown:
             colour = "#fff" if depth > 0.5 else "#000" if counts[row, column] else "#bbb"
             lines.append(_text(x + size / 2, y + size / 2 + 4, str(counts[row, column]), fill=colour))
     for place, name in enumerate(shown):
         middle = place * size + size / 2
         lines.append(_text(left - 6, top + middle + 4, name, anchor="end"))
         lines.append(_upright(left + middle + 4, top - 6, name) if is_upright else _text(left + middle, top - 6, name))
-    width = max(left + size * len(names), 40 + LETTER * max(len(title), 34))
-    return _svg(width + 20, top + size * len(names) + 20, lines)
+    width = max(left + side, 40 + LETTER * max(len(title), 34))
+    return _svg(width + 20, top + side + 20, lines)
 
 
 def _scale(values: np.ndarray, start: float, stop: float):  # type: ignore[no-untyped-def]  # a function of arrays
