@@ -41,7 +41,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 # The command
 
 
-def test_a_training_is_measured_and_nothing_is_written(tmp_path, capsys):
+def test_a_training_is_measured_and_nothing_is_written(tmp_path, capsys, caplog):
     assert main(["bench", LIGHT, *QUICK, "--set", "output_folder=runs"]) == 0
 
     out, err = capsys.readouterr()
@@ -51,6 +51,7 @@ def test_a_training_is_measured_and_nothing_is_written(tmp_path, capsys):
     assert "verdict: " in out
     assert "in turn" in err
     assert list(tmp_path.iterdir()) == []
+    assert "Training ends" not in caplog.text
 
 
 def test_the_report_is_json_and_its_parts_add_up(capsys):

@@ -125,7 +125,7 @@ def _sum(epochs: Sequence[Epoch]) -> Epoch:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without the word that a training ends early: it is meant to."""
-    logger = logging.getLogger("experimentator.experiment")
+    logger = logging.getLogger("experimentator.walk")
     drop = lambda record: not str(record.msg).startswith("Training ends")  # noqa: E731
     logger.addFilter(drop)
     try:
