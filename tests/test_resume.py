@@ -366,6 +366,31 @@ def test_stopped_from_outside_it_is_resumed_by_the_command_line(tmp_path, monkey
     assert lines(run_folder) == lines(run_folder.with_name("reference"))
 
 
+def witnessed(place, name, *words, dies_after=0):
+    """The batches that a process trained on, told by what they are handed to; and how the process ended."""
+    command = [sys.executable, "-m", "experimentator", "run", CONFIG, "--quiet", "--epochs", "3", *words]
+    told = {"WITNESS": str(place / name), "DIES_AFTER": str(dies_after), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=place, env=os.environ | told, capture_output=True, check=False)
+    lines_of = [line.partition(" ") for line in (place / name).read_text().splitlines()]
+    assert len({pid for pid, _, _ in lines_of}) == 1
+    return [batch for _, _, batch in lines_of], done.returncode
+
+
+def test_what_was_trained_before_the_kill_is_not_trained_again(tmp_path):
+    """A witness outside of the library: after SIGKILL, the order goes on where the newest checkpoint stands."""
+    options = ["--checkpoint-seconds", "0.000001", "--set", "steps_per_call=1", "--experiment-id"]
+    whole, _ = witnessed(tmp_path, "whole.txt", *options, "whole")
+    first, killed = witnessed(tmp_path, "first.txt", *options, "again", dies_after=8)
+    (newest, *_) = numbered(tmp_path / "runs" / "momentum" / "again" / "checkpoints")
+    step = json.loads((newest / "MANIFEST.json").read_text())["step"]
+    second, ended = witnessed(tmp_path, "second.txt", *options, "again", "--resume", "auto")
+
+    assert (killed, ended) == (-signal.SIGKILL, 0)
+    assert (len(whole), first) == (15, whole[:8])
+    assert step == 7  # the eighth batch was under way
+    assert second == whole[step:]
+
+
 def test_the_same_command_begins_goes_on_and_finds_nothing_left(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 

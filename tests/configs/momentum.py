@@ -1,9 +1,12 @@
 """A training without a framework that has state of every kind: momentum, noise, sums, a callback, shared generators.
 
-`forgetful` lists the callback without its `state_dict`.
+`forgetful` lists the callback without its `state_dict`. The environment says where to witness every batch that is
+trained on (`WITNESS`, a file), and after how many of them this process kills itself (`DIES_AFTER`).
 """
 
+import os
 import random
+import signal
 
 import numpy as np
 
@@ -20,6 +23,16 @@ class Line:
     def __init__(self):
         self.weights = {"Line/0/slope": np.array(0.0), "Line/1/seed": np.array([7, 0])}
         self.slots = {"0000": np.array(0.0)}
+        self.trained = 0
+
+    def witness(self, rows):
+        """Tell of a batch outside of the library, and die if it is time."""
+        if path := os.environ.get("WITNESS"):
+            with open(path, "a") as file:
+                file.write(f"{os.getpid()} {' '.join(map(str, rows))}\n")
+        self.trained += 1
+        if self.trained == int(os.environ.get("DIES_AFTER", "0")):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def noise(self):
         first, count = self.weights["Line/1/seed"]
@@ -42,6 +55,7 @@ class Descent(NumpyStep):
             losses.append(np.mean(error**2))
             noise = self.line.noise()
             if self.trains:
+                self.line.witness(rows)
                 velocity = 0.9 * self.line.slots["0000"] - 0.01 * (np.mean(2 * error * x) + 0.1 * noise)
                 self.line.slots["0000"] = velocity
                 self.line.weights["Line/0/slope"] = self.line.weights["Line/0/slope"] + velocity
