@@ -11,12 +11,13 @@ HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 class Held:
-    """Within, the first signal waits for `deliver`; a second one acts at once, as if nobody held it.
+    """Within, once `arm` was called, the first signal waits for `deliver`; a second one acts at once.
 
     To act means what it meant before: KeyboardInterrupt for Ctrl-C, the end of the process with status 143 for SIGTERM,
     or whatever handler stood there. Signals that are ignored stay so, and other threads hold none.
 
     >>> with Held() as held:
+    ...     held.arm()
     ...     signal.raise_signal(signal.SIGTERM)
     ...     assert held.waiting == "SIGTERM"
     ...     held.deliver()
@@ -26,6 +27,7 @@ class Held:
 
     def __init__(self) -> None:
         self.waiting: str | None = None
+        self.is_armed = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Held:
@@ -45,6 +47,10 @@ class Held:
         if error is None:
             self.deliver()
 
+    def arm(self) -> None:
+        """From now on there is something that a signal would lose."""
+        self.is_armed = True
+
     def deliver(self) -> None:
         """Let a signal that waits act."""
         if self.waiting is not None:
@@ -52,7 +58,7 @@ class Held:
             self._act(number, None)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
-        if self.waiting is not None:
+        if self.waiting is not None or not self.is_armed:
             self.waiting = None
             self._act(number, frame)
         else:

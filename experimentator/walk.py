@@ -160,6 +160,7 @@ class Walk:
 
     def _pause(self, why: str) -> None:
         """Between two calls, all callbacks told: the moment to save. A signal that waited acts now."""
+        self.held.arm()  # before the first call there is nothing to lose, and loading data may take long
         if self.position is not None:
             self.position.seconds = self.watch.seconds
         if self.exp.listens("pause"):

@@ -325,6 +325,15 @@ def test_a_second_signal_does_not_wait(tmp_path, number, kind, code):
     assert numbered(tmp_path / "p" / "stopped" / "checkpoints") == []
 
 
+def test_before_the_first_call_a_signal_does_not_wait(tmp_path):
+    exp = built(tmp_path, "new")
+    exp.callbacks.append(type("Impatient", (Extra,), {"on_epoch_begin": lambda *_, **__: signal.raise_signal(2)})())
+
+    with pytest.raises(KeyboardInterrupt):
+        exp.train(1)
+    assert exp.counts == {}
+
+
 def test_a_handler_of_the_users_is_called_once_the_step_was_saved(tmp_path):
     saved = []
     before = signal.signal(signal.SIGTERM, lambda *_: saved.extend(numbered(tmp_path / "p" / "new" / "checkpoints")))
