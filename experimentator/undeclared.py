@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
+MOST = 1 << 26  # bytes that are hashed; what is larger is told by which object it is
 
 
 def listening(exp: BaseExperiment) -> list[Any]:
@@ -57,6 +58,8 @@ def _print(value: Any) -> str:
     try:
         digest = hashlib.sha256(to_json(pack(value, arrays, name="value")))
     except PackingError:
+        return f"object {id(value)}"
+    if sum(array.nbytes for array in arrays.values()) > MOST:
         return f"object {id(value)}"
     for array in arrays.values():
         digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
