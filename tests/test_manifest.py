@@ -308,6 +308,18 @@ def test_no_failing_file_operation_is_taken_for_success(tmp_path, error, caplog)
     assert all(str(place) in one for one in told)
 
 
+def test_all_is_forced_to_disk_before_it_has_its_name_and_the_name_after(tmp_path, monkeypatch):
+    """What a power cut would lose otherwise: the files, the manifest last, their folder, and its new name."""
+    told, fsync, rename = [], os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda handle: told.append(os.fstat(handle).st_ino) or fsync(handle))
+    monkeypatch.setattr(os, "rename", lambda *given: told.append("rename") or rename(*given))
+
+    path = manifest.write(tmp_path, FILES, step=1)
+
+    known = {one.stat().st_ino: one.name for one in (*path.iterdir(), path, tmp_path)}
+    assert [known.get(one, one) for one in told] == [*NAMES, path.name, "rename", tmp_path.name]
+
+
 def test_a_short_write_is_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", lambda handle, data, write=os.write: write(handle, data[:3]))
 
