@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -60,6 +61,20 @@ def folder_name(name: Any, *, key: str) -> str:
         wrong, write = f"{key} is no name for a folder.", "Use letters, digits, '-' and '_'."
         raise ConfigError(wrong, f"Seen: {name!r:.80}.", write)
     return str(name)
+
+
+def emptied(path: Path) -> Path:
+    """The same folder with what is in it moved to a new one inside: `before-1`, `before-2`, ..."""
+    left = [one for one in path.iterdir() if not re.fullmatch(r"before-\d+", one.name)]
+    try:
+        if left:
+            aside = next(one for one in (path / f"before-{number}" for number in count(1)) if not one.exists())
+            aside.mkdir()
+            for one in left:
+                one.rename(aside / one.name)
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from None
+    return path
 
 
 def found(project: Path, experiment_id: str | None) -> Path | None:

@@ -31,7 +31,7 @@ from experimentator.environment import environment, plain, process
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
 from experimentator.plainfile import read_bytes, values_of
 from experimentator.run_log import RunLog
-from experimentator.run_places import LATEST, folder_name, found, make, point
+from experimentator.run_places import LATEST, emptied, folder_name, found, make, point
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class RunFolder:
         self.experiment_id = experiment_id and folder_name(experiment_id, key="experiment_id")
         self.overrides = dict(overrides)
         self.path: Path | None = None
+        self.prepared: Path | None = None  # a folder to begin in, which is there already
         self._log: RunLog | None = None
         self.problem: BaseException | None = None
         self._written = 0  # epochs
@@ -123,7 +124,7 @@ class RunFolder:
         """Make the folder and describe the run; raises where nothing can be written."""
         self._outer = sys.exception()  # training may be called while somebody handles an exception
         if self.path is None:
-            self.path = make(self.project, self.experiment_id)
+            self.path = self.prepared or make(self.project, self.experiment_id)
             self._listen()
             self._write_status("running")
             self._describe()
@@ -136,13 +137,8 @@ class RunFolder:
         return {}
 
     def begin_again(self, path: Path) -> None:
-        """Use the folder of a run that ended before anything was done in it."""
-        if (path / "history.jsonl").exists():
-            raise CheckpointError(
-                f"{path} cannot be resumed.\nSeen: epochs in history.jsonl, and no checkpoint.\n"
-                "Give another experiment_id."
-            )
-        self.path = path
+        """Use the folder of a run that ended before anything was saved; what it left is kept in `before-1`, ..."""
+        self.prepared = emptied(path)
 
     def reopen(self, path: Path | None) -> None:
         """Go on in the folder of a run that is resumed; its history is what the checkpoint counts."""

@@ -409,6 +409,18 @@ def test_the_same_command_begins_goes_on_and_finds_nothing_left(tmp_path, monkey
     assert capsys.readouterr().err.count("Resuming") == 2
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew_and_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--epochs", 1, "--experiment-id", "a", "--resume", "auto"]
+    run(*words)
+    killed = Path("runs/momentum/a")
+    shutil.rmtree(killed / "checkpoints")  # the line of an epoch is written before its checkpoint
+
+    assert [run(*words), run(*words)] == [0, 0]
+    assert sorted(os.listdir(killed / "before-1")) == sorted({*os.listdir(killed)} - {"before-1", "checkpoints"})
+    assert len((killed / "history.jsonl").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "words, status, told",
     [
