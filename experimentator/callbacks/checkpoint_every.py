@@ -13,7 +13,7 @@ from experimentator.callbacks.order import CallbackError
 from experimentator.manifest import KEPT, clean
 
 FOLDER = "checkpoints"
-SHARE = 60.0  # without a period, training for so many times as long as the last save took lies between two
+SHARE = 100.0  # without a period, training for so many times as long as the last save took lies between two
 SECONDS = 600.0  # without a period, an epoch that lasts longer is saved within
 
 
@@ -22,7 +22,7 @@ class CheckpointEvery(Callback):
 
     `steps` counts batches trained on, and calls of the compiled step end at every so many of a pass; `seconds` act at
     the next end of a call, at most half a second later. Without any of them: at the end of epochs, and every ten
-    minutes within, as long as saving takes less than a sixtieth of the time; a run folder does that by itself. At the
+    minutes within, as long as saving takes less than a hundredth of the time; a run folder does that by itself. At the
     end of a training, and at the first SIGTERM or Ctrl-C, it is saved in any case.
 
     Checkpoints are folders `00000001`, ... in `folder`, else in `checkpoints/` of the run folder, else of the current
