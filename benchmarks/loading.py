@@ -25,9 +25,9 @@ from _report import publish, table
 from rivals.loaders import loaders, slices
 
 from experimentator import Mode, Subset, build_experiment
-from experimentator.blocks import BLOCK_BYTES, batch_bytes
 from experimentator.feed import feed_of
-from experimentator.memory import keep_large_buffers
+from experimentator.loading.blocks import BLOCK_BYTES, batch_bytes
+from experimentator.loading.memory import keep_large_buffers
 
 BATCH = 64
 

@@ -32,7 +32,7 @@ from keras import layers
 from sklearn.datasets import load_digits
 
 from experimentator import Callback, Mode, Subset, build_experiment, ops
-from experimentator.chance import generator
+from experimentator.data.chance import generator
 
 
 class Observe(Callback):

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from experimentator import failures
-from experimentator.failures import printable
-from experimentator.usage import AUTO, LATEST, UsageError, parse
+from experimentator.commands import failures
+from experimentator.commands.failures import printable
+from experimentator.commands.usage import AUTO, LATEST, UsageError, parse
 
 if TYPE_CHECKING:
     from experimentator.runs import RunFolder
@@ -79,11 +79,11 @@ def _obey(arguments: argparse.Namespace) -> int:
     if arguments.command == "bench":
         return _bench(arguments)
     if arguments.command == "runs":
-        from experimentator.listing import list_runs
+        from experimentator.commands.listing import list_runs
 
         return list_runs(arguments, sys.stdout, sys.stderr)
     if arguments.command in ("evaluate", "predict"):
-        from experimentator import reuse
+        from experimentator.commands import reuse
 
         getattr(reuse, arguments.command)(arguments, _built, sys.stdout, sys.stderr)
         return 0
@@ -97,7 +97,7 @@ def _obey(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from experimentator.results import final_metrics, show_epochs, show_values
+    from experimentator.commands.results import final_metrics, show_epochs, show_values
 
     exp, epochs = _experiment(arguments)
     folder = _run_folder(exp, arguments)
@@ -150,7 +150,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _graph(arguments: argparse.Namespace) -> int:
-    from experimentator.show import show
+    from experimentator.commands.show import show
 
     def build(config: str) -> Any:
         return _experiment(argparse.Namespace(**{**vars(arguments), "config": config}))[0]
@@ -171,7 +171,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _verify_resume(arguments: argparse.Namespace) -> int:
-    from experimentator.verify import Plan, TrainingFailedError, verify
+    from experimentator.commands.verify import Plan, TrainingFailedError, verify
 
     _assignments(arguments)
     options = [word for text in arguments.assignments for word in ("--set", text)]
@@ -189,8 +189,8 @@ def _verify_resume(arguments: argparse.Namespace) -> int:
 
 def _experiment(arguments: argparse.Namespace, changes: Mapping[str, Any] = {}) -> tuple[Any, int]:
     """The experiment of a configuration file with its overrides and further changes, and the epochs to train."""
+    from experimentator.commands.noise import filtered
     from experimentator.config import load
-    from experimentator.noise import filtered
     from experimentator.settings import LIBRARY_KEYS
 
     overrides = {**_overrides(arguments), **changes}
@@ -205,7 +205,7 @@ def _experiment(arguments: argparse.Namespace, changes: Mapping[str, Any] = {}) 
 
 def _of_run(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> tuple[Any, int]:
     """The experiment of a run folder, built anew, and the epochs to train."""
-    from experimentator.reuse import stored
+    from experimentator.commands.reuse import stored
 
     with stored(arguments.config, {**_overrides(arguments), **changes}) as configuration:
         exp = _built(configuration)
@@ -218,7 +218,7 @@ def _tell(text: str) -> None:
 
 def _built(load: Any) -> Any:
     """The experiment of a configuration that `load` runs."""
-    from experimentator.noise import filtered
+    from experimentator.commands.noise import filtered
 
     with filtered():
         config = load()
@@ -264,7 +264,7 @@ def _run_folder(exp: Any, arguments: argparse.Namespace) -> RunFolder | None:
 def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
     """Let the experiment go on with a run that was begun; with `auto`, there may be none."""
     from experimentator.checkpoint import CheckpointError
-    from experimentator.resume import has_checkpoints
+    from experimentator.saving.resume import has_checkpoints
 
     if folder is None:
         raise UsageError("--resume needs a run folder, which this experiment_type has not")
@@ -297,7 +297,7 @@ def _options(arguments: argparse.Namespace) -> list[str]:
 
 
 def _show_points(outcomes: Sequence[Any]) -> None:
-    from experimentator.results import best_of, final_metrics, show_table
+    from experimentator.commands.results import best_of, final_metrics, show_table
 
     measured = [final_metrics(outcome.last) if not outcome.status else {} for outcome in outcomes]
     rows = [

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from experimentator import resume
 from experimentator.backends import Backend, get_backend
 from experimentator.checkpoint import WEIGHTS, load_weights, save_weights
 from experimentator.config import ConfigError
-from experimentator.foreign import as_subset
+from experimentator.data.foreign import as_subset
 from experimentator.graph import Graph, Mode
 from experimentator.habits import Habits
-from experimentator.identity import identity
-from experimentator.manifest import KEPT
-from experimentator.matching import Matching, fitting
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
+from experimentator.saving import resume
+from experimentator.saving.identity import identity
+from experimentator.saving.manifest import KEPT
+from experimentator.saving.matching import Matching, fitting
 from experimentator.settings import LIBRARY_KEYS, check_values, follows_schedule, listed, write_rate
 from experimentator.subset import find
 from experimentator.walk import Walk

@@ -12,17 +12,17 @@ from types import new_class
 from typing import Any
 
 from experimentator.backends import Backend, get_backend
-from experimentator.blocks import Block
 from experimentator.callbacks.checkpoint_every import CheckpointEvery
 from experimentator.callbacks.order import Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
 from experimentator.experiment import BaseExperiment
 from experimentator.graph import Mode
-from experimentator.memory import keep_large_buffers
+from experimentator.loading.blocks import Block
+from experimentator.loading.memory import keep_large_buffers
+from experimentator.loading.workers import Workers
 from experimentator.runs import RunFolder
 from experimentator.settings import LIBRARY_KEYS, check_values
-from experimentator.workers import Workers
 
 BLOCKS_AHEAD = 3  # begun while the device works on one
 

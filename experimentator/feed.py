@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.blocks import Block, Pass, Picked, Placing, Rows, batch_bytes, specs_of
-from experimentator.columns import columns_of, is_columnar
+from experimentator.data.columns import columns_of, is_columnar
+from experimentator.data.items import check_keys
 from experimentator.graph import Mode
-from experimentator.items import check_keys
-from experimentator.memory import SHARE, free_host_memory
-from experimentator.streamed import StreamedFeed, order_of
+from experimentator.loading.blocks import Block, Pass, Picked, Placing, Rows, batch_bytes, specs_of
+from experimentator.loading.memory import SHARE, free_host_memory
+from experimentator.loading.streamed import StreamedFeed, order_of
 from experimentator.subset import Subset
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from experimentator.checkpoint import WEIGHTS
 from experimentator.config import ConfigError
 from experimentator.configured import Configured
+from experimentator.data.items import DatasetError
 from experimentator.graph import Chunk, ChunkProcessor, Graph, Mode
-from experimentator.items import DatasetError
 from experimentator.runs import STATUS, RunFolder
 from experimentator.settings import listed
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experimentator.attributes import Attributes
-from experimentator.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.cycle import LIMIT, Pace
+from experimentator.data.items import DatasetError
 from experimentator.feed import feed_of
 from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.habits import check_given, shown_of, task_properties
-from experimentator.items import DatasetError
+from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.runner import Runner
 from experimentator.running import begin
 from experimentator.selection import Selection

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.blocks import Block
 from experimentator.cycle import Pace
 from experimentator.flags import check_flags
+from experimentator.loading.blocks import Block
 from experimentator.running import marked
 
 

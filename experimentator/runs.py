@@ -27,11 +27,11 @@ from typing import Any
 from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
-from experimentator.environment import environment, plain, process
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
-from experimentator.plainfile import read_bytes, values_of
-from experimentator.run_log import RunLog
-from experimentator.run_places import LATEST, emptied, folder_name, found, make, point
+from experimentator.records.environment import environment, plain, process
+from experimentator.records.plainfile import read_bytes, values_of
+from experimentator.records.run_log import RunLog
+from experimentator.records.run_places import LATEST, emptied, folder_name, found, make, point
 
 log = logging.getLogger(__name__)
 

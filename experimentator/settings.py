@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.config import ConfigError
-from experimentator.workers import Workers
+from experimentator.loading.workers import Workers
 
 # What each library key rebuilds when it changes after use: nothing is ever lost but what is listed.
 LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {

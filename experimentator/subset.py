@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.chance import generator, generators_in, shared_generators
 from experimentator.config import ConfigError
+from experimentator.data.chance import generator, generators_in, shared_generators
+from experimentator.data.items import DatasetError, as_dataset, keys_of, query, stack
+from experimentator.data.reading import Reading, drawing, reading, visits_now, visits_of
 from experimentator.graph import Mode
-from experimentator.items import DatasetError, as_dataset, keys_of, query, stack
-from experimentator.reading import Reading, drawing, reading, visits_now, visits_of
 
 
 class Subset:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experimentator.commands.failures import Terminated
 from experimentator.config import ConfigError, grid, load
-from experimentator.failures import Terminated
 from experimentator.overrides import assigned
 from experimentator.runs import read_history
 from experimentator.settings import LIBRARY_KEYS

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Mode
+from experimentator.saving.undeclared import remember
 from experimentator.signals import Held
-from experimentator.undeclared import remember
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from experimentator.archive import find_runs, read_run
 from experimentator.checkpoint import CheckpointError, load_weights
 from experimentator.cli import main
-from experimentator.listing import Filter, list_runs
-from experimentator.usage import UsageError
+from experimentator.commands.listing import Filter, list_runs
+from experimentator.commands.usage import UsageError
+from experimentator.records.archive import find_runs, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -257,7 +257,8 @@ OBSERVED = """
 import sys
 from argparse import Namespace
 from pathlib import Path
-from experimentator import archive, listing, plainfile, results
+from experimentator.commands import listing, results
+from experimentator.records import archive, plainfile
 import encodings.idna, unicodedata
 
 place, events = Path(sys.argv[1]), []

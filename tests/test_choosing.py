@@ -19,8 +19,8 @@ from experimentator import (
     Mode,
     Subset,
 )
+from experimentator.data.mixture import length_to_show_all, take_turns
 from experimentator.feed import feed_of
-from experimentator.mixture import length_to_show_all, take_turns
 from tests.stand_ins import Rows, law
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from experimentator import failures, usage, usage_of_runs
 from experimentator.cli import main
+from experimentator.commands import failures, usage, usage_of_runs
+from experimentator.commands.results import show_epochs, show_table
 from experimentator.config import ConfigError, parse_assignment
-from experimentator.results import show_epochs, show_table
 from experimentator.runs import read_history
 from experimentator.sweep import literal
 

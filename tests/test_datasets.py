@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from experimentator import DataAugmentationDataset, DatasetError, DiskCachedDataset, PairedDataset, collate_fn
-from experimentator.datasets import WrappedDataset
-from experimentator.keys import key_digest
+from experimentator.data.datasets import WrappedDataset
+from experimentator.data.keys import key_digest
 
 ITEMS = {f"k{n}": {"n": n, "path": f"/{n}"} for n in range(5)}
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
 from experimentator import CheckpointError, DataAugmentationDataset, DatasetError, DiskCachedDataset, Mode, Subset
-from experimentator.columns import is_columnar
+from experimentator.data.columns import is_columnar
 from tests.stand_ins import Rows, law
 
 NUMBERS = st_np.arrays(

@@ -18,7 +18,7 @@ from experimentator import (
     build_experiment,
     chunk_processor,
 )
-from experimentator.foreign import as_subset
+from experimentator.data.foreign import as_subset
 from experimentator.graph import UnknownModeError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experimentator import manifest
-from experimentator.resume import STATE, WEIGHTS, captured
+from experimentator.saving import manifest
+from experimentator.saving.resume import STATE, WEIGHTS, captured
 from tests.test_resume import built
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.test_resume import CONFIG
 from experimentator import ResumeError, WeightsError, build_experiment
 from experimentator.checkpoint import CheckpointError
-import experimentator.resume, safetensors.numpy
+import experimentator.saving.resume, safetensors.numpy
 
 seen, watching = [], False
 def observe(event, given):
@@ -37,7 +37,7 @@ sys.addaudithook(observe)
 
 refused, cases = 0, sorted(Path(sys.argv[1]).iterdir())
 exp = build_experiment(CONFIG, hide_progress=True)
-exp.listeners, exp._prepare(), experimentator.identity.identity(exp)
+exp.listeners, exp._prepare(), experimentator.saving.identity.identity(exp)
 for case in cases:
     watching = True
     try:
@@ -156,7 +156,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """The files of a checkpoint in the middle of an evaluation."""
-    from experimentator.identity import identity
+    from experimentator.saving.identity import identity
 
     kept = []
     exp = built(tmp_path_factory.mktemp("good"), "good", every=1e9, steps_per_call=1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from experimentator.items import (
+from experimentator.data.items import (
     ArrayDataset,
     DatasetError,
     as_dataset,

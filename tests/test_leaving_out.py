@@ -21,7 +21,7 @@ from experimentator import (
 )
 from experimentator.features import Ahead
 from experimentator.feed import feed_of
-from experimentator.workers import Workers
+from experimentator.loading.workers import Workers
 from tests.stand_ins import law
 
 

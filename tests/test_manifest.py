@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from experimentator import manifest
 from experimentator.checkpoint import CheckpointError
+from experimentator.saving import manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {
@@ -196,7 +196,7 @@ def test_where_none_is_whole_the_first_reason_is_told(place):
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from experimentator import manifest
+from experimentator.saving import manifest
 from experimentator.checkpoint import CheckpointError
 from tests.test_manifest import FILES, OTHERS, counted
 

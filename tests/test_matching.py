@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from experimentator.matching import WeightsError, fitting, match, named_by
+from experimentator.saving.matching import WeightsError, fitting, match, named_by
 from tests.stand_ins import law
 
 SHAPES = {"Trunk/0/kernel": (3, 8), "Trunk/1/bias": (8,), "Head/0/kernel": (8, 2), "Head/1/bias": (2,)}

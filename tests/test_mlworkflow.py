@@ -10,7 +10,7 @@ import pytest
 
 from experimentator import DataAugmentationDataset, DatasetError, FilteredSubset, Mode, Subset
 from experimentator.feed import feed_of
-from experimentator.workers import Workers
+from experimentator.loading.workers import Workers
 
 ITEMS = {n: {"input": np.full(2, n, np.float32), "target": n % 2} for n in range(12)}
 

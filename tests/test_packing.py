@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from experimentator import Mode
 from experimentator.checkpoint import CheckpointError
-from experimentator.packing import PackingError, from_json, from_safetensors, pack, to_json, to_safetensors, unpack
+from experimentator.saving.packing import (
+    PackingError,
+    from_json,
+    from_safetensors,
+    pack,
+    to_json,
+    to_safetensors,
+    unpack,
+)
 from tests.stand_ins import law
 
 HERE = Path("state.json")

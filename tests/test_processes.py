@@ -13,7 +13,7 @@ import pytest
 
 from experimentator import BalancedSubset, CombinedSubset, DatasetError, Mode, Subset, build_experiment
 from experimentator.feed import feed_of
-from experimentator.workers import Workers
+from experimentator.loading.workers import Workers
 from tests.stand_ins import Rows
 
 TWO = Workers(2, are_processes=True)

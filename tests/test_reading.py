@@ -26,11 +26,11 @@ from experimentator import (
     chunk_processor,
     item_random,
 )
-from experimentator.chance import generators_in
+from experimentator.data.chance import generators_in
+from experimentator.data.keys import key_digest
+from experimentator.data.reading import visits_of
 from experimentator.feed import feed_of
-from experimentator.keys import key_digest
-from experimentator.reading import visits_of
-from experimentator.workers import Workers
+from experimentator.loading.workers import Workers
 from tests.stand_ins import law
 
 ITEMS = [{"n": np.float64(n)} for n in range(24)]

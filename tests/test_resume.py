@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experimentator import Callback, CheckpointEvery, ResumeError, Subset, build_experiment, resume
+from experimentator import Callback, CheckpointEvery, ResumeError, Subset, build_experiment
 from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
-from experimentator.manifest import numbered
-from experimentator.outside import lines
+from experimentator.commands.outside import lines
+from experimentator.saving import resume
+from experimentator.saving.manifest import numbered
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "tests" / "configs" / "momentum.py")
@@ -221,7 +222,7 @@ def test_a_checkpoint_of_another_experiment_is_refused_with_what_differs(referen
 
 
 def test_another_version_is_told_and_no_obstacle(reference, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("experimentator.identity.__version__", "9.9.9")
+    monkeypatch.setattr("experimentator.saving.identity.__version__", "9.9.9")
 
     built(tmp_path, "new").resume(reference)
 

@@ -13,7 +13,7 @@ import pytest
 from experimentator import build_experiment
 from experimentator.cli import main
 from experimentator.config import ConfigError
-from experimentator.predictions import Predictions
+from experimentator.records.predictions import Predictions
 from experimentator.runs import read_history
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from experimentator.run_log import RunLog
+from experimentator.records.run_log import RunLog
 
 log = logging.getLogger("experimentator.somewhere")
 

@@ -15,8 +15,8 @@ import pytest
 from experimentator import diagram, runs
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load, load_text
-from experimentator.environment import environment
 from experimentator.graph import Graph, describe_graph
+from experimentator.records.environment import environment
 from experimentator.runs import RunFolder, append, read_history
 from tests.stubs import mix
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from experimentator import ConfigError, DatasetError, Mode, Subset
-from experimentator.columns import columns_of, is_columnar
+from experimentator.data.columns import columns_of, is_columnar
 from experimentator.feed import feed_of
 from experimentator.subset import find
 from tests.stand_ins import Rows, arrays, law

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experimentator import outside
 from experimentator.cli import main
+from experimentator.commands import outside
 
 CONFIGS = Path(__file__).parent / "configs"
 KILLS = os.environ.get("EXPERIMENTATOR_KILLS", "3")

@@ -10,7 +10,7 @@ import tensorflow as tf
 from _serve import Case, Epoch, serve
 from keras_fit import network
 
-from experimentator.chance import generator
+from experimentator.data.chance import generator
 
 
 def build(case: Case, variant: str, steps: int) -> Epoch:

@@ -12,7 +12,7 @@ import numpy as np
 
 from experimentator.backends import Shape, Watch
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
-from experimentator.memory import free_host_memory
+from experimentator.loading.memory import free_host_memory
 
 
 class NumpyStep:

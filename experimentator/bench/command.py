@@ -15,9 +15,9 @@ from experimentator.bench.curve import curve_svg, sweep_text, swept
 from experimentator.bench.faces import as_text
 from experimentator.bench.report import measured
 from experimentator.checkpoint import write_atomically
+from experimentator.commands.usage import UsageError
 from experimentator.config import ConfigError, parse_assignment
 from experimentator.graph import Description, Mode, with_costs
-from experimentator.usage import UsageError
 
 Build = Callable[[str, Mapping[str, Any]], tuple[Any, int]]  # the experiment of a configuration or run, and its epochs
 Answer = tuple[Mapping[str, Any], str, Callable[[], bytes]]

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.blocks import batch_bytes
-from experimentator.columns import is_columnar
-from experimentator.memory import SHARE, free_host_memory
-from experimentator.workers import Workers
+from experimentator.data.columns import is_columnar
+from experimentator.loading.blocks import batch_bytes
+from experimentator.loading.memory import SHARE, free_host_memory
+from experimentator.loading.workers import Workers
 
 WORTH = 1.15  # times as fast; what promises less is not named
 LEFT = 0.1  # of the waiting that remains when data lie ready

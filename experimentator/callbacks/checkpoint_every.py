@@ -10,7 +10,7 @@ from typing import Any
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of, run_folder
 from experimentator.callbacks.order import CallbackError
-from experimentator.manifest import KEPT, clean
+from experimentator.saving.manifest import KEPT, clean
 
 FOLDER = "checkpoints"
 SHARE = 100.0  # without a period, training for so many times as long as the last save took lies between two

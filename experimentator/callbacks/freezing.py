@@ -8,7 +8,7 @@ from typing import Any
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.numbers import is_whole
 from experimentator.callbacks.order import CallbackError
-from experimentator.matching import named_by
+from experimentator.saving.matching import named_by
 
 
 class Freeze(Callback):

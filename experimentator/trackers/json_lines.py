@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experimentator.plainfile import finite
+from experimentator.records.plainfile import finite
 from experimentator.trackers.tracker import TrackedRun
 
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 from experimentator.backends import get_backend
-from experimentator.blocks import specs_of
 from experimentator.graph import Graph, Mode
+from experimentator.loading.blocks import specs_of
 from tests.backends.test_tensorflow import COLUMNS, INDEX, RATE, X, Y, linear, squares
 
 compilers = pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])

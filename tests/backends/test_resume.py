@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experimentator import CheckpointEvery, build_experiment, resume
-from experimentator.manifest import numbered
-from experimentator.outside import lines
+from experimentator import CheckpointEvery, build_experiment
+from experimentator.commands.outside import lines
+from experimentator.saving import resume
+from experimentator.saving.manifest import numbered
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "stateful.py")
 EPOCHS = 2

@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 from experimentator.backends import get_backend
-from experimentator.blocks import specs_of
 from experimentator.graph import ChunkProcessor, Graph, GraphError, Mode, chunk_processor
+from experimentator.loading.blocks import specs_of
 
 RATE = 0.1
 X = np.random.default_rng(0).normal(size=(48, 3)).astype(np.float32)

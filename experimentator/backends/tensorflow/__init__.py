@@ -27,7 +27,7 @@ from experimentator.backends.tensorflow.scopes import scope_of
 from experimentator.backends.tensorflow.state import assign, keyed
 from experimentator.backends.tensorflow.variables import Variables, Witness, copied
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
-from experimentator.memory import free_host_memory
+from experimentator.loading.memory import free_host_memory
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(f"Keras runs on {keras.backend.backend()}. Set KERAS_BACKEND=tensorflow before importing it.")

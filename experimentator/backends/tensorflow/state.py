@@ -9,7 +9,7 @@ import numpy as np
 
 from experimentator.backends.tensorflow.loop import trainable_some_day
 from experimentator.backends.tensorflow.rates import Rates
-from experimentator.matching import WeightsError
+from experimentator.saving.matching import WeightsError
 
 
 def keyed(optimizer: Any, variables: list[Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from experimentator.matching import match, refusal
+from experimentator.saving.matching import match, refusal
 
 
 def copied(variables: Sequence[Any]) -> Callable[[], None]:

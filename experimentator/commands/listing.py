@@ -1,0 +1,150 @@
+"""The `runs` command: which runs there are, narrowed and sorted, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from argparse import Namespace
+from ast import literal_eval
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TextIO
+
+from experimentator.commands.failures import printable
+from experimentator.commands.results import show_table
+from experimentator.commands.usage import UsageError
+from experimentator.records.archive import Run, find_runs
+from experimentator.records.plainfile import finite
+
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+HOUSEHOLD = ("experiment_id", "output_folder", "project_name", "hide_progress", "epochs")  # tell nothing of a result
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A name, a comparison and a value; numbers compare as numbers, texts as texts, and nothing with nothing.
+
+    >>> Filter.of("validation_accuracy>=0.9"), Filter.of("status=finished").allows("failed")
+    (Filter(name='validation_accuracy', sign='>=', value=0.9), False)
+    """
+
+    name: str
+    sign: str
+    value: Any
+
+    @classmethod
+    def of(cls, text: str) -> Filter:
+        """A filter as it is typed."""
+        found = re.fullmatch(r"\s*([^<>=!\s]+)\s*(>=|<=|!=|=|>|<)=?\s*(.*?)\s*", text)
+        if found is None:
+            raise UsageError(
+                f"{text!r} is no filter\nSeen: no comparison. Write NAME=VALUE, or with !=, <, <=, > or >=, in quotes."
+            )
+        name, sign, value = found.groups()
+        return cls(name, sign, _value(value))
+
+    def allows(self, value: Any) -> bool:
+        """Whether a run of which this is the value is listed."""
+        if value is None:
+            return False
+        if _is_number(value) != _is_number(self.value):
+            return self.sign == "!=" or (self.sign == "=" and str(value) == str(self.value))
+        return bool(
+            OPERATORS[self.sign](*((value, self.value) if _is_number(value) else (str(value), str(self.value))))
+        )
+
+
+def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
+    """Do what `experimentator runs` was asked; returns the exit status: 5 where a folder could not be read."""
+    filters = [Filter.of(text) for text in arguments.filters]
+    found = find_runs(arguments.folder)
+    asked = [*(one.name for one in filters), *([arguments.sort] if arguments.sort else [])]
+    _refuse_unknown(asked, found, arguments.folder)
+    runs = [run for run in found if all(one.allows(run.value(one.name)) for one in filters)]
+    if arguments.sort:
+        runs = _sorted(runs, arguments.sort, descending=arguments.descending)
+    if arguments.json:
+        output.write(json.dumps([told(run) for run in runs], indent=2, allow_nan=False) + "\n")
+    elif runs:
+        show_table([_row(run, asked) for run in runs], output)
+    else:
+        errors.write(f"No run in {printable(arguments.folder)}{' is like that' if found else ''}.\n")
+    damaged = [run for run in found if run.status == "damaged"]
+    for run in damaged:
+        errors.write("\n".join(printable(line) for line in f"error: {run.problem}".splitlines()) + "\n")
+    return 5 if damaged else 0
+
+
+def told(run: Run) -> dict[str, Any]:
+    """A run as JSON holds it."""
+    best = {"measure": run.measure, **run.best} if run.best else None
+    problem = {"problem": run.problem} if run.problem else {}
+    own = {"run": str(run.folder), "status": run.status, "epochs": run.epochs, "started": run.started}
+    plain: dict[str, Any] = finite(own | {"best": best, "overrides": dict(run.overrides)} | problem)
+    return plain
+
+
+def _row(run: Run, asked: Sequence[str]) -> dict[str, Any]:
+    value = run.best.get(run.measure)
+    best = f"{run.measure} {value:.4g} in epoch {run.best.get('epoch', '?')}" if value is not None else ""
+    hidden = (*asked, *HOUSEHOLD)
+    overrides = ", ".join(f"{name}={value!r}" for name, value in run.overrides.items() if name not in hidden)
+    row = {"run": run.name, "status": run.status, "epochs": run.epochs, "best": best, "started": run.started[:16]}
+    more = {name: _shown(run.value(name)) for name in asked if name not in row}
+    return {printable(name): _clean(one) for name, one in (row | more | {"overrides": overrides}).items()}
+
+
+def _sorted(runs: Sequence[Run], name: str, *, descending: bool) -> list[Run]:
+    """By one value, numbers before texts; runs without it come last either way."""
+    known = [run for run in runs if not _is_missing(run.value(name))]
+    ordered = sorted(known, key=lambda run: _key(run.value(name)), reverse=descending)
+    return [*ordered, *(run for run in runs if _is_missing(run.value(name)))]
+
+
+def _refuse_unknown(names: Sequence[str], runs: Sequence[Run], folder: str) -> None:
+    known = {"run", "status", "epochs", "started", "project", "id"}.union(*(run.names() for run in runs))
+    for name in names if runs else ():
+        if name not in known:
+            near = get_close_matches(name, known, n=2)
+            guess = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known)[:30])}."
+            raise UsageError(f"no run in {printable(folder)} has a {name!r}\n{printable(guess)}")
+
+
+def _value(text: str) -> Any:
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value
+
+
+def _key(value: Any) -> tuple[bool, Any]:
+    return (False, value) if _is_number(value) else (True, str(value))
+
+
+def _shown(value: Any) -> Any:
+    return "" if value is None else value
+
+
+def _clean(value: Any) -> Any:
+    """A value for one cell of a table."""
+    if _is_number(value):
+        return value
+    text = printable(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,87 @@
+"""Results as people read them: tables of epochs and of the points of a grid, for a terminal or as plain columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from experimentator.commands.failures import printable
+
+MOST_EPOCHS = 20  # on a terminal; all of them elsewhere
+
+
+def show_table(rows: Sequence[Mapping[str, Any]], file: TextIO, *, best: int | None = None) -> None:
+    """A table of rows, the `best` of them marked: drawn on a terminal, else in aligned columns.
+
+    >>> import sys
+    >>> show_table([{"epoch": 1, "training_loss": 0.5}, {"epoch": 2, "training_loss": 0.25}], sys.stdout, best=1)
+    epoch  training_loss
+        1            0.5
+        2           0.25  best
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name, "")) for name in names] for row in rows]
+    if file.isatty():
+        _draw(names, cells, file, best)
+        return
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    for place, row in enumerate([names, *cells]):
+        line = "  ".join(map(str.rjust, row, widths))
+        file.write(f"{line}  best\n" if best is not None and place == best + 1 else f"{line}\n")
+
+
+def show_epochs(history: Sequence[Mapping[str, Any]], file: TextIO) -> None:
+    """A table of the epochs; on a terminal the last ones of many."""
+    last = history[-MOST_EPOCHS:] if file.isatty() else history
+    show_table(last, file)
+    if len(last) < len(history):
+        file.write(f"{len(history) - len(last)} earlier epochs are in history.jsonl.\n")
+
+
+def show_values(values: Mapping[str, Any], file: TextIO) -> None:
+    """One line for each name.
+
+    >>> import sys
+    >>> show_values({"validation_accuracy": 0.98765, "weights": "runs/weights.safetensors"}, sys.stdout)
+    validation_accuracy  0.9877
+    weights              runs/weights.safetensors
+    """
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        file.write(f"{name:<{width}}  {_cell(value)}\n")
+
+
+def final_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What an epoch measured, without its number and time."""
+    return {name: value for name, value in row.items() if name not in ("epoch", "epoch_time")}
+
+
+def best_of(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The place of the row with the smallest validation loss, or else loss of any subset.
+
+    >>> best_of([{"training_loss": 0.1, "validation_loss": 0.9}, {}, {"training_loss": 0.2, "validation_loss": 0.8}])
+    2
+    """
+    names = [name for row in rows for name in row if name.endswith("_loss")]
+    name = "validation_loss" if "validation_loss" in names else next(iter(names), "")
+    known = [(row[name], place) for place, row in enumerate(rows) if name in row and row[name] == row[name]]
+    return min(known)[1] if known else None
+
+
+def _draw(names: Sequence[str], cells: Sequence[Sequence[str]], file: TextIO, best: int | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="bold")
+    for name in names:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for place, row in enumerate(cells):
+        table.add_row(*map(Text, row), style="bold green" if place == best else None)
+    Console(file=file).print(table)
+    if best is not None:
+        file.write(f"Best: row {best + 1}.\n")
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else printable(value)

@@ -1,0 +1,141 @@
+"""The `evaluate` and `predict` commands: an experiment built anew from its run folder, with the weights it left.
+
+Building it runs the configuration, a program: the text stored in the folder, if it is the one that was trained, or a
+file that is named instead. Weights and everything else of a run are data, and nothing in them is run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+from experimentator.checkpoint import WEIGHTS, CheckpointError
+from experimentator.commands.failures import printable
+from experimentator.commands.results import show_values
+from experimentator.config import Config, ConfigError, load, load_text, parse_assignment
+from experimentator.records.archive import is_run
+from experimentator.records.environment import sha256
+from experimentator.records.plainfile import finite, read_bytes, read_json, refusal
+from experimentator.records.predictions import Predictions, check_suffix
+from experimentator.settings import LIBRARY_KEYS
+
+Build = Callable[[Callable[[], Config]], Any]
+AVERAGE = ".average.safetensors"  # where weights were averaged, these are what the training evaluated
+
+
+def evaluate(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
+    """Do what `experimentator evaluate` was asked: averages over a subset, or over every EVAL subset."""
+    exp = restored(arguments, build, errors)
+    results = exp.evaluate(arguments.subset)
+    if arguments.json:
+        output.write(json.dumps(finite(results), indent=2, allow_nan=False) + "\n")
+    else:
+        show_values(results, output)
+
+
+def predict(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
+    """Do what `experimentator predict` was asked: what INFER gives for every key of a subset, as a file."""
+    check_suffix(arguments.output)
+    exp = restored(arguments, build, errors)
+    Predictions.of(exp, exp.subset(arguments.subset)).save(arguments.output)
+    output.write(f"{arguments.output}\n")
+
+
+def restored(arguments: Namespace, build: Build, errors: TextIO) -> Any:
+    """The experiment of a run with its weights."""
+    named = {"outputs": arguments.names} if vars(arguments).get("names") else {}
+    given = dict(map(parse_assignment, arguments.assignments)) | named
+    with stored(arguments.run, given, instead=arguments.config) as configuration:
+        weights = _weights(Path(arguments.run), arguments.weights)
+        exp = build(configuration)
+        matching = exp.load_weights(weights)
+    errors.write(printable(f"{len(matching.matched)} weights from {weights}") + "\n")
+    return exp
+
+
+@contextmanager
+def stored(run: str, given: Mapping[str, Any], *, instead: str | None = None) -> Iterator[Callable[[], Config]]:
+    """What loads the configuration of a run, or the file `instead` of it, with the run's overrides and those given.
+
+    Within, modules that lay beside it when it was trained can be imported.
+    """
+    folder = Path(run)
+    if not is_run(folder):
+        raise CheckpointError(f"{run!r} is no run folder.\nSeen: no status.json.\nName one: experimentator runs")
+    environment = read_json(folder / "environment.json")
+    overrides = _overrides(environment, given)
+    with _beside(environment.get("config_folder")):
+        if instead:
+            yield partial(load, instead, overrides, known=LIBRARY_KEYS)
+        else:
+            text, name = _trained(folder, environment), str(folder / "config.py")
+            yield partial(load_text, text, overrides, filename=name, known=LIBRARY_KEYS)
+
+
+def _trained(folder: Path, environment: Mapping[str, Any]) -> str:
+    """The text of the stored configuration, if it is the one that the training recorded."""
+    path, recorded = folder / "config.py", environment.get("config_sha256")
+    write = "Read it, then name it yourself if you trust it: --config FILE."
+    if recorded is None:
+        raise ConfigError(f"{path} cannot be checked.", "Seen: no config_sha256 in environment.json.", write)
+    try:
+        text = read_bytes(path).decode("utf-8")
+    except ValueError as error:
+        raise ConfigError(f"{path} is no text.", f"Seen: {error}.", write) from None
+    if sha256(text) != recorded:
+        raise ConfigError(f"{path} is not what was trained.", "Seen: another SHA-256 than environment.json has.", write)
+    return text
+
+
+def _overrides(environment: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides of the run, and those given now, which win."""
+    stored, lost = environment.get("overrides", {}), environment.get("not_stored", [])
+    if not isinstance(stored, dict) or not isinstance(lost, list):
+        raise ConfigError("environment.json is damaged.", "Seen: overrides that are none.", "Name another run.")
+    if missing := [name for name in lost if name not in given]:
+        raise ConfigError(
+            f"{missing[0]!r} was overridden by an object, which no file holds.",
+            f"Seen: {stored.get(missing[0], 'nothing')}.",
+            f"Give it with --set {missing[0]}=VALUE, or name a configuration that has it: --config FILE.",
+        )
+    return {name: value for name, value in stored.items() if name not in lost} | dict(given)
+
+
+def _weights(folder: Path, asked: str) -> Path:
+    """The file that `--weights` means; averaged weights where the training evaluated with those."""
+    if asked not in ("last", "best"):
+        inside = folder / asked
+        return inside if inside.is_file() and not Path(asked).exists() else Path(asked)
+    name = Path(WEIGHTS if asked == "last" else "best.safetensors")
+    found = [folder / one for one in (name.with_suffix(AVERAGE), name) if (folder / one).is_file()]
+    if not found:
+        others = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or "none"
+        write = (
+            "SaveWeights('best') keeps the best." if asked == "best" else "Its training may not have ended an epoch."
+        )
+        raise CheckpointError(
+            f"{str(folder)!r} has no {asked} weights.\nSeen: {others}.\n{write} Name a file: --weights FILE."
+        )
+    if found[0].is_symlink():
+        raise refusal(found[0], "it is a link")
+    return found[0]
+
+
+@contextmanager
+def _beside(folder: Any) -> Iterator[None]:
+    """Let the configuration import the modules that lay beside it when it was trained."""
+    if not isinstance(folder, str) or not folder:
+        yield
+        return
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)

@@ -1,0 +1,143 @@
+"""The `graph` command: which picture was asked for, of what, and where it goes."""
+
+from __future__ import annotations
+
+import tempfile
+import webbrowser
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from experimentator import diagram
+from experimentator.bench.costs import with_costs_of
+from experimentator.checkpoint import CheckpointError
+from experimentator.commands.usage import UsageError
+from experimentator.graph import Description, Mode, changes, difference, from_json, tree, with_statuses
+from experimentator.records.plainfile import read_bytes, values_of
+from experimentator.runs import DESCRIPTION, STATUS
+
+MODES = ("train", "eval", "infer")
+Build = Callable[[str], Any]  # the experiment of a configuration file
+Told = Callable[[str], None]
+
+
+def show(arguments: Namespace, build: Build, told: Told = lambda _: None) -> str:
+    """What the `graph` command prints, once it has drawn what it was to draw; `told` hears of measurements."""
+    if arguments.output:
+        diagram.check_suffix(arguments.output)
+    picture = _priced(arguments, build, told) if arguments.cost else _asked(arguments, build)
+    if arguments.open and not arguments.output:
+        arguments.output = str(Path(tempfile.mkdtemp(prefix="experimentator-")) / "graph.svg")
+    if arguments.output:
+        fold = False if arguments.unfold else None
+        diagram.save(picture, arguments.output, theme=arguments.theme, fold=fold)
+        if arguments.open:
+            webbrowser.open(Path(arguments.output).resolve().as_uri())
+        return str(arguments.output)
+    if arguments.diff:
+        return changes(picture)
+    if arguments.tree:
+        return tree(picture)
+    return str(picture)
+
+
+def _asked(arguments: Namespace, build: Build) -> Description:
+    mode, other = arguments.mode, arguments.diff
+    chosen = arguments.names or arguments.plan or arguments.all or other in MODES
+    for source in filter(None, (arguments.config, other)):
+        if chosen and _is_stored(source):
+            raise UsageError(
+                f"{source} holds one graph as it was: no other names or modes can be chosen from it\n"
+                "Name the configuration instead; of a run folder, its config.py."
+            )
+    if other is None:
+        return _described(arguments.config, mode, arguments, build)
+    if other in MODES:
+        exp = build(arguments.config)
+        before, after = (_of_experiment(exp, one, arguments) for one in (mode, other))
+        return difference(before, after)
+    if not Path(other).exists() and (near := get_close_matches(other.casefold(), MODES, n=1, cutoff=0.5)):
+        raise UsageError(f"{other!r} is no mode and no file\nDid you mean --diff {near[0]}?")
+    before, after = (_described(source, mode, arguments, build) for source in (arguments.config, other))
+    return difference(before, after, title=f"{arguments.config} -> {other}")
+
+
+def _is_stored(source: str) -> bool:
+    """Whether it is a run folder or a file of JSON."""
+    return source not in MODES and (Path(source).is_dir() or Path(source).suffix == ".json")
+
+
+def _priced(arguments: Namespace, build: Build, told: Told) -> Description:
+    """The description of a configuration with measured costs."""
+    if arguments.diff or _is_stored(arguments.config):
+        seen = "--diff" if arguments.diff else arguments.config
+        raise UsageError(f"--cost measures a configuration\nSeen: {seen}. Type: experimentator graph CONFIG.py --cost")
+    exp = build(arguments.config)
+    return with_costs_of(exp, _of_experiment(exp, arguments.mode, arguments), arguments.names or (), told)
+
+
+def _described(source: str, mode: str, arguments: Namespace, build: Build) -> Description:
+    """The description of a configuration, or the one that a run folder or a file of JSON holds."""
+    if not _is_stored(source):
+        return _of_experiment(build(source), mode, arguments)
+    return _of_run(Path(source), mode) if Path(source).is_dir() else _graph_in(Path(source).resolve())
+
+
+def _of_experiment(exp: Any, mode: str, arguments: Namespace) -> Description:
+    view = "plan" if arguments.plan else "list" if arguments.all else "graph"
+    described: Description = exp.describe(mode, *(arguments.names or ()), view=view)
+    return described
+
+
+def _of_run(folder: Path, mode: str) -> Description:
+    """What a run folder holds; nothing of it is run."""
+    if Mode.of(mode) != Mode.TRAIN:
+        raise UsageError(
+            f"a run folder holds the graph of TRAIN only\nName its configuration: {folder / 'config.py'} --mode {mode}"
+        )
+    if not (folder / DESCRIPTION).is_file():
+        raise UsageError(
+            f"{folder} is no run folder\nSeen: no {DESCRIPTION} in it. "
+            "Name a configuration, a run folder or a file of JSON."
+        )
+    status, processors = _status(folder / STATUS)
+    described = _graph_in(folder / DESCRIPTION)
+    here = {box.name for box in described.boxes}
+    elsewhere = [f"{name} {fared}" for name, fared in processors.items() if name not in here]  # in another mode
+    title = ", ".join([folder.resolve().name, status, *elsewhere])
+    return with_statuses(replace(described, title=title), processors)
+
+
+def _status(path: Path) -> tuple[str, dict[str, str]]:
+    """How a run ended, and what it found out about single processors."""
+    text = _read(path)
+    try:
+        found = values_of(text.encode())
+        processors = found.get("processors", {})
+        return str(found["status"]), {str(name): str(status) for name, status in processors.items()}
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} is damaged\nSeen: {error}. Name the run's pipeline.json to see the graph alone."
+        ) from None
+
+
+def _graph_in(path: Path) -> Description:
+    text = _read(path)
+    try:
+        return from_json(text)
+    except ValueError as error:
+        error.add_note(f"In {path}.")
+        raise
+
+
+def _read(path: Path) -> str:
+    try:
+        return read_bytes(path).decode("utf-8")
+    except (CheckpointError, UnicodeDecodeError) as error:
+        seen = str(error).splitlines()[1] if isinstance(error, CheckpointError) else "Seen: no UTF-8 text."
+        raise UsageError(
+            f"{path} cannot be read\n{seen} Name a configuration, a run folder or a file of JSON."
+        ) from None

@@ -1,0 +1,280 @@
+"""What may be typed: the arguments of the command line and their help, written by hand so that it reads well."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+COMMANDS = ("run", "graph", "bench", "runs", "evaluate", "predict", "verify-resume")
+LATEST, AUTO = "latest", "auto"  # which run is resumed, where none is named
+
+HELP = """\
+experimentator: train the experiment of a configuration file, look at its graph, use what was trained.
+
+  experimentator run CONFIG [options]      train (the word `run` may be left out)
+  experimentator graph CONFIG [options]    print or draw the graph of chunk processors
+  experimentator bench CONFIG [options]    measure the training: what its time goes to, and what would help
+  experimentator runs [FOLDER] [options]   list runs, filter and sort them
+  experimentator evaluate RUN [options]    measure a run's weights on its subsets
+  experimentator predict RUN [options]     write what a run's weights say of a subset
+  experimentator verify-resume CONFIG      kill the training at random moments, resume it, and compare
+  experimentator COMMAND --help            options and examples of a command
+  experimentator --version
+
+A configuration is a Python program and runs with your rights: read it before you run it.
+
+Exit status:
+    0  done                                    4  the loss became NaN or infinite
+    1  unexpected error, or one in your code   5  a file cannot be read or written
+    2  usage, configuration, graph, callback   130  Ctrl-C
+    3  data: a dataset or one of its items     143  terminated
+"""
+
+RUN_HELP = """\
+experimentator run CONFIG [options]: train the experiment of a configuration file.
+
+  --epochs N              train for N epochs (default: the configuration's `epochs`, else 10)
+  --set NAME=VALUE        give a name of the configuration another value before anything follows from it; repeat at will
+  --grid NAME=[V1,V2]     train once for each value, each in a process and run folder of its own; repeat for more axes
+  --seed N                the same as --set seed=N
+  --output-folder DIR     where run folders go (default: the configuration's `output_folder`, else runs)
+  --experiment-id ID      name of the run folder (default: the time in UTC); never one that exists
+  --resume [RUN]          go on with a run at the very batch: of that folder, else the latest of this configuration
+  --resume auto           the same, or start where there is nothing to resume: for commands that are given again
+  --checkpoint-seconds S  save a checkpoint every S seconds (default: at epoch ends and every 600 seconds)
+  --profile               record half a second of training into <run folder>/profile, for TensorBoard and Perfetto
+  --quiet                 no progress display
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+Values are Python literals or bare words: 1e-3, [32, 64], True, adam.
+
+A run folder, DIR/<project>/<id>/, holds config.py, config.json, environment.json, history.jsonl, weights.safetensors,
+checkpoints/, pipeline.svg, status.json and log.txt; DIR/<project>/latest leads to the newest. Progress goes to stderr,
+results to stdout. `experimentator runs` lists runs.
+
+Examples:
+  experimentator run examples/digits.py --epochs 12
+  experimentator run task.py --set batch_size=64 --set optimizer_name=adam --output-folder results
+  python -m experimentator task.py --epochs 10 --grid "learning_rate=[0.1,0.01,0.001]"
+"""
+
+GRAPH_HELP = """\
+experimentator graph CONFIG [options]: print or draw the graph of chunk processors.
+
+CONFIG is a configuration file, a run folder, or a description that -o FILE.json wrote.
+
+  --mode MODE             train, eval or infer (default: train)
+  --for NAME[,NAME]       only what these names depend on (default: what the mode computes)
+  --plan                  show what is left out too, greyed, and why
+  --all                   every processor of the mode, pruned or not
+  --diff OTHER            what another configuration, run folder, description or mode has more, less or otherwise
+  --cost                  measure what each processor costs, in about 20 seconds, and show it as heat and numbers
+  --tree                  print it from each output back to what it needs
+  -o FILE                 write it; the suffix says how: .svg .png .pdf (drawn), .dot, .mmd or .md (Mermaid), .txt,
+                          .json (to compare with later), .model-explorer.json (for Google's model-explorer)
+  --open                  draw it and open it in the browser
+  --theme THEME           light, dark or auto (default: auto, where a .svg follows the reader's setting)
+  --unfold                draw every processor of a large graph, and no chain as one box
+  --set NAME=VALUE        give a name of the configuration another value; repeat at will
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+Examples:
+  experimentator graph examples/digits.py
+  experimentator graph task.py --mode infer --for batch_logits
+  experimentator graph task.py --mode eval -o pipeline.svg
+  experimentator graph task.py --diff eval
+  experimentator graph runs/task/first --diff runs/task/latest -o difference.svg
+"""
+
+
+BENCH_HELP = """\
+experimentator bench CONFIG [options]: measure the training of a configuration on this machine.
+
+CONFIG is a configuration file, or a run folder, whose stored configuration, a program, is run anew. Nothing is written
+but with -o: run folders stay as they are, and callbacks of the library that leave files are left out; yours run.
+
+It tells steps and samples a second; where the time goes, adding up to the whole; the same loop written by hand as the
+ceiling; what each processor costs; memory; and the one change that would help most.
+
+  --seconds S             measure for about this long, compiling aside (default: 30)
+  --against keras         the same graph inside keras.Model.fit too: as it is, and with the options that make it quick
+  --sweep NAME=V1,V2,V3   train with each of these values instead, in turn; -o FILE.svg draws the curve
+  --compare OTHER         train another configuration or run in turn with it, and say whether they differ
+  --json                  print the report as JSON
+  -o FILE                 write it: .txt, .json, or .svg (the graph with its costs, or the curve of a sweep)
+  --epochs N              the length of training that one-off costs are spread over (default: the configuration's)
+  --set NAME=VALUE        give a name of the configuration another value; repeat at will
+  --seed N                the same as --set seed=N
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+Examples:
+  experimentator bench examples/digits.py
+  experimentator bench task.py --against keras --set batch_size=64
+  experimentator bench task.py --sweep batch_size=32,64,128 -o curve.svg
+  experimentator bench task.py --compare runs/task/latest --json
+"""
+
+
+VERIFY_HELP = """\
+experimentator verify-resume CONFIG [options]: prove that this training resumes exactly.
+
+It is trained once without interruption, then killed (SIGKILL) at random moments and resumed until it is done. What both
+left is compared bit for bit, by a reader that does not import the library: weights, optimizer, seeds, state of
+callbacks, history. What the proof does not cover is printed, too.
+
+  --kills N               how often it is killed (default: 3)
+  --seed S                draw the moments from this seed, to repeat a trial (default: another each time)
+  --epochs N              train for N epochs (default: the configuration's `epochs`, else 10)
+  --set NAME=VALUE        give a name of the configuration another value; repeat at will
+  --output-folder DIR     keep the runs there (default: a temporary folder, kept if they differ)
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+Exit status: 0 equal, 1 not equal, 2 usage; that of the training where it fails by itself.
+
+Example:
+  experimentator verify-resume task.py --kills 5 --epochs 3
+"""
+
+
+class UsageError(ValueError):
+    """A command line that cannot be understood."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, command: str, text: str):
+        super().__init__(prog=f"experimentator {command}".strip(), allow_abbrev=False)
+        self.command, self.text = command, text
+
+    def format_help(self) -> str:
+        return self.text
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\nType: {self.prog} --help")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; `command` is `help` or `version` where only a text is wanted, which `text` holds.
+
+    >>> parse(["task.py", "--epochs", "3"]).command, parse(["graph", "task.py"]).mode
+    ('run', 'train')
+    """
+    first = argv[0] if argv else ""
+    if first == "--version":
+        from experimentator.version import __version__
+
+        return argparse.Namespace(command="version", text=f"experimentator {__version__}\n", traceback=False)
+    if first in ("-h", "--help", "help"):
+        return argparse.Namespace(command="help", text=HELP, traceback=False)
+    if not argv:
+        raise UsageError("there is nothing to do: name a configuration file\nType: experimentator --help")
+    _check_first(first, argv[1:])
+    command, rest = (first, argv[1:]) if first in COMMANDS else ("run", argv)
+    parser = _parser(command)
+    if {"-h", "--help"} & set(rest):
+        return argparse.Namespace(command="help", text=parser.format_help(), traceback=False)
+    arguments = parser.parse_args(rest)
+    arguments.command = command
+    arguments.traceback |= os.environ.get("EXPERIMENTATOR_TRACEBACK", "") not in ("", "0")
+    return arguments
+
+
+def _check_first(word: str, rest: Sequence[str]) -> None:
+    """A misspelt command is not taken for a configuration, nor is a word that stands before one."""
+    if word in COMMANDS or word.startswith("-") or word.endswith(".py") or os.path.exists(word):
+        return
+    near = get_close_matches(word.lower(), COMMANDS, n=1)
+    if near or (rest and not rest[0].startswith("-")):
+        write = f"Did you mean {near[0]!r}?" if near else f"Commands are {', '.join(COMMANDS)}."
+        raise UsageError(f"{word!r} is no command and no file\n{write} Type: experimentator --help")
+
+
+def _parser(command: str) -> _Parser:
+    own = {"run": _run_parser, "graph": _graph_parser, "bench": _bench_parser, "verify-resume": _verify_parser}
+    if command in own:
+        return own[command]()
+    from experimentator.commands import usage_of_runs
+
+    parser = _Parser(command, usage_of_runs.HELP[command])
+    parser.add_argument("--traceback", action="store_true")
+    usage_of_runs.ADD[command](parser)
+    return parser
+
+
+def _run_parser() -> _Parser:
+    parser = _Parser("run", RUN_HELP)
+    _add_common(parser)
+    parser.add_argument("--epochs", type=_count)
+    parser.add_argument("--grid", action="append", default=[], metavar="NAME=[V1,V2]")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--output-folder")
+    parser.add_argument("--experiment-id")
+    parser.add_argument("--resume", nargs="?", const=LATEST, metavar="RUN")
+    parser.add_argument("--checkpoint-seconds", type=_seconds)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--report", help=argparse.SUPPRESS)  # a file that is told the run folder: a grid asks for it
+    return parser
+
+
+def _graph_parser() -> _Parser:
+    parser = _Parser("graph", GRAPH_HELP)
+    _add_common(parser)
+    parser.add_argument("--mode", type=str.lower, choices=("train", "eval", "infer"), default="train")
+    parser.add_argument("--for", dest="names", type=lambda text: [n.strip() for n in text.split(",") if n.strip()])
+    parser.add_argument("-o", "--output", metavar="FILE")
+    parser.add_argument("--diff", metavar="OTHER")
+    parser.add_argument("--theme", choices=("light", "dark", "auto"), default="auto")
+    for option in ("plan", "all", "cost", "tree", "open", "unfold"):
+        parser.add_argument(f"--{option}", action="store_true")
+    return parser
+
+
+def _bench_parser() -> _Parser:
+    parser = _Parser("bench", BENCH_HELP)
+    _add_common(parser)
+    parser.add_argument("--seconds", type=_seconds, default=30.0)
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--against", choices=("keras",))
+    kinds.add_argument("--sweep", metavar="NAME=V1,V2")
+    kinds.add_argument("--compare", metavar="OTHER")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("-o", "--output", metavar="FILE")
+    parser.add_argument("--epochs", type=_count)
+    parser.add_argument("--seed", type=int)
+    return parser
+
+
+def _verify_parser() -> _Parser:
+    parser = _Parser("verify-resume", VERIFY_HELP)
+    _add_common(parser)
+    parser.add_argument("--kills", type=_count, default=3)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--epochs", type=_count)
+    parser.add_argument("--output-folder")
+    return parser
+
+
+def _add_common(parser: _Parser) -> None:
+    parser.add_argument("config", metavar="CONFIG")
+    parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--traceback", action="store_true")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    return int(text)

@@ -1,0 +1,234 @@
+"""Proof that a configuration resumes exactly: its training is killed at random moments, resumed, and compared.
+
+Everything runs in processes of its own, as the user would start them; what they left is read by `outside.py`, which
+does not import the library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experimentator.commands import outside
+from experimentator.sweep import names_in
+
+POLL = 0.005  # seconds between two looks at a training
+EARLY = 0.6  # of the time of the whole training: kills come before, since a resumed one has less to do
+SAVES = 15.0  # in the time of the whole training
+SHOWN = 8  # differences that are told
+Say = Callable[[str], None]
+
+
+class TrainingFailedError(RuntimeError):
+    """A training ended by itself with an error: there is nothing to compare."""
+
+    def __init__(self, status: int, text: str):
+        super().__init__(f"The training failed with exit status {status}.\n{text.strip()}")
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is tried: a configuration, options of `experimentator run`, how many kills, drawn from which seed."""
+
+    config: str
+    options: Sequence[str] = ()
+    kills: int = 3
+    seed: int | None = None
+    folder: str | None = None
+
+
+def verify(plan: Plan, say: Say) -> bool:
+    """Whether every killed and resumed training left what the uninterrupted one did; `say` gets each line told."""
+    place = Path(plan.folder or tempfile.mkdtemp(prefix="experimentator-verify-"))
+    seed = int.from_bytes(os.urandom(4), "little") if plan.seed is None else plan.seed
+    say(f"{plan.config}: {plan.kills} kills at moments drawn with --seed {seed}; runs are in {place}")
+    trial = Trial(plan, place, random.Random(seed), say)
+    seconds = trial.reference()
+    runs = trial.killed(seconds)
+    expected = _read(trial.path("reference"))
+    different = [run for run in runs if not _compare(run, expected, _read(trial.path(run)), say)]
+    equal = not different
+    if not equal:
+        trial.blame(expected)
+    _tell_limits(trial.path(runs[-1]), say)
+    if equal and plan.folder is None:
+        shutil.rmtree(place, ignore_errors=True)
+    verdict = "equal, bit for bit" if equal else f"NOT equal; the runs are kept in {place}"
+    say(f"{trial.kills} kills (proved by the signal), {trial.resumed} resumed within the training: {verdict}")
+    return equal
+
+
+class Trial:
+    """The trainings of one configuration."""
+
+    def __init__(self, plan: Plan, place: Path, draws: random.Random, say: Say):
+        self.plan, self.place, self.draws, self.say = plan, place, draws, say
+        self.fixed = _fixed(plan, say)
+        self.kills = self.resumed = 0
+
+    def path(self, run: str) -> Path:
+        """The folder of a run."""
+        return self.place / "verify" / run
+
+    def reference(self, run: str = "reference") -> float:
+        """Train without interruption; returns the seconds of training."""
+        child = self._start(run)
+        begun = self._training(child, run, 0)
+        self._finish(child)
+        seconds = time.monotonic() - begun
+        self.say(f"{run}: {_done(self.path(run))}, in {seconds:.1f} s")
+        return seconds
+
+    def killed(self, seconds: float) -> list[str]:
+        """Train, and kill, until there were enough kills; returns the names of the runs, each finished."""
+        runs = ["killed-1"]
+        while self.kills < self.plan.kills:
+            if not self._kill(runs[-1], EARLY * seconds * self.draws.random(), seconds):
+                runs.append(f"killed-{len(runs) + 1}")  # it came to its end before the kill: that is none
+        if not self._is_over(runs[-1]):
+            if not self.path(runs[-1]).exists():
+                return runs[:-1]
+            self._finish(self._start(runs[-1], "--resume", "auto"))
+        return runs
+
+    def blame(self, expected: Sequence[str]) -> None:
+        """Find out whether two uninterrupted trainings differ, too."""
+        self.reference("reference-2")
+        if _read(self.path("reference-2")) != list(expected):
+            self.say("Two uninterrupted trainings differ, too: look for numbers that no seed rules, not at the resume.")
+        else:
+            self.say("Two uninterrupted trainings are equal: it is the resume that differs.")
+
+    def _kill(self, run: str, delay: float, seconds: float) -> bool:
+        """Kill a training so many seconds after it began to train; False where it ended before."""
+        before = _stamp(self.path(run))
+        child = self._start(run, "--resume", "auto", "--checkpoint-seconds", f"{max(0.01, seconds / SAVES):.3f}")
+        begun = self._training(child, run, before)
+        while child.poll() is None and time.monotonic() - begun < delay:
+            time.sleep(POLL)
+        child.kill()
+        _, text = child.communicate()
+        if child.returncode == 0:
+            return False
+        if child.returncode != -signal.SIGKILL:
+            raise TrainingFailedError(child.returncode, text)
+        self.kills += 1
+        saved = _saved(self.path(run))
+        self.resumed += saved is not None
+        left = "before anything was saved" if saved is None else f"the newest checkpoint has {saved} batches"
+        self.say(f"kill {self.kills} of {run}, {delay:.2f} s into the training: {left}")
+        return True
+
+    def _start(self, run: str, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "experimentator", "run", self.plan.config, *self.plan.options, *self.fixed]
+        command += ["--quiet", "--output-folder", str(self.place), "--set", "project_name=verify", *options]
+        command += ["--experiment-id", run]
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    def _training(self, child: subprocess.Popen[str], run: str, before: int) -> float:
+        """The moment when a training begins: its run folder says so anew."""
+        while child.poll() is None and _stamp(self.path(run)) <= before:
+            time.sleep(POLL)
+        return time.monotonic()
+
+    def _finish(self, child: subprocess.Popen[str]) -> None:
+        _, text = child.communicate()
+        if child.returncode:
+            raise TrainingFailedError(child.returncode, text)
+
+    def _is_over(self, run: str) -> bool:
+        path = self.path(run) / "status.json"
+        return path.exists() and json.loads(path.read_bytes())["status"] == "finished"
+
+
+def _fixed(plan: Plan, say: Say) -> list[str]:
+    """What must be fixed for two trainings to be comparable, where the configuration leaves it open."""
+    known = {*names_in(plan.config), *(option.partition("=")[0] for option in plan.options)}
+    options = []
+    if "jit_compile" not in known and shutil.which("nvidia-smi") is None:
+        options += ["--set", "jit_compile=False"]
+        say("jit_compile is set to False: on a CPU it is found by timing, which differs from run to run")
+    if "seed" not in known and "--seed" not in plan.options:
+        options += ["--set", "seed=0"]
+        say("seed is set to 0: without one, initial weights differ from run to run")
+    return options
+
+
+def _read(run: Path) -> list[str]:
+    """What a run left, read in a process that does not import the library."""
+    command = [sys.executable, "-I", str(Path(outside.__file__)), str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def _compare(run: str, expected: Sequence[str], seen: Sequence[str], say: Say) -> bool:
+    """Tell what differs."""
+    names = Counter(_kind(line) for line in expected)
+    covered = ", ".join(f"{count} {kind}" for kind, count in names.items())
+    if list(expected) == list(seen):
+        say(f"{run} is equal in all that was saved: {covered}")
+        return True
+    wanted, got = (dict(line.rsplit(" = ", 1) for line in lines) for lines in (expected, seen))
+    different = [name for name in {**wanted, **got} if wanted.get(name) != got.get(name)] or [
+        "the order of what is saved"
+    ]
+    say(f"{run} differs in {len(different)} of {len(expected)} saved things:")
+    for name in different[:SHOWN]:
+        say(f"  {name}: {str(wanted.get(name))[:60]} without, {str(got.get(name))[:60]} with interruptions")
+    return False
+
+
+def _kind(line: str) -> str:
+    """To what a saved thing belongs, in a word."""
+    name = line.rsplit(" = ", 1)[0]
+    if name.startswith("weights/"):
+        return "weights and seeds"
+    if name.startswith("state/"):
+        return "variables of the optimizer" if name.startswith("state/optimizer/") else "arrays of callbacks"
+    return "lines of logs" if " line " in name else "values of state"
+
+
+def _tell_limits(run: Path, say: Say) -> None:
+    """What the proof does not cover."""
+    about = json.loads((_checkpoints(run)[-1] / "state.json").read_bytes())["about"]
+    for doubt in about["doubts"]:
+        say(f"not covered: {doubt}")
+    say("not covered: columns that end in _time; other versions, devices or numbers of threads than these")
+
+
+def _done(run: Path) -> str:
+    manifest = json.loads((_checkpoints(run)[-1] / "MANIFEST.json").read_bytes())
+    return f"{manifest['epoch']} epochs, {manifest['step']} batches"
+
+
+def _saved(run: Path) -> int | None:
+    """Batches in the newest checkpoint; None without one."""
+    found = _checkpoints(run)
+    return int(json.loads((found[-1] / "MANIFEST.json").read_bytes())["step"]) if found else None
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    place = run / "checkpoints"
+    return sorted(path for path in place.iterdir() if path.name.isdigit()) if place.is_dir() else []
+
+
+def _stamp(run: Path) -> int:
+    """When the status of a run was last written; 0 without one."""
+    try:
+        return (run / "status.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

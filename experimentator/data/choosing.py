@@ -1,0 +1,245 @@
+"""Subsets that choose: keys of which something holds, classes equally often, other subsets in proportions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experimentator.data.columns import is_columnar
+from experimentator.data.fields import Asking
+from experimentator.data.items import DatasetError
+from experimentator.data.mixture import dealt, length_to_show_all, proportions_of, take_turns
+from experimentator.subset import Subset
+
+
+class FilteredSubset(Subset):
+    """The keys of which a predicate is true: a function of (key) or of (key, item), or the name of a field that is.
+
+    Items are read where the predicate asks for them, once, when the keys are first needed.
+
+    >>> from experimentator import Mode
+    >>> subset = FilteredSubset("even", Mode.EVAL, {"input": np.arange(6)}, predicate=lambda key: key % 2 == 0)
+    >>> subset.keys
+    (0, 2, 4)
+
+    Raises:
+        DatasetError: for a predicate that answers neither True nor False, or names an unknown field.
+    """
+
+    def __init__(self, *args: Any, predicate: str | Callable[..., Any], **options: Any):
+        super().__init__(*args, **options)
+        self.predicate = predicate
+
+    def choose(self, keys: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
+        """The keys of which the predicate is true."""
+        asking = Asking(self.predicate, self.dataset, f"The predicate of subset {self.name!r}")
+        return tuple(key for key in keys if asking.holds(key))
+
+    def empty_error(self, keys: Sequence[Hashable]) -> DatasetError:
+        """What to do about a subset without items."""
+        if len(keys) or not self._candidates:
+            return super().empty_error(keys)
+        wrong = f"Subset {self.name!r} is empty: its predicate is true of no key."
+        return DatasetError(wrong, f"{len(self._candidates)} keys", "Mend the predicate, or give it other keys.")
+
+
+class BalancedSubset(Subset):
+    """Every class equally often: `by` is a field of the key or the item, or a function of (key) or (key, item).
+
+    A predicate is such a function, too: what it is true of and the rest are then equally often in it. Classes take
+    turns, so that each batch is as balanced as whole numbers allow. An epoch shows every key at least once, those of
+    small classes several times, each time with draws of its own; or it visits `length` keys. `classes` lists what
+    there must be.
+
+    >>> from experimentator import Mode
+    >>> items = {"input": np.arange(6), "target": np.array([0, 0, 0, 0, 0, 1])}
+    >>> subset = BalancedSubset("training", Mode.TRAIN, items, by="target")
+    >>> len(subset), next(subset.batches(4))[1]["batch_target"].tolist()
+    (10, [0, 1, 0, 1])
+
+    Raises:
+        DatasetError: for an unknown field, for a class of `classes` without a key, or if there is one class only.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        by: str | Callable[..., Any],
+        classes: Sequence[Hashable] | None = None,
+        length: int | None = None,
+        **options: Any,
+    ):
+        super().__init__(*args, **options)
+        self.by, self.classes, self.length = by, classes, _checked_length(length, self.name)
+        self._groups: tuple[Any, dict[Hashable, np.ndarray]] | None = None
+
+    @property
+    def groups(self) -> dict[Hashable, np.ndarray]:
+        """The positions in `keys` of every class, `[N] int32` each."""
+        keys = self.keys
+        if self._groups is None or self._groups[0] is not keys:
+            found = Asking(self.by, self.dataset, f"`by` of subset {self.name!r}").answers(keys)
+            self._groups = keys, self._checked(_places(found))
+        return self._groups[1]
+
+    def __len__(self) -> int:
+        if not self.keys:
+            return 0
+        sizes = [len(places) for places in self.groups.values()]
+        return (self.length or length_to_show_all([1] * len(sizes), sizes)) * self.repetitions
+
+    def arrange(self) -> np.ndarray:
+        """Positions in `keys`, the classes in turn, `[len(self)] int32`."""
+        groups = list(self.groups.values())
+        rounds = [partial(self._round, number, places) for number, places in enumerate(groups)]
+        return dealt(take_turns([1] * len(groups), len(self)), rounds)
+
+    def _round(self, number: int, places: np.ndarray, turn: int) -> np.ndarray:
+        return self.shuffled(places, number, turn) if self.is_training else places
+
+    def _checked(self, groups: dict[Hashable, np.ndarray]) -> dict[Hashable, np.ndarray]:
+        missing = [one for one in self.classes or () if one not in groups]
+        strange = [one for one in groups if one not in (self.classes or groups)]
+        if not missing and not strange and len(groups) > 1:
+            return groups
+        wrong = "has no key of class " + ", ".join(map(repr, missing)) if missing else "has one class only"
+        if strange and not missing:
+            wrong = f"has keys of class {strange[0]!r}, which `classes` does not list"
+        raise DatasetError(
+            f"Subset {self.name!r} cannot be balanced: it {wrong}.",
+            ", ".join(f"{len(places)} of {one!r}" for one, places in list(groups.items())[:12]),
+            "Give keys of two classes or more, another `by`, or `classes` as they are.",
+        )
+
+
+class PartKey(NamedTuple):
+    """A key of a combined subset: the name of the part it comes from, and its key there."""
+
+    subset: str
+    key: Hashable
+
+
+class CombinedSubset(Subset):
+    """Several subsets in one, mixed in every batch: `CombinedSubset("training", Mode.TRAIN, [real, drawn], [3, 1])`.
+
+    `proportions` are numbers in the order of the parts, or by their names; without them, parts are mixed as they are
+    large. The parts take turns, so that a batch whose size is a multiple of the proportions' sum (as whole numbers)
+    holds exactly so many of each. An epoch shows every key of every part at least once, small ones several times; or
+    it visits `length` keys. Each part keeps its own order, repetitions and dataset; keys are `PartKey`s.
+
+    >>> from experimentator import Mode
+    >>> real = Subset("real", Mode.TRAIN, {"input": np.arange(30)})
+    >>> drawn = Subset("drawn", Mode.TRAIN, {"input": -np.arange(10)})
+    >>> both = CombinedSubset("training", Mode.TRAIN, [real, drawn], {"real": 3, "drawn": 1})
+    >>> len(both), [key.subset for key in next(both.batches(4))[0]]
+    (40, ['real', 'real', 'drawn', 'real'])
+
+    Raises:
+        DatasetError: for no parts, two of one name, an empty one, or proportions that are no numbers above 0 for each.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mode: Any,
+        subsets: Sequence[Subset],
+        proportions: Mapping[str, float] | Sequence[float] | None = None,
+        repetitions: int = 1,
+        desc: str | None = None,
+        *,
+        length: int | None = None,
+    ):
+        self.parts = list(subsets)
+        names = [part.name for part in self.parts]
+        if not names or len(set(names)) < len(names):
+            write = "List subsets of different names."
+            raise DatasetError(f"Subset {name!r} combines too little.", f"parts: {', '.join(names) or 'none'}", write)
+        self.proportions = proportions
+        self.length = _checked_length(length, name)
+        self._known: tuple[Any, tuple[Hashable, ...]] | None = None
+        super().__init__(name, mode, _Parts(self.parts), repetitions=repetitions, desc=desc)
+        if proportions is not None:
+            proportions_of(proportions, names, asker=f"Subset {name!r}")
+
+    @property
+    def keys(self) -> tuple[Hashable, ...]:
+        """The keys of all parts; those of the parts may be assigned."""
+        theirs = [part.keys for part in self.parts]
+        if self._known is None or any(a is not b for a, b in zip(self._known[0], theirs, strict=True)):
+            keys = tuple(PartKey(part.name, key) for part in self.parts for key in part.keys)
+            self._known = theirs, keys
+        return self._known[1]
+
+    @keys.setter
+    def keys(self, keys: Any) -> None:
+        write = f"Assign to those of its parts: {', '.join(part.name for part in self.parts)}."
+        raise DatasetError(f"The keys of subset {self.name!r} follow from its parts.", f"{len(keys)} keys", write)
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """The proportions in force, as whole numbers without a common divisor."""
+        sizes = [len(part) for part in self.parts]
+        for part, size in zip(self.parts, sizes, strict=True):
+            if not size:
+                raise part.empty_error(())
+        given = sizes if self.proportions is None else self.proportions
+        return proportions_of(given, [part.name for part in self.parts], asker=f"Subset {self.name!r}")
+
+    def __len__(self) -> int:
+        return (self.length or length_to_show_all(self.shares, [len(part) for part in self.parts])) * self.repetitions
+
+    def arrange(self) -> np.ndarray:
+        """Positions in `keys`, the parts in turn, `[len(self)] int32`."""
+        offsets = np.cumsum([0, *(len(part.keys) for part in self.parts)])
+        turns = take_turns(self.shares, len(self))
+        counts = np.bincount(turns, minlength=len(self.parts))
+        rounds = [
+            partial(self._round, part, int(offset), int(-(-count // len(part))))
+            for part, offset, count in zip(self.parts, offsets, counts, strict=False)
+        ]
+        return dealt(turns, rounds)
+
+    def _round(self, part: Subset, offset: int, rounds: int, turn: int) -> np.ndarray:
+        """The part's own order, another one for each time that an epoch comes round to its first key again."""
+        part.seed, part.epoch = self.seed, self.epoch * rounds + turn
+        positions = part.order()
+        if self.is_training and not part.is_training:
+            positions = self.shuffled(positions, part.name, turn)
+        return positions + offset
+
+
+class _Parts:
+    """The datasets of several subsets, by the name of the subset."""
+
+    def __init__(self, parts: Sequence[Subset]):
+        self.parts = parts
+
+    @property
+    def deterministic(self) -> bool:
+        return all(is_columnar(part) for part in self.parts)
+
+    @property
+    def keys(self) -> list[PartKey]:
+        return [PartKey(part.name, key) for part in self.parts for key in part.keys]
+
+    def query_item(self, key: PartKey) -> Any:
+        return next(part for part in self.parts if part.name == key.subset).query_item(key.key)
+
+
+def _places(values: Sequence[Hashable]) -> dict[Hashable, np.ndarray]:
+    groups: dict[Hashable, list[int]] = {}
+    for place, value in enumerate(values):
+        groups.setdefault(value, []).append(place)
+    return {value: np.array(places, np.int32) for value, places in groups.items()}
+
+
+def _checked_length(length: Any, name: str) -> int | None:
+    if length is None:
+        return None
+    if type(length) is not bool and isinstance(length, (int, np.integer)) and length > 0:
+        return int(length)
+    write = "Write how many keys an epoch visits, 1 or more."
+    raise DatasetError(f"Subset {name!r} has no length.", f"length={length!r}", write)

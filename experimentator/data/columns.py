@@ -1,0 +1,33 @@
+"""A whole subset as columns, one array for each name: where the items are the same every time, they are read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experimentator.data.items import ArrayDataset, is_deterministic, is_numeric
+from experimentator.subset import Subset
+
+
+def is_columnar(subset: Subset) -> bool:
+    """Whether the items are known to be the same every time, so that they may be kept as columns."""
+    own = "query_item" in vars(subset) or type(subset).query_item is not Subset.query_item
+    return not own and not subset.has_own_batch and is_deterministic(subset.dataset)
+
+
+def columns_of(subset: Subset) -> tuple[np.ndarray | None, Mapping[str, Any]]:
+    """The whole subset as `{"batch_input": [N, ...], ...}`, every item read once, and which of its keys are there."""
+    if subset.has_own_batch:
+        return None, subset.batch(subset.keys)
+    if is_columnar(subset) and isinstance(subset.dataset, ArrayDataset) and subset.keys:
+        try:
+            columns = subset.dataset.columns(subset.keys)
+        except (TypeError, IndexError, OverflowError):
+            return subset.read(subset.keys)  # one of them is no row: reading them one by one names it
+        return None, {f"batch_{n}": array if is_numeric(array) else list(array) for n, array in columns.items()}
+    kept, columns = subset.read(subset.keys)
+    if kept is not None and not len(kept):
+        raise subset.empty_error(subset.keys)
+    return kept, columns

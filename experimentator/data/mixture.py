@@ -1,0 +1,106 @@
+"""In which order several kinds take turns, so that every stretch of it holds them in their proportions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from experimentator.data.items import DatasetError
+
+FINEST = 1_000  # proportions given as floats are taken as fractions with denominators up to this
+
+
+def proportions_of(given: Any, names: Sequence[str], *, asker: str) -> tuple[int, ...]:
+    """Proportions as whole numbers without a common divisor: `{"real": 0.75, "drawn": 0.25}` or `[3, 1]` give (3, 1).
+
+    >>> proportions_of([0.5, 0.25, 0.25], ["a", "b", "c"], asker="the example")
+    (2, 1, 1)
+
+    Raises:
+        DatasetError: unless there is a number above 0 for each name.
+    """
+    listed = list(given.values()) if isinstance(given, Mapping) else list(given)
+    if isinstance(given, Mapping) and set(given) == set(names):
+        listed = [given[name] for name in names]
+    fine = len(listed) == len(names) and (not isinstance(given, Mapping) or set(given) == set(names))
+    if not fine or not all(_is_above_zero(number) for number in listed):
+        raise DatasetError(
+            f"{asker} has proportions that do not fit.",
+            f"{given!r:.120} for {', '.join(names)}",
+            "Give a number above 0 for each, such as "
+            + "{" + ", ".join(f'"{name}": 1' for name in names[:3]) + "}.",
+        )  # fmt: skip
+    return _reduced([Fraction(number).limit_denominator(FINEST) or Fraction(1, FINEST) for number in listed])
+
+
+def take_turns(proportions: Sequence[int], length: int) -> np.ndarray:
+    """Which kind comes at each place, `[length] int`: the one that is furthest behind its proportion.
+
+    Any `sum(proportions)` places from a multiple of that sum on hold each kind exactly as often as its proportion.
+
+    >>> take_turns([2, 1], 6).tolist()
+    [0, 1, 0, 0, 1, 0]
+    """
+    period = _turns(tuple(proportions), min(sum(proportions), length))
+    return np.resize(period, length)
+
+
+def length_to_show_all(proportions: Sequence[int], sizes: Sequence[int]) -> int:
+    """How many places it takes until kind i has come `sizes[i]` times, for every i; whole rounds where these are short.
+
+    >>> length_to_show_all([1, 1], [2, 5])
+    10
+    """
+    total = sum(proportions)
+    length = max(-(-size * total // share) for size, share in zip(sizes, proportions, strict=True))
+    if total <= length:
+        return -(-length // total) * total
+    turns = take_turns(proportions, length + total)
+    counts = [np.cumsum(turns == kind) for kind in range(len(sizes))]
+    return max(int(np.searchsorted(count, size)) + 1 for count, size in zip(counts, sizes, strict=True))
+
+
+def dealt(turns: np.ndarray, rounds: Sequence[Callable[[int], np.ndarray]]) -> np.ndarray:
+    """Positions in the order of `turns`: kind i gives those of `rounds[i](0)`, then of `rounds[i](1)`, and so on.
+
+    >>> dealt(np.array([0, 1, 0, 1]), [lambda _: np.array([5, 6]), lambda _: np.array([7])]).tolist()
+    [5, 7, 6, 7]
+    """
+    positions = np.empty(len(turns), dtype=np.int32)
+    for kind, one_round in enumerate(rounds):
+        places = np.flatnonzero(turns == kind)
+        parts: list[np.ndarray] = []
+        while sum(map(len, parts)) < len(places):
+            parts.append(one_round(len(parts)))
+        if parts:
+            positions[places] = np.concatenate(parts)[: len(places)]
+    return positions
+
+
+@lru_cache(maxsize=32)
+def _turns(proportions: tuple[int, ...], length: int) -> np.ndarray:
+    total, behind = sum(proportions), [0] * len(proportions)
+    turns = np.empty(length, dtype=np.int64)
+    for place in range(length):
+        behind = [debt + share for debt, share in zip(behind, proportions, strict=True)]
+        turns[place] = kind = max(range(len(behind)), key=behind.__getitem__)
+        behind[kind] -= total
+    turns.setflags(write=False)
+    return turns
+
+
+def _reduced(shares: Iterable[Fraction]) -> tuple[int, ...]:
+    shares = list(shares)
+    common = math.lcm(*(share.denominator for share in shares))
+    whole = [int(share * common) for share in shares]
+    return tuple(number // math.gcd(*whole) for number in whole)
+
+
+def _is_above_zero(number: Any) -> bool:
+    return type(number) is not bool and isinstance(number, (Real, np.number)) and 0 < float(number) < math.inf

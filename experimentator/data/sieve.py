@@ -1,0 +1,98 @@
+"""Whole batches out of rows of which some are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experimentator.loading.blocks import Block, Picked
+
+Ahead = Callable[[int], int]  # how many batches to run after so many
+
+
+@dataclass(frozen=True)
+class Loose:
+    """Rows that are in no batch yet: columns {name: [N, ...]}, N keys, and lists of N objects."""
+
+    columns: Mapping[str, np.ndarray]
+    keys: list[Hashable]
+    objects: Mapping[str, list[Any]]
+
+    def take(self, places: Any) -> Loose:
+        """Some of the rows, copied."""
+        places = np.asarray(places, np.intp)
+        columns = {name: column[places] for name, column in self.columns.items()}
+        objects = {name: [values[place] for place in places] for name, values in self.objects.items()}
+        return Loose(columns, [self.keys[place] for place in places], objects)
+
+    def followed_by(self, other: Loose) -> Loose:
+        """These rows, then those."""
+        columns = {name: np.concatenate([column, other.columns[name]]) for name, column in self.columns.items()}
+        objects = {name: [*values, *other.objects[name]] for name, values in self.objects.items()}
+        return Loose(columns, [*self.keys, *other.keys], objects)
+
+    def block(self, batch_size: int) -> Block:
+        """The rows as batches; their number is a multiple of `batch_size`."""
+        index = np.arange(len(self.keys), dtype=np.int32).reshape(-1, batch_size)
+        objects = {name: Picked(values, index) for name, values in self.objects.items()}
+        return Block(self.columns, index, Picked(self.keys, index), objects)
+
+
+class Sieve:
+    """Cuts the rows that are kept into batches; what fills none waits for the next block, or for the end of the pass.
+
+    As long as nothing is left out, blocks pass through it as they are. `skipping` batches are left out whole, since
+    they were trained on already. Blocks end where `ahead(done)` batches say, as in `Cycle.take`.
+
+    >>> sieve = Sieve(2, drop_last=False, none_left=ValueError)
+    >>> rows, ahead = Loose({"x": np.array([0, 2, 3])}, [*"acd"], {}), lambda done: 1  # of [2, 2]; b is left out
+    >>> sieve.cut(rows, (2, 2), ahead).columns["x"].tolist(), sieve.rest(ahead).columns["x"].tolist()
+    ([0, 2], [3])
+    """
+
+    def __init__(self, batch_size: int, *, drop_last: bool, none_left: Callable[[], Exception]):
+        self.batch_size, self.drop_last, self.none_left = batch_size, drop_last, none_left
+        self.waiting: Loose | None = None
+        self.came = self.went = self.skipping = 0  # batches, as they are read and as they are handed on
+        self.is_over = False
+
+    def cut(self, rows: Loose, shape: tuple[int, int], ahead: Ahead) -> Block | None:
+        """The next batches, of the rows kept out of `shape` [K, B]: as they come if these are all; None if too few."""
+        is_whole = self.waiting is None and not self.skipping and self.came == self.went
+        self.came += shape[0]
+        if is_whole and len(rows.keys) == shape[0] * shape[1]:
+            self.went = self.came
+            return rows.block(shape[1])
+        self.waiting = rows if self.waiting is None else self.waiting.followed_by(rows)
+        return self._next(ahead)
+
+    def rest(self, ahead: Ahead) -> Block | None:
+        """What still waits at the end of the pass, a smaller batch at last; a pass without any item is an error."""
+        block, left = self._next(ahead), self.waiting
+        if block is not None or self.is_over:
+            return block
+        self.is_over, self.waiting = True, None
+        if left is not None and left.keys and not self.skipping and (not self.went or not self.drop_last):
+            self.went += 1
+            return left.block(len(left.keys))
+        if not self.went and not self.skipping:
+            raise self.none_left()
+        return None
+
+    def _next(self, ahead: Ahead) -> Block | None:
+        """As many whole batches of what waits as a block may hold."""
+        if self.waiting is None:
+            return None
+        rows, size = self.waiting, self.batch_size
+        skipped = min(self.skipping, len(rows.keys) // size)
+        self.skipping, self.went = self.skipping - skipped, self.went + skipped
+        count = min(len(rows.keys) // size - skipped, ahead(self.went))
+        begin, end = skipped * size, (skipped + count) * size
+        self.waiting = rows.take(range(end, len(rows.keys))) if end < len(rows.keys) else None
+        if not count:
+            return None
+        self.went += count
+        return rows.take(range(begin, end)).block(size)

@@ -1,0 +1,214 @@
+"""Cutting the keys of a dataset into parts: by percentages or into folds, stratified, and with groups kept whole.
+
+What part a key belongs to depends on the keys, the shares and the seed, not on the order in which keys are listed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experimentator.data.chance import generator
+from experimentator.data.fields import Asking
+from experimentator.data.items import DatasetError, as_dataset, keys_of
+from experimentator.data.keys import key_digest
+from experimentator.graph import Mode
+from experimentator.subset import Subset
+
+Field = str | Callable[..., Any]
+ASKER = "A split"
+
+
+class Fold(NamedTuple):
+    """The keys of one fold."""
+
+    training: tuple[Hashable, ...]
+    validation: tuple[Hashable, ...]
+
+
+def split(
+    dataset: Any,
+    shares: Mapping[str, float],
+    *,
+    keys: Iterable[Hashable] | None = None,
+    stratify: Field | None = None,
+    group: Field | None = None,
+    seed: int = 0,
+) -> dict[str, tuple[Hashable, ...]]:
+    """The keys of a dataset in parts: `split(dataset, {"training": 0.8, "validation": 0.2})`, disjoint, covering all.
+
+    `shares` sum to 1, or to 100 as percentages; every part gets its share within one key. With `stratify`, a field of
+    the key or the item or a function of (key) or (key, item), so does it of each class. With `group`, keys of one
+    group come into one part, and the shares are met as well as the sizes of the groups allow.
+
+    >>> parts = split({"input": np.arange(10)}, {"training": 80, "validation": 20})
+    >>> len(parts["training"]), sorted(parts["training"] + parts["validation"]) == list(range(10))
+    (8, True)
+
+    Raises:
+        DatasetError: for shares that do not sum to 1 or 100, unknown fields, fewer keys or groups than parts, or keys
+            of which nothing stays the same from run to run.
+    """
+    wanted = _checked_shares(shares)
+    parts = _parts(dataset, keys, list(wanted.values()), stratify, group, seed)
+    if empty := [name for name, part in zip(wanted, parts, strict=True) if wanted[name] and not part]:
+        raise DatasetError(
+            f"{ASKER} leaves nothing to {', '.join(map(repr, empty))}.",
+            f"{sum(map(len, parts))} keys, shares {dict(wanted)}",
+            "Give it a larger share, more keys, or smaller groups.",
+        )
+    return dict(zip(wanted, parts, strict=True))
+
+
+def k_fold(
+    dataset: Any,
+    count: Any = 5,
+    *,
+    keys: Iterable[Hashable] | None = None,
+    stratify: Field | None = None,
+    group: Field | None = None,
+    seed: int = 0,
+) -> list[Fold]:
+    """`count` folds of the keys: each key validates in one of them, and trains in the others.
+
+    Stratified, grouped and seeded as `split`.
+
+    >>> [len(fold.validation) for fold in k_fold({"input": np.arange(10)}, 3)]
+    [4, 3, 3]
+
+    Raises:
+        DatasetError: for fewer than two folds, fewer keys or groups than folds, and where `split` does.
+    """
+    if type(count) is bool or not isinstance(count, (int, np.integer)) or count < 2:
+        write = "Write a whole number of at least 2."
+        raise DatasetError("There is no such number of folds.", f"{count!r}", write)
+    parts = _parts(dataset, keys, [1 / count] * int(count), stratify, group, seed)
+    if not all(parts):
+        seen = f"{sum(map(len, parts))} keys for {count} folds"
+        raise DatasetError("A fold has no keys.", seen, "Make fewer folds, or smaller groups.")
+    everything = [key for part in parts for key in part]
+    return [Fold(_without(everything, part), part) for part in parts]
+
+
+@dataclass(frozen=True)
+class BasicDatasetSplitter:
+    """Subsets "training", "validation" and "testing" of a dataset: `BasicDatasetSplitter(15, 15)(dataset, fold=0)`.
+
+    A percentage of 0 leaves its subset away. Other folds validate and test on other keys, each key in one of the first
+    100 / (validation_pc + testing_pc) folds. Fields, groups and seed are those of `split`.
+
+    >>> subsets = BasicDatasetSplitter(validation_pc=20, testing_pc=10)({"input": np.arange(50)})
+    >>> [str(subset) for subset in subsets]
+    ['training [TRAIN]: 35 items', 'validation [EVAL]: 10 items', 'testing [EVAL]: 5 items']
+
+    Raises:
+        DatasetError: for percentages below 0, or of more than 100 together, when it is called.
+    """
+
+    validation_pc: float = 15
+    testing_pc: float = 15
+    repetitions: Mapping[str, int] | None = None
+    stratify: Field | None = None
+    group: Field | None = None
+    seed: int = 0
+
+    def __call__(self, dataset: Any, fold: int = 0) -> list[Subset]:
+        """The subsets of one fold."""
+        aside = self.validation_pc + self.testing_pc
+        shares = {"validation": self.validation_pc, "testing": self.testing_pc, "training": 100 - aside}
+        wanted = _checked_shares(shares)
+        count = max(1, math.floor(100 / aside + 1e-9)) if aside else 1
+        pieces = [wanted["validation"], wanted["testing"]] * count
+        pieces.append(max(0.0, 1 - sum(pieces)))
+        dataset = as_dataset(dataset, subset="training")
+        parts = _parts(dataset, None, pieces, self.stratify, self.group, self.seed)
+        place = 2 * (fold % count)
+        held = {"validation": parts[place], "testing": parts[place + 1]}
+        rest = tuple(key for number, part in enumerate(parts) if number not in (place, place + 1) for key in part)
+        keys = {"training": rest, **{name: part for name, part in held.items() if wanted[name]}}
+        modes = {"training": Mode.TRAIN, "validation": Mode.EVAL, "testing": Mode.EVAL}
+        times = self.repetitions or {}
+        return [Subset(name, modes[name], dataset, keys[name], times.get(name, 1)) for name in keys]
+
+
+def _parts(
+    dataset: Any,
+    keys: Iterable[Hashable] | None,
+    shares: Sequence[float],
+    stratify: Field | None,
+    group: Field | None,
+    seed: int,
+) -> list[tuple[Hashable, ...]]:
+    """The keys of each part, in the order in which the dataset lists them."""
+    dataset = as_dataset(dataset, subset="training")
+    listed = keys_of(dataset, subset="training") if keys is None else tuple(keys)
+    if twice := [key for key, times in Counter(listed).items() if times > 1]:
+        write = "List each key once; Subset(..., repetitions=2) visits keys twice."
+        raise DatasetError(f"{ASKER} is given keys twice.", f"{twice[0]!r:.80} and {len(twice) - 1} others", write)
+    classes = [None] * len(listed) if stratify is None else Asking(stratify, dataset, ASKER).answers(listed)
+    groups = listed if group is None else Asking(group, dataset, ASKER).answers(listed)
+    part_of = _dealt(_units(classes, groups, seed), Counter(classes), shares)
+    parts: list[list[Hashable]] = [[] for _ in shares]
+    for key, one in zip(listed, groups, strict=True):
+        parts[part_of[one]].append(key)
+    return [tuple(part) for part in parts]
+
+
+def _units(
+    classes: Sequence[Hashable], groups: Sequence[Hashable], seed: int
+) -> list[tuple[Hashable, Counter[Hashable]]]:
+    """Groups with how many of each class they hold: large ones first, else as the seed shuffles them."""
+    held: dict[Hashable, Counter[Hashable]] = {}
+    for one, cls in zip(groups, classes, strict=True):
+        held.setdefault(one, Counter())[cls] += 1
+    drawn = sorted(held, key=key_digest)
+    shuffled = [drawn[place] for place in generator("split", seed).permutation(len(drawn))]
+    return sorted(((one, held[one]) for one in shuffled), key=lambda unit: -unit[1].total())
+
+
+def _dealt(
+    units: Sequence[tuple[Hashable, Counter[Hashable]]], totals: Mapping[Hashable, int], shares: Sequence[float]
+) -> dict[Hashable, int]:
+    """The part of every group: that which still lacks most of the classes it holds, then most of all.
+
+    What a part lacks falls below -1 for no group of one key, hence the shares are met within one key.
+    """
+    lacks = {cls: [total * share for share in shares] for cls, total in totals.items()}
+    short = [sum(totals.values()) * share for share in shares]
+    part_of = {}
+    for one, held in units:
+
+        def need(part: int, held: Counter[Hashable] = held) -> tuple[float, float]:
+            return round(sum(count * lacks[cls][part] for cls, count in held.items()), 9), round(short[part], 9)
+
+        part_of[one] = part = max((part for part, share in enumerate(shares) if share), key=need)
+        short[part] -= held.total()
+        for cls, count in held.items():
+            lacks[cls][part] -= count
+    return part_of
+
+
+def _checked_shares(shares: Any) -> dict[str, float]:
+    fine = isinstance(shares, Mapping) and all(
+        type(share) is not bool and isinstance(share, (int, float)) and 0 <= share < math.inf
+        for share in shares.values()
+    )
+    total = sum(shares.values()) if fine else 0
+    for whole in (1, 100):
+        if fine and math.isclose(total, whole, rel_tol=1e-6):
+            return {name: share / total for name, share in shares.items()}
+    raise DatasetError(
+        "The shares of a split do not sum to 1, or to 100 percent.",
+        f"{shares!r:.120}" + (f", together {total:g}" if fine else ""),
+        'Write {"training": 0.8, "validation": 0.2}.',
+    )
+
+
+def _without(keys: Iterable[Hashable], left_out: Collection[Hashable]) -> tuple[Hashable, ...]:
+    out = set(left_out)
+    return tuple(key for key in keys if key not in out)

@@ -1,0 +1,1 @@
+"""How batches reach the device: blocks of batches, and the workers that read them."""

@@ -1,0 +1,192 @@
+"""Blocks: K batches of a pass that go to one call of the compiled step, and the order they are cut from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from experimentator.data.items import is_numeric
+
+BLOCK_BYTES = 64 << 20  # a block that travels is at most this large, or one batch
+
+
+@dataclass(frozen=True)
+class Block:
+    """K batches: `columns` {name: [N, ...]}, `index` [K, B] int32, the keys of each batch, and host-side objects.
+
+    `fixed` says whether columns that travelled are cut for the function that runs just K batches; None if resident.
+    """
+
+    columns: Mapping[str, Any]
+    index: np.ndarray
+    keys: Sequence[Sequence[Hashable]]
+    objects: Mapping[str, Any]
+    fixed: bool | None = None
+
+
+Making = Callable[[], Block | None]  # what finishes a block that was begun; None where all of it was left out
+
+
+class Spec(NamedTuple):
+    """What one name of a batch looks like: shape with the batch axis first, and dtype."""
+
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+    def empty(self, rows: int) -> np.ndarray:
+        """An array of that many rows, not filled yet."""
+        return np.empty((rows, *(int(size or 0) for size in self.shape[1:])), self.dtype)
+
+
+class Cycle(Protocol):
+    """One pass over a subset."""
+
+    steps: int
+    batch_size: int
+
+    def take(self, ahead: Callable[[int], int]) -> Block | None:
+        """The next batches, `ahead(done)` at most where `done` went before; None when the pass is over."""
+
+    def skip(self, batches: int) -> None:
+        """Leave out so many batches, before any was taken: they were trained on already."""
+
+    def close(self) -> None:
+        """Let go of what reads ahead; a pass that is over has done so."""
+
+
+def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
+    """The numeric names of a batch, with shape and dtype.
+
+    >>> specs_of({"batch_input": np.zeros((2, 3), "uint8"), "batch_path": ["a", "b"]})
+    {'batch_input': Spec(shape=(None, 3), dtype=dtype('uint8'))}
+    """
+    arrays = {n: np.asarray(v) for n, v in batch.items() if not isinstance(v, list) and is_numeric(v)}
+    return {name: Spec((None, *array.shape[1:]), array.dtype) for name, array in arrays.items()}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The order of one pass, cut into batches: `[K, B]` positions and a last, smaller row where it is kept."""
+
+    positions: np.ndarray
+    batch_size: int
+    drop_last: bool
+
+    @property
+    def whole(self) -> int:
+        """Number of full batches."""
+        return len(self.positions) // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Number of batches, with the partial one where it is kept."""
+        partial = len(self.positions) % self.batch_size
+        return self.whole + bool(partial and not (self.drop_last and self.whole))
+
+    def take(self, start: int, count: int) -> np.ndarray | None:
+        """Batches `start` to `start + count`, all of one size: `[K, B]` int32."""
+        if start >= self.steps:
+            return None
+        if start >= self.whole:
+            return self.positions[start * self.batch_size :][None]
+        stop = min(start + count, self.whole)
+        return self.positions[start * self.batch_size : stop * self.batch_size].reshape(stop - start, self.batch_size)
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How blocks that travel reach the device: `names` the graph reads, in buffers of `rows`, through `put`.
+
+    Buffers have one size, so that a shorter block does not make the step be traced again; a block of a number of
+    batches that `is_fixed`, as most are once the pace has settled, has a function of its own and travels as it is.
+    """
+
+    names: Sequence[str]
+    rows: int
+    put: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    is_fixed: Callable[[int], bool] = lambda count: False
+
+    def __call__(self, block: Block) -> Block:
+        """The same block with its columns on the device."""
+        rows = block.index.size
+        fixed = self.is_fixed(len(block.index)) and all(len(block.columns[name]) == rows for name in self.names)
+        columns = {name: _padded(block.columns[name], rows if fixed else self.rows) for name in self.names}
+        return replace(block, columns=self.put(columns), fixed=fixed)
+
+    def buffer(self, shape: tuple[int, ...]) -> int:
+        """Rows of the buffer for batches of `shape` [K, B]."""
+        return prod(shape) if self.is_fixed(shape[0]) else self.rows
+
+
+def _padded(values: np.ndarray, rows: int) -> np.ndarray:
+    if len(values) >= rows:
+        return values
+    buffer = np.zeros((rows, *values.shape[1:]), values.dtype)
+    buffer[: len(values)] = values
+    return buffer
+
+
+class Pass:
+    """A cursor over the rows of one pass; `begin(rows)` starts to make a block and returns what finishes it."""
+
+    def __init__(
+        self, rows: Rows, begin: Callable[[np.ndarray], Making] | None = None, close: Callable[[], None] = lambda: None
+    ):
+        self.rows, self.make, self.close = rows, begin, close
+        self.steps, self.batch_size = rows.steps, rows.batch_size
+        self.done = 0
+
+    def skip(self, batches: int) -> None:
+        """Begin behind the first `batches`."""
+        self.done = batches
+
+    def begin(self, ahead: Callable[[int], int]) -> Making | None:
+        """Begin the next block; None when the pass is over."""
+        rows = self.rows.take(self.done, ahead(self.done))
+        if rows is None:
+            return self.after(ahead)
+        self.done += len(rows)
+        return self.begun(rows, ahead)
+
+    def begun(self, rows: np.ndarray, ahead: Callable[[int], int]) -> Making:
+        """What finishes a block of these rows."""
+        assert self.make is not None
+        return self.make(rows)
+
+    def after(self, ahead: Callable[[int], int]) -> Making | None:
+        """What makes a block when no rows are left; here nothing."""
+        return None
+
+    def take(self, ahead: Callable[[int], int]) -> Block | None:
+        """The next block that has batches."""
+        while (making := self.begin(ahead)) is not None:
+            if (block := making()) is not None:
+                return block
+        self.close()
+        return None
+
+
+class Picked(Sequence[Any]):
+    """What belongs to each batch of a block, such as its keys, picked out when somebody asks.
+
+    >>> list(Picked("abcd", np.array([[3, 0], [1, 2]])))
+    [('d', 'a'), ('b', 'c')]
+    """
+
+    def __init__(self, values: Sequence[Any], rows: np.ndarray):
+        self.values, self.rows = values, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        return tuple(self.values[position] for position in self.rows[place])
+
+
+def batch_bytes(specs: Mapping[str, Spec]) -> int:
+    """Bytes of one row."""
+    return sum(spec.dtype.itemsize * prod(size or 1 for size in spec.shape) for spec in specs.values())

@@ -1,0 +1,185 @@
+"""Worker processes: each holds a copy of a subset, reads whole batches of it, and sends them back."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import signal
+import sys
+import weakref
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import cloudpickle
+import loky
+import numpy as np
+from loky.process_executor import TerminatedWorkerError
+
+from experimentator.config import CONFIG_MODULE
+from experimentator.data.items import DatasetError
+from experimentator.data.reading import visiting
+
+log = logging.getLogger(__name__)
+IDLE_SECONDS = 60  # processes that nobody needs for so long end, and start again when needed
+THREADS = "or write workers = 4, for threads."
+_own: dict[str, Any] = {}  # what a worker process reads from
+
+
+class Processes:
+    """Processes that read batches of a subset as it is now, one batch each at a time.
+
+    Before each item, random generators in the dataset, and those that all share, are set to what the address of the
+    item says (see `reading`): copies would repeat each other else. A process that dies is replaced, and its batch is
+    read again; a key that kills its process every time is named.
+    """
+
+    def __init__(self, subset: Any, count: int):
+        self.subset, self.count = subset, count
+        self._free: SimpleQueue[_Process] = SimpleQueue()
+        content = _pickled(subset)
+        self._digest = _digest(content)
+        started = [_Process(content) for _ in range(count)]
+        for process in started:
+            self._free.put(process)
+        weakref.finalize(self, _end, started)
+
+    def hold(self, subset: Any, count: int) -> bool:
+        """Whether these are so many, and their copies are still what the subset is."""
+        return self.subset is subset and self.count == count and _digest(_pickled(subset)) == self._digest
+
+    def batch(self, keys: Sequence[Hashable], visits: Sequence[int]) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """What `Subset.read` gives, read by a process that is free; waits for one. The visits are those of the keys."""
+        process = self._free.get()
+        try:
+            read: tuple[np.ndarray | None, dict[str, Any]] = self._read(process, keys, visits)
+            return read
+        except DatasetError as error:
+            error.__cause__ = None  # the traceback of another process, as text
+            raise
+        finally:
+            self._free.put(process)
+
+    def _read(self, process: _Process, keys: Sequence[Hashable], visits: Sequence[int]) -> Any:
+        address = self.subset.seed, self.subset.epoch
+        try:
+            return process.read(keys, visits, address)
+        except TerminatedWorkerError:
+            log.warning("A worker process of subset %r died; its batch is read again.", self.subset.name)
+        except DatasetError:
+            raise
+        except Exception as error:
+            raise DatasetError(
+                f"The items of subset {self.subset.name!r} cannot come back from a worker process, key {keys[0]!r} "
+                "and those after it.",
+                f"{type(error).__name__}: {error!s:.200}",
+                f"Let items hold numbers, strings and other plain values; {THREADS}",
+            ) from None
+        for key, visit in zip(keys, visits, strict=True):
+            try:
+                process.read([key], [visit], address)
+            except TerminatedWorkerError as error:
+                raise DatasetError(
+                    f"Key {key!r} of subset {self.subset.name!r} kills the worker process that reads it.",
+                    f"{error!s:.200}".replace("\n", " "),
+                    "Mend the item, or leave its key out: Subset(..., keys=[...]). A process that takes too much "
+                    "memory is killed too: use fewer workers.",
+                ) from None
+        return process.read(keys, visits, address)
+
+
+class _Process:
+    """One process at a time, started when there is something to read."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+        self.executor: Any = None
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if self.executor is not None:
+            self.executor.shutdown(wait=False, kill_workers=True)
+
+    def read(self, keys: Sequence[Hashable], visits: Sequence[int], address: tuple[int, int]) -> Any:
+        """A batch, as the process stacked it."""
+        if self.executor is None:
+            self.executor = loky.ProcessPoolExecutor(
+                1,
+                timeout=IDLE_SECONDS,
+                initializer=_start,
+                initargs=(self.content, _folders()),
+                env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # a dataset may keep what it has read
+            )
+        try:
+            return self.executor.submit(_serve, keys, visits, address).result()
+        except TerminatedWorkerError:
+            self.executor = None
+            raise
+
+
+def _end(processes: Iterable[_Process]) -> None:
+    for process in processes:
+        process.end()
+
+
+def _pickled(subset: Any) -> bytes:
+    """The subset as bytes, classes and functions of configurations and notebooks included."""
+    written = [module for name, module in list(sys.modules.items()) if name.startswith(CONFIG_MODULE)]
+    for module in written:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(subset))
+    except Exception as error:
+        raise DatasetError(
+            f"Subset {subset.name!r} cannot be sent to worker processes.",
+            f"{type(error).__name__}: {error!s:.200}",
+            f"Open files and the like when an item is read, not when the dataset is made; {THREADS}",
+        ) from None
+    finally:
+        for module in written:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _folders() -> list[str]:
+    """Where modules lie that were imported from elsewhere than `sys.path`, as beside a configuration."""
+    files = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()) if "." not in name]
+    places = [Path(file).parent for name, file in files if file]
+    roots = [place.parent if (place / "__init__.py").exists() else place for place in places]
+    return [root for root in dict.fromkeys(map(str, roots)) if root not in sys.path]
+
+
+# In a worker process
+
+
+def _start(content: bytes, folders: Sequence[str]) -> None:
+    """Ctrl-C is for the process that trains, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.path.extend(folders)
+    _own["content"] = content
+
+
+def _serve(keys: Sequence[Hashable], visits: Sequence[int], address: tuple[int, int]) -> Any:
+    if "subset" not in _own:
+        _own["subset"] = _unpickled(_own.pop("content"))
+        _own["subset"].reads_alone = True
+    subset = _own["subset"]
+    subset.seed, subset.epoch = address
+    with visiting(keys, visits):
+        return (None, subset.batch(keys)) if subset.has_own_batch else subset.read(keys)
+
+
+def _unpickled(content: bytes) -> Any:
+    try:
+        return pickle.loads(content)  # noqa: S301  # bytes that the training process made of its own subset
+    except Exception as error:
+        raise DatasetError(
+            "A subset cannot be made anew in a worker process.",
+            f"{type(error).__name__}: {error!s:.200}",
+            f"Write its dataset in the configuration or in a module that can be imported; {THREADS}",
+        ) from None

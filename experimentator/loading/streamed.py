@@ -1,0 +1,203 @@
+"""A feed of items that are read as they are needed, by workers that share the batches of the blocks begun."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from experimentator.data.items import DatasetError, check_names
+from experimentator.data.reading import visiting
+from experimentator.data.sieve import Ahead, Loose, Sieve
+from experimentator.graph import Mode
+from experimentator.loading.blocks import Block, Making, Pass, Placing, Rows, Spec, specs_of
+from experimentator.loading.workers import Workers
+from experimentator.subset import Subset
+
+
+class StreamedFeed:
+    """Items read as they are needed, stacked a block at a time; `workers` share the batches of the blocks begun."""
+
+    resident = False
+    place = "streamed"
+    mode: Mode | None = None
+    placing: Placing | None = None
+    workers: Workers | None = None
+
+    def __init__(self, subset: Subset, first: Hashable, sample: Mapping[str, Any]):
+        self.subset = subset
+        self.first = first
+        self.specs = specs_of(sample)
+        self.names = _of_items(sample)
+        self.object_names = [name for name in sample if name not in self.specs]
+        self._processes: Any = None  # made when asked for, kept from pass to pass
+
+    def cycle(self, batch_size: int) -> Pass:
+        """Start a pass."""
+        positions, drop_last = order_of(self.subset, self.mode)
+        self._start_processes()
+        is_alone = self.workers is None or self.workers == Workers(1)
+        count = 1 if self.workers is None else self.workers.count
+        pool = None if is_alone else ThreadPoolExecutor(count, thread_name_prefix="experimentator-worker")
+        sieve = Sieve(batch_size, drop_last=drop_last, none_left=partial(self.subset.empty_error, self.subset.keys))
+        return _Stream(self, positions, Rows(np.arange(len(positions)), batch_size, drop_last), sieve, pool)
+
+    def read(self, keys: Sequence[Hashable], visits: Sequence[int], columns: dict[str, np.ndarray], start: int) -> Any:
+        """Put one batch into the columns from row `start` on; returns the places kept (None: all), and objects."""
+        into = {name: column[start : start + len(keys)] for name, column in columns.items()}
+        kept, batch = self._batch(keys, visits, into)
+        if kept is not None and not len(kept):
+            return kept, {}
+        there = keys if kept is None else [keys[place] for place in kept]
+        check_names(_of_items(batch), self.names, key=there[0], first=self.first, subset=self.subset.name)
+        for name in self.specs:
+            if name in into and batch[name] is not into[name]:
+                into[name][slice(None) if kept is None else kept] = self._checked(name, batch[name], there)
+        return kept, {name: values for name, values in batch.items() if name not in self.specs}
+
+    def buffer(self, shape: tuple[int, ...]) -> tuple[Iterable[str], int]:
+        """The names of the columns that are filled for batches of `shape` [K, B], and their length."""
+        if self.placing is None:
+            return self.specs, prod(shape)
+        return self.placing.names, self.placing.buffer(shape)
+
+    def _start_processes(self) -> None:
+        if self.workers is None or not self.workers.are_processes:
+            self._processes = None
+        elif self._processes is None or not self._processes.hold(self.subset, self.workers.count):
+            from experimentator.loading.processes import Processes  # 0.1 s that only those pay who ask for processes
+
+            self._processes = Processes(self.subset, self.workers.count)
+
+    def _batch(
+        self, keys: Sequence[Hashable], visits: Sequence[int], into: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """The items of `keys` stacked: straight into the columns where nobody has a say in between."""
+        if self._processes is not None:
+            read: tuple[np.ndarray | None, dict[str, Any]] = self._processes.batch(keys, visits)
+            return read
+        with visiting(keys, visits):
+            if self.subset.has_own_batch:
+                return None, self.subset.batch(keys)
+            return self.subset.read(keys, into=into)
+
+    def _checked(self, name: str, values: Any, keys: Sequence[Hashable]) -> np.ndarray:
+        if self._fits(name, values):
+            return np.asarray(values).astype(self.specs[name].dtype, copy=False)
+        odd = next((key for key in keys if not self._fits(name, self.subset.batch([key])[name])), keys[0])
+        seen, spec = specs_of({name: values}).get(name), self.specs[name]
+        raise DatasetError(
+            f"{name.removeprefix('batch_')!r} of subset {self.subset.name!r} is another kind of value in key {odd!r} "
+            f"than in key {self.first!r}.",
+            f"{_kind(seen)} against {_kind(spec)}",
+            "Let the dataset give every item one shape and dtype, such as np.float32(...).",
+        )
+
+    def _fits(self, name: str, values: Any) -> bool:
+        """Whether values are of the shape of the first item, and lose nothing in its dtype."""
+        seen, spec = specs_of({name: values}).get(name), self.specs[name]
+        return seen is not None and seen.shape == spec.shape and np.can_cast(seen.dtype, spec.dtype, "safe")
+
+
+class _Stream(Pass):
+    """One pass of a streamed feed."""
+
+    def __init__(
+        self,
+        feed: StreamedFeed,
+        positions: np.ndarray,
+        rows: Rows,
+        sieve: Sieve,
+        pool: ThreadPoolExecutor | None,
+    ):
+        super().__init__(rows, close=partial(_close, pool))
+        self.feed, self.positions, self.sieve, self.pool = feed, positions, sieve, pool
+        self.keys, self.visits = feed.subset.keys, feed.subset.visits(positions)
+        self.tail = rows.positions[rows.steps * rows.batch_size :]
+
+    def skip(self, batches: int) -> None:
+        """Begin behind the first `batches`; where items may be left out before them, these are read to know."""
+        if may_leave_out(self.feed.subset.dataset):
+            self.sieve.skipping = batches
+        else:
+            super().skip(batches)
+            self.sieve.came = self.sieve.went = batches
+
+    def after(self, ahead: Ahead) -> Making | None:
+        """What was too little for a batch, or for a call, now that nothing follows."""
+        return None if self.sieve.is_over else partial(self._rest, ahead)
+
+    def begun(self, rows: np.ndarray, ahead: Ahead) -> Making:
+        """Every batch is read into its part of the block, so that workers share nothing but the buffers."""
+        feed, places = self.feed, rows.ravel()
+        keys, visits = [self.keys[place] for place in self.positions[places]], self.visits[places].tolist()
+        names, size = feed.buffer(rows.shape)
+        columns = {name: feed.specs[name].empty(size) for name in names}
+        batches = [slice(start, start + rows.shape[1]) for start in range(0, rows.size, rows.shape[1])]
+        reads = [partial(feed.read, keys[part], visits[part], columns, part.start) for part in batches]
+        parts = (read() for read in reads) if self.pool is None else [self.pool.submit(read) for read in reads]
+        return partial(self._finish, rows.shape, keys, columns, parts, ahead)
+
+    def _rest(self, ahead: Ahead) -> Block | None:
+        """What still waits, and then the rows of a batch that was to be dropped, which may fill one now."""
+        if len(self.tail) and (self.sieve.waiting is not None or not self.sieve.went):
+            tail, self.tail = self.tail, self.tail[:0]
+            return self.begun(tail[None], ahead)()
+        return self._placed(self.sieve.rest(ahead))
+
+    def _finish(
+        self, shape: Any, keys: list[Hashable], columns: dict[str, Any], parts: Iterable[Any], ahead: Ahead
+    ) -> Block | None:
+        """Wait until every batch of the block is read."""
+        read = [part.result() if isinstance(part, Future) else part for part in parts]
+        names = self.feed.object_names
+        objects = {name: [one for _, objects in read for one in objects.get(name, ())] for name in names}
+        if all(kept is None for kept, _ in read):
+            return self._placed(self.sieve.cut(Loose(columns, keys, objects), shape, ahead))
+        places = [number * shape[1] + np.arange(shape[1]) if kept is None else number * shape[1] + kept
+                  for number, (kept, _) in enumerate(read)]  # fmt: skip
+        kept = np.concatenate(places)
+        rows = Loose({name: column[kept] for name, column in columns.items()}, [keys[one] for one in kept], objects)
+        return self._placed(self.sieve.cut(rows, shape, ahead))
+
+    def _placed(self, block: Block | None) -> Block | None:
+        return block if block is None or self.feed.placing is None else self.feed.placing(block)
+
+
+def order_of(subset: Subset, mode: Mode | None) -> tuple[np.ndarray, bool]:
+    """The positions of a pass, and whether a last, smaller batch is dropped.
+
+    Evaluating a training subset leaves nothing out, and takes the keys as they are listed.
+    """
+    if not len(subset):
+        raise subset.empty_error(())
+    if mode == Mode.EVAL and subset.is_training:
+        return np.tile(np.arange(len(subset.keys), dtype=np.int32), subset.repetitions), False
+    return subset.order(), subset.is_training
+
+
+def may_leave_out(dataset: Any) -> bool:
+    """Whether items may be None: where a dataset or one of its parents has transforms, or says `leaves_out = True`."""
+    seen = 0
+    while dataset is not None and seen < 100:
+        if getattr(dataset, "transforms", None) or getattr(dataset, "leaves_out", False):
+            return True
+        dataset, seen = getattr(dataset, "parent", None), seen + 1
+    return False
+
+
+def _close(pool: ThreadPoolExecutor | None) -> None:
+    if pool is not None:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _of_items(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name.removeprefix("batch_") for name in names)
+
+
+def _kind(spec: Spec | None) -> str:
+    return "an object" if spec is None else f"{list(spec.shape[1:])} {spec.dtype}"

@@ -1,0 +1,170 @@
+"""Runs on disk, read without running anything: how each ended, what it measured, with which settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experimentator.callbacks.weights import BEST
+from experimentator.checkpoint import CheckpointError
+from experimentator.commands.results import best_of
+from experimentator.records.plainfile import read_json, refusal
+from experimentator.runs import STATUS, read_history
+
+DEEPEST = 4  # folders below the one that is looked through
+FILES = (STATUS, "environment.json", "config.json", BEST)
+SIGNS = (STATUS, "history.jsonl", "environment.json")  # one of these makes a folder a run
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its folder tells it.
+
+    `status` is running, finished, interrupted or failed; lost for one whose process is gone without a word; damaged for
+    a folder that cannot be read, and `problem` says why. `best` is the epoch of the history that `best.json` names,
+    else the one with the smallest validation loss; `measure` is what it is best by.
+    """
+
+    folder: Path
+    status: str
+    epochs: int = 0
+    started: str = ""
+    measure: str = ""
+    best: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """Project and experiment id."""
+        return "/".join(self.folder.parts[-2:])
+
+    def value(self, name: str) -> Any:
+        """What a name stands for in this run: of itself, measured, or configured; None for nothing."""
+        own: dict[str, Any] = {"run": self.name, "project": self.folder.parent.name, "id": self.folder.name}
+        own |= {"status": self.status, "epochs": self.epochs, "started": self.started}
+        known = (own, self.best, self.overrides, self.config)
+        return next((values[name] for values in known if values.get(name) is not None), None)
+
+    def names(self) -> set[str]:
+        """Every name that `value` knows."""
+        return {"run", "project", "id", "status", "epochs", "started", *self.best, *self.overrides, *self.config}
+
+
+def find_runs(folder: str | os.PathLike[str]) -> list[Run]:
+    """The runs in a folder and the folders below it, oldest first; links are not followed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "digits", "first").mkdir(parents=True)
+    ...     _ = Path(folder, "digits", "first", "status.json").write_text('{"status": "finished"}')
+    ...     [(run.name, run.status) for run in find_runs(folder)]
+    [('digits/first', 'finished')]
+
+    Raises:
+        CheckpointError: where there is no such folder.
+    """
+    place = Path(folder)
+    if not os.path.isdir(place):
+        raise CheckpointError(f"There is no folder {str(place)!r}.\nSeen: nothing.\nName one that holds run folders.")
+    runs = [_read(path) for path in _folders(place.resolve(), DEEPEST)]
+    return sorted(runs, key=lambda run: (run.started, run.folder))
+
+
+def read_run(folder: str | os.PathLike[str]) -> Run:
+    """One run.
+
+    Raises:
+        CheckpointError: naming the file that cannot be read.
+    """
+    place = Path(folder)
+    found = {name: read_json(place / name) for name in FILES if os.path.lexists(place / name)}
+    status, environment = found.get(STATUS, {}), found.get("environment.json", {})
+    history = read_history(place) if os.path.lexists(place / "history.jsonl") else []
+    measure, best = _best(history, found.get(BEST, {}))
+    return Run(
+        place,
+        _status(status),
+        len(history),
+        _text(environment.get("started")),
+        measure,
+        best,
+        _values(environment.get("overrides")),
+        found.get("config.json", {}),
+        _text(status.get("error")),
+    )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder looks like a run's."""
+    return any(os.path.lexists(folder / sign) for sign in SIGNS)
+
+
+def _read(folder: Path) -> Run:
+    try:
+        return read_run(folder)
+    except CheckpointError as error:
+        return Run(folder, "damaged", problem=str(error))
+
+
+def _folders(place: Path, depth: int) -> Iterator[Path]:
+    if is_run(place):
+        yield place
+        return
+    try:
+        inside = sorted(entry.path for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False))
+    except OSError as error:
+        raise refusal(place, error.strerror or str(error)) from None
+    for path in inside if depth else ():
+        yield from _folders(Path(path), depth - 1)
+
+
+def _status(written: Mapping[str, Any]) -> str:
+    """What the folder tells, unless it says running and the process that ran it is gone."""
+    told, process, host = _text(written.get("status")), written.get("process"), written.get("host")
+    if (
+        told != "running"
+        or os.name == "nt"
+        or host != platform.node()
+        or type(process) is not int
+        or not 0 < process < 1 << 31
+    ):
+        return told or "unknown"
+    try:
+        os.kill(process, 0)  # signal 0 only asks; on Windows it would not
+    except ProcessLookupError:
+        return "lost"
+    except OSError:  # somebody else's process lives under that number
+        return told
+    return told
+
+
+def _best(history: list[dict[str, Any]], told: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What a run is best by, and the row of that epoch; the last row where nothing tells."""
+    rows = [_numbers(row) for row in history]
+    measure, epoch = told.get("metric"), told.get("epoch")
+    chosen = next((row for row in rows if row.get("epoch") == epoch and epoch is not None), None)
+    if chosen is not None and isinstance(measure, str):
+        return measure, chosen
+    losses = [name for row in rows for name in row if name.endswith("_loss")]
+    if not losses or (place := best_of(rows)) is None:
+        return "", rows[-1] if rows else {}
+    return "validation_loss" if "validation_loss" in losses else losses[0], rows[place]
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if type(value) in (int, float)}
+
+
+def _values(told: Any) -> dict[str, Any]:
+    """A mapping of names; nothing of anything else."""
+    return dict(told) if isinstance(told, dict) else {}
+
+
+def _text(told: Any) -> str:
+    return told if isinstance(told, str) else ""

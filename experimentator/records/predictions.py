@@ -1,0 +1,134 @@
+"""What a trained experiment gives for each key of a subset, and the files that hold it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experimentator.checkpoint import write_atomically
+from experimentator.config import ConfigError
+from experimentator.graph import Mode
+from experimentator.records.plainfile import finite
+
+SUFFIXES = (".npz", ".jsonl", ".csv")
+KEYS = "keys"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # beginnings of a cell that spreadsheets compute
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Keys of samples [N], and for each name a value for each of them [N, ...].
+
+    >>> Predictions(["a", "b"], {"batch_x": np.array([0.5, 1.0])}).csv()
+    b'key,batch_x\\na,0.5\\nb,1.0\\n'
+    """
+
+    keys: Sequence[Hashable]
+    outputs: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, exp: Any, subset: Any) -> Predictions:
+        """Run the INFER graph over a subset, in the order of its keys; all that comes back is kept in memory.
+
+        What is no value for each sample is left out.
+        """
+        keys: list[Hashable] = []
+        parts: dict[str, list[np.ndarray]] = {}
+        for block, results in _passed(exp, subset):
+            keys += [key for batch in block.keys for key in batch]
+            for name, values in results.items():
+                if values.shape[:2] == block.index.shape:
+                    parts.setdefault(name, []).append(values.reshape(-1, *values.shape[2:]))
+        if not parts:
+            raise ConfigError(
+                f"INFER computes no value for each sample of {subset.name!r}.",
+                f"Seen: {', '.join(exp.graph(Mode.INFER).results) or 'nothing'}.",
+                "Name what to keep: --outputs NAME, or `outputs` in the configuration.",
+            )
+        return cls(keys, {name: np.concatenate(arrays) for name, arrays in parts.items()})
+
+    def save(self, filename: str) -> None:
+        """Write a `.npz` (arrays, and `keys`), or a `.jsonl` or `.csv` with a line for each key."""
+        check_suffix(filename)
+        form = {".npz": self.npz, ".jsonl": self.jsonl, ".csv": self.csv}[Path(filename).suffix]
+        write_atomically(Path(filename), form())
+
+    def npz(self) -> bytes:
+        """Arrays by name, and `keys`: whole numbers or texts; nothing is pickled."""
+        if KEYS in self.outputs:
+            raise ConfigError(f"An output is called {KEYS!r}, as the keys are.", "Seen: .npz.", "Write a .jsonl file.")
+        file = io.BytesIO()
+        arrays: dict[str, Any] = {KEYS: np.array(self._plain_keys()), **self.outputs}
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+        return file.getvalue()
+
+    def jsonl(self) -> bytes:
+        """A line for each key; NaN and infinity, which JSON lacks, become null."""
+        lines = (
+            json.dumps({"key": key, **{name: finite(values[row].tolist()) for name, values in self.outputs.items()}})
+            for row, key in enumerate(self._plain_keys())
+        )
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def csv(self) -> bytes:
+        """A line for each key, and a column for each number of its outputs: `name`, or `name_0`, `name_1`, ..."""
+        flat = {name: values.reshape(len(values), -1) for name, values in self.outputs.items()}
+        head = [
+            name if self.outputs[name].ndim == 1 else f"{name}_{place}"
+            for name, values in flat.items()
+            for place in range(values.shape[1])
+        ]
+        file = io.StringIO(newline="")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["key", *head])
+        for row, key in enumerate(self._plain_keys()):
+            writer.writerow([_harmless(key), *(one for values in flat.values() for one in values[row].tolist())])
+        return file.getvalue().encode()
+
+    def _plain_keys(self) -> list[int | str]:
+        """Keys as whole numbers where all are, else as texts."""
+        if all(isinstance(key, int | np.integer) and not isinstance(key, bool) for key in self.keys):
+            return [int(key) for key in self.keys if isinstance(key, int | np.integer)]
+        return [key if isinstance(key, str) else repr(key) for key in self.keys]
+
+
+def check_suffix(filename: str) -> None:
+    """Refuse a file of another kind, before anything is computed.
+
+    >>> check_suffix("scores.npy")
+    Traceback (most recent call last):
+    experimentator.overrides.ConfigError: 'scores.npy' is no file of predictions.
+    Seen: .npy.
+    Let it end in .npz, .jsonl or .csv.
+    """
+    suffix = Path(filename).suffix
+    if suffix not in SUFFIXES:
+        raise ConfigError(
+            f"{filename!r} is no file of predictions.",
+            f"Seen: {suffix or 'no suffix'}.",
+            "Let it end in .npz, .jsonl or .csv.",
+        )
+
+
+def _passed(exp: Any, subset: Any) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+    """Each block of a pass in INFER, and its results: {name: [K, ...]}."""
+    feed = exp.program.feed(subset)
+    feed.mode, first = Mode.EVAL, 0  # a subset of training is left nothing out of, and read in order
+    with closing(exp.cycle(feed, exp.batch_size)) as cycle:
+        runner = exp.program.runner(subset, Mode.INFER, steps=cycle.steps)
+        while (block := cycle.take(runner.pace.ahead)) is not None:
+            yield block, runner.run(block, remaining=cycle.steps - first, where=repr(subset.name), first=first)
+            first += len(block.index)
+
+
+def _harmless(key: int | str) -> int | str:
+    """A key that no spreadsheet takes for a formula."""
+    return f"'{key}" if isinstance(key, str) and key.startswith(FORMULA) else key

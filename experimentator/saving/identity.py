@@ -1,0 +1,158 @@
+"""Whether an experiment is the one that a checkpoint is of, and what its exactness rests on."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import logging
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experimentator.config import resolved
+from experimentator.graph import Mode
+from experimentator.saving.packing import is_plain
+from experimentator.saving.undeclared import undeclared
+from experimentator.version import __version__
+
+if TYPE_CHECKING:
+    from experimentator.experiment import BaseExperiment
+
+log = logging.getLogger(__name__)
+
+# Settings that change no result: where files go, what is shown, how data travel, how long to train.
+FREE = {
+    "output_folder", "project_name", "experiment_id", "hide_progress", "workers", "steps_per_call", "residency",
+    "epochs",
+}  # fmt: skip
+FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
+MOST = 8  # differences that are told
+
+
+class ResumeError(ValueError):
+    """A checkpoint of another experiment; nothing was changed."""
+
+
+def identity(exp: BaseExperiment) -> dict[str, Any]:
+    """What an experiment is, as plain values that another process can compare."""
+    if exp.walk.identity is None:
+        exp.walk.identity = {
+            "config": {key: comparable(exp.cfg[key]) for key in resolved(exp.cfg) if key not in FREE},
+            "program": _program(getattr(exp.source, "text", "")),
+            "graph": {str(mode): _graph(exp, mode) for mode in dict.fromkeys(subset.mode for subset in exp.subsets)},
+            "subsets": {subset.name: _subset(subset) for subset in exp.subsets},
+            "versions": versions(),
+            "machine": machine(exp),
+        }
+    return exp.walk.identity
+
+
+def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> None:
+    """Refuse a checkpoint of another experiment; say so where only versions or the machine are others.
+
+    Raises:
+        ResumeError: naming what differs.
+    """
+    own = identity(exp)
+    differing: dict[str, tuple[Any, Any]] = {}
+    for part in ("config", "graph", "subsets"):
+        old, new = saved[part], own[part]
+        differing |= {f"{name} ({part})": (old.get(name), new.get(name)) for name in {**old, **new}
+                      if old.get(name) != new.get(name)}  # fmt: skip
+    if not differing and saved["program"] != own["program"]:
+        differing["the text of the configuration"] = (saved["program"][:12], own["program"][:12])
+    if differing:
+        raise undone(path, differing)
+    for part in ("versions", "machine"):
+        old, new = saved[part], own[part]
+        others = [f"{n}: {old.get(n)} then, {new.get(n)} now" for n in {**old, **new} if old.get(n) != new.get(n)]
+        if others:
+            log.warning("Not exact: the run is resumed where the last bits may differ (%s).", "; ".join(others))
+    for doubt in saved["doubts"]:
+        log.warning("Not exact: %s.", doubt)
+
+
+def doubts(exp: BaseExperiment) -> list[str]:
+    """Why a resume of this training may not be exact, as far as can be told."""
+    draws = {node: kind for one in exp.program.runners.values() for node, kind in one.step.draws_with_state.items()}
+    return [
+        *(f"{name} keeps something and has no state_dict" for name in undeclared(exp)),
+        *(f"{node} draws by {kind}, whose state cannot be saved" for node, kind in draws.items()),
+    ]
+
+
+def undone(path: Path, differing: Mapping[str, tuple[Any, Any]]) -> ResumeError:
+    """The error that tells each difference."""
+    lines = [f"  {name}: was {_brief(old)}, is {_brief(new)}" for name, (old, new) in list(differing.items())[:MOST]]
+    more = [f"  and {len(differing) - MOST} more"] if len(differing) > MOST else []
+    return ResumeError(
+        "\n".join(
+            [
+                f"{path} was saved by another experiment; nothing was resumed.",
+                *lines,
+                *more,
+                "Give the same configuration and --set; or begin anew, with callbacks = [LoadWeights(...)] for its "
+                "weights.",
+            ]
+        )
+    )
+
+
+def versions() -> dict[str, str]:
+    """The library, Python, and the frameworks that are loaded."""
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in FRAMEWORKS}
+    known = {name: str(version) for name, version in loaded.items() if version}
+    return {"experimentator": __version__, "python": platform.python_version(), **known}
+
+
+def machine(exp: BaseExperiment) -> dict[str, Any]:
+    """What the last bits of a result depend on besides: device, processor, cores, and settings of threads."""
+    settings = {name: os.environ[name] for name in THREADS if name in os.environ}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"device": str(exp.backend.device), "processor": platform.machine(), "cores": cores, **settings}
+
+
+def comparable(value: Any) -> Any:
+    """A value as another process finds it again: of an object its class, and the plain fields of a dataclass."""
+    if is_plain(value):
+        return resolved({"value": value})["value"]
+    if isinstance(value, list | tuple):
+        return [comparable(one) for one in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+        plain = {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
+        return {"class": type(value).__name__, **plain}
+    return {"class": type(value).__name__}
+
+
+def _program(text: str) -> str:
+    """A hash of what a configuration file says, comments and blank space left out."""
+    return hashlib.sha256(ast.dump(ast.parse(text)).encode()).hexdigest()
+
+
+def _graph(exp: BaseExperiment, mode: Mode) -> list[str]:
+    """The nodes of a mode in order, with what they read and write."""
+    nodes = exp.program.graph(mode).order
+    return [f"{node.name}: {_refs(node.reads)} -> {_refs(node.writes)}" for node in nodes]
+
+
+def _refs(refs: Any) -> str:
+    return ", ".join(sorted(str(ref) for ref in refs))
+
+
+def _subset(subset: Any) -> str:
+    """How many keys it has, and a hash of them in their order."""
+    digest = hashlib.sha256()
+    for key in subset.keys:
+        digest.update(repr(key).encode())
+    return f"{subset.mode}, {len(subset)} items, keys {digest.hexdigest()[:16]}"
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,249 @@
+"""Checkpoints on disk: a folder that is whole, byte by byte, or that is not taken.
+
+A checkpoint is written aside as `.tmp-<random>`: its files, each forced to disk, then `MANIFEST.json` with the size and
+the SHA-256 of every other file and of itself. Then the folder gets its name, a number that counts up. Older ones go
+once the new one was read back. Nothing in it is run: files are safetensors and JSON, of three fixed names.
+
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as place:
+...     path = write(place, {"state.json": b"{}"}, step=7)
+...     path.name, read(path).files, read(path).about["step"]
+('00000001', {'state.json': b'{}'}, 7)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experimentator.checkpoint import CheckpointError
+from experimentator.saving.packing import from_json, to_json
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "MANIFEST.json"
+FILES = ("weights.safetensors", "state.safetensors", "state.json")
+FORMAT = 1
+KEPT = 2  # at least: the newest may be the one that a power cut or a bad disk spoils
+ASIDE = ".tmp-"
+MOST_BYTES = 1 << 20  # of a manifest
+FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A checkpoint that was verified: its files by name, and what the manifest says about it."""
+
+    path: Path
+    files: Mapping[str, bytes]
+    about: Mapping[str, Any]
+
+
+def write(place: str | os.PathLike[str], files: Mapping[str, bytes], *, keep: int = KEPT, **about: Any) -> Path:
+    """Write a checkpoint into the folder `place`, verify it, and let go of all but the newest `keep`.
+
+    `about` are plain values for the manifest. When this returns, the checkpoint survives a power cut.
+
+    Raises:
+        CheckpointError: naming the path, when something cannot be written; the checkpoints before it stay.
+    """
+    place = Path(place)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        before = numbered(place)
+        aside = place / f"{ASIDE}{secrets.token_hex(8)}"
+        aside.mkdir(mode=0o777)
+        path = place / f"{_number(before[0]) + 1 if before else 1:08d}"
+        try:
+            _fill(aside, files, {**about, "parent": before[0].name if before else None})
+            os.rename(aside, path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        _sync(place)
+    except OSError as error:
+        raise CheckpointError(
+            f"A checkpoint cannot be written to {place}.\nSeen: {error.strerror or error}.\n"
+            "Make room there, or name another place; the checkpoints before it are as they were."
+        ) from error
+    read(path)
+    for old in before[max(1, keep) - 1 :]:
+        _remove(old)
+    return path
+
+
+def read(path: str | os.PathLike[str]) -> Read:
+    """A checkpoint, every byte of it verified before anything is made of it.
+
+    Raises:
+        CheckpointError: naming the file that is damaged, missing, too many, or no plain file.
+    """
+    path = Path(path)
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise _refusal(path, "it is no folder")
+        found = sorted(os.listdir(path))
+        if MANIFEST not in found:
+            raise _refusal(path, f"it has no {MANIFEST}")
+        told = _manifest(path / MANIFEST)
+        if wrong := set(found) ^ {MANIFEST, *told["files"]}:
+            name = sorted(wrong)[0]
+            raise _refusal(path / name, "it is not in the manifest" if name in found else "it is missing")
+        files = {name: _verified(path / name, **one) for name, one in told["files"].items()}
+    except OSError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise _refusal(Path(error.filename or path), error.strerror or str(error)) from None
+    return Read(path, files, {name: value for name, value in told.items() if name not in ("files", "manifest_sha256")})
+
+
+def newest(place: str | os.PathLike[str]) -> Read | None:
+    """The newest checkpoint in a folder that is whole, None without any; those that are not are told in the log.
+
+    Raises:
+        CheckpointError: when there are checkpoints and none is whole.
+    """
+    found, reasons = numbered(Path(place)), []
+    for path in found:
+        try:
+            return read(path)
+        except CheckpointError as error:
+            log.warning("Checkpoint %s is left out. %s", path.name, str(error).replace("\n", " "))
+            reasons.append(error)
+    if reasons:
+        raise reasons[0]
+    return None
+
+
+def numbered(place: Path) -> list[Path]:
+    """The checkpoints in a folder by their names, newest first; they may be damaged."""
+    try:
+        with os.scandir(place) as entries:
+            names = [entry.name for entry in entries]
+    except FileNotFoundError:
+        return []
+    return [
+        place / name for name in sorted(names, reverse=True) if len(name) == 8 and name.isascii() and name.isdigit()
+    ]
+
+
+def clean(place: Path) -> None:
+    """Remove what writers that were killed left aside."""
+    for path in place.glob(f"{ASIDE}*"):
+        _remove(path)
+
+
+def _number(path: Path) -> int:
+    return int(path.name)
+
+
+def _fill(aside: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+    """The files, each forced to disk, and the manifest last."""
+    told = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    for name, data in files.items():
+        _put(aside / name, data)
+    _put(aside / MANIFEST, _sealed({"format": FORMAT, **about, "files": told}))
+    _sync(aside)
+
+
+def _sealed(values: Mapping[str, Any]) -> bytes:
+    """A manifest with the hash of its own text: every byte of it counts."""
+    digest = hashlib.sha256(to_json(values)).hexdigest()
+    return to_json({**values, "manifest_sha256": digest})
+
+
+def _put(path: Path, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The values of a manifest whose text is what such values are written as, hash included."""
+    data = _bytes(path, most=MOST_BYTES)
+    values = from_json(data, path)
+    own = {name: value for name, value in values.items() if name != "manifest_sha256"} if _is(values, dict) else {}
+    if not own or _sealed(own) != data:
+        raise _refusal(path, "its text does not match its own SHA-256")
+    if values.get("format") != FORMAT:
+        raise _refusal(path, f"it is of format {values.get('format')!r}, and this version reads {FORMAT}")
+    files = values.get("files")
+    if not _is(files, dict) or not set(files) <= set(FILES) or not all(map(_is_entry, files.values())):
+        raise _refusal(path, "it lists other files than a checkpoint has")
+    return dict(values)
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind)
+
+
+def _is_entry(one: Any) -> bool:
+    if not isinstance(one, dict) or one.keys() != {"size", "sha256"}:
+        return False
+    return type(one["size"]) is int and one["size"] >= 0 and isinstance(one["sha256"], str)
+
+
+def _verified(path: Path, *, size: int, sha256: str) -> bytes:
+    data = _bytes(path, size=size)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise _refusal(path, "its bytes do not match the SHA-256 in the manifest")
+    return data
+
+
+def _bytes(path: Path, *, size: int | None = None, most: int = 0) -> bytes:
+    """A plain file, opened once, links not followed; its real size is looked at before anything is read."""
+    handle = os.open(path, FLAGS)
+    try:
+        seen = os.fstat(handle)
+        if not stat.S_ISREG(seen.st_mode):
+            raise _refusal(path, "it is no plain file")
+        if size is not None and seen.st_size != size:
+            raise _refusal(path, f"it has {seen.st_size} bytes, and the manifest says {size}")
+        if size is None and seen.st_size > most:
+            raise _refusal(path, f"it has {seen.st_size} bytes, and {most} is the most for such a file")
+        with open(handle, "rb", closefd=False) as file:
+            data = file.read(seen.st_size + 1)
+    finally:
+        os.close(handle)
+    if len(data) != seen.st_size:
+        raise _refusal(path, "it changed while it was read")
+    return data
+
+
+def _refusal(path: Path, seen: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged, or no part of a checkpoint.\nSeen: {seen}.\nTake another checkpoint of that run."
+    )
+
+
+def _sync(folder: Path) -> None:
+    """Force the names in a folder to disk, where the system can (Windows cannot)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    """Take a folder away so that no half of it is ever found under its name."""
+    try:
+        aside = path if path.name.startswith(ASIDE) else path.rename(path.with_name(f"{ASIDE}{secrets.token_hex(8)}"))
+        shutil.rmtree(aside)
+    except OSError as error:
+        log.warning("%s could not be removed: %s", path, error)

@@ -1,0 +1,270 @@
+"""What a training needs to go on as if nothing had happened: taken from an experiment, and given back to another.
+
+A checkpoint holds three files. `weights.safetensors`: every variable of every processor, seeds of random layers
+included, under `node/ordinal/name`. `state.safetensors`: the optimizer's variables and the arrays of callbacks.
+`state.json`: where the training stands, its history, the plain values of the state, the state of callbacks, the
+generators that Python and numpy share, and under `about` what it was made with.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import random
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experimentator.checkpoint import CheckpointError
+from experimentator.config import resolved
+from experimentator.data.reading import lock
+from experimentator.saving import manifest
+from experimentator.saving.identity import FREE, check_same, comparable, doubts, identity, undone
+from experimentator.saving.matching import match, refusal
+from experimentator.saving.packing import (
+    PackingError,
+    from_json,
+    from_safetensors,
+    is_plain,
+    pack,
+    to_json,
+    to_safetensors,
+    unpack,
+)
+from experimentator.saving.undeclared import listening
+from experimentator.walk import Position
+
+if TYPE_CHECKING:
+    from experimentator.experiment import BaseExperiment
+
+log = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"  # of a run folder
+WEIGHTS, ARRAYS, STATE = manifest.FILES
+PASSING = ("averages", "block", "results", "why")  # in the state, of the call that is over
+OPTIMIZER = "optimizer/"
+ABOUT: Mapping[str, type] = {
+    "config": dict, "program": str, "graph": dict, "subsets": dict, "versions": dict, "machine": dict,
+    "choices": dict, "objects": list, "changed": dict, "doubts": list,
+}  # fmt: skip
+
+
+def save(exp: BaseExperiment, place: str | os.PathLike[str], *, keep: int = manifest.KEPT) -> Path:
+    """Write a checkpoint of an experiment that is between two calls, into the folder `place`."""
+    about = identity(exp)
+    return manifest.write(
+        place, captured(exp, about), keep=keep, step=exp.walk.batches, epoch=exp.epoch, versions=about["versions"]
+    )
+
+
+def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of a checkpoint."""
+    walk = exp.walk
+    arrays: dict[str, np.ndarray] = {}
+    arrays |= {f"{OPTIMIZER}{key}": array for key, array in _optimizer_state(exp).items()}
+    plain, objects = _plain(exp.state, arrays)
+    tree = {
+        "epoch": exp.epoch,
+        "batches": walk.batches,
+        "position": pack(walk.position and asdict(walk.position), arrays, name="position"),
+        "history": pack(exp.history, arrays, name="history"),
+        "state": plain,
+        "callbacks": {name: pack(state, arrays, name=name) for name, state in states(exp).items() if state},
+        "random": pack(_generators(), arrays, name="random"),
+        "about": {
+            **about,
+            "goal": walk.goal,
+            "choices": exp.program.choices(),
+            "objects": objects,
+            "changed": {key: pack(exp.cfg[key], arrays, name=key) for key in _changed(exp, about["config"])},
+            "doubts": doubts(exp),
+        },
+    }
+    return {
+        WEIGHTS: to_safetensors(exp.backend.weights()),
+        ARRAYS: to_safetensors(arrays),
+        STATE: to_json(tree),
+    }
+
+
+class Restored:
+    """A checkpoint that was verified and read; `into(exp)` gives an experiment its state, all of it or none."""
+
+    def __init__(self, read: manifest.Read):
+        self.path = read.path
+        try:
+            self.weights, self.arrays = (from_safetensors(read.files[n], read.path / n) for n in (WEIGHTS, ARRAYS))
+            self.tree = from_json(read.files[STATE], read.path / STATE)
+            self.about = self.tree["about"]
+            if odd := [name for name, kind in ABOUT.items() if not isinstance(self.about[name], kind)]:
+                raise TypeError(f"about/{odd[0]} is of another kind")
+            self.state: dict[str, Any] = dict(unpack(self.tree["state"], self.arrays))
+            self.changed = {key: unpack(one, self.arrays) for key, one in self.about["changed"].items()}
+            self.choices = {name: (str(how), bool(settled)) for name, (how, settled) in self.about["choices"].items()}
+            self.generators = unpack(self.tree["random"], self.arrays)
+            self.history = unpack(self.tree["history"], self.arrays)
+            self.callbacks = {name: unpack(one, self.arrays) for name, one in self.tree["callbacks"].items()}
+            self.position = _position(unpack(self.tree["position"], self.arrays))
+            self.epoch, self.batches = int(self.tree["epoch"]), int(self.tree["batches"])
+            if len(self.history) != self.epoch or not all(isinstance(row, dict) for row in self.history):
+                raise ValueError(f"{self.epoch} epochs with a history of {len(self.history)}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            seen = f"{type(error).__name__}: {error}"
+            raise CheckpointError(
+                f"{read.path} is no checkpoint of this version.\nSeen: {seen}.\nTrain anew."
+            ) from None
+
+    def into(self, exp: BaseExperiment) -> None:
+        """Check that the experiment is the one that was saved, then let its next training go on from here."""
+        check_same(self.about, exp, self.path)
+        own = [name for name, state in states(exp).items() if state or name in self.callbacks]
+        if sorted(own) != sorted(self.callbacks):
+            raise undone(self.path, {"callbacks with a state": (sorted(self.callbacks), sorted(own))})
+        names = [subset.name for subset in exp.subsets]
+        if self.position is not None and self.position.subset not in names:
+            raise undone(self.path, {"subset under way": (self.position.subset, names)})
+        weights = exp.backend.weights()
+        if not (matching := match(weights, self.weights)).is_whole:
+            raise refusal(matching, weights, self.weights)
+        exp.backend.set_weights(self.weights)
+        walk = exp.walk
+        exp.epoch, exp.history[:], walk.batches, walk.position = self.epoch, self.history, self.batches, self.position
+        exp.cfg |= self.changed
+        exp.program.chosen = dict(self.choices)
+        walk.restore = partial(self.again, exp)
+        self.again(exp, optimizer=False)
+
+    def again(self, exp: BaseExperiment, *, optimizer: bool = True) -> None:
+        """Set everything that begin events may have changed."""
+        exp.backend.set_weights(self.weights)
+        if optimizer:
+            own = {key.removeprefix(OPTIMIZER): a for key, a in self.arrays.items() if key.startswith(OPTIMIZER)}
+            exp.backend.set_optimizer_state(exp.optimizer, own)
+        self._set_state(exp.state)
+        for name, one in with_state(exp).items():
+            if name in self.callbacks:
+                self._load(name, one)
+        _set_generators(self.generators, self.path)
+
+    def _load(self, name: str, callback: Any) -> None:
+        """Give a callback its state; one that cannot take it is named."""
+        try:
+            callback.load_state_dict(copy.deepcopy(self.callbacks[name]))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{name} cannot take the state that {self.path} has for it.\nSeen: {type(error).__name__}: {error}.\n"
+                "Resume with the code of that callback as it was, or begin anew."
+            ) from error
+
+    def _set_state(self, state: dict[str, Any]) -> None:
+        """The saved values in their order; objects, which cannot be saved, are those of the begin events."""
+        objects = {name: state[name] for name in (*map(str, self.about["objects"]), *PASSING) if name in state}
+        state.clear()
+        state |= copy.deepcopy(self.state) | objects
+
+
+def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:
+    """Let an experiment go on from the newest whole checkpoint in a folder: of a run, of checkpoints, or one itself."""
+    folder = Path(folder)
+    restored = Restored(found(folder))
+    restored.into(exp)
+    for callback in listening(exp):
+        if hasattr(callback, "reopen"):
+            callback.reopen(restored.path.parent.parent if (folder / CHECKPOINTS).is_dir() else None)
+    log.info("Resumed from %s: %d epochs and %d batches are done.", restored.path, exp.epoch, exp.walk.batches)
+    return restored.path
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a run folder has checkpoints, whole or not."""
+    return bool(manifest.numbered(folder / CHECKPOINTS))
+
+
+def found(folder: Path) -> manifest.Read:
+    """The checkpoint that a folder stands for."""
+    if os.path.lexists(folder / manifest.MANIFEST):
+        return manifest.read(folder)
+    within = folder / CHECKPOINTS
+    read = manifest.newest(within if within.is_dir() else folder)
+    if read is None:
+        seen = "no checkpoint in it" if folder.is_dir() else "no such folder"
+        raise CheckpointError(
+            f"There is nothing to resume in {folder}.\nSeen: {seen}.\n"
+            "Name a run folder that has checkpoints/, or start the training anew."
+        )
+    return read
+
+
+def with_state(exp: BaseExperiment) -> dict[str, Any]:
+    """Callbacks that have something to save, under their class and place among those of one class."""
+    named: dict[str, Any] = {}
+    for one in listening(exp):
+        if hasattr(one, "state_dict"):
+            kind = type(one).__name__
+            named[f"{kind}#{1 + sum(name.rpartition('#')[0] == kind for name in named)}"] = one
+    return named
+
+
+def states(exp: BaseExperiment) -> dict[str, Any]:
+    """What callbacks declare; an empty dict means that nothing needs to be saved."""
+    return {name: one.state_dict() for name, one in with_state(exp).items()}
+
+
+def _optimizer_state(exp: BaseExperiment) -> dict[str, np.ndarray]:
+    return {} if exp.optimizer is None else exp.backend.optimizer_state(exp.optimizer)
+
+
+def _changed(exp: BaseExperiment, config: Mapping[str, Any]) -> list[str]:
+    """Settings of plain values that were changed since the training began, such as the learning rate."""
+    own = {key: comparable(exp.cfg[key]) for key in resolved(exp.cfg) if key not in FREE and is_plain(exp.cfg[key])}
+    return [key for key, value in own.items() if config.get(key) != value]
+
+
+def _plain(state: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], list[str]]:
+    """The values of the state that can be saved, in their order, and the names of the others."""
+    plain, objects = {}, []
+    for name, value in state.items():
+        if name not in PASSING:
+            try:
+                plain[name] = pack(value, arrays, name=f"state/{name}")
+            except PackingError:
+                objects.append(name)
+    return plain, objects
+
+
+def _generators() -> dict[str, Any]:
+    """The generators that a whole process shares: Python's and numpy's."""
+    with lock:  # a worker may have set them to the address of an item, for as long as it reads that
+        version, words, gauss = random.getstate()
+        kind, key, *rest = np.random.get_state(legacy=True)
+    # as words, since JSON would spend a line on each
+    return {"python": [version, np.array(words, np.uint64), gauss], "numpy": [str(kind), key, *map(_number, rest)]}
+
+
+def _set_generators(state: Mapping[str, Any], path: Path) -> None:
+    try:
+        version, words, gauss = state["python"]
+        with lock:
+            random.setstate((version, tuple(int(word) for word in words), gauss))
+            np.random.set_state(tuple(state["numpy"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        seen = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path} has no state of generators.\nSeen: {seen}.\nTake another checkpoint.") from None
+
+
+def _position(values: Any) -> Position | None:
+    """Where a training stands, from values that can be that."""
+    if values is None:
+        return None
+    counts, sums = (values["batch"], values["weight"]), (values["seconds"], *values["totals"].values())
+    if any(type(one) is not int or one < 0 for one in counts) or any(not isinstance(one, int | float) for one in sums):
+        raise ValueError(f"{values!r:.80} is no position")
+    return Position(**{**values, "subset": str(values["subset"]), "row": dict(values["row"])})
+
+
+def _number(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,66 @@
+"""Callbacks that keep something from batch to batch, and do not say what of it must survive a resume."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experimentator.saving.packing import PackingError, pack, to_json
+
+if TYPE_CHECKING:
+    from experimentator.experiment import BaseExperiment
+
+log = logging.getLogger(__name__)
+MOST = 1 << 26  # bytes that are hashed; what is larger is told by which object it is
+
+
+def listening(exp: BaseExperiment) -> list[Any]:
+    """The callbacks of an experiment, those that it adds by itself too."""
+    return [one.callback for one in getattr(exp, "listeners", ())]
+
+
+def remember(exp: BaseExperiment) -> None:
+    """Note what callbacks without `state_dict` hold as training begins."""
+    for one in listening(exp):
+        if not hasattr(one, "state_dict"):
+            exp.walk.held_by.setdefault(id(one), _prints(one))
+
+
+def undeclared(exp: BaseExperiment) -> list[str]:
+    """Callbacks whose attributes changed since, though they declare no state; each is warned of once."""
+    found = exp.walk.undeclared
+    for one in listening(exp):
+        kind = type(one).__name__
+        if hasattr(one, "state_dict") or kind in found:
+            continue
+        before, now = exp.walk.held_by.get(id(one), {}), _prints(one)
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            found.append(kind)
+            log.warning(
+                "%s keeps %s and does not say what of it a resume needs: a resumed run may go on otherwise. Give it "
+                "state_dict() and load_state_dict(state); one that returns {} says that nothing is needed.",
+                kind, ", ".join(changed),
+            )  # fmt: skip
+    return list(found)
+
+
+def _prints(callback: Any) -> dict[str, str]:
+    return {name: _print(value) for name, value in getattr(callback, "__dict__", {}).items()}
+
+
+def _print(value: Any) -> str:
+    """What tells a value from another: its bytes, or which object it is."""
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        digest = hashlib.sha256(to_json(pack(value, arrays, name="value")))
+    except PackingError:
+        return f"object {id(value)}"
+    if sum(array.nbytes for array in arrays.values()) > MOST:
+        return f"object {id(value)}"
+    for array in arrays.values():
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
