@@ -185,6 +185,16 @@ def test_precision_may_change_between_trainings_and_keeps_the_weights():
     assert exp.predict({"batch_input": POINTS})["batch_logits"].dtype == np.float32
 
 
+@pytest.mark.parametrize("back", [lambda exp: setattr(exp, "precision", None), lambda exp: exp.cfg.pop("precision")])
+def test_precision_that_is_taken_back_leaves_no_trace(back):
+    exp = build_experiment(config())
+    exp.precision = "float16"
+    assert exp.predict({"batch_input": POINTS})["batch_logits"].dtype == np.float16
+    back(exp)
+
+    assert exp.predict({"batch_input": POINTS})["batch_logits"].dtype == np.float32
+
+
 def test_lists_changed_in_place_are_noticed(caplog):
     exp = build_experiment(config())
     exp.train(1)

@@ -131,6 +131,18 @@ def test_layers_compute_in_the_precision_asked_for_and_back():
         assert seen[-1] == precision
 
 
+@pytest.mark.parametrize("own", ["float32", "mixed_bfloat16"])
+def test_without_a_precision_layers_compute_as_they_were_made(own):
+    dense = layers.Dense(1, dtype=own)
+    watch = lambda chunk: chunk.update(batch_prediction=dense(chunk["batch_x"]))  # noqa: E731
+    seen = []
+    for precision in ("float16", "float32", None):
+        trained(keras.optimizers.SGD(RATE), jit=False, precision=precision, processors=[watch, squares_in_float32])
+        seen.append(dense.dtype_policy.name)
+
+    assert seen == ["mixed_float16", "float32", own]
+
+
 squares_in_float32 = lambda chunk: chunk.update(  # noqa: E731
     loss=tf.reduce_mean((tf.cast(chunk["batch_prediction"][:, 0], tf.float32) - chunk["batch_y"]) ** 2)
 )

@@ -219,8 +219,7 @@ class TensorflowBackend:
         """A layer is called, wherever the call stands: attribute scans would miss those among a lambda's globals."""
         self._layers.setdefault(id(layer), layer)
         build_outside(layer)
-        if self.precision:
-            set_precision(layer, self.precision)
+        set_precision(layer, self.precision)
 
     def _used(self, optimizer: Any) -> Any:
         """The optimizer that updates: the one given, or the one that scales the loss around it."""

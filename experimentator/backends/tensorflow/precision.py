@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+_OWN: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # of layers, which experiments may share, their own policies
 
 
-def set_precision(layer: Any, precision: str) -> None:
-    """Let a layer compute in `precision`; its weights stay float32.
+def set_precision(layer: Any, precision: str | None) -> None:
+    """Let a layer compute in `precision`, with weights in float32; for None, as it did before it was first changed.
 
     Per layer, since Keras ignores a global policy that is set after a layer was made.
     """
-    policy = POLICIES[precision]
-    if layer.dtype_policy.name != policy:
-        layer.dtype_policy = policy
+    if precision is None:
+        if layer in _OWN:
+            layer.dtype_policy = _OWN.pop(layer)
+    elif layer.dtype_policy.name != POLICIES[precision]:
+        _OWN.setdefault(layer, layer.dtype_policy)
+        layer.dtype_policy = POLICIES[precision]
 
 
 def loss_scaled(optimizer: Any) -> Any:
