@@ -128,8 +128,8 @@ class AssertShape(Op):
 class Print(Op):
     """Show what passes: shapes and dtypes of `names`, and values where they are at hand (eager); nothing is written.
 
-    Compiled code shows its shapes once, while it is traced: `eager=True` of an experiment shows every batch. Lines go
-    to `to`, a function of text such as a logger's method. The op acts where what it reads is computed anyway.
+    Compiled code shows a shape once, the first time it is traced: `eager=True` of an experiment shows every batch.
+    Lines go to `to`, a function of text such as a logger's method. The op acts where what it reads is computed anyway.
 
     >>> import numpy as np
     >>> from experimentator.graph import Mode
@@ -142,6 +142,10 @@ class Print(Op):
     names: str | Sequence[str]
     to: Callable[[str], object] = field(default=print, kw_only=True)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._traced: set[Any] = set()  # recording, each mode and each number of batches trace the same again
+
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
         return (self.names,) if isinstance(self.names, str) else tuple(self.names)
@@ -150,15 +154,25 @@ class Print(Op):
 
     def __call__(self, chunk: Chunk) -> None:
         for name in self.inputs:
-            self.to(f"{name} {_shown(chunk[name])}")
+            value = chunk[name]
+            if _has_values(value):
+                self.to(f"{name} {_shown(value)}")
+            elif (traced := (name, *value.shape[1:], dtype_of(value))) not in self._traced:
+                self._traced.add(traced)
+                self.to(f"{name} {spell(value)}: values are not known while code is compiled")
+
+
+def _has_values(value: Any) -> bool:
+    if not hasattr(value, "shape"):
+        return True
+    tensor = keras.ops.convert_to_tensor(value)
+    return _known(keras.ops.all(tensor == tensor)) is not None
 
 
 def _shown(value: Any) -> str:
     if not hasattr(value, "shape"):
         return repr(value)
     tensor = keras.ops.convert_to_tensor(value)
-    if _known(keras.ops.all(tensor == tensor)) is None:
-        return f"{spell(value)}: values are not known while code is compiled"
     array = np.asarray(keras.ops.convert_to_numpy(tensor))
     if array.size <= 10:
         return f"{spell(value)}: {' '.join(str(array).split())}"

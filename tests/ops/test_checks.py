@@ -121,6 +121,17 @@ def test_compiled_code_shows_shapes_once():
     assert lines == ["x [B, 3] float32: values are not known while code is compiled"]
 
 
+def test_compiled_code_that_is_traced_again_says_nothing_new():
+    lines = []
+    op = Print("x", to=lines.append)
+    graph = Graph([op, Scale("x")], provided={"x"}).select("x")
+
+    for sizes, dtype in [([None, 3], "float32"), ([2, 3], "float32"), ([2, 3], "int32")]:
+        tf.function(graph.run, autograph=False).get_concrete_function({"x": tf.TensorSpec(sizes, dtype)})
+
+    assert [line.split(":")[0] for line in lines] == ["x [B, 3] float32", "x [2, 3] int32"]
+
+
 def test_what_is_no_tensor_is_shown_too():
     lines = []
 
