@@ -33,7 +33,7 @@ class Heatmap(InPlace):
     exp(-d^2 / (2 sigma^2)) at distance d from the point (row, column), 1 at the point itself (Tompson et al., "Joint
     Training of a Convolutional Network and a Graphical Model for Human Pose Estimation", 2014). A point with NaN is
     no point: its channel is 0. With `merged`, [B, H, W]: the largest of all points (Zhou et al., "Objects as
-    Points", 2019, section 3). Points may lie outside.
+    Points", 2019, section 3), 0 where there are none. Points may lie outside.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -64,7 +64,7 @@ class Heatmap(InPlace):
         rows = self._bells(points[:, None, :, 0], self.size[0])
         columns = self._bells(points[:, None, :, 1], self.size[1])
         maps = rows[:, :, None, :] * columns[:, None, :, :]
-        return keras.ops.max(maps, axis=-1) if self.merged else maps
+        return keras.ops.max(maps, axis=-1, initial=0.0) if self.merged else maps
 
     def _bells(self, centres: Any, size: int) -> Any:
         """[B, size, N] from [B, 1, N], with 0 for NaN; the product along rows and columns is the bell in the plane."""

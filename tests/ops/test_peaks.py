@@ -46,6 +46,12 @@ def test_merged_bells_are_the_largest(run):
     np.testing.assert_allclose(result, bells(POINTS, (10, 13), 2.0).max(-1), atol=1e-6)
 
 
+def test_a_merged_map_of_no_points_is_empty(run_xla):
+    result = run_xla(Heatmap("x", (4, 5), merged=True), {"x": np.zeros((2, 0, 2), "float32")})
+
+    np.testing.assert_array_equal(result, np.zeros((2, 4, 5)))
+
+
 @pytest.mark.parametrize("missing", [(np.nan, np.nan), (1.0, np.nan), (np.nan, 1.0)])
 def test_nan_is_no_point(run_xla, missing):
     points = np.array([[missing, (2.0, 3.0)]])
