@@ -15,7 +15,7 @@ import keras
 from experimentator.graph import Mode
 from experimentator.ops.errors import TensorError
 from experimentator.ops.images import check_images, check_size
-from experimentator.ops.op import InPlace, Op
+from experimentator.ops.op import InPlace, Op, is_number
 
 _AXES = {"horizontal": (2,), "vertical": (1,), "both": (1, 2)}
 
@@ -144,7 +144,7 @@ class RandomCrop(RandomOp):
 
 def span(given: Any, sign: float) -> tuple[float, ...]:
     """One number as (sign * number, number), two as they are."""
-    return (sign * given, given) if isinstance(given, (int, float)) else tuple(given)
+    return (sign * given, given) if is_number(given) else tuple(given)
 
 
 def _count(size: Any) -> Any:

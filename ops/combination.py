@@ -17,7 +17,7 @@ import keras
 
 from experimentator.graph import Chunk, DeclarationError
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op
+from experimentator.ops.op import Op, is_number
 
 KINDS = {"regression": 0.5, "classification": 1.0}
 
@@ -26,7 +26,8 @@ KINDS = {"regression": 0.5, "classification": 1.0}
 class CombineLosses(Op):
     """Add up losses, each times its factor: every part [] keeps its own name, the sum is `output` [] float32.
 
-    `parts` is a dictionary from name to factor, or a list of names with factors of 1. A part with a factor of 0 is
+    `parts` is a dictionary from name to factor, or a list of names with factors of 1; one name stands for a list of
+    one, as in `inputs=` elsewhere. A part with a factor of 0 is
     still computed and reported.
 
     >>> from experimentator.graph import Mode
@@ -36,12 +37,12 @@ class CombineLosses(Op):
     3.5
 
     Raises:
-        DeclarationError: if there are no parts, or one twice, when the op is made.
+        DeclarationError: if there are no parts, one twice, or a factor that is no number, when the op is made.
         TensorError: if a part is not a single number.
     """
 
     is_metric: ClassVar[bool] = True
-    parts: Mapping[str, float] | Sequence[str]
+    parts: Mapping[str, float] | Sequence[str] | str
     output: str = "loss"
 
     def __post_init__(self) -> None:
@@ -50,6 +51,8 @@ class CombineLosses(Op):
             seen = f"its parts are {', '.join(map(str, names)) or 'none'}"
             raise DeclarationError("CombineLosses", seen=seen, write="Name each loss once.")
         super().__post_init__()
+        fine = all(map(is_number, self.factors.values()))
+        self.require(fine, seen=f"its factors are {self.factors}", write="Give a number for each loss.")
 
     @property
     def factors(self) -> Mapping[str, float]:

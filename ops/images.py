@@ -18,7 +18,7 @@ from typing import Any
 import keras
 
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, Op, dtype_of, rounded
+from experimentator.ops.op import InPlace, Op, dtype_of, is_whole, rounded
 
 _INTERPOLATIONS = ("bilinear", "nearest")  # others have no XLA form
 
@@ -171,7 +171,7 @@ def check_images(op: Op, name: str, tensor: Any) -> None:
 
 def check_size(op: Op, size: Any) -> None:
     """Refuse what is not (height, width)."""
-    fine = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
+    fine = isinstance(size, Sequence) and len(size) == 2 and all(is_whole(n) and n > 0 for n in size)
     op.require(fine, seen=f"its size is {size!r}", write="Give (height, width).")
 
 

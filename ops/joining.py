@@ -18,7 +18,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op
+from experimentator.ops.op import Op, is_whole
 
 
 @dataclass(eq=False)
@@ -167,7 +167,7 @@ class NamedOutputs(Op):
     ([[1.0, 2.0]], [[3.0]])
 
     Raises:
-        DeclarationError: for no sizes, or one below 1, when the op is made.
+        DeclarationError: for no sizes, or one that is no whole number above 0, when the op is made.
         TensorError: if the sizes do not add up to the last axis.
     """
 
@@ -176,7 +176,7 @@ class NamedOutputs(Op):
 
     def __post_init__(self) -> None:
         given: Any = self.sizes
-        fine = isinstance(given, Mapping) and given and min(given.values()) > 0
+        fine = isinstance(given, Mapping) and given and all(is_whole(size) and size > 0 for size in given.values())
         write = "Give a dictionary from each name to its number of channels."
         self.require(bool(fine), seen=f"its sizes are {self.sizes!r}", write=write)
         super().__post_init__()

@@ -21,45 +21,55 @@ What has no label is left out, as if it were not in the batch: where the tensor 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
 from experimentator.ops.compared import FromLogits, FromPrediction, align, class_ids, class_rows
+from experimentator.ops.op import is_number, plain
 
 
 @dataclass(eq=False)
 class ClassWeighted(FromLogits):
     """A loss whose samples may weigh as much as their classes do: `class_weights` has one number for each class.
 
-    A row of shares weighs sum_k q_k w_k.
+    They are a list, or a dictionary that names each class 0 ... K - 1. A row of shares weighs sum_k q_k w_k.
 
     >>> ClassWeighted("batch_logits", "batch_target", class_weights=[1.0, -1.0])
     Traceback (most recent call last):
     experimentator.graph.errors.DeclarationError: ClassWeighted(...) is not declared properly: its class_weights are ...
-    Give one number for each class, 0 or above.
+    Give one number for each class, 0 or above: a list, or a dictionary that names each from 0 on.
     """
 
-    class_weights: Sequence[float] | None = field(default=None, kw_only=True)
+    class_weights: Sequence[float] | Mapping[int, float] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = self.class_weights
-        fine = given is None or (not isinstance(given, (int, float)) and len(given) > 1 and min(given) >= 0)
-        seen = f"its class_weights are {given!r}"
-        self.require(fine, seen=seen, write="Give one number for each class, 0 or above.")
+        weights = self._weights()
+        fine = weights is None or (len(weights) > 1 and all(is_number(w) and 0 <= w < math.inf for w in weights))
+        write = "Give one number for each class, 0 or above: a list, or a dictionary that names each from 0 on."
+        self.require(fine, seen=f"its class_weights are {self.class_weights!r}", write=write)
 
     def importance(self, tensors: Sequence[Any]) -> Any:
-        if self.class_weights is None:
+        weights = self._weights()
+        if weights is None:
             return None
         prediction, target = tensors
         rows = self.shares_of_classes(prediction, target)
-        if rows.shape[-1] not in (None, len(self.class_weights)):
+        if rows.shape[-1] not in (None, len(weights)):
             write = f"Give {rows.shape[-1]} class_weights."
-            raise self.refuse(f"There are {len(self.class_weights)} class_weights", prediction, target, write)
-        return keras.ops.sum(rows * keras.ops.convert_to_tensor(self.class_weights, dtype="float32"), axis=-1)
+            raise self.refuse(f"There are {len(weights)} class_weights", prediction, target, write)
+        return keras.ops.sum(rows * keras.ops.convert_to_tensor(weights, dtype="float32"), axis=-1)
+
+    def _weights(self) -> list[Any] | None:
+        """Those of classes 0, 1, ...; None for one that a dictionary leaves out, and an empty list for no list."""
+        given: Any = plain(self.class_weights)
+        if isinstance(given, Mapping):
+            return [given.get(place) for place in range(len(given))]
+        return None if given is None else list(given) if isinstance(given, Iterable) else []
 
     def shares_of_classes(self, prediction: Any, target: Any) -> Any:
         """[..., K] float32: how much of each thing predicted belongs to each class."""

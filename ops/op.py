@@ -6,10 +6,12 @@ An op works eagerly on numpy arrays and tensors, inside a compiled function, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 import keras
+import numpy as np
 
 from experimentator.graph import Chunk, ChunkProcessor, DeclarationError, Mode
 
@@ -17,6 +19,8 @@ from experimentator.graph import Chunk, ChunkProcessor, DeclarationError, Mode
 @dataclass(eq=False)
 class Op(ChunkProcessor):
     """A declared chunk processor with a label and a mode; two equal ops are two nodes.
+
+    Arguments annotated as numbers are refused where they are none, before an op checks their range.
 
     >>> from experimentator.ops import Cast
     >>> Cast("batch_input", mode="train", node="To float").mode
@@ -36,11 +40,21 @@ class Op(ChunkProcessor):
             )
         seen = f"its outputs are {', '.join(writes)}"
         self.require(len(set(writes)) == len(writes), seen=seen, write="Name every output differently.")
+        for argument in fields(self):
+            self._require_number(argument.name, str(argument.type).split(" | "))
 
     def require(self, claim: bool, *, seen: str, write: str) -> None:
         """Refuse a declaration for which the claim does not hold."""
         if not claim:
             raise DeclarationError(repr(self), seen=seen, write=write)
+
+    def _require_number(self, name: str, kinds: Sequence[str]) -> None:
+        """Refuse an argument that is none of what its annotation says, where that is a number or a choice with one."""
+        if {"int", "float"} & set(kinds) and set(kinds) <= set(_KINDS):
+            value = getattr(self, name)
+            fine = any(_KINDS[kind][1](value) for kind in kinds)
+            write = f"Give {' or '.join(_KINDS[kind][0] for kind in kinds)}."
+            self.require(fine, seen=f"its {name} is {value!r}", write=write)
 
 
 @dataclass(eq=False)
@@ -69,6 +83,29 @@ class InPlace(Op):
     def compute(self, tensor: Any) -> Any:
         """What is written, from what is read."""
         raise NotImplementedError
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is one whole number, of Python or numpy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one number: of Python or numpy, or a tensor or variable []."""
+    return isinstance(value, Real) or getattr(value, "shape", None) == ()
+
+
+def plain(value: Any) -> Any:
+    """Values of numpy as numbers and lists of them; all else as it is."""
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+_KINDS = {  # what annotations of arguments say: in words, and whether a value is so
+    "int": ("a whole number", is_whole),
+    "float": ("a number", is_number),
+    "str": ("a name", lambda value: isinstance(value, str)),
+    "None": ("None", lambda value: value is None),
+}
 
 
 def as_float(tensor: Any) -> Any:

@@ -10,21 +10,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, Op
+from experimentator.ops.op import InPlace, Op, is_whole, plain
 
 
 @dataclass(eq=False)
 class Select(InPlace):
     """Keep some places of an axis: `name` [B, ..., N] -> [B, ..., n] for n `places`, in their order.
 
-    One place, given as a number, takes the axis away. Places below 0 count from the end.
+    One place, given as a number, takes the axis away. Places below 0 count from the end; an array of integers is a
+    list of them.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -48,7 +49,7 @@ class Select(InPlace):
     def compute(self, tensor: Any) -> Any:
         kept = places_of(self, tensor, self.places, self.axis)
         taken = keras.ops.take(tensor, kept, axis=self.axis)
-        return keras.ops.squeeze(taken, axis=self.axis) if isinstance(self.places, int) else taken
+        return keras.ops.squeeze(taken, axis=self.axis) if is_whole(self.places) else taken
 
 
 @dataclass(eq=False)
@@ -85,14 +86,14 @@ class Drop(InPlace):
 
 def check_places(op: Op, places: Any) -> None:
     """Refuse what is not a whole number, or several."""
-    listed = [places] if isinstance(places, int) else list(places)
-    fine = bool(listed) and all(isinstance(place, int) for place in listed)
+    listed = _listed(places)
+    fine = bool(listed) and all(is_whole(place) for place in listed)
     op.require(fine, seen=f"its places are {places!r}", write="Give one place, or a list of them.")
 
 
 def places_of(op: InPlace, tensor: Any, places: int | Sequence[int], axis: int) -> list[int]:
     """Places as a list, from 0 where the size is known; refuses those that are not there."""
-    listed = [places] if isinstance(places, int) else list(places)
+    listed = _listed(places)
     rank = len(tensor.shape)
     size = tensor.shape[axis] if -rank <= axis < rank else 0
     if size is None:
@@ -101,3 +102,8 @@ def places_of(op: InPlace, tensor: Any, places: int | Sequence[int], axis: int) 
         rule, write = f"Axis {axis} has places {places}", "Give places that are there, or another axis."
         raise TensorError(op, rule=rule, tensors={op.name: tensor}, write=write)
     return [place % size for place in listed]
+
+
+def _listed(places: Any) -> list[Any]:
+    places = plain(places)
+    return list(places) if isinstance(places, Iterable) else [places]

@@ -57,13 +57,13 @@ def test_named_outputs_are_slices_in_order(run_xla):
     np.testing.assert_array_equal(results["batch_size"], LEFT[..., 5:])
 
 
-@pytest.mark.parametrize("places", [0, -1, [2], [3, 0, 0, -1]])
+@pytest.mark.parametrize("places", [0, -1, [2], [3, 0, 0, -1], np.int64(1), np.array([3, 0])], ids=repr)
 @pytest.mark.parametrize("axis", [1, -1])
 def test_places_are_selected(run_xla, places, axis):
     np.testing.assert_array_equal(run_xla(Select("x", places, axis), {"x": LEFT}), LEFT.take(places, axis))
 
 
-@pytest.mark.parametrize("places", [0, -1, [3, 0, 0]])
+@pytest.mark.parametrize("places", [0, -1, [3, 0, 0], np.array([3, 0])], ids=repr)
 @pytest.mark.parametrize("axis", [1, -1])
 def test_places_are_dropped(run_xla, places, axis):
     np.testing.assert_array_equal(run_xla(Drop("x", places, axis), {"x": LEFT}), np.delete(LEFT, places, axis))
@@ -109,7 +109,10 @@ def test_shapes_that_do_not_go_together_are_named(call, op, told):
         (lambda: Split("x", ["a", "a"]), "Name every output differently"),
         (lambda: NamedOutputs("x", {}), "its sizes are {}"),
         (lambda: NamedOutputs("x", {"a": 0}), "its sizes are"),
+        (lambda: NamedOutputs("x", {"a": 1.5, "b": 1.5}), "its sizes are"),
         (lambda: Select("x", []), "its places are"),
+        (lambda: Select("x", None), "its places are None"),
+        (lambda: Select("x", [True, False]), "its places are"),
         (lambda: Drop("x", [0.5]), "its places are"),
     ],
 )

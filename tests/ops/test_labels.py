@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experimentator.graph import Chunk, Graph, Mode
+from experimentator.graph import Chunk, DeclarationError, Graph, Mode
 from experimentator.ops import (
     Accuracy,
     ConfusionMatrix,
@@ -257,6 +257,36 @@ def test_no_and_yes_may_weigh_differently(run):
     result = run(SigmoidCrossEntropy("p", "t", class_weights=[1, 4]), {"p": LOGITS, "t": YES})
 
     np.testing.assert_allclose(result, np.average(losses, weights=np.where(YES, 4, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "given", [{2: 3.0, 0: 1.0, 1: 2.0, 3: 0.5, 4: 0.0}, np.array([1.0, 2.0, 3.0, 0.5, 0.0])], ids=type
+)
+def test_class_weights_may_be_a_dictionary_or_an_array(call, given):
+    tensors = {"p": LOGITS, "t": IDS.astype(int)}
+
+    listed = call(SoftmaxCrossEntropy("p", "t", class_weights=[1, 2, 3, 0.5, 0]), tensors)
+
+    assert call(SoftmaxCrossEntropy("p", "t", class_weights=given), tensors) == listed
+
+
+REFUSED = [
+    "balanced",
+    3,
+    [1],
+    [1, None, 3],
+    [1, np.nan],
+    [1, np.inf],
+    [[1, 2], [3, 4]],
+    {0: 1, 2: 3},
+    {"cat": 1, "dog": 2},
+]
+
+
+@pytest.mark.parametrize("given", REFUSED, ids=str)
+def test_class_weights_are_one_number_for_each_class(given):
+    with pytest.raises(DeclarationError, match=r"its class_weights are (.|\n)*Give one number for each class"):
+        SoftmaxCrossEntropy("p", "t", class_weights=given)
 
 
 @pytest.mark.parametrize("op", [SoftmaxCrossEntropy, SigmoidCrossEntropy])

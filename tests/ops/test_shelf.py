@@ -124,6 +124,40 @@ def test_one_op_handles_one_name():
         ops.Cast(["a", "b"])
 
 
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (lambda: ops.TopKPeaks("x", k=2.0), r"its k is 2\.0\.\nGive a whole number\."),
+        (lambda: ops.TopKAccuracy("p", "t", k="2"), "its k is '2'"),
+        (lambda: ops.TopKAccuracy("p", "t", k=True), "its k is True"),
+        (lambda: ops.Softmax("x", axis=1.0), r"its axis is 1\.0"),
+        (
+            lambda: ops.SoftmaxCrossEntropy("p", "t", label_smoothing="x"),
+            r"its label_smoothing is 'x'\.\nGive a number\.",
+        ),
+        (lambda: ops.Focal("p", "t", alpha="x"), r"Give a number or None\."),
+        (lambda: ops.RandomFlip("x", probability=None), "its probability is None"),
+        (lambda: ops.Where("c", "a", None, "b"), r"its no is None\.\nGive a name or a number\."),
+        (lambda: ops.CombineLosses({"a": "x"}), "its factors are"),
+    ],
+)
+def test_what_is_no_number_is_refused_where_one_is_asked_for(make, told):
+    with pytest.raises(DeclarationError, match=told):
+        make()
+
+
+def test_numbers_of_numpy_and_variables_are_numbers():
+    ops.TopKAccuracy("p", "t", k=np.int64(2))
+    ops.Resize("x", (np.int64(2), np.int32(3)))
+    ops.Huber("p", "t", delta=np.float32(2))
+    ops.Huber("p", "t", delta=keras.Variable(2.0))
+    ops.RandomRotation("x", np.float32(10))
+
+
+def test_one_loss_may_be_named_without_a_list(call):
+    assert call(ops.CombineLosses("digit_loss"), {"digit_loss": 2.0}) == 2.0
+
+
 def test_weights_are_read():
     assert ops.Huber("p", "t", weight="w").inputs == ("p", "t", "w")
 
