@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.config import ConfigError
-from experimentator.data.chance import generator, generators_in, shared_generators
+from experimentator.data.chance import chain_of, generator, generators_in, shared_generators
 from experimentator.data.items import DatasetError, as_dataset, keys_of, query, stack
 from experimentator.data.reading import Reading, drawing, reading, visits_now, visits_of
 from experimentator.graph import Mode
@@ -23,7 +23,9 @@ class Subset:
 
     `dataset` is a `mlworkflow.Dataset` or anything with `keys` and `query_item(key)`; for convenience also a mapping
     from keys to items, a sequence of items, or a dict of equally long arrays. An item is a dict from names to
-    values; batches hold them as `batch_<name>`. A key whose item is None is left out. Each key is visited
+    values; batches hold them as `batch_<name>`. A key whose item is None is left out. Arrays
+    of a dataset that are changed in place are not noticed where columns are kept (residency "auto" or "device"):
+    assign `subset.dataset` anew. Each key is visited
     `repetitions` times an epoch; `len` counts the visits. `mode` may be of an Enum of one's own whose members are
     called TRAIN, EVAL and INFER; `stage` is the older word for it.
 
@@ -52,21 +54,30 @@ class Subset:
         stage: Any = None,
     ):
         mode = stage if mode is None else mode  # as older configurations call it
-        if repetitions < 1 or repetitions != int(repetitions):
-            raise ValueError(f"Subset {name!r} has repetitions={repetitions!r}. Write a whole number of at least 1.")
         self.name = name
         self.mode = Mode.of(mode)
         self._given_mode = mode
-        self.dataset = as_dataset(dataset, subset=name)
-        self.repetitions = int(repetitions)
+        self._finds_keys = True  # in the dataset, as long as none are given
+        self.dataset = dataset
+        self.repetitions = _checked_repetitions(repetitions, name)
         self.desc = desc
         self.seed = 0
         self.epoch = 0
-        self._keys: tuple[Hashable, ...] | None = None
-        self._candidates: tuple[Hashable, ...] | None = None
         self._generators: tuple[Any, list[Any]] | None = None
         if keys is not None:
             self.keys = keys
+
+    @property
+    def dataset(self) -> Any:
+        """Where items come from; assign to change it, keys that were not given with it."""
+        return self._dataset
+
+    @dataset.setter
+    def dataset(self, dataset: Any) -> None:
+        self._dataset = as_dataset(dataset, subset=self.name)
+        self._keys: tuple[Hashable, ...] | None = None
+        if self._finds_keys:
+            self._candidates: tuple[Hashable, ...] | None = None
 
     @property
     def keys(self) -> tuple[Hashable, ...]:
@@ -74,12 +85,13 @@ class Subset:
         if self._keys is None:
             if self._candidates is None:
                 self.keys = keys_of(self.dataset, subset=self.name)
+                self._finds_keys = True
             self._keys = self.choose(self._candidates or ())
         return self._keys
 
     @keys.setter
     def keys(self, keys: Iterable[Hashable]) -> None:
-        self._keys, self._candidates = None, tuple(keys)
+        self._keys, self._candidates, self._finds_keys = None, tuple(keys), False
         try:
             hash(self._candidates)
         except TypeError as error:
@@ -283,7 +295,7 @@ class Subset:
 
     def _found_generators(self) -> list[Any]:
         """The generators that this subset and its dataset hold, looked for again when transforms were added."""
-        at, known = _chain(self.dataset), self._generators
+        at, known = chain_of(self.dataset), self._generators
         if known is None or known[0] != at:
             found = generators_in(copy.copy(self))  # which has found none yet
             shared = shared_generators() if self.reads_alone else []
@@ -331,11 +343,7 @@ def _cut_pairs(pairs: Iterable[tuple[Any, Any]], size: int) -> Iterator[tuple[tu
         yield tuple(keys), items
 
 
-def _chain(dataset: Any) -> tuple[Any, ...]:
-    """A dataset and its parents, with the transforms that they have now."""
-    links: list[Any] = []
-    while dataset is not None and len(links) < 100:
-        transforms = getattr(dataset, "transforms", None)
-        links.append((id(dataset), *map(id, transforms if isinstance(transforms, list) else ())))
-        dataset = getattr(dataset, "parent", None)
-    return tuple(links)
+def _checked_repetitions(repetitions: Any, name: str) -> int:
+    if isinstance(repetitions, (int, float, np.integer, np.floating)) and repetitions >= 1 and not repetitions % 1:
+        return int(repetitions)
+    raise ValueError(f"Subset {name!r} has repetitions={repetitions!r}. Write a whole number of at least 1.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -172,6 +175,45 @@ def test_a_module_beside_the_configuration_is_found(tmp_path):
     )
 
     assert build_experiment(tmp_path / "config.py").evaluate() == {"validation_loss": 1.5}
+
+
+SCRIPT = """
+from random import gauss
+import numpy as np
+import helpers_of_mine
+from experimentator import DataAugmentationDataset, Mode, Subset
+from experimentator.feed import feed_of
+from experimentator.loading.workers import Workers
+from numpy.random import normal
+
+RNG = np.random.default_rng(0)
+
+
+def noise(key, item):
+    import helpers_of_mine
+    return {"a": RNG.normal(), "b": np.random.normal(), "c": normal() + gauss(0, 1), "d": helpers_of_mine.RNG.normal()}
+
+
+if __name__ == "__main__":
+    for workers in (Workers(2), Workers(1, are_processes=True), Workers(3, are_processes=True)):
+        dataset = DataAugmentationDataset([{"input": 0.0}] * 12, [noise])
+        feed = feed_of(Subset("s", Mode.EVAL, dataset), residency="stream", put=dict, room=0)
+        feed.workers = workers
+        columns = feed.cycle(3).take(lambda _: 4).columns
+        print({name: values.ravel().tolist() for name, values in sorted(columns.items())})
+"""
+
+
+def test_what_a_script_draws_in_processes_is_what_it_draws_in_threads(tmp_path):
+    (tmp_path / "helpers_of_mine.py").write_text("import numpy as np\nRNG = np.random.default_rng(5)\n")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    path = os.pathsep.join([os.getcwd(), *filter(None, sys.path)])
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
+
+    threads, one, three = done.stdout.splitlines()
+    assert threads == one == three
+    assert all(len(set(values)) == 12 for values in ast.literal_eval(threads).values())
 
 
 def test_what_cannot_come_back_is_named():

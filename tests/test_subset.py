@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from experimentator import ConfigError, DatasetError, Mode, Subset
+from experimentator import BaseExperiment, ConfigError, DatasetError, Mode, Subset, build_experiment, chunk_processor
 from experimentator.data.columns import columns_of, is_columnar
 from experimentator.feed import feed_of
 from experimentator.subset import find
@@ -164,13 +164,36 @@ def test_subsets_over_one_dataset_keep_their_keys_to_themselves():
     assert (len(one), len(other)) == (1, 4)
 
 
-@pytest.mark.parametrize("repetitions", [0, -1, 1.5])
+@pytest.mark.parametrize("repetitions", [0, -1, 1.5, "2", None, float("nan"), float("inf")])
 def test_repetitions_are_whole_and_positive(repetitions):
-    with pytest.raises(ValueError, match=rf"Subset 'training' has repetitions={repetitions}. Write a whole number"):
+    with pytest.raises(ValueError, match=rf"Subset 'training' has repetitions={repetitions!r}. Write a whole number"):
         training(repetitions=repetitions)
 
 
 # Datasets
+
+
+def test_a_dataset_is_assigned_as_it_is_given_and_brings_keys_where_none_were():
+    free, bound = (Subset("s", Mode.EVAL, {"input": np.arange(6)}, keys) for keys in (None, [1, 0]))
+    assert (len(free), len(bound)) == (6, 2)
+    for subset in (free, bound):
+        subset.dataset = {"input": np.arange(10, 13)}
+
+    assert free.batch(free.keys)["batch_input"].tolist() == [10, 11, 12]
+    assert bound.batch(bound.keys)["batch_input"].tolist() == [11, 10]
+
+
+def test_a_dataset_assigned_to_an_experiment_is_what_it_reads():
+    mean = chunk_processor(inputs=["batch_input"], outputs=["mean"])(lambda batch_input: batch_input.mean())
+    subset = Subset("v", Mode.EVAL, {"input": np.arange(6.0)})
+    exp = build_experiment(
+        {"experiment_type": BaseExperiment, "chunk_processors": [mean], "metrics": ["mean"]}
+        | {"subsets": [subset], "batch_size": 2}
+    )
+    assert exp.evaluate() == {"v_mean": 2.5}
+    exp.subset("v").dataset = {"input": np.array([7.0, 9.0])}
+
+    assert exp.evaluate() == {"v_mean": 8.0}
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dis
 import hashlib
+import importlib
 import random
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, cached_property, partial
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -21,6 +23,7 @@ MOST = 100_000  # objects that are looked at
 DATA = 1_000  # containers with more entries hold data, not code
 NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "ROT_TWO", "SWAP")  # steps that move values only
 QUIET = {*sys.stdlib_module_names, "experimentator"}  # their code is not read, nor that of installed packages
+ELSEWHERE: set[str] = set()  # in a worker process: modules of the user that are imported where it was started
 SHARED: dict[int, str] = {id(random._inst): "random", id(np.random.mtrand._rand): "numpy"}
 
 
@@ -37,6 +40,11 @@ def generator(*address: Any) -> np.random.Generator:
 def shared_generators() -> list[Any]:
     """The generators behind the functions of `random` and of `numpy.random`."""
     return [random._inst, np.random.mtrand._rand]
+
+
+def modules_of_the_user() -> list[str]:
+    """The modules imported here that are searched for generators, but not the script that runs."""
+    return [name for name in list(sys.modules) if not _is_installed(name.partition(".")[0]) and name != "__main__"]
 
 
 def generators_in(root: Any) -> list[Any]:
@@ -158,8 +166,20 @@ def _is_quiet(one: Any) -> bool:
 
 @cache
 def _is_installed(package: str) -> bool:
+    if package == "__main__":  # the script that runs; in a worker process, where it is sent by value, that of the pool
+        return False
     file = getattr(sys.modules.get(package), "__file__", None) or ""
     return package in QUIET or "site-packages" in file or "dist-packages" in file
+
+
+def chain_of(dataset: Any) -> tuple[Any, ...]:
+    """A dataset and its parents, with the transforms that they have now, by their ids."""
+    links: list[Any] = []
+    while dataset is not None and len(links) < 100:
+        transforms = getattr(dataset, "transforms", None)
+        links.append((id(dataset), *map(id, transforms if isinstance(transforms, list) else ())))
+        dataset = getattr(dataset, "parent", None)
+    return tuple(links)
 
 
 def _mentioned(function: FunctionType) -> Iterator[Any]:
@@ -192,7 +212,7 @@ def _named(code: CodeType, names: Mapping[str, Any], local: dict[str, Any]) -> I
             yield value
         value = None
         if kind == "IMPORT_NAME":  # the constant before it lists what is imported from the module, if anything
-            value = origin = sys.modules.get(argument if constant else argument.partition(".")[0])
+            value = origin = _module(argument if constant else argument.partition(".")[0])
         elif kind == "IMPORT_FROM":
             value = getattr(origin, argument, None)
         elif kind in ("LOAD_GLOBAL", "LOAD_NAME"):
@@ -202,6 +222,13 @@ def _named(code: CodeType, names: Mapping[str, Any], local: dict[str, Any]) -> I
         constant = argument if kind == "LOAD_CONST" else None
     if value is not None:
         yield value
+
+
+def _module(name: str) -> ModuleType | None:
+    if name in ELSEWHERE:
+        with suppress(ImportError):  # which the function will meet itself
+            return importlib.import_module(name)
+    return sys.modules.get(name)
 
 
 def _is_filled(cell: Any) -> bool:

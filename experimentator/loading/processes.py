@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import pickle
 import signal
@@ -19,6 +20,7 @@ import numpy as np
 from loky.process_executor import TerminatedWorkerError
 
 from experimentator.config import CONFIG_MODULE
+from experimentator.data.chance import ELSEWHERE, SHARED, modules_of_the_user, shared_generators
 from experimentator.data.items import DatasetError
 from experimentator.data.reading import visiting
 
@@ -109,7 +111,7 @@ class _Process:
                 1,
                 timeout=IDLE_SECONDS,
                 initializer=_start,
-                initargs=(self.content, _folders()),
+                initargs=(self.content, _folders(), modules_of_the_user()),
                 env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # a dataset may keep what it has read
             )
         try:
@@ -124,13 +126,27 @@ def _end(processes: Iterable[_Process]) -> None:
         process.end()
 
 
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # which has no types
+    """Generators that all of Python shares stay those that all share: functions of `numpy.random` hold one."""
+
+    def persistent_id(self, one: Any) -> str | None:
+        return SHARED.get(id(one))
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, place: str) -> Any:
+        return next(one for one in shared_generators() if SHARED[id(one)] == place)
+
+
 def _pickled(subset: Any) -> bytes:
     """The subset as bytes, classes and functions of configurations and notebooks included."""
     written = [module for name, module in list(sys.modules.items()) if name.startswith(CONFIG_MODULE)]
     for module in written:
         cloudpickle.register_pickle_by_value(module)
     try:
-        return bytes(cloudpickle.dumps(subset))
+        file = io.BytesIO()
+        _Pickler(file).dump(subset)
+        return file.getvalue()
     except Exception as error:
         raise DatasetError(
             f"Subset {subset.name!r} cannot be sent to worker processes.",
@@ -157,10 +173,11 @@ def _folders() -> list[str]:
 # In a worker process
 
 
-def _start(content: bytes, folders: Sequence[str]) -> None:
+def _start(content: bytes, folders: Sequence[str], modules: Sequence[str]) -> None:
     """Ctrl-C is for the process that trains, which ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.path.extend(folders)
+    ELSEWHERE.update(modules)
     _own["content"] = content
 
 
@@ -176,7 +193,7 @@ def _serve(keys: Sequence[Hashable], visits: Sequence[int], address: tuple[int, 
 
 def _unpickled(content: bytes) -> Any:
     try:
-        return pickle.loads(content)  # noqa: S301  # bytes that the training process made of its own subset
+        return _Unpickler(io.BytesIO(content)).load()  # bytes that the training process made of its own subset
     except Exception as error:
         raise DatasetError(
             "A subset cannot be made anew in a worker process.",
