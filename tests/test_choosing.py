@@ -115,6 +115,24 @@ def test_a_predicate_of_other_arguments_is_refused():
         len(FilteredSubset("s", Mode.EVAL, FRAMES, predicate=lambda a, b, c: True))
 
 
+def test_a_builtin_is_asked_about_the_key():
+    items = {"input": np.arange(4)}
+
+    assert FilteredSubset("s", Mode.EVAL, items, predicate={1, 2}.__contains__).keys == (1, 2)
+    assert FilteredSubset("s", Mode.EVAL, items, predicate=bool).keys == (1, 2, 3)
+    with pytest.raises(DatasetError, match=r"subset 's' is no function and no name.\nSeen: 5.\nWrite a function"):
+        len(FilteredSubset("s", Mode.EVAL, items, predicate=5))
+
+
+def test_a_predicate_that_fails_is_named_with_its_key():
+    subset = FilteredSubset("s", Mode.EVAL, {"input": np.arange(4)}, predicate=lambda key: 1 / (key - 2) < 0)
+
+    with pytest.raises(
+        DatasetError, match=r"predicate of subset 's' fails on key 2.\nSeen: ZeroDivisionError: (.|\n)*M"
+    ):
+        len(subset)
+
+
 def test_a_field_that_is_nowhere_is_named_with_those_there_are():
     with pytest.raises(DatasetError) as caught:
         len(FilteredSubset("s", Mode.EVAL, FRAMES, predicate="vido"))

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from experimentator import BasicDatasetSplitter, DatasetError, Mode, k_fold, split
+from experimentator.data.quotas import quotas
 from tests.stand_ins import law
 
 
@@ -42,6 +43,47 @@ def test_parts_are_disjoint_cover_all_and_have_their_shares_within_a_key(shares,
     for kind, total in Counter(classes).items() if is_stratified else [(None, len(classes))]:
         counts = {name: sum(kind in (None, classes[key]) for key in part) for name, part in parts.items()}
         assert all(abs(counts[name] - total * share) < 1 for name, share in shares.items())
+
+
+@law(SHARES, st.lists(st.integers(1, 6), min_size=28, max_size=60), st.integers(0, 9))
+def test_many_small_classes_and_the_whole_have_their_shares_within_a_key(shares, sizes, seed):
+    classes = np.repeat(np.arange(len(sizes)), sizes)
+    parts = split({"kind": classes}, shares, stratify="kind", seed=seed)
+
+    counts = np.array([np.bincount(classes[list(part)], minlength=len(sizes)) for part in parts.values()])
+    wanted = np.array(list(shares.values()))
+    assert np.all(abs(counts - np.outer(wanted, sizes)) < 1)
+    assert np.all(abs(counts.sum(1) - wanted * len(classes)) < 1 - 1e-9)
+
+
+@pytest.mark.parametrize("size, shares", [(3, (0.8, 0.2)), (4, (0.9, 0.1)), (6, (0.6, 0.2, 0.2))])
+def test_classes_of_a_few_keys_leave_the_shares_of_the_whole_exact(size, shares):
+    parts = split({"kind": np.arange(100 * size) // size}, dict(enumerate(shares)), stratify="kind")
+
+    assert [len(part) for part in parts.values()] == [round(100 * size * share) for share in shares]
+
+
+@pytest.mark.parametrize("totals, parts", [([7, 5], [5, 2, 5, 2, 2, 5, 5]), ([4, 5, 6, 7, 4, 1], [20, 1, 20, 1, 3])])
+def test_sums_that_one_look_at_each_total_would_miss_are_evened_out(totals, parts):
+    totals, shares = np.array(totals), np.array(parts) / sum(parts)
+    due = quotas(totals, shares)
+
+    assert np.all(due.sum(1) == totals)
+    assert np.all(abs(due - np.outer(totals, shares)) < 1)
+    assert np.all(abs(due.sum(0) - totals.sum() * shares) < 1)
+
+
+def test_keys_without_a_number_are_one_class():
+    parts = split({"kind": np.array([np.nan] * 50 + [1.0] * 50)}, {"x": 0.6, "y": 0.4}, stratify="kind")
+
+    assert {name: sum(key < 50 for key in part) for name, part in parts.items()} == {"x": 30, "y": 20}
+
+
+@pytest.mark.parametrize(
+    "shares", [(np.float32(0.7), np.float32(0.3)), (np.int64(70), np.uint8(30)), (0.7, np.float64(0.3))]
+)
+def test_shares_may_be_numbers_of_numpy(shares):
+    assert [len(part) for part in split(items("ab" * 5), dict(enumerate(shares))).values()] == [7, 3]
 
 
 @law(st.permutations(range(40)), st.integers(0, 9))

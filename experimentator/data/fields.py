@@ -26,8 +26,10 @@ class Asking:
     >>> Asking("parity", ItemsDataset({3: {"parity": "odd"}}), asker="the example").answer(3)
     'odd'
 
+    A builtin function, such as `{1, 2}.__contains__`, is one of (key); values that are not a number are one class.
+
     Raises:
-        DatasetError: for a function of other arguments, and for a name that neither key nor item has.
+        DatasetError: for a function of other arguments or one that fails, and for a name that neither key nor item has.
     """
 
     by: str | Callable[..., Any]
@@ -38,7 +40,15 @@ class Asking:
         """The value for one key; numpy's scalars as Python's."""
         if isinstance(self.by, str):
             return _plain(self._field(key, self.by))
-        return _plain(self.by(key, self._item(key)) if self._takes() == 2 else self.by(key))
+        given = (key, self._item(key)) if self._takes() == 2 else (key,)
+        try:
+            return _plain(self.by(*given))
+        except DatasetError:
+            raise
+        except Exception as error:
+            seen = f"{type(error).__name__}: {error!s:.200}"
+            write = "Mend the function, or leave the key out: keys=[...]."
+            raise DatasetError(f"{self.asker} fails on key {key!r:.80}.", seen, write) from error
 
     def answers(self, keys: Iterable[Hashable]) -> list[Any]:
         """The value for each key, in their order; these can be hashed."""
@@ -67,11 +77,16 @@ class Asking:
         )
 
     def _takes(self) -> int:
-        parameters = inspect.signature(self.by).parameters.values()  # type: ignore[arg-type]  # a function here
+        write = "Write a function of (key), or of (key, item)."
+        if not callable(self.by):
+            raise DatasetError(f"{self.asker} is no function and no name.", f"{self.by!r:.60}", write)
+        try:
+            parameters = inspect.signature(self.by).parameters.values()
+        except ValueError:  # a builtin does not tell
+            return 1
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         needed = [p for p in positional if p.default is p.empty]
         if len(needed) not in (1, 2):
-            write = "Write a function of (key), or of (key, item)."
             raise DatasetError(f"{self.asker} takes other arguments.", f"{len(needed)} of them", write)
         return len(needed)
 
@@ -112,5 +127,6 @@ def _fields_of(key: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy's, or an array of one, as Python's."""
-    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.size == 1 else value
+    """A number of numpy's, or an array of one, as Python's; one NaN for all, since none equals another."""
+    value = value.item() if isinstance(value, (np.generic, np.ndarray)) and value.size == 1 else value
+    return np.nan if isinstance(value, float) and value != value else value

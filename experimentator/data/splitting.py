@@ -17,6 +17,7 @@ from experimentator.data.chance import generator
 from experimentator.data.fields import Asking
 from experimentator.data.items import DatasetError, as_dataset, keys_of
 from experimentator.data.keys import key_digest
+from experimentator.data.quotas import quotas
 from experimentator.graph import Mode
 from experimentator.subset import Subset
 
@@ -42,9 +43,10 @@ def split(
 ) -> dict[str, tuple[Hashable, ...]]:
     """The keys of a dataset in parts: `split(dataset, {"training": 0.8, "validation": 0.2})`, disjoint, covering all.
 
-    `shares` sum to 1, or to 100 as percentages; every part gets its share within one key. With `stratify`, a field of
-    the key or the item or a function of (key) or (key, item), so does it of each class. With `group`, keys of one
-    group come into one part, and the shares are met as well as the sizes of the groups allow.
+    `shares` sum to 1, or to 100 as percentages; every part gets its share of all keys, less than one key off. With
+    `stratify`, a field of the key or the item or a function of (key) or (key, item), so does it of each class, and of
+    all keys as before, however many classes and however small; NaN is a class. With `group`, keys of one group come
+    into one part, and the shares are met as well as the sizes of the groups allow.
 
     >>> parts = split({"input": np.arange(10)}, {"training": 80, "validation": 20})
     >>> len(parts["training"]), sorted(parts["training"] + parts["validation"]) == list(range(10))
@@ -152,7 +154,7 @@ def _parts(
         raise DatasetError(f"{ASKER} is given keys twice.", f"{twice[0]!r:.80} and {len(twice) - 1} others", write)
     classes = [None] * len(listed) if stratify is None else Asking(stratify, dataset, ASKER).answers(listed)
     groups = listed if group is None else Asking(group, dataset, ASKER).answers(listed)
-    part_of = _dealt(_units(classes, groups, seed), Counter(classes), shares)
+    part_of = _dealt(_units(classes, groups, seed), shares)
     parts: list[list[Hashable]] = [[] for _ in shares]
     for key, one in zip(listed, groups, strict=True):
         parts[part_of[one]].append(key)
@@ -171,20 +173,22 @@ def _units(
     return sorted(((one, held[one]) for one in shuffled), key=lambda unit: -unit[1].total())
 
 
-def _dealt(
-    units: Sequence[tuple[Hashable, Counter[Hashable]]], totals: Mapping[Hashable, int], shares: Sequence[float]
-) -> dict[Hashable, int]:
+def _dealt(units: Sequence[tuple[Hashable, Counter[Hashable]]], shares: Sequence[float]) -> dict[Hashable, int]:
     """The part of every group: that which still lacks most of the classes it holds, then most of all.
 
-    What a part lacks falls below -1 for no group of one key, hence the shares are met within one key.
+    What parts lack is counted in whole keys, hence groups of one key fill each part exactly.
     """
-    lacks = {cls: [total * share for share in shares] for cls, total in totals.items()}
-    short = [sum(totals.values()) * share for share in shares]
+    totals: Counter[Hashable] = Counter()
+    for _, held in units:
+        totals.update(held)
+    due = quotas(np.array(list(totals.values())), np.array(shares))
+    lacks: dict[Hashable, list[int]] = dict(zip(totals, due.tolist(), strict=True))
+    short: list[int] = due.sum(0).tolist()
     part_of = {}
     for one, held in units:
 
-        def need(part: int, held: Counter[Hashable] = held) -> tuple[float, float]:
-            return round(sum(count * lacks[cls][part] for cls, count in held.items()), 9), round(short[part], 9)
+        def need(part: int, held: Counter[Hashable] = held) -> tuple[int, int]:
+            return sum(count * lacks[cls][part] for cls, count in held.items()), short[part]
 
         part_of[one] = part = max((part for part, share in enumerate(shares) if share), key=need)
         short[part] -= held.total()
@@ -195,9 +199,10 @@ def _dealt(
 
 def _checked_shares(shares: Any) -> dict[str, float]:
     fine = isinstance(shares, Mapping) and all(
-        type(share) is not bool and isinstance(share, (int, float)) and 0 <= share < math.inf
+        type(share) is not bool and isinstance(share, (int, float, np.integer, np.floating)) and 0 <= share < math.inf
         for share in shares.values()
     )
+    shares = {name: float(share) for name, share in shares.items()} if fine else shares
     total = sum(shares.values()) if fine else 0
     for whole in (1, 100):
         if fine and math.isclose(total, whole, rel_tol=1e-6):
