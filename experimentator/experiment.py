@@ -51,6 +51,7 @@ class BaseExperiment(Habits, Portrayed):
         super().__init__(config, **overrides)
         self.state = {}
         self.history = []
+        self.heard: list[int] = []  # the callbacks that listen, by identity
         self.walk = Walk(self)
         self._ready = False
 
@@ -73,7 +74,7 @@ class BaseExperiment(Habits, Portrayed):
 
     @cached_property
     def callbacks(self) -> list[Any]:
-        """The callbacks as listed; CallbackedExperiment runs them."""
+        """The callbacks as listed; CallbackedExperiment runs them. A change of the list acts from the next call on."""
         return [callback for callback in self.cfg.get("callbacks") or () if callback is not None]
 
     @cached_property
@@ -81,7 +82,10 @@ class BaseExperiment(Habits, Portrayed):
         """The Keras optimizer, None without one."""
         optimizer, rate = self.cfg.get("optimizer"), self.cfg.get("learning_rate")
         if optimizer is not None and rate is not None and not follows_schedule(optimizer):
-            write_rate(optimizer, rate)
+            own = float(np.asarray(getattr(optimizer, "learning_rate", rate)))
+            if write_rate(optimizer, rate) and self.source.text:
+                said = "learning_rate = %s in the configuration takes the place of the optimizer's own, %.4g."
+                log.warning(said, rate, own)
         return optimizer
 
     @cached_property
@@ -173,6 +177,9 @@ class BaseExperiment(Habits, Portrayed):
 
         Returns `outputs`, or else the setting, or else every name that can be computed from what is given.
         """
+        if not hasattr(tensors, "items"):
+            wrong = "predict takes tensors by name"
+            raise TypeError(f"{wrong}.\nSeen: {type(tensors).__name__}.\nWrite predict({{'batch_input': ...}}).")
         columns = {name: np.asarray(values) for name, values in tensors.items()}
         sizes = {name: values.shape[:1] for name, values in columns.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
@@ -253,6 +260,14 @@ class BaseExperiment(Habits, Portrayed):
 
     # How
 
+    def _notice(self) -> None:
+        super()._notice()
+        listed = vars(self).get("callbacks")  # a list of its own, which may be changed in place, too
+        if "listeners" in vars(self) and listed is not None and [id(one) for one in listed] != self.heard:
+            for name in ("listeners", "graphs", "steps"):
+                self._drop(name)
+            log.warning("callbacks changed: compiled again at the next call; the weights stay.")
+
     def _prepare(self) -> None:
         """Build the graphs once: every unsound mode is reported before anything runs."""
         self._notice()
@@ -265,8 +280,8 @@ class BaseExperiment(Habits, Portrayed):
         dropped = [name for name in LIBRARY_KEYS.get(key, ()) if self._drop(name)]
         if key == "chunk_processors" and "graphs" in dropped:
             self.backend.forget()
-        if key == "learning_rate" and "optimizer" in vars(self):
-            write_rate(self.optimizer, new)
+        if key == "learning_rate" and new is not None and self.cfg.get("optimizer") is not None:
+            write_rate(self.cfg["optimizer"], new)
             log.warning("learning_rate is now %s, in the optimizer too.", new)
         if {"steps", "graphs"} & set(dropped):
             log.warning("%s changed: compiled again at the next call; the weights stay.", key)

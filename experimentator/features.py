@@ -62,6 +62,7 @@ class CallbackedExperiment(BaseExperiment):
     def listeners(self) -> list[Listener]:
         """The callbacks in the order they are called, with what they read; the progress display comes last."""
         callbacks = list(self.callbacks)
+        self.heard = [id(callback) for callback in callbacks]
         if (folder := RunFolder.of(self)) is not None and not any(isinstance(c, RunFolder) for c in callbacks):
             callbacks.append(folder)
         if folder is not None and not any(isinstance(c, CheckpointEvery) for c in callbacks):

@@ -31,7 +31,7 @@ from experimentator.graph import Description, Mode, from_json, to_json, with_sta
 from experimentator.records.environment import environment, plain, process
 from experimentator.records.plainfile import read_bytes, values_of
 from experimentator.records.run_log import RunLog
-from experimentator.records.run_places import LATEST, emptied, folder_name, found, make, point
+from experimentator.records.run_places import LATEST, Hold, emptied, folder_name, found, make, point
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class RunFolder:
         self.path: Path | None = None
         self.prepared: Path | None = None  # a folder to begin in, which is there already
         self._log: RunLog | None = None
+        self._held: Hold | None = None
         self.problem: BaseException | None = None
         self._written = 0  # epochs
         self._begun = 0  # the epoch that began last
@@ -125,11 +126,13 @@ class RunFolder:
         self._outer = sys.exception()  # training may be called while somebody handles an exception
         if self.path is None:
             self.path = self.prepared or make(self.project, self.experiment_id)
+            self._hold(self.path)
             self._listen()
             self._write_status("running")
             self._describe()
             point(self.project / LATEST, self.path.name)
             self._draw()
+        self._hold(self.path)
         self._listen()
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,12 +141,14 @@ class RunFolder:
 
     def begin_again(self, path: Path) -> None:
         """Use the folder of a run that ended before anything was saved; what it left is kept in `before-1`, ..."""
+        self._hold(path)
         self.prepared = emptied(path)
 
     def reopen(self, path: Path | None) -> None:
         """Go on in the folder of a run that is resumed; its history is what the checkpoint counts."""
         if path is None:
             return
+        self._hold(path)
         self.path = path
         self._saved_epoch, self._written = 0, len(self.exp.history)
         write_atomically(self.history, "".join(map(as_line, self.exp.history)).encode())
@@ -173,6 +178,9 @@ class RunFolder:
         finally:
             if self._log is not None:
                 self._log.close()
+            if self._held is not None:
+                self._held.release()
+                self._held = None
 
     # How
 
@@ -182,6 +190,9 @@ class RunFolder:
         if self.path is None:
             raise ValueError(f"{self!r} does not exist yet.\nSeen: no training so far.\nTrain first.")
         return self.path
+
+    def _hold(self, path: Path) -> None:
+        self._held = self._held or Hold(path)
 
     def _listen(self) -> None:
         self._log = self._log or RunLog(self.opened / LOG)

@@ -194,7 +194,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer": (_is_optimizer, "Write a Keras optimizer, such as keras.optimizers.Adam(1e-3)."),
     "learning_rate": (_is_rate, "Write a number."),
     "experiment_type": (_are_classes, "Write a list of classes, base first."),
-    "epochs": (lambda v: _is_whole(v, 0), "Write a whole number."),
+    "epochs": (lambda v: _is_whole(v, 0), "Write a whole number of at least 0."),
     "batch_size": (lambda v: _is_whole(v, 1), "Write a whole number of at least 1."),
     "steps_per_call": (
         lambda v: v in (None, "auto") or _is_whole(v, 1),
@@ -220,18 +220,20 @@ def follows_schedule(optimizer: Any) -> bool:
     return hasattr(getattr(optimizer, "_learning_rate", None), "get_config")
 
 
-def write_rate(optimizer: Any, rate: Any) -> None:
-    """Set the learning rate of a Keras optimizer; one that is there already is left alone."""
+def write_rate(optimizer: Any, rate: Any) -> bool:
+    """Set the learning rate of a Keras optimizer, unless it is there already; says whether it was set."""
     if not hasattr(optimizer, "learning_rate"):
         raise ConfigError(
             f"The optimizer has no learning rate to set to {rate!r}.\nSeen: {optimizer!r:.80}.\n"
             "Write optimizer = keras.optimizers.Adam(learning_rate), or another Keras optimizer."
         )
     try:
-        if float(np.asarray(optimizer.learning_rate)) != float(rate):
-            optimizer.learning_rate = float(rate)
+        if np.float32(optimizer.learning_rate) == np.float32(rate):
+            return False
+        optimizer.learning_rate = float(rate)
     except TypeError as error:
         raise ConfigError(
             f"learning_rate={rate!r} cannot be written to the optimizer.\nSeen: {error}.\n"
             "Give a number; with a learning rate schedule in the optimizer, leave learning_rate out."
         ) from None
+    return True

@@ -23,6 +23,7 @@ from experimentator import (
     GraphError,
     Mode,
     NonFiniteLossError,
+    ResumeError,
     Subset,
     TensorflowExperiment,
     build_experiment,
@@ -802,3 +803,60 @@ def test_logging_is_quiet_by_default(caplog):
         build_experiment(config()).train(2)
 
     assert caplog.text == ""
+
+
+def test_a_callback_added_to_the_list_acts_from_the_next_call_on():
+    class Counting(Callback):
+        def __init__(self):
+            self.epochs = 0
+
+        def on_epoch_end(self, **_):
+            self.epochs += 1
+
+    for changes in ({}, {"callbacks": []}, {"callbacks": [None]}):
+        counting, exp = Counting(), build_experiment(config(**changes))
+        exp.train(1)
+        exp.callbacks.append(counting)
+        exp.train(3)
+        exp.callbacks.clear()
+        exp.train(4)
+        assert counting.epochs == 2
+
+
+def test_a_rate_for_an_optimizer_with_a_schedule_is_refused_before_first_use_too():
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    exp = build_experiment(config(optimizer=keras.optimizers.Adam(schedule)))
+
+    with pytest.raises(ConfigError, match="leave learning_rate out"):
+        exp.set_learning_rate(0.2)
+
+
+def test_predict_of_an_array_without_a_name_says_what_to_write():
+    exp = build_experiment(config())
+
+    with pytest.raises(TypeError, match=r"Write predict\(\{'batch_input': ...\}\)"):
+        exp.predict(np.zeros((3, 2), np.float32))
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused_by_the_argument_that_differs(tmp_path):
+    def made(**options):
+        return build_experiment(config(optimizer=keras.optimizers.Adam(0.01, **options)))
+
+    exp = made()
+    exp.train(1)
+    exp.save_checkpoint(tmp_path)
+
+    made().resume(tmp_path)
+    with pytest.raises(ResumeError, match=r"optimizer \(config\), Adam.beta_1: was 0.9, is 0.1"):
+        made(beta_1=0.1).resume(tmp_path)
+
+
+def test_a_rate_in_the_configuration_that_replaces_the_optimizers_own_is_told(caplog):
+    exp = build_experiment(TEXT.replace("Adam(learning_rate)", "Adam(learning_rate * 10)"))
+    exp.train(1)
+
+    assert exp.get_learning_rate() == pytest.approx(0.01)
+    assert "learning_rate = 0.01 in the configuration takes the place of the optimizer's own, 0.1." in caplog.text
+    caplog.clear()
+    build_experiment(TEXT, learning_rate=0.02).train(1)
+    assert "takes the place" not in caplog.text

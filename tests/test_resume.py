@@ -206,7 +206,7 @@ def with_another_graph(place):
         (changed(subsets=[Subset("training", "train", {"input": np.zeros(9), "target": np.zeros(9)})]), "(subsets)"),
         (with_other_keys, "training (subsets): was 'TRAIN, 23 items"),
         (with_another_callback, "callbacks with a state: was ['DeclaredLuck#1'], is ['DeclaredLuck#1', 'Extra#1']"),
-        (with_another_graph, "TRAIN (graph): was"),
+        (with_another_graph, "TRAIN (graph)["),
     ],
     ids=["batch_size", "seed", "subsets", "keys", "callbacks", "graph"],
 )
@@ -492,3 +492,43 @@ def test_generators_are_where_they_were(tmp_path):
 @pytest.fixture(autouse=True)
 def loud(caplog):
     caplog.set_level(logging.WARNING)
+
+
+# What stands between two trainings
+
+
+def test_a_run_that_is_under_way_is_not_resumed_by_another_process(reference, tmp_path):
+    run = cut(reference, 5, tmp_path)
+    first = built(tmp_path, "cut")
+    first.resume(run)
+    code = (
+        "import sys; from experimentator import build_experiment\n"
+        f"exp = build_experiment({CONFIG!r}, output_folder={str(tmp_path)!r}, project_name='p', experiment_id='cut')\n"
+        f"exp.resume({str(run)!r})"
+    )
+    second = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    first.train(EPOCHS)
+
+    assert "A training is under way in" in second.stderr
+    assert lines(run) == lines(reference)
+    built(tmp_path, "cut").resume(run)  # the folder is free again
+
+
+def test_code_beside_the_configuration_is_a_part_of_the_training(tmp_path, capsys):
+    def write(factor):
+        (tmp_path / "factor_beside.py").write_text(f"def factor():\n    return {factor}\n")
+
+    text = Path(CONFIG).read_text()
+    (tmp_path / "task.py").write_text(f"from factor_beside import factor\n{text}")
+    write(1)
+    command = [sys.executable, "-m", "experimentator", "run", str(tmp_path / "task.py"), "--quiet"]
+    options = ["--output-folder", str(tmp_path / "runs")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    train = [*command, *options, "--epochs", "2"]
+    subprocess.run(train, cwd=ROOT, env=environment, check=True, capture_output=True)
+    write(2)
+    again = [*command, *options, "--epochs", "3", "--resume"]
+    done = subprocess.run(again, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 2
+    assert "factor_beside.py, beside the configuration: was" in done.stderr

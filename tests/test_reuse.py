@@ -128,6 +128,19 @@ def test_an_altered_configuration_is_refused_before_it_runs(run, capsys, tmp_pat
     assert (tmp_path / "canary").exists()
 
 
+def test_another_module_beside_the_configuration_is_refused_before_anything_runs(run, capsys):
+    beside = run.parent.parent.parent / "beside.py"
+    told = json.loads((run / "environment.json").read_text())
+    told["modules"] = {"beside.py": "0" * 64}
+    (run / "environment.json").write_text(json.dumps(told))
+
+    status, _, err = answered(capsys, "evaluate", str(run))
+
+    assert status == 2
+    assert "'beside.py', which the configuration imports, is not what was trained." in err
+    assert beside.name in err
+
+
 def test_another_configuration_gets_the_overrides_of_the_run(run, capsys):
     (run / "other.py").write_text(CONFIG.replace("batch_size = 32", "batch_size = 8"))
     with_its_own = answered(capsys, "evaluate", run, "--config", run / "other.py", "--json")

@@ -21,6 +21,7 @@ from experimentator.commands.results import show_values
 from experimentator.config import Config, ConfigError, load, load_text, parse_assignment
 from experimentator.records.archive import is_run
 from experimentator.records.environment import sha256
+from experimentator.records.neighbours import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, refusal
 from experimentator.records.predictions import Predictions, check_suffix
 from experimentator.settings import LIBRARY_KEYS
@@ -75,6 +76,7 @@ def stored(run: str, given: Mapping[str, Any], *, instead: str | None = None) ->
             yield partial(load, instead, overrides, known=LIBRARY_KEYS)
         else:
             text, name = _trained(folder, environment), str(folder / "config.py")
+            _check_modules(environment)
             yield partial(load_text, text, overrides, filename=name, known=LIBRARY_KEYS)
 
 
@@ -91,6 +93,17 @@ def _trained(folder: Path, environment: Mapping[str, Any]) -> str:
     if sha256(text) != recorded:
         raise ConfigError(f"{path} is not what was trained.", "Seen: another SHA-256 than environment.json has.", write)
     return text
+
+
+def _check_modules(environment: Mapping[str, Any]) -> None:
+    """Refuse modules beside the configuration that are not what the training imported."""
+    folder, recorded = environment.get("config_folder"), environment.get("modules", {})
+    if isinstance(folder, str) and isinstance(recorded, dict) and (others := changed(Path(folder), recorded)):
+        raise ConfigError(
+            f"{others[0]!r}, which the configuration imports, is not what was trained.",
+            f"Seen: another file, or none, at {Path(folder) / others[0]}.",
+            "Put it back; or name the configuration with which it goes: --config FILE.",
+        )
 
 
 def _overrides(environment: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ POLL = 0.005  # seconds between two looks at a training
 EARLY = 0.6  # of the time of the whole training: kills come before, since a resumed one has less to do
 SAVES = 15.0  # in the time of the whole training
 SHOWN = 8  # differences that are told
+MORE = 6  # kills at most beyond those asked for, where none of them came between the first save and the end
 Say = Callable[[str], None]
 
 
@@ -66,8 +67,10 @@ def verify(plan: Plan, say: Say) -> bool:
     if equal and plan.folder is None:
         shutil.rmtree(place, ignore_errors=True)
     verdict = "equal, bit for bit" if equal else f"NOT equal; the runs are kept in {place}"
+    if equal and not trial.resumed:
+        verdict = "nothing is proved; train longer, with --epochs, or kill more often, with --kills"
     say(f"{trial.kills} kills (proved by the signal), {trial.resumed} resumed within the training: {verdict}")
-    return equal
+    return equal and trial.resumed > 0
 
 
 class Trial:
@@ -76,7 +79,7 @@ class Trial:
     def __init__(self, plan: Plan, place: Path, draws: random.Random, say: Say):
         self.plan, self.place, self.draws, self.say = plan, place, draws, say
         self.fixed = _fixed(plan, say)
-        self.kills = self.resumed = 0
+        self.kills = self.resumed = self.total = 0
 
     def path(self, run: str) -> Path:
         """The folder of a run."""
@@ -88,13 +91,14 @@ class Trial:
         begun = self._training(child, run, 0)
         self._finish(child)
         seconds = time.monotonic() - begun
+        self.total = _saved(self.path(run)) or 0
         self.say(f"{run}: {_done(self.path(run))}, in {seconds:.1f} s")
         return seconds
 
     def killed(self, seconds: float) -> list[str]:
         """Train, and kill, until there were enough kills; returns the names of the runs, each finished."""
         runs = ["killed-1"]
-        while self.kills < self.plan.kills:
+        while self.kills < self.plan.kills or (not self.resumed and self.kills < self.plan.kills + MORE):
             if not self._kill(runs[-1], EARLY * seconds * self.draws.random(), seconds):
                 runs.append(f"killed-{len(runs) + 1}")  # it came to its end before the kill: that is none
         if not self._is_over(runs[-1]):
@@ -126,8 +130,9 @@ class Trial:
             raise TrainingFailedError(child.returncode, text)
         self.kills += 1
         saved = _saved(self.path(run))
-        self.resumed += saved is not None
+        self.resumed += saved is not None and saved < self.total
         left = "before anything was saved" if saved is None else f"the newest checkpoint has {saved} batches"
+        left += ", which are all" * (saved == self.total)
         self.say(f"kill {self.kills} of {run}, {delay:.2f} s into the training: {left}")
         return True
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.config import resolved
+from experimentator.records.neighbours import neighbours
 from experimentator.version import __version__
 
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
@@ -23,7 +24,8 @@ GIT_SECONDS = 3.0  # a training waits no longer than this for its repository
 def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
     """What a run depends on, as plain values for `environment.json`.
 
-    `config_sha256` is that of the configuration's text, and `config_folder` where modules beside it are found;
+    `config_sha256` is that of the configuration's text, `config_folder` where modules beside it are found, `modules`
+    which were and the SHA-256 of each;
     `overrides` that JSON does not bring back as they were are named in `not_stored`.
     """
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in FRAMEWORKS}
@@ -76,7 +78,7 @@ def _of_config(source: Any) -> dict[str, Any]:
     folder = os.path.dirname(os.path.abspath(filename)) if text and os.path.isfile(filename) else None
     told: dict[str, Any] = {"config_sha256": sha256(text)} if text else {}
     if folder is not None:
-        told["config_folder"] = folder
+        told["config_folder"], told["modules"] = folder, neighbours(filename)
     if (git := _git(folder or os.getcwd())) is not None:
         told["git"] = git
     return told

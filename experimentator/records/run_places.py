@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
+import weakref
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -13,8 +15,40 @@ from typing import Any
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError
 
+if sys.platform != "win32":
+    import fcntl
+
 log = logging.getLogger(__name__)
 LATEST = "latest"
+
+
+class Hold:
+    """A run folder that this process alone may train in; the system lets go of it when the process ends, however.
+
+    Raises:
+        CheckpointError: where another process, or another training of this one, holds it.
+    """
+
+    def __init__(self, path: Path):
+        if sys.platform == "win32":
+            return
+        handle = os.open(path, os.O_RDONLY)
+        self._close = weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._close()
+            raise CheckpointError(
+                f"A training is under way in {path}.\nSeen: the folder is held by a process that runs.\n"
+                "Wait for its end, or stop it; then resume."
+            ) from None
+        except OSError as error:  # some network file systems have no locks
+            log.info("%s cannot be held: %s", path, error)
+
+    def release(self) -> None:
+        """Let others have it."""
+        if sys.platform != "win32":
+            self._close()
 
 
 def make(project: Path, experiment_id: str | None) -> Path:

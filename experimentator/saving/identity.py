@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from experimentator.config import resolved
 from experimentator.graph import Mode
+from experimentator.records.neighbours import neighbours
 from experimentator.saving.packing import is_plain
 from experimentator.saving.undeclared import undeclared
 from experimentator.version import __version__
@@ -43,6 +44,7 @@ def identity(exp: BaseExperiment) -> dict[str, Any]:
     if exp.walk.identity is None:
         exp.walk.identity = {
             "config": {key: comparable(exp.cfg[key]) for key in resolved(exp.cfg) if key not in FREE},
+            "modules": neighbours(getattr(exp.source, "filename", "")),
             "program": _program(getattr(exp.source, "text", "")),
             "graph": {str(mode): _graph(exp, mode) for mode in dict.fromkeys(subset.mode for subset in exp.subsets)},
             "subsets": {subset.name: _subset(subset) for subset in exp.subsets},
@@ -64,6 +66,9 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
         old, new = saved[part], own[part]
         differing |= {f"{name} ({part})": (old.get(name), new.get(name)) for name in {**old, **new}
                       if old.get(name) != new.get(name)}  # fmt: skip
+    old, new = saved["modules"], own["modules"]
+    differing |= {f"{name}, beside the configuration": (old[name][:12], new[name][:12])
+                  for name in old.keys() & new.keys() if old[name] != new[name]}  # fmt: skip
     if not differing and saved["program"] != own["program"]:
         differing["the text of the configuration"] = (saved["program"][:12], own["program"][:12])
     if differing:
@@ -88,7 +93,8 @@ def doubts(exp: BaseExperiment) -> list[str]:
 
 def undone(path: Path, differing: Mapping[str, tuple[Any, Any]]) -> ResumeError:
     """The error that tells each difference."""
-    lines = [f"  {name}: was {_brief(old)}, is {_brief(new)}" for name, (old, new) in list(differing.items())[:MOST]]
+    places = [(name, *_where(old, new)) for name, (old, new) in list(differing.items())[:MOST]]
+    lines = [f"  {name}{place}: was {_brief(old)}, is {_brief(new)}" for name, place, old, new in places]
     more = [f"  and {len(differing) - MOST} more"] if len(differing) > MOST else []
     return ResumeError(
         "\n".join(
@@ -127,7 +133,21 @@ def comparable(value: Any) -> Any:
         fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
         plain = {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
         return {"class": type(value).__name__, **plain}
+    if hasattr(value, "learning_rate"):  # an optimizer; its rate is among what is saved, and may change
+        return {"class": type(value).__name__, **_plain_attributes(value), **_schedule(value)}
     return {"class": type(value).__name__}
+
+
+def _plain_attributes(value: Any) -> dict[str, Any]:
+    fields = {name: one for name, one in vars(value).items() if name not in ("name", "built") and name[0] != "_"}
+    return {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
+
+
+def _schedule(optimizer: Any) -> dict[str, Any]:
+    schedule = getattr(optimizer, "_learning_rate", None)
+    if not hasattr(schedule, "get_config"):
+        return {}
+    return {"schedule": {"class": type(schedule).__name__, **_plain_attributes(schedule)}}
 
 
 def _program(text: str) -> str:
@@ -151,6 +171,21 @@ def _subset(subset: Any) -> str:
     for key in subset.keys:
         digest.update(repr(key).encode())
     return f"{subset.mode}, {len(subset)} items, keys {digest.hexdigest()[:16]}"
+
+
+def _where(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any]:
+    """The first place inside two values where they differ, and what each has there."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [(f"[{number}]", *both) for number, both in enumerate(zip(old, new, strict=True))]
+    elif isinstance(old, dict) and isinstance(new, dict) and old.get("class") == new.get("class"):
+        prefix = f"{old['class']}." if "class" in old else "."
+        pairs = [(f", {prefix}{name}", old.get(name), new.get(name)) for name in {**old, **new}]
+    else:
+        pairs = []
+    for inner, one, other in pairs:
+        if one != other:
+            return _where(one, other, place + inner)
+    return place, old, new
 
 
 def _brief(value: Any) -> str:

@@ -48,7 +48,7 @@ WEIGHTS, ARRAYS, STATE = manifest.FILES
 PASSING = ("averages", "block", "results", "why")  # in the state, of the call that is over
 OPTIMIZER = "optimizer/"
 ABOUT: Mapping[str, type] = {
-    "config": dict, "program": str, "graph": dict, "subsets": dict, "versions": dict, "machine": dict,
+    "config": dict, "modules": dict, "program": str, "graph": dict, "subsets": dict, "versions": dict, "machine": dict,
     "choices": dict, "objects": list, "changed": dict, "doubts": list,
 }  # fmt: skip
 
