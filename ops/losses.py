@@ -4,7 +4,8 @@ With `weight=` naming per-sample weights w [B], the mean is sum(w * loss) / sum(
 `class_weights=` a sample's weight, or what its weight is multiplied by, is that of its class.
 
 What has no label is left out, as if it were not in the batch: where the tensor named by `mask=` is False, and with
-`nan_is_no_label=True` where the target is NaN.
+`nan_is_no_label=True` where the target is NaN. A cycle's figure is the mean of those of its batches, by batch size;
+where batches differ in how many labels they have, `KerasMetric` gives the mean over labels.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
