@@ -143,6 +143,14 @@ def test_without_a_precision_layers_compute_as_they_were_made(own):
     assert seen == ["mixed_float16", "float32", own]
 
 
+def test_a_recurrent_layer_and_its_cell_change_together():
+    lstm = layers.LSTM(1)
+    watch = lambda chunk: chunk.update(batch_prediction=lstm(chunk["batch_x"][..., None]))  # noqa: E731
+    for precision, name in [("float16", "mixed_float16"), ("bfloat16", "mixed_bfloat16"), (None, "float32")]:
+        trained(keras.optimizers.SGD(RATE), jit=False, precision=precision, processors=[watch, squares_in_float32])
+        assert (lstm.dtype_policy.name, lstm.cell.dtype_policy.name) == (name, name)
+
+
 squares_in_float32 = lambda chunk: chunk.update(  # noqa: E731
     loss=tf.reduce_mean((tf.cast(chunk["batch_prediction"][:, 0], tf.float32) - chunk["batch_y"]) ** 2)
 )

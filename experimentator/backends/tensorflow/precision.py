@@ -14,14 +14,16 @@ _OWN: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # of layers, which expe
 def set_precision(layer: Any, precision: str | None) -> None:
     """Let a layer compute in `precision`, with weights in float32; for None, as it did before it was first changed.
 
-    Per layer, since Keras ignores a global policy that is set after a layer was made.
+    Per layer, since Keras ignores a global policy that is set after a layer was made; with the layers in it, since a
+    recurrent one makes a state for its cell before it calls it.
     """
-    if precision is None:
-        if layer in _OWN:
-            layer.dtype_policy = _OWN.pop(layer)
-    elif layer.dtype_policy.name != POLICIES[precision]:
-        _OWN.setdefault(layer, layer.dtype_policy)
-        layer.dtype_policy = POLICIES[precision]
+    for part in layer._flatten_layers() if precision or _OWN else ():
+        if precision is None:
+            if part in _OWN:
+                part.dtype_policy = _OWN.pop(part)
+        elif part.dtype_policy.name != POLICIES[precision]:
+            _OWN.setdefault(part, part.dtype_policy)
+            part.dtype_policy = POLICIES[precision]
 
 
 def loss_scaled(optimizer: Any) -> Any:
