@@ -2,8 +2,8 @@
 
 Command:  python benchmarks/throughput.py [--quick] [--only mlp|cnn] [--rounds N]
 
-All contenders run in one process on the same network, data and batch size, one epoch each in turn, so that they
-share the machine's moods; an epoch has 1,792 steps for the mlp and 1,000 for the cnn. `exp.train` runs with an
+All contenders run in one process on the same network, data and batch size, one epoch each in turn, each round begun by
+another, so that they share the machine's moods; an epoch has 1,792 steps for the mlp and 1,000 for the cnn. `exp.train` runs with an
 observing callback, progress and history on: with its columns on the device, with columns in host memory whose rows
 travel, and (cnn) with items read one by one by worker threads. The loop by hand is one `tf.function` per epoch over
 device-resident columns, fed by the same order generator, with XLA and without. Figures are medians over the rounds;
@@ -163,6 +163,12 @@ def fit(case: dict[str, Any], x: np.ndarray, y: np.ndarray, **options: Any) -> C
     return lambda: model.fit(x, y, batch_size=case["batch"], epochs=1, verbose=0) and None
 
 
+def turned(contenders: dict[str, Any], number: int) -> dict[str, Any]:
+    """The same, beginning with another each round: whoever follows a rival inherits its threads and its garbage."""
+    names = list(contenders)
+    return {name: contenders[name] for name in names[number % len(names) :] + names[: number % len(names)]}
+
+
 def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
     """Interleaved epochs of every contender; steps per second and paired ratios."""
     case = CASES[name]
@@ -181,7 +187,7 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
     times: dict[str, list[float]] = {contender: [] for contender in contenders}
     outside: list[float] = []
     for number in range(rounds + 1):
-        for contender, one_epoch in contenders.items():
+        for contender, one_epoch in turned(contenders, number).items():
             start, inside = time.perf_counter(), ours["experimentator"].seconds_in_steps
             one_epoch()
             seconds = time.perf_counter() - start
