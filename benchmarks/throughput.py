@@ -2,13 +2,14 @@
 
 Command:  python benchmarks/throughput.py [--quick] [--only mlp|cnn] [--rounds N]
 
-All contenders run in one process on the same network, data and batch size, one epoch each in turn, each round begun by
-another, so that they share the machine's moods; an epoch has 1,792 steps for the mlp and 1,000 for the cnn. `exp.train` runs with an
-observing callback, progress and history on: with its columns on the device, with columns in host memory whose rows
-travel, and (cnn) with items read one by one by worker threads. The loop by hand is one `tf.function` per epoch over
-device-resident columns, fed by the same order generator, with XLA and without. Figures are medians over the rounds;
-a ratio is the median of the ratios of paired rounds. `python_us_per_batch` is what an epoch of `exp.train` takes
-outside the calls of its compiled step. Unless it is quick, it writes to benchmarks/results/ and history.jsonl.
+All contenders run in one process on the same network, data and batch size, one epoch each in turn, each round begun
+by another, so that they share the machine's moods; an epoch has 1,792 steps for the mlp and 1,000 for the cnn.
+`exp.train` runs with an observing callback, progress and history on: with its columns on the device, with columns in
+host memory whose rows travel, and (cnn) with items read one by one by worker threads. The loop by hand is one
+`tf.function` per epoch over device-resident columns, fed by the same order generator, with XLA and without. Figures
+are medians over the rounds; a ratio is the median of the ratios of paired rounds. `python_us_per_batch` is what an
+epoch of `exp.train` takes outside the calls of its compiled step. Unless it is quick, it writes to
+benchmarks/results/ and history.jsonl.
 
 `dropout` is the mlp with a layer of Dropout: random numbers are where XLA on a CPU can be slow.
 """
@@ -83,7 +84,7 @@ def dropout() -> keras.Model:
 
 
 MLP = {"data": mlp_data, "batch": 32, "steps": 1792, "scale": 16.0, "rounds": 15, "settle": 60}
-CNN = {"data": cnn_data, "batch": 64, "steps": 500, "scale": 255.0, "rounds": 3, "settle": 3}
+CNN = {"data": cnn_data, "batch": 64, "steps": 1000, "scale": 255.0, "rounds": 3, "settle": 3}
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {"network": mlp, "feeds": ("device", "host"), **MLP},
     "dropout": {"network": dropout, "feeds": ("device",), **MLP, "rounds": 5},
