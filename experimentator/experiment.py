@@ -51,7 +51,7 @@ class BaseExperiment(Habits, Portrayed):
         super().__init__(config, **overrides)
         self.state = {}
         self.history = []
-        self.heard: list[int] = []  # the callbacks that listen, by identity
+        self._heard: list[int] = []  # the callbacks that listen, by identity
         self.walk = Walk(self)
         self._ready = False
 
@@ -263,7 +263,7 @@ class BaseExperiment(Habits, Portrayed):
     def _notice(self) -> None:
         super()._notice()
         listed = vars(self).get("callbacks")  # a list of its own, which may be changed in place, too
-        if "listeners" in vars(self) and listed is not None and [id(one) for one in listed] != self.heard:
+        if "listeners" in vars(self) and listed is not None and [id(one) for one in listed] != self._heard:
             for name in ("listeners", "graphs", "steps"):
                 self._drop(name)
             log.warning("callbacks changed: compiled again at the next call; the weights stay.")

@@ -62,7 +62,6 @@ class CallbackedExperiment(BaseExperiment):
     def listeners(self) -> list[Listener]:
         """The callbacks in the order they are called, with what they read; the progress display comes last."""
         callbacks = list(self.callbacks)
-        self.heard = [id(callback) for callback in callbacks]
         if (folder := RunFolder.of(self)) is not None and not any(isinstance(c, RunFolder) for c in callbacks):
             callbacks.append(folder)
         if folder is not None and not any(isinstance(c, CheckpointEvery) for c in callbacks):
@@ -72,6 +71,7 @@ class CallbackedExperiment(BaseExperiment):
         for listener in in_order(callbacks):
             if hasattr(listener.callback, "init"):
                 listener.callback.init(self)
+        self._heard = [id(callback) for callback in self.callbacks]
         return in_order(callbacks)  # once more: what a callback reads and hears may depend on the experiment
 
     def fire(self, event: str, **state: Any) -> None:
