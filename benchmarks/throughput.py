@@ -6,7 +6,8 @@ All contenders run in one process on the same network, data and batch size, one 
 by another, so that they share the machine's moods; an epoch has 1,792 steps for the mlp and 1,000 for the cnn.
 `exp.train` runs with an observing callback, progress and history on: with its columns on the device, with columns in
 host memory whose rows travel, and (cnn) with items read one by one by worker threads. The loop by hand is one
-`tf.function` per epoch over device-resident columns, fed by the same order generator, with XLA and without. Figures
+`tf.function` per epoch over device-resident columns, fed by the same order generator, with XLA around it, with XLA
+around each step, and without. Figures
 are medians over the rounds; a ratio is the median of the ratios of paired rounds. `python_us_per_batch` is what an
 epoch of `exp.train` takes outside the calls of its compiled step. Unless it is quick, it writes to
 benchmarks/results/ and history.jsonl.
@@ -125,24 +126,28 @@ def experiment(case: dict[str, Any], x: np.ndarray, y: np.ndarray, residency: st
     )
 
 
-def by_hand(case: dict[str, Any], x: np.ndarray, y: np.ndarray, jit: bool) -> Callable[[], None]:
-    """The same loop, fused by hand."""
+def by_hand(case: dict[str, Any], x: np.ndarray, y: np.ndarray, jit: bool | str) -> Callable[[], None]:
+    """The same loop, fused by hand: with XLA around it, or around each step (`jit="step"`)."""
     model, optimizer = case["network"](), keras.optimizers.Adam(1e-3)
     trainable = model.trainable_variables
     optimizer.build(trainable)
     columns, batch, epoch = (tf.constant(x), tf.constant(y)), case["batch"], [0]
 
-    @tf.function(jit_compile=jit or None, autograph=False)
+    @tf.function(jit_compile=True if jit == "step" else None, autograph=False)
+    def one_step(inputs: Any, target: Any) -> Any:
+        images = tf.cast(inputs, tf.float32) / case["scale"]
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits))
+        optimizer.apply(tape.gradient(loss, trainable), trainable)
+        return loss
+
+    @tf.function(jit_compile=True if jit is True else None, autograph=False)
     def run(x: Any, y: Any, index: Any) -> Any:
         losses = tf.TensorArray(tf.float32, index.shape[0])
 
         def body(step: Any, losses: Any) -> Any:
-            images = tf.cast(tf.gather(x, index[step]), tf.float32) / case["scale"]
-            with tf.GradientTape() as tape:
-                logits = model(images, training=True)
-                target = tf.gather(y, index[step])
-                loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits))
-            optimizer.apply(tape.gradient(loss, trainable), trainable)
+            loss = one_step(tf.gather(x, index[step]), tf.gather(y, index[step]))
             return step + 1, losses.write(step, loss)
 
         return tf.while_loop(lambda step, _: step < index.shape[0], body, (tf.constant(0), losses))[1].stack()
@@ -180,6 +185,7 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
     contenders = {
         **ours,
         "by hand, XLA": by_hand(case, x, y, True),
+        "by hand, XLA for each step": by_hand(case, x, y, "step"),
         "by hand, no XLA": by_hand(case, x, y, False),
         "keras fit": fit(case, x, y),
         "keras fit, XLA, 50 steps": fit(case, x, y, jit_compile=True, steps_per_execution=50),

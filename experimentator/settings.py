@@ -209,7 +209,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v is None or Workers.of(v) is not None,
         "Write how many threads read items ahead, such as 2, or '4 processes'.",
     ),
-    "jit_compile": (lambda v: v == "auto" or isinstance(v, bool), "Write 'auto', True or False."),
+    "jit_compile": (lambda v: v in ("auto", "step") or isinstance(v, bool), "Write 'auto', True, False or 'step'."),
     "precision": (lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),
     "seed": (lambda v: v is None or isinstance(v, Integral), "Write a whole number."),
 }

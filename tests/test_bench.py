@@ -261,7 +261,7 @@ def test_the_dear_processor_is_told_from_the_cheap_ones():
     graph = Graph([cheap, dear], provided={"x"}, mode=Mode.TRAIN).select("loss")
     columns, index = sample_of(exp, Mode.TRAIN)
 
-    costs = costs_of(exp, graph, ({"x": columns["batch_input"]}, index), jit=False, seconds=0.5)
+    costs = costs_of(exp, graph, ({"x": columns["batch_input"]}, index), compiler="graph", seconds=0.5)
 
     first, second = costs.processors
     assert second.is_sure

@@ -13,6 +13,9 @@ import numpy as np
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref
 
 Columns = Mapping[str, Any]
+# How a training step may be compiled, and the `jit_compile` that asks for it: by TensorFlow alone; by XLA together with
+# the loop around it; by XLA, called from a loop of TensorFlow's, since on a CPU XLA runs convolutions slower in a loop.
+COMPILERS = {"graph": False, "xla": True, "xla-step": "step"}
 Shape = tuple[tuple[int | None, ...] | None, str]  # sizes (None: any; no tuple: any rank) and the dtype's name
 
 
@@ -45,7 +48,7 @@ class Step(Protocol):
 
     @property
     def compiler(self) -> str:
-        """How the step runs: `xla`, `graph` or `eager`."""
+        """How the step runs: one of `COMPILERS`, or `eager`."""
 
     def __call__(self, columns: Columns, index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}; `fixed` may compile for just this K."""
@@ -86,7 +89,7 @@ class Backend(Protocol):
         """Record what runs within into a folder, with the names of the graph's processors."""
 
     def by_hand(
-        self, graph: Graph, optimizer: Any = None, *, jit: bool = False, detach: int = 0
+        self, graph: Graph, optimizer: Any = None, *, compiler: str = "graph", detach: int = 0
     ) -> Callable[[Columns, np.ndarray, int], None]:
         """The loop as one would write it by hand: runs `count` batches of `columns`, rows `index` in turn, and waits.
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.backends import COMPILERS
 from experimentator.bench.spread import Spread, p_value, spread_of
 from experimentator.graph import Description, Graph, Mode, Ref, with_costs
 from experimentator.graph.text import priced
@@ -26,7 +27,7 @@ CALL_SECONDS = 0.02  # a timed call takes this long, so that calling costs nothi
 MOST_CALL = 1 << 14  # batches
 FEW = 8  # processors that are always measured one by one
 LEAST_ROUNDS, ROUNDS = 6, 15  # fewer could not be sure of a sign
-COMPILED = {"xla": "with XLA", "graph": "without XLA", "eager": "uncompiled"}
+COMPILED = {"xla": "with XLA", "xla-step": "with XLA", "graph": "without XLA", "eager": "uncompiled"}
 Times = Mapping[tuple[str, int], Sequence[float]]  # seconds a batch, by kind of prefix and its length
 SURE = 0.05  # a cost whose sign is less certain than this counts as noise
 
@@ -72,8 +73,8 @@ class Costs:
 class Prefixes:
     """The compiled prefixes of a graph: `forward(i)` runs the first i nodes, `training(i)` gives them no gradient."""
 
-    def __init__(self, exp: Any, graph: Graph, *, jit: bool):
-        self.exp, self.graph, self.jit = exp, graph, jit
+    def __init__(self, exp: Any, graph: Graph, *, compiler: str):
+        self.exp, self.graph, self.compiler = exp, graph, compiler
         trains = graph.mode == Mode.TRAIN and exp.optimizer is not None and "loss" in graph.outputs
         self.trains = trains and exp.backend.compiles
         self.known: dict[Any, Callable[..., None]] = {}
@@ -95,7 +96,7 @@ class Prefixes:
 
     def _once(self, key: Any, build: Callable[..., Any]) -> Callable[..., None]:
         if key not in self.known:
-            self.known[key] = build(jit=self.jit)
+            self.known[key] = build(compiler=self.compiler)
         return self.known[key]
 
     def _alive(self, first: int) -> list[Ref]:
@@ -111,7 +112,7 @@ def costs_of(
     graph: Graph,
     sample: tuple[Mapping[str, Any], np.ndarray],
     *,
-    jit: bool,
+    compiler: str,
     seconds: float,
     told: Callable[[str], None] = lambda _: None,
 ) -> Costs:
@@ -119,7 +120,7 @@ def costs_of(
 
     Where compiling every prefix would take longer, cheap processors that stand in a row are measured together.
     """
-    prefixes = Prefixes(exp, graph, jit=jit)
+    prefixes = Prefixes(exp, graph, compiler=compiler)
     put_back = exp.backend.snapshot(exp.optimizer)
     try:
         counts = _chosen(prefixes, sample, seconds / 2, told)
@@ -128,7 +129,7 @@ def costs_of(
         put_back()
     rows, step = (_quick(times[key, 0]) for key in ("forward", "training"))
     processors = tuple(_cost(prefixes, times, *ends) for ends in pairwise(counts))
-    compiler = "xla" if jit else "graph" if exp.backend.compiles else "eager"
+    compiler = compiler if exp.backend.compiles else "eager"
     return Costs(str(graph.mode), compiler, sample[1].shape[1], step, rows, processors, len(times["forward", 0]))
 
 
@@ -142,8 +143,9 @@ def with_costs_of(
     exp._prepare()
     mode = Mode.of(description.mode)
     graph = exp.program.whole(mode).select(*names) if names else exp.graph(mode)
-    jit = exp.backend.peak_memory() is not None if exp.jit_compile == "auto" else bool(exp.jit_compile)
-    costs = costs_of(exp, graph, sample_of(exp, mode), jit=jit, seconds=seconds, told=told)
+    default = "graph" if exp.backend.peak_memory() is None else "xla"
+    compiler = next((name for name, setting in COMPILERS.items() if setting == exp.jit_compile), default)
+    costs = costs_of(exp, graph, sample_of(exp, mode), compiler=compiler, seconds=seconds, told=told)
     title = f"a step of {costs.batch_size} takes {priced(costs.step, 's')} {COMPILED[costs.compiler]}"
     return replace(with_costs(description, costs.by_name()), title=title)
 

@@ -17,6 +17,7 @@ WORDS = {
     "compile": "compile",
     "library": "the loop's own Python",
 }
+TITLES = {"graph": "no XLA", "xla": "XLA", "xla-step": "XLA for each step"}  # of a loop by hand
 WIDTH = 100
 LONGEST = 48  # letters of a processor
 
@@ -29,7 +30,12 @@ def as_text(report: Mapping[str, Any]) -> str:
 
 def head(report: Mapping[str, Any]) -> str:
     """What was measured, in one line."""
-    compiled = {"xla": "compiled with XLA", "graph": "compiled without XLA", "eager": "not compiled"}
+    compiled = {
+        "xla": "compiled with XLA",
+        "xla-step": "each step compiled with XLA",
+        "graph": "compiled without XLA",
+        "eager": "not compiled",
+    }
     return (
         f"{report['configuration']}: {report['steps']:,} steps of {report['batch_size']} an epoch, on "
         f"{report['device']}, {compiled[report['compiler']]}, data {report['place']}"
@@ -72,7 +78,7 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
     rows = [["", "steps/s", "quartiles", "ours to it"]]
     rows.append(["this training", *_rates(report["steps_per_second"]), ""])
     for name, hand in report["by_hand"].items():
-        title = f"batch of {hand['batch_size']}" if name == "twice the batch" else {"xla": "XLA"}.get(name, "no XLA")
+        title = f"batch of {hand['batch_size']}" if name == "twice the batch" else TITLES[name]
         ratio = "" if name == "twice the batch" else f"{hand['ratio']['median']:.3g}"
         rows.append([f"by hand, {title}", *_rates(hand["steps_per_second"]), ratio])
     for name, rival in report["keras"].items():

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.backends import CannotRunError
+from experimentator.backends import COMPILERS, CannotRunError
 from experimentator.bench.spread import Spread, spread_of
 from experimentator.graph import Mode
 
 CALL_SECONDS = 0.05  # at least this long is timed at once
-COMPILERS = {"graph": False, "xla": True}
 
 
 class Hand:
@@ -54,11 +53,11 @@ def hands_of(exp: Any, block: Any) -> Iterator[Hand]:
     columns = {name: block.columns[name] for name in graph.inputs}
     index = np.asarray(block.index[:8])
     used = compiler_of(exp)
-    wanted = [(name, jit, index) for name, jit in COMPILERS.items() if exp.backend.compiles or name == "graph"]
-    wanted.append(("twice the batch", used == "xla", np.resize(index, (len(index), 2 * index.shape[1]))))
-    for name, jit, rows in wanted:
+    wanted = [(name, name, index) for name in COMPILERS if exp.backend.compiles or name == "graph"]
+    wanted.append(("twice the batch", used, np.resize(index, (len(index), 2 * index.shape[1]))))
+    for name, compiler, rows in wanted:
         with suppress(CannotRunError):
-            yield Hand(name, exp.backend.by_hand(graph, exp.optimizer, jit=jit), columns, rows)
+            yield Hand(name, exp.backend.by_hand(graph, exp.optimizer, compiler=compiler), columns, rows)
 
 
 def compiler_of(exp: Any) -> str:

@@ -42,7 +42,7 @@ def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told
     told("compiling prefixes of the graph, for the costs of processors")
     graph, names = exp.graph(Mode.TRAIN), exp.graph(Mode.TRAIN).inputs
     sample = {name: block.columns[name] for name in names}, block.index[:8]
-    costs = costs_of(exp, graph, sample, jit=compiler_of(exp) == "xla", seconds=seconds / 3, told=told)
+    costs = costs_of(exp, graph, sample, compiler=compiler_of(exp), seconds=seconds / 3, told=told)
     put_back()
     return _report(trainer, hands, rivals, costs)
 

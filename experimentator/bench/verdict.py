@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.backends import COMPILERS
 from experimentator.data.columns import is_columnar
 from experimentator.loading.blocks import batch_bytes
 from experimentator.loading.memory import SHARE, free_host_memory
@@ -25,8 +26,9 @@ BETTER = 0.8  # of the time, for the other compiler to be named
 class Seen:
     """What was measured, as far as a verdict needs it.
 
-    `whole` holds seconds by kind of the training as configured, `hands` seconds a step of loops by hand (`graph`,
-    `xla`, `twice the batch`), `compiling` the seconds these took to compile, `callbacks` seconds by callback and event.
+    `whole` holds seconds by kind of the training as configured, `hands` seconds a step of loops by hand (one
+    for each of `COMPILERS`, and `twice the batch`), `compiling` the seconds these took to compile, `callbacks` seconds
+    by callback and event.
     """
 
     exp: Any
@@ -123,8 +125,8 @@ def _callbacks(seen: Seen) -> Iterator[Finding]:
 def _compile(seen: Seen) -> Iterator[Finding]:
     """Compilation, where the training is too short for it."""
     spent, share = seen.whole.get("compile", 0.0), seen.share("compile")
-    if seen.compiler == "xla" and "graph" in seen.hands:
-        slower = seen.steps * (seen.hands["graph"] - seen.hands["xla"])
+    if seen.compiler in ("xla", "xla-step") and {"graph", seen.compiler} <= seen.hands.keys():
+        slower = seen.steps * (seen.hands["graph"] - seen.hands[seen.compiler])
         saved = spent - min(spent, seen.compiling["graph"]) - slower
         words = f"{_percent(share)} of a training of this length is compilation"
         yield Finding("compile", share, seen.gain(saved), f"{words}: set jit_compile=False, or train longer.")
@@ -157,14 +159,16 @@ def _calls(seen: Seen) -> Iterator[Finding]:
 
 
 def _compiler(seen: Seen) -> Iterator[Finding]:
-    """The other compiler."""
-    other = {"graph": "xla", "xla": "graph"}.get(seen.compiler, "")
-    if {other, seen.compiler} <= seen.hands.keys():
-        mine, theirs = seen.hands[seen.compiler], seen.hands[other]
-        saved = seen.steps * (mine - theirs) - (seen.compiling["xla"] if other == "xla" else 0.0)
-        words = f"The step runs {mine / theirs:.1f} times as fast {'with' if other == 'xla' else 'without'} XLA"
+    """Another compiler."""
+    known = {name: seen.hands[name] for name in COMPILERS if name in seen.hands}
+    if seen.compiler in known:
+        other = min(known, key=known.__getitem__)
+        mine, theirs = known[seen.compiler], known[other]
+        saved = seen.steps * (mine - theirs) - (0.0 if other == "graph" else seen.compiling[other])
+        how = {"graph": "without XLA", "xla": "with XLA", "xla-step": "with XLA for each step"}[other]
+        words = f"The step runs {mine / theirs:.1f} times as fast {how}"
         if theirs < BETTER * mine:
-            change = f"set jit_compile={other == 'xla'}"
+            change = f"set jit_compile={COMPILERS[other]!r}"
             yield Finding("compiler", seen.share("device"), seen.gain(saved), f"{words}: {change}.")
 
 

@@ -79,9 +79,9 @@ def planted(dataset: Any, *first: Any, network: Any = None, **changes: Any) -> A
     )
 
 
-def one_by_one() -> Any:
+def two_by_two() -> Any:
     network = keras.Sequential([layers.Dense(256, activation="relu"), layers.Dense(256), layers.Dense(2)])
-    return planted(small(4096), network=network, batch_size=1, jit_compile=True, optimizer=keras.optimizers.Adam(1e-4))
+    return planted(small(4096), network=network, batch_size=2, jit_compile=True, optimizer=keras.optimizers.Adam(1e-4))
 
 
 def wide(width: int = 1024, depth: int = 3) -> Any:
@@ -96,7 +96,7 @@ BOTTLENECKS = {
     "slow items": (lambda: planted(Slow()), LONG, "data", "residency='host'"),
     "slow callback": (lambda: planted(small(), callbacks=[Busy()]), LONG, "callbacks", "Busy.on_batch_end"),
     "a callback that acts first": (lambda: planted(small(), callbacks=[Before()]), LONG, "calls", "before every batch"),
-    "a batch of one": (one_by_one, LONG, "batch", "batch_size=2"),
+    "a batch of two": (two_by_two, LONG, "batch", "batch_size=4"),
     "short epochs": (lambda: planted(small(32), jit_compile=True), LONG, "epochs", "repetitions=10"),
     "a large network": (lambda: planted(small(2048), network=wide(), batch_size=512), LONG, "device", "Model is"),
     "a short training": (deep, 1, "compile", "jit_compile=False"),

@@ -15,10 +15,10 @@ from experimentator.graph import Graph, Mode
 from experimentator.loading.blocks import specs_of
 from tests.backends.test_tensorflow import COLUMNS, INDEX, RATE, X, Y, linear, squares
 
-compilers = pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+compilers = pytest.mark.parametrize("jit", [False, True, "step"], ids=["graph", "xla", "xla-step"])
 
 
-def trained(optimizer: Any, *, jit: bool, precision: str | None = None, processors: Any = None) -> tuple[Any, Any]:
+def trained(optimizer: Any, *, jit: Any, precision: str | None = None, processors: Any = None) -> tuple[Any, Any]:
     """The backend and the losses after twelve batches in one call."""
     backend = get_backend("tensorflow")
     backend.precision = precision

@@ -49,7 +49,9 @@ def numpy_descent(steps: int) -> tuple[np.ndarray, float, list[float]]:
     return w, b, losses
 
 
-@pytest.mark.parametrize("options", [{"jit_compile": False}, {"jit_compile": True}, {"eager": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"jit_compile": False}, {"jit_compile": True}, {"jit_compile": "step"}, {"eager": True}], ids=str
+)
 def test_k_batches_in_one_call_do_gradient_descent(options):
     backend, step = training_step([linear(), squares], **options)
 
@@ -62,7 +64,7 @@ def test_k_batches_in_one_call_do_gradient_descent(options):
     np.testing.assert_allclose(bias, [b], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, True, "step"])
 def test_k_batches_give_the_bits_of_k_calls_of_one(jit):
     sizes, seen = (12, 5, 1), []
     for size in sizes:
@@ -182,6 +184,25 @@ def test_choosing_a_compiler_changes_no_state():
     assert step.timings.keys() == {"graph", "xla"}
 
 
+@pytest.mark.parametrize(
+    "seconds, compiler",
+    [
+        ({"graph": 3e-3, "xla": 4e-3, "xla-step": 2e-3}, "xla-step"),  # as with convolutions
+        ({"graph": 1e-3, "xla": 2e-5, "xla-step": 9e-9}, "xla"),  # a call for each batch alone takes longer
+        ({"graph": 3e-3, "xla": 2.9e-3, "xla-step": 2.9e-3}, "graph"),  # a toss-up must not decide about bits
+    ],
+    ids=["xla-step", "xla", "graph"],
+)
+def test_the_clearly_quickest_compiler_is_chosen(seconds, compiler, monkeypatch):
+    backend, step = training_step([linear(), squares], jit_compile="auto")
+    monkeypatch.setattr(step, "_timed", lambda one, columns, index: seconds[one])
+
+    step.choose(backend.put(COLUMNS), INDEX, remaining=10**9)
+
+    assert step.compiler == compiler
+    np.testing.assert_allclose(np.asarray(step(backend.put(COLUMNS), INDEX)["loss"]), numpy_descent(12)[2], rtol=1e-4)
+
+
 def test_xla_is_not_tried_for_a_few_seconds_of_work():
     backend, step = training_step([linear(), squares], jit_compile="auto")
 
@@ -225,7 +246,7 @@ def test_a_graph_that_xla_cannot_compile_falls_back_and_names_the_processor(capl
 
 def test_a_first_call_with_xla_on_its_own_account_falls_back_too(caplog):
     backend, step = training_step([strings, linear(), squares], jit_compile="auto")
-    step.jit = True  # as on a GPU, where "auto" does not measure
+    step.chosen = "xla"  # as on a GPU, where "auto" does not measure
 
     losses = np.asarray(step(backend.put(COLUMNS), INDEX)["loss"])
 
@@ -248,7 +269,9 @@ def noisy(seed: int = 1) -> Any:
     return lambda chunk: chunk.update(batch_x=noise(chunk["batch_x"], training=True))
 
 
-@pytest.mark.parametrize("jit, algorithms", [(True, {2}), (False, {3})], ids=["xla", "graph"])
+@pytest.mark.parametrize(
+    "jit, algorithms", [(True, {2}), ("step", {2}), (False, {3})], ids=["xla", "xla-step", "graph"]
+)
 def test_draws_under_xla_on_a_cpu_use_the_algorithm_that_is_quick_there(jit, algorithms):
     backend, step = training_step([noisy(), linear(), squares], jit_compile=jit)
     step(backend.put(COLUMNS), INDEX)
@@ -260,7 +283,7 @@ def test_draws_under_xla_on_a_cpu_use_the_algorithm_that_is_quick_there(jit, alg
     assert {value for node in draws for value in values[node.input[3].partition(":")[0]]} == algorithms
 
 
-@pytest.mark.parametrize("jit", [True, False], ids=["xla", "graph"])
+@pytest.mark.parametrize("jit", [True, "step", False], ids=["xla", "xla-step", "graph"])
 def test_draws_depend_on_their_seed_alone(jit):
     def losses(seed):
         backend, step = training_step([noisy(seed), linear(), squares], jit_compile=jit)

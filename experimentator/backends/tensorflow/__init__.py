@@ -90,8 +90,8 @@ class TensorflowBackend:
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> TensorflowStep:
         """One step for a selected graph; with an optimizer, a training step on `loss`.
 
-        Options: `jit_compile` ("auto", True or False), `like` (the compiler of another step, with which "auto" begins),
-        `eager`, `capacity` (the most batches a call may run).
+        Options: `jit_compile` ("auto", True, False or "step"), `like` (the compiler of another step, with which "auto"
+        begins), `eager`, `capacity` (the most batches a call may run).
         """
         specs = {name: _tensor_spec(specs[name]) for name in graph.inputs}
         if not list(self.variables):
@@ -185,9 +185,9 @@ class TensorflowBackend:
         forward.run(batch, training=graph.mode == Mode.TRAIN)
         return watch.found
 
-    def by_hand(self, graph: Graph, optimizer: Any = None, *, jit: bool = False, detach: int = 0) -> Timed:
+    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "graph", detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.tensorflow.by_hand`."""
-        return looped(self._batch(graph, optimizer, detach), jit=jit)
+        return looped(self._batch(graph, optimizer, detach), compiler)
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
         """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from experimentator.backends import CannotRunError
 from experimentator.backends.tensorflow.draws import quick_draws
-from experimentator.backends.tensorflow.loop import FAILURES, _penalty, _trainable, _value, has_gpu
+from experimentator.backends.tensorflow.loop import BATCH, FAILURES, GRAPH, LOOP, _penalty, _trainable, _value, has_gpu
 from experimentator.graph import Chunk, Graph, Node
 
 Batch = Callable[[Any], Any]  # tensors of one batch in, tensors out
@@ -20,7 +20,7 @@ LOSSES = 1024
 Timed = Callable[[Mapping[str, Any], np.ndarray, int], None]  # runs batches of columns and index, and waits for them
 
 
-def looped(batch: Batch, *, jit: bool) -> Timed:
+def looped(batch: Batch, compiler: str = GRAPH) -> Timed:
     """`run(columns, index, count)`: `batch` for `count` batches, those of `index` [R, B] in turn, waited for.
 
     What a batch gives is carried to the next one, so that no compiler may leave it out; losses are kept, too, the last
@@ -28,24 +28,26 @@ def looped(batch: Batch, *, jit: bool) -> Timed:
     """
 
     def run(columns: Any, index: Any, count: Any) -> Any:
+        step = tf.function(batch, jit_compile=True, autograph=False) if compiler == BATCH else batch
+
         def one(place: Any) -> Any:
-            return batch({name: tf.gather(column, index[place % index.shape[0]]) for name, column in columns.items()})
+            return step({name: tf.gather(column, index[place % index.shape[0]]) for name, column in columns.items()})
 
         def body(place: Any, _: Any, losses: Any) -> Any:
             given = one(place)
             loss = tf.cast(given["loss"], tf.float32) if "loss" in given else 0.0
             return place + 1, given, losses.write(place % LOSSES, loss)
 
-        with quick_draws() if jit and not has_gpu() else nullcontext():
+        with nullcontext() if compiler == GRAPH or has_gpu() else quick_draws():
             losses = tf.TensorArray(tf.float32, LOSSES, element_shape=[])
             begin = (tf.constant(0), _zeros(one), losses.unstack(tf.zeros(LOSSES)))
             _, given, losses = tf.while_loop(lambda place, *_: place < count, body, begin, parallel_iterations=1)
             return given, losses.stack()
 
-    function = tf.function(run, jit_compile=jit or None, autograph=False)
+    function = tf.function(run, jit_compile=compiler == LOOP or None, autograph=False)
     function._omit_frequent_tracing_warning = True  # it counts all such loops as one function
 
-    refused = (*(FAILURES if jit else ()), tf.errors.ResourceExhaustedError)
+    refused = (*(() if compiler == GRAPH else FAILURES), tf.errors.ResourceExhaustedError)
 
     def timed(columns: Mapping[str, Any], index: np.ndarray, count: int) -> None:
         try:

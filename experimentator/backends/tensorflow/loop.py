@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from experimentator.backends import COMPILERS
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
 from experimentator.backends.tensorflow.scopes import kept_from_a_trace, why_not_compiled
 from experimentator.graph import Graph
@@ -22,6 +23,8 @@ PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled
 PROBES = 3  # times
 CLEARLY = 0.95  # of the time without XLA, for XLA to be taken: a toss-up must not change bits from run to run
 TRIAL = 5.0  # what trying XLA costs, its compilation above all, in times of the first call without it
+CALL_SECONDS = 1e-4  # what a call of XLA for one batch costs
+GRAPH, LOOP, BATCH = COMPILERS
 
 
 class TensorflowStep:
@@ -29,8 +32,8 @@ class TensorflowStep:
 
     A call runs at most `capacity` batches, more are split. Calls share a function whose count varies; calls of the one
     size that most have may use a function with that count fixed (`fixed=True`), which runs quicker. With
-    `jit_compile="auto"` a GPU uses XLA, and a CPU what `choose` finds to be faster for this graph; until then it runs
-    without XLA.
+    `jit_compile="auto"` a GPU uses XLA, and a CPU what `choose` finds to be fastest for this graph: no XLA, XLA around
+    the loop, or around each step of it; until then it runs without XLA.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class TensorflowStep:
         self.variables = variables
         self.eager, self.capacity, self.seed = eager, capacity, seed
         self.draws_with_state: dict[str, str] = {}
-        self.auto, self.jit = jit_compile == "auto", _jit(jit_compile) if like is None else like == "xla"
+        self.auto, self.chosen = jit_compile == "auto", _chosen(jit_compile, like)
         self.traces = 0
         self.batches = 0
         self.timings: dict[str, float] = {}
@@ -64,13 +67,13 @@ class TensorflowStep:
 
     @property
     def compiler(self) -> str:
-        """How the step runs: `xla`, `graph` or `eager`."""
-        return "eager" if self.eager else "xla" if self.jit else "graph"
+        """How the step runs: one of `COMPILERS`, or `eager`."""
+        return "eager" if self.eager else self.chosen or GRAPH
 
     @property
     def is_settled(self) -> bool:
         """Whether `choose` has chosen, or nothing was left open."""
-        return self.eager or self.jit is not None
+        return self.eager or self.chosen is not None
 
     @property
     def stale(self) -> bool:
@@ -94,11 +97,11 @@ class TensorflowStep:
         if fixed is None:
             fixed = len(index) == self.capacity
         try:
-            return self._call(bool(self.jit), columns, index, fixed=fixed)
+            return self._call(self.compiler, columns, index, fixed=fixed)
         except FAILURES as error:
-            if not (self.jit and self.auto and self._falls_back(error)):
+            if self.compiler == GRAPH or not (self.auto and self._falls_back(error)):
                 raise
-        return self._call(False, columns, index, fixed=fixed)
+        return self._call(GRAPH, columns, index, fixed=fixed)
 
     def result_bytes(self, batch_size: int) -> int:
         """Bytes that come back for each batch; sizes that are not known count as the batch size."""
@@ -106,11 +109,11 @@ class TensorflowStep:
         return sum(spec.dtype.size * prod(size or batch_size for size in spec.shape) for spec in specs)
 
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
-        """Settle an open choice of compiler for `remaining` batches, by timing both on a copy of the state.
+        """Settle an open choice of compiler for `remaining` batches, by timing each on a copy of the state.
 
         XLA is tried where the batches done and ahead take longer without it than a trial; else, it may be tried later.
         """
-        if self.jit is not None or self.eager or not self._is_worth_a_trial(remaining):
+        if self.is_settled or not self._is_worth_a_trial(remaining):
             return
         columns = {name: columns[name] for name in self.graph.inputs}
         self.capacity = self.capacity or len(index)
@@ -118,8 +121,8 @@ class TensorflowStep:
         state = [*self.variables, *(self.optimizer.variables if self.optimizer is not None else ())]
         saved = [tf.identity(_value(variable)) for variable in state]
         try:
-            if "graph" not in self.timings:
-                self.timings["graph"] = self._timed(False, columns, index)
+            if GRAPH not in self.timings:
+                self.timings[GRAPH] = self._timed(GRAPH, columns, index)
             if self._is_worth_a_trial(remaining):
                 self._compare(columns, index)
                 log.info("seconds per batch: %s; using %s", self.timings, self.compiler)
@@ -128,40 +131,41 @@ class TensorflowStep:
                 variable.assign(value)
 
     def _is_worth_a_trial(self, remaining: int) -> bool:
-        if "graph" not in self.timings:  # one batch may be worth it
+        if GRAPH not in self.timings:  # one batch may be worth it
             return True
-        return (self.batches + remaining) * self.timings["graph"] > TRIAL * self._first_seconds
+        return (self.batches + remaining) * self.timings[GRAPH] > TRIAL * self._first_seconds
 
-    def _call(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
+    def _call(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         try:
-            return self._called(jit, columns, index, fixed=fixed)
+            return self._called(compiler, columns, index, fixed=fixed)
         except TypeError as error:
             raise kept_from_a_trace(error, self.graph.nodes) or error from None
 
-    def _called(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
+    def _called(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         count = len(index)
         if fixed:
-            return dict(self._function(jit, fixed)(columns, index))
+            return dict(self._function(compiler, fixed)(columns, index))
         padded = np.zeros((self.capacity or count, index.shape[1]), np.int32)
         padded[:count] = index
-        outputs = self._function(jit, fixed)(columns, padded, np.int32(count))
+        outputs = self._function(compiler, fixed)(columns, padded, np.int32(count))
         return {name: values[:count] for name, values in outputs.items()}
 
-    def _function(self, jit: bool, fixed: bool) -> Any:
-        if (jit, fixed) not in self._functions:
+    def _function(self, compiler: str, fixed: bool) -> Any:
+        if (compiler, fixed) not in self._functions:
 
             def run(columns: Any, index: Any, count: Any = None) -> Any:
                 self.traces += 1
-                self._explain((jit, fixed), {**columns, "index": index})
+                self._explain((compiler, fixed), {**columns, "index": index})
                 tf.compat.v1.get_default_graph().seed = self.seed
-                with quick_draws() if jit and not has_gpu() else nullcontext():
-                    return self._run(columns, index, count)
+                with nullcontext() if compiler == GRAPH or has_gpu() else quick_draws():
+                    return self._run(columns, index, count, compiled=compiler == BATCH)
 
-            any_size = not jit and self.optimizer is None  # a second number of rows makes the trace for all others
-            function = tf.function(run, jit_compile=jit or None, autograph=False, reduce_retracing=any_size)
+            any_size = compiler == GRAPH and self.optimizer is None  # a second number of rows makes the trace for all
+            jit = True if compiler == LOOP else None
+            function = tf.function(run, jit_compile=jit, autograph=False, reduce_retracing=any_size)
             function._omit_frequent_tracing_warning = True  # it counts the steps of all experiments as one function
-            self._functions[jit, fixed] = function
-        return self._functions[jit, fixed]
+            self._functions[compiler, fixed] = function
+        return self._functions[compiler, fixed]
 
     def _explain(self, function: Any, tensors: Mapping[str, Any]) -> None:
         """Say which name made a function be traced again; another batch size alone is expected."""
@@ -172,23 +176,27 @@ class TensorflowStep:
         if changed:
             log.warning("Traced again: %s.", "; ".join(changed))
 
-    def _run(self, columns: Any, index: Any, count: Any) -> Any:
+    def _run(self, columns: Any, index: Any, count: Any, *, compiled: bool = False) -> Any:
         capacity = index.shape[0] if index.shape[0] is not None else tf.shape(index)[0]
         arrays = {
             name: tf.TensorArray(spec.dtype, capacity, infer_shape=False, element_shape=None)
             for name, spec in self.outputs.items()
         }
-        batch = self._train_batch if self.optimizer is not None else self.forward
+        batch = tf.function(self._batch, jit_compile=True, autograph=False) if compiled else self._batch
 
         def body(place: Any, arrays: Any) -> Any:
             rows = index[place]
             outputs = batch({name: tf.gather(column, rows) for name, column in columns.items()})
-            self._warn_of_draws()
             return place + 1, {name: array.write(place, outputs[name]) for name, array in arrays.items()}
 
         limit = capacity if count is None else count
         _, arrays = tf.while_loop(lambda place, _: place < limit, body, (tf.constant(0), arrays), parallel_iterations=1)
         return {name: array.stack() for name, array in arrays.items()}
+
+    def _batch(self, tensors: Any) -> Any:
+        outputs = self.forward(tensors) if self.optimizer is None else self._train_batch(tensors)
+        self._warn_of_draws()
+        return {name: outputs[name] for name in self.outputs}
 
     def _warn_of_draws(self) -> None:
         """Say which processors draw by operations that no seed can put back to where they were."""
@@ -232,38 +240,42 @@ class TensorflowStep:
             ) from None
 
     def _compare(self, columns: Mapping[str, Any], index: np.ndarray) -> None:
-        """Time both by turns, so that they share the machine's moods; XLA must be clearly quicker."""
+        """Time them by turns, so that they share the machine's moods; XLA must be clearly quicker."""
         for _ in range(PROBES):
-            self.timings["xla"] = min(self.timings.get("xla", float("inf")), self._timed_xla(columns, index))
-            self.timings["graph"] = min(self.timings["graph"], self._timed(False, columns, index))
-            if self.jit is False:  # XLA cannot compile this
-                return
-        self.jit = self.timings["xla"] < CLEARLY * self.timings["graph"]
+            for compiler in (LOOP, GRAPH, BATCH):
+                best = min(self.timings.values())
+                if compiler != BATCH or best > CALL_SECONDS:  # else the calls alone would take longer
+                    self._probe(compiler, columns, index)
+                if self.chosen == GRAPH:  # XLA cannot compile this
+                    return
+        quickest = min(self.timings, key=self.timings.__getitem__)
+        self.chosen = quickest if self.timings[quickest] < CLEARLY * self.timings[GRAPH] else GRAPH
 
-    def _timed_xla(self, columns: Mapping[str, Any], index: np.ndarray) -> float:
+    def _probe(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray) -> None:
         try:
-            return self._timed(True, columns, index)
+            seconds = self._timed(compiler, columns, index)
         except FAILURES as error:
-            if not self._falls_back(error):
+            if compiler == GRAPH or not self._falls_back(error):
                 raise
-            return float("inf")
+            seconds = float("inf")
+        self.timings[compiler] = min(self.timings.get(compiler, seconds), seconds)
 
     def _falls_back(self, error: Exception) -> bool:
         """Whether `error` means that XLA cannot compile the graph; then the graph runs without, and that is said."""
         reason = why_not_compiled(error, self.graph.nodes)
         if reason:
-            self.jit = False
+            self.chosen = GRAPH
             log.warning("XLA cannot compile this graph, which runs without it: %s", reason)
         return bool(reason)
 
-    def _timed(self, jit: bool, columns: Mapping[str, Any], index: np.ndarray) -> float:
+    def _timed(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray) -> float:
         """Seconds per batch, the best of a few calls of growing length."""
         rows, best, spent, start = index[:1], float("inf"), 0.0, time.perf_counter()
-        _ready(self._call(jit, columns, rows, fixed=False))
+        _ready(self._call(compiler, columns, rows, fixed=False))
         self._first_seconds = self._first_seconds or time.perf_counter() - start
         while spent < PROBE_SECONDS:
             start = time.perf_counter()
-            _ready(self._call(jit, columns, rows, fixed=False))
+            _ready(self._call(compiler, columns, rows, fixed=False))
             seconds = time.perf_counter() - start
             best, spent = min(best, seconds / len(rows)), spent + seconds
             if seconds < PROBE_SECONDS / 4 and 2 * len(rows) <= (self.capacity or 1):
@@ -271,12 +283,16 @@ class TensorflowStep:
         return best
 
 
-def _jit(choice: Any) -> bool | None:
-    if choice == "auto":
-        return True if has_gpu() else None
-    if isinstance(choice, bool):
-        return choice
-    raise ValueError(f"jit_compile={choice!r} is not known. Write 'auto', True or False.")
+def _chosen(jit_compile: Any, like: str | None) -> str | None:
+    """The compiler that is set, or that another step has; None where it is to be found."""
+    if like is not None:
+        return like if like in COMPILERS else GRAPH
+    if jit_compile == "auto":
+        return LOOP if has_gpu() else None
+    for compiler, setting in COMPILERS.items():
+        if setting == jit_compile:
+            return compiler
+    raise ValueError(f"jit_compile={jit_compile!r} is not known. Write 'auto', True, False or 'step'.")
 
 
 def has_gpu() -> bool:
