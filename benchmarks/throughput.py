@@ -7,10 +7,9 @@ by another, so that they share the machine's moods; an epoch has 1,792 steps for
 `exp.train` runs with an observing callback, progress and history on: with its columns on the device, with columns in
 host memory whose rows travel, and (cnn) with items read one by one by worker threads. The loop by hand is one
 `tf.function` per epoch over device-resident columns, fed by the same order generator, with XLA around it, with XLA
-around each step, and without. Figures
-are medians over the rounds; a ratio is the median of the ratios of paired rounds. `python_us_per_batch` is what an
-epoch of `exp.train` takes outside the calls of its compiled step. Unless it is quick, it writes to
-benchmarks/results/ and history.jsonl.
+around each step, and without. Figures are medians over the rounds; a ratio is the median of the ratios of paired
+rounds. `python_us_per_batch` is what an epoch of `exp.train` takes outside the calls of its compiled step. Unless it is
+quick, it writes to benchmarks/results/ and history.jsonl.
 
 `dropout` is the mlp with a layer of Dropout: random numbers are where XLA on a CPU can be slow.
 """

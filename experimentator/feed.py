@@ -18,7 +18,8 @@ from experimentator.data.items import check_keys
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Pass, Picked, Placing, Rows, batch_bytes, specs_of
 from experimentator.loading.memory import SHARE, free_host_memory
-from experimentator.loading.streamed import StreamedFeed, order_of
+from experimentator.loading.orders import Orders
+from experimentator.loading.streamed import StreamedFeed
 from experimentator.subset import Subset
 
 
@@ -32,10 +33,11 @@ class Columnar:
         self.specs = specs_of(columns)
         self.columns: Mapping[str, Any] = columns
         self.kept = kept
+        self.orders = Orders(subset)
 
     def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
-        positions, drop_last = order_of(self.subset, self.mode)
+        positions, drop_last = self.orders.of(self.mode)
         keys = self.subset.keys
         if self.kept is not None:
             row = np.full(len(keys), -1, np.int32)

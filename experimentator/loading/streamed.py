@@ -15,6 +15,7 @@ from experimentator.data.reading import visiting
 from experimentator.data.sieve import Ahead, Loose, Sieve
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Making, Pass, Placing, Rows, Spec, specs_of
+from experimentator.loading.orders import Orders
 from experimentator.loading.workers import Workers
 from experimentator.subset import Subset
 
@@ -31,6 +32,7 @@ class StreamedFeed:
     def __init__(self, subset: Subset, first: Hashable, sample: Mapping[str, Any]):
         self.subset = subset
         self.first = first
+        self.orders = Orders(subset)
         self.specs = specs_of(sample)
         self.names = _of_items(sample)
         self.object_names = [name for name in sample if name not in self.specs]
@@ -38,7 +40,7 @@ class StreamedFeed:
 
     def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
-        positions, drop_last = order_of(self.subset, self.mode)
+        positions, drop_last = self.orders.of(self.mode)
         self._start_processes()
         is_alone = self.workers is None or self.workers == Workers(1)
         count = 1 if self.workers is None else self.workers.count
@@ -166,18 +168,6 @@ class _Stream(Pass):
 
     def _placed(self, block: Block | None) -> Block | None:
         return block if block is None or self.feed.placing is None else self.feed.placing(block)
-
-
-def order_of(subset: Subset, mode: Mode | None) -> tuple[np.ndarray, bool]:
-    """The positions of a pass, and whether a last, smaller batch is dropped.
-
-    Evaluating a training subset leaves nothing out, and takes the keys as they are listed.
-    """
-    if not len(subset):
-        raise subset.empty_error(())
-    if mode == Mode.EVAL and subset.is_training:
-        return np.tile(np.arange(len(subset.keys), dtype=np.int32), subset.repetitions), False
-    return subset.order(), subset.is_training
 
 
 def may_leave_out(dataset: Any) -> bool:

@@ -1,0 +1,64 @@
+"""The order of each pass over a subset; that of the next epoch is made while the device works on this one."""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from experimentator.graph import Mode
+from experimentator.subset import Subset
+
+FEW = 4096  # visits whose order is made as quickly as a thread is asked for it
+
+
+class Orders:
+    """The orders of a subset, pass by pass.
+
+    The shuffle of a Subset is a pure function of (seed, name, epoch), so it may be made ahead; a subclass, or an
+    instance, that has a say in it is asked when its pass begins.
+
+    >>> orders = Orders(Subset("training", Mode.TRAIN, {"x": np.arange(5000)}))
+    >>> first, drop_last = orders.of(Mode.TRAIN)
+    >>> orders.subset.epoch = 1
+    >>> np.array_equal(orders.of(Mode.TRAIN)[0], orders.subset.order()), drop_last
+    (True, True)
+    """
+
+    def __init__(self, subset: Subset):
+        self.subset = subset
+        self._pool: ThreadPoolExecutor | None = None
+        self._ahead: tuple[Any, Future[np.ndarray]] | None = None
+
+    def of(self, mode: Mode | None) -> tuple[np.ndarray, bool]:
+        """The positions of the pass that begins, [N] int32, and whether a last, smaller batch is dropped.
+
+        Evaluating a training subset leaves nothing out, and takes the keys as they are listed.
+        """
+        subset = self.subset
+        if not len(subset):
+            raise subset.empty_error(())
+        if mode == Mode.EVAL and subset.is_training:
+            return np.tile(np.arange(len(subset.keys), dtype=np.int32), subset.repetitions), False
+        return self._taken() if self._is_pure() else subset.order(), subset.is_training
+
+    def _is_pure(self) -> bool:
+        subset, ruling = self.subset, ("order", "arrange", "shuffled", "shuffled_keys")
+        is_own = any(getattr(type(subset), name) is not getattr(Subset, name) for name in ruling)
+        return subset.is_training and len(subset) >= FEW and not is_own and vars(subset).keys().isdisjoint(ruling)
+
+    def _taken(self) -> np.ndarray:
+        """The order of this epoch, made by now or at once; and the next one is begun."""
+        ahead, now = self._ahead, self.subset
+        order = ahead[1].result() if ahead and ahead[0] == _address(now) else now.order()
+        coming = copy.copy(now)
+        coming.seed, coming.epoch = now.seed, now.epoch + 1
+        self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="experimentator-order")
+        self._ahead = _address(coming), self._pool.submit(coming.order)
+        return order
+
+
+def _address(subset: Subset) -> tuple[Any, ...]:
+    return subset.seed, subset.name, subset.epoch, subset.repetitions, subset.keys
