@@ -5,7 +5,7 @@ config.json          its resolved values
 environment.json     versions, device, git commit, seed, overrides and the command
 history.jsonl        one flat line for each epoch
 log.txt              what the library logged
-weights.safetensors  the weights of the last epoch
+weights.safetensors  the weights: of the last epoch once a training ends, until then of one not long ago
 pipeline.svg         the graph that is trained, of a failed run with what failed; pipeline.json is the same to
                      compare with (`experimentator graph RUN`)
 status.json          running, finished, interrupted or failed, which epoch's end the weights are from, and how each
@@ -19,7 +19,7 @@ import logging
 import math
 import os
 import sys
-import time
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from experimentator.records.environment import environment, plain, process
 from experimentator.records.plainfile import read_bytes, values_of
 from experimentator.records.run_log import RunLog
 from experimentator.records.run_places import LATEST, Hold, emptied, folder_name, found, make, point
+from experimentator.records.sparing import Sparing, seconds_to_save
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ DESCRIPTION = "pipeline.json"
 STATUS = "status.json"
 LOG = "log.txt"
 DRAWING_SECONDS = 10.0  # a training waits no longer than this for its picture
-QUICK = 1.0  # seconds; slower saves are spaced out so that they take a thirtieth of the time
+WEIGHTS_SHARE, STATUS_SHARE, HISTORY_SHARE = 0.003, 0.002, 0.002  # of the time of a training, to write each
+LASTING = 0.4  # seconds after which a line of the history is written at the latest, at the end of the call under way
 
 
 class RunFolder:
@@ -73,7 +75,10 @@ class RunFolder:
         self.problem: BaseException | None = None
         self._written = 0  # epochs
         self._begun = 0  # the epoch that began last
-        self._saved_epoch, self._saved_within, self._saved_at, self._save_seconds = 0, 0, 0.0, 0.0
+        self._saved_epoch = self._saved_within = 0
+        self._saving, self._telling = Sparing(WEIGHTS_SHARE), Sparing(STATUS_SHARE)
+        self._noting = Sparing(HISTORY_SHARE)
+        self._drawing: threading.Thread | None = None
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path or self.project / (self.experiment_id or '...'))!r})"
@@ -132,6 +137,7 @@ class RunFolder:
             self._describe()
             point(self.project / LATEST, self.path.name)
             self._draw()
+            self._saving = Sparing(WEIGHTS_SHARE, seconds_to_save(self.exp))
         self._hold(self.path)
         self._listen()
 
@@ -160,12 +166,18 @@ class RunFolder:
         self._begun = self.exp.epoch + 1
 
     def on_epoch_end(self, **_: Any) -> None:
-        """Add the epoch to the history, then save the weights."""
-        self._append_new()
-        waited = time.monotonic() - self._saved_at
-        if self._save_seconds <= QUICK or waited >= 30 * self._save_seconds:
+        """Add the epoch to the history, save the weights, say how far it is: each where it takes little of the time."""
+        self.on_pause()
+        saves = self._saving.is_due
+        if saves:
             self._save()
-        self._write_status("running")
+        if saves or self._telling.is_due:
+            self._write_status("running")
+
+    def on_pause(self, **_: Any) -> None:
+        """Lines of the history that wait are on disk within a second."""
+        if self._noting.is_due or self._noting.waited >= LASTING:
+            self._append_new()
 
     def on_train_end(self, **_: Any) -> None:
         """Save what is not yet saved, and say how the training ended; weights of a failed epoch replace nothing."""
@@ -201,6 +213,9 @@ class RunFolder:
             log.info("Training from epoch %d, in %s.", self.exp.epoch + 1, self.path)
 
     def _end(self, status: str) -> None:
+        if self._drawing is not None:
+            self._drawing.join()
+            self._drawing = None
         if self.history.exists():  # Ctrl-C may have come between the writing of a row and the counting of it
             self._written = len(read_history(self.opened))
         self._append_new()  # another callback may have failed before this one was told
@@ -218,16 +233,16 @@ class RunFolder:
         return f"{type(self.problem).__name__}: {self.problem}".removesuffix(": ")
 
     def _append_new(self) -> None:
-        for row in self.exp.history[self._written :]:
-            append(self.history, row)
-            self._written += 1
+        if rows := self.exp.history[self._written :]:
+            with self._noting:
+                append(self.history, *rows)
+            self._written += len(rows)
 
     def _save(self) -> None:
-        start = time.monotonic()
-        self.exp.save_weights(self.weights)
-        self._saved_epoch, self._saved_at = self.exp.epoch, time.monotonic()
+        with self._saving:
+            self.exp.save_weights(self.weights)
+        self._saved_epoch = self.exp.epoch
         self._saved_within = self._begun if self._begun > self.exp.epoch else 0  # an epoch that was stopped half-way
-        self._save_seconds = self._saved_at - start
 
     def _write_status(self, status: str) -> None:
         error = None if self.problem is None else self._error
@@ -238,7 +253,8 @@ class RunFolder:
         stop = getattr(self.exp, "state", {}).get("stop")  # why a callback ended the training
         told = {"stopped": stop, "compilers": compilers, "processors": self._troubled()}
         row |= half | (process() if status == "running" else {})
-        write_json(self.opened / STATUS, row | {name: values for name, values in told.items() if values})
+        with self._telling:
+            write_json(self.opened / STATUS, row | {name: values for name, values in told.items() if values})
 
     def _describe(self) -> None:
         exp, source = self.exp, getattr(self.exp, "source", None)
@@ -255,7 +271,8 @@ class RunFolder:
     def _draw(self) -> None:
         described = self.exp.describe(Mode.TRAIN)
         write_atomically(self.opened / DESCRIPTION, to_json(described).encode())
-        self._picture(described)
+        self._drawing = threading.Thread(target=self._picture, args=(described,), daemon=True)  # a tenth of a second
+        self._drawing.start()
 
     def _picture(self, picture: Description) -> None:
         try:
@@ -287,11 +304,11 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def append(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a line of JSON to a file and force it to disk; NaN and infinity, which JSON lacks, become null."""
+def append(path: Path, *rows: Mapping[str, Any]) -> None:
+    """Add lines of JSON to a file and force them to disk; NaN and infinity, which JSON lacks, become null."""
     try:
         with path.open("ab") as file:
-            file.write(as_line(row).encode())
+            file.write("".join(map(as_line, rows)).encode())
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

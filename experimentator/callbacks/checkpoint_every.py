@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of, run_folder
 from experimentator.callbacks.order import CallbackError
+from experimentator.records.sparing import Sparing, seconds_to_save
 from experimentator.saving.manifest import KEPT, clean
 
 FOLDER = "checkpoints"
-SHARE = 100.0  # without a period, training for so many times as long as the last save took lies between two
+SHARE = 0.007  # of the time may be spent in saving, without a period
+COPIES = 3  # of what is trained, as a guess: with the two moments of Adam
 SECONDS = 600.0  # without a period, an epoch that lasts longer is saved within
 
 
@@ -22,7 +23,7 @@ class CheckpointEvery(Callback):
 
     `steps` counts batches trained on, and calls of the compiled step end at every so many of a pass; `seconds` act at
     the next end of a call, at most half a second later. Without any of them: at the end of epochs, and every ten
-    minutes within, as long as saving takes less than a hundredth of the time; a run folder does that by itself. At the
+    minutes within, so that saving takes a hundredth of the time; a run folder does that by itself. At the
     end of a training, and at the first SIGTERM or Ctrl-C, it is saved in any case.
 
     Checkpoints are folders `00000001`, ... in `folder`, else in `checkpoints/` of the run folder, else of the current
@@ -59,7 +60,7 @@ class CheckpointEvery(Callback):
         self.every, self.epochs, self.seconds, self.keep, self.folder = steps, epochs, seconds, keep, folder
         self.has_period = (steps, epochs, seconds) != (None, None, None)
         self.saved: Any = None  # where the training stood at the last save
-        self.stall = self.last_stall = 0.0  # seconds spent in saving: in all, and the last time
+        self.saving = Sparing(SHARE)
 
     def init(self, exp: Any) -> None:
         """Remember what is saved."""
@@ -79,6 +80,8 @@ class CheckpointEvery(Callback):
     def on_train_begin(self, **_: Any) -> None:
         """Count from here."""
         self._note()
+        self.saving.begin()
+        self.saving.seconds = self.saving.seconds or seconds_to_save(self.exp, copies=COPIES)
         self.is_clean = False
 
     def on_pause(self, why: str, **_: Any) -> None:
@@ -93,23 +96,21 @@ class CheckpointEvery(Callback):
         if not self.is_clean:
             clean(self.place)
             self.is_clean = True
-        start = time.monotonic()
-        self.exp.save_checkpoint(self.place, keep=self.keep)
-        self.last_stall = time.monotonic() - start
-        self.stall += self.last_stall
+        with self.saving:
+            self.exp.save_checkpoint(self.place, keep=self.keep)
         self._note()
         self.saved = self._standing()
 
     def _is_due(self, why: str) -> bool:
-        waited = time.monotonic() - self.at
+        waited = self.saving.waited
         if not self.has_period:
-            return waited >= SHARE * self.last_stall and (why == "epoch" or waited >= SECONDS)
+            return self.saving.is_due and (why == "epoch" or waited >= SECONDS)
         steps = self.every is not None and self.exp.walk.batches - self.batches >= self.every
         epochs = self.epochs is not None and self.exp.epoch - self.epoch >= self.epochs
         return steps or epochs or (self.seconds is not None and waited >= self.seconds)
 
     def _note(self) -> None:
-        self.at, self.batches, self.epoch = time.monotonic(), self.exp.walk.batches, self.exp.epoch
+        self.batches, self.epoch = self.exp.walk.batches, self.exp.epoch
 
     def _standing(self) -> tuple[Any, ...]:
         position = self.exp.walk.position

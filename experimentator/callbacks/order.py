@@ -35,6 +35,13 @@ class Listener:
         found = {event: getattr(callback, f"on_{event}", None) for event in (*EVENTS, *LIFE)}
         self.methods = {event: method for event, method in found.items() if callable(method)}
         self.parameters = {event: inspect.signature(method).parameters for event, method in self.methods.items()}
+        self.takes_all = {
+            event: any(p.kind is p.VAR_KEYWORD for p in asked.values()) for event, asked in self.parameters.items()
+        }
+        self.needs = {
+            event: [name for name, p in asked.items() if p.default is p.empty and _named(p)]
+            for event, asked in self.parameters.items()
+        }
         self.every = _every(callback)
         self.when = _when(callback)
         self.phase = _phase(callback)
@@ -57,14 +64,10 @@ class Listener:
             return
         if event.startswith(WITHIN) and "mode" in state and not self.when & state["mode"]:
             return
-        parameters = self.parameters[event]
-        everything = {**state, "state": state}
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            given: Mapping[str, Any] = everything
-        else:
-            given = {name: everything[name] for name in parameters if name in everything}
-        missing = [n for n, p in parameters.items() if n not in given and p.default is p.empty and _named(p)]
-        if missing:
+        given: Mapping[str, Any] = {**state, "state": state}
+        if not self.takes_all[event]:
+            given = {name: given[name] for name in self.parameters[event] if name in given}
+        if missing := [name for name in self.needs[event] if name not in given]:
             raise CallbackError(
                 f"{self.name}.on_{event} asks for {missing[0]!r}, which nobody provides.\n"
                 f"Known here: {', '.join(sorted(map(str, state)))}.\n"
