@@ -5,7 +5,7 @@ config.json          its resolved values
 environment.json     versions, device, git commit, seed, overrides and the command
 history.jsonl        one flat line for each epoch
 log.txt              what the library logged
-weights.safetensors  the weights: of the last epoch once a training ends, until then of one not long ago
+weights.safetensors  the weights: until the training ends of the first epoch or a later one, then of the last
 pipeline.svg         the graph that is trained, of a failed run with what failed; pipeline.json is the same to
                      compare with (`experimentator graph RUN`)
 status.json          running, finished, interrupted or failed, which epoch's end the weights are from, and how each
@@ -32,7 +32,7 @@ from experimentator.records.environment import environment, plain, process
 from experimentator.records.plainfile import read_bytes, values_of
 from experimentator.records.run_log import RunLog
 from experimentator.records.run_places import LATEST, Hold, emptied, folder_name, found, make, point
-from experimentator.records.sparing import Sparing, seconds_to_save
+from experimentator.records.sparing import Sparing
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,6 @@ class RunFolder:
             self._describe()
             point(self.project / LATEST, self.path.name)
             self._draw()
-            self._saving = Sparing(WEIGHTS_SHARE, seconds_to_save(self.exp))
         self._hold(self.path)
         self._listen()
 

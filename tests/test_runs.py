@@ -6,16 +6,18 @@ import logging
 import math
 import os
 import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from experimentator import diagram, runs
+from experimentator import diagram
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load, load_text
 from experimentator.graph import Graph, describe_graph
+from experimentator.records import sparing
 from experimentator.records.environment import environment
 from experimentator.runs import RunFolder, append, read_history
 from tests.stubs import mix
@@ -58,6 +60,13 @@ class Trained:
 @pytest.fixture
 def folder(tmp_path):
     return RunFolder(tmp_path / "runs", "digits", experiment_id="first")
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Every look at the clock finds it two seconds later, so that a save takes long."""
+    clock = iter(range(0, 10_000, 2))
+    monkeypatch.setattr(sparing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
 
 def status(folder):
@@ -217,24 +226,23 @@ def test_an_interrupted_run_says_so_and_keeps_what_it_has(folder):
     with pytest.raises(KeyboardInterrupt):
         Trained(folder).train(5, fail=KeyboardInterrupt(), at=3)
 
-    assert status(folder) == {"status": "interrupted", "error": "KeyboardInterrupt", "epoch": 2, "epoch_of_weights": 2}
+    told = {"epoch_of_weights": None, "weights": "from the middle of epoch 3"}
+    assert status(folder) == {"status": "interrupted", "error": "KeyboardInterrupt", "epoch": 2} | told
     assert len(read_history(folder.path)) == 2
 
 
 def test_a_failed_run_says_why_and_keeps_the_last_good_weights(folder):
     with pytest.raises(ArithmeticError):
-        Trained(folder).train(5, fail=ArithmeticError("not finite"), at=3)
+        Trained(folder).train(5, fail=ArithmeticError("not finite"), at=2)
 
     assert status(folder)["status"] == "failed"
     assert status(folder)["error"] == "ArithmeticError: not finite"
-    assert folder.weights.read_text() == "2"
-    assert (folder.path / "log.txt").read_text().endswith("Failed after epoch 2: ArithmeticError: not finite\n")
+    assert folder.weights.read_text() == "1"
+    assert (folder.path / "log.txt").read_text().endswith("Failed after epoch 1: ArithmeticError: not finite\n")
 
 
 @pytest.mark.parametrize("at, told", [(3, {"epoch_of_weights": 2}), (5, {"epoch_of_weights": None})])
-def test_weights_of_an_interrupted_epoch_are_told_from_those_of_a_whole_one(folder, monkeypatch, at, told):
-    clock = iter(range(0, 10_000, 2))
-    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+def test_weights_of_an_interrupted_epoch_are_told_from_those_of_a_whole_one(slow_disk, folder, at, told):
     exp = Trained(folder)
     exp.train(2)  # saves epoch 1 and, at the end, epoch 2; a save takes so long that the following ones are spaced out
 
@@ -281,15 +289,41 @@ def test_an_epoch_that_another_callback_failed_after_is_in_the_history(folder):
     assert read_history(folder.path) == [{"epoch": 1}]
 
 
-def test_slow_saves_are_spaced_out_but_for_the_last(folder, monkeypatch):
-    clock = iter(range(0, 10_000, 2))
-    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+def test_slow_saves_are_spaced_out_but_for_the_last(slow_disk, folder):
     exp = Trained(folder)
 
     exp.train(10)
 
     assert exp.saved == 2
     assert folder.weights.read_text() == "10"
+
+
+def test_a_thousand_short_epochs_are_written_now_and_then_and_all_in_the_end(folder, monkeypatch):
+    forced = []
+    monkeypatch.setattr(os, "fsync", lambda handle, fsync=os.fsync: (forced.append(handle), fsync(handle)))
+    exp = Trained(folder)
+
+    exp.train(1000)
+
+    assert len(forced) < 100
+    assert exp.saved < 10
+    assert [row["epoch"] for row in read_history(folder.path)] == list(range(1, 1001))
+    assert folder.weights.read_text() == "1000"
+
+
+def test_a_line_of_the_history_waits_for_a_second_at_most(folder):
+    exp = Trained(folder)
+    folder.on_epoch_begin()
+    for number in range(1, 50):
+        exp.history.append({"epoch": number})
+        folder.on_epoch_end()
+    begin = time.monotonic()
+    while len(read_history(folder.path)) < 49 and time.monotonic() - begin < 5:
+        folder.on_pause()  # as at the end of each call of the step, which takes less than half a second
+        time.sleep(0.01)
+
+    assert time.monotonic() - begin < 1
+    folder.on_train_end()
 
 
 def test_a_diagram_that_cannot_be_drawn_costs_one_warning(folder, monkeypatch, caplog):
