@@ -274,7 +274,7 @@ class Subset:
             for key, visit in zip(keys, visits, strict=True):
                 now.at(key, visit)
                 if generators:
-                    with drawing(generators, place="item"):
+                    with drawing(generators, place="item", putting_back=not self.reads_alone):
                         items.append(self.query_item(key))
                 else:
                     items.append(self.query_item(key))

@@ -16,6 +16,8 @@ import pytest
 
 from experimentator import BalancedSubset, CombinedSubset, DatasetError, Mode, Subset, build_experiment
 from experimentator.feed import feed_of
+from experimentator.loading.processes import Processes
+from experimentator.loading.shared import Lent
 from experimentator.loading.workers import Workers
 from tests.stand_ins import Rows
 
@@ -56,6 +58,58 @@ def numbers(dataset, workers):
 
 def test_processes_give_the_batches_that_threads_give():
     assert numbers(Rows(11), TWO) == numbers(Rows(11), Workers(2))
+
+
+class Large:
+    """Images so large that they reach the training in memory that both processes see; some are of another dtype."""
+
+    leaves_out = True
+
+    def __init__(self, shape=(80, 90, 3), absent=(), other=()):
+        self.keys, self.shape, self.absent, self.other = range(11), shape, absent, other
+
+    def query_item(self, key):
+        values = np.arange(np.prod(self.shape)).reshape(self.shape) * (key + 1) % 251
+        image = values.astype(np.uint8 if key in self.other else np.int16)
+        return None if key in self.absent else {"image": image, "number": np.int32(key), "text": str(key)}
+
+
+class OwnBatches(Subset):
+    def batch(self, keys, **_):
+        batch = super().batch(keys)
+        return {**batch, "batch_image": batch["batch_image"] + 1}
+
+
+OTHER, ABSENT = {"other": (4, 9)}, {"absent": (3, 4, 5, 7)}
+
+
+@pytest.mark.parametrize(
+    "kind, options", [(Subset, {}), (Subset, ABSENT), (Subset, OTHER), (OwnBatches, {}), (OwnBatches, OTHER)]
+)
+def test_large_arrays_are_the_same_by_processes(kind, options):
+    feed = feed_of(kind("s", Mode.EVAL, Large(**options)), residency="stream", put=dict, room=0)
+
+    def blocks(workers):
+        feed.workers = workers
+        cycle = feed.cycle(3)
+        return [
+            (block.keys[0], block.columns["batch_image"].tobytes(), block.columns["batch_number"].tolist())
+            for block in iter(lambda: cycle.take(lambda _: 2), None)
+        ]
+
+    assert blocks(TWO) == blocks(TWO) == blocks(None)
+
+
+def test_large_arrays_go_through_the_pipe_where_memory_cannot_be_shared(monkeypatch):
+    subset = Subset("s", Mode.EVAL, Large())
+    into = {"batch_image": np.empty((3, 80, 90, 3), np.int16)}
+    shared, piped = Processes(subset, 1), Processes(subset, 1)
+    _, first = shared.batch([1, 2, 3], [0, 0, 0], into)
+    monkeypatch.setattr(Lent, "is_possible", lambda: False)
+    _, second = piped.batch([1, 2, 3], [0, 0, 0], into)
+
+    assert first["batch_image"] is into["batch_image"] is not second["batch_image"]
+    assert np.array_equal(first["batch_image"], second["batch_image"])
 
 
 def test_classes_of_a_configuration_reach_the_processes(tmp_path):
@@ -183,6 +237,8 @@ import numpy as np
 import helpers_of_mine
 from experimentator import DataAugmentationDataset, Mode, Subset
 from experimentator.feed import feed_of
+from experimentator.loading.processes import Processes
+from experimentator.loading.shared import Lent
 from experimentator.loading.workers import Workers
 from numpy.random import normal
 

@@ -33,8 +33,7 @@ def generator(*address: Any) -> np.random.Generator:
     >>> generator(0, "training", 1).integers(1000) == generator(0, "training", 1).integers(1000)
     np.True_
     """
-    digest = hashlib.blake2b("/".join(map(str, address)).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(address, 16), "little")))
 
 
 def shared_generators() -> list[Any]:
@@ -86,13 +85,15 @@ def reseed(generators: Sequence[Any], *address: Hashable) -> None:
     held = [one for one in generators if id(one) not in SHARED]
     for one in generators:
         place = SHARED.get(id(one)) or next(place for place, other in enumerate(held) if other is one)
-        words = generator(*address, place).integers(1 << 32, size=8, dtype=np.uint32)
-        if isinstance(one, np.random.Generator):
-            one.bit_generator.state = type(one.bit_generator)([int(word) for word in words]).state
-        elif isinstance(one, np.random.RandomState):
+        digest = _digest((*address, place), 32)
+        if isinstance(one, random.Random):
+            one.seed(int.from_bytes(digest, "little"))
+            continue
+        words = np.frombuffer(digest, "<u4")
+        if isinstance(one, np.random.RandomState):
             one.seed(words)
         else:
-            one.seed(int.from_bytes(words.tobytes(), "little"))
+            one.bit_generator.state = type(one.bit_generator)(words.tolist()).state
 
 
 def states_of(generators: Sequence[Any]) -> list[Any]:
@@ -122,6 +123,10 @@ def restore(generators: Sequence[Any], states: Sequence[Any]) -> None:
             one.set_state(state)
         else:
             one.setstate(state)
+
+
+def _digest(address: Sequence[Any], size: int) -> bytes:
+    return hashlib.blake2b("/".join(map(str, address)).encode(), digest_size=size).digest()
 
 
 def _parts(one: Any) -> Iterator[Any]:

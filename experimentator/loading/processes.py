@@ -9,7 +9,7 @@ import pickle
 import signal
 import sys
 import weakref
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -23,6 +23,8 @@ from experimentator.config import CONFIG_MODULE
 from experimentator.data.chance import ELSEWHERE, SHARED, modules_of_the_user, shared_generators
 from experimentator.data.items import DatasetError
 from experimentator.data.reading import visiting
+from experimentator.loading.memory import keep_large_buffers
+from experimentator.loading.shared import Address, Borrowed, Lending
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 60  # processes that nobody needs for so long end, and start again when needed
@@ -52,11 +54,13 @@ class Processes:
         """Whether these are so many, and their copies are still what the subset is."""
         return self.subset is subset and self.count == count and _digest(_pickled(subset)) == self._digest
 
-    def batch(self, keys: Sequence[Hashable], visits: Sequence[int]) -> tuple[np.ndarray | None, dict[str, Any]]:
+    def batch(
+        self, keys: Sequence[Hashable], visits: Sequence[int], into: Mapping[str, np.ndarray] = {}
+    ) -> tuple[np.ndarray | None, dict[str, Any]]:
         """What `Subset.read` gives, read by a process that is free; waits for one. The visits are those of the keys."""
         process = self._free.get()
         try:
-            read: tuple[np.ndarray | None, dict[str, Any]] = self._read(process, keys, visits)
+            read: tuple[np.ndarray | None, dict[str, Any]] = self._read(process, keys, visits, into)
             return read
         except DatasetError as error:
             error.__cause__ = None  # the traceback of another process, as text
@@ -64,10 +68,12 @@ class Processes:
         finally:
             self._free.put(process)
 
-    def _read(self, process: _Process, keys: Sequence[Hashable], visits: Sequence[int]) -> Any:
+    def _read(
+        self, process: _Process, keys: Sequence[Hashable], visits: Sequence[int], into: Mapping[str, np.ndarray]
+    ) -> Any:
         address = self.subset.seed, self.subset.epoch
         try:
-            return process.read(keys, visits, address)
+            return process.read(keys, visits, address, into)
         except TerminatedWorkerError:
             log.warning("A worker process of subset %r died; its batch is read again.", self.subset.name)
         except DatasetError:
@@ -81,7 +87,7 @@ class Processes:
             ) from None
         for key, visit in zip(keys, visits, strict=True):
             try:
-                process.read([key], [visit], address)
+                process.read([key], [visit], address, {})
             except TerminatedWorkerError as error:
                 raise DatasetError(
                     f"Key {key!r} of subset {self.subset.name!r} kills the worker process that reads it.",
@@ -89,7 +95,7 @@ class Processes:
                     "Mend the item, or leave its key out: Subset(..., keys=[...]). A process that takes too much "
                     "memory is killed too: use fewer workers.",
                 ) from None
-        return process.read(keys, visits, address)
+        return process.read(keys, visits, address, into)
 
 
 class _Process:
@@ -98,14 +104,21 @@ class _Process:
     def __init__(self, content: bytes):
         self.content = content
         self.executor: Any = None
+        self.lending = Lending()
 
     def end(self) -> None:
         """End the process, if there is one."""
         if self.executor is not None:
             self.executor.shutdown(wait=False, kill_workers=True)
 
-    def read(self, keys: Sequence[Hashable], visits: Sequence[int], address: tuple[int, int]) -> Any:
-        """A batch, as the process stacked it."""
+    def read(
+        self,
+        keys: Sequence[Hashable],
+        visits: Sequence[int],
+        address: tuple[int, int],
+        into: Mapping[str, np.ndarray],
+    ) -> Any:
+        """A batch, as the process stacked it; large arrays that fit go `into` their place by memory that both see."""
         if self.executor is None:
             self.executor = loky.ProcessPoolExecutor(
                 1,
@@ -115,7 +128,9 @@ class _Process:
                 env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # a dataset may keep what it has read
             )
         try:
-            return self.executor.submit(_serve, keys, visits, address).result()
+            lent = self.lending.addresses(into)
+            kept, batch = self.executor.submit(_serve, keys, visits, address, lent).result()
+            return kept, self.lending.taken(batch, into)
         except TerminatedWorkerError:
             self.executor = None
             raise
@@ -176,19 +191,24 @@ def _folders() -> list[str]:
 def _start(content: bytes, folders: Sequence[str], modules: Sequence[str]) -> None:
     """Ctrl-C is for the process that trains, which ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_large_buffers()
     sys.path.extend(folders)
     ELSEWHERE.update(modules)
     _own["content"] = content
 
 
-def _serve(keys: Sequence[Hashable], visits: Sequence[int], address: tuple[int, int]) -> Any:
+def _serve(
+    keys: Sequence[Hashable], visits: Sequence[int], address: tuple[int, int], lent: Mapping[str, Address]
+) -> Any:
     if "subset" not in _own:
-        _own["subset"] = _unpickled(_own.pop("content"))
+        _own["subset"], _own["borrowed"] = _unpickled(_own.pop("content")), Borrowed()
         _own["subset"].reads_alone = True
-    subset = _own["subset"]
+    subset, borrowed = _own["subset"], _own["borrowed"]
     subset.seed, subset.epoch = address
+    into = borrowed.at(lent)
     with visiting(keys, visits):
-        return (None, subset.batch(keys)) if subset.has_own_batch else subset.read(keys)
+        kept, batch = (None, subset.batch(keys)) if subset.has_own_batch else subset.read(keys, into=into)
+    return kept, borrowed.given(batch, into)
 
 
 def _unpickled(content: bytes) -> Any:

@@ -80,7 +80,7 @@ class StreamedFeed:
     ) -> tuple[np.ndarray | None, dict[str, Any]]:
         """The items of `keys` stacked: straight into the columns where nobody has a say in between."""
         if self._processes is not None:
-            read: tuple[np.ndarray | None, dict[str, Any]] = self._processes.batch(keys, visits)
+            read: tuple[np.ndarray | None, dict[str, Any]] = self._processes.batch(keys, visits, into)
             return read
         with visiting(keys, visits):
             if self.subset.has_own_batch:
