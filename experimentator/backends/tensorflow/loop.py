@@ -22,7 +22,9 @@ FAILURES = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.err
 PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled
 PROBES = 3  # times
 CLEARLY = 0.95  # of the time without XLA, for XLA to be taken: a toss-up must not change bits from run to run
-TRIAL = 5.0  # what trying XLA costs, its compilation above all, in times of the first call without it
+TRIAL = 3.0  # what trying XLA costs, its compilation above all, in times of the first call without it
+WORTH = 3.0  # times as long as a trial, for it to be made
+HOPELESS = 2.0  # times as slow as without XLA, not to be timed again
 CALL_SECONDS = 1e-4  # what a call of XLA for one batch costs
 GRAPH, LOOP, BATCH = COMPILERS
 
@@ -58,7 +60,7 @@ class TensorflowStep:
         self.traces = 0
         self.batches = 0
         self.timings: dict[str, float] = {}
-        self._first_seconds = 0.0
+        self._first_seconds = self._trial_seconds = 0.0
         self._functions: dict[Any, Any] = {}
         self._signatures: dict[Any, dict[str, str]] = {}
         self._trained = [variable.trainable for variable in variables]
@@ -111,9 +113,9 @@ class TensorflowStep:
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
         """Settle an open choice of compiler for `remaining` batches, by timing each on a copy of the state.
 
-        XLA is tried where the batches done and ahead take longer without it than a trial; else, it may be tried later.
+        One after the other is tried, where the batches done and ahead take much longer than the trial; else later.
         """
-        if self.is_settled or not self._is_worth_a_trial(remaining):
+        if self._untried(remaining) is None:
             return
         columns = {name: columns[name] for name in self.graph.inputs}
         self.capacity = self.capacity or len(index)
@@ -121,19 +123,20 @@ class TensorflowStep:
         state = [*self.variables, *(self.optimizer.variables if self.optimizer is not None else ())]
         saved = [tf.identity(_value(variable)) for variable in state]
         try:
-            if GRAPH not in self.timings:
-                self.timings[GRAPH] = self._timed(GRAPH, columns, index)
-            if self._is_worth_a_trial(remaining):
-                self._compare(columns, index)
-                log.info("seconds per batch: %s; using %s", self.timings, self.compiler)
+            while compiler := self._untried(remaining):
+                self._try(compiler, columns, index)
         finally:
             for variable, value in zip(state, saved, strict=True):
                 variable.assign(value)
 
-    def _is_worth_a_trial(self, remaining: int) -> bool:
+    def _untried(self, remaining: int) -> str | None:
+        """The compiler to try next; None where that would not pay, or nothing is open."""
+        if self.is_settled:
+            return None
         if GRAPH not in self.timings:  # one batch may be worth it
-            return True
-        return (self.batches + remaining) * self.timings[GRAPH] > TRIAL * self._first_seconds
+            return GRAPH
+        untried = BATCH if LOOP in self.timings else LOOP
+        return untried if (self.batches + remaining) * self.timings[GRAPH] > WORTH * self._trial_seconds else None
 
     def _call(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         try:
@@ -239,17 +242,24 @@ class TensorflowStep:
                 f"Give the experiment a new one: exp.optimizer = keras.optimizers.{name}(...)."
             ) from None
 
-    def _compare(self, columns: Mapping[str, Any], index: np.ndarray) -> None:
-        """Time them by turns, so that they share the machine's moods; XLA must be clearly quicker."""
+    def _try(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray) -> None:
+        """Time a compiler and TensorFlow alone by turns, so that both share the machine's moods."""
+        start = time.perf_counter()
+        if compiler == GRAPH:
+            self._probe(GRAPH, columns, index)
+            self._trial_seconds = TRIAL * self._first_seconds
+            return
         for _ in range(PROBES):
-            for compiler in (LOOP, GRAPH, BATCH):
-                best = min(self.timings.values())
-                if compiler != BATCH or best > CALL_SECONDS:  # else the calls alone would take longer
-                    self._probe(compiler, columns, index)
-                if self.chosen == GRAPH:  # XLA cannot compile this
-                    return
-        quickest = min(self.timings, key=self.timings.__getitem__)
-        self.chosen = quickest if self.timings[quickest] < CLEARLY * self.timings[GRAPH] else GRAPH
+            self._probe(compiler, columns, index)
+            if self.chosen == GRAPH or self.timings[compiler] > HOPELESS * self.timings[GRAPH]:
+                break
+            self._probe(GRAPH, columns, index)
+        self._trial_seconds = time.perf_counter() - start  # the next one will take about as long
+        if self.timings[compiler] < CLEARLY * self.timings[GRAPH]:
+            self.chosen = compiler
+        elif compiler == BATCH or self.timings[GRAPH] < CALL_SECONDS:  # else the calls alone would take longer
+            self.chosen = GRAPH
+        log.info("seconds per batch: %s; using %s", self.timings, self.compiler)
 
     def _probe(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray) -> None:
         try:
