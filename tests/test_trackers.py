@@ -16,6 +16,7 @@ from experimentator import (
     CallbackError,
     JsonLinesTracker,
     MlflowTracker,
+    Mode,
     TensorBoardTracker,
     Track,
     TrackioTracker,
@@ -106,6 +107,27 @@ def test_a_tracker_is_told_everything_in_order_in_a_thread_of_its_own(tmp_path):
     assert [call[1] for call in told.calls[3:]] == ["config.py", "pipeline.svg", "finished"]
     assert threading.main_thread() not in told.threads
     assert len(told.threads) == 1
+
+
+def test_every_so_many_batches_are_told_between_the_epochs():
+    told, seen = Told(), []
+
+    class Losses:
+        def on_batch_end(self, loss, mode, **_):
+            seen.extend([float(loss)] if mode & Mode.TRAIN else [])
+
+    build(Track(told, batches=3), Losses()).train(4)
+
+    steps = [(step, "batch/loss" in values) for name, step, *(values,) in told.calls[1:-1]]
+    assert steps == [(2, False), (3, True), (4, False), (6, True), (6, False), (8, False)]
+    assert told.calls[2][2]["batch/loss"] == seen[2]
+    assert told.calls[4][2]["batch/loss"] == seen[5]
+
+
+@pytest.mark.parametrize("batches", [0, -1, 2.5, True, "all"])
+def test_a_period_that_is_none_is_refused(batches):
+    with pytest.raises(CallbackError, match="is no period"):
+        Track(Told(), batches=batches)
 
 
 def test_without_a_run_folder_there_is_a_name_and_nothing_is_written(tmp_path, monkeypatch):

@@ -9,8 +9,10 @@ from typing import Any
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.numbers import is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.config import resolved
+from experimentator.graph import Mode
 from experimentator.trackers.delivery import Delivery
 from experimentator.trackers.tracker import TrackedRun, Tracker
 
@@ -20,10 +22,12 @@ METHODS = ("start", "scalars", "artifact", "finish")
 class Track(Callback):
     """Hand each epoch's measures to a tracker, as `validation/accuracy`, and at the end files of the run folder.
 
-    `artifacts` are patterns of files in the run folder. The tracker works in a thread of its own: one that fails or
-    hangs costs a warning, and `seconds` at the end of the training at most.
+    With `batches=50`, what every 50th batch of training measured, too, as `batch/loss`; then steps are batches trained
+    on, for epochs as well, else the numbers of epochs. `artifacts` are patterns of files in the run folder. The tracker
+    works in a thread of its own: one that fails or hangs costs a warning, and `seconds` at the end of the training at
+    most.
 
-    Reads the history; writes nothing into the state.
+    Reads the history, and results of calls as they are: calls do not become shorter. Writes nothing into the state.
 
     >>> from experimentator import JsonLinesTracker
     >>> Track(JsonLinesTracker("scalars.jsonl"))
@@ -34,14 +38,23 @@ class Track(Callback):
     phase = "record"
     after = ("RunFolder",)
 
-    def __init__(self, tracker: Tracker, *, artifacts: Iterable[str] = ("config.py", "*.svg"), seconds: float = 10.0):
+    def __init__(
+        self,
+        tracker: Tracker,
+        *,
+        batches: int | None = None,
+        artifacts: Iterable[str] = ("config.py", "*.svg"),
+        seconds: float = 10.0,
+    ):
         missing = [name for name in METHODS if not callable(getattr(tracker, name, None))]
         if missing or isinstance(tracker, type):
             raise CallbackError(
                 f"{tracker!r:.80} is no tracker.\nSeen: {f'no {missing[0]}()' if missing else 'a class'}.\n"
                 f"Write Track(JsonLinesTracker()), or give it {', '.join(METHODS)}."
             )
-        self.tracker, self.artifacts, self.seconds = tracker, tuple(artifacts), seconds
+        if batches is not None and not is_whole(batches, least=1):
+            raise CallbackError(f"batches={batches!r} is no period.\nSeen: {batches!r}.\nWrite a number above 0.")
+        self.tracker, self.batches, self.artifacts, self.seconds = tracker, batches, tuple(artifacts), seconds
         self.delivery: Delivery | None = None
         self.name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"  # where there is no run folder to give one
 
@@ -59,10 +72,19 @@ class Track(Callback):
             self.delivery = Delivery(self.tracker)
             self.delivery.send("start", self._run())
 
+    def on_block_end(self, block: Any, results: Mapping[str, Any], mode: Mode, **_: Any) -> None:
+        """Hand over the batches of a call that are to be seen."""
+        if self.delivery is not None and self.batches and mode & Mode.TRAIN:
+            first = self.exp.walk.batches + 1
+            for place in range(-first % self.batches, len(block.index), self.batches):
+                values = {f"batch/{name}": float(one[place]) for name, one in results.items() if _is_scalar(one)}
+                self.delivery.send("scalars", values, first + place)
+
     def on_epoch_end(self, epoch: int, **_: Any) -> None:
         """Hand over the epoch."""
         if self.delivery is not None:
-            self.delivery.send("scalars", self.shown(self.exp.history[-1]), epoch)
+            step = self.exp.walk.batches if self.batches else epoch
+            self.delivery.send("scalars", self.shown(self.exp.history[-1]), step)
 
     def on_train_end(self, **_: Any) -> None:
         """Hand over the files, and wait a little for the tracker to finish."""
@@ -91,6 +113,11 @@ class Track(Callback):
         project = folder.parent.name if folder is not None else str(self.exp.cfg.get("project_name") or "experiment")
         name = folder.name if folder is not None else str(self.exp.cfg.get("experiment_id") or self.name)
         return TrackedRun(project, name, folder, resolved(self.exp.cfg))
+
+
+def _is_scalar(values: Any) -> bool:
+    """Whether K batches gave a number each."""
+    return bool(values.ndim == 1 and values.dtype.kind in "biuf")
 
 
 def _shown(name: str, subsets: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any
 
 log = logging.getLogger(__name__)
-ROOM = 1000  # calls that may wait; what comes while more do is dropped
+ROOM = 10_000  # calls that may wait; what comes while more do is dropped
 
 
 class Delivery:

@@ -43,7 +43,7 @@ class Tracker(Protocol):
         """A training begins, or goes on under a name that was there before."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """What an epoch measured; `step` is its number."""
+        """What an epoch measured, `step` being its number; with `Track(batches=)` batches, too, and their number."""
 
     def artifact(self, path: Path) -> None:
         """Keep a file with the run."""
