@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 WEIGHTS = "weights.safetensors"
+# what a system says that cannot force a folder to disk
+UNABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
 
 
 class CheckpointError(OSError):
@@ -70,12 +72,12 @@ def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
+        if lasting:
+            sync_folder(path.parent)
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be written.\nSeen: {error.strerror or error}.\nMake room there, or name another place."
         ) from error
-    if lasting:
-        _sync_folder(path.parent)
 
 
 def lines_in(path: Path) -> int:
@@ -96,10 +98,14 @@ def shorten(path: Path, lines: int) -> None:
         raise CheckpointError(f"{path} cannot be written.\nSeen: {error.strerror}.\nAllow it.") from error
 
 
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # Windows and some network file systems cannot; the file itself is on disk by now
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to disk, where the system can: Windows and some network file systems cannot."""
+    try:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise

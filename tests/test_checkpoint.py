@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -43,12 +44,12 @@ def test_weights_that_lie_crosswise_in_memory_are_written_as_they_read(tmp_path)
     np.testing.assert_array_equal(load_weights(tmp_path / "w")["b"], crosswise[::2, ::-1])
 
 
-def fails(name, when=lambda *given: True):
+def fails(name, when=lambda *given: True, code=errno.ENOSPC):
     real = getattr(os, name)
 
     def failing(*given):
         if when(*given):
-            raise OSError(28, "No space left on device")
+            raise OSError(code, os.strerror(code))
         return real(*given)
 
     return failing
@@ -81,12 +82,23 @@ def test_ctrl_c_while_writing_leaves_the_old_file_and_no_other(tmp_path, monkeyp
     assert names_in(tmp_path) == ["a"]
 
 
+def is_folder(handle):
+    return stat.S_ISDIR(os.fstat(handle).st_mode)
+
+
 def test_a_file_system_that_cannot_sync_folders_still_keeps_files(tmp_path, monkeypatch):
-    is_folder = lambda handle: stat.S_ISDIR(os.fstat(handle).st_mode)
-    monkeypatch.setattr(os, "fsync", fails("fsync", is_folder))
+    monkeypatch.setattr(os, "fsync", fails("fsync", is_folder, errno.EINVAL))
     write_atomically(tmp_path / "a", b"new")
 
     assert (tmp_path / "a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS], ids=errno.errorcode.get)
+def test_a_disk_that_fails_to_keep_a_name_is_told(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "fsync", fails("fsync", is_folder, code))
+
+    with pytest.raises(CheckpointError, match=r"a cannot be written.\nSeen: "):
+        write_atomically(tmp_path / "a", b"new")
 
 
 def test_file_and_folder_are_on_disk_before_the_write_returns(tmp_path, monkeypatch):

@@ -280,12 +280,12 @@ def test_killed_before_any_file_operation_the_old_or_the_new_checkpoint_is_there
     assert killed == whole > 90
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT", "EROFS"])
 def test_no_failing_file_operation_is_taken_for_success(tmp_path, error, caplog):
     """R3: each operation fails once; the save says so by name, or is whole; the checkpoint before it stays."""
 
     def fail(name):
-        raise OSError(error, os.strerror(error))
+        raise OSError(getattr(errno, error), os.strerror(getattr(errno, error)))
 
     place, told = tmp_path / "checkpoints", []
     for at in range(1, 1000):

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import CheckpointError
+from experimentator.checkpoint import CheckpointError, sync_folder
 from experimentator.saving.packing import from_json, to_json
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def write(place: str | os.PathLike[str], files: Mapping[str, bytes], *, keep: in
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-        _sync(place)
+        sync_folder(place)
     except OSError as error:
         raise CheckpointError(
             f"A checkpoint cannot be written to {place}.\nSeen: {error.strerror or error}.\n"
@@ -151,7 +151,7 @@ def _fill(aside: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> 
     for name, data in files.items():
         _put(aside / name, data)
     _put(aside / MANIFEST, _sealed({"format": FORMAT, **about, "files": told}))
-    _sync(aside)
+    sync_folder(aside)
 
 
 def _sealed(values: Mapping[str, Any]) -> bytes:
@@ -227,17 +227,6 @@ def _refusal(path: Path, seen: str) -> CheckpointError:
     return CheckpointError(
         f"{path} is damaged, or no part of a checkpoint.\nSeen: {seen}.\nTake another checkpoint of that run."
     )
-
-
-def _sync(folder: Path) -> None:
-    """Force the names in a folder to disk, where the system can (Windows cannot)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove(path: Path) -> None:
