@@ -7,6 +7,7 @@ import os
 import secrets
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,23 @@ def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
 def lines_in(path: Path) -> int:
     """How many whole lines a file has; none without it."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def add_lines(path: Path, text: str) -> None:
+    """Add lines to a file and force them to disk; where they do not all fit, it stays as it was."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            size, data = file.seek(0, os.SEEK_END), memoryview(text.encode())
+            try:
+                while data:
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(size)
+                raise
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written.\nSeen: {error.strerror}.\nMake room, or allow it.") from error
 
 
 def shorten(path: Path, lines: int) -> None:

@@ -21,10 +21,11 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
+from experimentator.checkpoint import WEIGHTS, CheckpointError, add_lines, write_atomically
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
@@ -215,17 +216,27 @@ class RunFolder:
         if self._drawing is not None:
             self._drawing.join()
             self._drawing = None
+        try:
+            self._complete(status)
+        except CheckpointError as error:  # a full disk, which may have no room to say so, either
+            self.problem = self.problem or error
+            with suppress(CheckpointError):
+                self._write_status("failed")
+            raise
+        if troubled := self._troubled():
+            self._picture(with_statuses(from_json((self.opened / DESCRIPTION).read_text("utf-8")), troubled))
+        log.info(
+            "%s after epoch %d%s", status.capitalize(), self.exp.epoch, f": {self._error}" if self.problem else "."
+        )
+
+    def _complete(self, status: str) -> None:
+        """Write what is not yet written, and how it ended."""
         if self.history.exists():  # Ctrl-C may have come between the writing of a row and the counting of it
             self._written = len(read_history(self.opened))
         self._append_new()  # another callback may have failed before this one was told
         if status != "failed" and self._saved_epoch < self.exp.epoch:
             self._save()
         self._write_status(status)
-        if troubled := self._troubled():
-            self._picture(with_statuses(from_json((self.opened / DESCRIPTION).read_text("utf-8")), troubled))
-        log.info(
-            "%s after epoch %d%s", status.capitalize(), self.exp.epoch, f": {self._error}" if self.problem else "."
-        )
 
     @property
     def _error(self) -> str:
@@ -276,7 +287,7 @@ class RunFolder:
     def _picture(self, picture: Description) -> None:
         try:
             save(picture, self.diagram, timeout=DRAWING_SECONDS)
-        except DiagramError as error:
+        except (CheckpointError, DiagramError) as error:
             log.warning("This run has no pipeline.svg. %s", error)
 
 
@@ -305,13 +316,7 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def append(path: Path, *rows: Mapping[str, Any]) -> None:
     """Add lines of JSON to a file and force them to disk; NaN and infinity, which JSON lacks, become null."""
-    try:
-        with path.open("ab") as file:
-            file.write("".join(map(as_line, rows)).encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written.\nSeen: {error.strerror}.\nMake room, or allow it.") from error
+    add_lines(path, "".join(map(as_line, rows)))
 
 
 def as_line(row: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experimentator import diagram
+from experimentator import diagram, runs
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load, load_text
 from experimentator.graph import Graph, describe_graph
@@ -335,6 +335,43 @@ def test_a_diagram_that_cannot_be_drawn_costs_one_warning(folder, monkeypatch, c
     assert [record.getMessage().splitlines()[0] for record in caplog.records] == [
         "This run has no pipeline.svg. Graphviz cannot draw this graph."
     ]
+
+
+def test_a_picture_that_cannot_be_written_costs_one_warning(folder, monkeypatch, caplog):
+    def full(*_, **__):
+        raise CheckpointError("pipeline.svg cannot be written.")
+
+    monkeypatch.setattr(runs, "save", full)
+
+    with caplog.at_level(logging.WARNING):
+        Trained(folder).train(1)
+
+    assert caplog.messages == ["This run has no pipeline.svg. pipeline.svg cannot be written."]
+    assert status(folder)["status"] == "finished"
+
+
+def test_a_history_that_cannot_be_written_is_a_failure_in_the_status_too(folder, monkeypatch):
+    def full(*_):
+        raise CheckpointError("history.jsonl cannot be written.")
+
+    exp = Trained(folder)
+    monkeypatch.setattr(runs, "add_lines", full)
+
+    with pytest.raises(CheckpointError, match="history"):
+        exp.train(1)
+    assert (status(folder)["status"], status(folder)["error"]) == (
+        "failed",
+        "CheckpointError: history.jsonl cannot be written.",
+    )
+
+
+def test_a_line_that_does_not_fit_leaves_no_part_of_it(tmp_path, monkeypatch):
+    append(tmp_path / "history.jsonl", {"epoch": 1})
+    monkeypatch.setattr(os, "fsync", lambda handle: os.close(os.open(tmp_path / "absent", os.O_RDONLY)))
+
+    with pytest.raises(CheckpointError, match=r"history.jsonl cannot be written"):
+        append(tmp_path / "history.jsonl", {"epoch": 2})
+    assert read_history(tmp_path) == [{"epoch": 1}]
 
 
 def test_the_setting_alone_asks_for_a_run_folder(tmp_path):

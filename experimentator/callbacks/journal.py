@@ -15,7 +15,7 @@ import numpy as np
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of
-from experimentator.checkpoint import CheckpointError, lines_in, shorten
+from experimentator.checkpoint import add_lines, lines_in, shorten
 
 
 class MeasureTime(Callback):
@@ -104,16 +104,7 @@ class StateLogger(Callback):
 
     def on_epoch_end(self, state: dict[str, Any], **_: Any) -> None:
         """Add the line, and force it to disk."""
-        path = self.path
-        try:
-            with open(path, "ab") as file:
-                file.write(f"{self.line(state)}\n".encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise CheckpointError(
-                f"{os.fspath(path)} cannot be written.\nSeen: {error.strerror}.\nMake room, or allow it."
-            ) from error
+        add_lines(self.path, f"{self.line(state)}\n")
 
     @staticmethod
     def line(state: dict[str, Any]) -> str:
