@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experimentator import Callback, CheckpointEvery, ResumeError, Subset, build_experiment
+from experimentator import Callback, CheckpointEvery, JsonLinesTracker, ResumeError, Subset, Track, build_experiment
 from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
 from experimentator.commands.outside import lines
@@ -42,6 +42,10 @@ def reference(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     built(place, "reference", steps_per_call=1).train(EPOCHS)
     return place / "p" / "reference"
+
+
+def append_text(path, text):
+    path.write_text(path.read_text() + text)
 
 
 def cut(reference, count, place):
@@ -143,6 +147,33 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_others_told(reference, tmp
 
     assert resumed(run) == lines(reference)
     assert "Checkpoint 00000012 is left out" in caplog.text
+
+
+@pytest.mark.parametrize("batches", [None, 1, 2])
+def test_a_tracker_of_lines_is_told_nothing_twice(tmp_path, batches):
+    """At every step: what it was told of epochs and batches that are trained again goes."""
+
+    def tracked(place, name):
+        exp = built(place, name, steps_per_call=1)
+        exp.callbacks.append(Track(JsonLinesTracker(), batches=batches))
+        return exp
+
+    def told(run):
+        rows = map(json.loads, (run / "scalars.jsonl").read_text().splitlines())
+        return [
+            (row["step"], sorted(row), row.get("batch/loss"), row.get("training/loss")) for row in rows if "step" in row
+        ]
+
+    whole = tmp_path / "p" / "whole"
+    tracked(tmp_path, "whole").train(EPOCHS)
+    for number in range(1, 1 + len(numbered(whole / "checkpoints"))):
+        run = cut(whole, number, tmp_path / str(number))
+        append_text(run / "scalars.jsonl", '{"step": 9')  # killed while it wrote
+        exp = tracked(run.parent.parent, run.name)
+        exp.resume(run)
+        exp.train(EPOCHS)
+        assert told(run) == told(whole)
+    assert len(told(whole)) == EPOCHS + (batches is not None and EPOCHS * 5 // batches)
 
 
 def test_a_training_that_ended_has_nothing_left_to_do(reference, tmp_path):

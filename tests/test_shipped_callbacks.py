@@ -48,6 +48,8 @@ from experimentator.callbacks.picture import matrix
 from experimentator.callbacks.rate_search import suggest
 from experimentator.checkpoint import load_weights
 from experimentator.runs import RunFolder
+from experimentator.saving.manifest import newest
+from experimentator.saving.packing import from_safetensors
 from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
 from tests.test_experiment import config
 
@@ -429,6 +431,24 @@ def test_outputs_are_gathered_with_their_keys():
     np.testing.assert_allclose(
         found["batch_logits"], exp.predict({"batch_input": POINTS[48:]})["batch_logits"], rtol=1e-5
     )
+
+
+def test_what_was_gathered_is_saved_once_and_in_the_state_again_when_resumed(tmp_path):
+    def training():
+        return build(GatherCycleMetrics(["batch_logits"]), seed=3)
+
+    exp = training()
+    exp.train(1)
+    read = newest(exp.save_checkpoint(tmp_path).parent)
+    arrays = from_safetensors(read.files["state.safetensors"], read.path)
+    assert [name for name in arrays if "gathered" in name] == []
+    assert sum("batch_logits" in name for name in arrays) == 2  # subsets
+
+    other = training()
+    other.resume(tmp_path)
+    for name, cycle in exp.state["gathered"].items():
+        for column in cycle:
+            np.testing.assert_array_equal(other.state["gathered"][name][column], cycle[column])
 
 
 def test_objects_of_the_items_are_gathered_too():

@@ -416,3 +416,14 @@ def test_nan_becomes_null_in_lines_of_json(tmp_path):
     tracker.scalars({"validation/loss": float("nan")}, step=1)
 
     assert (tmp_path / "scalars.jsonl").read_text().splitlines()[1] == '{"step": 1, "validation/loss": null}'
+
+
+def test_lines_of_other_runs_in_the_same_file_stay(tmp_path):
+    tracker, file = JsonLinesTracker(tmp_path / "scalars.jsonl"), tmp_path / "scalars.jsonl"
+    for name in ("first", "second", "first"):
+        tracker.start(TrackedRun("light", name, epochs=1))
+        for step in (1, 2):
+            tracker.scalars({"loss": 0.5}, step=step)
+
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row.get("run") or row["step"] for row in rows] == ["first", 1, "second", 1, 2, "first", 1, 2]

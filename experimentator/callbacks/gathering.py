@@ -12,6 +12,10 @@ from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import check_tensors
 
 
+class Gathered(dict[str, dict[str, Any]]):
+    """What was gathered, by subset; a kind of its own, so that the state does not save it once more."""
+
+
 class GatherCycleMetrics(Callback):
     """Gather named outputs of each cycle with their keys, and bring into the history what callbacks measured.
 
@@ -31,7 +35,7 @@ class GatherCycleMetrics(Callback):
 
     def __init__(self, names: str | Iterable[str] = ()):
         self.inputs = (names,) if isinstance(names, str) else tuple(names)
-        self.cycles: dict[str, dict[str, Any]] = {}
+        self.cycles = Gathered()
         self.parts: dict[str, list[Any]] = {}
 
     def init(self, exp: Any) -> None:
@@ -44,11 +48,11 @@ class GatherCycleMetrics(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What was gathered so far."""
-        return {"cycles": self.cycles, "parts": _whole(self.parts), "written": self.written.state_dict()}
+        return {"cycles": dict(self.cycles), "parts": _whole(self.parts), "written": self.written.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on gathering."""
-        self.cycles = dict(state["cycles"])
+        self.cycles = self.exp.state["gathered"] = Gathered(state["cycles"])
         self.parts = {n: whole if isinstance(whole, list) else [whole] for n, whole in state["parts"].items()}
         self.written.load_state_dict(state["written"])
 

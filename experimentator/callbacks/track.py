@@ -112,7 +112,10 @@ class Track(Callback):
         folder = run_folder(self.exp)
         project = folder.parent.name if folder is not None else str(self.exp.cfg.get("project_name") or "experiment")
         name = folder.name if folder is not None else str(self.exp.cfg.get("experiment_id") or self.name)
-        return TrackedRun(project, name, folder, resolved(self.exp.cfg))
+        walk = self.exp.walk
+        is_within = walk.position is not None  # an epoch whose own line, told after its last batch, comes again
+        epochs = walk.batches - is_within if self.batches else self.exp.epoch
+        return TrackedRun(project, name, folder, resolved(self.exp.cfg), epochs=epochs, batches=walk.batches)
 
 
 def _is_scalar(values: Any) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experimentator.records.plainfile import finite
+from experimentator.checkpoint import write_atomically
+from experimentator.records.plainfile import finite, values_of
 from experimentator.trackers.tracker import TrackedRun
 
 
@@ -30,8 +31,9 @@ class JsonLinesTracker:
         self.path = Path("scalars.jsonl")
 
     def start(self, run: TrackedRun) -> None:
-        """The first line: project, name and configuration."""
+        """The first line: project, name and configuration; what is told again after a kill goes."""
         self.path = Path(self.filename) if self.filename is not None else (run.folder or Path()) / "scalars.jsonl"
+        self._forget(run)
         self._add({"project": run.project, "run": run.name, "config": dict(run.config)})
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -49,3 +51,31 @@ class JsonLinesTracker:
     def _add(self, row: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(finite(row), allow_nan=False) + "\n")
+
+    def _forget(self, run: TrackedRun) -> None:
+        """Leave out lines of this run that lie behind what was done when it starts, and a line that was cut short."""
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        is_own = is_always = run.folder is not None and self.filename is None
+        kept = []
+        for line in lines:
+            row = _row(line)
+            if {"project", "run"} <= row.keys():
+                is_own = is_always or (row["project"], row["run"]) == (run.project, run.name)
+            if line.endswith(b"\n") and not (is_own and _is_ahead(row, run)):
+                kept.append(line)
+        if len(kept) < len(lines):
+            write_atomically(self.path, b"".join(kept))
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """The values of a line; none of one that is damaged."""
+    try:
+        return values_of(line)
+    except ValueError:
+        return {}
+
+
+def _is_ahead(row: Mapping[str, Any], run: TrackedRun) -> bool:
+    names = row.keys() - {"step"}
+    done = run.batches if names and all(name.startswith("batch/") for name in names) else run.epochs
+    return isinstance(row.get("step"), int) and row["step"] > done

@@ -17,6 +17,9 @@ class MissingTrackerError(ImportError):
 class TrackedRun:
     """The run that is tracked: `folder` is its run folder, if it has one, and `config` its resolved values.
 
+    `epochs` and `batches` are the last steps of each that are done as it starts: what a killed training told of later
+    ones is told again.
+
     >>> TrackedRun("digits", "first").config
     {}
     """
@@ -25,6 +28,8 @@ class TrackedRun:
     name: str
     folder: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+    batches: int = 0
 
 
 class Tracker(Protocol):
