@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -80,6 +81,12 @@ def test_the_best_epoch_is_that_of_the_smallest_validation_loss_or_the_one_that_
     assert (kept.measure, kept.best["validation_accuracy"]) == ("validation_accuracy", 0.7)
 
 
+def test_the_best_epoch_is_told_where_the_process_died_before_its_line_was_written(runs):
+    (runs / "digits" / "a" / "best.json").write_text('{"metric": "validation_accuracy", "epoch": 4, "value": 0.9}')
+
+    assert read_run(runs / "digits" / "a").best == {"epoch": 4, "validation_accuracy": 0.9}
+
+
 def test_a_run_without_a_number_for_its_loss_still_tells_its_last_epoch(tmp_path):
     run = read_run(
         made(tmp_path / "a", {"validation_loss": None}, {"validation_loss": None, "validation_accuracy": 0.5})
@@ -134,12 +141,29 @@ def test_json_has_everything_and_no_nan(tmp_path):
         (["size=8"], ["a", "c"]),
         (["size!=8"], ["b"]),
         (["started>2026-01-02"], ["b", "d"]),
-        (["size>x"], []),
+        (["size=x"], []),
     ],
     ids=str,
 )
 def test_filters_compare_numbers_and_texts(filters, found, runs):
     assert names(runs, *filters) == found
+
+
+@pytest.mark.parametrize(
+    "text, write",
+    [
+        (
+            "validation_loss<0,2",
+            "'0,2' is no number\nSeen: .*Write a point: validation_loss<0.2; for a list, write [0, 2]",
+        ),
+        ("rate=0,1", "Write a point: rate=0.1;"),
+        ("size>x", "'size' is a number, which x is not, so that > tells nothing\nSeen: 8. Write a number, or "),
+        ("started>2026", "'started' is a text, .*\nSeen: 2026-01-01. Write started>'2026' to compare texts, or "),
+    ],
+)
+def test_a_filter_that_could_match_nothing_is_refused(text, write, runs):
+    with pytest.raises(UsageError, match=re.escape(write).replace(r"\.\*", ".*")):
+        listed(runs, text)
 
 
 def test_runs_without_the_value_come_last_whichever_way_they_are_sorted(runs):

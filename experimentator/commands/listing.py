@@ -50,6 +50,12 @@ class Filter:
                 f"{text!r} is no filter\nSeen: no comparison. Write NAME=VALUE, or with !=, <, <=, > or >=, in quotes."
             )
         name, sign, value = found.groups()
+        if re.fullmatch(r"[-+]?\d+,\d+", value):
+            point = value.replace(",", ".")
+            raise UsageError(
+                f"{value!r} is no number\nSeen: a comma in {text!r}. Write a point: {name}{sign}{point}; "
+                f"for a list, write [{value.replace(',', ', ')}]."
+            )
         return cls(name, sign, _value(value))
 
     def allows(self, value: Any) -> bool:
@@ -69,6 +75,7 @@ def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     found = find_runs(arguments.folder)
     asked = [*(one.name for one in filters), *([arguments.sort] if arguments.sort else [])]
     _refuse_unknown(asked, found, arguments.folder)
+    _refuse_unlike(filters, found)
     runs = [run for run in found if all(one.allows(run.value(one.name)) for one in filters)]
     if arguments.sort:
         runs = _sorted(runs, arguments.sort, descending=arguments.descending)
@@ -117,6 +124,19 @@ def _refuse_unknown(names: Sequence[str], runs: Sequence[Run], folder: str) -> N
             near = get_close_matches(name, known, n=2)
             guess = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known)[:30])}."
             raise UsageError(f"no run in {printable(folder)} has a {name!r}\n{printable(guess)}")
+
+
+def _refuse_unlike(filters: Sequence[Filter], runs: Sequence[Run]) -> None:
+    """A filter that orders numbers by a text, or texts by a number, would match no run without a word."""
+    for one in filters:
+        known = [value for run in runs if not _is_missing(value := run.value(one.name))]
+        if one.sign in ("=", "!=") or not known or any(_is_number(v) == _is_number(one.value) for v in known):
+            continue
+        kind, write = "a number", "a number"
+        if _is_number(one.value):
+            kind, write = "a text", f"{one.name}{one.sign}{str(one.value)!r} to compare texts"
+        wrong = f"{one.name!r} is {kind}, which {printable(one.value)} is not, so that {one.sign} tells nothing"
+        raise UsageError(f"{wrong}\nSeen: {printable(known[0])}. Write {write}, or compare with = or !=.")
 
 
 def _value(text: str) -> Any:

@@ -149,6 +149,8 @@ def _best(history: list[dict[str, Any]], told: Mapping[str, Any]) -> tuple[str, 
     rows = [_numbers(row) for row in history]
     measure, epoch = told.get("metric"), told.get("epoch")
     chosen = next((row for row in rows if row.get("epoch") == epoch and epoch is not None), None)
+    if chosen is None and len(rows) < (epoch if type(epoch) is int else 0):  # the process died before it wrote the line
+        chosen = _numbers({"epoch": epoch, str(measure): told.get("value")})
     if chosen is not None and isinstance(measure, str):
         return measure, chosen
     losses = [name for row in rows for name in row if name.endswith("_loss")]
