@@ -279,8 +279,8 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
             "Leave --resume away to begin one, or write --resume auto for either."
         )
     exp.resume(path)
-    batches = exp.walk.batches
-    print(f"Resuming {path}: {exp.epoch} epochs and {batches} batches are done.", file=sys.stderr, flush=True)
+    done = f"{exp.epoch} epoch{'s' * (exp.epoch != 1)} and {exp.walk.batches} batches"
+    print(f"Resuming {path}: {done} are done.", file=sys.stderr, flush=True)
 
 
 def _options(arguments: argparse.Namespace) -> list[str]:

@@ -96,7 +96,21 @@ def test_the_best_weights_measure_the_best_epoch(place, capsys):
     _, out, err = answered(capsys, "evaluate", place / "plain", "--weights", "best")
 
     assert f"validation_accuracy  {told['value']:.4g}" in out
-    assert "best.safetensors" in err
+    assert f"best.safetensors, of epoch {told['epoch']} out of 3\n" in err
+
+
+@pytest.mark.parametrize(
+    "told, said",
+    [
+        ({"epoch_of_weights": 2}, ", of epoch 2 out of 3"),
+        ({"epoch_of_weights": None, "weights": "from the middle of epoch 3"}, ", from the middle of epoch 3"),
+        ({}, ""),
+    ],
+)
+def test_it_is_said_of_which_epoch_weights_are_since_not_every_epoch_is_saved(told, said, run, capsys):
+    (run / "status.json").write_text(json.dumps({"status": "failed", "epoch": 3, **told}))
+
+    assert answered(capsys, "evaluate", run)[2].endswith(f"weights.safetensors{said}\n")
 
 
 def test_one_subset_of_any_mode_is_measured_and_files_may_be_named(place, capsys):

@@ -15,15 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from experimentator.callbacks.weights import BEST
 from experimentator.checkpoint import WEIGHTS, CheckpointError
 from experimentator.commands.failures import printable
 from experimentator.commands.results import show_values
 from experimentator.config import Config, ConfigError, load, load_text, parse_assignment
-from experimentator.records.archive import is_run
+from experimentator.records.archive import is_run, read_run
 from experimentator.records.environment import sha256
 from experimentator.records.neighbours import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, refusal
 from experimentator.records.predictions import Predictions, check_suffix
+from experimentator.runs import STATUS
 from experimentator.settings import LIBRARY_KEYS
 
 Build = Callable[[Callable[[], Config]], Any]
@@ -56,7 +58,7 @@ def restored(arguments: Namespace, build: Build, errors: TextIO) -> Any:
         weights = _weights(Path(arguments.run), arguments.weights)
         exp = build(configuration)
         matching = exp.load_weights(weights)
-    errors.write(printable(f"{len(matching.matched)} weights from {weights}") + "\n")
+    errors.write(printable(f"{len(matching.matched)} weights from {weights}{_epoch(weights)}") + "\n")
     return exp
 
 
@@ -138,6 +140,19 @@ def _weights(folder: Path, asked: str) -> Path:
     if found[0].is_symlink():
         raise refusal(found[0], "it is a link")
     return found[0]
+
+
+def _epoch(weights: Path) -> str:
+    """Of which epoch a run's last or best weights are, and of how many: while it trains, not every epoch is saved."""
+    folder, name = weights.parent, weights.name.removesuffix(AVERAGE).removesuffix(".safetensors")
+    told = {"weights": (STATUS, "epoch_of_weights"), "best": (BEST, "epoch")}.get(name)
+    if told is None or not (folder / told[0]).is_file() or not is_run(folder):
+        return ""
+    tells, epochs = read_json(folder / told[0]), read_run(folder).epochs
+    if isinstance(half := tells.get("weights"), str) and half.startswith("from the middle"):
+        return f", {half}"
+    epoch = tells.get(told[1])
+    return f", of epoch {epoch} out of {epochs}" if type(epoch) is int and epoch <= epochs else ""
 
 
 @contextmanager
