@@ -34,18 +34,8 @@ from zlib import crc32
 
 import numpy as np
 
-from experimentator.overrides import (
-    HIDDEN,
-    ConfigError,
-    Door,
-    assigned,
-    derived,
-    grid,
-    literal_seed,
-    parse_assignment,
-    parse_grid,
-    replace_values,
-)
+from experimentator.assignments import grid, parse_assignment, parse_grid
+from experimentator.overrides import HIDDEN, ConfigError, Door, assigned, derived, literal_seed, replace_values
 
 __all__ = ["Config", "ConfigError", "as_config", "load", "load_text", "resolved"]
 __all__ += ["grid", "parse_assignment", "parse_grid"]
@@ -223,8 +213,11 @@ def _execute(source: _Source, code: CodeType, overrides: dict[str, Any]) -> dict
             raise
         frames = traceback.walk_tb(error.__traceback__)
         line = [None, *(at for frame, at in frames if frame.f_code.co_filename == source.code_name)][-1]
-        raises = line is not None and re.search(r"(^|[:;])\s*raise\b", source.lines[line - 1])  # its words are enough
-        write = "" if raises else "Correct this line, or override a name that it uses."
+        raises = line is not None and re.search(r"(^|[:;])\s*raise\b", source.lines[line - 1])
+        # its words are enough
+        write = (
+            "" if raises or isinstance(error, ConfigError) else "Correct this line, or override a name that it uses."
+        )
         raise source.error(line, type(error).__name__, error, write=write) from error
     return {name: value for name, value in names.items() if not name.startswith("__")}
 

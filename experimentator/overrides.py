@@ -1,4 +1,4 @@
-"""Overrides: how the command line writes them, what they replace in a configuration, what follows from what.
+"""Overrides: what they replace in a configuration, and what follows from what.
 
 Only module level counts: bodies of functions, lambdas and classes have names of their own.
 """
@@ -6,16 +6,16 @@ Only module level counts: bodies of functions, lambdas and classes have names of
 from __future__ import annotations
 
 import ast
-import itertools
-import keyword
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Collection, Iterable, Iterator, MutableMapping
+from types import ModuleType
+from typing import NamedTuple, TypeVar
 
 HIDDEN = "__overrides__"
 _Statement = TypeVar("_Statement", ast.Assign, ast.AnnAssign)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (*_FUNCTIONS, ast.ClassDef)
+PLAIN = (bool, int, float, complex, str, bytes, list, tuple, dict, set)
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
@@ -30,54 +30,6 @@ class ConfigError(ValueError):
 
     def __init__(self, wrong: str, seen: str = "", write: str = "") -> None:
         super().__init__("\n".join(part for part in (wrong, seen, write) if part))
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """One override as the command line writes it: a name and a Python literal, or a bare word or path.
-
-    >>> parse_assignment("rate=1e-4"), parse_assignment("name=adam"), parse_assignment("folder=runs/first")
-    (('rate', 0.0001), ('name', 'adam'), ('folder', 'runs/first'))
-    """
-    name, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not name.isidentifier() or keyword.iskeyword(name):
-        raise ConfigError(f"{text!r} is not an assignment.", f"The name is {name!r}.", "Write name=value: rate=0.1.")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        if problem := _not_a_word(value):
-            quoted = f"Write a Python literal, or in quotes if text is meant: {name}={value!r}."
-            raise ConfigError(f"{text!r} has no usable value.", f"{value!r} {problem}.", quoted) from None
-        return name, value
-
-
-def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
-    """The axes of a grid as the command line writes them.
-
-    >>> parse_grid(["rate=[0.1, 0.01]", "batch_size=(32, 64)"])
-    {'rate': [0.1, 0.01], 'batch_size': [32, 64]}
-    """
-    axes: dict[str, list[Any]] = {}
-    for text in texts:
-        name, values = parse_assignment(text)
-        if name in axes:
-            both = f"It has {axes[name]} and {values}."
-            raise ConfigError(f"The axis {name!r} is given twice.", both, "Write one list with all values.")
-        if not isinstance(values, list | tuple) or not values:
-            seen = f"It is {values!r}, of type {type(values).__name__}."
-            example = f"Write {name}=[{'1, 2' if isinstance(values, list | tuple) else repr(values)}]."
-            raise ConfigError(f"The axis {name!r} is not a list of at least one value.", seen, example)
-        axes[name] = list(values)
-    return axes
-
-
-def grid(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Every combination of the axes' values; the first axis changes slowest.
-
-    >>> [*grid({"a": [1, 2], "b": "xy"})]
-    [{'a': 1, 'b': 'x'}, {'a': 1, 'b': 'y'}, {'a': 2, 'b': 'x'}, {'a': 2, 'b': 'y'}]
-    """
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
 
 
 class Binding(NamedTuple):
@@ -153,7 +105,13 @@ class Door(MutableMapping[str, object]):
         self.names, self.overrides = names, overrides
 
     def __setitem__(self, name: str, value: object) -> None:
-        self.names[name] = self.overrides.get(name, value)
+        override = self.overrides.get(name, value)
+        if isinstance(value, ModuleType) and (override is None or isinstance(override, PLAIN)):
+            raise ConfigError(
+                f"{name!r} is the module {value.__name__} here, so that {override!r} cannot take its place.",
+                write="Override another name, or give what you import another one.",
+            )
+        self.names[name] = override
 
     def __getitem__(self, name: str) -> object:
         return self.names[name]
@@ -204,21 +162,6 @@ class _Replace(ast.NodeTransformer):
 
     def _covers(self, targets: Iterable[ast.expr]) -> bool:
         return all(isinstance(t, ast.Name) and t.id in self.overridden for t in targets)
-
-
-def _not_a_word(value: str) -> str:
-    """Why a value that is no literal cannot be meant as a bare word or path either; empty if it can."""
-    if value.startswith(("[", "{", "(", "'", '"')):
-        return "is a broken literal"
-    if value.casefold() in {"true", "false", "none"}:
-        return f"would be text, which counts as true; Python writes {value.capitalize()}"
-    try:
-        tree = ast.parse(value, mode="eval")
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return "" if value else "is empty"
-    if isinstance(tree.body, ast.Call) or not any(isinstance(n, ast.Name) for n in ast.walk(tree)):
-        return "would have to be computed"
-    return ""
 
 
 def _hidden(target: ast.expr, place: ast.AST) -> ast.expr:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experimentator import assignments as assignments_module
 from experimentator import config as config_module
 from experimentator import overrides as overrides_module
 from experimentator.config import (
@@ -51,7 +52,7 @@ def write(folder, text, name="task.py"):
     return path
 
 
-@pytest.mark.parametrize("module", [config_module, overrides_module])
+@pytest.mark.parametrize("module", [assignments_module, config_module, overrides_module])
 def test_the_examples_in_the_docstrings_run(module):
     assert doctest.testmod(module).failed == 0
 
@@ -273,6 +274,14 @@ def test_imports_functions_and_classes_are_no_suggestions():
 
     assert "Names that can be: a, rate.\n" in message
     assert load_text("from math import pi\nb = pi", {"pi": 3})["b"] == 3
+
+
+@pytest.mark.parametrize("value", [3, "tf", None])
+def test_a_module_does_not_give_way_to_a_plain_value(value):
+    message = message_of(lambda: load_text("import math as a\nb = a.pi", {"a": value}))
+
+    assert f"'a' is the module math here, so that {value!r} cannot take its place.\nOverride another name" in message
+    assert load_text("import math as a\nb = a.pi", {"a": SimpleNamespace(pi=3)})["b"] == 3
 
 
 def test_inner_names_cannot_be_overridden():

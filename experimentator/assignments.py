@@ -1,0 +1,74 @@
+"""Overrides and grids as the command line writes them."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import keyword
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from experimentator.overrides import ConfigError
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """One override as the command line writes it: a name and a Python literal, or a bare word or path.
+
+    >>> parse_assignment("rate=1e-4"), parse_assignment("name=adam"), parse_assignment("folder=runs/first")
+    (('rate', 0.0001), ('name', 'adam'), ('folder', 'runs/first'))
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name.isidentifier() or keyword.iskeyword(name):
+        raise ConfigError(f"{text!r} is not an assignment.", f"The name is {name!r}.", "Write name=value: rate=0.1.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        if problem := _not_a_word(value):
+            quoted = f"Write a Python literal, or in quotes if text is meant: {name}={value!r}."
+            raise ConfigError(f"{text!r} has no usable value.", f"{value!r} {problem}.", quoted) from None
+        return name, value
+
+
+def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
+    """The axes of a grid as the command line writes them.
+
+    >>> parse_grid(["rate=[0.1, 0.01]", "batch_size=(32, 64)"])
+    {'rate': [0.1, 0.01], 'batch_size': [32, 64]}
+    """
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        name, values = parse_assignment(text)
+        if name in axes:
+            both = f"It has {axes[name]} and {values}."
+            raise ConfigError(f"The axis {name!r} is given twice.", both, "Write one list with all values.")
+        if not isinstance(values, list | tuple) or not values:
+            seen = f"It is {values!r}, of type {type(values).__name__}."
+            example = f"Write {name}=[{'1, 2' if isinstance(values, list | tuple) else repr(values)}]."
+            raise ConfigError(f"The axis {name!r} is not a list of at least one value.", seen, example)
+        axes[name] = list(values)
+    return axes
+
+
+def grid(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination of the axes' values; the first axis changes slowest.
+
+    >>> [*grid({"a": [1, 2], "b": "xy"})]
+    [{'a': 1, 'b': 'x'}, {'a': 1, 'b': 'y'}, {'a': 2, 'b': 'x'}, {'a': 2, 'b': 'y'}]
+    """
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def _not_a_word(value: str) -> str:
+    """Why a value that is no literal cannot be meant as a bare word or path either; empty if it can."""
+    if value.startswith(("[", "{", "(", "'", '"')):
+        return "is a broken literal"
+    if value.casefold() in {"true", "false", "none"}:
+        return f"would be text, which counts as true; Python writes {value.capitalize()}"
+    try:
+        tree = ast.parse(value, mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return "" if value else "is empty"
+    if isinstance(tree.body, ast.Call) or not any(isinstance(n, ast.Name) for n in ast.walk(tree)):
+        return "would have to be computed"
+    return ""
