@@ -21,6 +21,7 @@ from experimentator.loading.shared import Lent
 from experimentator.loading.workers import Workers
 from tests.stand_ins import Rows
 
+ROOT = Path(__file__).resolve().parent.parent
 TWO = Workers(2, are_processes=True)
 
 
@@ -308,6 +309,30 @@ def test_processes_end_with_the_feed_that_started_them():
     while any(map(is_running, pids)) and time.monotonic() < deadline:
         threading.Event().wait(0.05)
     assert not any(map(is_running, pids))
+
+
+KILLED = """
+import os, signal
+from experimentator.feed import feed_of
+from tests.test_processes import TWO, Places
+from experimentator import Mode, Subset
+
+feed = feed_of(Subset("s", Mode.EVAL, Places(4)), residency="stream", put=dict, room=0)
+feed.workers = TWO
+print(*set(feed.cycle(2).take(lambda _: 2).columns["batch_pid"].tolist()), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_processes_end_soon_after_a_training_that_is_killed():
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.stdout
+    deadline = time.monotonic() + 10
+    while any(map(is_running, done.stdout.split())) and time.monotonic() < deadline:
+        threading.Event().wait(0.05)
+    assert not any(map(is_running, done.stdout.split()))
 
 
 def test_processes_stay_from_epoch_to_epoch_for_subsets_of_every_kind():

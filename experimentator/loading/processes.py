@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 import pickle
 import signal
 import sys
+import threading
+import time
 import weakref
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +31,7 @@ from experimentator.loading.shared import Address, Borrowed, Lending
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 60  # processes that nobody needs for so long end, and start again when needed
+WATCH_SECONDS = 1  # after which a process at the latest ends whose parent was killed
 THREADS = "or write workers = 4, for threads."
 _own: dict[str, Any] = {}  # what a worker process reads from
 
@@ -192,9 +196,17 @@ def _start(content: bytes, folders: Sequence[str], modules: Sequence[str]) -> No
     """Ctrl-C is for the process that trains, which ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_large_buffers()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     sys.path.extend(folders)
     ELSEWHERE.update(modules)
     _own["content"] = content
+
+
+def _end_with(parent: int) -> None:
+    """Where the process that trains is killed, nobody tells its workers; theirs is then another parent."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(0)
 
 
 def _serve(
