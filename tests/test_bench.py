@@ -24,6 +24,7 @@ from experimentator.bench.curve import curve_svg, sweep_text
 from experimentator.bench.ledger import KINDS
 from experimentator.bench.spread import interval, p_value, spread_of
 from experimentator.bench.trainer import Trainer
+from experimentator.bench.verdict import Seen, verdict
 from experimentator.callbacks.journal import StateLogger
 from experimentator.cli import main
 from experimentator.graph import Graph
@@ -132,6 +133,25 @@ def test_what_ends_a_training_ends_its_measurement(trouble, status, capsys):
     assert main(["bench", LIGHT, *QUICK, "--set", f"trouble={trouble}"]) == status
 
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "hands, said",
+    [
+        ({"graph": 1e-4, "xla": 1e-5}, "jit_compile=True makes it quicker, which only a longer training would feel"),
+        ({"graph": 1e-4, "xla": 9e-5}, "no setting would make it quicker"),
+    ],
+)
+def test_a_compiler_that_would_pay_in_a_longer_training_is_named(hands, said):
+    subset = SimpleNamespace(is_training=True)
+    program = SimpleNamespace(feeds={id(subset): (None, SimpleNamespace(resident=True))})
+    backend = SimpleNamespace(peak_memory=lambda: None)
+    exp = SimpleNamespace(subsets=[subset], program=program, backend=backend, call_limit=lambda: None, eager=False)
+    exp.precision = exp.steps_per_call = None
+    whole, block = {"device": 0.02, "compile": 1.0}, SimpleNamespace(index=np.zeros((16, 32)))
+    seen = Seen(exp, whole, 80, "graph", hands, {"graph": 0.1, "xla": 1.0}, {}, ("Model", 0.75), block)
+
+    assert [said in finding.words for finding in verdict(seen)] == [False, True]
 
 
 # The account

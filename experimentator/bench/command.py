@@ -54,8 +54,12 @@ def axis(text: str) -> tuple[str, Sequence[Any]]:
 
     >>> axis("batch_size=32,64,128")
     ('batch_size', (32, 64, 128))
+    >>> axis("jit_compile=step,True,False")
+    ('jit_compile', ['step', True, False])
     """
     name, values = parse_assignment(text)
+    if isinstance(values, str) and "," in values:  # words, or words and literals
+        values = [parse_assignment(f"{name}={value}")[1] for value in values.split(",")]
     if not isinstance(values, tuple | list) or len(values) < 2:
         raise ConfigError(
             f"{text!r} is nothing to sweep.", f"Its value is {values!r}.", "Write some values: batch_size=32,64,128."

@@ -192,11 +192,20 @@ def _nothing(seen: Seen) -> Iterator[Finding]:
     if max(seen.whole, key=lambda kind: seen.whole[kind]) == "compile":
         words = f"{_percent(seen.share('compile'))} of a training of this length is compilation, which is done once"
         yield Finding("start", seen.share("compile"), 1.0, f"{words}: longer trainings do not feel it.")
-    words = f"{_percent(seen.share('device'))} of the time is the step itself, and no setting would make it quicker"
+    words = f"{_percent(seen.share('device'))} of the time is the step itself, and {_other_compiler(seen)}"
     on_gpu = seen.exp.backend.peak_memory() is not None
     change = "try precision='bfloat16'" if on_gpu and seen.exp.precision is None else "use a faster device"
     dear = f": {name} is {_percent(share)} of it, so make that smaller, or {change}" if name else ""
     yield Finding("device", seen.share("device"), 1.0, f"{words}{dear}.")
+
+
+def _other_compiler(seen: Seen) -> str:
+    """Whether the step would be quicker in a training that is long enough for the compilation."""
+    known = {name: seen.hands[name] for name in COMPILERS if name in seen.hands}
+    other = min(known, key=known.__getitem__, default=seen.compiler)
+    if seen.compiler not in known or known[other] >= BETTER * known[seen.compiler]:
+        return "no setting would make it quicker"
+    return f"jit_compile={COMPILERS[other]!r} makes it quicker, which only a longer training would feel"
 
 
 def _training(exp: Any) -> tuple[Any, Any]:
