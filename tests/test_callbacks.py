@@ -182,7 +182,8 @@ def test_a_name_that_nobody_provides_is_told_with_those_there_are(method):
     assert str(caught.value) == (
         "Mine.on_epoch_end asks for 'los', which nobody provides.\n"
         "Known here: epoch, loss, note.\n"
-        "Give the parameter a default, or let a processor or an earlier callback write the name."
+        "Did you mean 'loss'? Otherwise: Give the parameter a default, or let a processor or an earlier callback "
+        "write the name."
     )
 
 

@@ -20,6 +20,7 @@ from experimentator import (
     CallbackedExperiment,
     CallbackError,
     CheckpointError,
+    CheckpointEvery,
     ConfusionMatrix,
     EarlyStopping,
     ExponentialMovingAverage,
@@ -125,6 +126,11 @@ def test_what_is_better_must_be_told_where_the_name_does_not_tell():
 @pytest.mark.parametrize(
     "make",
     [
+        lambda: EarlyStopping(3),
+        lambda: SaveWeights("best", 3),
+        lambda: CheckpointEvery(seconds="3"),
+        lambda: Freeze(3),
+        lambda: PrintLoss("file"),
         lambda: EarlyStopping(patience="3"),
         lambda: EarlyStopping(patience=1.5),
         lambda: EarlyStopping(min_delta="0.1"),

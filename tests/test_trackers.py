@@ -23,6 +23,7 @@ from experimentator import (
     WandbTracker,
     build_experiment,
 )
+from experimentator.callbacks.order import in_order
 from experimentator.trackers import MissingTrackerError, TrackedRun, tracker
 from experimentator.trackers.delivery import Delivery
 
@@ -166,6 +167,11 @@ def test_a_tracker_hears_how_a_training_ended(trouble, error, status):
         build(Track(told), Stop(), trouble=trouble).train(1)
 
     assert told.calls[-1] == ("finish", status)
+
+
+def test_a_tracker_that_is_listed_as_a_callback_is_told_what_is_missing():
+    with pytest.raises(CallbackError, match=r"is no callback(.|\n)*Write Track\(JsonLinesTracker\(...\)\)"):
+        in_order([JsonLinesTracker("lines.jsonl")])
 
 
 def test_what_is_no_tracker_is_refused():

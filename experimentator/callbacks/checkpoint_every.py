@@ -8,6 +8,7 @@ from typing import Any
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of, run_folder
+from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError
 from experimentator.records.sparing import Sparing, seconds_to_save
 from experimentator.saving.manifest import KEPT, clean
@@ -54,7 +55,7 @@ class CheckpointEvery(Callback):
         folder: str | os.PathLike[str] | None = None,
     ):
         _check(steps=steps, epochs=epochs)
-        if seconds is not None and not seconds > 0:
+        if seconds is not None and not (is_number(seconds) and seconds > 0):
             raise CallbackError(f"seconds={seconds!r} is no period.\nSeen: {seconds!r}.\nWrite a number above 0.")
         _check(keep=keep)
         self.every, self.epochs, self.seconds, self.keep, self.folder = steps, epochs, seconds, keep, folder

@@ -29,9 +29,11 @@ class Freeze(Callback):
     after = ("LoadWeights",)
 
     def __init__(self, patterns: str | Iterable[str], *, epochs: int | None = None):
-        self.patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        given: Any = patterns  # whatever its annotation says
+        self.patterns = tuple(given) if hasattr(given, "__iter__") and not isinstance(given, str) else (given,)
         self.epochs = epochs
-        if not self.patterns or (epochs is not None and not is_whole(epochs, least=1)):
+        are_names = all(isinstance(one, str) for one in self.patterns)
+        if not self.patterns or not are_names or (epochs is not None and not is_whole(epochs, least=1)):
             raise CallbackError(
                 f"Freeze holds some weights for some epochs.\nSeen: {self.patterns!r}, epochs={epochs!r}.\n"
                 'Write Freeze("Trunk/*"), or Freeze("Trunk/*", epochs=3).'

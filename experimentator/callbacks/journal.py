@@ -15,6 +15,7 @@ import numpy as np
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of
+from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import add_lines, lines_in, shorten
 
 
@@ -58,6 +59,8 @@ class PrintLoss(Callback):
     after = ("AverageMetrics",)
 
     def __init__(self, file: TextIO | None = None):
+        if file is not None and not hasattr(file, "write"):
+            raise CallbackError(f"PrintLoss writes into an open file.\nSeen: {file!r}.\nWrite PrintLoss(sys.stdout).")
         self.file = file
 
     def on_cycle_end(self, cycle_name: str, metrics: dict[str, float], state: dict[str, Any], **_: Any) -> None:

@@ -28,6 +28,10 @@ class Monitored:
     """
 
     def __init__(self, metric: str | None, mode: str | None, *, min_delta: float = 0.0):
+        given: Any = metric  # whatever its annotation says
+        if not isinstance(given, str | None):
+            write = 'Write its name, such as "validation_loss", or leave it out; other parameters by name'
+            raise CallbackError(f"metric is the name of what is measured.\nSeen: {metric!r}.\n{write}.")
         if mode not in (None, "min", "max"):
             raise CallbackError(f"mode={mode!r} says not what is better.\nSeen: {mode!r}.\nWrite 'min' or 'max'.")
         if not is_number(min_delta) or min_delta < 0:

@@ -71,7 +71,8 @@ class Listener:
             raise CallbackError(
                 f"{self.name}.on_{event} asks for {missing[0]!r}, which nobody provides.\n"
                 f"Known here: {', '.join(sorted(map(str, state)))}.\n"
-                "Give the parameter a default, or let a processor or an earlier callback write the name."
+                f"{_near(missing[0], state)}Give the parameter a default, or let a processor or an earlier callback "
+                "write the name."
             )
         method(**given)
 
@@ -120,11 +121,18 @@ def _refuse_slips(callback: Any) -> None:
                 f"Did you mean {' or '.join(f'on_{event}' for event in near)}?"
             )
     if set(methods).isdisjoint(known) and not callable(getattr(callback, "init", None)):
+        is_tracker = callable(getattr(callback, "scalars", None))
+        give = f"Give it one of {', '.join(known[: len(EVENTS)])}, or take it off the list."
         raise CallbackError(
             f"{callback!r:.80} is no callback: it has none of the event methods.\n"
             f"Seen: {name}{' with ' * bool(methods)}{', '.join(methods)}.\n"
-            f"Give it one of {', '.join(known[: len(EVENTS)])}, or take it off the list."
+            f"{f'Write Track({name}(...)).' if is_tracker else give}"
         )
+
+
+def _near(name: str, known: Iterable[Any]) -> str:
+    near = get_close_matches(name, [*map(str, known)], n=2)
+    return f"Did you mean {' or '.join(map(repr, near))}? Otherwise: " if near else ""
 
 
 def _precedes(one: Listener, other: Listener) -> bool:

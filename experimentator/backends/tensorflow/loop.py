@@ -224,7 +224,7 @@ class TensorflowStep:
             raise ValueError(
                 "Nothing is trained: 'loss' depends on no trainable variable.\n"
                 f"Seen: {len(trainable)} trainable variables.\n"
-                "Let the loss depend on a layer, and keep ops.StopGradient off the way between them."
+                "Let the loss depend on a layer that is not frozen, with no ops.StopGradient on the way between them."
             )
         self._update(*zip(*pairs, strict=True))
         return outputs
