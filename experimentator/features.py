@@ -151,6 +151,11 @@ def compose(classes: Any) -> type[BaseExperiment]:
     listed = [classes] if isinstance(classes, type) else [c for c in classes or DEFAULT_TYPE if c is not None]
     if strange := [c for c in listed if not isinstance(c, type)]:
         raise ConfigError(f"experiment_type lists {strange[0]!r}, which is no class.\nList classes, base first.")
+    if plain := [c for c in listed if any(b.__module__ == "builtins" and b is not object for b in c.__mro__)]:
+        raise ConfigError(
+            f"experiment_type lists {plain[0].__name__!r}, a kind of Python value, which is no experiment.\n"
+            f"Seen: {plain[0]!r}.\nList classes of experiments, base first: [BaseExperiment, TensorflowExperiment]."
+        )
     if not any(issubclass(c, BaseExperiment) for c in listed):
         listed.insert(0, BaseExperiment)
     bases = tuple(reversed(list(dict.fromkeys(listed))))

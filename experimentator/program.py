@@ -20,6 +20,7 @@ from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_byte
 from experimentator.runner import Runner
 from experimentator.running import begin
 from experimentator.selection import Selection
+from experimentator.settings import listed
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -57,6 +58,7 @@ class Program:
             for subset in self.exp.subsets:
                 if subset.mode == mode:
                     self._check(subset, self.graph(mode))
+        self._check_outputs()
 
     def keep(self, subsets: Sequence[Any]) -> None:
         """Let go of data and steps of subsets that are none of these."""
@@ -277,6 +279,18 @@ class Program:
                 f"{', '.join(own) or 'no numbers'} in its items",
                 "Let every subset of a mode give the names that the first one gives.",
             )
+
+    def _check_outputs(self) -> None:
+        """Refuse a name in the setting `outputs` that no mode knows, before anything runs."""
+        names, modes = listed(self.exp.cfg.get("outputs")), {subset.mode for subset in self.exp.subsets}
+        wholes = [self.whole(mode) for mode in modes] if names else []
+        known = {name for whole in wholes for name in (*whole.outputs, *whole.provided)}
+        if known and not known.issuperset(names):
+            try:
+                self.whole(Mode.INFER).select(*names)
+            except GraphError as error:
+                error.add_note("The setting `outputs` lists it.")
+                raise
 
     def _explain_objects(self, error: GraphError, mode: Mode) -> None:
         """Say so where a name that is missing is in the items, but holds no numbers."""

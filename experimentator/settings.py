@@ -174,6 +174,10 @@ def _is_list(value: Any) -> bool:
     return value is None or (isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping))
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, str) or _is_list(value)
+
+
 def _is_optimizer(value: Any) -> bool:
     return value is None or (hasattr(value, "learning_rate") and not inspect.isclass(value))
 
@@ -191,6 +195,8 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "subsets": (_is_list, "Write a list: [Subset(...), ...]."),
     "chunk_processors": (_is_list, "Write a list of processors."),
     "callbacks": (_is_list, "Write a list of callbacks."),
+    "metrics": (_are_names, "Write a list of names of tensors."),
+    "outputs": (_are_names, "Write a list of names of tensors."),
     "optimizer": (_is_optimizer, "Write a Keras optimizer, such as keras.optimizers.Adam(1e-3)."),
     "learning_rate": (_is_rate, "Write a number."),
     "experiment_type": (_are_classes, "Write a list of classes, base first."),

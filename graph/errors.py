@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_PROBLEMS = 50  # in one report
 MOST_NAMES = 40  # in one list of names
+PREFIX = "batch_"  # of names that hold a value for each item of a batch
 
 
 class GraphError(ValueError):
@@ -236,6 +237,8 @@ def _in_other_mode(name: str, elsewhere: Mode, reader: Any) -> str:
 
 
 def _advice(name: str, known: Collection[str], also: Collection[str]) -> str:
+    if (bare := name.removeprefix(PREFIX)) != name and bare in known:
+        return f"The prefix {PREFIX!r} is missing from {bare!r}: write {name!r}."
     if guess := near(name, known):
         return f"Did you mean {guess!r}? Else list its writer, or add it to the dataset's items."
     if other := near(name, also):

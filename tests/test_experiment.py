@@ -168,11 +168,40 @@ def test_a_setting_named_like_a_method_is_refused():
         ("learning_rate", "fast"),
         ("callbacks", 3),
         ("experiment_type", "BaseExperiment"),
+        ("outputs", 3),
+        ("metrics", {"loss": 1}),
     ],
 )
 def test_values_that_cannot_work_are_refused_at_once(key, value):
     with pytest.raises(ConfigError, match=f"{key}={value!r} cannot be used"):
         build_experiment(config(**{key: value}))
+
+
+@pytest.mark.parametrize("classes", [int, [int], [BaseExperiment, type("Mine", (dict,), {})]])
+def test_a_class_of_plain_values_is_no_experiment(classes):
+    with pytest.raises(
+        ConfigError, match=r"experiment_type lists '(int|Mine)'.*\nSeen: .*\nList classes of experiments"
+    ):
+        build_experiment(config(experiment_type=classes))
+
+
+@pytest.mark.parametrize("run", [lambda exp: exp.train(1), lambda exp: exp.evaluate()])
+def test_a_slip_in_outputs_is_told_before_anything_runs(run):
+    exp = build_experiment(config(outputs=["batch_logit"]))
+
+    with pytest.raises(GraphError, match="Did you mean 'batch_logits'") as error:
+        run(exp)
+    assert error.value.__notes__ == ["The setting `outputs` lists it."]
+    assert exp.history == []
+
+
+def test_outputs_may_be_written_in_inference_alone():
+    double = chunk_processor(inputs=["batch_logits"], outputs=["double"], mode=Mode.INFER)(lambda logits: 2 * logits)
+    base = config()
+    exp = build_experiment({**base, "chunk_processors": [*base["chunk_processors"], double], "outputs": "double"})
+    exp.train(1)
+
+    assert exp.predict({"batch_input": POINTS})["double"].shape == (len(POINTS), 2)
 
 
 def test_precision_may_change_between_trainings_and_keeps_the_weights():

@@ -51,6 +51,14 @@ def test_a_missing_name_is_told_with_its_reader_and_a_near_match():
     )
 
 
+def test_a_name_given_without_its_prefix_is_told_as_such():
+    ask = selecting("batch_logits", processors=[Op("batch_input -> batch_logits")], provided=["input"], mode=Mode.INFER)
+
+    assert message(MissingTensorError, ask).endswith(
+        "The prefix 'batch_' is missing from 'input': write 'batch_input'."
+    )
+
+
 def test_the_line_that_lists_the_reader_is_told():
     assert message(MissingTensorError, selecting("y", processors=[Op("x -> y")])) == (
         "No tensor named 'x' for #0 Op() [TRAIN], task.py:12.\n"
