@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from experimentator import CheckpointError
-from experimentator.checkpoint import load_weights, save_weights, write_atomically
+from experimentator.checkpoint import load_weights, save_weights, shorten, write_atomically
 from tests.stand_ins import law
 
 SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
@@ -160,3 +160,14 @@ def test_damaged_empty_and_strange_files_are_named(damage, tmp_path):
 
     with pytest.raises(CheckpointError, match=r"'.*w' cannot be read as weights.\nSeen: .+.\nIt is damaged"):
         load_weights(file)
+
+
+@pytest.mark.parametrize("lines, left", [(0, ""), (1, "1\n"), (2, "1\n2\n"), (3, "1\n2\n3"), (9, "1\n2\n3")])
+def test_a_log_is_cut_back_to_so_many_lines(tmp_path, lines, left):
+    (tmp_path / "log").write_text("1\n2\n3")
+
+    shorten(tmp_path / "log", lines)
+    shorten(tmp_path / "absent", lines)
+
+    assert (tmp_path / "log").read_text() == left
+    assert names_in(tmp_path) == ["log"]

@@ -14,7 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experimentator import Callback, CheckpointEvery, JsonLinesTracker, ResumeError, Subset, Track, build_experiment
+from experimentator import (
+    Callback,
+    CheckpointEvery,
+    JsonLinesTracker,
+    ResumeError,
+    StateLogger,
+    Subset,
+    Track,
+    build_experiment,
+)
 from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
 from experimentator.commands.outside import lines
@@ -147,6 +156,24 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_others_told(reference, tmp
 
     assert resumed(run) == lines(reference)
     assert "Checkpoint 00000012 is left out" in caplog.text
+
+
+def test_a_log_of_states_has_each_epoch_once(tmp_path):
+    def logged(place, name):
+        exp = built(place, name)
+        exp.callbacks.append(StateLogger())
+        return exp
+
+    logged(tmp_path, "whole").train(EPOCHS)
+    whole, texts = tmp_path / "p" / "whole", []
+    for number in (1, len(numbered(whole / "checkpoints")) // 2):
+        run = cut(whole, number, tmp_path / str(number))
+        exp = logged(run.parent.parent, run.name)
+        exp.resume(run)
+        exp.train(EPOCHS)
+        texts.append((run / "state.jsonl").read_text().splitlines())
+
+    assert [[json.loads(line)["epoch"] for line in text] for text in texts] == [[1, 2, 3]] * 2
 
 
 @pytest.mark.parametrize("batches", [None, 1, 2])

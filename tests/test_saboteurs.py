@@ -1,0 +1,231 @@
+"""Defects of one line, put into a copy of the package one at a time: each must turn a check red, or the check is none.
+
+With `EXPERIMENTATOR_SABOTEURS=all`, those too that only a training with TensorFlow can notice.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("experimentator", "graph", "ops", "tests", "setup.cfg", "README.md")
+FAKES = r"(Syntax|Name|Import|ModuleNotFound|UnboundLocal)Error"  # a copy that does not run proves nothing
+
+
+class Saboteur(NamedTuple):
+    """Text of a file that gives way to another, and the check that must notice: a file of tests and a part of names."""
+
+    file: str
+    old: str
+    new: str
+    check: str
+    names: str = ""
+
+
+MANIFEST, CHECKPOINT, RESUME = "saving/manifest.py", "checkpoint.py", "saving/resume.py"
+WHOLE, STEP = "test_manifest.py", "what_changes_no_result and hide_progress"
+FAULTS = "test_faults.py"
+SABOTEURS = {
+    "a checkpoint is written in place": Saboteur(
+        MANIFEST,
+        "_fill(aside, files,",
+        "aside = aside.rename(path)\n            _fill(aside, files,",
+        WHOLE,
+        "killed_before",
+    ),
+    "the manifest comes first": Saboteur(
+        MANIFEST,
+        "    for name, data in files.items():\n        _put(aside / name, data)\n"
+        '    _put(aside / MANIFEST, _sealed({"format": FORMAT, **about, "files": told}))\n',
+        '    _put(aside / MANIFEST, _sealed({"format": FORMAT, **about, "files": told}))\n'
+        "    for name, data in files.items():\n        _put(aside / name, data)\n",
+        WHOLE,
+        "forced_to_disk",
+    ),
+    "files are not forced to disk": Saboteur(MANIFEST, "os.fsync(handle)", "pass", WHOLE, "forced_to_disk"),
+    "their folder is not": Saboteur(MANIFEST, "sync_folder(aside)", "pass", WHOLE, "forced_to_disk"),
+    "its name is not": Saboteur(MANIFEST, "sync_folder(place)", "pass", WHOLE, "forced_to_disk"),
+    "a short write is the end": Saboteur(MANIFEST, "        while view:\n", "        if view:\n", WHOLE, "short_write"),
+    "the previous one goes first": Saboteur(
+        MANIFEST,
+        "before = numbered(place)",
+        "before = numbered(place)\n        [*map(_remove, before)]",
+        WHOLE,
+        "killed_before",
+    ),
+    "the new one is not read back": Saboteur(
+        MANIFEST, "    read(path)\n    for old", "    for old", WHOLE, "only_after_the_newer_was_read"
+    ),
+    "only one is kept": Saboteur(MANIFEST, "max(1, keep) - 1", "0", WHOLE, "two_stay"),
+    "a failing save is silent": Saboteur(
+        MANIFEST,
+        '    except OSError as error:\n        raise CheckpointError(\n            f"A',
+        '    except OSError as error:\n        return place\n        raise CheckpointError(\n            f"A',
+        WHOLE,
+        "no_failing_file_operation and ENOSPC",
+    ),
+    "a hash is not looked at": Saboteur(
+        MANIFEST, "hashlib.sha256(data).hexdigest() != sha256", "not sha256", WHOLE, "no_changed_byte"
+    ),
+    "the manifest's own hash is not": Saboteur(MANIFEST, "_sealed(own) != data", "not data", WHOLE, "no_changed_byte"),
+    "links are followed": Saboteur(MANIFEST, 'getattr(os, "O_NOFOLLOW", 0)', "0", WHOLE, "not_what_was_written"),
+    "a damaged one is left out in silence": Saboteur(
+        MANIFEST, 'log.warning("Checkpoint', 'log.debug("Checkpoint', WHOLE, "no_cut"
+    ),
+    "what was left aside stays": Saboteur(
+        "callbacks/checkpoint_every.py", "clean(self.place)", "pass", "test_resume.py", "killed_writers_left"
+    ),
+    "a file is replaced in place": Saboteur(
+        CHECKPOINT,
+        'with open(aside, "xb")',
+        'aside = path\n            with open(aside, "wb")',
+        "test_checkpoint.py",
+        "write_that_fails",
+    ),
+    "a file is not forced to disk": Saboteur(
+        CHECKPOINT,
+        "if lasting:\n                    os",
+        "if not lasting:\n                    os",
+        "test_checkpoint.py",
+        "file_and_folder",
+    ),
+    "a disk that loses a name is no news": Saboteur(
+        CHECKPOINT,
+        "not in UNABLE:\n            raise",
+        "not in UNABLE:\n            pass",
+        "test_checkpoint.py",
+        "keep_a_name",
+    ),
+    "a part of a line stays": Saboteur(
+        CHECKPOINT,
+        "file.truncate(size)\n                raise",
+        "pass\n                raise",
+        "test_runs.py",
+        "no_part_of_it",
+    ),
+    "a line is not forced to disk": Saboteur(
+        CHECKPOINT,
+        "os.fsync(file.fileno())\n            except OSError:\n",
+        "pass\n            except OSError:\n",
+        "test_runs.py",
+        "no_part_of_it",
+    ),
+    "a log is not cut back": Saboteur(
+        CHECKPOINT, "file.truncate(size)\n                os", "pass\n                os", "test_checkpoint.py"
+    ),
+    "StateLogger does not ask for it": Saboteur(
+        "callbacks/journal.py", 'shorten(self.path, state["lines"])', "pass", "test_resume.py", "log_of_states"
+    ),
+    "the history is not cut back": Saboteur(
+        "runs.py", "write_atomically(self.history,", "len(", "test_resume.py", "ran_ahead"
+    ),
+    "a tracker is told twice": Saboteur(
+        "trackers/json_lines.py", "self._forget(run)", "pass", "test_resume.py", "told_nothing_twice"
+    ),
+    "slots of the optimizer are forgotten": Saboteur(RESUME, "if optimizer:", "if False:", "test_resume.py", STEP),
+    "states of callbacks are forgotten": Saboteur(RESUME, "self._load(name, one)", "pass", "test_resume.py", STEP),
+    "shared generators are forgotten": Saboteur(
+        RESUME, "_set_generators(self.generators, self.path)", "pass", "test_resume.py", STEP
+    ),
+    "seeds are forgotten": Saboteur(
+        RESUME,
+        "exp.backend.set_weights(self.weights)\n        if",
+        "kept = {key: one for key, one in exp.backend.weights().items() if 'seed' in key}\n"
+        "        exp.backend.set_weights({key: one * (1, 0) for key, one in kept.items()} | "
+        "{key: one for key, one in self.weights.items() if key not in kept})\n        if",
+        "test_resume.py",
+        STEP,
+    ),
+    "a batch is trained twice": Saboteur(
+        "walk.py",
+        ", position.batch\n        if first",
+        ", max(position.batch - 1, 0)\n        if first",
+        "test_resume.py",
+        STEP,
+    ),
+    "a batch is left out": Saboteur("walk.py", "cycle.skip(first)", "cycle.skip(first + 1)", "test_resume.py", STEP),
+    "every epoch has the order of the first": Saboteur(
+        "subset.py", "self.name, self.epoch, *address", "self.name, 0 * self.epoch, *address", "test_subset.py"
+    ),
+    "pickles are read": Saboteur(
+        "saving/packing.py", "import json\n", "import json\nimport pickle\n", "test_packaging.py", "loader_that_can_run"
+    ),
+}
+TRACED = {
+    "struck: a file is replaced in place": SABOTEURS["a file is replaced in place"]._replace(
+        check=FAULTS, names="killed and replaced"
+    ),
+    "struck: a disk that loses a name is no news": SABOTEURS["a disk that loses a name is no news"]._replace(
+        check=FAULTS, names="EIO and replaced"
+    ),
+    "struck: the previous one goes first": SABOTEURS["the previous one goes first"]._replace(
+        check=FAULTS, names="killed and checkpoint-1"
+    ),
+}
+TENSORFLOW, TRAINED = "backends/tensorflow/__init__.py", ("backends/test_resume.py", "drawn_anew and training")
+KEYED = "assign(keyed(self._used(optimizer), list(self.variables)), state)"
+SLOW = {
+    "Adam's v is forgotten": Saboteur(
+        TENSORFLOW,
+        KEYED,
+        KEYED.replace(", state)", ", {**state, **{n: 0 * state[n] for n in list(state)[3::2]}})"),
+        *TRAINED,
+    ),
+    "iterations are forgotten": Saboteur(
+        TENSORFLOW, KEYED, KEYED.replace(", state)", ', {**state, "0000": 0 * state["0000"]})'), *TRAINED
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The package and its tests, to be harmed."""
+    place = tmp_path_factory.mktemp("copy")
+    for name in COPIED:
+        source = ROOT / name
+        copying = shutil.copytree if source.is_dir() else shutil.copy
+        copying(source, place / name, **({"symlinks": True, "ignore": IGNORED} if source.is_dir() else {}))
+    return place
+
+
+IGNORED = shutil.ignore_patterns("__pycache__")
+
+
+def notices(copy, saboteur):
+    """Whether the check turns red, by a test that fails, once the line is what the saboteur makes of it."""
+    path = copy / "experimentator" / saboteur.file
+    whole = path.read_text("utf-8")
+    assert whole.count(saboteur.old) == 1, f"{saboteur.file} has no such line any more, or several"
+    path.write_text(whole.replace(saboteur.old, saboteur.new), "utf-8")
+    words = ["-p", "no:randomly", "-p", "no:cacheprovider", "-x", "-q", "-k", saboteur.names]
+    command = [sys.executable, "-B", "-m", "pytest", f"tests/{saboteur.check}", *words]
+    environment = os.environ | {"PYTHONPATH": str(copy)}
+    try:
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    finally:
+        path.write_text(whole, "utf-8")
+    assert not re.search(FAKES, done.stdout), done.stdout
+    return done.returncode == 1 and "1 failed" in done.stdout
+
+
+@pytest.mark.parametrize("what", SABOTEURS)
+def test_each_defect_is_noticed(copy, what):
+    assert notices(copy, SABOTEURS[what])
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which puts faults, is not installed")
+@pytest.mark.parametrize("what", TRACED)
+def test_each_defect_is_noticed_by_faults_too(copy, what):
+    assert notices(copy, TRACED[what])
+
+
+@pytest.mark.skipif(os.environ.get("EXPERIMENTATOR_SABOTEURS") != "all", reason="set EXPERIMENTATOR_SABOTEURS=all")
+@pytest.mark.parametrize("what", SLOW)
+def test_each_defect_is_noticed_by_trainings_with_tensorflow(copy, what):
+    assert notices(copy, SLOW[what])
