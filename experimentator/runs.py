@@ -30,7 +30,7 @@ from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
 from experimentator.records.environment import environment, plain, process
-from experimentator.records.plainfile import read_bytes, values_of
+from experimentator.records.plainfile import read_bytes, read_json, values_of
 from experimentator.records.run_log import RunLog
 from experimentator.records.run_places import LATEST, Hold, emptied, folder_name, found, make, point
 from experimentator.records.sparing import Sparing
@@ -76,6 +76,7 @@ class RunFolder:
         self.problem: BaseException | None = None
         self._written = 0  # epochs
         self._begun = 0  # the epoch that began last
+        self._earlier: Mapping[str, Any] = {}  # what the status told when the run was resumed
         self._saved_epoch = self._saved_within = 0
         self._saving, self._telling = Sparing(WEIGHTS_SHARE), Sparing(STATUS_SHARE)
         self._noting = Sparing(HISTORY_SHARE)
@@ -156,6 +157,8 @@ class RunFolder:
             return
         self._hold(path)
         self.path = path
+        with suppress(CheckpointError):
+            self._earlier = read_json(path / STATUS)
         self._saved_epoch, self._written = 0, len(self.exp.history)
         write_atomically(self.history, "".join(map(as_line, self.exp.history)).encode())
         self._write_status("running")
@@ -256,13 +259,15 @@ class RunFolder:
 
     def _write_status(self, status: str) -> None:
         error = None if self.problem is None else self._error
-        at = None if self._saved_within else self._saved_epoch or None
-        row = {"status": status, "error": error, "epoch": self.exp.epoch, "epoch_of_weights": at}
-        half = {"weights": f"from the middle of epoch {self._saved_within}"} if self._saved_within else {}
-        compilers = getattr(self.exp, "compilers", {})  # which the last bits of a result depend on
+        row = {"status": status, "error": error, "epoch": self.exp.epoch, "epoch_of_weights": self._saved_epoch or None}
+        if self._saved_within:
+            row |= {"epoch_of_weights": None, "weights": f"from the middle of epoch {self._saved_within}"}
+        elif not self._saved_epoch:  # what lies there are the weights of the run that is resumed
+            row |= {name: self._earlier[name] for name in ("epoch_of_weights", "weights") if name in self._earlier}
+        compilers = getattr(self.exp, "compilers", {}) or self._earlier.get("compilers")  # last bits depend on them
         stop = getattr(self.exp, "state", {}).get("stop")  # why a callback ended the training
         told = {"stopped": stop, "compilers": compilers, "processors": self._troubled()}
-        row |= half | (process() if status == "running" else {})
+        row |= process() if status == "running" else {}
         with self._telling:
             write_json(self.opened / STATUS, row | {name: values for name, values in told.items() if values})
 

@@ -429,7 +429,7 @@ def test_stopped_from_outside_it_is_resumed_by_the_command_line(tmp_path, monkey
 
     assert child.returncode == 143
     assert run("--resume", "--epochs", goal) == 0
-    assert f"Resuming {Path('runs', 'momentum', 'stopped')}: {goal - 2} epochs" in capsys.readouterr().err
+    assert f"Resuming {Path('runs', 'momentum', 'stopped')}: {goal - 2} epoch" in capsys.readouterr().err
     subprocess.run([*words, "reference", "--epochs", str(goal)], check=True, capture_output=True)
     assert lines(run_folder) == lines(run_folder.with_name("reference"))
 
@@ -570,6 +570,24 @@ def test_a_run_that_is_under_way_is_not_resumed_by_another_process(reference, tm
     assert "A training is under way in" in second.stderr
     assert lines(run) == lines(reference)
     built(tmp_path, "cut").resume(run)  # the folder is free again
+
+
+def test_a_resumed_run_tells_what_its_status_told_until_it_knows_better(reference, tmp_path):
+    run = cut(reference, 5, tmp_path)
+    told = {"epoch_of_weights": 3, "compilers": {"training": "xla"}}
+    (run / "status.json").write_text(json.dumps({"status": "finished", "epoch": 3, **told}))
+    built(tmp_path, "cut").resume(run)
+
+    status = json.loads((run / "status.json").read_text())
+    assert {name: status[name] for name in told} == told
+    assert status["status"] == "running"
+
+
+def test_a_damaged_status_keeps_no_run_from_being_resumed(reference, tmp_path):
+    run = cut(reference, 5, tmp_path)
+    (run / "status.json").write_text("{")
+
+    assert resumed(run) == lines(reference)
 
 
 def test_code_beside_the_configuration_is_a_part_of_the_training(tmp_path, capsys):
