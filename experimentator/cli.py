@@ -176,7 +176,7 @@ def _verify_resume(arguments: argparse.Namespace) -> int:
     _assignments(arguments)
     options = [word for text in arguments.assignments for word in ("--set", text)]
     options += ["--epochs", str(arguments.epochs)] if arguments.epochs is not None else []
-    plan = Plan(arguments.config, options, max(1, arguments.kills), arguments.seed, arguments.output_folder)
+    plan = Plan(arguments.config, options, arguments.kills, arguments.seed, arguments.output_folder)
     try:
         return 0 if verify(plan, lambda line: print(line, flush=True)) else 1
     except TrainingFailedError as error:

@@ -200,6 +200,11 @@ def test_runs_of_one_second_get_different_folders(tmp_path):
     assert len({folder.path for folder in folders}) == 3
 
 
+def test_the_name_of_the_link_is_told_to_be_taken(tmp_path):
+    with pytest.raises(ConfigError, match="Seen: 'latest'.\nWrite another one: this is the link to the newest run"):
+        RunFolder(tmp_path, experiment_id="latest")
+
+
 def test_latest_leads_to_the_newest_run(tmp_path):
     for name in ("first", "second"):
         Trained(RunFolder(tmp_path, experiment_id=name)).train(1)

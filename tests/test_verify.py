@@ -47,7 +47,10 @@ def test_a_training_that_fails_by_itself_has_nothing_to_compare(capsys, tmp_path
     assert "batch_size=0 cannot be used" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["verify-resume"], ["verify-resume", "x.py", "--kills", "many"]])
+@pytest.mark.parametrize(
+    "words",
+    [["verify-resume"], ["verify-resume", "x.py", "--kills", "many"], ["verify-resume", "x.py", "--kills", "0"]],
+)
 def test_a_mistake_of_use_exits_2(capsys, words):
     assert main(words) == 2
     assert "Type: experimentator verify-resume --help" in capsys.readouterr().err

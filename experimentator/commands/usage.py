@@ -251,7 +251,7 @@ def _bench_parser() -> _Parser:
 def _verify_parser() -> _Parser:
     parser = _Parser("verify-resume", VERIFY_HELP)
     _add_common(parser)
-    parser.add_argument("--kills", type=_count, default=3)
+    parser.add_argument("--kills", type=_times, default=3)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--epochs", type=_count)
     parser.add_argument("--output-folder")
@@ -272,6 +272,12 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return seconds
+
+
+def _times(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
 
 
 def _count(text: str) -> int:

@@ -92,7 +92,9 @@ def folder_name(name: Any, *, key: str) -> str:
     """One level of a path, and no more."""
     bad = not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable()
     if bad or set(name) & set('/\\:*?"<>|') or name != name.strip(". ") or name == LATEST:
-        wrong, write = f"{key} is no name for a folder.", "Use letters, digits, '-' and '_'."
+        wrong = f"{key} is no name for a folder."
+        taken = "Write another one: this is the link to the newest run."
+        write = taken if name == LATEST else "Use letters, digits, '-' and '_'."
         raise ConfigError(wrong, f"Seen: {name!r:.80}.", write)
     return str(name)
 
