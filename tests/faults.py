@@ -2,7 +2,8 @@
 
 `python -m tests.faults PLACE FAULT ACT` forks a process for every call that the act makes, strikes that call, looks at
 what is on disk, and prints a line of JSON: how many calls an unharmed act makes, how many were struck, and what came of
-it. FAULT is `signal=KILL` or `error=ENOSPC` and the like. A fault that does not fire is a failure of the test.
+it. FAULT is `signal=KILL` or `error=ENOSPC` and the like; `error=EIO+` fails all later calls of that name, too. A fault
+that does not fire is a failure of the test.
 """
 
 import collections
@@ -158,7 +159,8 @@ class Trial:
     """An act, struck at every call it makes."""
 
     def __init__(self, acting, fault):
-        self.acting, self.fault, self.numbers = acting, fault, itertools.count()
+        self.acting, self.fault, self.numbers = acting, fault.removesuffix("+"), itertools.count()
+        self.last = "+" if fault.endswith("+") else ""
         self.told, self.wrong = collections.Counter(), []
 
     def prepared(self):
@@ -182,7 +184,7 @@ class Trial:
         """Whether a fault fired at call number `at` of that name; what came of it is noted."""
         path = self.prepared()
         process = Strace(lambda: self.acting.act(path), path)
-        status, calls = process.traced("-e", f"inject={name}:{self.fault}:when={at}")
+        status, calls = process.traced("-e", f"inject={name}:{self.fault}:when={at}{self.last}")
         code = os.waitstatus_to_exitcode(status)
         fired = code == -signal.SIGKILL if "KILL" in self.fault else any(was for _, was in calls)
         if fired:
