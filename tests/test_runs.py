@@ -201,7 +201,7 @@ def test_runs_of_one_second_get_different_folders(tmp_path):
 
 
 def test_the_name_of_the_link_is_told_to_be_taken(tmp_path):
-    with pytest.raises(ConfigError, match="Seen: 'latest'.\nWrite another one: this is the link to the newest run"):
+    with pytest.raises(ConfigError, match=r"Seen: 'latest'.\nWrite another one: this is the link to the newest run"):
         RunFolder(tmp_path, experiment_id="latest")
 
 
