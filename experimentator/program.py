@@ -119,6 +119,7 @@ class Program:
         self.notice()
         exp, feed = self.exp, self.feed(subset)
         graph = self.graph(mode)
+        self._check(subset, graph)  # its dataset may be another by now
         key, like = (id(subset), mode, exp.batch_size), self._compiler(subset, mode)
         if key not in self.runners or not self.runners[key].serves(steps, like):
             self._retire([key])

@@ -225,6 +225,17 @@ def test_precision_that_is_taken_back_leaves_no_trace(back):
     assert exp.predict({"batch_input": POINTS})["batch_logits"].dtype == np.float32
 
 
+def test_a_dataset_that_lacks_a_name_is_told_when_it_takes_the_place_of_another():
+    exp = build_experiment(config())
+    exp.train(1)
+    exp.subset("training").dataset = {"input": POINTS}
+
+    with pytest.raises(
+        DatasetError, match="'training' does not go with the graph of TRAIN, which reads 'batch_target'"
+    ):
+        exp.train(2)
+
+
 def test_lists_changed_in_place_are_noticed(caplog):
     exp = build_experiment(config())
     exp.train(1)
