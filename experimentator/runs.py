@@ -237,7 +237,8 @@ class RunFolder:
         if self.history.exists():  # Ctrl-C may have come between the writing of a row and the counting of it
             self._written = len(read_history(self.opened))
         self._append_new()  # another callback may have failed before this one was told
-        if status != "failed" and self._saved_epoch < self.exp.epoch:
+        begun = not self.exp.epoch and getattr(getattr(self.exp, "walk", None), "is_cut_short", False)
+        if status != "failed" and (self._saved_epoch < self.exp.epoch or begun):
             self._save()
         self._write_status(status)
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experimentator import diagram, runs
+from experimentator import build_experiment, diagram, runs
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load, load_text
 from experimentator.graph import Graph, describe_graph
@@ -388,3 +388,21 @@ def test_the_setting_alone_asks_for_a_run_folder(tmp_path):
 
 def test_without_setting_or_callback_there_is_no_run_folder():
     assert RunFolder.of(SimpleNamespace(callbacks=[], cfg={})) is None
+
+
+def test_weights_of_a_first_epoch_that_was_interrupted_are_kept(tmp_path):
+    class Stop:
+        inputs = ("slope",)  # which that training needs
+
+        def on_batch_end(self, batch, **_):
+            if batch == 1:
+                raise KeyboardInterrupt
+
+    light = Path(__file__).parent / "configs" / "light.py"
+    exp = build_experiment(light, callbacks=[Stop()], hide_progress=True, output_folder=str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        exp.train(3)
+
+    folder = RunFolder.of(exp)
+    assert folder.weights.exists()
+    assert status(folder)["weights"] == "from the middle of epoch 1"
