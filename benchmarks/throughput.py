@@ -2,8 +2,8 @@
 
 Command:  python benchmarks/throughput.py [--quick] [--only mlp|cnn] [--rounds N]
 
-All contenders run in one process on the same network, data and batch size, one epoch each in turn, each round begun
-by another, so that they share the machine's moods; an epoch has 1,792 steps for the mlp and 1,000 for the cnn.
+All contenders run in one process on the same network, data and batch size, one epoch each in turn, each round in
+another order, so that they share the machine's moods; an epoch has 1,792 steps for the mlp and 1,000 for the cnn.
 `exp.train` runs with an observing callback, progress and history on: with its columns on the device, with columns in
 host memory whose rows travel, and (cnn) with items read one by one by worker threads. The loop by hand is one
 `tf.function` per epoch over device-resident columns, fed by the same order generator, with XLA around it, with XLA
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -169,9 +170,8 @@ def fit(case: dict[str, Any], x: np.ndarray, y: np.ndarray, **options: Any) -> C
 
 
 def turned(contenders: dict[str, Any], number: int) -> dict[str, Any]:
-    """The same, beginning with another each round: whoever follows a rival inherits its threads and its garbage."""
-    names = list(contenders)
-    return {name: contenders[name] for name in names[number % len(names) :] + names[: number % len(names)]}
+    """The same in another order each round: whoever follows a rival inherits its threads and its garbage."""
+    return {name: contenders[name] for name in random.Random(number).sample(list(contenders), len(contenders))}
 
 
 def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def listening(exp: BaseExperiment) -> list[Any]:
 def remember(exp: BaseExperiment) -> None:
     """Note what callbacks without `state_dict` hold as training begins."""
     for one in listening(exp):
-        if not hasattr(one, "state_dict"):
-            exp.walk.held_by.setdefault(id(one), _prints(one))
+        if not hasattr(one, "state_dict") and id(one) not in exp.walk.held_by:
+            exp.walk.held_by[id(one)] = _prints(one)
 
 
 def undeclared(exp: BaseExperiment) -> list[str]:
