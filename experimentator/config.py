@@ -214,10 +214,8 @@ def _execute(source: _Source, code: CodeType, overrides: dict[str, Any]) -> dict
         frames = traceback.walk_tb(error.__traceback__)
         line = [None, *(at for frame, at in frames if frame.f_code.co_filename == source.code_name)][-1]
         raises = line is not None and re.search(r"(^|[:;])\s*raise\b", source.lines[line - 1])
-        # its words are enough
-        write = (
-            "" if raises or isinstance(error, ConfigError) else "Correct this line, or override a name that it uses."
-        )
+        is_told = raises or isinstance(error, ConfigError)  # whose words are enough
+        write = "" if is_told else "Correct this line, or override a name that it uses."
         raise source.error(line, type(error).__name__, error, write=write) from error
     return {name: value for name, value in names.items() if not name.startswith("__")}
 

@@ -173,6 +173,7 @@ class RunFolder:
         self.on_pause()
         saves = self._saving.is_due
         if saves:
+            self._append_new()  # no weights of an epoch that the history does not have
             self._save()
         if saves or self._telling.is_due:
             self._write_status("running")

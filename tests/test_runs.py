@@ -316,6 +316,21 @@ def test_a_thousand_short_epochs_are_written_now_and_then_and_all_in_the_end(fol
     assert folder.weights.read_text() == "1000"
 
 
+def test_no_weights_are_of_an_epoch_that_the_history_lacks(folder, monkeypatch):
+    exp = Trained(folder)
+    folder.on_epoch_begin()
+    monkeypatch.setattr(folder, "on_pause", lambda: None)  # lines wait
+    for number in range(1, 20):
+        exp.epoch = number
+        exp.history.append({"epoch": number})
+        folder.on_epoch_end()
+        assert int(folder.weights.read_text()) <= len(read_history(folder.path))
+        time.sleep(0.02)
+
+    assert exp.saved
+    folder.on_train_end()
+
+
 def test_a_line_of_the_history_waits_for_a_second_at_most(folder):
     exp = Trained(folder)
     folder.on_epoch_begin()
