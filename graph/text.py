@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from experimentator.graph.node import Node
     from experimentator.graph.versions import Ref
 
-_PREFIXES = ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"))  # below, times, unit
+_PREFIXES = ((0.9995e-3, 1e6, "µs"), (0.9995, 1e3, "ms"))  # below, times, unit
 
 
 def table(description: Description) -> str:
@@ -69,13 +69,15 @@ def weighed(box: Box) -> str:
 def priced(cost: float | None, unit: str) -> str:
     """A cost with its unit.
 
-    >>> priced(0.0021, "s"), priced(0.125, "share")
-    ('2.1 ms', '12.5 %')
+    >>> priced(0.0021, "s"), priced(1600.0, "s"), priced(0.125, "share")
+    ('2.1 ms', '1,600 s', '12.5 %')
     """
     if cost is None:
         return ""
     if unit == "share":
         return f"{100 * cost:.3g} %"
+    if cost >= 100:
+        return f"{cost:,.0f} s"
     return next((f"{cost * times:.3g} {short}" for below, times, short in _PREFIXES if cost < below), f"{cost:.3g} s")
 
 
