@@ -3,8 +3,9 @@
 A compiler fuses processors, so that no clock can stand between them. But the graph up to a processor can be compiled
 alone (`Graph.select` of what is alive there), and so can the training with no gradient before it. What one more
 processor adds to the time of a step is its cost. Times are lower quartiles, since a busy machine only ever adds; so
-costs add up to the step. Differences carry the noise of both times: each comes with its quartiles over rounds in which
-all prefixes were timed in turn.
+costs add up to the step. A prefix must write what it leaves, where the whole may never make it (XLA reads only the rows
+that a crop keeps): no prefix counts as more than a longer one. Differences carry the noise of both times: each comes
+with its quartiles over rounds in which all prefixes were timed in turn.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -34,13 +35,17 @@ SURE = 0.05  # a cost whose sign is less certain than this counts as noise
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds a step that a processor, or several in a row, add: forward, and backward with the update of weights."""
+    """Seconds a step that a processor, or several in a row, add: forward, and backward with the update of weights.
+
+    One that `is_fused` made the prefix quicker: the compiler does it together with what is beside it.
+    """
 
     names: tuple[str, ...]
     forward: float
     backward: float
     spread: Spread  # of both together
     is_sure: bool
+    is_fused: bool = False
 
     @property
     def seconds(self) -> float:
@@ -67,7 +72,7 @@ class Costs:
 
     def by_name(self) -> dict[str, float]:
         """Seconds a step of each processor, for `graph.with_costs`; those in a row share theirs alike."""
-        return {name: max(0.0, c.seconds) / len(c.names) for c in self.processors for name in c.names}
+        return {name: c.seconds / len(c.names) for c in self.processors for name in c.names}
 
 
 class Prefixes:
@@ -127,10 +132,21 @@ def costs_of(
         times = _rounds(prefixes, counts, sample, seconds / 2)
     finally:
         put_back()
-    rows, step = (_quick(times[key, 0]) for key in ("forward", "training"))
-    processors = tuple(_cost(prefixes, times, *ends) for ends in pairwise(counts))
+    seconds_of = bounded(times)
+    rows, step = seconds_of["forward", 0], seconds_of["training", 0]
+    processors = tuple(_cost(prefixes, times, seconds_of, *ends) for ends in pairwise(counts))
     compiler = compiler if exp.backend.compiles else "eager"
     return Costs(str(graph.mode), compiler, sample[1].shape[1], step, rows, processors, len(times["forward", 0]))
+
+
+def bounded(times: Times) -> dict[tuple[str, int], float]:
+    """Seconds a batch of each prefix, none more than a longer one takes.
+
+    >>> bounded({("forward", 0): [9.0], ("forward", 1): [2.0], ("training", 0): [3.0], ("training", 1): [2.0]})
+    {('training', 0): 3.0, ('training', 1): 2.0, ('forward', 1): 2.0, ('forward', 0): 2.0}
+    """
+    longest_first = sorted(times, key=lambda key: (-1, key[1]) if key[0] == "training" else (0, -key[1]))
+    return dict(zip(longest_first, accumulate((_quick(times[key]) for key in longest_first), min), strict=True))
 
 
 def with_costs_of(
@@ -221,14 +237,15 @@ def _timed(run: Callable[..., None], sample: Any, count: int) -> float:
     return best
 
 
-def _cost(prefixes: Prefixes, times: Times, first: int, last: int) -> Cost:
+def _cost(prefixes: Prefixes, times: Times, seconds: Mapping[tuple[str, int], float], first: int, last: int) -> Cost:
     keys = ("forward", last), ("forward", first), ("training", first), ("training", last)
-    forward, before, whole, rest = (_quick(times[key]) for key in keys)
+    forward, before, whole, rest = (seconds[key] for key in keys)
     paired = [a - b + c - d for a, b, c, d in zip(*(times[key] for key in keys), strict=True)]
     names = tuple(node.name for node in prefixes.graph.order[first:last])
     spread = spread_of(paired)
-    is_sure = p_value(paired) <= SURE and spread.median > 0 and forward - before + whole - rest > 0
-    return Cost(names, forward - before, whole - rest, spread, is_sure)
+    is_clear = p_value(paired) <= SURE
+    is_sure = is_clear and spread.median > 0 and forward - before + whole - rest > 0
+    return Cost(names, forward - before, whole - rest, spread, is_sure, is_clear and spread.median < 0)
 
 
 def _quick(times: Sequence[float]) -> float:

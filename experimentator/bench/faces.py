@@ -71,7 +71,7 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
     if report["left_out"]:
         yield f"Left out, as they leave files: {', '.join(report['left_out'])}."
     if report["is_cut"]:
-        yield "Epochs that took longer than 2 seconds were cut there, and their evaluation too."
+        yield "Long epochs were cut short: what was left out counts as if it had gone on as it began."
 
 
 def _speed(report: Mapping[str, Any]) -> Iterator[str]:
@@ -115,14 +115,16 @@ def _costs(report: Mapping[str, Any]) -> Iterator[str]:
     rows.append(["(rows and loop)", priced(costs["rows"], "s"), "", _share(costs["rows"] / costs["step"]), ""])
     for cost in costs["processors"]:
         both, spread = cost["forward"] + cost["backward"], cost["spread"]
-        share = _share(both / costs["step"]) if cost["is_sure"] else "noise"
-        quartiles = f"{_signed(spread['low'])} to {_signed(spread['high'])}"
-        cells = [_signed(cost["forward"]), _signed(cost["backward"]), share, quartiles]
+        share = _share(both / costs["step"]) if cost["is_sure"] else "fused" if cost["is_fused"] else "noise"
+        quartiles = "" if cost["is_fused"] else f"{_signed(spread['low'])} to {_signed(spread['high'])}"
+        cells = [priced(cost["forward"], "s"), priced(cost["backward"], "s"), share, quartiles]
         rows.append([cut(" + ".join(cost["names"]), LONGEST), *cells])
     yield from columns(rows)
     yield (
         f"From compiled prefixes of the graph, {priced(costs['step'], 's')} a step in all, {costs['rounds']} rounds; "
         "`noise`: no cost to tell from 0."
+        + " `fused`: done together with others."
+        * any(cost["is_fused"] for cost in costs["processors"])
     )
 
 
