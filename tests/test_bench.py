@@ -17,18 +17,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import experimentator.callbacks
-from experimentator import BaseExperiment, CallbackedExperiment, Mode, Subset, build_experiment, chunk_processor
+from experimentator import (
+    BaseExperiment,
+    CallbackedExperiment,
+    DataAugmentationDataset,
+    Mode,
+    Subset,
+    build_experiment,
+    chunk_processor,
+)
 from experimentator.backends.numpy import NumpyBackend
 from experimentator.bench.costs import costs_of, sample_of
 from experimentator.bench.curve import curve_svg, sweep_text
+from experimentator.bench.findings import Seen
 from experimentator.bench.ledger import KINDS
 from experimentator.bench.spread import interval, p_value, spread_of
-from experimentator.bench.trainer import Trainer
-from experimentator.bench.verdict import Seen, verdict
+from experimentator.bench.supply import supply
+from experimentator.bench.trainer import Trainer, varies
+from experimentator.bench.verdict import verdict
 from experimentator.callbacks.journal import StateLogger
 from experimentator.cli import main
 from experimentator.graph import Graph
 from experimentator.graph.palette import colors
+from experimentator.loading.workers import Workers
 
 LIGHT = str(Path(__file__).parent / "configs" / "light.py")
 QUICK = ["--seconds", "0.5"]
@@ -149,9 +160,75 @@ def test_a_compiler_that_would_pay_in_a_longer_training_is_named(hands, said):
     exp = SimpleNamespace(subsets=[subset], program=program, backend=backend, call_limit=lambda: None, eager=False)
     exp.precision = exp.steps_per_call = None
     whole, block = {"device": 0.02, "compile": 1.0}, SimpleNamespace(index=np.zeros((16, 32)))
-    seen = Seen(exp, whole, 80, "graph", hands, {"graph": 0.1, "xla": 1.0}, {}, ("Model", 0.75), block)
+    seen = Seen(exp, whole, 80, 1, "graph", hands, {"graph": 0.1, "xla": 1.0}, {}, ("Model", 0.75), block, {})
 
     assert [said in finding.words for finding in verdict(seen)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "busy, words, gain",
+    [
+        (0.1, "set workers=8, since reading an item is waiting", 4.0),
+        (1.0, "set workers='2 processes'", 2.0),
+        (1.9, "make the items cheaper", 10.0),
+    ],
+)
+def test_items_that_are_others_each_time_are_read_otherwise_and_never_kept(busy, words, gain, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    exp = counted(residency="stream")
+    exp.train(1)
+    feeds = exp.program.feeds[id(exp.subsets[0])][1]
+    feeds.workers = Workers(2)
+    seen = Seen(exp, {"data": 9.0}, 8, 10, "graph", {}, {}, {}, ("", 0.0), exp, {}, busy=busy, varies=True)
+    exp.columns = {"batch_input": np.full(8, 0.5)}
+
+    (finding,) = supply(seen)
+
+    assert words in finding.words
+    assert "residency" not in finding.words
+    assert finding.gain == pytest.approx(gain)
+
+
+@pytest.mark.parametrize(
+    "evaluations, said, gain", [(10, "set eval_epochs=5", 3.57), (1, "which takes place once: give it fewer keys", 1.0)]
+)
+def test_a_long_evaluation_is_named_and_made_rarer_where_that_is_possible(evaluations, said, gain):
+    exp = counted()
+    exp.train(1)
+    exp.columns, exp.index = {"batch_input": np.full(8, 0.5)}, np.zeros((8, 8))
+    seen = Seen(exp, {"device": 10.0}, 8, 10, "eager", {}, {}, {}, ("", 0.0), exp, {"device": 9.0}, evaluations)
+
+    (finding,) = verdict(seen)
+
+    assert finding.words.startswith("90 % of the time is evaluation")
+    assert said in finding.words
+    assert finding.gain == pytest.approx(gain, abs=0.02)
+
+
+def test_items_that_an_epoch_draws_are_told_from_those_that_stay():
+    drawn = DataAugmentationDataset({"input": np.arange(64.0)}, [lambda key, item, random: {"input": random.uniform()}])
+    kept = DataAugmentationDataset({"input": np.arange(64.0)}, [lambda key, item: {"input": item["input"] + 1}])
+
+    assert [varies(counted(subsets=[Subset("training", Mode.TRAIN, one)])) for one in (drawn, kept)] == [True, False]
+
+
+def test_evaluation_that_is_cut_counts_as_if_it_had_gone_on():
+    trainer = Trainer(counted(steps_per_call=1), 1)
+
+    trainer._train(0.0, cut=0.0)
+
+    (epoch,) = trainer.ledger.epochs
+    assert sum(epoch.evaluation.values()) == pytest.approx(8 * sum(epoch.evaluating.values()))
+
+
+@pytest.mark.parametrize("eval_epochs, share", [(None, 1), (2, 0.5), (0, 0)])
+def test_evaluation_counts_as_often_as_the_training_would_evaluate(eval_epochs, share):
+    trainer = Trainer(counted(eval_epochs=eval_epochs), 4)
+    trainer.warm_up(0.1)
+    trainer.round(0.1)
+
+    once = sum(trainer.rounds[0].evaluation.values()) / max(1, trainer.rounds[0].evaluations)
+    assert sum(trainer.evaluating().values()) == pytest.approx(4 * share * once)
 
 
 # The account
@@ -194,7 +271,7 @@ def test_the_kinds_of_a_round_add_up_to_the_time_that_passed():
     assert 0.2 <= one.seconds <= passed
     assert one.seconds >= 0.5 * passed
     assert min(one.spent.values()) >= 0
-    assert 0 < one.evaluating < one.seconds
+    assert 0 < sum(one.evaluating.values()) < one.seconds
 
 
 def test_a_long_epoch_is_cut_and_its_first_block_is_no_measure():

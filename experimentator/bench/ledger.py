@@ -17,6 +17,7 @@ from experimentator.graph import Mode
 KINDS = ("data", "transfer", "device", "callbacks", "compile", "library")
 Spent = defaultdict[str, float]  # seconds by kind
 MANY = 12  # blocks of a pass, after which those that were read ahead at its start count for little
+EVALUATING = 0.25  # of the time after which an epoch is cut
 LONG_WAIT = 2.0  # seconds; blocks that take longer to read are made smaller, so that a measurement ends
 
 
@@ -53,6 +54,11 @@ class Account:
         self.spent[source] -= seconds
         self.spent[target] += seconds
 
+    def so_far(self) -> Spent:
+        """What was spent since the last closing, which goes on."""
+        self._charge()
+        return self.spent.copy()
+
     def close(self) -> Spent:
         """What was spent since the last closing."""
         self._charge()
@@ -69,13 +75,16 @@ class Account:
 class Epoch:
     """What one epoch took: seconds by kind, and how many batches it trained.
 
-    `evaluating` is the part of the seconds that went to evaluation, what was compiled for it left out.
+    `evaluating` is the part of the seconds that went to evaluation, what was compiled for it left out, and `evaluation`
+    what evaluation would have taken had none of its passes been cut; `evaluations` is how often that was.
     """
 
     spent: Mapping[str, float]
     batches: int
     samples: int
-    evaluating: float = 0.0
+    evaluating: Mapping[str, float]
+    evaluation: Mapping[str, float]
+    evaluations: int = 0
     is_whole: bool = True
 
     @property
@@ -86,15 +95,15 @@ class Epoch:
     @property
     def training(self) -> float:
         """All but the evaluation and what was compiled."""
-        return self.seconds - self.evaluating - self.spent.get("compile", 0.0)
+        return self.seconds - sum(self.evaluating.values()) - self.spent.get("compile", 0.0)
 
 
 class Ledger:
     """Stands at the seams of an experiment (feeds, steps, callbacks, compilations) and keeps an account of each epoch.
 
     An epoch is cut after `longest` seconds, and what came before its second block is then left out, if many followed:
-    readers that begin a pass are no measure of their pace. The training stops after an epoch, once `wanted` seconds
-    have passed. `block` is the last one of training.
+    readers that begin a pass are no measure of their pace. Each pass of evaluation may take `EVALUATING` of that at
+    least. The training stops after an epoch, once `wanted` seconds have passed. `block` is the last one of training.
     """
 
     def __init__(self, exp: Any):
@@ -106,8 +115,9 @@ class Ledger:
         self.longest = self.until = math.inf
         self.wanted, self.most = 0.0, 1 << 30
         self.copies: list[tuple[float, float]] = []  # when another thread placed data
-        self.first: tuple[Spent, int]
-        self.batches = self.block_of_pass = 0
+        self.first: tuple[Spent, int, int]
+        self.began: Spent
+        self.batches = self.samples = self.block_of_pass = 0
         self._begin()
         _stand(self, exp)
 
@@ -118,16 +128,18 @@ class Ledger:
         with self.account.spending("callbacks"):
             inner(event, **state)
         if event == "cycle_end" and self.exp.state["mode"] == Mode.EVAL:
-            compiled = self.account.spent["compile"] - self.compiled
-            self.evaluating += time.perf_counter() - self.began - compiled
+            self._evaluated()
         if event == "epoch_end":
             self._end()
 
     def passing(self, inner: Any, feed: Any, batch_size: int) -> Watched:
         """A pass begins."""
-        self.began, self.compiled = time.perf_counter(), self.account.spent["compile"]
+        self.began = self.account.so_far()
+        if feed.mode == Mode.EVAL:
+            self.until = max(self.until, time.perf_counter() + EVALUATING * self.longest)
         with self.account.spending("data"):
-            return Watched(inner(feed, batch_size), self, is_training=feed.mode == Mode.TRAIN)
+            self.cycle = Watched(inner(feed, batch_size), self, is_training=feed.mode == Mode.TRAIN)
+        return self.cycle
 
     def took(self, block: Any, start: float) -> None:
         """A block of a pass is there; copies that another thread made meanwhile were what was waited for."""
@@ -141,9 +153,9 @@ class Ledger:
     def trained(self, block: Any) -> None:
         """The second block of a pass and those after it count even where the pass is cut."""
         if self.block_of_pass == 1:
-            self.first = self.account.spent.copy(), self.batches
+            self.first = self.account.spent.copy(), self.batches, self.samples
         self.block_of_pass += 1
-        self.block, self.batches = block, self.batches + len(block.index)
+        self.block, self.batches, self.samples = block, self.batches + len(block.index), self.samples + block.index.size
 
     def placed(self, put: Any, columns: Any) -> Any:
         """Columns go to the device."""
@@ -177,21 +189,31 @@ class Ledger:
     def _begin(self) -> None:
         self.before = self.account.close()  # what prepares a training comes before its first epoch
         self.until = time.perf_counter() + self.longest
-        self.evaluating = self.began = self.compiled = 0.0
-        self.batches, self.block_of_pass, self.was_cut = 0, 0, False
-        self.first = defaultdict(float), 0
+        self.began = defaultdict(float)
+        self.evaluating: Spent = defaultdict(float)
+        self.evaluation: Spent = defaultdict(float)
+        self.batches = self.samples = self.block_of_pass = 0
+        self.was_cut = False
+        self.first = defaultdict(float), 0, 0
+
+    def _evaluated(self) -> None:
+        """A pass of evaluation is over, or was cut: the rest of it would have gone on as it began."""
+        for kind, seconds in self.account.so_far().items():
+            if kind != "compile":
+                self.evaluating[kind] += seconds - self.began[kind]
+                self.evaluation[kind] += (seconds - self.began[kind]) * self.cycle.steps / max(1, self.cycle.taken)
 
     def _end(self) -> None:
-        spent, batches = self.account.close(), self.batches
+        spent, batches, samples = self.account.close(), self.batches, self.samples
         if self.was_cut and self.block_of_pass >= MANY:
             for kind, seconds in self.first[0].items():
                 spent[kind] -= seconds
-            batches -= self.first[1]
+            batches, samples = batches - self.first[1], samples - self.first[2]
         if not self.epochs:
             for kind, seconds in self.before.items():
                 spent[kind] += seconds
-        samples = batches * (self.block.index.shape[1] if self.block is not None else 0)
-        self.epochs.append(Epoch(dict(spent), batches, samples, self.evaluating, is_whole=not self.was_cut))
+        evaluated = dict(self.evaluating), dict(self.evaluation), int(bool(self.evaluation))
+        self.epochs.append(Epoch(dict(spent), batches, samples, *evaluated, is_whole=not self.was_cut))
         self.wanted -= self.epochs[-1].seconds
         if self.wanted <= 0:
             self.exp.state["stop"] = "enough was measured"
@@ -203,19 +225,19 @@ class Watched:
     def __init__(self, cycle: Any, ledger: Ledger, *, is_training: bool):
         self.cycle, self.ledger, self.is_training = cycle, ledger, is_training
         self.steps, self.batch_size = cycle.steps, cycle.batch_size
-        self.began = False
+        self.taken = 0  # batches
 
     def take(self, ahead: Callable[[int], int]) -> Any:
         """The next block, unless time is up."""
         ledger, start = self.ledger, time.perf_counter()
-        if self.began and start > ledger.until:
+        if self.taken and start > ledger.until:
             ledger.was_cut |= self.is_training
             self.close()
             return None
         with ledger.account.spending("data"):
             block = self.cycle.take(lambda done: min(ahead(done), ledger.most))
         if block is not None:
-            self.began = True
+            self.taken += len(block.index)
             ledger.took(block, start)
             if self.is_training:
                 ledger.trained(block)

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from typing import Any
 
 from experimentator.bench.costs import Costs, costs_of
+from experimentator.bench.findings import Seen
 from experimentator.bench.hands import Hand, compiler_of, hands_of
 from experimentator.bench.rivals import Rival, rivals_of
 from experimentator.bench.spread import Spread, spread_of
-from experimentator.bench.trainer import Trainer
-from experimentator.bench.verdict import Seen, verdict
+from experimentator.bench.trainer import Trainer, varies
+from experimentator.bench.verdict import verdict
 from experimentator.graph import Mode
 
 Told = Callable[[str], None]
@@ -32,6 +33,7 @@ def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told
     trainer = Trainer(exp, epochs)
     told("training until it has its pace")
     trainer.warm_up(seconds / 3)
+    memory = {"host": peak_host_memory(), "device": exp.backend.peak_memory()}  # before anything else takes some
     put_back = exp.backend.snapshot(exp.optimizer)
     block = trainer.ledger.block
     told("compiling the loop by hand")
@@ -44,31 +46,31 @@ def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told
     sample = {name: block.columns[name] for name in names}, block.index[:8]
     costs = costs_of(exp, graph, sample, compiler=compiler_of(exp), seconds=seconds / 3, told=told)
     put_back()
-    return _report(trainer, hands, rivals, costs)
+    return _report(trainer, hands, rivals, costs) | {"peak_memory": memory}
 
 
 def _rounds(trainer: Trainer, hands: list[Hand], rivals: list[Rival], seconds: float) -> None:
     """All of them in turn, so that they share the machine's moods."""
+    trainer.settle(4 * MOST_SECONDS)  # compiling the others took the memory that data travel through
     end = time.perf_counter() + seconds
-    each = min(MOST_SECONDS, seconds / LEAST_ROUNDS / (1 + len(hands)))
+    each = min(MOST_SECONDS, seconds / LEAST_ROUNDS / 2)
     for number in range(MOST_ROUNDS):
         if number >= LEAST_ROUNDS and time.perf_counter() > end:
             return
         trainer.round(each)
         for hand in hands:
-            hand.round(each)
+            hand.round(each / len(hands))
         for rival in rivals:
             rival.round()
 
 
 def _report(trainer: Trainer, hands: list[Hand], rivals: list[Rival], costs: Costs) -> dict[str, Any]:
-    exp = trainer.exp
     seen = _seen(trainer, hands, costs)
     findings = verdict(seen)
     return {
         **described(trainer),
-        "time": {"step": dict(trainer.pace()), "whole": dict(seen.whole)},
-        "evaluation": trainer.evaluation,
+        "time": {"step": trainer.step(), "whole": dict(seen.whole)},
+        "evaluation": sum(seen.evaluating.values()) / trainer.epochs / trainer.steps / sum(trainer.step().values()),
         "callbacks": dict(trainer.ledger.by_callback),
         "by_hand": {
             hand.name: {
@@ -86,7 +88,6 @@ def _report(trainer: Trainer, hands: list[Hand], rivals: list[Rival], costs: Cos
             for rival in rivals
         },
         "costs": costs.as_dict(),
-        "peak_memory": {"host": peak_host_memory(), "device": exp.backend.peak_memory()},
         "verdict": asdict(findings[0]),
         "also": [asdict(finding) for finding in findings[1:]],
     }
@@ -101,7 +102,7 @@ def described(trainer: Trainer) -> dict[str, Any]:
         "device": exp.backend.device,
         "backend": exp.backend.name,
         "compiler": compiler_of(exp),
-        "batch_size": exp.batch_size,
+        "batch_size": trainer.ledger.block.index.shape[1],
         "steps": trainer.steps,
         "epochs": trainer.epochs,
         "place": exp.program.feeds[id(subset)][1].place,
@@ -118,14 +119,18 @@ def _seen(trainer: Trainer, hands: list[Hand], costs: Costs) -> Seen:
     return Seen(
         exp=trainer.exp,
         whole=trainer.whole(),
-        steps=trainer.steps * trainer.epochs,
+        evaluating=trainer.evaluating(),
+        steps=trainer.steps,
+        epochs=trainer.epochs,
         compiler=compiler_of(trainer.exp),
         hands={hand.name: hand.spread.low for hand in hands},  # a busy machine only ever adds
         compiling={hand.name: hand.compile_seconds for hand in hands},
         callbacks=trainer.ledger.by_callback,
         dearest=named,
         block=trainer.ledger.block,
-        calls_are_epochs=len(trainer.ledger.block.index) == trainer.steps,
+        evaluations=trainer.evaluations,
+        busy=trainer.worked / trainer.wall,
+        varies=varies(trainer.exp),
     )
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
+
+import numpy as np
 
 from experimentator.bench.ledger import KINDS, Epoch, Ledger
 from experimentator.bench.spread import Spread, spread_of
+from experimentator.data.columns import is_columnar
 
-LONGEST = 2.0  # seconds after which an epoch is cut
+LONGEST = 2.0  # seconds after which an epoch is cut at most
+SHORTEST = 0.5  # and at least
 WARM_SECONDS = 20.0  # spent at most on reaching the pace
 STEADY = 0.02  # of an epoch that compiling may take, once the pace is reached
 
@@ -19,15 +24,19 @@ STEADY = 0.02  # of an epoch that compiling may take, once the pace is reached
 class Trainer:
     """Trains an experiment in rounds.
 
-    `epochs` is how long the configuration would train: what is compiled, and when, depends on it.
+    `epochs` is how long the configuration would train: what is compiled, and when, depends on it. `evaluations` is how
+    often it would evaluate meanwhile; where it would at all, each epoch that is measured does.
     """
 
     def __init__(self, exp: Any, epochs: int):
         self.exp, self.epochs = exp, max(1, epochs)
         self.left_out = without_files(exp)
+        self.evaluations = evaluations_in(exp.eval_epochs, self.epochs)
+        exp.eval_epochs = None if self.evaluations else 0
         self.ledger = Ledger(exp)
         self.start: list[Epoch] = []
         self.rounds: list[Epoch] = []
+        self.wall = self.worked = 0.0  # seconds that the rounds took, and those that cores worked meanwhile
 
     def warm_up(self, seconds: float = WARM_SECONDS) -> None:
         """Train until nothing is compiled any more and calls have their size."""
@@ -41,9 +50,18 @@ class Trainer:
 
     def round(self, seconds: float) -> Epoch:
         """Train at that pace for about so many seconds, an epoch at least."""
-        done = self._train(seconds, cut=LONGEST)
+        self.settle(seconds)
+        wall, worked = time.perf_counter(), time.process_time()
+        done = self._train(seconds, cut=min(LONGEST, max(SHORTEST, 3 * seconds)))
+        self.wall += time.perf_counter() - wall
+        self.worked += time.process_time() - worked
         self.rounds.append(_sum(done))
         return self.rounds[-1]
+
+    def settle(self, seconds: float) -> None:
+        """Train some epochs that do not count, where they are short: what came between has left caches cold."""
+        if self.ledger.epochs[-1].seconds < seconds:
+            self._train(seconds / 4, cut=LONGEST)
 
     @property
     def step_seconds(self) -> list[float]:
@@ -63,26 +81,30 @@ class Trainer:
     def pace(self) -> dict[str, float]:
         """Seconds by kind for each batch trained, at the pace; what is still compiled then belongs to the start."""
         total = _sum(self.rounds)
-        return {k: 0.0 if k == "compile" else total.spent.get(k, 0.0) / total.batches for k in KINDS}
+        return {k: 0.0 if k == "compile" else (total.spent[k] - total.evaluating[k]) / total.batches for k in KINDS}
+
+    def step(self) -> dict[str, float]:
+        """The same, with the evaluation that falls to each batch."""
+        pace, batches = self.pace(), self.steps * self.epochs
+        return {kind: pace[kind] + seconds / batches for kind, seconds in self.evaluating().items()}
 
     def whole(self) -> dict[str, float]:
         """Seconds by kind of the training as configured: its first epochs as measured, the others at the pace."""
-        first, pace = self.start[: self.epochs], self.pace()
+        first, pace, evaluating = self.start[: self.epochs], self.pace(), self.evaluating()
         missing = sum(max(0, self.steps - one.batches) for one in first) + self.steps * (self.epochs - len(first))
-        spent = _sum(first).spent
-        late = _sum(self.rounds).spent.get("compile", 0.0)
-        return {kind: spent.get(kind, 0.0) + missing * pace[kind] + late * (kind == "compile") for kind in KINDS}
+        begun, late = _sum(first), _sum(self.rounds).spent["compile"]
+        trained = {kind: begun.spent[kind] - begun.evaluating[kind] + missing * pace[kind] for kind in KINDS}
+        return {kind: trained[kind] + evaluating[kind] + late * (kind == "compile") for kind in KINDS}
+
+    def evaluating(self) -> dict[str, float]:
+        """Seconds by kind of all evaluations of the training as configured, but for what is compiled."""
+        total = _sum(self.rounds)
+        return {kind: self.evaluations * total.evaluation[kind] / max(1, total.evaluations) for kind in KINDS}
 
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
         return sum(runner.pace.steps for runner in self._runners())
-
-    @property
-    def evaluation(self) -> float:
-        """The share of the evaluation in the epochs measured."""
-        total = _sum(self.rounds)
-        return total.evaluating / total.seconds
 
     def _runners(self) -> list[Any]:
         names = {subset.name for subset in self.exp.subsets if subset.is_training}
@@ -111,13 +133,42 @@ def without_files(exp: Any) -> list[str]:
     return [type(callback).__name__ for callback in left]
 
 
+def varies(exp: Any) -> bool:
+    """Whether an item of training that is read again, in another epoch, is another item."""
+    subset = next(one for one in exp.subsets if one.is_training)
+    if is_columnar(subset) or subset.has_own_batch:
+        return False
+    key, first = subset.sample()
+    before, subset.epoch = subset.epoch, subset.epoch + 1
+    try:
+        again = subset.batch([key])
+    finally:
+        subset.epoch = before
+    return any(not np.array_equal(first[name], again[name]) for name in first)
+
+
+def evaluations_in(eval_epochs: Any, epochs: int) -> int:
+    """How often a training of so many epochs evaluates.
+
+    >>> [evaluations_in(wanted, 10) for wanted in (None, 4, 0, (1, 10, 20))]
+    [10, 3, 0, 2]
+    """
+    if isinstance(eval_epochs, int):
+        return ceil(epochs / eval_epochs) if eval_epochs > 0 else 0
+    return epochs if eval_epochs is None else sum(number in eval_epochs for number in range(1, epochs + 1))
+
+
 def _sum(epochs: Sequence[Epoch]) -> Epoch:
-    spent = {kind: sum(one.spent.get(kind, 0.0) for one in epochs) for kind in KINDS}
+    def total(of: Callable[[Epoch], Mapping[str, float]]) -> dict[str, float]:
+        return {kind: sum(of(one).get(kind, 0.0) for one in epochs) for kind in KINDS}
+
     return Epoch(
-        spent,
+        total(lambda one: one.spent),
         sum(one.batches for one in epochs),
         sum(one.samples for one in epochs),
-        sum(one.evaluating for one in epochs),
+        total(lambda one: one.evaluating),
+        total(lambda one: one.evaluation),
+        sum(one.evaluations for one in epochs),
         is_whole=all(one.is_whole for one in epochs),
     )
 

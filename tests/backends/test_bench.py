@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import keras
@@ -92,6 +93,11 @@ def deep() -> Any:
     return planted(small(), network=wide(32, 8), jit_compile=True)
 
 
+def evaluated(validation: Any) -> Any:
+    subsets = [Subset("training", Mode.TRAIN, small()), Subset("validation", Mode.EVAL, validation)]
+    return planted(small(), subsets=subsets)
+
+
 BOTTLENECKS = {
     "slow items": (lambda: planted(Slow()), LONG, "data", "residency='host'"),
     "slow callback": (lambda: planted(small(), callbacks=[Busy()]), LONG, "callbacks", "Busy.on_batch_end"),
@@ -100,6 +106,7 @@ BOTTLENECKS = {
     "short epochs": (lambda: planted(small(32), jit_compile=True), LONG, "epochs", "repetitions=10"),
     "a large network": (lambda: planted(small(2048), network=wide(), batch_size=512), LONG, "device", "Model is"),
     "a short training": (deep, 1, "compile", "jit_compile=False"),
+    "slow items to evaluate": (lambda: evaluated(Slow()), LONG, "data", "most of it to evaluate: set residency='host'"),
     "large items": (lambda: planted(large(), corner, residency="host"), LONG, "bytes", "as uint8, an eighth of"),
 }  # fmt: skip
 
@@ -168,11 +175,37 @@ def test_a_graph_that_xla_refuses_is_measured_without_it():
     assert report["compiler"] == "graph"
 
 
+def test_what_depends_on_data_alone_is_run_in_every_step_of_a_loop_by_hand():
+    dear = chunk_processor(inputs=["batch_input"], outputs=["batch_input"])(
+        lambda batch_input: batch_input + 1e-9 * keras.ops.sum(_power(keras.ops.tile(batch_input, (16, 40))))
+    )
+    exp = planted(small(), dear)
+    exp.train(1)
+    run = exp.backend.by_hand(exp.graph("train"), exp.optimizer, compiler="xla")
+    columns = {name: exp.batch("training", 32)[name] for name in exp.graph("train").inputs}
+
+    def seconds(rows: np.ndarray) -> float:
+        run(columns, rows, 1)
+        start = time.perf_counter()
+        run(columns, rows, 30)
+        return time.perf_counter() - start
+
+    assert seconds(np.arange(16)[None]) > 0.4 * seconds(np.arange(32).reshape(2, 16))
+
+
+def _power(matrix: Any) -> Any:
+    for _ in range(6):
+        matrix = keras.ops.tanh(matrix @ keras.ops.transpose(matrix) @ matrix * 1e-3)
+    return matrix
+
+
 @pytest.mark.parametrize("changes", [{"precision": "float16", "batch_size": 512}, {"eager": True}])
 def test_other_ways_to_train_are_measured_too(changes):
-    report = measured(planted(small(), **changes), 1, seconds=0.5, against=None, told=lambda _: None)
+    report = measured(planted(small(), **changes), LONG, seconds=0.5, against=None, told=lambda _: None)
 
+    assert (report["verdict"]["kind"] == "eager") == ("eager" in changes)
     costs = report["costs"]
     added = costs["rows"] + sum(cost["forward"] + cost["backward"] for cost in costs["processors"])
     assert added == pytest.approx(costs["step"])
+    assert min(cost[part] for cost in costs["processors"] for part in ("forward", "backward")) >= 0
     assert sum(report["time"]["whole"].values()) > 0

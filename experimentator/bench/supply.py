@@ -1,0 +1,107 @@
+"""What is found about waiting for data and moving them: where they should lie, and how they should be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from experimentator.bench.findings import Finding, Seen, percent
+from experimentator.data.columns import is_columnar
+from experimentator.loading.blocks import batch_bytes
+from experimentator.loading.memory import SHARE, free_host_memory
+from experimentator.loading.workers import Workers
+
+KINDS = ("data", "transfer")
+LEFT = 0.1  # of the waiting that remains when data lie on the device
+GATHERING = 2e9  # bytes a second that are picked in host memory and travel, about
+IDLE = 0.5  # cores; where fewer work while data are waited for, reading them is waiting too
+PATIENT = 8  # threads at least for reading that waits
+Remedy = tuple[str, float]  # what to write, and the seconds that it saves
+
+
+def supply(seen: Seen) -> Iterator[Finding]:
+    """Waiting for data, and moving them, in training and in evaluation."""
+    spent = seen.trained(*KINDS) + seen.evaluated(*KINDS)
+    to_evaluate = seen.evaluated(*KINDS) > seen.trained(*KINDS)
+    found = [(subset, feed) for subset, feed in _fed(seen.exp, to_evaluate=to_evaluate) if not feed.resident]
+    if not found:
+        return
+    subset, feed = found[0]
+    data = seen.trained("data") + seen.evaluated("data")
+    doing = "waiting for data" if data >= spent / 2 else "moving data"
+    begin = f"{percent(spent / seen.seconds)} of the time is spent {doing}{', most of it to evaluate' * to_evaluate}"
+    if not to_evaluate and (wasteful := _wasteful(seen.block, feed)):
+        name, dtype, ratio = wasteful
+        words = f"{begin}: let the dataset give {name!r} as {dtype}, {_part(ratio)} of the bytes"
+        if dtype == "uint8":
+            words += f', and cast it on the device: ops.Cast("batch_{name}", "float32") first'
+        if feed.place != "streamed" or seen.share("transfer") > seen.share("data"):
+            yield Finding("bytes", spent / seen.seconds, seen.gain(spent * (1 - ratio)), f"{words}.")
+            return
+    change, saved = _remedy(seen, subset, feed, spent)
+    yield Finding("data", spent / seen.seconds, seen.gain(saved), f"{begin}: {change}.")
+
+
+def _fed(exp: Any, *, to_evaluate: bool) -> Iterator[tuple[Any, Any]]:
+    """The subsets of training or of evaluation, with their feeds."""
+    for subset in exp.subsets:
+        if subset.is_training != to_evaluate and id(subset) in exp.program.feeds:
+            yield subset, exp.program.feeds[id(subset)][1]
+
+
+def _remedy(seen: Seen, subset: Any, feed: Any, spent: float) -> Remedy:
+    """Where the data should lie, or how they should be read."""
+    size = len(subset.keys) * batch_bytes(feed.specs)
+    fits = size <= SHARE * free_host_memory()
+    if feed.place == "in host memory":
+        if size <= SHARE * seen.exp.backend.room():
+            return "set residency='device'", spent * (1 - LEFT)
+        return "the device has no room for these columns; give dtypes of half the size", spent / 2
+    is_async = any(kind.__name__ == "AsyncExperiment" for kind in type(seen.exp).__mro__)
+    if not is_async and not is_columnar(subset) and not fits:
+        words = "add AsyncExperiment to experiment_type, so that the next batches are read meanwhile"
+        return words, min(spent, seen.trained("device") + seen.evaluated("device"))
+    otherwise, less = _otherwise(seen, feed, spent)
+    kept = spent * (1 - 1 / seen.epochs) - seen.batches * seen.exp.batch_size * batch_bytes(feed.specs) / GATHERING
+    if not fits or kept <= less or (seen.varies and subset.is_training):
+        return otherwise, less
+    more = f"if not: {otherwise}"
+    if otherwise.startswith("set"):
+        more = f"if not, {otherwise}: up to {seen.gain(less):.1f} times as fast"
+    return f"set residency='host', if an item is the same every time it is read ({more})", kept
+
+
+def _otherwise(seen: Seen, feed: Any, spent: float) -> Remedy:
+    """How to read items that have to be read again: by what the cores do meanwhile."""
+    workers, cores, busy = getattr(feed, "workers", None) or Workers(1), os.cpu_count() or 1, max(1.0, seen.busy)
+    if seen.busy < IDLE:
+        count = max(PATIENT, 4 * workers.count)
+        return f"set workers={count}, since reading an item is waiting, not work", spent * (1 - workers.count / count)
+    if not workers.are_processes and busy < 0.8 * cores:
+        words = f"set workers='{cores} processes', since reading an item spends its time in Python"
+        return words, spent * (1 - busy / cores)
+    return "make the items cheaper to read, or store them as they are read", spent * (1 - LEFT)
+
+
+def _wasteful(block: Any, feed: Any) -> tuple[str, str, float] | None:
+    """The column with most bytes that a smaller dtype would hold as well; and which part of all bytes would remain."""
+    sizes = {name: spec.dtype.itemsize * int(np.prod(spec.shape[1:])) for name, spec in feed.specs.items()}
+    name = max((name for name in sizes if name in block.columns), key=sizes.__getitem__)
+    values, dtype = np.asarray(block.columns[name][:64]), feed.specs[name].dtype
+    if dtype.kind not in "fiu" or dtype.itemsize == 1:
+        return None
+    if values.min() >= 0 and values.max() <= 255 and np.all(values == np.round(values)):
+        smaller = "uint8"
+    elif dtype.itemsize == 8:
+        smaller = "float32" if dtype.kind == "f" else "int32"
+    else:
+        return None
+    saved = sizes[name] * (1 - np.dtype(smaller).itemsize / dtype.itemsize)
+    return name.removeprefix("batch_"), smaller, 1 - saved / sum(sizes.values())
+
+
+def _part(ratio: float) -> str:
+    return {8: "an eighth", 4: "a quarter", 2: "half"}.get(round(1 / ratio), percent(ratio))
