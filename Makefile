@@ -44,9 +44,9 @@ LINT_IMPORTS = import sys; from importlinter.cli import lint_imports_command; sy
 bench: .venv/stamp-bench  ## install the rivals (1 GB), run every benchmark beside them (25 minutes), into benchmarks/results
 	@for file in benchmarks/[!_]*.py; do echo "$$file"; $(RUN) "$$file" $(ARGS) || exit 1; done
 
-# No network: what is installed is measured, and what is missing is shown as such.
-bench-gpu:  ## the same on a GPU machine as it is, with its card named, into benchmarks/results
-	@$(RUN) benchmarks/_gpu_report.py $(ARGS)
+# No network and no .venv: what is installed is measured, and what is missing is shown as such.
+bench-gpu:  ## on a GPU machine as it is: trainings beside rivals, and what was reached of what was asked, as one page
+	@if [ -x $(RUN) ]; then set -- $(RUN); else set -- python3; fi; "$$1" benchmarks/_gpu_report.py $(ARGS)
 
 clean:  ## remove .venv, caches and build folders (trained runs stay)
 	@rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis

@@ -19,20 +19,23 @@ PACKAGES = (
     *("tensorflow", "tensorflow-cpu", "keras", "networkx", "numpy", "mlworkflow", "torch", "lightning", "jax", "optax"),
     *("grain", "pipefunc", "sf-hamilton", "tensordict"),
 )
+TRIAL = "EXPERIMENTATOR_RESULTS"  # in the environment: another folder for history and results, which keeps nothing here
 
 
 def publish(name: str, results: dict[str, Any], text: str, *, bars: dict[str, dict[str, float]], quick: bool) -> None:
     """Print a table; and unless this was a quick check, add a line of history, and the table and a chart to the page.
 
-    `bars` holds numbers by name for each chart, by its title.
+    `bars` holds numbers by name for each chart, by its title. A trial run has a page of quick checks, too.
     """
     print(f"\n{text}", flush=True)
-    if quick:
+    if quick and TRIAL not in os.environ:
         return
     append(name, results)
     folder = results_folder()
     pictures = []
     for title, values in bars.items():
+        if not values:
+            continue
         file = f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}.svg"
         (folder / file).write_text(chart(values, title=title), "utf-8")
         pictures.append(f"![{title}]({file})\n")
@@ -58,6 +61,14 @@ def append(benchmark: str, results: dict[str, Any]) -> None:
         history.write(json.dumps(line) + "\n")
 
 
+def latest() -> dict[str, dict[str, Any]]:
+    """The newest line of history of each benchmark on this device."""
+    history = _place() / "history.jsonl"
+    lines = history.read_text("utf-8").splitlines() if history.exists() else []
+    found = map(json.loads, lines)
+    return {line["benchmark"]: line for line in found if line["device"] == (gpu() or _processor())}
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as a Markdown table."""
     head = list(rows[0])
@@ -67,11 +78,32 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def gpu() -> str | None:
     """The first GPU by name; None without one."""
+    return next(iter(_nvidia("--query-gpu=name", "--format=csv,noheader")), None)
+
+
+def gpu_memory() -> dict[int, dict[str, int]]:
+    """MiB of a GPU that each process holds, by process id: allocators keep what they once took."""
+    lines = _nvidia("--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
+    pairs = (line.replace(" ", "").split(",") for line in lines)
+    return {int(pid): {"gpu_mib": int(used)} for pid, used in pairs if pid.isdigit() and used.isdigit()}
+
+
+def gpu_details() -> str:
+    """Memory, driver, and the CUDA that it knows, of the first GPU."""
+    found = _nvidia("--query-gpu=memory.total,driver_version", "--format=csv,noheader")
+    if not found:
+        return ""
+    memory, _, driver = found[0].partition(", ")
+    cuda = re.search(r"CUDA[^:]*Version: *([0-9.]+)", "\n".join(_nvidia()))
+    return f" ({memory}, driver {driver}{f', CUDA {cuda[1]}' if cuda else ''})"
+
+
+def _nvidia(*words: str) -> list[str]:
+    """The lines that nvidia-smi prints; none where it is missing or finds no GPU."""
     if not which("nvidia-smi"):
-        return None
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.splitlines()[0].strip() if found.returncode == 0 and found.stdout.strip() else None
+        return []
+    found = subprocess.run(["nvidia-smi", *words], capture_output=True, text=True, check=False)
+    return [line.strip() for line in found.stdout.splitlines() if line.strip()] if found.returncode == 0 else []
 
 
 def device() -> str:
@@ -89,7 +121,7 @@ def results_folder() -> Path:
 def machine() -> str:
     """The machine and the versions, in Markdown."""
     versions = ", ".join(f"{name} {number}" for name, number in filter(None, map(_version, PACKAGES)))
-    return f"{device()}, Python {platform.python_version()}, {versions}, commit {_commit()}."
+    return f"{device()}{gpu_details()}, Python {platform.python_version()}, {versions}, commit {_commit()}."
 
 
 def chart(values: dict[str, float], *, title: str, highlight: str = "experimentator") -> str:
@@ -120,14 +152,15 @@ def _busy() -> str:
 
 def _place() -> Path:
     """Where history and results are; a trial run, whose figures are not kept, names another folder."""
-    place = Path(os.environ.get("EXPERIMENTATOR_RESULTS") or Path(__file__).parent)
+    place = Path(os.environ.get(TRIAL) or Path(__file__).parent)
     place.mkdir(parents=True, exist_ok=True)
     return place
 
 
 def join(folder: Path) -> None:
-    """One page of all tables and charts."""
-    parts = [path.read_text("utf-8") for path in sorted(folder.glob("*.md")) if path.name != "README.md"]
+    """One page of all tables and charts; what was asked comes first."""
+    files = sorted(folder.glob("*.md"), key=lambda path: (path.stem != "asked", path.name))
+    parts = [path.read_text("utf-8") for path in files if path.name != "README.md"]
     (folder / "README.md").write_text("\n".join([f"# {device()}", "", machine(), "", *parts]), "utf-8")
 
 
@@ -147,6 +180,9 @@ def _version(package: str) -> tuple[str, str] | None:
 
 
 def _commit() -> str | None:
+    """The commit of the checkout; a copy that git does not know is told by EXPERIMENTATOR_COMMIT."""
+    if not which("git"):
+        return os.environ.get("EXPERIMENTATOR_COMMIT")
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    return os.environ.get("EXPERIMENTATOR_COMMIT") or found.stdout.strip() or None

@@ -29,9 +29,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from _cases import CNN as SHARED_CNN
+from _cases import MLP as SHARED_MLP
 from _report import publish, table
 from keras import layers
-from sklearn.datasets import load_digits
 
 from experimentator import Callback, Mode, Subset, build_experiment, ops
 from experimentator.data.chance import generator
@@ -48,21 +49,6 @@ class Observe(Callback):
 
 
 OURS = {"device": "experimentator", "host": "experimentator, host memory", "stream": "experimentator, items"}
-
-
-def mlp_data(steps: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    digits = load_digits()
-    rows = np.resize(np.arange(len(digits.target)), steps * batch)
-    return digits.data.astype(np.uint8)[rows], digits.target.astype(np.int32)[rows]
-
-
-def cnn_data(steps: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Digits blown up to the size of MNIST: [N, 28, 28, 1] uint8."""
-    digits = load_digits()
-    images = np.kron(digits.images.astype(np.uint8) * 15, np.ones((1, 3, 3), np.uint8))
-    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]
-    rows = np.resize(np.arange(len(digits.target)), steps * batch)
-    return images[rows], digits.target.astype(np.int32)[rows]
 
 
 def mlp() -> keras.Model:
@@ -84,8 +70,8 @@ def dropout() -> keras.Model:
     return keras.Sequential([layers.Input((64,)), layers.Dense(32, activation="relu"), *head])
 
 
-MLP = {"data": mlp_data, "batch": 32, "steps": 1792, "scale": 16.0, "rounds": 15, "settle": 60}
-CNN = {"data": cnn_data, "batch": 64, "steps": 1000, "scale": 255.0, "rounds": 3, "settle": 3}
+MLP = {"data": SHARED_MLP.data, "batch": SHARED_MLP.batch, "steps": 1792, "scale": 16.0, "rounds": 15, "settle": 60}
+CNN = {"data": SHARED_CNN.data, "batch": SHARED_CNN.batch, "steps": 1000, "scale": 255.0, "rounds": 3, "settle": 3}
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {"network": mlp, "feeds": ("device", "host"), **MLP},
     "dropout": {"network": dropout, "feeds": ("device",), **MLP, "rounds": 5},
@@ -179,7 +165,7 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
     case = CASES[name]
     steps = case["steps"] // (8 if quick else 1)
     rounds = rounds or (3 if quick else case["rounds"])
-    x, y = case["data"](steps, case["batch"])
+    x, y = case["data"](steps)
     ours = {OURS[residency]: Library(case, x, y, residency) for residency in case["feeds"]}
     contenders = {
         **ours,
@@ -246,8 +232,10 @@ def main() -> None:
     options = parser.parse_args()
     names = [options.only] if options.only else ["mlp"] if options.quick else list(CASES)
     results = {name: measure(name, options.rounds, options.quick) for name in names}
-    text = "\n".join(["## Throughput in one process", "", *(report(name, results[name]) for name in names)])
-    publish("throughput", results, text, bars={}, quick=options.quick)
+    title = f"## Throughput in one process{f', {options.only}' if options.only else ''}"
+    text = "\n".join([title, "", *(report(name, results[name]) for name in names)])
+    part = f"throughput-{options.only}" if options.only else "throughput"
+    publish(part, results, text, bars={}, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""JAX with optax, data on the device. Variants: jitted step, scan over the epoch."""
+"""JAX with optax, data on the device. Variants: step (jitted), scan (of the epoch), runs (RUNS in one scan)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from _serve import Case, Epoch, serve
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 CHANNELS = ((1, 4), (4, 8), (8, 16))
+RUNS = 16  # with as many learning rates
 
 
 def weights(case: Case) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def weights(case: Case) -> dict[str, Any]:
     def layer(*shape: int) -> Any:
         return jnp.asarray(random.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape), jnp.float32)
 
-    if case.name == "mlp":
+    if case.network == "mlp":
         return {"a": layer(64, 32), "b": jnp.zeros(32), "c": layer(32, 10), "d": jnp.zeros(10)}
     blocks = [
         {"kernel": layer(3, 3, before, n), "bias": jnp.zeros(n), "scale": jnp.ones(n), "shift": jnp.zeros(n)}
@@ -44,32 +45,44 @@ def logits(case: Case, weights: dict[str, Any], statistics: Any, x: Any) -> tupl
     return x @ weights["c"] + weights["d"], seen
 
 
-def build(case: Case, variant: str, steps: int) -> Epoch:
-    x, y = (jax.device_put(array) for array in case.data(steps))
-    optimizer, start = optax.adam(1e-3), weights(case)
-    state = [(start, optimizer.init(start), [(jnp.zeros(n), jnp.ones(n)) for _, n in CHANNELS if case.name == "cnn"])]
+def training(case: Case, optimizer: Any) -> Any:
+    """One step: (data, state, rows, learning rate) -> (state, loss). The data are an argument, never a constant."""
 
-    def objective(weights: Any, statistics: Any, rows: Any) -> tuple[Any, Any]:
-        out, seen = logits(case, weights, statistics, x[rows].astype(jnp.float32) / case.scale)
-        return optax.softmax_cross_entropy_with_integer_labels(out, y[rows]).mean(), seen
+    def objective(weights: Any, statistics: Any, images: Any, target: Any) -> tuple[Any, Any]:
+        out, seen = logits(case, weights, statistics, images.astype(jnp.float32) / case.scale)
+        return optax.softmax_cross_entropy_with_integer_labels(out, target).mean(), seen
 
-    def step(state: Any, rows: Any) -> tuple[Any, Any]:
+    def step(data: Any, state: Any, rows: Any, rate: Any) -> tuple[Any, Any]:
         weights, moments, statistics = state
-        (loss, seen), gradients = jax.value_and_grad(objective, has_aux=True)(weights, statistics, rows)
+        images, target = (column[rows] for column in data)
+        (loss, seen), gradients = jax.value_and_grad(objective, has_aux=True)(weights, statistics, images, target)
         updates, moments = optimizer.update(gradients, moments)
+        updates = jax.tree.map(lambda update: -rate * update, updates)
         return (optax.apply_updates(weights, updates), moments, seen), loss
 
-    scanned, jitted = jax.jit(lambda state, index: jax.lax.scan(step, state, index)), jax.jit(step)
+    return step
+
+
+def build(case: Case, variant: str, steps: int) -> Epoch:
+    data, optimizer, start = tuple(map(jax.device_put, case.data(steps))), optax.scale_by_adam(), weights(case)
+    moving = [(jnp.zeros(n), jnp.ones(n)) for _, n in CHANNELS if case.network == "cnn"]
+    state, rate = [(start, optimizer.init(start), moving)], 1e-3
+    step = training(case, optimizer)
+    if variant == "runs":
+        state[0] = jax.tree.map(lambda leaf: jnp.stack([leaf] * RUNS), state[0])
+        step, rate = jax.vmap(step, (None, 0, None, 0)), jnp.geomspace(1e-4, 1e-2, RUNS)
+    jitted = jax.jit(lambda data, state, rows: step(data, state, rows, rate))
+    scanned = jax.jit(lambda data, state, index: jax.lax.scan(lambda s, rows: step(data, s, rows, rate), state, index))
     random = np.random.default_rng(0)
 
     def one_epoch() -> float:
-        index = random.permutation(len(x)).reshape(-1, case.batch).astype(np.int32)
-        if variant == "scan":
-            state[0], losses = scanned(state[0], index)
+        index = random.permutation(len(data[0])).reshape(-1, case.batch).astype(np.int32)
+        if variant != "step":
+            state[0], losses = scanned(data, state[0], index)
             return float(losses.mean())
         losses = []
         for rows in index:
-            state[0], loss = jitted(state[0], rows)
+            state[0], loss = jitted(data, state[0], rows)
             losses.append(loss)
         return float(jnp.stack(losses).mean())
 

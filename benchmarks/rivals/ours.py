@@ -1,4 +1,4 @@
-"""A full `exp.train`, with an observing callback, history and progress on. Variants: default."""
+"""A full `exp.train`, with an observing callback, history and progress on. Variants: see VARIANTS."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from _serve import Case, Epoch, serve
 from keras_fit import network
 
 from experimentator import Callback, Mode, Subset, build_experiment, ops
+
+VARIANTS = {
+    "default": {},
+    "host": {"residency": "host"},
+    "host, 1": {"residency": "host", "steps_per_call": 1},
+    "host, 8": {"residency": "host", "steps_per_call": 8},
+    "host, 32": {"residency": "host", "steps_per_call": 32},
+    "host, 128": {"residency": "host", "steps_per_call": 128},
+    "XLA": {"jit_compile": True},
+    "XLA for each step": {"jit_compile": "step"},
+    "no XLA": {"jit_compile": False},
+}
 
 
 class Observe(Callback):
@@ -22,6 +34,7 @@ def build(case: Case, variant: str, steps: int) -> Epoch:
         {
             "subsets": [Subset("training", Mode.TRAIN, {"input": x, "target": y})],
             "batch_size": case.batch,
+            "precision": case.precision,
             "chunk_processors": [
                 ops.Cast("batch_input", "float32"),
                 ops.Scale("batch_input", case.scale),
@@ -30,9 +43,10 @@ def build(case: Case, variant: str, steps: int) -> Epoch:
             ],
             "optimizer": keras.optimizers.Adam(1e-3),
             "callbacks": [Observe()],
+            **VARIANTS[variant],
         }
     )
-    exp.train(60 if case.name == "mlp" else 3)  # until compiler and batches per call have settled
+    exp.train(60 if case.network == "mlp" else 3)  # until compiler and batches per call have settled
     return lambda: exp.train(exp.epoch + 1)
 
 
