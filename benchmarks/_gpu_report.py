@@ -6,18 +6,22 @@ Command:  python benchmarks/_gpu_report.py [--minutes N] [--only PART ...] [--mi
 Its parts (--list) are the trainings beside the rivals that are installed, in groups, the throughput in one process, and
 `experimentator bench` on the digits example, with batch sizes swept. Each takes well under ten minutes, and is on the
 page as soon as it is measured: stop when you like, and go on with --missing, which runs what the page lacks. --minutes
-is the time that there is in all; a contender, or a part, for which none is left is shown as such. The page is README.md
-in the folder of benchmarks/results/ that is named after the card; its first table says what was asked and what was
-reached. history.jsonl gets its lines. Without a GPU it stops, unless --cpu asks for a trial run. A trial run, and a
-quick one, write to a temporary folder.
+is the time that there is in all: no part is begun with less than four left, and a contender that comes too late is
+shown as such. The page is README.md in the folder of benchmarks/results/ that is named after the card; its first table
+says what was asked and what was reached. history.jsonl gets its lines. Without a GPU it stops, unless --cpu asks for a
+trial run. A trial run, and a quick one, write to a temporary folder.
 
 What a machine without network needs, in folders on PYTHONPATH or installed (wheels for its Python; nothing is built):
     this checkout itself, without make and without being installed: run `python3 benchmarks/_gpu_report.py` in it;
-    for this library: numpy, networkx, rich (with markdown-it-py, mdurl, pygments), safetensors, cloudpickle, loky;
-    for TensorFlow: tensorflow with its CUDA libraries, keras and what they name as dependencies;
+    for this library: numpy, networkx, rich (with markdown-it-py, mdurl, pygments);
+    for TensorFlow: tensorflow with its CUDA libraries, keras, and what they need: absl-py, astunparse (with wheel),
+        flatbuffers, gast, google-pasta, grpcio, h5py, ml-dtypes, namex, opt-einsum, optree, packaging, protobuf,
+        requests (with certifi, charset-normalizer, idna, urllib3), setuptools, six, termcolor, typing-extensions, and
+        wrapt;
     the rivals, each of which may be missing: torch (compiling takes triton and a C compiler), lightning, jax and optax;
-    scikit-learn, for the digits: without it the trainings take random images, and the two `bench` parts are left out.
-Not needed: mlworkflow, pygraphviz, git, pip. EXPERIMENTATOR_COMMIT tells the commit of a copy that git does not know.
+    scikit-learn (with scipy, joblib, cloudpickle, narwhals, threadpoolctl), for the digits: without it the trainings
+        take random images, and the two `bench` parts are left out.
+Not needed: mlworkflow, pygraphviz, safetensors, loky, git. EXPERIMENTATOR_COMMIT tells the commit where git does not.
 """
 
 from __future__ import annotations
