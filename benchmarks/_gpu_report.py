@@ -70,7 +70,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the parts, and stop")
     options = parser.parse_args()
     if options.list:
-        return print("\n".join(PARTS))
+        print("\n".join(PARTS))
+        return
     if not gpu() and not options.cpu:
         sys.exit("There is no GPU here: nvidia-smi names none.\nWrite --cpu for a trial run, which keeps nothing.")
     if options.cpu or options.quick:
