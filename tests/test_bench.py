@@ -27,16 +27,18 @@ from experimentator import (
     chunk_processor,
 )
 from experimentator.backends.numpy import NumpyBackend
+from experimentator.bench.comparison import SURE, answer, compared
 from experimentator.bench.costs import costs_of, sample_of
 from experimentator.bench.curve import curve_svg, sweep_text
 from experimentator.bench.findings import Seen
-from experimentator.bench.ledger import KINDS
+from experimentator.bench.ledger import KINDS, Epoch
 from experimentator.bench.spread import interval, p_value, spread_of
 from experimentator.bench.supply import supply
 from experimentator.bench.trainer import Trainer, varies
 from experimentator.bench.verdict import verdict
 from experimentator.callbacks.journal import StateLogger
 from experimentator.cli import main
+from experimentator.commands.usage import BENCH_HELP
 from experimentator.graph import Graph
 from experimentator.graph.palette import colors
 from experimentator.loading.workers import Workers
@@ -72,6 +74,7 @@ def test_the_report_is_json_and_its_parts_add_up(capsys):
     report = json.loads(capsys.readouterr().out)
     whole, costs = report["time"]["whole"], report["costs"]
     assert set(whole) == set(KINDS)
+    assert not [name for name in report if name not in BENCH_HELP]
     assert report["epochs"] == 3
     assert report["samples_per_second"]["median"] == pytest.approx(4 * report["steps_per_second"]["median"], rel=0.2)
     added = costs["rows"] + sum(cost["forward"] + cost["backward"] for cost in costs["processors"])
@@ -229,6 +232,23 @@ def test_evaluation_counts_as_often_as_the_training_would_evaluate(eval_epochs, 
 
     once = sum(trainer.rounds[0].evaluation.values()) / max(1, trainer.rounds[0].evaluations)
     assert sum(trainer.evaluating().values()) == pytest.approx(4 * share * once)
+
+
+@pytest.mark.parametrize("faster, is_told", [(0.97, False), (1.02, False), (1.1, True), (0.9, True)])
+def test_only_a_clear_difference_of_more_than_the_margin_is_told(faster, is_told, monkeypatch):
+    noise = iter(np.random.default_rng(2).normal(1, 0.02, 1000))
+
+    def rounds(trainers, *_):
+        for trainer, pace in zip(trainers, (faster, 1.0), strict=True):
+            trainer.rounds = [Epoch({"device": next(noise) / pace}, 8, 64, {}, {}) for _ in range(12)]
+
+    monkeypatch.setattr("experimentator.bench.comparison.in_turn", rounds)
+    monkeypatch.setattr("experimentator.bench.comparison.described", lambda trainer: {})
+
+    report = compared(("a.py", "b.py"), lambda name: (counted(), 1), seconds=1, told=lambda _: None)
+
+    assert (report["p_value"] <= SURE) == is_told
+    assert ("No difference" in answer(report)) != is_told
 
 
 # The account

@@ -84,6 +84,8 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
     for name, rival in report["keras"].items():
         rows.append([f"keras fit, {name}", *_rates(rival["steps_per_second"]), f"{rival['ratio']['median']:.3g}"])
     yield from columns(rows)
+    for name, why in report["refused"].items():
+        yield f"by hand, {TITLES.get(name, name)}, cannot run: {why}"
     samples, count = report["samples_per_second"], report["steps_per_second"]["rounds"]
     yield f"{rate(samples)} samples/s; quartiles of {count} rounds, all in turn"
     memory = report["peak_memory"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -44,10 +43,10 @@ class Hand:
         return (time.perf_counter() - start) / count
 
 
-def hands_of(exp: Any, block: Any) -> Iterator[Hand]:
+def hands_of(exp: Any, block: Any, refused: dict[str, str]) -> Iterator[Hand]:
     """The loop by hand with each compiler, and with twice the batch for the one that training uses.
 
-    `block` is one of training, whose rows serve as data. A compiler that cannot compile the graph is left out.
+    `block` is one of training, whose rows serve as data. What cannot run is left out, and `refused` gets to know why.
     """
     graph = exp.graph(Mode.TRAIN)
     columns = {name: block.columns[name] for name in graph.inputs}
@@ -56,8 +55,10 @@ def hands_of(exp: Any, block: Any) -> Iterator[Hand]:
     wanted = [(name, name, index) for name in COMPILERS if exp.backend.compiles or name == "graph"]
     wanted.append(("twice the batch", used, np.resize(index, (len(index), 2 * index.shape[1]))))
     for name, compiler, rows in wanted:
-        with suppress(CannotRunError):
+        try:
             yield Hand(name, exp.backend.by_hand(graph, exp.optimizer, compiler=compiler), columns, rows)
+        except CannotRunError as error:
+            refused[name] = str(error)
 
 
 def compiler_of(exp: Any) -> str:

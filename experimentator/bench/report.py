@@ -37,7 +37,8 @@ def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told
     put_back = exp.backend.snapshot(exp.optimizer)
     block = trainer.ledger.block
     told("compiling the loop by hand")
-    hands = list(hands_of(exp, block))
+    refused: dict[str, str] = {}
+    hands = list(hands_of(exp, block, refused))
     rivals = rivals_of(exp, trainer) if against == "keras" else []
     told(f"rounds of the training, {len(hands)} loops by hand{' and Keras' * bool(rivals)}, in turn")
     _rounds(trainer, hands, rivals, seconds / 3)
@@ -46,7 +47,7 @@ def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told
     sample = {name: block.columns[name] for name in names}, block.index[:8]
     costs = costs_of(exp, graph, sample, compiler=compiler_of(exp), seconds=seconds / 3, told=told)
     put_back()
-    return _report(trainer, hands, rivals, costs) | {"peak_memory": memory}
+    return _report(trainer, hands, rivals, costs) | {"peak_memory": memory, "refused": refused}
 
 
 def _rounds(trainer: Trainer, hands: list[Hand], rivals: list[Rival], seconds: float) -> None:

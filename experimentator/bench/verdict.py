@@ -153,6 +153,8 @@ def _other_compiler(seen: Seen) -> str:
     """Whether the step would be quicker in a training that is long enough for the compilation."""
     known = {name: seen.hands[name] for name in COMPILERS if name in seen.hands}
     other = min(known, key=known.__getitem__, default=seen.compiler)
+    if "graph" in known and not {"xla", "xla-step"} & known.keys() and seen.exp.backend.compiles:
+        return "XLA, which might be quicker, cannot compile it"
     if seen.compiler not in known or known[other] >= BETTER * known[seen.compiler]:
         return "no setting would make it quicker"
     return f"jit_compile={COMPILERS[other]!r} makes it quicker, which only a longer training would feel"

@@ -111,6 +111,16 @@ ceiling; what each processor costs; memory; and the one change that would help m
   --seed N                the same as --set seed=N
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
 
+The JSON says what the text does, in seconds, bytes, shares of 1. Spreads are {median, low, high (quartiles), rounds}.
+  configuration, device, backend, compiler, batch_size, steps, epochs, place, left_out, is_cut    what was measured
+  steps_per_second, samples_per_second    spreads
+  time                    step and whole: seconds by kind; evaluation is its share of an epoch; callbacks, by name
+  by_hand, keras          by name: steps_per_second, and ratio, of ours to it; refused says why others are missing
+  costs                   step, rows, processors (names, forward, backward, spread, is_sure, is_fused), by_name
+  peak_memory             host and device
+  verdict, also           kind, share, gain (times as fast), words
+Of a sweep it says name and points, of a comparison first, second, ratio, p_value, margin, rounds, test.
+
 Examples:
   experimentator bench examples/digits.py
   experimentator bench task.py --against keras --set batch_size=64

@@ -172,6 +172,7 @@ def test_a_graph_that_xla_refuses_is_measured_without_it():
     report = measured(planted(small(), strings), 1, seconds=1, against=None, told=lambda _: None)
 
     assert "xla" not in report["by_hand"]
+    assert "AsString of chunk processor #0" in report["refused"]["xla"]
     assert report["compiler"] == "graph"
 
 

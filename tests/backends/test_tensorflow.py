@@ -244,6 +244,14 @@ def test_a_graph_that_xla_cannot_compile_falls_back_and_names_the_processor(capl
     assert "operation AsString of chunk processor #0 To text: strings(batch_x) has no XLA form" in caplog.text
 
 
+@pytest.mark.parametrize("jit_compile", [True, "step"])
+def test_xla_that_was_asked_for_and_cannot_compile_says_which_processor_and_what_to_write(jit_compile):
+    backend, step = training_step([strings, linear(), squares], jit_compile=jit_compile)
+
+    with pytest.raises(ValueError, match=r"(?s)AsString of chunk processor #0 To text.*Write jit_compile='auto'"):
+        step(backend.put(COLUMNS), INDEX)
+
+
 def test_a_first_call_with_xla_on_its_own_account_falls_back_too(caplog):
     backend, step = training_step([strings, linear(), squares], jit_compile="auto")
     step.chosen = "xla"  # as on a GPU, where "auto" does not measure

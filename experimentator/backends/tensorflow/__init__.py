@@ -187,7 +187,7 @@ class TensorflowBackend:
 
     def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "graph", detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.tensorflow.by_hand`."""
-        return looped(self._batch(graph, optimizer, detach), compiler)
+        return looped(self._batch(graph, optimizer, detach), compiler, graph.nodes)
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
         """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""

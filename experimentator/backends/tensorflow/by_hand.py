@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 from experimentator.backends import CannotRunError
 from experimentator.backends.tensorflow.draws import quick_draws
 from experimentator.backends.tensorflow.loop import BATCH, FAILURES, GRAPH, LOOP, _penalty, _trainable, _value, has_gpu
+from experimentator.backends.tensorflow.scopes import why_not_compiled
 from experimentator.graph import Chunk, Graph, Node
 
 Batch = Callable[[Any], Any]  # tensors of one batch in, tensors out
@@ -20,7 +21,7 @@ LOSSES = 1024
 Timed = Callable[[Mapping[str, Any], np.ndarray, int], None]  # runs batches of columns and index, and waits for them
 
 
-def looped(batch: Batch, compiler: str = GRAPH) -> Timed:
+def looped(batch: Batch, compiler: str = GRAPH, nodes: Sequence[Node] = ()) -> Timed:
     """`run(columns, index, count)`: `batch` for `count` batches, those of `index` [R, B] in turn, waited for.
 
     What a batch gives is carried to the next one, so that no compiler may leave it out; losses are kept, too, the last
@@ -56,7 +57,7 @@ def looped(batch: Batch, compiler: str = GRAPH) -> Timed:
             given, _ = function(columns, tf.constant(rows, tf.int32), tf.constant(count))
             min(given.values(), key=tf.size).numpy()  # the device works in order: once one has come, all have
         except refused as error:
-            raise CannotRunError(str(error).partition("\n")[0]) from error
+            raise CannotRunError(why_not_compiled(error, nodes) or str(error).partition("\n")[0]) from error
 
     return timed
 

@@ -102,7 +102,7 @@ class TensorflowStep:
             return self._call(self.compiler, columns, index, fixed=fixed)
         except FAILURES as error:
             if self.compiler == GRAPH or not (self.auto and self._falls_back(error)):
-                raise
+                raise self._refused(error) or error from None
         return self._call(GRAPH, columns, index, fixed=fixed)
 
     def result_bytes(self, batch_size: int) -> int:
@@ -277,6 +277,13 @@ class TensorflowStep:
             self.chosen = GRAPH
             log.warning("XLA cannot compile this graph, which runs without it: %s", reason)
         return bool(reason)
+
+    def _refused(self, error: Exception) -> ValueError | None:
+        """What to write where XLA was asked for and cannot compile the graph; None for an `error` about others."""
+        reason = "" if self.compiler == GRAPH else why_not_compiled(error, self.graph.nodes)
+        seen = f"Seen: jit_compile={COMPILERS.get(self.compiler)!r}."
+        change = "Write jit_compile='auto', or False."
+        return ValueError(f"XLA cannot compile this graph: {reason}\n{seen}\n{change}") if reason else None
 
     def _timed(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray) -> float:
         """Seconds per batch, the best of a few calls of growing length."""
