@@ -59,7 +59,7 @@ class Subset:
         self._given_mode = mode
         self._finds_keys = True  # in the dataset, as long as none are given
         self.dataset = dataset
-        self.repetitions = _checked_repetitions(repetitions, name)
+        self.repetitions = repetitions
         self.desc = desc
         self.seed = 0
         self.epoch = 0
@@ -104,6 +104,17 @@ class Subset:
     def choose(self, keys: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
         """Which of the keys given are used: here all."""
         return keys
+
+    @property
+    def repetitions(self) -> int:
+        """How often each key is visited in an epoch; assign to change it."""
+        return self._repetitions
+
+    @repetitions.setter
+    def repetitions(self, times: Any) -> None:
+        if not isinstance(times, (int, float, np.integer, np.floating)) or not times >= 1 or times % 1:
+            raise ValueError(f"Subset {self.name!r} has repetitions={times!r}. Write a whole number of at least 1.")
+        self._repetitions = int(times)
 
     @property
     def type(self) -> Any:
@@ -332,18 +343,6 @@ def _cut(values: tuple[Any, ...], size: int) -> Iterator[tuple[Any, ...]]:
 
 def _cut_pairs(pairs: Iterable[tuple[Any, Any]], size: int) -> Iterator[tuple[tuple[Any, ...], list[Any]]]:
     """Keys and items, `size` of each at a time."""
-    keys, items = [], []
-    for key, item in pairs:
-        keys.append(key)
-        items.append(item)
-        if len(keys) == size:
-            yield tuple(keys), items
-            keys, items = [], []
-    if keys:
-        yield tuple(keys), items
-
-
-def _checked_repetitions(repetitions: Any, name: str) -> int:
-    if isinstance(repetitions, (int, float, np.integer, np.floating)) and repetitions >= 1 and not repetitions % 1:
-        return int(repetitions)
-    raise ValueError(f"Subset {name!r} has repetitions={repetitions!r}. Write a whole number of at least 1.")
+    pairs = iter(pairs)
+    while part := list(itertools.islice(pairs, size)):
+        yield tuple(key for key, _ in part), [item for _, item in part]

@@ -170,6 +170,17 @@ def test_repetitions_are_whole_and_positive(repetitions):
         training(repetitions=repetitions)
 
 
+@pytest.mark.parametrize("repetitions", [0, -1, 1.5, "2", None])
+def test_repetitions_that_cannot_be_are_refused_when_they_are_set_and_change_nothing(repetitions):
+    subset = training(repetitions=2)
+
+    with pytest.raises(ValueError, match=rf"Subset 'training' has repetitions={repetitions!r}. Write a whole number"):
+        subset.repetitions = repetitions
+    assert len(subset) == len(subset.order()) == 2 * len(subset.keys)
+    subset.repetitions = 3
+    assert len(subset) == len(subset.order()) == 3 * len(subset.keys)
+
+
 # Datasets
 
 
