@@ -61,9 +61,7 @@ class BaseExperiment(Habits, Portrayed):
     def subsets(self) -> list[Any]:
         """The subsets, in the order they are run."""
         subsets = [as_subset(subset) for subset in self.cfg.get("subsets") or () if subset is not None]
-        names = [subset.name for subset in subsets]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"Two subsets share a name.\nSeen: {', '.join(names)}.\nGive each its own.")
+        check_names(subsets)
         return subsets
 
     @cached_property
@@ -271,6 +269,7 @@ class BaseExperiment(Habits, Portrayed):
     def _prepare(self) -> None:
         """Build the graphs once: every unsound mode is reported before anything runs."""
         self._notice()
+        check_names(self.subsets)  # some may be called otherwise by now
         if not self._ready:
             self.program.build()
             self._ready = True
@@ -298,3 +297,10 @@ class BaseExperiment(Habits, Portrayed):
                 self._ready = False
             return "program" in vars(self) and self.program.drop(name)
         return vars(self).pop(name, None) is not None
+
+
+def check_names(subsets: Sequence[Any]) -> None:
+    """Refuse subsets of which two share a name: results, counts and draws go by it."""
+    names = [subset.name for subset in subsets]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Two subsets share a name.\nSeen: {', '.join(names)}.\nGive each its own.")

@@ -455,6 +455,17 @@ def test_subsets_of_a_mode_that_disagree_are_refused_before_training():
         build_experiment(config(subsets=[*subsets(), odd])).train(1)
 
 
+@pytest.mark.parametrize("run", [lambda exp: exp.train(2), lambda exp: exp.evaluate()], ids=["train", "evaluate"])
+def test_a_subset_renamed_to_the_name_of_another_is_refused_before_anything_runs(run):
+    exp = build_experiment(config())
+    exp.train(1)
+    exp.subset("validation").name = "training"
+
+    with pytest.raises(ConfigError, match=r"Two subsets share a name.\nSeen: training, training.\nGive each its own."):
+        run(exp)
+    assert (exp.epoch, exp.counts["training"]["batches"]) == (1, 3)
+
+
 def test_a_training_that_cannot_begin_is_not_called_interrupted(caplog, tmp_path):
     (tmp_path / "file").write_text("")
     exp = build_experiment(config(output_folder=tmp_path / "file" / "runs"))
