@@ -107,6 +107,15 @@ def test_a_process_that_is_gone_makes_its_run_lost(tmp_path):
     assert statuses == ["lost", "running", "running", "running", "running", "running"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells")
+def test_a_process_that_ended_and_that_nobody_waits_for_is_gone_too(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # its number stays until it is waited for
+        made(tmp_path / "a", status="running", process=ended.pid, host=platform.node())
+
+        assert read_run(tmp_path / "a").status == "lost"
+
+
 def test_the_table_shows_what_matters(runs):
     status, output, errors = listed(runs / "digits", sort="size")
 

@@ -141,7 +141,15 @@ def _status(written: Mapping[str, Any]) -> str:
         return "lost"
     except OSError:  # somebody else's process lives under that number
         return told
-    return told
+    return "lost" if _has_ended(process) else told
+
+
+def _has_ended(process: int) -> bool:
+    """Whether only its number is left: of an orphan, for as long as a container without an init runs."""
+    try:
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[:1] == [b"Z"]
+    except OSError:  # not Linux
+        return False
 
 
 def _best(history: list[dict[str, Any]], told: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
