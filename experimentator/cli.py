@@ -285,14 +285,16 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
 
 def _options(arguments: argparse.Namespace) -> list[str]:
     """The options of a grid that each of its points gets."""
-    if arguments.resume is not None:
-        raise UsageError("--resume goes on with one run, and --grid begins many\nLeave one of them out.")
+    if arguments.resume not in (None, AUTO) or (arguments.resume and not arguments.experiment_id):
+        wrong = "--resume goes on with one run, and --grid begins many"
+        raise UsageError(f"{wrong}\nTo give a grid again, give it --experiment-id ID --resume auto each time.")
     options = [word for text in arguments.assignments for word in ("--set", text)]
     for name in ("epochs", "seed", "output_folder", "checkpoint_seconds"):
         if (value := vars(arguments)[name]) is not None:
             options += [f"--{name.replace('_', '-')}", str(value)]
     if arguments.experiment_id:
         options += ["--experiment-id", f"{arguments.experiment_id}-{{point}}"]
+    options += ["--resume", AUTO] if arguments.resume else []
     return options + [f"--{name}" for name in ("profile", "quiet", "traceback") if vars(arguments)[name]]
 
 

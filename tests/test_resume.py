@@ -27,6 +27,7 @@ from experimentator import (
 from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
 from experimentator.commands.outside import lines
+from experimentator.records.archive import find_runs
 from experimentator.saving import resume
 from experimentator.saving.manifest import newest, numbered
 
@@ -480,12 +481,50 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew_and_loses
     assert len((killed / "history.jsonl").read_text().splitlines()) == 1
 
 
+DEADLY = """
+import os, signal
+
+class Deadly:
+    def on_epoch_end(self, epoch, **_):
+        if batch_size == 2 and epoch == 2 and os.path.exists("deadly"):
+            os.remove("deadly")
+            for process in (os.getppid(), os.getpid()):
+                os.kill(process, signal.SIGKILL)
+
+callbacks.append(Deadly())
+"""
+
+
+def test_a_grid_that_was_killed_is_given_again_and_goes_on_within_its_point(tmp_path, monkeypatch):
+    """SIGKILL for the grid and its second training, in its second epoch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    Path("task.py").write_text(Path(CONFIG).read_text() + DEADLY)
+    Path("deadly").touch()
+    points = ["--grid", "batch_size=[4,2,8]", "--experiment-id", "g", "--resume", "auto"]
+    often = ["--checkpoint-seconds", "0.000001"]
+    command = [sys.executable, "-m", "experimentator", "task.py", "--quiet", "--epochs", "3", *often, *points]
+
+    killed = subprocess.run(command, capture_output=True, check=False)
+    while (left := {run.name: run.status for run in find_runs("runs")})["task/g-2"] == "running":
+        """Its process ends."""
+    again = subprocess.run(command, capture_output=True, check=False, text=True)
+
+    assert (killed.returncode, again.returncode) == (-signal.SIGKILL, 0)
+    assert left == {"task/g-1": "finished", "task/g-2": "lost"}
+    assert again.stderr.count(": 1 epoch and ") == again.stderr.count(": 3 epochs and ") == 1
+    assert {(run.name, run.status, run.epochs) for run in find_runs("runs")} == {
+        (f"task/g-{point}", "finished", 3) for point in (1, 2, 3)
+    }
+
+
 @pytest.mark.parametrize(
     "words, status, told",
     [
         (["--resume"], 5, "There is no run to resume"),
         (["--resume", "absent"], 5, "no such folder"),
         (["--resume", "--grid", "batch_size=[2,4]"], 2, "--grid begins many"),
+        (["--resume", "auto", "--grid", "batch_size=[2,4]"], 2, "give it --experiment-id ID --resume auto each time"),
         (["--checkpoint-seconds", "0"], 2, "no number of seconds above 0"),
     ],
 )
