@@ -42,7 +42,6 @@ HEAD = {"Head/0/kernel", "Head/1/bias"}
         ("*/kernel", {key for key in EVERYTHING if key.endswith("/kernel")}),
         (["Head", "*/bias"], {*HEAD, *(key for key in EVERYTHING if key.endswith("/bias"))}),
     ],
-    ids=str,
 )
 def test_frozen_weights_keep_every_bit_and_the_others_move(patterns, held):
     assert len(EVERYTHING) == 10

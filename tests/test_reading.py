@@ -270,9 +270,7 @@ def packaged(key, item):
     return {"n": train_test_split(item["n"], random_state=key), "m": given(st.integers())}
 
 
-@pytest.mark.parametrize(
-    "quiet", [addressed, packaged, fixed, by_parameter, len, "text", None, Own, {"a": [1]}], ids=str
-)
+@pytest.mark.parametrize("quiet", [addressed, packaged, fixed, by_parameter, len, "text", None, Own, {"a": [1]}])
 def test_code_that_draws_from_generators_of_its_own_making_is_left_alone(quiet):
     assert generators_in(quiet) == []
 

@@ -67,7 +67,8 @@ def test_logging_is_left_as_it_was(tmp_path):
     assert (logger.level, logger.propagate, list(logger.handlers)) == before
 
 
-def test_a_message_stays_one_entry_and_commands_no_terminal(tmp_path):
+def test_a_message_stays_one_entry_and_commands_no_terminal(tmp_path, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("experimentator"), "propagate", False)  # pytest's reports are UTF-8
     run = RunLog(tmp_path / "log.txt")
     run.open()
     log.warning("a\x1b[31m\nb\ud800")
