@@ -14,7 +14,8 @@ _HOMES = {
     ),
     "experimentator.experiment": "BaseExperiment",
     "experimentator.features": (
-        "AsyncExperiment CallbackedExperiment DummyExperiment TensorflowExperiment build_experiment"
+        "AsyncExperiment CallbackedExperiment DummyExperiment JaxExperiment KerasExperiment TensorflowExperiment "
+        "build_experiment"
     ),
     "experimentator.subset": "Subset find",
     "experimentator.data.choosing": "BalancedSubset CombinedSubset FilteredSubset",

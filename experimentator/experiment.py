@@ -88,9 +88,9 @@ class BaseExperiment(Habits, Portrayed):
 
     @cached_property
     def backend(self) -> Backend:
-        """What compiles the graph: TensorFlow for a Keras optimizer, else the numpy reference."""
+        """What compiles the graph: the framework of Keras for one of its optimizers, else the numpy reference."""
         module = type(self.cfg.get("optimizer")).__module__
-        return get_backend("tensorflow" if module.startswith("keras") else "numpy")
+        return get_backend("keras" if module.startswith("keras") else "numpy")
 
     @cached_property
     def program(self) -> Program:

@@ -27,13 +27,31 @@ from experimentator.settings import LIBRARY_KEYS, check_values
 BLOCKS_AHEAD = 3  # begun while the device works on one
 
 
+class KerasExperiment(BaseExperiment):
+    """Compiles the graph with what Keras runs on: TensorFlow, or JAX with KERAS_BACKEND=jax."""
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The backend of that framework."""
+        return get_backend("keras")
+
+
 class TensorflowExperiment(BaseExperiment):
-    """Compiles the graph with TensorFlow."""
+    """Compiles the graph with TensorFlow, and refuses to run where Keras runs on something else."""
 
     @cached_property
     def backend(self) -> Backend:
         """The TensorFlow backend."""
         return get_backend("tensorflow")
+
+
+class JaxExperiment(BaseExperiment):
+    """Compiles the graph with JAX, and refuses to run where Keras runs on something else."""
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The JAX backend."""
+        return get_backend("jax")
 
 
 class DummyExperiment(BaseExperiment):
@@ -143,7 +161,7 @@ class Ahead:
         self.cycle.close()
 
 
-DEFAULT_TYPE = (BaseExperiment, CallbackedExperiment, AsyncExperiment, TensorflowExperiment)
+DEFAULT_TYPE = (BaseExperiment, CallbackedExperiment, AsyncExperiment, KerasExperiment)
 
 
 def compose(classes: Any) -> type[BaseExperiment]:

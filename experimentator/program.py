@@ -44,6 +44,7 @@ class Program:
         self.retired: dict[str, dict[str, int]] = {}
         self.samples: dict[int, tuple[Any, dict[str, Spec]]] = {}
         self.chosen: dict[str, tuple[str, bool]] = {}  # what a checkpoint tells of `choices`
+        self.told = False
 
     @cached_property
     def processors(self) -> tuple[Any, ...]:
@@ -126,7 +127,7 @@ class Program:
             batch = {name: feed.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * exp.batch_size or 1))
             optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
-            options = {"jit_compile": exp.jit_compile, "eager": bool(exp.eager), "seed": exp.seed or 0}
+            options = {"jit_compile": self._jit_compile(), "eager": bool(exp.eager), "seed": exp.seed or 0}
             step = exp.backend.compile(graph, batch, optimizer, like=like, **options)
             most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(exp.batch_size) or 1)))
             pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
@@ -218,7 +219,7 @@ class Program:
         """The processors of a mode, every name known; TRAIN comes first, so that weights are always made alike."""
         exp = self.exp
         if given is not None or self.exp.subsets:  # without data, nothing is recorded and no framework is needed
-            exp.backend.precision = exp.precision
+            exp.backend.precision, exp.backend.batch_size = exp.precision, exp.batch_size
         if mode not in self.recorded and self.specs(mode):
             known: dict[int, Any] = {}
             for earlier in ORDER:
@@ -270,6 +271,16 @@ class Program:
             compiler, is_settled = self.chosen.get(subset.name, (None, False))
             return compiler if is_settled else None
         return next((compiler for compiler, _ in reversed(self.choices().values())), None)
+
+    def _jit_compile(self) -> Any:
+        """The setting, or "auto" where this backend has no such compiler, which is said."""
+        wanted, known = self.exp.jit_compile, self.exp.backend.compilers.values()
+        if wanted == "auto" or wanted in known or not self.exp.backend.compiles:
+            return wanted
+        if not self.told:
+            self.told = True
+            log.warning("jit_compile=%r is passed over: %s compiles with XLA.", wanted, self.exp.backend.name)
+        return "auto"
 
     def _check(self, subset: Any, graph: Graph) -> None:
         """Refuse a subset whose items lack a number that the graph of its mode reads; shapes may differ."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +16,6 @@ import numpy as np
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref
 
 Columns = Mapping[str, Any]
-# How a training step may be compiled, and the `jit_compile` that asks for it: by TensorFlow alone; by XLA together with
-# the loop around it; by XLA, called from a loop of TensorFlow's, since on a CPU XLA runs convolutions slower in a loop.
-COMPILERS = {"graph": False, "xla": True, "xla-step": "step"}
 Shape = tuple[tuple[int | None, ...] | None, str]  # sizes (None: any; no tuple: any rank) and the dtype's name
 
 
@@ -48,7 +48,7 @@ class Step(Protocol):
 
     @property
     def compiler(self) -> str:
-        """How the step runs: one of `COMPILERS`, or `eager`."""
+        """How the step runs: one of the backend's `compilers`, or `eager`."""
 
     def __call__(self, columns: Columns, index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}; `fixed` may compile for just this K."""
@@ -67,6 +67,8 @@ class Backend(Protocol):
     device: str
     precision: str | None
     compiles: bool  # or runs processors in Python, without training them
+    compilers: Mapping[str, Any]  # ways of running a training step by name, and the `jit_compile` that asks for each
+    batch_size: int  # which abstract batches have where a framework knows no batch of any size
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
@@ -89,7 +91,7 @@ class Backend(Protocol):
         """Record what runs within into a folder, with the names of the graph's processors."""
 
     def by_hand(
-        self, graph: Graph, optimizer: Any = None, *, compiler: str = "graph", detach: int = 0
+        self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0
     ) -> Callable[[Columns, np.ndarray, int], None]:
         """The loop as one would write it by hand: runs `count` batches of `columns`, rows `index` in turn, and waits.
 
@@ -138,20 +140,43 @@ class Backend(Protocol):
 
 
 def get_backend(name: str) -> Backend:
-    """A new backend: `numpy`, `tensorflow`, or `dummy`, which computes nothing."""
-    known = ("numpy", "tensorflow", "dummy")
-    if name not in known:
-        raise ValueError(f"There is no backend {name!r}. Write one of: {', '.join(known)}.")
+    """A new backend: `tensorflow`, `jax`, `numpy`, `dummy`, which computes nothing, or `keras`: what Keras runs on.
+
+    >>> get_backend("numpy").name
+    'numpy'
+    """
+    known = ("tensorflow", "jax", "numpy", "dummy")
     try:
+        name = framework() if name == "keras" else name
+        if name not in known:
+            hint = " (what Keras runs on: set KERAS_BACKEND)" if "keras" in sys.modules else ""
+            raise ValueError(f"There is no backend {name!r}{hint}. Write one of: {', '.join(known)}.")
         backend: Backend = import_module(f"{__name__}.{name}").BACKEND()
     except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", "keras"):
+        if error.name not in ("tensorflow", "keras", "jax", "jaxlib"):
             raise
+        extras = {
+            "jax": 'jax]" (or [jax-cuda] for NVIDIA GPUs)',
+            "tensorflow": 'tensorflow]" (or [tensorflow-cpu], or [cuda] for NVIDIA GPUs)',
+        }
         raise MissingFrameworkError(
             f"The {name} backend needs {error.name}, which is not installed.\n"
-            'Type: pip install "experimentator-dl[tensorflow]" (or [tensorflow-cpu], or [cuda] for NVIDIA GPUs).'
+            f'Type: pip install "experimentator-dl[{extras.get(name, extras["tensorflow"])}.'
         ) from None
     return backend
+
+
+def framework() -> str:
+    """What Keras runs on, as KERAS_BACKEND says or its own settings: `tensorflow`, `jax` or another; it is imported."""
+    return str(import_module("keras").backend.backend())
+
+
+def prefer_installed() -> None:
+    """Let Keras run on JAX where nobody chose and TensorFlow, which it would take, is not installed."""
+    settings = Path("~/.keras/keras.json").expanduser()
+    chosen = "KERAS_BACKEND" in os.environ or "keras" in sys.modules or settings.exists()
+    if not chosen and find_spec("tensorflow") is None and find_spec("jax") is not None:
+        os.environ["KERAS_BACKEND"] = "jax"
 
 
 class Watch:

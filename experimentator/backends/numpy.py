@@ -55,6 +55,8 @@ class NumpyBackend:
     name = "numpy"
     device = "CPU"
     compiles = False
+    compilers: Mapping[str, Any] = {"graph": False}
+    batch_size = 1
     precision: str | None = None
 
     def record(
@@ -69,7 +71,7 @@ class NumpyBackend:
         if optimizer is not None:
             raise ValueError(
                 "The numpy backend does not train.\nSeen: an optimizer.\n"
-                "Add TensorflowExperiment to experiment_type, or use a Keras optimizer, which brings TensorFlow."
+                "Use a Keras optimizer, which brings TensorFlow or JAX, or leave experiment_type out."
             )
         return NumpyStep(graph)
 
@@ -90,7 +92,7 @@ class NumpyBackend:
         """There is no compiled step to look into."""
         raise ValueError(
             "The numpy backend has no profile.\nSeen: processors that run in Python.\n"
-            "Use a profiler of Python, such as py-spy; or train with TensorFlow."
+            "Use a profiler of Python, such as py-spy; or train with TensorFlow or JAX."
         )
 
     def by_hand(self, graph: Graph, optimizer: Any = None, **options: Any) -> Callable[..., None]:
@@ -106,7 +108,7 @@ class NumpyBackend:
         """Keras has no such backend."""
         raise ValueError(
             "The numpy backend has no Keras beside it.\nSeen: processors that run in Python.\n"
-            "Leave --against keras out, or train with TensorFlow."
+            "Leave --against keras out, or train with TensorFlow or JAX."
         )
 
     def peak_memory(self) -> int | None:
@@ -145,7 +147,8 @@ class NumpyBackend:
     def freeze(self, keys: Collection[str]) -> Callable[[], None]:
         """There is no variable that could be held."""
         raise ValueError(
-            "The numpy backend cannot freeze weights.\nSeen: processors that run in Python.\nTrain with TensorFlow."
+            "The numpy backend cannot freeze weights.\nSeen: processors that run in Python.\n"
+            "Train with TensorFlow or JAX."
         )
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.backends import COMPILERS
 from experimentator.bench.spread import Spread, p_value, spread_of
 from experimentator.graph import Description, Graph, Mode, Ref, with_costs
 from experimentator.graph.text import priced
@@ -160,7 +159,9 @@ def with_costs_of(
     mode = Mode.of(description.mode)
     graph = exp.program.whole(mode).select(*names) if names else exp.graph(mode)
     default = "graph" if exp.backend.peak_memory() is None else "xla"
-    compiler = next((name for name, setting in COMPILERS.items() if setting == exp.jit_compile), default)
+    known = exp.backend.compilers
+    compiler = next((name for name, setting in known.items() if setting == exp.jit_compile), default)
+    compiler = compiler if compiler in known else next(iter(known))
     costs = costs_of(exp, graph, sample_of(exp, mode), compiler=compiler, seconds=seconds, told=told)
     title = f"a step of {costs.batch_size} takes {priced(costs.step, 's')} {COMPILED[costs.compiler]}"
     return replace(with_costs(description, costs.by_name()), title=title)

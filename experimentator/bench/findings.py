@@ -12,8 +12,8 @@ class Seen:
     """What was measured, as far as a verdict needs it.
 
     `whole` holds seconds by kind of the training as configured, `evaluating` those of them that its `evaluations` took;
-    `steps` are batches of an epoch. `hands` are seconds a step of loops by hand (one for each of `COMPILERS`, and
-    `twice the batch`), `compiling` the seconds these took to compile, `callbacks` seconds by callback and event.
+    `steps` are batches of an epoch. `hands` are seconds a step of loops by hand (one for each compiler, and `twice the
+    batch`), `compiling` the seconds these took to compile, `callbacks` seconds by callback and event.
     `busy` is how many cores worked on average, `varies` whether items were others when they were read again.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.backends import COMPILERS, CannotRunError
+from experimentator.backends import CannotRunError
 from experimentator.bench.spread import Spread, spread_of
 from experimentator.graph import Mode
 
@@ -52,7 +52,7 @@ def hands_of(exp: Any, block: Any, refused: dict[str, str]) -> Iterator[Hand]:
     columns = {name: block.columns[name] for name in graph.inputs}
     index = np.asarray(block.index[:8])
     used = compiler_of(exp)
-    wanted = [(name, name, index) for name in COMPILERS if exp.backend.compiles or name == "graph"]
+    wanted = [(name, name, index) for name in exp.backend.compilers]
     wanted.append(("twice the batch", used, np.resize(index, (len(index), 2 * index.shape[1]))))
     for name, compiler, rows in wanted:
         try:
@@ -64,4 +64,4 @@ def hands_of(exp: Any, block: Any, refused: dict[str, str]) -> Iterator[Hand]:
 def compiler_of(exp: Any) -> str:
     """How the training of an experiment that has trained was compiled."""
     name = next(subset.name for subset in exp.subsets if subset.is_training)
-    return str(exp.compilers.get(name, "graph"))
+    return str(exp.compilers.get(name, next(iter(exp.backend.compilers))))

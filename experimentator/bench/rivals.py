@@ -58,7 +58,10 @@ def rivals_of(exp: Any, trainer: Trainer) -> list[Rival]:
         batch = subset.batch(subset.keys[: steps * exp.batch_size])
         data = _picked(batch, sorted(graph.inputs))
     found = []
+    known = {"auto", *exp.backend.compilers.values()}
     for name, options in VARIANTS.items():
+        if options.get("jit_compile", "auto") not in known:
+            continue  # Keras on JAX would run it in Python
         epoch = exp.backend.fitted(graph, exp.optimizer, data, exp.batch_size, **options)
         try:
             found.append(Rival(name, epoch, steps))

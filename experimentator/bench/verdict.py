@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any
 
-from experimentator.backends import COMPILERS
 from experimentator.bench.findings import Finding, Seen, percent
 from experimentator.bench.supply import supply
 
@@ -60,7 +59,7 @@ def _compile(seen: Seen) -> Iterator[Finding]:
 def _calls(seen: Seen) -> Iterator[Finding]:
     """Calls of few batches, which cost what they cost whatever they run."""
     if seen.exp.eager:
-        saved = seen.trained("device") - seen.batches * seen.hands["graph"]
+        saved = seen.trained("device") - seen.batches * seen.hands[next(iter(seen.exp.backend.compilers))]
         yield Finding("eager", seen.share("device"), seen.gain(saved), "eager=True runs uncompiled: take it off.")
     elif seen.compiler in seen.hands:
         yield from _costly(seen, _in_calls(seen))
@@ -96,7 +95,7 @@ def _costly(seen: Seen, excess: float) -> Iterator[Finding]:
 
 def _compiler(seen: Seen) -> Iterator[Finding]:
     """Another compiler."""
-    known = {name: seen.hands[name] for name in COMPILERS if name in seen.hands}
+    known = {name: seen.hands[name] for name in seen.exp.backend.compilers if name in seen.hands}
     if seen.compiler in known:
         other = min(known, key=known.__getitem__)
         mine, theirs = known[seen.compiler], known[other]
@@ -104,7 +103,7 @@ def _compiler(seen: Seen) -> Iterator[Finding]:
         how = {"graph": "without XLA", "xla": "with XLA", "xla-step": "with XLA for each step"}[other]
         words = f"The step runs {mine / theirs:.1f} times as fast {how}"
         if theirs < BETTER * mine:
-            change = f"set jit_compile={COMPILERS[other]!r}"
+            change = f"set jit_compile={seen.exp.backend.compilers[other]!r}"
             yield Finding("compiler", seen.share("device"), seen.gain(saved), f"{words}: {change}.")
 
 
@@ -151,10 +150,11 @@ def _nothing(seen: Seen) -> Iterator[Finding]:
 
 def _other_compiler(seen: Seen) -> str:
     """Whether the step would be quicker in a training that is long enough for the compilation."""
-    known = {name: seen.hands[name] for name in COMPILERS if name in seen.hands}
+    known = {name: seen.hands[name] for name in seen.exp.backend.compilers if name in seen.hands}
     other = min(known, key=known.__getitem__, default=seen.compiler)
     if "graph" in known and not {"xla", "xla-step"} & known.keys() and seen.exp.backend.compiles:
         return "XLA, which might be quicker, cannot compile it"
     if seen.compiler not in known or known[other] >= BETTER * known[seen.compiler]:
         return "no setting would make it quicker"
-    return f"jit_compile={COMPILERS[other]!r} makes it quicker, which only a longer training would feel"
+    setting = seen.exp.backend.compilers[other]
+    return f"jit_compile={setting!r} makes it quicker, which only a longer training would feel"

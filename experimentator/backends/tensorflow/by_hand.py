@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from experimentator.backends import CannotRunError
+from experimentator.backends.keras.context import objective_of
 from experimentator.backends.tensorflow.draws import quick_draws
-from experimentator.backends.tensorflow.loop import BATCH, FAILURES, GRAPH, LOOP, _penalty, _trainable, _value, has_gpu
-from experimentator.backends.tensorflow.scopes import why_not_compiled
-from experimentator.graph import Chunk, Graph, Node
+from experimentator.backends.tensorflow.failures import why_not_compiled
+from experimentator.backends.tensorflow.loop import BATCH, FAILURES, GRAPH, LOOP, _trainable, _value, has_gpu
+from experimentator.graph import Node
 
 Batch = Callable[[Any], Any]  # tensors of one batch in, tensors out
-Call = Callable[[Node, Chunk], None]
 LOSSES = 1024
 Timed = Callable[[Mapping[str, Any], np.ndarray, int], None]  # runs batches of columns and index, and waits for them
 
@@ -74,7 +75,7 @@ def trained(run: Batch, variables: list[Any], optimizer: Any) -> Batch:
         kept = _trainable(variables)
         with tf.GradientTape() as tape:
             outputs = run(tensors)
-            objective = optimizer.scale_loss(outputs["loss"] + tf.cast(_penalty(kept), outputs["loss"].dtype))
+            objective = objective_of(outputs, kept, optimizer)
         gradients = tape.gradient(objective, list(map(_value, kept)))
         pairs = [(gradient, v) for gradient, v in zip(gradients, kept, strict=True) if gradient is not None]
         if pairs:
@@ -84,17 +85,19 @@ def trained(run: Batch, variables: list[Any], optimizer: Any) -> Batch:
     return batch
 
 
-def detached(graph: Graph, first: int, run: Call) -> Call:
-    """How to `run` the nodes of a graph so that no gradient reaches the `first` ones."""
-    held = {node.index for node in graph.order[:first]}
+class GraphModel(keras.Model):
+    """A Keras model whose training step runs a graph: forward, backward and update, with the loss that it writes."""
 
-    def call(node: Node, chunk: Chunk) -> None:
-        run(node, chunk)
-        if node.index in held:
-            for name in node.outputs:
-                chunk[name] = tf.nest.map_structure(tf.stop_gradient, dict.__getitem__(chunk, name))
+    def __init__(self, batch: Batch):
+        super().__init__()
+        self.batch = batch
+        self.mean_loss = keras.metrics.Mean("loss")
+        self.built = True
 
-    return call
+    def train_step(self, data: Any) -> dict[str, Any]:
+        tensors = data[0] if isinstance(data, tuple) else data
+        self.mean_loss.update_state(self.batch(tensors)["loss"])
+        return {"loss": self.mean_loss.result()}
 
 
 def _tensors(outputs: Mapping[str, Any]) -> dict[str, Any]:

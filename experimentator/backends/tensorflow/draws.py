@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.ops import random_ops_util  # where every stateless draw, Keras' too, picks its algorithm
 
-from experimentator.backends.tensorflow.scopes import owner
+from experimentator.backends.keras.scopes import owner
 from experimentator.graph import Node
 
 WITH_STATE = {  # operations that go on from a state which nobody can read or write; XLA starts it from chance

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from experimentator.backends import COMPILERS
+from experimentator.backends.keras.context import nothing_trained, objective_of, update
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
-from experimentator.backends.tensorflow.scopes import kept_from_a_trace, why_not_compiled
+from experimentator.backends.tensorflow.failures import kept_from_a_trace, why_not_compiled
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
+# How a training step may be compiled, and the `jit_compile` that asks for it: by TensorFlow alone; by XLA together with
+# the loop around it; by XLA, called from a loop of TensorFlow's, since on a CPU XLA runs convolutions slower in a loop.
+COMPILERS = {"graph": False, "xla": True, "xla-step": "step"}
 FAILURES = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError)
 PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled
 PROBES = 3  # times
@@ -64,8 +67,6 @@ class TensorflowStep:
         self._functions: dict[Any, Any] = {}
         self._signatures: dict[Any, dict[str, str]] = {}
         self._trained = [variable.trainable for variable in variables]
-        if optimizer is not None and not optimizer.built:
-            optimizer.build(trainable_some_day(variables))
 
     @property
     def compiler(self) -> str:
@@ -216,31 +217,13 @@ class TensorflowStep:
         trainable = _trainable(self.variables)
         with tf.GradientTape() as tape:
             outputs = self.forward(tensors)
-            objective = outputs["loss"] + tf.cast(_penalty(trainable), outputs["loss"].dtype)
-            objective = self.optimizer.scale_loss(objective)
+            objective = objective_of(outputs, trainable, self.optimizer)
         gradients = tape.gradient(objective, [_value(variable) for variable in trainable])
         pairs = [(g, v) for g, v in zip(gradients, trainable, strict=True) if g is not None]
         if not pairs:
-            raise ValueError(
-                "Nothing is trained: 'loss' depends on no trainable variable.\n"
-                f"Seen: {len(trainable)} trainable variables.\n"
-                "Let the loss depend on a layer that is not frozen, with no ops.StopGradient on the way between them."
-            )
-        self._update(*zip(*pairs, strict=True))
+            raise nothing_trained(trainable)
+        update(self.optimizer, [g for g, _ in pairs], [v for _, v in pairs])
         return outputs
-
-    def _update(self, gradients: Any, variables: Any) -> None:
-        try:
-            self.optimizer.apply(gradients, variables)
-        except ValueError as error:
-            if "Unknown variable" not in str(error):
-                raise
-            name = type(self.optimizer).__name__
-            raise ValueError(
-                "The optimizer was made for other weights, and keeps moments of those.\n"
-                f"Seen: {name}, after a change of chunk_processors.\n"
-                f"Give the experiment a new one: exp.optimizer = keras.optimizers.{name}(...)."
-            ) from None
 
     def _try(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray) -> None:
         """Time a compiler and TensorFlow alone by turns, so that both share the machine's moods."""
@@ -317,23 +300,12 @@ def has_gpu() -> bool:
     return bool(tf.config.list_logical_devices("GPU"))
 
 
-def trainable_some_day(variables: list[Any]) -> list[Any]:
-    """What an optimizer is built for: frozen variables too, since they may thaw."""
-    return [variable for variable in variables if "float" in str(variable.dtype)]
-
-
 def _trainable(variables: list[Any]) -> list[Any]:
     return [variable for variable in variables if variable.trainable]
 
 
 def _value(variable: Any) -> Any:
     return variable if isinstance(variable, tf.Variable) else variable.value
-
-
-def _penalty(variables: list[Any]) -> Any:
-    """The regularisers that layers hang on their weights, as `keras.Model.fit` adds them."""
-    terms = [variable.regularizer(variable) for variable in variables if getattr(variable, "regularizer", None)]
-    return tf.add_n(terms) if terms else 0.0
 
 
 def _ready(outputs: Mapping[str, Any]) -> None:

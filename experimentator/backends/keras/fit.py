@@ -9,24 +9,8 @@ import keras
 import numpy as np
 
 from experimentator.backends import CannotRunError
-from experimentator.backends.tensorflow.loop import FAILURES
 
 Read = Callable[[Sequence[Any]], Mapping[str, Any]]  # keys to the batch of their items
-
-
-class GraphModel(keras.Model):
-    """A Keras model whose training step runs a graph: forward, backward and update, with the loss that it writes."""
-
-    def __init__(self, batch: Callable[[Any], Mapping[str, Any]]):
-        super().__init__()
-        self.batch = batch
-        self.mean_loss = keras.metrics.Mean("loss")
-        self.built = True
-
-    def train_step(self, data: Any) -> dict[str, Any]:
-        tensors = data[0] if isinstance(data, tuple) else data
-        self.mean_loss.update_state(self.batch(tensors)["loss"])
-        return {"loss": self.mean_loss.result()}
 
 
 class Items(keras.utils.PyDataset):
@@ -44,18 +28,19 @@ class Items(keras.utils.PyDataset):
 
 
 def fitted(
-    batch: Callable[[Any], Any], optimizer: Any, data: Mapping[str, np.ndarray] | Items, batch_size: int, **options: Any
+    model: keras.Model,
+    data: Mapping[str, np.ndarray] | Items,
+    batch_size: int,
+    refused: tuple[type[Exception], ...],
 ) -> Callable[[int], None]:
     """`epoch(steps)`: one quiet epoch of so many steps, of columns in host memory (shuffled) or of `Items`."""
-    model = GraphModel(batch)
-    model.compile(optimizer, **options)
     given: dict[str, Any] = {} if isinstance(data, Items) else {"batch_size": batch_size, "shuffle": True}
 
     def epoch(steps: int) -> None:
         source = data if isinstance(data, Items) else {n: column[: steps * batch_size] for n, column in data.items()}
         try:
             model.fit(source, epochs=1, steps_per_epoch=steps if isinstance(data, Items) else None, verbose=0, **given)
-        except FAILURES as error:
+        except refused as error:
             raise CannotRunError(str(error).partition("\n")[0]) from error
 
     return epoch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -22,6 +22,11 @@ def copied(variables: Sequence[Any]) -> Callable[[], None]:
             variable.assign(value)
 
     return put_back
+
+
+def trainable_some_day(variables: Iterable[Any]) -> list[Any]:
+    """What an optimizer is built for: frozen variables too, since they may thaw."""
+    return [variable for variable in variables if "float" in str(variable.dtype)]
 
 
 class Witness(keras.StatelessScope):

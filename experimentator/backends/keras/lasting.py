@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any
 
-import tensorflow as tf
+import keras
 
 from experimentator.graph.record import as_listed
 
 
-def build_outside(layer: Any) -> None:
+def build_outside(layer: Any, outside_of_traces: Callable[[], AbstractContextManager[Any]]) -> None:
     """Let what a layer makes in its `build`, constants too, outlive the trace that happens to build it."""
     build = layer.build
     if layer.built or getattr(build, "_is_default", False):  # which runs `call`, on tensors of the trace
@@ -21,14 +21,14 @@ def build_outside(layer: Any) -> None:
     @wraps(build)
     def outside(*shapes: Any, **named: Any) -> Any:
         object.__setattr__(layer, "build", build)
-        with tf.init_scope():
+        with outside_of_traces():
             return build(*shapes, **named)
 
     object.__setattr__(layer, "build", outside)  # past Keras' tracking of attributes
 
 
 @contextmanager
-def without_traces(processors: Iterable[Any]) -> Iterator[None]:
+def without_traces(processors: Iterable[Any], is_traced: Callable[[Any], bool]) -> Iterator[None]:
     """After a run of a list, attributes are again what they were where it left a tensor of its trace in them.
 
     A table kept in a cached property is then made anew in the next trace, for which the old one would be out of reach.
@@ -39,12 +39,12 @@ def without_traces(processors: Iterable[Any]) -> Iterator[None]:
         yield
     finally:
         for attributes, known in before:
-            _put_back(attributes, known)
+            _put_back(attributes, known, is_traced)
 
 
-def _put_back(attributes: dict[str, Any], known: dict[str, Any]) -> None:
+def _put_back(attributes: dict[str, Any], known: dict[str, Any], is_traced: Callable[[Any], bool]) -> None:
     for name, value in list(attributes.items()):
-        if value is not known.get(name) and any(map(tf.is_symbolic_tensor, tf.nest.flatten(value))):
+        if value is not known.get(name) and any(map(is_traced, keras.tree.flatten(value))):
             if name in known:
                 attributes[name] = known[name]
             else:

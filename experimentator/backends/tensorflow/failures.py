@@ -1,16 +1,12 @@
-"""Names of processors inside TensorFlow's graphs, so that compilers and profilers can say which one they mean."""
+"""What TensorFlow and XLA refuse, in terms of processors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+from experimentator.backends.keras.scopes import owner
 from experimentator.graph import GraphError, Node
-
-
-def scope_of(node: Node) -> str:
-    """The name scope that the operations of a processor stand in."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", node.name).lstrip("_.-") or "node"
 
 
 def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
@@ -23,13 +19,6 @@ def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
     if (node := owner(path, nodes)) is None:
         return text.split("\n")[0]
     return f"operation {path[-1]} of chunk processor {node} has no XLA form on this device."
-
-
-def owner(path: Sequence[str], nodes: Sequence[Node]) -> Node | None:
-    """The processor in whose scope an operation of that path stands; None for what stands outside."""
-    scopes = {scope_of(node): node for node in nodes}
-    owners = [scopes[part] for part in path if part in scopes]
-    return owners[-1] if owners else None
 
 
 def kept_from_a_trace(error: TypeError, nodes: Sequence[Node]) -> GraphError | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, Self
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 
-class Rates:
+class Rates(ABC):
     """Stands where a Keras optimizer keeps its learning rate: `base` times the factor of the batch at hand.
 
     Keras calls it at every update. Setting the optimizer's rate sets the base, through `assign`. The table is written
@@ -18,12 +18,18 @@ class Rates:
 
     def __init__(self, optimizer: Any):
         self.optimizer = optimizer
-        self.base = tf.Variable(float(np.asarray(optimizer.learning_rate)), dtype=tf.float32, trainable=False)
-        self.factors = tf.Variable(np.ones(1, np.float32), shape=[None], trainable=False)
-        self.start = tf.Variable(0, dtype=tf.int64, trainable=False)
+        rate, count = float(np.asarray(optimizer.learning_rate)), optimizer.iterations.dtype
+        self.base = keras.Variable(rate, dtype="float32", trainable=False, name="base")
+        self.start = keras.Variable(0, dtype=count, trainable=False, name="start")
+        self.factors = self.table()
+
+    @staticmethod
+    @abstractmethod
+    def table() -> Any:
+        """A variable of float32 [any] that holds a single 1."""
 
     @classmethod
-    def of(cls, optimizer: Any) -> Rates:
+    def of(cls, optimizer: Any) -> Self:
         """The table that an optimizer follows, from now on."""
         kept = optimizer._learning_rate
         if isinstance(kept, cls):
@@ -37,6 +43,10 @@ class Rates:
         optimizer.learning_rate = rates = cls(optimizer)
         return rates
 
+    def variables(self) -> dict[str, Any]:
+        """What it keeps, by name."""
+        return {"base": self.base, "factors": self.factors, "start": self.start}
+
     def hold(self, factors: np.ndarray) -> None:
         """Let `factors` [steps] rule the batches that follow."""
         self.start.assign(self._batches())
@@ -48,11 +58,16 @@ class Rates:
 
     def __call__(self) -> Any:
         """The rate of the batch at hand."""
-        last = tf.shape(self.factors, out_type=tf.int64)[0] - 1
-        place = tf.clip_by_value(self._batches() - self.start, 0, last)
-        return self.base * tf.gather(self.factors, place)
+        factors = self.entries()
+        last = keras.ops.cast(keras.ops.shape(factors)[0] - 1, self.start.dtype)
+        place = keras.ops.clip(self._batches() - self.start, 0, last)
+        return self.base * keras.ops.take(factors, place)
+
+    def entries(self) -> Any:
+        """The table as a tensor [any]."""
+        return self.factors
 
     def _batches(self) -> Any:
         """Batches since the optimizer was made; where gradients are accumulated, it counts updates."""
-        updates = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.int64)
+        updates = keras.ops.convert_to_tensor(self.optimizer.iterations)
         return updates * (self.optimizer.gradient_accumulation_steps or 1)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from experimentator.graph import GraphError, Node
 from experimentator.graph.record import as_listed
 
 Place = tuple[Any, ...]
 # Frames of these say nothing about the place, and may stand in one trace and not in another.
-PASSING = ("keras.", "tensorflow.", "experimentator.backends.", "experimentator.graph.")
+PASSING = ("keras.", "tensorflow.", "jax.", "experimentator.backends.", "experimentator.graph.")
+LISTED = ("initializer", "shape", "dtype", "trainable", "autocast", "aggregation", "synchronization", "name", "layout")
 
 
 class Made:
@@ -27,9 +27,17 @@ class Made:
     batches share it, and the optimizer knows its weights. A place is the chain of calls from the processor down to the
     line that makes something, with a count for loops, so that what is made at the first call only does not shift what
     is made at every call.
+
+    `watching` lets a function stand where the framework makes variables of its own; `given` may change what a Keras
+    variable of a node is made with.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        watching: Callable[[Callable[..., Any]], AbstractContextManager[Any]] = nullcontext,
+        given: Callable[[Node, dict[str, Any]], dict[str, Any]] = lambda node, options: options,
+    ) -> None:
+        self.watching, self.given = watching, given
         self._made: dict[tuple[str, int], tuple[Any, dict[Place, Any]]] = {}
 
     @contextmanager
@@ -37,16 +45,16 @@ class Made:
         """Within, what the processor of `node` makes is made once; `note` hears of every layer that is called."""
         processor = as_listed(node.processor)
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
-        making = _Making(node, made, note)
-        with making.of_layers(), making.of_variables(), tf.variable_creator_scope(making.create):
+        making = _Making(node, made, note, self.given)
+        with making.of_layers(), making.of_variables(), self.watching(making.create):
             yield
 
 
 class _Making:
     """One call of a processor: hands out layers and variables by the place that asks for them."""
 
-    def __init__(self, node: Node, made: dict[Place, Any], note: Callable[[Any], None]):
-        self.node, self.made, self.note = node, made, note
+    def __init__(self, node: Node, made: dict[Place, Any], note: Callable[[Any], None], given: Callable[..., Any]):
+        self.node, self.made, self.note, self.given = node, made, note, given
         self.times = Counter[Place]()
         self.top = sys._getframe(3)  # who calls the processor: above `within` and what contextlib puts around it
         self.new_layers: set[int] = set()
@@ -103,12 +111,13 @@ class _Making:
             return variable
 
         def init(variable: Any, *arguments: Any, **options: Any) -> None:
+            options |= zip(LISTED, arguments, strict=False)
             if id(variable) not in self.pending:
-                self._check(variable, options.get("shape", arguments[1] if len(arguments) > 1 else None))
+                self._check(variable, options.get("shape"))
                 return
             place, self.inside = self.pending.pop(id(variable)), True
             try:
-                original(variable, *arguments, **options)
+                original(variable, **self.given(self.node, options))
             finally:
                 self.inside = False
             self.made[place] = variable

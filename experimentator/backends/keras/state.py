@@ -7,21 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.backends.tensorflow.loop import trainable_some_day
-from experimentator.backends.tensorflow.rates import Rates
+from experimentator.backends.keras.rates import Rates
 from experimentator.saving.matching import WeightsError
 
 
-def keyed(optimizer: Any, variables: list[Any]) -> dict[str, Any]:
-    """Every variable of an optimizer under its place, and the table of rates that it follows, if any.
+def keyed(optimizer: Any) -> dict[str, Any]:
+    """Every variable of a built optimizer under its place, and the table of rates that it follows, if any.
 
-    It is built if it was not. Places are the keys: the names that Keras gives to slots hold counters of the process.
+    Places are the keys: the names that Keras gives to slots hold counters of the process.
     """
-    if not optimizer.built:
-        optimizer.build(trainable_some_day(variables))
     own = {f"{place:04d}": variable for place, variable in enumerate(optimizer.variables)}
     rates = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
-    followed = {"base": rates.base, "factors": rates.factors, "start": rates.start} if isinstance(rates, Rates) else {}
+    followed = rates.variables() if isinstance(rates, Rates) else {}
     return own | {f"rates/{name}": variable for name, variable in followed.items()}
 
 

@@ -1,0 +1,157 @@
+"""The JAX backend: one jitted loop runs K batches, forward, backward and update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import jax
+import keras
+import numpy as np
+from jax import numpy as jnp
+
+from experimentator.backends.jax.batch import Batch
+from experimentator.backends.jax.by_hand import FAILURES, GraphModel, Timed, looped
+from experimentator.backends.jax.loop import COMPILERS, JaxStep
+from experimentator.backends.jax.profile import profiled
+from experimentator.backends.jax.rates import TableRates
+from experimentator.backends.keras import KerasBackend
+from experimentator.backends.keras.context import nothing_trained
+from experimentator.backends.keras.fit import Items, fitted
+from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.scopes import scope_of
+from experimentator.graph import Graph, GraphError, Node
+from experimentator.loading.memory import free_host_memory
+
+
+class JaxBackend(KerasBackend):
+    """Records and builds processors on abstract tensors, compiles graphs, owns their variables."""
+
+    name = "jax"
+    compilers = COMPILERS
+    rate_table = TableRates
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps: WeakSet[JaxStep] = WeakSet()
+        self.is_host = jax.default_backend() == "cpu"
+        self.device = "CPU" if self.is_host else str(jax.devices()[0].device_kind)
+
+    def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> JaxStep:
+        """One step for a selected graph; with an optimizer, a training step on `loss`.
+
+        Options: `eager`, `capacity` (the most batches a call may run); `jit_compile` and `like` change nothing.
+        """
+        specs = {name: specs[name] for name in graph.inputs}
+        if not list(self.variables):
+            self.record(graph.processors, specs, graph.mode, {})
+        batch = self._batch(graph, optimizer)
+        outputs = batch.shapes(self._specs(specs))
+        if optimizer is not None and not batch.reached(specs):
+            raise nothing_trained(batch.trained)
+        step = JaxStep(graph, batch, outputs, self.put, **options)
+        self._steps.add(step)
+        return step
+
+    def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
+        """What a function returns, by shape and dtype, on batches of `batch_size`; variables stay as they are."""
+        with keras.StatelessScope():  # variables that the function makes get their values when it ends
+            return jax.eval_shape(function, self._specs(specs))
+
+    def scope(self, name: str) -> AbstractContextManager[Any]:
+        """Within, operations carry a name that compilers and profilers tell."""
+        return jax.named_scope(name)
+
+    def outside_of_traces(self) -> AbstractContextManager[Any]:
+        """Within, tensors are real, even where a trace is going on around."""
+        return jax.ensure_compile_time_eval()
+
+    def is_traced(self, value: Any) -> bool:
+        """Whether a value stands for one that a trace will compute."""
+        return isinstance(value, jax.core.Tracer)
+
+    def maker(self) -> Made:
+        """Hands out Keras variables that processors make in their calls."""
+        return Made(given=_deferred)
+
+    def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
+        """Record what runs within; see `experimentator.backends.jax.profile`."""
+        scopes = {scope_of(node): node.name for node in graph.nodes}
+        return profiled(folder, scopes, lambda: [text for step in self._steps for text in step.programs()])
+
+    def room(self) -> int:
+        """Bytes that are free on the device, or on the host."""
+        if self.is_host:
+            return free_host_memory()
+        told = jax.devices()[0].memory_stats() or {}
+        return int(told.get("bytes_limit", 0) - told.get("bytes_in_use", 0))
+
+    def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Copy columns to the device, once."""
+        return {name: _placed(name, values) for name, values in columns.items()}
+
+    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "xla", detach: int = 0) -> Timed:
+        """A loop around a graph as one would write it by hand; see `experimentator.backends.jax.by_hand`."""
+        return looped(self._batch(graph, optimizer, detach))
+
+    def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
+        """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
+        items = data if isinstance(data, Mapping) else Items(data[0], batch_size, *data[1:])
+        model = GraphModel(self._batch(graph, optimizer))
+        model.compile(self.used(optimizer), **options)
+        return fitted(model, items, batch_size, FAILURES)
+
+    def peak_memory(self) -> int | None:
+        """The most bytes that were taken on the device at once; None where that is the host."""
+        told = None if self.is_host else jax.devices()[0].memory_stats()
+        return None if told is None else int(told["peak_bytes_in_use"])
+
+    def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:
+        used = None if optimizer is None else self.used(optimizer)
+        return Batch(self.batch_of(graph, detach), list(self.variables), used)
+
+    def _specs(self, specs: Mapping[str, Any]) -> dict[str, Any]:
+        """Abstract batches of so many rows, of dtypes that JAX has."""
+        return {
+            name: jax.ShapeDtypeStruct((self.batch_size, *spec.shape[1:]), jax.dtypes.canonicalize_dtype(spec.dtype))
+            for name, spec in specs.items()
+        }
+
+
+def _placed(name: str, values: Any) -> Any:
+    """A column on the device, of a dtype that JAX has; it may not share the memory of `values`, which may change."""
+    if isinstance(values, jax.Array):
+        return values
+    values = np.asarray(values)
+    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+    if values.size and values.dtype.kind in "iu" and dtype.itemsize < values.dtype.itemsize:
+        limits = np.iinfo(dtype)
+        for seen in (values.min(), values.max()):
+            if not limits.min <= seen <= limits.max:
+                raise ValueError(
+                    f"{name!r} holds numbers that JAX does not have.\nSeen: {seen} in {values.dtype}; JAX takes "
+                    f"{dtype}, up to {limits.max}.\nSet JAX_ENABLE_X64=1, or let the dataset give smaller numbers."
+                )
+    return jnp.array(values, dtype)
+
+
+def _deferred(node: Node, options: dict[str, Any]) -> dict[str, Any]:
+    """What a variable is made with inside a trace: a function that gives its initial value once that has ended."""
+    initial = options["initializer"]
+    if callable(initial) or isinstance(initial, str):
+        return options
+    with jax.ensure_compile_time_eval():
+        value = keras.ops.convert_to_tensor(initial, dtype=options.get("dtype"))
+    if isinstance(value, jax.core.Tracer):
+        raise GraphError(
+            f"{node} makes a variable whose initial value comes from the batch.\n"
+            f"Seen: {list(value.shape)} {value.dtype}, which is not known while the graph is recorded.\n"
+            "Give it a constant, or an initializer and a shape, and assign the value where the variable is used."
+        )
+    return options | {"initializer": lambda *_, **__: value, "shape": value.shape, "dtype": str(value.dtype)}
+
+
+BACKEND = JaxBackend

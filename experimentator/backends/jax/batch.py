@@ -1,0 +1,160 @@
+"""One batch as a pure function: the variables' values and tensors in, new values and what the graph writes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+from jax import numpy as jnp
+
+from experimentator.backends.jax.rates import TableRates
+from experimentator.backends.keras.context import check_loss, objective_of, update
+
+Values = list[Any]  # one array for each variable
+State = tuple[Values, Values, Any]  # of the weights, of what the optimizer keeps, and the table of rates it follows
+
+
+class Batch:
+    """Forward, or forward, backward and update, of one batch.
+
+    Keras reads and writes variables by their identity; a `keras.StatelessScope` stands values in their place, so that
+    JAX sees a function of values. An optimizer leaves alone what no gradient reaches, where JAX gives zeros: the
+    program of the gradients tells which ones are.
+    """
+
+    def __init__(self, run: Callable[[Any], Any], variables: Sequence[Any], optimizer: Any = None):
+        self.run, self.weights, self.optimizer = run, list(variables), optimizer
+        self.trained = [place for place, one in enumerate(variables) if one.trainable] if optimizer is not None else []
+        self._reached: list[int] | None = None
+        self._with_gradients = jax.value_and_grad(self._objective, has_aux=True)
+        self._compiled = jax.jit(self._with_gradients)
+
+    @property
+    def slots(self) -> list[Any]:
+        """What the optimizer keeps; its rates, too, where it follows a table."""
+        if self.optimizer is None:
+            return []
+        rates = self._rates()
+        return [*self.optimizer.variables, *([] if rates is None else [rates.base, rates.start])]
+
+    def state(self) -> State:
+        """The present values of the variables, and of the table."""
+        rates = self._rates()
+        table = None if rates is None else rates.factors.value
+        return [one.value for one in self.weights], [one.value for one in self.slots], table
+
+    def keep(self, weights: Values, slots: Values) -> None:
+        """Let variables hold new values."""
+        for variable, value in zip([*self.weights, *self.slots], [*weights, *slots], strict=True):
+            variable._direct_assign(value)
+
+    def shapes(self, tensors: Any) -> dict[str, Any]:
+        """Shapes and dtypes of what one batch gives; of a training, also learns which weights gradients reach."""
+        state = described(self.state())
+        if self.optimizer is None:
+            return dict(jax.eval_shape(self, state, tensors)[1])
+        traced = self._compiled.trace([state[0][place] for place in self.trained], state, tensors)
+        (_, (outputs, _)), gradients = traced.out_info
+        zeros = _zeros(traced.jaxpr.jaxpr)[len(traced.jaxpr.jaxpr.outvars) - len(gradients) :]
+        self._reached = [place for place, is_zero in zip(self.trained, zeros, strict=True) if not is_zero]
+        return dict(outputs)
+
+    def reached(self, tensors: Any) -> list[int]:
+        """Places of the weights that gradients reach."""
+        if self._reached is None:
+            self.shapes(described(tensors))
+        return self._reached or []
+
+    def __call__(self, state: State, tensors: Any, *, compiled: bool = True) -> tuple[State, dict[str, Any]]:
+        """The state after a batch, and what the graph writes."""
+        weights, slots, table = state
+        if self.optimizer is None:
+            outputs, weights = self._forward(state, tensors)
+            return (weights, slots, table), outputs
+        take = self._compiled if compiled else self._with_gradients
+        (_, (outputs, weights)), gradients = take([weights[place] for place in self.trained], state, tensors)
+        found = dict(zip(self.trained, gradients, strict=True))
+        pairs = [(found[place], self.weights[place]) for place in self.reached(tensors)]
+        return (self._updated((weights, slots, table), pairs) if pairs else (weights, slots, table)), outputs
+
+    def _forward(self, state: State, tensors: Any) -> tuple[dict[str, Any], Values]:
+        """What the graph writes, and the weights after it: statistics and seeds go on."""
+        with self._holding(state) as scope:
+            outputs = {name: keras.ops.convert_to_tensor(value) for name, value in self.run(tensors).items()}
+            return outputs, [scope.get_current_value(variable) for variable in self.weights]
+
+    def _holding(self, state: State) -> keras.StatelessScope:
+        """Within, variables have the values of a state, and what is assigned to them goes to the scope."""
+        return keras.StatelessScope(zip([*self.weights, *self.slots], [*state[0], *state[1]], strict=True))
+
+    def _objective(self, trained: Values, state: State, tensors: Any) -> Any:
+        """What is minimised, as a function of the trained weights; with it, what `_forward` gives."""
+        weights, slots, table = state
+        weights = list(weights)
+        for place, value in zip(self.trained, trained, strict=True):
+            weights[place] = value
+        outputs, after = self._forward((weights, slots, table), tensors)
+        check_loss(outputs)
+        with self._holding((weights, slots, table)):
+            objective = objective_of(outputs, [self.weights[place] for place in self.trained], self.optimizer)
+        return objective, (outputs, after)
+
+    def _updated(self, state: State, pairs: list[tuple[Any, Any]]) -> State:
+        """The state after the optimizer saw gradients of variables."""
+        rates, variables = self._rates(), [*self.weights, *self.slots]
+        gradients, of = [gradient for gradient, _ in pairs], [variable for _, variable in pairs]
+        with self._holding(state) as scope, nullcontext() if rates is None else rates.factors.standing(state[2]):
+            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+                _scaled(self.optimizer, gradients, of, variables)
+            else:
+                update(self.optimizer, gradients, of)
+            values = [scope.get_current_value(variable) for variable in variables]
+        return values[: len(state[0])], values[len(state[0]) :], state[2]
+
+    def _rates(self) -> TableRates | None:
+        rates = getattr(getattr(self.optimizer, "inner_optimizer", self.optimizer), "_learning_rate", None)
+        return rates if isinstance(rates, TableRates) else None
+
+
+def _scaled(optimizer: Any, gradients: Values, of: list[Any], variables: list[Any]) -> None:
+    """Update with unscaled gradients, unless one is not finite; then only the scale changes, and halves.
+
+    What `keras.optimizers.LossScaleOptimizer` does, which assigns inside branches that JAX cannot look into.
+    """
+    scale, counter = optimizer.dynamic_scale.value, optimizer.step_counter.value
+    before = [variable.value for variable in variables]
+    is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(gradient)) for gradient in gradients]))
+    update(optimizer.inner_optimizer, [gradient / scale for gradient in gradients], of)
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(jnp.where(is_finite, variable.value, value))
+    grows = is_finite & (counter == optimizer.dynamic_growth_steps - 1)
+    optimizer.step_counter.assign(jnp.where(is_finite & ~grows, counter + 1, 0))
+    optimizer.dynamic_scale.assign(jnp.where(is_finite, jnp.where(grows, 2.0 * scale, scale), 0.5 * scale))
+
+
+def described(values: Any) -> Any:
+    """Arrays by shape and dtype."""
+    return jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype), values)
+
+
+def _zeros(program: Any) -> list[bool]:
+    """For each result of a program, whether it is the zeros that stand for no gradient."""
+    made = {variable: one for one in program.eqns for variable in one.outvars if _fills_with_zero(one)}
+    return [_is_zero(one) or (not hasattr(one, "val") and one in made) for one in program.outvars]
+
+
+def _fills_with_zero(equation: Any) -> bool:
+    return equation.primitive.name == "broadcast_in_dim" and _is_zero(equation.invars[0])
+
+
+def _is_zero(value: Any) -> bool:
+    return hasattr(value, "val") and np.ndim(value.val) == 0 and not value.val
+
+
+def bytes_of(outputs: Mapping[str, Any]) -> int:
+    """Bytes of arrays that are described by shape and dtype."""
+    return sum(one.dtype.itemsize * int(np.prod(one.shape)) for one in outputs.values())

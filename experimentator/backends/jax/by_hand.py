@@ -1,0 +1,86 @@
+"""The loop as one would write it by hand around a graph: no experiment, no feed, no callbacks, data where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from experimentator.backends import CannotRunError
+from experimentator.backends.jax.batch import Batch
+
+LOSSES = 1024
+FAILURES = (jax.errors.JaxRuntimeError,)
+Timed = Callable[[Mapping[str, Any], np.ndarray, int], None]  # runs batches of columns and index, and waits for them
+
+
+def looped(batch: Batch) -> Timed:
+    """`run(columns, index, count)`: `batch` for `count` batches, those of `index` [R, B] in turn, waited for.
+
+    What a batch gives is carried to the next one, so that the compiler may not leave it out; losses are kept, too, the
+    last `LOSSES` of them. A single row is given twice: XLA would see that all batches are one, and take out of the loop
+    what depends on data alone.
+    """
+
+    def run(weights: Any, slots: Any, table: Any, columns: Any, index: Any, count: Any) -> Any:
+        def one(state: Any, place: Any) -> Any:
+            rows = index[place % index.shape[0]]
+            state, given = batch(state, {name: column[rows] for name, column in columns.items()})
+            return state, given or {name: column[rows] for name, column in columns.items()}
+
+        def body(place: Any, carried: Any) -> Any:
+            state, given = one(carried[0], place)
+            loss = given["loss"].astype(jnp.float32) if "loss" in given else jnp.float32(0)
+            return state, given, carried[2].at[place % LOSSES].set(loss)
+
+        state = (weights, slots, table)
+        shapes = jax.eval_shape(one, state, jnp.int32(0))[1]
+        zeros = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
+        return lax.fori_loop(0, count, body, (state, zeros, jnp.zeros(LOSSES)))
+
+    function = jax.jit(run, donate_argnums=1)
+
+    def timed(columns: Mapping[str, Any], index: np.ndarray, count: int) -> None:
+        rows = np.asarray(index if len(index) > 1 else np.concatenate([index, index]), np.int32)
+        try:
+            state, given, losses = function(*batch.state(), dict(columns), rows, np.int32(count))
+            jax.block_until_ready((given, losses))
+        except FAILURES as error:
+            raise CannotRunError(str(error).partition("\n")[0]) from error
+        batch.keep(*state[:2])
+
+    return timed
+
+
+class GraphModel(keras.Model):
+    """A Keras model whose training step runs a graph: forward, backward and update, with the loss that it writes."""
+
+    def __init__(self, batch: Batch):
+        super().__init__()
+        self.batch = batch
+        self.mean_loss = keras.metrics.Mean("loss")
+        self.owned = list(batch.weights)  # so that Keras hands them to the step
+        self.built = True
+
+    def train_step(self, state: Any, data: Any) -> Any:
+        trained, others, slots, metrics = state
+        tensors = data[0] if isinstance(data, tuple) else data
+        known = {id(v): x for v, x in zip(self.trainable_variables, trained, strict=True)}
+        known |= {id(v): x for v, x in zip(self.non_trainable_variables, others, strict=True)}
+        known |= {id(v): x for v, x in zip(self.optimizer.variables, slots, strict=True)}
+        weights, kept, table = self.batch.state()  # of rates that the optimizer follows, which Keras does not know
+        weights = [known[id(v)] for v in self.batch.weights]
+        kept = [known.get(id(v), value) for v, value in zip(self.batch.slots, kept, strict=True)]
+        after, outputs = self.batch((weights, kept, table), tensors)
+        own = [*self.batch.weights, *self.batch.slots]
+        known |= {id(v): x for v, x in zip(own, [*after[0], *after[1]], strict=True)}
+        metrics = self.mean_loss.stateless_update_state(metrics, outputs["loss"])
+        result = {"loss": self.mean_loss.stateless_result(metrics)}
+        new = [[known[id(v)] for v in part] for part in
+               (self.trainable_variables, self.non_trainable_variables, self.optimizer.variables)]  # fmt: skip
+        return result, (*new, metrics)

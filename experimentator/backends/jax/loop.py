@@ -1,0 +1,151 @@
+"""The compiled loop: gather a batch, run the graph, take gradients, update; K times in one call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from experimentator.backends.jax.batch import Batch, State, bytes_of, described
+from experimentator.graph import Graph
+
+log = logging.getLogger(__name__)
+XLA = "xla"
+COMPILERS = {XLA: True}
+_NUMBERS = count(1)
+
+
+class JaxStep:
+    """A compiled graph; see `experimentator.backends.Step`.
+
+    A call runs at most `capacity` batches, more are split. Whole calls are a `lax.scan`, others a `lax.fori_loop` whose
+    count varies. JAX compiles for one number of rows: another one is another trace. What the optimizer keeps is updated
+    in place; weights are not, since they may be held elsewhere.
+    """
+
+    is_settled = True
+    draws_with_state: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        graph: Graph,
+        batch: Batch,
+        outputs: Mapping[str, Any],
+        put: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        *,
+        jit_compile: Any = "auto",
+        like: str | None = None,
+        eager: bool = False,
+        capacity: int | None = None,
+        seed: int = 0,
+    ):
+        self.graph, self.batch, self.outputs, self.put = graph, batch, outputs, put
+        self.eager, self.capacity = eager, capacity
+        self.traces = self.batches = 0
+        self._functions: dict[bool, Any] = {}
+        self._called: dict[bool, Any] = {}
+        self._signatures: dict[bool, dict[str, str]] = {}
+        self._trained = [variable.trainable for variable in batch.weights]
+
+    @property
+    def compiler(self) -> str:
+        """How the step runs: `xla`, or `eager`."""
+        return "eager" if self.eager else XLA
+
+    @property
+    def stale(self) -> bool:
+        """Whether a layer was frozen or thawed since, so that the step must be compiled again."""
+        return [variable.trainable for variable in self.batch.weights] != self._trained
+
+    def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
+        """Every selected name stacked over the batches: {name: [K, ...]}, on the device.
+
+        `fixed` chooses the function with a fixed count; unless given, whole calls of `capacity` use it.
+        """
+        columns = self.put({name: columns[name] for name in self.graph.inputs})
+        index = np.asarray(index, dtype=np.int32)
+        self.capacity = self.capacity or len(index)
+        if len(index) > self.capacity:
+            parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
+            return {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+        self.batches += len(index)
+        if self.eager:
+            return self._in_turn(columns, index)
+        fixed = len(index) == self.capacity if fixed is None else fixed
+        arguments = (columns, index) if fixed else (columns, self._padded(index), np.int32(len(index)))
+        function, state = self._function(fixed), self.batch.state()
+        if fixed not in self._called:
+            self._called[fixed] = described((*state, *arguments))
+        state, outputs = function(*state, *arguments)
+        self.batch.keep(*state[:2])
+        return outputs if fixed else {name: values[: len(index)] for name, values in outputs.items()}
+
+    def result_bytes(self, batch_size: int) -> int:
+        """Bytes that come back for each batch."""
+        return bytes_of(self.outputs)
+
+    def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
+        """There is nothing to choose: JAX compiles with XLA."""
+
+    def programs(self) -> list[str]:
+        """The texts of what was compiled for the first calls."""
+        pairs = [(self._functions[fixed], shapes) for fixed, shapes in self._called.items()]
+        return [function.lower(*shapes).compile().as_text() for function, shapes in pairs]
+
+    def _function(self, fixed: bool) -> Any:
+        """The compiled loop: weights, slots and table of the state, columns, index (and count) to state and results."""
+        if fixed not in self._functions:
+
+            def run(weights: Any, slots: Any, table: Any, columns: Any, index: Any, limit: Any = None) -> Any:
+                self.traces += 1
+                self._explain(fixed, columns)
+                return self._loop((weights, slots, table), columns, index, limit)
+
+            run.__name__ = f"{self.graph.mode}_{next(_NUMBERS)}"  # what profiles call it
+            self._functions[fixed] = jax.jit(run, donate_argnums=1)
+        return self._functions[fixed]
+
+    def _loop(self, state: State, columns: Any, index: Any, limit: Any) -> tuple[State, dict[str, Any]]:
+        def one(state: State, rows: Any) -> tuple[State, dict[str, Any]]:
+            state, outputs = self.batch(state, {name: column[rows] for name, column in columns.items()})
+            return state, {name: outputs[name] for name in self.outputs}
+
+        if limit is None:
+            return lax.scan(one, state, index)
+
+        def body(place: Any, carried: tuple[State, Any]) -> tuple[State, Any]:
+            state, outputs = one(carried[0], index[place])
+            return state, {name: kept.at[place].set(outputs[name]) for name, kept in carried[1].items()}
+
+        shapes = jax.eval_shape(one, state, index[0])[1]
+        room = {name: jnp.zeros((len(index), *one.shape), one.dtype) for name, one in shapes.items()}
+        return lax.fori_loop(0, limit, body, (state, room))
+
+    def _in_turn(self, columns: Mapping[str, Any], index: np.ndarray) -> dict[str, Any]:
+        """The same without a compiler, to look into processors with a debugger."""
+        results = []
+        for rows in index:
+            tensors = {name: column[rows] for name, column in columns.items()}
+            state, outputs = self.batch(self.batch.state(), tensors, compiled=False)
+            self.batch.keep(*state[:2])
+            results.append(outputs)
+        return {name: jnp.stack([outputs[name] for outputs in results]) for name in self.outputs}
+
+    def _padded(self, index: np.ndarray) -> np.ndarray:
+        padded = np.zeros((self.capacity or len(index), index.shape[1]), np.int32)
+        padded[: len(index)] = index
+        return padded
+
+    def _explain(self, fixed: bool, columns: Mapping[str, Any]) -> None:
+        """Say which name made a function be traced again; another number of rows alone is expected."""
+        seen = {name: f"{list(column.shape)} {column.dtype.name}" for name, column in columns.items()}
+        before = self._signatures.setdefault(fixed, seen)
+        changed = [f"{n} was {before[n]}, is {now}" for n, now in seen.items() if before[n] != now]
+        if changed:
+            log.warning("Traced again: %s.", "; ".join(changed))

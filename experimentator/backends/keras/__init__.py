@@ -1,0 +1,228 @@
+"""What every backend on Keras shares: recording, weights, freezing, precision, and the state of the optimizer.
+
+A framework adds how a function is run on abstract tensors, and its compiled loop.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from experimentator.backends import MissingFrameworkError, Shape, Watch
+from experimentator.backends.keras.context import InContext
+from experimentator.backends.keras.freezing import frozen
+from experimentator.backends.keras.lasting import build_outside, without_traces
+from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.precision import loss_scaled, set_precision
+from experimentator.backends.keras.rates import Rates
+from experimentator.backends.keras.scopes import scope_of
+from experimentator.backends.keras.state import assign, keyed
+from experimentator.backends.keras.variables import Variables, Witness, copied, trainable_some_day
+from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
+
+
+class KerasBackend(ABC):
+    """Records and builds processors on abstract tensors, owns their variables and the optimizer's state."""
+
+    name: str
+    device: str
+    compilers: ClassVar[Mapping[str, Any]]
+    rate_table: ClassVar[type[Rates]]
+    compiles = True
+    batch_size = 2  # which abstract batches have where a framework knows no batch of any size
+
+    def __init__(self) -> None:
+        running = keras.backend.backend()
+        if running != self.name:
+            raise MissingFrameworkError(
+                f"The {self.name} backend needs Keras to run on {self.name}.\nSeen: Keras runs on {running}.\n"
+                f"Set KERAS_BACKEND={self.name} before Keras is imported, or leave experiment_type out."
+            )
+        self.variables = Variables()
+        self.made = self.maker()
+        self.precision: str | None = None
+        self._layers: dict[int, Any] = {}
+        self._scaled: dict[int, Any] = {}
+
+    @abstractmethod
+    def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
+        """The structure that a function of tensors returns on abstract batches of `specs`; nothing is computed."""
+
+    @abstractmethod
+    def scope(self, name: str) -> AbstractContextManager[Any]:
+        """Within, operations carry a name that compilers and profilers tell."""
+
+    @abstractmethod
+    def outside_of_traces(self) -> AbstractContextManager[Any]:
+        """Within, tensors are real, even where a trace is going on around."""
+
+    @abstractmethod
+    def is_traced(self, value: Any) -> bool:
+        """Whether a value stands for one that a trace will compute."""
+
+    def maker(self) -> Made:
+        """What hands out the layers and variables that processors make in their calls."""
+        return Made()
+
+    def others_read(self) -> AbstractContextManager[Callable[[], Iterable[Any]]]:
+        """Within, notes variables read that Keras does not know; the function tells them."""
+        return nullcontext(lambda: ())
+
+    def record(
+        self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
+    ) -> tuple[Any, ...]:
+        """Run the list once on abstract batches: builds layers, declares undeclared callables.
+
+        A second pass, which changes nothing, notes the variables that each processor reads.
+        """
+        recorded = self._pass(processors, specs, mode, known, witness=False)
+        self._pass(recorded, specs, mode, known, witness=True)
+        return recorded
+
+    def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
+        """Shape and dtype of every version in a graph, from one abstract run."""
+        seen: dict[Ref, Shape] = {}
+
+        def call(node: Node, chunk: Chunk) -> None:
+            self.call(node, chunk)
+            for ref in node.writes:
+                seen[ref] = self._shape(keras.ops.convert_to_tensor(dict.__getitem__(chunk, ref.name)))
+
+        def run(tensors: Any) -> Any:
+            seen.update((Ref(name, 0), self._shape(tensor)) for name, tensor in tensors.items())
+            return layer.run(tensors, training=graph.mode == Mode.TRAIN)
+
+        layer = self.running(graph, call)
+        self.abstract(run, {name: specs[name] for name in graph.inputs})
+        return seen
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """For each node that owns weights: how many numbers are trained, and how many are not."""
+        return self.variables.sizes()
+
+    def shared(self) -> dict[str, tuple[str, ...]]:
+        """For each node that reads weights of others: which nodes own them."""
+        return self.variables.shared()
+
+    def forget(self) -> None:
+        """Find the weights anew at the next recording: the processors changed."""
+        self.variables = Variables()
+        self._layers.clear()
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Every variable of every processor, as numpy, under a stable key."""
+        return {key: np.asarray(variable) for key, variable in self.variables.keyed().items()}
+
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Assign weights by key; all of them, or an error and none."""
+        self.variables.assign(weights)
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
+        """Every variable of an optimizer, and the rates it follows, under their places."""
+        own = keyed(self.used(optimizer))
+        return {key: np.asarray(variable) for key, variable in own.items()}
+
+    def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
+        """Assign them; all of them, or an error and none."""
+        assign(keyed(self.used(optimizer)), state)
+
+    def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
+        """Copy every variable, those of the optimizer too, on the device; calling the result puts them back."""
+        return copied([*self.variables, *(() if optimizer is None else self.used(optimizer).variables)])
+
+    def freeze(self, keys: Collection[str]) -> Callable[[], None]:
+        """Let training leave the weights of these keys as they are; calling the result thaws them."""
+        return frozen(
+            [variable for key, variable in self.variables.keyed().items() if key in keys], self._layers.values()
+        )
+
+    def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
+        """What sets the factors of the learning rate for the batches that follow; the compiled loop reads them."""
+        return self.rate_table.of(optimizer).hold
+
+    def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
+        """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
+        watch = Watch(self.call)
+        batch = {name: keras.ops.take(columns[name], rows, axis=0) for name in graph.inputs}
+        self.running(graph, watch).run(batch, training=graph.mode == Mode.TRAIN)
+        return watch.found
+
+    def running(self, graph: Graph, call: Callable[[Node, Chunk], Any] | None = None) -> InContext:
+        """A layer that runs a graph."""
+
+        def run(tensors: Any) -> dict[str, Any]:
+            with without_traces(graph.processors, self.is_traced):
+                return graph.run(tensors, call=call or self.call)
+
+        return InContext(run)
+
+    def call(self, node: Node, chunk: Chunk) -> None:
+        """Run a processor under its name, so that compilers and profilers can say which it is."""
+        with self.scope(scope_of(node)), self.made.within(node, self._note):
+            node.processor(chunk)
+
+    def used(self, optimizer: Any) -> Any:
+        """The optimizer that updates, built: the one given, or the one that scales the loss around it."""
+        if self.precision == "float16":
+            optimizer = self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
+        optimizer = self._scaled.get(id(optimizer), optimizer)
+        if not optimizer.built:
+            optimizer.build(trainable_some_day(self.variables))
+        return optimizer
+
+    def batch_of(self, graph: Graph, detach: int) -> Callable[[Any], Any]:
+        """A graph as a function of the tensors of a batch; no gradient reaches its first `detach` nodes."""
+        held = {node.index for node in graph.order[:detach]}
+
+        def call(node: Node, chunk: Chunk) -> None:
+            self.call(node, chunk)
+            if node.index in held:
+                for name in node.outputs:
+                    chunk[name] = keras.tree.map_structure(keras.ops.stop_gradient, dict.__getitem__(chunk, name))
+
+        return partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN)
+
+    def _note(self, layer: Any) -> None:
+        """A layer is called, wherever the call stands: attribute scans would miss those among a lambda's globals."""
+        self._layers.setdefault(id(layer), layer)
+        build_outside(layer, self.outside_of_traces)
+        set_precision(layer, self.precision)
+
+    def _shape(self, tensor: Any) -> Shape:
+        """What is told of a tensor: its sizes, where they are known, and its dtype."""
+        return tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype)
+
+    def _pass(
+        self,
+        processors: Sequence[Any],
+        specs: Mapping[str, Any],
+        mode: Mode,
+        known: Mapping[int, Any],
+        *,
+        witness: bool,
+    ) -> tuple[Any, ...]:
+        recorded: list[tuple[Any, ...]] = []
+
+        def call(node: Node, chunk: Chunk) -> None:
+            if not witness:
+                self.call(node, chunk)
+                return
+            note = partial(self.variables.note, node.name)
+            with Witness(note), self.others_read() as others:
+                self.call(node, chunk)
+            for variable in others():
+                note(variable)
+
+        def run(tensors: Any) -> dict[str, Any]:
+            with without_traces(processors, self.is_traced):
+                recorded.append(record(processors, tensors, mode=mode, known=known, call=call))
+            return {}
+
+        self.abstract(partial(InContext(run).run, training=mode == Mode.TRAIN), specs)
+        return recorded[-1]

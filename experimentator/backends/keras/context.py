@@ -1,0 +1,79 @@
+"""Functions of tensors inside a Keras layer, and what is asked of the loss they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from experimentator.graph import GraphError
+
+
+class InContext(keras.Layer):
+    """A layer around a function of tensors: layers called inside see the right `training`."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        super().__init__(autocast=False)
+        self.function = function
+        self.built = True
+        self.error: Exception | None = None
+
+    def call(self, tensors: Any, training: bool = False) -> Any:
+        try:
+            return self.function(tensors)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def run(self, tensors: Any, *, training: bool) -> Any:
+        """Call the function; its errors come out as they were raised, without the text Keras wraps around them."""
+        self.error = None
+        try:
+            return self(tensors, training=training)
+        except Exception:
+            if self.error is None:
+                raise
+            raise self.error from self.error.__cause__
+
+
+def check_loss(outputs: Mapping[str, Any]) -> None:
+    """Refuse a loss that no gradient can be taken of."""
+    sizes, dtype = list(outputs["loss"].shape), keras.backend.standardize_dtype(outputs["loss"].dtype)
+    if sizes or "float" not in dtype:
+        raise GraphError(
+            "'loss' must be one floating number.\n"
+            f"Seen: {sizes} {dtype}.\n"
+            "Reduce it, with a mean over the batch, or cast it to float32."
+        )
+
+
+def objective_of(outputs: Mapping[str, Any], variables: Iterable[Any], optimizer: Any) -> Any:
+    """What is minimised: `loss`, and the regularisers on weights as `keras.Model.fit` adds them, scaled for float16."""
+    terms = [variable.regularizer(variable) for variable in variables if getattr(variable, "regularizer", None)]
+    loss = outputs["loss"]
+    return optimizer.scale_loss(loss + keras.ops.cast(sum(terms), loss.dtype) if terms else loss)
+
+
+def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+    """Update variables; an optimizer that was made for others is refused in plain words."""
+    try:
+        optimizer.apply(gradients, variables)
+    except ValueError as error:
+        if "Unknown variable" not in str(error):
+            raise
+        name = type(optimizer).__name__
+        raise ValueError(
+            "The optimizer was made for other weights, and keeps moments of those.\n"
+            f"Seen: {name}, after a change of chunk_processors.\n"
+            f"Give the experiment a new one: exp.optimizer = keras.optimizers.{name}(...)."
+        ) from None
+
+
+def nothing_trained(trainable: Sequence[Any]) -> ValueError:
+    """What to write where no gradient reaches a weight."""
+    return ValueError(
+        "Nothing is trained: 'loss' depends on no trainable variable.\n"
+        f"Seen: {len(trainable)} trainable variables.\n"
+        "Let the loss depend on a layer that is not frozen, with no ops.StopGradient on the way between them."
+    )
