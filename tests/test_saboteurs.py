@@ -168,17 +168,17 @@ TRACED = {
         check=FAULTS, names="killed and checkpoint-1"
     ),
 }
-TENSORFLOW, TRAINED = "backends/tensorflow/__init__.py", ("backends/test_resume.py", "drawn_anew and training")
-KEYED = "assign(keyed(self._used(optimizer), list(self.variables)), state)"
+KERAS, TRAINED = "backends/keras/__init__.py", ("backends/test_resume.py", "drawn_anew and training")
+KEYED = "assign(keyed(self.used(optimizer)), state)"
 SLOW = {
     "Adam's v is forgotten": Saboteur(
-        TENSORFLOW,
+        KERAS,
         KEYED,
         KEYED.replace(", state)", ", {**state, **{n: 0 * state[n] for n in list(state)[3::2]}})"),
         *TRAINED,
     ),
     "iterations are forgotten": Saboteur(
-        TENSORFLOW, KEYED, KEYED.replace(", state)", ', {**state, "0000": 0 * state["0000"]})'), *TRAINED
+        KERAS, KEYED, KEYED.replace(", state)", ', {**state, "0000": 0 * state["0000"]})'), *TRAINED
     ),
 }
 

@@ -7,20 +7,17 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
-from experimentator.backends import get_backend
 from experimentator.graph import Graph, Mode
 from experimentator.loading.blocks import specs_of
-from tests.backends.test_tensorflow import COLUMNS, INDEX, RATE, X, Y, linear, squares
-
-compilers = pytest.mark.parametrize("jit", [False, True, "step"], ids=["graph", "xla", "xla-step"])
+from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, squares
+from tests.frameworks import backend_of_keras, compilers
 
 
 def trained(optimizer: Any, *, jit: Any, precision: str | None = None, processors: Any = None) -> tuple[Any, Any]:
     """The backend and the losses after twelve batches in one call."""
-    backend = get_backend("tensorflow")
+    backend = backend_of_keras()
     backend.precision = precision
     recorded = backend.record(processors or [linear(), squares], specs_of(COLUMNS), Mode.TRAIN, {})
     graph = Graph(recorded, provided=COLUMNS, mode=Mode.TRAIN).select("loss")
@@ -99,13 +96,13 @@ def test_an_exponential_average_of_weights_follows_every_batch(jit):
 def test_several_losses_share_one_step_counter():
     optimizer = keras.optimizers.SGD(RATE)
     parts = [
-        lambda chunk: chunk.update(first=tf.reduce_mean(chunk["batch_prediction"] ** 2)),
-        lambda chunk: chunk.update(second=tf.reduce_mean(chunk["batch_y"] ** 2)),
+        lambda chunk: chunk.update(first=keras.ops.mean(chunk["batch_prediction"] ** 2)),
+        lambda chunk: chunk.update(second=keras.ops.mean(chunk["batch_y"] ** 2)),
         lambda chunk: chunk.update(loss=chunk["first"] + chunk["second"]),
     ]
     trained(optimizer, jit=False, processors=[linear(), *parts])
 
-    assert int(optimizer.iterations.numpy()) == 12
+    assert int(np.array(optimizer.iterations)) == 12
 
 
 @pytest.mark.parametrize("precision, tolerance", [("bfloat16", 0.05), ("float16", 0.01)])
@@ -152,14 +149,14 @@ def test_a_recurrent_layer_and_its_cell_change_together():
 
 
 squares_in_float32 = lambda chunk: chunk.update(  # noqa: E731
-    loss=tf.reduce_mean((tf.cast(chunk["batch_prediction"][:, 0], tf.float32) - chunk["batch_y"]) ** 2)
+    loss=keras.ops.mean((keras.ops.cast(chunk["batch_prediction"][:, 0], "float32") - chunk["batch_y"]) ** 2)
 )
 
 
 def test_tiny_gradients_survive_float16_by_loss_scaling():
     """1e-8 is below what float16 can hold; scaled by 2**15 it is not."""
     tiny = lambda chunk: chunk.update(  # noqa: E731
-        loss=tf.reduce_mean(tf.cast(chunk["batch_prediction"], tf.float32)) * 1e-8
+        loss=keras.ops.mean(keras.ops.cast(chunk["batch_prediction"], "float32")) * 1e-8
     )
     moved = {}
     for precision in ("float32", "float16"):

@@ -49,8 +49,9 @@ class JaxBackend(KerasBackend):
         if not list(self.variables):
             self.record(graph.processors, specs, graph.mode, {})
         batch = self._batch(graph, optimizer)
-        outputs = batch.shapes(self._specs(specs))
-        if optimizer is not None and not batch.reached(specs):
+        state, tensors = batch.state(), self._specs(specs)
+        outputs = batch.shapes(state, tensors)
+        if optimizer is not None and not batch.reached(state, tensors):
             raise nothing_trained(batch.trained)
         step = JaxStep(graph, batch, outputs, self.put, **options)
         self._steps.add(step)

@@ -52,9 +52,9 @@ class Batch:
         for variable, value in zip([*self.weights, *self.slots], [*weights, *slots], strict=True):
             variable._direct_assign(value)
 
-    def shapes(self, tensors: Any) -> dict[str, Any]:
+    def shapes(self, state: State, tensors: Any) -> dict[str, Any]:
         """Shapes and dtypes of what one batch gives; of a training, also learns which weights gradients reach."""
-        state = described(self.state())
+        state, tensors = described((state, tensors))
         if self.optimizer is None:
             return dict(jax.eval_shape(self, state, tensors)[1])
         traced = self._compiled.trace([state[0][place] for place in self.trained], state, tensors)
@@ -63,10 +63,10 @@ class Batch:
         self._reached = [place for place, is_zero in zip(self.trained, zeros, strict=True) if not is_zero]
         return dict(outputs)
 
-    def reached(self, tensors: Any) -> list[int]:
+    def reached(self, state: State, tensors: Any) -> list[int]:
         """Places of the weights that gradients reach."""
         if self._reached is None:
-            self.shapes(described(tensors))
+            self.shapes(state, tensors)
         return self._reached or []
 
     def __call__(self, state: State, tensors: Any, *, compiled: bool = True) -> tuple[State, dict[str, Any]]:
@@ -78,7 +78,7 @@ class Batch:
         take = self._compiled if compiled else self._with_gradients
         (_, (outputs, weights)), gradients = take([weights[place] for place in self.trained], state, tensors)
         found = dict(zip(self.trained, gradients, strict=True))
-        pairs = [(found[place], self.weights[place]) for place in self.reached(tensors)]
+        pairs = [(found[place], self.weights[place]) for place in self.reached(state, tensors)]
         return (self._updated((weights, slots, table), pairs) if pairs else (weights, slots, table)), outputs
 
     def _forward(self, state: State, tensors: Any) -> tuple[dict[str, Any], Values]:

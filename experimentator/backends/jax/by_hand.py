@@ -65,7 +65,16 @@ class GraphModel(keras.Model):
         self.batch = batch
         self.mean_loss = keras.metrics.Mean("loss")
         self.owned = list(batch.weights)  # so that Keras hands them to the step
+        _, slots, self.table = batch.state()
+        known = {id(variable) for variable in batch.optimizer.variables}
+        pairs = zip(batch.slots, slots, strict=True)
+        self.rates = {id(v): value for v, value in pairs if id(v) not in known}  # what the optimizer follows
         self.built = True
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The mean of the loss alone."""
+        return [self.mean_loss]
 
     def train_step(self, state: Any, data: Any) -> Any:
         trained, others, slots, metrics = state
@@ -73,12 +82,11 @@ class GraphModel(keras.Model):
         known = {id(v): x for v, x in zip(self.trainable_variables, trained, strict=True)}
         known |= {id(v): x for v, x in zip(self.non_trainable_variables, others, strict=True)}
         known |= {id(v): x for v, x in zip(self.optimizer.variables, slots, strict=True)}
-        weights, kept, table = self.batch.state()  # of rates that the optimizer follows, which Keras does not know
-        weights = [known[id(v)] for v in self.batch.weights]
-        kept = [known.get(id(v), value) for v, value in zip(self.batch.slots, kept, strict=True)]
-        after, outputs = self.batch((weights, kept, table), tensors)
-        own = [*self.batch.weights, *self.batch.slots]
-        known |= {id(v): x for v, x in zip(own, [*after[0], *after[1]], strict=True)}
+        known |= self.rates
+        own = self.batch.weights, self.batch.slots
+        weights, kept = ([known[id(variable)] for variable in part] for part in own)
+        after, outputs = self.batch((weights, kept, self.table), tensors)
+        known |= {id(v): x for part, values in zip(own, after, strict=False) for v, x in zip(part, values, strict=True)}
         metrics = self.mean_loss.stateless_update_state(metrics, outputs["loss"])
         result = {"loss": self.mean_loss.stateless_result(metrics)}
         new = [[known[id(v)] for v in part] for part in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
@@ -13,7 +14,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from experimentator.backends.jax.batch import Batch, State, bytes_of, described
-from experimentator.graph import Graph
+from experimentator.graph import Graph, GraphError
 
 log = logging.getLogger(__name__)
 XLA = "xla"
@@ -68,13 +69,14 @@ class JaxStep:
 
         `fixed` chooses the function with a fixed count; unless given, whole calls of `capacity` use it.
         """
-        columns = self.put({name: columns[name] for name in self.graph.inputs})
+        columns = {name: columns[name] for name in self.graph.inputs}
         index = np.asarray(index, dtype=np.int32)
         self.capacity = self.capacity or len(index)
         if len(index) > self.capacity:
             parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
             return {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
         self.batches += len(index)
+        columns, index = self._placed(columns, index)
         if self.eager:
             return self._in_turn(columns, index)
         fixed = len(index) == self.capacity if fixed is None else fixed
@@ -82,7 +84,10 @@ class JaxStep:
         function, state = self._function(fixed), self.batch.state()
         if fixed not in self._called:
             self._called[fixed] = described((*state, *arguments))
-        state, outputs = function(*state, *arguments)
+        try:
+            state, outputs = function(*state, *arguments)
+        except jax.errors.UnexpectedTracerError as error:
+            raise _kept(error) from None
         self.batch.keep(*state[:2])
         return outputs if fixed else {name: values[: len(index)] for name, values in outputs.items()}
 
@@ -104,7 +109,7 @@ class JaxStep:
 
             def run(weights: Any, slots: Any, table: Any, columns: Any, index: Any, limit: Any = None) -> Any:
                 self.traces += 1
-                self._explain(fixed, columns)
+                self._explain(fixed, columns, index.size)
                 return self._loop((weights, slots, table), columns, index, limit)
 
             run.__name__ = f"{self.graph.mode}_{next(_NUMBERS)}"  # what profiles call it
@@ -137,15 +142,38 @@ class JaxStep:
             results.append(outputs)
         return {name: jnp.stack([outputs[name] for outputs in results]) for name in self.outputs}
 
+    def _placed(self, columns: Mapping[str, Any], index: np.ndarray) -> tuple[Mapping[str, Any], np.ndarray]:
+        """Columns on the device; of those on the host the rows of this call alone, since each length is compiled."""
+        if all(isinstance(column, jax.Array) for column in columns.values()):
+            return columns, index
+        rows = {name: np.asarray(column)[index.ravel()] for name, column in columns.items()}
+        return self.put(rows), np.arange(index.size, dtype=np.int32).reshape(index.shape)
+
     def _padded(self, index: np.ndarray) -> np.ndarray:
         padded = np.zeros((self.capacity or len(index), index.shape[1]), np.int32)
         padded[: len(index)] = index
         return padded
 
-    def _explain(self, fixed: bool, columns: Mapping[str, Any]) -> None:
-        """Say which name made a function be traced again; another number of rows alone is expected."""
-        seen = {name: f"{list(column.shape)} {column.dtype.name}" for name, column in columns.items()}
+    def _explain(self, fixed: bool, columns: Mapping[str, Any], rows: int) -> None:
+        """Say which name made a function be traced again; another length of a block is expected."""
+        sizes = {
+            name: ["?" if len(column) == rows else len(column), *column.shape[1:]] for name, column in columns.items()
+        }
+        seen = {name: f"[{', '.join(map(str, sizes[name]))}] {column.dtype.name}" for name, column in columns.items()}
         before = self._signatures.setdefault(fixed, seen)
         changed = [f"{n} was {before[n]}, is {now}" for n, now in seen.items() if before[n] != now]
         if changed:
             log.warning("Traced again: %s.", "; ".join(changed))
+
+
+def _kept(error: Exception) -> GraphError:
+    """What to write where a processor kept a tensor of an earlier trace."""
+    kind = re.search(r"value with type (\S+)", str(error))
+    frames = re.findall(r"^(.+:\d+):\d+ \((.*)\)$", str(error), flags=re.MULTILINE)
+    own = re.compile(r"[/\\]keras[/\\]src[/\\]|[/\\]experimentator[/\\]backends[/\\]")
+    made = [f"{function}, {place}" for place, function in frames if not own.search(place)]
+    return GraphError(
+        "A chunk processor keeps a tensor of an earlier trace, which is out of reach in this one.\n"
+        f"Seen: {kind[1] if kind else 'a tensor'}, made in {made[-1] if made else 'a processor'}.\n"
+        "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own."
+    )

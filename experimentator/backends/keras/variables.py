@@ -54,7 +54,8 @@ class Variables:
 
     def note(self, node: str, variable: Any) -> None:
         """Node `node` reads `variable`."""
-        identity = id(getattr(variable, "_value", variable))  # a Keras variable stands around one of TensorFlow's
+        inner = getattr(variable, "_value", None)
+        identity = id(inner if hasattr(inner, "assign") else variable)  # Keras' may stand around one of TensorFlow's
         if identity not in self._owners:
             self._owners[identity] = node
             self._owned.setdefault(node, []).append(variable)
