@@ -164,7 +164,8 @@ def _fixed(plan: Plan, say: Say) -> list[str]:
     """What must be fixed for two trainings to be comparable, where the configuration leaves it open."""
     known = {*names_in(plan.config), *(option.partition("=")[0] for option in plan.options)}
     options = []
-    if "jit_compile" not in known and shutil.which("nvidia-smi") is None:
+    chooses = shutil.which("nvidia-smi") is None and os.environ.get("KERAS_BACKEND") != "jax"  # which has one compiler
+    if "jit_compile" not in known and chooses:
         options += ["--set", "jit_compile=False"]
         say("jit_compile is set to False: on a CPU it is found by timing, which differs from run to run")
     if "seed" not in known and "--seed" not in plan.options:

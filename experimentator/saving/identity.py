@@ -117,10 +117,11 @@ def versions() -> dict[str, str]:
 
 
 def machine(exp: BaseExperiment) -> dict[str, Any]:
-    """What the last bits of a result depend on besides: device, processor, cores, and settings of threads."""
+    """What the last bits of a result depend on besides: backend, device, processor, cores, and settings of threads."""
     settings = {name: os.environ[name] for name in THREADS if name in os.environ}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"device": str(exp.backend.device), "processor": platform.machine(), "cores": cores, **settings}
+    backend = {"backend": exp.backend.name, "device": str(exp.backend.device)}
+    return {**backend, "processor": platform.machine(), "cores": cores, **settings}
 
 
 def comparable(value: Any) -> Any:

@@ -5,16 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from experimentator.graph import chunk_processor
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, linear, noisy, numpy_descent, squares, training_step
-from tests.frameworks import ON_JAX
-
-if ON_JAX:
-    pytest.skip("about TensorFlow", allow_module_level=True)
-import tensorflow as tf
-
-pytestmark = pytest.mark.tensorflow
 
 
 def test_plain_tensorflow_variables_are_trained_too():

@@ -1,0 +1,115 @@
+"""What JAX alone has: no batch of any size, zeros where no gradient reaches, numbers of 32 bits."""
+
+from __future__ import annotations
+
+import logging
+
+import jax
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from experimentator import GraphError, JaxExperiment, TensorflowExperiment, build_experiment, ops
+from experimentator.backends import MissingFrameworkError
+from tests.backends.test_steps import COLUMNS, INDEX, RATE, linear, squares, training_step
+from tests.test_experiment import config
+
+
+def test_what_no_gradient_reaches_is_not_decayed():
+    idle = layers.Dense(1)
+    unread = lambda chunk: chunk.update(other=idle(chunk["batch_x"]))  # noqa: E731
+    aside = lambda chunk: keras.ops.stop_gradient(keras.ops.mean(chunk["other"]))  # noqa: E731
+    reads = lambda chunk: chunk.update(loss=chunk["loss"] + aside(chunk))  # noqa: E731
+    optimizer = keras.optimizers.SGD(RATE, weight_decay=0.5)
+    backend, step = training_step([linear(), squares, unread, reads], optimizer=optimizer)
+    before = np.asarray(idle.kernel)
+
+    step(backend.put(COLUMNS), INDEX)
+
+    assert np.array_equal(np.asarray(idle.kernel), before)
+    assert any(np.any(value) for key, value in backend.weights().items() if key.startswith("lambda/"))
+
+
+def test_a_loss_behind_a_stopped_gradient_is_refused():
+    exp = build_experiment(config())
+    exp.chunk_processors.insert(1, ops.StopGradient("batch_logits"))
+
+    with pytest.raises(ValueError, match="Nothing is trained: 'loss' depends on no trainable variable"):
+        exp.train(1)
+
+
+def test_integers_that_do_not_fit_are_refused_with_their_name():
+    large = {**COLUMNS, "batch_key": np.arange(48) + (1 << 40)}
+    reads = lambda chunk: chunk.update(loss=chunk["loss"] + chunk["batch_key"][0] * 0.0)  # noqa: E731
+    _, step = training_step([linear(), squares, reads], columns=large)
+
+    with pytest.raises(ValueError, match=r"'batch_key' holds numbers that JAX does not have.\nSeen: 1099511627776"):
+        step(large, INDEX)
+
+
+def test_columns_do_not_share_the_memory_they_were_made_of():
+    backend, _ = training_step([linear(), squares])
+    given = np.zeros(1 << 16, np.float32)
+    placed = backend.put({"batch_x": given})["batch_x"]
+    given[:] = 1.0
+
+    assert not np.asarray(placed).any()
+
+
+def test_a_variable_made_of_the_batch_is_told():
+    def centred(chunk):
+        mean = keras.Variable(keras.ops.mean(chunk["batch_x"], axis=0), trainable=False)
+        chunk["batch_x"] = chunk["batch_x"] - mean
+
+    with pytest.raises(GraphError, match=r"#0 centred makes a variable whose initial value comes from the batch"):
+        training_step([centred, linear(), squares])
+
+
+def test_a_setting_for_other_compilers_is_passed_over_and_that_is_said_once(caplog):
+    with caplog.at_level(logging.WARNING):
+        exp = build_experiment(config(jit_compile=False))
+        exp.train(1), exp.evaluate()
+
+    assert caplog.text.count("jit_compile=False is passed over") == 1
+    assert set(exp.compilers.values()) == {"xla"}
+
+
+def test_a_step_compiles_for_each_number_of_rows_that_it_sees():
+    exp = build_experiment(config(batch_size=16))
+    exp.train(1)
+    outputs = [exp.predict({"batch_input": np.ones((rows, 3), np.float32)}) for rows in (40, 20, 1)]
+
+    assert [len(one["batch_logits"]) for one in outputs] == [40, 20, 1]
+    assert [step.traces for step in exp.program.predictors.values()] == [4]  # of 16, 8, 4 and 1 rows
+
+
+def test_loss_scaling_skips_a_batch_of_infinite_gradients_and_halves_the_scale():
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(RATE), initial_scale=8.0, dynamic_growth_steps=3
+    )
+    columns = {**COLUMNS, "batch_x": COLUMNS["batch_x"].copy()}
+    columns["batch_x"][INDEX[5]] = np.inf
+    backend, step = training_step([linear(), squares], optimizer=optimizer, columns=columns)
+
+    step(backend.put(columns), INDEX)
+
+    assert all(np.isfinite(value).all() for value in backend.weights().values())
+    assert int(optimizer.iterations) == 11
+    assert (
+        float(optimizer.dynamic_scale) == 8.0 * 2 * 0.5 * 2 * 2
+    )  # after 3 batches, at the sixth, after 3, after 6 more
+
+
+def test_features_of_a_framework_are_refused_under_the_other():
+    with pytest.raises(MissingFrameworkError, match="Set KERAS_BACKEND=tensorflow before Keras is imported"):
+        build_experiment(config(experiment_type=[TensorflowExperiment])).train(1)
+
+    assert build_experiment(config(experiment_type=[JaxExperiment])).backend.name == "jax"
+
+
+def test_the_state_lies_where_jax_computes():
+    exp = build_experiment(config())
+    exp.train(1)
+
+    assert all(isinstance(variable.value, jax.Array) for variable in exp.backend.variables)
