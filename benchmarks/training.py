@@ -50,6 +50,7 @@ class Rival(NamedTuple):
     is_for_gpu: bool = False
     runs: int = 1
     xla_flags: str = ""
+    keras: str = "tensorflow"  # what Keras runs on
 
 
 GROUPS = {
@@ -76,6 +77,7 @@ GROUPS = {
         "Lightning, quiet": Rival("lightning_fit.py", "quiet", "lightning"),
     },
     "jax": {
+        f"{OURS} on JAX": Rival("ours.py", "default", "jax", keras="jax"),
         "JAX, jitted step": Rival("jax_loop.py", "step", "optax"),
         "JAX, scan": Rival("jax_loop.py", "scan", "optax"),
         "JAX, scan, 16 runs at once": Rival("jax_loop.py", "runs", "optax", is_for_gpu=True, runs=16),
@@ -108,7 +110,7 @@ class Contender:
     def __init__(self, rival: Rival, case: Case, steps: int):
         command = [sys.executable, str(RIVALS / rival.file), case.name, rival.variant, str(steps), str(case.batch)]
         flags = f"{os.environ.get('XLA_FLAGS', '')} {rival.xla_flags}".strip()
-        environment = {**os.environ, **({"XLA_FLAGS": flags} if flags else {})}
+        environment = {**os.environ, "KERAS_BACKEND": rival.keras, **({"XLA_FLAGS": flags} if flags else {})}
         self.runs, self.said = rival.runs, tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.said}
         self.process = subprocess.Popen(command, text=True, env=environment, **pipes)

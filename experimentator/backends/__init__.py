@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -172,10 +173,18 @@ def framework() -> str:
 
 
 def prefer_installed() -> None:
-    """Let Keras run on JAX where nobody chose and TensorFlow, which it would take, is not installed."""
-    settings = Path("~/.keras/keras.json").expanduser()
-    chosen = "KERAS_BACKEND" in os.environ or "keras" in sys.modules or settings.exists()
-    if not chosen and find_spec("tensorflow") is None and find_spec("jax") is not None:
+    """Let Keras run on JAX where TensorFlow, which it would take, is not installed.
+
+    KERAS_BACKEND stands above that, and a choice of another backend in `keras.json`, which Keras makes by itself.
+    """
+    if "KERAS_BACKEND" in os.environ or "keras" in sys.modules or find_spec("tensorflow") is not None:
+        return
+    try:
+        settings = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
+        wanted = json.loads(settings.read_text("utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        wanted = "tensorflow"
+    if wanted == "tensorflow" and find_spec("jax") is not None:
         os.environ["KERAS_BACKEND"] = "jax"
 
 

@@ -51,7 +51,7 @@ class JaxStep:
         self.traces = self.batches = 0
         self._functions: dict[bool, Any] = {}
         self._called: dict[bool, Any] = {}
-        self._signatures: dict[bool, dict[str, str]] = {}
+        self._signatures: dict[bool, dict[str, tuple[Any, str]]] = {}
         self._trained = [variable.trainable for variable in batch.weights]
 
     @property
@@ -109,7 +109,7 @@ class JaxStep:
 
             def run(weights: Any, slots: Any, table: Any, columns: Any, index: Any, limit: Any = None) -> Any:
                 self.traces += 1
-                self._explain(fixed, columns, index.size)
+                self._explain(fixed, columns)
                 return self._loop((weights, slots, table), columns, index, limit)
 
             run.__name__ = f"{self.graph.mode}_{next(_NUMBERS)}"  # what profiles call it
@@ -154,16 +154,17 @@ class JaxStep:
         padded[: len(index)] = index
         return padded
 
-    def _explain(self, fixed: bool, columns: Mapping[str, Any], rows: int) -> None:
-        """Say which name made a function be traced again; another length of a block is expected."""
-        sizes = {
-            name: ["?" if len(column) == rows else len(column), *column.shape[1:]] for name, column in columns.items()
-        }
-        seen = {name: f"[{', '.join(map(str, sizes[name]))}] {column.dtype.name}" for name, column in columns.items()}
-        before = self._signatures.setdefault(fixed, seen)
-        changed = [f"{n} was {before[n]}, is {now}" for n, now in seen.items() if before[n] != now]
-        if changed:
-            log.warning("Traced again: %s.", "; ".join(changed))
+    def _explain(self, fixed: bool, columns: Mapping[str, Any]) -> None:
+        """Say which name made a function be traced again; another length of all columns, as of a block, is expected."""
+        seen = {name: (column.shape, column.dtype.name) for name, column in columns.items()}
+        before, skip = self._signatures.setdefault(fixed, seen), len({len(column) for column in columns.values()}) == 1
+        told = [
+            f"{name} was {list(shape)} {dtype}, is {list(seen[name][0])} {seen[name][1]}"
+            for name, (shape, dtype) in before.items()
+            if (shape[skip:], dtype) != (seen[name][0][skip:], seen[name][1])
+        ]
+        if told:
+            log.warning("Traced again: %s.", "; ".join(told))
 
 
 def _kept(error: Exception) -> GraphError:
