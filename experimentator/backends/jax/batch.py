@@ -30,6 +30,7 @@ class Batch:
         self.run, self.weights, self.optimizer = run, list(variables), optimizer
         self.trained = [place for place, one in enumerate(variables) if one.trainable] if optimizer is not None else []
         self._reached: list[int] | None = None
+        self._names: list[str] = []
         self._with_gradients = jax.value_and_grad(self._objective, has_aux=True)
         self._compiled = jax.jit(self._with_gradients)
 
@@ -56,12 +57,12 @@ class Batch:
         """Shapes and dtypes of what one batch gives; of a training, also learns which weights gradients reach."""
         state, tensors = described((state, tensors))
         if self.optimizer is None:
-            return dict(jax.eval_shape(self, state, tensors)[1])
+            return self._in_order(jax.eval_shape(self, state, tensors)[1])
         traced = self._compiled.trace([state[0][place] for place in self.trained], state, tensors)
         (_, (outputs, _)), gradients = traced.out_info
         zeros = _zeros(traced.jaxpr.jaxpr)[len(traced.jaxpr.jaxpr.outvars) - len(gradients) :]
         self._reached = [place for place, is_zero in zip(self.trained, zeros, strict=True) if not is_zero]
-        return dict(outputs)
+        return self._in_order(outputs)
 
     def reached(self, state: State, tensors: Any) -> list[int]:
         """Places of the weights that gradients reach."""
@@ -85,7 +86,12 @@ class Batch:
         """What the graph writes, and the weights after it: statistics and seeds go on."""
         with self._holding(state) as scope:
             outputs = {name: keras.ops.convert_to_tensor(value) for name, value in self.run(tensors).items()}
+            self._names = list(outputs)
             return outputs, [scope.get_current_value(variable) for variable in self.weights]
+
+    def _in_order(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs as the graph writes them; JAX gives dictionaries back sorted."""
+        return {name: outputs[name] for name in self._names}
 
     def _holding(self, state: State) -> keras.StatelessScope:
         """Within, variables have the values of a state, and what is assigned to them goes to the scope."""

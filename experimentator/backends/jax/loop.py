@@ -89,7 +89,7 @@ class JaxStep:
         except jax.errors.UnexpectedTracerError as error:
             raise _kept(error) from None
         self.batch.keep(*state[:2])
-        return outputs if fixed else {name: values[: len(index)] for name, values in outputs.items()}
+        return {name: outputs[name] if fixed else outputs[name][: len(index)] for name in self.outputs}
 
     def result_bytes(self, batch_size: int) -> int:
         """Bytes that come back for each batch."""
