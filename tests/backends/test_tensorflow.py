@@ -70,6 +70,18 @@ def test_a_training_in_many_short_parts_tries_xla_in_the_end():
     assert 1 < calls < 10**5
 
 
+def test_trying_a_compiler_on_a_short_block_traces_nothing_again(caplog):
+    backend, step = training_step([linear(), squares], jit_compile="auto")
+    step(backend.put(COLUMNS), INDEX[:5], fixed=False)
+    traced = step.traces
+
+    step.choose(backend.put({name: column[:24] for name, column in COLUMNS.items()}), INDEX[:6], remaining=10**9)
+
+    assert "xla" in step.timings
+    assert "Traced again" not in caplog.text
+    assert step.traces == traced + 1  # for XLA
+
+
 @chunk_processor(inputs=["batch_x"], outputs=["batch_x"], node="To text")
 def strings(batch_x):
     return tf.strings.to_number(tf.strings.as_string(batch_x))

@@ -65,6 +65,7 @@ class TensorflowStep:
         self.timings: dict[str, float] = {}
         self._first_seconds = self._trial_seconds = 0.0
         self._functions: dict[Any, Any] = {}
+        self._rows: dict[str, int] = {}  # of the buffers that the function of any count knows
         self._signatures: dict[Any, dict[str, str]] = {}
         self._trained = [variable.trainable for variable in variables]
 
@@ -118,7 +119,7 @@ class TensorflowStep:
         """
         if self._untried(remaining) is None:
             return
-        columns = {name: columns[name] for name in self.graph.inputs}
+        columns = {name: _lengthened(columns[name], self._rows.get(name, 0)) for name in self.graph.inputs}
         self.capacity = self.capacity or len(index)
         index = np.asarray(index[: self.capacity], dtype=np.int32)
         state = [*self.variables, *(self.optimizer.variables if self.optimizer is not None else ())]
@@ -149,6 +150,7 @@ class TensorflowStep:
         count = len(index)
         if fixed:
             return dict(self._function(compiler, fixed)(columns, index))
+        self._rows = {name: column.shape[0] for name, column in columns.items()}
         padded = np.zeros((self.capacity or count, index.shape[1]), np.int32)
         padded[:count] = index
         outputs = self._function(compiler, fixed)(columns, padded, np.int32(count))
@@ -298,6 +300,12 @@ def _chosen(jit_compile: Any, like: str | None) -> str | None:
 def has_gpu() -> bool:
     """Whether steps run on a GPU."""
     return bool(tf.config.list_logical_devices("GPU"))
+
+
+def _lengthened(column: Any, rows: int) -> Any:
+    """A column with rows of zeros behind it, up to so many: it is that long, and need not be traced for."""
+    short = max(0, rows - column.shape[0])
+    return tf.concat([column, tf.zeros([short, *column.shape[1:]], column.dtype)], axis=0) if short else column
 
 
 def _trainable(variables: list[Any]) -> list[Any]:
