@@ -24,8 +24,17 @@ demo: .venv/stamp-demo  ## train a classifier of handwritten digits (12 epochs, 
 	@$(RUN) -m experimentator examples/digits.py --epochs $(EPOCHS) $(ARGS)
 
 # Every check runs whatever those before it said, so that one `make test` tells everything; its last line sums up.
-test: .venv/stamp-test  ## lint, types, import arrows, and all tests with coverage
-	@$(LINT); check "pytest" $(RUN) -m pytest --cov --cov-report=term $(ARGS); $(VERDICT)
+# With ARGS, pytest runs once, as they say. Tests that measure times run by themselves.
+test: .venv/stamp-test  ## lint, types, import arrows, and all tests with coverage, on TensorFlow and on JAX
+	@$(LINT); if [ -n '$(subst ','\'',$(ARGS))' ]; then check "pytest" $(PYTEST) $(ARGS); else \
+	    check "pytest" $(PYTEST) $(APART) -m "not alone" --cov --cov-report=; \
+	    check "pytest, one at a time" $(PYTEST) -m alone --cov --cov-append --cov-report=term; \
+	    check "pytest, Keras on JAX" env KERAS_BACKEND=jax $(PYTEST) $(APART) -m "not alone" $(ON_JAX); \
+	fi; $(VERDICT)
+
+PYTEST = $(RUN) -m pytest
+APART = -n auto --maxprocesses 4 --dist worksteal
+ON_JAX = tests/backends tests/test_experiment.py tests/test_freezing.py tests/test_resume.py
 
 lint: .venv/stamp-test  ## ruff, import-linter, mypy
 	@$(LINT); $(VERDICT)
