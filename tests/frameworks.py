@@ -12,9 +12,8 @@ from experimentator.backends import get_backend
 
 NAME = keras.backend.backend()
 ON_JAX = NAME == "jax"
-only_tensorflow = pytest.mark.tensorflow
 # `jit_compile` in every way that the framework knows.
-COMPILERS: dict[str, Any] = {"xla": True} if ON_JAX else {"graph": False, "xla": True, "xla-step": "step"}
+COMPILERS: dict[str, Any] = {"xla": True, "xla-step": "step"} | ({} if ON_JAX else {"graph": False})
 compilers = pytest.mark.parametrize("jit", list(COMPILERS.values()), ids=list(COMPILERS))
 
 

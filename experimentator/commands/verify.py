@@ -164,7 +164,7 @@ def _fixed(plan: Plan, say: Say) -> list[str]:
     """What must be fixed for two trainings to be comparable, where the configuration leaves it open."""
     known = {*names_in(plan.config), *(option.partition("=")[0] for option in plan.options)}
     options = []
-    chooses = shutil.which("nvidia-smi") is None and os.environ.get("KERAS_BACKEND") != "jax"  # which has one compiler
+    chooses = shutil.which("nvidia-smi") is None and os.environ.get("KERAS_BACKEND") != "jax"  # which measures nothing
     if "jit_compile" not in known and chooses:
         options += ["--set", "jit_compile=False"]
         say("jit_compile is set to False: on a CPU it is found by timing, which differs from run to run")

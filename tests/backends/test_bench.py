@@ -108,7 +108,7 @@ BOTTLENECKS = {
     "slow items to evaluate": (lambda: evaluated(Slow()), LONG, "data", "most of it to evaluate: set residency='host'"),
     "large items": (lambda: planted(large(), corner, residency="host"), LONG, "bytes", "as uint8, an eighth of"),
 }  # fmt: skip
-if not ON_JAX:  # which has one compiler
+if not ON_JAX:  # which cannot do without XLA
     BOTTLENECKS["a short training"] = (deep, 1, "compile", "jit_compile=False")
 
 

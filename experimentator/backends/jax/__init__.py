@@ -43,7 +43,8 @@ class JaxBackend(KerasBackend):
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> JaxStep:
         """One step for a selected graph; with an optimizer, a training step on `loss`.
 
-        Options: `eager`, `capacity` (the most batches a call may run); `jit_compile` and `like` change nothing.
+        Options: `jit_compile` ("auto" and True: XLA around the loop; "step": for each step), `eager`, `capacity` (the
+        most batches a call may run); `like` changes nothing.
         """
         specs = {name: specs[name] for name in graph.inputs}
         if not list(self.variables):
@@ -96,7 +97,7 @@ class JaxBackend(KerasBackend):
 
     def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "xla", detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.jax.by_hand`."""
-        return looped(self._batch(graph, optimizer, detach))
+        return looped(self._batch(graph, optimizer, detach), compiler)
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
         """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""

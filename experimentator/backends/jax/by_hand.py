@@ -12,14 +12,15 @@ from jax import lax
 from jax import numpy as jnp
 
 from experimentator.backends import CannotRunError
-from experimentator.backends.jax.batch import Batch
+from experimentator.backends.jax.batch import Batch, State
+from experimentator.backends.jax.loop import BATCH, LOOP
 
 LOSSES = 1024
 FAILURES = (jax.errors.JaxRuntimeError,)
 Timed = Callable[[Mapping[str, Any], np.ndarray, int], None]  # runs batches of columns and index, and waits for them
 
 
-def looped(batch: Batch) -> Timed:
+def looped(batch: Batch, compiler: str = LOOP) -> Timed:
     """`run(columns, index, count)`: `batch` for `count` batches, those of `index` [R, B] in turn, waited for.
 
     What a batch gives is carried to the next one, so that the compiler may not leave it out; losses are kept, too, the
@@ -27,29 +28,36 @@ def looped(batch: Batch) -> Timed:
     what depends on data alone.
     """
 
-    def run(weights: Any, slots: Any, table: Any, columns: Any, index: Any, count: Any) -> Any:
-        def one(state: Any, place: Any) -> Any:
-            rows = index[place % index.shape[0]]
-            state, given = batch(state, {name: column[rows] for name, column in columns.items()})
-            return state, given or {name: column[rows] for name, column in columns.items()}
+    def one(state: State, columns: Any, rows: Any) -> tuple[State, Any]:
+        tensors = {name: column[rows] for name, column in columns.items()}
+        state, given = batch(state, tensors)
+        return state, given or tensors
 
+    def loop(weights: Any, slots: Any, table: Any, columns: Any, index: Any, count: Any) -> Any:
         def body(place: Any, carried: Any) -> Any:
-            state, given = one(carried[0], place)
+            state, given = one(carried[0], columns, index[place % index.shape[0]])
             loss = given["loss"].astype(jnp.float32) if "loss" in given else jnp.float32(0)
             return state, given, carried[2].at[place % LOSSES].set(loss)
 
         state = (weights, slots, table)
-        shapes = jax.eval_shape(one, state, jnp.int32(0))[1]
+        shapes = jax.eval_shape(one, state, columns, index[0])[1]
         zeros = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
-        return lax.fori_loop(0, count, body, (state, zeros, jnp.zeros(LOSSES)))
+        return lax.fori_loop(0, count, body, (state, zeros, jnp.zeros(LOSSES)))[:2]
 
-    function = jax.jit(run, donate_argnums=1)
+    def single(weights: Any, slots: Any, table: Any, columns: Any, rows: Any) -> Any:
+        return one((weights, slots, table), columns, rows)
+
+    looping, each = jax.jit(loop, donate_argnums=1), jax.jit(single, donate_argnums=1)
 
     def timed(columns: Mapping[str, Any], index: np.ndarray, count: int) -> None:
-        rows = np.asarray(index if len(index) > 1 else np.concatenate([index, index]), np.int32)
+        rows, state = np.asarray(index if len(index) > 1 else [index[0]] * 2, np.int32), batch.state()
         try:
-            state, given, losses = function(*batch.state(), dict(columns), rows, np.int32(count))
-            jax.block_until_ready((given, losses))
+            if compiler == BATCH:
+                for place in range(count):
+                    state, given = each(*state, dict(columns), rows[place % len(rows)])
+            else:
+                state, given = looping(*state, dict(columns), rows, np.int32(count))
+            jax.block_until_ready((state, given))
         except FAILURES as error:
             raise CannotRunError(str(error).partition("\n")[0]) from error
         batch.keep(*state[:2])

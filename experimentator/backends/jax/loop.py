@@ -17,8 +17,9 @@ from experimentator.backends.jax.batch import Batch, State, bytes_of, described
 from experimentator.graph import Graph, GraphError
 
 log = logging.getLogger(__name__)
-XLA = "xla"
-COMPILERS = {XLA: True}
+# XLA with the loop around the step; or for each step, called from Python: on a CPU, convolutions are slower in a loop.
+COMPILERS = {"xla": True, "xla-step": "step"}
+LOOP, BATCH = COMPILERS
 _NUMBERS = count(1)
 
 
@@ -26,8 +27,8 @@ class JaxStep:
     """A compiled graph; see `experimentator.backends.Step`.
 
     A call runs at most `capacity` batches, more are split. Whole calls are a `lax.scan`, others a `lax.fori_loop` whose
-    count varies. JAX compiles for one number of rows: another one is another trace. What the optimizer keeps is updated
-    in place; weights are not, since they may be held elsewhere.
+    count varies; `jit_compile="step"` compiles a batch, and calls that. JAX compiles for one number of rows: another is
+    another trace. What the optimizer keeps is updated in place; weights are not, since they may be held elsewhere.
     """
 
     is_settled = True
@@ -48,16 +49,17 @@ class JaxStep:
     ):
         self.graph, self.batch, self.outputs, self.put = graph, batch, outputs, put
         self.eager, self.capacity = eager, capacity
+        self.chosen = BATCH if jit_compile == COMPILERS[BATCH] else LOOP
         self.traces = self.batches = 0
-        self._functions: dict[bool, Any] = {}
-        self._called: dict[bool, Any] = {}
-        self._signatures: dict[bool, dict[str, tuple[Any, str]]] = {}
+        self._functions: dict[str, Any] = {}
+        self._shapes: dict[str, Any] = {}
+        self._signatures: dict[str, dict[str, tuple[Any, str]]] = {}
         self._trained = [variable.trainable for variable in batch.weights]
 
     @property
     def compiler(self) -> str:
-        """How the step runs: `xla`, or `eager`."""
-        return "eager" if self.eager else XLA
+        """How the step runs: one of `COMPILERS`, or `eager`."""
+        return "eager" if self.eager else self.chosen
 
     @property
     def stale(self) -> bool:
@@ -77,18 +79,12 @@ class JaxStep:
             return {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
         self.batches += len(index)
         columns, index = self._placed(columns, index)
-        if self.eager:
-            return self._in_turn(columns, index)
+        if self.eager or self.chosen == BATCH:
+            results = [self._one(columns, rows) for rows in index]
+            return {name: jnp.stack([outputs[name] for outputs in results]) for name in self.outputs}
         fixed = len(index) == self.capacity if fixed is None else fixed
-        arguments = (columns, index) if fixed else (columns, self._padded(index), np.int32(len(index)))
-        function, state = self._function(fixed), self.batch.state()
-        if fixed not in self._called:
-            self._called[fixed] = described((*state, *arguments))
-        try:
-            state, outputs = function(*state, *arguments)
-        except jax.errors.UnexpectedTracerError as error:
-            raise _kept(error) from None
-        self.batch.keep(*state[:2])
+        arguments = (index,) if fixed else (self._padded(index), np.int32(len(index)))
+        outputs = self._called("whole" if fixed else "any", self._loop, columns, *arguments)
         return {name: outputs[name] if fixed else outputs[name][: len(index)] for name in self.outputs}
 
     def result_bytes(self, batch_size: int) -> int:
@@ -100,26 +96,54 @@ class JaxStep:
 
     def programs(self) -> list[str]:
         """The texts of what was compiled for the first calls."""
-        pairs = [(self._functions[fixed], shapes) for fixed, shapes in self._called.items()]
+        pairs = [(self._functions[kind], shapes) for kind, shapes in self._shapes.items()]
         return [function.lower(*shapes).compile().as_text() for function, shapes in pairs]
 
-    def _function(self, fixed: bool) -> Any:
-        """The compiled loop: weights, slots and table of the state, columns, index (and count) to state and results."""
-        if fixed not in self._functions:
+    def _one(self, columns: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
+        """One batch; for `eager` without a compiler, to look into processors with a debugger."""
+        if not self.eager:
+            return self._called("batch", self._batch, columns, rows)
+        state, outputs = self._batch(self.batch.state(), columns, rows, compiled=False)
+        self.batch.keep(*state[:2])
+        return outputs
 
-            def run(weights: Any, slots: Any, table: Any, columns: Any, index: Any, limit: Any = None) -> Any:
-                self.traces += 1
-                self._explain(fixed, columns)
-                return self._loop((weights, slots, table), columns, index, limit)
+    def _called(
+        self, kind: str, run: Callable[..., Any], columns: Mapping[str, Any], *arguments: Any
+    ) -> dict[str, Any]:
+        """What a compiled function writes; the variables hold the state that it gives."""
+        state = self.batch.state()
+        if kind not in self._functions:
+            self._functions[kind] = self._compiled(kind, run)
+            self._shapes[kind] = described((*state, columns, *arguments))
+        try:
+            state, outputs = self._functions[kind](*state, columns, *arguments)
+        except jax.errors.UnexpectedTracerError as error:
+            raise _kept(error) from None
+        self.batch.keep(*state[:2])
+        return dict(outputs)
 
-            run.__name__ = f"{self.graph.mode}_{next(_NUMBERS)}"  # what profiles call it
-            self._functions[fixed] = jax.jit(run, donate_argnums=1)
-        return self._functions[fixed]
+    def _compiled(self, kind: str, run: Callable[..., Any]) -> Any:
+        """A function of weights, slots and table of the state, columns, index (and count) to state and results."""
 
-    def _loop(self, state: State, columns: Any, index: Any, limit: Any) -> tuple[State, dict[str, Any]]:
+        def traced(weights: Any, slots: Any, table: Any, columns: Any, *arguments: Any) -> Any:
+            self.traces += 1
+            self._explain(kind, columns)
+            return run((weights, slots, table), columns, *arguments)
+
+        traced.__name__ = f"{self.graph.mode}_{next(_NUMBERS)}"  # what profiles call it
+        return jax.jit(traced, donate_argnums=1)
+
+    def _batch(self, state: State, columns: Any, rows: Any, *, compiled: bool = True) -> tuple[State, dict[str, Any]]:
+        """The state after one batch, and what was asked for."""
+        tensors = {name: column[rows] for name, column in columns.items()}
+        state, outputs = self.batch(state, tensors, compiled=compiled)
+        return state, {name: outputs[name] for name in self.outputs}
+
+    def _loop(self, state: State, columns: Any, index: Any, limit: Any = None) -> tuple[State, dict[str, Any]]:
+        """The same of all batches of an index, or of the first `limit` ones."""
+
         def one(state: State, rows: Any) -> tuple[State, dict[str, Any]]:
-            state, outputs = self.batch(state, {name: column[rows] for name, column in columns.items()})
-            return state, {name: outputs[name] for name in self.outputs}
+            return self._batch(state, columns, rows)
 
         if limit is None:
             return lax.scan(one, state, index)
@@ -131,16 +155,6 @@ class JaxStep:
         shapes = jax.eval_shape(one, state, index[0])[1]
         room = {name: jnp.zeros((len(index), *one.shape), one.dtype) for name, one in shapes.items()}
         return lax.fori_loop(0, limit, body, (state, room))
-
-    def _in_turn(self, columns: Mapping[str, Any], index: np.ndarray) -> dict[str, Any]:
-        """The same without a compiler, to look into processors with a debugger."""
-        results = []
-        for rows in index:
-            tensors = {name: column[rows] for name, column in columns.items()}
-            state, outputs = self.batch(self.batch.state(), tensors, compiled=False)
-            self.batch.keep(*state[:2])
-            results.append(outputs)
-        return {name: jnp.stack([outputs[name] for outputs in results]) for name in self.outputs}
 
     def _placed(self, columns: Mapping[str, Any], index: np.ndarray) -> tuple[Mapping[str, Any], np.ndarray]:
         """Columns on the device; of those on the host the rows of this call alone, since each length is compiled."""
@@ -154,10 +168,10 @@ class JaxStep:
         padded[: len(index)] = index
         return padded
 
-    def _explain(self, fixed: bool, columns: Mapping[str, Any]) -> None:
+    def _explain(self, kind: str, columns: Mapping[str, Any]) -> None:
         """Say which name made a function be traced again; another length of all columns, as of a block, is expected."""
         seen = {name: (column.shape, column.dtype.name) for name, column in columns.items()}
-        before, skip = self._signatures.setdefault(fixed, seen), len({len(column) for column in columns.values()}) == 1
+        before, skip = self._signatures.setdefault(kind, seen), len({len(column) for column in columns.values()}) == 1
         told = [
             f"{name} was {list(shape)} {dtype}, is {list(seen[name][0])} {seen[name][1]}"
             for name, (shape, dtype) in before.items()
