@@ -24,17 +24,16 @@ demo: .venv/stamp-demo  ## train a classifier of handwritten digits (12 epochs, 
 	@$(RUN) -m experimentator examples/digits.py --epochs $(EPOCHS) $(ARGS)
 
 # Every check runs whatever those before it said, so that one `make test` tells everything; its last line sums up.
-# With ARGS, pytest runs once, as they say. Tests that measure times run by themselves.
-test: .venv/stamp-test  ## lint, types, import arrows, and all tests with coverage, on TensorFlow and on JAX
-	@$(LINT); if [ -n '$(subst ','\'',$(ARGS))' ]; then check "pytest" $(PYTEST) $(ARGS); else \
-	    check "pytest" $(PYTEST) $(APART) -m "not alone" --cov --cov-report=; \
-	    check "pytest, one at a time" $(PYTEST) -m alone --cov --cov-append --cov-report=term; \
-	    check "pytest, Keras on JAX" env KERAS_BACKEND=jax $(PYTEST) $(APART) -m "not alone" $(ON_JAX); \
+# With ARGS, pytest runs once, in one process, as they say.
+test: .venv/stamp-test  ## lint, types, import arrows, and all tests with coverage; those of steps once more on JAX
+	@$(LINT); \
+	if [ -n '$(subst ','\'',$(ARGS))' ]; then check "pytest" $(RUN) -m pytest $(ARGS); else \
+	    check "pytest" $(RUN) -m pytest $(APART) --cov --cov-report=term; \
+	    check "pytest, Keras on JAX" env KERAS_BACKEND=jax $(RUN) -m pytest $(APART) $(ON_JAX); \
 	fi; $(VERDICT)
 
-PYTEST = $(RUN) -m pytest
-APART = -n auto --maxprocesses 4 --dist worksteal
-ON_JAX = tests/backends tests/test_experiment.py tests/test_freezing.py tests/test_resume.py
+APART = --numprocesses auto --maxprocesses 4 --dist worksteal
+ON_JAX = tests/backends tests/ops experimentator/ops
 
 lint: .venv/stamp-test  ## ruff, import-linter, mypy
 	@$(LINT); $(VERDICT)

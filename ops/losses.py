@@ -109,15 +109,21 @@ class SoftmaxCrossEntropy(ClassWeighted):
             write = "Give [B, ..., K] with two classes or more, or write SigmoidCrossEntropy."
             raise self.refuse("A softmax is over classes", logits, target, write)
         found = None if self.label_smoothing else class_ids(self, logits, target)
-        if found is not None:  # the usual case, for which frameworks have one operation
+        if found is not None:
             ids, is_class = found
-            logits = keras.ops.cast(logits, "float32")
-            losses = keras.ops.sparse_categorical_crossentropy(ids, logits, from_logits=True)
+            losses = self._of_ids(ids, keras.ops.cast(logits, "float32"))
             return keras.ops.where(is_class, losses, float("nan"))
         rows = self._smooth(class_rows(self, logits, target), keras.ops.shape(logits)[-1])
         log_scores = keras.ops.log_softmax(keras.ops.cast(logits, "float32"), axis=-1)
         terms = keras.ops.where(rows == 0, 0.0, rows * log_scores)  # a class ruled out by a logit of -inf counts 0
         return -keras.ops.sum(terms, axis=-1)
+
+    def _of_ids(self, ids: Any, logits: Any) -> Any:
+        """The usual case, for which TensorFlow has one operation; that of Keras on JAX takes no logit of -inf."""
+        if keras.backend.backend() == "tensorflow":
+            return keras.ops.sparse_categorical_crossentropy(ids, logits, from_logits=True)
+        log_scores = keras.ops.log_softmax(logits, axis=-1)
+        return -keras.ops.take_along_axis(log_scores, keras.ops.expand_dims(ids, -1), axis=-1)[..., 0]
 
     def _smooth(self, rows: Any, classes: Any) -> Any:
         a = self.label_smoothing

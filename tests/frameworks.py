@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -30,3 +31,39 @@ def variable(value: Any, **options: Any) -> Any:
     import tensorflow as tf
 
     return tf.Variable(value, **options)
+
+
+def gradients(function: Callable[..., Any], *tensors: Any) -> list[np.ndarray]:
+    """Of a number that a function gives, by the tensors it is given."""
+    tensors = tuple(keras.ops.convert_to_tensor(tensor) for tensor in tensors)
+    if ON_JAX:
+        import jax
+
+        return list(map(np.asarray, jax.grad(function, tuple(range(len(tensors))))(*tensors)))
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        total = function(*tensors)
+    return list(map(np.asarray, tape.gradient(total, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)))
+
+
+def gradients_of(function: Callable[[], Any], variables: Sequence[Any]) -> list[np.ndarray]:
+    """Of a number that a function gives, by the Keras variables that it reads."""
+
+    def of_values(*values: Any) -> Any:
+        with keras.StatelessScope(zip(variables, values, strict=True)):
+            return function()
+
+    return gradients(of_values, *(variable.value for variable in variables))
+
+
+def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of tensors, compiled with XLA."""
+    if ON_JAX:
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)

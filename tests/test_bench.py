@@ -159,7 +159,8 @@ def test_what_ends_a_training_ends_its_measurement(trouble, status, capsys):
 def test_a_compiler_that_would_pay_in_a_longer_training_is_named(hands, said):
     subset = SimpleNamespace(is_training=True)
     program = SimpleNamespace(feeds={id(subset): (None, SimpleNamespace(resident=True))})
-    backend = SimpleNamespace(peak_memory=lambda: None)
+    compilers = {"graph": False, "xla": True, "xla-step": "step"}
+    backend = SimpleNamespace(peak_memory=lambda: None, compilers=compilers)
     exp = SimpleNamespace(subsets=[subset], program=program, backend=backend, call_limit=lambda: None, eager=False)
     exp.precision = exp.steps_per_call = None
     whole, block = {"device": 0.02, "compile": 1.0}, SimpleNamespace(index=np.zeros((16, 32)))

@@ -1,10 +1,11 @@
-"""Ops run eagerly on numpy arrays, in a tf.function of unknown batch size, and where it may differ under XLA."""
+"""Ops run eagerly on numpy arrays, compiled (by TensorFlow for any batch size), and where it may differ under XLA."""
 
+import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from experimentator.graph import Graph, Mode
+from tests.frameworks import ON_JAX
 
 
 def eager(processors, tensors, outputs, mode):
@@ -15,9 +16,42 @@ def eager(processors, tensors, outputs, mode):
 def compiled(processors, tensors, outputs, mode, *, xla=False):
     graph = Graph(processors, provided=set(tensors), mode=mode).select(*outputs)
     arrays = {name: np.asarray(tensor) for name, tensor in tensors.items()}
+    if ON_JAX:
+        return in_jax(graph, arrays)
+    import tensorflow as tf
+
     specs = {name: tf.TensorSpec([None, *array.shape[1:]][: array.ndim], array.dtype) for name, array in arrays.items()}
     step = tf.function(graph.run, input_signature=[specs], autograph=False, jit_compile=xla)
     return step({name: tf.constant(array) for name, array in arrays.items()})
+
+
+def in_jax(graph, arrays):
+    import jax
+
+    def step(tensors, values):
+        with keras.StatelessScope(zip(variables, values, strict=True)) as scope:
+            return graph.run(tensors), [scope.get_current_value(variable) for variable in variables]
+
+    variables = []
+    with Reads(variables):
+        jax.eval_shape(graph.run, arrays)
+    results, values = jax.jit(step)(arrays, [variable.value for variable in variables])
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return results
+
+
+class Reads(keras.StatelessScope):
+    """Lists the variables that are read."""
+
+    def __init__(self, variables):
+        super().__init__()
+        self.variables = variables
+
+    def get_current_value(self, variable):
+        if not any(variable is one for one in self.variables):
+            self.variables.append(variable)
+        return super().get_current_value(variable)
 
 
 def xla(processors, tensors, outputs, mode):
@@ -37,15 +71,28 @@ def runner(way):
     return run
 
 
+@pytest.fixture(autouse=True)
+def wide():
+    """On JAX, numbers of 64 bits, as elsewhere."""
+    if not ON_JAX:
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
 @pytest.fixture(params=[eager, compiled], ids=lambda way: way.__name__)
 def run(request):
     """Runs processors in two ways."""
     return runner(request.param)
 
 
-@pytest.fixture(params=[eager, compiled, xla], ids=lambda way: way.__name__)
+@pytest.fixture(params=[eager, compiled, *([] if ON_JAX else [xla])], ids=lambda way: way.__name__)
 def run_xla(request):
-    """Runs processors in three ways; XLA takes half a second to compile one."""
+    """Runs processors in three ways; XLA takes half a second to compile one. On JAX, what is compiled is XLA's."""
     return runner(request.param)
 
 

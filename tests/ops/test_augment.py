@@ -148,7 +148,7 @@ class Counting(keras.random.SeedGenerator):
 
     def next(self, ordered=True):
         self.draws += 1
-        return keras.ops.convert_to_tensor([1, self.step], dtype="int32")
+        return keras.ops.convert_to_tensor([1, self.step], dtype=keras.random.SeedGenerator(0).state.dtype)
 
 
 @every_op

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from experimentator.graph import Chunk, DeclarationError, Graph, Mode
 from experimentator.ops import AssertFinite, AssertShape, NotFiniteError, Print, Scale, TensorError
@@ -110,7 +109,10 @@ def test_values_are_shown_where_they_are_at_hand(call):
     assert lines == ["x [3] int64: [0 1 2]", "y [60] float64: 0 to 59, mean 29.5"]
 
 
+@pytest.mark.tensorflow
 def test_compiled_code_shows_shapes_once():
+    import tensorflow as tf
+
     lines = []
     graph = Graph([Print("x", to=lines.append), Scale("x")], provided={"x"}).select("x")
     step = tf.function(graph.run, input_signature=[{"x": tf.TensorSpec([None, 3])}], autograph=False, jit_compile=True)
@@ -121,7 +123,10 @@ def test_compiled_code_shows_shapes_once():
     assert lines == ["x [B, 3] float32: values are not known while code is compiled"]
 
 
+@pytest.mark.tensorflow
 def test_compiled_code_that_is_traced_again_says_nothing_new():
+    import tensorflow as tf
+
     lines = []
     op = Print("x", to=lines.append)
     graph = Graph([op, Scale("x")], provided={"x"}).select("x")

@@ -1,8 +1,8 @@
 """What has no label: loss and gradients are those of the batch without it, whatever stands there."""
 
+import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +23,7 @@ from experimentator.ops import (
     TopKAccuracy,
     Triplet,
 )
+from tests.frameworks import compiled, gradients
 
 RNG = np.random.default_rng(11)
 LOGITS = RNG.normal(0, 2, (8, 5)).astype("float32")
@@ -63,15 +64,13 @@ KEPT = np.array([True, False, True, True, False, False, True, True])
 def loss_and_gradient(op, tensors, *, jit=None):
     """Under XLA, or eagerly without a `jit`."""
 
-    def step(prediction):
-        with tf.GradientTape() as tape:
-            tape.watch(prediction)
-            chunk = Chunk({**tensors, "n": -np.asarray(tensors["t"]), "p": prediction}, mode=Mode.TRAIN)
-            op(chunk)
-        return chunk["loss"], tape.gradient(chunk["loss"], prediction)
+    def loss(prediction):
+        chunk = Chunk({**tensors, "n": -np.asarray(tensors["t"]), "p": prediction}, mode=Mode.TRAIN)
+        op(chunk)
+        return chunk["loss"]
 
-    step = tf.function(step, jit_compile=True, autograph=False) if jit else step
-    return [value.numpy() for value in step(tf.constant(tensors["p"]))]
+    loss = compiled(loss) if jit else loss
+    return [np.asarray(loss(keras.ops.convert_to_tensor(tensors["p"]))), *gradients(loss, tensors["p"])]
 
 
 def without(rows, **tensors):
@@ -223,7 +222,10 @@ def test_shapes_that_do_not_fit_are_named_with_missing_labels_too(call):
         call(MeanSquaredError("p", "t", nan_is_no_label=True), {"p": LOGITS, "t": np.ones([8, 3])})
 
 
+@pytest.mark.tensorflow
 def test_the_batch_size_may_be_unknown():
+    import tensorflow as tf
+
     specs = {"p": tf.TensorSpec([None, 5]), "t": tf.TensorSpec([None, 1]), "m": tf.TensorSpec([None], "bool")}
     op = SoftmaxCrossEntropy("p", "t", mask="m", nan_is_no_label=True)
     graph = Graph([op], provided=set(specs), mode=Mode.TRAIN).select("loss")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -160,7 +159,10 @@ def test_impossible_declarations_are_refused(make, told):
         make()
 
 
+@pytest.mark.tensorflow
 def test_sizes_may_be_unknown():
+    import tensorflow as tf
+
     def step(maps):
         chunk = Chunk({"x": maps}, mode=Mode.INFER)
         TopKPeaks("x", k=3)(chunk)
