@@ -152,6 +152,18 @@ def test_frozen_layers_stay_as_they_are():
     assert np.array(extra) != 1.0
 
 
+def test_counters_are_kept_and_not_trained():
+    counter = keras.Variable(0, dtype="int32")
+    count = chunk_processor(inputs=["batch_x"], outputs=["batch_x"])(
+        lambda x: x * keras.ops.cast(counter.assign(counter + 1) > 0, "float32")
+    )
+    backend, step = training_step([count, linear(), squares])
+
+    step(backend.put(COLUMNS), INDEX)
+
+    assert int(np.array(counter)) == 12
+
+
 def test_regularisers_of_layers_pull_on_their_weights():
     dense = layers.Dense(1, use_bias=False, kernel_initializer="ones", kernel_regularizer=keras.regularizers.L2(1.0))
     flat = chunk_processor(inputs=["batch_prediction"], outputs=["loss"])(lambda p: 0.0 * keras.ops.mean(p))

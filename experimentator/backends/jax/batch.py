@@ -13,6 +13,7 @@ from jax import numpy as jnp
 
 from experimentator.backends.jax.rates import TableRates
 from experimentator.backends.keras.context import check_loss, objective_of, update
+from experimentator.backends.keras.variables import trainable_some_day
 
 Values = list[Any]  # one array for each variable
 State = tuple[Values, Values, Any]  # of the weights, of what the optimizer keeps, and the table of rates it follows
@@ -28,7 +29,8 @@ class Batch:
 
     def __init__(self, run: Callable[[Any], Any], variables: Sequence[Any], optimizer: Any = None):
         self.run, self.weights, self.optimizer = run, list(variables), optimizer
-        self.trained = [place for place, one in enumerate(variables) if one.trainable] if optimizer is not None else []
+        kept = {id(one) for one in trainable_some_day(variables) if one.trainable and optimizer is not None}
+        self.trained = [place for place, one in enumerate(variables) if id(one) in kept]
         self._reached: list[int] | None = None
         self._names: list[str] = []
         self._with_gradients = jax.value_and_grad(self._objective, has_aux=True)
