@@ -28,8 +28,9 @@ demo: .venv/stamp-demo  ## train a classifier of handwritten digits (12 epochs, 
 test: .venv/stamp-test  ## lint, types, import arrows, and all tests with coverage; those of steps once more on JAX
 	@$(LINT); \
 	if [ -n '$(subst ','\'',$(ARGS))' ]; then check "pytest" $(RUN) -m pytest $(ARGS); else \
-	    check "pytest" $(RUN) -m pytest $(APART) --cov --cov-report=term; \
-	    check "pytest, Keras on JAX" env KERAS_BACKEND=jax $(RUN) -m pytest $(APART) $(ON_JAX); \
+	    check "pytest" $(RUN) -m pytest $(APART) --cov --cov-report=; \
+	    check "pytest, Keras on JAX" env KERAS_BACKEND=jax $(RUN) -m pytest $(APART) $(ON_JAX) \
+	        --cov --cov-append --cov-report=term; \
 	fi; $(VERDICT)
 
 APART = --numprocesses auto --maxprocesses 4 --dist worksteal

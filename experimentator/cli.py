@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from experimentator.commands import failures
 from experimentator.commands.failures import printable
+from experimentator.commands.framework import prefer_installed
 from experimentator.commands.usage import AUTO, LATEST, UsageError, parse
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    prefer_installed()
     _open_streams()
     words = sys.argv[1:] if argv is None else list(argv)
     whole = "--traceback" in words or os.environ.get("EXPERIMENTATOR_TRACEBACK", "") not in ("", "0")
@@ -72,9 +74,6 @@ def _obey_exit(code: object) -> int:
 
 
 def _obey(arguments: argparse.Namespace) -> int:
-    from experimentator.backends import prefer_installed
-
-    prefer_installed()
     if arguments.command == "graph":
         return _graph(arguments)
     if arguments.command == "run":

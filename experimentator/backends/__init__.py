@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -170,22 +167,6 @@ def get_backend(name: str) -> Backend:
 def framework() -> str:
     """What Keras runs on, as KERAS_BACKEND says or its own settings: `tensorflow`, `jax` or another; it is imported."""
     return str(import_module("keras").backend.backend())
-
-
-def prefer_installed() -> None:
-    """Let Keras run on JAX where TensorFlow, which it would take, is not installed.
-
-    KERAS_BACKEND stands above that, and a choice of another backend in `keras.json`, which Keras makes by itself.
-    """
-    if "KERAS_BACKEND" in os.environ or "keras" in sys.modules or find_spec("tensorflow") is not None:
-        return
-    try:
-        settings = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
-        wanted = json.loads(settings.read_text("utf-8"))["backend"]
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
-        wanted = "tensorflow"
-    if wanted == "tensorflow" and find_spec("jax") is not None:
-        os.environ["KERAS_BACKEND"] = "jax"
 
 
 class Watch:
