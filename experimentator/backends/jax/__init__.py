@@ -124,7 +124,7 @@ class JaxBackend(KerasBackend):
 
 
 def _placed(name: str, values: Any) -> Any:
-    """A column on the device, of a dtype that JAX has; it may not share the memory of `values`, which may change."""
+    """A copy of a column on the device, of a dtype that JAX has; waited for, since the memory of `values` may change."""
     if isinstance(values, jax.Array):
         return values
     values = np.asarray(values)
@@ -137,7 +137,7 @@ def _placed(name: str, values: Any) -> Any:
                     f"{name!r} holds numbers that JAX does not have.\nSeen: {seen} in {values.dtype}; JAX takes "
                     f"{dtype}, up to {limits.max}.\nSet JAX_ENABLE_X64=1, or let the dataset give smaller numbers."
                 )
-    return jnp.array(values, dtype)
+    return jnp.array(values, dtype).block_until_ready()
 
 
 def _deferred(node: Node, options: dict[str, Any]) -> dict[str, Any]:
