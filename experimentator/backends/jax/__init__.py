@@ -124,7 +124,7 @@ class JaxBackend(KerasBackend):
 
 
 def _placed(name: str, values: Any) -> Any:
-    """A copy of a column on the device, of a dtype that JAX has; waited for, since the memory of `values` may change."""
+    """A copy of a column on the device, of a dtype that JAX has; waited for, since `values` may change behind it."""
     if isinstance(values, jax.Array):
         return values
     values = np.asarray(values)
