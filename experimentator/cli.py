@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")  # what is of no help is left out here
     prefer_installed()
     _open_streams()
     words = sys.argv[1:] if argv is None else list(argv)

@@ -72,6 +72,20 @@ def test_a_part_is_asked_for_by_pattern_and_must_be_there_whole():
             fitting(weights(), weights(**spoilt), only=["Trunk/*"])
 
 
+def test_weights_that_were_read_in_another_order_are_found_by_name_and_never_by_shape():
+    shape = {"kernel": (3, 3), "recurrent_kernel": (3, 3), "bias": (2, 3)}
+    listed = [("Net", name, shape[name]) for name in (*shape, *shape)]
+    last = {f"Net/{place}/{name}": np.full(shape, place) for place, (_, name, shape) in enumerate(listed)}
+    order = [2, 0, 1, 5, 3, 4]  # the bias first, as TensorFlow reads a GRU
+    first = {f"Net/{place}/{listed[old][1]}": np.full(listed[old][2], old) for place, old in enumerate(order)}
+
+    chosen, _ = fitting(last, first)
+
+    assert {key: int(array.flat[0]) for key, array in chosen.items()} == {key: n for n, key in enumerate(last)}
+    with pytest.raises(WeightsError):
+        fitting(last, {key.replace("bias", "kernel"): array for key, array in first.items()})
+
+
 def test_whole_numbers_are_not_loaded_as_weights_nor_the_other_way():
     with pytest.raises(WeightsError, match=r"wrong shape  Head/1/bias is \[2\] int32 in the file, \[2\] in the"):
         fitting(weights(), {**weights(), "Head/1/bias": np.zeros(2, np.int32)})

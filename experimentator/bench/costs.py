@@ -161,7 +161,8 @@ def with_costs_of(
     default = "graph" if exp.backend.peak_memory() is None else "xla"
     known = exp.backend.compilers
     compiler = next((name for name, setting in known.items() if setting == exp.jit_compile), default)
-    compiler = compiler if compiler in known else next(iter(known))
+    if exp.backend.compiles and compiler not in known:
+        compiler = exp.backend.compile(graph, exp.program.specs(mode)).compiler
     costs = costs_of(exp, graph, sample_of(exp, mode), compiler=compiler, seconds=seconds, told=told)
     title = f"a step of {costs.batch_size} takes {priced(costs.step, 's')} {COMPILED[costs.compiler]}"
     return replace(with_costs(description, costs.by_name()), title=title)

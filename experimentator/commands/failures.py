@@ -28,7 +28,15 @@ _CODES = {
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OURS = tuple(str(folder) + "/" for folder in (_PACKAGE, (_PACKAGE / "graph").resolve(), (_PACKAGE / "ops").resolve()))
 _STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve()) + "/"
-_STRANGERS = {"absl", "keras", "mlworkflow", "networkx", "numpy", "tensorflow"}  # of no help in finding one's mistake
+_STRANGERS = {
+    "absl",
+    "jax",
+    "keras",
+    "mlworkflow",
+    "networkx",
+    "numpy",
+    "tensorflow",
+}  # of no help in finding one's mistake
 
 
 class Terminated(KeyboardInterrupt):

@@ -67,6 +67,36 @@ def match(own: Mapping[str, Any], found: Mapping[str, Any], *, only: str | Itera
     return Matching(matched, missing, unexpected, misshapen, kept, lines)
 
 
+def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found, under the ordinals of an experiment where only they differ within a node.
+
+    Ordinals tell in which order a framework read weights: of a GRU, the bias first, or last.
+
+    >>> aligned({"Net/0/kernel": 1, "Net/1/bias": 2}, {"Net/0/bias": 3, "Net/1/kernel": 4})
+    {'Net/1/bias': 3, 'Net/0/kernel': 4}
+    """
+    mine, theirs = _by_occurrence(own), _by_occurrence(found)
+    names: dict[str, str] = {}
+    for node in mine.keys() & theirs.keys():
+        if mine[node].keys() == theirs[node].keys() and _ordinals(mine[node]) == _ordinals(theirs[node]):
+            names |= {key: mine[node][place] for place, key in theirs[node].items()}
+    return {names.get(key, key): array for key, array in found.items()}
+
+
+def _by_occurrence(keys: Iterable[str]) -> dict[str, dict[tuple[str, int], str]]:
+    """Keys by node, and there by the variable's name and how often that came before."""
+    nodes: dict[str, dict[tuple[str, int], str]] = {}
+    for key in keys:
+        places = nodes.setdefault(_node(key), {})
+        name = key.rsplit("/", 1)[-1]
+        places[name, sum(one == name for one, _ in places)] = key
+    return nodes
+
+
+def _ordinals(keys: Mapping[Any, str]) -> set[str]:
+    return {key.rsplit("/", 2)[1] for key in keys.values()}
+
+
 def fitting(
     own: Mapping[str, Any],
     found: Mapping[str, Any],
@@ -86,7 +116,7 @@ def fitting(
     Raises:
         WeightsError: with what matched, what is missing, unexpected or of another shape, and near matches.
     """
-    found = _renamed(found, rename or {})
+    found = aligned(own, _renamed(found, rename or {}))
     matching = match(own, found, only=only)
     if not matching.is_whole:
         raise refusal(matching, own, found)

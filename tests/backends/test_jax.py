@@ -76,6 +76,36 @@ def test_a_setting_for_other_compilers_is_passed_over_and_that_is_said_once(capl
     assert set(exp.compilers.values()) == {"xla"}
 
 
+def test_convolutions_on_a_cpu_are_compiled_for_each_step_and_other_networks_with_the_loop():
+    network = keras.Sequential([layers.Reshape((3, 1)), layers.Conv1D(2, 2), layers.Flatten(), layers.Dense(2)])
+    exp = build_experiment(config(jit_compile="auto"))
+    exp.train(1)
+    before = exp.compilers["training"]
+    exp.chunk_processors = [ops.Model(network, inputs="batch_input", outputs="batch_logits"), *exp.chunk_processors[1:]]
+    exp.optimizer = keras.optimizers.Adam(0.01)
+    exp.train(2)
+
+    assert (before, exp.compilers["training"], exp.compilers["validation"]) == ("xla", "xla-step", "xla-step")
+
+
+def test_a_processor_that_asks_for_values_is_told_what_to_write():
+    exp = build_experiment(config())
+    exp.chunk_processors.insert(0, lambda chunk: chunk.update(batch_input=np.tanh(chunk["batch_input"])))
+
+    with pytest.raises(jax.errors.TracerArrayConversionError) as caught:
+        exp.train(1)
+
+    assert any("Write keras.ops or jax.numpy" in note for note in caught.value.__notes__)
+
+
+def test_many_numbers_of_rows_are_told_of_once(caplog):
+    exp = build_experiment(config(batch_size=64))
+    for rows in range(1, 16):
+        exp.predict({"batch_input": np.ones((rows, 3), np.float32)})
+
+    assert caplog.text.count("Compiled for 12 numbers of rows") == 1
+
+
 def test_a_step_compiles_for_each_number_of_rows_that_it_sees():
     exp = build_experiment(config(batch_size=16))
     exp.train(1)

@@ -23,8 +23,10 @@ from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import Items, fitted
 from experimentator.backends.keras.made import Made
 from experimentator.backends.keras.scopes import scope_of
-from experimentator.graph import Graph, GraphError, Node
+from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory
+
+ASKED = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
 class JaxBackend(KerasBackend):
@@ -43,8 +45,8 @@ class JaxBackend(KerasBackend):
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> JaxStep:
         """One step for a selected graph; with an optimizer, a training step on `loss`.
 
-        Options: `jit_compile` ("auto" and True: XLA around the loop; "step": for each step), `eager`, `capacity` (the
-        most batches a call may run); `like` changes nothing.
+        Options: `jit_compile` (True: XLA around the loop; "step": for each step; "auto": for each step where the graph
+        convolves on a CPU), `eager`, `capacity` (the most batches a call may run); `like` changes nothing.
         """
         specs = {name: specs[name] for name in graph.inputs}
         if not list(self.variables):
@@ -78,6 +80,17 @@ class JaxBackend(KerasBackend):
     def maker(self) -> Made:
         """Hands out Keras variables that processors make in their calls."""
         return Made(given=_deferred)
+
+    def call(self, node: Node, chunk: Chunk) -> None:
+        """Run a processor under its name; where it asks a tensor for its value, say what to write."""
+        try:
+            super().call(node, chunk)
+        except ASKED as error:
+            error.add_note(
+                "Tensors of JAX have no values while a graph is traced. Write keras.ops or jax.numpy, not numpy or tf, "
+                "and keras.ops.where or keras.ops.cond, not `if`."
+            )
+            raise
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """Record what runs within; see `experimentator.backends.jax.profile`."""

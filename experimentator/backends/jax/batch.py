@@ -15,6 +15,7 @@ from experimentator.backends.jax.rates import TableRates
 from experimentator.backends.keras.context import check_loss, objective_of, update
 from experimentator.backends.keras.variables import trainable_some_day
 
+CONVOLUTION = "conv_general_dilated"
 Values = list[Any]  # one array for each variable
 State = tuple[Values, Values, Any]  # of the weights, of what the optimizer keeps, and the table of rates it follows
 
@@ -31,6 +32,7 @@ class Batch:
         self.run, self.weights, self.optimizer = run, list(variables), optimizer
         kept = {id(one) for one in trainable_some_day(variables) if one.trainable and optimizer is not None}
         self.trained = [place for place, one in enumerate(variables) if id(one) in kept]
+        self.convolves = False  # as far as `shapes` has seen it
         self._reached: list[int] | None = None
         self._names: list[str] = []
         self._with_gradients = jax.value_and_grad(self._objective, has_aux=True)
@@ -56,11 +58,14 @@ class Batch:
             variable._direct_assign(value)
 
     def shapes(self, state: State, tensors: Any) -> dict[str, Any]:
-        """Shapes and dtypes of what one batch gives; of a training, also learns which weights gradients reach."""
+        """Shapes and dtypes of what one batch gives; learns what it is made of, and which weights gradients reach."""
         state, tensors = described((state, tensors))
         if self.optimizer is None:
-            return self._in_order(jax.eval_shape(self, state, tensors)[1])
+            traced = jax.jit(self._forward).trace(state, tensors)
+            self.convolves = CONVOLUTION in _operations(traced.jaxpr.jaxpr)
+            return self._in_order(traced.out_info[0])
         traced = self._compiled.trace([state[0][place] for place in self.trained], state, tensors)
+        self.convolves = CONVOLUTION in _operations(traced.jaxpr.jaxpr)
         (_, (outputs, _)), gradients = traced.out_info
         zeros = _zeros(traced.jaxpr.jaxpr)[len(traced.jaxpr.jaxpr.outvars) - len(gradients) :]
         self._reached = [place for place, is_zero in zip(self.trained, zeros, strict=True) if not is_zero]
@@ -147,6 +152,15 @@ def _scaled(optimizer: Any, gradients: Values, of: list[Any], variables: list[An
 def described(values: Any) -> Any:
     """Arrays by shape and dtype."""
     return jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype), values)
+
+
+def _operations(program: Any) -> set[str]:
+    """Names of the operations of a program, those of programs in it too."""
+    found = {one.primitive.name for one in program.eqns}
+    for part in jax.tree.leaves([one.params for one in program.eqns], is_leaf=lambda one: hasattr(one, "jaxpr")):
+        inner = getattr(part, "jaxpr", part)
+        found |= _operations(inner) if hasattr(inner, "eqns") else set()
+    return found
 
 
 def _zeros(program: Any) -> list[bool]:

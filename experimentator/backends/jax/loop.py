@@ -17,9 +17,11 @@ from experimentator.backends.jax.batch import Batch, State, bytes_of, described
 from experimentator.graph import Graph, GraphError
 
 log = logging.getLogger(__name__)
-# XLA with the loop around the step; or for each step, called from Python: on a CPU, convolutions are slower in a loop.
+# XLA with the loop around the step; or for each step, called from Python. On a CPU, XLA runs a convolution in a loop on
+# one thread, without its library: 16 times as slow for 32 and 64 channels, where other networks gain from the loop.
 COMPILERS = {"xla": True, "xla-step": "step"}
 LOOP, BATCH = COMPILERS
+MANY = 12  # numbers of rows that one function is compiled for, until somebody should hear of it
 _NUMBERS = count(1)
 
 
@@ -27,8 +29,9 @@ class JaxStep:
     """A compiled graph; see `experimentator.backends.Step`.
 
     A call runs at most `capacity` batches, more are split. Whole calls are a `lax.scan`, others a `lax.fori_loop` whose
-    count varies; `jit_compile="step"` compiles a batch, and calls that. JAX compiles for one number of rows: another is
-    another trace. What the optimizer keeps is updated in place; weights are not, since they may be held elsewhere.
+    count varies; `jit_compile="step"` compiles a batch, and calls that, as "auto" does for convolutions on a CPU. JAX
+    compiles for one number of rows: another is another trace. What the optimizer keeps is updated in place; weights are
+    not, since they may be held elsewhere.
     """
 
     is_settled = True
@@ -49,10 +52,12 @@ class JaxStep:
     ):
         self.graph, self.batch, self.outputs, self.put = graph, batch, outputs, put
         self.eager, self.capacity = eager, capacity
-        self.chosen = BATCH if jit_compile == COMPILERS[BATCH] else LOOP
+        is_slow = batch.convolves and jax.default_backend() == "cpu" and jit_compile is not True
+        self.chosen = BATCH if is_slow or jit_compile == COMPILERS[BATCH] else LOOP
         self.traces = self.batches = 0
         self._functions: dict[str, Any] = {}
         self._shapes: dict[str, Any] = {}
+        self._lengths: dict[str, set[int]] = {}
         self._signatures: dict[str, dict[str, tuple[Any, str]]] = {}
         self._trained = [variable.trainable for variable in batch.weights]
 
@@ -179,6 +184,9 @@ class JaxStep:
         ]
         if told:
             log.warning("Traced again: %s.", "; ".join(told))
+        self._lengths.setdefault(kind, set()).update(len(column) for column in columns.values())
+        if len(self._lengths[kind]) == MANY:
+            log.warning("Compiled for %s numbers of rows, each for itself: give batches of one size.", MANY)
 
 
 def _kept(error: Exception) -> GraphError:

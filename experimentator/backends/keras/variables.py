@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from experimentator.saving.matching import match, refusal
+from experimentator.saving.matching import aligned, match, refusal
 
 
 def copied(variables: Sequence[Any]) -> Callable[[], None]:
@@ -90,6 +90,7 @@ class Variables:
     def assign(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign by key; a missing, unexpected or misshapen weight is refused before anything is assigned."""
         own = self.keyed()
+        weights = aligned(own, weights)
         if not (matching := match(own, weights)).is_whole:
             raise refusal(matching, own, weights)
         for key, variable in own.items():
