@@ -18,6 +18,16 @@ def weights(shapes=SHAPES, *, fill=0.0, dtype="float32", **changes):
     return {key: np.full(shape, fill, dtype) for key, shape in shapes.items() if shape is not None}
 
 
+@law(st.permutations(range(6)))
+def test_the_order_in_which_a_file_gives_weights_changes_nothing(order):
+    own = {f"Net/{place}/{'kernel' if place % 2 else 'bias'}": np.full(2, place) for place in range(6)}
+    keys = list(own)
+
+    chosen, _ = fitting(own, {keys[place]: own[keys[place]] for place in order})
+
+    assert all(np.array_equal(chosen[key], own[key]) for key in own)
+
+
 KEYS = st.dictionaries(st.sampled_from([f"{n}/{i}/w" for n in "AB" for i in range(3)]), st.sampled_from([(1,), (2, 2)]))
 
 
@@ -79,7 +89,7 @@ def test_weights_that_were_read_in_another_order_are_found_by_name_and_never_by_
     order = [2, 0, 1, 5, 3, 4]  # the bias first, as TensorFlow reads a GRU
     first = {f"Net/{place}/{listed[old][1]}": np.full(listed[old][2], old) for place, old in enumerate(order)}
 
-    chosen, _ = fitting(last, first)
+    chosen, _ = fitting(last, dict(reversed(first.items())))
 
     assert {key: int(array.flat[0]) for key, array in chosen.items()} == {key: n for n, key in enumerate(last)}
     with pytest.raises(WeightsError):

@@ -78,7 +78,8 @@ def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     mine, theirs = _by_occurrence(own), _by_occurrence(found)
     names: dict[str, str] = {}
     for node in mine.keys() & theirs.keys():
-        if mine[node].keys() == theirs[node].keys() and _ordinals(mine[node]) == _ordinals(theirs[node]):
+        others = set(mine[node].values()) != set(theirs[node].values())
+        if others and mine[node].keys() == theirs[node].keys() and _ordinals(mine[node]) == _ordinals(theirs[node]):
             names |= {key: mine[node][place] for place, key in theirs[node].items()}
     return {names.get(key, key): array for key, array in found.items()}
 
@@ -86,15 +87,20 @@ def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
 def _by_occurrence(keys: Iterable[str]) -> dict[str, dict[tuple[str, int], str]]:
     """Keys by node, and there by the variable's name and how often that came before."""
     nodes: dict[str, dict[tuple[str, int], str]] = {}
-    for key in keys:
+    for key in sorted(keys, key=_ordinal):  # a file gives them in any order
         places = nodes.setdefault(_node(key), {})
         name = key.rsplit("/", 1)[-1]
         places[name, sum(one == name for one, _ in places)] = key
     return nodes
 
 
-def _ordinals(keys: Mapping[Any, str]) -> set[str]:
-    return {key.rsplit("/", 2)[1] for key in keys.values()}
+def _ordinals(keys: Mapping[Any, str]) -> set[int]:
+    return set(map(_ordinal, keys.values()))
+
+
+def _ordinal(key: str) -> int:
+    number = key.rsplit("/", 2)[-2] if "/" in key else ""
+    return int(number) if number.isdecimal() else -1
 
 
 def fitting(
