@@ -213,7 +213,7 @@ def test_what_is_trained_is_what_is_evaluated_and_what_predicts(kind):
     after = exp.evaluate()["validation_loss"]
     prediction = exp.predict({"batch_input": X})["batch_prediction"][:, 0]
     assert after < before / 2
-    np.testing.assert_allclose(after, np.mean((prediction - Y)[:10] ** 2), rtol=1e-4)
+    np.testing.assert_allclose(after, np.mean((prediction - Y)[:10] ** 2), rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"eager": True}], ids=str)
@@ -222,7 +222,9 @@ def test_layers_made_anew_are_shared_by_compilers_too(options):
     exp.train(4)
 
     prediction = exp.predict({"batch_input": X})["batch_prediction"][:, 0]
-    np.testing.assert_allclose(exp.evaluate()["validation_loss"], np.mean((prediction - Y)[:10] ** 2), rtol=1e-4)
+    np.testing.assert_allclose(
+        exp.evaluate()["validation_loss"], np.mean((prediction - Y)[:10] ** 2), rtol=1e-4, atol=1e-8
+    )
 
 
 def test_nothing_is_made_twice_however_often_it_is_traced():
