@@ -12,7 +12,7 @@ from keras import layers
 
 from experimentator import GraphError, JaxExperiment, TensorflowExperiment, build_experiment, ops
 from experimentator.backends import MissingFrameworkError
-from tests.backends.test_steps import COLUMNS, INDEX, RATE, linear, squares, training_step
+from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, numpy_descent, squares, training_step
 from tests.test_experiment import config
 
 
@@ -137,6 +137,52 @@ def test_features_of_a_framework_are_refused_under_the_other():
         build_experiment(config(experiment_type=[TensorflowExperiment])).train(1)
 
     assert build_experiment(config(experiment_type=[JaxExperiment])).backend.name == "jax"
+
+
+@pytest.mark.parametrize("compiler", ["xla", "xla-step"])
+def test_a_loop_by_hand_descends_as_the_step_does(compiler):
+    backend, step = training_step([linear(), squares])
+    backend.by_hand(step.graph, keras.optimizers.SGD(RATE), compiler=compiler)(backend.put(COLUMNS), INDEX, 12)
+
+    kernel, bias = backend.weights().values()
+    w, b, _ = numpy_descent(12)
+    np.testing.assert_allclose([*kernel[:, 0], *bias], [*w, b], rtol=1e-4, atol=1e-6)
+
+
+def test_a_loop_by_hand_leaves_weights_in_front_of_a_detached_node():
+    backend, step = training_step([linear(), squares])
+    backend.by_hand(step.graph, keras.optimizers.SGD(RATE), compiler="xla", detach=2)(backend.put(COLUMNS), INDEX, 3)
+
+    assert not any(np.any(value) for value in backend.weights().values())
+
+
+def test_keras_fit_descends_the_same_graph():
+    backend, step = training_step([linear(), squares])
+    epoch = backend.fitted(step.graph, keras.optimizers.SGD(RATE), COLUMNS, 4, steps_per_execution=3)
+    for _ in range(5):
+        epoch(12)
+
+    np.testing.assert_allclose(
+        np.concatenate([value.ravel() for value in backend.weights().values()]), [1, -2, 0.5, 0.3], atol=0.1
+    )
+
+
+def test_a_table_of_rates_rules_the_batches_that_follow_and_its_last_entry_those_behind():
+    optimizer = keras.optimizers.SGD(RATE)
+    backend, step = training_step([linear(), squares], optimizer=optimizer)
+    factors = np.array([1.0, 0.5, 0.0, 2.0, 0.25], np.float32)
+    backend.rates(optimizer)(factors)
+
+    step(backend.put(COLUMNS), INDEX[:8])
+
+    weights = np.zeros(4)
+    for number, rows in enumerate(INDEX[:8]):
+        inputs = np.hstack([X[rows], np.ones((len(rows), 1))])
+        slope = 2 * inputs.T @ (inputs @ weights - Y[rows]) / len(rows)
+        weights = weights - RATE * factors[min(number, 4)] * slope
+    kernel, bias = backend.weights().values()
+    np.testing.assert_allclose([*kernel[:, 0], *bias], weights, rtol=1e-4, atol=1e-6)
+    assert float(optimizer.learning_rate) == pytest.approx(0.25 * RATE)
 
 
 def test_the_state_lies_where_jax_computes():
