@@ -28,15 +28,8 @@ _CODES = {
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OURS = tuple(str(folder) + "/" for folder in (_PACKAGE, (_PACKAGE / "graph").resolve(), (_PACKAGE / "ops").resolve()))
 _STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve()) + "/"
-_STRANGERS = {
-    "absl",
-    "jax",
-    "keras",
-    "mlworkflow",
-    "networkx",
-    "numpy",
-    "tensorflow",
-}  # of no help in finding one's mistake
+# Packages whose frames are of no help in finding one's mistake.
+_STRANGERS = {"absl", "jax", "keras", "mlworkflow", "networkx", "numpy", "tensorflow"}
 
 
 class Terminated(KeyboardInterrupt):

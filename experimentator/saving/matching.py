@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -87,10 +88,11 @@ def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
 def _by_occurrence(keys: Iterable[str]) -> dict[str, dict[tuple[str, int], str]]:
     """Keys by node, and there by the variable's name and how often that came before."""
     nodes: dict[str, dict[tuple[str, int], str]] = {}
+    seen = Counter[tuple[str, str]]()
     for key in sorted(keys, key=_ordinal):  # a file gives them in any order
-        places = nodes.setdefault(_node(key), {})
-        name = key.rsplit("/", 1)[-1]
-        places[name, sum(one == name for one, _ in places)] = key
+        node, name = _node(key), key.rsplit("/", 1)[-1]
+        nodes.setdefault(node, {})[name, seen[node, name]] = key
+        seen[node, name] += 1
     return nodes
 
 

@@ -17,8 +17,8 @@ from experimentator.backends.jax.batch import Batch, State, bytes_of, described
 from experimentator.graph import Graph, GraphError
 
 log = logging.getLogger(__name__)
-# XLA with the loop around the step; or for each step, called from Python. On a CPU, XLA runs a convolution in a loop on
-# one thread, without its library: 16 times as slow for 32 and 64 channels, where other networks gain from the loop.
+# XLA with the loop around the step; or for each step, called from Python. On a CPU, convolutions within XLA's loop were
+# 16 times as slow (32 and 64 channels), where other networks gain from the loop.
 COMPILERS = {"xla": True, "xla-step": "step"}
 LOOP, BATCH = COMPILERS
 MANY = 12  # numbers of rows that one function is compiled for, until somebody should hear of it
@@ -72,7 +72,7 @@ class JaxStep:
         return [variable.trainable for variable in self.batch.weights] != self._trained
 
     def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
-        """Every selected name stacked over the batches: {name: [K, ...]}, on the device.
+        """Every selected name stacked over the batches: {name: [K, ...]}.
 
         `fixed` chooses the function with a fixed count; unless given, whole calls of `capacity` use it.
         """
@@ -85,8 +85,8 @@ class JaxStep:
         self.batches += len(index)
         columns, index = self._placed(columns, index)
         if self.eager or self.chosen == BATCH:
-            results = [self._one(columns, rows) for rows in index]
-            return {name: jnp.stack([outputs[name] for outputs in results]) for name in self.outputs}
+            results = jax.device_get([self._one(columns, rows) for rows in index])
+            return {name: np.stack([outputs[name] for outputs in results]) for name in self.outputs}
         fixed = len(index) == self.capacity if fixed is None else fixed
         arguments = (index,) if fixed else (self._padded(index), np.int32(len(index)))
         outputs = self._called("whole" if fixed else "any", self._loop, columns, *arguments)
