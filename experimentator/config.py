@@ -35,6 +35,7 @@ from zlib import crc32
 import numpy as np
 
 from experimentator.assignments import grid, parse_assignment, parse_grid
+from experimentator.extras import to_type
 from experimentator.overrides import HIDDEN, ConfigError, Door, assigned, derived, literal_seed, replace_values
 
 __all__ = ["Config", "ConfigError", "as_config", "load", "load_text", "resolved"]
@@ -215,7 +216,8 @@ def _execute(source: _Source, code: CodeType, overrides: dict[str, Any]) -> dict
         line = [None, *(at for frame, at in frames if frame.f_code.co_filename == source.code_name)][-1]
         raises = line is not None and re.search(r"(^|[:;])\s*raise\b", source.lines[line - 1])
         is_told = raises or isinstance(error, ConfigError)  # whose words are enough
-        write = "" if is_told else "Correct this line, or override a name that it uses."
+        command = to_type(error.name) if isinstance(error, ModuleNotFoundError) else ""
+        write = "" if is_told else command or "Correct this line, or override a name that it uses."
         raise source.error(line, type(error).__name__, error, write=write) from error
     return {name: value for name, value in names.items() if not name.startswith("__")}
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from experimentator.extras import to_type
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref
 
 Columns = Mapping[str, Any]
@@ -151,16 +152,10 @@ def get_backend(name: str) -> Backend:
             raise ValueError(f"There is no backend {name!r}{hint}. Write one of: {', '.join(known)}.")
         backend: Backend = import_module(f"{__name__}.{name}").BACKEND()
     except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", "keras", "jax", "jaxlib"):
+        if not (command := to_type(error.name)):
             raise
-        extras = {
-            "jax": 'jax]" (or [jax-cuda] for NVIDIA GPUs)',
-            "tensorflow": 'tensorflow]" (or [tensorflow-cpu], or [cuda] for NVIDIA GPUs)',
-        }
-        raise MissingFrameworkError(
-            f"The {name} backend needs {error.name}, which is not installed.\n"
-            f'Type: pip install "experimentator-dl[{extras.get(name, extras["tensorflow"])}.'
-        ) from None
+        missing = f"The {name} backend needs {error.name}, which is not installed."
+        raise MissingFrameworkError(f"{missing}\n{command}") from None
     return backend
 
 

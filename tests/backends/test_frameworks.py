@@ -66,3 +66,13 @@ def test_the_framework_that_is_installed_is_taken(tmp_path):
     told = json.loads((tmp_path / "digits" / "run" / "environment.json").read_text("utf-8"))
     assert told["backend"] == "jax"
     assert "tensorflow" not in told["versions"]
+
+
+def test_a_framework_that_is_missing_is_answered_with_the_command_to_type():
+    code = "import sys; sys.modules['jax'] = None; from experimentator.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(CONFIG.parents[2])}
+    command = [sys.executable, "-c", code, "run", str(CONFIG), "--epochs", "1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert 'Type: pip install "experimentator-dl[jax]" (or [jax-cuda] for NVIDIA GPUs).' in done.stderr

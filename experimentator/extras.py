@@ -1,0 +1,18 @@
+"""What to type where a framework is missing."""
+
+from __future__ import annotations
+
+EXTRAS = {"tensorflow": "or [tensorflow-cpu], or [cuda] for NVIDIA GPUs", "jax": "or [jax-cuda] for NVIDIA GPUs"}
+OF = {"tensorflow": "tensorflow", "keras": "tensorflow", "jax": "jax", "jaxlib": "jax"}
+
+
+def to_type(package: str | None) -> str:
+    """The command that brings a framework; empty for packages that are none.
+
+    >>> to_type("jaxlib")
+    'Type: pip install "experimentator-dl[jax]" (or [jax-cuda] for NVIDIA GPUs).'
+    """
+    if package == "torch":
+        return "Set KERAS_BACKEND=tensorflow, or jax: experiments do not run on PyTorch."
+    extra = OF.get(package or "")
+    return f'Type: pip install "experimentator-dl[{extra}]" ({EXTRAS[extra]}).' if extra else ""
