@@ -17,6 +17,7 @@ _HOMES = {
         "AsyncExperiment CallbackedExperiment DummyExperiment JaxExperiment KerasExperiment TensorflowExperiment "
         "build_experiment"
     ),
+    "experimentator.backends.keras.optimizers": "Optimizers",
     "experimentator.subset": "Subset find",
     "experimentator.data.choosing": "BalancedSubset CombinedSubset FilteredSubset",
     "experimentator.data.splitting": "BasicDatasetSplitter k_fold split",

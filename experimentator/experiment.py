@@ -89,8 +89,8 @@ class BaseExperiment(Habits, Portrayed):
     @cached_property
     def backend(self) -> Backend:
         """What compiles the graph: the framework of Keras for one of its optimizers, else the numpy reference."""
-        module = type(self.cfg.get("optimizer")).__module__
-        return get_backend("keras" if module.startswith("keras") else "numpy")
+        kinds = type(self.cfg.get("optimizer")).__mro__
+        return get_backend("keras" if any(kind.__module__.startswith("keras") for kind in kinds) else "numpy")
 
     @cached_property
     def program(self) -> Program:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from experimentator.graph import Graph, Mode
-from experimentator.settings import listed
+from experimentator.settings import listed, losses_of
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Selection:
         requested = _known(exp.requests(mode), graph)
         if mode == Mode.EVAL and "loss" not in written and asked:
             return list(dict.fromkeys([*asked, *requested]))
-        parts = _parts_of_loss(graph, self.metrics) if mode == Mode.TRAIN else []
+        parts = [*losses_of(exp.optimizer), *_parts_of_loss(graph, self.metrics)] if mode == Mode.TRAIN else []
         return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
 
     def last_written(self, graph: Graph) -> tuple[str, ...]:

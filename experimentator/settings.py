@@ -19,7 +19,7 @@ LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
     "subsets": ("subsets", "feeds", "steps", "graphs"),
     "batch_size": ("steps",),
     "chunk_processors": ("chunk_processors", "metrics", "graphs", "steps"),
-    "optimizer": ("optimizer", "steps"),
+    "optimizer": ("optimizer", "graphs", "steps"),
     "learning_rate": (),
     "callbacks": ("callbacks", "listeners", "graphs", "steps"),
     "metrics": ("metrics", "graphs", "steps"),
@@ -197,7 +197,10 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "callbacks": (_is_list, "Write a list of callbacks."),
     "metrics": (_are_names, "Write a list of names of tensors."),
     "outputs": (_are_names, "Write a list of names of tensors."),
-    "optimizer": (_is_optimizer, "Write a Keras optimizer, such as keras.optimizers.Adam(1e-3)."),
+    "optimizer": (
+        _is_optimizer,
+        "Write a Keras optimizer, such as keras.optimizers.Adam(1e-3); for several, experimentator.Optimizers({...}).",
+    ),
     "learning_rate": (_is_rate, "Write a number."),
     "experiment_type": (_are_classes, "Write a list of classes, base first."),
     "epochs": (lambda v: _is_whole(v, 0), "Write a whole number of at least 0."),
@@ -223,7 +226,13 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 def follows_schedule(optimizer: Any) -> bool:
     """Whether a Keras optimizer takes its learning rate from a schedule, which a number must not replace."""
-    return hasattr(getattr(optimizer, "_learning_rate", None), "get_config")
+    parts = getattr(optimizer, "optimizers", (optimizer,))
+    return any(hasattr(getattr(part, "_learning_rate", None), "get_config") for part in parts)
+
+
+def losses_of(optimizer: Any) -> list[str]:
+    """The tensors that an optimizer minimises besides `loss`."""
+    return [*getattr(getattr(optimizer, "inner_optimizer", optimizer), "losses", {}).values()]
 
 
 def write_rate(optimizer: Any, rate: Any) -> bool:

@@ -49,13 +49,15 @@ class ExponentialMovingAverage(Callback):
     def on_train_begin(self, **_: Any) -> None:
         """Do so for an optimizer that took the place of another, too."""
         optimizer = self.exp.optimizer
-        if not hasattr(optimizer, "use_ema") or (optimizer.built and not optimizer.use_ema):
+        parts = getattr(optimizer, "optimizers", (optimizer,))
+        if any(not hasattr(part, "use_ema") or (part.built and not part.use_ema) for part in parts):
             seen = "an optimizer that has trained already" if hasattr(optimizer, "built") else repr(optimizer)
             raise CallbackError(
                 "ExponentialMovingAverage must be there before the optimizer makes its variables.\n"
                 f"Seen: {seen}.\nList it from the start, or give a new one: optimizer = keras.optimizers.Adam(1e-3)."
             )
-        optimizer.use_ema, optimizer.ema_momentum = True, self.momentum
+        for part in parts:
+            part.use_ema, part.ema_momentum = True, self.momentum
 
     def on_cycle_begin(self, mode: Mode, **_: Any) -> None:
         """Evaluate with the average."""

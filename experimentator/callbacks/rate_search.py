@@ -95,11 +95,12 @@ class FindLearningRate(Callback):
     def _try(self, exp: Any, subset: Any) -> None:
         """Train with rising rates, then put everything back."""
         optimizer = exp.program.require_optimizer()
-        if hasattr(getattr(optimizer, "_learning_rate", None), "get_config"):
-            raise CallbackError(
-                "FindLearningRate cannot set the rate of this optimizer.\n"
-                f"Seen: {type(optimizer._learning_rate).__name__}, a schedule.\nGive the optimizer a number to search."
-            )
+        for part in getattr(optimizer, "optimizers", (optimizer,)):
+            if hasattr(kept := getattr(part, "_learning_rate", None), "get_config"):
+                raise CallbackError(
+                    "FindLearningRate cannot set the rate of this optimizer.\n"
+                    f"Seen: {type(kept).__name__}, a schedule.\nGive the optimizer a number to search."
+                )
         rate, address = exp.get_learning_rate(), (subset.seed, subset.epoch)
         subset.seed, subset.epoch = exp.seed or 0, exp.epoch
         with closing(_Blocks(exp, subset)) as blocks:

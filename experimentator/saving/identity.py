@@ -135,7 +135,9 @@ def comparable(value: Any) -> Any:
         plain = {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
         return {"class": type(value).__name__, **plain}
     if hasattr(value, "learning_rate"):  # an optimizer; its rate is among what is saved, and may change
-        return {"class": type(value).__name__, **_plain_attributes(value), **_schedule(value)}
+        parts = {pattern: comparable(part) for pattern, part in getattr(value, "parts", {}).items()}
+        also = {"parts": parts, "losses": value.losses} if parts else {}
+        return {"class": type(value).__name__, **_plain_attributes(value), **_schedule(value), **also}
     return {"class": type(value).__name__}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,12 +13,13 @@ import numpy as np
 from jax import numpy as jnp
 
 from experimentator.backends.jax.rates import TableRates
-from experimentator.backends.keras.context import check_loss, objective_of, update
+from experimentator.backends.keras.context import check_losses, objective_of, update
+from experimentator.backends.keras.optimizers import parts_of, shares
 from experimentator.backends.keras.variables import trainable_some_day
 
 CONVOLUTION = "conv_general_dilated"
 Values = list[Any]  # one array for each variable
-State = tuple[Values, Values, Any]  # of the weights, of what the optimizer keeps, and the table of rates it follows
+State = tuple[Values, Values, Values]  # of the weights, of what the optimizer keeps, and the tables of rates it follows
 
 
 class Batch:
@@ -35,22 +37,19 @@ class Batch:
         self.convolves = False  # as far as `shapes` has seen it
         self._reached: list[int] | None = None
         self._names: list[str] = []
-        self._with_gradients = jax.value_and_grad(self._objective, has_aux=True)
         self._compiled = jax.jit(self._with_gradients)
 
     @property
     def slots(self) -> list[Any]:
-        """What the optimizer keeps; its rates, too, where it follows a table."""
+        """What the optimizer keeps; its rates, too, where it follows tables."""
         if self.optimizer is None:
             return []
-        rates = self._rates()
-        return [*self.optimizer.variables, *([] if rates is None else [rates.base, rates.start])]
+        return [*self.optimizer.variables, *(one for rates in self._rates() for one in (rates.base, rates.start))]
 
     def state(self) -> State:
-        """The present values of the variables, and of the table."""
-        rates = self._rates()
-        table = None if rates is None else rates.factors.value
-        return [one.value for one in self.weights], [one.value for one in self.slots], table
+        """The present values of the variables, and of the tables."""
+        tables = [rates.factors.value for rates in self._rates()]
+        return [one.value for one in self.weights], [one.value for one in self.slots], tables
 
     def keep(self, weights: Values, slots: Values) -> None:
         """Let variables hold new values."""
@@ -64,11 +63,21 @@ class Batch:
             traced = jax.jit(self._forward).trace(state, tensors)
             self.convolves = CONVOLUTION in _operations(traced.jaxpr.jaxpr)
             return self._in_order(traced.out_info[0])
-        traced = self._compiled.trace([state[0][place] for place in self.trained], state, tensors)
+        trained = [state[0][place] for place in self.trained]
+        traced = self._compiled.trace(trained, state, tensors)
         self.convolves = CONVOLUTION in _operations(traced.jaxpr.jaxpr)
-        (_, (outputs, _)), gradients = traced.out_info
-        zeros = _zeros(traced.jaxpr.jaxpr)[len(traced.jaxpr.jaxpr.outvars) - len(gradients) :]
-        self._reached = [place for place, is_zero in zip(self.trained, zeros, strict=True) if not is_zero]
+        (outputs, _), gradients = traced.out_info
+        own = shares(self.optimizer, [self.weights[place] for place in self.trained])
+        check_losses(outputs, own)
+        reached = set()
+        for loss, variables in own.items():
+            if len(own) > 1:  # each for itself: what only others reach has zeros that were computed
+                traced = jax.jit(partial(self._with_gradients, only=loss)).trace(trained, state, tensors)
+            zeros = _zeros(traced.jaxpr.jaxpr)[len(traced.jaxpr.jaxpr.outvars) - len(gradients) :]
+            ids = set(map(id, variables))
+            pairs = zip(self.trained, zeros, strict=True)
+            reached |= {place for place, is_zero in pairs if not is_zero and id(self.weights[place]) in ids}
+        self._reached = sorted(reached)
         return self._in_order(outputs)
 
     def reached(self, state: State, tensors: Any) -> list[int]:
@@ -79,15 +88,15 @@ class Batch:
 
     def __call__(self, state: State, tensors: Any, *, compiled: bool = True) -> tuple[State, dict[str, Any]]:
         """The state after a batch, and what the graph writes."""
-        weights, slots, table = state
+        weights, slots, tables = state
         if self.optimizer is None:
             outputs, weights = self._forward(state, tensors)
-            return (weights, slots, table), outputs
+            return (weights, slots, tables), outputs
         take = self._compiled if compiled else self._with_gradients
-        (_, (outputs, weights)), gradients = take([weights[place] for place in self.trained], state, tensors)
+        (outputs, weights), gradients = take([weights[place] for place in self.trained], state, tensors)
         found = dict(zip(self.trained, gradients, strict=True))
         pairs = [(found[place], self.weights[place]) for place in self.reached(state, tensors)]
-        return (self._updated((weights, slots, table), pairs) if pairs else (weights, slots, table)), outputs
+        return (self._updated((weights, slots, tables), pairs) if pairs else (weights, slots, tables)), outputs
 
     def _forward(self, state: State, tensors: Any) -> tuple[dict[str, Any], Values]:
         """What the graph writes, and the weights after it: statistics and seeds go on."""
@@ -104,33 +113,55 @@ class Batch:
         """Within, variables have the values of a state, and what is assigned to them goes to the scope."""
         return keras.StatelessScope(zip([*self.weights, *self.slots], [*state[0], *state[1]], strict=True))
 
-    def _objective(self, trained: Values, state: State, tensors: Any) -> Any:
+    def _with_gradients(
+        self, trained: Values, state: State, tensors: Any, only: str | None = None
+    ) -> tuple[tuple[dict[str, Any], Values], Values]:
+        """What `_forward` gives, and for each trained weight the gradient of the loss that it minimises.
+
+        The forward pass is one, and so is the backward pass of each loss. With `only`, that loss alone is looked at.
+        """
+        variables = [self.weights[place] for place in self.trained]
+        own = {loss: of for loss, of in shares(self.optimizer, variables).items() if only in (None, loss)}
+        objectives, backward, results = jax.vjp(partial(self._objectives, state, tensors, own), trained, has_aux=True)
+        gradients: dict[int, Any] = {}
+        for loss, of in own.items():
+            seeds = {one: jnp.full_like(value, one == loss) for one, value in objectives.items()}
+            ids, (found,) = set(map(id, of)), backward(seeds)
+            gradients |= {n: one for n, one in enumerate(found) if id(variables[n]) in ids or only is not None}
+        return results, [gradients[n] for n in range(len(trained))]
+
+    def _objectives(
+        self, state: State, tensors: Any, own: Mapping[str, Sequence[Any]], trained: Values
+    ) -> tuple[dict[str, Any], tuple[dict[str, Any], Values]]:
         """What is minimised, as a function of the trained weights; with it, what `_forward` gives."""
-        weights, slots, table = state
-        weights = list(weights)
+        weights = list(state[0])
         for place, value in zip(self.trained, trained, strict=True):
             weights[place] = value
-        outputs, after = self._forward((weights, slots, table), tensors)
-        check_loss(outputs)
-        with self._holding((weights, slots, table)):
-            objective = objective_of(outputs, [self.weights[place] for place in self.trained], self.optimizer)
-        return objective, (outputs, after)
+        state = (weights, *state[1:])
+        outputs, after = self._forward(state, tensors)
+        check_losses(outputs, own)
+        with self._holding(state):
+            found = {loss: objective_of(outputs[loss], of, self.optimizer) for loss, of in own.items()}
+        return found, (outputs, after)
 
     def _updated(self, state: State, pairs: list[tuple[Any, Any]]) -> State:
         """The state after the optimizer saw gradients of variables."""
-        rates, variables = self._rates(), [*self.weights, *self.slots]
+        variables, tables = [*self.weights, *self.slots], state[2]
         gradients, of = [gradient for gradient, _ in pairs], [variable for _, variable in pairs]
-        with self._holding(state) as scope, nullcontext() if rates is None else rates.factors.standing(state[2]):
+        with self._holding(state) as scope, ExitStack() as within:
+            for rates, table in zip(self._rates(), tables, strict=True):
+                within.enter_context(rates.factors.standing(table))
             if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
                 _scaled(self.optimizer, gradients, of, variables)
             else:
                 update(self.optimizer, gradients, of)
             values = [scope.get_current_value(variable) for variable in variables]
-        return values[: len(state[0])], values[len(state[0]) :], state[2]
+        return values[: len(self.weights)], values[len(self.weights) :], tables
 
-    def _rates(self) -> TableRates | None:
-        rates = getattr(getattr(self.optimizer, "inner_optimizer", self.optimizer), "_learning_rate", None)
-        return rates if isinstance(rates, TableRates) else None
+    def _rates(self) -> list[TableRates]:
+        """The tables that the optimizers follow."""
+        parts = [] if self.optimizer is None else parts_of(self.optimizer)
+        return [part._learning_rate for part in parts if isinstance(part._learning_rate, TableRates)]
 
 
 def _scaled(optimizer: Any, gradients: Values, of: list[Any], variables: list[Any]) -> None:

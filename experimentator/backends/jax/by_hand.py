@@ -33,19 +33,19 @@ def looped(batch: Batch, compiler: str = LOOP) -> Timed:
         state, given = batch(state, tensors)
         return state, given or tensors
 
-    def loop(weights: Any, slots: Any, table: Any, columns: Any, index: Any, count: Any) -> Any:
+    def loop(weights: Any, slots: Any, tables: Any, columns: Any, index: Any, count: Any) -> Any:
         def body(place: Any, carried: Any) -> Any:
             state, given = one(carried[0], columns, index[place % index.shape[0]])
             loss = given["loss"].astype(jnp.float32) if "loss" in given else jnp.float32(0)
             return state, given, carried[2].at[place % LOSSES].set(loss)
 
-        state = (weights, slots, table)
+        state = (weights, slots, tables)
         shapes = jax.eval_shape(one, state, columns, index[0])[1]
         zeros = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
         return lax.fori_loop(0, count, body, (state, zeros, jnp.zeros(LOSSES)))[:2]
 
-    def single(weights: Any, slots: Any, table: Any, columns: Any, rows: Any) -> Any:
-        return one((weights, slots, table), columns, rows)
+    def single(weights: Any, slots: Any, tables: Any, columns: Any, rows: Any) -> Any:
+        return one((weights, slots, tables), columns, rows)
 
     looping, each = jax.jit(loop, donate_argnums=1), jax.jit(single, donate_argnums=1)
 
@@ -73,7 +73,7 @@ class GraphModel(keras.Model):
         self.batch = batch
         self.mean_loss = keras.metrics.Mean("loss")
         self.owned = list(batch.weights)  # so that Keras hands them to the step
-        _, slots, self.table = batch.state()
+        _, slots, self.tables = batch.state()
         known = {id(variable) for variable in batch.optimizer.variables}
         pairs = zip(batch.slots, slots, strict=True)
         self.rates = {id(v): value for v, value in pairs if id(v) not in known}  # what the optimizer follows
@@ -93,7 +93,7 @@ class GraphModel(keras.Model):
         known |= self.rates
         own = self.batch.weights, self.batch.slots
         weights, kept = ([known[id(variable)] for variable in part] for part in own)
-        after, outputs = self.batch((weights, kept, self.table), tensors)
+        after, outputs = self.batch((weights, kept, self.tables), tensors)
         known |= {id(v): x for part, values in zip(own, after, strict=False) for v, x in zip(part, values, strict=True)}
         metrics = self.mean_loss.stateless_update_state(metrics, outputs["loss"])
         result = {"loss": self.mean_loss.stateless_result(metrics)}

@@ -128,12 +128,12 @@ class JaxStep:
         return dict(outputs)
 
     def _compiled(self, kind: str, run: Callable[..., Any]) -> Any:
-        """A function of weights, slots and table of the state, columns, index (and count) to state and results."""
+        """A function of weights, slots and tables of the state, columns, index (and count) to state and results."""
 
-        def traced(weights: Any, slots: Any, table: Any, columns: Any, *arguments: Any) -> Any:
+        def traced(weights: Any, slots: Any, tables: Any, columns: Any, *arguments: Any) -> Any:
             self.traces += 1
             self._explain(kind, columns)
-            return run((weights, slots, table), columns, *arguments)
+            return run((weights, slots, tables), columns, *arguments)
 
         traced.__name__ = f"{self.graph.mode}_{next(_NUMBERS)}"  # what profiles call it
         return jax.jit(traced, donate_argnums=1)

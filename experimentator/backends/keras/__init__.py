@@ -19,6 +19,7 @@ from experimentator.backends.keras.context import InContext
 from experimentator.backends.keras.freezing import frozen
 from experimentator.backends.keras.lasting import build_outside, without_traces
 from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.optimizers import Optimizers, parts_of, unscaled
 from experimentator.backends.keras.precision import loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
@@ -144,7 +145,13 @@ class KerasBackend(ABC):
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
         """What sets the factors of the learning rate for the batches that follow; the compiled loop reads them."""
-        return self.rate_table.of(optimizer).hold
+        tables = [self.rate_table.of(part) for part in parts_of(optimizer)]
+
+        def hold(factors: np.ndarray) -> None:
+            for table in tables:
+                table.hold(factors)
+
+        return hold
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
         """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
@@ -173,6 +180,8 @@ class KerasBackend(ABC):
             optimizer = self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
         optimizer = self._scaled.get(id(optimizer), optimizer)
         if not optimizer.built:
+            if isinstance(plain := unscaled(optimizer), Optimizers):
+                plain.route(self.variables.keyed())
             optimizer.build(trainable_some_day(self.variables))
         return optimizer
 

@@ -37,21 +37,21 @@ class InContext(keras.Layer):
             raise self.error from self.error.__cause__
 
 
-def check_loss(outputs: Mapping[str, Any]) -> None:
+def check_losses(outputs: Mapping[str, Any], names: Iterable[str]) -> None:
     """Refuse a loss that no gradient can be taken of."""
-    sizes, dtype = list(outputs["loss"].shape), keras.backend.standardize_dtype(outputs["loss"].dtype)
-    if sizes or "float" not in dtype:
-        raise GraphError(
-            "'loss' must be one floating number.\n"
-            f"Seen: {sizes} {dtype}.\n"
-            "Reduce it, with a mean over the batch, or cast it to float32."
-        )
+    for name in dict.fromkeys(("loss", *names)):
+        sizes, dtype = list(outputs[name].shape), keras.backend.standardize_dtype(outputs[name].dtype)
+        if sizes or "float" not in dtype:
+            raise GraphError(
+                f"{name!r} must be one floating number.\n"
+                f"Seen: {sizes} {dtype}.\n"
+                "Reduce it, with a mean over the batch, or cast it to float32."
+            )
 
 
-def objective_of(outputs: Mapping[str, Any], variables: Iterable[Any], optimizer: Any) -> Any:
-    """What is minimised: `loss`, and the regularisers on weights as `keras.Model.fit` adds them, scaled for float16."""
+def objective_of(loss: Any, variables: Iterable[Any], optimizer: Any) -> Any:
+    """What is minimised: a loss, and the regularisers on weights as `keras.Model.fit` adds them, scaled for float16."""
     terms = [variable.regularizer(variable) for variable in variables if getattr(variable, "regularizer", None)]
-    loss = outputs["loss"]
     return optimizer.scale_loss(loss + keras.ops.cast(sum(terms), loss.dtype) if terms else loss)
 
 
@@ -66,7 +66,7 @@ def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -
         raise ValueError(
             "The optimizer was made for other weights, and keeps moments of those.\n"
             f"Seen: {name}, after a change of chunk_processors.\n"
-            f"Give the experiment a new one: exp.optimizer = keras.optimizers.{name}(...)."
+            f"Give the experiment a new one: exp.optimizer = {name}(...)."
         ) from None
 
 

@@ -7,19 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.backends.keras.optimizers import parts_of
 from experimentator.backends.keras.rates import Rates
 from experimentator.saving.matching import WeightsError
 
 
 def keyed(optimizer: Any) -> dict[str, Any]:
-    """Every variable of a built optimizer under its place, and the table of rates that it follows, if any.
+    """Every variable of a built optimizer under its place, and the tables of rates that it follows, if any.
 
     Places are the keys: the names that Keras gives to slots hold counters of the process.
     """
     own = {f"{place:04d}": variable for place, variable in enumerate(optimizer.variables)}
-    rates = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
-    followed = rates.variables() if isinstance(rates, Rates) else {}
-    return own | {f"rates/{name}": variable for name, variable in followed.items()}
+    for place, part in enumerate(parts_of(optimizer)):
+        if isinstance(rates := part._learning_rate, Rates):
+            whose = f"{place}/" if place else ""
+            own |= {f"rates/{whose}{name}": variable for name, variable in rates.variables().items()}
+    return own
 
 
 def assign(own: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:

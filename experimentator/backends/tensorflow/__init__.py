@@ -12,12 +12,14 @@ from tensorflow.python.client import device_lib  # the one place that tells how 
 
 from experimentator.backends import Shape
 from experimentator.backends.keras import KerasBackend
-from experimentator.backends.keras.context import check_loss
+from experimentator.backends.keras.context import check_losses
 from experimentator.backends.keras.fit import Items, fitted
 from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.tensorflow.by_hand import GraphModel, Timed, forward, looped, trained
+from experimentator.backends.tensorflow.gradients import trainable
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.graph import Graph
@@ -58,8 +60,8 @@ class TensorflowBackend(KerasBackend):
         run = self.batch_of(graph, detach=0)
         outputs = self.abstract(run, specs)
         if optimizer is not None:
-            check_loss(outputs)
             optimizer = self.used(optimizer)
+            check_losses(outputs, shares(optimizer, trainable(self.variables)))
         return TensorflowStep(graph, run, outputs, list(self.variables), optimizer, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:

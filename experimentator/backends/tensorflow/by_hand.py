@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from experimentator.backends import CannotRunError
-from experimentator.backends.keras.context import objective_of
 from experimentator.backends.tensorflow.draws import quick_draws
 from experimentator.backends.tensorflow.failures import why_not_compiled
-from experimentator.backends.tensorflow.loop import BATCH, FAILURES, GRAPH, LOOP, _trainable, _value, has_gpu
+from experimentator.backends.tensorflow.gradients import trainable, with_gradients
+from experimentator.backends.tensorflow.loop import BATCH, FAILURES, GRAPH, LOOP, has_gpu
 from experimentator.graph import Node
 
 Batch = Callable[[Any], Any]  # tensors of one batch in, tensors out
@@ -72,12 +72,7 @@ def trained(run: Batch, variables: list[Any], optimizer: Any) -> Batch:
     """Forward, backward and update of one batch; no update where no gradient reaches a variable."""
 
     def batch(tensors: Any) -> Any:
-        kept = _trainable(variables)
-        with tf.GradientTape() as tape:
-            outputs = run(tensors)
-            objective = objective_of(outputs, kept, optimizer)
-        gradients = tape.gradient(objective, list(map(_value, kept)))
-        pairs = [(gradient, v) for gradient, v in zip(gradients, kept, strict=True) if gradient is not None]
+        outputs, pairs = with_gradients(run, tensors, trainable(variables), optimizer)
         if pairs:
             optimizer.apply(*zip(*pairs, strict=True))
         return _tensors(outputs)

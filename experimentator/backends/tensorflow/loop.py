@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from experimentator.backends.keras.context import nothing_trained, objective_of, update
+from experimentator.backends.keras.context import nothing_trained, update
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
 from experimentator.backends.tensorflow.failures import kept_from_a_trace, why_not_compiled
+from experimentator.backends.tensorflow.gradients import trainable, value_of, with_gradients
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class TensorflowStep:
         self.capacity = self.capacity or len(index)
         index = np.asarray(index[: self.capacity], dtype=np.int32)
         state = [*self.variables, *(self.optimizer.variables if self.optimizer is not None else ())]
-        saved = [tf.identity(_value(variable)) for variable in state]
+        saved = [tf.identity(value_of(variable)) for variable in state]
         try:
             while compiler := self._untried(remaining):
                 self._try(compiler, columns, index)
@@ -216,14 +217,9 @@ class TensorflowStep:
         self.draws_with_state |= found
 
     def _train_batch(self, tensors: Any) -> Any:
-        trainable = _trainable(self.variables)
-        with tf.GradientTape() as tape:
-            outputs = self.forward(tensors)
-            objective = objective_of(outputs, trainable, self.optimizer)
-        gradients = tape.gradient(objective, [_value(variable) for variable in trainable])
-        pairs = [(g, v) for g, v in zip(gradients, trainable, strict=True) if g is not None]
+        outputs, pairs = with_gradients(self.forward, tensors, kept := trainable(self.variables), self.optimizer)
         if not pairs:
-            raise nothing_trained(trainable)
+            raise nothing_trained(kept)
         update(self.optimizer, [g for g, _ in pairs], [v for _, v in pairs])
         return outputs
 
@@ -306,14 +302,6 @@ def _lengthened(column: Any, rows: int) -> Any:
     """A column with rows of zeros behind it, up to so many: it is that long, and need not be traced for."""
     short = max(0, rows - column.shape[0])
     return tf.concat([column, tf.zeros([short, *column.shape[1:]], column.dtype)], axis=0) if short else column
-
-
-def _trainable(variables: list[Any]) -> list[Any]:
-    return [variable for variable in variables if variable.trainable]
-
-
-def _value(variable: Any) -> Any:
-    return variable if isinstance(variable, tf.Variable) else variable.value
 
 
 def _ready(outputs: Mapping[str, Any]) -> None:

@@ -1,0 +1,180 @@
+"""Several optimizers in one: each updates its own weights, and may minimise a loss of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from experimentator.saving.matching import WeightsError, named_by
+
+
+class Optimizers(keras.optimizers.MultiOptimizer):
+    """Several Keras optimizers, each for the weights that a pattern names; the first pattern that fits a weight counts.
+
+    Patterns are those of `Freeze` and `exp.load_weights`: `"Trunk"` for all that a node owns, `"*/bias"`, `"*"` for
+    what is left; `exp.backend.weights()` has the keys. A pattern that names nothing is refused, and so is a trainable
+    weight that none names. `losses` gives, by pattern, the name of the tensor (a floating number) that those weights
+    minimise, where it is not `loss`: all gradients are taken of one forward pass, before anything is updated.
+
+    `optimizers["Trunk"]` is the one of a pattern. `learning_rate` is that of the first; setting it, as schedules and
+    FindLearningRate do, keeps the proportions of all. Clipping, decay and the like are those of each.
+
+    >>> rates = Optimizers({"Trunk": keras.optimizers.Adam(1e-4), "*": keras.optimizers.Adam(1e-3)})
+    >>> rates.learning_rate = 2e-4
+    >>> f"{float(rates['*'].learning_rate):.4f}"
+    '0.0020'
+
+    Two networks against each other:
+
+    >>> adversaries = Optimizers(
+    ...     {"Generator": keras.optimizers.Adam(1e-4), "Discriminator": keras.optimizers.Adam(4e-4)},
+    ...     losses={"Generator": "generator_loss", "Discriminator": "discriminator_loss"},
+    ... )
+    """
+
+    def __init__(self, parts: Mapping[str, Any], *, losses: Mapping[str, str] | None = None, name: str | None = None):
+        _check(parts, losses)
+        routes = _Routes(parts)
+        super().__init__(routes, name=name)
+        self._routes = routes
+        self.losses = dict(losses or {})
+        self._proportions = [1.0] * len(self.optimizers)  # of the rates to the first, as they last were
+
+    def __getitem__(self, pattern: str) -> Any:
+        """The optimizer of a pattern."""
+        return self._routes.parts[pattern]
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The optimizers by pattern."""
+        return dict(self._routes.parts)
+
+    @property
+    def learning_rate(self) -> Any:
+        """The rate of the first optimizer."""
+        return self.optimizers[0].learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: Any) -> None:
+        if any(hasattr(part._learning_rate, "get_config") for part in self.optimizers):
+            raise TypeError("one of the optimizers follows a schedule, whose rate cannot be set")
+        bases = [float(getattr(part._learning_rate, "base", part._learning_rate)) for part in self.optimizers]
+        if bases[0]:
+            self._proportions = [base / bases[0] for base in bases]
+        for part, proportion in zip(self.optimizers, self._proportions, strict=True):
+            part.learning_rate = float(rate) * proportion
+
+    def route(self, weights: Mapping[str, Any]) -> None:
+        """Settle which optimizer updates which weight, those by key (`node/ordinal/name`); before it is built."""
+        self._routes.settle(weights)
+
+    def loss_of(self, variable: Any) -> str:
+        """The name of the loss that a weight minimises."""
+        return self.losses.get(self._routes.of(variable) or "", "loss")
+
+    def build(self, var_list: Sequence[Any]) -> None:
+        """Make the variables of every optimizer."""
+        super().build([variable for variable in var_list if self._routes.of(variable)])
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        """Update the variables given; others stay as they are."""
+        given = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        pairs: dict[int, list[tuple[Any, Any]]] = {}
+        for gradient, variable in zip(grads, given, strict=True):
+            place = self._var_to_optimizer_idx.get(self._var_key(variable))
+            if place is None:
+                raise ValueError(f"Unknown variable: {variable}.")
+            pairs.setdefault(place, []).append((gradient, variable))
+        for place in sorted(pairs):
+            self.optimizers[place].apply(*map(list, zip(*pairs[place], strict=True)))
+        self._iterations.assign_add(1)
+
+    def finalize_variable_values(self, var_list: Iterable[Any]) -> None:
+        """Give weights their averages, where an optimizer keeps them."""
+        super().finalize_variable_values([variable for variable in var_list if self._routes.of(variable)])
+
+
+class _Routes(keras.optimizers.OptimizerMap):
+    """Which optimizer a variable has, by the pattern that names it first."""
+
+    def __init__(self, parts: Mapping[str, Any]):
+        super().__init__(next(iter(parts.values())), dict(parts))
+        self.parts = dict(parts)
+        self._patterns: dict[int, str] = {}
+
+    def __call__(self, variable: Any) -> Any:
+        return self.parts[self._patterns[id(variable)]]
+
+    def of(self, variable: Any) -> str | None:
+        """The pattern of a variable; None where none names it."""
+        return self._patterns.get(id(variable))
+
+    def settle(self, weights: Mapping[str, Any]) -> None:
+        """Look up every weight; a pattern that names nothing, and a trainable weight without one, are refused."""
+        floating = {key: variable for key, variable in weights.items() if "float" in str(variable.dtype)}
+        self._patterns = {}
+        for pattern in self.parts:
+            named = {id(floating[key]): pattern for key in named_by(pattern, floating)}
+            if named.keys() <= self._patterns.keys():
+                earlier = self._patterns[next(iter(named))]
+                raise WeightsError(
+                    f"{pattern!r} names no weight that a pattern before it does not name.\n"
+                    f"Seen: {earlier!r} before it.\n"
+                    "The first pattern that names a weight counts: list the narrow ones first."
+                )
+            self._patterns = named | self._patterns
+        left = [key for key, one in floating.items() if one.trainable and id(one) not in self._patterns]
+        if left:
+            raise WeightsError(
+                f"No optimizer updates {', '.join(left[:6])}{', ...' if len(left) > 6 else ''}.\n"
+                f"Seen: Optimizers for {', '.join(map(repr, self.parts))}.\n"
+                'List "*" last, for what is left, or let Freeze hold weights that are not to be trained.'
+            )
+
+
+def _check(parts: Any, losses: Any) -> None:
+    fits = isinstance(parts, Mapping) and parts and all(isinstance(pattern, str) for pattern in parts)
+    plain = fits and all(_is_plain(one) for one in parts.values())
+    if not plain:
+        raise ValueError(
+            f"Optimizers({parts!r:.80}) cannot be used.\nSeen: {_seen(parts) if fits else type(parts).__name__}.\n"
+            'Write Optimizers({"Trunk": keras.optimizers.Adam(1e-4), "*": keras.optimizers.Adam(1e-3)}).'
+        )
+    named = losses is None or (isinstance(losses, Mapping) and all(isinstance(one, str) for one in losses.values()))
+    if not named or (losses and not losses.keys() <= parts.keys()):
+        raise ValueError(
+            f"losses={losses!r:.80} cannot be used.\nSeen: optimizers for {', '.join(map(repr, parts))}.\n"
+            'Give names of tensors by the same patterns: losses={"Generator": "generator_loss"}.'
+        )
+
+
+def _is_plain(one: Any) -> bool:
+    composed = (keras.optimizers.MultiOptimizer, keras.optimizers.LossScaleOptimizer)
+    return isinstance(one, keras.optimizers.Optimizer) and not isinstance(one, composed)
+
+
+def _seen(parts: Mapping[str, Any]) -> str:
+    pattern, one = next((pattern, one) for pattern, one in parts.items() if not _is_plain(one))
+    return f"{pattern!r} has {one!r:.60}, which is not a plain Keras optimizer"
+
+
+def unscaled(optimizer: Any) -> Any:
+    """The optimizer itself, less the scaling of the loss around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def parts_of(optimizer: Any) -> list[Any]:
+    """The optimizers that update: those of `Optimizers`, or the one that there is."""
+    plain = unscaled(optimizer)
+    return list(plain.optimizers) if isinstance(plain, Optimizers) else [plain]
+
+
+def shares(optimizer: Any, variables: Iterable[Any]) -> dict[str, list[Any]]:
+    """Variables by the name of the loss that they minimise."""
+    plain, found = unscaled(optimizer), dict[str, list[Any]]()
+    for variable in variables:
+        loss = plain.loss_of(variable) if isinstance(plain, Optimizers) else "loss"
+        found.setdefault(loss, []).append(variable)
+    return found

@@ -1,0 +1,36 @@
+"""Gradients of what a graph writes, each loss for the weights that minimise it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tensorflow as tf
+
+from experimentator.backends.keras.context import objective_of
+from experimentator.backends.keras.optimizers import shares
+
+
+def with_gradients(
+    run: Callable[[Any], Any], tensors: Any, variables: Iterable[Any], optimizer: Any
+) -> tuple[Any, list[tuple[Any, Any]]]:
+    """What `run` writes for the tensors of a batch, and pairs of gradient and variable, where there is a gradient."""
+    own = shares(optimizer, variables)
+    with tf.GradientTape(persistent=len(own) > 1) as tape:
+        outputs = run(tensors)
+        objectives = {loss: objective_of(outputs[loss], of, optimizer) for loss, of in own.items()}
+    pairs = []
+    for loss, of in own.items():
+        gradients = tape.gradient(objectives[loss], list(map(value_of, of)))
+        pairs += [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
+    return outputs, pairs
+
+
+def trainable(variables: Iterable[Any]) -> list[Any]:
+    """Those that are trained now."""
+    return [variable for variable in variables if variable.trainable]
+
+
+def value_of(variable: Any) -> Any:
+    """TensorFlow's variable, which Keras' may stand around."""
+    return variable if isinstance(variable, tf.Variable) else variable.value

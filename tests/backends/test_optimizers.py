@@ -1,0 +1,282 @@
+"""Several optimizers in one: whose weights each updates, by which loss, with callbacks and checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras.optimizers import SGD, Adam, AdamW
+
+from experimentator import (
+    ConfigError,
+    ExponentialMovingAverage,
+    FindLearningRate,
+    Freeze,
+    GraphError,
+    LearningRateWarmUp,
+    Mode,
+    Optimizers,
+    ResumeError,
+    SaveLearningRate,
+    Subset,
+    WeightsError,
+    build_experiment,
+    chunk_processor,
+    ops,
+)
+from tests.frameworks import compilers
+
+RANDOM = np.random.default_rng(5)
+X = RANDOM.normal(size=(48, 1)).astype(np.float32)
+Y = (1.5 * X + 0.3 * RANDOM.normal(size=X.shape)).astype(np.float32)
+LEFT, RIGHT = "Left/0/kernel", "Right/0/kernel"
+BATCH = 4
+OWN_LOSSES = {"Left": "left_loss", "Right": "right_loss"}
+
+
+@chunk_processor(inputs=["batch_scaled", "batch_target"], outputs=["left_loss", "right_loss", "loss"])
+def losses(scaled, target):
+    scaled = keras.ops.cast(scaled, "float32")
+    left, right = keras.ops.mean((scaled - target) ** 2), keras.ops.mean(scaled**2)
+    return left, right, left + right
+
+
+def factor(node: str, source: str, output: str, **options: Any) -> ops.Model:
+    """A processor that multiplies by a number, which starts at one half."""
+    dense = layers.Dense(1, use_bias=False, kernel_initializer=keras.initializers.Constant(0.5), **options)
+    return ops.Model(dense, inputs=source, outputs=output, node=node)
+
+
+def built(optimizer: Any, **overrides: Any) -> Any:
+    config = {
+        "subsets": [Subset("training", Mode.TRAIN, {"input": X, "target": Y})],
+        "chunk_processors": [
+            factor("Left", "batch_input", "batch_half"), factor("Right", "batch_half", "batch_scaled"), losses,
+        ],
+        "optimizer": optimizer,
+        "batch_size": BATCH,
+        "hide_progress": True,
+    }  # fmt: skip
+    return build_experiment(config | overrides)
+
+
+def values(exp: Any) -> tuple[float, float]:
+    weights = exp.backend.weights()
+    return weights[LEFT].item(), weights[RIGHT].item()
+
+
+def by_hand(exp: Any, rates: Any, *, epochs: int, own: bool) -> tuple[float, float]:
+    """Both factors after so many epochs of gradient descent, in numpy; `rates` of the batches that were done."""
+    left = right = 0.5
+    done = 0
+    (subset,) = exp.subsets
+    for epoch in range(epochs):
+        subset.seed, subset.epoch = 0, epoch
+        keys = list(subset.shuffled_keys())
+        for start in range(0, len(keys) - BATCH + 1, BATCH):
+            x, y = X[keys[start : start + BATCH]].astype(float), Y[keys[start : start + BATCH]].astype(float)
+            error, scaled = 2 * (left * right * x - y), 2 * left * right * x
+            to_left, to_right = (error, scaled) if own else (error + scaled, error + scaled)
+            of_left, of_right = rates(done)
+            left, right = left - of_left * np.mean(to_left * right * x), right - of_right * np.mean(to_right * left * x)
+            done += 1
+    return left, right
+
+
+@compilers
+def test_each_weight_has_the_rate_of_the_first_pattern_that_names_it(jit):
+    exp = built(Optimizers({"Left": SGD(0.01), "*": SGD(0.05)}), jit_compile=jit)
+    exp.train(2)
+
+    assert values(exp) == pytest.approx(by_hand(exp, lambda _: (0.01, 0.05), epochs=2, own=False), rel=1e-5)
+
+
+@compilers
+def test_each_minimises_its_own_loss_in_one_step(jit):
+    exp = built(Optimizers({"Left": SGD(0.05), "Right": SGD(0.02)}, losses=OWN_LOSSES), jit_compile=jit)
+    exp.train(2)
+
+    assert values(exp) == pytest.approx(by_hand(exp, lambda _: (0.05, 0.02), epochs=2, own=True), rel=1e-5)
+
+
+def test_uncompiled_it_is_the_same():
+    exp = built(Optimizers({"Left": SGD(0.05), "Right": SGD(0.02)}, losses=OWN_LOSSES), eager=True)
+    exp.train(1)
+
+    assert values(exp) == pytest.approx(by_hand(exp, lambda _: (0.05, 0.02), epochs=1, own=True), rel=1e-5)
+
+
+@compilers
+def test_two_alike_are_as_one_to_the_last_bit(jit):
+    two = built(Optimizers({"Left": Adam(0.01), "*": Adam(0.01)}), jit_compile=jit)
+    one = built(Adam(0.01), jit_compile=jit)
+
+    assert [row["training_loss"] for row in two.train(3)] == [row["training_loss"] for row in one.train(3)]
+    assert values(two) == values(one)
+
+
+def test_a_weight_that_its_own_loss_does_not_reach_is_left_alone():
+    exp = built(Optimizers({"*": AdamW(0.01, weight_decay=0.5)}, losses={"*": "other"}), chunk_processors=[
+        factor("Left", "batch_input", "batch_half"), factor("Right", "batch_half", "batch_scaled"), losses,
+        chunk_processor(inputs=["batch_half"], outputs=["other"])(lambda half: keras.ops.mean(half**2)),
+    ])  # fmt: skip
+    exp.train(2)
+
+    assert values(exp)[1] == 0.5 != values(exp)[0]
+
+
+def test_schedules_multiply_the_rate_of_each():
+    optimizer = Optimizers({"Left": SGD(0.02), "*": SGD(0.1)})
+    exp = built(optimizer, callbacks=[LearningRateWarmUp(1.5, initial=0.1), SaveLearningRate()])
+    rows = exp.train(2)
+    factors = 0.1 + 0.9 * np.minimum(np.arange(24) / 18, 1)
+    wanted = by_hand(exp, lambda done: (0.02 * factors[done], 0.1 * factors[done]), epochs=2, own=False)
+
+    assert values(exp) == pytest.approx(wanted, rel=1e-4)
+    assert rows[-1]["learning_rate"] == pytest.approx(0.02)
+
+
+def test_setting_the_rate_keeps_the_proportions():
+    optimizer = Optimizers({"Left": SGD(0.02), "*": SGD(0.1)})
+    exp = built(optimizer)
+    exp.set_learning_rate(0.01)
+    assert [float(part.learning_rate) for part in optimizer.parts.values()] == pytest.approx([0.01, 0.05])
+
+    optimizer["*"].learning_rate = 0.03
+    exp.learning_rate = 0.0
+    exp.learning_rate = 0.1
+    assert [float(part.learning_rate) for part in optimizer.parts.values()] == pytest.approx([0.1, 0.3])
+
+
+def test_a_rate_is_searched_for_all_and_put_back():
+    search = FindLearningRate(low=1e-4, high=1.0, batches=20)
+    exp = built(Optimizers({"Left": Adam(0.02), "*": Adam(0.1)}), callbacks=[search])
+    plain = built(Optimizers({"Left": Adam(0.02), "*": Adam(0.1)}))
+    exp.train(1), plain.train(1)
+
+    assert len(search.rates) > 5
+    assert values(exp) == values(plain)
+
+
+def test_frozen_weights_thaw_with_their_own_optimizer():
+    exp = built(Optimizers({"Left": Adam(0.02), "*": Adam(0.1)}), callbacks=[Freeze("Left", epochs=1)])
+    exp.train(1)
+    assert values(exp)[0] == 0.5 != values(exp)[1]
+
+    exp.train(2)
+    assert values(exp)[0] != 0.5
+
+
+def test_an_average_of_the_weights_is_kept_by_each():
+    average = ExponentialMovingAverage(0.5)
+    exp = built(Optimizers({"Left": SGD(0.01), "*": SGD(0.05)}), callbacks=[average], batch_size=len(X))
+    seen = []
+    for epoch in range(1, 4):  # of one batch
+        exp.train(epoch)
+        seen.append(np.array(values(exp)))
+    wanted = seen[0]  # Keras begins its average with the first values
+    for pair in seen[1:]:
+        wanted = (wanted + pair) / 2
+
+    with average.averaged():
+        assert values(exp) == pytest.approx(tuple(wanted), rel=1e-5)
+    assert values(exp) == tuple(seen[-1])
+
+
+def test_half_precision_scales_both_losses():
+    exp = built(Optimizers({"Left": SGD(0.05), "Right": SGD(0.02)}, losses=OWN_LOSSES), precision="float16")
+    exp.train(1)
+
+    assert values(exp) == pytest.approx(by_hand(exp, lambda _: (0.05, 0.02), epochs=1, own=True), rel=0.02)
+
+
+def pair_of(left: float = 0.01) -> Optimizers:
+    return Optimizers({"Left": Adam(left), "Right": AdamW(0.02)}, losses=OWN_LOSSES)
+
+
+def test_a_training_is_resumed_to_the_same_bits(tmp_path):
+    whole = built(pair_of(), output_folder=tmp_path / "whole", callbacks=[LearningRateWarmUp(2.5)])
+    whole.train(4)
+    begun = built(pair_of(), output_folder=tmp_path / "begun", callbacks=[LearningRateWarmUp(2.5)])
+    begun.train(2)
+    resumed = built(pair_of(), callbacks=[LearningRateWarmUp(2.5)])
+    resumed.resume(begun.folder)
+    resumed.train(4)
+
+    assert values(resumed) == values(whole)
+    state, wanted = (exp.backend.optimizer_state(exp.optimizer) for exp in (resumed, whole))
+    assert state.keys() == wanted.keys()
+    assert sum("rates/" in key for key in state) == 6
+    assert all(np.array_equal(state[key], wanted[key]) for key in state)
+
+
+@pytest.mark.parametrize("other", [
+    Adam,
+    lambda rate: Optimizers({"Left": Adam(rate), "Right": AdamW(0.02)}),
+    lambda rate: Optimizers({"Left": Adam(rate), "*": AdamW(0.02)}, losses={"Left": "left_loss"}),
+    lambda rate: Optimizers({"Left": SGD(rate), "Right": AdamW(0.02)}, losses=OWN_LOSSES),
+])  # fmt: skip
+def test_other_optimizers_do_not_go_on_with_a_training(tmp_path, other):
+    begun = built(pair_of(), output_folder=tmp_path)
+    begun.train(1)
+
+    with pytest.raises(ResumeError, match="optimizer"):
+        built(other(0.01)).resume(begun.folder)
+
+
+def test_they_may_be_given_to_a_training_that_went_on_without(caplog):
+    exp = built(SGD(0.01))
+    exp.train(1)
+    before = values(exp)
+    exp.optimizer = Optimizers({"Left": SGD(0.0), "Right": SGD(0.05)}, losses=OWN_LOSSES)
+    exp.train(2)
+
+    assert values(exp)[0] == before[0]
+    assert values(exp)[1] != before[1]
+
+
+@pytest.mark.parametrize("parts, losses, told", [
+    ({}, None, r"Optimizers\(\{\}\) cannot be used.\nSeen: dict.\nWrite Optimizers"),
+    ([Adam()], None, "Seen: list"),
+    ({"Left": "adam"}, None, "'Left' has 'adam', which is not a plain Keras optimizer"),
+    ({"Left": Adam}, None, "'Left' has <class"),
+    ({"Left": Optimizers({"*": Adam()})}, None, "not a plain Keras optimizer"),
+    ({"Left": keras.optimizers.LossScaleOptimizer(Adam())}, None, "not a plain Keras optimizer"),
+    ({"Left": Adam()}, {"Leftt": "left_loss"}, "by the same patterns"),
+    ({"Left": Adam()}, "left_loss", "by the same patterns"),
+])  # fmt: skip
+def test_what_is_no_optimizer_is_refused_at_once(parts, losses, told):
+    with pytest.raises(ValueError, match=told):
+        Optimizers(parts, losses=losses)
+
+
+@pytest.mark.parametrize("parts, losses, kind, told", [
+    ({"Left": SGD(0.1)}, None, WeightsError, r'No optimizer updates Right/0/kernel.\nSeen: .*\nList "\*" last'),
+    ({"Leftt": SGD(0.1), "*": SGD(0.1)}, None, WeightsError, "'Leftt' names no weights.*\n.*\nDid you mean 'Left/"),
+    ({"*": SGD(0.1), "Left": SGD(0.1)}, None, WeightsError, "'Left' names no weight that .* before .*\nSeen: '\\*'"),
+    ({"*": SGD(0.1)}, {"*": "lef_loss"}, GraphError, "'lef_loss'.*\n.*\nDid you mean 'left_loss'"),
+    ({"*": SGD(0.1)}, {"*": "batch_half"}, GraphError, "'batch_half' must be one floating number"),
+])  # fmt: skip
+def test_what_does_not_fit_the_graph_is_told_before_anything_is_trained(parts, losses, kind, told):
+    exp = built(Optimizers(parts, losses=losses))
+    with pytest.raises(kind, match=told):
+        exp.train(1)
+
+
+def test_one_of_keras_that_has_no_rate_is_answered_with_ours():
+    of_keras = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(SGD(0.1)))
+    with pytest.raises(ConfigError, match=r"experimentator\.Optimizers"):
+        built(of_keras)
+
+
+def test_new_processors_ask_for_new_optimizers():
+    exp = built(Optimizers({"Left": SGD(0.01), "*": SGD(0.05)}))
+    exp.train(1)
+    exp.chunk_processors = [
+        factor("Left", "batch_input", "batch_half"), factor("Right", "batch_half", "batch_scaled"), losses,
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"made for other weights.*\n.*\n.*exp.optimizer = Optimizers\("):
+        exp.train(2)
