@@ -36,7 +36,7 @@ test: .venv/stamp-test  ## lint, types, import arrows, and all tests with covera
 APART = --numprocesses auto --maxprocesses 4 --dist worksteal
 # What compiled steps, the shelf and what it keeps do; all other tests run there as well, when asked to.
 ON_JAX = experimentator/ops tests/ops/test_losses.py tests/ops/test_stateful.py \
-    $(patsubst %,tests/backends/test_%.py,steps options processors jax profile)
+    $(patsubst %,tests/backends/test_%.py,steps options optimizers processors jax profile)
 
 lint: .venv/stamp-test  ## ruff, import-linter, mypy
 	@$(LINT); $(VERDICT)

@@ -64,6 +64,13 @@ def test_digit_views_learns_features_that_a_few_labels_suffice_for():
     assert row["validation_probe_accuracy"] > row["validation_pixel_accuracy"] + 0.1
 
 
+def test_digit_gan_makes_the_digits_it_is_asked_for():
+    exp = build_experiment(EXAMPLES / "digit_gan.py", epochs=40, jit_compile=False, hide_progress=True)
+    row = exp.train(40)[-1]
+
+    assert row["recognised"] > 0.7
+
+
 def test_mnist_says_what_to_do_where_its_data_cannot_be_fetched(tmp_path):
     nowhere = {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     command = [sys.executable, "-m", "experimentator", "run", str(EXAMPLES / "mnist.py")]

@@ -31,6 +31,7 @@ class Step(Protocol):
 
     graph: Graph
     capacity: int | None  # the most batches a call runs; longer calls are split
+    batches: int  # run so far: with those ahead, what `choose` weighs a compilation against
     draws_with_state: Mapping[str, str]  # processors whose draws cannot be saved, and by which operation they draw
 
     @property

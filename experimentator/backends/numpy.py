@@ -23,6 +23,7 @@ class NumpyStep:
     compiler = "eager"
     is_settled = True
     capacity: int | None = None
+    batches = 0
     draws_with_state: Mapping[str, str] = {}
 
     def __init__(self, graph: Graph):

@@ -119,6 +119,8 @@ class Trainer:
         ledger.wanted, ledger.longest = seconds, cut
         with _quietly():
             while True:
+                for runner in self._runners():
+                    runner.step.batches = 0  # so that a compiler pays, or not, as in a training of its own
                 self.exp.train(self.exp.epoch + self.epochs)
                 if ledger.wanted <= 0:
                     return ledger.epochs[first:]

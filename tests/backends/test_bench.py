@@ -167,6 +167,26 @@ def test_items_that_are_streamed_reach_keras_too():
     assert plain.round() > 0
 
 
+def test_rounds_do_not_add_up_to_a_training_for_which_another_compiler_would_pay(monkeypatch):
+    exp = planted(small())
+    trainer = Trainer(exp, 2)
+    trainer.warm_up(0.5)
+    (runner,) = (one for one in exp.program.runners.values() if one.name == "training")
+    weighed = []
+    choose = runner.step.choose
+
+    def noted(columns: Any, index: Any, *, remaining: int) -> None:
+        weighed.append(runner.step.batches + remaining)
+        choose(columns, index, remaining=remaining)
+
+    monkeypatch.setattr(runner.step, "choose", noted)
+    for _ in range(3):
+        trainer.round(0.2)
+
+    assert len(weighed) > 3
+    assert max(weighed) <= 2 * trainer.steps
+
+
 @pytest.mark.tensorflow
 def test_a_graph_that_xla_refuses_is_measured_without_it():
     import tensorflow as tf
