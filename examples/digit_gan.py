@@ -1,7 +1,7 @@
 """Digits made of noise: a generator against a discriminator, each with its own optimizer and its own loss.
 
 Command:  experimentator run examples/digit_gan.py
-Result:   asked for a digit, the generator makes one that a classifier of real images takes for it 19 times of 20 or more
+Result:   asked for a digit, the generator makes one that a classifier of real images recognises 19 times of 20 or more
 Time:     about 10 seconds of training on two CPU cores
 """
 
