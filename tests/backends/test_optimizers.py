@@ -68,8 +68,12 @@ def values(exp: Any) -> tuple[float, float]:
     return weights[LEFT].item(), weights[RIGHT].item()
 
 
-def by_hand(exp: Any, rates: Any, *, epochs: int, own: bool) -> tuple[float, float]:
-    """Both factors after so many epochs of gradient descent, in numpy; `rates` of the batches that were done."""
+def by_hand(exp: Any, rates: Any, *, epochs: int, own: bool, turns: int = 1) -> tuple[float, float]:
+    """Both factors after so many epochs of gradient descent, in numpy; `rates` of the batches that were done.
+
+    The right one moves every `turns` batches, by its mean gradient in them.
+    """
+    gradients: list[float] = []
     left = right = 0.5
     done = 0
     (subset,) = exp.subsets
@@ -81,8 +85,11 @@ def by_hand(exp: Any, rates: Any, *, epochs: int, own: bool) -> tuple[float, flo
             error, scaled = 2 * (left * right * x - y), 2 * left * right * x
             to_left, to_right = (error, scaled) if own else (error + scaled, error + scaled)
             of_left, of_right = rates(done)
-            left, right = left - of_left * np.mean(to_left * right * x), right - of_right * np.mean(to_right * left * x)
+            gradients.append(np.mean(to_right * left * x))
+            left = left - of_left * np.mean(to_left * right * x)
             done += 1
+            if done % turns == 0:
+                right, gradients = right - of_right * np.mean(gradients), []
     return left, right
 
 
@@ -100,6 +107,16 @@ def test_each_minimises_its_own_loss_in_one_step(jit):
     exp.train(2)
 
     assert values(exp) == pytest.approx(by_hand(exp, lambda _: (0.05, 0.02), epochs=2, own=True), rel=1e-5)
+
+
+@compilers
+def test_one_may_update_once_for_several_of_the_other(jit):
+    slow = SGD(0.02, gradient_accumulation_steps=4)
+    exp = built(Optimizers({"Left": SGD(0.05), "Right": slow}, losses=OWN_LOSSES), jit_compile=jit)
+    exp.train(2)
+
+    wanted = by_hand(exp, lambda _: (0.05, 0.02), epochs=2, own=True, turns=4)
+    assert values(exp) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_uncompiled_it_is_the_same():

@@ -19,7 +19,8 @@ class Optimizers(keras.optimizers.MultiOptimizer):
     minimise, where it is not `loss`: all gradients are taken of one forward pass, before anything is updated.
 
     `optimizers["Trunk"]` is the one of a pattern. `learning_rate` is that of the first; setting it, as schedules and
-    FindLearningRate do, keeps the proportions of all. Clipping, decay and the like are those of each.
+    FindLearningRate do, keeps the proportions of all. Clipping, decay and the like are those of each: one with
+    `gradient_accumulation_steps=5` updates once for five batches of the others.
 
     >>> rates = Optimizers({"Trunk": keras.optimizers.Adam(1e-4), "*": keras.optimizers.Adam(1e-3)})
     >>> rates.learning_rate = 2e-4
