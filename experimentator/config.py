@@ -86,7 +86,8 @@ def load(
 
     Its folder heads `sys.path` while it runs, so that `import my_task` finds `my_task.py` beside it; an import inside a
     function that is called later does not. `known` names may be overridden although the file does not assign them. With
-    a `seed` (given, overridden, or literal in the file: `seed = 3`) Python's and numpy's generators are seeded first.
+    a `seed` (given, overridden, or literal in the file: `seed = 3`) Python's and numpy's generators are seeded first; a
+    seed that the file computes (`seed = base + 1`) rules what comes below it.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -182,10 +183,16 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str], see
         code = compile(replace_values(tree, overrides), source.code_name, "exec", dont_inherit=True)
     settable, told = {*names, *known}, {*assigned(tree, values_only=True), *known}
     _refuse_unknown(overrides, settable, f"{source.shown} does not set", told=told)
-    _seed_random(overrides.get("seed", literal) if seed is None else seed)
-    return Config(
-        _execute(source, code, overrides), filename=source.shown, text=source.text, derived=follows, overrides=overrides
-    )
+    given = overrides.get("seed") if seed is None else seed
+    first = literal if given is None and "seed" not in overrides else given
+    _seed_random(first)
+
+    def written(name: str, value: object) -> None:
+        if name == "seed" and given is None and value != first and isinstance(value, int | np.integer):
+            _seed_random(value)
+
+    values = _execute(source, code, Door({}, overrides, written))
+    return Config(values, filename=source.shown, text=source.text, derived=follows, overrides=overrides)
 
 
 @contextmanager
@@ -199,15 +206,15 @@ def _syntax_errors(source: _Source) -> Iterator[None]:
         raise source.error(None, type(error).__name__, error, write="Python cannot read this text.") from error
 
 
-def _execute(source: _Source, code: CodeType, overrides: dict[str, Any]) -> dict[str, Any]:
+def _execute(source: _Source, code: CodeType, door: Door) -> dict[str, Any]:
     """Run the code in a module of its own, which stays registered: dataclasses and pickle look it up."""
     linecache.cache[source.code_name] = (len(source.text), None, source.lines, source.code_name)
     module = _new_module(source.code_name)
-    names = module.__dict__
-    names |= {**overrides, HIDDEN: overrides}
+    names = door.names = module.__dict__
+    names |= {**door.overrides, HIDDEN: door.overrides}
     try:
         with _neighbours(source.folder):
-            exec(code, names, Door(names, overrides))
+            exec(code, names, door)
     except BaseException as error:
         sys.modules.pop(module.__name__, None)
         if not isinstance(error, Exception):  # the user's Ctrl-C, the config's sys.exit()

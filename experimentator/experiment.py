@@ -164,6 +164,8 @@ class BaseExperiment(Habits, Portrayed):
             raise ConfigError(
                 "There is nothing to evaluate on.\nSeen: no EVAL subset.\nList Subset(name, Mode.EVAL, ...)."
             )
+        for name in ("epoch", "epochs"):
+            self.state.setdefault(name, self.epoch)  # callbacks read them, and no training may have begun
         results: dict[str, float] = {}
         for one in chosen:
             results |= self.walk.cycle(one, Mode.EVAL)

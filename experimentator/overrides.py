@@ -6,7 +6,7 @@ Only module level counts: bodies of functions, lambdas and classes have names of
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from types import ModuleType
 from typing import NamedTuple, TypeVar
 
@@ -99,10 +99,17 @@ class Door(MutableMapping[str, object]):
     >>> exec("a, b = 1, 2\\nfor c in 'xyz': pass", names, Door(names, {"a": 5, "c": "w"}))
     >>> names["a"], names["b"], names["c"]
     (5, 2, 'w')
+
+    `written` hears of every name that takes a value.
     """
 
-    def __init__(self, names: dict[str, object], overrides: dict[str, object]) -> None:
-        self.names, self.overrides = names, overrides
+    def __init__(
+        self,
+        names: dict[str, object],
+        overrides: dict[str, object],
+        written: Callable[[str, object], None] = lambda name, value: None,
+    ) -> None:
+        self.names, self.overrides, self.written = names, overrides, written
 
     def __setitem__(self, name: str, value: object) -> None:
         override = self.overrides.get(name, value)
@@ -112,6 +119,7 @@ class Door(MutableMapping[str, object]):
                 write="Override another name, or give what you import another one.",
             )
         self.names[name] = override
+        self.written(name, override)
 
     def __getitem__(self, name: str) -> object:
         return self.names[name]

@@ -501,12 +501,35 @@ def test_a_seed_is_in_force_before_the_file_runs(text, options):
 
 
 @pytest.mark.parametrize(
-    "text, overrides", [("a = 1", {}), ("seed = None", {}), ("seed = 3", {"seed": None}), ("seed = int('3')", {})]
+    "text, overrides",
+    [("a = 1", {}), ("seed = None", {}), ("seed = 3", {"seed": None}), ("seed = int('3')", {"seed": None})],
 )
 def test_without_a_seed_random_is_left_alone(text, overrides):
     before = random.getstate()
     load_text(text, overrides)
     assert random.getstate() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed = int('3')",
+        "seed, batch_size = 3, 16",
+        "SEED = 3\nseed = SEED",
+        "if True:\n    seed = 3",
+        "import numpy\nseed = numpy.int64(3)",
+        "for seed in (1, 3): pass",
+        "seed = 1\nseed = seed + 2",
+    ],
+)
+def test_a_seed_that_the_file_computes_rules_what_comes_below(text):
+    later = load_text(f"{text}\nfrom random import random\ndrawn = random()")
+    assert later["drawn"] == random.Random(3).random()
+
+
+def test_a_computed_seed_gives_way_to_one_that_was_given():
+    text = "seed = int('3')\nfrom random import random\ndrawn = random()"
+    assert load_text(text, {"seed": 4})["drawn"] == load_text(text, seed=4)["drawn"] == random.Random(4).random()
 
 
 def test_a_seed_that_is_no_whole_number_is_refused():

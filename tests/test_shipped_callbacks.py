@@ -68,6 +68,30 @@ def lively(node: str | None = None) -> list[Any]:
     return [model, *config()["chunk_processors"][1:]]
 
 
+@pytest.mark.parametrize("schedule", [LearningRateCosine(), LearningRateWarmUp(), LearningRateDecay(1)])
+def test_an_experiment_with_a_schedule_evaluates_before_it_trains(schedule):
+    exp = build(schedule)
+    before = exp.evaluate()
+    exp.train(1)
+
+    assert before.keys() == {name for name in exp.history[-1] if name.startswith("validation_")}
+
+
+def test_callbacks_that_ask_for_the_epoch_hear_of_an_evaluation_too():
+    class Asks(Callback):
+        def on_cycle_end(self, epoch: int, epochs: int, **_: Any) -> None:
+            self.seen = epoch, epochs
+
+    asks = Asks()
+    exp = build(asks)
+    exp.evaluate()
+    assert asks.seen == (0, 0)
+
+    exp.train(2)
+    exp.evaluate()
+    assert asks.seen == (2, 2)
+
+
 def everything(exp: Any) -> list[np.ndarray]:
     return [*exp.backend.weights().values(), *(np.asarray(v) for v in exp.optimizer.variables)]
 

@@ -26,6 +26,7 @@ class Schedule(Callback):
     """A factor of the learning rate for each batch; `factor` says which."""
 
     phase = "prepare"
+    when = Mode.TRAIN
     before = ("FindLearningRate", "SaveLearningRate")
 
     def init(self, exp: Any) -> None:
@@ -39,9 +40,9 @@ class Schedule(Callback):
             self.exp.program.drop("steps")  # those compiled before read the rate elsewhere
         self.hold = self.exp.backend.rates(self.exp.program.require_optimizer())
 
-    def on_cycle_begin(self, mode: Mode, steps: int, epoch: int, epochs: int, state: dict[str, Any], **_: Any) -> None:
+    def on_cycle_begin(self, steps: int, epoch: int, epochs: int, state: dict[str, Any], **_: Any) -> None:
         """Write the factors of the pass that begins; each TRAIN subset spans its epoch."""
-        if mode == Mode.TRAIN and self.hold is not None:
+        if self.hold is not None:
             self.steps = steps
             done = epoch - 1 + np.arange(steps) / steps
             state[FACTORS] = state.get(FACTORS, 1.0) * self.factor(done, epochs)

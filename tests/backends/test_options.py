@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from experimentator import ops
 from experimentator.graph import Graph, Mode
 from experimentator.loading.blocks import specs_of
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, squares
@@ -165,3 +166,40 @@ def test_tiny_gradients_survive_float16_by_loss_scaling():
 
     np.testing.assert_allclose(moved["float16"], moved["float32"], rtol=0.02, atol=1e-3)
     assert np.abs(moved["float16"]).max() > 0.1
+
+
+class Adds(layers.Layer):
+    """Adds a loss by itself, as the layers of variational autoencoders do."""
+
+    def call(self, values):
+        self.add_loss(3.0 * keras.ops.mean(values**2))
+        return values
+
+
+def adding(kind: str) -> Any:
+    options = {"activity_regularizer": keras.regularizers.L2(0.5)} if kind == "activity regularizer" else {}
+    if kind == "weight regularizer":
+        options = {"kernel_regularizer": keras.regularizers.L1(0.5)}
+    dense = layers.Dense(1, kernel_initializer=keras.initializers.Constant(0.5), **options)
+    return keras.Sequential([layers.Input((3,)), dense, *([Adds(), Adds()] if kind == "two of its layers" else [])])
+
+
+@compilers
+@pytest.mark.parametrize("kind", ["nothing", "weight regularizer", "activity regularizer", "two of its layers"])
+def test_what_layers_add_to_the_loss_is_minimised_as_keras_does(kind, jit):
+    ours, of_keras = adding(kind), adding(kind)
+    processors = [
+        ops.Model(ours, inputs="batch_x", outputs="batch_scores"), ops.MeanSquaredError("batch_scores", "batch_y")
+    ]  # fmt: skip
+    columns = {"batch_x": X[:8].astype(np.float32), "batch_y": Y[:8].astype(np.float32)[:, None]}
+    backend = backend_of_keras()
+    recorded = backend.record(processors, specs_of(columns), Mode.TRAIN, {})
+    graph = Graph(recorded, provided=columns, mode=Mode.TRAIN).select("loss")
+    step = backend.compile(graph, specs_of(columns), keras.optimizers.SGD(0.01), jit_compile=jit)
+    for _ in range(2):
+        step(backend.put(columns), np.tile(np.arange(8), (3, 1)))
+
+    of_keras.compile(keras.optimizers.SGD(0.01), "mse")
+    of_keras.fit(*columns.values(), batch_size=8, epochs=6, verbose=0)
+    for own, theirs in zip(ours.get_weights(), of_keras.get_weights(), strict=True):
+        np.testing.assert_allclose(own, theirs, rtol=1e-5, atol=1e-6)

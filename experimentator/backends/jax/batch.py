@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from experimentator.backends.jax.rates import TableRates
-from experimentator.backends.keras.context import check_losses, objective_of, update
+from experimentator.backends.keras.context import Forward, check_losses, objective_of, update
 from experimentator.backends.keras.optimizers import parts_of, shares
 from experimentator.backends.keras.variables import trainable_some_day
 
@@ -30,7 +30,7 @@ class Batch:
     program of the gradients tells which ones are.
     """
 
-    def __init__(self, run: Callable[[Any], Any], variables: Sequence[Any], optimizer: Any = None):
+    def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None):
         self.run, self.weights, self.optimizer = run, list(variables), optimizer
         kept = {id(one) for one in trainable_some_day(variables) if one.trainable and optimizer is not None}
         self.trained = [place for place, one in enumerate(variables) if id(one) in kept]
@@ -141,7 +141,7 @@ class Batch:
         outputs, after = self._forward(state, tensors)
         check_losses(outputs, own)
         with self._holding(state):
-            found = {loss: objective_of(outputs[loss], of, self.optimizer) for loss, of in own.items()}
+            found = {loss: objective_of(outputs[loss], self.run.added, of, self.optimizer) for loss, of in own.items()}
         return found, (outputs, after)
 
     def _updated(self, state: State, pairs: list[tuple[Any, Any]]) -> State:

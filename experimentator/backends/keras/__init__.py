@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from experimentator.backends import MissingFrameworkError, Shape, Watch
-from experimentator.backends.keras.context import InContext
+from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
 from experimentator.backends.keras.lasting import build_outside, without_traces
 from experimentator.backends.keras.made import Made
@@ -48,6 +48,7 @@ class KerasBackend(ABC):
         self.variables = Variables()
         self.made = self.maker()
         self.precision: str | None = None
+        self.added: list[Any] = []  # losses that layers added since the last batch began
         self._layers: dict[int, Any] = {}
         self._scaled: dict[int, Any] = {}
 
@@ -171,7 +172,7 @@ class KerasBackend(ABC):
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, so that compilers and profilers can say which it is."""
-        with self.scope(scope_of(node)), self.made.within(node, self._note):
+        with self.scope(scope_of(node)), self.made.within(node, self._note, self.added.append):
             node.processor(chunk)
 
     def used(self, optimizer: Any) -> Any:
@@ -185,7 +186,7 @@ class KerasBackend(ABC):
             optimizer.build(trainable_some_day(self.variables))
         return optimizer
 
-    def batch_of(self, graph: Graph, detach: int) -> Callable[[Any], Any]:
+    def batch_of(self, graph: Graph, detach: int) -> Forward:
         """A graph as a function of the tensors of a batch; no gradient reaches its first `detach` nodes."""
         held = {node.index for node in graph.order[:detach]}
 
@@ -195,7 +196,7 @@ class KerasBackend(ABC):
                 for name in node.outputs:
                     chunk[name] = keras.tree.map_structure(keras.ops.stop_gradient, dict.__getitem__(chunk, name))
 
-        return partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN)
+        return Forward(partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN), self.added)
 
     def _note(self, layer: Any) -> None:
         """A layer is called, wherever the call stands: attribute scans would miss those among a lambda's globals."""

@@ -37,6 +37,21 @@ class InContext(keras.Layer):
             raise self.error from self.error.__cause__
 
 
+class Forward:
+    """A graph as a function of the tensors of a batch; `added` are the losses that its layers added by themselves.
+
+    Layers do so by `add_loss`, or by an `activity_regularizer`.
+    """
+
+    def __init__(self, run: Callable[[Any], dict[str, Any]], added: list[Any]):
+        self.run, self.added = run, added
+
+    def __call__(self, tensors: Any) -> dict[str, Any]:
+        """What the graph writes."""
+        self.added.clear()
+        return self.run(tensors)
+
+
 def check_losses(outputs: Mapping[str, Any], names: Iterable[str]) -> None:
     """Refuse a loss that no gradient can be taken of."""
     for name in dict.fromkeys(("loss", *names)):
@@ -49,9 +64,13 @@ def check_losses(outputs: Mapping[str, Any], names: Iterable[str]) -> None:
             )
 
 
-def objective_of(loss: Any, variables: Iterable[Any], optimizer: Any) -> Any:
-    """What is minimised: a loss, and the regularisers on weights as `keras.Model.fit` adds them, scaled for float16."""
-    terms = [variable.regularizer(variable) for variable in variables if getattr(variable, "regularizer", None)]
+def objective_of(loss: Any, added: Iterable[Any], variables: Iterable[Any], optimizer: Any) -> Any:
+    """What is minimised: a loss, with all that `keras.Model.fit` adds to it, scaled for float16.
+
+    That is what layers `added` by themselves, and the regularisers on weights.
+    """
+    terms = [keras.ops.sum(keras.ops.cast(one, loss.dtype)) for one in keras.tree.flatten(list(added))]
+    terms += [variable.regularizer(variable) for variable in variables if getattr(variable, "regularizer", None)]
     return optimizer.scale_loss(loss + keras.ops.cast(sum(terms), loss.dtype) if terms else loss)
 
 
@@ -63,10 +82,11 @@ def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -
         if "Unknown variable" not in str(error):
             raise
         name = type(optimizer).__name__
+        where = "keras.optimizers." if hasattr(keras.optimizers, name) else ""
         raise ValueError(
             "The optimizer was made for other weights, and keeps moments of those.\n"
             f"Seen: {name}, after a change of chunk_processors.\n"
-            f"Give the experiment a new one: exp.optimizer = {name}(...)."
+            f"Give the experiment a new one: exp.optimizer = {where}{name}(...)."
         ) from None
 
 

@@ -41,12 +41,15 @@ class Made:
         self._made: dict[tuple[str, int], tuple[Any, dict[Place, Any]]] = {}
 
     @contextmanager
-    def within(self, node: Node, note: Callable[[Any], None]) -> Iterator[None]:
-        """Within, what the processor of `node` makes is made once; `note` hears of every layer that is called."""
+    def within(self, node: Node, note: Callable[[Any], None], added: Callable[[Any], None]) -> Iterator[None]:
+        """Within, what the processor of `node` makes is made once.
+
+        `note` hears of every layer that is called, `added` of every loss that a layer adds by itself.
+        """
         processor = as_listed(node.processor)
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
         making = _Making(node, made, note, self.given)
-        with making.of_layers(), making.of_variables(), self.watching(making.create):
+        with making.of_layers(), making.of_variables(), self.watching(making.create), _losses_to(added):
             yield
 
 
@@ -145,6 +148,17 @@ class _Making:
                 "Let weights not depend on the size of images (pool before a Dense), and list a new processor "
                 "where another architecture is wanted."
             )
+
+
+@contextmanager
+def _losses_to(added: Callable[[Any], None]) -> Iterator[None]:
+    """Within, a loss that a layer adds goes there; Keras would keep it until a model of its own is called."""
+    original = keras.Layer.add_loss
+    keras.Layer.add_loss = lambda layer, loss: added(loss)
+    try:
+        yield
+    finally:
+        keras.Layer.add_loss = original
 
 
 def _plain(cls: type, *arguments: Any, **options: Any) -> Any:

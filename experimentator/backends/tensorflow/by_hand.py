@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from experimentator.backends import CannotRunError
+from experimentator.backends.keras.context import Forward
 from experimentator.backends.tensorflow.draws import quick_draws
 from experimentator.backends.tensorflow.failures import why_not_compiled
 from experimentator.backends.tensorflow.gradients import trainable, with_gradients
@@ -68,7 +69,7 @@ def forward(run: Batch) -> Batch:
     return lambda tensors: _tensors(run(tensors)) or tensors
 
 
-def trained(run: Batch, variables: list[Any], optimizer: Any) -> Batch:
+def trained(run: Forward, variables: list[Any], optimizer: Any) -> Batch:
     """Forward, backward and update of one batch; no update where no gradient reaches a variable."""
 
     def batch(tensors: Any) -> Any:

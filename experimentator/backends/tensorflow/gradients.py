@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 
-from experimentator.backends.keras.context import objective_of
+from experimentator.backends.keras.context import Forward, objective_of
 from experimentator.backends.keras.optimizers import shares
 
 
 def with_gradients(
-    run: Callable[[Any], Any], tensors: Any, variables: Iterable[Any], optimizer: Any
+    run: Forward, tensors: Any, variables: Iterable[Any], optimizer: Any
 ) -> tuple[Any, list[tuple[Any, Any]]]:
     """What `run` writes for the tensors of a batch, and pairs of gradient and variable, where there is a gradient."""
     own = shares(optimizer, variables)
     with tf.GradientTape(persistent=len(own) > 1) as tape:
         outputs = run(tensors)
-        objectives = {loss: objective_of(outputs[loss], of, optimizer) for loss, of in own.items()}
+        objectives = {loss: objective_of(outputs[loss], run.added, of, optimizer) for loss, of in own.items()}
     pairs = []
     for loss, of in own.items():
         gradients = tape.gradient(objectives[loss], list(map(value_of, of)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from math import prod
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from experimentator.backends.keras.context import nothing_trained, update
+from experimentator.backends.keras.context import Forward, nothing_trained, update
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
 from experimentator.backends.tensorflow.failures import kept_from_a_trace, why_not_compiled
 from experimentator.backends.tensorflow.gradients import trainable, value_of, with_gradients
@@ -45,7 +45,7 @@ class TensorflowStep:
     def __init__(
         self,
         graph: Graph,
-        forward: Callable[[Any], Any],
+        forward: Forward,
         outputs: Mapping[str, Any],
         variables: list[Any],
         optimizer: Any,
