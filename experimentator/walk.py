@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ class Position:
     totals: dict[str, float] = field(default_factory=dict)
     weight: int = 0
     seconds: float = 0.0
+    seeds: dict[str, list[int]] = field(default_factory=dict)  # which training goes on with after an evaluation
 
 
 class Walk:
@@ -84,10 +85,25 @@ class Walk:
             exp.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
             if position is not None:
                 self._restore(last=True)
-            averages = self._pass(subset, mode, cycle, runner, position)
+            with self._training_seeds(mode, position or Position()):
+                averages = self._pass(subset, mode, cycle, runner, position)
         results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
         exp.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
         return results
+
+    @contextmanager
+    def _training_seeds(self, mode: Mode, position: Position) -> Iterator[None]:
+        """What an evaluation draws changes nothing of what training draws after it."""
+        if mode != Mode.EVAL:
+            yield
+            return
+        backend = self.exp.backend
+        position.seeds = position.seeds or backend.seeds()
+        try:
+            yield
+        finally:
+            backend.set_seeds(position.seeds)
+            position.seeds = {}
 
     def address(self, subset: Any, mode: Mode | None = None) -> None:
         """Give the subset the seed and the epoch that its order and draws depend on; evaluating draws as if in none."""

@@ -120,6 +120,12 @@ class Backend(Protocol):
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign weights by key; all of them, or an error and none."""
 
+    def seeds(self) -> dict[str, list[int]]:
+        """Where generators that processors draw from in the graph stand, by key of `weights`."""
+
+    def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
+        """Put them there again."""
+
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
         """Every variable of an optimizer under its place in it: slots, counters, loss scale, rates that it follows."""
 

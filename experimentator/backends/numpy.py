@@ -134,6 +134,13 @@ class NumpyBackend:
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """There is nothing to assign."""
 
+    def seeds(self) -> dict[str, list[int]]:
+        """There are none."""
+        return {}
+
+    def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
+        """There are none."""
+
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
         """Nothing is known about what stands where an optimizer does."""
         return {}

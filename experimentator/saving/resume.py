@@ -263,7 +263,8 @@ def _position(values: Any) -> Position | None:
     counts, sums = (values["batch"], values["weight"]), (values["seconds"], *values["totals"].values())
     if any(type(one) is not int or one < 0 for one in counts) or any(not isinstance(one, int | float) for one in sums):
         raise ValueError(f"{values!r:.80} is no position")
-    return Position(**{**values, "subset": str(values["subset"]), "row": dict(values["row"])})
+    seeds = {str(key): [int(number) for number in state] for key, state in values.get("seeds", {}).items()}
+    return Position(**{**values, "subset": str(values["subset"]), "row": dict(values["row"]), "seeds": seeds})
 
 
 def _number(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -12,8 +13,19 @@ import numpy as np
 import pytest
 from keras import layers
 
-from experimentator import ChunkProcessor, GraphError, Mode, Subset, build_experiment, chunk_processor, ops
+from experimentator import (
+    CheckpointEvery,
+    ChunkProcessor,
+    GraphError,
+    Mode,
+    Subset,
+    build_experiment,
+    chunk_processor,
+    ops,
+)
 from experimentator.callbacks.freezing import Freeze
+from experimentator.saving.manifest import numbered
+from experimentator.saving.resume import Restored
 from tests.frameworks import ON_JAX, variable
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
@@ -485,3 +497,50 @@ def test_a_variable_that_depends_on_the_size_of_images_is_told():
 
     with pytest.raises(GraphError, match=re.escape("Seen: kernel [432, 1], which was [192, 1].")):
         exp.predict({"batch_image": np.zeros((2, 12, 12, 3), np.float32)})
+
+
+# Draws of evaluation
+
+
+def noisy(eval_epochs: Any = None, **settings: Any) -> Any:
+    """An experiment whose evaluation draws noise, as its training does."""
+    draws = keras.random.SeedGenerator(5)
+    keras.utils.set_random_seed(0)
+
+    def noise(chunk: Any) -> None:
+        inputs = chunk["batch_input"]
+        chunk["batch_input"] = inputs + keras.random.normal(keras.ops.shape(inputs), seed=draws)
+
+    network = ops.Model(layers.Dense(1), inputs="batch_input", outputs="batch_prediction")
+    return experiment(noise, network, squares, eval_epochs=eval_epochs, **settings)
+
+
+def test_what_an_evaluation_draws_changes_nothing_of_the_training():
+    often, never = noisy(), noisy(eval_epochs=0)
+    losses = [[row["training_loss"] for row in exp.train(3)] for exp in (often, never)]
+
+    assert losses[0] == losses[1]
+    assert often.evaluate() == often.evaluate()
+    seeds = [list(exp.backend.seeds().values()) for exp in (often, never)]
+    assert seeds[0] == seeds[1] == [[5, 15]]
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_resumed_within_an_evaluation_training_draws_what_it_would_have(tmp_path, monkeypatch, dropped):
+    def made() -> Any:
+        return noisy(steps_per_call=1, callbacks=[CheckpointEvery(seconds=1e-9, keep=1000, folder=tmp_path)])
+
+    whole = made()
+    losses = [row["training_loss"] for row in whole.train(2)]
+    for path in numbered(tmp_path):
+        if int(path.name) > 6:  # five batches trained, one evaluated
+            shutil.rmtree(path)
+    make = Restored.__init__
+    if dropped:
+        monkeypatch.setattr(Restored, "__init__", lambda self, read: make(self, read) or self.position.seeds.clear())
+    resumed = made()
+    resumed.resume(tmp_path)
+    assert resumed.walk.position.subset == "validation"
+
+    same = [row["training_loss"] for row in resumed.train(2)] == losses
+    assert same != dropped

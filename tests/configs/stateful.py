@@ -1,5 +1,5 @@
-"""Everything that holds state: dropout, batch norm, augmentation, Adam with warm-up and cosine, shuffle, a partial last
-batch, early stopping, the best so far, averages of weights and of metrics, counts, lines of a log.
+"""Everything that holds state: dropout, batch norm, augmentation, noise in evaluation, Adam with warm-up and cosine,
+a shuffled, partial last batch, early stopping, the best so far, averages of weights and metrics, counts, lines of a log.
 """
 
 import keras
@@ -20,7 +20,7 @@ from experimentator import (
     StateLogger,
     Subset,
 )
-from experimentator.ops import Accuracy, Model, RandomCrop, Scale, SoftmaxCrossEntropy
+from experimentator.ops import Accuracy, Model, Noise, RandomCrop, Scale, SoftmaxCrossEntropy
 
 seed = 3
 epochs = 4
@@ -41,6 +41,7 @@ network = keras.Sequential(
 chunk_processors = [
     Scale("batch_input", 16.0),
     RandomCrop("batch_input", size=(8, 8), padding=1),
+    Noise("batch_input", 0.05, mode=Mode.TRAIN | Mode.EVAL),
     Model(network, inputs="batch_input", outputs="batch_logits"),
     SoftmaxCrossEntropy("batch_logits", "batch_target"),
     Accuracy("batch_logits", "batch_target"),

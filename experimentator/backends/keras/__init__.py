@@ -125,6 +125,16 @@ class KerasBackend(ABC):
         """Assign weights by key; all of them, or an error and none."""
         self.variables.assign(weights)
 
+    def seeds(self) -> dict[str, list[int]]:
+        """The states of `keras.random.SeedGenerator`s, those of layers too."""
+        return {key: np.asarray(variable).tolist() for key, variable in self._seeds().items()}
+
+    def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
+        """Put them there again."""
+        own = self._seeds()
+        for key, state in seeds.items():
+            own[key].assign(np.asarray(state, keras.backend.standardize_dtype(own[key].dtype)))
+
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
         """Every variable of an optimizer, and the rates it follows, under their places."""
         own = keyed(self.used(optimizer))
@@ -197,6 +207,9 @@ class KerasBackend(ABC):
                     chunk[name] = keras.tree.map_structure(keras.ops.stop_gradient, dict.__getitem__(chunk, name))
 
         return Forward(partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN), self.added)
+
+    def _seeds(self) -> dict[str, Any]:
+        return {key: one for key, one in self.variables.keyed().items() if key.endswith("/seed_generator_state")}
 
     def _note(self, layer: Any) -> None:
         """A layer is called, wherever the call stands: attribute scans would miss those among a lambda's globals."""
