@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
+OFTEN = 3  # changes of processors after first use, at which a cheaper way is told
 ORDER = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
 
 
@@ -36,6 +37,7 @@ class Program:
         self.exp = exp
         self.recorded: dict[Mode, tuple[Any, ...]] = {}
         self.attributes: Attributes | None = None
+        self.noticed = 0  # how often they were found changed
         self.selection = Selection(exp, {})
         self.graphs: dict[Mode, Graph] = {}
         self.runners: dict[Any, Runner] = {}
@@ -246,6 +248,12 @@ class Program:
         compiled = not self.exp.eager and self.exp.backend.name != "numpy"
         if self.attributes and (changes := self.attributes.changes(compiled=compiled)):
             log.warning("Changed after first use: %s. Layers that were made stay.", "; ".join(changes))
+            self.noticed += 1
+            if self.noticed == OFTEN:
+                log.warning(
+                    "Each change compiles anew. A number that changes often may live in a keras.Variable(..., "
+                    "trainable=False), which a callback assigns: that compiles once."
+                )
             self.exp._changed("chunk_processors", None, None)
 
     def _batches_per_call(self) -> int | None:

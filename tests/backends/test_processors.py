@@ -455,6 +455,68 @@ def test_a_callback_that_changes_an_attribute_reaches_the_next_pass(caplog):
     assert caplog.text.count("by was 1.0, is 2.0") == 1
 
 
+FACTOR, FACTORS, UNUSED = 1.0, {"loss": 1.0, "more": [2, 3]}, 1
+
+
+def weighted(chunk: Any) -> None:
+    chunk["loss"] = helped(chunk["loss"]) * FACTORS["loss"]
+
+
+def helped(loss: Any) -> Any:
+    return (lambda: FACTOR * loss)()
+
+
+@pytest.mark.parametrize("change, told", [
+    (lambda: globals().update(FACTOR=2.0), "global FACTOR was 1.0, is 2.0"),
+    (lambda: FACTORS.update(loss=2.0), r"global FACTORS was {'loss': 1.0, 'more': \[2, 3\]}, is {'loss': 2.0"),
+    (lambda: globals().update(UNUSED=2), ""),
+], ids=["a number", "within a dictionary", "not read"])  # fmt: skip
+def test_a_changed_global_that_a_processor_reads_is_told_and_acts(change, told, caplog):
+    class Change:
+        def on_epoch_end(self, epoch: int, **_: Any) -> None:
+            if epoch == 1:
+                change()
+
+    exp = experimentation(weighted, Change())
+    try:
+        losses = [row["training_loss"] for row in exp.train(3)]
+    finally:
+        globals().update(FACTOR=1.0, UNUSED=1)
+        FACTORS.update(loss=1.0)
+
+    after = 2.0 if told else 1.0
+    np.testing.assert_allclose(losses, np.mean(Y**2) * np.array([1.0, after, after]), rtol=1e-4)
+    assert caplog.text.count("Changed after first use") == bool(told)
+    assert re.search(told, caplog.text)
+
+
+def test_a_changed_closure_is_told_and_acts(caplog):
+    factor = 1.0
+
+    def scaled(chunk: Any) -> None:
+        chunk["loss"] = factor * chunk["loss"]
+
+    class Raise:
+        def on_epoch_end(self, epoch: int, **_: Any) -> None:
+            nonlocal factor
+            factor = epoch + 1.0
+
+    exp = experimentation(scaled, Raise())
+    losses = [row["training_loss"] for row in exp.train(4)]
+
+    np.testing.assert_allclose(losses, np.mean(Y**2) * np.arange(1, 5), rtol=1e-4)
+    assert "#2 scaled: global factor was 1.0, is 2.0" in caplog.text
+    assert caplog.text.count("keras.Variable(..., trainable=False)") == 1
+
+
+def experimentation(processor: Any, callback: Any) -> Any:
+    """The mean of squared targets as loss, for a processor to change."""
+    zeros = layers.Dense(1, kernel_initializer="zeros")
+    nothing = ops.Model(zeros, inputs="batch_input", outputs="batch_prediction")
+    settings = {"callbacks": [callback], "optimizer": keras.optimizers.SGD(0.0)}
+    return experiment(nothing, squares, processor, **settings)
+
+
 def test_what_a_processor_changes_by_itself_is_its_own_affair(caplog):
     exp = experiment(Scaled(), AtFirstCall(), squares)
     exp.train(1), exp.evaluate(), scale_of(exp), exp.train(2)

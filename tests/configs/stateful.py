@@ -1,5 +1,5 @@
 """Everything that holds state: dropout, batch norm, augmentation, noise in evaluation, Adam with warm-up and cosine,
-a shuffled, partial last batch, early stopping, the best so far, averages of weights and metrics, counts, lines of a log.
+shuffle, a partial last batch, early stopping, the best so far, averages of weights, of metrics, counts, lines of a log.
 """
 
 import keras
