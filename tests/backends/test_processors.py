@@ -276,6 +276,29 @@ def test_keys_of_weights_do_not_depend_on_what_was_made_before():
     assert keys() == keys() == ["loss/0/variable", "loss/1/variable" if ON_JAX else "loss/1/Variable"]
 
 
+@pytest.mark.parametrize("first", ["train", "predict"])
+def test_a_network_belongs_to_who_calls_it_not_to_who_averages_its_weights(first):
+    student, teacher = (keras.Sequential([layers.Input((4,)), layers.Dense(1)]) for _ in range(2))
+
+    @chunk_processor(inputs=["batch_input"], outputs=["batch_wanted"], mode=Mode.TRAIN, node="Teacher")
+    def averaged(inputs: Any) -> Any:
+        for mean, weight in zip(teacher.weights, student.weights, strict=True):
+            mean.assign(0.9 * mean + 0.1 * weight)
+        return teacher(inputs)
+
+    exp = experiment(averaged, ops.Model(student, inputs="batch_input", outputs="batch_prediction"), squares)
+    if first == "predict":
+        exp.predict({"batch_input": X})
+    exp.train(1)
+
+    owners = {node: {key for key in exp.backend.weights() if key.startswith(node)} for node in ("Teacher", "Model")}
+    assert owners == {
+        "Teacher": {"Teacher/0/kernel", "Teacher/1/bias"}, "Model": {"Model/0/kernel", "Model/1/bias"},
+    }  # fmt: skip
+    assert exp.backend.shared() == {"Teacher": ("Model",)}
+    np.testing.assert_array_equal(exp.backend.weights()["Model/0/kernel"], np.asarray(student.weights[0]))
+
+
 def test_weights_of_layers_made_anew_travel_to_another_experiment(tmp_path):
     trained, other = experiment(Anew(), squares), experiment(Anew(), squares)
     trained.train(2)

@@ -85,6 +85,7 @@ class KerasBackend(ABC):
         """
         recorded = self._pass(processors, specs, mode, known, witness=False)
         self._pass(recorded, specs, mode, known, witness=True)
+        self.variables.settle()
         return recorded
 
     def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
@@ -236,7 +237,10 @@ class KerasBackend(ABC):
             if not witness:
                 self.call(node, chunk)
                 return
-            note = partial(self.variables.note, node.name)
+
+            def note(variable: Any) -> None:
+                self.variables.note(node.name, variable, called=self.made.calling > 0)
+
             with Witness(note), self.others_read() as others:
                 self.call(node, chunk)
             for variable in others():

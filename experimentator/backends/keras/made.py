@@ -38,6 +38,7 @@ class Made:
         given: Callable[[Node, dict[str, Any]], dict[str, Any]] = lambda node, options: options,
     ) -> None:
         self.watching, self.given = watching, given
+        self.calling = 0  # how deep a layer is called within a processor
         self._made: dict[tuple[str, int], tuple[Any, dict[Place, Any]]] = {}
 
     @contextmanager
@@ -48,7 +49,7 @@ class Made:
         """
         processor = as_listed(node.processor)
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
-        making = _Making(node, made, note, self.given)
+        making = _Making(self, node, made, note)
         with making.of_layers(), making.of_variables(), self.watching(making.create), _losses_to(added):
             yield
 
@@ -56,8 +57,8 @@ class Made:
 class _Making:
     """One call of a processor: hands out layers and variables by the place that asks for them."""
 
-    def __init__(self, node: Node, made: dict[Place, Any], note: Callable[[Any], None], given: Callable[..., Any]):
-        self.node, self.made, self.note, self.given = node, made, note, given
+    def __init__(self, owner: Made, node: Node, made: dict[Place, Any], note: Callable[[Any], None]):
+        self.owner, self.node, self.made, self.note, self.given = owner, node, made, note, owner.given
         self.times = Counter[Place]()
         self.top = sys._getframe(3)  # who calls the processor: above `within` and what contextlib puts around it
         self.new_layers: set[int] = set()
@@ -91,7 +92,11 @@ class _Making:
                     object.__setattr__(layer, "__dict__", vars(first))  # so that its weights can be read, too
                     layer = first
             self.note(layer)
-            return original(layer, *tensors, **options)
+            self.owner.calling += 1
+            try:
+                return original(layer, *tensors, **options)
+            finally:
+                self.owner.calling -= 1
 
         keras.Layer.__init__, keras.Layer.__call__ = made, call
         try:

@@ -42,25 +42,39 @@ class Witness(keras.StatelessScope):
 
 
 class Variables:
-    """Variables by node, in order of first use; a variable belongs to the first node that reads it.
+    """Variables by node, in order of first use.
 
-    The key of a variable is `node/ordinal/name`, since the path Keras gives it holds a counter of the whole process.
+    A variable belongs to the first node that reads it in a call of a layer, else to the first that reads it at all: an
+    average of a network, which reads its weights, does not own them. What was recorded once stays as it is. The key of
+    a variable is `node/ordinal/name`, since the path Keras gives it holds a counter of the whole process.
     """
 
     def __init__(self) -> None:
         self._owned: dict[str, list[Any]] = {}
         self._owners: dict[int, str] = {}
-        self._shared: dict[str, dict[str, None]] = {}
+        self._readers: dict[int, dict[str, None]] = {}
+        self._read_only: dict[int, Any] = {}  # so far, in the recording under way
 
-    def note(self, node: str, variable: Any) -> None:
-        """Node `node` reads `variable`."""
+    def note(self, node: str, variable: Any, *, called: bool = False) -> None:
+        """Node `node` reads `variable`; `called`: in a call of a layer."""
         inner = getattr(variable, "_value", None)
         identity = id(inner if hasattr(inner, "assign") else variable)  # Keras' may stand around one of TensorFlow's
+        if "float" in str(variable.dtype):
+            self._readers.setdefault(identity, {})[node] = None
+        if called and (own := self._read_only.pop(identity, None)) is not None and self._owners[identity] != node:
+            before = self._owned[self._owners.pop(identity)]
+            before[:] = [one for one in before if one is not own]
+            variable = own
         if identity not in self._owners:
             self._owners[identity] = node
             self._owned.setdefault(node, []).append(variable)
-        elif self._owners[identity] != node and "float" in str(variable.dtype):
-            self._shared.setdefault(node, {})[self._owners[identity]] = None
+            if not called:
+                self._read_only[identity] = variable
+
+    def settle(self) -> None:
+        """A recording is over: keys stay."""
+        self._read_only.clear()
+        self._owned = {node: variables for node, variables in self._owned.items() if variables}
 
     def __iter__(self) -> Iterator[Any]:
         return (variable for variables in self._owned.values() for variable in variables)
@@ -85,7 +99,12 @@ class Variables:
 
     def shared(self) -> dict[str, tuple[str, ...]]:
         """For each node that reads weights of others: which nodes own them."""
-        return {node: tuple(owners) for node, owners in self._shared.items()}
+        found: dict[str, dict[str, None]] = {}
+        for identity, readers in self._readers.items():
+            for node in readers:
+                if node != (owner := self._owners[identity]):
+                    found.setdefault(node, {})[owner] = None
+        return {node: tuple(owners) for node, owners in found.items()}
 
     def assign(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign by key; a missing, unexpected or misshapen weight is refused before anything is assigned."""
