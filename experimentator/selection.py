@@ -35,7 +35,7 @@ class Selection:
         if mode == Mode.INFER:
             aside = {"loss", *self.metrics} - {*exp.batch_metrics_names}
             return self.outputs(graph) or [name for name in graph.computable if name not in aside]
-        asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or mode == Mode.EVAL]
+        asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or self._evaluates(name, graph)]
         asked += _known(exp.batch_metrics_names, graph)
         if mode == Mode.EVAL and (unknown := [name for name in exp.batch_metrics_names if name not in asked]):
             log.warning("batch_metrics_names lists %s, which evaluation does not know.", ", ".join(map(repr, unknown)))
@@ -46,6 +46,10 @@ class Selection:
             return list(dict.fromkeys([*asked, *requested]))
         parts = [*losses_of(exp.optimizer), *_parts_of_loss(graph, self.metrics)] if mode == Mode.TRAIN else []
         return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
+
+    def _evaluates(self, name: str, graph: Graph) -> bool:
+        """Whether evaluation must know a metric, which training alone does not write."""
+        return graph.mode == Mode.EVAL and graph.written_in(name) != Mode.TRAIN
 
     def last_written(self, graph: Graph) -> tuple[str, ...]:
         """What INFER needs, for the error that tells what was not given: the last name that is written."""

@@ -198,6 +198,13 @@ class Graph:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return mimebundle(self._described())
 
+    def written_in(self, name: str) -> Mode:
+        """The modes in which some processor writes a name, whichever mode this graph is of."""
+        found = Mode(0)
+        for node in self._everyone:
+            found |= node.mode if name in node.outputs else Mode(0)
+        return found
+
     # How
 
     def _described(self) -> Description:

@@ -16,7 +16,6 @@ from experimentator.graph.errors import (
     MissingTensorError,
     UnknownNodeError,
 )
-from experimentator.graph.mode import Mode
 from experimentator.graph.node import Node
 from experimentator.graph.processor import kind_of, label_of
 from experimentator.graph.versions import Ref
@@ -107,10 +106,7 @@ class Report:
         return AmbiguousWriteError(name=name, reader=node, writers=writers, mode=self.graph.mode)
 
     def _missing(self, name: str, *, reader: Node | None) -> GraphError:
-        elsewhere = Mode(0)
-        for node in self.graph._everyone:
-            if name in node.outputs and not node.runs_in(self.graph.mode):
-                elsewhere |= node.mode
+        elsewhere = self.graph.written_in(name)
         known = self._known - {name}
         if (asked := Ref.of(name)) and asked.name in known:
             known |= {str(ref) for ref in self.graph.writers if ref.name == asked.name}
@@ -119,7 +115,7 @@ class Report:
             reader=reader,
             mode=self.graph.mode,
             known=known,
-            elsewhere=elsewhere or None,
+            elsewhere=None if not elsewhere or elsewhere & self.graph.mode else elsewhere,
             also=self._known_elsewhere,
             removed_by=self._remover(name, reader),
         )

@@ -511,6 +511,23 @@ def test_a_tensor_that_nobody_knows_is_refused(make):
         build(make("batch_logit")).train(1)
 
 
+def test_gathering_may_be_for_evaluation_alone():
+    gather = GatherCycleMetrics(["batch_logits"], when=Mode.EVAL)
+    exp = build(gather)
+    exp.train(1)
+
+    assert set(gather.cycles) == {"validation"}
+    assert "batch_logits" not in exp.graph("train").outputs
+
+
+def test_a_metric_that_training_alone_writes_is_averaged_there():
+    sure = chunk_processor(inputs=["batch_logits"], outputs=["sure"], mode=Mode.TRAIN)(keras.ops.mean)
+    row = build(metrics=["sure"], chunk_processors=[*config()["chunk_processors"], sure]).train(1)[-1]
+
+    assert "training_sure" in row
+    assert "validation_sure" not in row
+
+
 def test_a_confusion_matrix_counts_what_the_predictions_say(tmp_path):
     matrix = ConfusionMatrix("batch_logits", classes=["left", "right"], folder=tmp_path)
     exp = build(matrix, batch_size=10)
@@ -520,6 +537,8 @@ def test_a_confusion_matrix_counts_what_the_predictions_say(tmp_path):
     assert counts.sum(axis=1).tolist() == np.bincount(SIDES[48:]).tolist()
     assert np.trace(counts) / 16 == pytest.approx(accuracy)
     assert "left" in (tmp_path / "confusion-validation.svg").read_text()
+    numbers = json.loads((tmp_path / "confusion-validation.json").read_text())
+    assert numbers == {"classes": ["left", "right"], "counts": counts.tolist()}
     assert "batch_logits" not in exp.graph("train").outputs
 
 
@@ -723,6 +742,22 @@ def test_a_schedule_that_makes_no_sense_is_refused(make):
 
 
 # An average of the weights
+
+
+def test_a_number_that_a_callback_assigns_is_not_averaged():
+    factor = keras.Variable(1.0, trainable=False)
+    scaled = chunk_processor(inputs=["batch_logits"], outputs=["factor"])(
+        lambda logits: factor + 0.0 * keras.ops.sum(logits)
+    )
+
+    class Raise(Callback):
+        def on_epoch_begin(self, epoch: int, **_: Any) -> None:
+            factor.assign(10.0 * epoch)
+
+    processors = [*config()["chunk_processors"], scaled]
+    exp = build(Raise(), ExponentialMovingAverage(0.9), metrics=["factor"], chunk_processors=processors)
+
+    assert [row["validation_factor"] for row in exp.train(3)] == [10.0, 20.0, 30.0]
 
 
 def test_evaluation_sees_the_average_and_training_does_not():

@@ -131,7 +131,15 @@ def test_every_key_validates_in_one_fold_and_trains_in_the_others(count, classes
 def test_another_seed_splits_otherwise():
     parts = [split(items("ab" * 20), {"x": 0.5, "y": 0.5}, seed=seed)["x"] for seed in range(3)]
 
-    assert len(set(parts)) == 3
+    assert len(set(map(tuple, parts))) == 3
+
+
+def test_parts_of_an_array_are_picked_by_their_keys():
+    images = np.arange(60).reshape(20, 3)
+    parts = split({"input": images}, {"x": 0.7, "y": 0.3})
+
+    assert images[parts["x"]].shape == (14, 3)
+    assert images[k_fold({"input": images}, 4)[0].validation].shape == (5, 3)
 
 
 def test_another_process_splits_alike():

@@ -18,6 +18,8 @@ class Callback:
     on, "act", or "record" for what tells of all the others. `when` narrows the events of cycles and
     batches to passes in some modes. `init(self, exp)` is called once.
 
+    Files belong into `exp.folder`, the run folder once training began.
+
     At the end of a cycle `state["metrics"]` holds its averages: `<subset>_<name>` written there stands in the history
     and in what `evaluate` returns. A reason written into `state["stop"]` ends the training after the epoch.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,8 +26,8 @@ class ConfusionMatrix(Callback):
     matrix are targets, columns predictions. Ids below 0 mean "no label" and are left out. `classes` gives their names,
     or how many there are; without it, as many as are seen. `when=Mode.ALL` counts in training too.
 
-    Reads both names from the graph; writes `<subset>_confusion` [K, K] int into the state, `cycles` here, and a picture
-    `confusion-<subset>.svg` into `folder`, else into the run folder, if any.
+    Reads both names from the graph; writes `<subset>_confusion` [K, K] int into the state, `cycles` here, and
+    `confusion-<subset>.svg` and `.json` into `folder`, else into the run folder, if any.
 
     >>> matrix = ConfusionMatrix("batch_ids", "batch_target", classes=["cat", "dog"])
     >>> matrix.count(np.array([0, 1, 1]), np.array([0, 0, 1])).tolist()
@@ -93,6 +94,8 @@ class ConfusionMatrix(Callback):
         folder = self.folder or run_folder(self.exp)
         if folder is not None and len(self.counts):
             write_atomically(Path(folder) / f"confusion-{cycle_name}.svg", self.svg(cycle_name).encode())
+            numbers = {"classes": self._names(cycle_name), "counts": self.counts.tolist()}
+            write_atomically(Path(folder) / f"confusion-{cycle_name}.json", json.dumps(numbers).encode())
 
     def state_dict(self) -> dict[str, Any]:
         """The counts so far, and the matrices of the cycles before."""
@@ -105,8 +108,12 @@ class ConfusionMatrix(Callback):
     def svg(self, cycle_name: str) -> str:
         """The picture of a cycle's matrix."""
         counts = self.cycles[cycle_name]
-        names = self.names or [str(number) for number in range(len(counts))]
-        return matrix(counts, names, title=f"{cycle_name}: {np.trace(counts)} of {counts.sum()} right")
+        return matrix(
+            counts, self._names(cycle_name), title=f"{cycle_name}: {np.trace(counts)} of {counts.sum()} right"
+        )
+
+    def _names(self, cycle_name: str) -> list[str]:
+        return self.names or [str(number) for number in range(len(self.cycles[cycle_name]))]
 
 
 def _ids(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from experimentator.callbacks.appearing import Appearing
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import check_tensors
+from experimentator.graph import Mode
 
 
 class Gathered(dict[str, dict[str, Any]]):
@@ -22,7 +23,7 @@ class GatherCycleMetrics(Callback):
     `names` are tensors to keep: `cycles["validation"]` then holds `keys` [N], per-sample outputs [B, ...] as [N, ...],
     and numbers of a batch [] as [batches]; host-side objects of the items come as lists. Numbers that other callbacks
     wrote into the state during the cycle become `<subset>_<name>` in the history. Everything is kept in host memory
-    until the subset's next cycle.
+    until the subset's next cycle; `when=Mode.EVAL` leaves out those of training.
 
     Reads `names` from the graph, once a call; writes `gathered` into the state, and numbers into the history.
 
@@ -33,7 +34,8 @@ class GatherCycleMetrics(Callback):
 
     after = ("AverageMetrics", "ConfusionMatrix")
 
-    def __init__(self, names: str | Iterable[str] = ()):
+    def __init__(self, names: str | Iterable[str] = (), *, when: Mode = Mode.ALL):
+        self.when = Mode.of(when)
         self.inputs = (names,) if isinstance(names, str) else tuple(names)
         self.cycles = Gathered()
         self.parts: dict[str, list[Any]] = {}

@@ -23,9 +23,10 @@ class ExponentialMovingAverage(Callback):
 
     After each batch the average becomes `momentum` times itself plus `1 - momentum` times the weights. It is Keras'
     own (`use_ema` of the optimizer), so it is kept inside the compiled loop, is part of the optimizer's state, and
-    covers every floating variable, the statistics of BatchNormalization included. Each evaluation swaps the weights
-    and swaps them back. Outside evaluation, `with ema.averaged(): exp.predict(...)` uses the average. Both are saved: a
-    run folder (or `folder`) gets `weights.average.safetensors` at each epoch's end, and so do files of SaveWeights.
+    covers what is trained and what layers keep, such as the statistics of BatchNormalization; a variable of your own,
+    which a callback assigns, stays as it is. Each evaluation swaps the weights and swaps them back. Outside evaluation,
+    `with ema.averaged(): exp.predict(...)` uses the average. Both are saved: a run folder (or `folder`) gets
+    `weights.average.safetensors` at each epoch's end, and so do files of SaveWeights.
 
     Reads and writes weights; nothing in the state.
 
@@ -117,7 +118,7 @@ class ExponentialMovingAverage(Callback):
         if not optimizer.built or not int(optimizer.iterations):
             return  # nothing was averaged yet
         self._restore = self.exp.backend.snapshot()
-        optimizer.finalize_variable_values([v for v in self.exp.backend.variables if "float" in str(v.dtype)])
+        self.exp.backend.take_averages(optimizer)
 
     def _leave(self) -> None:
         if self._restore is not None:

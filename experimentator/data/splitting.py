@@ -28,8 +28,8 @@ ASKER = "A split"
 class Fold(NamedTuple):
     """The keys of one fold."""
 
-    training: tuple[Hashable, ...]
-    validation: tuple[Hashable, ...]
+    training: list[Hashable]
+    validation: list[Hashable]
 
 
 def split(
@@ -40,13 +40,14 @@ def split(
     stratify: Field | None = None,
     group: Field | None = None,
     seed: int = 0,
-) -> dict[str, tuple[Hashable, ...]]:
+) -> dict[str, list[Hashable]]:
     """The keys of a dataset in parts: `split(dataset, {"training": 0.8, "validation": 0.2})`, disjoint, covering all.
 
     `shares` sum to 1, or to 100 as percentages; every part gets its share of all keys, less than one key off. With
     `stratify`, a field of the key or the item or a function of (key) or (key, item), so does it of each class, and of
     all keys as before, however many classes and however small; NaN is a class. With `group`, keys of one group come
-    into one part, and the shares are met as well as the sizes of the groups allow.
+    into one part, and the shares are met as well as the sizes of the groups allow. Parts of an array are
+    `images[parts["training"]]`.
 
     >>> parts = split({"input": np.arange(10)}, {"training": 80, "validation": 20})
     >>> len(parts["training"]), sorted(parts["training"] + parts["validation"]) == list(range(10))
@@ -131,7 +132,7 @@ class BasicDatasetSplitter:
         parts = _parts(dataset, None, pieces, self.stratify, self.group, self.seed)
         place = 2 * (fold % count)
         held = {"validation": parts[place], "testing": parts[place + 1]}
-        rest = tuple(key for number, part in enumerate(parts) if number not in (place, place + 1) for key in part)
+        rest = [key for number, part in enumerate(parts) if number not in (place, place + 1) for key in part]
         keys = {"training": rest, **{name: part for name, part in held.items() if wanted[name]}}
         modes = {"training": Mode.TRAIN, "validation": Mode.EVAL, "testing": Mode.EVAL}
         times = self.repetitions or {}
@@ -145,7 +146,7 @@ def _parts(
     stratify: Field | None,
     group: Field | None,
     seed: int,
-) -> list[tuple[Hashable, ...]]:
+) -> list[list[Hashable]]:
     """The keys of each part, in the order in which the dataset lists them."""
     dataset = as_dataset(dataset, subset="training")
     listed = keys_of(dataset, subset="training") if keys is None else tuple(keys)
@@ -158,7 +159,7 @@ def _parts(
     parts: list[list[Hashable]] = [[] for _ in shares]
     for key, one in zip(listed, groups, strict=True):
         parts[part_of[one]].append(key)
-    return [tuple(part) for part in parts]
+    return parts
 
 
 def _units(
@@ -214,6 +215,6 @@ def _checked_shares(shares: Any) -> dict[str, float]:
     )
 
 
-def _without(keys: Iterable[Hashable], left_out: Collection[Hashable]) -> tuple[Hashable, ...]:
+def _without(keys: Iterable[Hashable], left_out: Collection[Hashable]) -> list[Hashable]:
     out = set(left_out)
-    return tuple(key for key in keys if key not in out)
+    return [key for key in keys if key not in out]

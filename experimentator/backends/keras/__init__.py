@@ -149,6 +149,14 @@ class KerasBackend(ABC):
         """Copy every variable, those of the optimizer too, on the device; calling the result puts them back."""
         return copied([*self.variables, *(() if optimizer is None else self.used(optimizer).variables)])
 
+    def take_averages(self, optimizer: Any) -> None:
+        """Give weights the averages that the optimizer keeps; untrained numbers that no layer owns stay as they are."""
+        of_layers = {id(variable) for layer in self._layers.values() for variable in layer.variables}
+        floating = trainable_some_day(self.variables)
+        put_back = copied([one for one in floating if not one.trainable and id(one) not in of_layers])
+        optimizer.finalize_variable_values(floating)
+        put_back()
+
     def freeze(self, keys: Collection[str]) -> Callable[[], None]:
         """Let training leave the weights of these keys as they are; calling the result thaws them."""
         return frozen(
