@@ -17,7 +17,7 @@ KILLS = os.environ.get("EXPERIMENTATOR_KILLS", "3")
 
 def test_a_training_with_everything_that_holds_state_is_exact(capsys):
     """R1: kills at moments drawn anew each time, which the first line tells."""
-    status = main(["verify-resume", str(CONFIGS / "stateful.py"), "--kills", KILLS, "--epochs", "25"])
+    status = main(["verify-resume", str(CONFIGS / "stateful.py"), "--kills", KILLS, "--epochs", "8"])
 
     out = capsys.readouterr().out
     assert status == 0, out
@@ -27,7 +27,7 @@ def test_a_training_with_everything_that_holds_state_is_exact(capsys):
 
 
 def test_a_callback_that_forgets_is_found_out(capsys, tmp_path):
-    """The kill comes when half of it is over: before the first checkpoint, a run begins anew, and is equal."""
+    """The kill comes when a part of it is over: before the first checkpoint, a run begins anew, and is equal."""
     words = ["--kills", "1", "--epochs", "200", "--seed", "2", "--output-folder", str(tmp_path)]
     status = main(["verify-resume", str(CONFIGS / "momentum.py"), *words, "--set", "forgetful=True"])
 

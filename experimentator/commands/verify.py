@@ -24,8 +24,10 @@ from experimentator.commands import outside
 from experimentator.sweep import names_in
 
 POLL = 0.005  # seconds between two looks at a training
-EARLY = 0.6  # of the time of the whole training: kills come before, since a resumed one has less to do
-SAVES = 15.0  # in the time of the whole training
+EARLY = 0.6  # of what is left of a training: kills come before, since it must be found short of its end
+SAVES = 15.0  # in the time that epochs take, less what is compiled
+COMPILING = 60.0  # seconds at most, taken off a training of one epoch
+ANYWHEN = 0.25  # of the kills come at any moment, while things are loaded and compiled, too
 SHOWN = 8  # differences that are told
 MORE = 6  # kills at most beyond those asked for, where none of them came between the first save and the end
 Say = Callable[[str], None]
@@ -80,6 +82,7 @@ class Trial:
         self.plan, self.place, self.draws, self.say = plan, place, draws, say
         self.fixed = _fixed(plan, say)
         self.kills = self.resumed = self.total = 0
+        self.between_saves = 0.01  # seconds
 
     def path(self, run: str) -> Path:
         """The folder of a run."""
@@ -92,6 +95,7 @@ class Trial:
         self._finish(child)
         seconds = time.monotonic() - begun
         self.total = _saved(self.path(run)) or 0
+        self.between_saves = max(0.01, _pace(self.path(run), seconds) / SAVES)
         self.say(f"{run}: {_done(self.path(run))}, in {seconds:.1f} s")
         return seconds
 
@@ -99,12 +103,12 @@ class Trial:
         """Train, and kill, until there were enough kills; returns the names of the runs, each finished."""
         runs = ["killed-1"]
         while self.kills < self.plan.kills or (not self.resumed and self.kills < self.plan.kills + MORE):
-            if not self._kill(runs[-1], EARLY * seconds * self.draws.random(), seconds):
-                runs.append(f"killed-{len(runs) + 1}")  # it came to its end before the kill: that is none
-        if not self._is_over(runs[-1]):
-            if not self.path(runs[-1]).exists():
-                return runs[:-1]
-            self._finish(self._start(runs[-1], "--resume", "auto"))
+            if not self._kill(runs[-1], seconds) or _saved(self.path(runs[-1])) == self.total:
+                runs.append(f"killed-{len(runs) + 1}")  # nothing is left of it to be killed in
+        runs = [run for run in runs if self.path(run).exists()]
+        for run in runs:
+            if not self._is_over(run):
+                self._finish(self._start(run, "--resume", "auto"))
         return runs
 
     def blame(self, expected: Sequence[str]) -> None:
@@ -115,13 +119,18 @@ class Trial:
         else:
             self.say("Two uninterrupted trainings are equal: it is the resume that differs.")
 
-    def _kill(self, run: str, delay: float, seconds: float) -> bool:
-        """Kill a training so many seconds after it began to train; False where it ended before."""
-        before = _stamp(self.path(run))
-        child = self._start(run, "--resume", "auto", "--checkpoint-seconds", f"{max(0.01, seconds / SAVES):.3f}")
+    def _kill(self, run: str, seconds: float) -> bool:
+        """Kill a training soon after it saved some batches, or at any moment; False where it ended before."""
+        before, path = _stamp(self.path(run)), self.path(run)
+        done, share = _saved(path) or 0, EARLY * self.draws.random()
+        goal = done + share * (self.total - done) if self.draws.random() > ANYWHEN else self.total
+        child = self._start(run, "--resume", "auto", "--checkpoint-seconds", f"{self.between_saves:.3f}")
         begun = self._training(child, run, before)
-        while child.poll() is None and time.monotonic() - begun < delay:
+        delay = share * seconds if goal == self.total else float("inf")
+        while child.poll() is None and time.monotonic() - begun < delay and (_saved(path) or 0) <= goal:
             time.sleep(POLL)
+        time.sleep(self.draws.random() * self.between_saves)
+        passed = time.monotonic() - begun
         child.kill()
         _, text = child.communicate()
         if child.returncode == 0:
@@ -133,7 +142,7 @@ class Trial:
         self.resumed += saved is not None and saved < self.total
         left = "before anything was saved" if saved is None else f"the newest checkpoint has {saved} batches"
         left += ", which are all" * (saved == self.total)
-        self.say(f"kill {self.kills} of {run}, {delay:.2f} s into the training: {left}")
+        self.say(f"kill {self.kills} of {run}, {passed:.2f} s into the training: {left}")
         return True
 
     def _start(self, run: str, *options: str) -> subprocess.Popen[str]:
@@ -225,6 +234,13 @@ def _saved(run: Path) -> int | None:
     """Batches in the newest checkpoint; None without one."""
     found = _checkpoints(run)
     return int(json.loads((found[-1] / "MANIFEST.json").read_bytes())["step"]) if found else None
+
+
+def _pace(run: Path, seconds: float) -> float:
+    """Seconds that the epochs take, the first as long as the others; where it is alone, what is beyond compiling."""
+    rows = (run / "history.jsonl").read_text("utf-8").splitlines()
+    times = sorted(json.loads(row)["epoch_time"] for row in rows[1:])
+    return len(rows) * float(times[len(times) // 2]) if times else max(0.0, seconds - COMPILING)
 
 
 def _checkpoints(run: Path) -> list[Path]:
