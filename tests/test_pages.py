@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
+from sklearn.datasets import load_digits
+
+from experimentator import build_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,6 +38,49 @@ def test_the_pictures_of_the_readme_are_those_that_the_examples_give(tmp_path):
     drawn = {path.name: texts(path) for path in tmp_path.iterdir()}
     assert drawn == {path.name: texts(path) for path in (ROOT / "docs").glob("*.svg")}
     assert set(re.findall(r"docs/(\w+\.svg)\)", (ROOT / "README.md").read_text("utf-8"))) == set(drawn)
+
+
+RECIPES = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+TITLES = re.findall(r"^## (.*)$", RECIPES, flags=re.MULTILINE)
+
+
+def recipe(title):
+    """The configuration that a recipe makes: what the page begins with, and what it changes."""
+    first, *rest = re.split(r"^## ", RECIPES, flags=re.MULTILINE)
+    (own,) = [part for part in rest if part.startswith(f"{title}\n")]
+    return "\n".join(block for part in (first, own) for block in re.findall(r"```python\n(.*?)```", part, re.DOTALL))
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_a_recipe_trains_and_what_it_promises_is_there(title, tmp_path):
+    exp = build_experiment(recipe(title), hide_progress=True, jit_compile=False, output_folder=str(tmp_path))
+    rows = exp.train(2)
+
+    assert rows[-1]["training_loss"] < rows[0]["training_loss"]
+    images = load_digits().images[:3].astype("float32")[..., None] / 16
+    seen = {name: values.shape for name, values in exp.predict({"batch_input": images}).items()}
+    shown = PROMISED.get(title, lambda exp, rows, seen: True)
+    assert shown(exp, rows, seen), (rows, seen)
+
+
+PROMISED = {
+    "Fine-tuning: rates by part, and a part that waits": lambda exp, rows, seen: exp.optimizer["Trunk"].iterations == 0,
+    "A number that changes along the training": lambda exp, rows, seen: (
+        rows[1]["training_weight_now"] == pytest.approx(0.2) and exp.counts["training"]["traces"] <= 3
+    ),
+    "A variational autoencoder: draws, and what is drawn from": lambda exp, rows, seen: (
+        exp.predict({"batch_code": np.zeros((5, 8), "float32")})["batch_image"].shape == (5, 8, 8, 1)
+    ),
+    "Sequences: taught with the right letter, read with its own": lambda exp, rows, seen: (
+        seen == {"batch_written": (3, 6)}
+    ),
+    "The worst items of each evaluation": lambda exp, rows, seen: len(list(Path(exp.folder).glob("worst-*.json"))) == 2,
+}
+
+
+def test_every_promise_is_that_of_a_recipe():
+    assert PROMISED.keys() <= set(TITLES)
+    assert len(TITLES) == len(set(TITLES)) > 5
 
 
 def texts(path):
