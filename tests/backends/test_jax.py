@@ -98,6 +98,21 @@ def test_a_processor_that_asks_for_values_is_told_what_to_write():
     assert any("Write keras.ops or jax.numpy" in note for note in caught.value.__notes__)
 
 
+def test_a_tape_of_tensorflow_is_answered_with_the_gradient_of_jax():
+    tensorflow = pytest.importorskip("tensorflow")
+
+    def slope(chunk):
+        with tensorflow.GradientTape() as tape:
+            tape.watch(chunk["batch_input"])
+
+    exp = build_experiment(config())
+    exp.chunk_processors.insert(0, slope)
+    with pytest.raises(ValueError, match="Tracer") as caught:
+        exp.train(1)
+
+    assert any("jax.grad" in note for note in caught.value.__notes__)
+
+
 def test_many_numbers_of_rows_are_told_of_once(caplog):
     exp = build_experiment(config(batch_size=64))
     for rows in range(1, 16):

@@ -91,6 +91,13 @@ class JaxBackend(KerasBackend):
                 "and keras.ops.where or keras.ops.cond, not `if`."
             )
             raise
+        except (TypeError, ValueError) as error:
+            if "Tracer" in str(error):
+                error.add_note(
+                    "A tensor of JAX was handed to another framework. Write keras.ops or jax.numpy, and jax.grad for a "
+                    "gradient within the graph (docs/recipes.md, `A loss on gradients`)."
+                )
+            raise
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """Record what runs within; see `experimentator.backends.jax.profile`."""
