@@ -93,7 +93,7 @@ class GraphModel(keras.Model):
         known |= self.rates
         own = self.batch.weights, self.batch.slots
         weights, kept = ([known[id(variable)] for variable in part] for part in own)
-        after, outputs = self.batch((weights, kept, self.tables), tensors)
+        after, outputs = self.batch((weights, kept, list(self.tables)), tensors)
         known |= {id(v): x for part, values in zip(own, after, strict=False) for v, x in zip(part, values, strict=True)}
         metrics = self.mean_loss.stateless_update_state(metrics, outputs["loss"])
         result = {"loss": self.mean_loss.stateless_result(metrics)}
