@@ -5,8 +5,8 @@ Command:  python benchmarks/training.py [--quick] [--only CASE] [--beside GROUP 
 
 Each contender (benchmarks/rivals/) starts, compiles and settles alone; then all train one epoch each in turn, so that
 they share the machine's moods. Figures are medians over the rounds; the ratio is the median over the rounds of ours to
-theirs. A contender whose package is missing is shown as such: `make bench` installs them all. Unless it is quick, it
-writes to benchmarks/results/ and history.jsonl.
+theirs. A contender whose package is missing is shown as such: `make bench` installs them all. Unless it is quick, or
+contenders are named, which is no whole table, it writes to benchmarks/results/ and history.jsonl.
 
 Cases: mlp, cnn, and on a GPU cnn-1024 and resnet. Groups: tensorflow, torch, lightning, jax, and on demand `streamed`
 (ours, from host memory), `compilers` (ours) and `buffers` (ours, on a GPU: what XLA may put into command buffers). With
@@ -271,7 +271,7 @@ def run(case: Case, options: Any) -> list[str]:
     part = "-".join([f"training-{case.name}", *options.beside])
     speeds = {who: result["steps_per_second"] for who, result in results.items() if "failed" not in result}
     bars = {f"{part.replace('-', ' ').capitalize()}: steps per second": speeds}
-    publish(part, results, report(case, results, options.beside), bars=bars, quick=options.quick)
+    publish(part, results, report(case, results, options.beside), bars=bars, quick=options.quick or bool(options.contender))
     broken = {who: result["failed"] for who, result in results.items() if "failed" in result}
     return [f"{who} ({case.name}): {why}" for who, why in broken.items() if why not in (NOT_INSTALLED, NO_TIME)]
 
