@@ -271,7 +271,8 @@ def run(case: Case, options: Any) -> list[str]:
     part = "-".join([f"training-{case.name}", *options.beside])
     speeds = {who: result["steps_per_second"] for who, result in results.items() if "failed" not in result}
     bars = {f"{part.replace('-', ' ').capitalize()}: steps per second": speeds}
-    publish(part, results, report(case, results, options.beside), bars=bars, quick=options.quick or bool(options.contender))
+    is_part = options.quick or bool(options.contender)
+    publish(part, results, report(case, results, options.beside), bars=bars, quick=is_part)
     broken = {who: result["failed"] for who, result in results.items() if "failed" in result}
     return [f"{who} ({case.name}): {why}" for who, why in broken.items() if why not in (NOT_INSTALLED, NO_TIME)]
 
