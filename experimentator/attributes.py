@@ -8,14 +8,20 @@ from collections.abc import Hashable, Iterable, Iterator
 from enum import Enum
 from functools import cache, cached_property, partial
 from numbers import Number
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 DECLARING = ("inputs", "outputs", "mode", "after", "node")  # what the graph asks, where nothing is compiled too
 PLAIN = (bool, Number, str, bytes, Enum, type(None))
 CONTAINERS = (list, tuple, dict)
-MOST = 1_000  # entries of a global container that are looked at; one with more holds data
-GLOBAL = "global "
+DEEP = 50  # containers within each other that are looked into
+MOST = 10_000  # entries of a container that are compared; one with more holds data
+OFTEN = (
+    "Each change compiles anew. A number that changes often may live in a keras.Variable(..., trainable=False), which "
+    "a callback assigns: that compiles once."
+)
+OUTSIDE = ("global ", "enclosed ")
+LIBRARIES = ("experimentator.", "keras.", "builtins")  # whose code is not read
 
 
 class Attributes:
@@ -40,20 +46,20 @@ class Attributes:
     def __init__(self, processors: Iterable[Any]):
         self._processors = list(processors)
         self._seen = [
-            {n: (reprlib.repr(value), print_, value) for n, (value, print_) in _watched(processor).items()}
+            {name: (_kept(value), print_, value) for name, (value, print_) in _watched(processor).items()}
             for processor in self._processors
         ]
         self._own: list[set[str]] = [set() for _ in self._processors]
 
     def settle(self) -> None:
         """They were recorded: what changed since is their own affair."""
-        for place, name, _, _ in self._changed():
+        for place, name, *_ in self._changed():
             self._own[place].add(name)
 
     def changes(self, *, compiled: bool = True) -> list[str]:
         """What was changed, in words; where nothing is `compiled`, most changes act by themselves."""
         return [
-            f"#{place} {_named(self._processors[place])}: {name} was {old}, is {reprlib.repr(new)}"
+            f"#{place} {_named(self._processors[place])}: {name} was {old}, is {_told(new)}"
             for place, name, old, new in self._changed()
             if name not in self._own[place] and (compiled or name in DECLARING)
         ]
@@ -61,9 +67,9 @@ class Attributes:
     def _changed(self) -> Iterator[tuple[int, str, str, Any]]:
         for place, (processor, seen) in enumerate(zip(self._processors, self._seen, strict=True)):
             for name, (new, print_) in _watched(processor).items():
-                old, before, _ = seen[name] if name in seen else _default(processor, name, new)
+                told, before, old = seen[name] if name in seen else _default(processor, name, new)
                 if print_ != before:
-                    yield place, name, old, new
+                    yield place, name, told or _told(old), new
 
 
 def _watched(processor: Any) -> dict[str, tuple[Any, Hashable]]:
@@ -74,56 +80,86 @@ def _watched(processor: Any) -> dict[str, tuple[Any, Hashable]]:
         for name, value in list(attributes.items())
         if not name.startswith("_") and not isinstance(getattr(type(processor), name, None), cached_property)
     }
-    return own | {f"{GLOBAL}{name}": (value, _print(value)) for name, value in _globals(processor).items()}
+    return own | {name: (value, _print(value)) for name, value in _outside(processor).items()}
 
 
-def _globals(processor: Any) -> dict[str, Any]:
-    """Plain values outside that the code of a processor reads, and the functions of the same file that it calls."""
+def _outside(processor: Any) -> dict[str, Any]:
+    """Plain values outside that the code of a processor reads, that of what it calls in its class and file, too."""
     found: dict[str, Any] = {}
-    waiting, known = list(_functions(processor)), set[CodeType]()
+    function, methods = _function(processor), _methods(processor)
+    waiting = [*methods.get("__call__", ()), *([function] if function else ())]
+    known: set[CodeType] = set()
     while waiting:
         function = waiting.pop()
         if function.__code__ in known:
             continue
         known.add(function.__code__)
-        for name, value in _outside(function):
+        names, attributes = _read(function.__code__)
+        waiting += [method for name in attributes for method in methods.get(name, ())]
+        for kind, name, value in _values(function, names):
             if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
                 waiting.append(value)
-            elif isinstance(value, PLAIN) or (isinstance(value, CONTAINERS) and len(value) <= MOST):
-                found[name] = value
+            elif isinstance(value, (*PLAIN, *CONTAINERS)):
+                found[kind + name] = value
     return found
 
 
-def _functions(processor: Any) -> Iterator[FunctionType]:
-    """The functions whose code a processor is."""
-    function = getattr(processor, "function", processor)
+def _function(processor: Any) -> FunctionType | None:
+    """The function that a processor is, or stands around."""
+    function = getattr(processor, "__dict__", {}).get("function", processor)
     while isinstance(function, partial):
         function = function.func
-    if isinstance(function, FunctionType):
-        yield function
-    for cls in type(processor).__mro__:
-        if not cls.__module__.startswith(("experimentator.", "keras.", "builtins")):
-            yield from (one for one in vars(cls).values() if isinstance(one, FunctionType))
+    function = getattr(function, "__func__", function) if isinstance(function, MethodType) else function
+    return function if isinstance(function, FunctionType) else None
 
 
-def _outside(function: FunctionType) -> Iterator[tuple[str, Any]]:
+def _methods(processor: Any) -> dict[str, list[FunctionType]]:
+    """The functions of the user's classes of a processor, by name, those of bases too."""
+    owner = processor.__self__ if isinstance(processor, MethodType) else processor
+    found: dict[str, list[FunctionType]] = {}
+    for cls in type(owner).__mro__:
+        for name, one in () if cls.__module__.startswith(LIBRARIES) else vars(cls).items():
+            one = one.fget if isinstance(one, property) else one
+            if isinstance(one, FunctionType):
+                found.setdefault(name, []).append(one)
+    return found
+
+
+def _values(function: FunctionType, names: Iterable[str]) -> Iterator[tuple[str, str, Any]]:
     """What a function's code reads by the names of its module, and of functions around it."""
-    for name in _read(function.__code__):
+    for name in names:
         if name in function.__globals__:
-            yield name, function.__globals__[name]
+            yield OUTSIDE[0], name, function.__globals__[name]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         try:
-            yield name, cell.cell_contents
+            yield OUTSIDE[1], name, cell.cell_contents
         except ValueError:  # not assigned yet
             continue
 
 
 @cache
-def _read(code: CodeType) -> tuple[str, ...]:
-    """Global names that code reads, that of functions within it, too."""
-    names = [step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
-    inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _read(const)]
-    return tuple(dict.fromkeys([*names, *inner]))
+def _read(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of globals and of attributes that code reads, that of functions within it, too."""
+    steps = list(dis.get_instructions(code))
+    inner = [_read(const) for const in code.co_consts if isinstance(const, CodeType)]
+    names = [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+    attributes = [step.argval for step in steps if step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")]
+    return (
+        tuple(dict.fromkeys([*names, *(name for one, _ in inner for name in one)])),
+        tuple(dict.fromkeys([*attributes, *(name for _, one in inner for name in one)])),
+    )
+
+
+def _kept(value: Any) -> str:
+    """What may be changed in place, in words now; of all else the value itself is kept, and told when it changes."""
+    return _told(value) if isinstance(value, CONTAINERS) else ""
+
+
+def _told(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except Exception:  # no change is worth that a training stops
+        return f"<{type(value).__name__}>"
 
 
 def _named(processor: Any) -> str:
@@ -133,17 +169,26 @@ def _named(processor: Any) -> str:
 
 def _default(processor: Any, name: str, new: Any) -> tuple[str, Hashable, Any]:
     """What the class says of an attribute that the object did not have; without a word it is no change."""
-    if name.startswith(GLOBAL):
-        return "", _print(new), new
     missing = object()
-    value = getattr(type(processor), name, missing)
-    return (reprlib.repr(value), _print(value), value) if value is not missing else ("", _print(new), new)
+    value = missing if name.startswith(OUTSIDE) else getattr(type(processor), name, missing)
+    return ("", _print(new), new) if value is missing else (_told(value), _print(value), value)
 
 
 def _print(value: Any) -> Hashable:
     """What tells a value from another: itself where it is plain, its parts, else which object it is."""
-    if isinstance(value, (list, tuple)):
-        return type(value), tuple([_print(one) for one in value])
-    if isinstance(value, dict):
-        return dict, tuple([(_print(key), _print(one)) for key, one in value.items()])
+    return _printed(value, [MOST], ())
+
+
+def _printed(value: Any, left: list[int], parents: tuple[int, ...]) -> Hashable:
+    """The same within containers, of which so many entries are `left` to look at, and none within itself."""
+    left[0] -= 1
+    is_fresh = id(value) not in parents and len(parents) < DEEP
+    if isinstance(value, CONTAINERS) and is_fresh and len(value) <= left[0]:
+        inside = (*parents, id(value))
+        if isinstance(value, dict):
+            pairs = [(_printed(key, left, inside), _printed(one, left, inside)) for key, one in value.items()]
+            return dict, tuple(pairs)
+        return type(value), tuple([_printed(one, left, inside) for one in value])
+    if isinstance(value, (str, bytes, int, Enum, type(None))):
+        return type(value), value
     return (type(value), repr(value)) if isinstance(value, PLAIN) else (type(value), id(value))

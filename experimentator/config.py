@@ -102,8 +102,7 @@ def load(
     except (OSError, ValueError) as error:
         raise _unreadable(file, error) from None
     absolute = os.path.abspath(file)
-    source = _Source(text, str(file), absolute, os.path.dirname(absolute))
-    return _run(source, dict(overrides), known, seed)
+    return _run(_Source(text, str(file), absolute, os.path.dirname(absolute)), dict(overrides), known, seed)
 
 
 def load_text(
@@ -188,8 +187,9 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str], see
     _seed_random(first)
 
     def written(name: str, value: object) -> None:
-        if name == "seed" and given is None and value != first and isinstance(value, int | np.integer):
-            _seed_random(value)
+        nonlocal first
+        if name == "seed" and given is None and isinstance(value, int | np.integer) and value != first:
+            _seed_random(first := int(value))
 
     values = _execute(source, code, Door({}, overrides, written))
     return Config(values, filename=source.shown, text=source.text, derived=follows, overrides=overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from experimentator.config import ConfigError
 from experimentator.data.foreign import as_subset
 from experimentator.graph import Graph, Mode
 from experimentator.habits import Habits
+from experimentator.parts import parts_of, schedule_of
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.saving import resume
 from experimentator.saving.identity import identity
 from experimentator.saving.manifest import KEPT
 from experimentator.saving.matching import Matching, fitting
-from experimentator.settings import LIBRARY_KEYS, check_values, follows_schedule, listed, write_rate
+from experimentator.settings import LIBRARY_KEYS, check_values, has_rate, listed, write_rate
 from experimentator.subset import find
 from experimentator.walk import Walk
 
@@ -79,9 +81,10 @@ class BaseExperiment(Habits, Portrayed):
     def optimizer(self) -> Any:
         """The Keras optimizer, None without one."""
         optimizer, rate = self.cfg.get("optimizer"), self.cfg.get("learning_rate")
-        if optimizer is not None and rate is not None and not follows_schedule(optimizer):
+        if optimizer is not None and rate is not None and schedule_of(optimizer) is None:
             own = float(np.asarray(getattr(optimizer, "learning_rate", rate)))
-            if write_rate(optimizer, rate) and self.source.text:
+            is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # as that of one of several
+            if not is_there and write_rate(optimizer, rate) and self.source.text:
                 said = "learning_rate = %s in the configuration takes the place of the optimizer's own, %.4g."
                 log.warning(said, rate, own)
         return optimizer
@@ -175,7 +178,8 @@ class BaseExperiment(Habits, Portrayed):
     def predict(self, tensors: Mapping[str, Any], *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run INFER on `{"batch_input": [N, ...], ...}`, `batch_size` rows at a time; no targets are needed.
 
-        Returns `outputs`, or else the setting, or else every name that can be computed from what is given.
+        Returns `outputs`, or else the setting, or else every name that can be computed from what is given. What is
+        drawn goes on from call to call; within a training, as from a callback, it leaves what training draws alone.
         """
         if not hasattr(tensors, "items"):
             wrong = "predict takes tensors by name"
@@ -185,7 +189,8 @@ class BaseExperiment(Habits, Portrayed):
         if len(set(sizes.values())) != 1 or () in sizes.values():
             raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\nGive each a batch axis.")
         self._notice()
-        return self.program.predict(columns, None if outputs is None else listed(outputs))
+        with self.walk.training_seeds() if self.walk.trains else nullcontext():
+            return self.program.predict(columns, None if outputs is None else listed(outputs))
 
     def fire(self, event: str, **state: Any) -> None:
         """Tell callbacks that something happened; here nobody listens, CallbackedExperiment does."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experimentator.attributes import Attributes
+from experimentator.attributes import OFTEN, Attributes
 from experimentator.cycle import LIMIT, Pace
 from experimentator.data.items import DatasetError
 from experimentator.feed import feed_of
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
-OFTEN = 3  # changes of processors after first use, at which a cheaper way is told
 ORDER = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
 
 
@@ -249,11 +248,8 @@ class Program:
         if self.attributes and (changes := self.attributes.changes(compiled=compiled)):
             log.warning("Changed after first use: %s. Layers that were made stay.", "; ".join(changes))
             self.noticed += 1
-            if self.noticed == OFTEN:
-                log.warning(
-                    "Each change compiles anew. A number that changes often may live in a keras.Variable(..., "
-                    "trainable=False), which a callback assigns: that compiles once."
-                )
+            if self.noticed == 3:
+                log.warning(OFTEN)
             self.exp._changed("chunk_processors", None, None)
 
     def _batches_per_call(self) -> int | None:

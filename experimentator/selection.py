@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from experimentator.graph import Graph, Mode
-from experimentator.settings import listed, losses_of
+from experimentator.parts import losses_of
+from experimentator.settings import listed
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,9 @@ class Selection:
         return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
 
     def _evaluates(self, name: str, graph: Graph) -> bool:
-        """Whether evaluation must know a metric, which training alone does not write."""
-        return graph.mode == Mode.EVAL and graph.written_in(name) != Mode.TRAIN
+        """Whether evaluation must know a metric, which is not one that other modes alone write."""
+        written = graph.written_in(name)
+        return graph.mode == Mode.EVAL and not (written and not written & Mode.EVAL)
 
     def last_written(self, graph: Graph) -> tuple[str, ...]:
         """What INFER needs, for the error that tells what was not given: the last name that is written."""

@@ -224,15 +224,9 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def follows_schedule(optimizer: Any) -> bool:
-    """Whether a Keras optimizer takes its learning rate from a schedule, which a number must not replace."""
-    parts = getattr(optimizer, "optimizers", (optimizer,))
-    return any(hasattr(getattr(part, "_learning_rate", None), "get_config") for part in parts)
-
-
-def losses_of(optimizer: Any) -> list[str]:
-    """The tensors that an optimizer minimises besides `loss`."""
-    return [*getattr(getattr(optimizer, "inner_optimizer", optimizer), "losses", {}).values()]
+def has_rate(optimizer: Any, rate: Any) -> bool:
+    """Whether that is the learning rate of a Keras optimizer."""
+    return bool(np.float32(getattr(optimizer, "learning_rate", np.nan)) == np.float32(rate))
 
 
 def write_rate(optimizer: Any, rate: Any) -> bool:
@@ -243,7 +237,7 @@ def write_rate(optimizer: Any, rate: Any) -> bool:
             "Write optimizer = keras.optimizers.Adam(learning_rate), or another Keras optimizer."
         )
     try:
-        if np.float32(optimizer.learning_rate) == np.float32(rate):
+        if has_rate(optimizer, rate):
             return False
         optimizer.learning_rate = float(rate)
     except TypeError as error:

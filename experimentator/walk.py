@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ class Walk:
         self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
         self.held_by: dict[int, dict[str, str]] = {}  # what callbacks held then; see `undeclared`
         self.undeclared: list[str] = []
-        self.is_cut_short = False
+        self.is_cut_short = self.trains = False
 
     def train(self, epochs: int) -> None:
         """Train up to a total of `epochs`."""
@@ -61,6 +61,7 @@ class Walk:
             log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", exp.epoch + 1)
         with Held() as self.held:
             try:
+                self.trains = True
                 exp.fire("train_begin", epochs=epochs)
                 remember(exp)
                 self._restore(last=self.position is None)
@@ -72,6 +73,7 @@ class Walk:
             finally:
                 if self.restore is None:  # else it was not begun: another attempt goes on from the checkpoint
                     self.position = None
+                self.trains = False
                 exp.fire("train_end")
 
     def cycle(self, subset: Any, mode: Mode, position: Position | None = None) -> dict[str, float]:
@@ -85,19 +87,16 @@ class Walk:
             exp.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
             if position is not None:
                 self._restore(last=True)
-            with self._training_seeds(mode, position or Position()):
+            with self.training_seeds(position) if mode == Mode.EVAL else nullcontext():
                 averages = self._pass(subset, mode, cycle, runner, position)
         results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
         exp.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
         return results
 
     @contextmanager
-    def _training_seeds(self, mode: Mode, position: Position) -> Iterator[None]:
-        """What an evaluation draws changes nothing of what training draws after it."""
-        if mode != Mode.EVAL:
-            yield
-            return
-        backend = self.exp.backend
+    def training_seeds(self, position: Position | None = None) -> Iterator[None]:
+        """Within, what is drawn changes nothing of what training draws after it."""
+        position, backend = position or Position(), self.exp.backend
         position.seeds = position.seeds or backend.seeds()
         try:
             yield

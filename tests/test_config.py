@@ -520,11 +520,16 @@ def test_without_a_seed_random_is_left_alone(text, overrides):
         "import numpy\nseed = numpy.int64(3)",
         "for seed in (1, 3): pass",
         "seed = 1\nseed = seed + 2",
+        "seed = 1\nimport random\nrandom.random()\nseed = 3",
     ],
 )
 def test_a_seed_that_the_file_computes_rules_what_comes_below(text):
     later = load_text(f"{text}\nfrom random import random\ndrawn = random()")
     assert later["drawn"] == random.Random(3).random()
+
+
+def test_what_is_called_seed_and_is_no_number_seeds_nothing():
+    assert load_text("import numpy\nseed = numpy.arange(3)")["seed"].tolist() == [0, 1, 2]
 
 
 def test_a_computed_seed_gives_way_to_one_that_was_given():

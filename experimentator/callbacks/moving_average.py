@@ -14,6 +14,7 @@ from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
+from experimentator.parts import parts_of
 
 FILE = "weights.average.safetensors"
 
@@ -50,7 +51,7 @@ class ExponentialMovingAverage(Callback):
     def on_train_begin(self, **_: Any) -> None:
         """Do so for an optimizer that took the place of another, too."""
         optimizer = self.exp.optimizer
-        parts = getattr(optimizer, "optimizers", (optimizer,))
+        parts = parts_of(optimizer)
         if any(not hasattr(part, "use_ema") or (part.built and not part.use_ema) for part in parts):
             seen = "an optimizer that has trained already" if hasattr(optimizer, "built") else repr(optimizer)
             raise CallbackError(

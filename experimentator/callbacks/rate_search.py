@@ -17,6 +17,7 @@ from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.picture import curve
 from experimentator.checkpoint import write_atomically
 from experimentator.graph import Mode
+from experimentator.parts import schedule_of
 
 log = logging.getLogger(__name__)
 SMOOTHING = 0.8  # of the losses, which are noisy from batch to batch
@@ -95,12 +96,11 @@ class FindLearningRate(Callback):
     def _try(self, exp: Any, subset: Any) -> None:
         """Train with rising rates, then put everything back."""
         optimizer = exp.program.require_optimizer()
-        for part in getattr(optimizer, "optimizers", (optimizer,)):
-            if hasattr(kept := getattr(part, "_learning_rate", None), "get_config"):
-                raise CallbackError(
-                    "FindLearningRate cannot set the rate of this optimizer.\n"
-                    f"Seen: {type(kept).__name__}, a schedule.\nGive the optimizer a number to search."
-                )
+        if (schedule := schedule_of(optimizer)) is not None:
+            raise CallbackError(
+                "FindLearningRate cannot set the rate of this optimizer.\n"
+                f"Seen: {type(schedule).__name__}, a schedule.\nGive the optimizer a number to search."
+            )
         rate, address = exp.get_learning_rate(), (subset.seed, subset.epoch)
         subset.seed, subset.epoch = exp.seed or 0, exp.epoch
         with closing(_Blocks(exp, subset)) as blocks:

@@ -130,12 +130,12 @@ def _digest(address: Sequence[Any], size: int) -> bytes:
 
 
 def _parts(one: Any) -> Iterator[Any]:
-    """What an object leads to; nothing where it holds data."""
+    """What an object leads to; nothing where it holds data. Another thread may add to it meanwhile."""
     if isinstance(one, (str, bytes, int, float, np.ndarray, ModuleType, type)):
         return
     if isinstance(one, (dict, list, tuple, set, frozenset)):
         if len(one) <= DATA:
-            yield from one.values() if isinstance(one, dict) else one
+            yield from list(one.values() if isinstance(one, dict) else one)
     elif isinstance(one, FunctionType):
         if not _is_quiet(one):
             yield from _mentioned(one)
@@ -144,7 +144,7 @@ def _parts(one: Any) -> Iterator[Any]:
         yield from _methods(type(one))
     narrowed, own = getattr(type(one), "_draws_in", None), getattr(one, "__dict__", None)
     if isinstance(own, dict):
-        yield from own.values() if narrowed is None else (own[name] for name in narrowed if name in own)
+        yield from list(own.values()) if narrowed is None else [own[name] for name in narrowed if name in own]
     if isinstance(one, (MethodType, BuiltinMethodType)):
         yield one.__self__
     if isinstance(one, (MethodType, partial)):
@@ -154,7 +154,7 @@ def _parts(one: Any) -> Iterator[Any]:
 def _methods(cls: type) -> Iterator[FunctionType]:
     """The functions of a class and of its bases, as far as their code is read."""
     for base in cls.__mro__:
-        for value in () if _is_quiet(base) else vars(base).values():
+        for value in () if _is_quiet(base) else list(vars(base).values()):
             if isinstance(value, property):
                 value = value.fget
             elif isinstance(value, cached_property):

@@ -153,29 +153,50 @@ def test_schedules_multiply_the_rate_of_each():
     wanted = by_hand(exp, lambda done: (0.02 * factors[done], 0.1 * factors[done]), epochs=2, own=False)
 
     assert values(exp) == pytest.approx(wanted, rel=1e-4)
-    assert rows[-1]["learning_rate"] == pytest.approx(0.02)
+    assert rows[-1]["learning_rate"] == pytest.approx(0.1)
 
 
-def test_setting_the_rate_keeps_the_proportions():
+def rates_of(optimizer: Any) -> list[float]:
+    return [float(part.learning_rate) for part in optimizer.parts.values()]
+
+
+def test_setting_the_rate_sets_the_last_and_keeps_the_proportions():
     optimizer = Optimizers({"Left": SGD(0.02), "*": SGD(0.1)})
     exp = built(optimizer)
-    exp.set_learning_rate(0.01)
-    assert [float(part.learning_rate) for part in optimizer.parts.values()] == pytest.approx([0.01, 0.05])
+    exp.set_learning_rate(0.05)
+    assert rates_of(optimizer) == pytest.approx([0.01, 0.05])
 
-    optimizer["*"].learning_rate = 0.03
+    optimizer["Left"].learning_rate = 0.005
     exp.learning_rate = 0.0
     exp.learning_rate = 0.1
-    assert [float(part.learning_rate) for part in optimizer.parts.values()] == pytest.approx([0.1, 0.3])
+    assert rates_of(optimizer) == pytest.approx([0.01, 0.1])
+
+
+@pytest.mark.parametrize("last", [0.1, 0.01])
+def test_a_rate_of_the_configuration_that_one_of_them_was_made_with_changes_none(last, caplog):
+    optimizer = Optimizers({"Left": SGD(0.1 * 0.01 / last), "*": SGD(last)})
+    exp = built(optimizer, learning_rate=0.01 if last == 0.01 else 0.1)
+    exp.train(1)
+
+    assert rates_of(optimizer) == pytest.approx([0.1 * 0.01 / last, last])
+    assert "takes the place" not in caplog.text
+
+
+def test_a_rate_in_proportion_to_nothing_is_refused():
+    exp = built(Optimizers({"Left": SGD(0.02), "*": SGD(0.0)}))
+    with pytest.raises(ConfigError, match=r"cannot be written to the optimizer.\nSeen: the rate of the last .* is 0"):
+        exp.learning_rate = 0.1
 
 
 def test_a_rate_is_searched_for_all_and_put_back():
     search = FindLearningRate(low=1e-4, high=1.0, batches=20)
-    exp = built(Optimizers({"Left": Adam(0.02), "*": Adam(0.1)}), callbacks=[search])
-    plain = built(Optimizers({"Left": Adam(0.02), "*": Adam(0.1)}))
-    exp.train(1), plain.train(1)
+    exp = built(Optimizers({"Left": Adam(0.003), "*": Adam(0.05)}), callbacks=[LearningRateWarmUp(2)])
+    exp.train(1)
+    rates, before = rates_of(exp.optimizer), values(exp)
+    search.find(exp)
 
     assert len(search.rates) > 5
-    assert values(exp) == values(plain)
+    assert (rates_of(exp.optimizer), values(exp)) == (rates, before)
 
 
 def test_frozen_weights_thaw_with_their_own_optimizer():
@@ -201,6 +222,20 @@ def test_an_average_of_the_weights_is_kept_by_each():
     with average.averaged():
         assert values(exp) == pytest.approx(tuple(wanted), rel=1e-5)
     assert values(exp) == tuple(seen[-1])
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_average_of_what_is_frozen_is_what_it_is(scaled):
+    average = ExponentialMovingAverage(0.9)
+    optimizer = Optimizers({"Left": SGD(0.01), "*": SGD(0.05)})
+    optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0) if scaled else optimizer
+    exp = built(optimizer, callbacks=[average, Freeze("Left")])
+    exp.train(2)
+
+    with average.averaged():
+        left, right = values(exp)
+    assert left == 0.5
+    assert right not in (0.5, values(exp)[1])
 
 
 def test_half_precision_scales_both_losses():
@@ -262,6 +297,7 @@ def test_they_may_be_given_to_a_training_that_went_on_without(caplog):
     ({"Left": Adam}, None, "'Left' has <class"),
     ({"Left": Optimizers({"*": Adam()})}, None, "not a plain Keras optimizer"),
     ({"Left": keras.optimizers.LossScaleOptimizer(Adam())}, None, "not a plain Keras optimizer"),
+    ({"Left": Adam(loss_scale_factor=8.0)}, None, "not a plain Keras optimizer, whose loss is not scaled"),
     ({"Left": Adam()}, {"Leftt": "left_loss"}, "by the same patterns"),
     ({"Left": Adam()}, "left_loss", "by the same patterns"),
 ])  # fmt: skip
@@ -295,5 +331,5 @@ def test_new_processors_ask_for_new_optimizers():
     exp.chunk_processors = [
         factor("Left", "batch_input", "batch_half"), factor("Right", "batch_half", "batch_scaled"), losses,
     ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"made for other weights.*\n.*\n.*exp.optimizer = Optimizers\("):
+    with pytest.raises(ValueError, match=r"made for other weights.*\n.*\n.*= experimentator.Optimizers\("):
         exp.train(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from keras import layers
 
 from experimentator import (
+    Callback,
     CheckpointEvery,
     ChunkProcessor,
     GraphError,
@@ -528,8 +530,73 @@ def test_a_changed_closure_is_told_and_acts(caplog):
     losses = [row["training_loss"] for row in exp.train(4)]
 
     np.testing.assert_allclose(losses, np.mean(Y**2) * np.arange(1, 5), rtol=1e-4)
-    assert "#2 scaled: global factor was 1.0, is 2.0" in caplog.text
+    assert "#2 scaled: enclosed factor was 1.0, is 2.0" in caplog.text
     assert caplog.text.count("keras.Variable(..., trainable=False)") == 1
+
+
+ROUND: list[Any] = [1.0]
+ROUND.append(ROUND)
+TREE: dict[str, Any] = {"value": 1.0, "child": {}}
+TREE["child"]["parent"] = TREE
+HUGE, LARGE = 10**5000, {"value": 1.0, "all": list(range(1_000_000))}
+
+
+@pytest.mark.parametrize("held", [ROUND, TREE, HUGE, LARGE, float("nan"), "x" * 10_000_000], ids=type)
+def test_globals_of_every_kind_may_be_read(held, caplog, monkeypatch):
+    monkeypatch.setitem(globals(), "HELD", held)
+
+    def reads(chunk: Any) -> None:
+        chunk["loss"] = chunk["loss"] * float(HELD is not None)
+
+    start = time.perf_counter()
+    rows = experimentation(reads, Callback()).train(3)
+
+    assert len(rows) == 3
+    assert "Changed" not in caplog.text
+    assert time.perf_counter() - start < 20
+
+
+HELD: Any = None
+COUNTED = 0
+
+
+def test_methods_that_the_graph_does_not_call_may_change_globals(caplog):
+    class Both(ChunkProcessor):
+        inputs, outputs = ["loss"], ["loss"]
+
+        def __call__(self, chunk: Any) -> None:
+            chunk["loss"] = self.factor() * chunk["loss"]
+
+        def factor(self) -> float:
+            return FACTOR
+
+        def on_epoch_end(self, **_: Any) -> None:
+            global COUNTED
+            COUNTED += 1
+
+    both = Both()
+    exp = experimentation(both, both)
+    exp.train(3)
+    assert COUNTED == 3
+    assert "Changed" not in caplog.text
+
+    globals().update(FACTOR=2.0)
+    exp.train(4)
+    globals().update(FACTOR=1.0)
+    assert "#2 Both: global FACTOR was 1.0, is 2.0" in caplog.text
+
+
+def test_a_bound_method_is_read_like_a_function(caplog):
+    class Scales:
+        def work(self, chunk: Any) -> None:
+            chunk["loss"] = FACTOR * chunk["loss"]
+
+    exp = experimentation(Scales().work, Callback())
+    exp.train(1)
+    globals().update(FACTOR=2.0)
+    exp.train(2)
+    globals().update(FACTOR=1.0)
+    assert "#2 work: global FACTOR was 1.0, is 2.0" in caplog.text
 
 
 def experimentation(processor: Any, callback: Any) -> Any:
@@ -608,6 +675,20 @@ def test_what_an_evaluation_draws_changes_nothing_of_the_training():
     assert often.evaluate() == often.evaluate()
     seeds = [list(exp.backend.seeds().values()) for exp in (often, never)]
     assert seeds[0] == seeds[1] == [[5, 15]]
+    samples = [often.predict({"batch_input": X})["batch_prediction"] for _ in range(2)]
+    assert not np.array_equal(*samples)
+
+
+def test_what_a_callback_predicts_changes_nothing_of_the_training():
+    class Samples(Callback):
+        def init(self, exp: Any) -> None:
+            self.exp = exp
+
+        def on_epoch_end(self, **_: Any) -> None:
+            self.seen = self.exp.predict({"batch_input": X})
+
+    losses = [[row["training_loss"] for row in noisy(callbacks=own).train(3)] for own in ([], [Samples()])]
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("dropped", [False, True])

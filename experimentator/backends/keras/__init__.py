@@ -19,13 +19,14 @@ from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
 from experimentator.backends.keras.lasting import build_outside, without_traces
 from experimentator.backends.keras.made import Made
-from experimentator.backends.keras.optimizers import Optimizers, parts_of, unscaled
+from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.state import assign, keyed
 from experimentator.backends.keras.variables import Variables, Witness, copied, trainable_some_day
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
+from experimentator.parts import parts_of, unscaled
 
 
 class KerasBackend(ABC):
@@ -86,6 +87,7 @@ class KerasBackend(ABC):
         recorded = self._pass(processors, specs, mode, known, witness=False)
         self._pass(recorded, specs, mode, known, witness=True)
         self.variables.settle()
+        self.added.clear()
         return recorded
 
     def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
@@ -146,8 +148,12 @@ class KerasBackend(ABC):
         assign(keyed(self.used(optimizer)), state)
 
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
-        """Copy every variable, those of the optimizer too, on the device; calling the result puts them back."""
-        return copied([*self.variables, *(() if optimizer is None else self.used(optimizer).variables)])
+        """Copy every variable, those of the optimizer too, on the device; calling the result puts them back.
+
+        Rates that follow a table are put back, but the table stays.
+        """
+        kept = {} if optimizer is None else keyed(self.used(optimizer))
+        return copied([*self.variables, *(one for key, one in kept.items() if not key.endswith("/factors"))])
 
     def take_averages(self, optimizer: Any) -> None:
         """Give weights the averages that the optimizer keeps; untrained numbers that no layer owns stay as they are."""
@@ -210,8 +216,10 @@ class KerasBackend(ABC):
         held = {node.index for node in graph.order[:detach]}
 
         def call(node: Node, chunk: Chunk) -> None:
+            before = len(self.added)
             self.call(node, chunk)
             if node.index in held:
+                del self.added[before:]
                 for name in node.outputs:
                     chunk[name] = keras.tree.map_structure(keras.ops.stop_gradient, dict.__getitem__(chunk, name))
 

@@ -82,7 +82,7 @@ def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -
         if "Unknown variable" not in str(error):
             raise
         name = type(optimizer).__name__
-        where = "keras.optimizers." if hasattr(keras.optimizers, name) else ""
+        where = "keras.optimizers." if hasattr(keras.optimizers, name) else "experimentator."
         raise ValueError(
             "The optimizer was made for other weights, and keeps moments of those.\n"
             f"Seen: {name}, after a change of chunk_processors.\n"

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
+from experimentator.parts import schedule_of, unscaled
 from experimentator.saving.matching import WeightsError, named_by
 
 
@@ -18,14 +20,14 @@ class Optimizers(keras.optimizers.MultiOptimizer):
     weight that none names. `losses` gives, by pattern, the name of the tensor (a floating number) that those weights
     minimise, where it is not `loss`: all gradients are taken of one forward pass, before anything is updated.
 
-    `optimizers["Trunk"]` is the one of a pattern. `learning_rate` is that of the first; setting it, as schedules and
-    FindLearningRate do, keeps the proportions of all. Clipping, decay and the like are those of each: one with
-    `gradient_accumulation_steps=5` updates once for five batches of the others.
+    `optimizers["Trunk"]` is the one of a pattern. `learning_rate` is that of the last; setting it, as FindLearningRate
+    does, keeps the proportions of all, and schedules multiply each. Clipping, decay and the like are those of each: one
+    with `gradient_accumulation_steps=5` updates once for five batches of the others.
 
     >>> rates = Optimizers({"Trunk": keras.optimizers.Adam(1e-4), "*": keras.optimizers.Adam(1e-3)})
-    >>> rates.learning_rate = 2e-4
-    >>> f"{float(rates['*'].learning_rate):.4f}"
-    '0.0020'
+    >>> rates.learning_rate = 2e-3
+    >>> f"{float(rates['Trunk'].learning_rate):.4f}"
+    '0.0002'
 
     Two networks against each other:
 
@@ -41,7 +43,8 @@ class Optimizers(keras.optimizers.MultiOptimizer):
         super().__init__(routes, name=name)
         self._routes = routes
         self.losses = dict(losses or {})
-        self._proportions = [1.0] * len(self.optimizers)  # of the rates to the first, as they last were
+        self._proportions: list[float] = []  # of the rates to the last, as somebody set them one by one
+        self._written: list[float] = []  # rates that were set all at once
 
     def __getitem__(self, pattern: str) -> Any:
         """The optimizer of a pattern."""
@@ -54,18 +57,21 @@ class Optimizers(keras.optimizers.MultiOptimizer):
 
     @property
     def learning_rate(self) -> Any:
-        """The rate of the first optimizer."""
-        return self.optimizers[0].learning_rate
+        """The rate of the last optimizer."""
+        return self.optimizers[-1].learning_rate
 
     @learning_rate.setter
     def learning_rate(self, rate: Any) -> None:
-        if any(hasattr(part._learning_rate, "get_config") for part in self.optimizers):
+        if schedule_of(self) is not None:
             raise TypeError("one of the optimizers follows a schedule, whose rate cannot be set")
         bases = [float(getattr(part._learning_rate, "base", part._learning_rate)) for part in self.optimizers]
-        if bases[0]:
-            self._proportions = [base / bases[0] for base in bases]
+        if bases != self._written:
+            if not bases[-1]:
+                raise TypeError("the rate of the last optimizer is 0, to which no other is in proportion")
+            self._proportions = [base / bases[-1] for base in bases]
         for part, proportion in zip(self.optimizers, self._proportions, strict=True):
             part.learning_rate = float(rate) * proportion
+        self._written = [float(np.float32(float(rate) * proportion)) for proportion in self._proportions]
 
     def route(self, weights: Mapping[str, Any]) -> None:
         """Settle which optimizer updates which weight, those by key (`node/ordinal/name`); before it is built."""
@@ -90,6 +96,9 @@ class Optimizers(keras.optimizers.MultiOptimizer):
             pairs.setdefault(place, []).append((gradient, variable))
         for place in sorted(pairs):
             self.optimizers[place].apply(*map(list, zip(*pairs[place], strict=True)))
+        for place, part in enumerate(self.optimizers):
+            if part.use_ema and part.built and place not in pairs:  # an average of what stays as it is
+                part._update_model_variables_moving_average(part._trainable_variables)
         self._iterations.assign_add(1)
 
     def finalize_variable_values(self, var_list: Iterable[Any]) -> None:
@@ -153,23 +162,13 @@ def _check(parts: Any, losses: Any) -> None:
 
 def _is_plain(one: Any) -> bool:
     composed = (keras.optimizers.MultiOptimizer, keras.optimizers.LossScaleOptimizer)
-    return isinstance(one, keras.optimizers.Optimizer) and not isinstance(one, composed)
+    is_one = isinstance(one, keras.optimizers.Optimizer) and not isinstance(one, composed)
+    return is_one and one.loss_scale_factor is None  # which Keras would take from it
 
 
 def _seen(parts: Mapping[str, Any]) -> str:
     pattern, one = next((pattern, one) for pattern, one in parts.items() if not _is_plain(one))
-    return f"{pattern!r} has {one!r:.60}, which is not a plain Keras optimizer"
-
-
-def unscaled(optimizer: Any) -> Any:
-    """The optimizer itself, less the scaling of the loss around it."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def parts_of(optimizer: Any) -> list[Any]:
-    """The optimizers that update: those of `Optimizers`, or the one that there is."""
-    plain = unscaled(optimizer)
-    return list(plain.optimizers) if isinstance(plain, Optimizers) else [plain]
+    return f"{pattern!r} has {one!r:.60}, which is not a plain Keras optimizer, whose loss is not scaled"
 
 
 def shares(optimizer: Any, variables: Iterable[Any]) -> dict[str, list[Any]]:

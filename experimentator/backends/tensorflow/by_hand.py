@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from experimentator.backends import CannotRunError
-from experimentator.backends.keras.context import Forward
+from experimentator.backends.keras.context import Forward, update
 from experimentator.backends.tensorflow.draws import quick_draws
 from experimentator.backends.tensorflow.failures import why_not_compiled
 from experimentator.backends.tensorflow.gradients import trainable, with_gradients
@@ -75,7 +75,7 @@ def trained(run: Forward, variables: list[Any], optimizer: Any) -> Batch:
     def batch(tensors: Any) -> Any:
         outputs, pairs = with_gradients(run, tensors, trainable(variables), optimizer)
         if pairs:
-            optimizer.apply(*zip(*pairs, strict=True))
+            update(optimizer, *zip(*pairs, strict=True))
         return _tensors(outputs)
 
     return batch
