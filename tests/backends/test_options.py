@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from experimentator import ops
-from experimentator.graph import Graph, Mode
+from experimentator.graph import Graph, GraphError, Mode
 from experimentator.loading.blocks import specs_of
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, squares
 from tests.frameworks import backend_of_keras, compilers
@@ -203,3 +203,20 @@ def test_what_layers_add_to_the_loss_is_minimised_as_keras_does(kind, jit):
     of_keras.fit(*columns.values(), batch_size=8, epochs=6, verbose=0)
     for own, theirs in zip(ours.get_weights(), of_keras.get_weights(), strict=True):
         np.testing.assert_allclose(own, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_that_is_added_within_a_branch_is_told():
+    class Sometimes(layers.Layer):
+        def call(self, values):
+            def branch():
+                self.add_loss(keras.ops.mean(values**2))
+                return values
+
+            return keras.ops.cond(keras.ops.sum(values) > 0, branch, lambda: values)
+
+    network = keras.Sequential([layers.Input((3,)), layers.Dense(1), Sometimes()])
+    processors = [
+        ops.Model(network, inputs="batch_x", outputs="batch_scores"), ops.MeanSquaredError("batch_scores", "batch_y")
+    ]  # fmt: skip
+    with pytest.raises(GraphError, match="add_loss"):
+        trained(keras.optimizers.SGD(0.1), jit=True, processors=processors)

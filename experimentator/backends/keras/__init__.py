@@ -49,7 +49,7 @@ class KerasBackend(ABC):
         self.variables = Variables()
         self.made = self.maker()
         self.precision: str | None = None
-        self.added: list[Any] = []  # losses that layers added since the last batch began
+        self.added: list[tuple[str, Any]] = []  # losses that layers added since the last batch began, with their names
         self._layers: dict[int, Any] = {}
         self._scaled: dict[int, Any] = {}
 

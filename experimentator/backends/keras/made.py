@@ -45,7 +45,7 @@ class Made:
     def within(self, node: Node, note: Callable[[Any], None], added: Callable[[Any], None]) -> Iterator[None]:
         """Within, what the processor of `node` makes is made once.
 
-        `note` hears of every layer that is called, `added` of every loss that a layer adds by itself.
+        `note` hears of every layer that is called, `added` of every loss that a layer adds by itself, with its name.
         """
         processor = as_listed(node.processor)
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
@@ -159,7 +159,7 @@ class _Making:
 def _losses_to(added: Callable[[Any], None]) -> Iterator[None]:
     """Within, a loss that a layer adds goes there; Keras would keep it until a model of its own is called."""
     original = keras.Layer.add_loss
-    keras.Layer.add_loss = lambda layer, loss: added(loss)
+    keras.Layer.add_loss = lambda layer, loss: added((layer.name, loss))
     try:
         yield
     finally:
