@@ -82,7 +82,7 @@ def test_a_step_is_traced_at_most_three_times_whatever_the_number_of_batches():
         step(backend.put(COLUMNS), INDEX[:count], fixed=count == 6)
     step(backend.put(COLUMNS), np.array([[0, 1]]), fixed=False)
 
-    assert step.traces == 3
+    assert 2 <= step.traces <= 3  # no function for a fixed count on JAX without a GPU
 
 
 def test_results_are_stacked_in_order_across_split_calls():

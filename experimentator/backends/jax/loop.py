@@ -28,10 +28,11 @@ _NUMBERS = count(1)
 class JaxStep:
     """A compiled graph; see `experimentator.backends.Step`.
 
-    A call runs at most `capacity` batches, more are split. Whole calls are a `lax.scan`, others a `lax.fori_loop` whose
-    count varies; `jit_compile="step"` compiles a batch, and calls that, as "auto" does for convolutions on a CPU. JAX
-    compiles for one number of rows: another is another trace. What the optimizer keeps is updated in place; weights are
-    not, since they may be held elsewhere.
+    A call runs at most `capacity` batches, more are split. On a GPU, whole calls are a `lax.scan`, which compiles for
+    one count. All others are a `lax.fori_loop` whose count varies: on a CPU, where it is no slower, the same program
+    runs however a pass is cut into calls. `jit_compile="step"` compiles a batch, and calls that, as "auto" does for
+    convolutions on a CPU. JAX compiles for one number of rows: another is another trace. What the optimizer keeps is
+    updated in place; weights are not, since they may be held elsewhere.
     """
 
     is_settled = True
@@ -52,7 +53,8 @@ class JaxStep:
     ):
         self.graph, self.batch, self.outputs, self.put = graph, batch, outputs, put
         self.eager, self.capacity = eager, capacity
-        is_slow = batch.convolves and jax.default_backend() == "cpu" and jit_compile is not True
+        self.is_host = jax.default_backend() == "cpu"
+        is_slow = batch.convolves and self.is_host and jit_compile is not True
         self.chosen = BATCH if is_slow or jit_compile == COMPILERS[BATCH] else LOOP
         self.traces = self.batches = 0
         self._functions: dict[str, Any] = {}
@@ -87,7 +89,7 @@ class JaxStep:
         if self.eager or self.chosen == BATCH:
             results = jax.device_get([self._one(columns, rows) for rows in index])
             return {name: np.stack([outputs[name] for outputs in results]) for name in self.outputs}
-        fixed = len(index) == self.capacity if fixed is None else fixed
+        fixed = not self.is_host and (len(index) == self.capacity if fixed is None else fixed)
         arguments = (index,) if fixed else (self._padded(index), np.int32(len(index)))
         outputs = self._called("whole" if fixed else "any", self._loop, columns, *arguments)
         return {name: outputs[name] if fixed else outputs[name][: len(index)] for name in self.outputs}
