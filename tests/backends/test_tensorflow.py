@@ -139,7 +139,8 @@ def test_draws_under_xla_on_a_cpu_use_the_algorithm_that_is_quick_there(jit, alg
     step(backend.put(COLUMNS), INDEX)
 
     (function,) = step._functions.values()
-    bodies = function.get_concrete_function(backend.put(COLUMNS), INDEX).graph.as_graph_def().library.function
+    program = function.get_concrete_function(backend.put(COLUMNS), INDEX).graph.as_graph_def()
+    bodies = {field.name: value for field, value in program.ListFields()}["library"].function
     draws = [node for body in bodies for node in body.node_def if node.op == "StatelessRandomNormalV2"]
     values = {node.name: node.attr["value"].tensor.int_val for body in bodies for node in body.node_def}
     assert {value for node in draws for value in values[node.input[3].partition(":")[0]]} == algorithms

@@ -29,7 +29,7 @@ class JaxStep:
     """A compiled graph; see `experimentator.backends.Step`.
 
     A call runs at most `capacity` batches, more are split. On a GPU, whole calls are a `lax.scan`, which compiles for
-    one count. All others are a `lax.fori_loop` whose count varies: on a CPU, where it is no slower, the same program
+    one count. All others are a `lax.fori_loop` whose count varies: on a CPU, where it is no slower, the same loop
     runs however a pass is cut into calls. `jit_compile="step"` compiles a batch, and calls that, as "auto" does for
     convolutions on a CPU. JAX compiles for one number of rows: another is another trace. What the optimizer keeps is
     updated in place; weights are not, since they may be held elsewhere.
