@@ -120,6 +120,7 @@ def test_a_builtin_is_asked_about_the_key():
 
     assert FilteredSubset("s", Mode.EVAL, items, predicate={1, 2}.__contains__).keys == (1, 2)
     assert FilteredSubset("s", Mode.EVAL, items, predicate=bool).keys == (1, 2, 3)
+    assert FilteredSubset("s", Mode.EVAL, items, predicate=lambda key=0: key > 1).keys == (2, 3)
     with pytest.raises(DatasetError, match=r"subset 's' is no function and no name.\nSeen: 5.\nWrite a function"):
         len(FilteredSubset("s", Mode.EVAL, items, predicate=5))
 

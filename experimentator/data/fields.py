@@ -86,9 +86,10 @@ class Asking:
             return 1
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         needed = [p for p in positional if p.default is p.empty]
-        if len(needed) not in (1, 2):
-            raise DatasetError(f"{self.asker} takes other arguments.", f"{len(needed)} of them", write)
-        return len(needed)
+        takes = len(needed) or min(1, len(positional))  # the key may have a default, as that of bool has
+        if takes not in (1, 2):
+            raise DatasetError(f"{self.asker} takes other arguments.", f"{takes} of them", write)
+        return takes
 
     def _item(self, key: Hashable) -> Mapping[str, Any]:
         """The item, with draws that depend on the key alone; where it is left out, as a parent has it."""
