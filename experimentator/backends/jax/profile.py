@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +26,11 @@ def profiled(folder: Path, scopes: Mapping[str, str], programs: Callable[[], Ite
     with jax.profiler.trace(str(folder)):
         yield
     names = {place: path for text in programs() for place, path in _instructions(text)}
-    found = [jax.profiler.ProfileData.from_file(str(path)) for path in sorted(folder.rglob("*.xplane.pb"))]
-    planes = [plane for data in found for plane in data.planes]
-    write_trace(folder, ((plane.name, _lines(plane, scopes, names)) for plane in planes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # as an error it would abort the process: JAX 0.12 warns
+        found = [jax.profiler.ProfileData.from_file(str(path)) for path in sorted(folder.rglob("*.xplane.pb"))]
+        planes = [plane for data in found for plane in data.planes]
+        write_trace(folder, ((plane.name, _lines(plane, scopes, names)) for plane in planes))
 
 
 def _instructions(text: str) -> Iterator[tuple[tuple[str, str], str]]:
