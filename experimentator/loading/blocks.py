@@ -37,9 +37,9 @@ class Spec(NamedTuple):
     shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
 
-    def empty(self, rows: int) -> np.ndarray:
-        """An array of that many rows, not filled yet."""
-        return np.empty((rows, *(int(size or 0) for size in self.shape[1:])), self.dtype)
+    def zeros(self, rows: int) -> np.ndarray:
+        """An array of that many rows; those that nothing fills travel, too, and must hold numbers that can."""
+        return np.zeros((rows, *(int(size or 0) for size in self.shape[1:])), self.dtype)
 
 
 class Cycle(Protocol):

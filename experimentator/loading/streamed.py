@@ -138,7 +138,7 @@ class _Stream(Pass):
         feed, places = self.feed, rows.ravel()
         keys, visits = [self.keys[place] for place in self.positions[places]], self.visits[places].tolist()
         names, size = feed.buffer(rows.shape)
-        columns = {name: feed.specs[name].empty(size) for name in names}
+        columns = {name: feed.specs[name].zeros(size) for name in names}
         batches = [slice(start, start + rows.shape[1]) for start in range(0, rows.size, rows.shape[1])]
         reads = [partial(feed.read, keys[part], visits[part], columns, part.start) for part in batches]
         parts = (read() for read in reads) if self.pool is None else [self.pool.submit(read) for read in reads]

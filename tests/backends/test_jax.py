@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from experimentator import GraphError, JaxExperiment, TensorflowExperiment, build_experiment, ops
+from experimentator import GraphError, JaxExperiment, Mode, Subset, TensorflowExperiment, build_experiment, ops
 from experimentator.backends import MissingFrameworkError
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, numpy_descent, squares, training_step
 from tests.test_experiment import config
@@ -46,6 +46,15 @@ def test_integers_that_do_not_fit_are_refused_with_their_name():
 
     with pytest.raises(ValueError, match=r"'batch_key' holds numbers that JAX does not have.\nSeen: 1099511627776"):
         step(large, INDEX)
+
+
+def test_rows_of_a_streamed_block_that_nothing_fills_are_no_numbers_of_the_dataset():
+    dirty = [np.full(size, -(1 << 40)) for size in range(1, 200)]  # memory that is given back, and handed out again
+    del dirty
+    items = [{"input": np.ones(3, np.float32), "target": np.int64(n % 2)} for n in range(45)]
+    exp = build_experiment(config(subsets=[Subset("training", Mode.TRAIN, items)], residency="stream", batch_size=8))
+
+    assert exp.train(2)[-1]["training_loss"] > 0
 
 
 def test_columns_do_not_share_the_memory_they_were_made_of():

@@ -15,6 +15,7 @@ from jax import numpy as jnp
 
 from experimentator.backends.jax.batch import Batch
 from experimentator.backends.jax.by_hand import FAILURES, GraphModel, Timed, looped
+from experimentator.backends.jax.devices import Devices
 from experimentator.backends.jax.loop import COMPILERS, JaxStep
 from experimentator.backends.jax.profile import profiled
 from experimentator.backends.jax.rates import TableRates
@@ -40,7 +41,8 @@ class JaxBackend(KerasBackend):
         super().__init__()
         self._steps: WeakSet[JaxStep] = WeakSet()
         self.is_host = jax.default_backend() == "cpu"
-        self.device = "CPU" if self.is_host else str(jax.devices()[0].device_kind)
+        self.devices = Devices()
+        self.device = self.devices.name
 
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> JaxStep:
         """One step for a selected graph; with an optimizer, a training step on `loss`.
@@ -113,7 +115,7 @@ class JaxBackend(KerasBackend):
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Copy columns to the device, once."""
-        return {name: _placed(name, values) for name, values in columns.items()}
+        return {name: self.devices.placed(_placed(name, values)) for name, values in columns.items()}
 
     def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "xla", detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.jax.by_hand`."""
@@ -133,7 +135,7 @@ class JaxBackend(KerasBackend):
 
     def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:
         used = None if optimizer is None else self.used(optimizer)
-        return Batch(self.batch_of(graph, detach), list(self.variables), used)
+        return Batch(self.batch_of(graph, detach), list(self.variables), used, self.devices)
 
     def _specs(self, specs: Mapping[str, Any]) -> dict[str, Any]:
         """Abstract batches of so many rows, of dtypes that JAX has."""

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from jax import numpy as jnp
 
+from experimentator.backends.jax.devices import Devices
 from experimentator.backends.jax.rates import TableRates
 from experimentator.backends.keras.context import Forward, check_losses, objective_of, update
 from experimentator.backends.keras.optimizers import shares
@@ -31,11 +32,13 @@ class Batch:
     program of the gradients tells which ones are.
     """
 
-    def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None):
+    def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None, devices: Devices | None = None):
         self.run, self.weights, self.optimizer = run, list(variables), optimizer
+        self.devices = devices or Devices()
         kept = {id(one) for one in trainable_some_day(variables) if one.trainable and optimizer is not None}
         self.trained = [place for place, one in enumerate(variables) if id(one) in kept]
         self.convolves = False  # as far as `shapes` has seen it
+        self._layouts: list[Any] = []  # of weights and slots, as `state` has seen them
         self._reached: list[int] | None = None
         self._names: list[str] = []
         self._compiled = jax.jit(self._with_gradients)
@@ -49,8 +52,10 @@ class Batch:
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""
-        tables = [rates.factors.value for rates in self._rates()]
-        return [one.value for one in self.weights], [one.value for one in self.slots], tables
+        parts = self.weights, self.slots, [rates.factors for rates in self._rates()]
+        weights, slots, tables = ([self.devices.placed(one.value) for one in variables] for variables in parts)
+        self._layouts = [one.sharding for one in [*weights, *slots]]
+        return weights, slots, tables
 
     def keep(self, weights: Values, slots: Values) -> None:
         """Let variables hold new values."""
@@ -89,6 +94,12 @@ class Batch:
 
     def __call__(self, state: State, tensors: Any, *, compiled: bool = True) -> tuple[State, dict[str, Any]]:
         """The state after a batch, and what the graph writes."""
+        tensors = self.devices.split(tensors, trains=self.optimizer is not None)
+        (weights, slots, tables), outputs = self._one(state, tensors, compiled)
+        values = self.devices.kept([*weights, *slots], self._layouts)
+        return (values[: len(weights)], values[len(weights) :], tables), outputs
+
+    def _one(self, state: State, tensors: Any, compiled: bool) -> tuple[State, dict[str, Any]]:
         weights, slots, tables = state
         if self.optimizer is None:
             outputs, weights = self._forward(state, tensors)
@@ -183,8 +194,14 @@ def _scaled(optimizer: Any, gradients: Values, of: list[Any], variables: list[An
 
 
 def described(values: Any) -> Any:
-    """Arrays by shape and dtype."""
-    return jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype), values)
+    """Arrays by shape and dtype, and by how they lie on several devices."""
+
+    def of(one: Any) -> Any:
+        layout = getattr(one, "sharding", None)
+        layout = layout if isinstance(layout, jax.sharding.NamedSharding) else None
+        return jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=layout)
+
+    return jax.tree.map(of, values)
 
 
 def _operations(program: Any) -> set[str]:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 from tensorflow.python.client import device_lib  # the one place that tells how much memory TensorFlow may take
 
@@ -24,6 +25,7 @@ from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, Tensorf
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.graph import Graph
 from experimentator.loading.memory import free_host_memory
+from experimentator.overrides import ConfigError
 
 
 class VariableRates(Rates):
@@ -44,6 +46,14 @@ class TensorflowBackend(KerasBackend):
 
     def __init__(self) -> None:
         super().__init__()
+        asked = tf.distribute.get_strategy() if tf.distribute.has_strategy() else keras.distribution.distribution()
+        if asked is not None:
+            raise ConfigError(
+                "Several devices are for JAX: the loop runs on one where Keras runs on TensorFlow.",
+                f"Seen: {type(asked).__name__}.",
+                "Set KERAS_BACKEND=jax, with keras.distribution.set_distribution(keras.distribution.DataParallel()); "
+                "or leave it out.",
+            )
         gpus = tf.config.list_physical_devices("GPU")
         details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
         self.device = str(details.get("device_name", "GPU" if gpus else "CPU"))

@@ -1,0 +1,71 @@
+"""Where arrays lie: on one device, or on the several that `keras.distribution` names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import keras
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+log = logging.getLogger(__name__)
+
+
+class Devices:
+    """One device, or those of `keras.distribution.set_distribution(...)`, as it was when an experiment began.
+
+    Of several, each computes its part of every batch. The program is that of one device: a mean, a gradient and the
+    statistics of a BatchNormalization are of the whole batch, and XLA adds up where parts meet. Columns lie on each
+    device whole, weights as the distribution says.
+    """
+
+    def __init__(self) -> None:
+        self.distribution = keras.distribution.distribution()
+        self.told: set[int] = set()
+        if self.distribution is None:
+            first, self.parts = jax.devices()[0], 1
+            self.name = "CPU" if first.platform == "cpu" else str(first.device_kind)
+            return
+        self.mesh = self.distribution.device_mesh.backend_mesh
+        self.parts = self.mesh.shape[self.distribution.batch_dim_name]  # of a batch
+        first = self.mesh.devices.flat[0]
+        self.name = f"{self.mesh.size} x {'CPU' if first.platform == 'cpu' else first.device_kind}"
+
+    def layout(self, array: Any) -> Any:
+        """How an array lies on the devices, or should: whole on each, unless it lies there in parts."""
+        if self.distribution is None:
+            return array.sharding
+        axes = array.sharding.spec if getattr(array.sharding, "mesh", None) == self.mesh else ()
+        while axes and axes[-1] is None:  # one way of writing it: functions are compiled for each
+            axes = axes[:-1]
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+    def placed(self, array: Any) -> Any:
+        """The array, laid out so."""
+        if self.distribution is None or (layout := self.layout(array)) == array.sharding:
+            return array
+        return jax.device_put(array, layout)
+
+    def split(self, tensors: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
+        """The same batch, of whose rows each device has its part; within a trace. Rows that do not divide stay whole.
+
+        That is so of the last rows of an evaluation; of batches in training it is told.
+        """
+        rows = {len(tensor) for tensor in tensors.values()}
+        if not any(number % self.parts for number in rows) and self.distribution is not None:
+            layout = NamedSharding(self.mesh, PartitionSpec(self.distribution.batch_dim_name))
+            return {name: lax.with_sharding_constraint(tensor, layout) for name, tensor in tensors.items()}
+        if self.distribution is not None and trains and not rows <= self.told:
+            self.told |= rows
+            several = "Batches of %s do not divide by %s, so that every device computes all of each. "
+            log.warning(several + "Write a batch_size that is a multiple of %s.", max(rows), self.parts, self.parts)
+        return dict(tensors)
+
+    def kept(self, values: Sequence[Any], layouts: Sequence[Any]) -> list[Any]:
+        """New values of variables, laid out as those before them; within a trace."""
+        if self.distribution is None:
+            return list(values)
+        return [lax.with_sharding_constraint(value, layout) for value, layout in zip(values, layouts, strict=True)]
