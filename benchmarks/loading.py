@@ -68,7 +68,7 @@ class Slow:
 def passes(subset: Subset, residency: str, workers: Any) -> Callable[[], int]:
     """One pass over a subset as an asynchronous experiment makes it; it returns the number of items."""
     exp = build_experiment({"subsets": [subset], "residency": residency, "workers": workers, "hide_progress": True})
-    feed = feed_of(subset, residency=residency, put=dict, room=0)
+    feed = feed_of(subset, residency=residency, put=dict, room=lambda: 0)
     portion = max(1, BLOCK_BYTES // (batch_bytes(feed.specs) * BATCH))
 
     def one_pass() -> int:

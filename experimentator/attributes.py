@@ -6,31 +6,35 @@ import dis
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator
 from enum import Enum
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from numbers import Number
-from types import CodeType, FunctionType, MethodType
-from typing import Any
+from types import CellType, CodeType, FunctionType, MethodType
+from typing import Any, ClassVar
+from zlib import crc32
+
+import numpy as np
 
 DECLARING = ("inputs", "outputs", "mode", "after", "node")  # what the graph asks, where nothing is compiled too
 PLAIN = (bool, Number, str, bytes, Enum, type(None))
 CONTAINERS = (list, tuple, dict)
 DEEP = 50  # containers within each other that are looked into
 MOST = 10_000  # entries of a container that are compared; one with more holds data
+SMALL = 1 << 16  # bytes of an array that are compared; of a larger one, which object it is
 OFTEN = (
     "Each change compiles anew. A number that changes often may live in a keras.Variable(..., trainable=False), which "
     "a callback assigns: that compiles once."
 )
-OUTSIDE = ("global ", "enclosed ")
+OUTSIDE = ("global ", "enclosed ", "the code of ")
 LIBRARIES = ("experimentator.", "keras.", "builtins")  # whose code is not read
 
 
 class Attributes:
     """The attributes of processors as they were when first used, to compare with what they are later.
 
-    So are the global names and the closure that their code reads, where these are numbers, texts, and lists or
-    dictionaries of them: a compiled graph holds the values that it was traced with. What processors change by
-    themselves while they are recorded (layers made at the first call, counters) is not watched; nor are private
-    attributes, and what cached properties keep.
+    So are the global names and the closure that their code reads, where these are numbers, texts, arrays, and lists or
+    dictionaries of them, and the code itself, with that of functions it calls: a compiled graph holds what it was
+    traced with. What processors change by themselves while they are recorded (layers made at the first call, counters)
+    is not watched; nor are private attributes, and what cached properties keep.
 
     >>> class Crop:
     ...     size, made = 8, None
@@ -84,24 +88,34 @@ def _watched(processor: Any) -> dict[str, tuple[Any, Hashable]]:
 
 
 def _outside(processor: Any) -> dict[str, Any]:
-    """Plain values outside that the code of a processor reads, that of what it calls in its class and file, too."""
+    """Plain values outside that the code of a processor reads, and that code; of what it calls in its file, too."""
     found: dict[str, Any] = {}
     function, methods = _function(processor), _methods(processor)
-    waiting = [*methods.get("__call__", ()), *([function] if function else ())]
-    known: set[CodeType] = set()
+    waiting = [function] if function else []
+    found |= _called("__call__", methods, waiting)
+    if function is not None:
+        found[OUTSIDE[2] + function.__qualname__] = function
+    known: set[int] = set()
     while waiting:
         function = waiting.pop()
-        if function.__code__ in known:
+        if id(function.__code__) in known:
             continue
-        known.add(function.__code__)
-        names, attributes = _read(function.__code__)
-        waiting += [method for name in attributes for method in methods.get(name, ())]
-        for kind, name, value in _values(function, names):
+        known.add(id(function.__code__))
+        code = _Code.of(function.__code__)
+        for name in code.attributes:
+            found |= _called(name, methods, waiting)
+        for kind, name, value in _values(function, code.names):
+            if isinstance(value, (*PLAIN, *CONTAINERS, np.ndarray, FunctionType)):
+                found[kind + name] = value
             if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
                 waiting.append(value)
-            elif isinstance(value, (*PLAIN, *CONTAINERS)):
-                found[kind + name] = value
     return found
+
+
+def _called(name: str, methods: dict[str, list[FunctionType]], waiting: list[FunctionType]) -> dict[str, FunctionType]:
+    """The methods of that name, which wait to be read, too."""
+    waiting += methods.get(name, ())
+    return {f"{OUTSIDE[2]}{name}{n or ''}": method for n, method in enumerate(methods.get(name, ()))}
 
 
 def _function(processor: Any) -> FunctionType | None:
@@ -125,38 +139,67 @@ def _methods(processor: Any) -> dict[str, list[FunctionType]]:
     return found
 
 
+def _is_set(cell: CellType) -> bool:
+    try:
+        return bool(id(cell.cell_contents))
+    except ValueError:  # not assigned yet
+        return False
+
+
 def _values(function: FunctionType, names: Iterable[str]) -> Iterator[tuple[str, str, Any]]:
     """What a function's code reads by the names of its module, and of functions around it."""
     for name in names:
         if name in function.__globals__:
             yield OUTSIDE[0], name, function.__globals__[name]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        try:
+        if _is_set(cell):
             yield OUTSIDE[1], name, cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
 
 
-@cache
-def _read(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of globals and of attributes that code reads, that of functions within it, too."""
-    steps = list(dis.get_instructions(code))
-    inner = [_read(const) for const in code.co_consts if isinstance(const, CodeType)]
-    names = [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
-    attributes = [step.argval for step in steps if step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")]
-    return (
-        tuple(dict.fromkeys([*names, *(name for one, _ in inner for name in one)])),
-        tuple(dict.fromkeys([*attributes, *(name for _, one in inner for name in one)])),
-    )
+class _Code:
+    """What code reads and does, found out once for each: hashing a code object takes longer than all the rest.
+
+    Equal where the code does the same, wherever it stands: a cell of a notebook that runs again makes it once more.
+    """
+
+    known: ClassVar[dict[int, _Code]] = {}
+
+    def __init__(self, code: CodeType):
+        self.code = code  # kept, so that its id stays its
+        steps, consts = list(dis.get_instructions(code)), code.co_consts
+        inner = [_Code.of(const) for const in consts if isinstance(const, CodeType)]
+        names = [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+        attributes = [step.argval for step in steps if step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")]
+        self.names = tuple(dict.fromkeys([*names, *(name for one in inner for name in one.names)]))
+        self.attributes = tuple(dict.fromkeys([*attributes, *(name for one in inner for name in one.attributes)]))
+        constants = [_Code.of(one) if isinstance(one, CodeType) else (type(one), one) for one in consts]
+        self.does = code.co_code, code.co_names, tuple(constants)
+        self.hash = hash(self.does)
+
+    @classmethod
+    def of(cls, code: CodeType) -> _Code:
+        """What is known of some code."""
+        found = cls.known.get(id(code))
+        if found is None:
+            found = cls.known[id(code)] = cls(code)
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _Code) and self.does == other.does)
+
+    def __hash__(self) -> int:
+        return self.hash
 
 
 def _kept(value: Any) -> str:
     """What may be changed in place, in words now; of all else the value itself is kept, and told when it changes."""
-    return _told(value) if isinstance(value, CONTAINERS) else ""
+    return _told(value) if isinstance(value, (*CONTAINERS, np.ndarray, FunctionType)) else ""
 
 
 def _told(value: Any) -> str:
     try:
+        if isinstance(value, FunctionType):
+            return f"{value.__name__} of line {value.__code__.co_firstlineno}"
         return reprlib.repr(value)
     except Exception:  # no change is worth that a training stops
         return f"<{type(value).__name__}>"
@@ -191,4 +234,10 @@ def _printed(value: Any, left: list[int], parents: tuple[int, ...]) -> Hashable:
         return type(value), tuple([_printed(one, left, inside) for one in value])
     if isinstance(value, (str, bytes, int, Enum, type(None))):
         return type(value), value
+    if isinstance(value, FunctionType) and is_fresh:
+        held = [cell.cell_contents for cell in value.__closure__ or () if _is_set(cell)]
+        parts = [value.__defaults__, value.__kwdefaults__, held]
+        return _Code.of(value.__code__), _printed(parts, left, (*parents, id(value)))
+    if isinstance(value, np.ndarray) and value.nbytes <= SMALL and not value.dtype.hasobject:
+        return value.shape, value.dtype.str, crc32(np.ascontiguousarray(value).data)
     return (type(value), repr(value)) if isinstance(value, PLAIN) else (type(value), id(value))

@@ -48,9 +48,14 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         AttributeError,
         ValueError,
     ) as error:  # numpy lacks some kinds of number
+        is_of_keras = os.fspath(filename).endswith((".h5", ".keras"))
         raise CheckpointError(
             f"{os.fspath(filename)!r} cannot be read as weights.\nSeen: {error}.\n"
-            "It is damaged, or no safetensors file."
+            + (
+                "Keras wrote it: load it into the network itself, network.load_weights(...), and save_weights from here."
+                if is_of_keras
+                else "It is damaged, or no safetensors file."
+            )
         ) from None
     return weights
 

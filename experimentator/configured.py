@@ -56,6 +56,17 @@ class Configured(metaclass=_Composed):
             check_names({name: value}, set=(), taken=())
         super().__setattr__(name, value)
 
+    def __dir__(self) -> list[str]:
+        """What a notebook completes: settings, too."""
+        return sorted({*super().__dir__(), *LIBRARY_KEYS, *(key for key in self.cfg if key.isidentifier())})
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"An experiment is neither copied nor pickled.\nSeen: a copy of {type(self).__name__}.\n"
+            "Build another of the same configuration: build_experiment(path, ...); save_weights and load_weights carry "
+            "weights from one to the other, save_checkpoint and resume a training."
+        )
+
     def get(self, key: str, default: Any = None) -> Any:
         """A setting, or `default`."""
         return self.cfg.get(key, default)

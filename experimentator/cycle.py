@@ -139,7 +139,7 @@ def check_finite(outputs: Mapping[str, Any], *, where: str, first: int) -> None:
     raise NonFiniteLossError(
         f"The loss became {loss[place]} in batch {first + place} of {where}{before}.\n"
         "Lower learning_rate, look at the data of that batch, or list ops.AssertFinite(name) behind the processors "
-        "you suspect."
+        "you suspect. To go on from good weights, give a new optimizer, too: this one keeps moments of what was seen."
     )
 
 

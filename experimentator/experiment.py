@@ -84,7 +84,8 @@ class BaseExperiment(Habits, Portrayed):
         if optimizer is not None and rate is not None and schedule_of(optimizer) is None:
             own = float(np.asarray(getattr(optimizer, "learning_rate", rate)))
             is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # as that of one of several
-            if not is_there and write_rate(optimizer, rate) and self.source.text:
+            is_told = self.source.text or optimizer is not self.source.get("optimizer")
+            if not is_there and write_rate(optimizer, rate) and is_told:
                 said = "learning_rate = %s in the configuration takes the place of the optimizer's own, %.4g."
                 log.warning(said, rate, own)
         return optimizer
@@ -286,8 +287,12 @@ class BaseExperiment(Habits, Portrayed):
         dropped = [name for name in LIBRARY_KEYS.get(key, ()) if self._drop(name)]
         if key == "chunk_processors" and "graphs" in dropped:
             self.backend.forget()
-        if key == "learning_rate" and new is not None and self.cfg.get("optimizer") is not None:
-            write_rate(self.cfg["optimizer"], new)
+        if (
+            key == "learning_rate"
+            and new is not None
+            and self.cfg.get("optimizer") is not None
+            and (write_rate(self.cfg["optimizer"], new) or old is not new)
+        ):
             log.warning("learning_rate is now %s, in the optimizer too.", new)
         if {"steps", "graphs"} & set(dropped):
             log.warning("%s changed: compiled again at the next call; the weights stay.", key)

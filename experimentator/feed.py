@@ -7,6 +7,7 @@ in host memory, a streamed feed reads and stacks the block's items; both blocks 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ from experimentator.loading.memory import SHARE, free_host_memory
 from experimentator.loading.orders import Orders
 from experimentator.loading.streamed import StreamedFeed
 from experimentator.subset import Subset
+
+LARGE = 1 << 26  # bytes of a subset
 
 
 class Columnar:
@@ -91,19 +94,22 @@ class HostFeed(Columnar):
 
 
 def feed_of(
-    subset: Subset, *, residency: str, put: Callable[[Mapping[str, Any]], Mapping[str, Any]], room: int
+    subset: Subset, *, residency: str, put: Callable[[Mapping[str, Any]], Mapping[str, Any]], room: Callable[[], int]
 ) -> ResidentFeed | HostFeed | StreamedFeed:
     """The feed that `residency` names.
 
     With "auto", items known to be the same every time are columns: on the device if they take at most half of the
-    `room` bytes free there, else on the host if they take at most half of its free memory. All else is streamed.
+    bytes that `room` says are free there, else on the host if they take at most half of its free memory. All else is
+    streamed.
     """
     if residency not in ("auto", "device", "host", "stream"):
         raise ValueError(f"residency={residency!r} is not known. Write 'auto', 'device', 'host' or 'stream'.")
     first, sample = subset.sample()
     size = len(subset.keys) * batch_bytes(specs_of(sample))
+    if size >= LARGE and residency != "stream":
+        gc.collect()  # experiments that nobody holds any more hold their data until then, as where a cell runs again
     if residency == "auto" and is_columnar(subset):
-        fits = {"device": size <= SHARE * room, "host": size <= SHARE * free_host_memory()}
+        fits = {"device": size <= SHARE * room(), "host": size <= SHARE * free_host_memory()}
         residency = next((place for place, enough in fits.items() if enough), "stream")
     if residency in ("auto", "stream"):
         check_keys(subset.dataset, subset.keys, subset=subset.name)  # all other feeds read every item by now

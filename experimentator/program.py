@@ -19,7 +19,7 @@ from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.runner import Runner
 from experimentator.running import begin
-from experimentator.selection import Selection
+from experimentator.selection import Selection, explain_objects
 from experimentator.settings import listed
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ class Program:
             try:
                 self.graphs[mode] = with_flags(whole, self.selection.wanted(whole))
             except GraphError as error:
-                self._explain_objects(error, mode)
+                explain_objects(error, mode, self.exp.subsets)
                 raise
+            self.selection.tell_slips(whole)
         return self.graphs[mode]
 
     def whole(self, mode: Mode) -> Graph:
@@ -160,11 +161,13 @@ class Program:
 
     def feed(self, subset: Any) -> Any:
         """The data of a subset, placed once; anew when its dataset or keys were replaced."""
+        if getattr(subset.dataset, "is_stale", False):  # other arrays or items were put into what it was made of
+            subset.dataset = subset.dataset.source
         source = (subset, subset.dataset, subset.keys)
         kept = self.feeds.get(id(subset))
         if kept is None or any(old is not new for old, new in zip(kept[0], source, strict=True)):
             backend = self.exp.backend
-            kept = (source, feed_of(subset, residency=self.exp.residency, put=backend.put, room=backend.room()))
+            kept = (source, feed_of(subset, residency=self.exp.residency, put=backend.put, room=backend.room))
             self.feeds[id(subset)] = kept
         return kept[1]
 
@@ -251,6 +254,9 @@ class Program:
             if self.noticed == 3:
                 log.warning(OFTEN)
             self.exp._changed("chunk_processors", None, None)
+        if (changes := self.exp.backend.changes() if self.recorded else []) and compiled:
+            log.warning("Changed after first use: %s. Compiled again at the next call.", "; ".join(changes))
+            self.drop("steps")
 
     def _batches_per_call(self) -> int | None:
         """A fixed number of batches for every call, None to find one by measuring."""
@@ -307,19 +313,6 @@ class Program:
             except GraphError as error:
                 error.add_note("The setting `outputs` lists it.")
                 raise
-
-    def _explain_objects(self, error: GraphError, mode: Mode) -> None:
-        """Say so where a name that is missing is in the items, but holds no numbers."""
-        for problem in getattr(error, "problems", (error,)):
-            for subset in self.exp.subsets:
-                name = getattr(problem, "name", None)
-                values = subset.sample()[1].get(name) if subset.mode == mode and name else None
-                if values is not None:
-                    raise DatasetError(
-                        f"{name!r} of subset {subset.name!r} holds no numbers, so that it stays on the host.",
-                        f"{values[0]!r:.60}, a {type(values[0]).__name__}",
-                        "Convert it in the dataset, to np.float32 or np.int32, or let no processor read it.",
-                    ) from None
 
     def _free(self, mode: Mode) -> set[str]:
         """Without data: every name that is read before it is written counts as the dataset's."""

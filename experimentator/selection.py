@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
-from experimentator.graph import Graph, Mode
+from experimentator.data.items import DatasetError
+from experimentator.graph import Graph, GraphError, Mode
 from experimentator.parts import losses_of
 from experimentator.settings import listed
 
 log = logging.getLogger(__name__)
+CLOSE = 0.9  # how alike names are of which one is probably meant for the other: all but a letter or two
 
 
 class Selection:
@@ -18,6 +21,7 @@ class Selection:
 
     def __init__(self, exp: Any, task: Mapping[str, Any]):
         self.exp, self.task = exp, task
+        self._told: set[tuple[str, str]] = set()
 
     @property
     def metrics(self) -> list[str]:
@@ -53,10 +57,35 @@ class Selection:
         written = graph.written_in(name)
         return graph.mode == Mode.EVAL and not (written and not written & Mode.EVAL)
 
+    def tell_slips(self, graph: Graph) -> None:
+        """Warn of processors left out of a graph for want of a name that nobody knows, where another is nearly it."""
+        known = {*graph.outputs, *graph.provided}
+        for node in graph.nodes:
+            for name in [ref.name for ref in node.reads if ref.name not in known]:
+                near = get_close_matches(name, known, n=1, cutoff=CLOSE)
+                if near and not graph.written_in(name) and (node.name, name) not in self._told:
+                    self._told.add((node.name, name))
+                    said = "%s is left out: it reads %r, which nothing writes and no subset gives. Did you mean %r?"
+                    log.warning(said, node, name, near[0])
+
     def last_written(self, graph: Graph) -> tuple[str, ...]:
         """What INFER needs, for the error that tells what was not given: the last name that is written."""
         written = [name for node in graph.nodes for name in node.outputs if name not in ("loss", *self.metrics)]
         return tuple(written[-1:])
+
+
+def explain_objects(error: GraphError, mode: Mode, subsets: Iterable[Any]) -> None:
+    """Say so where a name that is missing in a mode is in the items of a subset, but holds no numbers."""
+    for problem in getattr(error, "problems", (error,)):
+        for subset in subsets:
+            name = getattr(problem, "name", None)
+            values = subset.sample()[1].get(name) if subset.mode == mode and name else None
+            if values is not None:
+                raise DatasetError(
+                    f"{name!r} of subset {subset.name!r} holds no numbers, so that it stays on the host.",
+                    f"{values[0]!r:.60}, a {type(values[0]).__name__}",
+                    "Convert it in the dataset, to np.float32 or np.int32, or let no processor read it.",
+                ) from None
 
 
 def _known(names: Iterable[str], graph: Graph) -> list[str]:

@@ -110,7 +110,7 @@ class Settings(dict[str, Any]):
 
     def _tell(self, key: str, before: Mapping[str, Any]) -> None:
         old, new = before.get(key), self.get(key)
-        if old is new:
+        if old is new and key != "learning_rate":  # which an optimizer may have been told otherwise
             return
         try:
             self.changed(key, old, new)

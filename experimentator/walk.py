@@ -57,7 +57,11 @@ class Walk:
         exp = self.exp
         self.goal = epochs
         exp.state.pop("stop", None)
-        if self.is_cut_short:
+        if exp.epoch >= epochs > 0 and self.restore is None:
+            log.warning(
+                "Nothing to train: %d of %d epochs are done. train(%d) goes on.", exp.epoch, epochs, exp.epoch + 1
+            )
+        elif self.is_cut_short:
             log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", exp.epoch + 1)
         with Held() as self.held:
             try:
@@ -84,11 +88,15 @@ class Walk:
         feed.mode = mode
         with closing(exp.cycle(feed, exp.batch_size)) as cycle:
             runner = exp.program.runner(subset, mode, steps=cycle.steps)
-            exp.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
-            if position is not None:
-                self._restore(last=True)
-            with self.training_seeds(position) if mode == Mode.EVAL else nullcontext():
-                averages = self._pass(subset, mode, cycle, runner, position)
+            try:
+                exp.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
+                if position is not None:
+                    self._restore(last=True)
+                with self.training_seeds(position) if mode == Mode.EVAL else nullcontext():
+                    averages = self._pass(subset, mode, cycle, runner, position)
+            except BaseException:
+                exp.fire("cycle_left")
+                raise
         results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
         exp.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
         return results
@@ -152,10 +160,12 @@ class Walk:
             where = f"{subset.name!r}, epoch {self.exp.epoch + 1}"
             outputs = runner.run(block, remaining=remaining - first, where=where, first=first)
             averages.add(outputs, batch_size=block.index.shape[1])
-            self._tell(block, outputs, first, averages)
+            try:
+                self._tell(block, outputs, first, averages)
+            finally:  # whatever a callback says, the weights have moved
+                self.batches += len(block.index) if mode == Mode.TRAIN else 0
             check_finite(outputs, where=where, first=first)
             first += len(block.index)
-            self.batches += len(block.index) if mode == Mode.TRAIN else 0
             position.batch, position.weight = first, averages.weight
             if training is not None:
                 self._pause("step")

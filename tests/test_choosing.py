@@ -41,7 +41,7 @@ def labelled(*targets):
 
 def visited(subset, batch_size, residency="device"):
     """The keys of one pass, batch by batch, as the engine takes them."""
-    cycle = feed_of(subset, residency=residency, put=dict, room=1 << 40).cycle(batch_size)
+    cycle = feed_of(subset, residency=residency, put=dict, room=lambda: 1 << 40).cycle(batch_size)
     return [keys for block in iter(lambda: cycle.take(lambda _: 3), None) for keys in block.keys]
 
 

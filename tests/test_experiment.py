@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import logging
+import pickle
+import weakref
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -913,3 +917,91 @@ def test_a_rate_in_the_configuration_that_replaces_the_optimizers_own_is_told(ca
     caplog.clear()
     build_experiment(TEXT, learning_rate=0.02).train(1)
     assert "takes the place" not in caplog.text
+
+
+def test_a_rate_set_once_more_takes_the_place_of_one_that_the_optimizer_was_given():
+    exp, rate = build_experiment(config()), 0.25
+    exp.learning_rate = rate
+    exp.optimizer.learning_rate = 0.5
+    exp.learning_rate = rate
+
+    assert exp.get_learning_rate() == 0.25
+
+
+def test_an_optimizer_that_takes_the_place_of_another_gets_the_rate_and_that_is_told(caplog):
+    exp = build_experiment(config())
+    exp.learning_rate = 0.25
+    exp.optimizer = keras.optimizers.SGD(0.5)
+
+    assert float(exp.optimizer.learning_rate) == 0.25
+    assert "learning_rate = 0.25 in the configuration takes the place of the optimizer's own, 0.5." in caplog.text
+
+
+def test_a_total_that_is_reached_already_is_told(caplog):
+    exp = build_experiment(config())
+    exp.train(2), exp.train(2)
+
+    assert caplog.messages == ["Nothing to train: 2 of 2 epochs are done. train(3) goes on."]
+
+
+def test_batches_count_though_a_callback_failed_after_them():
+    class Once:
+        def on_batch_end(self, batch, **_):
+            if not hasattr(self, "done"):
+                self.done = True
+                raise ValueError
+
+    exp = build_experiment(config(callbacks=[Once()], steps_per_call=1))
+    with pytest.raises(ValueError):
+        exp.train(1)
+    exp.train(1)
+
+    assert exp.walk.batches == int(exp.optimizer.iterations)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_copy_is_refused_with_what_to_write(copied):
+    with pytest.raises(TypeError, match=r"neither copied nor pickled(.|\n)*Build another of the same configuration"):
+        copied(build_experiment(config()))
+
+
+def test_settings_are_completed_like_attributes():
+    assert {"batch_size", "learning_rate", "seed", "train", "mine"} <= set(dir(build_experiment(config(mine=1))))
+
+
+def test_arrays_and_items_put_in_later_are_taken_up():
+    columns, items = dict(arrays(0, 32)), [{"input": np.zeros(3, np.float32), "target": 0}] * 8
+    exp = build_experiment(config(subsets=[Subset("t", Mode.TRAIN, columns), Subset("v", Mode.EVAL, items)]))
+    exp.train(1)
+    columns |= {name: values[:16] for name, values in columns.items()}
+    items.extend(items[:2])
+    exp.train(2), exp.evaluate()
+
+    assert (len(exp.subset("t")), len(exp.subset("v"))) == (16, 10)
+    assert exp.counts["t"]["batches"] == 2 + 1
+
+
+def test_data_of_an_experiment_that_nobody_holds_are_let_go_before_more_is_placed(monkeypatch):
+    monkeypatch.setattr("experimentator.feed.LARGE", 0)
+    gc.collect()
+    gc.disable()
+    try:
+        exp = build_experiment(config())
+        exp.train(1)
+        first = weakref.ref(exp)
+        exp = build_experiment(config())
+        exp.train(1)
+    finally:
+        gc.enable()
+
+    assert first() is None
+
+
+def test_a_processor_left_out_for_a_slip_is_told_once(caplog):
+    slip, given = ops.Softmax("batch_logit", output="a"), ops.Softmax("batch_heights", output="b")
+    exp = build_experiment(config())
+    exp.chunk_processors += [slip, given]
+    exp.train(1), exp.evaluate()
+
+    said = "#3 Softmax() is left out: it reads 'batch_logit', which nothing writes and no subset gives."
+    assert caplog.messages == [f"{said} Did you mean 'batch_logits'?"]

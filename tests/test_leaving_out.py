@@ -41,7 +41,7 @@ class Drop:
 
 
 def taken(subset, residency, batch_size, counts=(), workers=None, skip=0):
-    feed = feed_of(subset, residency=residency, put=dict, room=1 << 40)
+    feed = feed_of(subset, residency=residency, put=dict, room=lambda: 1 << 40)
     feed.workers = workers
     cycle, counts, batches = feed.cycle(batch_size), iter(counts), []
     cycle.skip(skip)
@@ -92,7 +92,7 @@ def test_a_pass_begins_behind_the_batches_that_were_done(count, dropped, mode, s
 def test_calls_end_where_they_must_though_items_are_left_out(count, dropped, size, stride, is_ahead):
     if dropped >= set(range(count)):
         return
-    feed = feed_of(sieved(count, dropped), residency="stream", put=dict, room=1 << 40)
+    feed = feed_of(sieved(count, dropped), residency="stream", put=dict, room=lambda: 1 << 40)
     cycle = Ahead(feed.cycle(size)) if is_ahead else feed.cycle(size)
     with closing(cycle):
         blocks = list(iter(lambda: cycle.take(lambda done: min(4, stride - done % stride)), None))
@@ -139,10 +139,10 @@ def test_a_subset_that_leaves_out_all_is_named(residency):
 
 def test_items_are_kept_where_the_dataset_says_that_they_are_always_the_same():
     subset = sieved(9, {0, 4})
-    assert feed_of(subset, residency="auto", put=dict, room=1 << 40).place == "streamed"
+    assert feed_of(subset, residency="auto", put=dict, room=lambda: 1 << 40).place == "streamed"
 
     subset.dataset.deterministic = True
-    assert feed_of(subset, residency="auto", put=dict, room=1 << 40).place == "on the device"
+    assert feed_of(subset, residency="auto", put=dict, room=lambda: 1 << 40).place == "on the device"
     assert taken(subset, "auto", 3) == [(1, 2, 3), (5, 6, 7), (8,)]
 
 

@@ -49,7 +49,7 @@ def evaluation(dataset, **options):
 
 def passed(subset, batch_size=4, workers=None, residency="stream"):
     """The batches of one pass: keys, and the first number of each input."""
-    feed = feed_of(subset, residency=residency, put=dict, room=1 << 40)
+    feed = feed_of(subset, residency=residency, put=dict, room=lambda: 1 << 40)
     feed.workers = workers
     cycle = feed.cycle(batch_size)
     blocks = iter(lambda: cycle.take(lambda _: 2), None)

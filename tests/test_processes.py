@@ -50,7 +50,7 @@ def leave():
 
 def numbers(dataset, workers):
     """The first column of every item of one pass, in batches of 3, two a block."""
-    feed = feed_of(Subset("s", Mode.EVAL, dataset), residency="stream", put=dict, room=0)
+    feed = feed_of(Subset("s", Mode.EVAL, dataset), residency="stream", put=dict, room=lambda: 0)
     feed.workers = workers
     cycle = feed.cycle(3)
     blocks = iter(lambda: cycle.take(lambda _: 2), None)
@@ -88,7 +88,7 @@ OTHER, ABSENT = {"other": (4, 9)}, {"absent": (3, 4, 5, 7)}
     "kind, options", [(Subset, {}), (Subset, ABSENT), (Subset, OTHER), (OwnBatches, {}), (OwnBatches, OTHER)]
 )
 def test_large_arrays_are_the_same_by_processes(kind, options):
-    feed = feed_of(kind("s", Mode.EVAL, Large(**options)), residency="stream", put=dict, room=0)
+    feed = feed_of(kind("s", Mode.EVAL, Large(**options)), residency="stream", put=dict, room=lambda: 0)
 
     def blocks(workers):
         feed.workers = workers
@@ -170,7 +170,7 @@ def test_an_order_of_another_epoch_reaches_the_processes():
             return {"x": np.int64(self.epoch)}
 
     subset = Told("s", Mode.TRAIN, Rows(4))
-    feed = feed_of(subset, residency="stream", put=dict, room=0)
+    feed = feed_of(subset, residency="stream", put=dict, room=lambda: 0)
     feed.workers = TWO
     subset.epoch = 7
 
@@ -191,7 +191,7 @@ class Drawing(Rows):
 
 
 def drawn(subset):
-    feed = feed_of(subset, residency="stream", put=dict, room=0)
+    feed = feed_of(subset, residency="stream", put=dict, room=lambda: 0)
     feed.workers = TWO
     return lambda: feed.cycle(2).take(lambda _: 4).columns["batch_drawn"].tolist()
 
@@ -254,7 +254,7 @@ def noise(key, item):
 if __name__ == "__main__":
     for workers in (Workers(2), Workers(1, are_processes=True), Workers(3, are_processes=True)):
         dataset = DataAugmentationDataset([{"input": 0.0}] * 12, [noise])
-        feed = feed_of(Subset("s", Mode.EVAL, dataset), residency="stream", put=dict, room=0)
+        feed = feed_of(Subset("s", Mode.EVAL, dataset), residency="stream", put=dict, room=lambda: 0)
         feed.workers = workers
         columns = feed.cycle(3).take(lambda _: 4).columns
         print({name: values.ravel().tolist() for name, values in sorted(columns.items())})
@@ -298,7 +298,7 @@ def is_running(pid):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_processes_end_with_the_feed_that_started_them():
-    feed = feed_of(Subset("s", Mode.EVAL, Places(4)), residency="stream", put=dict, room=0)
+    feed = feed_of(Subset("s", Mode.EVAL, Places(4)), residency="stream", put=dict, room=lambda: 0)
     feed.workers = TWO
     pids = set(feed.cycle(2).take(lambda _: 2).columns["batch_pid"].tolist())
     assert pids
@@ -317,7 +317,7 @@ from experimentator.feed import feed_of
 from tests.test_processes import TWO, Places
 from experimentator import Mode, Subset
 
-feed = feed_of(Subset("s", Mode.EVAL, Places(4)), residency="stream", put=dict, room=0)
+feed = feed_of(Subset("s", Mode.EVAL, Places(4)), residency="stream", put=dict, room=lambda: 0)
 feed.workers = TWO
 print(*set(feed.cycle(2).take(lambda _: 2).columns["batch_pid"].tolist()), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -340,7 +340,7 @@ def test_processes_stay_from_epoch_to_epoch_for_subsets_of_every_kind():
     balanced = BalancedSubset("b", Mode.TRAIN, Rows(8), by=lambda key: key < "row 2")
     both = CombinedSubset("c", Mode.TRAIN, [Subset("p", Mode.TRAIN, items), Subset("q", Mode.TRAIN, items)], [3, 1])
     for subset in (balanced, both):
-        feed, seen = feed_of(subset, residency="stream", put=dict, room=0), set()
+        feed, seen = feed_of(subset, residency="stream", put=dict, room=lambda: 0), set()
         feed.workers = Workers(1, are_processes=True)
         for subset.epoch in range(3):
             assert feed.cycle(4).take(lambda _: 2) is not None

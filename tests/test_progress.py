@@ -6,9 +6,12 @@ import io
 import re
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from rich.console import Console
 
 from experimentator.callbacks import progress as module
@@ -246,3 +249,42 @@ def test_a_name_belongs_to_the_longest_subset_it_starts_with():
     row = {"a_b_loss": 1, "a_loss": 2, "ab_loss": 3, "loss": 4}
 
     assert grouped(row, ["a", "a_b"]) == {"a": {"loss": 2}, "a_b": {"loss": 1}, "": {"ab_loss": 3, "loss": 4}}
+
+
+NOTEBOOK = """
+import io, sys, time
+from types import SimpleNamespace
+from experimentator.callbacks import progress as module
+from experimentator.callbacks.progress import Progress
+from tests.test_progress import ROWS, Still, play
+
+module.CELL_SECONDS = 0.0
+play(Progress(), blocks=[Still(loss=0.5), Still(loss=0.25)])
+"""
+
+
+@pytest.mark.filterwarnings("ignore")  # of the notebook's own machinery
+def test_in_a_notebook_one_line_for_each_epoch_moves_and_then_holds_its_results():
+    root = str(Path(__file__).parents[1])
+    cell = nbformat.v4.new_code_cell(f"import sys; sys.path.insert(0, {root!r})\n{NOTEBOOK}")
+    book = nbformat.v4.new_notebook(cells=[cell])
+    NotebookClient(book, timeout=120, kernel_name="python3").execute()
+
+    shown = [
+        output["data"]["text/plain"] for output in book.cells[0].outputs if output["output_type"] == "display_data"
+    ]
+    assert [line[:14] for line in shown] == ["1/2  training ", "2/2  training "]
+    assert "validation loss 1.250" in shown[0]
+    assert "75.0 s" in shown[1]
+    assert not [output for output in book.cells[0].outputs if output["output_type"] == "stream"]
+
+
+def test_a_pass_that_takes_long_writes_a_line_now_and_then_where_nothing_can_be_drawn(monkeypatch):
+    monkeypatch.setattr(module, "LINE_SECONDS", 0.0)
+    console = Console(file=io.StringIO())
+    play(Progress(console), rows=ROWS[:1], blocks=[Still(loss=0.5), Still(loss=0.25)])
+
+    first, second, epoch = console.file.getvalue().splitlines()
+    assert re.fullmatch(r"1/1  training 1/10  [\d,]+ batches/s  loss 0\.500", first)
+    assert "training 2/10" in second
+    assert "validation loss 1.250" in epoch

@@ -101,7 +101,7 @@ def subset_of(way, mode=Mode.TRAIN, seed=5, epoch=2, **options):
 
 def drawn(subset, workers=None, batch_size=5):
     """What one pass gives, by key and visit."""
-    feed = feed_of(subset, residency="stream", put=dict, room=0)
+    feed = feed_of(subset, residency="stream", put=dict, room=lambda: 0)
     feed.mode, feed.workers = subset.mode, workers
     cycle, found, count = feed.cycle(batch_size), {}, Counter()
     for block in iter(lambda: cycle.take(lambda _: 2), None):

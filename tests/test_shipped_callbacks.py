@@ -676,6 +676,43 @@ def test_the_given_rate_may_change_under_a_schedule_and_holds_after_training():
     assert exp.history[-1]["learning_rate"] == pytest.approx(0.1)
 
 
+class Interrupts(Callback):
+    """Ends a pass in the middle, once it is told to."""
+
+    def __init__(self, when: Mode):
+        self.when, self.now = when, False
+
+    def on_batch_end(self, batch: int, **_: Any) -> None:
+        if self.now and not batch:
+            self.now = False
+            raise KeyboardInterrupt
+
+
+def test_an_epoch_that_was_interrupted_starts_anew_at_its_own_rate():
+    ends = Interrupts(Mode.TRAIN)
+    exp = build(LearningRateDecay(1, 0, 0.1), LearningRateWarmUp(0.5), SaveLearningRate(), ends)
+    exp.train(2)
+    for _ in range(2):
+        ends.now = True
+        with pytest.raises(KeyboardInterrupt):
+            exp.train(3)
+    exp.batch_size = 8  # factors of another number of batches
+
+    assert [row["learning_rate"] for row in exp.train(4)[1:]] == pytest.approx([0.001] * 3)
+
+
+def test_an_evaluation_that_was_interrupted_leaves_the_weights_of_training():
+    ends = Interrupts(Mode.EVAL)
+    exp = build(ExponentialMovingAverage(0.9), ends)
+    exp.train(2)
+    before = everything(exp)
+    ends.now = True
+    with pytest.raises(KeyboardInterrupt):
+        exp.evaluate()
+
+    assert all(map(np.array_equal, everything(exp), before))
+
+
 def test_a_schedule_of_keras_and_one_of_ours_are_told_apart():
     optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10))
 

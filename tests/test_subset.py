@@ -352,7 +352,7 @@ def test_keys_that_a_streamed_dataset_lacks_are_named_before_anything_is_read():
     with pytest.raises(
         DatasetError, match=r"has no key 'row 7', one of 2 that it lacks.\nSeen: 4 keys, such as 'row 0'"
     ):
-        feed_of(training(dataset, keys=["row 1", "row 7", "row 9"]), residency="auto", put=dict, room=0)
+        feed_of(training(dataset, keys=["row 1", "row 7", "row 9"]), residency="auto", put=dict, room=lambda: 0)
     assert dataset.queries == ["row 1"]
 
 

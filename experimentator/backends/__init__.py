@@ -111,6 +111,9 @@ class Backend(Protocol):
     def forget(self) -> None:
         """Find the weights anew at the next recording: the processors changed."""
 
+    def changes(self) -> list[str]:
+        """What was changed of layers and optimizers since they were compiled, in words; told once."""
+
     def put(self, columns: Columns) -> Columns:
         """Place columns where the step reads them."""
 

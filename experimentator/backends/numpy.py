@@ -123,6 +123,10 @@ class NumpyBackend:
     def forget(self) -> None:
         """Nothing is kept."""
 
+    def changes(self) -> list[str]:
+        """Nothing is compiled, and every change acts."""
+        return []
+
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Columns stay as they are."""
         return columns

@@ -71,6 +71,10 @@ class ExponentialMovingAverage(Callback):
         """Train without it."""
         self._leave()
 
+    def on_cycle_left(self, **_: Any) -> None:
+        """Nor with it after an evaluation that was cut short."""
+        self._leave()
+
     def on_epoch_end(self, **_: Any) -> None:
         """Save the average beside the weights."""
         if (folder := self.folder or run_folder(self.exp)) is not None:

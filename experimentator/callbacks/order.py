@@ -15,7 +15,7 @@ EVENTS = tuple(f"{what}_{when}" for what in ("epoch", "cycle", "batch") for when
 FETCHING = ("batch_end", "cycle_end")  # events whose parameters may name tensors
 WITHIN = ("cycle_", "batch_", "block_")  # events of a pass, which `when` may narrow to some modes
 PHASES = ("prepare", "act", "record")  # what the rest builds on; the rest; what tells of all of it
-LIFE = ("train_begin", "train_end", "block_end", "pause")  # which the library's own callbacks hear too
+LIFE = ("train_begin", "train_end", "block_end", "cycle_left", "pause")  # which the library's own callbacks hear too
 
 
 class CallbackError(ValueError):

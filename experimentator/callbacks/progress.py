@@ -1,4 +1,7 @@
-"""The progress display: bars on a terminal, plain lines elsewhere; always on stderr, so that stdout holds results."""
+"""The progress display: bars on a terminal, a line that moves in a notebook, plain lines elsewhere.
+
+It is on stderr, so that stdout holds results.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from rich.table import Column
 from rich.text import Text
 
 REDRAW_SECONDS = 0.1  # bars are drawn at most this often, however short the calls of the step are
+CELL_SECONDS = 0.5  # and a notebook's line, of which each is a message to a browser
+LINE_SECONDS = 60.0  # where lines cannot be drawn over, as in a file, a pass that takes long writes one so often
 GLUE = "\N{NO-BREAK SPACE}"  # between a name and its number, while a line is folded
 ESSENTIALS = 3  # averages beside a bar: the loss and the first metrics
 
@@ -32,6 +37,8 @@ class Progress:
         stderr: Any = _Forgiving(sys.stderr)
         self.console = console or Console(file=stderr)
         self.bars: Bars | None = None
+        self.cell: Any = None  # what shows the epoch under way in a notebook, and its line once it is over
+        self.title = ""  # of the epoch
         self.start = self.drawn = 0.0
 
     def init(self, exp: Any) -> None:
@@ -49,34 +56,47 @@ class Progress:
             self.total = self.bars.add_task("epochs", total=epochs, completed=epoch - 1, seen="")
             self.inner = self.bars.add_task("batches", total=None, seen="")
             self.bars.start()
+        self.title = f"{epoch:>{len(str(epochs))}}/{epochs}"
+        self.drawn = time.perf_counter()
 
     def on_cycle_begin(self, cycle_name: str, steps: int, **_: Any) -> None:
         """A bar for the pass."""
-        self.start = time.perf_counter()
+        self.start, self.steps = time.perf_counter(), steps
+        self.drawn = self.drawn or self.start
         if self.bars is not None:
             self.bars.reset(self.inner, description=cycle_name, total=steps, seen="")
             self._draw(self.bars)
 
-    def on_block_end(self, batch: int, averages: Any, **_: Any) -> None:
+    def on_block_end(self, batch: int, averages: Any, cycle_name: str, **_: Any) -> None:
         """What is known so far."""
         now = time.perf_counter()
-        if self.bars is not None and now - self.drawn >= REDRAW_SECONDS:
-            essentials = dict(list(averages.means().items())[:ESSENTIALS])
-            seen = f"{(batch + 1) / (now - self.start):,.0f} batches/s  {_shown(essentials).replace(GLUE, ' ')}"
+        if now - self.drawn < (REDRAW_SECONDS if self.bars else CELL_SECONDS if self._in_cell else LINE_SECONDS):
+            return
+        essentials = dict(list(averages.means().items())[:ESSENTIALS])
+        seen = f"{(batch + 1) / (now - self.start):,.0f} batches/s  {_shown(essentials).replace(GLUE, ' ')}"
+        if self.bars is not None:
             self.bars.update(self.inner, completed=batch + 1, seen=seen)
             self._draw(self.bars)
+        else:
+            title = f"{self.title}  " if self.title else ""
+            self._write(f"{title}{cycle_name} {batch + 1}/{self.steps}  {seen}", moving=True)
+            self.drawn = now
 
-    def on_epoch_end(self, epoch: int, epochs: int, **_: Any) -> None:
+    def on_cycle_end(self, **_: Any) -> None:
+        """An evaluation of its own has its own line."""
+        if not self.title:
+            self.cell = None
+
+    def on_epoch_end(self, epoch: int, **_: Any) -> None:
         """A line that stays, for every epoch."""
         row = dict(self.exp.history[-1])
         row.pop("epoch", None)
         time_taken = f"{row.pop('epoch_time', 0.0):.1f} s"
-        title = f"{epoch:>{len(str(epochs))}}/{epochs}"
         groups = grouped(row, [subset.name for subset in self.exp.subsets])
         width = self.console.width if self.console.is_terminal else None
-        for line in _lines(title, groups, time_taken, width):
-            if self.bars is None:  # half a millisecond less, which counts where epochs are short
-                self.console.file.write(f"{line}\n")
+        for line in _lines(self.title, groups, time_taken, width):
+            if self.bars is None:
+                self._write(line)
             else:
                 self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         if self.bars is not None:
@@ -88,6 +108,24 @@ class Progress:
         if self.bars is not None:
             self.bars.stop()
             self.bars = None
+        self.cell, self.title = None, ""
+
+    @property
+    def _in_cell(self) -> bool:
+        return self.console.is_jupyter
+
+    def _write(self, line: str, *, moving: bool = False) -> None:
+        """A line; in a notebook one that is `moving` gives way to the next, and at last to that of its epoch."""
+        if self._in_cell and (moving or self.cell is not None):
+            from IPython.display import display
+
+            if self.cell is None:
+                self.cell = display({"text/plain": line}, raw=True, display_id=True)
+            else:
+                self.cell.update({"text/plain": line}, raw=True)
+            self.cell = self.cell if moving else None
+            return
+        self.console.file.write(f"{line}\n")  # half a millisecond less than print, which counts where epochs are short
 
     def _draw(self, bars: Bars) -> None:
         bars.refresh()

@@ -34,8 +34,9 @@ class Schedule(Callback):
         self.exp, self.steps = exp, 1
         self.hold: Callable[[np.ndarray], None] | None = None
 
-    def on_train_begin(self, **_: Any) -> None:
+    def on_train_begin(self, state: dict[str, Any], **_: Any) -> None:
         """Let the optimizer follow a table of factors."""
+        state.pop(FACTORS, None)  # of a pass that was cut short
         if self.hold is None:
             self.exp.program.drop("steps")  # those compiled before read the rate elsewhere
         self.hold = self.exp.backend.rates(self.exp.program.require_optimizer())

@@ -36,12 +36,22 @@ class ArrayDataset:
     deterministic = True
 
     def __init__(self, arrays: Mapping[str, Any]):
+        self.source, self._given = arrays, dict(arrays)
         self.arrays = {name: _array(name, values) for name, values in arrays.items()}
         sizes = {name: array.shape[:1] for name, array in self.arrays.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
             seen = ", ".join(f"{name}: {size[0] if size else 'a scalar'}" for name, size in sizes.items())
             raise DatasetError("A dict of arrays needs equally long arrays.", seen or "no array", "Cut them alike.")
         self.keys = range(next(iter(sizes.values()))[0])
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether another array was put into the dict since."""
+        own = self._given
+        return self.source.keys() != own.keys() or any(self.source[name] is not own[name] for name in own)
+
+    def __getstate__(self) -> dict[str, Any]:  # of a worker's copy, for which lists need not travel twice
+        return {**vars(self), "source": {}, "_given": {}}
 
     def query_item(self, key: Any) -> dict[str, Any]:
         """Row `key` of every array."""
@@ -62,8 +72,13 @@ class ItemsDataset:
     deterministic = True
 
     def __init__(self, items: Mapping[Hashable, Any] | Sequence[Any]):
-        self.items = items
+        self.source = self.items = items
         self.keys = tuple(items) if isinstance(items, Mapping) else range(len(items))
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether items were put in or taken out since."""
+        return len(self.items) != len(self.keys)
 
     def query_item(self, key: Any) -> Any:
         """The item as it was given."""
@@ -88,8 +103,21 @@ def as_dataset(source: Any, *, subset: str) -> Any:
         f"Subset {subset!r} has no dataset.",
         f"a {type(source).__name__}",
         "Give a mlworkflow.Dataset, an object with `keys` and `query_item(key)`, a mapping from keys to items, "
-        "a list of items, or a dict of equally long arrays.",
+        f"a list of items, or a dict of equally long arrays{_instead(source)}.",
     )
+
+
+def _instead(source: Any) -> str:
+    """What to write for kinds of data that others use."""
+    if hasattr(source, "iloc"):  # of pandas
+        return ': {"input": table[[...]].to_numpy(), "target": table["..."].to_numpy()}'
+    if hasattr(source, "as_numpy_iterator"):
+        return ": list(source.as_numpy_iterator()), of elements that are dictionaries"
+    if isinstance(source, np.ndarray):
+        return ': {"input": array}'
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        return ". For one that is read by place, as of PyTorch: keys = range(len(source)), and query_item reads source[key]"
+    return ""
 
 
 def keys_of(dataset: Any, *, subset: str) -> tuple[Hashable, ...]:

@@ -7,6 +7,8 @@ import shutil
 import time
 from dataclasses import dataclass
 from functools import cached_property, partial
+from threading import Thread
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -53,6 +55,10 @@ def experiment(*processors: Any, items: Any = None, **settings: Any) -> Any:
     ]
     settings = {"optimizer": keras.optimizers.SGD(0.05), "hide_progress": True, "jit_compile": False} | settings
     return build_experiment({"subsets": subsets, "batch_size": 8, "chunk_processors": [*processors], **settings})
+
+
+def dense() -> Any:
+    return ops.Model(layers.Dense(1), inputs="batch_input", outputs="batch_prediction")
 
 
 # Kinds of processors: each writes batch_prediction [B, 1]
@@ -605,6 +611,123 @@ def experimentation(processor: Any, callback: Any) -> Any:
     nothing = ops.Model(zeros, inputs="batch_input", outputs="batch_prediction")
     settings = {"callbacks": [callback], "optimizer": keras.optimizers.SGD(0.0)}
     return experiment(nothing, squares, processor, **settings)
+
+
+TABLE = np.array([1.0, 1.0])
+
+
+def helper(loss: Any) -> Any:
+    return TABLE[0] * loss
+
+
+def helped_anew(loss: Any) -> Any:
+    return 2.0 * loss
+
+
+@pytest.mark.parametrize("change, told", [
+    (lambda: globals().update(helper=helped_anew), "global helper was helper of line [0-9]+, is helped_anew of line"),
+    (lambda: TABLE.fill(2.0), r"global TABLE was array\(\[1., 1.\]\), is array\(\[2., 2.\]\)"),
+    (lambda: globals().update(helper=FunctionType(helper.__code__, globals(), "helper")), ""),
+], ids=["a function", "within an array", "the same once more"])  # fmt: skip
+def test_changed_code_and_arrays_that_a_processor_reads_are_told_and_act(change, told, caplog):
+    class Change:
+        def on_epoch_end(self, epoch: int, **_: Any) -> None:
+            if epoch == 1:
+                change()
+
+    original = helper
+    exp = experimentation(lambda chunk: chunk.update(loss=helper(chunk["loss"])), Change())
+    try:
+        losses = [row["training_loss"] for row in exp.train(3)]
+    finally:
+        globals().update(helper=original)
+        TABLE.fill(1.0)
+
+    after = 2.0 if told else 1.0
+    np.testing.assert_allclose(losses, np.mean(Y**2) * np.array([1.0, after, after]), rtol=1e-4)
+    assert caplog.text.count("Changed after first use") == bool(told)
+    assert re.search(told, caplog.text)
+
+
+def test_a_method_that_takes_the_place_of_another_is_told_and_acts(caplog):
+    class Doubles(ChunkProcessor):
+        inputs, outputs = ["loss"], ["loss"]
+
+        def __call__(self, chunk: Any) -> None:
+            chunk["loss"] = self.doubled(chunk["loss"])
+
+        def doubled(self, loss: Any) -> Any:
+            return 2.0 * loss
+
+    exp = experimentation(Doubles(), Callback())
+    exp.train(1)
+    assert "Changed" not in caplog.text
+    Doubles.doubled = lambda self, loss: 3.0 * loss
+    exp.train(2)
+
+    assert exp.history[1]["training_loss"] == pytest.approx(1.5 * exp.history[0]["training_loss"])
+    assert "#2 Doubles: the code of" in caplog.text
+
+
+def test_a_changed_attribute_of_a_layer_or_an_optimizer_is_told_and_acts(caplog):
+    drop = layers.Dropout(0.1, seed=1)
+    exp = experiment(ops.Model(drop, inputs="batch_input", outputs="batch_kept"), dense(), squares)
+    exp.chunk_processors.append(lambda chunk: chunk.update(kept=keras.ops.mean(chunk["batch_kept"] != 0)))
+    exp.metrics = ["kept"]
+    exp.train(1), exp.train(2)
+    assert not caplog.messages[1:]
+    drop.rate, exp.optimizer.clipvalue = 0.5, 1e-9
+    before = exp.backend.weights()
+    row = exp.train(3)[-1]
+
+    assert row["training_kept"] < 0.7
+    for key, value in exp.backend.weights().items():
+        assert "seed" in key or np.allclose(value, before[key], atol=1e-6)
+    assert "Dropout: rate was 0.1, is 0.5; SGD: clipvalue was None, is 1e-09. Compiled again" in caplog.text
+
+
+def test_an_optimizer_that_lacks_moments_for_a_change_is_refused():
+    exp = experiment(dense(), squares)
+    exp.train(1)
+    exp.optimizer.momentum = 0.9
+
+    with pytest.raises(ValueError, match=r"keeps no moments for what it was changed to.\nSeen: SGD"):
+        exp.train(2)
+
+
+def test_a_network_that_was_built_in_training_infers_where_one_calls_it_oneself():
+    inner = keras.Sequential([layers.Dense(8), layers.Dropout(0.5)])
+    network = keras.Sequential([inner, layers.Dropout(0.5), layers.Dense(1)])
+    exp = experiment(ops.Model(network, inputs="batch_input", outputs="batch_prediction"), squares)
+    exp.train(1)
+
+    np.testing.assert_allclose(network(X), exp.predict({"batch_input": X})["batch_prediction"], rtol=1e-5, atol=1e-6)
+
+
+def test_experiments_and_layers_in_several_threads_keep_out_of_each_others_way():
+    def task() -> Any:
+        network = keras.Sequential([layers.Dense(8, activation="relu"), layers.Dense(1)])
+        return experiment(ops.Model(network, inputs="batch_input", outputs="batch_prediction"), squares)
+
+    experiments, made, failures = [task() for _ in range(3)], [], []
+
+    def train(exp: Any) -> None:
+        try:
+            exp.train(2)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [Thread(target=train, args=(exp,)) for exp in experiments]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        layer = layers.Dense(2)
+        layer.build((None, 3))
+        made.append(layer)
+
+    assert not failures
+    assert len({id(one) for layer in made for one in layer.weights}) == 2 * len(made)
+    assert all(len(exp.backend.weights()) == 4 for exp in experiments)
 
 
 def test_what_a_processor_changes_by_itself_is_its_own_affair(caplog):

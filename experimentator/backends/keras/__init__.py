@@ -24,6 +24,7 @@ from experimentator.backends.keras.precision import loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.state import assign, keyed
+from experimentator.backends.keras.watched import Watched
 from experimentator.backends.keras.variables import Variables, Witness, copied, trainable_some_day
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.parts import parts_of, unscaled
@@ -50,7 +51,9 @@ class KerasBackend(ABC):
         self.made = self.maker()
         self.precision: str | None = None
         self.added: list[tuple[str, Any]] = []  # losses that layers added since the last batch began, with their names
+        self.watched = Watched()
         self._layers: dict[int, Any] = {}
+        self._unbuilt: list[Callable[[], Any]] = []
         self._scaled: dict[int, Any] = {}
 
     @abstractmethod
@@ -85,7 +88,11 @@ class KerasBackend(ABC):
         A second pass, which changes nothing, notes the variables that each processor reads.
         """
         recorded = self._pass(processors, specs, mode, known, witness=False)
+        while self._unbuilt:  # those within others last, and so first here
+            self._unbuilt.pop()()
+        self.watched.look(self._layers.values())
         self._pass(recorded, specs, mode, known, witness=True)
+        self.watched.settle()
         self.variables.settle()
         self.added.clear()
         return recorded
@@ -117,7 +124,7 @@ class KerasBackend(ABC):
 
     def forget(self) -> None:
         """Find the weights anew at the next recording: the processors changed."""
-        self.variables = Variables()
+        self.variables, self.watched = Variables(), Watched()
         self._layers.clear()
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -209,7 +216,12 @@ class KerasBackend(ABC):
             if isinstance(plain := unscaled(optimizer), Optimizers):
                 plain.route(self.variables.keyed())
             optimizer.build(trainable_some_day(self.variables))
+        self.watched.look(parts_of(optimizer))
         return optimizer
+
+    def changes(self) -> list[str]:
+        """What was changed of layers and optimizers since they were traced, in words; told once."""
+        return self.watched.changes()
 
     def batch_of(self, graph: Graph, detach: int) -> Forward:
         """A graph as a function of the tensors of a batch; no gradient reaches its first `detach` nodes."""
@@ -231,7 +243,7 @@ class KerasBackend(ABC):
     def _note(self, layer: Any) -> None:
         """A layer is called, wherever the call stands: attribute scans would miss those among a lambda's globals."""
         self._layers.setdefault(id(layer), layer)
-        build_outside(layer, self.outside_of_traces)
+        build_outside(layer, self.outside_of_traces, self._unbuilt)
         set_precision(layer, self.precision)
 
     def _shape(self, tensor: Any) -> Shape:

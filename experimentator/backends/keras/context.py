@@ -89,17 +89,19 @@ def _term(layer: str, added: Any, dtype: Any) -> Any:
 
 
 def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
-    """Update variables; an optimizer that was made for others is refused in plain words."""
+    """Update variables; an optimizer that was made for others, or to keep less, is refused in plain words."""
     try:
         optimizer.apply(gradients, variables)
-    except ValueError as error:
-        if "Unknown variable" not in str(error):
+    except (ValueError, IndexError) as error:
+        if isinstance(error, ValueError) and "Unknown variable" not in str(error):
             raise
+        wrong, seen = "was made for other weights, and keeps moments of those", "after a change of chunk_processors"
+        if isinstance(error, IndexError):
+            wrong, seen = "keeps no moments for what it was changed to", f"which fails with {error!r}"
         name = type(optimizer).__name__
         where = "keras.optimizers." if hasattr(keras.optimizers, name) else "experimentator."
         raise ValueError(
-            "The optimizer was made for other weights, and keeps moments of those.\n"
-            f"Seen: {name}, after a change of chunk_processors.\n"
+            f"The optimizer {wrong}.\nSeen: {name}, {seen}.\n"
             f"Give the experiment a new one: exp.optimizer = {where}{name}(...)."
         ) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import keras
@@ -12,8 +12,14 @@ import keras
 from experimentator.graph.record import as_listed
 
 
-def build_outside(layer: Any, outside_of_traces: Callable[[], AbstractContextManager[Any]]) -> None:
-    """Let what a layer makes in its `build`, constants too, outlive the trace that happens to build it."""
+def build_outside(
+    layer: Any, outside_of_traces: Callable[[], AbstractContextManager[Any]], later: list[Callable[[], Any]]
+) -> None:
+    """Let what a layer makes in its `build`, constants too, outlive the trace that happens to build it.
+
+    A `keras.Sequential` calls its layers there, and keeps for good whether that was in training: `later` gets what
+    does it again, to be run where nobody trains, so that `network(images)` of one's own is an inference.
+    """
     build = layer.build
     if layer.built or getattr(build, "_is_default", False):  # which runs `call`, on tensors of the trace
         return
@@ -21,6 +27,8 @@ def build_outside(layer: Any, outside_of_traces: Callable[[], AbstractContextMan
     @wraps(build)
     def outside(*shapes: Any, **named: Any) -> Any:
         object.__setattr__(layer, "build", build)
+        if isinstance(layer, keras.Sequential):
+            later.append(partial(build, *shapes, **named))
         with outside_of_traces():
             return build(*shapes, **named)
 

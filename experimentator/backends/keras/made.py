@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import RLock, get_ident
 from types import FrameType
 from typing import Any
 
@@ -17,6 +18,8 @@ from experimentator.graph.record import as_listed
 Place = tuple[Any, ...]
 # Frames of these say nothing about the place, and may stand in one trace and not in another.
 PASSING = ("keras.", "tensorflow.", "jax.", "experimentator.backends.", "experimentator.graph.")
+# Keras' classes are the whole process's: one thread at a time stands in their place, and acts for itself alone.
+_ONE_AT_A_TIME = RLock()
 LISTED = ("initializer", "shape", "dtype", "trainable", "autocast", "aggregation", "synchronization", "name", "layout")
 
 
@@ -50,7 +53,13 @@ class Made:
         processor = as_listed(node.processor)
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
         making = _Making(self, node, made, note)
-        with making.of_layers(), making.of_variables(), self.watching(making.create), _losses_to(added):
+        with (
+            _ONE_AT_A_TIME,
+            making.of_layers(),
+            making.of_variables(),
+            self.watching(making.create),
+            _losses_to(added),
+        ):
             yield
 
 
@@ -64,6 +73,7 @@ class _Making:
         self.new_layers: set[int] = set()
         self.pending: dict[int, Place] = {}
         self.inside = False  # a Keras variable, which makes one of TensorFlow's
+        self.thread = get_ident()
 
     def place(self, kind: str) -> Place:
         """Which chain of calls, below the processor's own, asks for one of a kind; and how often it did before."""
@@ -82,10 +92,13 @@ class _Making:
         init, original = keras.Layer.__init__, keras.Layer.__call__
 
         def made(layer: Any, *arguments: Any, **options: Any) -> None:
-            self.new_layers.add(id(layer))
+            if get_ident() == self.thread:
+                self.new_layers.add(id(layer))
             init(layer, *arguments, **options)
 
         def call(layer: Any, *tensors: Any, **options: Any) -> Any:
+            if get_ident() != self.thread:
+                return original(layer, *tensors, **options)
             if id(layer) in self.new_layers:
                 first = self.made.setdefault(self.place(type(layer).__name__), layer)
                 if type(first) is type(layer) and first is not layer:
@@ -111,6 +124,8 @@ class _Making:
         original = keras.Variable.__init__
 
         def new(cls: type, *arguments: Any, **options: Any) -> Any:
+            if get_ident() != self.thread:
+                return kept.__func__(cls, *arguments, **options)
             place = self.place("Variable")
             if place in self.made:
                 return self.made[place]
@@ -119,6 +134,9 @@ class _Making:
             return variable
 
         def init(variable: Any, *arguments: Any, **options: Any) -> None:
+            if get_ident() != self.thread:
+                original(variable, *arguments, **options)
+                return
             options |= zip(LISTED, arguments, strict=False)
             if id(variable) not in self.pending:
                 self._check(variable, options.get("shape"))
@@ -158,8 +176,15 @@ class _Making:
 @contextmanager
 def _losses_to(added: Callable[[Any], None]) -> Iterator[None]:
     """Within, a loss that a layer adds goes there; Keras would keep it until a model of its own is called."""
-    original = keras.Layer.add_loss
-    keras.Layer.add_loss = lambda layer, loss: added((layer.name, loss))
+    original, thread = keras.Layer.add_loss, get_ident()
+
+    def add(layer: Any, loss: Any) -> None:
+        if get_ident() == thread:
+            added((layer.name, loss))
+        else:
+            original(layer, loss)
+
+    keras.Layer.add_loss = add
     try:
         yield
     finally:

@@ -1,0 +1,78 @@
+"""Layers and optimizers: what somebody changed of them after they were traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from types import FunctionType
+from typing import Any
+
+PLAIN = (int, float, str, bytes, Enum, FunctionType, type(None))  # bool is an int
+
+
+class Watched:
+    """Plain attributes of layers and optimizers as they were when traced: rates, momenta, activations, texts.
+
+    What a layer changes by itself while it is traced, such as a counter, is not watched; nor are private attributes.
+
+    >>> class Dropout:
+    ...     rate = 0.1
+    >>> layer, watched = Dropout(), Watched()
+    >>> layer.rate = 0.2
+    >>> watched.look([layer])
+    >>> layer.rate = 0.5
+    >>> watched.changes()
+    ['Dropout: rate was 0.2, is 0.5']
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self._marks: dict[int, list[int]] = {}  # ids of all values, where nothing had changed
+        self._own: set[tuple[int, str]] = set()
+
+    def look(self, objects: Iterable[Any]) -> None:
+        """From now on, changes of these are changes."""
+        for one in objects:
+            self._seen.setdefault(id(one), (one, dict(_plain(one))))
+
+    def settle(self) -> None:
+        """They were traced: what changed since `look` is their own affair."""
+        self._own.update((id(one), name) for one, name, *_ in self._changed())
+
+    def changes(self) -> list[str]:
+        """What was changed, in words; told once."""
+        found = [one for one in self._changed() if (id(one[0]), one[1]) not in self._own]
+        for one, name, _, new in found:
+            self._seen[id(one)][1][name] = new
+        return [f"{_named(one)}: {name} was {_told(old)}, is {_told(new)}" for one, name, old, new in found]
+
+    def _changed(self) -> Iterator[tuple[Any, str, Any, Any]]:
+        for key, (one, seen) in self._seen.items():
+            mark = [*map(id, vars(one).values())]  # many layers, often: this takes a microsecond for each
+            if self._marks.get(key) == mark:
+                continue
+            changed = [(one, name, seen.get(name), new) for name, new in _plain(one) if not _same(seen.get(name), new)]
+            if not changed:
+                self._marks[key] = mark
+            yield from changed
+
+
+def _plain(one: Any) -> Iterator[tuple[str, Any]]:
+    return (
+        (name, value)
+        for name, value in list(vars(one).items())
+        if isinstance(value, PLAIN) and not name.startswith("_") and name != "built"
+    )
+
+
+def _same(old: Any, new: Any) -> bool:
+    return old is new or (type(old) is type(new) and not isinstance(new, FunctionType) and bool(old == new))
+
+
+def _named(one: Any) -> str:
+    name, kind = getattr(one, "name", None), type(one).__name__
+    return f"{kind} {name!r}" if isinstance(name, str) and not name.startswith(kind.lower()) else kind
+
+
+def _told(value: Any) -> str:
+    return value.__name__ if isinstance(value, FunctionType) else repr(value)
