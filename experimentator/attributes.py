@@ -170,8 +170,10 @@ class _Code:
         inner = [_Code.of(const) for const in consts if isinstance(const, CodeType)]
         names = [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
         attributes = [step.argval for step in steps if step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")]
-        self.names = tuple(dict.fromkeys([*names, *(name for one in inner for name in one.names)]))
-        self.attributes = tuple(dict.fromkeys([*attributes, *(name for one in inner for name in one.attributes)]))
+        self.names: tuple[str, ...] = tuple(dict.fromkeys([*names, *(name for one in inner for name in one.names)]))
+        self.attributes: tuple[str, ...] = tuple(
+            dict.fromkeys([*attributes, *(name for one in inner for name in one.attributes)])
+        )
         constants = [_Code.of(one) if isinstance(one, CodeType) else (type(one), one) for one in consts]
         self.does = code.co_code, code.co_names, tuple(constants)
         self.hash = hash(self.does)

@@ -48,15 +48,10 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         AttributeError,
         ValueError,
     ) as error:  # numpy lacks some kinds of number
-        is_of_keras = os.fspath(filename).endswith((".h5", ".keras"))
-        raise CheckpointError(
-            f"{os.fspath(filename)!r} cannot be read as weights.\nSeen: {error}.\n"
-            + (
-                "Keras wrote it: load it into the network itself, network.load_weights(...), and save_weights from here."
-                if is_of_keras
-                else "It is damaged, or no safetensors file."
-            )
-        ) from None
+        write = "It is damaged, or no safetensors file."
+        if os.fspath(filename).endswith((".h5", ".keras")):
+            write = "Keras wrote it: load it into the network, network.load_weights(...), then save_weights from here."
+        raise CheckpointError(f"{os.fspath(filename)!r} cannot be read as weights.\nSeen: {error}.\n{write}") from None
     return weights
 
 

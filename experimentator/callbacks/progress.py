@@ -120,7 +120,7 @@ class Progress:
             from IPython.display import display
 
             if self.cell is None:
-                self.cell = display({"text/plain": line}, raw=True, display_id=True)
+                self.cell = display({"text/plain": line}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
             else:
                 self.cell.update({"text/plain": line}, raw=True)
             self.cell = self.cell if moving else None

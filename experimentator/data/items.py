@@ -116,7 +116,9 @@ def _instead(source: Any) -> str:
     if isinstance(source, np.ndarray):
         return ': {"input": array}'
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
-        return ". For one that is read by place, as of PyTorch: keys = range(len(source)), and query_item reads source[key]"
+        return (
+            ". For one read by place, as of PyTorch: keys = range(len(source)), and query_item(key) reads source[key]"
+        )
     return ""
 
 

@@ -24,8 +24,8 @@ from experimentator.backends.keras.precision import loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.state import assign, keyed
-from experimentator.backends.keras.watched import Watched
 from experimentator.backends.keras.variables import Variables, Witness, copied, trainable_some_day
+from experimentator.backends.keras.watched import Watched
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.parts import parts_of, unscaled
 
