@@ -26,7 +26,7 @@ def numbered(count, mode=Mode.TRAIN, **options):
     return Subset("s", mode, [{"n": n, "path": f"/{n}"} for n in range(count)], **options)
 
 
-def fed(subset, residency, put=dict, room=lambda: 1 << 40):
+def fed(subset, residency, put=dict, room=1 << 40):
     return feed_of(subset, residency=residency, put=put, room=lambda: room)
 
 

@@ -51,7 +51,7 @@ TRAININGS = """
             "hide_progress": True, "seed": 2, **settings,
         })
         told.clear()
-        exp.train(3)
+        exp.train(1)
         steps = sorted(exp.backend._steps, key=lambda step: step.batch.optimizer is None)
         return {
             "weights": {key: np.asarray(value, float).ravel().tolist() for key, value in exp.backend.weights().items()},

@@ -216,7 +216,7 @@ class KerasBackend(ABC):
             if isinstance(plain := unscaled(optimizer), Optimizers):
                 plain.route(self.variables.keyed())
             optimizer.build(trainable_some_day(self.variables))
-        self.watched.look(parts_of(optimizer))
+        self.watched.look(parts_of(optimizer), made_with=True)
         return optimizer
 
     def changes(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from types import FunctionType
@@ -30,9 +31,13 @@ class Watched:
         self._marks: dict[int, list[int]] = {}  # ids of all values, where nothing had changed
         self._own: set[tuple[int, str]] = set()
 
-    def look(self, objects: Iterable[Any]) -> None:
-        """From now on, changes of these are changes."""
+    def look(self, objects: Iterable[Any], *, made_with: bool = False) -> None:
+        """From now on, changes of these are changes; with `made_with`, of parameters of their classes alone."""
         for one in objects:
+            if made_with and id(one) not in self._seen:
+                makers = [getattr(cls, "__init__") for cls in type(one).__mro__[:-1]]  # noqa: B009
+                known = {name for make in makers for name in inspect.signature(make).parameters}
+                self._own.update((id(one), name) for name in vars(one).keys() - known)
             self._seen.setdefault(id(one), (one, dict(_plain(one))))
 
     def settle(self) -> None:
