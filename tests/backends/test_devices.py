@@ -56,7 +56,6 @@ TRAININGS = """
         return {
             "weights": {key: np.asarray(value, float).ravel().tolist() for key, value in exp.backend.weights().items()},
             "metrics": exp.evaluate(),
-            "predicted": exp.predict({"batch_input": data["input"][:5]})["batch_logits"].tolist(),
             "traces": [step.traces for step in steps],
             "program": "".join(steps[0].programs()),
             "device": str(exp.backend.device),
@@ -68,7 +67,6 @@ TRAININGS = """
         "alone": trained(None),
         "device": trained("data"),
         "stream": trained("data", residency="stream"),
-        "eager": trained("data", eager=True),
         "model": trained("model"),
         "odd": trained("data", batch_size=6),
     }))
@@ -88,7 +86,7 @@ def trainings():
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two trainings differ by rounding alone."""
-    return all(_close(one[part], other[part]) for part in ("metrics", "predicted", "weights"))
+    return all(_close(one[part], other[part]) for part in ("metrics", "weights"))
 
 
 def _close(one: Any, other: Any) -> bool:
@@ -107,10 +105,6 @@ def test_several_devices_train_as_one_does_and_each_computes_its_part(trainings,
     assert ("f32[12,16]" in alone["program"], "f32[3,16]" in alone["program"]) == (True, False)
     assert ("f32[12,16]" in several["program"], "f32[3,16]" in several["program"]) == (False, True)
     assert several["told"] == alone["told"] == []  # the last rows of an evaluation, which do not divide, need no word
-
-
-def test_processors_that_run_uncompiled_do_so_on_several_devices(trainings):
-    assert same(trainings["eager"], trainings["alone"])
 
 
 def test_weights_lie_in_parts_where_the_distribution_says_so(trainings):
