@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import keyword
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         if problem := _not_a_word(value):
-            quoted = f"Write a Python literal, or in quotes if text is meant: {name}={value!r}."
+            quoted = f"Write a Python literal, or in quotes if text is meant: {name}={_with_words_quoted(value)}."
             raise ConfigError(f"{text!r} has no usable value.", f"{value!r} {problem}.", quoted) from None
         return name, value
 
@@ -57,6 +58,19 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))
+
+
+def _with_words_quoted(value: str) -> str:
+    """A list with its bare words in quotes, where that is what it lacks; else all of it in quotes.
+
+    >>> _with_words_quoted("[adam, sgd]"), _with_words_quoted("[1, 2")
+    ("['adam', 'sgd']", "'[1, 2'")
+    """
+    quoted = re.sub(r"(?<![\w'\"./-])([A-Za-z_][\w./-]*)", r"'\1'", value)
+    try:
+        return repr(ast.literal_eval(quoted))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return repr(value)
 
 
 def _not_a_word(value: str) -> str:

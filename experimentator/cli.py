@@ -100,8 +100,10 @@ def _obey(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from experimentator import sweep
     from experimentator.commands.results import final_metrics, show_epochs, show_values
 
+    sweep.end_with_parent(is_point=bool(arguments.report))
     exp, epochs = _experiment(arguments)
     folder = _run_folder(exp, arguments)
     if arguments.profile and folder:
@@ -211,8 +213,7 @@ def _of_run(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> tuple[
     from experimentator.commands.reuse import stored
 
     with stored(arguments.config, {**_overrides(arguments), **changes}) as configuration:
-        exp = _built(configuration)
-    return exp, arguments.epochs or int(exp.get("epochs") or EPOCHS)
+        return (exp := _built(configuration)), arguments.epochs or int(exp.get("epochs") or EPOCHS)
 
 
 def _tell(text: str) -> None:

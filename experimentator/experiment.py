@@ -55,7 +55,7 @@ class BaseExperiment(Habits, Portrayed):
         self.history = []
         self._heard: list[int] = []  # the callbacks that listen, by identity
         self.walk = Walk(self)
-        self._ready = False
+        self._ready = self._told = False
 
     # What it holds
 
@@ -211,6 +211,11 @@ class BaseExperiment(Habits, Portrayed):
 
     def cycle(self, feed: Any, batch_size: int) -> Any:
         """The batches of one pass; AsyncExperiment prepares them ahead."""
+        is_alone = type(self).cycle is BaseExperiment.cycle
+        if self.workers is not None and is_alone and not (feed.resident or self._told):
+            self._told = True
+            said = "workers=%r is passed over: nothing reads ahead. List AsyncExperiment in experiment_type, too."
+            log.warning(said, self.workers)
         return feed.cycle(batch_size)
 
     def get_learning_rate(self) -> float:

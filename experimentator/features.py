@@ -126,7 +126,7 @@ class AsyncExperiment(BaseExperiment):
         """The batches of a pass, prepared ahead where preparing takes time."""
         if not feed.resident:
             keep_large_buffers()
-            feed.workers = Workers.of(self.workers or min(4, os.cpu_count() or 1))
+            feed.workers = Workers.of(self.workers) or Workers(min(4, os.cpu_count() or 1))
         cycle = super().cycle(feed, batch_size)
         return cycle if feed.resident else Ahead(cycle)
 

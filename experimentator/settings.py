@@ -215,8 +215,8 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "Write 'auto', 'device', 'host' or 'stream'.",
     ),
     "workers": (
-        lambda v: v is None or Workers.of(v) is not None,
-        "Write how many threads read items ahead, such as 2, or '4 processes'.",
+        lambda v: v in (None, "auto") or Workers.of(v) is not None,
+        "Write 'auto', or how many threads read items ahead, such as 2, or '4 processes'.",
     ),
     "jit_compile": (lambda v: v in ("auto", "step") or isinstance(v, bool), "Write 'auto', True, False or 'step'."),
     "precision": (lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),

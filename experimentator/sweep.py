@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import math
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +22,7 @@ from experimentator.overrides import assigned
 from experimentator.runs import read_history
 from experimentator.settings import LIBRARY_KEYS
 
+WATCH_SECONDS = 0.5
 GRACE = 10.0  # seconds for a training to put its run folder in order once it is told to stop
 
 
@@ -81,6 +86,19 @@ def literal(value: Any) -> str:
     raise ConfigError(f"{text:.80} cannot be handed to another process.", "It is no literal.", "Write numbers or text.")
 
 
+def end_with_parent(*, is_point: bool) -> None:
+    """Let a point end as SIGTERM ends it, once the sweep that began it is gone: killed, it could not say so."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if is_point:
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def _run(command: Sequence[str]) -> int:
     """Run a training; all it prints goes to stderr, since stdout is for the table of points."""
     # A group of its own: Ctrl-C reaches this process only, which passes it on once.
@@ -93,8 +111,6 @@ def _run(command: Sequence[str]) -> int:
 
 
 def _stop(child: subprocess.Popen[bytes], stop: KeyboardInterrupt) -> None:
-    import signal
-
     if isinstance(stop, Terminated) or sys.platform == "win32":
         child.terminate()
     else:

@@ -352,6 +352,24 @@ def test_ctrl_c_stops_a_grid_and_its_training():
     assert len(os.listdir("runs/light")) == 2
 
 
+def test_a_grid_that_is_killed_ends_its_training_which_the_next_one_goes_on_with():
+    words = (LIGHT, "--quiet", "--epochs", "1000000", "--grid", "rate=[0.1, 0.2]", "--experiment-id", "g")
+    child = started(*words, "--resume", "auto")
+    until(lambda: Path("runs/light/latest/history.jsonl").exists())
+    child.kill()
+    child.communicate()
+
+    until(lambda: json.loads((only_run() / "status.json").read_text())["status"] == "interrupted", seconds=30)
+    assert "terminated" in json.loads((only_run() / "status.json").read_text())["error"].casefold()
+
+
+@pytest.mark.parametrize("text, written", [("name=[adam, sgd]", "name=['adam', 'sgd']"), ("a=[1, 2", "a='[1, 2'")])
+def test_a_list_of_bare_words_is_answered_with_its_words_in_quotes(text, written, capsys):
+    assert main([LIGHT, "--grid", text]) == 2
+
+    assert f"in quotes if text is meant: {written}." in capsys.readouterr().err
+
+
 # Tables
 
 

@@ -1005,3 +1005,17 @@ def test_a_processor_left_out_for_a_slip_is_told_once(caplog):
 
     said = "#3 Softmax() is left out: it reads 'batch_logit', which nothing writes and no subset gives."
     assert caplog.messages == [f"{said} Did you mean 'batch_logits'?"]
+
+
+@pytest.mark.parametrize("features, said", [([CallbackedExperiment, KerasExperiment], 1), (None, 0)])
+def test_workers_that_nobody_asks_to_read_are_told_once(features, said, caplog):
+    exp = build_experiment(config(experiment_type=features, workers=2, residency="stream"))
+    exp.train(2)
+
+    assert caplog.text.count("workers=2 is passed over: nothing reads ahead. List AsyncExperiment") == said
+
+
+def test_workers_may_be_left_to_the_library():
+    exp = build_experiment(config(workers="auto", residency="stream"))
+
+    assert len(exp.train(1)) == 1

@@ -170,3 +170,13 @@ def test_our_datasets_go_into_those_of_mlworkflow_and_back():
 
     assert evaluation(filtered).batch([1, 3])["batch_target"].tolist() == [2, 2]
     assert evaluation(filtered).keys == (1, 3, 5, 7, 9, 11)
+
+
+def test_a_filter_whose_keys_were_read_may_be_read_by_processes():
+    filtered = mlworkflow.FilteredDataset(mlworkflow.DictDataset(ITEMS), lambda key, item: item["target"] == 1)
+    keys = list(filtered.keys)
+
+    assert passed(evaluation(filtered, keys=keys[1:]), workers=Workers(1, are_processes=True)) == [
+        ((3, 5, 7, 9), [3, 5, 7, 9]),
+        ((11,), [11]),
+    ]

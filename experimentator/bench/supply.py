@@ -18,6 +18,7 @@ KINDS = ("data", "transfer")
 LEFT = 0.1  # of the waiting that remains when data lie on the device
 GATHERING = 2e9  # bytes a second that are picked in host memory and travel, about
 IDLE = 0.5  # cores; where fewer work while data are waited for, reading them is waiting too
+ACROSS = 5e-5  # seconds for each item that comes from another process, about: draws are addressed, results travel
 PATIENT = 8  # threads at least for reading that waits
 Remedy = tuple[str, float]  # what to write, and the seconds that it saves
 
@@ -60,8 +61,7 @@ def _remedy(seen: Seen, subset: Any, feed: Any, spent: float) -> Remedy:
         if size <= SHARE * seen.exp.backend.room():
             return "set residency='device'", spent * (1 - LEFT)
         return "the device has no room for these columns; give dtypes of half the size", spent / 2
-    is_async = any(kind.__name__ == "AsyncExperiment" for kind in type(seen.exp).__mro__)
-    if not is_async and not is_columnar(subset) and not fits:
+    if not _reads_ahead(seen.exp) and not is_columnar(subset) and not fits:
         words = "add AsyncExperiment to experiment_type, so that the next batches are read meanwhile"
         return words, min(spent, seen.trained("device") + seen.evaluated("device"))
     otherwise, less = _otherwise(seen, feed, spent)
@@ -69,20 +69,26 @@ def _remedy(seen: Seen, subset: Any, feed: Any, spent: float) -> Remedy:
     if not fits or kept <= less or (seen.varies and subset.is_training):
         return otherwise, less
     more = f"if not: {otherwise}"
-    if otherwise.startswith("set"):
+    if "workers=" in otherwise:
         more = f"if not, {otherwise}: up to {seen.gain(less):.1f} times as fast"
     return f"set residency='host', if an item is the same every time it is read ({more})", kept
+
+
+def _reads_ahead(exp: Any) -> bool:
+    return any(kind.__name__ == "AsyncExperiment" for kind in type(exp).__mro__)
 
 
 def _otherwise(seen: Seen, feed: Any, spent: float) -> Remedy:
     """How to read items that have to be read again: by what the cores do meanwhile."""
     workers, cores, busy = getattr(feed, "workers", None) or Workers(1), os.cpu_count() or 1, max(1.0, seen.busy)
+    begin = "set" if _reads_ahead(seen.exp) else "add AsyncExperiment to experiment_type, and set"
     if seen.busy < IDLE:
         count = max(PATIENT, 4 * workers.count)
-        return f"set workers={count}, since reading an item is waiting, not work", spent * (1 - workers.count / count)
-    if not workers.are_processes and busy < 0.8 * cores:
-        words = f"set workers='{cores} processes', since reading an item spends its time in Python"
-        return words, spent * (1 - busy / cores)
+        words = f"{begin} workers={count}, since reading an item is waiting, not work"
+        return words, spent * (1 - workers.count / count)
+    saved = spent * (1 - busy / cores) - ACROSS * seen.batches * seen.exp.batch_size / cores
+    if not workers.are_processes and busy < 0.8 * cores and saved > 0.1 * spent:
+        return f"{begin} workers='{cores} processes', since reading an item spends its time in Python", saved
     return "make the items cheaper to read, or store them as they are read", spent * (1 - LEFT)
 
 

@@ -146,7 +146,18 @@ def _end(processes: Iterable[_Process]) -> None:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # which has no types
-    """Generators that all of Python shares stay those that all share: functions of `numpy.random` hold one."""
+    """Generators that all of Python shares stay those that all share: functions of `numpy.random` hold one.
+
+    Datasets of mlworkflow that filter or augment keep what they made of the last item, in a generator that no copy can
+    have; it begins without.
+    """
+
+    def reducer_override(self, one: Any) -> Any:
+        kept = getattr(one, "__dict__", {}).get("_cache")
+        if isinstance(kept, tuple) and type(kept[-1]).__name__ == "GeneratorBackedCache":
+            make, given, state, *rest = one.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+            return make, given, {**state, "_cache": (None, None)}, *rest
+        return super().reducer_override(one)
 
     def persistent_id(self, one: Any) -> str | None:
         return SHARED.get(id(one))
