@@ -10,9 +10,9 @@ import numpy as np
 from keras import layers
 from sklearn.datasets import load_digits
 
-from experimentator import BaseExperiment, CallbackedExperiment, Mode, Subset, ops
+from experimentator import AsyncExperiment, BaseExperiment, CallbackedExperiment, Mode, Subset, ops
 
-experiment_type = [BaseExperiment, CallbackedExperiment]
+experiment_type = [BaseExperiment, CallbackedExperiment, AsyncExperiment]
 seed = 1
 batch_size = 32
 epochs = 20

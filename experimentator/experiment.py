@@ -139,6 +139,9 @@ class BaseExperiment(Habits, Portrayed):
     def train(self, epochs: int) -> list[dict[str, float]]:
         """Train up to a total of `epochs`, and evaluate as `eval_epochs` says; returns the history.
 
+        That is a row for each epoch: its number, averages, what callbacks wrote, and `epoch_time`, the seconds of its
+        passes, without what callbacks do once it is over.
+
         A callback ends it after an epoch by writing why into `state["stop"]`, which stays there until the next call.
 
         Raises:
