@@ -66,7 +66,7 @@ def _with_words_quoted(value: str) -> str:
     >>> _with_words_quoted("[adam, sgd]"), _with_words_quoted("[1, 2")
     ("['adam', 'sgd']", "'[1, 2'")
     """
-    quoted = re.sub(r"(?<![\w'\"./-])([A-Za-z_][\w./-]*)", r"'\1'", value)
+    quoted = re.sub(r"(?<![\w'\"./-])(?!(?:True|False|None)\b)([A-Za-z_][\w./-]*)", r"'\1'", value)
     try:
         return repr(ast.literal_eval(quoted))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from functools import cached_property, partial
 from numbers import Number
@@ -60,6 +61,14 @@ class Attributes:
         for place, name, *_ in self._changed():
             self._own[place].add(name)
 
+    @contextmanager
+    def settling(self) -> Iterator[None]:
+        """Within, they are traced or run, and what changes is their own affair."""
+        before = self._now()
+        yield
+        for own, old, new in zip(self._own, before, self._now(), strict=True):
+            own.update(name for name in new if name in old and new[name] != old[name])
+
     def changes(self, *, compiled: bool = True) -> list[str]:
         """What was changed, in words; where nothing is `compiled`, most changes act by themselves."""
         return [
@@ -67,6 +76,9 @@ class Attributes:
             for place, name, old, new in self._changed()
             if name not in self._own[place] and (compiled or name in DECLARING)
         ]
+
+    def _now(self) -> list[dict[str, Hashable]]:
+        return [{name: print_ for name, (_, print_) in _watched(one).items()} for one in self._processors]
 
     def _changed(self) -> Iterator[tuple[int, str, str, Any]]:
         for place, (processor, seen) in enumerate(zip(self._processors, self._seen, strict=True)):
@@ -98,9 +110,9 @@ def _outside(processor: Any) -> dict[str, Any]:
     known: set[int] = set()
     while waiting:
         function = waiting.pop()
-        if id(function.__code__) in known:
+        if id(function) in known:
             continue
-        known.add(id(function.__code__))
+        known.add(id(function))
         code = _Code.of(function.__code__)
         for name in code.attributes:
             found |= _called(name, methods, waiting)
@@ -238,8 +250,8 @@ def _printed(value: Any, left: list[int], parents: tuple[int, ...]) -> Hashable:
         return type(value), value
     if isinstance(value, FunctionType) and is_fresh:
         held = [cell.cell_contents for cell in value.__closure__ or () if _is_set(cell)]
-        parts = [value.__defaults__, value.__kwdefaults__, held]
-        return _Code.of(value.__code__), _printed(parts, left, (*parents, id(value)))
+        parts, inside = (value.__defaults__, value.__kwdefaults__, *held), (*parents, id(value))
+        return _Code.of(value.__code__), tuple([_printed(part, left, inside) for part in parts])
     if isinstance(value, np.ndarray) and value.nbytes <= SMALL and not value.dtype.hasobject:
-        return value.shape, value.dtype.str, crc32(np.ascontiguousarray(value).data)
+        return value.shape, value.dtype.str, crc32(value.tobytes())
     return (type(value), repr(value)) if isinstance(value, PLAIN) else (type(value), id(value))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -161,8 +162,6 @@ class Program:
 
     def feed(self, subset: Any) -> Any:
         """The data of a subset, placed once; anew when its dataset or keys were replaced."""
-        if getattr(subset.dataset, "is_stale", False):  # other arrays or items were put into what it was made of
-            subset.dataset = subset.dataset.source
         source = (subset, subset.dataset, subset.keys)
         kept = self.feeds.get(id(subset))
         if kept is None or any(old is not new for old, new in zip(kept[0], source, strict=True)):
@@ -257,6 +256,15 @@ class Program:
         if (changes := self.exp.backend.changes() if self.recorded else []) and compiled:
             log.warning("Changed after first use: %s. Compiled again at the next call.", "; ".join(changes))
             self.drop("steps")
+
+    @contextmanager
+    def settling(self, runner: Runner) -> Iterator[None]:
+        """Around a call of a step: what processors, layers and optimizers change in the first is their own affair."""
+        if self.attributes is None or runner.calls > 1:
+            yield
+            return
+        with self.attributes.settling(), self.exp.backend.settling():
+            yield
 
     def _batches_per_call(self) -> int | None:
         """A fixed number of batches for every call, None to find one by measuring."""

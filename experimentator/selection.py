@@ -62,6 +62,8 @@ class Selection:
         known = {*graph.outputs, *graph.provided}
         for node in graph.nodes:
             for name in [ref.name for ref in node.reads if ref.name not in known]:
+                if any(name in self.exp.program.specs(mode) for mode in Mode):
+                    continue
                 near = get_close_matches(name, known, n=1, cutoff=CLOSE)
                 if near and not graph.written_in(name) and (node.name, name) not in self._told:
                     self._told.add((node.name, name))

@@ -23,10 +23,11 @@ class Subset:
 
     `dataset` is a `mlworkflow.Dataset` or anything with `keys` and `query_item(key)`; for convenience also a mapping
     from keys to items, a sequence of items, or a dict of equally long arrays. An item is a dict from names to values;
-    batches hold them as `batch_<name>`. A key whose item is None is left out. Arrays and items that are changed in
-    place are not noticed where columns are kept (residency "auto" or "device"): assign `subset.dataset` anew, or put
-    another array into the dict. Each key is visited `repetitions` times an epoch; `len` counts the visits. `mode` may
-    be of an Enum of one's own whose members are called TRAIN, EVAL and INFER; `stage` is the older word for it.
+    batches hold them as `batch_<name>`. A key whose item is None is left out. A dict of arrays is read once, so that
+    others put into it later, and items added to a list, are not seen, nor are arrays that are changed in place where
+    columns are kept (residency "auto" or "device"): assign `subset.dataset` anew. Each key is visited `repetitions`
+    times an epoch; `len` counts the visits. `mode` may be of an Enum of one's own whose members are called TRAIN, EVAL
+    and INFER; `stage` is the older word for it.
 
     The order of a training subset is a pure function of (seed, name of the subset, epoch). What is drawn while an
     item is read depends on these, its key, and the visit; in other modes not on the epoch (see `item_random`).

@@ -94,11 +94,11 @@ class Walk:
                     self._restore(last=True)
                 with self.training_seeds(position) if mode == Mode.EVAL else nullcontext():
                     averages = self._pass(subset, mode, cycle, runner, position)
+                results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
+                exp.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
             except BaseException:
                 exp.fire("cycle_left")
                 raise
-        results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
-        exp.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
         return results
 
     @contextmanager
@@ -158,7 +158,8 @@ class Walk:
                 self.exp.fire("batch_begin", batch=first, keys=block.keys[0])
             self.is_cut_short |= mode == Mode.TRAIN  # until the epoch ends
             where = f"{subset.name!r}, epoch {self.exp.epoch + 1}"
-            outputs = runner.run(block, remaining=remaining - first, where=where, first=first)
+            with self.exp.program.settling(runner):
+                outputs = runner.run(block, remaining=remaining - first, where=where, first=first)
             averages.add(outputs, batch_size=block.index.shape[1])
             try:
                 self._tell(block, outputs, first, averages)

@@ -363,7 +363,7 @@ def test_a_grid_that_is_killed_ends_its_training_which_the_next_one_goes_on_with
     assert "terminated" in json.loads((only_run() / "status.json").read_text())["error"].casefold()
 
 
-@pytest.mark.parametrize("text, written", [("name=[adam, sgd]", "name=['adam', 'sgd']"), ("a=[1, 2", "a='[1, 2'")])
+@pytest.mark.parametrize("text, written", [("name=[adam, True]", "name=['adam', True]"), ("a=[1, 2", "a='[1, 2'")])
 def test_a_list_of_bare_words_is_answered_with_its_words_in_quotes(text, written, capsys):
     assert main([LIGHT, "--grid", text]) == 2
 

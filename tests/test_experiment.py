@@ -969,16 +969,16 @@ def test_settings_are_completed_like_attributes():
     assert {"batch_size", "learning_rate", "seed", "train", "mine"} <= set(dir(build_experiment(config(mine=1))))
 
 
-def test_arrays_and_items_put_in_later_are_taken_up():
-    columns, items = dict(arrays(0, 32)), [{"input": np.zeros(3, np.float32), "target": 0}] * 8
-    exp = build_experiment(config(subsets=[Subset("t", Mode.TRAIN, columns), Subset("v", Mode.EVAL, items)]))
+def test_a_dict_that_is_filled_anew_for_the_next_subset_leaves_the_first_as_it_was():
+    data, made = {}, []
+    for name, mode, start, stop in (("t", Mode.TRAIN, 0, 48), ("v", Mode.EVAL, 48, 64)):
+        data |= arrays(start, stop)
+        made.append(Subset(name, mode, data))
+    exp = build_experiment(config(subsets=made))
     exp.train(1)
-    columns |= {name: values[:16] for name, values in columns.items()}
-    items.extend(items[:2])
-    exp.train(2), exp.evaluate()
 
-    assert (len(exp.subset("t")), len(exp.subset("v"))) == (16, 10)
-    assert exp.counts["t"]["batches"] == 2 + 1
+    assert (len(exp.subset("t")), len(exp.subset("v"))) == (48, 16)
+    np.testing.assert_array_equal(exp.batch("t", 48)["batch_input"].sum(), arrays(0, 48)["input"].sum())
 
 
 def test_data_of_an_experiment_that_nobody_holds_are_let_go_before_more_is_placed(monkeypatch):
@@ -1019,3 +1019,25 @@ def test_workers_may_be_left_to_the_library():
     exp = build_experiment(config(workers="auto", residency="stream"))
 
     assert len(exp.train(1)) == 1
+
+
+def test_a_processor_that_another_mode_feeds_is_no_slip(caplog):
+    both = {"image1": POINTS[:48], "image2": POINTS[:48], "target": SIDES[:48]}
+    one = {name: values[:16] for name, values in both.items() if name != "image2"}
+    network = keras.Sequential([layers.Dense(2)])
+    pair = chunk_processor(inputs=["batch_image1", "batch_image2"], outputs=["distance"])(
+        lambda left, right: keras.ops.mean((left - right) ** 2)
+    )
+    exp = build_experiment(
+        config(
+            subsets=[Subset("t", Mode.TRAIN, both), Subset("v", Mode.EVAL, one)],
+            chunk_processors=[
+                ops.Model(network, inputs="batch_image1", outputs="batch_logits"),
+                ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+                pair,
+            ],
+        )
+    )
+    exp.train(1)
+
+    assert not caplog.messages

@@ -713,6 +713,25 @@ def test_an_evaluation_that_was_interrupted_leaves_the_weights_of_training():
     assert all(map(np.array_equal, everything(exp), before))
 
 
+def test_an_evaluation_at_whose_end_a_callback_fails_leaves_them_too():
+    class Fails(Callback):
+        before = ("ExponentialMovingAverage",)
+        when = Mode.EVAL
+
+        def on_cycle_end(self, **_: Any) -> None:
+            if hasattr(self, "now"):
+                raise ValueError
+
+    fails = Fails()
+    exp = build(ExponentialMovingAverage(0.9), fails)
+    exp.train(2)
+    before, fails.now = everything(exp), True
+    with pytest.raises(ValueError):
+        exp.evaluate()
+
+    assert all(map(np.array_equal, everything(exp), before))
+
+
 def test_a_schedule_of_keras_and_one_of_ours_are_told_apart():
     optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10))
 

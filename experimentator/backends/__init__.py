@@ -114,6 +114,9 @@ class Backend(Protocol):
     def changes(self) -> list[str]:
         """What was changed of layers and optimizers since they were compiled, in words; told once."""
 
+    def settling(self) -> AbstractContextManager[None]:
+        """Within, a step is called, and what changes of them is their own affair."""
+
     def put(self, columns: Columns) -> Columns:
         """Place columns where the step reads them."""
 

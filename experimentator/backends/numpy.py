@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,10 @@ class NumpyBackend:
     def changes(self) -> list[str]:
         """Nothing is compiled, and every change acts."""
         return []
+
+    def settling(self) -> AbstractContextManager[None]:
+        """There is nothing to settle."""
+        return nullcontext()
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Columns stay as they are."""

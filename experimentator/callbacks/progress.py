@@ -62,7 +62,7 @@ class Progress:
     def on_cycle_begin(self, cycle_name: str, steps: int, **_: Any) -> None:
         """A bar for the pass."""
         self.start, self.steps = time.perf_counter(), steps
-        self.drawn = self.drawn or self.start
+        self.drawn = self.drawn if self.title else self.start
         if self.bars is not None:
             self.bars.reset(self.inner, description=cycle_name, total=steps, seen="")
             self._draw(self.bars)
@@ -86,6 +86,10 @@ class Progress:
         """An evaluation of its own has its own line."""
         if not self.title:
             self.cell = None
+
+    def on_cycle_left(self, **_: Any) -> None:
+        """One that is cut short, too."""
+        self.on_cycle_end()
 
     def on_epoch_end(self, epoch: int, **_: Any) -> None:
         """A line that stays, for every epoch."""

@@ -36,22 +36,12 @@ class ArrayDataset:
     deterministic = True
 
     def __init__(self, arrays: Mapping[str, Any]):
-        self.source, self._given = arrays, dict(arrays)
         self.arrays = {name: _array(name, values) for name, values in arrays.items()}
         sizes = {name: array.shape[:1] for name, array in self.arrays.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
             seen = ", ".join(f"{name}: {size[0] if size else 'a scalar'}" for name, size in sizes.items())
             raise DatasetError("A dict of arrays needs equally long arrays.", seen or "no array", "Cut them alike.")
         self.keys = range(next(iter(sizes.values()))[0])
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether another array was put into the dict since."""
-        own = self._given
-        return self.source.keys() != own.keys() or any(self.source[name] is not own[name] for name in own)
-
-    def __getstate__(self) -> dict[str, Any]:  # of a worker's copy, for which lists need not travel twice
-        return {**vars(self), "source": {}, "_given": {}}
 
     def query_item(self, key: Any) -> dict[str, Any]:
         """Row `key` of every array."""
@@ -72,13 +62,8 @@ class ItemsDataset:
     deterministic = True
 
     def __init__(self, items: Mapping[Hashable, Any] | Sequence[Any]):
-        self.source = self.items = items
+        self.items = items
         self.keys = tuple(items) if isinstance(items, Mapping) else range(len(items))
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether items were put in or taken out since."""
-        return len(self.items) != len(self.keys)
 
     def query_item(self, key: Any) -> Any:
         """The item as it was given."""

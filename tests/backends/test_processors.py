@@ -686,6 +686,89 @@ def test_a_changed_attribute_of_a_layer_or_an_optimizer_is_told_and_acts(caplog)
     assert "Dropout: rate was 0.1, is 0.5; SGD: clipvalue was None, is 1e-09. Compiled again" in caplog.text
 
 
+def test_an_attribute_of_a_layer_that_comes_and_goes_acts_each_time():
+    class Gate(layers.Layer):
+        is_open = True
+
+        def call(self, tensor: Any) -> Any:
+            return tensor if self.is_open else 0.0 * tensor
+
+    gate = Gate()
+    gate.is_open = True
+    exp = experiment(ops.Model(gate, inputs="batch_input", outputs="batch_kept"), dense(), squares)
+    exp.chunk_processors.append(lambda chunk: chunk.update(kept=keras.ops.mean(chunk["batch_kept"] != 0)))
+    exp.metrics = ["kept"]
+    for epoch, gate.is_open in enumerate([True, False, True, False, True], start=1):
+        exp.train(epoch)
+
+    assert [round(row["training_kept"]) for row in exp.history] == [1, 0, 1, 0, 1]
+
+
+class Counting(keras.optimizers.SGD):
+    """Counts its traces, in a parameter of its own."""
+
+    def __init__(self, *given: Any, traced: int = 0, **options: Any):
+        super().__init__(*given, **options)
+        self.traced = traced
+
+    def update_step(self, *given: Any) -> None:
+        self.traced += 1
+        super().update_step(*given)
+
+
+class Sizes(layers.Layer):
+    """Keeps what it sees while it is traced."""
+
+    def call(self, tensor: Any) -> Any:
+        self.dtype_seen, self.times = str(tensor.dtype), getattr(self, "times", 0) + 1
+        return tensor
+
+
+def test_what_layers_and_optimizers_change_by_themselves_compiles_nothing_anew(caplog):
+    sizes = ops.Model(Sizes(), inputs="batch_input", outputs="batch_input")
+    exp = experiment(sizes, dense(), squares, optimizer=Counting(0.05))
+    for epoch in range(1, 5):
+        exp.train(epoch), exp.evaluate()
+
+    assert "Changed" not in caplog.text
+    assert exp.counts["training"]["traces"] <= 2
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[D]", "timedelta64[s]", "O", "U4", "V8", "?"])
+def test_arrays_of_every_kind_may_be_attributes(dtype):
+    processor = Scaled()
+    processor.table = np.zeros(3, dtype)
+
+    assert len(experiment(dense(), squares, processor).train(2)) == 2
+
+
+def test_a_network_that_failed_may_be_replaced():
+    class Fails(layers.Layer):
+        def build(self, shape: Any) -> None:
+            raise ValueError("no such shape")
+
+    exp = experiment(
+        ops.Model(keras.Sequential([layers.Dense(3), Fails()]), "batch_input", "batch_x"), dense(), squares
+    )
+    with pytest.raises(ValueError, match="no such shape"):
+        exp.train(1)
+    exp.chunk_processors[0] = None
+
+    assert len(exp.train(1)) == 1
+
+
+def test_a_sequential_of_ones_own_is_built_once():
+    class Grows(keras.Sequential):
+        def build(self, shape: Any = None) -> None:
+            self.add(layers.Dense(1))
+            super().build(shape)
+
+    network = Grows([layers.Dense(4)])
+    experiment(ops.Model(network, inputs="batch_input", outputs="batch_prediction"), squares).train(1)
+
+    assert len(network.layers) == 2
+
+
 def test_an_optimizer_that_lacks_moments_for_a_change_is_refused():
     exp = experiment(dense(), squares)
     exp.train(1)

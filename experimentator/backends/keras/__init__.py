@@ -87,12 +87,13 @@ class KerasBackend(ABC):
 
         A second pass, which changes nothing, notes the variables that each processor reads.
         """
+        self._unbuilt.clear()
         recorded = self._pass(processors, specs, mode, known, witness=False)
         while self._unbuilt:  # those within others last, and so first here
             self._unbuilt.pop()()
         self.watched.look(self._layers.values())
-        self._pass(recorded, specs, mode, known, witness=True)
-        self.watched.settle()
+        with self.watched.settling():
+            self._pass(recorded, specs, mode, known, witness=True)
         self.variables.settle()
         self.added.clear()
         return recorded
@@ -222,6 +223,10 @@ class KerasBackend(ABC):
     def changes(self) -> list[str]:
         """What was changed of layers and optimizers since they were traced, in words; told once."""
         return self.watched.changes()
+
+    def settling(self) -> AbstractContextManager[None]:
+        """Within, a step is called, and what changes of them is their own affair."""
+        return self.watched.settling()
 
     def batch_of(self, graph: Graph, detach: int) -> Forward:
         """A graph as a function of the tensors of a batch; no gradient reaches its first `detach` nodes."""

@@ -27,7 +27,7 @@ def build_outside(
     @wraps(build)
     def outside(*shapes: Any, **named: Any) -> Any:
         object.__setattr__(layer, "build", build)
-        if isinstance(layer, keras.Sequential):
+        if type(layer) is keras.Sequential:  # what one's own does in its `build` may not be done twice
             later.append(partial(build, *shapes, **named))
         with outside_of_traces():
             return build(*shapes, **named)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from types import FunctionType
 from typing import Any
 
 PLAIN = (int, float, str, bytes, Enum, FunctionType, type(None))  # bool is an int
+
+# What Keras itself sets of a layer, and of a network that it trains or predicts with.
+OF_KERAS = {
+    *("built", "compiled", "history", "loss", "optimizer", "predict_function", "run_eagerly", "steps_per_execution"),
+    *("stop_evaluating", "stop_predicting", "stop_training", "test_function", "train_function"),
+    "unrolled_steps_per_execution",
+}
 
 
 class Watched:
@@ -40,16 +48,23 @@ class Watched:
                 self._own.update((id(one), name) for name in vars(one).keys() - known)
             self._seen.setdefault(id(one), (one, dict(_plain(one))))
 
-    def settle(self) -> None:
-        """They were traced: what changed since `look` is their own affair."""
-        self._own.update((id(one), name) for one, name, *_ in self._changed())
+    @contextmanager
+    def settling(self) -> Iterator[None]:
+        """Within, they are traced, and what changes of them is their own affair."""
+        before = self._now()
+        yield
+        self._own.update(at for at, value in self._now().items() if not _same(before.get(at), value))
 
     def changes(self) -> list[str]:
         """What was changed, in words; told once."""
         found = [one for one in self._changed() if (id(one[0]), one[1]) not in self._own]
         for one, name, _, new in found:
             self._seen[id(one)][1][name] = new
+            self._marks.pop(id(one), None)
         return [f"{_named(one)}: {name} was {_told(old)}, is {_told(new)}" for one, name, old, new in found]
+
+    def _now(self) -> dict[tuple[int, str], Any]:
+        return {(key, name): value for key, (one, _) in self._seen.items() for name, value in _plain(one)}
 
     def _changed(self) -> Iterator[tuple[Any, str, Any, Any]]:
         for key, (one, seen) in self._seen.items():
@@ -66,7 +81,7 @@ def _plain(one: Any) -> Iterator[tuple[str, Any]]:
     return (
         (name, value)
         for name, value in list(vars(one).items())
-        if isinstance(value, PLAIN) and not name.startswith("_") and name != "built"
+        if isinstance(value, PLAIN) and not name.startswith("_") and name not in OF_KERAS
     )
 
 
