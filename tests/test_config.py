@@ -631,7 +631,7 @@ def test_an_assignment_takes_literals_words_and_paths(text, value):
     assert parse_assignment(text) == ("a", value)
 
 
-@pytest.mark.parametrize("value", ["[1, 2", "{1:", "(1", "'x", '"x', "{[]}", "[adam]"])
+@pytest.mark.parametrize("value", ["[1, 2", "{1:", "(1", "'x", '"x', "{[]}"])
 def test_a_broken_literal_is_refused(value):
     assert message_of(lambda: parse_assignment(f"a={value}")) == (
         f"{f'a={value}'!r} has no usable value.\n{value!r} is a broken literal.\n"

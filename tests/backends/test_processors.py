@@ -747,9 +747,8 @@ def test_a_network_that_failed_may_be_replaced():
         def build(self, shape: Any) -> None:
             raise ValueError("no such shape")
 
-    exp = experiment(
-        ops.Model(keras.Sequential([layers.Dense(3), Fails()]), "batch_input", "batch_x"), dense(), squares
-    )
+    network = keras.Sequential([layers.Dense(3), Fails()])
+    exp = experiment(ops.Model(network, inputs="batch_input", outputs="batch_input"), dense(), squares)
     with pytest.raises(ValueError, match="no such shape"):
         exp.train(1)
     exp.chunk_processors[0] = None
