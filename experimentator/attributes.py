@@ -7,10 +7,10 @@ import reprlib
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from numbers import Number
 from types import CellType, CodeType, FunctionType, MethodType
-from typing import Any, ClassVar
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -41,8 +41,8 @@ class Attributes:
     ...     size, made = 8, None
     >>> crop = Crop()
     >>> attributes = Attributes([crop])
-    >>> crop.made = "a layer"
-    >>> attributes.settle()
+    >>> with attributes.settling():
+    ...     crop.made = "a layer"
     >>> crop.size = 10
     >>> attributes.changes()
     ['#0 Crop: size was 8, is 10']
@@ -56,18 +56,13 @@ class Attributes:
         ]
         self._own: list[set[str]] = [set() for _ in self._processors]
 
-    def settle(self) -> None:
-        """They were recorded: what changed since is their own affair."""
-        for place, name, *_ in self._changed():
-            self._own[place].add(name)
-
     @contextmanager
     def settling(self) -> Iterator[None]:
         """Within, they are traced or run, and what changes is their own affair."""
         before = self._now()
         yield
         for own, old, new in zip(self._own, before, self._now(), strict=True):
-            own.update(name for name in new if name in old and new[name] != old[name])
+            own.update(name for name in new if name not in old or new[name] != old[name])
 
     def changes(self, *, compiled: bool = True) -> list[str]:
         """What was changed, in words; where nothing is `compiled`, most changes act by themselves."""
@@ -113,10 +108,10 @@ def _outside(processor: Any) -> dict[str, Any]:
         if id(function) in known:
             continue
         known.add(id(function))
-        code = _Code.of(function.__code__)
-        for name in code.attributes:
+        names, attributes = _read(function.__code__)
+        for name in attributes:
             found |= _called(name, methods, waiting)
-        for kind, name, value in _values(function, code.names):
+        for kind, name, value in _values(function, names):
             if isinstance(value, (*PLAIN, *CONTAINERS, np.ndarray, FunctionType)):
                 found[kind + name] = value
             if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
@@ -168,41 +163,24 @@ def _values(function: FunctionType, names: Iterable[str]) -> Iterator[tuple[str,
             yield OUTSIDE[1], name, cell.cell_contents
 
 
-class _Code:
-    """What code reads and does, found out once for each: hashing a code object takes longer than all the rest.
+@cache
+def _read(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of globals and of attributes that code reads, that of functions within it, too."""
+    steps = list(dis.get_instructions(code))
+    inner = [_read(const) for const in code.co_consts if isinstance(const, CodeType)]
+    names = [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+    attributes = [step.argval for step in steps if step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")]
+    return (
+        tuple(dict.fromkeys([*names, *(name for one, _ in inner for name in one)])),
+        tuple(dict.fromkeys([*attributes, *(name for _, one in inner for name in one)])),
+    )
 
-    Equal where the code does the same, wherever it stands: a cell of a notebook that runs again makes it once more.
-    """
 
-    known: ClassVar[dict[int, _Code]] = {}
-
-    def __init__(self, code: CodeType):
-        self.code = code  # kept, so that its id stays its
-        steps, consts = list(dis.get_instructions(code)), code.co_consts
-        inner = [_Code.of(const) for const in consts if isinstance(const, CodeType)]
-        names = [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
-        attributes = [step.argval for step in steps if step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")]
-        self.names: tuple[str, ...] = tuple(dict.fromkeys([*names, *(name for one in inner for name in one.names)]))
-        self.attributes: tuple[str, ...] = tuple(
-            dict.fromkeys([*attributes, *(name for one in inner for name in one.attributes)])
-        )
-        constants = [_Code.of(one) if isinstance(one, CodeType) else (type(one), one) for one in consts]
-        self.does = code.co_code, code.co_names, tuple(constants)
-        self.hash = hash(self.does)
-
-    @classmethod
-    def of(cls, code: CodeType) -> _Code:
-        """What is known of some code."""
-        found = cls.known.get(id(code))
-        if found is None:
-            found = cls.known[id(code)] = cls(code)
-        return found
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, _Code) and self.does == other.does)
-
-    def __hash__(self) -> int:
-        return self.hash
+@cache
+def _does(code: CodeType) -> Hashable:
+    """What code does, wherever it stands: a cell of a notebook that runs again makes the same once more."""
+    constants = [_does(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return code.co_code, code.co_names, tuple(constants)
 
 
 def _kept(value: Any) -> str:
@@ -251,7 +229,7 @@ def _printed(value: Any, left: list[int], parents: tuple[int, ...]) -> Hashable:
     if isinstance(value, FunctionType) and is_fresh:
         held = [cell.cell_contents for cell in value.__closure__ or () if _is_set(cell)]
         parts, inside = (value.__defaults__, value.__kwdefaults__, *held), (*parents, id(value))
-        return _Code.of(value.__code__), tuple([_printed(part, left, inside) for part in parts])
+        return _does(value.__code__), tuple([_printed(part, left, inside) for part in parts])
     if isinstance(value, np.ndarray) and value.nbytes <= SMALL and not value.dtype.hasobject:
         return value.shape, value.dtype.str, crc32(value.tobytes())
     return (type(value), repr(value)) if isinstance(value, PLAIN) else (type(value), id(value))

@@ -215,7 +215,7 @@ class BaseExperiment(Habits, Portrayed):
     def cycle(self, feed: Any, batch_size: int) -> Any:
         """The batches of one pass; AsyncExperiment prepares them ahead."""
         is_alone = type(self).cycle is BaseExperiment.cycle
-        if self.workers is not None and is_alone and not (feed.resident or self._told):
+        if self.workers not in (None, "auto") and is_alone and not (feed.resident or self._told):
             self._told = True
             said = "workers=%r is passed over: nothing reads ahead. List AsyncExperiment in experiment_type, too."
             log.warning(said, self.workers)

@@ -240,8 +240,8 @@ class Program:
         """Record processors, and note their attributes: until now they may be changed, from now on it is told."""
         self.attributes = self.attributes or Attributes(processors)
         shown = shown_of(specs, self.exp.batch_inputs_names, processors)
-        recorded: tuple[Any, ...] = self.exp.backend.record(processors, shown, mode, known)
-        self.attributes.settle()
+        with self.attributes.settling():
+            recorded: tuple[Any, ...] = self.exp.backend.record(processors, shown, mode, known)
         return recorded
 
     def notice(self) -> None:

@@ -517,6 +517,14 @@ def test_a_damaged_weights_file_is_refused(tmp_path):
         build_experiment(config()).load_weights(tmp_path / "w.safetensors")
 
 
+def test_weights_that_keras_wrote_are_answered_with_who_reads_them(tmp_path):
+    network = keras.Sequential([layers.Input((3,)), layers.Dense(2)])
+    network.save_weights(tmp_path / "w.weights.h5")
+
+    with pytest.raises(OSError, match=r"Keras wrote it: load it into the network, network.load_weights"):
+        build_experiment(config()).load_weights(tmp_path / "w.weights.h5")
+
+
 # The graph
 
 

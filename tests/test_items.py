@@ -7,6 +7,7 @@ from typing import NamedTuple
 import mlworkflow
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import strategies as st
 
 from experimentator.data.items import (
@@ -206,6 +207,37 @@ def test_keys_of_arrays_are_rows_and_nothing_else(key):
 def test_anything_else_is_no_dataset(source):
     with pytest.raises(DatasetError, match=r"Subset 's' has no dataset.\nSeen: a \w+.\nGive a mlworkflow.Dataset"):
         as_dataset(source, subset="s")
+
+
+class Table:
+    iloc = None  # as tables of pandas have
+
+
+class ByPlace:
+    """A dataset as PyTorch reads them."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, place):
+        return [{"x": 1}, {"x": 2}][place]
+
+
+@pytest.mark.parametrize(
+    "source, write",
+    [
+        (np.zeros((3, 2)), 'arrays: {"input": array}.'),
+        (Table(), 'arrays: {"input": table[[...]].to_numpy(), "target": table["..."].to_numpy()}.'),
+        (tf.data.Dataset.range(3), "arrays: list(source.as_numpy_iterator()), of elements that are dictionaries."),
+        (ByPlace(), "keys = range(len(source)), query_item(key) reads source[key]."),
+    ],
+    ids=type,
+)
+def test_data_of_others_are_answered_with_what_makes_them_a_dataset(source, write):
+    with pytest.raises(DatasetError) as caught:
+        as_dataset(source, subset="s")
+
+    assert str(caught.value).endswith(write)
 
 
 def test_a_mapping_of_items_is_told_from_a_dict_of_arrays():

@@ -100,10 +100,8 @@ def _instead(source: Any) -> str:
         return ": list(source.as_numpy_iterator()), of elements that are dictionaries"
     if isinstance(source, np.ndarray):
         return ': {"input": array}'
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
-        return (
-            ". For one read by place, as of PyTorch: keys = range(len(source)), and query_item(key) reads source[key]"
-        )
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (str, bytes)):
+        return ". For one read by place, as of PyTorch: keys = range(len(source)), query_item(key) reads source[key]"
     return ""
 
 

@@ -486,6 +486,17 @@ def test_a_callback_that_changes_an_attribute_reaches_the_next_pass(caplog):
     assert caplog.text.count("by was 1.0, is 2.0") == 1
 
 
+class AfterOne(Callback):
+    """Does something once, after the first epoch."""
+
+    def __init__(self, change: Any):
+        self.change = change
+
+    def on_epoch_end(self, epoch: int, **_: Any) -> None:
+        if epoch == 1:
+            self.change()
+
+
 FACTOR, FACTORS, UNUSED = 1.0, {"loss": 1.0, "more": [2, 3]}, 1
 
 
@@ -503,12 +514,7 @@ def helped(loss: Any) -> Any:
     (lambda: globals().update(UNUSED=2), ""),
 ], ids=["a number", "within a dictionary", "not read"])  # fmt: skip
 def test_a_changed_global_that_a_processor_reads_is_told_and_acts(change, told, caplog):
-    class Change:
-        def on_epoch_end(self, epoch: int, **_: Any) -> None:
-            if epoch == 1:
-                change()
-
-    exp = experimentation(weighted, Change())
+    exp = experimentation(weighted, AfterOne(change))
     try:
         losses = [row["training_loss"] for row in exp.train(3)]
     finally:
@@ -630,13 +636,8 @@ def helped_anew(loss: Any) -> Any:
     (lambda: globals().update(helper=FunctionType(helper.__code__, globals(), "helper")), ""),
 ], ids=["a function", "within an array", "the same once more"])  # fmt: skip
 def test_changed_code_and_arrays_that_a_processor_reads_are_told_and_act(change, told, caplog):
-    class Change:
-        def on_epoch_end(self, epoch: int, **_: Any) -> None:
-            if epoch == 1:
-                change()
-
     original = helper
-    exp = experimentation(lambda chunk: chunk.update(loss=helper(chunk["loss"])), Change())
+    exp = experimentation(lambda chunk: chunk.update(loss=helper(chunk["loss"])), AfterOne(change))
     try:
         losses = [row["training_loss"] for row in exp.train(3)]
     finally:
