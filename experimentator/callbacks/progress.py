@@ -1,6 +1,6 @@
 """The progress display: bars on a terminal, a line that moves in a notebook, plain lines elsewhere.
 
-It is on stderr, so that stdout holds results.
+Outside of notebooks it is on stderr, so that stdout holds results.
 """
 
 from __future__ import annotations
