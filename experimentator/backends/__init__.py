@@ -157,7 +157,7 @@ def get_backend(name: str) -> Backend:
     >>> get_backend("numpy").name
     'numpy'
     """
-    known = ("tensorflow", "jax", "numpy", "dummy")
+    known = ("tensorflow", "jax", "torch", "numpy", "dummy")
     try:
         name = framework() if name == "keras" else name
         if name not in known:

@@ -18,11 +18,11 @@ from experimentator.backends.jax.by_hand import FAILURES, GraphModel, Timed, loo
 from experimentator.backends.jax.devices import Devices
 from experimentator.backends.jax.loop import COMPILERS, JaxStep
 from experimentator.backends.jax.profile import profiled
-from experimentator.backends.jax.rates import TableRates
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import Items, fitted
 from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory

@@ -3,64 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import jax
-import keras
 import numpy as np
 from jax import numpy as jnp
 
 from experimentator.backends.jax.devices import Devices
-from experimentator.backends.jax.rates import TableRates
-from experimentator.backends.keras.context import Forward, check_losses, objective_of, update
+from experimentator.backends.keras.context import Forward, check_losses
 from experimentator.backends.keras.optimizers import shares
-from experimentator.backends.keras.variables import trainable_some_day
-from experimentator.parts import parts_of
+from experimentator.backends.keras.stateless import State, StatelessBatch, Values
 
 CONVOLUTION = "conv_general_dilated"
-Values = list[Any]  # one array for each variable
-State = tuple[Values, Values, Values]  # of the weights, of what the optimizer keeps, and the tables of rates it follows
 
 
-class Batch:
+class Batch(StatelessBatch):
     """Forward, or forward, backward and update, of one batch.
 
-    Keras reads and writes variables by their identity; a `keras.StatelessScope` stands values in their place, so that
-    JAX sees a function of values. An optimizer leaves alone what no gradient reaches, where JAX gives zeros: the
-    program of the gradients tells which ones are.
+    An optimizer leaves alone what no gradient reaches, where JAX gives zeros: the program of the gradients tells which
+    ones are.
     """
 
     def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None, devices: Devices | None = None):
-        self.run, self.weights, self.optimizer = run, list(variables), optimizer
+        super().__init__(run, variables, optimizer)
         self.devices = devices or Devices()
-        kept = {id(one) for one in trainable_some_day(variables) if one.trainable and optimizer is not None}
-        self.trained = [place for place, one in enumerate(variables) if id(one) in kept]
         self.convolves = False  # as far as `shapes` has seen it
         self._layouts: list[Any] = []  # of weights and slots, as `state` has seen them
         self._reached: list[int] | None = None
-        self._names: list[str] = []
         self._compiled = jax.jit(self._with_gradients)
-
-    @property
-    def slots(self) -> list[Any]:
-        """What the optimizer keeps; its rates, too, where it follows tables."""
-        if self.optimizer is None:
-            return []
-        return [*self.optimizer.variables, *(one for rates in self._rates() for one in (rates.base, rates.start))]
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""
-        parts = self.weights, self.slots, [rates.factors for rates in self._rates()]
-        weights, slots, tables = ([self.devices.placed(one.value) for one in variables] for variables in parts)
+        weights, slots, tables = (list(map(self.devices.placed, values)) for values in super().state())
         self._layouts = [one.sharding for one in [*weights, *slots]]
         return weights, slots, tables
-
-    def keep(self, weights: Values, slots: Values) -> None:
-        """Let variables hold new values."""
-        for variable, value in zip([*self.weights, *self.slots], [*weights, *slots], strict=True):
-            variable._direct_assign(value)
 
     def shapes(self, state: State, tensors: Any) -> dict[str, Any]:
         """Shapes and dtypes of what one batch gives; learns what it is made of, and which weights gradients reach."""
@@ -110,20 +87,9 @@ class Batch:
         pairs = [(found[place], self.weights[place]) for place in self.reached(state, tensors)]
         return (self._updated((weights, slots, tables), pairs) if pairs else (weights, slots, tables)), outputs
 
-    def _forward(self, state: State, tensors: Any) -> tuple[dict[str, Any], Values]:
-        """What the graph writes, and the weights after it: statistics and seeds go on."""
-        with self._holding(state) as scope:
-            outputs = {name: keras.ops.convert_to_tensor(value) for name, value in self.run(tensors).items()}
-            self._names = list(outputs)
-            return outputs, [scope.get_current_value(variable) for variable in self.weights]
-
     def _in_order(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs as the graph writes them; JAX gives dictionaries back sorted."""
         return {name: outputs[name] for name in self._names}
-
-    def _holding(self, state: State) -> keras.StatelessScope:
-        """Within, variables have the values of a state, and what is assigned to them goes to the scope."""
-        return keras.StatelessScope(zip([*self.weights, *self.slots], [*state[0], *state[1]], strict=True))
 
     def _with_gradients(
         self, trained: Values, state: State, tensors: Any, only: str | None = None
@@ -142,55 +108,6 @@ class Batch:
             ids, (found,) = set(map(id, of)), backward(seeds)
             gradients |= {n: one for n, one in enumerate(found) if id(variables[n]) in ids or only is not None}
         return results, [gradients[n] for n in range(len(trained))]
-
-    def _objectives(
-        self, state: State, tensors: Any, own: Mapping[str, Sequence[Any]], trained: Values
-    ) -> tuple[dict[str, Any], tuple[dict[str, Any], Values]]:
-        """What is minimised, as a function of the trained weights; with it, what `_forward` gives."""
-        weights = list(state[0])
-        for place, value in zip(self.trained, trained, strict=True):
-            weights[place] = value
-        state = (weights, *state[1:])
-        outputs, after = self._forward(state, tensors)
-        check_losses(outputs, own)
-        with self._holding(state):
-            found = {loss: objective_of(outputs[loss], self.run.added, of, self.optimizer) for loss, of in own.items()}
-        return found, (outputs, after)
-
-    def _updated(self, state: State, pairs: list[tuple[Any, Any]]) -> State:
-        """The state after the optimizer saw gradients of variables."""
-        variables, tables = [*self.weights, *self.slots], state[2]
-        gradients, of = [gradient for gradient, _ in pairs], [variable for _, variable in pairs]
-        with self._holding(state) as scope, ExitStack() as within:
-            for rates, table in zip(self._rates(), tables, strict=True):
-                within.enter_context(rates.factors.standing(table))
-            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-                _scaled(self.optimizer, gradients, of, variables)
-            else:
-                update(self.optimizer, gradients, of)
-            values = [scope.get_current_value(variable) for variable in variables]
-        return values[: len(self.weights)], values[len(self.weights) :], tables
-
-    def _rates(self) -> list[TableRates]:
-        """The tables that the optimizers follow."""
-        parts = [] if self.optimizer is None else parts_of(self.optimizer)
-        return [part._learning_rate for part in parts if isinstance(part._learning_rate, TableRates)]
-
-
-def _scaled(optimizer: Any, gradients: Values, of: list[Any], variables: list[Any]) -> None:
-    """Update with unscaled gradients, unless one is not finite; then only the scale changes, and halves.
-
-    What `keras.optimizers.LossScaleOptimizer` does, which assigns inside branches that JAX cannot look into.
-    """
-    scale, counter = optimizer.dynamic_scale.value, optimizer.step_counter.value
-    before = [variable.value for variable in variables]
-    is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(gradient)) for gradient in gradients]))
-    update(optimizer.inner_optimizer, [gradient / scale for gradient in gradients], of)
-    for variable, value in zip(variables, before, strict=True):
-        variable.assign(jnp.where(is_finite, variable.value, value))
-    grows = is_finite & (counter == optimizer.dynamic_growth_steps - 1)
-    optimizer.step_counter.assign(jnp.where(is_finite & ~grows, counter + 1, 0))
-    optimizer.dynamic_scale.assign(jnp.where(is_finite, jnp.where(grows, 2.0 * scale, scale), 0.5 * scale))
 
 
 def described(values: Any) -> Any:

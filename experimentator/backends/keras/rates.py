@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import keras
@@ -71,3 +73,52 @@ class Rates(ABC):
         """Batches since the optimizer was made; where gradients are accumulated, it counts updates."""
         updates = keras.ops.convert_to_tensor(self.optimizer.iterations)
         return updates * (self.optimizer.gradient_accumulation_steps or 1)
+
+
+class Table:
+    """Float32 [any], as a variable that may change its length; a value that a trace computes may stand in for it.
+
+    It is filled up to a power of two with its last entry, which holds past its end anyway: a function is compiled for
+    few lengths.
+    """
+
+    shape = (None,)
+
+    def __init__(self) -> None:
+        self.value = keras.ops.ones(1, "float32")
+        self._standing: Any = None
+
+    def assign(self, values: Any) -> None:
+        """Hold `values` [any]."""
+        values = np.asarray(values, np.float32)
+        size = 1 << (len(values) - 1).bit_length()
+        self.value = keras.ops.convert_to_tensor(np.pad(values, (0, size - len(values)), mode="edge"))
+
+    @contextmanager
+    def standing(self, value: Any) -> Iterator[None]:
+        """Within, a value of a trace stands where this one is read."""
+        self._standing = value
+        try:
+            yield
+        finally:
+            self._standing = None
+
+    def now(self) -> Any:
+        """What is read at this moment."""
+        return self.value if self._standing is None else self._standing
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.array(keras.ops.convert_to_numpy(self.value), dtype=dtype)
+
+
+class TableRates(Rates):
+    """A table of rates in an array that the compiled loop is handed."""
+
+    @staticmethod
+    def table() -> Table:
+        """A table that holds a single 1."""
+        return Table()
+
+    def entries(self) -> Any:
+        """The table as an array."""
+        return self.factors.now()

@@ -1,0 +1,111 @@
+"""One batch as a pure function of values: what backends share that hand a compiler no variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import keras
+
+from experimentator.backends.keras.context import Forward, check_losses, objective_of, update
+from experimentator.backends.keras.rates import TableRates
+from experimentator.backends.keras.variables import trainable_some_day
+from experimentator.parts import parts_of
+
+Values = list[Any]  # one array for each variable
+State = tuple[Values, Values, Values]  # of the weights, of what the optimizer keeps, and the tables of rates it follows
+
+
+class StatelessBatch:
+    """Forward and update of one batch; a framework adds how gradients are taken.
+
+    Keras reads and writes variables by their identity; a `keras.StatelessScope` stands values in their place, so that
+    the framework sees a function of values.
+    """
+
+    def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None):
+        self.run, self.weights, self.optimizer = run, list(variables), optimizer
+        kept = {id(one) for one in trainable_some_day(variables) if one.trainable and optimizer is not None}
+        self.trained = [place for place, one in enumerate(variables) if id(one) in kept]
+        self._names: list[str] = []
+
+    @property
+    def slots(self) -> list[Any]:
+        """What the optimizer keeps; its rates, too, where it follows tables."""
+        if self.optimizer is None:
+            return []
+        return [*self.optimizer.variables, *(one for rates in self._rates() for one in (rates.base, rates.start))]
+
+    def state(self) -> State:
+        """The present values of the variables, and of the tables."""
+        parts = self.weights, self.slots, [rates.factors for rates in self._rates()]
+        weights, slots, tables = ([one.value for one in variables] for variables in parts)
+        return weights, slots, tables
+
+    def keep(self, weights: Values, slots: Values) -> None:
+        """Let variables hold new values."""
+        for variable, value in zip([*self.weights, *self.slots], [*weights, *slots], strict=True):
+            variable._direct_assign(value)
+
+    def _forward(self, state: State, tensors: Any) -> tuple[dict[str, Any], Values]:
+        """What the graph writes, and the weights after it: statistics and seeds go on."""
+        with self._holding(state) as scope:
+            outputs = {name: keras.ops.convert_to_tensor(value) for name, value in self.run(tensors).items()}
+            self._names = list(outputs)
+            return outputs, [scope.get_current_value(variable) for variable in self.weights]
+
+    def _holding(self, state: State) -> keras.StatelessScope:
+        """Within, variables have the values of a state, and what is assigned to them goes to the scope."""
+        return keras.StatelessScope(zip([*self.weights, *self.slots], [*state[0], *state[1]], strict=True))
+
+    def _objectives(
+        self, state: State, tensors: Any, own: Mapping[str, Sequence[Any]], trained: Values
+    ) -> tuple[dict[str, Any], tuple[dict[str, Any], Values]]:
+        """What is minimised, as a function of the trained weights; with it, what `_forward` gives."""
+        weights = list(state[0])
+        for place, value in zip(self.trained, trained, strict=True):
+            weights[place] = value
+        state = (weights, *state[1:])
+        outputs, after = self._forward(state, tensors)
+        check_losses(outputs, own)
+        with self._holding(state):
+            found = {loss: objective_of(outputs[loss], self.run.added, of, self.optimizer) for loss, of in own.items()}
+        return found, (outputs, after)
+
+    def _updated(self, state: State, pairs: list[tuple[Any, Any]]) -> State:
+        """The state after the optimizer saw gradients of variables."""
+        variables, tables = [*self.weights, *self.slots], state[2]
+        gradients, of = [gradient for gradient, _ in pairs], [variable for _, variable in pairs]
+        with self._holding(state) as scope, ExitStack() as within:
+            for rates, table in zip(self._rates(), tables, strict=True):
+                within.enter_context(rates.factors.standing(table))
+            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+                _scaled(self.optimizer, gradients, of, variables)
+            else:
+                update(self.optimizer, gradients, of)
+            values = [scope.get_current_value(variable) for variable in variables]
+        return values[: len(self.weights)], values[len(self.weights) :], tables
+
+    def _rates(self) -> list[TableRates]:
+        """The tables that the optimizers follow."""
+        parts = [] if self.optimizer is None else parts_of(self.optimizer)
+        return [part._learning_rate for part in parts if isinstance(part._learning_rate, TableRates)]
+
+
+def _scaled(optimizer: Any, gradients: Values, of: list[Any], variables: list[Any]) -> None:
+    """Update with unscaled gradients, unless one is not finite; then only the scale changes, and halves.
+
+    What `keras.optimizers.LossScaleOptimizer` does, which assigns inside branches that a trace cannot look into.
+    """
+    ops = keras.ops
+    scale, counter = optimizer.dynamic_scale.value, optimizer.step_counter.value
+    before = [ops.copy(variable.value) for variable in variables]  # some optimizers change values in place
+    is_finite = ops.all(ops.stack([ops.all(ops.isfinite(gradient)) for gradient in gradients]))
+    update(optimizer.inner_optimizer, [gradient / scale for gradient in gradients], of)
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(ops.where(is_finite, variable.value, value))
+    grows = ops.logical_and(is_finite, ops.equal(counter, optimizer.dynamic_growth_steps - 1))
+    counts = ops.logical_and(is_finite, ops.logical_not(grows))
+    optimizer.step_counter.assign(ops.where(counts, counter + 1, 0))
+    optimizer.dynamic_scale.assign(ops.where(is_finite, ops.where(grows, 2.0 * scale, scale), 0.5 * scale))

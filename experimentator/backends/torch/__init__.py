@@ -1,0 +1,135 @@
+"""The PyTorch backend: a recorded program, or one compiled loop, runs K batches, forward, backward and update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from experimentator.backends.keras import KerasBackend
+from experimentator.backends.keras.context import nothing_trained
+from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.rates import TableRates
+from experimentator.backends.torch.batch import Batch
+from experimentator.backends.torch.draws import computed
+from experimentator.backends.torch.loop import COMPILERS, TorchStep
+from experimentator.backends.torch.program import ASKED
+from experimentator.graph import Chunk, Graph, GraphError, Node
+from experimentator.loading.memory import free_host_memory
+
+
+class TorchBackend(KerasBackend):
+    """Records and builds processors on tensors without values, compiles graphs, owns their variables."""
+
+    name = "torch"
+    compilers = COMPILERS
+    rate_table = TableRates
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = torch.device(keras.src.backend.torch.core.get_device())
+        self.is_host = self.place.type == "cpu"
+        self.device = torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else self.place.type.upper()
+
+    def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> TorchStep:
+        """One step for a selected graph; with an optimizer, a training step on `loss`."""
+        specs = {name: specs[name] for name in graph.inputs}
+        if not list(self.variables):
+            self.record(graph.processors, specs, graph.mode, {})
+        batch = self._batch(graph, optimizer)
+
+        def run(tensors: Any) -> Any:
+            if optimizer is None:
+                return batch(state, tensors)[1]
+            gradients, (outputs, _) = batch.gradients(state, tensors)
+            if not gradients:
+                raise nothing_trained(batch.trained)
+            return outputs
+
+        state = batch.state()
+        return TorchStep(graph, batch, self.abstract(run, specs), self.put, **options)
+
+    def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
+        """What a function returns, without values, on batches of `batch_size`; variables stay as they are."""
+        with keras.StatelessScope():  # variables that the function makes get their values when it ends
+            try:
+                with FakeTensorMode(allow_non_fake_inputs=True):
+                    return function(self._samples(specs))
+            except ASKED:
+                return function(self._samples(specs))
+
+    def scope(self, name: str) -> AbstractContextManager[Any]:
+        """Within, operations carry a name that profilers tell."""
+        return torch.profiler.record_function(name)
+
+    @contextmanager
+    def outside_of_traces(self) -> Any:
+        """Within, tensors are real, even where a trace is going on around."""
+        with _disable_current_modes(), computed(wanted=False):
+            yield
+
+    def is_traced(self, value: Any) -> bool:
+        """Whether a value stands for one that a trace will compute."""
+        return isinstance(value, FakeTensor)
+
+    def maker(self) -> Made:
+        """Hands out Keras variables that processors make in their calls."""
+        return Made(given=self._deferred)
+
+    def call(self, node: Node, chunk: Chunk) -> None:
+        """Run a processor under its name, with numbers that are computed where it draws them."""
+        with computed():
+            super().call(node, chunk)
+
+    def room(self) -> int:
+        """Bytes that are free on the device, or on the host."""
+        return int(torch.cuda.mem_get_info(self.place)[0]) if self.place.type == "cuda" else free_host_memory()
+
+    def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Copy columns to the device, once."""
+        return {name: self._placed(values) for name, values in columns.items()}
+
+    def peak_memory(self) -> int | None:
+        """The most bytes that were taken on the device at once; None where that is the host."""
+        return int(torch.cuda.max_memory_allocated(self.place)) if self.place.type == "cuda" else None
+
+    def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:
+        return Batch(self.batch_of(graph, detach), list(self.variables), optimizer and self.used(optimizer))
+
+    def _samples(self, specs: Mapping[str, Any]) -> dict[str, Any]:
+        sizes = {name: (self.batch_size, *(size or 1 for size in spec.shape[1:])) for name, spec in specs.items()}
+        dtypes = {name: keras.src.backend.torch.core.to_torch_dtype(str(spec.dtype)) for name, spec in specs.items()}
+        return {name: torch.zeros(sizes[name], dtype=dtypes[name], device=self.place) for name in specs}
+
+    def _placed(self, values: Any) -> torch.Tensor:
+        if isinstance(values, torch.Tensor):
+            return values
+        values = np.asarray(values)
+        dtype = keras.src.backend.torch.core.to_torch_dtype(str(values.dtype))
+        return torch.tensor(values, dtype=dtype, device=self.place)
+
+    def _deferred(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
+        """What a variable is made with inside a trace: a function that gives its initial value once that has ended."""
+        initial = options["initializer"]
+        if callable(initial) or isinstance(initial, str):
+            return options
+        with self.outside_of_traces():
+            value = keras.ops.convert_to_tensor(initial, dtype=options.get("dtype"))
+        if self.is_traced(value):
+            raise GraphError(
+                f"{node} makes a variable whose initial value comes from the batch.\n"
+                f"Seen: {list(value.shape)} {value.dtype}, which is not known while the graph is recorded.\n"
+                "Give it a constant, or an initializer and a shape, and assign the value where the variable is used."
+            )
+        dtype = keras.backend.standardize_dtype(value.dtype)
+        return options | {"initializer": lambda *_, **__: value, "shape": tuple(value.shape), "dtype": dtype}
+
+
+BACKEND = TorchBackend

@@ -1,0 +1,107 @@
+"""One batch as a pure function: the variables' values and tensors in, new values and what the graph writes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from threading import local
+from typing import Any
+
+import keras
+import torch
+from keras.src.backend.torch import core  # where optimizers look `cond` up
+
+from experimentator.backends.keras.context import check_losses
+from experimentator.backends.keras.optimizers import shares
+from experimentator.backends.keras.stateless import State, StatelessBatch, Values
+
+
+class Batch(StatelessBatch):
+    """Forward, or forward, backward and update, of one batch."""
+
+    def state(self) -> State:
+        """The present values of the variables, and of the tables."""
+        weights, slots, tables = ([value.detach() for value in values] for values in super().state())
+        return weights, slots, tables
+
+    def __call__(self, state: State, tensors: Any) -> tuple[State, dict[str, Any]]:
+        """The state after a batch, and what the graph writes; no value that is given is changed."""
+        if self.optimizer is None:
+            with torch.no_grad():
+                outputs, weights = self._forward(state, tensors)
+            return (weights, *state[1:]), outputs
+        gradients, (outputs, weights) = self.gradients(state, tensors)
+        pairs = [(one, self.weights[place]) for place, one in gradients.items()]
+        with torch.no_grad(), _choosing(self._everything):
+            state = (_copies(weights), _copies(state[1]), state[2])
+            return (self._updated(state, pairs) if pairs else state), _detached(outputs)
+
+    def gradients(self, state: State, tensors: Any) -> tuple[dict[int, Any], tuple[dict[str, Any], Values]]:
+        """Of each trained weight, by place, that of the loss which it minimises; weights that none reaches are left out.
+
+        With them, what the graph writes, and the weights after it.
+        """
+        variables = [self.weights[place] for place in self.trained]
+        own = shares(self.optimizer, variables)
+        with torch.enable_grad():
+            trained = [state[0][place].detach().requires_grad_() for place in self.trained]
+            objectives, (outputs, weights) = self._objectives(state, tensors, own, trained)
+            found: dict[int, Any] = {}
+            for loss, of in own.items():
+                ids = set(map(id, of))
+                places = [n for n, one in enumerate(variables) if id(one) in ids]
+                if objectives[loss].requires_grad:
+                    given = [trained[n] for n in places]
+                    parts = torch.autograd.grad(objectives[loss], given, retain_graph=len(own) > 1, allow_unused=True)
+                    found |= {self.trained[n]: one for n, one in zip(places, parts, strict=True) if one is not None}
+        return dict(sorted(found.items())), (outputs, [value.detach() for value in weights])
+
+    def _everything(self) -> list[Any]:
+        return [*self.weights, *self.slots]
+
+
+def _copies(values: Values) -> Values:
+    """Optimizers change values in place: so that nothing else does, they get copies, which a trace sees through."""
+    return [value.clone() for value in values]
+
+
+def _detached(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.detach() for name, value in outputs.items()}
+
+
+@contextmanager
+def _choosing(variables: Callable[[], list[Any]]) -> Iterator[None]:
+    """Within, in this thread, `keras.ops.cond` takes both ways, and results and variables from the one that holds.
+
+    Optimizers ask so whether gradients are to be gathered or applied; Keras on PyTorch would look at the condition,
+    whose value a trace does not know.
+    """
+    _HERE.variables = variables
+    try:
+        yield
+    finally:
+        _HERE.variables = None
+
+
+def _cond(condition: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
+    if (variables := getattr(_HERE, "variables", None)) is None:
+        return _USUAL(condition, true_fn, false_fn)
+    own = variables()
+    before, ways = [variable.value for variable in own], []
+    for branch in (true_fn, false_fn):
+        for variable, value in zip(own, before, strict=True):
+            variable.assign(value.clone())
+        ways.append((branch(), [variable.value for variable in own]))
+
+    def choose(first: Any, second: Any) -> Any:
+        return None if first is None else torch.where(condition, first, second)
+
+    (result, first), (other, second) = ways
+    for variable, *values in zip(own, first, second, strict=True):
+        variable.assign(choose(*values))
+    return keras.tree.map_structure(choose, result, other)
+
+
+_HERE, _USUAL = local(), core.cond
+core.cond = wraps(_USUAL)(_cond)

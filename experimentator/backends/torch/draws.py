@@ -1,0 +1,139 @@
+"""Random numbers that are computed: what `keras.random` draws within a graph, as a function of its seeds.
+
+Keras on PyTorch seeds a generator of PyTorch's with the value of a seed, for which it must know it: a trace does not, and
+a GPU would be waited for. Here each number is a hash of seed, counter and place (SplitMix64: Steele, Lea and Flood,
+"Fast splittable pseudorandom number generators", 2014), so that they are the same however a graph is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from math import erf, prod, sqrt
+from threading import local
+from typing import Any
+
+import keras
+import torch
+from keras.src.backend.torch import random as of_keras  # where `keras.random` and layers look these functions up
+from keras.src.random.seed_generator import draw_seed
+
+GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15 - (1 << 64), 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
+DIGITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}  # binary ones, that a number below 1 may have
+_HERE = local()
+
+
+@contextmanager
+def computed(*, wanted: bool = True) -> Iterator[None]:
+    """Within, in this thread, `keras.random` draws computed numbers; or the usual ones again, where not `wanted`."""
+    before = is_computed()
+    _HERE.wanted = wanted
+    try:
+        yield
+    finally:
+        _HERE.wanted = before
+
+
+def is_computed() -> bool:
+    """Whether this thread stands within `computed`."""
+    return getattr(_HERE, "wanted", False)
+
+
+def uniform(shape: Any, minval: Any = 0.0, maxval: Any = 1.0, dtype: Any = None, seed: Any = None) -> torch.Tensor:
+    """Numbers of `shape` from `minval` to below `maxval`."""
+    dtype, real = _dtypes(dtype)
+    digits = DIGITS[dtype]
+    numbers = _shifted(_bits(shape, seed), 64 - digits).to(real) * 2.0**-digits
+    return (numbers * (maxval - minval) + minval).to(getattr(torch, dtype))
+
+
+def normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, seed: Any = None) -> torch.Tensor:
+    """Normal numbers of `shape`."""
+    return _bell(shape, mean, stddev, dtype, seed, within=1.0)
+
+
+def truncated_normal(
+    shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, seed: Any = None
+) -> torch.Tensor:
+    """Normal numbers of `shape` that are less than two deviations from the mean."""
+    return _bell(shape, mean, stddev, dtype, seed, within=erf(sqrt(2.0)))
+
+
+def randint(shape: Any, minval: Any, maxval: Any, dtype: Any = "int32", seed: Any = None) -> torch.Tensor:
+    """Integers of `shape` from `minval` to below `maxval`."""
+    numbers = _shifted(_bits(shape, seed), 1)  # 63 bits: the remainder favours no number to speak of
+    return (numbers % (maxval - minval) + minval).to(of_keras.to_torch_dtype(dtype))
+
+
+def categorical(logits: Any, num_samples: int, dtype: Any = "int32", seed: Any = None) -> torch.Tensor:
+    """Classes [B, num_samples] for `logits` [B, C], the largest of them with Gumbel noise."""
+    logits = keras.ops.convert_to_tensor(logits)
+    share = uniform((len(logits), num_samples, logits.shape[-1]), 2.0**-25, 1.0, dtype="float32", seed=seed)
+    return (logits[:, None] - torch.log(-torch.log(share))).argmax(-1).to(of_keras.to_torch_dtype(dtype))
+
+
+def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None) -> torch.Tensor:
+    """`inputs` with a share `rate` of them 0, and the others larger for it."""
+    if rate in (0.0, 1.0):
+        return inputs if rate == 0.0 else torch.zeros_like(inputs)
+    sizes = [size or known for size, known in zip(noise_shape or inputs.shape, inputs.shape, strict=True)]
+    kept = uniform(sizes, dtype="float32", seed=seed) >= rate
+    return torch.where(kept, inputs / (1.0 - rate), torch.zeros_like(inputs))
+
+
+def shuffle(x: Any, axis: int = 0, seed: Any = None) -> torch.Tensor:
+    """`x` with an axis in another order, one for each place before it."""
+    x = keras.ops.convert_to_tensor(x)
+    places = _bits(x.shape[: axis + 1], seed).argsort(axis)
+    return x.gather(axis, places.reshape(*places.shape, *[1] * (x.ndim - axis - 1)).expand(x.shape))
+
+
+def _bell(shape: Any, mean: Any, stddev: Any, dtype: Any, seed: Any, within: float) -> torch.Tensor:
+    """Normal numbers: the quantiles of numbers within (-1, 1), or less of it, of which none is a border."""
+    dtype, real = _dtypes(dtype)
+    digits = 52 if real == torch.float64 else 23
+    numbers = (2 * _shifted(_bits(shape, seed), 64 - digits) + 1).to(real) * 2.0**-digits - 1.0
+    return (torch.erfinv(numbers * within) * sqrt(2.0) * stddev + mean).to(getattr(torch, dtype))
+
+
+def _bits(shape: Any, seed: Any) -> torch.Tensor:
+    """64 random bits for every place of `shape`, int64: a sequence whose start and stride are hashes of the seed."""
+    first, second = (part & 0xFFFFFFFF for part in draw_seed(seed).to(torch.int64).unbind())
+    key = _hashed(_hashed(first * GAMMA + 1) + second * GAMMA)
+    places = torch.arange(1, prod(map(int, shape)) + 1, dtype=torch.int64, device=key.device)
+    return _hashed(key + places * (_hashed(key) | 1)).reshape(tuple(map(int, shape)))
+
+
+def _hashed(bits: torch.Tensor) -> torch.Tensor:
+    bits = (bits ^ _shifted(bits, 30)) * FIRST
+    bits = (bits ^ _shifted(bits, 27)) * SECOND
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: torch.Tensor, by: int) -> torch.Tensor:
+    """Shifted to the right, with zeros from the left."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
+
+
+def _dtypes(dtype: Any) -> tuple[str, torch.dtype]:
+    """The dtype that is asked for, and the one to compute in."""
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
+    name = keras.backend.standardize_dtype(dtype or keras.config.floatx())
+    return name, torch.float64 if name == "float64" else torch.float32
+
+
+def _standing(own: Callable[..., Any]) -> None:
+    """Let `own` answer where Keras' function of that name is called within `computed`."""
+    usual = getattr(of_keras, own.__name__)
+
+    @wraps(usual)
+    def draw(*arguments: Any, **options: Any) -> Any:
+        return (own if is_computed() else usual)(*arguments, **options)
+
+    setattr(of_keras, own.__name__, draw)
+
+
+for function in (uniform, normal, truncated_normal, randint, categorical, dropout, shuffle):
+    _standing(function)

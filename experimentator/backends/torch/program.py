@@ -1,0 +1,121 @@
+"""Programs of PyTorch's own operations, recorded from one run of Python, and what the compiler makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+from torch._higher_order_ops import while_loop
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+# What Python asks that only real tensors answer: the value of one, or a shape that depends on values.
+ASKED = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+SAME = (torch.ops.aten.clone.default, torch.ops.aten.detach.default, torch.ops.aten.lift_fresh_copy.default)
+
+Tensors = list[torch.Tensor]
+_NUMBERS = count()
+
+
+class Program:
+    """A function of tensors to tensors as a list of PyTorch's operations: `program(state, others)`.
+
+    It gives the new state and what else the function returns. Nothing is changed in place, so that operations that
+    only copy are left out, and a state stays what it is where a program is interrupted. Entries of the state that the
+    function hands back as they came are noted in `kept`: no loop need carry them.
+    """
+
+    def __init__(self, function: Callable[[Tensors, Tensors], tuple[Tensors, Tensors]], state: Tensors, others: Tensors):
+        own = len(state)
+
+        def flat(*tensors: torch.Tensor) -> Tensors:
+            after, results = function(list(tensors[:own]), list(tensors[own:]))
+            return [*after, *results]
+
+        recorded = _recorded(flat, [*state, *others])
+        self.module = _recorded(functionalize(recorded, remove="mutations"), [*state, *others])
+        self.count = own
+        self.results, self.shapes = _simplified(self.module)
+        self.kept = [place for place, one in enumerate(self.results[:own]) if one is not None]
+
+    def __call__(self, state: Tensors, others: Tensors) -> tuple[Tensors, Tensors]:
+        """The state after it, and the other results."""
+        given = [*state, *others]
+        made = iter(self.module(*given))
+        values = [given[one] if isinstance(one, int) else next(made) for one in self.results]
+        return values[: self.count], values[self.count :]
+
+
+def _recorded(function: Callable[..., Any], arguments: Tensors) -> Any:
+    """What a function does, on tensors without values; others that it meets are constants."""
+    with torch.no_grad():
+        return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
+
+
+def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, torch.dtype]]]:
+    """Take out what only copies, and let a module give what it computes alone.
+
+    Of each result it tells the number of the argument that it is, or None where it is computed; and what it looks like.
+    """
+    graph = module.graph
+    for node in reversed(graph.nodes):  # an end goes before its beginning
+        if getattr(node.target, "namespace", "") == "profiler":  # names of processors
+            graph.erase_node(node)
+    for node in list(graph.nodes):
+        if node.target in SAME and len(node.args) == 1 and not node.kwargs:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    places = {node: place for place, node in enumerate(graph.find_nodes(op="placeholder"))}
+    (ending,) = graph.find_nodes(op="output")
+    results = [places.get(node) for node in ending.args[0]]
+    shapes = [(node.meta["val"].shape, node.meta["val"].dtype) for node in ending.args[0]]
+    ending.args = ([node for node in ending.args[0] if node not in places],)
+    graph.eliminate_dead_code()
+    module.recompile()
+    return results, shapes
+
+
+def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
+    """The loop around a program of one batch, for the compiler: `loop(state, columns, index, limit)`.
+
+    It runs the batches of `index` [K, B], the first `limit` of them, and gives the state and the results, [K, ...] each.
+    """
+    carried = [place for place in range(program.count) if place not in set(program.kept)]
+
+    def loop(
+        state: Tensors, columns: Mapping[str, torch.Tensor], index: torch.Tensor, limit: torch.Tensor
+    ) -> tuple[Tensors, Tensors]:
+        def one(state: Tensors, place: torch.Tensor) -> tuple[Tensors, Tensors]:
+            picked = torch.index_select(index, 0, place.reshape(1))[0]
+            return program(state, [torch.index_select(columns[name], 0, picked) for name in names])
+
+        def body(place: torch.Tensor, buffers: Tensors, values: Tensors) -> tuple[torch.Tensor, Tensors, Tensors]:
+            whole = list(state)
+            for n, value in zip(carried, values, strict=True):
+                whole[n] = value
+            whole, results = one(whole, place)
+            here = torch.arange(index.shape[0], device=index.device) == place
+            filled = [
+                torch.where(here.reshape(-1, *[1] * result.ndim), result, buffer)
+                for buffer, result in zip(buffers, results, strict=True)
+            ]
+            return place + 1, filled, [whole[n].clone() for n in carried]
+
+        start = torch.zeros((), dtype=torch.int64, device=index.device)
+        buffers = [
+            torch.zeros((index.shape[0], *shape), dtype=dtype, device=index.device)
+            for shape, dtype in program.shapes[program.count :]
+        ]
+        values = [state[n] for n in carried]
+        _, buffers, values = while_loop(lambda place, *_: place < limit, body, (start, buffers, values))
+        after = list(state)
+        for n, value in zip(carried, values, strict=True):
+            after[n] = value
+        return after, buffers
+
+    loop.__code__ = loop.__code__.replace(co_name=f"loop_{next(_NUMBERS)}")  # the compiler counts what it makes of one
+    return loop
