@@ -153,6 +153,6 @@ def _why(description: Description, box: Box) -> str:
 def _shape(tensor: Any) -> str:
     try:
         sizes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
-        return f"[{sizes}] {getattr(tensor.dtype, 'name', tensor.dtype)}"
+        return f"[{sizes}] {str(getattr(tensor.dtype, 'name', tensor.dtype)).removeprefix('torch.')}"
     except Exception:  # not a tensor, or one of unknown rank; the processor's own error must get through
         return type(tensor).__name__

@@ -1,4 +1,4 @@
-"""What Keras runs on in this run of the tests: TensorFlow, or JAX with KERAS_BACKEND=jax."""
+"""What Keras runs on in this run of the tests: TensorFlow, or what KERAS_BACKEND says, JAX or PyTorch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ import pytest
 from experimentator.backends import get_backend
 
 NAME = keras.backend.backend()
-ON_JAX = NAME == "jax"
+ON_JAX, ON_TORCH, ON_TENSORFLOW = (one == NAME for one in ("jax", "torch", "tensorflow"))
 # `jit_compile` in every way that the framework knows.
-COMPILERS: dict[str, Any] = {"xla": True, "xla-step": "step"} | ({} if ON_JAX else {"graph": False})
+COMPILERS: dict[str, Any] = {
+    "tensorflow": {"xla": True, "xla-step": "step", "graph": False},
+    "jax": {"xla": True, "xla-step": "step"},
+    "torch": {"inductor": True, "graph": False},
+}[NAME]
 compilers = pytest.mark.parametrize("jit", list(COMPILERS.values()), ids=list(COMPILERS))
 
 
@@ -24,9 +28,9 @@ def backend_of_keras() -> Any:
 
 
 def variable(value: Any, **options: Any) -> Any:
-    """A variable as the framework's own users make it: TensorFlow has one, JAX takes Keras'."""
+    """A variable as the framework's own users make it: TensorFlow has one, others take Keras'."""
     value = np.asarray(value, np.float32)
-    if ON_JAX:
+    if not ON_TENSORFLOW:
         return keras.Variable(value, **options)
     import tensorflow as tf
 
@@ -40,6 +44,12 @@ def gradients(function: Callable[..., Any], *tensors: Any) -> list[np.ndarray]:
         import jax
 
         return list(map(np.asarray, jax.grad(function, tuple(range(len(tensors))))(*tensors)))
+    if ON_TORCH:
+        import torch
+
+        tensors = tuple(tensor.detach().requires_grad_() for tensor in tensors)
+        found = torch.autograd.grad(function(*tensors), tensors, allow_unused=True, materialize_grads=True)
+        return list(map(np.asarray, found))
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
@@ -59,11 +69,15 @@ def gradients_of(function: Callable[[], Any], variables: Sequence[Any]) -> list[
 
 
 def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A function of tensors, compiled with XLA."""
+    """A function of tensors, compiled."""
     if ON_JAX:
         import jax
 
         return jax.jit(function)
+    if ON_TORCH:
+        import torch
+
+        return torch.compile(function)
     import tensorflow as tf
 
     return tf.function(function, jit_compile=True, autograph=False)

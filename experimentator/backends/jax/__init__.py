@@ -24,7 +24,7 @@ from experimentator.backends.keras.fit import Items, fitted
 from experimentator.backends.keras.made import Made
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
-from experimentator.graph import Chunk, Graph, GraphError, Node
+from experimentator.graph import Chunk, Graph, Node
 from experimentator.loading.memory import free_host_memory
 
 ASKED = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
@@ -81,7 +81,7 @@ class JaxBackend(KerasBackend):
 
     def maker(self) -> Made:
         """Hands out Keras variables that processors make in their calls."""
-        return Made(given=_deferred)
+        return Made(given=self.deferred)
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name; where it asks a tensor for its value, say what to write."""
@@ -160,22 +160,6 @@ def _placed(name: str, values: Any) -> Any:
                     f"{dtype}, up to {limits.max}.\nSet JAX_ENABLE_X64=1, or let the dataset give smaller numbers."
                 )
     return jnp.array(values, dtype).block_until_ready()
-
-
-def _deferred(node: Node, options: dict[str, Any]) -> dict[str, Any]:
-    """What a variable is made with inside a trace: a function that gives its initial value once that has ended."""
-    initial = options["initializer"]
-    if callable(initial) or isinstance(initial, str):
-        return options
-    with jax.ensure_compile_time_eval():
-        value = keras.ops.convert_to_tensor(initial, dtype=options.get("dtype"))
-    if isinstance(value, jax.core.Tracer):
-        raise GraphError(
-            f"{node} makes a variable whose initial value comes from the batch.\n"
-            f"Seen: {list(value.shape)} {value.dtype}, which is not known while the graph is recorded.\n"
-            "Give it a constant, or an initializer and a shape, and assign the value where the variable is used."
-        )
-    return options | {"initializer": lambda *_, **__: value, "shape": value.shape, "dtype": str(value.dtype)}
 
 
 BACKEND = JaxBackend

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -14,14 +13,13 @@ from jax import lax
 from jax import numpy as jnp
 
 from experimentator.backends.jax.batch import Batch, State, bytes_of, described
+from experimentator.backends.keras.traces import Traces
 from experimentator.graph import Graph, GraphError
 
-log = logging.getLogger(__name__)
 # XLA with the loop around the step; or for each step, called from Python. On a CPU, convolutions within XLA's loop were
 # 16 times as slow (32 and 64 channels), where other networks gain from the loop.
 COMPILERS = {"xla": True, "xla-step": "step"}
 LOOP, BATCH = COMPILERS
-MANY = 12  # numbers of rows that one function is compiled for, until somebody should hear of it
 _NUMBERS = count(1)
 
 
@@ -59,8 +57,7 @@ class JaxStep:
         self.traces = self.batches = 0
         self._functions: dict[str, Any] = {}
         self._shapes: dict[str, Any] = {}
-        self._lengths: dict[str, set[int]] = {}
-        self._signatures: dict[str, dict[str, tuple[Any, str]]] = {}
+        self._told = Traces()
         self._trained = [variable.trainable for variable in batch.weights]
 
     @property
@@ -134,7 +131,7 @@ class JaxStep:
 
         def traced(weights: Any, slots: Any, tables: Any, columns: Any, *arguments: Any) -> Any:
             self.traces += 1
-            self._explain(kind, columns)
+            self._told.tell(kind, columns)
             return run((weights, slots, tables), columns, *arguments)
 
         traced.__name__ = f"{self.graph.mode}_{next(_NUMBERS)}"  # what profiles call it
@@ -174,21 +171,6 @@ class JaxStep:
         padded = np.zeros((self.capacity or len(index), index.shape[1]), np.int32)
         padded[: len(index)] = index
         return padded
-
-    def _explain(self, kind: str, columns: Mapping[str, Any]) -> None:
-        """Say which name made a function be traced again; another length of all columns, as of a block, is expected."""
-        seen = {name: (column.shape, column.dtype.name) for name, column in columns.items()}
-        before, skip = self._signatures.setdefault(kind, seen), len({len(column) for column in columns.values()}) == 1
-        told = [
-            f"{name} was {list(shape)} {dtype}, is {list(seen[name][0])} {seen[name][1]}"
-            for name, (shape, dtype) in before.items()
-            if (shape[skip:], dtype) != (seen[name][0][skip:], seen[name][1])
-        ]
-        if told:
-            log.warning("Traced again: %s.", "; ".join(told))
-        self._lengths.setdefault(kind, set()).update(len(column) for column in columns.values())
-        if len(self._lengths[kind]) == MANY:
-            log.warning("Compiled for %s numbers of rows, each for itself: give batches of one size.", MANY)
 
 
 def _kept(error: Exception) -> GraphError:

@@ -26,7 +26,7 @@ from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.state import assign, keyed
 from experimentator.backends.keras.variables import Variables, Witness, copied, trainable_some_day
 from experimentator.backends.keras.watched import Watched
-from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
+from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
 from experimentator.parts import parts_of, unscaled
 
 
@@ -75,6 +75,22 @@ class KerasBackend(ABC):
     def maker(self) -> Made:
         """What hands out the layers and variables that processors make in their calls."""
         return Made()
+
+    def deferred(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
+        """What a variable is made with inside a trace: a function that gives its initial value once that has ended."""
+        initial = options["initializer"]
+        if callable(initial) or isinstance(initial, str):
+            return options
+        with self.outside_of_traces():
+            value = keras.ops.convert_to_tensor(initial, dtype=options.get("dtype"))
+        shape, dtype = tuple(value.shape), keras.backend.standardize_dtype(value.dtype)
+        if self.is_traced(value):
+            raise GraphError(
+                f"{node} makes a variable whose initial value comes from the batch.\n"
+                f"Seen: {list(shape)} {dtype}, which is not known while the graph is recorded.\n"
+                "Give it a constant, or an initializer and a shape, and assign the value where the variable is used."
+            )
+        return options | {"initializer": lambda *_, **__: value, "shape": shape, "dtype": dtype}
 
     def others_read(self) -> AbstractContextManager[Callable[[], Iterable[Any]]]:
         """Within, notes variables read that Keras does not know; the function tells them."""

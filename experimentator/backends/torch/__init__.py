@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from pathlib import Path
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
@@ -21,7 +21,7 @@ from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.draws import computed
 from experimentator.backends.torch.loop import COMPILERS, TorchStep
 from experimentator.backends.torch.program import ASKED
-from experimentator.graph import Chunk, Graph, GraphError, Node
+from experimentator.graph import Chunk, Graph, Node
 from experimentator.loading.memory import free_host_memory
 
 
@@ -60,7 +60,7 @@ class TorchBackend(KerasBackend):
         """What a function returns, without values, on batches of `batch_size`; variables stay as they are."""
         with keras.StatelessScope():  # variables that the function makes get their values when it ends
             try:
-                with FakeTensorMode(allow_non_fake_inputs=True):
+                with FakeTensorMode(allow_non_fake_inputs=True), _quietly():
                     return function(self._samples(specs))
             except ASKED:
                 return function(self._samples(specs))
@@ -70,7 +70,7 @@ class TorchBackend(KerasBackend):
         return torch.profiler.record_function(name)
 
     @contextmanager
-    def outside_of_traces(self) -> Any:
+    def outside_of_traces(self) -> Iterator[None]:
         """Within, tensors are real, even where a trace is going on around."""
         with _disable_current_modes(), computed(wanted=False):
             yield
@@ -81,7 +81,7 @@ class TorchBackend(KerasBackend):
 
     def maker(self) -> Made:
         """Hands out Keras variables that processors make in their calls."""
-        return Made(given=self._deferred)
+        return Made(given=self._given)
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, with numbers that are computed where it draws them."""
@@ -100,8 +100,15 @@ class TorchBackend(KerasBackend):
         """The most bytes that were taken on the device at once; None where that is the host."""
         return int(torch.cuda.max_memory_allocated(self.place)) if self.place.type == "cuda" else None
 
+    def _given(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
+        """The same; of integers PyTorch has no gradients, and Keras asks for them unless told."""
+        options = self.deferred(node, options)
+        is_float = "float" in keras.backend.standardize_dtype(options.get("dtype") or keras.config.floatx())
+        return options if is_float else options | {"trainable": False}
+
     def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:
-        return Batch(self.batch_of(graph, detach), list(self.variables), optimizer and self.used(optimizer))
+        used = None if optimizer is None else self.used(optimizer)
+        return Batch(self.batch_of(graph, detach), list(self.variables), used, self.place)
 
     def _samples(self, specs: Mapping[str, Any]) -> dict[str, Any]:
         sizes = {name: (self.batch_size, *(size or 1 for size in spec.shape[1:])) for name, spec in specs.items()}
@@ -115,21 +122,17 @@ class TorchBackend(KerasBackend):
         dtype = keras.src.backend.torch.core.to_torch_dtype(str(values.dtype))
         return torch.tensor(values, dtype=dtype, device=self.place)
 
-    def _deferred(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
-        """What a variable is made with inside a trace: a function that gives its initial value once that has ended."""
-        initial = options["initializer"]
-        if callable(initial) or isinstance(initial, str):
-            return options
-        with self.outside_of_traces():
-            value = keras.ops.convert_to_tensor(initial, dtype=options.get("dtype"))
-        if self.is_traced(value):
-            raise GraphError(
-                f"{node} makes a variable whose initial value comes from the batch.\n"
-                f"Seen: {list(value.shape)} {value.dtype}, which is not known while the graph is recorded.\n"
-                "Give it a constant, or an initializer and a shape, and assign the value where the variable is used."
-            )
-        dtype = keras.backend.standardize_dtype(value.dtype)
-        return options | {"initializer": lambda *_, **__: value, "shape": tuple(value.shape), "dtype": dtype}
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Within, PyTorch does not log errors of operations on tensors without values, which are raised anyway."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 BACKEND = TorchBackend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from threading import local
@@ -12,18 +12,40 @@ import keras
 import torch
 from keras.src.backend.torch import core  # where optimizers look `cond` up
 
-from experimentator.backends.keras.context import check_losses
+from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.stateless import State, StatelessBatch, Values
 
 
 class Batch(StatelessBatch):
-    """Forward, or forward, backward and update, of one batch."""
+    """Forward, or forward, backward and update, of one batch, on the device `place`."""
+
+    def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None, place: Any = "cpu"):
+        super().__init__(run, variables, optimizer)
+        self.place = place
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""
         weights, slots, tables = ([value.detach() for value in values] for values in super().state())
         return weights, slots, tables
+
+    def flat_state(self) -> Values:
+        """The same as one list: weights, slots, tables."""
+        return [value for values in self.state() for value in values]
+
+    def parted(self, flat: Values) -> State:
+        """A state of such a list."""
+        weights, slots = len(self.weights), len(self.slots)
+        return flat[:weights], flat[weights : weights + slots], flat[weights + slots :]
+
+    def keep_flat(self, flat: Values) -> None:
+        """Let variables hold the values of such a list."""
+        self.keep(*self.parted(flat)[:2])
+
+    @property
+    def tables(self) -> int:
+        """How many tables of rates there are."""
+        return len(self._rates())
 
     def __call__(self, state: State, tensors: Any) -> tuple[State, dict[str, Any]]:
         """The state after a batch, and what the graph writes; no value that is given is changed."""
@@ -38,7 +60,7 @@ class Batch(StatelessBatch):
             return (self._updated(state, pairs) if pairs else state), _detached(outputs)
 
     def gradients(self, state: State, tensors: Any) -> tuple[dict[int, Any], tuple[dict[str, Any], Values]]:
-        """Of each trained weight, by place, that of the loss which it minimises; weights that none reaches are left out.
+        """By place of each trained weight, that of the loss which it minimises; those that none reaches are left out.
 
         With them, what the graph writes, and the weights after it.
         """

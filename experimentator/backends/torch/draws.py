@@ -1,7 +1,7 @@
 """Random numbers that are computed: what `keras.random` draws within a graph, as a function of its seeds.
 
-Keras on PyTorch seeds a generator of PyTorch's with the value of a seed, for which it must know it: a trace does not, and
-a GPU would be waited for. Here each number is a hash of seed, counter and place (SplitMix64: Steele, Lea and Flood,
+Keras on PyTorch seeds a generator of PyTorch's with the value of a seed, for which it must know it: a trace does not,
+and a GPU would be waited for. Here each number is a hash of seed, counter and place (SplitMix64: Steele, Lea and Flood,
 "Fast splittable pseudorandom number generators", 2014), so that they are the same however a graph is run.
 """
 

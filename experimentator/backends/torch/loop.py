@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,14 +11,21 @@ import keras
 import numpy as np
 import torch
 
+from experimentator.backends.keras.traces import Traces
 from experimentator.backends.torch.batch import Batch
-from experimentator.backends.torch.program import ASKED, Program, Tensors, looped
+from experimentator.backends.torch.program import ASKED, FAILURES, Program, Tensors, looped, why_asked, why_failed
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
 # A program of PyTorch's operations, run one after the other; or the loop around it, compiled by Inductor.
 COMPILERS = {"graph": False, "inductor": True}
 GRAPH, LOOP = COMPILERS
+EAGER = "eager"
+PROBES = 3  # times that each way is timed
+CLEARLY = 0.95  # of the time without Inductor, for it to be taken: a toss-up must not change bits from run to run
+TRIAL, EACH = 4.0, 0.05  # seconds that Inductor takes, and more for each operation
+WORTH = 3.0  # times as long as a trial, for it to be made
+KEPT = 1 << 18  # bytes of results that the compiled loop carries: it copies them at every batch
 Columns = Mapping[str, torch.Tensor]
 
 
@@ -26,7 +34,8 @@ class TorchStep:
 
     One run of Python on tensors without values records which operations a batch takes, forward, backward and update.
     They run one after the other, without Python's or autograd's part; or Inductor makes one function of them and of the
-    loop around them. A graph that looks at values runs as it is.
+    loop around them, where `jit_compile` asks for it, or with "auto" where `choose` finds that quicker. A graph that
+    looks at values cannot be recorded, and runs in Python. Each number of rows is recorded for itself.
     """
 
     draws_with_state: Mapping[str, str] = {}
@@ -45,22 +54,23 @@ class TorchStep:
         seed: int = 0,
     ):
         self.graph, self.batch, self.outputs, self.put = graph, batch, outputs, put
-        self.eager, self.capacity = eager, capacity
-        self.chosen: str | None = like or (None if jit_compile == "auto" else GRAPH if jit_compile is False else LOOP)
+        self.capacity = capacity
+        self.auto, self.chosen = jit_compile == "auto", EAGER if eager else _chosen(jit_compile, like)
         self.traces = self.batches = 0
         self._programs: dict[Any, Program] = {}
-        self._loops: dict[Any, Any] = {}
+        self._loops: dict[Any, Callable[..., Any]] = {}
+        self._told = Traces()
         self._trained = [variable.trainable for variable in batch.weights]
 
     @property
     def compiler(self) -> str:
         """How the step runs: one of `COMPILERS`, or `eager`."""
-        return "eager" if self.eager else self.chosen or GRAPH
+        return self.chosen or GRAPH
 
     @property
     def is_settled(self) -> bool:
         """Whether `choose` has chosen, or nothing was left open."""
-        return self.eager or self.chosen is not None
+        return self.chosen is not None
 
     @property
     def stale(self) -> bool:
@@ -72,77 +82,132 @@ class TorchStep:
         columns = {name: columns[name] for name in self.graph.inputs}
         index = np.asarray(index, dtype=np.int32)
         self.capacity = self.capacity or len(index)
-        if len(index) > self.capacity:
-            parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
-            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        self.batches += len(index)
         columns, index = self._placed(columns, index)
-        state, results = self._run(self.compiler, columns, index)
-        self._keep(state)
-        return {name: keras.ops.convert_to_numpy(values) for name, values in zip(self.outputs, results, strict=True)}
+        parts = []
+        for rows in np.split(index, range(self.capacity, len(index), self.capacity)):
+            state, results = self.run(columns, rows)
+            self.batch.keep_flat(state)
+            parts.append([keras.ops.convert_to_numpy(values) for values in results])
+            self.batches += len(rows)
+        whole = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        return dict(zip(self.outputs, whole, strict=True))
 
     def result_bytes(self, batch_size: int) -> int:
         """Bytes that come back for each batch."""
         return sum(one.dtype.itemsize * one.shape.numel() for one in self.outputs.values())
 
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
-        """Settle an open choice."""
+        """Settle an open choice for `remaining` batches, by timing both ways, where a trial is worth it; else later.
 
-    def _run(self, compiler: str, columns: Columns, index: np.ndarray) -> tuple[Tensors, Tensors]:
-        """The state after all batches, and the results."""
-        rows = torch.as_tensor(index.astype(np.int64))
-        weights, slots, tables = self.batch.state()
-        state = [*weights, *slots, *tables]
-        if compiler == LOOP:
-            return self._compiled(state, columns, rows)
-        rows = rows.to(next(iter(columns.values())).device) if columns else rows
+        No state is kept of it.
+        """
+        if self.is_settled:
+            return
+        columns, index = self._placed({name: columns[name] for name in self.graph.inputs}, index[: self.capacity])
+        seconds = self._timed(GRAPH, columns, index[:1])
+        trial = TRIAL + EACH * max((program.size for program in self._programs.values()), default=0)
+        if self.is_settled or (self.batches + remaining) * seconds < WORTH * trial:
+            return
+        quicker = self._timed(LOOP, columns, index)
+        seconds = min(seconds, self._timed(GRAPH, columns, index[:1]))
+        if not self.is_settled:
+            self.chosen = LOOP if quicker < CLEARLY * seconds else GRAPH
+            log.info("seconds per batch: %s %.3g, %s %.3g; using %s", GRAPH, seconds, LOOP, quicker, self.chosen)
+
+    def run(self, columns: Columns, index: np.ndarray, compiler: str | None = None) -> tuple[Tensors, Tensors]:
+        """The state after all batches, and the results, stacked; no variable is changed yet."""
+        state = self.batch.flat_state()
+        rows = torch.as_tensor(np.asarray(index, np.int64)).to(self.batch.place)
+        if (compiler or self.compiler) == LOOP:
+            try:
+                return self._looped(state, columns, rows)
+            except FAILURES as error:
+                self._refuse(error)
         results = []
         for picked in rows:
-            tensors = [columns[name][picked] for name in columns]
-            state, given = self._one(compiler, state, tensors)
+            state, given = self._one(state, columns, {name: column[picked] for name, column in columns.items()})
             results.append(given)
         return state, [torch.stack(values) for values in zip(*results, strict=True)]
 
-    def _one(self, compiler: str, state: Tensors, tensors: Tensors) -> tuple[Tensors, Tensors]:
-        if compiler == "eager":
-            return self._batch(state, tensors)
-        return self._program(state, tensors)(state, tensors)
+    def _one(self, state: Tensors, columns: Columns, tensors: Columns) -> tuple[Tensors, Tensors]:
+        if self.compiler != EAGER:
+            try:
+                program = self._program(state, tensors, columns)
+            except ASKED as error:
+                self._look(error)
+            else:
+                return program(state, list(tensors.values()))
+        return self._batch(list(tensors))(state, list(tensors.values()))
 
-    def _batch(self, state: Tensors, tensors: Tensors) -> tuple[Tensors, Tensors]:
-        """One batch, in Python."""
-        first, second = len(self.batch.weights), len(self.batch.weights) + len(self.batch.slots)
-        parts = state[:first], state[first:second], state[second:]
-        given = dict(zip(self._names, tensors, strict=True))
-        (weights, slots, tables), outputs = self.batch(parts, given)
-        return [*weights, *slots, *tables], [outputs[name] for name in self.outputs]
+    def _batch(self, names: list[str]) -> Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]:
+        """One batch in Python: of a flat state and tensors of `names`, to the state and what was asked for."""
 
-    def _program(self, state: Tensors, tensors: Tensors) -> Program:
-        key = tuple((tensor.shape, tensor.dtype) for tensor in [*tensors, *state[len(state) - 0 :]])
+        def run(state: Tensors, tensors: Tensors) -> tuple[Tensors, Tensors]:
+            after, outputs = self.batch(self.batch.parted(state), dict(zip(names, tensors, strict=True)))
+            return [value for part in after for value in part], [outputs[name] for name in self.outputs]
+
+        return run
+
+    def _program(self, state: Tensors, tensors: Columns, columns: Columns) -> Program:
+        """The batch as a program, for tensors like these; tables of rates may change their length."""
+        given = [*tensors.values(), *state[len(state) - self.batch.tables :]]
+        key = tuple((tensor.shape, tensor.dtype) for tensor in given)
         if key not in self._programs:
             self.traces += 1
-            self._programs[key] = Program(self._batch, state, tensors)
+            self._told.tell("batch", columns)
+            self._programs[key] = Program(self._batch(list(tensors)), state, list(tensors.values()))
         return self._programs[key]
 
-    def _compiled(self, state: Tensors, columns: Columns, rows: torch.Tensor) -> tuple[Tensors, Tensors]:
-        sample = [columns[name][rows[0]] for name in columns]
-        program = self._program(state, sample)
-        if id(program) not in self._loops:
-            self._loops[id(program)] = torch.compile(
-                looped(program, list(columns)), fullgraph=True, dynamic=False, options={"cpp_wrapper": True}
-            )
-        padded = torch.zeros((self.capacity or len(rows), rows.shape[1]), dtype=torch.int64)
-        padded[: len(rows)] = rows
-        with torch.no_grad():
-            state, results = self._loops[id(program)](state, dict(columns), padded, torch.tensor(len(rows)))
-        return state, [values[: len(rows)] for values in results]
+    def _looped(self, state: Tensors, columns: Columns, rows: torch.Tensor) -> tuple[Tensors, Tensors]:
+        """The compiled loop over all rows, a part at a time where much comes back."""
+        program = self._program(state, {name: column[rows[0]] for name, column in columns.items()}, columns)
+        count = max(1, min(self.capacity or len(rows), KEPT // (self.result_bytes(rows.shape[1]) or 1)))
+        parts = []
+        for some in rows.split(count):
+            padded = torch.zeros((count, rows.shape[1]), dtype=torch.int64, device=rows.device)
+            padded[: len(some)] = some
+            state, results = self._compiled(program, columns, padded)(state, columns, padded, torch.tensor(len(some)))
+            parts.append([values[: len(some)] for values in results])
+        return state, parts[0] if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]
 
-    def _keep(self, state: Tensors) -> None:
-        first, second = len(self.batch.weights), len(self.batch.weights) + len(self.batch.slots)
-        self.batch.keep(state[:first], state[first:second])
+    def _compiled(self, program: Program, columns: Columns, rows: torch.Tensor) -> Callable[..., Any]:
+        key = id(program), *(len(column) for column in columns.values()), rows.shape
+        if key not in self._loops:
+            self._told.tell("loop", columns)
+            self.traces += key[0] in {known for known, *_ in self._loops}
+            self._loops[key] = looped(program, list(columns))
+        return self._loops[key]
 
-    @property
-    def _names(self) -> list[str]:
-        return list(self.graph.inputs)
+    def _look(self, error: Exception) -> None:
+        """Say which processor looks at values, so that the graph runs in Python; or refuse to, where that was asked."""
+        reason = why_asked(error)
+        if not self.auto and self.chosen == LOOP:
+            change = "Write jit_compile='auto'; or keras.ops.where, or torch.where, instead of what looks at values."
+            raise ValueError(f"The graph cannot be compiled: {reason}\nSeen: jit_compile=True.\n{change}") from None
+        log.warning("The graph cannot be recorded, and runs in Python, which is slower: %s", reason)
+        self.chosen = EAGER
+
+    def _refuse(self, error: Exception) -> None:
+        """Say why Inductor cannot compile the graph, which then runs without; or that, where it was asked for."""
+        reason = why_failed(error)
+        if not self.auto:
+            change = "Write jit_compile='auto', or False."
+            raise ValueError(
+                f"Inductor cannot compile this graph: {reason}\nSeen: jit_compile=True.\n{change}"
+            ) from error
+        log.warning("Inductor cannot compile this graph, which runs without it: %s", reason)
+        self.chosen = GRAPH
+
+    def _timed(self, compiler: str, columns: Columns, index: np.ndarray) -> float:
+        """Seconds per batch, the best of a few calls behind one that compiles."""
+        best = float("inf")
+        for place in range(PROBES + 1):
+            start = time.perf_counter()
+            _, results = self.run(columns, index, compiler)
+            for values in results:
+                values.cpu()
+            best = min(best, (time.perf_counter() - start) / len(index)) if place else best
+        return best
 
     def _placed(self, columns: Mapping[str, Any], index: np.ndarray) -> tuple[Columns, np.ndarray]:
         """Columns on the device; of those on the host the rows of this call alone."""
@@ -150,3 +215,14 @@ class TorchStep:
             return columns, index
         rows = {name: np.asarray(column)[index.ravel()] for name, column in columns.items()}
         return self.put(rows), np.arange(index.size, dtype=np.int32).reshape(index.shape)
+
+
+def _chosen(jit_compile: Any, like: str | None) -> str | None:
+    """The compiler that is set, or that another step has; None where it is to be found."""
+    if like is not None:
+        return like if like in (*COMPILERS, EAGER) else GRAPH
+    if jit_compile == "auto":
+        return None
+    if jit_compile not in (True, False, "step"):
+        raise ValueError(f"jit_compile={jit_compile!r} is not known. Write 'auto', True or False.")
+    return LOOP if jit_compile else GRAPH

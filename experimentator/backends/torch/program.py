@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 from torch._higher_order_ops import while_loop
+from torch._inductor.exc import InductorError
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -15,6 +18,8 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 # What Python asks that only real tensors answer: the value of one, or a shape that depends on values.
 ASKED = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+# What the compiler says where it has no form for a graph, or where something that it needs is missing.
+FAILURES = (TorchDynamoException, InductorError)
 SAME = (torch.ops.aten.clone.default, torch.ops.aten.detach.default, torch.ops.aten.lift_fresh_copy.default)
 
 Tensors = list[torch.Tensor]
@@ -29,7 +34,9 @@ class Program:
     function hands back as they came are noted in `kept`: no loop need carry them.
     """
 
-    def __init__(self, function: Callable[[Tensors, Tensors], tuple[Tensors, Tensors]], state: Tensors, others: Tensors):
+    def __init__(
+        self, function: Callable[[Tensors, Tensors], tuple[Tensors, Tensors]], state: Tensors, others: Tensors
+    ):
         own = len(state)
 
         def flat(*tensors: torch.Tensor) -> Tensors:
@@ -41,6 +48,7 @@ class Program:
         self.count = own
         self.results, self.shapes = _simplified(self.module)
         self.kept = [place for place, one in enumerate(self.results[:own]) if one is not None]
+        self.size = len(self.module.graph.nodes)  # in operations
 
     def __call__(self, state: Tensors, others: Tensors) -> tuple[Tensors, Tensors]:
         """The state after it, and the other results."""
@@ -80,9 +88,9 @@ def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, t
 
 
 def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
-    """The loop around a program of one batch, for the compiler: `loop(state, columns, index, limit)`.
+    """The loop around a program of one batch, compiled at the first call: `loop(state, columns, index, limit)`.
 
-    It runs the batches of `index` [K, B], the first `limit` of them, and gives the state and the results, [K, ...] each.
+    It runs the batches of `index` [K, B], the first `limit` of them, and gives the state and results, [K, ...] each.
     """
     carried = [place for place in range(program.count) if place not in set(program.kept)]
 
@@ -117,5 +125,25 @@ def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
             after[n] = value
         return after, buffers
 
+    def run(*arguments: Any) -> tuple[Tensors, Tensors]:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's own
+            return compiled(*arguments)
+
     loop.__code__ = loop.__code__.replace(co_name=f"loop_{next(_NUMBERS)}")  # the compiler counts what it makes of one
-    return loop
+    compiled = torch.compile(loop, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
+    return run
+
+
+def why_asked(error: Exception) -> str:
+    """Which processor looks at values, and by which operation."""
+    seen = str(error).partition("\n")[0]
+    places = [note.partition(" Its chunk")[0] for note in getattr(error, "__notes__", ()) if "chunk processor" in note]
+    return f"{places[0] if places else 'Outside of processors'}: {seen}"
+
+
+def why_failed(error: Exception) -> str:
+    """What the compiler says, in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("backend=", "Set TORCH", "While executing"))]
+    return (told or [type(error).__name__])[0]
