@@ -150,9 +150,14 @@ def _why(description: Description, box: Box) -> str:
     return "; ".join(named) or "reads and writes nothing"
 
 
+def dtype_of(tensor: Any) -> str:
+    """Name of the dtype of a tensor of any framework."""
+    return str(getattr(tensor.dtype, "name", tensor.dtype)).removeprefix("torch.")
+
+
 def _shape(tensor: Any) -> str:
     try:
         sizes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
-        return f"[{sizes}] {str(getattr(tensor.dtype, 'name', tensor.dtype)).removeprefix('torch.')}"
+        return f"[{sizes}] {dtype_of(tensor)}"
     except Exception:  # not a tensor, or one of unknown rank; the processor's own error must get through
         return type(tensor).__name__

@@ -182,5 +182,5 @@ def _shown(value: Any) -> str:
 def _known(finite: Any) -> bool | None:
     try:
         return bool(finite)
-    except TypeError:  # a tensor being traced has no value yet; every backend says so with a TypeError
+    except Exception:  # a tensor being traced has no value yet; frameworks have errors of their own for that
         return None

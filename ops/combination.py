@@ -86,7 +86,7 @@ class UncertaintyWeighting(Op):
     >>> op = UncertaintyWeighting({"size_loss": "regression", "digit_loss": "classification"})
     >>> chunk = Chunk({"size_loss": 4.0, "digit_loss": 3.0}, mode=Mode.TRAIN)
     >>> op(chunk)
-    >>> float(chunk["loss"])  # 4 / 2 + 3
+    >>> float(keras.ops.convert_to_numpy(chunk["loss"]))  # 4 / 2 + 3
     5.0
     >>> [variable.name for variable in op.log_variances.values()]
     ['log_variance_size_loss', 'log_variance_digit_loss']

@@ -120,8 +120,8 @@ class PrecisionRecall(Compared):
 def _counted(cells: Any, shares: Any, count: int) -> Any:
     """How often each number below `count` occurs, [count] float32."""
     shares = keras.ops.ones_like(cells, dtype="float32") if shares is None else shares
-    flat = keras.ops.reshape(shares, (-1,)), keras.ops.reshape(cells, (-1,))
-    return keras.ops.segment_sum(*flat, num_segments=count)
+    cells, shares = keras.ops.reshape(cells, (-1, 1)), keras.ops.reshape(shares, (-1,))
+    return keras.ops.scatter_update(keras.ops.zeros(count, "float32"), cells, shares, reduction="add")
 
 
 def _share(part: Any, whole: Any) -> Any:

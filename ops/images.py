@@ -5,7 +5,7 @@
 >>> chunk = Chunk({"batch_input": np.ones([2, 5, 5, 3], "uint8")}, mode=Mode.ALL)
 >>> Pad("batch_input", 1)(chunk)
 >>> CenterCrop("batch_input", (5, 5))(chunk)
->>> bool(np.all(chunk["batch_input"] == 1))
+>>> bool(np.all(np.asarray(chunk["batch_input"]) == 1))
 True
 """
 

@@ -155,7 +155,7 @@ class Noise(Intensity):
     >>> from experimentator.graph import Chunk, Mode
     >>> chunk = Chunk({"batch_input": np.full([1, 100, 100], 0.5)}, mode=Mode.TRAIN)
     >>> Noise("batch_input", 0.1, seed=1)(chunk)
-    >>> round(float(np.std(chunk["batch_input"])), 2)
+    >>> round(float(np.asarray(chunk["batch_input"]).std()), 2)
     0.1
 
     Raises:

@@ -120,7 +120,8 @@ class CutMix(Mixing):
     >>> images = np.stack([np.zeros([4, 4]), np.ones([4, 4])])
     >>> chunk = Chunk({"batch_input": images, "batch_target": np.array([0, 1])}, mode=Mode.TRAIN)
     >>> CutMix("batch_input", "batch_target", num_classes=2)(chunk)
-    >>> bool(np.allclose(np.mean(chunk["batch_input"], axis=(1, 2)), chunk["batch_target"][:, 1]))
+    >>> images, targets = map(np.asarray, (chunk["batch_input"], chunk["batch_target"]))
+    >>> bool(np.allclose(images.mean(axis=(1, 2)), targets[:, 1]))
     True
 
     Raises:

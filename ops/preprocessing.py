@@ -194,7 +194,8 @@ class OneHot(InPlace):
         if not is_discrete(tensor):
             write = f"Write Cast({self.name!r}, 'int32') above it."
             raise TensorError(self, rule="Class ids are integers", tensors={self.name: tensor}, write=write)
-        return keras.ops.one_hot(keras.ops.cast(tensor, "int32"), self.num_classes, dtype=self.dtype)
+        ids = keras.ops.cast(tensor, "int32")[..., None]  # `one_hot` refuses ids that are no class on PyTorch
+        return keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(self.num_classes, dtype="int32")), self.dtype)
 
 
 def _checked_dtype(op: InPlace, dtype: Any) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,6 +15,7 @@ import pytest
 from experimentator.backends import get_backend
 
 NAME = keras.backend.backend()
+logging.getLogger("torch.__trace").setLevel(logging.CRITICAL)  # it never reaches a user, but what pytest captures
 ON_JAX, ON_TORCH, ON_TENSORFLOW = (one == NAME for one in ("jax", "torch", "tensorflow"))
 # `jit_compile` in every way that the framework knows.
 COMPILERS: dict[str, Any] = {
@@ -75,9 +79,19 @@ def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
         return jax.jit(function)
     if ON_TORCH:
-        import torch
-
-        return torch.compile(function)
+        return partial(in_torch, function)
     import tensorflow as tf
 
     return tf.function(function, jit_compile=True, autograph=False)
+
+
+def in_torch(function: Callable[[Any], Any], tensor: Any) -> Any:
+    """A function of a tensor as a program that Inductor compiles, as the backend does it."""
+    import torch
+
+    from experimentator.backends.torch.program import Program
+
+    program = Program(lambda _, given: ([], [function(*given)]), [], [tensor.detach()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compiler
+        return torch.compile(program.module)(tensor)[0]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experimentator.graph import Graph, Mode
-from tests.frameworks import ON_JAX
+from tests.frameworks import NAME, ON_JAX, ON_TENSORFLOW
 
 
 def eager(processors, tensors, outputs, mode):
@@ -16,8 +16,8 @@ def eager(processors, tensors, outputs, mode):
 def compiled(processors, tensors, outputs, mode, *, xla=False):
     graph = Graph(processors, provided=set(tensors), mode=mode).select(*outputs)
     arrays = {name: np.asarray(tensor) for name, tensor in tensors.items()}
-    if ON_JAX:
-        return in_jax(graph, arrays)
+    if not ON_TENSORFLOW:
+        return {"jax": in_jax, "torch": in_torch}[NAME](graph, arrays)
     import tensorflow as tf
 
     specs = {name: tf.TensorSpec([None, *array.shape[1:]][: array.ndim], array.dtype) for name, array in arrays.items()}
@@ -39,6 +39,30 @@ def in_jax(graph, arrays):
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return results
+
+
+def in_torch(graph, arrays):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from experimentator.backends.torch.draws import computed
+    from experimentator.backends.torch.program import Program
+
+    def step(values, given):
+        with keras.StatelessScope(zip(variables, values, strict=True)) as scope, computed():
+            results = graph.run(dict(zip(tensors, given, strict=True)))
+            after = [scope.get_current_value(variable) for variable in variables]
+        names[:] = results
+        return after, [keras.ops.convert_to_tensor(value) for value in results.values()]
+
+    variables, names = [], []
+    tensors = {name: keras.ops.convert_to_tensor(array) for name, array in arrays.items()}
+    with Reads(variables), computed(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        graph.run({name: mode.from_tensor(tensor) for name, tensor in tensors.items()})
+    state = [variable.value.detach() for variable in variables]
+    state, results = Program(step, state, list(tensors.values()))(state, list(tensors.values()))
+    for variable, value in zip(variables, state, strict=True):
+        variable.assign(value)
+    return dict(zip(names, results, strict=True))
 
 
 class Reads(keras.StatelessScope):
@@ -64,7 +88,9 @@ def runner(way):
     def run(processors, tensors, *outputs, mode=Mode.TRAIN):
         processors = processors if isinstance(processors, list) else [processors]
         outputs = outputs or tuple(name for p in processors for name in p.outputs)
-        results = {name: np.asarray(value) for name, value in way(processors, tensors, outputs, mode).items()}
+        results = {
+            name: keras.ops.convert_to_numpy(value) for name, value in way(processors, tensors, outputs, mode).items()
+        }
         return results[outputs[0]] if len(outputs) == 1 else results
 
     run.way = way.__name__
@@ -90,7 +116,7 @@ def run(request):
     return runner(request.param)
 
 
-@pytest.fixture(params=[eager, compiled, *([] if ON_JAX else [xla])], ids=lambda way: way.__name__)
+@pytest.fixture(params=[eager, compiled, *([xla] if ON_TENSORFLOW else [])], ids=lambda way: way.__name__)
 def run_xla(request):
     """Runs processors in three ways; XLA takes half a second to compile one. On JAX, what is compiled is XLA's."""
     return runner(request.param)

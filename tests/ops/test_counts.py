@@ -63,8 +63,9 @@ def test_the_diagonal_is_the_accuracy(logits, ids):
     ConfusionMatrix("p", "t", num_classes=3)(chunk)
     Accuracy("p", "t")(chunk)
 
-    assert np.sum(chunk["confusion_matrix"]) == 9
-    np.testing.assert_allclose(np.trace(chunk["confusion_matrix"]) / 9, chunk["accuracy"], rtol=1e-6)
+    matrix = np.asarray(chunk["confusion_matrix"])
+    assert np.sum(matrix) == 9
+    np.testing.assert_allclose(np.trace(matrix) / 9, chunk["accuracy"], rtol=1e-6)
 
 
 def test_a_matrix_is_no_average():

@@ -13,7 +13,16 @@ import torch
 
 from experimentator.backends.keras.traces import Traces
 from experimentator.backends.torch.batch import Batch
-from experimentator.backends.torch.program import ASKED, FAILURES, Program, Tensors, looped, why_asked, why_failed
+from experimentator.backends.torch.program import (
+    ASKED,
+    FAILURES,
+    Program,
+    Tensors,
+    looped,
+    refuse_kept,
+    why_asked,
+    why_failed,
+)
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
@@ -86,6 +95,7 @@ class TorchStep:
         parts = []
         for rows in np.split(index, range(self.capacity, len(index), self.capacity)):
             state, results = self.run(columns, rows)
+            refuse_kept([*state, *results])
             self.batch.keep_flat(state)
             parts.append([keras.ops.convert_to_numpy(values) for values in results])
             self.batches += len(rows)
@@ -121,6 +131,8 @@ class TorchStep:
         if (compiler or self.compiler) == LOOP:
             try:
                 return self._looped(state, columns, rows)
+            except ASKED as error:
+                self._look(error)
             except FAILURES as error:
                 self._refuse(error)
         results = []

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
+from pathlib import Path
+from threading import Lock
+from traceback import extract_tb
 from typing import Any
 
 import torch
 from torch._dynamo.exc import TorchDynamoException
 from torch._higher_order_ops import while_loop
 from torch._inductor.exc import InductorError
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensor
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from experimentator.graph import GraphError
 
 # What Python asks that only real tensors answer: the value of one, or a shape that depends on values.
 ASKED = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
@@ -24,6 +30,8 @@ SAME = (torch.ops.aten.clone.default, torch.ops.aten.detach.default, torch.ops.a
 
 Tensors = list[torch.Tensor]
 _NUMBERS = count()
+_OF_LIBRARIES = re.compile(r"[/\\](torch|keras|experimentator[/\\](backends|graph))[/\\]|<")
+_ONE_AT_A_TIME = Lock()  # PyTorch stands functions of its own in the process' place while it records
 
 
 class Program:
@@ -43,8 +51,9 @@ class Program:
             after, results = function(list(tensors[:own]), list(tensors[own:]))
             return [*after, *results]
 
-        recorded = _recorded(flat, [*state, *others])
-        self.module = _recorded(functionalize(recorded, remove="mutations"), [*state, *others])
+        with _ONE_AT_A_TIME:
+            recorded = _recorded(flat, [*state, *others])
+            self.module = _recorded(functionalize(recorded, remove="mutations"), [*state, *others])
         self.count = own
         self.results, self.shapes = _simplified(self.module)
         self.kept = [place for place, one in enumerate(self.results[:own]) if one is not None]
@@ -61,7 +70,20 @@ class Program:
 def _recorded(function: Callable[..., Any], arguments: Tensors) -> Any:
     """What a function does, on tensors without values; others that it meets are constants."""
     with torch.no_grad():
-        return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
+        module = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
+    refuse_kept(getattr(module, node.target) for node in module.graph.find_nodes(op="get_attr"))
+    return module
+
+
+def refuse_kept(values: Iterable[Any]) -> None:
+    """Refuse tensors without values, which belong to a recording that is over."""
+    for value in values:
+        if isinstance(value, FakeTensor):
+            raise GraphError(
+                "A chunk processor keeps a tensor of an earlier trace, which has no values.\n"
+                f"Seen: {str(value.dtype).removeprefix('torch.')}{list(value.shape)}.\n"
+                "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own."
+            )
 
 
 def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, torch.dtype]]]:
@@ -136,10 +158,13 @@ def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
 
 
 def why_asked(error: Exception) -> str:
-    """Which processor looks at values, and by which operation."""
-    seen = str(error).partition("\n")[0]
-    places = [note.partition(" Its chunk")[0] for note in getattr(error, "__notes__", ()) if "chunk processor" in note]
-    return f"{places[0] if places else 'Outside of processors'}: {seen}"
+    """Which processor looks at values, and where."""
+    notes = [note.partition(" Its chunk")[0].rstrip(".") for note in getattr(error, "__notes__", ())]
+    place = next((note for note in notes if "chunk processor" in note), "outside of processors")
+    frames = extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _OF_LIBRARIES.search(frame.filename) and frame.line]
+    where = f", `{own[-1].line}` ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    return f"{place} looks at values of tensors{where}."
 
 
 def why_failed(error: Exception) -> str:
