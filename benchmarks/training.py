@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -65,6 +65,7 @@ GROUPS = {
         "TF by hand, call by call": Rival("tf_by_hand.py", "step", "tensorflow", is_for_gpu=True),
     },
     "torch": {
+        f"{OURS} on PyTorch": Rival("ours.py", "default", "torch", keras="torch"),
         "torch eager": Rival("torch_loop.py", "eager", "torch"),
         "torch, fused Adam": Rival("torch_loop.py", "fused Adam", "torch"),
         "torch compiled": Rival("torch_loop.py", "compiled", "torch"),
@@ -157,7 +158,7 @@ def measure(case: Case, chosen: dict[str, Rival], rounds: int, together: int, mi
     results: dict[str, Any] = {who: {"failed": NOT_INSTALLED} for who in chosen}
     running: dict[str, Contender] = {}
     try:
-        for some in _groups([who for who in chosen if find_spec(chosen[who].package)], together):
+        for some in _groups({who: rival for who, rival in chosen.items() if find_spec(rival.package)}, together):
             running |= {who: Contender(chosen[who], case, case.steps) for who in some if time.monotonic() < latest}
             for who in some:
                 results[who] = _made_ready(who, running, latest, until)
@@ -199,10 +200,11 @@ def _rounds(running: dict[str, Contender], rounds: int, until: float) -> dict[st
     return times
 
 
-def _groups(names: Iterable[str], size: int) -> list[list[str]]:
-    """Ours alone: it times what it chooses."""
-    listed = list(names)
-    return [listed[:1], *(listed[start : start + size] for start in range(1, len(listed), size))]
+def _groups(chosen: Mapping[str, Rival], size: int) -> list[list[str]]:
+    """Ours each alone: it times what it chooses."""
+    own = [[who] for who, rival in chosen.items() if rival.file == "ours.py"]
+    others = [who for who in chosen if [who] not in own]
+    return [*own, *(others[start : start + size] for start in range(0, len(others), size))]
 
 
 def _result(theirs: list[float], ours: list[float], case: Case) -> dict[str, Any]:

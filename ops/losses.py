@@ -119,8 +119,8 @@ class SoftmaxCrossEntropy(ClassWeighted):
         return -keras.ops.sum(terms, axis=-1)
 
     def _of_ids(self, ids: Any, logits: Any) -> Any:
-        """The usual case, for which TensorFlow has one operation; that of Keras on JAX takes no logit of -inf."""
-        if keras.backend.backend() == "tensorflow":
+        """The usual case, for which frameworks have one operation; that of Keras on JAX takes no logit of -inf."""
+        if keras.backend.backend() in ("tensorflow", "torch"):
             return keras.ops.sparse_categorical_crossentropy(ids, logits, from_logits=True)
         log_scores = keras.ops.log_softmax(logits, axis=-1)
         return -keras.ops.take_along_axis(log_scores, keras.ops.expand_dims(ids, -1), axis=-1)[..., 0]

@@ -110,9 +110,14 @@ def _input_names(model: Any) -> list[str] | None:
 
 def _parameters(model: Any) -> Mapping[str, inspect.Parameter]:
     try:
-        return inspect.signature(model.call if isinstance(model, keras.Layer) else model).parameters
+        return inspect.signature(_called(model)).parameters
     except ValueError:  # builtins without a signature
         return {}
+
+
+def _called(model: Any) -> Any:
+    """What takes the tensors: of a Keras layer its `call`, of a module of PyTorch its `forward`."""
+    return model.call if isinstance(model, keras.Layer) else getattr(model, "forward", model)
 
 
 def _positions(model: Any) -> float:

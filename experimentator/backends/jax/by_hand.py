@@ -12,8 +12,9 @@ from jax import lax
 from jax import numpy as jnp
 
 from experimentator.backends import CannotRunError
-from experimentator.backends.jax.batch import Batch, State
+from experimentator.backends.jax.batch import Batch
 from experimentator.backends.jax.loop import BATCH, LOOP
+from experimentator.backends.keras.stateless import State
 
 LOSSES = 1024
 FAILURES = (jax.errors.JaxRuntimeError,)

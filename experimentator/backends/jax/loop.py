@@ -12,7 +12,8 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from experimentator.backends.jax.batch import Batch, State, bytes_of, described
+from experimentator.backends.jax.batch import Batch, bytes_of, described
+from experimentator.backends.keras.stateless import State
 from experimentator.backends.keras.traces import Traces
 from experimentator.graph import Graph, GraphError
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import keras
 import numpy as np
@@ -15,13 +18,18 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
+from experimentator.backends.keras.fit import Items, fitted
 from experimentator.backends.keras.made import Made
 from experimentator.backends.keras.rates import TableRates
+from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.torch.batch import Batch
+from experimentator.backends.torch.by_hand import FAILURES, GraphModel, Timed, looped
 from experimentator.backends.torch.draws import computed
 from experimentator.backends.torch.loop import COMPILERS, TorchStep
+from experimentator.backends.torch.modules import Known, Modules
+from experimentator.backends.torch.profile import profiled
 from experimentator.backends.torch.program import ASKED
-from experimentator.graph import Chunk, Graph, Node
+from experimentator.graph import Chunk, Graph, Mode, Node
 from experimentator.loading.memory import free_host_memory
 
 
@@ -35,7 +43,8 @@ class TorchBackend(KerasBackend):
     def __init__(self) -> None:
         super().__init__()
         self.place = torch.device(keras.src.backend.torch.core.get_device())
-        self.is_host = self.place.type == "cpu"
+        self.modules = Modules(self.place)
+        self._steps: WeakSet[TorchStep] = WeakSet()
         self.device = torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else self.place.type.upper()
 
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> TorchStep:
@@ -54,11 +63,13 @@ class TorchBackend(KerasBackend):
             return outputs
 
         state = batch.state()
-        return TorchStep(graph, batch, self.abstract(run, specs), self.put, **options)
+        step = TorchStep(graph, batch, self.abstract(run, specs), self.put, **options)
+        self._steps.add(step)
+        return step
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """What a function returns, without values, on batches of `batch_size`; variables stay as they are."""
-        with keras.StatelessScope():  # variables that the function makes get their values when it ends
+        with Known(self.modules):  # variables that the function makes get their values when it ends
             try:
                 with FakeTensorMode(allow_non_fake_inputs=True), _quietly():
                     return function(self._samples(specs))
@@ -85,8 +96,32 @@ class TorchBackend(KerasBackend):
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, with numbers that are computed where it draws them."""
-        with computed():
+        with computed(), self.modules.within(training=chunk.training, reading=self._reading):
             super().call(node, chunk)
+
+    @contextmanager
+    def profiled(self, folder: Path, graph: Graph) -> Iterator[None]:
+        """Record what runs within, operation by operation; see `experimentator.backends.torch.profile`."""
+        with profiled(folder, {scope_of(node): node.name for node in graph.nodes}):
+            for step in self._steps:
+                step.is_profiled = True
+            try:
+                yield
+            finally:
+                for step in self._steps:
+                    step.is_profiled = False
+
+    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "graph", detach: int = 0) -> Timed:
+        """A loop around a graph as one would write it by hand; see `experimentator.backends.torch.by_hand`."""
+        batch = self._batch(graph, optimizer, detach)
+        return looped(TorchStep(graph, batch, dict.fromkeys(graph.outputs), self.put, jit_compile=COMPILERS[compiler]))
+
+    def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
+        """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
+        items = data if isinstance(data, Mapping) else Items(data[0], batch_size, *data[1:])
+        model = GraphModel(self.batch_of(graph, 0), list(self.variables), self.used(optimizer))
+        model.compile(optimizer, **options)
+        return fitted(model, items, batch_size, FAILURES)
 
     def room(self) -> int:
         """Bytes that are free on the device, or on the host."""
@@ -106,9 +141,18 @@ class TorchBackend(KerasBackend):
         is_float = "float" in keras.backend.standardize_dtype(options.get("dtype") or keras.config.floatx())
         return options if is_float else options | {"trainable": False}
 
+    def _reading(self, read: Callable[[], Any]) -> Any:
+        """Read a variable of a module as one of a layer that is called: it belongs to the processor."""
+        self.made.calling += 1
+        try:
+            return read()
+        finally:
+            self.made.calling -= 1
+
     def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:
         used = None if optimizer is None else self.used(optimizer)
-        return Batch(self.batch_of(graph, detach), list(self.variables), used, self.place)
+        run, standing = self.batch_of(graph, detach), partial(self.modules.within, training=graph.mode == Mode.TRAIN)
+        return Batch(run, list(self.variables), used, place=self.place, standing=standing)
 
     def _samples(self, specs: Mapping[str, Any]) -> dict[str, Any]:
         sizes = {name: (self.batch_size, *(size or 1 for size in spec.shape[1:])) for name, spec in specs.items()}

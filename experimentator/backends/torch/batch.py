@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from threading import local
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import torch
 from keras.src.backend.torch import core  # where optimizers look `cond` up
+from torch.autograd.graph import _engine_run_backward  # `torch.autograd.grad`, which leaves `standing`, calls it
 
 from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.optimizers import shares
@@ -18,11 +19,22 @@ from experimentator.backends.keras.stateless import State, StatelessBatch, Value
 
 
 class Batch(StatelessBatch):
-    """Forward, or forward, backward and update, of one batch, on the device `place`."""
+    """Forward, or forward, backward and update, of one batch, on the device `place`.
 
-    def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None, place: Any = "cpu"):
+    Within `standing()`, parameters of PyTorch's own are read as variables.
+    """
+
+    def __init__(
+        self,
+        run: Forward,
+        variables: Sequence[Any],
+        optimizer: Any = None,
+        *,
+        place: Any = "cpu",
+        standing: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ):
         super().__init__(run, variables, optimizer)
-        self.place = place
+        self.place, self.standing = place, standing
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""
@@ -69,15 +81,24 @@ class Batch(StatelessBatch):
         with torch.enable_grad():
             trained = [state[0][place].detach().requires_grad_() for place in self.trained]
             objectives, (outputs, weights) = self._objectives(state, tensors, own, trained)
-            found: dict[int, Any] = {}
-            for loss, of in own.items():
-                ids = set(map(id, of))
-                places = [n for n, one in enumerate(variables) if id(one) in ids]
-                if objectives[loss].requires_grad:
-                    given = [trained[n] for n in places]
-                    parts = torch.autograd.grad(objectives[loss], given, retain_graph=len(own) > 1, allow_unused=True)
-                    found |= {self.trained[n]: one for n, one in zip(places, parts, strict=True) if one is not None}
+            known = [*state[0]]
+            for place, value in zip(self.trained, trained, strict=True):
+                known[place] = value
+            with self._holding((known, *state[1:])), self.standing():  # what is computed anew on the way reads them
+                found: dict[int, Any] = {}
+                for loss, of in own.items():
+                    found |= self._share(objectives[loss], of, trained, last=loss == [*own][-1])
         return dict(sorted(found.items())), (outputs, [value.detach() for value in weights])
+
+    def _share(self, objective: Any, of: Sequence[Any], trained: Values, *, last: bool) -> dict[int, Any]:
+        """The gradients of one loss by the values of its variables, by their places."""
+        if not objective.requires_grad:
+            return {}
+        ids = set(map(id, of))
+        values = {n: one for n, one in zip(self.trained, trained, strict=True) if id(self.weights[n]) in ids}
+        seed, wanted = torch.ones_like(objective), tuple(values.values())
+        found = _engine_run_backward((objective,), (seed,), not last, False, wanted, True, accumulate_grad=False)
+        return {place: one for place, one in zip(values, found, strict=True) if one is not None}
 
     def _everything(self) -> list[Any]:
         return [*self.weights, *self.slots]

@@ -75,6 +75,7 @@ def categorical(logits: Any, num_samples: int, dtype: Any = "int32", seed: Any =
 
 def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None) -> torch.Tensor:
     """`inputs` with a share `rate` of them 0, and the others larger for it."""
+    inputs = keras.ops.convert_to_tensor(inputs)
     if rate in (0.0, 1.0):
         return inputs if rate == 0.0 else torch.zeros_like(inputs)
     sizes = [size or known for size, known in zip(noise_shape or inputs.shape, inputs.shape, strict=True)]

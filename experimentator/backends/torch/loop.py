@@ -66,6 +66,8 @@ class TorchStep:
         self.capacity = capacity
         self.auto, self.chosen = jit_compile == "auto", EAGER if eager else _chosen(jit_compile, like)
         self.traces = self.batches = 0
+        self.is_profiled = False  # under names, and so without the compiler
+        self._seconds = float("nan")  # of a batch without the compiler
         self._programs: dict[Any, Program] = {}
         self._loops: dict[Any, Callable[..., Any]] = {}
         self._told = Traces()
@@ -111,24 +113,25 @@ class TorchStep:
 
         No state is kept of it.
         """
-        if self.is_settled:
+        if self.chosen is not None:
             return
         columns, index = self._placed({name: columns[name] for name in self.graph.inputs}, index[: self.capacity])
-        seconds = self._timed(GRAPH, columns, index[:1])
+        if self._seconds != self._seconds:
+            self._seconds = self._timed(GRAPH, columns, index[:1])
         trial = TRIAL + EACH * max((program.size for program in self._programs.values()), default=0)
-        if self.is_settled or (self.batches + remaining) * seconds < WORTH * trial:
+        if (self.batches + remaining) * self._seconds < WORTH * trial:
             return
         quicker = self._timed(LOOP, columns, index)
-        seconds = min(seconds, self._timed(GRAPH, columns, index[:1]))
-        if not self.is_settled:
-            self.chosen = LOOP if quicker < CLEARLY * seconds else GRAPH
-            log.info("seconds per batch: %s %.3g, %s %.3g; using %s", GRAPH, seconds, LOOP, quicker, self.chosen)
+        self._seconds = min(self._seconds, self._timed(GRAPH, columns, index[:1]))
+        if self.compiler == GRAPH:
+            self.chosen = LOOP if quicker < CLEARLY * self._seconds else GRAPH
+            log.info("seconds per batch: %s %.3g, %s %.3g; using %s", GRAPH, self._seconds, LOOP, quicker, self.chosen)
 
     def run(self, columns: Columns, index: np.ndarray, compiler: str | None = None) -> tuple[Tensors, Tensors]:
         """The state after all batches, and the results, stacked; no variable is changed yet."""
         state = self.batch.flat_state()
         rows = torch.as_tensor(np.asarray(index, np.int64)).to(self.batch.place)
-        if (compiler or self.compiler) == LOOP:
+        if (compiler or self.compiler) == LOOP and not self.is_profiled:
             try:
                 return self._looped(state, columns, rows)
             except ASKED as error:
@@ -148,7 +151,7 @@ class TorchStep:
             except ASKED as error:
                 self._look(error)
             else:
-                return program(state, list(tensors.values()))
+                return program(state, list(tensors.values()), named=self.is_profiled)
         return self._batch(list(tensors))(state, list(tensors.values()))
 
     def _batch(self, names: list[str]) -> Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]:

@@ -12,6 +12,8 @@ from traceback import extract_tb
 from typing import Any
 
 import torch
+from torch._decomp import get_decompositions
+from torch._decomp.decompositions import native_batch_norm_decomposition
 from torch._dynamo.exc import TorchDynamoException
 from torch._higher_order_ops import while_loop
 from torch._inductor.exc import InductorError
@@ -20,12 +22,17 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from experimentator.backends import CannotRunError
 from experimentator.graph import GraphError
 
 # What Python asks that only real tensors answer: the value of one, or a shape that depends on values.
 ASKED = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
 # What the compiler says where it has no form for a graph, or where something that it needs is missing.
-FAILURES = (TorchDynamoException, InductorError)
+FAILURES = (TorchDynamoException, InductorError, CannotRunError)
+# Operations that change arguments without saying so, as others that do.
+TOLD = get_decompositions([torch.ops.aten.cudnn_batch_norm, torch.ops.aten.cudnn_batch_norm_backward]) | {
+    torch.ops.aten.native_batch_norm.default: native_batch_norm_decomposition
+}
 SAME = (torch.ops.aten.clone.default, torch.ops.aten.detach.default, torch.ops.aten.lift_fresh_copy.default)
 
 Tensors = list[torch.Tensor]
@@ -59,10 +66,10 @@ class Program:
         self.kept = [place for place, one in enumerate(self.results[:own]) if one is not None]
         self.size = len(self.module.graph.nodes)  # in operations
 
-    def __call__(self, state: Tensors, others: Tensors) -> tuple[Tensors, Tensors]:
-        """The state after it, and the other results."""
+    def __call__(self, state: Tensors, others: Tensors, *, named: bool = False) -> tuple[Tensors, Tensors]:
+        """The state after it, and the other results; `named` tells a profiler what belongs to which processor."""
         given = [*state, *others]
-        made = iter(self.module(*given))
+        made = iter(Named(self.module).run(*given) if named else self.module(*given))
         values = [given[one] if isinstance(one, int) else next(made) for one in self.results]
         return values[: self.count], values[self.count :]
 
@@ -70,7 +77,8 @@ class Program:
 def _recorded(function: Callable[..., Any], arguments: Tensors) -> Any:
     """What a function does, on tensors without values; others that it meets are constants."""
     with torch.no_grad():
-        module = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
+        record = make_fx(function, tracing_mode="fake", decomposition_table=TOLD, _allow_non_fake_inputs=True)
+        module = record(*arguments)
     refuse_kept(getattr(module, node.target) for node in module.graph.find_nodes(op="get_attr"))
     return module
 
@@ -92,11 +100,12 @@ def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, t
     Of each result it tells the number of the argument that it is, or None where it is computed; and what it looks like.
     """
     graph = module.graph
-    for node in reversed(graph.nodes):  # an end goes before its beginning
-        if getattr(node.target, "namespace", "") == "profiler":  # names of processors
-            graph.erase_node(node)
+    _take_names(graph)
     for node in list(graph.nodes):
-        if node.target in SAME and len(node.args) == 1 and not node.kwargs:
+        if node.target is torch.ops.aten.copy_.default:  # to an argument, which nobody reads any more
+            node.replace_all_uses_with(node.args[1])
+            graph.erase_node(node)
+        elif node.target in SAME and len(node.args) == 1 and not node.kwargs:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     places = {node: place for place, node in enumerate(graph.find_nodes(op="placeholder"))}
@@ -107,6 +116,40 @@ def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, t
     graph.eliminate_dead_code()
     module.recompile()
     return results, shapes
+
+
+def _take_names(graph: Any) -> None:
+    """Let operations know their scope, which is told by what stands around them, and take that out.
+
+    Those of the backward pass have the scope of what they read; those of the update, which read what the optimizer
+    keeps, have none.
+    """
+    within: list[str] = []
+    has_forward, marks = False, []
+    for node in graph.nodes:
+        if getattr(node.target, "namespace", "") == "profiler":
+            marks.append(node)
+            if "enter" in node.target.__name__:
+                within.append(node.args[0])
+            elif within:
+                within.pop()
+            has_forward = True
+        elif within:
+            node.meta["scope"] = within[-1]
+        elif has_forward and node.op == "call_function":
+            known = [one.meta["scope"] for one in node.all_input_nodes if "scope" in one.meta]
+            if known:
+                node.meta["scope"] = f"gradient_tape/{known[-1].rpartition('/')[2]}"
+    for node in reversed(marks):  # an end goes before its beginning
+        graph.erase_node(node)
+
+
+class Named(torch.fx.Interpreter):
+    """Runs a module operation by operation, under the names of its processors, which a profiler records."""
+
+    def run_node(self, n: Any) -> Any:
+        with torch.profiler.record_function(n.meta.get("scope", n.op)):
+            return super().run_node(n)
 
 
 def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
@@ -150,7 +193,18 @@ def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
     def run(*arguments: Any) -> tuple[Tensors, Tensors]:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's own
-            return compiled(*arguments)
+            try:
+                results: tuple[Tensors, Tensors] = compiled(*arguments)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if has_run:
+                    raise
+                raise CannotRunError(str(error)) from error
+            has_run.append(True)
+            return results
+
+    has_run: list[bool] = []  # what fails in the first call is what the compiler made
 
     loop.__code__ = loop.__code__.replace(co_name=f"loop_{next(_NUMBERS)}")  # the compiler counts what it makes of one
     compiled = torch.compile(loop, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})

@@ -1,0 +1,66 @@
+"""The loop as one would write it by hand around a graph, and the graph in `keras.Model.fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from experimentator.backends import CannotRunError
+from experimentator.backends.keras.context import Forward, objective_of, update
+from experimentator.backends.keras.optimizers import shares
+from experimentator.backends.torch.loop import TorchStep
+
+FAILURES = (torch.OutOfMemoryError,)
+CALL = 256  # batches that one call of the loop runs
+Timed = Callable[[Mapping[str, Any], np.ndarray, int], None]  # runs batches of columns and index, and waits for them
+
+
+def looped(step: TorchStep) -> Timed:
+    """`run(columns, index, count)`: `step` for `count` batches, those of `index` [R, B] in turn, waited for."""
+
+    def timed(columns: Mapping[str, Any], index: np.ndarray, count: int) -> None:
+        rows = np.asarray(index)[np.arange(max(count, 1)) % len(index)]
+        step.capacity = min(CALL, len(rows)) if step.capacity is None else step.capacity
+        for start in range(0, count, step.capacity):
+            try:
+                state, results = step.run(dict(columns), rows[start : min(start + step.capacity, count)])
+            except (ValueError, *FAILURES) as error:
+                raise CannotRunError(str(error).partition("\n")[0]) from error
+            step.batch.keep_flat(state)
+        for value in (*state[:1], *results[:1]):
+            value.cpu()
+
+    return timed
+
+
+class GraphModel(keras.Model):
+    """A Keras model whose training step runs a graph: forward, backward and update, with the loss that it writes."""
+
+    def __init__(self, run: Forward, variables: list[Any], optimizer: Any):
+        super().__init__()
+        self.run, self.updated = run, optimizer
+        self.trained = [one for one in variables if one.trainable and "float" in str(one.dtype)]
+        self.mean_loss = keras.metrics.Mean("loss")
+        self.built = True
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The mean of the loss alone."""
+        return [self.mean_loss]
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        outputs = self.run(data[0] if isinstance(data, tuple) else data)
+        own, pairs = shares(self.updated, self.trained), []
+        for loss, of in own.items():
+            objective = objective_of(outputs[loss], self.run.added, of, self.updated)
+            values = [variable.value for variable in of]
+            found = torch.autograd.grad(objective, values, retain_graph=len(own) > 1, allow_unused=True)
+            pairs += [(one, variable) for one, variable in zip(found, of, strict=True) if one is not None]
+        with torch.no_grad():
+            update(self.updated, *map(list, zip(*pairs, strict=True)))
+            self.mean_loss.update_state(outputs["loss"])
+        return {"loss": self.mean_loss.result()}

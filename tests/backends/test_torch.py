@@ -1,0 +1,315 @@
+"""What PyTorch alone has: modules of its own, programs, computed draws, and what cannot be recorded."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers
+from scipy import stats
+
+from experimentator import Callback, Mode, Subset, build_experiment, ops
+from experimentator.backends.torch.draws import computed
+from experimentator.graph import ChunkProcessor, GraphError, chunk_processor
+
+IMAGES = np.random.default_rng(0).normal(size=(32, 3, 8, 8)).astype(np.float32)
+TARGETS = IMAGES.mean((1, 2, 3)).astype(np.float32)
+RATE = 0.05
+WAYS = [{"jit_compile": False}, {"jit_compile": True}, {"eager": True}]
+in_every_way = pytest.mark.parametrize("way", WAYS, ids=["graph", "inductor", "eager"])
+
+
+@chunk_processor(inputs=["batch_prediction", "batch_target"], outputs=["loss"])
+def squares(prediction, target):
+    return ((prediction[:, 0] - target) ** 2).mean()
+
+
+def model(network: Any) -> Any:
+    return ops.Model(network, inputs="batch_input", outputs="batch_prediction")
+
+
+def convolutional() -> torch.nn.Module:
+    torch.manual_seed(0)
+    of_images = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()
+    return torch.nn.Sequential(*of_images, torch.nn.Flatten(), torch.nn.Linear(144, 1))
+
+
+class Recurrent(torch.nn.Module):
+    """Rows of an image one after the other, through what keeps its weights in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory, self.head = torch.nn.LSTM(24, 5, batch_first=True), torch.nn.Linear(5, 1)
+
+    def forward(self, images):
+        return self.head(self.memory(images.permute(0, 2, 1, 3).flatten(2))[0][:, -1])
+
+
+class Attending(torch.nn.Module):
+    """A layer that reads weights of others without calling them, when it infers."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixing = torch.nn.TransformerEncoderLayer(24, 2, 16, dropout=0.0, batch_first=True)
+        self.head = torch.nn.Linear(24, 1)
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        return self.head(self.scale * self.mixing(images.permute(0, 2, 1, 3).flatten(2)).mean(1))
+
+
+class Keys(Callback):
+    """Notes which rows each batch of training had."""
+
+    def __init__(self):
+        self.seen: list[list[int]] = []
+
+    def on_batch_end(self, keys, mode, **_):
+        if mode == Mode.TRAIN:
+            self.seen.append(list(map(int, keys)))
+
+
+def experiment(*processors: Any, **settings: Any) -> Any:
+    data = {"input": IMAGES, "target": TARGETS}
+    subsets = [Subset("training", Mode.TRAIN, data), Subset("validation", Mode.EVAL, data)]
+    settings = {"optimizer": keras.optimizers.SGD(RATE), "jit_compile": False, "callbacks": [Keys()], **settings}
+    whole = {"subsets": subsets, "batch_size": 8, "chunk_processors": [*processors, squares], "hide_progress": True}
+    return build_experiment({**whole, **settings})
+
+
+def by_hand(network: torch.nn.Module, batches: list[list[int]]) -> None:
+    """The training that PyTorch's users write."""
+    optimizer = torch.optim.SGD([one for one in network.parameters() if one.requires_grad], RATE)
+    for rows in batches:
+        optimizer.zero_grad()
+        predicted = network(torch.tensor(IMAGES[rows]))[:, 0]
+        ((predicted - torch.tensor(TARGETS[rows])) ** 2).mean().backward()
+        optimizer.step()
+
+
+def assert_same(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
+    for name, value in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+# Modules
+
+
+@in_every_way
+@pytest.mark.parametrize("make", [convolutional, Recurrent, Attending])
+def test_a_module_is_trained_as_by_hand(make, way):
+    ours = make()
+    theirs = copy.deepcopy(ours)
+    exp = experiment(model(ours), **way)
+    if make is Recurrent and way == WAYS[1]:  # PyTorch 2.13: the compiled program lacks what oneDNN's LSTM keeps
+        with pytest.raises(ValueError, match=r"Inductor cannot compile this graph(?s:.*)Write jit_compile='auto'"):
+            exp.train(1)
+        return
+    exp.train(2)
+
+    by_hand(theirs, exp.callbacks[0].seen)
+    assert_same(ours, theirs)
+    predicted = exp.predict({"batch_input": IMAGES})["batch_prediction"]
+    with torch.no_grad():
+        np.testing.assert_allclose(predicted, theirs.eval()(torch.tensor(IMAGES)), rtol=1e-3, atol=1e-5)
+
+
+def test_evaluation_reads_the_weights_as_they_are_now():
+    exp = experiment(model(Attending()))
+    before = exp.evaluate()["validation_loss"]
+    exp.train(3)
+
+    assert exp.evaluate()["validation_loss"] == exp.history[-1]["validation_loss"] != before
+
+
+def test_a_part_that_is_kept_in_eval_keeps_its_statistics():
+    network = convolutional()
+    network[1].eval()
+    exp = experiment(model(network))
+    exp.train(1)
+
+    assert torch.equal(network[1].running_mean, torch.zeros(4))
+    assert network[0].training
+    assert not network[1].training
+
+
+def test_weights_have_the_names_that_the_module_gives_them():
+    exp = experiment(model(convolutional()))
+    exp.train(1)
+
+    names = [key.rpartition("/")[2] for key in exp.backend.weights()]
+    assert sorted(names) == sorted(convolutional().state_dict())
+    assert all(key.startswith("Model/") for key in exp.backend.weights())
+
+
+def test_weights_that_need_no_gradient_stay():
+    network = convolutional()
+    network[0].requires_grad_(False)
+    before = network[0].weight.clone()
+    exp = experiment(model(network))
+    exp.train(1)
+
+    assert torch.equal(network[0].weight, before)
+    assert exp.backend.sizes()["Model"][0] == sum(one.numel() for one in network.parameters() if one.requires_grad)
+
+
+def test_a_parameter_of_a_processor_is_trained():
+    class Scaled(ChunkProcessor):
+        inputs, outputs = ["batch_input"], ["batch_prediction"]
+
+        def __init__(self):
+            self.factor = torch.nn.Parameter(torch.zeros(1))
+
+        def __call__(self, chunk):
+            chunk["batch_prediction"] = chunk["batch_input"].mean((1, 2, 3))[:, None] * self.factor
+
+    scaled = Scaled()
+    exp = experiment(scaled)
+    exp.train(3)
+
+    assert list(exp.backend.weights()) == ["Scaled/0/parameter"]
+    assert scaled.factor.item() > 0
+
+
+def test_modules_and_layers_stand_side_by_side():
+    torch_part, keras_part = torch.nn.Flatten(), layers.Dense(1)
+    wrapped = layers.TorchModuleWrapper(torch.nn.Linear(192, 4))
+    exp = experiment(model(lambda images: keras_part(wrapped(torch_part(images)))))
+    before = wrapped.module.weight.detach().clone()
+    exp.train(1)
+
+    assert len(exp.backend.weights()) == 4
+    assert not torch.equal(wrapped.module.weight, before)
+
+
+@pytest.mark.parametrize("way", WAYS[:2], ids=["graph", "inductor"])
+def test_what_is_computed_anew_on_the_way_back_reads_the_weights_of_its_batch(way):
+    def checkpointed(network: Any) -> Any:
+        return lambda images: torch.utils.checkpoint.checkpoint(network, images, use_reentrant=False)
+
+    plain, anew = Attending(), Attending()
+    anew.load_state_dict(plain.state_dict())
+    for network in (model(plain), model(checkpointed(anew))):
+        exp = experiment(network, **way)
+        exp.train(2)
+
+    for name, value in plain.state_dict().items():
+        np.testing.assert_allclose(anew.state_dict()[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_a_lazy_module_is_refused_with_what_to_do():
+    with pytest.raises(GraphError, match=r"no weights yet(?s:.*)Call it once"):
+        experiment(model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(1)))).train(1)
+
+
+def test_a_module_that_is_made_in_every_call_is_refused():
+    with pytest.raises(GraphError, match=r"makes a module(?s:.*)Seen: a parameter \[1, 192\](?s:.*)Make it outside"):
+        experiment(model(lambda images: torch.nn.Linear(192, 1)(images.flatten(1)))).train(1)
+
+
+# Programs
+
+
+def test_what_looks_at_values_runs_in_python_and_is_told(caplog):
+    def halved(chunk):
+        factor = 0.5 if chunk["batch_input"].abs().max() > 3 else 1.0
+        chunk["batch_input"] = chunk["batch_input"] * factor
+
+    exp = experiment(halved, model(convolutional()), jit_compile="auto")
+    exp.train(1)
+
+    assert exp.compilers == {"training": "eager", "validation": "eager"}
+    assert "#0 halved" in caplog.text
+    assert '`factor = 0.5 if chunk["batch_input"].abs().max() > 3 else 1.0` (test_torch.py:' in caplog.text
+    with pytest.raises(ValueError, match=r"#0 halved.* looks at values(?s:.*)Seen: jit_compile=True"):
+        experiment(halved, model(convolutional()), jit_compile=True).train(1)
+
+
+def test_a_call_that_is_interrupted_changes_nothing():
+    network = convolutional()
+    exp = experiment(model(network), optimizer=keras.optimizers.Adam(RATE), steps_per_call=4)
+    exp.train(1)
+    (step,) = (runner.step for runner in exp.program.runners.values() if runner.name == "training")
+    before, calls, one = exp.backend.weights(), [], step._one
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return one(*arguments)
+
+    step._one = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        exp.train(2)
+
+    assert all(np.array_equal(value, before[key]) for key, value in exp.backend.weights().items())
+
+
+def test_an_input_that_is_changed_in_place_is_changed_for_those_below():
+    def doubled(chunk):
+        chunk["batch_input"].mul_(2.0)
+
+    losses = []
+    for processor in (doubled, lambda chunk: chunk.update(batch_input=chunk["batch_input"] * 2.0)):
+        exp = experiment(processor, model(convolutional()))
+        exp.train(2)
+        losses.append(exp.history[-1]["training_loss"])
+
+    assert losses[0] == losses[1]
+
+
+# Draws
+
+
+def drawn(draw: Any, **seed: Any) -> np.ndarray:
+    with computed():
+        return np.asarray(draw(seed=keras.random.SeedGenerator(3)))
+
+
+@pytest.mark.parametrize(
+    "draw, law",
+    [
+        (lambda **s: keras.random.uniform((20000,), -1.0, 3.0, **s), stats.uniform(-1, 4)),
+        (lambda **s: keras.random.normal((20000,), 1.0, 2.0, **s), stats.norm(1, 2)),
+        (lambda **s: keras.random.truncated_normal((20000,), 1.0, 0.5, **s), stats.truncnorm(-2, 2, 1, 0.5)),
+    ],
+    ids=["uniform", "normal", "truncated"],
+)
+def test_computed_draws_follow_their_law(draw, law):
+    values = drawn(draw)
+
+    assert stats.kstest(values, law.cdf).pvalue > 0.01
+    assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.02
+
+
+def test_computed_integers_and_classes_have_their_shares():
+    numbers = np.bincount(drawn(lambda **s: keras.random.randint((20000,), 2, 7, **s)), minlength=8)
+    logits = np.log([[0.1, 0.2, 0.7]]).astype("float32")
+    classes = drawn(lambda **s: keras.random.categorical(logits, 20000, **s))
+    kept = drawn(lambda **s: keras.random.dropout(np.ones((200, 100), "float32"), 0.25, **s))
+    order = drawn(lambda **s: keras.random.shuffle(np.arange(100), **s))
+
+    assert numbers[[0, 1, 7]].sum() == 0
+    assert stats.chisquare(numbers[2:7]).pvalue > 0.01
+    np.testing.assert_allclose(np.bincount(classes[0]) / 20000, [0.1, 0.2, 0.7], atol=0.02)
+    assert set(np.unique(kept)) == {0.0, np.float32(1 / 0.75)}
+    assert abs(np.mean(kept == 0) - 0.25) < 0.02
+    assert sorted(order) == list(range(100))
+    assert not np.array_equal(order, np.arange(100))
+
+
+def test_draws_are_the_same_in_every_way():
+    losses = {}
+    for way in WAYS:
+        noise = layers.GaussianNoise(0.5, seed=4)
+        exp = experiment(lambda chunk, noise=noise: chunk.update(batch_input=noise(chunk["batch_input"])),
+                         model(convolutional()), **way)  # fmt: skip
+        exp.train(1)
+        losses[str(way)] = exp.history[-1]["training_loss"]
+
+    assert np.allclose([*losses.values()], losses[str(WAYS[0])], rtol=1e-5)
+    assert "eager" in str(WAYS[2])
