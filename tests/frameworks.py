@@ -21,7 +21,7 @@ ON_JAX, ON_TORCH, ON_TENSORFLOW = (one == NAME for one in ("jax", "torch", "tens
 COMPILERS: dict[str, Any] = {
     "tensorflow": {"xla": True, "xla-step": "step", "graph": False},
     "jax": {"xla": True, "xla-step": "step"},
-    "torch": {"inductor": True, "graph": False},
+    "torch": {"inductor": True, "program": False},
 }[NAME]
 compilers = pytest.mark.parametrize("jit", list(COMPILERS.values()), ids=list(COMPILERS))
 

@@ -28,6 +28,7 @@ MOST_CALL = 1 << 14  # batches
 FEW = 8  # processors that are always measured one by one
 LEAST_ROUNDS, ROUNDS = 6, 15  # fewer could not be sure of a sign
 COMPILED = {"xla": "with XLA", "xla-step": "with XLA", "graph": "without XLA", "eager": "uncompiled"}
+COMPILED |= {"program": "without Inductor", "inductor": "with Inductor"}
 Times = Mapping[tuple[str, int], Sequence[float]]  # seconds a batch, by kind of prefix and its length
 SURE = 0.05  # a cost whose sign is less certain than this counts as noise
 
@@ -158,8 +159,8 @@ def with_costs_of(
     exp._prepare()
     mode = Mode.of(description.mode)
     graph = exp.program.whole(mode).select(*names) if names else exp.graph(mode)
-    default = "graph" if exp.backend.peak_memory() is None else "xla"
     known = exp.backend.compilers
+    default = {"torch": "program"}.get(exp.backend.name, "graph" if exp.backend.peak_memory() is None else "xla")
     compiler = next((name for name, setting in known.items() if setting == exp.jit_compile), default)
     if exp.backend.compiles and compiler not in known:
         compiler = exp.backend.compile(graph, exp.program.specs(mode)).compiler

@@ -18,6 +18,7 @@ WORDS = {
     "library": "the loop's own Python",
 }
 TITLES = {"graph": "no XLA", "xla": "XLA", "xla-step": "XLA for each step"}  # of a loop by hand
+TITLES |= {"program": "no Inductor", "inductor": "Inductor"}
 WIDTH = 100
 LONGEST = 48  # letters of a processor
 
@@ -34,6 +35,8 @@ def head(report: Mapping[str, Any]) -> str:
         "xla": "compiled with XLA",
         "xla-step": "each step compiled with XLA",
         "graph": "compiled without XLA",
+        "program": "recorded, without Inductor",
+        "inductor": "compiled with Inductor",
         "eager": "not compiled",
     }
     return (

@@ -62,8 +62,8 @@ def rivals_of(exp: Any, trainer: Trainer) -> list[Rival]:
     for name, options in VARIANTS.items():
         if options.get("jit_compile", "auto") not in known:
             continue  # Keras on JAX would run it in Python
-        epoch = exp.backend.fitted(graph, exp.optimizer, data, exp.batch_size, **options)
         try:
+            epoch = exp.backend.fitted(graph, exp.optimizer, data, exp.batch_size, **options)
             found.append(Rival(name, epoch, steps))
         except CannotRunError:
             continue

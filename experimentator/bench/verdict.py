@@ -14,6 +14,8 @@ CALL_SECONDS = 2e-3  # a call of a compiled step costs at most: 0.1 to 0.7 ms, m
 ROOM = 1.6  # times as long, which twice the batch takes at most where there is room on the device
 BETTER = 0.8  # of the time, for the other compiler to be named
 MOST = 0.5  # of the time; a part that takes more of it is named
+HOW = {"graph": "without XLA", "xla": "with XLA", "xla-step": "with XLA for each step"}
+HOW |= {"program": "without Inductor", "inductor": "with Inductor"}
 RARER = 5  # times as many epochs from one evaluation to the next
 
 
@@ -49,9 +51,10 @@ def _callbacks(seen: Seen) -> Iterator[Finding]:
 def _compile(seen: Seen) -> Iterator[Finding]:
     """Compilation, where the training is too short for it."""
     spent, share = seen.whole.get("compile", 0.0), seen.share("compile")
-    if seen.compiler in ("xla", "xla-step") and {"graph", seen.compiler} <= seen.hands.keys():
-        slower = seen.batches * (seen.hands["graph"] - seen.hands[seen.compiler])
-        saved = spent - min(spent, seen.compiling["graph"]) - slower
+    plain = next((name for name, setting in seen.exp.backend.compilers.items() if setting is False), "")
+    if seen.compiler != plain and {plain, seen.compiler} <= seen.hands.keys():
+        slower = seen.batches * (seen.hands[plain] - seen.hands[seen.compiler])
+        saved = spent - min(spent, seen.compiling[plain]) - slower
         words = f"{percent(share)} of a training of this length is compilation"
         yield Finding("compile", share, seen.gain(saved), f"{words}: set jit_compile=False, or train longer.")
 
@@ -99,9 +102,8 @@ def _compiler(seen: Seen) -> Iterator[Finding]:
     if seen.compiler in known:
         other = min(known, key=known.__getitem__)
         mine, theirs = known[seen.compiler], known[other]
-        saved = seen.batches * (mine - theirs) - (0.0 if other == "graph" else seen.compiling[other])
-        how = {"graph": "without XLA", "xla": "with XLA", "xla-step": "with XLA for each step"}[other]
-        words = f"The step runs {mine / theirs:.1f} times as fast {how}"
+        saved = seen.batches * (mine - theirs) - (0.0 if HOW[other].startswith("without") else seen.compiling[other])
+        words = f"The step runs {mine / theirs:.1f} times as fast {HOW[other]}"
         if theirs < BETTER * mine:
             change = f"set jit_compile={seen.exp.backend.compilers[other]!r}"
             yield Finding("compiler", seen.share("device"), seen.gain(saved), f"{words}: {change}.")

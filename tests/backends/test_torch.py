@@ -20,7 +20,7 @@ IMAGES = np.random.default_rng(0).normal(size=(32, 3, 8, 8)).astype(np.float32)
 TARGETS = IMAGES.mean((1, 2, 3)).astype(np.float32)
 RATE = 0.05
 WAYS = [{"jit_compile": False}, {"jit_compile": True}, {"eager": True}]
-in_every_way = pytest.mark.parametrize("way", WAYS, ids=["graph", "inductor", "eager"])
+in_every_way = pytest.mark.parametrize("way", WAYS, ids=["program", "inductor", "eager"])
 
 
 @chunk_processor(inputs=["batch_prediction", "batch_target"], outputs=["loss"])
@@ -186,7 +186,7 @@ def test_modules_and_layers_stand_side_by_side():
     assert not torch.equal(wrapped.module.weight, before)
 
 
-@pytest.mark.parametrize("way", WAYS[:2], ids=["graph", "inductor"])
+@pytest.mark.parametrize("way", WAYS[:2], ids=["program", "inductor"])
 def test_what_is_computed_anew_on_the_way_back_reads_the_weights_of_its_batch(way):
     def checkpointed(network: Any) -> Any:
         return lambda images: torch.utils.checkpoint.checkpoint(network, images, use_reentrant=False)

@@ -16,6 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
+from experimentator.backends import CannotRunError
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import Items, fitted
@@ -111,13 +112,15 @@ class TorchBackend(KerasBackend):
                 for step in self._steps:
                     step.is_profiled = False
 
-    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "graph", detach: int = 0) -> Timed:
+    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "program", detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.torch.by_hand`."""
-        batch = self._batch(graph, optimizer, detach)
-        return looped(TorchStep(graph, batch, dict.fromkeys(graph.outputs), self.put, jit_compile=COMPILERS[compiler]))
+        batch, wanted = self._batch(graph, optimizer, detach), dict.fromkeys(sorted(graph.outputs))
+        return looped(TorchStep(graph, batch, wanted, self.put, jit_compile=COMPILERS.get(compiler, False)))
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
         """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
+        if options.get("steps_per_execution", 1) != 1:
+            raise CannotRunError("Keras on PyTorch runs one step per execution.")
         items = data if isinstance(data, Mapping) else Items(data[0], batch_size, *data[1:])
         model = GraphModel(self.batch_of(graph, 0), list(self.variables), self.used(optimizer))
         model.compile(optimizer, **options)

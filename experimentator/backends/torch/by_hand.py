@@ -53,7 +53,7 @@ class GraphModel(keras.Model):
         return [self.mean_loss]
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        outputs = self.run(data[0] if isinstance(data, tuple) else data)
+        outputs = self.run(data[0] if isinstance(data, (tuple, list)) else data)
         own, pairs = shares(self.updated, self.trained), []
         for loss, of in own.items():
             objective = objective_of(outputs[loss], self.run.added, of, self.updated)

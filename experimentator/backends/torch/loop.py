@@ -27,8 +27,8 @@ from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
 # A program of PyTorch's operations, run one after the other; or the loop around it, compiled by Inductor.
-COMPILERS = {"graph": False, "inductor": True}
-GRAPH, LOOP = COMPILERS
+COMPILERS = {"program": False, "inductor": True}
+PROGRAM, LOOP = COMPILERS
 EAGER = "eager"
 PROBES = 3  # times that each way is timed
 CLEARLY = 0.95  # of the time without Inductor, for it to be taken: a toss-up must not change bits from run to run
@@ -76,7 +76,7 @@ class TorchStep:
     @property
     def compiler(self) -> str:
         """How the step runs: one of `COMPILERS`, or `eager`."""
-        return self.chosen or GRAPH
+        return self.chosen or PROGRAM
 
     @property
     def is_settled(self) -> bool:
@@ -117,15 +117,17 @@ class TorchStep:
             return
         columns, index = self._placed({name: columns[name] for name in self.graph.inputs}, index[: self.capacity])
         if self._seconds != self._seconds:
-            self._seconds = self._timed(GRAPH, columns, index[:1])
+            self._seconds = self._timed(PROGRAM, columns, index[:1])
         trial = TRIAL + EACH * max((program.size for program in self._programs.values()), default=0)
         if (self.batches + remaining) * self._seconds < WORTH * trial:
             return
         quicker = self._timed(LOOP, columns, index)
-        self._seconds = min(self._seconds, self._timed(GRAPH, columns, index[:1]))
-        if self.compiler == GRAPH:
-            self.chosen = LOOP if quicker < CLEARLY * self._seconds else GRAPH
-            log.info("seconds per batch: %s %.3g, %s %.3g; using %s", GRAPH, self._seconds, LOOP, quicker, self.chosen)
+        self._seconds = min(self._seconds, self._timed(PROGRAM, columns, index[:1]))
+        if self.compiler == PROGRAM:
+            self.chosen = LOOP if quicker < CLEARLY * self._seconds else PROGRAM
+            log.info(
+                "seconds per batch: %s %.3g, %s %.3g; using %s", PROGRAM, self._seconds, LOOP, quicker, self.chosen
+            )
 
     def run(self, columns: Columns, index: np.ndarray, compiler: str | None = None) -> tuple[Tensors, Tensors]:
         """The state after all batches, and the results, stacked; no variable is changed yet."""
@@ -176,7 +178,7 @@ class TorchStep:
     def _looped(self, state: Tensors, columns: Columns, rows: torch.Tensor) -> tuple[Tensors, Tensors]:
         """The compiled loop over all rows, a part at a time where much comes back."""
         program = self._program(state, {name: column[rows[0]] for name, column in columns.items()}, columns)
-        count = max(1, min(self.capacity or len(rows), KEPT // (self.result_bytes(rows.shape[1]) or 1)))
+        count = max(1, min(self.capacity or len(rows), KEPT // (program.result_bytes or 1)))
         parts = []
         for some in rows.split(count):
             padded = torch.zeros((count, rows.shape[1]), dtype=torch.int64, device=rows.device)
@@ -211,7 +213,7 @@ class TorchStep:
                 f"Inductor cannot compile this graph: {reason}\nSeen: jit_compile=True.\n{change}"
             ) from error
         log.warning("Inductor cannot compile this graph, which runs without it: %s", reason)
-        self.chosen = GRAPH
+        self.chosen = PROGRAM
 
     def _timed(self, compiler: str, columns: Columns, index: np.ndarray) -> float:
         """Seconds per batch, the best of a few calls behind one that compiles."""
@@ -235,9 +237,9 @@ class TorchStep:
 def _chosen(jit_compile: Any, like: str | None) -> str | None:
     """The compiler that is set, or that another step has; None where it is to be found."""
     if like is not None:
-        return like if like in (*COMPILERS, EAGER) else GRAPH
+        return like if like in (*COMPILERS, EAGER) else PROGRAM
     if jit_compile == "auto":
         return None
     if jit_compile not in (True, False, "step"):
         raise ValueError(f"jit_compile={jit_compile!r} is not known. Write 'auto', True or False.")
-    return LOOP if jit_compile else GRAPH
+    return LOOP if jit_compile else PROGRAM

@@ -65,6 +65,7 @@ class Program:
         self.results, self.shapes = _simplified(self.module)
         self.kept = [place for place, one in enumerate(self.results[:own]) if one is not None]
         self.size = len(self.module.graph.nodes)  # in operations
+        self.result_bytes = sum(shape.numel() * dtype.itemsize for shape, dtype in self.shapes[own:])
 
     def __call__(self, state: Tensors, others: Tensors, *, named: bool = False) -> tuple[Tensors, Tensors]:
         """The state after it, and the other results; `named` tells a profiler what belongs to which processor."""
