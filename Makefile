@@ -12,11 +12,11 @@ RUN := .venv/bin/python
 FRAMEWORK = $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo tensorflow-cpu)
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517
 
-.PHONY: help venv demo test lint bench bench-gpu clean
+.PHONY: help venv demo test test-torch lint bench bench-gpu clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 venv: .venv/stamp-demo .venv/stamp-test  ## make .venv with everything that the other targets need
 
@@ -37,6 +37,14 @@ APART = --numprocesses auto --maxprocesses 4 --dist worksteal
 # What compiled steps, the shelf and what it keeps do; all other tests run there as well, when asked to.
 ON_JAX = experimentator/ops tests/ops/test_losses.py tests/ops/test_stateful.py \
     $(patsubst %,tests/backends/test_%.py,steps options optimizers processors jax profile)
+
+test-torch: .venv/stamp-torch  ## the tests of steps, and of what PyTorch alone has, on PyTorch (installs it: 1 GB)
+	@$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ON_TORCH) $(ARGS)
+
+test-torch: export KERAS_BACKEND = torch
+test-torch: export OMP_NUM_THREADS = 1
+ON_TORCH = experimentator/ops tests/ops/test_losses.py tests/ops/test_stateful.py tests/ops/test_augment.py \
+    $(patsubst %,tests/backends/test_%.py,steps options optimizers processors torch profile)
 
 lint: .venv/stamp-test  ## ruff, import-linter, mypy
 	@$(LINT); $(VERDICT)
@@ -63,6 +71,11 @@ clean:  ## remove .venv, caches and build folders (trained runs stay)
 	@rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/stamp-torch: .venv/stamp-test
+	@echo "Installing PyTorch into .venv (about 1 GB)"
+	@$(INSTALL) -e ".[torch]"
+	@touch $@
 
 .venv/stamp-bench: .venv/stamp-test
 	@echo "Installing the rivals that benchmarks measure into .venv (about 1 GB)"

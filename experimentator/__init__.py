@@ -15,6 +15,7 @@ _HOMES = {
     "experimentator.experiment": "BaseExperiment",
     "experimentator.features": (
         "AsyncExperiment CallbackedExperiment DummyExperiment JaxExperiment KerasExperiment TensorflowExperiment "
+        "TorchExperiment "
         "build_experiment"
     ),
     "experimentator.backends.keras.optimizers": "Optimizers",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-EXTRAS = {"tensorflow": "or [tensorflow-cpu], or [cuda] for NVIDIA GPUs", "jax": "or [jax-cuda] for NVIDIA GPUs"}
-OF = {"tensorflow": "tensorflow", "keras": "tensorflow", "jax": "jax", "jaxlib": "jax"}
+EXTRAS = {
+    "tensorflow": " (or [tensorflow-cpu], or [cuda] for NVIDIA GPUs)",
+    "jax": " (or [jax-cuda] for NVIDIA GPUs)",
+    "torch": "",
+}
+OF = {"tensorflow": "tensorflow", "keras": "tensorflow", "jax": "jax", "jaxlib": "jax", "torch": "torch"}
 
 
 def to_type(package: str | None) -> str:
@@ -12,7 +16,5 @@ def to_type(package: str | None) -> str:
     >>> to_type("jaxlib")
     'Type: pip install "experimentator-dl[jax]" (or [jax-cuda] for NVIDIA GPUs).'
     """
-    if package == "torch":
-        return "Set KERAS_BACKEND=tensorflow, or jax: experiments do not run on PyTorch."
     extra = OF.get(package or "")
-    return f'Type: pip install "experimentator-dl[{extra}]" ({EXTRAS[extra]}).' if extra else ""
+    return f'Type: pip install "experimentator-dl[{extra}]"{EXTRAS[extra]}.' if extra else ""

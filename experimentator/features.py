@@ -28,7 +28,7 @@ BLOCKS_AHEAD = 3  # begun while the device works on one
 
 
 class KerasExperiment(BaseExperiment):
-    """Compiles the graph with what Keras runs on: TensorFlow, or JAX with KERAS_BACKEND=jax."""
+    """Compiles the graph with what Keras runs on: TensorFlow, or what KERAS_BACKEND says, jax or torch."""
 
     @cached_property
     def backend(self) -> Backend:
@@ -52,6 +52,15 @@ class JaxExperiment(BaseExperiment):
     def backend(self) -> Backend:
         """The JAX backend."""
         return get_backend("jax")
+
+
+class TorchExperiment(BaseExperiment):
+    """Compiles the graph with PyTorch, and refuses to run where Keras runs on something else."""
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The PyTorch backend."""
+        return get_backend("torch")
 
 
 class DummyExperiment(BaseExperiment):

@@ -152,7 +152,7 @@ class Backend(Protocol):
 
 
 def get_backend(name: str) -> Backend:
-    """A new backend: `tensorflow`, `jax`, `numpy`, `dummy`, which computes nothing, or `keras`: what Keras runs on.
+    """A new backend: `tensorflow`, `jax`, `torch`, `numpy`, `dummy`, which computes nothing, or `keras`: what Keras has.
 
     >>> get_backend("numpy").name
     'numpy'

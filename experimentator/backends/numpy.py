@@ -72,7 +72,7 @@ class NumpyBackend:
         if optimizer is not None:
             raise ValueError(
                 "The numpy backend does not train.\nSeen: an optimizer.\n"
-                "Use a Keras optimizer, which brings TensorFlow or JAX, or leave experiment_type out."
+                "Use a Keras optimizer, which brings a framework, or leave experiment_type out."
             )
         return NumpyStep(graph)
 

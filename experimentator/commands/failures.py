@@ -29,7 +29,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _OURS = tuple(str(folder) + "/" for folder in (_PACKAGE, (_PACKAGE / "graph").resolve(), (_PACKAGE / "ops").resolve()))
 _STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve()) + "/"
 # Packages whose frames are of no help in finding one's mistake.
-_STRANGERS = {"absl", "jax", "keras", "mlworkflow", "networkx", "numpy", "tensorflow"}
+_STRANGERS = {"absl", "jax", "keras", "mlworkflow", "networkx", "numpy", "tensorflow", "torch"}
 
 
 class Terminated(KeyboardInterrupt):

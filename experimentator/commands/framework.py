@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def prefer_installed() -> None:
-    """Let Keras run on JAX where TensorFlow, which it would take, is not installed.
+    """Let Keras run on JAX, or else on PyTorch, where TensorFlow, which it would take, is not installed.
 
     KERAS_BACKEND stands above that, and a choice of another backend in `keras.json`, which Keras makes by itself.
     """
@@ -21,5 +21,6 @@ def prefer_installed() -> None:
         wanted = json.loads(settings.read_text("utf-8"))["backend"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         wanted = "tensorflow"
-    if wanted == "tensorflow" and find_spec("jax") is not None:
-        os.environ["KERAS_BACKEND"] = "jax"
+    installed = [name for name in ("jax", "torch") if find_spec(name) is not None]
+    if wanted == "tensorflow" and installed:
+        os.environ["KERAS_BACKEND"] = installed[0]

@@ -313,3 +313,20 @@ def test_draws_are_the_same_in_every_way():
 
     assert np.allclose([*losses.values()], losses[str(WAYS[0])], rtol=1e-5)
     assert "eager" in str(WAYS[2])
+
+
+@pytest.mark.parametrize("way", WAYS[:2], ids=["program", "inductor"])
+def test_draws_of_pytorch_itself_are_other_ones_in_each_batch_and_told(way, caplog):
+    drop = torch.nn.Dropout(0.5)
+    exp = experiment(lambda chunk: chunk.update(kept=drop(torch.ones_like(chunk["batch_input"])).mean()),
+                     model(convolutional()), **way, outputs=["kept"], metrics=["kept"])  # fmt: skip
+    seen = []
+    exp.callbacks.append(
+        type("Kept", (), {"on_batch_end": lambda self, kept, mode, **_: seen.append((mode, float(kept)))})()
+    )
+    exp.train(1)
+
+    training = [kept for mode, kept in seen if mode == Mode.TRAIN]
+    assert len(set(training)) == len(training) == 4
+    assert {kept for mode, kept in seen if mode == Mode.EVAL} == {1.0}
+    assert "draws by aten." in caplog.text

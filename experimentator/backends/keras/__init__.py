@@ -160,7 +160,8 @@ class KerasBackend(ABC):
         """Put them there again."""
         own = self._seeds()
         for key, state in seeds.items():
-            own[key].assign(np.asarray(state, keras.backend.standardize_dtype(own[key].dtype)))
+            dtype = keras.backend.standardize_dtype(own[key].dtype)  # 32 bits, which PyTorch takes for signed ones
+            own[key].assign(np.asarray(state, np.int64).astype(dtype))
 
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
         """Every variable of an optimizer, and the rates it follows, under their places."""

@@ -17,7 +17,7 @@ from experimentator.graph.record import as_listed
 
 Place = tuple[Any, ...]
 # Frames of these say nothing about the place, and may stand in one trace and not in another.
-PASSING = ("keras.", "tensorflow.", "jax.", "experimentator.backends.", "experimentator.graph.")
+PASSING = ("keras.", "tensorflow.", "jax.", "torch.", "experimentator.backends.", "experimentator.graph.")
 # Keras' classes are the whole process's: one thread at a time stands in their place, and acts for itself alone.
 _ONE_AT_A_TIME = RLock()
 LISTED = ("initializer", "shape", "dtype", "trainable", "autocast", "aggregation", "synchronization", "name", "layout")

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import torch
 
+from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.traces import Traces
 from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.program import (
@@ -47,8 +48,6 @@ class TorchStep:
     looks at values cannot be recorded, and runs in Python. Each number of rows is recorded for itself.
     """
 
-    draws_with_state: Mapping[str, str] = {}
-
     def __init__(
         self,
         graph: Graph,
@@ -66,6 +65,7 @@ class TorchStep:
         self.capacity = capacity
         self.auto, self.chosen = jit_compile == "auto", EAGER if eager else _chosen(jit_compile, like)
         self.traces = self.batches = 0
+        self.draws_with_state: dict[str, str] = {}
         self.is_profiled = False  # under names, and so without the compiler
         self._seconds = float("nan")  # of a batch without the compiler
         self._programs: dict[Any, Program] = {}
@@ -173,7 +173,19 @@ class TorchStep:
             self.traces += 1
             self._told.tell("batch", columns)
             self._programs[key] = Program(self._batch(list(tensors)), state, list(tensors.values()))
+            self._warn_of_draws(self._programs[key].draws)
         return self._programs[key]
+
+    def _warn_of_draws(self, draws: Mapping[str, str]) -> None:
+        """Say which processors draw by operations that no seed can put back to where they were."""
+        found = {node.name: draws[scope] for node in self.graph.nodes if (scope := scope_of(node)) in draws}
+        for node, kind in found.items() - self.draws_with_state.items():
+            log.warning(
+                "%s draws by %s, whose state cannot be saved: a run that is resumed draws other numbers. Write "
+                "keras.random.normal(..., seed=keras.random.SeedGenerator(1)), keras.layers.Dropout, or an op of "
+                "experimentator.ops.", node, kind,
+            )  # fmt: skip
+        self.draws_with_state |= found
 
     def _looped(self, state: Tensors, columns: Columns, rows: torch.Tensor) -> tuple[Tensors, Tensors]:
         """The compiled loop over all rows, a part at a time where much comes back."""
@@ -183,7 +195,8 @@ class TorchStep:
         for some in rows.split(count):
             padded = torch.zeros((count, rows.shape[1]), dtype=torch.int64, device=rows.device)
             padded[: len(some)] = some
-            state, results = self._compiled(program, columns, padded)(state, columns, padded, torch.tensor(len(some)))
+            limit = torch.tensor(len(some), device=rows.device)
+            state, results = self._compiled(program, columns, padded)(state, columns, padded, limit)
             parts.append([values[: len(some)] for values in results])
         return state, parts[0] if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]
 

@@ -64,6 +64,7 @@ class Program:
         self.count = own
         self.results, self.shapes = _simplified(self.module)
         self.kept = [place for place, one in enumerate(self.results[:own]) if one is not None]
+        self.draws = _draws(self.module)  # by scope
         self.size = len(self.module.graph.nodes)  # in operations
         self.result_bytes = sum(shape.numel() * dtype.itemsize for shape, dtype in self.shapes[own:])
 
@@ -143,6 +144,17 @@ def _take_names(graph: Any) -> None:
                 node.meta["scope"] = f"gradient_tape/{known[-1].rpartition('/')[2]}"
     for node in reversed(marks):  # an end goes before its beginning
         graph.erase_node(node)
+
+
+def _draws(module: Any) -> dict[str, str]:
+    """By scope, operations that draw from PyTorch's own generators."""
+    drawing = torch.Tag.nondeterministic_seeded
+    found = {node.meta.get("scope", ""): node.target for node in module.graph.nodes if drawing in _tags(node)}
+    return {scope: str(target).removesuffix(".default") for scope, target in found.items()}
+
+
+def _tags(node: Any) -> Any:
+    return getattr(node.target, "tags", ())
 
 
 class Named(torch.fx.Interpreter):
