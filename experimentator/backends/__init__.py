@@ -152,7 +152,7 @@ class Backend(Protocol):
 
 
 def get_backend(name: str) -> Backend:
-    """A new backend: `tensorflow`, `jax`, `torch`, `numpy`, `dummy`, which computes nothing, or `keras`: what Keras has.
+    """A new backend by its name; `keras` is that of what Keras runs on, and `dummy` computes nothing.
 
     >>> get_backend("numpy").name
     'numpy'

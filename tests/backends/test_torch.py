@@ -73,6 +73,16 @@ class Keys(Callback):
             self.seen.append(list(map(int, keys)))
 
 
+class Kept(Callback):
+    """Notes the share of values that each batch kept."""
+
+    def __init__(self):
+        self.seen: dict[Mode, list[float]] = {}
+
+    def on_batch_end(self, kept, mode, **_):
+        self.seen.setdefault(mode, []).append(float(kept))
+
+
 def experiment(*processors: Any, **settings: Any) -> Any:
     data = {"input": IMAGES, "target": TARGETS}
     subsets = [Subset("training", Mode.TRAIN, data), Subset("validation", Mode.EVAL, data)]
@@ -320,13 +330,10 @@ def test_draws_of_pytorch_itself_are_other_ones_in_each_batch_and_told(way, capl
     drop = torch.nn.Dropout(0.5)
     exp = experiment(lambda chunk: chunk.update(kept=drop(torch.ones_like(chunk["batch_input"])).mean()),
                      model(convolutional()), **way, outputs=["kept"], metrics=["kept"])  # fmt: skip
-    seen = []
-    exp.callbacks.append(
-        type("Kept", (), {"on_batch_end": lambda self, kept, mode, **_: seen.append((mode, float(kept)))})()
-    )
+    exp.callbacks.append(kept := Kept())
     exp.train(1)
 
-    training = [kept for mode, kept in seen if mode == Mode.TRAIN]
+    training = kept.seen[Mode.TRAIN]
     assert len(set(training)) == len(training) == 4
-    assert {kept for mode, kept in seen if mode == Mode.EVAL} == {1.0}
+    assert set(kept.seen[Mode.EVAL]) == {1.0}
     assert "draws by aten." in caplog.text
