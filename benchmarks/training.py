@@ -65,7 +65,7 @@ GROUPS = {
         "TF by hand, call by call": Rival("tf_by_hand.py", "step", "tensorflow", is_for_gpu=True),
     },
     "torch": {
-        f"{OURS} on PyTorch": Rival("ours.py", "default", "torch", keras="torch"),
+        f"{OURS} on PyTorch": Rival("ours.py", "XLA", "torch", keras="torch"),
         "torch eager": Rival("torch_loop.py", "eager", "torch"),
         "torch, fused Adam": Rival("torch_loop.py", "fused Adam", "torch"),
         "torch compiled": Rival("torch_loop.py", "compiled", "torch"),

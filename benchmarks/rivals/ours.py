@@ -15,7 +15,7 @@ VARIANTS = {
     "host, 8": {"residency": "host", "steps_per_call": 8},
     "host, 32": {"residency": "host", "steps_per_call": 32},
     "host, 128": {"residency": "host", "steps_per_call": 128},
-    "XLA": {"jit_compile": True},
+    "XLA": {"jit_compile": True},  # on PyTorch, Inductor
     "XLA for each step": {"jit_compile": "step"},
     "no XLA": {"jit_compile": False},
 }
@@ -26,6 +26,12 @@ class Observe(Callback):
 
     def on_epoch_end(self, training_loss: float, **_: object) -> None:
         self.seen = training_loss
+
+
+if keras.backend.backend() == "torch":
+    import torch
+
+    torch.set_flush_denormal(True)  # as in torch_loop.py
 
 
 def build(case: Case, variant: str, steps: int) -> Epoch:

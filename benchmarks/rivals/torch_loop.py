@@ -16,6 +16,7 @@ from _serve import Case, Epoch, serve
 from torch import nn
 from torch.nn import functional
 
+torch.set_flush_denormal(True)  # as TensorFlow and XLA do; without, steps take twice as long once the loss is near 0
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MODES = {"compiled": "default", "reduce-overhead": "reduce-overhead", "compiled graph": "default"}
 GRAPHS = ("graph", "compiled graph")

@@ -183,22 +183,26 @@ class Watch:
     NaN may mean "no label", so a node that was handed such a value is not blamed for passing it on.
     """
 
-    def __init__(self, call: Callable[[Node, Chunk], None] | None = None) -> None:
+    def __init__(
+        self,
+        call: Callable[[Node, Chunk], None] | None = None,
+        to_numpy: Callable[[Any], np.ndarray] = np.asarray,
+    ) -> None:
         self.run = call or (lambda node, chunk: node.processor(chunk))
+        self.to_numpy = to_numpy
         self.found: tuple[Node, str] | None = None
 
     def __call__(self, node: Node, chunk: Chunk) -> None:
         """Run a node, and look at what it wrote."""
-        sane = all(is_finite(chunk[name]) for name in node.inputs if name in chunk)
+        sane = all(self._is_finite(chunk[name]) for name in node.inputs if name in chunk)
         self.run(node, chunk)
         if self.found is None and sane:
-            bad = [ref.name for ref in node.writes if not is_finite(dict.__getitem__(chunk, ref.name))]
+            bad = [ref.name for ref in node.writes if not self._is_finite(dict.__getitem__(chunk, ref.name))]
             self.found = (node, bad[0]) if bad else None
 
-
-def is_finite(values: Any) -> bool:
-    """Whether every number is finite; what holds no floating numbers is."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "fc" and "float" not in array.dtype.name:
-        return True
-    return bool(np.isfinite(array.astype(np.float64)).all())
+    def _is_finite(self, values: Any) -> bool:
+        """Whether every number is finite; what holds no floating numbers is."""
+        array = self.to_numpy(values)
+        if array.dtype.kind not in "fc" and "float" not in array.dtype.name:
+            return True
+        return bool(np.isfinite(array.astype(np.float64)).all())

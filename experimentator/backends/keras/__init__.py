@@ -206,7 +206,7 @@ class KerasBackend(ABC):
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
         """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
-        watch = Watch(self.call)
+        watch = Watch(self.call, keras.ops.convert_to_numpy)
         batch = {name: keras.ops.take(columns[name], rows, axis=0) for name in graph.inputs}
         self.running(graph, watch).run(batch, training=graph.mode == Mode.TRAIN)
         return watch.found
