@@ -239,6 +239,17 @@ def test_what_looks_at_values_runs_in_python_and_is_told(caplog):
         experiment(halved, model(convolutional()), jit_compile=True).train(1)
 
 
+def test_the_rest_of_an_evaluation_is_not_compiled_for_itself():
+    data = {"input": IMAGES[:20], "target": TARGETS[:20]}
+    subsets = [Subset("training", Mode.TRAIN, data), Subset("validation", Mode.EVAL, data)]
+    exp = experiment(model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))), subsets=subsets,
+                     jit_compile=True)  # fmt: skip
+    exp.train(2)
+
+    (step,) = (runner.step for runner in exp.program.runners.values() if runner.name == "validation")
+    assert (len(step._programs), len(step._loops)) == (2, 1)
+
+
 def test_a_call_that_is_interrupted_changes_nothing():
     network = convolutional()
     exp = experiment(model(network), optimizer=keras.optimizers.Adam(RATE), steps_per_call=4)

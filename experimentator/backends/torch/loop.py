@@ -67,6 +67,7 @@ class TorchStep:
         self.traces = self.batches = 0
         self.draws_with_state: dict[str, str] = {}
         self.is_profiled = False  # under names, and so without the compiler
+        self._most = 0  # rows that a batch had
         self._seconds = float("nan")  # of a batch without the compiler
         self._programs: dict[Any, Program] = {}
         self._loops: dict[Any, Callable[..., Any]] = {}
@@ -133,7 +134,9 @@ class TorchStep:
         """The state after all batches, and the results, stacked; no variable is changed yet."""
         state = self.batch.flat_state()
         rows = torch.as_tensor(np.asarray(index, np.int64)).to(self.batch.place)
-        if (compiler or self.compiler) == LOOP and not self.is_profiled:
+        self._most = max(self._most, rows.shape[1])
+        is_rest = len(rows) == 1 and rows.shape[1] < self._most  # of an evaluation, for which nothing is compiled
+        if (compiler or self.compiler) == LOOP and not self.is_profiled and not is_rest:
             try:
                 return self._looped(state, columns, rows)
             except ASKED as error:
