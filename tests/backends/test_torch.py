@@ -14,6 +14,7 @@ from scipy import stats
 
 from experimentator import Callback, Mode, Subset, build_experiment, ops
 from experimentator.backends.torch.draws import computed
+from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import ChunkProcessor, GraphError, chunk_processor
 
 IMAGES = np.random.default_rng(0).normal(size=(32, 3, 8, 8)).astype(np.float32)
@@ -221,7 +222,195 @@ def test_a_module_that_is_made_in_every_call_is_refused():
         experiment(model(lambda images: torch.nn.Linear(192, 1)(images.flatten(1)))).train(1)
 
 
+def test_a_shared_buffer_is_one():
+    class Shared(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.head = (
+                torch.nn.BatchNorm2d(3),
+                torch.nn.BatchNorm2d(3),
+                torch.nn.Linear(192, 1),
+            )
+            self.second.running_mean = self.first.running_mean
+
+        def forward(self, images):
+            return self.head((self.first(images) + self.second(2 * images + 1)).flatten(1))
+
+    ours = Shared()
+    theirs = copy.deepcopy(ours)
+    exp = experiment(model(ours))
+    exp.train(1)
+
+    by_hand(theirs, exp.callbacks[0].seen)
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("is_assigned", [False, True])
+def test_a_buffer_that_is_saved_nowhere_is_kept_too(is_assigned):
+    class Following(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(3, 1)
+            self.register_buffer("mean", torch.zeros(3), persistent=False)
+
+        def forward(self, images):
+            means = images.mean((2, 3))
+            if self.training and is_assigned:
+                self.mean = 0.5 * self.mean + 0.5 * means.mean(0).detach()
+            elif self.training:
+                self.mean.mul_(0.5).add_(0.5 * means.mean(0).detach())
+            return self.head(means - self.mean)
+
+    ours = Following()
+    theirs = copy.deepcopy(ours)
+    exp = experiment(model(ours))
+    exp.train(1)
+
+    by_hand(theirs, exp.callbacks[0].seen)
+    np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-5)
+    assert_same(ours, theirs)
+
+
+IN_PLACE = {
+    "add_": lambda weight: weight.add_(1.0),
+    "mul_ and add_": lambda weight: weight.mul_(1.0).add_(torch.ones(1)),
+    "data": lambda weight: setattr(weight, "data", weight.data + 1.0),
+}
+
+
+@pytest.mark.parametrize("change", IN_PLACE)
+@pytest.mark.parametrize("way", WAYS, ids=["program", "inductor", "eager"])
+def test_a_weight_that_a_processor_changes_is_changed_once_a_batch(change, way):
+    counter = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    @chunk_processor(inputs=["batch_prediction"], outputs=["batch_prediction"], mode=Mode.TRAIN)
+    def count(prediction):
+        with torch.no_grad():
+            IN_PLACE[change](counter)
+        return prediction + 0.0 * counter
+
+    exp = experiment(model(convolutional()), count, **way)
+    exp.describe("train")
+    assert counter.item() == 0.0
+    exp.train(1)
+    assert counter.item() == 4.0
+
+
+def test_a_weight_that_goes_through_a_function_of_ones_own_is_trained():
+    class Rounded(torch.autograd.Function):
+        @staticmethod
+        def forward(context, weight):
+            return torch.round(weight * 8) / 8
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient
+
+    class Quantized(torch.nn.Linear):
+        def forward(self, images):
+            return torch.nn.functional.linear(images.flatten(1), Rounded.apply(self.weight), self.bias)
+
+    ours = Quantized(192, 1)
+    theirs = copy.deepcopy(ours)
+    usual = torch.autograd.Function.__dict__["apply"]
+    exp = experiment(model(ours))
+    exp.train(1)
+
+    by_hand(theirs, exp.callbacks[0].seen)
+    assert_same(ours, theirs)
+    assert torch.autograd.Function.__dict__["apply"] is usual
+
+
+def test_what_is_changed_of_modules_is_told_and_acts(caplog):
+    network = convolutional()
+    exp = experiment(model(network))
+    exp.train(1)
+    network[1].eval()
+    network[0].requires_grad_(False)
+    mean, weight = network[1].running_mean.clone(), network[0].weight.clone()
+    exp.train(2)
+
+    assert "BatchNorm2d: training was True, is False; 0.weight: requires_grad is False" in caplog.text
+    assert torch.equal(network[1].running_mean, mean)
+    assert torch.equal(network[0].weight, weight)
+    network[4] = torch.nn.Linear(144, 1)
+    exp.optimizer = keras.optimizers.SGD(RATE)
+    before = network[4].weight.clone()
+    exp.train(3)
+    assert "Sequential has other parts or parameters" in caplog.text
+    assert not torch.equal(network[4].weight, before)
+
+
+def test_frozen_modules_keep_their_statistics():
+    body = convolutional()[:3]
+    mean = body[1].running_mean.clone()
+    exp = experiment(
+        ops.Model(body, inputs="batch_input", outputs="features", node="Body"),
+        ops.Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 1)), inputs="features",
+                  outputs="batch_prediction"),
+        callbacks=[Freeze("Body/*", epochs=1)],
+    )  # fmt: skip
+    exp.train(1)
+    assert torch.equal(body[1].running_mean, mean)
+    exp.train(2)
+    assert not torch.equal(body[1].running_mean, mean)
+
+
+def test_modules_compute_in_the_precision_of_the_experiment():
+    seen, network = set(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 1))
+    network.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    exp = experiment(model(lambda images: network(layers.Dense(8)(layers.Flatten()(images)))), precision="bfloat16")
+    exp.train(1)
+
+    assert seen == {torch.bfloat16}
+    assert network[1].weight.dtype == torch.float32
+
+
+def test_gradients_within_an_evaluation_reach_weights():
+    network = torch.nn.Linear(192, 1)
+
+    def adapted(chunk):
+        with torch.enable_grad():
+            images = chunk["batch_input"].flatten(1)
+            slopes = torch.autograd.grad((network(images) ** 2).mean(), list(network.parameters()), create_graph=True)
+            weight, bias = (one - RATE * slope for one, slope in zip(network.parameters(), slopes, strict=True))
+            chunk["batch_prediction"] = torch.nn.functional.linear(images, weight, bias)
+
+    exp = experiment(adapted)
+    exp.train(1)
+    images, weight = torch.tensor(IMAGES).flatten(1), [one.detach().requires_grad_() for one in network.parameters()]
+    expected = []
+    for rows in range(0, 32, 8):
+        loss = (torch.nn.functional.linear(images[rows : rows + 8], *weight) ** 2).mean()
+        slopes = torch.autograd.grad(loss, weight)
+        adapted_by_hand = [one - RATE * slope for one, slope in zip(weight, slopes, strict=True)]
+        found = torch.nn.functional.linear(images[rows : rows + 8], *adapted_by_hand)[:, 0]
+        expected.append(((found - torch.tensor(TARGETS[rows : rows + 8])) ** 2).mean().item())
+
+    assert exp.evaluate()["validation_loss"] == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [torch.jit.script, lambda module: torch.compile(module, backend="eager")])
+@pytest.mark.filterwarnings("ignore")
+def test_a_module_that_is_compiled_already_is_refused(compiled):
+    with pytest.raises(GraphError, match=r"was compiled cannot be recorded(?s:.*)Give the module itself"):
+        experiment(model(compiled(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))))).train(1)
+
+
 # Programs
+
+
+def test_an_array_of_numpy_from_a_tensor_is_made_in_python_and_told(caplog):
+    weight = torch.nn.Parameter(torch.ones(1))
+    mean = chunk_processor(inputs=["batch_input"], outputs=["batch_prediction"])(
+        lambda images: weight * float(images.numpy().mean()) + 0 * images[:, :1, 0, 0]
+    )
+    exp = experiment(mean)
+    exp.train(1)
+
+    assert exp.compilers["training"] == "eager"
+    assert "looks at values of tensors" in caplog.text
+    assert weight.item() != 1.0
 
 
 def test_what_looks_at_values_runs_in_python_and_is_told(caplog):

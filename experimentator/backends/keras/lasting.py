@@ -47,10 +47,11 @@ def without_traces(processors: Iterable[Any], is_traced: Callable[[Any], bool]) 
         yield
     finally:
         for attributes, known in before:
-            _put_back(attributes, known, is_traced)
+            put_back(attributes, known, is_traced)
 
 
-def _put_back(attributes: dict[str, Any], known: dict[str, Any], is_traced: Callable[[Any], bool]) -> None:
+def put_back(attributes: dict[str, Any], known: dict[str, Any], is_traced: Callable[[Any], bool]) -> None:
+    """Give attributes that hold a tensor of a trace what they had before."""
     for name, value in list(attributes.items()):
         if value is not known.get(name) and any(map(is_traced, keras.tree.flatten(value))):
             if name in known:

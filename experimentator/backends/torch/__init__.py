@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from experimentator.backends.torch.draws import computed
 from experimentator.backends.torch.loop import COMPILERS, TorchStep
 from experimentator.backends.torch.modules import Known, Modules
 from experimentator.backends.torch.profile import profiled
-from experimentator.backends.torch.program import ASKED
+from experimentator.backends.torch.program import ASKED, LookedAtError
 from experimentator.graph import Chunk, Graph, Mode, Node
 from experimentator.loading.memory import free_host_memory
 
@@ -56,6 +56,8 @@ class TorchBackend(KerasBackend):
         batch = self._batch(graph, optimizer)
 
         def run(tensors: Any) -> Any:
+            weights, slots, tables = ([self.modules.copied(value) for value in part] for part in batch.state())
+            state = weights, slots, tables
             if optimizer is None:
                 return batch(state, tensors)[1]
             gradients, (outputs, _) = batch.gradients(state, tensors)
@@ -63,7 +65,6 @@ class TorchBackend(KerasBackend):
                 raise nothing_trained(batch.trained)
             return outputs
 
-        state = batch.state()
         step = TorchStep(graph, batch, self.abstract(run, specs), self.put, **options)
         self._steps.add(step)
         return step
@@ -72,10 +73,15 @@ class TorchBackend(KerasBackend):
         """What a function returns, without values, on batches of `batch_size`; variables stay as they are."""
         with Known(self.modules):  # variables that the function makes get their values when it ends
             try:
-                with FakeTensorMode(allow_non_fake_inputs=True), _quietly():
+                with (
+                    FakeTensorMode(allow_non_fake_inputs=True) as mode,
+                    _quietly(),
+                    self.modules.recording(mode.from_tensor),
+                ):
                     return function(self._samples(specs))
             except ASKED:
-                return function(self._samples(specs))
+                with self.modules.recording(torch.clone):
+                    return function(self._samples(specs))
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
         """Within, operations carry a name that profilers tell."""
@@ -95,10 +101,53 @@ class TorchBackend(KerasBackend):
         """Hands out Keras variables that processors make in their calls."""
         return Made(given=self._given)
 
+    def record(
+        self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
+    ) -> tuple[Any, ...]:
+        """Run the list once; modules that it calls are watched from now on."""
+        recorded = super().record(processors, specs, mode, known)
+        self.watched.look(module for module, _ in self.modules.met.values())
+        return recorded
+
+    def changes(self) -> list[str]:
+        """What was changed of layers, modules and optimizers; where parameters are others, they are found anew."""
+        told, has_others = self.modules.changes()
+        found = [*super().changes(), *told]
+        if has_others:
+            self.forget()
+        return found
+
+    def forget(self) -> None:
+        """Find the weights anew at the next recording."""
+        super().forget()
+        self.modules = Modules(self.place)
+
+    def freeze(self, keys: Collection[str]) -> Callable[[], None]:
+        """Let training leave weights as they are; modules that are held whole keep their statistics, too."""
+        within = self.modules.held(one for key, one in self.variables.keyed().items() if key in keys)
+        thaw = super().freeze(keys)
+        for module in within:
+            module.training = False
+        self.watched.changes()  # our own, which nobody need hear of
+
+        def thawed() -> None:
+            thaw()
+            for module in within:
+                module.training = True
+            self.watched.changes()
+
+        return thawed
+
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, with numbers that are computed where it draws them."""
-        with computed(), self.modules.within(training=chunk.training, reading=self._reading):
-            super().call(node, chunk)
+        around = self.modules.within(training=chunk.training, precision=self.precision, reading=self._reading)
+        with computed(), around:
+            try:
+                super().call(node, chunk)
+            except RuntimeError as error:
+                if ".numpy() is not supported" not in str(error):
+                    raise
+                raise LookedAtError(str(error)).with_traceback(error.__traceback__) from None
 
     @contextmanager
     def profiled(self, folder: Path, graph: Graph) -> Iterator[None]:
@@ -132,7 +181,7 @@ class TorchBackend(KerasBackend):
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Copy columns to the device, once."""
-        return {name: self._placed(values) for name, values in columns.items()}
+        return {name: self._placed(name, values) for name, values in columns.items()}
 
     def peak_memory(self) -> int | None:
         """The most bytes that were taken on the device at once; None where that is the host."""
@@ -162,10 +211,14 @@ class TorchBackend(KerasBackend):
         dtypes = {name: keras.src.backend.torch.core.to_torch_dtype(str(spec.dtype)) for name, spec in specs.items()}
         return {name: torch.zeros(sizes[name], dtype=dtypes[name], device=self.place) for name in specs}
 
-    def _placed(self, values: Any) -> torch.Tensor:
+    def _placed(self, name: str, values: Any) -> torch.Tensor:
         if isinstance(values, torch.Tensor):
             return values
         values = np.asarray(values)
+        if values.dtype.name in ("uint64", "complex64", "complex128"):
+            raise ValueError(
+                f"{name!r} is {values.dtype.name}, which PyTorch does not train on. Give int64, or floats."
+            )
         dtype = keras.src.backend.torch.core.to_torch_dtype(str(values.dtype))
         return torch.tensor(values, dtype=dtype, device=self.place)
 

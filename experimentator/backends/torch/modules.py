@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from threading import get_ident
+from threading import Lock, get_ident, local
 from typing import Any
 
 import keras
 import torch
 from keras.src.backend.common import global_state
+from torch._dynamo.eval_frame import OptimizedModule
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
+from torch.utils._python_dispatch import _disable_current_modes
 
+from experimentator.backends.keras.lasting import put_back
 from experimentator.graph import GraphError
 
 Reading = Callable[[Callable[[], Any]], Any]  # is called with what reads a variable
@@ -46,11 +49,15 @@ class Modules:
 
     def __init__(self, place: torch.device):
         self.place = place
+        self.met: dict[int, tuple[Any, str]] = {}  # modules that were called, and those within, with their names there
+        self.tops: dict[int, tuple[Any, list[int]]] = {}  # those that processors call, and of what they were made
         self._variables: dict[int, Any] = {}
+        self._parameters: list[tuple[Any, Any]] = []  # with their variables; kept, so that no id is given twice
         self._names: dict[int, str] = {}
-        self._kept: list[Any] = []  # so that no id is given twice
         self._of_keras: dict[int, Any] = {}
         self._news: list[Any] = []  # of these, whose parameters are to be looked up
+        self._copied: Callable[[Any], Any] | None = None  # while recording, what makes a stand-in
+        self._copies: dict[int, Any] = {}
 
     def know(self, variable: Any) -> None:
         """A variable of Keras itself stands around its parameter; one that is made in a trace gets that afterwards."""
@@ -59,26 +66,48 @@ class Modules:
             self._news.append(variable)
 
     @contextmanager
-    def within(self, *, training: bool, reading: Reading = lambda read: read()) -> Iterator[None]:
-        """Within, in this thread, parameters and modules are such; `reading` is called with what reads a variable."""
-        thread, call = get_ident(), _Call(self, training, reading)
-
-        def called(module: Any, _: Any) -> None:
-            if get_ident() == thread:
-                call.meets(module)
-
-        hook = register_module_forward_pre_hook(called)
+    def recording(self, copied: Callable[[Any], Any]) -> Iterator[None]:
+        """Within, stand-ins are read, so that what a processor changes in place changes no weight."""
+        before = self._copied, self._copies
+        self._copied, self._copies = copied, {}
         try:
-            with _Standing(lambda parameter: reading(lambda: self.variable(parameter).value)):
+            yield
+        finally:
+            self._copied, self._copies = before
+
+    @contextmanager
+    def within(
+        self, *, training: bool, precision: str | None = None, reading: Reading = lambda read: read()
+    ) -> Iterator[None]:
+        """Within, in this thread, parameters and modules are such; `reading` is called with what reads a variable."""
+        call = _Call(self, training, precision, reading)
+        hooks = [
+            register_module_forward_pre_hook(call.begin),
+            register_module_forward_hook(call.end, always_call=True),
+        ]
+        try:
+            with _Standing(call.value), _applied(call.value):
                 yield
             call.keep()
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
             call.undo()
 
-    def named(self, module: Any) -> None:
-        """Learn the names of a module's parameters."""
-        self._names |= {id(one): name for name, one in module.named_parameters() if id(one) not in self._names}
+    def value(self, variable: Any) -> Any:
+        """What a variable stands for: of a state, or while recording a stand-in."""
+        value = variable.value
+        if self._copied is None or value is not variable._value:
+            return value
+        if id(variable) not in self._copies:
+            self._copies[id(variable)] = self.copied(value)
+        return self._copies[id(variable)]
+
+    def copied(self, value: Any) -> Any:
+        """While recording, a stand-in for a value."""
+        with _disable_current_modes():
+            value = value.detach()
+        return value if self._copied is None else self._copied(value)
 
     def variable(self, tensor: Any, name: str | None = None) -> Any:
         """The variable around a parameter or buffer; made when it is first met."""
@@ -91,57 +120,115 @@ class Modules:
                 tensor.data = tensor.data.to(self.place)
             variable = object.__new__(keras.Variable)
             is_trained = tensor.requires_grad and tensor.is_floating_point()
-            with _no_scope():
+            with _no_scope(), _disable_current_modes():
                 _INIT(variable, tensor, trainable=is_trained, name=name or self._names.get(id(tensor), "parameter"))
-            self._kept.append((tensor, variable))
+            self._parameters.append((tensor, variable))
             self._variables[id(tensor)] = self._variables[id(variable._value)] = variable
         return self._variables[id(tensor)]
+
+    def meets(self, module: Any) -> None:
+        """A processor calls a module."""
+        self._names |= {id(one): name for name, one in module.named_parameters() if id(one) not in self._names}
+        self.met |= {id(one): (one, name) for name, one in module.named_modules() if id(one) not in self.met}
+        self.tops.setdefault(id(module), (module, _made_of(module)))
+
+    def changes(self) -> tuple[list[str], bool]:
+        """What was changed of parameters since they were met, in words; and whether there are others now."""
+        told = []
+        for parameter, variable in self._parameters:
+            if isinstance(parameter, torch.nn.Parameter) and parameter.requires_grad != variable.trainable:
+                told.append(f"{variable.name}: requires_grad is {parameter.requires_grad}")
+                variable._trainable = parameter.requires_grad
+        others = [module for module, made_of in self.tops.values() if _made_of(module) != made_of]
+        return told + [f"{type(one).__name__} has other parts or parameters" for one in others], bool(others)
+
+    def held(self, variables: Iterable[Any]) -> list[Any]:
+        """Modules that would train, all of whose own parameters and buffers are among these variables."""
+        ids = {id(variable) for variable in variables}
+        own = [(module, [*module._parameters.values(), *module._buffers.values()]) for module, _ in self.met.values()]
+        return [
+            module
+            for module, tensors in own
+            if module.training
+            and any(tensor is not None for tensor in tensors)
+            and all(id(self._variables.get(id(tensor))) in ids for tensor in tensors if tensor is not None)
+        ]
 
 
 class _Call:
     """Modules that one call of a processor meets, with all that is in them: some read what is in others."""
 
-    def __init__(self, modules: Modules, training: bool, reading: Reading):
-        self.modules, self.training, self.reading = modules, training, reading
-        self.met: dict[int, Any] = {}
-        self.buffers: list[tuple[Any, str, Any, Any]] = []  # module, name, what lay there, its variable
-        self.modes: list[Any] = []  # modules that would train
+    def __init__(self, modules: Modules, training: bool, precision: str | None, reading: Reading):
+        self.modules, self.training, self.precision, self.reading = modules, training, precision, reading
+        self.thread = get_ident()
+        self.met: dict[int, tuple[Any, dict[str, Any]]] = {}  # modules, and their attributes as they were
+        self.buffers: list[tuple[Any, str, Any]] = []  # module, name, what lay there
+        self.standing: dict[int, tuple[Any, Any]] = {}  # by buffer, its variable and the copy
+        self.leaves: dict[int, Any] = {}
+        self.under: list[tuple[Any, AbstractContextManager[Any]]] = []  # modules that are being called
 
-    def meets(self, module: Any) -> None:
-        """Before a module is called for the first time, it gets copies of buffers, and is told to infer."""
-        if id(module) in self.met or isinstance(module, keras.Layer):
+    def value(self, parameter: Any) -> Any:
+        """What stands for a parameter; where somebody takes gradients by himself, it can be taken gradients by."""
+        with torch._C.DisableTorchFunction():  # else what is done here would ask for values, too
+            value = self.reading(partial(self.modules.value, self.modules.variable(parameter)))
+            if torch.is_grad_enabled() and parameter.requires_grad and not value.requires_grad:
+                value = self.leaves.setdefault(id(parameter), value.detach().requires_grad_())
+        return value
+
+    def begin(self, module: Any, _: Any) -> None:
+        """Before a module is called; for the first time, it gets copies of buffers, and is told to infer."""
+        if get_ident() != self.thread or isinstance(module, keras.Layer):
             return
-        self.modules.named(module)
-        for prefix, part in module.named_modules():
-            if id(part) not in self.met and not isinstance(part, keras.Layer):
-                self.met[id(part)] = part
-                self._prepare(part, prefix)
+        if isinstance(module, (torch.jit.ScriptModule, OptimizedModule)):
+            raise GraphError(
+                "A module that was compiled cannot be recorded.\n"
+                f"Seen: {type(module).__name__}.\n"
+                "Give the module itself: the whole step is compiled, where jit_compile says so."
+            )
+        if id(module) not in self.met:
+            self.modules.meets(module)
+            for prefix, part in module.named_modules():
+                if id(part) not in self.met and not isinstance(part, keras.Layer):
+                    self.met[id(part)] = part, dict(vars(part))
+                    with torch._C.DisableTorchFunction():
+                        self._prepare(part, prefix)
+        casts = self.precision in ("bfloat16", "float16") and not self.under
+        dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
+        kind = self.modules.place.type
+        context = torch.autocast(kind, dtype, cache_enabled=False) if casts else nullcontext()
+        context.__enter__()
+        self.under.append((module, context))
+
+    def end(self, module: Any, _: Any, __: Any) -> None:
+        """After a module was called."""
+        if get_ident() == self.thread and self.under and self.under[-1][0] is module:
+            self.under.pop()[1].__exit__(None, None, None)
 
     def keep(self) -> None:
         """Assign what became of the buffers."""
-        for module, name, _, variable in self.buffers:
-            variable.assign(module._buffers[name])
+        for module, name, buffer in self.buffers:
+            self.standing[id(buffer)][0].assign(module._buffers[name])
 
     def undo(self) -> None:
-        """Modules are as they were."""
-        for module, name, before, _ in self.buffers:
-            module._buffers[name] = before
-        for module in self.modes:
-            module.training = True
+        """Modules are as they were, but for what they themselves changed."""
+        for _, context in reversed(self.under):
+            context.__exit__(None, None, None)
+        for module, name, buffer in self.buffers:
+            module._buffers[name] = buffer
+        for module, before in self.met.values():
+            module.training = before["training"]
+            put_back(vars(module), before, lambda value: isinstance(value, FakeTensor))
 
     def _prepare(self, module: Any, prefix: str) -> None:
-        if module.training and not self.training:
-            module.training = False
-            self.modes.append(module)
+        module.training = module.training and self.training
         for name, buffer in module._buffers.items():
-            if buffer is not None and name not in module._non_persistent_buffers_set:
+            if buffer is None:
+                continue
+            if id(buffer) not in self.standing:
                 variable = self.modules.variable(buffer, f"{prefix}.{name}".lstrip("."))
-                module._buffers[name] = self.reading(partial(_value, variable)).clone()
-                self.buffers.append((module, name, buffer, variable))
-
-
-def _value(variable: Any) -> Any:
-    return variable.value
+                self.standing[id(buffer)] = variable, self.reading(partial(self.modules.value, variable)).clone()
+            module._buffers[name] = self.standing[id(buffer)][1]
+            self.buffers.append((module, name, buffer))
 
 
 class _Standing(TorchFunctionMode):
@@ -152,8 +239,50 @@ class _Standing(TorchFunctionMode):
         self.value = value
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        is_set = func == torch.Tensor.data.__set__ and isinstance(args[0], torch.nn.Parameter)
         args, kwargs = _pytree.tree_map_only(torch.nn.Parameter, self.value, (args, kwargs or {}))
+        if is_set:  # `parameter.data = tensor`, which no trace would see
+            with torch.no_grad():
+                return args[0].copy_(args[1])
         return func(*args, **kwargs)
+
+
+class _Applied(local):
+    """What stands for parameters in this thread, and of all threads how many want that."""
+
+    value: Callable[[Any], Any] | None = None
+
+
+_APPLIED, _LOCK, _WANTED = _Applied(), Lock(), [0]
+_APPLY = torch.autograd.Function.__dict__["apply"]
+
+
+@contextmanager
+def _applied(value: Callable[[Any], Any]) -> Iterator[None]:
+    """Within, in this thread, so it is where a `torch.autograd.Function` is handed a parameter, which tells no mode."""
+    before, _APPLIED.value = _APPLIED.value, value
+    with _LOCK:
+        _WANTED[0] += 1
+        torch.autograd.Function.apply = classmethod(_apply)
+    try:
+        yield
+    finally:
+        _APPLIED.value = before
+        with _LOCK:
+            _WANTED[0] -= 1
+            if not _WANTED[0]:
+                torch.autograd.Function.apply = _APPLY
+
+
+def _apply(cls: Any, *arguments: Any, **options: Any) -> Any:
+    if _APPLIED.value is not None:
+        arguments = _pytree.tree_map_only(torch.nn.Parameter, _APPLIED.value, arguments)
+    return _APPLY.__func__(cls, *arguments, **options)
+
+
+def _made_of(module: Any) -> list[int]:
+    parts: Collection[Any] = [*module.modules(), *module.parameters()]
+    return [id(part) for part in parts]
 
 
 def _check(tensor: Any) -> None:

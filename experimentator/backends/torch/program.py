@@ -25,8 +25,13 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from experimentator.backends import CannotRunError
 from experimentator.graph import GraphError
 
+
+class LookedAtError(RuntimeError):
+    """A tensor without values was to become an array of numpy."""
+
+
 # What Python asks that only real tensors answer: the value of one, or a shape that depends on values.
-ASKED = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+ASKED = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode, LookedAtError)
 # What the compiler says where it has no form for a graph, or where something that it needs is missing.
 FAILURES = (TorchDynamoException, InductorError, CannotRunError)
 # Operations that change arguments without saying so, as others that do.
@@ -80,7 +85,16 @@ def _recorded(function: Callable[..., Any], arguments: Tensors) -> Any:
     """What a function does, on tensors without values; others that it meets are constants."""
     with torch.no_grad():
         record = make_fx(function, tracing_mode="fake", decomposition_table=TOLD, _allow_non_fake_inputs=True)
-        module = record(*arguments)
+        try:
+            module = record(*arguments)
+        except RuntimeError as error:
+            if "mutating a non-functional tensor" not in str(error):
+                raise
+            raise GraphError(
+                "A chunk processor changes a tensor in place that the graph does not know.\n"
+                "Seen: a tensor that is neither in the chunk nor a parameter or buffer.\n"
+                "Let a module hold it, `self.register_buffer(name, tensor)`, or a keras.Variable with trainable=False."
+            ) from None
     refuse_kept(getattr(module, node.target) for node in module.graph.find_nodes(op="get_attr"))
     return module
 
