@@ -403,7 +403,7 @@ def test_a_module_that_is_compiled_already_is_refused(compiled):
 def test_an_array_of_numpy_from_a_tensor_is_made_in_python_and_told(caplog):
     weight = torch.nn.Parameter(torch.ones(1))
     mean = chunk_processor(inputs=["batch_input"], outputs=["batch_prediction"])(
-        lambda images: weight * float(images.numpy().mean()) + 0 * images[:, :1, 0, 0]
+        lambda images: weight * (1 + float(images.numpy().mean())) + 0 * images[:, :1, 0, 0]
     )
     exp = experiment(mean)
     exp.train(1)
