@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from traceback import extract_tb
 from typing import Any
 
@@ -43,7 +43,7 @@ SAME = (torch.ops.aten.clone.default, torch.ops.aten.detach.default, torch.ops.a
 Tensors = list[torch.Tensor]
 _NUMBERS = count()
 _OF_LIBRARIES = re.compile(r"[/\\](torch|keras|experimentator[/\\](backends|graph))[/\\]|<")
-_ONE_AT_A_TIME = Lock()  # PyTorch stands functions of its own in the process' place while it records
+_ONE_AT_A_TIME = RLock()  # PyTorch stands functions of its own in the process' place while it records
 
 
 class Program:
