@@ -88,9 +88,9 @@ def test_every_contender_names_a_rival_and_a_variant_that_is_there(scripts):
     for rival in training.CONTENDERS.values():
         text = (BENCHMARKS / "rivals" / rival.file).read_text("utf-8")
         assert f'"{rival.variant}' in text or rival.variant in text.partition('"""')[2].partition('"""')[0], rival
-    assert len(training.CONTENDERS) == 31
+    assert len(training.CONTENDERS) == 32
     usual = training.chosen(training.CASES["cnn"], (), (), False)
-    assert len(usual) == 15
+    assert len(usual) == 16
     assert not any(rival.is_for_gpu for rival in usual.values())
 
 

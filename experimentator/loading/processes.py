@@ -133,7 +133,11 @@ class _Process:
             )
         try:
             lent = self.lending.addresses(into)
-            kept, batch = self.executor.submit(_serve, keys, visits, address, lent).result()
+            try:
+                asked = self.executor.submit(_serve, keys, visits, address, lent)
+            except RuntimeError as error:  # loky lists its processes while a thread of its own takes a dead one out
+                raise TerminatedWorkerError(str(error)) from None
+            kept, batch = asked.result()
             return kept, self.lending.taken(batch, into)
         except TerminatedWorkerError:
             self.executor = None
