@@ -186,6 +186,26 @@ def test_a_parameter_of_a_processor_is_trained():
     assert scaled.factor.item() > 0
 
 
+def test_a_module_belongs_to_who_calls_it_not_to_who_averages_its_weights():
+    student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))
+    teacher = copy.deepcopy(student).requires_grad_(False)
+
+    @chunk_processor(inputs=[], outputs=["gap"], node="Teacher", mode=Mode.TRAIN)
+    def follow():
+        with torch.no_grad():
+            for own, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
+                own.lerp_(theirs, 0.5)
+            return sum((own - theirs).abs().sum() for own, theirs in zip(teacher.parameters(), student.parameters()))
+
+    before = teacher[1].weight.clone()
+    exp = experiment(follow, model(student), metrics=["gap"])
+    exp.train(2)
+
+    assert {key.partition("/")[0] for key in exp.backend.weights()} == {"Teacher", "Model"}
+    assert sum(key.startswith("Model/") for key in exp.backend.weights()) == 2
+    assert not torch.equal(teacher[1].weight, before)
+
+
 def test_modules_and_layers_stand_side_by_side():
     torch_part, keras_part = torch.nn.Flatten(), layers.Dense(1)
     wrapped = layers.TorchModuleWrapper(torch.nn.Linear(192, 4))

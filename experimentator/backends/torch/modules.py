@@ -79,7 +79,7 @@ class Modules:
     def within(
         self, *, training: bool, precision: str | None = None, reading: Reading = lambda read: read()
     ) -> Iterator[None]:
-        """Within, in this thread, parameters and modules are such; `reading` is called with what reads a variable."""
+        """Within, in this thread, parameters and modules are such; `reading` is given what reads those of modules."""
         call = _Call(self, training, precision, reading)
         hooks = [
             register_module_forward_pre_hook(call.begin),
@@ -170,7 +170,8 @@ class _Call:
     def value(self, parameter: Any) -> Any:
         """What stands for a parameter; where somebody takes gradients by himself, it can be taken gradients by."""
         with torch._C.DisableTorchFunction():  # else what is done here would ask for values, too
-            value = self.reading(partial(self.modules.value, self.modules.variable(parameter)))
+            read = partial(self.modules.value, self.modules.variable(parameter))
+            value = self.reading(read) if self.under else read()
             if torch.is_grad_enabled() and parameter.requires_grad and not value.requires_grad:
                 value = self.leaves.setdefault(id(parameter), value.detach().requires_grad_())
         return value
