@@ -29,6 +29,11 @@ def test_operations_carry_the_processor_and_the_pass(tmp_path, epochs):
     owned = {(one["processor"], one["pass"]) for one in told}
     assert {("Model", "forward"), ("Model", "backward"), ("SoftmaxCrossEntropy", "forward")} <= owned
     assert ON_TORCH or list(tmp_path.rglob("*.xplane.pb"))
+    if ON_TORCH:  # what the optimizer does is no processor's
+        assert "(update)" in {event["name"] for event in events(tmp_path)}
+        update = [event for event in events(tmp_path) if "foreach" in event["name"]]
+        assert update
+        assert not [event for event in update if "processor" in event.get("args", {})]
 
 
 def test_events_have_what_the_trace_format_asks_for(tmp_path):

@@ -188,7 +188,7 @@ class TorchBackend(KerasBackend):
         return int(torch.cuda.max_memory_allocated(self.place)) if self.place.type == "cuda" else None
 
     def _given(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
-        """The same; of integers PyTorch has no gradients, and Keras asks for them unless told."""
+        """What a variable is made with; integers are not trained, for which PyTorch has no gradients."""
         options = self.deferred(node, options)
         is_float = "float" in keras.backend.standardize_dtype(options.get("dtype") or keras.config.floatx())
         return options if is_float else options | {"trainable": False}

@@ -56,7 +56,7 @@ def normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, se
 def truncated_normal(
     shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, seed: Any = None
 ) -> torch.Tensor:
-    """Normal numbers of `shape` that are less than two deviations from the mean."""
+    """Normal numbers of `shape` that are two deviations from the mean at most."""
     return _bell(shape, mean, stddev, dtype, seed, within=erf(sqrt(2.0)))
 
 

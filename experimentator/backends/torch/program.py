@@ -137,8 +137,7 @@ def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, t
 def _take_names(graph: Any) -> None:
     """Let operations know their scope, which is told by what stands around them, and take that out.
 
-    Those of the backward pass have the scope of what they read; those of the update, which read what the optimizer
-    keeps, have none.
+    Those of the backward pass, around which nothing stands, have the scope of what they read.
     """
     within: list[str] = []
     has_forward, marks = False, []
