@@ -78,7 +78,12 @@ def _obey(arguments: argparse.Namespace) -> int:
     if arguments.command == "graph":
         return _graph(arguments)
     if arguments.command == "run":
-        return _sweep(arguments) if arguments.grid else _run(arguments)
+        if not arguments.grid:
+            _refuse_options_of_grid(arguments)
+            return _run(arguments)
+        from experimentator.commands.sweep import sweep
+
+        return sweep(arguments, sys.stdout, sys.stderr)
     if arguments.command == "bench":
         return _bench(arguments)
     if arguments.command == "runs":
@@ -100,12 +105,16 @@ def _obey(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from experimentator import sweep
     from experimentator.commands.results import final_metrics, show_epochs, show_values
+    from experimentator.sweep.beat import Beat, end_with
 
-    sweep.end_with_parent(is_point=bool(arguments.report))
+    if arguments.parent:
+        end_with(arguments.parent)
     exp, epochs = _experiment(arguments)
     folder = _run_folder(exp, arguments)
+    beat = Beat(Path(arguments.report), folder) if arguments.report and folder else None
+    if beat:
+        exp.callbacks.append(beat)
     if arguments.profile and folder:
         from experimentator.callbacks.profile import Profile
 
@@ -123,8 +132,8 @@ def _run(arguments: argparse.Namespace) -> int:
             error.add_note(f"{exp.epoch} of {epochs} epochs were done; what they gave is in {folder.path}")
         raise
     finally:
-        if folder and folder.path and arguments.report:
-            Path(arguments.report).write_text(str(folder.path), "utf-8")
+        if beat:
+            beat.tell_folder()
     if exp.history:
         show_epochs(exp.history, sys.stdout)
         print()
@@ -136,22 +145,11 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _sweep(arguments: argparse.Namespace) -> int:
-    from experimentator import sweep
-    from experimentator.config import parse_grid
-
-    _assignments(arguments)
-    grid_points = sweep.points(parse_grid(arguments.grid), arguments.config)
-    outcomes: list[Any] = []
-    try:
-        results = sweep.train_points(arguments.config, grid_points, _options(arguments))
-        for place, values in enumerate(grid_points, start=1):
-            shown = "  ".join(f"{name}={value!r}" for name, value in values.items())
-            print(f"point {place}/{len(grid_points)}  {shown}", file=sys.stderr, flush=True)
-            outcomes.append(next(results))
-    finally:
-        _show_points(outcomes)
-    return next((outcome.status for outcome in outcomes if outcome.status), 0)
+def _refuse_options_of_grid(arguments: argparse.Namespace) -> None:
+    for name in ("sample", "jobs", "hang_seconds"):
+        if vars(arguments)[name] is not None:
+            write = 'Add --grid "NAME=[VALUE, VALUE]", or leave it away.'
+            raise UsageError(f"--{name.replace('_', '-')} is for the points of a --grid\nSeen: no --grid. {write}")
 
 
 def _graph(arguments: argparse.Namespace) -> int:
@@ -233,7 +231,7 @@ def _built(load: Any) -> Any:
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the options change in the configuration; `--epochs` does where the file says `epochs` itself."""
-    from experimentator.sweep import names_in
+    from experimentator.sweep.points import names_in
 
     overrides = _assignments(arguments)
     options = {"seed": "seed", "output_folder": "output_folder", "experiment_id": "experiment_id"}
@@ -285,33 +283,6 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
     exp.resume(path)
     done = f"{exp.epoch} epoch{'s' * (exp.epoch != 1)} and {exp.walk.batches} batches"
     print(f"Resuming {path}: {done} are done.", file=sys.stderr, flush=True)
-
-
-def _options(arguments: argparse.Namespace) -> list[str]:
-    """The options of a grid that each of its points gets."""
-    if arguments.resume not in (None, AUTO) or (arguments.resume and not arguments.experiment_id):
-        wrong = "--resume goes on with one run, and --grid begins many"
-        raise UsageError(f"{wrong}\nTo give a grid again, give it --experiment-id ID --resume auto each time.")
-    options = [word for text in arguments.assignments for word in ("--set", text)]
-    for name in ("epochs", "seed", "output_folder", "checkpoint_seconds"):
-        if (value := vars(arguments)[name]) is not None:
-            options += [f"--{name.replace('_', '-')}", str(value)]
-    if arguments.experiment_id:
-        options += ["--experiment-id", f"{arguments.experiment_id}-{{point}}"]
-    options += ["--resume", AUTO] if arguments.resume else []
-    return options + [f"--{name}" for name in ("profile", "quiet", "traceback") if vars(arguments)[name]]
-
-
-def _show_points(outcomes: Sequence[Any]) -> None:
-    from experimentator.commands.results import best_of, final_metrics, show_table
-
-    measured = [final_metrics(outcome.last) if not outcome.status else {} for outcome in outcomes]
-    rows = [
-        {**o.values, **metrics, "ended": f"exit {o.status}" if o.status else "finished", "run folder": o.folder or "-"}
-        for o, metrics in zip(outcomes, measured, strict=True)
-    ]
-    if rows:
-        show_table(rows, sys.stdout, best=best_of(measured))
 
 
 def _fail(error: BaseException, whole: bool) -> int:

@@ -18,7 +18,7 @@ from experimentator.commands import failures, usage, usage_of_runs
 from experimentator.commands.results import show_epochs, show_table
 from experimentator.config import ConfigError, parse_assignment
 from experimentator.runs import read_history
-from experimentator.sweep import literal
+from experimentator.sweep.points import literal
 
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = str(ROOT / "tests" / "configs" / "light.py")
@@ -69,7 +69,7 @@ def test_the_help_lists_every_option_and_no_other(command, text):
     options = {option for action in usage._parser(command)._actions for option in action.option_strings}
 
     assert set(re.findall(r"^  (--?[a-z-]+)", text, re.M)) == (options & set(text.split())) - {"-h", "--help"}
-    assert options - set(re.findall(r"--?[a-z-]+", text)) <= {"-h", "--report", "--output", "--help"}
+    assert options - set(re.findall(r"--?[a-z-]+", text)) <= {"-h", "--report", "--parent", "--output", "--help"}
 
 
 def test_help_loads_nothing_heavy():
@@ -316,10 +316,12 @@ def test_a_grid_trains_each_point_in_a_folder_of_its_own(capsys):
     assert main([LIGHT, "--epochs", "2", "--grid", "rate=[0.01, 0.5]", "--experiment-id", "grid"]) == 0
 
     out, err = capsys.readouterr()
-    assert sorted(os.listdir("runs/light")) == ["grid-1", "grid-2", "latest"]
+    assert sorted(os.listdir("runs/light")) == ["grid", "grid-1", "grid-2", "latest"]
     assert [line.split()[0] for line in out.splitlines()] == ["rate", "0.01", "0.5"]
     assert out.splitlines()[2].endswith("best")
-    assert err.splitlines() == ["point 1/2  rate=0.01", "point 2/2  rate=0.5"]
+    assert err.splitlines()[0] == "point 1/2  rate=0.01"
+    assert [line for line in err.splitlines() if line.startswith("point 2")] == ["point 2/2  rate=0.5"]
+    assert err.splitlines()[-1].startswith("runs/light/grid/sweep.svg shows what each axis does")
 
 
 def test_a_failing_point_does_not_stop_the_others(capsys):
@@ -349,7 +351,7 @@ def test_ctrl_c_stops_a_grid_and_its_training():
 
     assert child.returncode == 130
     assert json.loads((only_run() / "status.json").read_text())["status"] == "interrupted"
-    assert len(os.listdir("runs/light")) == 2
+    assert len(os.listdir("runs/light")) == 3
 
 
 def test_a_grid_that_is_killed_ends_its_training_which_the_next_one_goes_on_with():

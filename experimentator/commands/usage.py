@@ -40,12 +40,16 @@ experimentator run CONFIG [options]: train the experiment of a configuration fil
   --epochs N              train for N epochs (default: the configuration's `epochs`, else 10)
   --set NAME=VALUE        give a name of the configuration another value before anything follows from it; repeat at will
   --grid NAME=[V1,V2]     train once for each value, each in a process and run folder of its own; repeat for more axes
+  --grid NAME=RANGE       or with values drawn from uniform(LOW, HIGH) or loguniform(LOW, HIGH), for --sample
+  --sample N              train N points of the grid, drawn at random; a larger N goes on with the same points
+  --jobs N                train N points at once; where there are several GPUs, on one each (default: 1)
+  --hang-seconds S        end a point of which nothing was heard for so long (default: 3600)
   --seed N                the same as --set seed=N
   --output-folder DIR     where run folders go (default: the configuration's `output_folder`, else runs)
   --experiment-id ID      name of the run folder (default: the time in UTC); never one that exists
   --resume [RUN]          go on with a run at the very batch: of that folder, else the latest of this configuration
-  --resume auto           the same, or start where there is nothing to resume: for commands that are given again; for
-                          a --grid, together with --experiment-id: points that are done stay as they are
+  --resume auto           the same, or start where there is nothing to resume: for commands that are given again; of a
+                          --grid, points that are done stay as they are, and others go on or are trained again
   --checkpoint-seconds S  save a checkpoint every S seconds (default: at epoch ends, for under a hundredth of the time)
   --profile               record half a second of training into <run folder>/profile, for TensorBoard and Perfetto
   --quiet                 no progress display
@@ -55,12 +59,14 @@ Values are Python literals or bare words: 1e-3, [32, 64], True, adam.
 
 A run folder, DIR/<project>/<id>/, holds config.py, config.json, environment.json, history.jsonl, weights.safetensors,
 checkpoints/, pipeline.svg, status.json and log.txt; DIR/<project>/latest leads to the newest. Progress goes to stderr,
-results to stdout. `experimentator runs` lists runs.
+results to stdout. `experimentator runs` lists runs. Points of a grid have DIR/<project>/<id>-<number>/ each, and
+DIR/<project>/<id>/ holds sweep.jsonl, how each ended, and sweep.svg, a picture of what each axis does.
 
 Examples:
   experimentator run examples/digits.py --epochs 12
   experimentator run task.py --set batch_size=64 --set optimizer_name=adam --output-folder results
   python -m experimentator task.py --epochs 10 --grid "learning_rate=[0.1,0.01,0.001]"
+  experimentator run task.py --grid "learning_rate=loguniform(1e-4, 0.1)" --grid "seed=[0,1]" --sample 20 --jobs 2
 """
 
 GRAPH_HELP = """\
@@ -220,6 +226,9 @@ def _run_parser() -> _Parser:
     _add_common(parser)
     parser.add_argument("--epochs", type=_count)
     parser.add_argument("--grid", action="append", default=[], metavar="NAME=[V1,V2]")
+    parser.add_argument("--sample", type=_times, metavar="N")
+    parser.add_argument("--jobs", type=_times, metavar="N")
+    parser.add_argument("--hang-seconds", type=_seconds, metavar="S")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--output-folder")
     parser.add_argument("--experiment-id")
@@ -227,7 +236,8 @@ def _run_parser() -> _Parser:
     parser.add_argument("--checkpoint-seconds", type=_seconds)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--quiet", action="store_true")
-    parser.add_argument("--report", help=argparse.SUPPRESS)  # a file that is told the run folder: a grid asks for it
+    parser.add_argument("--report", help=argparse.SUPPRESS)  # a folder where the process of a point tells how far it is
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # the process of the sweep: gone, it ends, too
     return parser
 
 

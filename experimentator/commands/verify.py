@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experimentator.commands import outside
-from experimentator.sweep import names_in
+from experimentator.sweep.points import names_in
 
 POLL = 0.005  # seconds between two looks at a training
 EARLY = 0.6  # of what is left of a training: kills come before, since it must be found short of its end

@@ -23,13 +23,13 @@ LATEST = "latest"
 
 
 class Hold:
-    """A run folder that this process alone may train in; the system lets go of it when the process ends, however.
+    """A folder that this process alone may train in; the system lets go of it when the process ends, however.
 
     Raises:
         CheckpointError: where another process, or another training of this one, holds it.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, what: str = "training"):
         if sys.platform == "win32":
             return
         handle = os.open(path, os.O_RDONLY)
@@ -39,7 +39,7 @@ class Hold:
         except BlockingIOError:
             self._close()
             raise CheckpointError(
-                f"A training is under way in {path}.\nSeen: the folder is held by a process that runs.\n"
+                f"A {what} is under way in {path}.\nSeen: the folder is held by a process that runs.\n"
                 "Wait for its end, or stop it; then resume."
             ) from None
         except OSError as error:  # some network file systems have no locks

@@ -1,0 +1,288 @@
+"""`run --grid`: the points of a sweep, what is already done, and how it is shown while it runs and in the end."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from experimentator.checkpoint import CheckpointError, write_atomically
+from experimentator.commands.failures import printable
+from experimentator.commands.results import best_of, final_metrics, show_table
+from experimentator.commands.usage import AUTO, LATEST, UsageError
+from experimentator.config import parse_assignment
+from experimentator.records.run_places import folder_name
+from experimentator.sweep.outcome import Outcome
+from experimentator.sweep.picture import picture
+from experimentator.sweep.points import Between, axes_of, constant_in, literal, points
+from experimentator.sweep.register import REGISTER, Register, asked_of
+from experimentator.sweep.supervisor import Child, Point, Supervisor, devices
+
+PICTURE = "sweep.svg"
+OUTPUT_FOLDER = "runs"
+SEED = "seed"
+HANG_SECONDS = 3600.0
+
+
+def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
+    """Train every point that is not done; returns the exit status of the first that failed."""
+    axes = axes_of(arguments.grid)
+    sets = dict(parse_assignment(text) for text in arguments.assignments)
+    if arguments.seed is not None:
+        sets[SEED] = arguments.seed
+    _check(arguments, axes, sets)
+    chosen = points(axes, arguments.config, sample=arguments.sample)
+    folder = _folder(arguments, sets)
+    register, asked = Register(folder, arguments.config), asked_of(arguments.config, arguments.epochs)
+    outcomes: dict[int, Outcome] = {}
+    jobs = arguments.jobs or 1
+    numbers = [register.number({**sets, **values}) for values in chosen]
+    display = Display(chosen, numbers, errors, jobs=jobs, epochs=arguments.epochs or _epochs(arguments.config))
+
+    class Listener:
+        begins, waits = display.begins, display.waits
+
+        def ended(self, outcome: Outcome, printed: str) -> None:
+            outcomes[outcome.number] = outcome
+            register.end(outcome, {**sets, **outcome.values}, asked)
+            display.ended(outcome, printed)
+
+    def due() -> Iterator[Point]:
+        for number, values in zip(numbers, chosen, strict=True):
+            if done := register.done(number, values, asked):
+                outcomes[number] = done
+                display.is_done(number)
+                continue
+            register.begin(number, values, {**sets, **values})
+            yield Point(number, values, _command(arguments, values, f"{folder.name}-{number}"))
+
+    supervisor = Supervisor(jobs=jobs, hang_seconds=arguments.hang_seconds or HANG_SECONDS, devices=devices())
+    try:
+        with display:
+            supervisor.train(due(), Listener())
+    except KeyboardInterrupt as stop:
+        stop.add_note(
+            f"Give the command again with --experiment-id {folder.name} --resume auto to go on with the sweep."
+        )
+        raise
+    finally:
+        register.close()
+        _show(axes, [outcomes[number] for number in numbers if number in outcomes], folder, output, errors)
+    return next((one.exit_status for number in numbers if (one := outcomes[number]).status), 0)
+
+
+def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any]) -> None:
+    if arguments.resume not in (None, LATEST, AUTO):
+        wrong = "--resume RUN goes on with one run, and --grid begins many"
+        raise UsageError(f"{wrong}\nWrite --resume for the newest sweep, or --experiment-id ID --resume for another.")
+    for name in axes:
+        if name in sets:
+            raise UsageError(f"{name!r} has an axis and one value\nSeen: {name}={sets[name]!r}. Leave one of them out.")
+
+
+def _folder(arguments: Namespace, sets: Mapping[str, Any]) -> Path:
+    """The folder of the sweep, where its points will have theirs: a new one, or that of the sweep to go on with."""
+    output = arguments.output_folder or sets.get("output_folder") or constant_in(arguments.config, "output_folder")
+    project = sets.get("project_name") or constant_in(arguments.config, "project_name") or Path(arguments.config).stem
+    place = Path(output or OUTPUT_FOLDER) / folder_name(project, key="project_name")
+    if arguments.experiment_id:
+        folder = place / folder_name(arguments.experiment_id, key="experiment_id")
+        is_there = (folder / REGISTER).exists()
+        if is_there and not arguments.resume:
+            raise CheckpointError(
+                f"There is already a sweep {folder.name!r}.\nSeen: {folder}.\n"
+                "Add --resume auto to go on with it, or give another --experiment-id."
+            )
+        if not is_there and arguments.resume == LATEST:
+            raise CheckpointError(_nothing(place))
+        return folder
+    found = max(place.glob(f"*/{REGISTER}"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    if arguments.resume and found is not None:
+        return found.parent
+    if arguments.resume == LATEST:
+        raise CheckpointError(_nothing(place))
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    return next(
+        p for p in (place / f"{stamp}{more}" for more in ("", *(f"-{n}" for n in range(2, 1000)))) if not p.exists()
+    )
+
+
+def _nothing(place: Path) -> str:
+    write = "Leave --resume away to begin one, or write --resume auto."
+    return f"There is no sweep to resume.\nSeen: none in {place}.\n{write}"
+
+
+def _epochs(config: str) -> int:
+    told = constant_in(config, "epochs")
+    return told if type(told) is int else 0
+
+
+def _command(arguments: Namespace, values: Mapping[str, Any], experiment_id: str) -> list[str]:
+    """The command line of a point."""
+    words = [sys.executable, "-m", "experimentator", "run", arguments.config]
+    for name in ("epochs", "seed", "output_folder", "checkpoint_seconds"):
+        if (value := vars(arguments)[name]) is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    words += ["--experiment-id", experiment_id, "--resume", AUTO]
+    for text in (*arguments.assignments, *(f"{name}={literal(value)}" for name, value in values.items())):
+        words += ["--set", text]
+    quiet = {"quiet": arguments.quiet or (arguments.jobs or 1) > 1}
+    return words + [f"--{name}" for name in ("profile", "quiet", "traceback") if (vars(arguments) | quiet)[name]]
+
+
+class Display:
+    """What is told of a sweep under way: a line for each point on stderr; on a terminal, how far all are, too."""
+
+    def __init__(
+        self, chosen: Sequence[Mapping[str, Any]], numbers: Sequence[int], errors: TextIO, *, jobs: int, epochs: int
+    ):
+        self.errors = errors
+        self.chosen, self.jobs, self.epochs = chosen, jobs, epochs
+        self.places = {number: place for place, number in enumerate(numbers, start=1)}
+        self.progress: Any = None
+        self.count, self.shown = 0, 0.0
+        self.errors_told: set[str] = set()  # printed whole; again, by their first lines
+
+    def __enter__(self) -> None:
+        if self.jobs > 1 and self.errors.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            self.progress = Progress(*columns, console=Console(file=self.errors), transient=True)
+            self.progress.add_task("", total=len(self.chosen))
+            self.progress.start()
+
+    def __exit__(self, *_: Any) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+
+    def is_done(self, number: int) -> None:
+        """A point need not be trained."""
+        self._tell(f"{self._name(number)}  finished before")
+        self._count()
+
+    def begins(self, point: Point) -> None:
+        """A point starts."""
+        self._tell(self._name(point.number))
+
+    def waits(self, children: Sequence[Child]) -> None:
+        """Show where those under way are."""
+        if self.progress is None or time.monotonic() - self.shown < 0.5:
+            return
+        self.shown = time.monotonic()
+        of = f"/{self.epochs}" if self.epochs else ""
+        told = ", ".join(f"point {self.places[child.point.number]}: epoch {child.epoch}{of}" for child in children)
+        self.progress.update(self.progress.task_ids[0], description=told)
+
+    def ended(self, outcome: Outcome, printed: str) -> None:
+        """How a point ended, where the terminal did not show it."""
+        self._count()
+        place = f"point {self.places[outcome.number]}/{len(self.chosen)}"
+        if outcome.status and printed and outcome.error not in self.errors_told:
+            self.errors_told.add(outcome.error)
+            self._tell("\n".join(f"  {printable(line)}" for line in printed.splitlines()))
+        if self.jobs > 1 or outcome.status < 0 or outcome.why:
+            self._tell(f"{place}  {outcome.ended} after {outcome.seconds:.1f} s{_told(outcome)}")
+
+    def _name(self, number: int) -> str:
+        values = self.chosen[self.places[number] - 1]
+        shown = "  ".join(f"{name}={value!r}" for name, value in values.items())
+        return f"point {self.places[number]}/{len(self.chosen)}  {shown}"
+
+    def _count(self) -> None:
+        self.count += 1
+        if self.progress is not None:
+            self.progress.update(self.progress.task_ids[0], completed=self.count)
+
+    def _tell(self, text: str) -> None:
+        if self.progress is not None:
+            self.progress.console.print(text, markup=False, highlight=False)
+        else:
+            self.errors.write(f"{text}\n")
+            self.errors.flush()
+
+
+def _told(outcome: Outcome) -> str:
+    """What went wrong in a line, or the loss."""
+    if outcome.status:
+        return f": {printable(outcome.error.splitlines()[0])}" if outcome.error else ""
+    metrics = _numbers(final_metrics(outcome.last))
+    name = next((n for n in ("validation_loss", *metrics) if n in metrics and n.endswith("_loss")), "")
+    return f": {name} {metrics[name]:.4g}" if name else ""
+
+
+def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, output: TextIO, errors: TextIO) -> None:
+    """The table of points on stdout, their means over seeds, and the picture."""
+    if not outcomes:
+        return
+    measured = [_numbers(final_metrics(one.last)) if not one.status else {} for one in outcomes]
+    names = dict.fromkeys(name for metrics in measured for name in metrics)
+    rows = [
+        {
+            **one.values,
+            **{name: metrics.get(name, "") for name in names},
+            "ended": _ending(one),
+            "run folder": _short(one.folder) or "-",
+        }
+        for one, metrics in zip(outcomes, measured, strict=True)
+    ]
+    show_table(rows, output, best=best_of(measured))
+    if SEED in axes and len(axes) > 1 and (over := _over_seeds(outcomes, measured)):
+        output.write("\n")
+        show_table(over, output, best=best_of(over))
+    for error, place in _grouped(outcomes).items():
+        errors.write(f"{place}: {error}\n")
+    log = {name for name, axis in axes.items() if isinstance(axis, Between) and axis.is_log}
+    drawn = picture([one.values for one in outcomes], measured, title=folder.name, log=log)
+    if drawn:
+        write_atomically(folder / PICTURE, drawn.encode())
+        errors.write(f"{folder / PICTURE} shows what each axis does; {REGISTER} beside it has all in JSON.\n")
+
+
+def _grouped(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """The first lines of what went wrong, each with the run, and how many others had the same."""
+    groups: dict[str, list[Outcome]] = {}
+    for one in outcomes:
+        if one.error:
+            groups.setdefault(printable(one.error.splitlines()[0]), []).append(one)
+    runs = {error: _short(same[0].folder) or f"point {same[0].number}" for error, same in groups.items()}
+    return {e: f"{runs[e]} and {len(same) - 1} more" if len(same) > 1 else runs[e] for e, same in groups.items()}
+
+
+def _ending(outcome: Outcome) -> str:
+    is_told = outcome.status <= 0 or outcome.why or outcome.ended.startswith("exit")
+    return outcome.ended if is_told else f"{outcome.ended} (exit {outcome.status})"
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if type(value) in (int, float)}
+
+
+def _short(folder: str) -> str:
+    path = Path(folder)
+    return str(path.relative_to(Path.cwd())) if folder and path.is_relative_to(Path.cwd()) else folder
+
+
+def _over_seeds(outcomes: Sequence[Outcome], measured: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Points that differ by their seed alone, as one row: means, and standard deviations between them."""
+    groups: dict[str, list[tuple[Mapping[str, Any], Mapping[str, float]]]] = {}
+    for one, metrics in zip(outcomes, measured, strict=True):
+        values = {name: value for name, value in one.values.items() if name != SEED}
+        if metrics:
+            groups.setdefault(repr(values), []).append((values, metrics))
+    rows = []
+    for members in groups.values():
+        row: dict[str, Any] = {**members[0][0], "seeds": len(members)}
+        for name in members[0][1]:
+            numbers = [metrics[name] for _, metrics in members if name in metrics]
+            row[name] = statistics.fmean(numbers)
+            if len(numbers) > 1:
+                row[f"{name} ±"] = statistics.stdev(numbers)
+        rows.append(row)
+    return rows

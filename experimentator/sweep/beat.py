@@ -1,0 +1,64 @@
+"""What the process of a point tells the sweep that began it: its run folder, and how far it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+WATCH_SECONDS = 0.5
+TELL_SECONDS = 0.2
+FOLDER, BEAT = "folder", "beat"  # files in the folder that a sweep gives to the process
+
+
+class Beat:
+    """Tells after a call of the compiled step, in training and evaluation, how far the training is.
+
+    The training itself tells it, no thread beside it: where it hangs, nothing is told.
+    """
+
+    phase = "record"
+
+    def __init__(self, place: Path, run: Any):
+        self.place, self.run, self.told = place, run, 0.0
+
+    def init(self, exp: Any) -> None:
+        """Remember whose progress it is."""
+        self.exp, self.calls = exp, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing that a resume needs."""
+        return {}
+
+    def on_block_end(self, **_: Any) -> None:
+        """Count the call, and tell now and then."""
+        if not self.calls:
+            self.tell_folder()
+        self.calls += 1
+        if (now := time.monotonic()) - self.told > TELL_SECONDS:
+            self.told = now
+            self._write(BEAT, f"{self.exp.epoch} {self.calls}")
+
+    def tell_folder(self) -> None:
+        """Tell which run folder it is, once there is one."""
+        if self.run.path:
+            self._write(FOLDER, str(self.run.path.absolute()))
+
+    def _write(self, name: str, text: str) -> None:
+        aside = self.place / f"{name}.new"
+        aside.write_text(text, "utf-8")
+        os.replace(aside, self.place / name)
+
+
+def end_with(parent: int) -> None:
+    """Let this process end as SIGTERM ends it, once its parent is gone: killed, a sweep cannot say so."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

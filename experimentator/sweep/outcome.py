@@ -1,0 +1,60 @@
+"""How the training of a point ended."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FINISHED, HUNG, OUT_OF_MEMORY = "finished", "hung", "out of memory"
+WORDS = {
+    0: FINISHED,
+    1: "error",
+    2: "refused",
+    3: "bad data",
+    4: "not finite",
+    5: "file error",
+    130: "interrupted",
+    143: "terminated",
+}
+CALLED_OFF = {130, 143}  # it would have gone on
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a point ended: in a word, with the exit status, the run folder, its last epoch and what went wrong.
+
+    >>> Outcome(3, {"rate": 0.1}, 4).ended, Outcome(3, {"rate": 0.1}, -9).ended
+    ('not finite', 'killed (SIGKILL)')
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    status: int
+    folder: str = ""
+    seconds: float = 0.0
+    error: str = ""
+    why: str = ""  # where the status alone does not tell it
+    last: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> str:
+        """In a word."""
+        if self.why or self.status in WORDS:
+            return self.why or WORDS[self.status]
+        if self.status < 0:
+            return f"killed ({_signal(-self.status)})"
+        return f"exit {self.status}"
+
+    @property
+    def exit_status(self) -> int:
+        """As a shell tells it: 128 and the signal for a process that one ended."""
+        return 128 - self.status if self.status < 0 else self.status
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,153 @@
+"""What each axis of a sweep does, as one picture: a panel for each axis, a dot for each point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from math import floor, log10
+from typing import Any
+from xml.sax.saxutils import escape as escaped
+
+from experimentator.commands.failures import printable
+
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 260, 260, 64, 14, 64, 44  # of a panel
+INK, FAINT, DOT, BEST = "#24292e", "#dfe3e6", "#0072b2", "#d55e00"
+MOST_LABELS = 8
+LARGEST = 1e100  # beyond, and for NaN, nothing is drawn to scale; and what is smaller than its inverse is no less
+DECADE = 8.0  # largest by smallest, from which on numbers are drawn by their order of magnitude
+
+
+def picture(
+    points: Sequence[Mapping[str, Any]],
+    measured: Sequence[Mapping[str, float]],
+    *,
+    title: str = "",
+    log: AbstractSet[str] = frozenset(),
+) -> str:
+    """The last validation loss (else another loss, else what there is) of each point over each axis, as SVG.
+
+    Axes named in `log`, and others whose numbers span much, have a logarithmic scale. Empty with nothing to draw.
+
+    >>> drawn = picture([{"rate": 0.1}, {"rate": 0.01}], [{"validation_loss": 2.0}, {"validation_loss": 1.0}])
+    >>> drawn.count("<circle")
+    2
+    """
+    name = _measure(measured)
+    known = [(values, row[name]) for values, row in zip(points, measured, strict=True) if _is_number(row.get(name))]
+    axes = [
+        axis for axis in dict.fromkeys(axis for values, _ in known for axis in values) if len(_values(known, axis)) > 1
+    ]
+    if not axes:
+        return ""
+    return "\n".join(_page(known, axes, name, title, log)) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text as XML holds it."""
+    return escaped(printable(text))
+
+
+def _measure(measured: Sequence[Mapping[str, float]]) -> str:
+    names = list(dict.fromkeys(name for row in measured for name in row))
+    losses = [name for name in names if name.endswith("_loss")]
+    return "validation_loss" if "validation_loss" in losses else next(iter([*losses, *names]), "")
+
+
+def _values(known: Sequence[tuple[Mapping[str, Any], float]], axis: str) -> list[Any]:
+    """What an axis has, without repetition: numbers by size, others as they came."""
+    found = list({repr(values[axis]): values[axis] for values, _ in known if axis in values}.values())
+    return sorted(found) if all(map(_is_number, found)) else found
+
+
+def _page(
+    known: Sequence[tuple[Mapping[str, Any], float]], axes: Sequence[str], name: str, title: str, log: AbstractSet[str]
+) -> Iterator[str]:
+    heights = [value for _, value in known]
+    up = _Scale(
+        heights, is_log=min(heights) > 0 and max(heights) > DECADE * min(heights), start=HEIGHT - BOTTOM, end=TOP
+    )
+    best = min(heights) if name.endswith("_loss") else None
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * len(axes)}" height="{HEIGHT}" font-size="11" '
+        f'font-family="sans-serif" fill="{INK}"><rect width="100%" height="100%" fill="#fefefd"/>'
+    )
+    of = f" of {escape(title)}" if title else ""
+    yield f'<text x="10" y="18" font-weight="bold">{escape(name)}{of}, {len(known)} points</text>'
+    for place, axis in enumerate(axes):
+        values = _values(known, axis)
+        yield f'<g transform="translate({place * WIDTH} 0)">'
+        for tick in up.ticks():
+            yield f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="{FAINT}"/>'
+            yield f'<text x="{LEFT - 6}" y="{up(tick) + 4:.1f}" text-anchor="end">{tick:.4g}</text>'
+        across = _Axis(values, axis in log)
+        for at, label in across.labels:
+            yield f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(label)}</text>'
+        for point, height in sorted(known, key=lambda one: -one[1]):  # the best on top
+            if axis in point:
+                x, y, colour = across(point[axis]), up(height), BEST if height == best else DOT
+                told = escape(", ".join(f"{n}={v!r}" for n, v in point.items()))
+                yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}" fill-opacity="0.75">'
+                yield f"<title>{told}: {height:.4g}</title></circle>"
+        yield f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 22}" text-anchor="middle">{escape(axis)}</text></g>'
+    yield "</svg>"
+
+
+class _Scale:
+    """Numbers on a line from `start` to `end`, by size or by order of magnitude."""
+
+    def __init__(self, numbers: Sequence[float], *, is_log: bool, start: float, end: float):
+        self.is_log, self.start, self.end = is_log, start, end
+        low, high = min(map(self._size, numbers)), max(map(self._size, numbers))
+        margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+        self.low, self.high = low - margin, high + margin
+
+    def __call__(self, number: float) -> float:
+        share = (self._size(number) - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """Round numbers within it, some four."""
+        if self.is_log and self.high - self.low > 1.5:
+            powers = range(floor(self.low) + 1, floor(self.high) + 1)
+            return [10.0**power for power in powers[:: -(-len(powers) // MOST_LABELS)]]
+        low, high = (10**self.low, 10**self.high) if self.is_log else (self.low, self.high)
+        power = 10.0 ** floor(log10((high - low) / 4))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= (high - low) / 5)
+        first = floor(low / step) + 1
+        return [step * place for place in range(first, floor(high / step) + 1)]
+
+    def _size(self, number: float) -> float:
+        return log10(max(number, 1 / LARGEST)) if self.is_log else float(number)
+
+
+class _Axis:
+    """Where the values of an axis stand, and their labels."""
+
+    def __init__(self, values: Sequence[Any], is_log: bool):
+        start, end = LEFT + 16, WIDTH - RIGHT - 16
+        self.places = {}
+        if len(values) > MOST_LABELS and all(map(_is_number, values)):
+            is_log = is_log or (min(values) > 0 and max(values) > DECADE * min(values))
+            self.scale: Any = _Scale(values, is_log=is_log and min(values) > 0, start=LEFT, end=WIDTH - RIGHT)
+            self.labels = [(self.scale(tick), f"{tick:.4g}") for tick in self.scale.ticks()]
+            return
+        self.scale = None
+        step = (end - start) / max(1, len(values) - 1)
+        self.places = {repr(value): start + step * place for place, value in enumerate(values)}
+        every = -(-len(values) // MOST_LABELS)
+        room = int(step * every / 6)  # letters
+        self.labels = [
+            (at, _cut(value, room)) for at, value in list(zip(self.places.values(), values, strict=True))[::every]
+        ]
+
+    def __call__(self, value: Any) -> float:
+        return float(self.scale(value) if self.scale else self.places[repr(value)])
+
+
+def _cut(value: Any, room: int) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= max(room, 4) else f"{text[: max(room, 4) - 1]}…"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST

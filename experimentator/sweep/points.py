@@ -1,0 +1,177 @@
+"""The points of a sweep: a grid over names of a configuration, or draws from it, known by their values."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experimentator.config import ConfigError, grid, load, parse_grid
+from experimentator.overrides import assigned
+from experimentator.settings import LIBRARY_KEYS
+
+DIGITS = 4  # of a number that is drawn: enough to tell points apart, few enough to read
+TRIES = 1000  # for a draw that is not among the points yet
+
+
+@dataclass(frozen=True)
+class Between:
+    """An axis without steps: numbers from `low` to `high`, whole ones where both ends are.
+
+    Of `loguniform` every order of magnitude is drawn equally often: for rates and widths.
+
+    >>> Between.of("loguniform(1e-4, 0.1)"), Between.of("[1, 2]")
+    (Between(low=0.0001, high=0.1, is_log=True), None)
+    """
+
+    low: float
+    high: float
+    is_log: bool
+
+    @classmethod
+    def of(cls, text: str) -> Between | None:
+        """The axis that a text writes; None where it writes something else.
+
+        Raises:
+            ConfigError: for ends between which nothing lies.
+        """
+        found = re.fullmatch(r"\s*(log)?uniform\s*\(([^,()]+),([^,()]+)\)\s*", text)
+        if found is None:
+            return None
+        try:
+            low, high = (ast.literal_eval(end.strip()) for end in found.groups()[1:])
+        except (ValueError, SyntaxError):
+            low = high = None
+        numbers = all(type(end) in (int, float) and math.isfinite(end) for end in (low, high))
+        if not numbers or not low < high or (found[1] and low <= 0):
+            above = "two numbers above 0" if found[1] else "two numbers"
+            wrong = f"{text.strip()} is no range."
+            raise ConfigError(
+                wrong,
+                f"Its ends are {found[2].strip()} and {found[3].strip()}.",
+                f"Write {above}, the smaller one first.",
+            )
+        return cls(low, high, bool(found[1]))
+
+    def draw(self, source: random.Random) -> float:
+        """One number."""
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        if whole and not self.is_log:
+            return source.randint(int(self.low), int(self.high))
+        if not self.is_log:
+            number = source.uniform(self.low, self.high)
+        elif whole:  # the ends as often as others
+            number = math.exp(source.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5)))
+        else:
+            number = math.exp(source.uniform(math.log(self.low), math.log(self.high)))
+        rounded = round(number) if whole else float(f"{number:.{DIGITS}g}")
+        return min(max(rounded, self.low), self.high)
+
+
+def axes_of(texts: Sequence[str]) -> dict[str, Sequence[Any] | Between]:
+    """The axes as the command line writes them: lists of values, or ranges to draw from.
+
+    >>> axes_of(["width=[32, 64]", "rate=loguniform(1e-4, 0.1)"])
+    {'width': [32, 64], 'rate': Between(low=0.0001, high=0.1, is_log=True)}
+    """
+    ranges: dict[str, Between] = {}
+    plain = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        found = Between.of(value) if equals else None
+        if found is not None:
+            ranges[name.strip()] = found
+            text = f"{name}=[0]"  # takes its place, and is refused where the name is none, or is there already
+        plain.append(text)
+    return {name: ranges.get(name, values) for name, values in parse_grid(plain).items()}
+
+
+def points(
+    axes: Mapping[str, Sequence[Any] | Between], config: str, *, sample: int | None = None
+) -> list[dict[str, Any]]:
+    """The points over names of a configuration file, which is not run: every combination, or a `sample` of them.
+
+    The same axes give the same sample, of which a larger one is a continuation.
+
+    Raises:
+        ConfigError: for a name that the file does not set, or a range of which no sample is asked for.
+    """
+    if unknown := set(axes) - {*names_in(config), *LIBRARY_KEYS}:
+        load(config, dict.fromkeys(unknown), known=LIBRARY_KEYS)  # refuses them, with near matches, before it runs
+    lists = {name: values for name, values in axes.items() if not isinstance(values, Between)}
+    if sample is not None:
+        return list(_drawn(axes, sample))
+    if len(lists) < len(axes):
+        name = next(name for name in axes if name not in lists)
+        wrong = f"The axis {name!r} is a range, of which there is no end of points."
+        raise ConfigError(wrong, "No number of points is asked for.", "Add --sample N, to draw N of them.")
+    return list(grid(lists))
+
+
+def _drawn(axes: Mapping[str, Sequence[Any] | Between], count: int) -> Iterator[dict[str, Any]]:
+    source = random.Random(repr(sorted(axes.items(), key=lambda axis: axis[0])))
+    seen: set[str] = set()
+    for _ in range(TRIES * count):
+        drawn = {n: one.draw(source) if isinstance(one, Between) else source.choice(one) for n, one in axes.items()}
+        if (key := key_of(drawn)) not in seen:
+            seen.add(key)
+            yield drawn
+        if len(seen) == count:
+            return
+
+
+def key_of(values: Mapping[str, Any]) -> str:
+    """What a point is known by: its values, whatever their order.
+
+    >>> key_of({"rate": 0.1, "name": "adam"})
+    '{"name": "\\'adam\\'", "rate": "0.1"}'
+    """
+    return json.dumps({name: literal(value) for name, value in sorted(values.items())})
+
+
+def names_in(config: str) -> tuple[str, ...]:
+    """The names that a configuration file assigns; none of a file that cannot be read, which `load` complains about."""
+    try:
+        return assigned(ast.parse(Path(config).read_text("utf-8-sig")))
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return ()
+
+
+def constant_in(config: str, name: str) -> Any:
+    """What a configuration file says a name is, where it is written there as a literal; else None."""
+    try:
+        body = ast.parse(Path(config).read_text("utf-8-sig")).body
+        found = [line.value for line in body if isinstance(line, ast.Assign) and name in map(_name, line.targets)]
+        return ast.literal_eval(found[-1]) if found else None
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def _name(target: ast.expr) -> str:
+    return target.id if isinstance(target, ast.Name) else ""
+
+
+def literal(value: Any) -> str:
+    """A value as the command line reads it back.
+
+    >>> literal([1e-3, "adam"]), literal(float("inf"))
+    ("[0.001, 'adam']", '1e999')
+
+    Raises:
+        ConfigError: for one that cannot be written down.
+    """
+    if isinstance(value, float) and math.isinf(value):
+        return "1e999" if value > 0 else "-1e999"
+    text = repr(value)
+    try:
+        if ast.literal_eval(text) == value:
+            return text
+    except (ValueError, SyntaxError):
+        pass
+    raise ConfigError(f"{text:.80} cannot be handed to another process.", "It is no literal.", "Write numbers or text.")

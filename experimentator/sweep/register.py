@@ -1,0 +1,164 @@
+"""What a sweep has done: lines of JSON in `sweep.jsonl` that are only ever added to, each with a checksum.
+
+A line is added before a point begins and once it has ended, and forced to disk: whatever ends the sweep, the next one
+knows which points are done, and which number, and so which run folder, belongs to which values.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experimentator.checkpoint import CheckpointError, add_lines, sync_folder
+from experimentator.records.environment import plain, sha256
+from experimentator.records.neighbours import changed
+from experimentator.records.plainfile import finite, read_bytes, read_json, values_of
+from experimentator.records.run_places import Hold
+from experimentator.runs import STATUS
+from experimentator.sweep.outcome import FINISHED, Outcome
+from experimentator.sweep.points import key_of
+
+REGISTER = "sweep.jsonl"
+CHECK = "crc32"
+
+
+class Register:
+    """The points of the sweep in `folder`, by number; this process alone may add to them.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     register = Register(Path(folder))
+    ...     register.number({"rate": 0.1}), register.number({"rate": 0.01}), register.number({"rate": 0.1})
+    (1, 2, 1)
+
+    Raises:
+        CheckpointError: where another process holds it, or a line of it is damaged, but for a last one cut short.
+    """
+
+    def __init__(self, folder: Path, config: str = ""):
+        self.path, self.config = folder / REGISTER, config
+        folder.mkdir(parents=True, exist_ok=True)
+        self._held = Hold(folder, what="sweep")
+        self._numbers: dict[str, int] = {}
+        self._ended: dict[int, Mapping[str, Any]] = {}
+        for row in self._read():
+            self._note(row)
+
+    def close(self) -> None:
+        """Let others go on with it."""
+        self._held.release()
+
+    def number(self, values: Mapping[str, Any]) -> int:
+        """The number of a point: of one that was begun its own, else the next."""
+        return self._numbers.setdefault(key_of(values), 1 + max(self._numbers.values(), default=0))
+
+    def begin(self, number: int, values: Mapping[str, Any], known_by: Mapping[str, Any]) -> None:
+        """Note that a point begins, before it does."""
+        self._add({"event": "begun", "point": number, "values": _plain(values), "key": key_of(known_by)})
+
+    def end(self, outcome: Outcome, known_by: Mapping[str, Any], asked: str) -> None:
+        """Note how a point ended, and what was `asked` of it."""
+        row = {"event": "ended", "point": outcome.number, "values": _plain(outcome.values), "key": key_of(known_by)}
+        row |= {"ended": outcome.ended, "status": outcome.status, "seconds": round(outcome.seconds, 3)}
+        row |= {"run": self._near(outcome.folder), "error": outcome.error, "last": _plain(outcome.last), "asked": asked}
+        self._add(row)
+
+    def done(self, number: int, values: Mapping[str, Any], asked: str) -> Outcome | None:
+        """How a point ended that need not be trained again: it finished, the same is asked, and its run is there."""
+        row = self._ended.get(number, {})
+        run, last = row.get("run", ""), row.get("last", {})
+        if row.get("ended") != FINISHED or row.get("asked") != asked or run != Path(run).name:
+            return None
+        if run and not _is_whole(self.path.parent.parent / run, self.config):
+            return None
+        return Outcome(number, values, 0, run and str(self.path.parent.parent / run), row["seconds"], last=last)
+
+    def _near(self, folder: str) -> str:
+        """A run folder as seen from beside the sweep's, where it is there, so that both may be moved together."""
+        is_near = folder and Path(folder).parent == self.path.parent.parent.absolute()
+        return Path(folder).name if is_near else folder
+
+    def _add(self, row: Mapping[str, Any]) -> None:
+        is_new = not self.path.exists()
+        add_lines(self.path, _line(row))
+        if is_new:
+            sync_folder(self.path.parent)
+        self._note(row)
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        self._numbers[row["key"]] = row["point"]
+        if row["event"] == "ended":
+            self._ended[row["point"]] = row
+
+    def _read(self) -> Sequence[Mapping[str, Any]]:
+        if not os.path.lexists(self.path):
+            return []
+        lines = read_bytes(self.path).splitlines(keepends=True)
+        rows = []
+        for place, line in enumerate(lines, start=1):
+            try:
+                rows.append(_row(line))
+            except ValueError as error:
+                if place < len(lines):
+                    wrong = f"{self.path} is damaged in line {place}."
+                    write = "Remove that line: its point is then trained again, or found done."
+                    raise CheckpointError(f"{wrong}\nSeen: {error}.\n{write}") from None
+                self._cut(len(line))
+        return rows
+
+    def _cut(self, count: int) -> None:
+        """Take the last bytes away: a line that a crash cut short."""
+        with self.path.open("rb+") as file:
+            file.truncate(self.path.stat().st_size - count)
+            os.fsync(file.fileno())
+
+
+def asked_of(config: str, epochs: int | None) -> str:
+    """What is asked of every point, in short: a configuration's text, and how long to train."""
+    return sha256(json.dumps([Path(config).read_bytes().decode("utf-8", "replace"), epochs]))[:16]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    text = json.dumps(row, allow_nan=False)
+    return f'{text[:-1]}, "{CHECK}": "{zlib.crc32(text.encode()):08x}"}}\n'
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """A line as it was written.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    body, sign, check = line.rpartition(f', "{CHECK}": "'.encode())
+    if not sign or check != f'{zlib.crc32(body + b"}"):08x}"}}\n'.encode():
+        raise ValueError("its checksum is not that of its text")
+    row = values_of(body + b"}")
+    kinds = {"key": str, "point": int, "event": str}
+    if row.get("event") == "ended":
+        kinds |= {"ended": str, "asked": str, "run": str, "seconds": float, "last": dict}
+    for name, kind in kinds.items():
+        if type(row.get(name)) is not kind:
+            raise ValueError(f"its {name!r} is {row.get(name)!r:.40}")
+    return row
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    kept = (list, tuple, dict)
+    plainly = {name: value if isinstance(value, kept) else plain(value) for name, value in values.items()}
+    told: dict[str, Any] = finite(json.loads(json.dumps(plainly, default=repr)))
+    return told
+
+
+def _is_whole(run: Path, config: str) -> bool:
+    """Whether a run is there, finished, of modules that are beside the configuration as they were."""
+    try:
+        modules = read_json(run / "environment.json").get("modules", {})
+        status = read_json(run / STATUS).get("status")
+    except CheckpointError:
+        return False
+    is_told = isinstance(modules, dict) and not any(Path(name).is_absolute() or ".." in name for name in modules)
+    return status == FINISHED and is_told and not changed(Path(config).absolute().parent, modules)

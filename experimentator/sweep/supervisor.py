@@ -1,0 +1,223 @@
+"""Processes of points, some side by side: how each ended is what the system says, never what it says itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from experimentator.checkpoint import CheckpointError
+from experimentator.commands.failures import Terminated
+from experimentator.records.plainfile import read_json
+from experimentator.runs import STATUS, read_history
+from experimentator.sweep.beat import BEAT, FOLDER
+from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, Outcome
+
+POLL = 0.05  # seconds
+GRACE = 10.0  # seconds for a training to put its run folder in order once it is told to stop
+TOLD = 20  # last lines of what a point printed
+# Processes that share a device each take what they need of its memory, not all of it.
+SHARING = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training to start: its number, its values, and the command line of it."""
+
+    number: int
+    values: Mapping[str, Any]
+    command: Sequence[str]
+
+
+@dataclass
+class Child:
+    """A point under way; `aside` is the folder where its process tells how far it is."""
+
+    point: Point
+    process: subprocess.Popen[bytes]
+    aside: Path
+    slot: int
+    kills: int  # of processes for want of memory, since the system started
+    begun: float = field(default_factory=time.monotonic)
+    beat: str = ""
+    heard: float = field(default_factory=time.monotonic)
+    why: str = ""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done, as last heard."""
+        done = self.beat.partition(" ")[0]
+        return int(done) if done.isdecimal() else 0
+
+
+class Listener(Protocol):
+    """Who is told what happens, in this order for each point."""
+
+    def begins(self, point: Point) -> None:
+        """A point is about to start."""
+
+    def waits(self, children: Sequence[Child]) -> None:
+        """Nothing happened; these are under way."""
+
+    def ended(self, outcome: Outcome, printed: str) -> None:
+        """A point ended; `printed` is the end of what it wrote, where the terminal did not show it."""
+
+
+class Supervisor:
+    """Trains points, `jobs` at once; one without a sign for `hang_seconds` is ended.
+
+    With several at once, each prints into a file; `devices` are given to them in turn, by number or name.
+    """
+
+    def __init__(self, *, jobs: int, hang_seconds: float, devices: Sequence[str] = ()):
+        self.jobs, self.hang_seconds, self.devices = jobs, hang_seconds, devices
+        self.children: list[Child] = []
+
+    def train(self, points: Iterator[Point] | None, listener: Listener) -> None:
+        """Train them all; what stops this (Ctrl-C, SIGTERM) stops them, and their ends are told."""
+        try:
+            while self.children or points is not None:
+                if points is None or len(self.children) == self.jobs:
+                    self._wait(listener)
+                elif (point := next(points, None)) is None:
+                    points = None
+                else:
+                    listener.begins(point)
+                    self.children.append(self._start(point))
+        except BaseException as stop:
+            self._stop_all(stop)
+            for child in list(self.children):
+                self._reap(child, listener)
+            raise
+
+    def _start(self, point: Point) -> Child:
+        slot = min(set(range(self.jobs)) - {child.slot for child in self.children})
+        aside = Path(tempfile.mkdtemp(prefix="experimentator-"))
+        command = [*point.command, "--report", str(aside), "--parent", str(os.getpid())]
+        printed: Any = sys.__stderr__  # stdout is for the table of points
+        if self.jobs > 1:
+            printed = (aside / "printed").open("wb")
+        # A group of its own: Ctrl-C reaches this process only, which passes it on once.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=printed if self.jobs > 1 else None,
+            env=self._environment(slot),
+            process_group=0,
+        )
+        if self.jobs > 1:
+            printed.close()
+        return Child(point, process, aside, slot, _memory_kills())
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        own = {**(SHARING if self.jobs > 1 else {}), **os.environ}
+        if self.devices:
+            own["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
+        return own
+
+    def _wait(self, listener: Listener) -> None:
+        """Until a point has ended, or a moment has passed."""
+        ended = [child for child in self.children if child.process.poll() is not None]
+        for child in ended:
+            self._reap(child, listener)
+        if not ended:
+            for child in self.children:
+                self._listen(child)
+            listener.waits(self.children)
+            time.sleep(POLL)
+
+    def _listen(self, child: Child) -> None:
+        beat, now = _text(child.aside / BEAT), time.monotonic()
+        if beat != child.beat:
+            child.beat, child.heard = beat, now
+        if now - child.heard > self.hang_seconds + min(GRACE, self.hang_seconds):
+            _end_group(child)
+        elif now - child.heard > self.hang_seconds and not child.why:
+            child.why = HUNG
+            child.process.terminate()
+
+    def _reap(self, child: Child, listener: Listener) -> None:
+        status = child.process.wait()
+        self.children.remove(child)
+        if status == -signal.SIGKILL and not child.why and _memory_kills() > child.kills:
+            child.why = OUT_OF_MEMORY
+        printed = _text(child.aside / "printed")
+        outcome = _outcome(child, status, _text(child.aside / FOLDER), printed)
+        shutil.rmtree(child.aside, ignore_errors=True)
+        listener.ended(outcome, "\n".join(printed.splitlines()[-TOLD:]))
+
+    def _stop_all(self, stop: BaseException) -> None:
+        """Pass it on; whoever does not obey in time, or is waited for by somebody who asks twice, is killed."""
+        gently = isinstance(stop, KeyboardInterrupt) and not isinstance(stop, Terminated) and sys.platform != "win32"
+        for child in self.children:
+            with suppress(ProcessLookupError):
+                child.process.send_signal(signal.SIGINT if gently else signal.SIGTERM)
+        until = time.monotonic() + GRACE
+        try:
+            for child in self.children:
+                with suppress(subprocess.TimeoutExpired):
+                    child.process.wait(timeout=max(0.0, until - time.monotonic()))
+        finally:
+            for child in self.children:
+                if child.process.poll() is None:
+                    _end_group(child)
+
+
+def devices() -> list[str]:
+    """The GPUs that points may be given to, one each, where there are several; found without a framework."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is None and shutil.which("nvidia-smi"):
+        asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=60)
+        told = ",".join(str(place) for place, line in enumerate(asked.stdout.splitlines()) if line.startswith("GPU "))
+    found = [name.strip() for name in (told or "").split(",") if name.strip()]
+    return found if len(found) > 1 else []
+
+
+def _outcome(child: Child, status: int, folder: str, printed: str) -> Outcome:
+    rows: list[dict[str, Any]] = []
+    error: Any = None
+    if folder:
+        with suppress(CheckpointError):
+            error = read_json(Path(folder, STATUS)).get("error")
+        with suppress(CheckpointError):
+            rows = read_history(folder)
+    if not error or child.why or status < 0:  # a process that was killed told nothing itself
+        error = next((line for line in printed.splitlines() if line.startswith("error: ")), "").removeprefix("error: ")
+    seconds, why = time.monotonic() - child.begun, child.why
+    told = str(error) if status else ""
+    return Outcome(child.point.number, child.point.values, status, folder, seconds, told, why, rows[-1] if rows else {})
+
+
+def _end_group(child: Child) -> None:
+    """Kill a point and the workers it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            child.process.kill()
+        else:
+            os.killpg(child.process.pid, signal.SIGKILL)
+
+
+def _memory_kills() -> int:
+    """Processes that the kernel has killed for want of memory, in any control group; 0 where it does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/vmstat").read_text("ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""

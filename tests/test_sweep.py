@@ -1,0 +1,550 @@
+"""Sweeps: which points there are, how each ended whatever ended it, and what a sweep that was ended goes on with."""
+
+import json
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experimentator import build_experiment
+from experimentator.checkpoint import CheckpointError
+from experimentator.cli import main
+from experimentator.config import ConfigError
+from experimentator.runs import read_history
+from experimentator.sweep.outcome import Outcome
+from experimentator.sweep.picture import picture
+from experimentator.sweep.points import Between, axes_of, constant_in, key_of, points
+from experimentator.sweep.register import REGISTER, Register, _line
+from experimentator.sweep.supervisor import SHARING, devices
+
+ROOT = Path(__file__).resolve().parent.parent
+LIGHT = (ROOT / "tests" / "configs" / "light.py").read_text("utf-8")
+COMMAND = [sys.executable, "-m", "experimentator", "pains.py"]
+# What befalls a training in its second epoch, and a witness outside of the library of every epoch trained.
+PAINS = """
+import os, signal, time
+
+pain = ""
+
+class Pain:
+    def state_dict(self):
+        return {}
+
+    def on_epoch_end(self, epoch, **_):
+        with open("witness", "a") as file:
+            file.write(f"{rate} {pain} {epoch}\\n")
+        if epoch == 2:
+            globals().get(f"do_{pain}", lambda: None)()
+
+def do_error():
+    raise ZeroDivisionError("in the second epoch")
+
+def do_kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def do_stop():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+def do_spin():
+    while True:
+        pass
+
+def do_exit():
+    os._exit(7)
+
+def do_memory():
+    group = os.environ["GROUP"]
+    with open(f"{group}/cgroup.procs", "w") as file:
+        file.write(str(os.getpid()))
+    kept = [os.urandom(1 << 20) for _ in range(1000)]
+
+def do_slow():
+    time.sleep(0.5)
+
+callbacks.append(Pain())
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    Path("pains.py").write_text(LIGHT + PAINS, "utf-8")
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """A control group in which 80 MB are all there is."""
+    place = Path("/sys/fs/cgroup/memory", f"experimentator-{os.getpid()}")
+    try:
+        place.mkdir()
+        (place / "memory.limit_in_bytes").write_text("80M")
+    except OSError:
+        pytest.skip("needs root and control groups for memory (version 1)")
+    monkeypatch.setenv("GROUP", str(place))
+    yield place
+    place.rmdir()
+
+
+def sweep(*words, epochs="3"):
+    return main(["pains.py", "--quiet", "--epochs", epochs, "--experiment-id", "s", *words])
+
+
+def until(found, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def rows(event=None):
+    lines = Path("runs", "pains", "s", REGISTER).read_text("utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if event in (None, row["event"])]
+
+
+def endings():
+    return {row["point"]: row["ended"] for row in rows("ended")}
+
+
+def trained(*kinds):
+    """Epochs that the witness saw trained, by point."""
+    lines = Path("witness").read_text("utf-8").splitlines()
+    return Counter(line.rpartition(" ")[0] for line in lines)
+
+
+# How points end
+
+
+def test_each_way_to_end_is_told_by_what_the_system_says(group, capsys):
+    pains = "['', 'error', 'kill', 'stop', 'spin', 'exit', 'memory']"
+    assert sweep("--grid", f"pain={pains}", "--jobs", "3", "--hang-seconds", "3") == 1
+
+    out, err = capsys.readouterr()
+    assert list(endings().values()) == sorted(endings().values(), key=list(endings().values()).index)
+    assert endings() == {
+        1: "finished",
+        2: "error",
+        3: "killed (SIGKILL)",
+        4: "hung",
+        5: "hung",
+        6: "exit 7",
+        7: "out of memory",
+    }
+    assert [line.split()[-2:] for line in out.splitlines()[2:3]] == [["1)", "runs/pains/s-2"]]
+    assert "runs/pains/s-2: ZeroDivisionError: in the second epoch" in err
+
+
+def test_fifty_points_of_which_ten_fail_are_those_of_one_after_the_other():
+    rates = [round(0.01 * place, 2) for place in range(1, 41)]
+    good = {rate: build_experiment("pains.py", rate=rate, hide_progress=True) for rate in rates}
+    for exp in good.values():
+        exp.train(3)
+    Path("witness").unlink()
+    pains = ["error", "kill", "exit"] * 3 + ["stop"]
+    points = [*[(rate, "") for rate in rates], *[(round(1 + 0.01 * place, 2), one) for place, one in enumerate(pains)]]
+    random.Random(1).shuffle(points)
+    # One axis, whose values are the points: a product would have more.
+    pairs = ["--grid", f"pair={points}", "--set", "rate=0.1"]
+    text = LIGHT.replace("rate = 0.1", "pair = (0.1, '')\nrate = pair[0]", 1)
+    Path("pains.py").write_text(text + PAINS.replace('pain = ""', "pain = pair[1]"), "utf-8")
+
+    assert sweep(*pairs[:2], "--jobs", "4", "--hang-seconds", "5") != 0
+
+    by_pair = {tuple(row["values"]["pair"]): row for row in rows("ended")}
+    assert Counter(row["point"] for row in rows("ended")) == dict.fromkeys(range(1, 51), 1)
+    assert Counter(row["ended"] for row in rows("ended")) == {
+        "finished": 40,
+        "error": 3,
+        "killed (SIGKILL)": 3,
+        "exit 7": 3,
+        "hung": 1,
+    }
+    for rate, exp in good.items():
+        told = read_history(Path("runs", "pains", by_pair[rate, ""]["run"]))
+        assert [{n: v for n, v in row.items() if n != "epoch_time"} for row in told] == [
+            {n: v for n, v in row.items() if n != "epoch_time"} for row in exp.history
+        ]
+
+
+def test_points_side_by_side_are_told_in_lines(capsys):
+    assert sweep("--grid", "rate=[0.5, 0.1]", "--grid", "pain=['', 'error']", "--jobs", "2") == 1
+
+    _, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert lines[0] == "point 1/4  rate=0.5  pain=''"
+    assert (
+        sum(bool(re.fullmatch(r"point \d/4  finished after [\d.]+ s: validation_loss [\d.]+", x)) for x in lines) == 2
+    )
+    told = r"point \d/4  error after [\d.]+ s: ZeroDivisionError: in the second epoch"
+    assert sum(bool(re.fullmatch(told, line)) for line in lines) == 2
+    assert lines.count("  error: ZeroDivisionError: in the second epoch") == 1
+    assert "runs/pains/s-2 and 1 more: ZeroDivisionError: in the second epoch" in lines
+
+
+def test_points_that_share_a_device_leave_memory_to_each_other(monkeypatch):
+    seen = "open(f'seen-{rate}', 'w').write(' '.join(os.environ.get(n, '-') for n in NAMES))"
+    names = [*SHARING, "CUDA_VISIBLE_DEVICES"]
+    Path("pains.py").write_text(f"{LIGHT}{PAINS}\nNAMES = {names}\n{seen}\n", "utf-8")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+
+    assert sweep("--grid", "rate=[0.1, 0.2, 0.3, 0.4]", "--jobs", "2", epochs="1") == 0
+    told = [Path(f"seen-0.{place}").read_text("utf-8").split() for place in (1, 2, 3, 4)]
+    assert all(words[:2] == ["true", "false"] for words in told)
+    assert [words[2] for words in told[:2]] == ["2", "5"]
+    assert {words[2] for words in told[2:]} <= {"2", "5"}
+
+
+def test_one_device_is_nobodys_in_particular(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+
+    assert devices() == []
+
+
+# Going on
+
+
+def test_what_is_done_stays_and_what_failed_is_trained_again(capsys):
+    assert sweep("--grid", "rate=[0.5, 0.1]", "--grid", "pain=['error', '']") == 1
+    before = trained()
+    Path("pains.py").touch()
+
+    assert sweep("--grid", "pain=['', 'error']", "--grid", "rate=[0.1, 0.2]", "--resume", "auto") == 1
+    err = capsys.readouterr().err
+    assert "point 1/4  pain=''  rate=0.1  finished before" in err
+    after = trained()
+    assert {name: after[name] - before[name] for name in after} == {
+        "0.5 error": 0,
+        "0.5 ": 0,
+        "0.1 ": 0,
+        "0.1 error": 0,
+        "0.2 ": 3,
+        "0.2 error": 2,
+    } or after["0.1 error"] > before["0.1 error"]
+    assert {row["point"] for row in rows("begun")} == {1, 2, 3, 4, 5, 6}
+
+
+@pytest.mark.parametrize("change", ["more epochs", "another text", "no run"])
+def test_what_is_asked_otherwise_is_not_taken_for_done(change, capsys):
+    assert sweep("--grid", "rate=[0.5]", epochs="2") == 0
+    if change == "another text":
+        Path("pains.py").write_text(Path("pains.py").read_text("utf-8") + "\n# a word more\n", "utf-8")
+    if change == "no run":
+        subprocess.run(["rm", "-r", "runs/pains/s-1"], check=True)
+
+    assert sweep("--grid", "rate=[0.5]", "--resume", "auto", epochs="3" if change == "more epochs" else "2") == 0
+    assert "finished before" not in capsys.readouterr().err
+    assert len(rows("ended")) == 2
+
+
+def test_the_newest_sweep_is_the_one_that_goes_on(capsys):
+    words = ["pains.py", "--quiet", "--epochs", "1", "--grid", "rate=[0.5]"]
+    assert main([*words, "--resume", "auto"]) == 0
+    assert main([*words, "--resume"]) == 0
+
+    assert "finished before" in capsys.readouterr().err
+    assert len([*Path("runs", "pains").glob(f"*/{REGISTER}")]) == 1
+
+
+def test_a_sweep_is_not_begun_over_another(capsys):
+    assert sweep("--grid", "rate=[0.5]", epochs="1") == 0
+
+    assert sweep("--grid", "rate=[0.5]", epochs="1") == 5
+    assert "There is already a sweep 's'" in capsys.readouterr().err
+    assert len(rows()) == 2
+
+
+def test_a_killed_sweep_goes_on_where_it_was_and_trains_nothing_twice():
+    """SIGKILL for the sweep at five random moments; its points end with it, saved, and no finished one runs again."""
+    rates = [round(0.05 * place, 2) for place in range(1, 9)]
+    words = ["--quiet", "--epochs", "3", "--experiment-id", "s", "--resume", "auto", "--jobs", "3"]
+    words += ["--grid", f"rate={rates}", "--set", "pain=slow", "--checkpoint-seconds", "0.000001"]
+    draws, kills, finished = random.Random(), 0, {}
+    while kills < 5:
+        child = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(0.8 + 1.2 * draws.random())
+        assert child.poll() is None
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+        kills += 1
+        seen = trained() if Path("witness").exists() else Counter()
+        for row in rows("ended"):
+            finished.setdefault(row["values"]["rate"], seen[f"{row['values']['rate']} slow"])
+
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert [row["point"] for row in rows("ended")] == [*dict.fromkeys(row["point"] for row in rows("ended"))]
+    assert endings() == dict.fromkeys(range(1, 9), "finished")
+    after = trained()
+    assert {rate: after[f"{rate} slow"] for rate in finished} == finished
+    assert all(len(read_history(f"runs/pains/s-{number}")) == 3 for number in range(1, 9))
+
+
+def test_two_sweeps_in_one_folder_are_one_too_many(capsys):
+    words = ["--quiet", "--epochs", "3", "--experiment-id", "s", "--grid", "pain=['spin']"]
+    first = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: Path("witness").exists())
+        assert sweep("--grid", "pain=['spin']", "--resume", "auto") == 5
+        assert "A sweep is under way in runs/pains/s" in capsys.readouterr().err
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.wait(timeout=60)
+    assert Path("witness").read_text("utf-8") == "0.1 spin 1\n0.1 spin 2\n"
+
+
+def test_ctrl_c_tells_how_to_go_on():
+    words = ["--quiet", "--epochs", "1000000", "--experiment-id", "s", "--grid", "rate=[0.1, 0.2, 0.3]", "--jobs", "2"]
+    child = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: len({*Path("witness").read_text("utf-8").split()[::2]}) == 2 if Path("witness").exists() else False)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+
+    assert child.returncode == 130
+    assert err.splitlines()[-2:] == [
+        "Interrupted.",
+        "Give the command again with --experiment-id s --resume auto to go on with the sweep.",
+    ]
+    assert out.count("interrupted (exit 130)") == 2
+    assert endings() == {1: "interrupted", 2: "interrupted"}
+
+
+# The register
+
+
+def filled(folder):
+    register = Register(folder)
+    for rate in (0.1, 0.2):
+        values = {"rate": rate}
+        number = register.number(values)
+        register.begin(number, values, values)
+        last = {"validation_loss": rate, "noise": math.nan}
+        register.end(Outcome(number, values, 0, seconds=1.5, last=last), values, "asked")
+    register.close()
+    return folder / REGISTER
+
+
+def test_a_line_cut_short_anywhere_is_cut_away_and_no_other(tmp_path):
+    whole = filled(tmp_path / "one").read_bytes()
+    last = whole.rindex(b"\n", 0, -1) + 1
+    place = tmp_path / "two"
+    place.mkdir()
+    for size in range(last, len(whole)):
+        (place / REGISTER).write_bytes(whole[:size])
+        register = Register(place)
+        register.close()
+
+        assert (place / REGISTER).read_bytes() == whole[:last]
+        assert register.done(1, {"rate": 0.1}, "asked") == Outcome(
+            1, {"rate": 0.1}, 0, seconds=1.5, last={"validation_loss": 0.1, "noise": None}
+        )
+        assert register.done(2, {"rate": 0.2}, "asked") is None
+        assert register.number({"rate": 0.2}) == 2
+
+
+def test_a_changed_byte_is_noticed(tmp_path):
+    path = filled(tmp_path / "one")
+    whole = path.read_bytes()
+    for place in range(whole.rindex(b"\n", 0, -1)):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+
+        with pytest.raises(CheckpointError, match=r"sweep.jsonl is damaged in line \d\."):
+            Register(path.parent)
+
+
+def test_a_line_that_somebody_signed_is_still_looked_at(tmp_path):
+    path = filled(tmp_path / "one")
+    path.write_text(_line({"event": "ended", "point": "1", "key": "{}"}) + path.read_text("utf-8"), "utf-8")
+
+    with pytest.raises(CheckpointError, match="its 'point' is '1'"):
+        Register(path.parent)
+
+
+@pytest.mark.parametrize("run", ["../s-1", "/etc", "..", "s-2/../s-1"])
+def test_no_line_leads_out_of_the_folder(run):
+    assert sweep("--grid", "rate=[0.5]", epochs="1") == 0
+    begun, ended = rows()
+    signed = [{name: value for name, value in row.items() if name != "crc32"} for row in (begun, ended | {"run": run})]
+    Path("runs", "pains", "s", REGISTER).write_text("".join(map(_line, signed)), "utf-8")
+
+    register = Register(Path("runs", "pains", "s"), "pains.py")
+    register.close()
+    assert register.number({"rate": 0.5}) == 1
+    assert register.done(1, {"rate": 0.5}, ended["asked"]) is None
+
+
+def test_a_module_beside_the_configuration_that_changed_is_told_by_its_training():
+    Path("helper.py").write_text("factor = 1\n", "utf-8")
+    Path("pains.py").write_text("import helper\n" + LIGHT + PAINS, "utf-8")
+    command = [*COMMAND, "--quiet", "--epochs", "1", "--experiment-id", "s", "--grid", "rate=[0.5]"]
+    subprocess.run(command, check=True, capture_output=True)
+    Path("helper.py").write_text("factor = 2\n", "utf-8")
+
+    again = subprocess.run([*command, "--resume", "auto"], check=False, capture_output=True, text=True)
+
+    assert again.returncode == 2
+    assert "helper.py" in again.stderr
+
+
+# Points
+
+
+@given(st.floats(1e-6, 1e3), st.floats(1.5, 1e6), st.booleans(), st.integers())
+def test_a_draw_lies_within_its_range(low, factor, is_log, seed):
+    axis = Between(low, low * factor, is_log)
+
+    assert axis.low <= axis.draw(random.Random(seed)) <= axis.high
+
+
+@pytest.mark.parametrize("text, counts", [("uniform(1, 4)", (250, 250, 250, 250)), ("loguniform(1, 4)", None)])
+def test_whole_ends_give_whole_numbers_and_both_ends(text, counts):
+    axis, source = Between.of(text), random.Random(0)
+    drawn = Counter(axis.draw(source) for _ in range(1000))
+
+    assert sorted(drawn) == [1, 2, 3, 4]
+    if counts:
+        assert all(abs(drawn[n] - 250) < 60 for n in drawn)
+    else:
+        assert drawn[1] > drawn[2] > drawn[3] > drawn[4]
+
+
+def test_orders_of_magnitude_are_drawn_equally_often():
+    axis, source = Between.of("loguniform(1e-4, 0.1)"), random.Random(0)
+    orders = Counter(math.floor(math.log10(axis.draw(source))) for _ in range(3000))
+
+    assert all(abs(orders[order] - 1000) < 120 for order in (-4, -3, -2))
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_a_larger_sample_goes_on_with_the_points_of_a_smaller_one(first, second):
+    axes = axes_of(["learning_rate=loguniform(1e-4, 0.1)", "batch_size=[1, 2]"])
+    smaller, larger = (points(axes, "absent.py", sample=count) for count in sorted([first, second]))
+
+    assert larger[: len(smaller)] == smaller
+    assert len({*map(key_of, larger)}) == max(first, second)
+
+
+def test_a_sample_of_more_points_than_there_are_is_all_of_them():
+    drawn = points(axes_of(["seed=[1, 2]", "batch_size=uniform(3, 4)"]), "absent.py", sample=50)
+
+    assert sorted((point["seed"], point["batch_size"]) for point in drawn) == [(1, 3), (1, 4), (2, 3), (2, 4)]
+
+
+def test_a_sample_is_trained(capsys):
+    assert sweep("--grid", "rate=loguniform(0.01, 0.5)", "--sample", "3", epochs="1") == 0
+
+    rates = [row["values"]["rate"] for row in rows("ended")]
+    assert len({*rates}) == 3
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [f"{rate:.4g}" for rate in rates]
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--grid", "rate=uniform(1, 0)"], "uniform(1, 0) is no range"),
+        (["--grid", "rate=loguniform(0, 1)"], "Write two numbers above 0, the smaller one first."),
+        (["--grid", "rate=uniform(0, 1)"], "Add --sample N, to draw N of them."),
+        (["--grid", "rat=uniform(0, 1)", "--sample", "2"], "Did you mean 'rate'?"),
+        (["--grid", "rate=uniform(0, 1)", "--grid", "rate=[1]"], "'rate' is given twice"),
+        (["--grid", "rate=[0.1]", "--set", "rate=0.2"], "'rate' has an axis and one value"),
+        (["--grid", "seed=[1]", "--seed", "2"], "'seed' has an axis and one value"),
+        (["--grid", "rate=[0.1]", "--jobs", "0"], "no whole number of at least 1"),
+        (["--grid", "rate=[0.1]", "--resume", "runs/pains/s"], "--grid begins many"),
+        (["--jobs", "2"], "--jobs is for the points of a --grid"),
+        (["--hang-seconds", "2"], "--hang-seconds is for the points of a --grid"),
+        (["--sample", "2"], "--sample is for the points of a --grid"),
+    ],
+)
+def test_what_no_sweep_can_be_is_refused_in_one_message(words, told, capsys):
+    assert sweep(*words) == 2
+
+    assert told in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_sweep_lies_where_the_configuration_puts_its_runs():
+    text = LIGHT + PAINS + '\noutput_folder = "out"\nproject_name = "mine"\n'
+    Path("pains.py").write_text(text, "utf-8")
+
+    assert sweep("--grid", "rate=[0.5]", epochs="1") == 0
+    assert {path.name for path in Path("out", "mine").iterdir()} == {"s", "s-1", "latest"}
+    assert constant_in("pains.py", "project_name") == "mine"
+
+
+def test_a_name_that_is_computed_is_no_constant():
+    Path("task.py").write_text("project_name = 'a'\nproject_name = f'{1}'\n", "utf-8")
+
+    assert constant_in("task.py", "project_name") is None
+
+
+# What is shown
+
+
+def test_points_that_differ_by_their_seed_alone_are_one_row_more(capsys):
+    assert sweep("--grid", "rate=[0.5, 0.1]", "--grid", "seed=[1, 2, 3]", epochs="2") == 0
+
+    out = capsys.readouterr().out
+    head, *means = out.split("\n\n")[1].splitlines()
+    assert head.split()[:4] == ["rate", "seeds", "training_loss", "training_loss"]
+    measured = [row["last"]["validation_loss"] for row in rows("ended") if row["values"]["rate"] == 0.5]
+    own = means[0].split()
+    assert own[:2] == ["0.5", "3"]
+    assert float(own[head.replace(" ±", "±").split().index("validation_loss")]) == pytest.approx(
+        np.mean(measured), rel=1e-3
+    )
+    assert float(own[head.replace(" ±", "±").split().index("validation_loss±")]) == pytest.approx(
+        np.std(measured, ddof=1), rel=1e-3
+    )
+
+
+def test_the_picture_has_a_panel_for_each_axis_and_a_dot_for_each_point():
+    assert sweep("--grid", "rate=[0.5, 0.1]", "--grid", "pain=['', 'error', 'none']", epochs="2") == 1
+
+    drawn = ElementTree.fromstring(Path("runs/pains/s/sweep.svg").read_text("utf-8"))
+    texts = ["".join(one.itertext()) for one in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0] == "validation_loss of s, 4 points"
+    assert {"rate", "pain", "0.1", "0.5"} <= {*texts}
+    dots = [*drawn.iter("{http://www.w3.org/2000/svg}circle")]
+    assert len(dots) == 8
+    assert sum(dot.get("fill") == "#d55e00" for dot in dots) == 4  # two are equally good
+    assert all("validation_loss" not in "".join(dot.itertext()) for dot in dots)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(allow_nan=True), st.floats(allow_nan=True), st.text(max_size=9)), min_size=2, max_size=30
+    )
+)
+def test_anything_measured_is_drawn_as_well_formed_text_within_the_page(told):
+    values = [{"a": one, "b": text} for one, _, text in told]
+
+    drawn = picture(values, [{"loss": height} for _, height, _ in told])
+
+    if drawn:
+        for dot in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}circle"):
+            assert 0 <= float(dot.get("cx")) <= 260
+            assert 0 <= float(dot.get("cy")) <= 260
+
+
+def test_no_two_points_have_a_picture_of_none():
+    assert picture([{"rate": 0.1}], [{"loss": 1.0}]) == picture([], []) == ""
+
+
+def test_a_value_that_cannot_be_written_down_is_refused():
+    with pytest.raises(ConfigError, match="no literal"):
+        key_of({"rate": object()})
