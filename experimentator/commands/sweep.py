@@ -238,10 +238,9 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, ou
         show_table(over, output, best=best_of(over))
     for error, place in _grouped(outcomes).items():
         errors.write(f"{place}: {error}\n")
-    log = {name for name, axis in axes.items() if isinstance(axis, Between) and axis.is_log}
-    drawn = picture([one.values for one in outcomes], measured, title=folder.name, log=log)
-    if drawn:
-        write_atomically(folder / PICTURE, drawn.encode())
+    drawn = {name for name, axis in axes.items() if isinstance(axis, Between)}
+    if page := picture([one.values for one in outcomes], measured, title=folder.name, drawn=drawn):
+        write_atomically(folder / PICTURE, page.encode())
         errors.write(f"{folder / PICTURE} shows what each axis does; {REGISTER} beside it has all in JSON.\n")
 
 

@@ -12,7 +12,7 @@ from experimentator.commands.failures import printable
 
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 260, 260, 64, 14, 64, 44  # of a panel
 INK, FAINT, DOT, BEST = "#24292e", "#dfe3e6", "#0072b2", "#d55e00"
-MOST_LABELS = 8
+MOST_LABELS, LETTER = 8, 7  # of a panel; pixels
 LARGEST = 1e100  # beyond, and for NaN, nothing is drawn to scale; and what is smaller than its inverse is no less
 DECADE = 8.0  # largest by smallest, from which on numbers are drawn by their order of magnitude
 
@@ -22,11 +22,12 @@ def picture(
     measured: Sequence[Mapping[str, float]],
     *,
     title: str = "",
-    log: AbstractSet[str] = frozenset(),
+    drawn: AbstractSet[str] = frozenset(),
 ) -> str:
     """The last validation loss (else another loss, else what there is) of each point over each axis, as SVG.
 
-    Axes named in `log`, and others whose numbers span much, have a logarithmic scale. Empty with nothing to draw.
+    Axes of many numbers, and those named in `drawn`, have a scale, by orders of magnitude where they span some; others
+    have their values side by side. Empty with nothing to draw.
 
     >>> drawn = picture([{"rate": 0.1}, {"rate": 0.01}], [{"validation_loss": 2.0}, {"validation_loss": 1.0}])
     >>> drawn.count("<circle")
@@ -39,7 +40,7 @@ def picture(
     ]
     if not axes:
         return ""
-    return "\n".join(_page(known, axes, name, title, log)) + "\n"
+    return "\n".join(_page(known, axes, name, title, drawn)) + "\n"
 
 
 def escape(text: str) -> str:
@@ -60,7 +61,11 @@ def _values(known: Sequence[tuple[Mapping[str, Any], float]], axis: str) -> list
 
 
 def _page(
-    known: Sequence[tuple[Mapping[str, Any], float]], axes: Sequence[str], name: str, title: str, log: AbstractSet[str]
+    known: Sequence[tuple[Mapping[str, Any], float]],
+    axes: Sequence[str],
+    name: str,
+    title: str,
+    drawn: AbstractSet[str],
 ) -> Iterator[str]:
     heights = [value for _, value in known]
     up = _Scale(
@@ -79,7 +84,7 @@ def _page(
         for tick in up.ticks():
             yield f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="{FAINT}"/>'
             yield f'<text x="{LEFT - 6}" y="{up(tick) + 4:.1f}" text-anchor="end">{tick:.4g}</text>'
-        across = _Axis(values, axis in log)
+        across = _Axis(values, is_drawn=axis in drawn)
         for at, label in across.labels:
             yield f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(label)}</text>'
         for point, height in sorted(known, key=lambda one: -one[1]):  # the best on top
@@ -123,30 +128,33 @@ class _Scale:
 class _Axis:
     """Where the values of an axis stand, and their labels."""
 
-    def __init__(self, values: Sequence[Any], is_log: bool):
-        start, end = LEFT + 16, WIDTH - RIGHT - 16
-        self.places = {}
-        if len(values) > MOST_LABELS and all(map(_is_number, values)):
-            is_log = is_log or (min(values) > 0 and max(values) > DECADE * min(values))
-            self.scale: Any = _Scale(values, is_log=is_log and min(values) > 0, start=LEFT, end=WIDTH - RIGHT)
+    def __init__(self, values: Sequence[Any], *, is_drawn: bool):
+        if (is_drawn or len(values) > MOST_LABELS) and all(map(_is_number, values)):
+            is_log = min(values) > 0 and max(values) > DECADE * min(values)
+            self.scale: Any = _Scale(values, is_log=is_log, start=LEFT, end=WIDTH - RIGHT)
             self.labels = [(self.scale(tick), f"{tick:.4g}") for tick in self.scale.ticks()]
             return
-        self.scale = None
-        step = (end - start) / max(1, len(values) - 1)
-        self.places = {repr(value): start + step * place for place, value in enumerate(values)}
-        every = -(-len(values) // MOST_LABELS)
-        room = int(step * every / 6)  # letters
+        start, end = LEFT + 16, WIDTH - RIGHT - 16
+        step = (end - start) // max(1, len(values) - 1)
+        self.scale, self.places = None, {repr(value): start + step * place for place, value in enumerate(values)}
+        texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+        room, every = (
+            max(5, step // LETTER),
+            1,
+        )  # letters, and labels: words are cut where they do not fit, numbers left out
+        if all(map(_is_number, values)):
+            every, room = -(-max(map(len, texts)) // room), len(max(texts, key=len))
+        every = max(every, -(-len(values) // MOST_LABELS))
         self.labels = [
-            (at, _cut(value, room)) for at, value in list(zip(self.places.values(), values, strict=True))[::every]
+            (start + step * place, _cut(text, room)) for place, text in enumerate(texts) if not place % every
         ]
 
     def __call__(self, value: Any) -> float:
         return float(self.scale(value) if self.scale else self.places[repr(value)])
 
 
-def _cut(value: Any, room: int) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= max(room, 4) else f"{text[: max(room, 4) - 1]}…"
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def _is_number(value: Any) -> bool:
