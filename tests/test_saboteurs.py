@@ -32,7 +32,7 @@ class Saboteur(NamedTuple):
 
 MANIFEST, CHECKPOINT, RESUME = "saving/manifest.py", "checkpoint.py", "saving/resume.py"
 WHOLE, STEP = "test_manifest.py", "what_changes_no_result and hide_progress"
-FAULTS = "test_faults.py"
+FAULTS, REGISTER = "test_faults.py", "sweep/register.py"
 SABOTEURS = {
     "a checkpoint is written in place": Saboteur(
         MANIFEST,
@@ -157,6 +157,23 @@ SABOTEURS = {
     ),
     "pickles are read": Saboteur(
         "saving/packing.py", "import json\n", "import json\nimport pickle\n", "test_packaging.py", "loader_that_can_run"
+    ),
+    "a point that failed is done": Saboteur(
+        REGISTER, 'row.get("ended") != FINISHED or', '"ended" not in row or', "test_sweep.py", "ended_otherwise"
+    ),
+    "a point is known by its place": Saboteur(
+        REGISTER,
+        "setdefault(key_of(values), 1",
+        "setdefault(str(len(self._numbers) - len(self._ended)), 1",
+        "test_sweep.py",
+        "what_failed_is_trained",
+    ),
+    "a line's checksum is not looked at": Saboteur(
+        REGISTER, "if not sign or check", "if not sign and check", "test_sweep.py", "changed_byte"
+    ),
+    "a line cut short stays": Saboteur(REGISTER, "self._cut(len(line))", "pass", "test_sweep.py", "cut_short_anywhere"),
+    "two sweeps share a folder": Saboteur(
+        REGISTER, 'Hold(folder, what="sweep")', "open(os.devnull)", "test_sweep.py", "one_too_many"
     ),
 }
 TRACED = {
