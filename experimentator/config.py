@@ -16,9 +16,7 @@ import io
 import itertools
 import linecache
 import math
-import operator
 import os
-import random
 import re
 import reprlib
 import sys
@@ -36,7 +34,16 @@ import numpy as np
 
 from experimentator.assignments import grid, parse_assignment, parse_grid
 from experimentator.extras import to_type
-from experimentator.overrides import HIDDEN, ConfigError, Door, assigned, derived, literal_seed, replace_values
+from experimentator.overrides import (
+    HIDDEN,
+    ConfigError,
+    Door,
+    assigned,
+    derived,
+    literal_seed,
+    replace_values,
+    seed_random,
+)
 
 __all__ = ["Config", "ConfigError", "as_config", "load", "load_text", "resolved"]
 __all__ += ["grid", "parse_assignment", "parse_grid"]
@@ -184,12 +191,12 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str], see
     _refuse_unknown(overrides, settable, f"{source.shown} does not set", told=told)
     given = overrides.get("seed") if seed is None else seed
     first = literal if given is None and "seed" not in overrides else given
-    _seed_random(first)
+    seed_random(first)
 
     def written(name: str, value: object) -> None:
         nonlocal first
         if name == "seed" and given is None and isinstance(value, int | np.integer) and value != first:
-            _seed_random(first := int(value))
+            seed_random(first := int(value))
 
     values = _execute(source, code, Door({}, overrides, written))
     return Config(values, filename=source.shown, text=source.text, derived=follows, overrides=overrides)
@@ -251,17 +258,6 @@ def _neighbours(folder: str | None) -> Iterator[None]:
     finally:
         if folder in sys.path:
             sys.path.remove(folder)
-
-
-def _seed_random(seed: object) -> None:
-    if seed is None:
-        return
-    try:
-        random.seed(operator.index(seed))  # type: ignore[arg-type]  # the TypeError is the test
-        np.random.seed(operator.index(seed) % 2**32)  # type: ignore[arg-type]  # the same
-    except TypeError:
-        seen = f"It is {_short(seed)}."
-        raise ConfigError("The seed is not a whole number.", seen, "Write `seed = 3`, or None for no seed.") from None
 
 
 def _refuse_unknown(names: Collection[str], settable: Collection[str], problem: str, *, told: Collection[str]) -> None:

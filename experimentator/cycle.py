@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.running import Running
+from experimentator.running import Running, Weighed
 
 CALL_SECONDS = 0.5  # a call stays under this, so that progress and Ctrl-C stay responsive
+WEIGHT = " weight"  # behind a name, among totals: the sum of what its values weigh
 LIMIT = 8192  # batches a call runs at most, whatever their speed
 
 
@@ -80,7 +81,7 @@ class Pace:
 
 
 class Averages:
-    """Means over a cycle, weighted by batch size.
+    """Means over a cycle, weighted by batch size, or by what is said to be a value's weight.
 
     >>> averages = Averages()
     >>> averages.add({"loss": np.array([1.0, 2.0])}, batch_size=4)
@@ -93,6 +94,12 @@ class Averages:
     >>> averages.add({"auc": np.array([0.5, 0.75]).view(Running)}, batch_size=2)
     >>> averages.means()["auc"]
     0.75
+
+    What is the mean of a part of its batch weighs as much as that part; of no part at all there is no mean:
+
+    >>> averages.add({"hits": Weighed.of(np.array([1.0, 0.5]), np.array([3.0, 1.0]))}, batch_size=4)
+    >>> averages.means()["hits"]
+    0.875
     """
 
     def __init__(self, totals: dict[str, float] | None = None, weight: int = 0) -> None:
@@ -102,19 +109,26 @@ class Averages:
     def add(self, outputs: Mapping[str, Any], *, batch_size: int) -> None:
         """Scalars of K batches, `[K]` each; anything else is left out."""
         for name, values in outputs.items():
-            if values.ndim == 1 and values.dtype.kind in "biuf":
-                self.totals[name] = added(self.totals.get(name, 0.0), values, batch_size)
+            if values.ndim != 1 or values.dtype.kind not in "biuf":
+                continue
+            weights = values.weights if isinstance(values, Weighed) else batch_size
+            self.totals[name] = added(self.totals.get(name, 0.0), values, weights)
+            if isinstance(values, Weighed):
+                self.totals[name + WEIGHT] = added(self.totals.get(name + WEIGHT, 0.0), values.weights)
         self.weight += batch_size * len(next(iter(outputs.values()), ()))
         running = {name: values for name, values in outputs.items() if isinstance(values, Running)}
         self.totals |= {name: float(values[-1]) * self.weight for name, values in running.items()}
 
     def means(self) -> dict[str, float]:
         """The mean of every name so far."""
-        return {name: total / self.weight for name, total in self.totals.items()}
+        weights = {
+            name: self.totals.get(name + WEIGHT, self.weight) for name in self.totals if not name.endswith(WEIGHT)
+        }
+        return {name: self.totals[name] / weight if weight else float("nan") for name, weight in weights.items()}
 
 
-def added(total: float, values: np.ndarray, weight: float = 1.0) -> float:
-    """`total` plus `weight` times each value, one after the other.
+def added(total: float, values: np.ndarray, weight: Any = 1.0) -> float:
+    """`total` plus `weight` (one, or one for each) times each value, one after the other.
 
     So the last bits do not depend on how many batches a call ran.
 
@@ -122,7 +136,7 @@ def added(total: float, values: np.ndarray, weight: float = 1.0) -> float:
     >>> added(added(0.0, values[:3]), values[3:]) == added(0.0, values)
     True
     """
-    terms = np.ravel(values).astype(np.float64) * weight
+    terms = np.ravel(values).astype(np.float64) * np.asarray(weight, np.float64)
     return float(np.add.accumulate(np.concatenate([[total], terms]))[-1])
 
 

@@ -13,6 +13,7 @@ from experimentator.config import ConfigError
 from experimentator.configured import Configured
 from experimentator.data.items import DatasetError
 from experimentator.graph import Chunk, ChunkProcessor, Graph, Mode
+from experimentator.running import measured_by
 from experimentator.runs import STATUS, RunFolder
 from experimentator.settings import listed
 
@@ -40,7 +41,7 @@ class Habits(Configured):
     @cached_property
     def metrics(self) -> list[str]:
         """Names averaged over each cycle, besides `loss`: what metric processors write, and the setting `metrics`."""
-        marked = [name for p in self.chunk_processors if getattr(p, "is_metric", False) for name in p.outputs]
+        marked = [name for p in self.chunk_processors if getattr(p, "is_metric", False) for name in measured_by(p)]
         names = (*marked, *listed(self.cfg.get("metrics")), *self.batch_metrics_names)
         metrics: list[str] = self.names_of(name for name in names if name != "loss")
         return metrics

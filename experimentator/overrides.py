@@ -6,9 +6,13 @@ Only module level counts: bodies of functions, lambdas and classes have names of
 from __future__ import annotations
 
 import ast
+import operator
+import random
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from types import ModuleType
 from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 HIDDEN = "__overrides__"
 _Statement = TypeVar("_Statement", ast.Assign, ast.AnnAssign)
@@ -75,6 +79,20 @@ def literal_seed(tree: ast.Module) -> int | None:
             if any(isinstance(t, ast.Name) and t.id == "seed" for t in targets):
                 found = node.value.value
     return found if isinstance(found, int) else None
+
+
+def seed_random(seed: object) -> None:
+    """Seed Python's and numpy's generators, which Keras draws initial weights from; None leaves them alone."""
+    if seed is None:
+        return
+    import rich.style  # noqa: F401  # Keras imports it, and it draws a number: before the seed, then, and not after
+
+    try:
+        random.seed(operator.index(seed))  # type: ignore[arg-type]  # the TypeError is the test
+        np.random.seed(operator.index(seed) % 2**32)  # type: ignore[arg-type]  # the same
+    except TypeError:
+        seen = f"It is {seed!r:.60}."
+        raise ConfigError("The seed is not a whole number.", seen, "Write `seed = 3`, or None for no seed.") from None
 
 
 def replace_values(tree: ast.Module, overridden: Collection[str]) -> ast.Module:

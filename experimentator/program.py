@@ -19,7 +19,7 @@ from experimentator.graph import Graph, GraphError, Mode
 from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.runner import Runner
-from experimentator.running import begin
+from experimentator.running import begin, with_weights
 from experimentator.selection import Selection, explain_objects
 from experimentator.settings import listed
 
@@ -92,7 +92,7 @@ class Program:
         if mode not in self.graphs:
             whole = self.whole(mode)
             try:
-                self.graphs[mode] = with_flags(whole, self.selection.wanted(whole))
+                self.graphs[mode] = with_weights(with_flags(whole, self.selection.wanted(whole)))
             except GraphError as error:
                 explain_objects(error, mode, self.exp.subsets)
                 raise
@@ -212,7 +212,7 @@ class Program:
         if key not in self.predictors:
             processors = self._record(Mode.INFER, given=specs)
             graph = Graph(processors, provided=specs, mode=Mode.INFER)
-            wanted = outputs or self.selection.outputs(graph) or graph.computable or self.selection.last_written(graph)
+            wanted = outputs or self.selection.inferred(graph) or self.selection.last_written(graph)
             graph = with_flags(graph, wanted)
             options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
             self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)

@@ -1,8 +1,12 @@
-"""What accumulates over a pass: set back when it begins; its last value stands for all of it."""
+"""What stands for a pass other than the mean of its batches: what accumulates, and what says how much it weighs.
+
+What accumulates is set back when a pass begins, and its last value stands for all of it. A processor whose
+`weights_of` maps a name that it writes to another says by the latter how much of the batch the former is the mean of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,40 @@ class Running(np.ndarray):
     """
 
 
+class Weighed(np.ndarray):
+    """Values [K], one for each batch, and the `weights` [K] that each has in an average."""
+
+    weights: Any = None
+
+    @classmethod
+    def of(cls, values: np.ndarray, weights: np.ndarray) -> Weighed:
+        """These values, so weighed.
+
+        >>> Weighed.of(np.array([1.0, 0.5]), np.array([3, 1])).weights
+        array([3, 1])
+        """
+        weighed = values.view(cls)
+        weighed.weights = weights
+        return weighed
+
+
+def with_weights(graph: Graph) -> Graph:
+    """Select what selected names weigh, too."""
+    weights = _weights(graph).values()
+    return graph.select(*graph.results, *weights) if weights else graph
+
+
+def measured_by(processor: Any) -> list[str]:
+    """What a metric writes, but for what that weighs."""
+    weights = getattr(processor, "weights_of", {}).values()
+    return [name for name in processor.outputs if name not in weights]
+
+
+def weights_in(graph: Graph) -> set[str]:
+    """Names of a graph that say what others weigh."""
+    return {weight for node in graph.nodes for weight in _said(node).values()}
+
+
 def begin(graph: Graph) -> None:
     """Set back what the processors of a graph accumulate: a pass begins."""
     for node in _running(graph):
@@ -26,9 +64,27 @@ def begin(graph: Graph) -> None:
 
 
 def marked(graph: Graph, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The results of a call, those that accumulate marked as such."""
+    """The results of a call: what accumulates is marked as such, and what weighs something has its weights."""
     names = {name for node in _running(graph) for name in node.outputs}
-    return outputs | {name: outputs[name].view(Running) for name in names & outputs.keys()}
+    outputs = outputs | {name: outputs[name].view(Running) for name in names & outputs.keys()}
+    for name, weight in _weights(graph).items():
+        if weight in outputs:
+            outputs[name] = Weighed.of(outputs[name], outputs.pop(weight))
+    return outputs
+
+
+def _weights(graph: Graph) -> dict[str, str]:
+    """What each selected name weighs, where the processor that wrote it last says so."""
+    found = {}
+    for node in graph.nodes:
+        for name, weight in _said(node).items():
+            if name in graph.results and graph.writers.get(graph.results[name]) is node:
+                found[name] = weight
+    return found
+
+
+def _said(node: Node) -> Mapping[str, str]:
+    return getattr(node.processor, "weights_of", {})
 
 
 def _running(graph: Graph) -> Iterator[Node]:

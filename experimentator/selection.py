@@ -10,6 +10,7 @@ from typing import Any
 from experimentator.data.items import DatasetError
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.parts import losses_of
+from experimentator.running import weights_in
 from experimentator.settings import listed
 
 log = logging.getLogger(__name__)
@@ -34,12 +35,16 @@ class Selection:
             return _known(self.task["outputs"].names, graph)
         return listed(self.exp.outputs)
 
+    def inferred(self, graph: Graph) -> list[str]:
+        """What inference returns where a call does not say: what was asked for, else what can be computed."""
+        return self.outputs(graph) or [name for name in graph.computable if name not in weights_in(graph)]
+
     def wanted(self, graph: Graph) -> list[str]:
         """What a mode computes: `loss` and what is asked for; metrics too in EVAL."""
         exp, written, mode = self.exp, set(graph.outputs), graph.mode
         if mode == Mode.INFER:
             aside = {"loss", *self.metrics} - {*exp.batch_metrics_names}
-            return self.outputs(graph) or [name for name in graph.computable if name not in aside]
+            return self.outputs(graph) or [name for name in self.inferred(graph) if name not in aside]
         asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or self._evaluates(name, graph)]
         asked += _known(exp.batch_metrics_names, graph)
         if mode == Mode.EVAL and (unknown := [name for name in exp.batch_metrics_names if name not in asked]):

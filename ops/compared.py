@@ -25,7 +25,9 @@ class Compared(Op):
     none where the target is NaN, either; class ids may then be floats. What has no label counts as if it were not in
     the batch: in the mean, in the gradients, and whatever the prediction is there. Without any label the mean is 0.
 
-    `is_metric` says that the number is reported, averaged over the cycle weighted by batch size.
+    `is_metric` says that the number is reported, averaged over the cycle: over what has a label there, each thing
+    weighing what it does in its batch, since the sum of weights is written, too, where there are any: `<name>_weight`,
+    [] float32. Otherwise batches weigh as much as their size.
     """
 
     is_metric: ClassVar[bool] = True
@@ -43,8 +45,19 @@ class Compared(Op):
         return (*self.pair, *(name for name in (self.weight, self.mask) if name is not None))
 
     @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+    def written(self) -> tuple[str, ...]:
+        """The names of what is measured."""
         raise NotImplementedError
+
+    @property
+    def weights_of(self) -> dict[str, str]:
+        """Names of numbers that say how much of the batch each of those written is the mean of; empty for all of it."""
+        leaves_out = self.weight is not None or self.mask is not None or self.nan_is_no_label
+        return {name: f"{name}_weight" for name in self.written} if leaves_out and self.is_metric else {}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+        return (*self.written, *self.weights_of.values())
 
     def __call__(self, chunk: Chunk) -> None:
         tensors = [keras.ops.convert_to_tensor(chunk[name]) for name in self.pair]
@@ -70,7 +83,10 @@ class Compared(Op):
 
     def summarise(self, values: Any, shares: Any) -> tuple[Any, ...]:
         """What is written for `outputs`; `shares` has one weight for each value, None where all weigh the same."""
-        return (keras.ops.mean(values) if shares is None else weighted_mean(values, shares),)
+        if not self.weights_of:
+            return (keras.ops.mean(values) if shares is None else weighted_mean(values, shares),)
+        shares = keras.ops.ones_like(values, dtype="float32") if shares is None else shares
+        return weighted_mean(values, shares), keras.ops.sum(shares)
 
     def refuse(self, rule: str, prediction: Any, target: Any, write: str) -> TensorError:
         """The error for two tensors that cannot be compared."""
@@ -131,7 +147,7 @@ class FromLogits(Compared):
         return self.logits, self.target
 
     @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+    def written(self) -> tuple[str, ...]:
         return (self.output,)
 
 
@@ -148,7 +164,7 @@ class FromPrediction(Compared):
         return self.prediction, self.target
 
     @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+    def written(self) -> tuple[str, ...]:
         return (self.output,)
 
 

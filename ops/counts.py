@@ -78,8 +78,8 @@ class PrecisionRecall(Compared):
 
     `prediction` and `target` are [B, ...], alike but for a last axis of size 1; answers are yes above `threshold`,
     0.0 fits logits, 0.5 probabilities; targets are yes above 0.5. Writes [] float32 under the names `precision` and
-    `recall`, each 0 where it has nothing to divide by. Both are those of one batch, and their average over a cycle
-    is not quite that of the cycle: for that, write `KerasMetric(keras.metrics.Precision(), ...)`.
+    `recall`, each 0 where a batch has nothing to divide by. What is divided by is written, too, under
+    `precision_weight` and `recall_weight`, so that the averages of a cycle are the cycle's precision and recall.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -104,8 +104,12 @@ class PrecisionRecall(Compared):
         return self.prediction, self.target
 
     @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
+    def written(self) -> tuple[str, ...]:
         return self.precision, self.recall
+
+    @property
+    def weights_of(self) -> dict[str, str]:
+        return {name: f"{name}_weight" for name in self.written}  # how many answers were yes, and how many true
 
     def compare(self, prediction: Any, target: Any) -> Any:
         score, answer = align(self, prediction, target)
@@ -114,7 +118,8 @@ class PrecisionRecall(Compared):
 
     def summarise(self, values: Any, shares: Any) -> tuple[Any, ...]:
         _, false_yes, missed, found = keras.ops.unstack(_counted(values, shares, 4), 4)
-        return _share(found, found + false_yes), _share(found, found + missed)
+        said, true = found + false_yes, found + missed
+        return _share(found, said), _share(found, true), said, true
 
 
 def _counted(cells: Any, shares: Any, count: int) -> Any:

@@ -60,7 +60,7 @@ class Contrastive(Compared):
         return self.first, self.second
 
     @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
+    def written(self) -> tuple[str, ...]:
         return (self.output,)
 
     def measure(self, tensors: Sequence[Any], labelled: Any) -> tuple[Any, Any]:
@@ -108,7 +108,7 @@ class Triplet(Compared):
         return self.anchor, self.positive, self.negative
 
     @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+    def written(self) -> tuple[str, ...]:
         return (self.output,)
 
     def measure(self, tensors: Sequence[Any], labelled: Any) -> tuple[Any, Any]:

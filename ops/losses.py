@@ -4,8 +4,8 @@ With `weight=` naming per-sample weights w [B], the mean is sum(w * loss) / sum(
 `class_weights=` a sample's weight, or what its weight is multiplied by, is that of its class.
 
 What has no label is left out, as if it were not in the batch: where the tensor named by `mask=` is False, and with
-`nan_is_no_label=True` where the target is NaN. A cycle's figure is the mean of those of its batches, by batch size;
-where batches differ in how many labels they have, `KerasMetric` gives the mean over labels.
+`nan_is_no_label=True` where the target is NaN. A cycle's figure is the mean over all labels of the cycle, weighted as
+they are; only that of a sum of losses (`CombineLosses`) is the mean of its batches, by batch size.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -53,6 +53,10 @@ class ClassWeighted(FromLogits):
         fine = weights is None or (len(weights) > 1 and all(is_number(w) and 0 <= w < math.inf for w in weights))
         write = "Give one number for each class, 0 or above: a list, or a dictionary that names each from 0 on."
         self.require(fine, seen=f"its class_weights are {self.class_weights!r}", write=write)
+
+    @property
+    def weights_of(self) -> dict[str, str]:
+        return super().weights_of or ({} if self.class_weights is None else {self.output: f"{self.output}_weight"})
 
     def importance(self, tensors: Sequence[Any]) -> Any:
         weights = self._weights()

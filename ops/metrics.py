@@ -1,7 +1,7 @@
 """Metrics: each a mean over the batch, [] float32, reported as its average over the cycle.
 
 With `weight=` naming per-sample weights w [B], the mean is sum(w * hit) / sum(w), and 0 if they sum to 0. `mask=`
-and `nan_is_no_label=True` leave out what has no label, as in losses.
+and `nan_is_no_label=True` leave out what has no label, as in losses: of a batch and of a cycle.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode

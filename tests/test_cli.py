@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from experimentator import build_experiment
 from experimentator.cli import main
 from experimentator.commands import failures, usage, usage_of_runs
 from experimentator.commands.results import show_epochs, show_table
@@ -307,6 +308,16 @@ def test_a_real_network_is_trained_without_noise():
     assert child.returncode == 0, err
     assert "validation_accuracy" in out
     assert [line.split()[0] for line in err.splitlines()] == ["1/2", "2/2"]
+
+
+def test_a_seed_gives_the_same_training_here_and_from_python():
+    """The process of the command imports for the first time what this one has long imported."""
+    child = started(DIGITS, "--quiet", "--epochs", "1", "--seed", "3")
+    child.communicate(timeout=120)
+    exp = build_experiment(DIGITS, seed=3, hide_progress=True)
+    (told,), (here,) = read_history(only_run("digits")), exp.train(1)
+
+    assert {**told, "epoch_time": 0} == {**here, "epoch_time": 0}
 
 
 # Grids

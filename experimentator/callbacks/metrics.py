@@ -15,7 +15,7 @@ from experimentator.callbacks.monitored import check_known, names_written
 from experimentator.callbacks.order import CallbackError
 from experimentator.cycle import added
 from experimentator.graph import Mode
-from experimentator.running import Running
+from experimentator.running import Running, Weighed
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,8 @@ class AverageMetrics(Callback):
             if isinstance(values, Running):  # the cycle has it whole
                 continue
             if self.matches(name) and values.ndim <= 2 and values.dtype.kind in "biuf":
-                self.totals.setdefault(name, Total()).add(values, batch_size=block.index.shape[1])
+                each = values.weights if isinstance(values, Weighed) else block.index.shape[1]
+                self.totals.setdefault(name, Total()).add(values, batch_size=each)
 
     def on_cycle_end(self, cycle_name: str, metrics: dict[str, float], state: dict[str, Any], **_: Any) -> None:
         """Write the averages."""
@@ -143,12 +144,12 @@ class Total:
     def __init__(self, sum: float = 0.0, weight: float = 0.0) -> None:
         self.sum, self.weight = sum, weight
 
-    def add(self, values: np.ndarray, *, batch_size: int) -> None:
-        """Values [K], each of `batch_size` samples, or [K, B]."""
+    def add(self, values: np.ndarray, *, batch_size: Any) -> None:
+        """Values [K], each of `batch_size` samples (one number, or [K]), or [K, B]."""
         known = ~np.isnan(values.astype(np.float64))
         each = batch_size if values.ndim == 1 else 1
         self.sum = added(self.sum, np.where(known, values, 0.0), each)
-        self.weight += int(known.sum()) * each
+        self.weight += np.sum(known * each).item()
 
     @property
     def mean(self) -> float:

@@ -920,3 +920,132 @@ def test_resumed_within_an_evaluation_training_draws_what_it_would_have(tmp_path
 
     same = [row["training_loss"] for row in resumed.train(2)] == losses
     assert same != dropped
+
+
+# What a pass amounts to where batches differ in how many labels they have
+
+LABELS = {
+    "input": np.array([3.0, -2.0, 1.5, -1.0, 2.0, -3.0, 1.0, 4.0, -0.5, 0.5], np.float32)[:, None],
+    "target": np.array([1, 1, 0, 0, 1, np.nan, np.nan, np.nan, np.nan, 1], np.float32),
+    "known": np.array([1, 1, 0, 1, 0, 0, 0, 0, 1, 1], bool),
+    "share": np.array([0.5, 0, 2, 1, 0, 0, 0, 0, 3, 1], np.float32),
+}
+
+
+def measured(*processors: Any, batch_size: int, **settings: Any) -> Any:
+    """The validation measures of a single weight that is 1, over items of which the last batch holds fewer."""
+    network = layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    clean = {**LABELS, "sure": np.nan_to_num(LABELS["target"]), "never": np.zeros(10, bool)}
+    subsets = [Subset("training", Mode.TRAIN, clean), Subset("validation", Mode.EVAL, clean)]
+    listed = [ops.Model(network, inputs="batch_input", outputs="batch_logit"), *processors]
+    options = {"subsets": subsets, "batch_size": batch_size, "optimizer": keras.optimizers.SGD(0.0)}
+    return build_experiment({"hide_progress": True, "chunk_processors": listed, **options, **settings})
+
+
+def truth(hits: Any, shares: Any) -> float:
+    return float(np.sum(hits * shares) / np.sum(shares))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
+def test_a_measure_with_labels_missing_is_over_the_labels_of_the_whole_pass(batch_size):
+    exp = measured(
+        ops.Accuracy("batch_logit", "batch_sure", "masked", mask="batch_known"),
+        ops.Accuracy("batch_logit", "batch_target", "nan", nan_is_no_label=True),
+        ops.Accuracy("batch_logit", "batch_sure", "weighted", weight="batch_share"),
+        ops.PrecisionRecall("batch_logit", "batch_sure"),
+        ops.SigmoidCrossEntropy("batch_logit", "batch_target", nan_is_no_label=True),
+        batch_size=batch_size,
+    )
+    logit, target, known = LABELS["input"][:, 0], LABELS["target"], ~np.isnan(LABELS["target"])
+    sure = np.nan_to_num(target)
+    hits = (logit > 0) == (sure > 0.5)
+    surprise = np.log1p(np.exp(-np.where(sure > 0.5, logit, -logit)))
+
+    results = exp.evaluate()
+
+    assert results == pytest.approx(
+        {
+            "validation_masked": truth(hits, LABELS["known"]),
+            "validation_nan": truth(hits, known),
+            "validation_weighted": truth(hits, LABELS["share"]),
+            "validation_precision": np.sum((logit > 0) & (sure > 0.5)) / np.sum(logit > 0),
+            "validation_recall": np.sum((logit > 0) & (sure > 0.5)) / np.sum(sure > 0.5),
+            "validation_loss": truth(surprise, known),
+        },
+        rel=1e-5,
+    )
+    if 10 % batch_size == 0:  # no item is left out of the epoch
+        assert exp.train(1)[0]["training_loss"] == pytest.approx(truth(surprise, known), rel=1e-5)
+
+
+def test_of_no_label_at_all_there_is_no_mean():
+    exp = measured(
+        ops.MeanSquaredError("batch_logit", "batch_sure"),
+        ops.Accuracy("batch_logit", "batch_sure", mask="batch_never"),
+        batch_size=4,
+    )
+
+    assert np.isnan(exp.evaluate()["validation_accuracy"])
+
+
+def test_what_is_written_over_a_weighed_measure_is_not_weighed():
+    exp = measured(
+        ops.MeanSquaredError("batch_logit", "batch_sure", mask="batch_known"),
+        lambda chunk: chunk.update(loss=0.0 * chunk["loss"] + keras.ops.sum(chunk["batch_input"][:, 0])),
+        batch_size=5,
+    )
+
+    assert exp.evaluate() == {"validation_loss": pytest.approx(LABELS["input"].sum() / 2, rel=1e-5)}
+
+
+def test_weights_of_measures_are_nobodys_business():
+    exp = measured(
+        ops.MeanSquaredError("batch_logit", "batch_sure", mask="batch_known"),
+        ops.Accuracy("batch_logit", "batch_sure", mask="batch_known"),
+        batch_size=4,
+    )
+    seen = {}
+
+    class Witness(Callback):
+        inputs = ("accuracy",)
+
+        def on_batch_end(self, state, **_):
+            seen.update(state)
+
+    exp.callbacks.append(Witness())
+    exp.train(1)
+
+    given = {name: LABELS[name.removeprefix("batch_")] for name in ("batch_input", "batch_known")}
+    assert exp.metrics == ["accuracy"]
+    assert {*exp.predict({**given, "batch_sure": np.zeros(10, np.float32)})} == {"batch_logit", "loss", "accuracy"}
+    assert not [name for name in (*seen, *exp.history[0]) if name.endswith("weight")]
+
+
+def test_a_pass_that_was_stopped_goes_on_with_its_weights(tmp_path):
+    class Stop(Callback):
+        def state_dict(self):
+            return {}
+
+        def on_batch_end(self, batch, **_):
+            if batch == 1 and exp.epoch == 1 and not tmp_path.joinpath("stopped").exists():
+                tmp_path.joinpath("stopped").touch()
+                raise KeyboardInterrupt
+
+    def built():
+        loss = ops.SigmoidCrossEntropy("batch_logit", "batch_target", nan_is_no_label=True)
+        callbacks = [Stop(), CheckpointEvery(steps=1, folder=tmp_path / "checkpoints")]
+        settings = {"seed": 0, "callbacks": callbacks, "optimizer": keras.optimizers.SGD(0.1), "jit_compile": False}
+        return measured(loss, batch_size=3, **settings)
+
+    exp = built()
+    with pytest.raises(KeyboardInterrupt):
+        exp.train(3)
+    exp = built()
+    exp.resume(tmp_path / "checkpoints")
+    resumed = exp.train(3)
+    exp = built()
+
+    whole = exp.train(3)
+    assert [{n: v for n, v in row.items() if n != "epoch_time"} for row in resumed] == [
+        {n: v for n, v in row.items() if n != "epoch_time"} for row in whole
+    ]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experimentator.graph import Graph, Mode
+from experimentator.running import measured_by
 from tests.frameworks import NAME, ON_JAX, ON_TENSORFLOW
 
 
@@ -87,7 +88,7 @@ def runner(way):
 
     def run(processors, tensors, *outputs, mode=Mode.TRAIN):
         processors = processors if isinstance(processors, list) else [processors]
-        outputs = outputs or tuple(name for p in processors for name in p.outputs)
+        outputs = outputs or tuple(name for p in processors for name in measured_by(p))
         results = {
             name: keras.ops.convert_to_numpy(value) for name, value in way(processors, tensors, outputs, mode).items()
         }
