@@ -20,6 +20,7 @@ from experimentator.habits import Habits
 from experimentator.parts import parts_of, schedule_of
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
+from experimentator.records.predictions import Predictions
 from experimentator.saving import resume
 from experimentator.saving.identity import identity
 from experimentator.saving.manifest import KEPT
@@ -136,8 +137,8 @@ class BaseExperiment(Habits, Portrayed):
 
     # What it does
 
-    def train(self, epochs: int) -> list[dict[str, float]]:
-        """Train up to a total of `epochs`, and evaluate as `eval_epochs` says; returns the history.
+    def train(self, epochs: int | None = None) -> list[dict[str, float]]:
+        """Train up to a total of `epochs` (default: the setting), evaluate as `eval_epochs` says; returns the history.
 
         That is a row for each epoch: its number, averages, what callbacks wrote, and `epoch_time`, the seconds of its
         passes, without what callbacks do once it is over.
@@ -149,6 +150,9 @@ class BaseExperiment(Habits, Portrayed):
             DatasetError: for items that cannot be used, naming the key.
             NonFiniteLossError: when the loss becomes NaN or infinite.
         """
+        if epochs is None and (epochs := self.cfg.get("epochs")) is None:
+            wrong = "It is not said how long to train."
+            raise ConfigError(wrong, "Seen: no number, and no `epochs` in the configuration.", "Write exp.train(10).")
         check_values({"epochs": epochs})
         if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
             raise ConfigError(
@@ -179,15 +183,17 @@ class BaseExperiment(Habits, Portrayed):
         self.program.keep(self.subsets)
         return results
 
-    def predict(self, tensors: Mapping[str, Any], *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def predict(self, tensors: Any, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run INFER on `{"batch_input": [N, ...], ...}`, `batch_size` rows at a time; no targets are needed.
 
         Returns `outputs`, or else the setting, or else every name that can be computed from what is given. What is
         drawn goes on from call to call; within a training, as from a callback, it leaves what training draws alone.
+
+        A subset, or the name of one, stands for all its items: rows are in the order of its keys, and names are those
+        that INFER computes, as far as they have a value for each sample.
         """
-        if not hasattr(tensors, "items"):
-            wrong = "predict takes tensors by name"
-            raise TypeError(f"{wrong}.\nSeen: {type(tensors).__name__}.\nWrite predict({{'batch_input': ...}}).")
+        if isinstance(tensors, str) or not hasattr(tensors, "items"):
+            return self._predict_subset(tensors, outputs)
         columns = {name: np.asarray(values) for name, values in tensors.items()}
         sizes = {name: values.shape[:1] for name, values in columns.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
@@ -195,6 +201,19 @@ class BaseExperiment(Habits, Portrayed):
         self._notice()
         with self.walk.training_seeds() if self.walk.trains else nullcontext():
             return self.program.predict(columns, None if outputs is None else listed(outputs))
+
+    def _predict_subset(self, given: Any, outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
+        if not isinstance(given, str) and not hasattr(given, "query_item"):
+            wrong, write = "predict takes tensors by name, or a subset", "Write predict({'batch_input': ...})."
+            raise TypeError(f"{wrong}.\nSeen: {type(given).__name__}.\n{write}")
+        self._prepare()
+        subset = self.subset(given) if isinstance(given, str) else as_subset(given)
+        with self.walk.training_seeds() if self.walk.trains else nullcontext():
+            found = Predictions.of(self, subset).outputs
+        if unknown := [name for name in listed(outputs) if name not in found]:
+            wrong = f"INFER computes no {unknown[0]!r} for each sample of {subset.name!r}."
+            raise ConfigError(wrong, f"Seen: {', '.join(found)}.", "Name one of these, or set exp.outputs.")
+        return {name: found[name] for name in listed(outputs) or found}
 
     def fire(self, event: str, **state: Any) -> None:
         """Tell callbacks that something happened; here nobody listens, CallbackedExperiment does."""

@@ -896,6 +896,28 @@ def test_a_rate_for_an_optimizer_with_a_schedule_is_refused_before_first_use_too
         exp.set_learning_rate(0.2)
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+def test_predict_of_a_subset_is_that_of_its_items_in_the_order_of_its_keys(by_name):
+    exp = build_experiment(config())
+    exp.train(1)
+    for subset in exp.subsets:
+        keys = list(subset.keys)
+        given = np.stack([subset.query_item(key)["input"] for key in keys])
+
+        outputs = exp.predict(subset.name if by_name else subset)
+
+        assert set(outputs) == {"batch_logits"}
+        np.testing.assert_array_equal(outputs["batch_logits"], exp.predict({"batch_input": given})["batch_logits"])
+    with pytest.raises(ConfigError, match="INFER computes no 'accuracy' for each sample of 'training'"):
+        exp.predict("training", outputs="accuracy")
+
+
+def test_train_without_a_number_takes_that_of_the_configuration():
+    assert len(build_experiment(config(epochs=2)).train()) == 2
+    with pytest.raises(ConfigError, match=r"Write exp\.train\(10\)"):
+        build_experiment(config()).train()
+
+
 def test_predict_of_an_array_without_a_name_says_what_to_write():
     exp = build_experiment(config())
 
