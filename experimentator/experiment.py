@@ -27,6 +27,7 @@ from experimentator.saving.manifest import KEPT
 from experimentator.saving.matching import Matching, fitting
 from experimentator.settings import LIBRARY_KEYS, check_values, has_rate, listed, write_rate
 from experimentator.subset import find
+from experimentator.suspects import tell_spoilt
 from experimentator.walk import Walk
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class BaseExperiment(Habits, Portrayed):
         super().__init__(config, **overrides)
         self.state = {}
         self.history = []
+        self._spoilt: set[str] = set()  # processors of which that was told
         self._heard: list[int] = []  # the callbacks that listen, by identity
         self.walk = Walk(self)
         self._ready = self._told = False
@@ -251,7 +253,9 @@ class BaseExperiment(Habits, Portrayed):
     def save_weights(self, filename: Any) -> None:
         """Write the weights of every processor to a safetensors file: whole, or not at all."""
         self._prepare()
-        save_weights(filename, self.backend.weights())
+        weights = self.backend.weights()
+        tell_spoilt(weights, self._spoilt)
+        save_weights(filename, weights)
 
     def load_weights(
         self, filename: Any = "auto", *, only: Any = None, rename: Mapping[str, str] | None = None

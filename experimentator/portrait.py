@@ -5,14 +5,13 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from experimentator.callbacks.order import in_order
 from experimentator.graph import Description, Graph, Mode, describe_graph, plan, whole
+from experimentator.suspects import spoilt
 
 log = logging.getLogger(__name__)
 MODES = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
@@ -106,7 +105,7 @@ def troubles(exp: Any, error: BaseException) -> dict[str, str]:
         return dict(_until(graph, int(found[1]), error))
     if not isinstance(error, ArithmeticError):
         return {}
-    return dict.fromkeys(_spoilt(exp.backend.weights()), "weights are not finite")
+    return dict.fromkeys(spoilt(exp.backend.weights()), "weights are not finite")
 
 
 def _until(graph: Graph, failed: int, error: BaseException) -> Iterator[tuple[str, str]]:
@@ -126,13 +125,6 @@ def _until(graph: Graph, failed: int, error: BaseException) -> Iterator[tuple[st
     yield names[at], f"failed{where}: {what}"
     if not isinstance(error, ArithmeticError):
         yield from ((name, "not run") for name in names[at + 1 :])
-
-
-def _spoilt(weights: Mapping[str, np.ndarray]) -> Iterator[str]:
-    for node in dict.fromkeys(key.rsplit("/", 2)[0] for key in weights):
-        own = [values for key, values in weights.items() if key.rsplit("/", 2)[0] == node]
-        if not all(np.isfinite(values).all() for values in own if values.dtype.kind == "f"):
-            yield node
 
 
 class Section(NamedTuple):

@@ -8,10 +8,11 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from experimentator.cycle import Averages, Stopwatch, check_finite
+from experimentator.cycle import Averages, NonFiniteLossError, Stopwatch, check_finite
 from experimentator.graph import Mode
 from experimentator.saving.undeclared import remember
 from experimentator.signals import Held
+from experimentator.suspects import odd_ids
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -163,9 +164,13 @@ class Walk:
             averages.add(outputs, batch_size=block.index.shape[1])
             try:
                 self._tell(block, outputs, first, averages)
+                check_finite(outputs, where=where, first=first)
+            except NonFiniteLossError as error:
+                for suspicion in odd_ids(self.exp, runner.step.graph, block):
+                    error.add_note(suspicion)
+                raise
             finally:  # whatever a callback says, the weights have moved
                 self.batches += len(block.index) if mode == Mode.TRAIN else 0
-            check_finite(outputs, where=where, first=first)
             first += len(block.index)
             position.batch, position.weight = first, averages.weight
             if training is not None:

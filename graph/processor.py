@@ -276,7 +276,7 @@ def _parameters(function: Callable[..., Any], inputs: tuple[str, ...]) -> tuple[
             signature.bind(*in_order, **dict.fromkeys(by_name), **options)
         except TypeError:
             continue
-        if by_name or not set(inputs) & set(signature.parameters):
+        if by_name or all(name == at for name, at in zip(signature.parameters, inputs) if name in inputs):
             return in_order, by_name, training
     raise DeclarationError(
         _name(function),

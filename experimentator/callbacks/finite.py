@@ -10,6 +10,7 @@ import numpy as np
 from experimentator.callbacks.callback import Callback
 from experimentator.cycle import NonFiniteLossError
 from experimentator.graph import Mode
+from experimentator.suspects import spoilt
 
 
 class TerminateOnNaN(Callback):
@@ -19,6 +20,8 @@ class TerminateOnNaN(Callback):
     processor, with the weights it had: those of the call's start are kept, and the batches before it are repeated.
     The experiment is left with these weights, as it was before the failing batch. That costs a copy of weights and
     optimizer state on the device for each call of many batches, and their memory.
+
+    Weights that are not finite while the loss is, as where a ReLU makes 0 of NaN, end it after the epoch, too.
 
     Reads the results of each call; writes nothing. The error is the engine's, with the processor in its message, and
     marks it in the picture of a run folder.
@@ -54,9 +57,16 @@ class TerminateOnNaN(Callback):
         if self._restore is not None:
             self._restore = self.exp.backend.snapshot(self.exp.optimizer)
 
-    def on_cycle_end(self, **_: Any) -> None:
-        """Let go of the copy."""
+    def on_cycle_end(self, mode: Mode, cycle_name: str, **_: Any) -> None:
+        """Let go of the copy; look at the weights, since a ReLU hides NaN from the loss."""
         self._restore = None
+        bad = next(spoilt(self.exp.backend.weights()), None) if mode == Mode.TRAIN else None
+        if bad is not None:
+            raise NonFiniteLossError(
+                f"The loss is finite, but weights are not, after epoch {self.exp.epoch + 1} of {cycle_name!r}.\n"
+                f"Seen: NaN or infinity in weights of {bad}.\n"
+                "Look for NaN in the data (ops.AssertFinite(name) finds it), lower learning_rate, or clip gradients."
+            )
 
     def _error(self, block: Any, place: int, state: dict[str, Any]) -> NonFiniteLossError:
         mode, name = state["mode"], state["cycle_name"]

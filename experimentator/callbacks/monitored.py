@@ -12,7 +12,7 @@ from experimentator.callbacks.order import CallbackError, names_in
 from experimentator.graph import Mode
 
 SMALLER = ("loss", "error")  # endings of names of which less is better
-LARGER = ("accuracy",)
+LARGER = ("accuracy", "precision", "recall", "f1", "f1_score", "iou", "dice", "auc", "psnr", "ssim")
 
 
 class Monitored:

@@ -107,8 +107,26 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
         ) from None
 
 
+# Callbacks of Keras, and what does the same here.
+OURS = {
+    "CSVLogger": "the run folder's history.jsonl",
+    "EarlyStopping": "experimentator.EarlyStopping(...)",
+    "ModelCheckpoint": "experimentator.SaveWeights(...)",
+    "BackupAndRestore": "experimentator.CheckpointEvery()",
+    "SwapEMAWeights": "experimentator.ExponentialMovingAverage(...)",
+    "TensorBoard": "Track(TensorBoardTracker())",
+    "TerminateOnNaN": "experimentator.TerminateOnNaN()",
+}
+
+
 def _refuse_slips(callback: Any) -> None:
     """Tell what would never be called, before anything runs."""
+    if any(kind.__module__.startswith("keras.") for kind in type(callback).__mro__):
+        name = type(callback).__name__
+        write = (
+            f"Write {OURS[name]}." if name in OURS else "Write a class of your own with on_epoch_end(self, **state)."
+        )
+        raise CallbackError(f"{name} is a callback of Keras, for its fit.\nSeen: {callback!r:.80}.\n{write}")
     methods = [name for name in dir(callback) if name.startswith("on_") and callable(getattr(callback, name, None))]
     known = [f"on_{event}" for event in (*EVENTS, *LIFE)]
     name = type(callback).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ _CODES = {
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OURS = tuple(str(folder) + "/" for folder in (_PACKAGE, (_PACKAGE / "graph").resolve(), (_PACKAGE / "ops").resolve()))
 _STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve()) + "/"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # which Keras writes into messages
 # Packages whose frames are of no help in finding one's mistake.
 _STRANGERS = {"absl", "jax", "keras", "mlworkflow", "networkx", "numpy", "tensorflow", "torch"}
 
@@ -105,7 +107,7 @@ def _is_deliberate(error: BaseException) -> bool:
 
 
 def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    return _COLOURS.sub("", f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def _brief(error: BaseException) -> str:

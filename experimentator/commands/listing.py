@@ -118,11 +118,13 @@ def _sorted(runs: Sequence[Run], name: str, *, descending: bool) -> list[Run]:
 
 
 def _refuse_unknown(names: Sequence[str], runs: Sequence[Run], folder: str) -> None:
-    known = {"run", "status", "epochs", "started", "project", "id"}.union(*(run.names() for run in runs))
+    measured = dict.fromkeys(name for run in runs for name in (*run.best, *run.overrides))
+    known = dict.fromkeys(("run", "status", "epochs", "started", "project", "id", *measured))
+    known |= dict.fromkeys(sorted(name for run in runs for name in run.names()))
     for name in names if runs else ():
         if name not in known:
             near = get_close_matches(name, known, n=2)
-            guess = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known)[:30])}."
+            guess = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join([*known][:30])}."
             raise UsageError(f"no run in {printable(folder)} has a {name!r}\n{printable(guess)}")
 
 

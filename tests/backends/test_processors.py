@@ -18,11 +18,14 @@ from keras import layers
 
 from experimentator import (
     Callback,
+    CallbackError,
     CheckpointEvery,
     ChunkProcessor,
     GraphError,
     Mode,
+    NonFiniteLossError,
     Subset,
+    TerminateOnNaN,
     build_experiment,
     chunk_processor,
     ops,
@@ -1049,3 +1052,63 @@ def test_a_pass_that_was_stopped_goes_on_with_its_weights(tmp_path):
     assert [{n: v for n, v in row.items() if n != "epoch_time"} for row in resumed] == [
         {n: v for n, v in row.items() if n != "epoch_time"} for row in whole
     ]
+
+
+# What is told of numbers that are not what they seem
+
+
+def test_numbers_of_numpy_drawn_in_a_processor_are_told_to_be_drawn_once(caplog):
+    def noisy(chunk):
+        chunk["batch_input"] = chunk["batch_input"] + np.random.normal()
+
+    exp = experiment(noisy, dense(), squares)
+    exp.train(2)
+
+    (told,) = [record.getMessage() for record in caplog.records if "np.random" in record.getMessage()]
+    assert told.startswith("#0 noisy draws from np.random while it is recorded")
+
+
+def test_a_class_that_the_logits_do_not_have_is_named():
+    items = {"input": X, "target": np.arange(40) % 3}
+    items["target"][5] = 3
+    exp = experiment(
+        ops.Model(layers.Dense(3), inputs="batch_input", outputs="batch_logits"),
+        ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+        items=items,
+    )
+
+    for run in (exp.evaluate, lambda: exp.train(1)):
+        with pytest.raises(NonFiniteLossError) as caught:
+            run()
+        told = "'batch_target' holds 3, which is no class: 'batch_logits' has 3, 0 to 2"
+        assert caught.value.__notes__[0].startswith(told)
+
+
+def test_weights_that_are_not_finite_behind_a_finite_loss_are_told(caplog, tmp_path):
+    x = X.copy()
+    x[3, 1] = np.nan
+
+    def known_squares(chunk):
+        squares = (chunk["batch_prediction"][:, 0] - chunk["batch_target"]) ** 2
+        chunk["loss"] = keras.ops.mean(keras.ops.where(keras.ops.isnan(squares), 0.0, squares))
+
+    def trained(*callbacks):
+        network = ops.Model(layers.Dense(1), inputs="batch_input", outputs="batch_prediction")
+        exp = experiment(network, known_squares, items={"input": x, "target": Y}, callbacks=[*callbacks])
+        exp.train(1)
+        return exp
+
+    exp = trained()
+    exp.save_weights(tmp_path / "weights.safetensors")
+    exp.save_weights(tmp_path / "weights.safetensors")
+    (told,) = [one.getMessage() for one in caplog.records if "NaN or infinite" in one.getMessage()]
+    assert told.startswith("Weights of Model are NaN or infinite")
+    with pytest.raises(NonFiniteLossError, match="Seen: NaN or infinity in weights of Model"):
+        trained(TerminateOnNaN())
+
+
+def test_a_callback_of_keras_is_answered_with_ours():
+    exp = experiment(dense(), squares, callbacks=[keras.callbacks.EarlyStopping()])
+
+    with pytest.raises(CallbackError, match=r"is a callback of Keras(.|\n)*Write experimentator\.EarlyStopping"):
+        exp.train(1)

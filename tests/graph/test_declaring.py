@@ -422,3 +422,20 @@ def test_processors_of_plain_chunks_can_be_called_by_hand():
 
 def test_graph_errors_are_value_errors():
     assert issubclass(GraphError, ValueError)
+
+
+def test_parameters_in_order_may_have_a_name_of_the_inputs_at_its_own_place():
+    @chunk_processor(inputs=["batch_mean", "batch_spread", "reconstruction"], outputs=["loss"])
+    def bound(mean, spread, reconstruction):
+        return mean + 10 * spread + 100 * reconstruction
+
+    graph = Graph([bound], provided={"batch_mean", "batch_spread", "reconstruction"}).select("loss")
+    assert graph.run({"batch_mean": 1, "batch_spread": 2, "reconstruction": 3}) == {"loss": 321}
+
+
+def test_parameters_in_order_with_a_name_of_the_inputs_at_another_place_are_refused():
+    def swapped(reconstruction, mean):
+        return mean
+
+    with pytest.raises(DeclarationError, match="Name the parameters after the inputs"):
+        chunk_processor(inputs=["batch_mean", "reconstruction"], outputs=["loss"])(swapped)

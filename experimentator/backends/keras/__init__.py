@@ -19,6 +19,7 @@ from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
 from experimentator.backends.keras.lasting import build_outside, without_traces
 from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.once import DrawnOnce
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
@@ -52,6 +53,7 @@ class KerasBackend(ABC):
         self.precision: str | None = None
         self.added: list[tuple[str, Any]] = []  # losses that layers added since the last batch began, with their names
         self.watched = Watched()
+        self.drawn_once = DrawnOnce()
         self._layers: dict[int, Any] = {}
         self._unbuilt: list[Callable[[], Any]] = []
         self._scaled: dict[int, Any] = {}
@@ -291,7 +293,7 @@ class KerasBackend(ABC):
             def note(variable: Any) -> None:
                 self.variables.note(node.name, variable, called=self.made.calling > 0)
 
-            with Witness(note), self.others_read() as others:
+            with Witness(note), self.others_read() as others, self.drawn_once.watched(node):
                 self.call(node, chunk)
             for variable in others():
                 note(variable)

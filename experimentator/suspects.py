@@ -1,0 +1,55 @@
+"""What often stands behind numbers that are not finite, looked for once they are there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from experimentator.graph import Graph
+
+log = logging.getLogger(__name__)
+
+
+def spoilt(weights: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Names of processors with weights that are not finite.
+
+    >>> [*spoilt({"Model/0/kernel": np.array([1.0, np.nan]), "Head/0/kernel": np.array([1.0])})]
+    ['Model']
+    """
+    for node in dict.fromkeys(key.rsplit("/", 2)[0] for key in weights):
+        own = [values for key, values in weights.items() if key.rsplit("/", 2)[0] == node]
+        if not all(np.isfinite(values).all() for values in own if values.dtype.kind == "f"):
+            yield node
+
+
+def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> None:
+    """Warn of weights that are not finite, once for each processor: the loss need not show it."""
+    for node in spoilt(weights):
+        if node not in told:
+            said = "Weights of %s are NaN or infinite, whatever the loss says. TerminateOnNaN() ends a training then."
+            log.warning(said, node)
+            told.add(node)
+
+
+def odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
+    """Class ids of a block that are no class of the logits they are compared with, a sentence for each loss."""
+    for node in graph.nodes:
+        compared: tuple[str, ...] = getattr(node.processor, "pair", ())
+        if len(compared) != 2 or compared[1] not in block.columns:
+            continue
+        logits, target = (next((ref for ref in node.reads if ref.name == name), None) for name in compared)
+        rows = np.asarray(block.columns[compared[1]])
+        if logits is None or target is None or target.version or rows.dtype.kind not in "iu":
+            continue
+        sizes = exp.backend.shapes(graph, exp.program.specs(graph.mode))[logits][0]
+        if sizes is None or len(sizes) != rows.ndim + 1 or not isinstance(sizes[-1], int):
+            continue
+        seen, classes = rows[np.ravel(block.index)], sizes[-1]
+        if (odd := seen[(seen < 0) | (seen >= classes)]).size:
+            yield (
+                f"{compared[1]!r} holds {odd.flat[0]}, which is no class: {compared[0]!r} has {classes}, "
+                f"0 to {classes - 1} ({node})."
+            )
