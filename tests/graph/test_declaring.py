@@ -164,7 +164,7 @@ def test_a_result_under_another_name_is_told():
     )
 
 
-@pytest.mark.parametrize("function", [lambda a, other: 0, lambda: 0, lambda a, /, b: 0])
+@pytest.mark.parametrize("function", [lambda other, a: 0, lambda: 0, lambda a, b, c: 0])
 def test_parameters_that_do_not_fit_the_inputs_are_told_at_once(function):
     with pytest.raises(DeclarationError, match=r"its parameters are .* and its inputs a, b"):
         chunk_processor(inputs=["a", "b"], outputs=["c"])(function)
