@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -169,3 +172,12 @@ def test_defaults_are_values_that_work():
 
 def test_names_may_be_listed_alone_or_several_or_not():
     assert [listed(names) for names in (None, "a", ["a", "b"], ("a",))] == [[], ["a"], ["a", "b"], ["a"]]
+
+
+def test_the_page_of_settings_lists_every_one_and_its_default():
+    page = (Path(__file__).resolve().parent.parent / "docs" / "settings.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", page, flags=re.MULTILINE))
+
+    assert {*rows} == {*LIBRARY_KEYS, "epochs"}
+    for name, default in DEFAULTS.items():
+        assert rows[name].strip("`") in (str(default), f'"{default}"'), name

@@ -504,7 +504,7 @@ def test_points_that_differ_by_their_seed_alone_are_one_row_more(capsys):
 
     out = capsys.readouterr().out
     head, *means = out.split("\n\n")[1].splitlines()
-    assert head.split()[:4] == ["rate", "seeds", "training_loss", "training_loss"]
+    assert head.split()[:4] == ["rate", "runs", "training_loss", "training_loss"]
     measured = [row["last"]["validation_loss"] for row in rows("ended") if row["values"]["rate"] == 0.5]
     own = means[0].split()
     assert own[:2] == ["0.5", "3"]
@@ -514,6 +514,18 @@ def test_points_that_differ_by_their_seed_alone_are_one_row_more(capsys):
     assert float(own[head.replace(" ±", "±").split().index("validation_loss±")]) == pytest.approx(
         np.std(measured, ddof=1), rel=1e-3
     )
+
+
+def test_folds_are_averaged_and_none_of_them_is_best(capsys):
+    Path("pains.py").write_text(
+        f"fold = 0\n{LIGHT}{PAINS}\nkeys = [key for key in range(8) if key % 4 != fold]\n", "utf-8"
+    )
+
+    assert sweep("--grid", "fold=[0, 1, 2]", epochs="2") == 0
+    rows, means = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
+    assert [len(rows), len(means)] == [4, 2]
+    assert means[1].split()[0] == "3"
+    assert "best" not in " ".join(rows + means)
 
 
 def test_the_picture_has_a_panel_for_each_axis_and_a_dot_for_each_point():

@@ -26,6 +26,7 @@ from experimentator.sweep.supervisor import Child, Point, Supervisor, devices
 PICTURE = "sweep.svg"
 OUTPUT_FOLDER = "runs"
 SEED = "seed"
+REPEATS = (SEED, "fold")  # axes along which the same is measured again
 HANG_SECONDS = 3600.0
 
 
@@ -232,10 +233,11 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, ou
         }
         for one, metrics in zip(outcomes, measured, strict=True)
     ]
-    show_table(rows, output, best=best_of(measured))
-    if SEED in axes and len(axes) > 1 and (over := _over_seeds(outcomes, measured)):
+    repeats = [name for name in axes if name in REPEATS]
+    show_table(rows, output, best=None if len(repeats) == len(axes) else best_of(measured))
+    if repeats and (means := _means(outcomes, measured)):
         output.write("\n")
-        show_table(over, output, best=best_of(over))
+        show_table(means, output, best=best_of(means) if len(means) > 1 else None)
     for error, place in _grouped(outcomes).items():
         errors.write(f"{place}: {error}\n")
     drawn = {name for name, axis in axes.items() if isinstance(axis, Between)}
@@ -268,16 +270,16 @@ def _short(folder: str) -> str:
     return str(path.relative_to(Path.cwd())) if folder and path.is_relative_to(Path.cwd()) else folder
 
 
-def _over_seeds(outcomes: Sequence[Outcome], measured: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
-    """Points that differ by their seed alone, as one row: means, and standard deviations between them."""
+def _means(outcomes: Sequence[Outcome], measured: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Points that differ by their seed or fold alone, as one row: means, and standard deviations between them."""
     groups: dict[str, list[tuple[Mapping[str, Any], Mapping[str, float]]]] = {}
     for one, metrics in zip(outcomes, measured, strict=True):
-        values = {name: value for name, value in one.values.items() if name != SEED}
+        values = {name: value for name, value in one.values.items() if name not in REPEATS}
         if metrics:
             groups.setdefault(repr(values), []).append((values, metrics))
     rows = []
     for members in groups.values():
-        row: dict[str, Any] = {**members[0][0], "seeds": len(members)}
+        row: dict[str, Any] = {**members[0][0], "runs": len(members)}
         for name in members[0][1]:
             numbers = [metrics[name] for _, metrics in members if name in metrics]
             row[name] = statistics.fmean(numbers)
