@@ -105,11 +105,13 @@ class Averages:
     def __init__(self, totals: dict[str, float] | None = None, weight: int = 0) -> None:
         self.totals = {} if totals is None else totals
         self.weight = weight
+        self.left_out: dict[str, list[int]] = {}  # shapes, of a batch
 
     def add(self, outputs: Mapping[str, Any], *, batch_size: int) -> None:
         """Scalars of K batches, `[K]` each; anything else is left out."""
         for name, values in outputs.items():
             if values.ndim != 1 or values.dtype.kind not in "biuf":
+                self.left_out[name] = list(values.shape[1:])
                 continue
             weights = values.weights if isinstance(values, Weighed) else batch_size
             self.totals[name] = added(self.totals.get(name, 0.0), values, weights)

@@ -27,7 +27,7 @@ from experimentator.saving.manifest import KEPT
 from experimentator.saving.matching import Matching, fitting
 from experimentator.settings import LIBRARY_KEYS, check_values, has_rate, listed, write_rate
 from experimentator.subset import find
-from experimentator.suspects import tell_spoilt
+from experimentator.suspects import shapes_compared, tell_spoilt
 from experimentator.walk import Walk
 
 log = logging.getLogger(__name__)
@@ -201,7 +201,8 @@ class BaseExperiment(Habits, Portrayed):
         if len(set(sizes.values())) != 1 or () in sizes.values():
             raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\nGive each a batch axis.")
         self._notice()
-        with self.walk.training_seeds() if self.walk.trains else nullcontext():
+        usual = partial(self.program.specs, Mode.INFER)
+        with self.walk.training_seeds() if self.walk.trains else nullcontext(), shapes_compared(columns, usual):
             return self.program.predict(columns, None if outputs is None else listed(outputs))
 
     def _predict_subset(self, given: Any, outputs: Sequence[str] | None) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from experimentator.runner import Runner
 from experimentator.running import begin, with_weights
 from experimentator.selection import Selection, explain_objects
 from experimentator.settings import listed
+from experimentator.suspects import tell_many
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -216,6 +217,7 @@ class Program:
             graph = with_flags(graph, wanted)
             options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
             self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
+            tell_many(self.predictors)
         return self.predictors[key]
 
     def _record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:

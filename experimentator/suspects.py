@@ -1,9 +1,10 @@
-"""What often stands behind numbers that are not finite, looked for once they are there."""
+"""What often stands behind numbers that are not finite, or an error of shapes, looked for once they are there."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
+MANY = 8  # kinds of shapes
 
 
 def spoilt(weights: Mapping[str, np.ndarray]) -> Iterator[str]:
@@ -34,6 +36,12 @@ def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> None:
             told.add(node)
 
 
+def tell_many(predictors: Sized) -> None:
+    """Warn of the growing time to predict things of ever other shapes, each compiled by itself."""
+    if len(predictors) == MANY:
+        log.warning("predict has compiled for %d kinds of shapes. Pad what varies to a few lengths.", MANY)
+
+
 def odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
     """Class ids of a block that are no class of the logits they are compared with, a sentence for each loss."""
     for node in graph.nodes:
@@ -53,3 +61,21 @@ def odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
                 f"{compared[1]!r} holds {odd.flat[0]}, which is no class: {compared[0]!r} has {classes}, "
                 f"0 to {classes - 1} ({node})."
             )
+
+
+@contextmanager
+def shapes_compared(columns: Mapping[str, np.ndarray], usual: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+    """Within, an error tells which of the `columns` have other shapes than batches `usual`ly have: name to spec."""
+    try:
+        yield
+    except Exception as error:
+        for name, spec in usual().items():
+            given = columns[name].shape if name in columns else None
+            sizes = () if given is None else given[1:]
+            fits = len(sizes) == len(spec.shape[1:]) and all(
+                a in (b, None) for a, b in zip(spec.shape[1:], sizes, strict=True)
+            )
+            if given is not None and not fits:
+                batch = ", ".join(["B", *map(str, spec.shape[1:])])
+                error.add_note(f"{name!r} was given as {list(given)}; batches of the subsets have it as [{batch}].")
+        raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from experimentator.cycle import Averages, NonFiniteLossError, Stopwatch, check_finite
 from experimentator.graph import Mode
 from experimentator.saving.undeclared import remember
+from experimentator.settings import listed
 from experimentator.signals import Held
 from experimentator.suspects import odd_ids
 
@@ -52,6 +53,7 @@ class Walk:
         self.held_by: dict[int, dict[str, str]] = {}  # what callbacks held then; see `undeclared`
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = False
+        self.told: set[str] = set()  # metrics that are no single number
 
     def train(self, epochs: int) -> None:
         """Train up to a total of `epochs`."""
@@ -95,12 +97,23 @@ class Walk:
                     self._restore(last=True)
                 with self.training_seeds(position) if mode == Mode.EVAL else nullcontext():
                     averages = self._pass(subset, mode, cycle, runner, position)
+                self._tell_left_out(averages.left_out)
                 results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
                 exp.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
             except BaseException:
                 exp.fire("cycle_left")
                 raise
         return results
+
+    def _tell_left_out(self, left_out: Mapping[str, list[int]]) -> None:
+        """Warn of metrics that are asked for and are no single number of a batch."""
+        for name in listed(self.exp.cfg.get("metrics")):
+            if name in left_out and name not in self.told:
+                self.told.add(name)
+                said = (
+                    "metrics lists %r, which is %s for each batch: only single numbers are averaged. Let a processor "
+                )
+                log.warning(said + "write a number for each, or keep it with GatherCycleMetrics.", name, left_out[name])
 
     @contextmanager
     def training_seeds(self, position: Position | None = None) -> Iterator[None]:

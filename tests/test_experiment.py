@@ -912,6 +912,42 @@ def test_predict_of_a_subset_is_that_of_its_items_in_the_order_of_its_keys(by_na
         exp.predict("training", outputs="accuracy")
 
 
+def test_a_metric_that_is_no_single_number_is_told(caplog):
+    def rows(chunk):
+        chunk["sums"] = keras.ops.sum(chunk["batch_logits"], axis=0)
+
+    settings = config(metrics=["sums"])
+    exp = build_experiment({**settings, "chunk_processors": [*settings["chunk_processors"], rows]})
+    exp.train(2)
+
+    (told,) = [one.getMessage() for one in caplog.records if "metrics lists" in one.getMessage()]
+    assert told.startswith("metrics lists 'sums', which is [2] for each batch: only single numbers are averaged.")
+
+
+def test_an_error_of_shapes_tells_which_are_usual():
+    exp = build_experiment(config())
+    exp.train(1)
+
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # Keras' or the framework's own
+        exp.predict({"batch_input": np.zeros((2, 5), np.float32)})
+    assert caught.value.__notes__[-1] == (
+        "'batch_input' was given as [2, 5]; batches of the subsets have it as [B, 3]."
+    )
+
+
+def test_many_kinds_of_shapes_are_told_once(caplog):
+    def doubled(chunk):
+        chunk["batch_twice"] = 2 * chunk["batch_words"]
+
+    exp = build_experiment({"chunk_processors": [doubled], "hide_progress": True})
+    for length in range(1, 12):
+        exp.predict({"batch_words": np.zeros((1, length), np.float32)})
+
+    assert [one.getMessage() for one in caplog.records if "kinds of shapes" in one.getMessage()] == [
+        "predict has compiled for 8 kinds of shapes. Pad what varies to a few lengths."
+    ]
+
+
 def test_train_without_a_number_takes_that_of_the_configuration():
     assert len(build_experiment(config(epochs=2)).train()) == 2
     with pytest.raises(ConfigError, match=r"Write exp\.train\(10\)"):

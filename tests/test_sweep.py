@@ -292,7 +292,7 @@ def test_two_sweeps_in_one_folder_are_one_too_many(capsys):
     words = ["--quiet", "--epochs", "3", "--experiment-id", "s", "--grid", "pain=['spin']"]
     first = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: Path("witness").exists())
+        until(lambda: Path("witness").exists() and "spin 2" in Path("witness").read_text("utf-8"))
         assert sweep("--grid", "pain=['spin']", "--resume", "auto") == 5
         assert "A sweep is under way in runs/pains/s" in capsys.readouterr().err
     finally:
