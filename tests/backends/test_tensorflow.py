@@ -28,7 +28,7 @@ def test_choosing_a_compiler_changes_no_state():
 
     assert {key: value.tobytes() for key, value in backend.weights().items()} == state
     assert step.optimizer.iterations.numpy() == 0
-    assert step.timings.keys() == {"graph", "xla"}
+    assert step.timings.keys() >= {"graph", "xla"}  # and where XLA loses, each step by itself
 
 
 @pytest.mark.parametrize(
