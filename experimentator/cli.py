@@ -80,7 +80,7 @@ def _obey(arguments: argparse.Namespace) -> int:
     if arguments.command == "run":
         if not arguments.grid:
             _refuse_options_of_grid(arguments)
-            return _run(arguments)
+            return _point(arguments) if arguments.report else _run(arguments)
         from experimentator.commands.sweep import sweep
 
         return sweep(arguments, sys.stdout, sys.stderr)
@@ -106,10 +106,8 @@ def _obey(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from experimentator.commands.results import final_metrics, show_epochs, show_values
-    from experimentator.sweep.beat import Beat, end_with
+    from experimentator.sweep.beat import Beat
 
-    if arguments.parent:
-        end_with(arguments.parent)
     exp, epochs = _experiment(arguments)
     folder = _run_folder(exp, arguments)
     beat = Beat(Path(arguments.report), folder) if arguments.report and folder else None
@@ -143,6 +141,18 @@ def _run(arguments: argparse.Namespace) -> int:
         found = {name: str(path) for name, path in files.items() if path.exists()}
         show_values({"run folder": str(folder.path), **found}, sys.stdout)
     return 0
+
+
+def _point(arguments: argparse.Namespace) -> int:
+    """A training that is one of a grid's, which is told what becomes of it, and whose end it does not survive."""
+    from experimentator.sweep.beat import end_with, tell_error
+
+    end_with(arguments.parent)
+    try:
+        return _run(arguments)
+    except Exception as error:
+        tell_error(arguments.report, error)
+        raise
 
 
 def _refuse_options_of_grid(arguments: argparse.Namespace) -> None:

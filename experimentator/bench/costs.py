@@ -71,8 +71,8 @@ class Costs:
         return asdict(self) | {"processors": processors, "by_name": self.by_name()}
 
     def by_name(self) -> dict[str, float]:
-        """Seconds a step of each processor, for `graph.with_costs`; those in a row share theirs alike."""
-        return {name: c.seconds / len(c.names) for c in self.processors for name in c.names}
+        """Seconds a step of each processor, 0 where noise hides it, for `graph.with_costs`; a row's are shared alike."""
+        return {name: c.is_sure * c.seconds / len(c.names) for c in self.processors for name in c.names}
 
 
 class Prefixes:

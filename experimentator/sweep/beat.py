@@ -11,7 +11,7 @@ from typing import Any
 
 WATCH_SECONDS = 0.5
 TELL_SECONDS = 0.2
-FOLDER, BEAT = "folder", "beat"  # files in the folder that a sweep gives to the process
+FOLDER, BEAT, ERROR = "folder", "beat", "error"  # files in the folder that a sweep gives to the process
 
 
 class Beat:
@@ -51,6 +51,12 @@ class Beat:
         aside = self.place / f"{name}.new"
         aside.write_text(text, "utf-8")
         os.replace(aside, self.place / name)
+
+
+def tell_error(place: str, error: BaseException) -> None:
+    """Tell what ended the process of a point, in a line: it may have no run folder that says so."""
+    lines = f"{type(error).__name__}: {error}".removesuffix(": ").splitlines()
+    Path(place, ERROR).write_text(lines[0] if lines else "", "utf-8")
 
 
 def end_with(parent: int) -> None:

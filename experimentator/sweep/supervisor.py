@@ -17,9 +17,8 @@ from typing import Any, Protocol
 
 from experimentator.checkpoint import CheckpointError
 from experimentator.commands.failures import Terminated
-from experimentator.records.plainfile import read_json
-from experimentator.runs import STATUS, read_history
-from experimentator.sweep.beat import BEAT, FOLDER
+from experimentator.runs import read_history
+from experimentator.sweep.beat import BEAT, ERROR, FOLDER
 from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, Outcome
 
 POLL = 0.05  # seconds
@@ -152,7 +151,7 @@ class Supervisor:
         if status == -signal.SIGKILL and not child.why and _memory_kills() > child.kills:
             child.why = OUT_OF_MEMORY
         printed = _text(child.aside / "printed")
-        outcome = _outcome(child, status, _text(child.aside / FOLDER), printed)
+        outcome = _outcome(child, status)
         shutil.rmtree(child.aside, ignore_errors=True)
         listener.ended(outcome, "\n".join(printed.splitlines()[-TOLD:]))
 
@@ -183,19 +182,14 @@ def devices() -> list[str]:
     return found if len(found) > 1 else []
 
 
-def _outcome(child: Child, status: int, folder: str, printed: str) -> Outcome:
+def _outcome(child: Child, status: int) -> Outcome:
+    """How a point ended; what it told itself counts where it ended by itself."""
+    folder, error = _text(child.aside / FOLDER), _text(child.aside / ERROR) if status > 0 else ""
     rows: list[dict[str, Any]] = []
-    error: Any = None
-    if folder:
-        with suppress(CheckpointError):
-            error = read_json(Path(folder, STATUS)).get("error")
-        with suppress(CheckpointError):
-            rows = read_history(folder)
-    if not error or child.why or status < 0:  # a process that was killed told nothing itself
-        error = next((line for line in printed.splitlines() if line.startswith("error: ")), "").removeprefix("error: ")
-    seconds, why = time.monotonic() - child.begun, child.why
-    told = str(error) if status else ""
-    return Outcome(child.point.number, child.point.values, status, folder, seconds, told, why, rows[-1] if rows else {})
+    with suppress(CheckpointError):
+        rows = read_history(folder) if folder else []
+    seconds, last = time.monotonic() - child.begun, rows[-1] if rows else {}
+    return Outcome(child.point.number, child.point.values, status, folder, seconds, error, child.why, last)
 
 
 def _end_group(child: Child) -> None:
