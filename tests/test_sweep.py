@@ -183,9 +183,11 @@ def test_fifty_points_of_which_ten_fail_are_those_of_one_after_the_other():
 def test_what_a_configuration_says_in_refusing_a_point_is_kept(jobs, capsys):
     Path("pains.py").write_text(LIGHT + PAINS + "\nassert rate < 1, 'a rate below 1'\n", "utf-8")
 
-    assert sweep("--grid", "rate=[2, 0.1]", "--jobs", jobs, epochs="1") == 1
-    assert {row["point"]: row["error"] for row in rows("ended")} == {1: "AssertionError: a rate below 1", 2: ""}
-    assert "point 1: AssertionError: a rate below 1" in capsys.readouterr().err
+    assert sweep("--grid", "rate=[2, 0.1]", "--jobs", jobs, epochs="1") == 2
+    told = {row["point"]: row["error"] for row in rows("ended")}
+    assert re.fullmatch(r"ConfigError: pains.py:\d+: AssertionError: a rate below 1", told[1])
+    assert told[2] == ""
+    assert f"point 1: {told[1]}" in capsys.readouterr().err
 
 
 def test_points_side_by_side_are_told_in_lines(capsys):

@@ -71,7 +71,7 @@ class Costs:
         return asdict(self) | {"processors": processors, "by_name": self.by_name()}
 
     def by_name(self) -> dict[str, float]:
-        """Seconds a step of each processor, 0 where noise hides it, for `graph.with_costs`; a row's are shared alike."""
+        """Seconds a step of each processor, 0 where noise hides it, for `graph.with_costs`; in a row, alike."""
         return {name: c.is_sure * c.seconds / len(c.names) for c in self.processors for name in c.names}
 
 
