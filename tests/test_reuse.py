@@ -13,6 +13,7 @@ import pytest
 from experimentator import build_experiment
 from experimentator.cli import main
 from experimentator.config import ConfigError
+from experimentator.data.choosing import PartKey
 from experimentator.records.predictions import Predictions
 from experimentator.runs import read_history
 
@@ -259,6 +260,17 @@ def test_a_mistake_is_one_message(words, status, said, place, capsys, tmp_path, 
     assert (found, out) == (status, "")
     assert said in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_with_named_parts_have_a_column_for_each():
+    keys = [PartKey("real", 3), PartKey("=drawn", "b")]
+    found = Predictions(keys, {"batch_x": np.array([0.5, 1.0])})
+
+    assert found.csv() == b"key_subset,key,batch_x\nreal,3,0.5\n'=drawn,b,1.0\n"
+    assert [json.loads(line) for line in found.jsonl().splitlines()] == [
+        {"key_subset": "real", "key": "3", "batch_x": 0.5},
+        {"key_subset": "=drawn", "key": "b", "batch_x": 1.0},
+    ]
 
 
 def test_keys_that_are_no_texts_and_no_numbers_are_written_as_texts():

@@ -72,9 +72,10 @@ class Predictions:
 
     def jsonl(self) -> bytes:
         """A line for each key; NaN and infinity, which JSON lacks, become null."""
+        named = self._named_keys()
         lines = (
-            json.dumps({"key": key, **{name: finite(values[row].tolist()) for name, values in self.outputs.items()}})
-            for row, key in enumerate(self._plain_keys())
+            json.dumps({**named[row], **{name: finite(values[row].tolist()) for name, values in self.outputs.items()}})
+            for row in range(len(self.keys))
         )
         return "".join(f"{line}\n" for line in lines).encode()
 
@@ -88,10 +89,24 @@ class Predictions:
         ]
         file = io.StringIO(newline="")
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["key", *head])
-        for row, key in enumerate(self._plain_keys()):
-            writer.writerow([_harmless(key), *(one for values in flat.values() for one in values[row].tolist())])
+        named = self._named_keys()
+        writer.writerow([*(named[0] if named else ["key"]), *head])
+        for row, key in enumerate(named):
+            own = [_harmless(part) for part in key.values()]
+            writer.writerow([*own, *(one for values in flat.values() for one in values[row].tolist())])
         return file.getvalue().encode()
+
+    def _named_keys(self) -> list[dict[str, int | str]]:
+        """For each sample its `key`; of one with parts that have names, as in a combined subset, `key_<name>` each."""
+        kinds = {type(key) for key in self.keys}
+        fields: Sequence[str] = getattr(kinds.pop(), "_fields", ()) if len(kinds) == 1 else ()
+        if not fields:
+            return [{"key": key} for key in self._plain_keys()]
+        parts = [Predictions([getattr(key, name) for key in self.keys], {})._plain_keys() for name in fields]
+        return [
+            {name if name == "key" else f"key_{name}": part[row] for name, part in zip(fields, parts, strict=True)}
+            for row in range(len(self.keys))
+        ]
 
     def _plain_keys(self) -> list[int | str]:
         """Keys as whole numbers where all are, else as texts."""
