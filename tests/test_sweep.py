@@ -454,6 +454,10 @@ def test_a_larger_sample_goes_on_with_the_points_of_a_smaller_one(first, second)
     assert len({*map(key_of, larger)}) == max(first, second)
 
 
+def test_a_value_written_twice_is_one_point():
+    assert points(axes_of(["batch_size=[1, 2, 1]"]), "absent.py") == [{"batch_size": 1}, {"batch_size": 2}]
+
+
 def test_a_sample_of_more_points_than_there_are_is_all_of_them():
     drawn = points(axes_of(["seed=[1, 2]", "batch_size=uniform(3, 4)"]), "absent.py", sample=50)
 

@@ -111,7 +111,7 @@ def points(
         name = next(name for name in axes if name not in lists)
         wrong = f"The axis {name!r} is a range, of which there is no end of points."
         raise ConfigError(wrong, "No number of points is asked for.", "Add --sample N, to draw N of them.")
-    return list(grid(lists))
+    return list({key_of(point): point for point in grid(lists)}.values())  # a value written twice is one
 
 
 def _drawn(axes: Mapping[str, Sequence[Any] | Between], count: int) -> Iterator[dict[str, Any]]:
