@@ -110,9 +110,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
     exp, epochs = _experiment(arguments)
     folder = _run_folder(exp, arguments)
-    beat = Beat(Path(arguments.report), folder) if arguments.report and folder else None
-    if beat:
+    beat = Beat(Path(arguments.report), folder) if arguments.report else None
+    if beat and folder:
         exp.callbacks.append(beat)
+    elif beat:
+        beat.keep_quiet()
     if arguments.profile and folder:
         from experimentator.callbacks.profile import Profile
 
@@ -278,6 +280,8 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
     from experimentator.checkpoint import CheckpointError
     from experimentator.saving.resume import has_checkpoints
 
+    if folder is None and which == AUTO:  # as there is nothing to resume
+        return
     if folder is None:
         raise UsageError("--resume needs a run folder, which this experiment_type has not")
     path = folder.earlier if which in (LATEST, AUTO) else Path(which)

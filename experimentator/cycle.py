@@ -138,7 +138,8 @@ def added(total: float, values: np.ndarray, weight: Any = 1.0) -> float:
     >>> added(added(0.0, values[:3]), values[3:]) == added(0.0, values)
     True
     """
-    terms = np.ravel(values).astype(np.float64) * np.asarray(weight, np.float64)
+    weights = np.asarray(weight, np.float64)
+    terms = np.where(weights == 0, 0.0, np.ravel(values).astype(np.float64) * weights)  # whatever has no weight
     return float(np.add.accumulate(np.concatenate([[total], terms]))[-1])
 
 

@@ -212,11 +212,7 @@ class BaseExperiment(Habits, Portrayed):
         self._prepare()
         subset = self.subset(given) if isinstance(given, str) else as_subset(given)
         with self.walk.training_seeds() if self.walk.trains else nullcontext():
-            found = Predictions.of(self, subset).outputs
-        if unknown := [name for name in listed(outputs) if name not in found]:
-            wrong = f"INFER computes no {unknown[0]!r} for each sample of {subset.name!r}."
-            raise ConfigError(wrong, f"Seen: {', '.join(found)}.", "Name one of these, or set exp.outputs.")
-        return {name: found[name] for name in listed(outputs) or found}
+            return dict(Predictions.of(self, subset, listed(outputs)).outputs)
 
     def fire(self, event: str, **state: Any) -> None:
         """Tell callbacks that something happened; here nobody listens, CallbackedExperiment does."""

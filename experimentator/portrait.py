@@ -107,7 +107,7 @@ def troubles(exp: Any, error: BaseException) -> dict[str, str]:
         return dict(_until(graph, int(found[1]), error))
     if not isinstance(error, ArithmeticError):
         return {}
-    return dict.fromkeys(spoilt(exp.backend.weights()), "weights are not finite")
+    return dict.fromkeys(spoilt(exp.backend.weights(), finite=True), "weights are not finite")
 
 
 def _until(graph: Graph, failed: int, error: BaseException) -> Iterator[tuple[str, str]]:

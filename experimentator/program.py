@@ -19,7 +19,7 @@ from experimentator.graph import Graph, GraphError, Mode
 from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.runner import Runner
-from experimentator.running import begin, with_weights
+from experimentator.running import begin, weights_in, with_weights
 from experimentator.selection import Selection, explain_objects
 from experimentator.settings import listed
 from experimentator.suspects import tell_many
@@ -201,30 +201,29 @@ class Program:
         outputs = step(columns, np.arange(size, dtype=np.int32)[None])
         results = {name: np.asarray(values) for name, values in outputs.items()}
         check_flags(step.graph, results)
-        return {name: values[0] for name, values in results.items()}
+        return {name: values[0] for name, values in results.items() if name not in weights_in(step.graph)}
 
     def _predictor(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> Any:
         """The INFER step for what is given, for any batch size."""
         specs = specs_of(columns)
-        key = (
-            tuple(sorted((name, spec.shape, str(spec.dtype)) for name, spec in specs.items())),
-            tuple(outputs or "*"),
-        )
+        shapes = tuple(sorted((name, spec.shape, str(spec.dtype)) for name, spec in specs.items()))
+        key = (shapes, tuple(outputs or "*"))
         if key not in self.predictors:
             processors = self._record(Mode.INFER, given=specs)
             graph = Graph(processors, provided=specs, mode=Mode.INFER)
             wanted = outputs or self.selection.inferred(graph) or self.selection.last_written(graph)
             graph = with_flags(graph, wanted)
             options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
+            tell_many([kind for kind, _ in self.predictors if isinstance(kind, tuple)], shapes)
             self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
-            tell_many(self.predictors)
         return self.predictors[key]
 
     def _record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:
         """The processors of a mode, every name known; TRAIN comes first, so that weights are always made alike."""
         exp = self.exp
         if given is not None or self.exp.subsets:  # without data, nothing is recorded and no framework is needed
-            exp.backend.precision, exp.backend.batch_size = exp.precision, exp.batch_size
+            backend = exp.backend
+            backend.precision, backend.batch_size, backend.eager = exp.precision, exp.batch_size, bool(exp.eager)
         if mode not in self.recorded and self.specs(mode):
             known: dict[int, Any] = {}
             for earlier in ORDER:

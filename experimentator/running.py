@@ -67,10 +67,9 @@ def marked(graph: Graph, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray
     """The results of a call: what accumulates is marked as such, and what weighs something has its weights."""
     names = {name for node in _running(graph) for name in node.outputs}
     outputs = outputs | {name: outputs[name].view(Running) for name in names & outputs.keys()}
-    for name, weight in _weights(graph).items():
-        if weight in outputs:
-            outputs[name] = Weighed.of(outputs[name], outputs.pop(weight))
-    return outputs
+    weights = {name: weight for name, weight in _weights(graph).items() if weight in outputs}
+    outputs |= {name: Weighed.of(outputs[name], outputs[weight]) for name, weight in weights.items()}
+    return {name: values for name, values in outputs.items() if name not in weights.values()}
 
 
 def _weights(graph: Graph) -> dict[str, str]:

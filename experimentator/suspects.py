@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,30 +15,31 @@ log = logging.getLogger(__name__)
 MANY = 8  # kinds of shapes
 
 
-def spoilt(weights: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """Names of processors with weights that are not finite.
+def spoilt(weights: Mapping[str, np.ndarray], *, finite: bool = False) -> Iterator[str]:
+    """Names of processors with weights that are NaN, or, with `finite`, infinite.
 
     >>> [*spoilt({"Model/0/kernel": np.array([1.0, np.nan]), "Head/0/kernel": np.array([1.0])})]
     ['Model']
     """
     for node in dict.fromkeys(key.rsplit("/", 2)[0] for key in weights):
         own = [values for key, values in weights.items() if key.rsplit("/", 2)[0] == node]
-        if not all(np.isfinite(values).all() for values in own if values.dtype.kind == "f"):
+        floats = [values for values in own if values.dtype.kind == "f"]
+        if any((~np.isfinite(values) if finite else np.isnan(values)).any() for values in floats):
             yield node
 
 
 def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> None:
-    """Warn of weights that are not finite, once for each processor: the loss need not show it."""
+    """Warn of weights that are NaN, once for each processor: the loss need not show it."""
     for node in spoilt(weights):
         if node not in told:
-            said = "Weights of %s are NaN or infinite, whatever the loss says. TerminateOnNaN() ends a training then."
+            said = "Weights of %s are NaN, whatever the loss says. TerminateOnNaN() ends a training then."
             log.warning(said, node)
             told.add(node)
 
 
-def tell_many(predictors: Sized) -> None:
+def tell_many(kinds: Collection[Any], new: Any) -> None:
     """Warn of the growing time to predict things of ever other shapes, each compiled by itself."""
-    if len(predictors) == MANY:
+    if new not in kinds and len({*kinds, new}) == MANY:
         log.warning("predict has compiled for %d kinds of shapes. Pad what varies to a few lengths.", MANY)
 
 
@@ -46,14 +47,15 @@ def odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
     """Class ids of a block that are no class of the logits they are compared with, a sentence for each loss."""
     for node in graph.nodes:
         compared: tuple[str, ...] = getattr(node.processor, "pair", ())
-        if len(compared) != 2 or compared[1] not in block.columns:
+        leaves_out = any(getattr(node.processor, name, None) for name in ("mask", "weight", "nan_is_no_label"))
+        if leaves_out or len(compared) != 2 or compared[1] not in block.columns:
             continue
         logits, target = (next((ref for ref in node.reads if ref.name == name), None) for name in compared)
         rows = np.asarray(block.columns[compared[1]])
         if logits is None or target is None or target.version or rows.dtype.kind not in "iu":
             continue
         sizes = exp.backend.shapes(graph, exp.program.specs(graph.mode))[logits][0]
-        if sizes is None or len(sizes) != rows.ndim + 1 or not isinstance(sizes[-1], int):
+        if sizes is None or len(sizes) != rows.ndim + 1 or not isinstance(sizes[-1], int) or sizes[-1] < 2:
             continue
         seen, classes = rows[np.ravel(block.index)], sizes[-1]
         if (odd := seen[(seen < 0) | (seen >= classes)]).size:

@@ -26,7 +26,7 @@ class Compared(Op):
     the batch: in the mean, in the gradients, and whatever the prediction is there. Without any label the mean is 0.
 
     `is_metric` says that the number is reported, averaged over the cycle: over what has a label there, each thing
-    weighing what it does in its batch, since the sum of weights is written, too, where there are any: `<name>_weight`,
+    weighing what it does in its batch, since the sum of weights is written, too, where there are any: `<name>.weight`,
     [] float32. Otherwise batches weigh as much as their size.
     """
 
@@ -53,7 +53,7 @@ class Compared(Op):
     def weights_of(self) -> dict[str, str]:
         """Names of numbers that say how much of the batch each of those written is the mean of; empty for all of it."""
         leaves_out = self.weight is not None or self.mask is not None or self.nan_is_no_label
-        return {name: f"{name}_weight" for name in self.written} if leaves_out and self.is_metric else {}
+        return {name: f"{name}.weight" for name in self.written} if leaves_out and self.is_metric else {}
 
     @property
     def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same

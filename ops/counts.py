@@ -79,7 +79,7 @@ class PrecisionRecall(Compared):
     `prediction` and `target` are [B, ...], alike but for a last axis of size 1; answers are yes above `threshold`,
     0.0 fits logits, 0.5 probabilities; targets are yes above 0.5. Writes [] float32 under the names `precision` and
     `recall`, each 0 where a batch has nothing to divide by. What is divided by is written, too, under
-    `precision_weight` and `recall_weight`, so that the averages of a cycle are the cycle's precision and recall.
+    `precision.weight` and `recall.weight`, so that the averages of a cycle are the cycle's precision and recall.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -109,7 +109,7 @@ class PrecisionRecall(Compared):
 
     @property
     def weights_of(self) -> dict[str, str]:
-        return {name: f"{name}_weight" for name in self.written}  # how many answers were yes, and how many true
+        return {name: f"{name}.weight" for name in self.written}  # how many answers were yes, and how many true
 
     def compare(self, prediction: Any, target: Any) -> Any:
         score, answer = align(self, prediction, target)

@@ -56,7 +56,7 @@ class ClassWeighted(FromLogits):
 
     @property
     def weights_of(self) -> dict[str, str]:
-        return super().weights_of or ({} if self.class_weights is None else {self.output: f"{self.output}_weight"})
+        return super().weights_of or ({} if self.class_weights is None else {self.output: f"{self.output}.weight"})
 
     def importance(self, tensors: Sequence[Any]) -> Any:
         weights = self._weights()

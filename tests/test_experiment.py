@@ -908,8 +908,18 @@ def test_predict_of_a_subset_is_that_of_its_items_in_the_order_of_its_keys(by_na
 
         assert set(outputs) == {"batch_logits"}
         np.testing.assert_array_equal(outputs["batch_logits"], exp.predict({"batch_input": given})["batch_logits"])
-    with pytest.raises(ConfigError, match="INFER computes no 'accuracy' for each sample of 'training'"):
+    with pytest.raises(ConfigError, match="'accuracy' is no value for each sample of 'training'"):
         exp.predict("training", outputs="accuracy")
+
+
+def test_predict_of_a_subset_gives_names_that_are_asked_for_whatever_the_setting_says():
+    exp = build_experiment(config(outputs=["batch_logits"]))
+
+    inputs = exp.predict("validation", outputs=["batch_input", "batch_target"])
+
+    expected = [exp.subset("validation").query_item(key) for key in exp.subset("validation").keys]
+    np.testing.assert_array_equal(inputs["batch_input"], [item["input"] for item in expected])
+    np.testing.assert_array_equal(inputs["batch_target"], [item["target"] for item in expected])
 
 
 def test_a_metric_that_is_no_single_number_is_told(caplog):

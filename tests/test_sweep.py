@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from experimentator import build_experiment
 from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
+from experimentator.commands.sweep import _means
 from experimentator.config import ConfigError
 from experimentator.runs import read_history
 from experimentator.sweep.outcome import Outcome
@@ -30,7 +31,9 @@ from experimentator.sweep.register import REGISTER, Register, _line
 from experimentator.sweep.supervisor import SHARING, devices
 
 ROOT = Path(__file__).resolve().parent.parent
-LIGHT = (ROOT / "tests" / "configs" / "light.py").read_text("utf-8")
+CONFIG = str(ROOT / "tests" / "configs" / "light.py")
+LIGHT = Path(CONFIG).read_text("utf-8")
+MOMENTUM = (ROOT / "tests" / "configs" / "momentum.py").read_text("utf-8")  # which has state to resume
 COMMAND = [sys.executable, "-m", "experimentator", "pains.py"]
 # What befalls a training in its second epoch, and a witness outside of the library of every epoch trained.
 PAINS = """
@@ -115,6 +118,10 @@ def rows(event=None):
     return [row for row in map(json.loads, lines) if event in (None, row["event"])]
 
 
+def plainly(history):
+    return [{name: value for name, value in row.items() if name != "epoch_time"} for row in history]
+
+
 def endings():
     return {row["point"]: row["ended"] for row in rows("ended")}
 
@@ -173,10 +180,7 @@ def test_fifty_points_of_which_ten_fail_are_those_of_one_after_the_other():
         "hung": 1,
     }
     for rate, exp in good.items():
-        told = read_history(Path("runs", "pains", by_pair[rate, ""]["run"]))
-        assert [{n: v for n, v in row.items() if n != "epoch_time"} for row in told] == [
-            {n: v for n, v in row.items() if n != "epoch_time"} for row in exp.history
-        ]
+        assert plainly(read_history(Path("runs", "pains", by_pair[rate, ""]["run"]))) == plainly(exp.history)
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
@@ -222,6 +226,25 @@ def test_one_device_is_nobodys_in_particular(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
 
     assert devices() == []
+
+
+def test_points_one_after_the_other_have_all_devices(monkeypatch):
+    Path("pains.py").write_text(f"{LIGHT}{PAINS}\nassert os.environ['CUDA_VISIBLE_DEVICES'] == '2,5'\n", "utf-8")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+
+    assert sweep("--grid", "rate=[0.1, 0.2]", epochs="1") == 0
+
+
+def test_an_experiment_without_callbacks_tells_nothing_and_is_not_taken_for_hung(capsys):
+    types = "[BaseExperiment, CallbackedExperiment, ByHandExperiment]"
+    text = LIGHT.replace(types, "[BaseExperiment, ByHandExperiment]")
+    slow = text.replace("    error = weight", "    time.sleep(1)\n    error = weight")
+    Path("pains.py").write_text(f"import time\n{slow}", "utf-8")
+
+    assert sweep("--grid", "rate=[0.1]", "--hang-seconds", "3", epochs="1") == 0
+    assert rows("ended")[0]["seconds"] > 3
+    assert sweep("--grid", "rate=[0.1]", "--resume", "auto", epochs="1") == 0
+    assert capsys.readouterr().err.count("finished before") == 1
 
 
 # Going on
@@ -274,13 +297,15 @@ def test_a_sweep_is_not_begun_over_another(capsys):
 
 def test_a_killed_sweep_goes_on_where_it_was_and_trains_nothing_twice():
     """SIGKILL for the sweep at five random moments; its points end with it, saved, and no finished one runs again."""
-    rates = [round(0.05 * place, 2) for place in range(1, 9)]
+    rates = [round(0.005 * place, 3) for place in range(1, 9)]
+    exact = MOMENTUM.replace("- 0.01 * (np.mean", "- rate * (np.mean")
+    Path("pains.py").write_text(f"rate = 0.01\n{exact}{PAINS}", "utf-8")
     words = ["--quiet", "--epochs", "3", "--experiment-id", "s", "--resume", "auto", "--jobs", "3"]
     words += ["--grid", f"rate={rates}", "--set", "pain=slow", "--checkpoint-seconds", "0.000001"]
     draws, kills, finished = random.Random(), 0, {}
     while kills < 5:
         child = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(0.8 + 1.2 * draws.random())
+        time.sleep(0.3 + 1.7 * draws.random())
         assert child.poll() is None
         child.kill()
         assert child.wait() == -signal.SIGKILL
@@ -296,7 +321,10 @@ def test_a_killed_sweep_goes_on_where_it_was_and_trains_nothing_twice():
     assert endings() == dict.fromkeys(range(1, 9), "finished")
     after = trained()
     assert {rate: after[f"{rate} slow"] for rate in finished} == finished
-    assert all(len(read_history(f"runs/pains/s-{number}")) == 3 for number in range(1, 9))
+    for number, rate in enumerate(rates, start=1):
+        alone = build_experiment("pains.py", rate=rate, pain="", hide_progress=True)
+        alone.train(3)
+        assert plainly(read_history(f"runs/pains/s-{number}")) == plainly(alone.history)
 
 
 def test_two_sweeps_in_one_folder_are_one_too_many(capsys):
@@ -310,6 +338,39 @@ def test_two_sweeps_in_one_folder_are_one_too_many(capsys):
         first.send_signal(signal.SIGINT)
         first.wait(timeout=60)
     assert Path("witness").read_text("utf-8") == "0.1 spin 1\n0.1 spin 2\n"
+
+
+def test_a_run_that_is_there_is_not_taken_for_a_point(capsys):
+    assert main(["pains.py", "--quiet", "--epochs", "1", "--experiment-id", "s-1"]) == 0
+    before = Path("runs/pains/s-1/history.jsonl").read_bytes()
+
+    assert sweep("--grid", "rate=[0.2]", epochs="3") == 5
+    assert endings() == {1: "file error"}
+    assert Path("runs/pains/s-1/history.jsonl").read_bytes() == before
+
+
+def test_sweeps_begun_in_the_same_second_have_folders_of_their_own():
+    words = ["--quiet", "--epochs", "1", "--grid", "rate=[0.3, 0.4]"]
+    children = [subprocess.Popen([*COMMAND, *words], stderr=subprocess.DEVNULL) for _ in range(3)]
+
+    assert [child.wait(timeout=120) for child in children] == [0, 0, 0]
+    assert len([*Path("runs/pains").glob(f"*/{REGISTER}")]) == 3
+    assert len([*Path("runs/pains").glob("*/history.jsonl")]) == 6 + 1  # and `latest`
+
+
+def test_who_presses_ctrl_c_twice_is_told_how_points_ended():
+    Path("pains.py").write_text((LIGHT + PAINS).replace("do_{pain}", "do_{pain.strip()}"), "utf-8")
+    words = ["--quiet", "--epochs", "3", "--experiment-id", "s", "--grid", "pain=['spin', 'spin ']", "--jobs", "2"]
+    child = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: Path("witness").exists() and Path("witness").read_text("utf-8").count(" 2\n") == 2)
+    child.send_signal(signal.SIGINT)
+    time.sleep(1)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=8)
+
+    assert child.returncode == 130
+    assert out.count("killed (SIGKILL)") == 2
+    assert endings() == {1: "killed (SIGKILL)", 2: "killed (SIGKILL)"}
 
 
 def test_ctrl_c_tells_how_to_go_on():
@@ -448,18 +509,18 @@ def test_orders_of_magnitude_are_drawn_equally_often():
 @given(st.integers(1, 20), st.integers(1, 20))
 def test_a_larger_sample_goes_on_with_the_points_of_a_smaller_one(first, second):
     axes = axes_of(["learning_rate=loguniform(1e-4, 0.1)", "batch_size=[1, 2]"])
-    smaller, larger = (points(axes, "absent.py", sample=count) for count in sorted([first, second]))
+    smaller, larger = (points(axes, CONFIG, sample=count) for count in sorted([first, second]))
 
     assert larger[: len(smaller)] == smaller
     assert len({*map(key_of, larger)}) == max(first, second)
 
 
 def test_a_value_written_twice_is_one_point():
-    assert points(axes_of(["batch_size=[1, 2, 1]"]), "absent.py") == [{"batch_size": 1}, {"batch_size": 2}]
+    assert points(axes_of(["batch_size=[1, 2, 1]"]), CONFIG) == [{"batch_size": 1}, {"batch_size": 2}]
 
 
 def test_a_sample_of_more_points_than_there_are_is_all_of_them():
-    drawn = points(axes_of(["seed=[1, 2]", "batch_size=uniform(3, 4)"]), "absent.py", sample=50)
+    drawn = points(axes_of(["seed=[1, 2]", "batch_size=uniform(3, 4)"]), CONFIG, sample=50)
 
     assert sorted((point["seed"], point["batch_size"]) for point in drawn) == [(1, 3), (1, 4), (2, 3), (2, 4)]
 
@@ -482,6 +543,9 @@ def test_a_sample_is_trained(capsys):
         (["--grid", "rate=uniform(0, 1)", "--grid", "rate=[1]"], "'rate' is given twice"),
         (["--grid", "rate=[0.1]", "--set", "rate=0.2"], "'rate' has an axis and one value"),
         (["--grid", "seed=[1]", "--seed", "2"], "'seed' has an axis and one value"),
+        (["--grid", "experiment_id=['a', 'b']"], "'experiment_id' is no axis of a grid"),
+        (["--grid", "epochs=[1, 2]"], "'epochs' is no axis of a grid"),
+        (["--grid", "rate=[1]", "--set", "experiment_id=a"], "'experiment_id' is set for all points"),
         (["--grid", "rate=[0.1]", "--jobs", "0"], "no whole number of at least 1"),
         (["--grid", "rate=[0.1]", "--resume", "runs/pains/s"], "--grid begins many"),
         (["--jobs", "2"], "--jobs is for the points of a --grid"),
@@ -529,6 +593,15 @@ def test_points_that_differ_by_their_seed_alone_are_one_row_more(capsys):
     assert float(own[head.replace(" ±", "±").split().index("validation_loss±")]) == pytest.approx(
         np.std(measured, ddof=1), rel=1e-3
     )
+
+
+def test_means_of_what_is_not_finite_are_not_finite():
+    outcomes = [Outcome(number, {"seed": number}, 0) for number in (1, 2)]
+
+    (row,) = _means(outcomes, [{"a": math.inf, "b": math.nan, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 3.0}])
+
+    assert (row["runs"], row["a"], row["c"], row["c ±"]) == (2, math.inf, 2.0, pytest.approx(math.sqrt(2)))
+    assert np.isnan([row["a ±"], row["b"], row["b ±"]]).all()
 
 
 def test_folds_are_averaged_and_none_of_them_is_best(capsys):

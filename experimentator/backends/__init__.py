@@ -68,6 +68,7 @@ class Backend(Protocol):
     precision: str | None
     compiles: bool  # or runs processors in Python, without training them
     compilers: Mapping[str, Any]  # ways of running a training step by name, and the `jit_compile` that asks for each
+    eager: bool  # processors run uncompiled, to be stepped through
     batch_size: int  # which abstract batches have where a framework knows no batch of any size
 
     def record(

@@ -59,6 +59,7 @@ class NumpyBackend:
     compilers: Mapping[str, Any] = {"graph": False}
     batch_size = 1
     precision: str | None = None
+    eager: bool = False
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]

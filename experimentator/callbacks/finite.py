@@ -21,7 +21,7 @@ class TerminateOnNaN(Callback):
     The experiment is left with these weights, as it was before the failing batch. That costs a copy of weights and
     optimizer state on the device for each call of many batches, and their memory.
 
-    Weights that are not finite while the loss is, as where a ReLU makes 0 of NaN, end it after the epoch, too.
+    Weights that are NaN while the loss is finite, as where a ReLU makes 0 of NaN, end it after the epoch, too.
 
     Reads the results of each call; writes nothing. The error is the engine's, with the processor in its message, and
     marks it in the picture of a run folder.
@@ -63,8 +63,8 @@ class TerminateOnNaN(Callback):
         bad = next(spoilt(self.exp.backend.weights()), None) if mode == Mode.TRAIN else None
         if bad is not None:
             raise NonFiniteLossError(
-                f"The loss is finite, but weights are not, after epoch {self.exp.epoch + 1} of {cycle_name!r}.\n"
-                f"Seen: NaN or infinity in weights of {bad}.\n"
+                f"The loss is finite, but weights are NaN, after epoch {self.exp.epoch + 1} of {cycle_name!r}.\n"
+                f"Seen: NaN in weights of {bad}.\n"
                 "Look for NaN in the data (ops.AssertFinite(name) finds it), lower learning_rate, or clip gradients."
             )
 

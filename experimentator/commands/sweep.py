@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,11 +18,11 @@ from experimentator.commands.failures import printable
 from experimentator.commands.results import best_of, final_metrics, show_table
 from experimentator.commands.usage import AUTO, LATEST, UsageError
 from experimentator.config import parse_assignment
-from experimentator.records.run_places import folder_name
+from experimentator.records.run_places import folder_name, make
 from experimentator.sweep.outcome import Outcome
 from experimentator.sweep.picture import picture
 from experimentator.sweep.points import Between, axes_of, constant_in, literal, points
-from experimentator.sweep.register import REGISTER, Register, asked_of
+from experimentator.sweep.register import REGISTER, Register, asked_of, wait_for
 from experimentator.sweep.supervisor import Child, Point, Supervisor, devices
 
 PICTURE = "sweep.svg"
@@ -28,6 +30,12 @@ OUTPUT_FOLDER = "runs"
 SEED = "seed"
 REPEATS = (SEED, "fold")  # axes along which the same is measured again
 HANG_SECONDS = 3600.0
+OPTIONS = {  # of a command line, which all points of a grid get
+    "experiment_id": "--experiment-id",
+    "output_folder": "--output-folder",
+    "project_name": "--set project_name=NAME",
+    "epochs": "--epochs",
+}
 
 
 def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
@@ -37,9 +45,12 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     if arguments.seed is not None:
         sets[SEED] = arguments.seed
     _check(arguments, axes, sets)
-    chosen = points(axes, arguments.config, sample=arguments.sample)
+    chosen, asked = (
+        points(axes, arguments.config, sample=arguments.sample),
+        asked_of(arguments.config, arguments.epochs),
+    )
     folder = _folder(arguments, sets)
-    register, asked = Register(folder, arguments.config), asked_of(arguments.config, arguments.epochs)
+    register = Register(folder, arguments.config)
     outcomes: dict[int, Outcome] = {}
     jobs = arguments.jobs or 1
     numbers = [register.number({**sets, **values}) for values in chosen]
@@ -59,8 +70,11 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
                 outcomes[number] = done
                 display.is_done(number)
                 continue
+            run = folder.with_name(f"{folder.name}-{number}")
+            if register.was_begun(number):
+                wait_for(run)
             register.begin(number, values, {**sets, **values})
-            yield Point(number, values, _command(arguments, values, f"{folder.name}-{number}"))
+            yield Point(number, values, _command(arguments, values, run.name))
 
     supervisor = Supervisor(jobs=jobs, hang_seconds=arguments.hang_seconds or HANG_SECONDS, devices=devices())
     try:
@@ -81,6 +95,13 @@ def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any
     if arguments.resume not in (None, LATEST, AUTO):
         wrong = "--resume RUN goes on with one run, and --grid begins many"
         raise UsageError(f"{wrong}\nWrite --resume for the newest sweep, or --experiment-id ID --resume for another.")
+    for name, option in OPTIONS.items():
+        if name in axes and name != SEED and (name != "epochs" or arguments.epochs is not None):
+            raise UsageError(f"{name!r} is no axis of a grid\nSeen: --grid {name}=. All points share it: {option}.")
+        if name in sets and name == "experiment_id":
+            raise UsageError(
+                f"{name!r} is set for all points of a grid by {option}\nSeen: --set {name}={sets[name]!r}."
+            )
     for name in axes:
         if name in sets:
             raise UsageError(f"{name!r} has an axis and one value\nSeen: {name}={sets[name]!r}. Leave one of them out.")
@@ -101,16 +122,20 @@ def _folder(arguments: Namespace, sets: Mapping[str, Any]) -> Path:
             )
         if not is_there and arguments.resume == LATEST:
             raise CheckpointError(_nothing(place))
-        return folder
+        return folder if folder.is_dir() and arguments.resume else make(place, arguments.experiment_id)
     found = max(place.glob(f"*/{REGISTER}"), key=lambda path: path.stat().st_mtime_ns, default=None)
     if arguments.resume and found is not None:
         return found.parent
     if arguments.resume == LATEST:
         raise CheckpointError(_nothing(place))
-    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    return next(
-        p for p in (place / f"{stamp}{more}" for more in ("", *(f"-{n}" for n in range(2, 1000)))) if not p.exists()
-    )
+    for more in count(1):  # no number behind a dash: points have these
+        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}{f'.{more}' * (more > 1)}"
+        try:
+            return make(place, name)
+        except CheckpointError:
+            if not (place / name).is_dir():
+                raise
+    raise AssertionError
 
 
 def _nothing(place: Path) -> str:
@@ -129,7 +154,7 @@ def _command(arguments: Namespace, values: Mapping[str, Any], experiment_id: str
     for name in ("epochs", "seed", "output_folder", "checkpoint_seconds"):
         if (value := vars(arguments)[name]) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
-    words += ["--experiment-id", experiment_id, "--resume", AUTO]
+    words += ["--experiment-id", experiment_id, *(["--resume", AUTO] if arguments.resume else [])]
     for text in (*arguments.assignments, *(f"{name}={literal(value)}" for name, value in values.items())):
         words += ["--set", text]
     quiet = {"quiet": arguments.quiet or (arguments.jobs or 1) > 1}
@@ -241,9 +266,14 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, ou
     for error, place in _grouped(outcomes).items():
         errors.write(f"{place}: {error}\n")
     drawn = {name for name, axis in axes.items() if isinstance(axis, Between)}
-    if page := picture([one.values for one in outcomes], measured, title=folder.name, drawn=drawn):
+    page = picture([one.values for one in outcomes], measured, title=folder.name, drawn=drawn)
+    if not page:
+        return
+    try:
         write_atomically(folder / PICTURE, page.encode())
         errors.write(f"{folder / PICTURE} shows what each axis does; {REGISTER} beside it has all in JSON.\n")
+    except CheckpointError as error:  # what ended the sweep is told, not this
+        errors.write(f"There is no {PICTURE}. {error}\n")
 
 
 def _grouped(outcomes: Sequence[Outcome]) -> dict[str, str]:
@@ -284,6 +314,6 @@ def _means(outcomes: Sequence[Outcome], measured: Sequence[Mapping[str, float]])
             numbers = [metrics[name] for _, metrics in members if name in metrics]
             row[name] = statistics.fmean(numbers)
             if len(numbers) > 1:
-                row[f"{name} ±"] = statistics.stdev(numbers)
+                row[f"{name} ±"] = statistics.stdev(numbers) if all(map(math.isfinite, numbers)) else math.nan
         rows.append(row)
     return rows

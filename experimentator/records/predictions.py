@@ -16,6 +16,7 @@ import numpy as np
 from experimentator.checkpoint import write_atomically
 from experimentator.config import ConfigError
 from experimentator.graph import Mode
+from experimentator.loading.blocks import specs_of
 from experimentator.records.plainfile import finite
 
 SUFFIXES = (".npz", ".jsonl", ".csv")
@@ -35,13 +36,15 @@ class Predictions:
     outputs: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, exp: Any, subset: Any) -> Predictions:
-        """Run the INFER graph over a subset, in the order of its keys; all that comes back is kept in memory.
+    def of(cls, exp: Any, subset: Any, outputs: Sequence[str] = ()) -> Predictions:
+        """Run INFER over a subset, in the order of its keys; all that comes back is kept in memory.
 
-        What is no value for each sample is left out.
+        Gives `outputs`, or what INFER computes, of which what is no value for each sample is left out.
         """
         keys: list[Hashable] = []
         parts: dict[str, list[np.ndarray]] = {}
+        if outputs:
+            return cls._named(exp, subset, outputs)
         for block, results in _passed(exp, subset):
             keys += [key for batch in block.keys for key in batch]
             for name, values in results.items():
@@ -53,6 +56,21 @@ class Predictions:
                 f"Seen: {', '.join(exp.graph(Mode.INFER).results) or 'nothing'}.",
                 "Name what to keep: --outputs NAME, or `outputs` in the configuration.",
             )
+        return cls(keys, {name: np.concatenate(arrays) for name, arrays in parts.items()})
+
+    @classmethod
+    def _named(cls, exp: Any, subset: Any, outputs: Sequence[str]) -> Predictions:
+        """Names of any kind, whatever INFER computes otherwise."""
+        keys: list[Hashable] = []
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+        for some, batch in subset.batches(exp.batch_size, keys=list(subset.keys), drop_last=False):
+            keys += some
+            results = exp.program.predict({name: batch[name] for name in specs_of(batch)}, outputs)
+            for name, values in parts.items():
+                if len(results[name]) != len(some):
+                    wrong = f"{name!r} is no value for each sample of {subset.name!r}."
+                    raise ConfigError(wrong, f"Seen: {len(results[name])} for {len(some)}.", "Name another output.")
+                values.append(results[name])
         return cls(keys, {name: np.concatenate(arrays) for name, arrays in parts.items()})
 
     def save(self, filename: str) -> None:

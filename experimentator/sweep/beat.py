@@ -11,7 +11,8 @@ from typing import Any
 
 WATCH_SECONDS = 0.5
 TELL_SECONDS = 0.2
-FOLDER, BEAT, ERROR = "folder", "beat", "error"  # files in the folder that a sweep gives to the process
+ORPHAN_SECONDS = 30.0  # for a training whose sweep is gone to put its run folder in order
+FOLDER, BEAT, ERROR, QUIET = "folder", "beat", "error", "quiet"  # files in the folder that a sweep gives to the process
 
 
 class Beat:
@@ -42,9 +43,13 @@ class Beat:
             self.told = now
             self._write(BEAT, f"{self.exp.epoch} {self.calls}")
 
+    def keep_quiet(self) -> None:
+        """Tell that nothing will be told: there are no callbacks."""
+        self._write(BEAT, QUIET)
+
     def tell_folder(self) -> None:
         """Tell which run folder it is, once there is one."""
-        if self.run.path:
+        if self.run and self.run.path:
             self._write(FOLDER, str(self.run.path.absolute()))
 
     def _write(self, name: str, text: str) -> None:
@@ -66,5 +71,8 @@ def end_with(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(WATCH_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(ORPHAN_SECONDS)  # it may hang: then nobody is left who could end it
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -18,7 +18,6 @@ WORDS = {
     130: "interrupted",
     143: "terminated",
 }
-CALLED_OFF = {130, 143}  # it would have gone on
 
 
 @dataclass(frozen=True)

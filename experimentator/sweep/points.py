@@ -102,7 +102,8 @@ def points(
     Raises:
         ConfigError: for a name that the file does not set, or a range of which no sample is asked for.
     """
-    if unknown := set(axes) - {*names_in(config), *LIBRARY_KEYS}:
+    unknown = set(axes) - {*names_in(config), *LIBRARY_KEYS}
+    if unknown or not Path(config).is_file():
         load(config, dict.fromkeys(unknown), known=LIBRARY_KEYS)  # refuses them, with near matches, before it runs
     lists = {name: values for name, values in axes.items() if not isinstance(values, Between)}
     if sample is not None:
@@ -147,10 +148,15 @@ def constant_in(config: str, name: str) -> Any:
     """What a configuration file says a name is, where it is written there as a literal; else None."""
     try:
         body = ast.parse(Path(config).read_text("utf-8-sig")).body
-        found = [line.value for line in body if isinstance(line, ast.Assign) and name in map(_name, line.targets)]
-        return ast.literal_eval(found[-1]) if found else None
+        assigned = [line for line in body if isinstance(line, ast.Assign | ast.AnnAssign)]
+        found = [one.value for one in assigned if name in map(_name, _targets(one))]
+        return ast.literal_eval(found[-1]) if found and found[-1] else None
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return None
+
+
+def _targets(line: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
+    return line.targets if isinstance(line, ast.Assign) else [line.target]
 
 
 def _name(target: ast.expr) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from experimentator.records.neighbours import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, values_of
 from experimentator.records.run_places import Hold
 from experimentator.runs import STATUS
+from experimentator.sweep.beat import ORPHAN_SECONDS, WATCH_SECONDS
 from experimentator.sweep.outcome import FINISHED, Outcome
 from experimentator.sweep.points import key_of
 
@@ -45,12 +47,17 @@ class Register:
         self._held = Hold(folder, what="sweep")
         self._numbers: dict[str, int] = {}
         self._ended: dict[int, Mapping[str, Any]] = {}
+        self._begun: set[int] = set()
         for row in self._read():
             self._note(row)
 
     def close(self) -> None:
         """Let others go on with it."""
         self._held.release()
+
+    def was_begun(self, number: int) -> bool:
+        """Whether a point was begun by an earlier sweep, or by this one."""
+        return number in self._begun
 
     def number(self, values: Mapping[str, Any]) -> int:
         """The number of a point: of one that was begun its own, else the next."""
@@ -91,6 +98,7 @@ class Register:
 
     def _note(self, row: Mapping[str, Any]) -> None:
         self._numbers[row["key"]] = row["point"]
+        self._begun.add(row["point"])
         if row["event"] == "ended":
             self._ended[row["point"]] = row
 
@@ -115,6 +123,17 @@ class Register:
         with self.path.open("rb+") as file:
             file.truncate(self.path.stat().st_size - count)
             os.fsync(file.fileno())
+
+
+def wait_for(run: Path) -> None:
+    """Wait for a training to let go of its run folder: of a sweep that was killed, it takes a moment to end."""
+    until = time.monotonic() + ORPHAN_SECONDS + WATCH_SECONDS
+    while run.is_dir() and time.monotonic() < until:
+        try:
+            Hold(run).release()
+            return
+        except CheckpointError:
+            time.sleep(WATCH_SECONDS / 5)
 
 
 def asked_of(config: str, epochs: int | None) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from experimentator.checkpoint import CheckpointError
 from experimentator.commands.failures import Terminated
 from experimentator.runs import read_history
-from experimentator.sweep.beat import BEAT, ERROR, FOLDER
+from experimentator.sweep.beat import BEAT, ERROR, FOLDER, QUIET
 from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, Outcome
 
 POLL = 0.05  # seconds
@@ -93,9 +93,12 @@ class Supervisor:
                     listener.begins(point)
                     self.children.append(self._start(point))
         except BaseException as stop:
-            self._stop_all(stop)
-            for child in list(self.children):
-                self._reap(child, listener)
+            try:
+                self._stop_all(stop)
+            finally:
+                for child in list(self.children):
+                    with suppress(CheckpointError):  # of a full disk: the others' ends are told all the same
+                        self._reap(child, listener)
             raise
 
     def _start(self, point: Point) -> Child:
@@ -120,7 +123,7 @@ class Supervisor:
 
     def _environment(self, slot: int) -> dict[str, str]:
         own = {**(SHARING if self.jobs > 1 else {}), **os.environ}
-        if self.devices:
+        if self.devices and self.jobs > 1:
             own["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
         return own
 
@@ -137,7 +140,7 @@ class Supervisor:
 
     def _listen(self, child: Child) -> None:
         beat, now = _text(child.aside / BEAT), time.monotonic()
-        if beat != child.beat:
+        if beat != child.beat or beat == QUIET:
             child.beat, child.heard = beat, now
         if now - child.heard > self.hang_seconds + min(GRACE, self.hang_seconds):
             _end_group(child)
@@ -176,10 +179,12 @@ def devices() -> list[str]:
     """The GPUs that points may be given to, one each, where there are several; found without a framework."""
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     if told is None and shutil.which("nvidia-smi"):
-        asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=60)
-        told = ",".join(str(place) for place, line in enumerate(asked.stdout.splitlines()) if line.startswith("GPU "))
-    found = [name.strip() for name in (told or "").split(",") if name.strip()]
-    return found if len(found) > 1 else []
+        with suppress(subprocess.TimeoutExpired):
+            asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=60)
+            found = [line for line in asked.stdout.splitlines() if line.startswith("GPU ")]
+            told = ",".join(map(str, range(len(found))))
+    names = [name.strip() for name in (told or "").split(",") if name.strip()]
+    return names if len(names) > 1 else []
 
 
 def _outcome(child: Child, status: int) -> Outcome:

@@ -51,6 +51,7 @@ class KerasBackend(ABC):
         self.variables = Variables()
         self.made = self.maker()
         self.precision: str | None = None
+        self.eager = False
         self.added: list[tuple[str, Any]] = []  # losses that layers added since the last batch began, with their names
         self.watched = Watched()
         self.drawn_once = DrawnOnce()
@@ -293,7 +294,7 @@ class KerasBackend(ABC):
             def note(variable: Any) -> None:
                 self.variables.note(node.name, variable, called=self.made.calling > 0)
 
-            with Witness(note), self.others_read() as others, self.drawn_once.watched(node):
+            with Witness(note), self.others_read() as others, self.drawn_once.watched(node, eager=self.eager):
                 self.call(node, chunk)
             for variable in others():
                 note(variable)

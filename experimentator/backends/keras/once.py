@@ -21,11 +21,11 @@ class DrawnOnce:
         self.told: set[str] = set()
 
     @contextmanager
-    def watched(self, node: Node) -> Iterator[None]:
-        """Within, a processor runs."""
+    def watched(self, node: Node, *, eager: bool) -> Iterator[None]:
+        """Within, a processor runs; what is not compiled draws anew for each batch."""
         before = _state()
         yield
-        if _state() != before and node.name not in self.told:
+        if not eager and _state() != before and node.name not in self.told:
             self.told.add(node.name)
             log.warning(
                 "%s draws from np.random while it is recorded: compiled, each batch has that same number. Write "
