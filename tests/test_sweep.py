@@ -239,7 +239,7 @@ def test_an_experiment_without_callbacks_tells_nothing_and_is_not_taken_for_hung
     types = "[BaseExperiment, CallbackedExperiment, ByHandExperiment]"
     text = LIGHT.replace(types, "[BaseExperiment, ByHandExperiment]")
     slow = text.replace("    error = weight", "    time.sleep(1)\n    error = weight")
-    Path("pains.py").write_text(f"import time\n{slow}", "utf-8")
+    Path("pains.py").write_text(f"import time\nmetrics = ['slope']\n{slow}", "utf-8")
 
     assert sweep("--grid", "rate=[0.1]", "--hang-seconds", "3", epochs="1") == 0
     assert rows("ended")[0]["seconds"] > 3
