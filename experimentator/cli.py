@@ -312,6 +312,8 @@ def _fail(error: BaseException, whole: bool) -> int:
 
 def _leave(status: int) -> NoReturn:
     """Exit with this status: where Ctrl-C passed through C code that runs Python, `sys.exit` would die of SIGINT."""
+    if reading := sys.modules.get("experimentator.loading.processes"):
+        reading.end_all()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -383,6 +383,26 @@ def test_a_list_of_bare_words_is_answered_with_its_words_in_quotes(text, written
     assert f"in quotes if text is meant: {written}." in capsys.readouterr().err
 
 
+READING = """
+from experimentator import AsyncExperiment
+experiment_type = [BaseExperiment, ByHandExperiment, CallbackedExperiment, AsyncExperiment]
+workers, residency = "2 processes", "stream"
+"""
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_processes_that_read_do_not_hold_up_the_end(number, status):
+    """They would wait for a minute for something to read."""
+    Path("light.py").write_text(Path(LIGHT).read_text("utf-8") + READING, "utf-8")
+    child = started("light.py", "--quiet", "--epochs", "1000000")
+    until(lambda: Path("runs/light/latest/history.jsonl").exists())
+
+    child.send_signal(number)
+    child.communicate(timeout=20)
+
+    assert child.returncode == status
+
+
 # Tables
 
 

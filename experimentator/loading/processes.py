@@ -108,6 +108,7 @@ class _Process:
     def __init__(self, content: bytes):
         self.content = content
         self.executor: Any = None
+        _ALIVE.add(self)
         self.lending = Lending()
 
     def end(self) -> None:
@@ -142,6 +143,14 @@ class _Process:
         except TerminatedWorkerError:
             self.executor = None
             raise
+
+
+_ALIVE: weakref.WeakSet[_Process] = weakref.WeakSet()
+
+
+def end_all() -> None:
+    """End every process that reads: whoever leaves without Python's own farewell would wait until they are tired."""
+    _end(list(_ALIVE))
 
 
 def _end(processes: Iterable[_Process]) -> None:

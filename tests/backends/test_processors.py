@@ -17,6 +17,7 @@ import pytest
 from keras import layers
 
 from experimentator import (
+    AverageMetrics,
     Callback,
     CallbackError,
     CheckpointEvery,
@@ -991,6 +992,41 @@ def test_of_no_label_at_all_there_is_no_mean():
     assert np.isnan(exp.evaluate()["validation_accuracy"])
 
 
+def test_a_name_of_somebody_is_not_taken_for_a_weight():
+    exp = measured(
+        lambda chunk: chunk.update(loss_weight=keras.ops.convert_to_tensor(0.5)),
+        ops.MeanSquaredError("batch_logit", "batch_sure", mask="batch_known"),
+        lambda chunk: chunk.update(loss=chunk["loss"] * chunk["loss_weight"]),
+        batch_size=10,
+    )
+    logit, known = LABELS["input"][:, 0], LABELS["known"]
+
+    squares = np.where(known, (logit - np.nan_to_num(LABELS["target"])) ** 2, 0)
+    assert exp.evaluate()["validation_loss"] == pytest.approx(0.5 * squares.sum() / known.sum(), rel=1e-5)
+
+
+def test_one_number_may_weigh_several_and_what_weighs_nothing_may_be_nan():
+    class Ratios(ChunkProcessor):
+        is_metric = True
+        inputs, outputs = ["batch_sure", "batch_known"], ["hits", "misses", "counted"]
+        weights_of = {"hits": "counted", "misses": "counted"}
+
+        def __call__(self, chunk):
+            known = keras.ops.cast(chunk["batch_known"], "float32")
+            counted = keras.ops.sum(known)
+            hits = keras.ops.sum(known * chunk["batch_sure"]) / counted
+            chunk.update(hits=hits, misses=1 - hits, counted=counted)
+
+    exp = measured(
+        Ratios(), ops.MeanSquaredError("batch_logit", "batch_sure"), batch_size=2, callbacks=[AverageMetrics("hits")]
+    )
+    known, sure = LABELS["known"], np.nan_to_num(LABELS["target"])
+    share = float(sure[known].mean())
+
+    results = exp.evaluate()
+    assert (results["validation_hits"], results["validation_misses"]) == pytest.approx((share, 1 - share))
+
+
 def test_what_is_written_over_a_weighed_measure_is_not_weighed():
     exp = measured(
         ops.MeanSquaredError("batch_logit", "batch_sure", mask="batch_known"),
@@ -1021,7 +1057,7 @@ def test_weights_of_measures_are_nobodys_business():
     given = {name: LABELS[name.removeprefix("batch_")] for name in ("batch_input", "batch_known")}
     assert exp.metrics == ["accuracy"]
     assert {*exp.predict({**given, "batch_sure": np.zeros(10, np.float32)})} == {"batch_logit", "loss", "accuracy"}
-    assert not [name for name in (*seen, *exp.history[0]) if name.endswith("weight")]
+    assert not [name for name in (*seen, *exp.history[0]) if name.endswith(".weight")]
 
 
 def test_a_pass_that_was_stopped_goes_on_with_its_weights(tmp_path):
@@ -1066,6 +1102,9 @@ def test_numbers_of_numpy_drawn_in_a_processor_are_told_to_be_drawn_once(caplog)
 
     (told,) = [record.getMessage() for record in caplog.records if "np.random" in record.getMessage()]
     assert told.startswith("#0 noisy draws from np.random while it is recorded")
+    caplog.clear()
+    experiment(noisy, dense(), squares, eager=True).train(1)
+    assert not [record for record in caplog.records if "np.random" in record.getMessage()]
 
 
 def test_a_class_that_the_logits_do_not_have_is_named():
@@ -1082,6 +1121,24 @@ def test_a_class_that_the_logits_do_not_have_is_named():
             run()
         told = "'batch_target' holds 3, which is no class: 'batch_logits' has 3, 0 to 2"
         assert caught.value.__notes__[0].startswith(told)
+
+
+@pytest.mark.parametrize(
+    "loss, options",
+    [(ops.SigmoidCrossEntropy, {}), (ops.MeanSquaredError, {}), (ops.SoftmaxCrossEntropy, {"mask": "batch_known"})],
+)
+def test_what_is_no_class_is_not_taken_for_one_that_is_missing(loss, options):
+    x = X.copy()
+    x[3, 1] = np.nan
+    target = np.where(np.arange(40) % 2, 1, -1 if options else 0)
+    exp = experiment(
+        ops.Model(layers.Dense(2 if options else 1), inputs="batch_input", outputs="batch_logits"),
+        loss("batch_logits", "batch_target", **options),
+        items={"input": x, "target": target, "known": target >= 0},
+    )
+    with pytest.raises(NonFiniteLossError) as caught:
+        exp.evaluate()
+    assert not any("no class" in note for note in getattr(caught.value, "__notes__", ()))
 
 
 def test_weights_that_are_not_finite_behind_a_finite_loss_are_told(caplog, tmp_path):
@@ -1101,9 +1158,9 @@ def test_weights_that_are_not_finite_behind_a_finite_loss_are_told(caplog, tmp_p
     exp = trained()
     exp.save_weights(tmp_path / "weights.safetensors")
     exp.save_weights(tmp_path / "weights.safetensors")
-    (told,) = [one.getMessage() for one in caplog.records if "NaN or infinite" in one.getMessage()]
-    assert told.startswith("Weights of Model are NaN or infinite")
-    with pytest.raises(NonFiniteLossError, match="Seen: NaN or infinity in weights of Model"):
+    (told,) = [one.getMessage() for one in caplog.records if "are NaN" in one.getMessage()]
+    assert told.startswith("Weights of Model are NaN, whatever the loss says")
+    with pytest.raises(NonFiniteLossError, match="Seen: NaN in weights of Model"):
         trained(TerminateOnNaN())
 
 
