@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 OUTPUT_FOLDER = "runs"
 EPOCHS = 10
+LONG = ("num_epochs", "n_epochs", "nb_epochs", "max_epochs", "EPOCHS")  # what others call it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -215,6 +216,8 @@ def _experiment(arguments: argparse.Namespace, changes: Mapping[str, Any] = {}) 
 
         asked, in_file = vars(arguments).get("epochs"), config.get("epochs", EPOCHS)
         exp = build_experiment(config, load_weights=False)
+    if asked is None and "epochs" not in config and (own := [name for name in LONG if name in config]):
+        _tell(f"{own[0]} is a name of your own: {EPOCHS} epochs are trained. Write `epochs`, or give --epochs N.")
     return exp, int(in_file) if asked is None else asked
 
 

@@ -310,6 +310,16 @@ def test_a_real_network_is_trained_without_noise():
     assert [line.split()[0] for line in err.splitlines()] == ["1/2", "2/2"]
 
 
+def test_epochs_by_another_name_are_told_to_be_nobodys(capsys):
+    Path("task.py").write_text(Path(LIGHT).read_text("utf-8") + "\nnum_epochs = 3\n", "utf-8")
+
+    assert main(["task.py", "--quiet"]) == 0
+    assert capsys.readouterr().err.startswith("num_epochs is a name of your own: 10 epochs are trained.")
+    assert len(read_history(only_run("task"))) == 10
+    assert main(["task.py", "--quiet", "--epochs", "1"]) == 0
+    assert "num_epochs" not in capsys.readouterr().err
+
+
 def test_a_seed_gives_the_same_training_here_and_from_python():
     """The process of the command imports for the first time what this one has long imported."""
     child = started(DIGITS, "--quiet", "--epochs", "1", "--seed", "3")
