@@ -349,6 +349,14 @@ def test_a_run_that_is_there_is_not_taken_for_a_point(capsys):
     assert Path("runs/pains/s-1/history.jsonl").read_bytes() == before
 
 
+def test_the_folder_of_a_run_is_not_taken_for_that_of_a_sweep(capsys):
+    assert main(["pains.py", "--quiet", "--epochs", "1", "--experiment-id", "s"]) == 0
+
+    assert sweep("--grid", "rate=[0.2]", "--resume", "auto") == 5
+    assert "There is already a run 's'" in capsys.readouterr().err
+    assert not Path("runs", "pains", "s", REGISTER).exists()
+
+
 def test_sweeps_begun_in_the_same_second_have_folders_of_their_own():
     words = ["--quiet", "--epochs", "1", "--grid", "rate=[0.3, 0.4]"]
     children = [subprocess.Popen([*COMMAND, *words], stderr=subprocess.DEVNULL) for _ in range(3)]

@@ -9,7 +9,6 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,6 +29,7 @@ OUTPUT_FOLDER = "runs"
 SEED = "seed"
 REPEATS = (SEED, "fold")  # axes along which the same is measured again
 HANG_SECONDS = 3600.0
+MOMENT = 0.1
 OPTIONS = {  # of a command line, which all points of a grid get
     "experiment_id": "--experiment-id",
     "output_folder": "--output-folder",
@@ -96,7 +96,7 @@ def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any
         wrong = "--resume RUN goes on with one run, and --grid begins many"
         raise UsageError(f"{wrong}\nWrite --resume for the newest sweep, or --experiment-id ID --resume for another.")
     for name, option in OPTIONS.items():
-        if name in axes and name != SEED and (name != "epochs" or arguments.epochs is not None):
+        if name in axes and (name != "epochs" or arguments.epochs is not None):
             raise UsageError(f"{name!r} is no axis of a grid\nSeen: --grid {name}=. All points share it: {option}.")
         if name in sets and name == "experiment_id":
             raise UsageError(
@@ -122,20 +122,26 @@ def _folder(arguments: Namespace, sets: Mapping[str, Any]) -> Path:
             )
         if not is_there and arguments.resume == LATEST:
             raise CheckpointError(_nothing(place))
-        return folder if folder.is_dir() and arguments.resume else make(place, arguments.experiment_id)
+        is_empty = folder.is_dir() and not any(folder.iterdir())  # what a sweep leaves that is killed at once
+        return folder if is_there or is_empty else make(place, arguments.experiment_id)
     found = max(place.glob(f"*/{REGISTER}"), key=lambda path: path.stat().st_mtime_ns, default=None)
     if arguments.resume and found is not None:
         return found.parent
     if arguments.resume == LATEST:
         raise CheckpointError(_nothing(place))
-    for more in count(1):  # no number behind a dash: points have these
-        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}{f'.{more}' * (more > 1)}"
+    return _begun_now(place)
+
+
+def _begun_now(place: Path) -> Path:
+    """A folder named by the time in UTC; where that is taken, another second comes."""
+    while True:
+        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
         try:
             return make(place, name)
         except CheckpointError:
             if not (place / name).is_dir():
                 raise
-    raise AssertionError
+            time.sleep(MOMENT)
 
 
 def _nothing(place: Path) -> str:
