@@ -278,7 +278,7 @@ def _applied(value: Callable[[Any], Any]) -> Iterator[None]:
 def _apply(cls: Any, *arguments: Any, **options: Any) -> Any:
     if _APPLIED.value is not None:
         arguments = _pytree.tree_map_only(torch.nn.Parameter, _APPLIED.value, arguments)
-    return _APPLY.__func__(cls, *arguments, **options)
+    return _APPLY.__get__(None, cls)(*arguments, **options)  # of Python or of C, as Python 3.13 has it
 
 
 def _made_of(module: Any) -> list[int]:
