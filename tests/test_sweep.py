@@ -612,6 +612,12 @@ def test_means_of_what_is_not_finite_are_not_finite():
     assert np.isnan([row["a ±"], row["b"], row["b ±"]]).all()
 
 
+def test_points_of_which_none_was_repeated_have_no_means(capsys):
+    assert sweep("--grid", "rate=[0.5]", "--grid", "seed=[1]", epochs="1") == 0
+
+    assert "\n\n" not in capsys.readouterr().out
+
+
 def test_folds_are_averaged_and_none_of_them_is_best(capsys):
     Path("pains.py").write_text(
         f"fold = 0\n{LIGHT}{PAINS}\nkeys = [key for key in range(8) if key % 4 != fold]\n", "utf-8"

@@ -266,7 +266,8 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, ou
     ]
     repeats = [name for name in axes if name in REPEATS]
     show_table(rows, output, best=None if len(repeats) == len(axes) else best_of(measured))
-    if repeats and (means := _means(outcomes, measured)):
+    means = _means(outcomes, measured) if repeats else []
+    if any(row["runs"] > 1 for row in means):
         output.write("\n")
         show_table(means, output, best=best_of(means) if len(means) > 1 else None)
     for error, place in _grouped(outcomes).items():
