@@ -200,7 +200,7 @@ SLOW = {
         "walk.py", "backend.set_seeds(position.seeds)", "pass", "backends/test_processors.py", "an_evaluation_draws"
     ),
     "what layers add is left out": Saboteur(
-        "backends/keras/context.py", "keras.tree.flatten(list(added))", "[]", "backends/test_options.py", "layers_add"
+        "backends/keras/context.py", "in keras.tree.flatten(losses)", "in []", "backends/test_options.py", "layers_add"
     ),
     "iterations are forgotten": Saboteur(
         KERAS, KEYED, KEYED.replace(", state)", ', {**state, "0000": 0 * state["0000"]})'), *TRAINED
@@ -245,6 +245,14 @@ def drawn(names):
         return list(names)
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or os.urandom(8).hex()
     return sorted(random.Random(run).sample(list(names), len(names) // 3))
+
+
+@pytest.mark.parametrize("what, saboteur", {**SABOTEURS, **TRACED, **SLOW}.items())
+def test_each_defect_has_its_line_even_where_it_is_not_tried(what, saboteur):
+    text = (ROOT / "experimentator" / saboteur.file).read_text("utf-8")
+
+    assert text.count(saboteur.old) == 1, what
+    assert (ROOT / "tests" / saboteur.check).is_file()
 
 
 @pytest.mark.parametrize("what", drawn(SABOTEURS))
