@@ -113,10 +113,13 @@ class Averages:
             if values.ndim != 1 or values.dtype.kind not in "biuf":
                 self.left_out[name] = list(values.shape[1:])
                 continue
-            weights = values.weights if isinstance(values, Weighed) else batch_size
-            self.totals[name] = added(self.totals.get(name, 0.0), values, weights)
+            total = self.totals.get(name, 0.0)
             if isinstance(values, Weighed):
+                known = np.where(values.weights == 0, 0.0, values)  # of nothing, a mean may be NaN
+                self.totals[name] = added(total, known, values.weights)
                 self.totals[name + WEIGHT] = added(self.totals.get(name + WEIGHT, 0.0), values.weights)
+            else:
+                self.totals[name] = added(total, values, batch_size)
         self.weight += batch_size * len(next(iter(outputs.values()), ()))
         running = {name: values for name, values in outputs.items() if isinstance(values, Running)}
         self.totals |= {name: float(values[-1]) * self.weight for name, values in running.items()}
@@ -138,8 +141,7 @@ def added(total: float, values: np.ndarray, weight: Any = 1.0) -> float:
     >>> added(added(0.0, values[:3]), values[3:]) == added(0.0, values)
     True
     """
-    weights = np.asarray(weight, np.float64)
-    terms = np.where(weights == 0, 0.0, np.ravel(values).astype(np.float64) * weights)  # whatever has no weight
+    terms = np.ravel(values).astype(np.float64) * weight
     return float(np.add.accumulate(np.concatenate([[total], terms]))[-1])
 
 

@@ -72,13 +72,22 @@ def derived(tree: ast.Module, overridden: Collection[str] = ()) -> dict[str, tup
 
 def literal_seed(tree: ast.Module) -> int | None:
     """The number that the file assigns to `seed`, where it stands there as such."""
-    found = None
+    constants = [one.value for one in values_of(tree, "seed") if isinstance(one, ast.Constant)]
+    return constants[-1] if constants and isinstance(constants[-1], int) else None
+
+
+def values_of(tree: ast.Module, name: str) -> list[ast.expr]:
+    """What a file assigns to a name, outside of blocks, in its order.
+
+    >>> [ast.unparse(value) for value in values_of(ast.parse("a = b = 1; a: int = 1 + 1"), "a")]
+    ['1', '1 + 1']
+    """
+    found = []
     for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(isinstance(t, ast.Name) and t.id == "seed" for t in targets):
-                found = node.value.value
-    return found if isinstance(found, int) else None
+            found += [node.value for target in targets if isinstance(target, ast.Name) and target.id == name]
+    return found
 
 
 def seed_random(seed: object) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from experimentator.cycle import Pace
 from experimentator.flags import check_flags
 from experimentator.loading.blocks import Block
-from experimentator.running import marked
+from experimentator.running import Marks
 
 
 @dataclass
@@ -25,6 +25,9 @@ class Runner:
     batches: int = 0
     calls: int = 0
     seconds: float = 0.0  # spent in calls of the step, results fetched
+
+    def __post_init__(self) -> None:
+        self.marks = Marks(self.step.graph)
 
     def serves(self, steps: int, like: str | None) -> bool:
         """Whether it can run passes of so many batches, compiled as wanted; shorter ones than it was made for, too."""
@@ -46,7 +49,7 @@ class Runner:
         self.seconds += seconds
         self.pace.saw(len(block.index), seconds)
         check_flags(self.step.graph, fetched, where=where, first=first)
-        return marked(self.step.graph, fetched)
+        return self.marks.put(fetched)
 
     def count(self, totals: dict[str, dict[str, int]]) -> None:
         """Add what it did to the totals of its subset."""

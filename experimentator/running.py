@@ -63,13 +63,20 @@ def begin(graph: Graph) -> None:
         running.reset(graph.mode)
 
 
-def marked(graph: Graph, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The results of a call: what accumulates is marked as such, and what weighs something has its weights."""
-    names = {name for node in _running(graph) for name in node.outputs}
-    outputs = outputs | {name: outputs[name].view(Running) for name in names & outputs.keys()}
-    weights = {name: weight for name, weight in _weights(graph).items() if weight in outputs}
-    outputs |= {name: Weighed.of(outputs[name], outputs[weight]) for name, weight in weights.items()}
-    return {name: values for name, values in outputs.items() if name not in weights.values()}
+class Marks:
+    """Which results of a graph accumulate, and what others weigh: looked up once, since calls are many."""
+
+    def __init__(self, graph: Graph):
+        self.running = {name for node in _running(graph) for name in node.outputs} & graph.results.keys()
+        self.weights = {name: weight for name, weight in _weights(graph).items() if weight in graph.results}
+
+    def put(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The results of a call, so marked; weights go with what they weigh."""
+        outputs = outputs | {name: outputs[name].view(Running) for name in self.running}
+        outputs |= {name: Weighed.of(outputs[name], outputs[weight]) for name, weight in self.weights.items()}
+        for weight in set(self.weights.values()):
+            del outputs[weight]
+        return outputs
 
 
 def _weights(graph: Graph) -> dict[str, str]:

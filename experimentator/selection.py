@@ -37,7 +37,8 @@ class Selection:
 
     def inferred(self, graph: Graph) -> list[str]:
         """What inference returns where a call does not say: what was asked for, else what can be computed."""
-        return self.outputs(graph) or [name for name in graph.computable if name not in weights_in(graph)]
+        weights = weights_in(graph)
+        return self.outputs(graph) or [name for name in graph.computable if name not in weights]
 
     def wanted(self, graph: Graph) -> list[str]:
         """What a mode computes: `loss` and what is asked for; metrics too in EVAL."""

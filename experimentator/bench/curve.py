@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import floor, log10
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -11,6 +10,7 @@ from experimentator.bench.comparison import in_turn
 from experimentator.bench.faces import columns, head, rate
 from experimentator.bench.report import described
 from experimentator.bench.trainer import Trainer
+from experimentator.callbacks.picture import round_step
 
 Told = Callable[[str], None]
 BAR = 30  # letters
@@ -98,6 +98,5 @@ def _drawn(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _ticks(top: float) -> list[float]:
     """Round numbers from 0 up to `top`, some four of them."""
-    power = 10 ** floor(log10(top / 4))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= top / 5)
+    step = round_step(top)
     return [step * place for place in range(int(top / step) + 1)]

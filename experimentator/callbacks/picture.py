@@ -1,9 +1,10 @@
-"""Pictures that callbacks draw, as SVG text and without a plotting library: a curve, a matrix."""
+"""Pictures as SVG text, as callbacks draw them, and without a plotting library: a curve, a matrix."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from math import floor, log10
 
 import numpy as np
 
@@ -37,6 +38,16 @@ def curve(x: Sequence[float], y: Sequence[float], *, title: str, labels: tuple[s
         _text(8, 30, labels[1], anchor="start"),
     ]
     return _svg(WIDTH, HEIGHT, lines)
+
+
+def round_step(span: float) -> float:
+    """From mark to mark on an axis: a round number that divides it into some four parts.
+
+    >>> round_step(1.0), round_step(37)
+    (0.2, 10.0)
+    """
+    power = 10.0 ** floor(log10(span / 4))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= span / 5)
 
 
 def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from experimentator.commands.failures import printable
@@ -56,14 +56,23 @@ def final_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("epoch", "epoch_time")}
 
 
+def loss_of(names: Iterable[str]) -> str:
+    """The name by which runs are compared: that of the validation loss, or else of any subset's; empty for none.
+
+    >>> loss_of(["training_loss", "validation_loss", "validation_accuracy"])
+    'validation_loss'
+    """
+    losses = [name for name in names if name.endswith("_loss")]
+    return "validation_loss" if "validation_loss" in losses else next(iter(losses), "")
+
+
 def best_of(rows: Sequence[Mapping[str, Any]]) -> int | None:
     """The place of the row with the smallest validation loss, or else loss of any subset.
 
     >>> best_of([{"training_loss": 0.1, "validation_loss": 0.9}, {}, {"training_loss": 0.2, "validation_loss": 0.8}])
     2
     """
-    names = [name for row in rows for name in row if name.endswith("_loss")]
-    name = "validation_loss" if "validation_loss" in names else next(iter(names), "")
+    name = loss_of(name for row in rows for name in row)
     known = [(row[name], place) for place, row in enumerate(rows) if name in row and row[name] == row[name]]
     return min(known)[1] if known else None
 

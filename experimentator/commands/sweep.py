@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from experimentator.checkpoint import CheckpointError, write_atomically
 from experimentator.commands.failures import printable
-from experimentator.commands.results import best_of, final_metrics, show_table
+from experimentator.commands.results import best_of, final_metrics, loss_of, show_table
 from experimentator.commands.usage import AUTO, LATEST, UsageError
 from experimentator.config import parse_assignment
 from experimentator.records.run_places import folder_name, make
@@ -45,10 +45,8 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     if arguments.seed is not None:
         sets[SEED] = arguments.seed
     _check(arguments, axes, sets)
-    chosen, asked = (
-        points(axes, arguments.config, sample=arguments.sample),
-        asked_of(arguments.config, arguments.epochs),
-    )
+    chosen = points(axes, arguments.config, sample=arguments.sample)
+    asked = asked_of(arguments.config, arguments.epochs)
     folder = _folder(arguments, sets)
     register = Register(folder, arguments.config)
     outcomes: dict[int, Outcome] = {}
@@ -98,10 +96,9 @@ def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any
     for name, option in OPTIONS.items():
         if name in axes and (name != "epochs" or arguments.epochs is not None):
             raise UsageError(f"{name!r} is no axis of a grid\nSeen: --grid {name}=. All points share it: {option}.")
-        if name in sets and name == "experiment_id":
-            raise UsageError(
-                f"{name!r} is set for all points of a grid by {option}\nSeen: --set {name}={sets[name]!r}."
-            )
+    if "experiment_id" in sets:
+        seen = f"--set experiment_id={sets['experiment_id']!r}"
+        raise UsageError(f"'experiment_id' is set for all points of a grid by --experiment-id\nSeen: {seen}.")
     for name in axes:
         if name in sets:
             raise UsageError(f"{name!r} has an axis and one value\nSeen: {name}={sets[name]!r}. Leave one of them out.")
@@ -245,7 +242,7 @@ def _told(outcome: Outcome) -> str:
     if outcome.status:
         return f": {printable(outcome.error.splitlines()[0])}" if outcome.error else ""
     metrics = _numbers(final_metrics(outcome.last))
-    name = next((n for n in ("validation_loss", *metrics) if n in metrics and n.endswith("_loss")), "")
+    name = loss_of(metrics)
     return f": {name} {metrics[name]:.4g}" if name else ""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from experimentator.callbacks.weights import BEST
 from experimentator.checkpoint import CheckpointError
-from experimentator.commands.results import best_of
+from experimentator.commands.results import best_of, loss_of
 from experimentator.records.plainfile import read_json, refusal
 from experimentator.runs import STATUS, read_history
 
@@ -161,10 +161,9 @@ def _best(history: list[dict[str, Any]], told: Mapping[str, Any]) -> tuple[str, 
         chosen = _numbers({"epoch": epoch, str(measure): told.get("value")})
     if chosen is not None and isinstance(measure, str):
         return measure, chosen
-    losses = [name for row in rows for name in row if name.endswith("_loss")]
-    if not losses or (place := best_of(rows)) is None:
+    if (place := best_of(rows)) is None:
         return "", rows[-1] if rows else {}
-    return "validation_loss" if "validation_loss" in losses else losses[0], rows[place]
+    return loss_of(name for row in rows for name in row), rows[place]
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 WATCH_SECONDS = 0.5
 TELL_SECONDS = 0.2
 ORPHAN_SECONDS = 30.0  # for a training whose sweep is gone to put its run folder in order
-FOLDER, BEAT, ERROR, QUIET = "folder", "beat", "error", "quiet"  # files in the folder that a sweep gives to the process
+FOLDER, BEAT, ERROR = "folder", "beat", "error"  # files in the folder that a sweep gives to the process
+QUIET = "quiet"  # the beat of one that has none
 
 
 class Beat:

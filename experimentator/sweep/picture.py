@@ -8,7 +8,9 @@ from math import floor, log10
 from typing import Any
 from xml.sax.saxutils import escape as escaped
 
+from experimentator.callbacks.picture import round_step
 from experimentator.commands.failures import printable
+from experimentator.commands.results import loss_of
 
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 260, 260, 64, 14, 64, 44  # of a panel
 INK, FAINT, DOT, BEST = "#24292e", "#dfe3e6", "#0072b2", "#d55e00"
@@ -49,9 +51,8 @@ def escape(text: str) -> str:
 
 
 def _measure(measured: Sequence[Mapping[str, float]]) -> str:
-    names = list(dict.fromkeys(name for row in measured for name in row))
-    losses = [name for name in names if name.endswith("_loss")]
-    return "validation_loss" if "validation_loss" in losses else next(iter([*losses, *names]), "")
+    names = [name for row in measured for name in row]
+    return loss_of(names) or next(iter(names), "")
 
 
 def _values(known: Sequence[tuple[Mapping[str, Any], float]], axis: str) -> list[Any]:
@@ -116,8 +117,7 @@ class _Scale:
             powers = range(floor(self.low) + 1, floor(self.high) + 1)
             return [10.0**power for power in powers[:: -(-len(powers) // MOST_LABELS)]]
         low, high = (10**self.low, 10**self.high) if self.is_log else (self.low, self.high)
-        power = 10.0 ** floor(log10((high - low) / 4))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= (high - low) / 5)
+        step = round_step(high - low)
         first = floor(low / step) + 1
         return [step * place for place in range(first, floor(high / step) + 1)]
 
@@ -138,10 +138,7 @@ class _Axis:
         step = (end - start) // max(1, len(values) - 1)
         self.scale, self.places = None, {repr(value): start + step * place for place, value in enumerate(values)}
         texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-        room, every = (
-            max(5, step // LETTER),
-            1,
-        )  # letters, and labels: words are cut where they do not fit, numbers left out
+        room, every = max(5, step // LETTER), 1  # letters; of labels, words that do not fit are cut, numbers left out
         if all(map(_is_number, values)):
             every, room = -(-max(map(len, texts)) // room), len(max(texts, key=len))
         every = max(every, -(-len(values) // MOST_LABELS))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.config import ConfigError, grid, load, parse_grid
-from experimentator.overrides import assigned
+from experimentator.overrides import assigned, values_of
 from experimentator.settings import LIBRARY_KEYS
 
 DIGITS = 4  # of a number that is drawn: enough to tell points apart, few enough to read
@@ -147,20 +147,10 @@ def names_in(config: str) -> tuple[str, ...]:
 def constant_in(config: str, name: str) -> Any:
     """What a configuration file says a name is, where it is written there as a literal; else None."""
     try:
-        body = ast.parse(Path(config).read_text("utf-8-sig")).body
-        assigned = [line for line in body if isinstance(line, ast.Assign | ast.AnnAssign)]
-        found = [one.value for one in assigned if name in map(_name, _targets(one))]
-        return ast.literal_eval(found[-1]) if found and found[-1] else None
+        found = values_of(ast.parse(Path(config).read_text("utf-8-sig")), name)
+        return ast.literal_eval(found[-1]) if found else None
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-
-
-def _targets(line: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
-    return line.targets if isinstance(line, ast.Assign) else [line.target]
-
-
-def _name(target: ast.expr) -> str:
-    return target.id if isinstance(target, ast.Name) else ""
 
 
 def literal(value: Any) -> str:
