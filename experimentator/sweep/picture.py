@@ -115,7 +115,10 @@ class _Scale:
         """Round numbers within it, some four."""
         if self.is_log and self.high - self.low > 1.5:
             powers = range(floor(self.low) + 1, floor(self.high) + 1)
-            return [10.0**power for power in powers[:: -(-len(powers) // MOST_LABELS)]]
+            if len(powers) > 2:
+                return [10.0**power for power in powers[:: -(-len(powers) // MOST_LABELS)]]
+            marks = [factor * 10.0**power for power in (powers[0] - 1, *powers) for factor in (1, 3)]
+            return [mark for mark in marks if self.low < log10(mark) < self.high]
         low, high = (10**self.low, 10**self.high) if self.is_log else (self.low, self.high)
         step = round_step(high - low)
         first = floor(low / step) + 1
