@@ -61,7 +61,7 @@ def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
     Without `lasting`, nobody waits for the disk: a power cut may take the file, or leave it empty.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             with open(aside, "xb") as file:
@@ -89,7 +89,10 @@ def lines_in(path: Path) -> int:
 def add_lines(path: Path, text: str) -> None:
     """Add lines to a file and force them to disk; where they do not all fit, it stays as it was."""
     try:
+        is_new = not path.exists()
         with path.open("ab", buffering=0) as file:
+            if is_new:
+                sync_folder(path.parent)
             size, data = file.seek(0, os.SEEK_END), memoryview(text.encode())
             try:
                 while data:
@@ -114,6 +117,14 @@ def shorten(path: Path, lines: int) -> None:
                 os.fsync(file.fileno())
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written.\nSeen: {error.strerror}.\nAllow it.") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there, and force the name of each to disk."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync_folder(one.parent)
 
 
 def sync_folder(folder: Path) -> None:

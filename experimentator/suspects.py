@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from experimentator.graph import Graph
+from experimentator.data.items import ArrayDataset, ItemsDataset
+from experimentator.graph import Graph, Mode
 
 log = logging.getLogger(__name__)
 MANY = 8  # kinds of shapes
@@ -63,6 +64,36 @@ def odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
                 f"{compared[1]!r} holds {odd.flat[0]}, which is no class: {compared[0]!r} has {classes}, "
                 f"0 to {classes - 1} ({node})."
             )
+
+
+def leaks(subsets: Sequence[Any]) -> Iterator[str]:
+    """Training subsets that hold a part of what others evaluate on, a sentence for each pair; all of it may be meant.
+
+    >>> from experimentator import Mode, Subset
+    >>> data = {"input": np.arange(10)}
+    >>> training = Subset("training", Mode.TRAIN, data, range(8))
+    >>> [*leaks([training, Subset("test", Mode.EVAL, data, range(7, 10))])]
+    ["Subset 'training' trains on 1 of the 3 items that 'test' is to evaluate on, such as 7."]
+    """
+    for training in (one for one in subsets if one.mode & Mode.TRAIN):
+        for other in (one for one in subsets if one.mode == Mode.EVAL and _source(one) == _source(training)):
+            trained = set(training.keys)
+            shared = [key for key in dict.fromkeys(other.keys) if key in trained]
+            if 0 < len(shared) < len(set(other.keys)):
+                yield (
+                    f"Subset {training.name!r} trains on {len(shared)} of the {len(set(other.keys))} items that "
+                    f"{other.name!r} is to evaluate on, such as {shared[0]!r}."
+                )
+
+
+def _source(subset: Any) -> tuple[int, ...]:
+    """What tells whether keys of two subsets are those of the same items: the dataset beneath all wrappers."""
+    dataset = subset.dataset
+    while getattr(dataset, "parent", None) is not None:
+        dataset = dataset.parent
+    if isinstance(dataset, ArrayDataset):  # made for each subset that is given the same arrays
+        return tuple(map(id, dataset.arrays.values()))
+    return (id(dataset.items if isinstance(dataset, ItemsDataset) else dataset),)
 
 
 @contextmanager

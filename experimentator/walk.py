@@ -13,7 +13,7 @@ from experimentator.graph import Mode
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
-from experimentator.suspects import odd_ids
+from experimentator.suspects import leaks, odd_ids
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -52,7 +52,7 @@ class Walk:
         self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
         self.held_by: dict[int, dict[str, str]] = {}  # what callbacks held then; see `undeclared`
         self.undeclared: list[str] = []
-        self.is_cut_short = self.trains = False
+        self.is_cut_short = self.trains = self.looked = False
         self.told: set[str] = set()  # metrics that are no single number
 
     def train(self, epochs: int) -> None:
@@ -71,6 +71,8 @@ class Walk:
                 self.trains = True
                 exp.fire("train_begin", epochs=epochs)
                 remember(exp)
+                if not self.looked:
+                    self._look()
                 self._restore(last=self.position is None)
                 while exp.epoch < epochs and not exp.state.get("stop"):
                     self._epoch()
@@ -82,6 +84,12 @@ class Walk:
                     self.position = None
                 self.trains = False
                 exp.fire("train_end")
+
+    def _look(self) -> None:
+        """Warn, before the first epoch, of items that are trained on and evaluated on."""
+        self.looked = True
+        for said in leaks(self.exp.subsets):
+            log.warning(said)
 
     def cycle(self, subset: Any, mode: Mode, position: Position | None = None) -> dict[str, float]:
         """One pass over a subset, in training one that may be resumed; its averages under `<subset>_<name>`."""

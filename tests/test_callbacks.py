@@ -111,6 +111,13 @@ def test_what_has_no_event_method_is_no_callback(callback):
         in_order([callback])
 
 
+@pytest.mark.parametrize("method", [lambda self, epoch, logs: None, lambda self, epoch, logs=None: None])
+def test_the_logs_of_keras_are_told_before_anything_runs(method):
+    told = r"Mine.on_epoch_end asks for `logs`(.|\n)*Seen: on_epoch_end\(epoch, logs.*\nWrite on_epoch_end\(self, st"
+    with pytest.raises(CallbackError, match=told):
+        in_order([type("Mine", (), {"on_epoch_end": method})()])
+
+
 @pytest.mark.parametrize(
     "slip, meant",
     [("on_epoch_ends", "on_epoch_end"), ("on_batchend", "on_batch_end"), ("on_train_batch_end", "on_batch_end")],

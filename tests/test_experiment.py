@@ -269,6 +269,23 @@ def test_an_interrupted_epoch_is_told_when_it_starts_anew(caplog):
     assert exp.epoch == 1
 
 
+@pytest.mark.parametrize(
+    "evaluated, told", [((3, 4, 5), "trains on 1 of the 3 items"), ((4, 5), ""), ((0, 1), ""), (None, "")]
+)
+def test_items_that_are_trained_and_evaluated_on_are_told_once(caplog, evaluated, told):
+    """None of them, or all, may be meant; so may other items under the same keys."""
+    data = arrays()
+    training = Subset("training", Mode.TRAIN, data, range(4))
+    validation = Subset("validation", Mode.EVAL, data if evaluated else arrays(), evaluated or range(3, 8))
+    exp = build_experiment(config(subsets=[training, validation]))
+    exp.train(1)
+    exp.train(2)
+
+    said = [one.getMessage() for one in caplog.records if "trains on" in one.getMessage()]
+    assert len(said) == bool(told)
+    assert all(told in one and "such as 3." in one for one in said)
+
+
 def test_settings_read_and_write_as_attributes():
     exp = build_experiment(config(mine=3))
     exp.mine = 4

@@ -131,6 +131,12 @@ def _refuse_slips(callback: Any) -> None:
     known = [f"on_{event}" for event in (*EVENTS, *LIFE)]
     name = type(callback).__name__
     for method in methods:
+        if "logs" in inspect.signature(getattr(callback, method)).parameters:
+            raise CallbackError(
+                f"{name}.{method} asks for `logs`, as callbacks of Keras do: here each value comes by its own name.\n"
+                f"Seen: {method}{inspect.signature(getattr(callback, method))}.\n"
+                f"Write {method}(self, state), which holds all of them, or their names: (self, training_loss, **_)."
+            )
         near = [] if method in known else get_close_matches(method[3:], (*EVENTS, *LIFE), n=2)
         if near:
             raise CallbackError(

@@ -12,7 +12,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import CheckpointError
+from experimentator.checkpoint import CheckpointError, make_folder, sync_folder
 from experimentator.config import ConfigError
 
 if sys.platform != "win32":
@@ -58,8 +58,9 @@ def make(project: Path, experiment_id: str | None) -> Path:
     for name in names:
         path = project / name
         try:
-            project.mkdir(parents=True, exist_ok=True)
+            make_folder(project)
             path.mkdir()
+            sync_folder(project)
             return path
         except FileExistsError:
             if not project.is_dir():

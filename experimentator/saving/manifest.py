@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import CheckpointError, sync_folder
+from experimentator.checkpoint import CheckpointError, make_folder, sync_folder
 from experimentator.saving.packing import from_json, to_json
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def write(place: str | os.PathLike[str], files: Mapping[str, bytes], *, keep: in
     """
     place = Path(place)
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         before = numbered(place)
         aside = place / f"{ASIDE}{secrets.token_hex(8)}"
         aside.mkdir(mode=0o777)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import CheckpointError, add_lines, sync_folder
+from experimentator.checkpoint import CheckpointError, add_lines, make_folder
 from experimentator.records.environment import plain, sha256
 from experimentator.records.neighbours import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, values_of
@@ -43,7 +43,7 @@ class Register:
 
     def __init__(self, folder: Path, config: str = ""):
         self.path, self.config = folder / REGISTER, config
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._held = Hold(folder, what="sweep")
         self._numbers: dict[str, int] = {}
         self._ended: dict[int, Mapping[str, Any]] = {}
@@ -90,10 +90,7 @@ class Register:
         return Path(folder).name if is_near else folder
 
     def _add(self, row: Mapping[str, Any]) -> None:
-        is_new = not self.path.exists()
         add_lines(self.path, _line(row))
-        if is_new:
-            sync_folder(self.path.parent)
         self._note(row)
 
     def _note(self, row: Mapping[str, Any]) -> None:
