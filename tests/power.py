@@ -2,8 +2,8 @@
 
 `unshare --mount python -m tests.power PLACE CUTS OPTIONS` mounts a disk of its own in PLACE, with these options of
 ext4, and trains on it in another process, which says when a call that saves has returned. At each cut the image
-beneath the disk is copied, as the disk would be found after it, and the copy mounted. Prints a line of JSON: of each cut what was
-said before, what was found after, and whether going on from there gave what a training without cuts does.
+beneath the disk is copied, as the disk would be found after it, and the copy mounted. Prints a line of JSON: of each
+cut what was said before, what was found after, and whether going on from there gave what a training without cuts does.
 With UNFORCED in the environment, nothing is forced to the disk: then cuts must be seen to take what was said.
 """
 
