@@ -17,6 +17,7 @@ from experimentator.config import ConfigError
 from experimentator.data.foreign import as_subset
 from experimentator.graph import Graph, Mode
 from experimentator.habits import Habits
+from experimentator.loading.blocks import Cycle
 from experimentator.parts import parts_of, schedule_of
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
@@ -230,7 +231,7 @@ class BaseExperiment(Habits, Portrayed):
         """The most batches between two moments at which somebody must act; None without such moments."""
         return None
 
-    def cycle(self, feed: Any, batch_size: int) -> Any:
+    def cycle(self, feed: Any, batch_size: int) -> Cycle:
         """The batches of one pass; AsyncExperiment prepares them ahead."""
         is_alone = type(self).cycle is BaseExperiment.cycle
         if self.workers not in (None, "auto") and is_alone and not (feed.resident or self._told):

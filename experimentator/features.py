@@ -18,7 +18,7 @@ from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
 from experimentator.experiment import BaseExperiment
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block
+from experimentator.loading.blocks import Block, Cycle
 from experimentator.loading.memory import keep_large_buffers
 from experimentator.loading.workers import Workers
 from experimentator.runs import RunFolder
@@ -131,7 +131,7 @@ class AsyncExperiment(BaseExperiment):
     `workers = "4 processes"` asks for processes, for transforms that spend their time in Python itself.
     """
 
-    def cycle(self, feed: Any, batch_size: int) -> Any:
+    def cycle(self, feed: Any, batch_size: int) -> Cycle:
         """The batches of a pass, prepared ahead where preparing takes time."""
         if not feed.resident:
             keep_large_buffers()

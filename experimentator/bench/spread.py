@@ -20,11 +20,6 @@ class Spread(NamedTuple):
     high: float
     rounds: int
 
-    @property
-    def relative(self) -> float:
-        """The distance of the quartiles over the median."""
-        return (self.high - self.low) / self.median if self.median else 0.0
-
 
 def spread_of(values: Sequence[float]) -> Spread:
     """Median and quartiles.
