@@ -238,7 +238,8 @@ class BaseExperiment(Habits, Portrayed):
             self._told = True
             said = "workers=%r is passed over: nothing reads ahead. List AsyncExperiment in experiment_type, too."
             log.warning(said, self.workers)
-        return feed.cycle(batch_size)
+        cycle: Cycle = feed.cycle(batch_size)
+        return cycle
 
     def get_learning_rate(self) -> float:
         """The learning rate in force."""
