@@ -83,6 +83,23 @@ def test_every_promise_is_that_of_a_recipe():
     assert len(TITLES) == len(set(TITLES)) > 5
 
 
+def test_the_search_of_the_recipe_finds_and_gives_up(tmp_path):
+    title = next(title for title in TITLES if title.startswith("Searching"))
+    (program,) = re.findall(r"```py\n(.*?)```", RECIPES, re.DOTALL)
+    (tmp_path / "task.py").write_text(recipe(title), "utf-8")
+    program = program.replace("n_trials=20", "n_trials=8") + "print(*[one.state.name for one in study.trials])\n"
+    (tmp_path / "search.py").write_text(program, "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "search.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    best, states = done.stdout.splitlines()[-2:]
+    assert set(states.split()) == {"COMPLETE", "PRUNED"}
+    assert "learning_rate" in best
+    assert float(best.split()[-1]) < 0.5  # a guess has 2.3
+
+
 def texts(path):
     """The words of a picture: where they stand may differ with the fonts of a machine."""
     return sorted(re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text("utf-8")))
