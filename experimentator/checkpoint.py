@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 WEIGHTS = "weights.safetensors"
+AVERAGED = ".average.safetensors"  # how files end of weights that were averaged: what the training evaluated with
 # what a system says that cannot force a folder to disk
 UNABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
 

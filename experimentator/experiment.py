@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -203,7 +202,7 @@ class BaseExperiment(Habits, Portrayed):
             raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\nGive each a batch axis.")
         self._notice()
         usual = partial(self.program.specs, Mode.INFER)
-        with self.walk.training_seeds() if self.walk.trains else nullcontext(), shapes_compared(columns, usual):
+        with self.walk.inferring(), shapes_compared(columns, usual):
             return self.program.predict(columns, None if outputs is None else listed(outputs))
 
     def _predict_subset(self, given: Any, outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
@@ -212,7 +211,7 @@ class BaseExperiment(Habits, Portrayed):
             raise TypeError(f"{wrong}.\nSeen: {type(given).__name__}.\n{write}")
         self._prepare()
         subset = self.subset(given) if isinstance(given, str) else as_subset(given)
-        with self.walk.training_seeds() if self.walk.trains else nullcontext():
+        with self.walk.inferring():
             return dict(Predictions.of(self, subset, listed(outputs)).outputs)
 
     def fire(self, event: str, **state: Any) -> None:
@@ -254,7 +253,7 @@ class BaseExperiment(Habits, Portrayed):
         self._prepare()
         weights = self.backend.weights()
         tell_spoilt(weights, self._spoilt)
-        save_weights(filename, weights)
+        save_weights(filename, self.program.lasting(weights))
 
     def load_weights(
         self, filename: Any = "auto", *, only: Any = None, rename: Mapping[str, str] | None = None
@@ -262,13 +261,14 @@ class BaseExperiment(Habits, Portrayed):
         """Read weights that `save_weights` wrote; all that is asked for fits, or nothing changes. Says what matched.
 
         `only="Trunk/*"` (a pattern of keys, or several) loads a part; `rename={"Body": "Trunk"}` gives nodes of the
-        file the names they have here. `"auto"` is the file beside the configuration, as a run folder holds it.
+        file the names they have here. `"auto"` is the file beside the configuration, as in a run folder. What metrics
+        accumulate, and the states of what draws, are no weights.
         """
         self._prepare()
         if filename == "auto":
             filename = Path(self.own_folder() or "", WEIGHTS)
-        own = self.backend.weights()
-        chosen, matching = fitting(own, load_weights(filename), only=only, rename=rename)
+        own, lasting = self.backend.weights(), self.program.lasting
+        chosen, matching = fitting(lasting(own), lasting(load_weights(filename)), only=only, rename=rename)
         self.backend.set_weights(own | chosen)
         return matching
 

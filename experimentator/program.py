@@ -12,16 +12,14 @@ import numpy as np
 
 from experimentator.attributes import OFTEN, Attributes
 from experimentator.cycle import LIMIT, Pace
-from experimentator.data.items import DatasetError
 from experimentator.feed import feed_of
 from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.runner import Runner
-from experimentator.running import begin, weights_in, with_weights
-from experimentator.selection import Selection, explain_objects
-from experimentator.settings import listed
+from experimentator.running import begin, lasting, weights_in, with_weights
+from experimentator.selection import Selection, check_items, explain_objects
 from experimentator.suspects import tell_many
 
 if TYPE_CHECKING:
@@ -61,8 +59,8 @@ class Program:
         for mode in ORDER:
             for subset in self.exp.subsets:
                 if subset.mode == mode:
-                    self._check(subset, self.graph(mode))
-        self._check_outputs()
+                    check_items(subset, self.specs_of(subset), self.graph(mode))
+        self.selection.check_outputs(self.wholes(), self.whole(Mode.INFER))
 
     def keep(self, subsets: Sequence[Any]) -> None:
         """Let go of data and steps of subsets that are none of these."""
@@ -92,17 +90,28 @@ class Program:
         """The graph of a mode, selected to what that mode computes."""
         if mode not in self.graphs:
             whole = self.whole(mode)
+            if mode == Mode.INFER and self.selection.outputs(whole):  # what nobody writes is given to `predict`
+                whole = Graph(whole.processors, provided={*whole.provided, *self._free(mode)}, mode=mode)
             try:
                 self.graphs[mode] = with_weights(with_flags(whole, self.selection.wanted(whole)))
             except GraphError as error:
                 explain_objects(error, mode, self.exp.subsets)
                 raise
             self.selection.tell_slips(whole)
+            self.selection.tell_overwritten(whole, self.graphs[mode])
         return self.graphs[mode]
 
     def whole(self, mode: Mode) -> Graph:
         """The graph of a mode before pruning, every name known."""
         return Graph(self._record(mode), provided=self.specs(mode) or self._free(mode), mode=mode)
+
+    def wholes(self) -> list[Graph]:
+        """Those of all modes that a subset has."""
+        return [self.whole(mode) for mode in {subset.mode for subset in self.exp.subsets}]
+
+    def lasting(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Weights without what is of a pass."""
+        return lasting(weights, self.wholes())
 
     def specs(self, mode: Mode) -> dict[str, Spec]:
         """Names, shapes and dtypes of the batches that a mode sees: of its first subset, else of any."""
@@ -124,7 +133,7 @@ class Program:
         self.notice()
         exp, feed = self.exp, self.feed(subset)
         graph = self.graph(mode)
-        self._check(subset, graph)  # its dataset may be another by now
+        check_items(subset, self.specs_of(subset), graph)  # its dataset may be another by now
         key, like = (id(subset), mode, exp.batch_size), self._compiler(subset, mode)
         if key not in self.runners or not self.runners[key].serves(steps, like):
             self._retire([key])
@@ -300,28 +309,6 @@ class Program:
             self.told = True
             log.warning("jit_compile=%r is passed over: %s compiles with XLA.", wanted, self.exp.backend.name)
         return "auto"
-
-    def _check(self, subset: Any, graph: Graph) -> None:
-        """Refuse a subset whose items lack a number that the graph of its mode reads; shapes may differ."""
-        own = self.specs_of(subset)
-        for name in sorted(graph.inputs - own.keys()):
-            raise DatasetError(
-                f"Subset {subset.name!r} does not go with the graph of {graph.mode}, which reads {name!r}.",
-                f"{', '.join(own) or 'no numbers'} in its items",
-                "Let every subset of a mode give the names that the first one gives.",
-            )
-
-    def _check_outputs(self) -> None:
-        """Refuse a name in the setting `outputs` that no mode knows, before anything runs."""
-        names, modes = listed(self.exp.cfg.get("outputs")), {subset.mode for subset in self.exp.subsets}
-        wholes = [self.whole(mode) for mode in modes] if names else []
-        known = {name for whole in wholes for name in (*whole.outputs, *whole.provided)}
-        if known and not known.issuperset(names):
-            try:
-                self.whole(Mode.INFER).select(*names)
-            except GraphError as error:
-                error.add_note("The setting `outputs` lists it.")
-                raise
 
     def _free(self, mode: Mode) -> set[str]:
         """Without data: every name that is read before it is written counts as the dataset's."""

@@ -6,12 +6,14 @@ What accumulates is set back when a pass begins, and its last value stands for a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from experimentator.graph import Graph, Node
+
+SEEDS = "/seed_generator_state"  # how keys of the states end that `keras.random.SeedGenerator`s have
 
 
 class Running(np.ndarray):
@@ -54,6 +56,17 @@ def measured_by(processor: Any) -> list[str]:
 def weights_in(graph: Graph) -> set[str]:
     """Names of a graph that say what others weigh."""
     return {weight for node in graph.nodes for weight in _said(node).values()}
+
+
+def lasting(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[str, np.ndarray]:
+    """Weights by key, without what is of a pass: what metrics accumulate, and how often was drawn.
+
+    >>> [*lasting({"Model/0/kernel": np.zeros(2), "Model/1/seed_generator_state": np.zeros(2)}, graphs=[])]
+    ['Model/0/kernel']
+    """
+    nodes = {node.name for graph in graphs for node in _running(graph)}
+    kept = (key for key in weights if not key.endswith(SEEDS) and key.rsplit("/", 2)[0] not in nodes)
+    return {key: weights[key] for key in kept}
 
 
 def begin(graph: Graph) -> None:

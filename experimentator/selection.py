@@ -40,6 +40,16 @@ class Selection:
         weights = weights_in(graph)
         return self.outputs(graph) or [name for name in graph.computable if name not in weights]
 
+    def check_outputs(self, wholes: Iterable[Graph], infer: Graph) -> None:
+        """Refuse a name in the setting `outputs` that no mode knows, before anything runs."""
+        known = {name for whole in (*wholes, infer) for name in (*whole.outputs, *whole.provided)}
+        if known and (unknown := [name for name in listed(self.exp.cfg.get("outputs")) if name not in known]):
+            try:
+                infer.select(*unknown)
+            except GraphError as error:
+                error.add_note("The setting `outputs` lists it.")
+                raise
+
     def wanted(self, graph: Graph) -> list[str]:
         """What a mode computes: `loss` and what is asked for; metrics too in EVAL."""
         exp, written, mode = self.exp, set(graph.outputs), graph.mode
@@ -76,10 +86,32 @@ class Selection:
                     said = "%s is left out: it reads %r, which nothing writes and no subset gives. Did you mean %r?"
                     log.warning(said, node, name, near[0])
 
+    def tell_overwritten(self, graph: Graph, selected: Graph) -> None:
+        """Warn of losses and metrics that nobody reads before another writes the same name."""
+        used = {node.index for node in selected.nodes}
+        for node in (node for node in graph.nodes if node.index not in used and graph.mode != Mode.INFER):
+            for name in set(node.outputs) & ({"loss", *self.metrics} & selected.results.keys()):
+                writer = graph.writers.get(selected.results[name])
+                if writer is not None and (node.name, name) not in self._told:
+                    self._told.add((node.name, name))
+                    added = ", and add them up with ops.CombineLosses([...])" if name == "loss" else ""
+                    said = f"nobody reads it before. Give each an `output` of its own{added}."
+                    log.warning("%s counts for nothing: %s writes %r, too, and %s", node, writer, name, said)
+
     def last_written(self, graph: Graph) -> tuple[str, ...]:
         """What INFER needs, for the error that tells what was not given: the last name that is written."""
         written = [name for node in graph.nodes for name in node.outputs if name not in ("loss", *self.metrics)]
         return tuple(written[-1:])
+
+
+def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
+    """Refuse a subset whose items lack a number that the graph of its mode reads; shapes may differ."""
+    for name in sorted(graph.inputs - specs.keys()):
+        raise DatasetError(
+            f"Subset {subset.name!r} does not go with the graph of {graph.mode}, which reads {name!r}.",
+            f"{', '.join(specs) or 'no numbers'} in its items",
+            "Let every subset of a mode give the names that the first one gives.",
+        )
 
 
 def explain_objects(error: GraphError, mode: Mode, subsets: Iterable[Any]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from experimentator.config import ConfigError
 from experimentator.data.chance import chain_of, generator, generators_in, shared_generators
-from experimentator.data.items import DatasetError, as_dataset, keys_of, query, stack
+from experimentator.data.items import DatasetError, as_dataset, keys_of, query, stack, usable_keys
 from experimentator.data.reading import Reading, drawing, reading, visits_now, visits_of
 from experimentator.graph import Mode
 
@@ -91,15 +91,7 @@ class Subset:
 
     @keys.setter
     def keys(self, keys: Iterable[Hashable]) -> None:
-        self._keys, self._candidates, self._finds_keys = None, tuple(keys), False
-        try:
-            hash(self._candidates)
-        except TypeError as error:
-            raise DatasetError(
-                f"A key of subset {self.name!r} is not hashable.",
-                str(error),
-                "Make its keys tuples, strings or numbers.",
-            ) from None
+        self._candidates, self._keys, self._finds_keys = usable_keys(keys, subset=self.name), None, False
 
     def choose(self, keys: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
         """Which of the keys given are used: here all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,17 @@ class Walk:
                     "metrics lists %r, which is %s for each batch: only single numbers are averaged. Let a processor "
                 )
                 log.warning(said + "write a number for each, or keep it with GatherCycleMetrics.", name, left_out[name])
+
+    @contextmanager
+    def inferring(self) -> Iterator[None]:
+        """Within, weights are those that are evaluated with, and what is drawn changes nothing of a training."""
+        averaging = [one for one in self.exp.callbacks if hasattr(one, "averaged") and self.exp.listens("cycle_begin")]
+        with ExitStack() as stack:
+            if self.trains:
+                stack.enter_context(self.training_seeds())
+            for callback in averaging:
+                stack.enter_context(callback.averaged())
+            yield
 
     @contextmanager
     def training_seeds(self, position: Position | None = None) -> Iterator[None]:

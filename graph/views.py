@@ -109,6 +109,10 @@ class _Plan:
             return "what it reads and writes is not known"
         if all(node.index != box.index for node in self.chosen._all):
             return f"cannot run here: {names_in_short([ref.name for ref in box.writes], 3)} taken as given"
+        for name in [ref.name for ref in box.writes if ref.name in self.chosen.results]:
+            later = self.chosen.writers.get(self.chosen.results[name])
+            if later is not None and later.index > box.index:
+                return f"{later.name} writes {name}, too, and nobody reads it before"
         return f"not needed for {names_in_short(list(self.chosen.results), 3)}"
 
 

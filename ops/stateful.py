@@ -57,7 +57,7 @@ class KerasMetric(Op):
 
     def __post_init__(self) -> None:
         name = getattr(self.metric, "name", "")
-        self.output = self.output or re.sub(r"_\d+$", "", name)  # Keras counts those without a name of their own
+        self.output = self.output or _uncounted(name, type(self.metric).__name__)
         super().__post_init__()
         write = "Give an object of keras.metrics, such as keras.metrics.AUC()."
         seen = f"its metric is {self.metric!r:.60}"
@@ -123,3 +123,13 @@ class KerasMetric(Op):
             write = "Let the metric reduce them, as with average='macro', or list one op for each."
             raise TensorError(self, rule="A metric gives one number", tensors=tensors, write=write)
         return keras.ops.cast(result, "float32")
+
+
+def _uncounted(name: str, kind: str) -> str:
+    """A name without the number that Keras gives those that have none of their own; one that was given stays.
+
+    >>> _uncounted("mean_metric_2", "MeanMetric"), _uncounted("iou_2", "IoU")
+    ('mean_metric', 'iou_2')
+    """
+    own = re.sub(r"(?<=.)[A-Z][a-z0-9]+|(?<=[a-z])[A-Z]", r"_\g<0>", kind).lower()
+    return re.sub(r"_\d+$", "", name) if name.startswith(own) and re.fullmatch(r"_\d+", name[len(own) :]) else name

@@ -286,6 +286,69 @@ def test_items_that_are_trained_and_evaluated_on_are_told_once(caplog, evaluated
     assert all(told in one and "such as 3." in one for one in said)
 
 
+def test_losses_and_metrics_that_count_for_nothing_are_told_once(caplog):
+    exp = build_experiment(config())
+    exp.chunk_processors += [
+        ops.Accuracy("batch_logits", "batch_target"),
+        ops.Apply(lambda x: 0.1 * keras.ops.mean(x**2), inputs=["batch_logits"], outputs=["loss"]),
+    ]
+    exp.train(1)
+
+    said = [one.getMessage() for one in caplog.records if "counts for nothing" in one.getMessage()]
+    assert said == [
+        "#1 SoftmaxCrossEntropy() counts for nothing: #4 Apply(fn=<lambda>) writes 'loss', too, and nobody reads it "
+        "before. Give each an `output` of its own, and add them up with ops.CombineLosses([...]).",
+        "#2 Accuracy() counts for nothing: #3 Accuracy() writes 'accuracy', too, and nobody reads it before. "
+        "Give each an `output` of its own.",
+    ]
+    (box,) = [box for box in exp.describe("train", view="plan").boxes if box.name == "SoftmaxCrossEntropy"]
+    assert box.notes == ("Apply writes loss, too, and nobody reads it before",)
+
+
+def test_a_loss_that_is_read_before_it_is_written_again_counts(caplog):
+    exp = build_experiment(config())
+    exp.chunk_processors.append(ops.Apply(lambda x: 2 * x, inputs=["loss"], outputs=["loss"]))
+    exp.train(1)
+
+    assert "counts for nothing" not in caplog.text
+
+
+def test_weights_go_to_and_from_experiments_that_draw_or_measure_otherwise(tmp_path):
+    plain, other = build_experiment(config()), build_experiment(config())
+    layers_of = [layers.Dense(8, activation="relu"), layers.Dropout(0.5), layers.Dense(2)]
+    other.chunk_processors[0] = ops.Model(keras.Sequential(layers_of), inputs="batch_input", outputs="batch_logits")
+    noise = ops.Model(layers.GaussianNoise(0.1), inputs="batch_input", outputs="batch_input", node="Noise")
+    other.chunk_processors.insert(0, noise)
+    other.chunk_processors.append(
+        ops.KerasMetric(keras.metrics.SparseCategoricalAccuracy(), "batch_logits", "batch_target")
+    )
+    plain.train(1)
+    plain.save_weights(tmp_path / "plain")
+    plain_weights = plain.backend.weights()
+
+    assert len(other.load_weights(tmp_path / "plain").matched) == 4
+    assert {"Noise/0/seed_generator_state", "KerasMetric/0/total"} <= other.backend.weights().keys()
+    assert np.array_equal(other.backend.weights()["Model/3/kernel"], plain_weights["Model/2/kernel"])
+    other.train(1)
+    other.save_weights(tmp_path / "other")
+    plain.load_weights(tmp_path / "other")
+    assert np.array_equal(plain.backend.weights()["Model/2/kernel"], other.backend.weights()["Model/3/kernel"])
+
+
+def test_what_only_inference_writes_may_be_asked_for_and_is_drawn():
+    answer = ops.Model(lambda x: x[..., 0], inputs="batch_query", outputs="batch_answer")
+    answer.mode = Mode.INFER
+    exp = build_experiment(config(outputs=["batch_answer"]))
+    exp.chunk_processors.append(answer)
+    exp.train(1)
+
+    assert exp.predict({"batch_query": POINTS[:2]})["batch_answer"].tolist() == POINTS[:2, 0].tolist()
+    assert exp.graph("infer").inputs == {"batch_query"}
+    exp.outputs = ["batch_anwser"]
+    with pytest.raises(GraphError, match="Did you mean 'batch_answer'"):
+        exp.train(2)
+
+
 def test_settings_read_and_write_as_attributes():
     exp = build_experiment(config(mine=3))
     exp.mine = 4

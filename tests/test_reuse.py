@@ -92,6 +92,14 @@ def test_a_run_measures_again_what_it_measured(name, place, capsys):
     assert ("weights.average.safetensors" in err) == (name == "averaged")
 
 
+@pytest.mark.parametrize("name", ["plain", "averaged"])
+def test_the_configuration_of_a_run_measures_what_the_run_measured(name, place):
+    exp = build_experiment(place / name / "config.py", hide_progress=True)
+    last = read_history(place / name)[-1]
+
+    assert exp.evaluate() == {key: last[key] for key in ("validation_loss", "validation_accuracy")}
+
+
 def test_the_best_weights_measure_the_best_epoch(place, capsys):
     told = json.loads((place / "plain" / "best.json").read_text())
     _, out, err = answered(capsys, "evaluate", place / "plain", "--weights", "best")

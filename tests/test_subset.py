@@ -145,6 +145,13 @@ def test_a_key_that_is_not_hashable_is_refused_by_subset():
         training(ITEMS, keys=[[1, 2]])
 
 
+@pytest.mark.parametrize("mask", [np.arange(5) < 3, [True, True, False, False]])
+def test_a_mask_is_no_list_of_keys(mask):
+    told = r"'training' has a mask for keys.\nSeen: True, True, .*\nWrite .*np.flatnonzero\(mask\)"
+    with pytest.raises(DatasetError, match=told):
+        training({"input": np.arange(5)}, keys=mask)
+
+
 def test_numpy_keys_are_taken():
     subset = training(ITEMS, keys=np.arange(3))
 

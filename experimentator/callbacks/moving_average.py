@@ -1,10 +1,11 @@
-"""An exponential average of the weights: evaluated with, trained without."""
+"""An exponential average of the weights: evaluated and predicted with, trained without."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,19 @@ from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError
+from experimentator.checkpoint import AVERAGED, WEIGHTS
 from experimentator.graph import Mode
 from experimentator.parts import parts_of
 
-FILE = "weights.average.safetensors"
-
 
 class ExponentialMovingAverage(Callback):
-    """Average the weights over the batches of training, and evaluate with the average; training goes on without it.
+    """Average the weights over the batches of training; evaluate and predict with the average; train on without it.
 
     After each batch the average becomes `momentum` times itself plus `1 - momentum` times the weights. It is Keras'
     own (`use_ema` of the optimizer), so it is kept inside the compiled loop, is part of the optimizer's state, and
     covers what is trained and what layers keep, such as the statistics of BatchNormalization; a variable of your own,
-    which a callback assigns, stays as it is. Each evaluation swaps the weights and swaps them back. Outside evaluation,
-    `with ema.averaged(): exp.predict(...)` uses the average. Both are saved: a run folder (or `folder`) gets
+    which a callback assigns, stays as it is. Each evaluation and each `exp.predict` swaps the weights and swaps them
+    back; `with ema.averaged():` does so for anything else. Both are saved: a run folder (or `folder`) gets
     `weights.average.safetensors` at each epoch's end, and so do files of SaveWeights.
 
     Reads and writes weights; nothing in the state.
@@ -79,7 +79,7 @@ class ExponentialMovingAverage(Callback):
         """Save the average beside the weights."""
         if (folder := self.folder or run_folder(self.exp)) is not None:
             with self.averaged():
-                self.exp.save_weights(os.path.join(folder, FILE))
+                self.exp.save_weights(Path(folder, WEIGHTS).with_suffix(AVERAGED))
 
     def on_train_end(self, **_: Any) -> None:
         """Leave the weights as training made them, whatever ended it."""
@@ -115,8 +115,10 @@ class ExponentialMovingAverage(Callback):
         try:
             yield
         finally:
-            if outermost:
+            if outermost and self._restore is not None:
+                drawn = self.exp.backend.seeds()
                 self._leave()
+                self.exp.backend.set_seeds(drawn)  # draws go on: the next call draws others
 
     def _enter(self) -> None:
         optimizer = self.exp.optimizer

@@ -13,7 +13,7 @@ from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of, run_folder
 from experimentator.callbacks.monitored import Monitored
 from experimentator.callbacks.order import CallbackError
-from experimentator.checkpoint import write_atomically
+from experimentator.checkpoint import AVERAGED, write_atomically
 
 log = logging.getLogger(__name__)
 STRATEGIES = ("last", "best", "all")
@@ -165,4 +165,4 @@ def save(exp: Any, path: Path) -> None:
     for callback in exp.callbacks:
         if hasattr(callback, "averaged"):
             with callback.averaged():
-                exp.save_weights(path.with_suffix(".average.safetensors"))
+                exp.save_weights(path.with_suffix(AVERAGED))

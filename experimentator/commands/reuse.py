@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from experimentator.callbacks.weights import BEST
-from experimentator.checkpoint import WEIGHTS, CheckpointError
+from experimentator.checkpoint import AVERAGED, WEIGHTS, CheckpointError
 from experimentator.commands.failures import printable
 from experimentator.commands.results import show_values
 from experimentator.config import Config, ConfigError, load, load_text, parse_assignment
@@ -29,7 +29,6 @@ from experimentator.runs import STATUS
 from experimentator.settings import LIBRARY_KEYS
 
 Build = Callable[[Callable[[], Config]], Any]
-AVERAGE = ".average.safetensors"  # where weights were averaged, these are what the training evaluated
 
 
 def evaluate(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
@@ -128,7 +127,7 @@ def _weights(folder: Path, asked: str) -> Path:
         inside = folder / asked
         return inside if inside.is_file() and not Path(asked).exists() else Path(asked)
     name = Path(WEIGHTS if asked == "last" else "best.safetensors")
-    found = [folder / one for one in (name.with_suffix(AVERAGE), name) if (folder / one).is_file()]
+    found = [folder / one for one in (name.with_suffix(AVERAGED), name) if (folder / one).is_file()]
     if not found:
         others = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or "none"
         write = (
@@ -144,7 +143,7 @@ def _weights(folder: Path, asked: str) -> Path:
 
 def _epoch(weights: Path) -> str:
     """Of which epoch a run's last or best weights are, and of how many: while it trains, not every epoch is saved."""
-    folder, name = weights.parent, weights.name.removesuffix(AVERAGE).removesuffix(".safetensors")
+    folder, name = weights.parent, weights.name.removesuffix(AVERAGED).removesuffix(".safetensors")
     told = {"weights": (STATUS, "epoch_of_weights"), "best": (BEST, "epoch")}.get(name)
     if told is None or not (folder / told[0]).is_file() or not is_run(folder):
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import operator
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,20 @@ def as_dataset(source: Any, *, subset: str) -> Any:
         "Give a mlworkflow.Dataset, an object with `keys` and `query_item(key)`, a mapping from keys to items, "
         f"a list of items, or a dict of equally long arrays{_instead(source)}.",
     )
+
+
+def usable_keys(keys: Iterable[Hashable], *, subset: str) -> tuple[Hashable, ...]:
+    """The keys that a subset is given; a mask in place of them is refused: True would be taken for item 1."""
+    found = tuple(keys)
+    if len(found) > 2 and isinstance(found[0], (bool, np.bool_)):
+        seen, write = f"{found[0]}, {found[1]}, {found[2]}, ...", "Write where they are True: np.flatnonzero(mask)."
+        raise DatasetError(f"Subset {subset!r} has a mask for keys.", seen, write)
+    try:
+        hash(found)
+    except TypeError as error:
+        write = "Make its keys tuples, strings or numbers."
+        raise DatasetError(f"A key of subset {subset!r} is not hashable.", str(error), write) from None
+    return found
 
 
 def _instead(source: Any) -> str:

@@ -71,7 +71,8 @@ def match(own: Mapping[str, Any], found: Mapping[str, Any], *, only: str | Itera
 def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """What was found, under the ordinals of an experiment where only they differ within a node.
 
-    Ordinals tell in which order a framework read weights: of a GRU, the bias first, or last.
+    Ordinals tell in which order a framework read weights: of a GRU, the bias first, or last; and how many layers that
+    draw lie between.
 
     >>> aligned({"Net/0/kernel": 1, "Net/1/bias": 2}, {"Net/0/bias": 3, "Net/1/kernel": 4})
     {'Net/1/bias': 3, 'Net/0/kernel': 4}
@@ -80,7 +81,7 @@ def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     names: dict[str, str] = {}
     for node in mine.keys() & theirs.keys():
         others = set(mine[node].values()) != set(theirs[node].values())
-        if others and mine[node].keys() == theirs[node].keys() and _ordinals(mine[node]) == _ordinals(theirs[node]):
+        if others and mine[node].keys() == theirs[node].keys():
             names |= {key: mine[node][place] for place, key in theirs[node].items()}
     return {names.get(key, key): array for key, array in found.items()}
 
@@ -94,10 +95,6 @@ def _by_occurrence(keys: Iterable[str]) -> dict[str, dict[tuple[str, int], str]]
         nodes.setdefault(node, {})[name, seen[node, name]] = key
         seen[node, name] += 1
     return nodes
-
-
-def _ordinals(keys: Mapping[Any, str]) -> set[int]:
-    return set(map(_ordinal, keys.values()))
 
 
 def _ordinal(key: str) -> int:

@@ -128,6 +128,7 @@ def test_a_name_that_keras_counted_is_given_without_the_count():
 
     assert [metric.outputs for metric in metrics] == [("auc",), ("auc",)]
     assert KerasMetric(keras.metrics.AUC(name="area"), "a", "b").outputs == ("area",)
+    assert KerasMetric(keras.metrics.IoU(3, [1], name="iou_1"), "a", "b").outputs == ("iou_1",)
 
 
 def test_it_runs_in_a_graph_of_its_own():

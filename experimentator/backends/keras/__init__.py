@@ -29,6 +29,7 @@ from experimentator.backends.keras.variables import Variables, Witness, copied, 
 from experimentator.backends.keras.watched import Watched
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
 from experimentator.parts import parts_of, unscaled
+from experimentator.running import SEEDS
 
 
 class KerasBackend(ABC):
@@ -263,7 +264,7 @@ class KerasBackend(ABC):
         return Forward(partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN), self.added)
 
     def _seeds(self) -> dict[str, Any]:
-        return {key: one for key, one in self.variables.keyed().items() if key.endswith("/seed_generator_state")}
+        return {key: one for key, one in self.variables.keyed().items() if key.endswith(SEEDS)}
 
     def _note(self, layer: Any) -> None:
         """A layer is called, wherever the call stands: attribute scans would miss those among a lambda's globals."""
