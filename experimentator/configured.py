@@ -38,7 +38,7 @@ class Configured(metaclass=_Composed):
         check_names(source, set=source, taken={name for name in taken if not name.startswith("_")})
         check_values(source)
         # past __setattr__, which asks for cfg
-        vars(self).update(source=source, cfg=Settings(source, self._changed), _seen={})
+        vars(self).update(source=source, cfg=Settings(source, self._assigned), _seen={})
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(type(self), name):  # a property failed with an AttributeError of its own: let that one be seen
@@ -78,6 +78,10 @@ class Configured(metaclass=_Composed):
     @abstractmethod
     def _changed(self, key: str, old: Any, new: Any) -> None:
         """A setting has a new value."""
+
+    def _assigned(self, key: str, old: Any, new: Any) -> None:
+        self._seen.pop(key, None)  # or it would be told once more, as changed within
+        self._changed(key, old, new)
 
     def _notice(self) -> None:
         """See what was changed inside the lists of the configuration since they were last used."""

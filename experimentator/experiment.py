@@ -56,7 +56,7 @@ class BaseExperiment(Habits, Portrayed):
         self.state = {}
         self.history = []
         self._spoilt: set[str] = set()  # processors of which that was told
-        self._heard: list[int] = []  # the callbacks that listen, by identity
+        self._heard: list[int] = []  # the callbacks that are listed and listen, by identity
         self.walk = Walk(self)
         self._ready = self._told = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from math import gcd
@@ -82,29 +82,49 @@ class DummyExperiment(BaseExperiment):
         return get_backend("dummy")
 
 
+OWN = (RunFolder, CheckpointEvery, Progress)  # callbacks that are there without being listed
+
+
 class CallbackedExperiment(BaseExperiment):
-    """Runs the callbacks at the begin and end of epochs, cycles and batches."""
+    """Runs the callbacks at the begin and end of epochs, cycles and batches.
+
+    Those that come within a training hear of its begin before anything else, and those that go, of its end.
+    """
+
+    _acting: Sequence[Any] = ()  # all that listen
+    _late: Sequence[Any] = ()  # which of them came within a training, and did not hear of its begin yet
+    _gone: Sequence[Any] = ()  # which went within a training, and did not hear of its end yet
 
     @cached_property
     def listeners(self) -> list[Listener]:
         """The callbacks in the order they are called, with what they read; the progress display comes last."""
-        callbacks = list(self.callbacks)
+        callbacks, before = list(self.callbacks), self._acting if self.walk.trains else ()
+        own = {type(callback): callback for callback in before if type(callback) in OWN}  # which go on in a training
         if (folder := RunFolder.of(self)) is not None and not any(isinstance(c, RunFolder) for c in callbacks):
-            callbacks.append(folder)
+            callbacks.append(own.get(RunFolder, folder))
         if folder is not None and not any(isinstance(c, CheckpointEvery) for c in callbacks):
-            callbacks.append(CheckpointEvery())
+            callbacks.append(own.get(CheckpointEvery) or CheckpointEvery())
         if not self.cfg.get("hide_progress"):
-            callbacks.append(Progress())
+            callbacks.append(own.get(Progress) or Progress())
         for listener in in_order(callbacks):
-            if hasattr(listener.callback, "init"):
+            if hasattr(listener.callback, "init") and not _holds(before, listener.callback):
                 listener.callback.init(self)
-        self._heard = [id(callback) for callback in self.callbacks]
+        if before:
+            self._late = [callback for callback in callbacks if not _holds(before, callback)]
+            self._gone = [callback for callback in before if not _holds(callbacks, callback)]
+        self._heard, self._acting = [id(callback) for callback in self.callbacks], callbacks
         return in_order(callbacks)  # once more: what a callback reads and hears may depend on the experiment
 
     def fire(self, event: str, **state: Any) -> None:
         """Call `on_<event>` of every callback that has it, with the state by name and as `state`."""
         super().fire(event, **state)
-        for listener in self.listeners:
+        listeners = self.listeners
+        for listener in in_order(self._gone):
+            listener.call("train_end", self.state)
+        for listener in [one for one in listeners if _holds(self._late, one.callback)]:
+            listener.call("train_begin", self.state)
+        self._late = self._gone = ()
+        for listener in listeners:
             listener.call(event, self.state)
 
     def listens(self, event: str) -> bool:
@@ -168,6 +188,10 @@ class Ahead:
         self.begun.clear()
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.cycle.close()
+
+
+def _holds(callbacks: Iterable[Any], one: Any) -> bool:
+    return any(callback is one for callback in callbacks)
 
 
 DEFAULT_TYPE = (BaseExperiment, CallbackedExperiment, AsyncExperiment, KerasExperiment)

@@ -152,6 +152,7 @@ class Walk:
 
     def _epoch(self) -> None:
         exp = self.exp
+        exp._prepare()  # callbacks may have changed what the lists of the configuration hold
         position = self.position = self.position or Position(row={"epoch": exp.epoch + 1})
         self.watch = Stopwatch(position.seconds)
         exp.state.update(epoch=exp.epoch + 1, epochs=self.goal)

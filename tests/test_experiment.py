@@ -33,6 +33,7 @@ from experimentator import (
     chunk_processor,
     ops,
 )
+from experimentator.runs import read_history
 from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
 
 TEXT = """
@@ -347,6 +348,52 @@ def test_what_only_inference_writes_may_be_asked_for_and_is_drawn():
     exp.outputs = ["batch_anwser"]
     with pytest.raises(GraphError, match="Did you mean 'batch_answer'"):
         exp.train(2)
+
+
+def test_lists_changed_within_a_training_act_from_the_next_epoch_on_and_are_told_once(caplog):
+    class Adds(Callback):
+        def on_epoch_end(self, epoch, **_):
+            if epoch == 2:
+                exp.chunk_processors.append(ops.TopKAccuracy("batch_logits", "batch_target", k=2))
+            if epoch == 3:
+                exp.chunk_processors = exp.chunk_processors[:-1]
+
+    exp = build_experiment(config(callbacks=[Adds()]))
+    exp.train(4)
+    exp.train(5)
+
+    assert ["validation_top2_accuracy" in row for row in exp.history] == [False, False, True, False, False]
+    assert caplog.text.count("chunk_processors changed") == 2
+
+
+@pytest.mark.parametrize("assigned", [True, False])
+def test_callbacks_that_come_and_go_within_a_training_hear_of_its_begin_and_end(tmp_path, assigned):
+    heard = []
+
+    class Tells(Callback):
+        def on_train_begin(self, **_):
+            heard.append("begin")
+
+        def on_epoch_end(self, epoch, **_):
+            heard.append(epoch)
+
+        def on_train_end(self, **_):
+            heard.append("end")
+
+    class Changes(Callback):
+        def on_epoch_end(self, epoch, **_):
+            changed = exp.callbacks if not assigned else list(exp.callbacks)
+            changed[1:] = [Tells()] if epoch == 2 else changed[1:] if epoch == 3 else []
+            exp.callbacks = changed if assigned else exp.callbacks
+
+    exp = build_experiment(config(callbacks=[Changes()], output_folder=tmp_path, experiment_id="one"))
+    exp.train(5)
+
+    assert heard == ["begin", 3, 4, "end"]
+    assert [row["epoch"] for row in read_history(exp.folder)] == [1, 2, 3, 4, 5]
+    again = build_experiment(config(callbacks=[Changes()], output_folder=tmp_path, experiment_id="one"))
+    again.resume(exp.folder)
+    assert again.epoch == 5
 
 
 def test_settings_read_and_write_as_attributes():
