@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.cycle import NonFiniteLossError
 from experimentator.data.items import ArrayDataset, ItemsDataset
-from experimentator.graph import Graph, Mode
+from experimentator.graph import Graph, Mode, Node
 
 log = logging.getLogger(__name__)
 MANY = 8  # kinds of shapes
@@ -29,13 +30,23 @@ def spoilt(weights: Mapping[str, np.ndarray], *, finite: bool = False) -> Iterat
             yield node
 
 
-def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> None:
-    """Warn of weights that are NaN, once for each processor: the loss need not show it."""
-    for node in spoilt(weights):
-        if node not in told:
-            said = "Weights of %s are NaN, whatever the loss says. TerminateOnNaN() ends a training then."
-            log.warning(said, node)
-            told.add(node)
+def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> bool:
+    """Warn of weights that are NaN, once for each processor: the loss need not show it. Says whether there are new."""
+    new = [node for node in spoilt(weights) if node not in told]
+    for node in new:
+        said = "Weights of %s are NaN, whatever the loss says. TerminateOnNaN() ends a training then."
+        log.warning(said, node)
+    told.update(new)
+    return bool(new)
+
+
+def tell_bad_data(graph: Graph, feed: Any) -> None:
+    """Warn of NaN and infinity in what a feed holds; one that streams holds nothing."""
+    columns, keys = getattr(feed, "columns", {}), feed.subset.keys
+    if getattr(feed, "kept", None) is not None:
+        keys = [keys[place] for place in feed.kept]
+    for said in _not_finite(columns, np.arange(len(keys))[None], [keys], graph):
+        log.warning(said)
 
 
 def tell_many(kinds: Collection[Any], new: Any) -> None:
@@ -44,12 +55,39 @@ def tell_many(kinds: Collection[Any], new: Any) -> None:
         log.warning("predict has compiled for %d kinds of shapes. Pad what varies to a few lengths.", MANY)
 
 
-def odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
+@contextmanager
+def suspicions(exp: Any, graph: Graph, block: Any) -> Iterator[None]:
+    """Within, an error for values that are not finite tells what in the block may stand behind it."""
+    try:
+        yield
+    except (NonFiniteLossError, FloatingPointError) as error:
+        for suspicion in (*_not_finite(block.columns, block.index, block.keys, graph), *_odd_ids(exp, graph, block)):
+            error.add_note(suspicion)
+        raise
+
+
+def _not_finite(columns: Mapping[str, Any], index: np.ndarray, keys: Sequence[Any], graph: Graph) -> Iterator[str]:
+    """Names that hold NaN or infinity in batches [K, B], with a key of each, but for labels that may be missing."""
+    compared = {name for node in graph.nodes if _leaves_out(node) for name in node.inputs}
+    for name in sorted(graph.inputs & columns.keys() - compared):
+        rows = np.asarray(columns[name])
+        if rows.dtype.kind != "f":
+            continue
+        finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)[index]
+        if not finite.all():
+            batch, place = np.argwhere(~finite)[0]
+            yield f"{name!r} holds NaN or infinity in the data, as in the item of key {keys[batch][place]!r}."
+
+
+def _leaves_out(node: Node) -> bool:
+    return any(getattr(node.processor, name, None) for name in ("mask", "weight", "nan_is_no_label"))
+
+
+def _odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
     """Class ids of a block that are no class of the logits they are compared with, a sentence for each loss."""
     for node in graph.nodes:
         compared: tuple[str, ...] = getattr(node.processor, "pair", ())
-        leaves_out = any(getattr(node.processor, name, None) for name in ("mask", "weight", "nan_is_no_label"))
-        if leaves_out or len(compared) != 2 or compared[1] not in block.columns:
+        if _leaves_out(node) or len(compared) != 2 or compared[1] not in block.columns:
             continue
         logits, target = (next((ref for ref in node.reads if ref.name == name), None) for name in compared)
         rows = np.asarray(block.columns[compared[1]])

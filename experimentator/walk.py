@@ -8,12 +8,12 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from experimentator.cycle import Averages, NonFiniteLossError, Stopwatch, check_finite
+from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Mode
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
-from experimentator.suspects import leaks, odd_ids
+from experimentator.suspects import leaks, suspicions, tell_bad_data, tell_spoilt
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -74,8 +74,11 @@ class Walk:
                 if not self.looked:
                     self._look()
                 self._restore(last=self.position is None)
+                begun = exp.epoch
                 while exp.epoch < epochs and not exp.state.get("stop"):
                     self._epoch()
+                    if exp.epoch in (begun + 1, epochs):
+                        self._look_at_weights()
                 if exp.state.get("stop"):
                     log.warning("Training ends after epoch %d: %s", exp.epoch, exp.state["stop"])
                 self._pause("end")
@@ -84,6 +87,13 @@ class Walk:
                     self.position = None
                 self.trains = False
                 exp.fire("train_end")
+
+    def _look_at_weights(self) -> None:
+        """Warn of weights that are NaN, as behind a ReLU, which hides it from the loss; and of such data."""
+        program = self.exp.program
+        if tell_spoilt(self.exp.backend.weights(), self.exp._spoilt):
+            for subset in (one for one in self.exp.subsets if one.mode == Mode.TRAIN):
+                tell_bad_data(program.graph(Mode.TRAIN), program.feed(subset))
 
     def _look(self) -> None:
         """Warn, before the first epoch, of items that are trained on and evaluated on."""
@@ -192,18 +202,15 @@ class Walk:
                 self.exp.fire("batch_begin", batch=first, keys=block.keys[0])
             self.is_cut_short |= mode == Mode.TRAIN  # until the epoch ends
             where = f"{subset.name!r}, epoch {self.exp.epoch + 1}"
-            with self.exp.program.settling(runner):
-                outputs = runner.run(block, remaining=remaining - first, where=where, first=first)
-            averages.add(outputs, batch_size=block.index.shape[1])
-            try:
-                self._tell(block, outputs, first, averages)
-                check_finite(outputs, where=where, first=first)
-            except NonFiniteLossError as error:
-                for suspicion in odd_ids(self.exp, runner.step.graph, block):
-                    error.add_note(suspicion)
-                raise
-            finally:  # whatever a callback says, the weights have moved
-                self.batches += len(block.index) if mode == Mode.TRAIN else 0
+            with suspicions(self.exp, runner.step.graph, block):
+                with self.exp.program.settling(runner):
+                    outputs = runner.run(block, remaining=remaining - first, where=where, first=first)
+                averages.add(outputs, batch_size=block.index.shape[1])
+                try:
+                    self._tell(block, outputs, first, averages)
+                    check_finite(outputs, where=where, first=first)
+                finally:  # whatever a callback says, the weights have moved
+                    self.batches += len(block.index) if mode == Mode.TRAIN else 0
             first += len(block.index)
             position.batch, position.weight = first, averages.weight
             if training is not None:

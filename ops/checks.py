@@ -32,7 +32,7 @@ class AssertFinite(Op):
     Traceback (most recent call last):
     experimentator.ops.errors.NotFiniteError: AssertFinite(name='batch_logits') found NaN or infinity in 'batch_logits'.
     It was given [2] float32.
-    Lower the learning rate, or put AssertFinite further up to find where it begins.
+    Look at the data, lower the learning rate, or put AssertFinite further up to find where it begins.
 
     Raises:
         NotFiniteError: a FloatingPointError, where values are at hand.

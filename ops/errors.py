@@ -54,14 +54,14 @@ class NotFiniteError(FloatingPointError):
     Traceback (most recent call last):
     experimentator.ops.errors.NotFiniteError: AssertFinite(name='loss') found NaN or infinity in 'loss'.
     It was given [] float32.
-    Lower the learning rate, or put AssertFinite further up to find where it begins.
+    Look at the data, lower the learning rate, or put AssertFinite further up to find where it begins.
     """
 
     def __init__(self, op: object, *, name: str, seen: str):
         self.name = name
         super().__init__(
             f"{op} found NaN or infinity in {name!r}.\nIt was given {seen}.\n"
-            "Lower the learning rate, or put AssertFinite further up to find where it begins."
+            "Look at the data, lower the learning rate, or put AssertFinite further up to find where it begins."
         )
 
 

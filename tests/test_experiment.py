@@ -29,6 +29,7 @@ from experimentator import (
     NonFiniteLossError,
     ResumeError,
     Subset,
+    TerminateOnNaN,
     build_experiment,
     chunk_processor,
     ops,
@@ -394,6 +395,34 @@ def test_callbacks_that_come_and_go_within_a_training_hear_of_its_begin_and_end(
     again = build_experiment(config(callbacks=[Changes()], output_folder=tmp_path, experiment_id="one"))
     again.resume(exp.folder)
     assert again.epoch == 5
+
+
+@pytest.mark.parametrize("residency", ["device", "host"])
+def test_nan_in_the_data_that_the_loss_does_not_show_is_told_with_its_key(caplog, residency):
+    data = arrays(0, 48)
+    data["input"] = data["input"].copy()
+    data["input"][7, 1] = np.nan
+    subset = Subset("training", Mode.TRAIN, data, range(2, 48))
+    exp = build_experiment(config(subsets=[subset], residency=residency))
+    exp.train(2)
+    exp.train(3)
+
+    told = [one.getMessage() for one in caplog.records if "NaN" in one.getMessage()]
+    assert np.isfinite(exp.history[-1]["training_loss"])
+    assert [one[:24] for one in told] == ["Weights of Model are NaN", "'batch_input' holds NaN "]
+    assert told[1].endswith("as in the item of key 7.")
+
+
+@pytest.mark.parametrize("callbacks", [[], [TerminateOnNaN()]])
+def test_infinity_in_the_data_is_named_where_the_loss_shows_it(callbacks):
+    data = arrays(0, 48)
+    data["input"] = data["input"].copy()
+    data["input"][7, 1] = np.inf
+    exp = build_experiment(config(subsets=[Subset("training", Mode.TRAIN, data)], callbacks=callbacks))
+
+    with pytest.raises(NonFiniteLossError) as caught:
+        exp.train(1)
+    assert "'batch_input' holds NaN or infinity in the data, as in the item of key 7." in caught.value.__notes__
 
 
 def test_settings_read_and_write_as_attributes():
