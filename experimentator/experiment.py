@@ -199,7 +199,7 @@ class BaseExperiment(Habits, Portrayed):
         columns = {name: np.asarray(values) for name, values in tensors.items()}
         sizes = {name: values.shape[:1] for name, values in columns.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
-            raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\nGive each a batch axis.")
+            raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\nGive each as many rows.")
         self._notice()
         usual = partial(self.program.specs, Mode.INFER)
         with self.walk.inferring(), shapes_compared(columns, usual):

@@ -63,7 +63,7 @@ class Selection:
         if mode == Mode.EVAL or "metrics" in self.task:
             asked += _known(self.metrics, graph)
         requested = _known(exp.requests(mode), graph)
-        if mode == Mode.EVAL and "loss" not in written and asked:
+        if mode == Mode.EVAL and "loss" not in written and (asked or requested):
             return list(dict.fromkeys([*asked, *requested]))
         parts = [*losses_of(exp.optimizer), *_parts_of_loss(graph, self.metrics)] if mode == Mode.TRAIN else []
         return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
@@ -107,6 +107,7 @@ class Selection:
 def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
     """Refuse a subset whose items lack a number that the graph of its mode reads; shapes may differ."""
     for name in sorted(graph.inputs - specs.keys()):
+        _refuse_objects(name, subset)
         raise DatasetError(
             f"Subset {subset.name!r} does not go with the graph of {graph.mode}, which reads {name!r}.",
             f"{', '.join(specs) or 'no numbers'} in its items",
@@ -117,15 +118,23 @@ def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
 def explain_objects(error: GraphError, mode: Mode, subsets: Iterable[Any]) -> None:
     """Say so where a name that is missing in a mode is in the items of a subset, but holds no numbers."""
     for problem in getattr(error, "problems", (error,)):
+        if getattr(problem, "name", None) == "loss" and getattr(problem, "reader", None) is None:
+            said = "A loss writes it, such as ops.SoftmaxCrossEntropy(logits, target)"
+            error.add_note(f"{said}; ops.CombineLosses([...]) adds up several.")
         for subset in subsets:
             name = getattr(problem, "name", None)
-            values = subset.sample()[1].get(name) if subset.mode == mode and name else None
-            if values is not None:
-                raise DatasetError(
-                    f"{name!r} of subset {subset.name!r} holds no numbers, so that it stays on the host.",
-                    f"{values[0]!r:.60}, a {type(values[0]).__name__}",
-                    "Convert it in the dataset, to np.float32 or np.int32, or let no processor read it.",
-                ) from None
+            if subset.mode == mode and name:
+                _refuse_objects(name, subset)
+
+
+def _refuse_objects(name: str, subset: Any) -> None:
+    values = subset.sample()[1].get(name)
+    if values is not None:
+        raise DatasetError(
+            f"{name!r} of subset {subset.name!r} holds no numbers, so that it stays on the host.",
+            f"{values[0]!r:.60}, a {type(values[0]).__name__}",
+            "Convert it in the dataset, to np.float32 or np.int32, or let no processor read it.",
+        ) from None
 
 
 def _known(names: Iterable[str], graph: Graph) -> list[str]:

@@ -91,7 +91,9 @@ class MissingTensorError(GraphError):
         if removed_by is not None:
             lines.append(f"{removed_by} deletes it above.")
         lines.append(f"Known here: {names_in_short(sorted(known), MOST_NAMES)}.")
-        lines.append(_advice(name, known, also) if elsewhere is None else _in_other_mode(name, elsewhere, reader))
+        given = "give it to predict" if str(mode) == "INFER" else "add it to the dataset's items"
+        advice = _advice(name, known, also, given) if elsewhere is None else _in_other_mode(name, elsewhere, reader)
+        lines.append(advice)
         super().__init__("\n".join(lines))
 
 
@@ -157,10 +159,10 @@ class UndeclaredWriteError(GraphError):
 class UnwrittenOutputError(GraphError):
     """A processor returns without writing what it declares."""
 
-    def __init__(self, node: Any, *, missing: Sequence[str], seen: str = ""):
+    def __init__(self, node: Any, *, missing: Sequence[str], seen: str = "", write: str = ""):
         super().__init__(
             f"{node} declares {_names(missing)} as output and did not write it{seen}.\n"
-            f"Write chunk[{missing[0]!r}] = ..., or take it off its outputs."
+            f"{write or f'Write chunk[{missing[0]!r}] = ...'}, or take it off its outputs."
         )
 
 
@@ -236,14 +238,14 @@ def _in_other_mode(name: str, elsewhere: Mode, reader: Any) -> str:
     return f"{name!r} is produced only in {elsewhere}: widen its writer's mode, or {remedy}."
 
 
-def _advice(name: str, known: Collection[str], also: Collection[str]) -> str:
+def _advice(name: str, known: Collection[str], also: Collection[str], given: str) -> str:
     if (bare := name.removeprefix(PREFIX)) != name and bare in known:
         return f"The prefix {PREFIX!r} is missing from {bare!r}: write {name!r}."
     if guess := near(name, known):
-        return f"Did you mean {guess!r}? Else list its writer, or add it to the dataset's items."
+        return f"Did you mean {guess!r}? Else list its writer, or {given}."
     if other := near(name, also):
-        return f"Did you mean {other!r}, of another mode? Else list its writer, or add it to the dataset's items."
-    return "List its writer, or add it to the dataset's items."
+        return f"Did you mean {other!r}, of another mode? Else list its writer, or {given}."
+    return f"List its writer, or {given}."
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

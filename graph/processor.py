@@ -95,7 +95,8 @@ class FunctionProcessor(ChunkProcessor):
         seen = f"it returned {_kind(result)} for {_counted(len(outputs), 'output')}"
         if not outputs:
             raise DeclarationError(describe(self), seen=seen, write='Name what it returns: outputs=["..."].')
-        raise UnwrittenOutputError(self, missing=outputs, seen=f": {seen}")
+        write = "Return a value for each" if outputs[1:] else "Return its value"
+        raise UnwrittenOutputError(self, missing=outputs, seen=f": {seen}", write=write)
 
 
 class UndeclaredFunction(ChunkProcessor):
@@ -115,7 +116,7 @@ class UndeclaredFunction(ChunkProcessor):
 
 
 def chunk_processor(
-    *,
+    *bare: Any,
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     mode: Mode = Mode.ALL,
@@ -130,6 +131,9 @@ def chunk_processor(
     `outputs` the function takes the chunk itself, and what it reads and writes is recorded.
     """
     options = {"mode": Mode.of(mode), "node": node, "after": after}
+    if bare:
+        write = "Write @chunk_processor(inputs=[...], outputs=[...]) above it, by name; or list the function as it is."
+        raise DeclarationError(brief(bare[0]), seen="it is given to chunk_processor itself", write=write)
 
     def declare(function: Any) -> ChunkProcessor:
         if not callable(function):

@@ -120,7 +120,12 @@ def test_the_logs_of_keras_are_told_before_anything_runs(method):
 
 @pytest.mark.parametrize(
     "slip, meant",
-    [("on_epoch_ends", "on_epoch_end"), ("on_batchend", "on_batch_end"), ("on_train_batch_end", "on_batch_end")],
+    [
+        ("on_epoch_ends", "on_epoch_end"),
+        ("on_epoch_start", "on_epoch_begin"),
+        ("on_batchend", "on_batch_end"),
+        ("on_train_batch_end", "on_batch_end"),
+    ],
 )
 def test_a_misspelt_event_is_told(slip, meant):
     with pytest.raises(CallbackError, match=rf"Mine.{slip} would never be called(.|\n)*Did you mean.* {meant}\b"):

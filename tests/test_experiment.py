@@ -21,8 +21,10 @@ from experimentator import (
     BaseExperiment,
     Callback,
     CallbackedExperiment,
+    CheckpointError,
     ConfigError,
     DatasetError,
+    GatherCycleMetrics,
     GraphError,
     KerasExperiment,
     Mode,
@@ -423,6 +425,45 @@ def test_infinity_in_the_data_is_named_where_the_loss_shows_it(callbacks):
     with pytest.raises(NonFiniteLossError) as caught:
         exp.train(1)
     assert "'batch_input' holds NaN or infinity in the data, as in the item of key 7." in caught.value.__notes__
+
+
+def test_a_forgotten_loss_is_told_with_what_writes_one():
+    exp = build_experiment(config(chunk_processors=config()["chunk_processors"][:1]))
+
+    with pytest.raises(GraphError, match="No tensor named 'loss'") as caught:
+        exp.train(1)
+    assert any("ops.SoftmaxCrossEntropy" in note for note in caught.value.__notes__)
+
+
+def test_evaluation_needs_no_loss_where_callbacks_ask_for_something():
+    loss = ops.SoftmaxCrossEntropy("batch_logits", "batch_target")
+    loss.mode = Mode.TRAIN
+    gather = GatherCycleMetrics(["batch_logits"])
+    exp = build_experiment(config(chunk_processors=[config()["chunk_processors"][0], loss], callbacks=[gather]))
+
+    (row,) = exp.train(1)
+    assert {name for name in row if "loss" in name} == {"training_loss"}
+
+
+def test_a_file_is_no_folder_to_resume(tmp_path):
+    exp = build_experiment(config())
+    exp.save_weights(tmp_path / "w")
+
+    with pytest.raises(CheckpointError, match="Seen: a file, and no folder"):
+        exp.resume(tmp_path / "w")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "asks", [lambda x: x if keras.ops.max(x) > 3 else -x, lambda x: x * float(keras.ops.max(x)), lambda x: np.abs(x)]
+)
+def test_a_processor_that_asks_a_traced_tensor_for_its_value_is_told_what_to_write(asks):
+    exp = build_experiment(config())
+    exp.chunk_processors.insert(1, ops.Apply(asks, inputs=["batch_logits"], outputs=["batch_logits"]))
+
+    with pytest.raises((TypeError, NotImplementedError)) as caught:
+        exp.train(1)
+    assert any("keras.ops.where or keras.ops.cond, not `if`" in note for note in caught.value.__notes__)
 
 
 def test_settings_read_and_write_as_attributes():

@@ -137,7 +137,8 @@ def _refuse_slips(callback: Any) -> None:
                 f"Seen: {method}{inspect.signature(getattr(callback, method))}.\n"
                 f"Write {method}(self, state), which holds all of them, or their names: (self, training_loss, **_)."
             )
-        near = [] if method in known else get_close_matches(method[3:], (*EVENTS, *LIFE), n=2)
+        meant = method[3:].replace("start", "begin")
+        near = [] if method in known else get_close_matches(meant, (*EVENTS, *LIFE), n=1 if meant in EVENTS else 2)
         if near:
             raise CallbackError(
                 f"{name}.{method} would never be called: there is no such event.\n"

@@ -189,9 +189,10 @@ def found(folder: Path) -> manifest.Read:
     if os.path.lexists(folder / manifest.MANIFEST):
         return manifest.read(folder)
     within = folder / CHECKPOINTS
-    read = manifest.newest(within if within.is_dir() else folder)
+    read = manifest.newest(within if within.is_dir() else folder) if folder.is_dir() else None
     if read is None:
-        seen = "no checkpoint in it" if folder.is_dir() else "no such folder"
+        other = "a file, and no folder" if folder.exists() else "no such folder"
+        seen = "no checkpoint in it" if folder.is_dir() else other
         raise CheckpointError(
             f"There is nothing to resume in {folder}.\nSeen: {seen}.\n"
             "Name a run folder that has checkpoints/, or start the training anew."

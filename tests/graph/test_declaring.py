@@ -13,6 +13,7 @@ from experimentator.graph import (
     DeclarationError,
     Graph,
     GraphError,
+    MissingTensorError,
     Mode,
     UndeclaredWriteError,
     UnknownModeError,
@@ -112,19 +113,19 @@ def test_functions_that_write_nothing_return_none():
             (1, 2, 3),
             ["a", "b"],
             "one() declares 'a', 'b' as output and did not write it: it returned 3 values for 2 outputs.\n"
-            "Write chunk['a'] = ..., or take it off its outputs.",
+            "Return a value for each, or take it off its outputs.",
         ),
         (
             5,
             ["a", "b"],
             "one() declares 'a', 'b' as output and did not write it: it returned one int for 2 outputs.\n"
-            "Write chunk['a'] = ..., or take it off its outputs.",
+            "Return a value for each, or take it off its outputs.",
         ),
         (
             None,
             ["a"],
             "one() declares 'a' as output and did not write it: it returned one NoneType for 1 output.\n"
-            "Write chunk['a'] = ..., or take it off its outputs.",
+            "Return its value, or take it off its outputs.",
         ),
         (
             {"a": 1},
@@ -439,3 +440,18 @@ def test_parameters_in_order_with_a_name_of_the_inputs_at_another_place_are_refu
 
     with pytest.raises(DeclarationError, match="Name the parameters after the inputs"):
         chunk_processor(inputs=["batch_mean", "reconstruction"], outputs=["loss"])(swapped)
+
+
+def test_a_decorator_without_parentheses_is_told():
+    def double(x):
+        return 2 * x
+
+    with pytest.raises(DeclarationError, match=r"Write @chunk_processor\(inputs=\[...\], outputs=\[...\]\)"):
+        chunk_processor(double)
+
+
+def test_a_name_that_inference_lacks_may_be_given_to_it():
+    double = chunk_processor(inputs=["x"], outputs=["y"])(lambda x: 2 * x)
+
+    with pytest.raises(MissingTensorError, match="List its writer, or give it to predict"):
+        Graph([double], provided=(), mode=Mode.INFER).select("y")

@@ -23,7 +23,7 @@ from experimentator.backends.tensorflow.by_hand import GraphModel, Timed, forwar
 from experimentator.backends.tensorflow.gradients import trainable
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.profile import profiled
-from experimentator.graph import Graph
+from experimentator.graph import Chunk, Graph, Node
 from experimentator.loading.memory import free_host_memory
 from experimentator.overrides import ConfigError
 
@@ -73,6 +73,18 @@ class TensorflowBackend(KerasBackend):
             optimizer = self.used(optimizer)
             check_losses(outputs, shares(optimizer, trainable(self.variables)))
         return TensorflowStep(graph, run, outputs, list(self.variables), optimizer, **options)
+
+    def call(self, node: Node, chunk: Chunk) -> None:
+        """Run a processor under its name; where it asks a tensor for its value, say what to write."""
+        try:
+            super().call(node, chunk)
+        except (TypeError, NotImplementedError, AttributeError) as error:
+            if "symbolic" in str(error).lower():
+                error.add_note(
+                    "Tensors have no values while a graph is traced. Write keras.ops or tf, not numpy, and "
+                    "keras.ops.where or keras.ops.cond, not `if`."
+                )
+            raise
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """What a function returns, as specs, on batches of any size; it is traced."""
