@@ -11,6 +11,8 @@ from math import gcd
 from types import new_class
 from typing import Any
 
+import numpy as np
+
 from experimentator.backends import Backend, get_backend
 from experimentator.callbacks.checkpoint_every import CheckpointEvery
 from experimentator.callbacks.order import Listener, in_order
@@ -126,6 +128,15 @@ class CallbackedExperiment(BaseExperiment):
         self._late = self._gone = ()
         for listener in listeners:
             listener.call(event, self.state)
+            if event == "epoch_end" and listener.hears(event):
+                self._note_numbers(listener.outputs)
+
+    def _note_numbers(self, names: Iterable[str]) -> None:
+        """Numbers in the state, which a callback says that it writes, stand in the history."""
+        for name in names:
+            value = self.state.get(name)
+            if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+                self.history[-1][name] = value.item() if isinstance(value, np.number) else value
 
     def listens(self, event: str) -> bool:
         """Whether a callback acts on `event`."""

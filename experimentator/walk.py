@@ -69,7 +69,7 @@ class Walk:
         with Held() as self.held:
             try:
                 self.trains = True
-                exp.fire("train_begin", epochs=epochs)
+                exp.fire("train_begin", epoch=exp.epoch, epochs=epochs)
                 remember(exp)
                 if not self.looked:
                     self._look()

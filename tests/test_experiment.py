@@ -30,6 +30,7 @@ from experimentator import (
     Mode,
     NonFiniteLossError,
     ResumeError,
+    SaveWeights,
     Subset,
     TerminateOnNaN,
     build_experiment,
@@ -464,6 +465,24 @@ def test_a_processor_that_asks_a_traced_tensor_for_its_value_is_told_what_to_wri
     with pytest.raises((TypeError, NotImplementedError)) as caught:
         exp.train(1)
     assert any("keras.ops.where or keras.ops.cond, not `if`" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), float("nan"), 3])
+def test_numbers_that_a_callback_says_it_writes_stand_in_the_history(tmp_path, value):
+    class Measures(Callback):
+        outputs = ("recall", "words")
+
+        def on_epoch_end(self, epoch, state, **_):
+            state.update(recall=value, words="many", other=2.0)
+
+    best = SaveWeights("best", "recall", mode="max")
+    exp = build_experiment(config(callbacks=[best, Measures()], output_folder=tmp_path, experiment_id="one"))
+    (row,) = exp.train(1)
+
+    assert row["recall"] == pytest.approx(value, nan_ok=True)
+    assert {"words", "other"}.isdisjoint(row)
+    (kept,) = read_history(exp.folder)
+    assert kept["recall"] == pytest.approx(value, nan_ok=True)
 
 
 def test_settings_read_and_write_as_attributes():

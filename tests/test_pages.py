@@ -83,6 +83,45 @@ def test_every_promise_is_that_of_a_recipe():
     assert len(TITLES) == len(set(TITLES)) > 5
 
 
+PARTS = (ROOT / "docs" / "parts.md").read_text("utf-8")
+
+
+def test_the_parts_that_are_listed_are_those_there_are(tmp_path):
+    (tmp_path / "parts.md").write_text(re.sub(r"^\| `(?!on_).*\n", "", PARTS, flags=re.MULTILINE), "utf-8")
+    command = [sys.executable, str(ROOT / "docs" / "list.py"), str(tmp_path / "parts.md")]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+
+    assert (tmp_path / "parts.md").read_text("utf-8") == PARTS, "write it anew: python docs/list.py"
+
+
+def test_callbacks_are_given_what_the_page_says():
+    told = {
+        method: set(re.findall(r"`(\w+)`", given)) - {"validation_loss"}
+        for method, given in re.findall(r"^\| `(on_\w+)` \|[^|]*\|(.*)\|$", PARTS, flags=re.MULTILINE)
+    }
+    seen = {method: [] for method in told}
+    methods = {method: lambda self, method=method, **state: seen[method].append(set(state)) for method in told}
+    first = re.split(r"^## ", RECIPES, flags=re.MULTILINE)[0]
+    changes = {"callbacks": [type("Sees", (), methods)()], "hide_progress": True, "jit_compile": False}
+    build_experiment("\n".join(re.findall(r"```python\n(.*?)```", first, re.DOTALL)), **changes).train(1)
+
+    assert len(told) == 9
+    for method, given in told.items():
+        assert seen[method], method
+        assert all(given | {"state"} <= names for names in seen[method]), method
+        assert all("epoch" in names for names in seen[method]), method
+
+
+def test_the_callback_of_the_page_measures(tmp_path):
+    (source,) = re.findall(r"```python\n(.*?)```", PARTS, re.DOTALL)
+    first = re.split(r"^## ", RECIPES, flags=re.MULTILINE)[0]
+    (configuration,) = re.findall(r"```python\n(.*?)```", first, re.DOTALL)
+    text = f"import numpy as np\n{configuration}\n{source}\ncallbacks = [Recall()]\n"
+    (row,) = build_experiment(text, hide_progress=True, jit_compile=False).train(1)
+
+    assert 0.9 < row["validation_recall"] <= 1
+
+
 def test_the_search_of_the_recipe_finds_and_gives_up(tmp_path):
     title = next(title for title in TITLES if title.startswith("Searching"))
     (program,) = re.findall(r"```py\n(.*?)```", RECIPES, re.DOTALL)

@@ -13,11 +13,12 @@ class Callback:
 
     A cycle is one pass over a subset; a training is one call of `exp.train`, whose end is told whatever ends it. A
     method receives the state by name (ask for what you need, and `**_` for the rest) and as `state`, which may be
-    written for those that come later; `outputs` names what is written. Names of tensors among the parameters of
-    `on_batch_end` are fetched from the graph; `inputs` declares more. `before` and `after` name classes to stand
-    before and after; absent ones are ignored. `phase` is "prepare" for what others build on, "act", or "record" for
-    what tells of all the others. `when` narrows the events of cycles and batches to passes in some modes.
-    `init(self, exp)` is called once.
+    written for those that come later; docs/parts.md lists what each event has. `outputs` names what is written: numbers
+    that are there after `on_epoch_end` stand in the history. Names of tensors among the parameters of `on_batch_end`
+    are fetched from the graph; `inputs` declares more. `before` and `after` name classes to stand before and after;
+    absent ones are ignored. `phase` is "prepare" for what others build on, "act", or "record" for what tells of all
+    the others. `when` narrows the events of cycles and batches to passes in some modes. `init(self, exp)` is called
+    once.
 
     Files belong into `exp.folder`, the run folder once training began.
 
