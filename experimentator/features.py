@@ -115,7 +115,10 @@ class CallbackedExperiment(BaseExperiment):
             self._late = [callback for callback in callbacks if not _holds(before, callback)]
             self._gone = [callback for callback in before if not _holds(callbacks, callback)]
         self._heard, self._acting = [id(callback) for callback in self.callbacks], callbacks
-        return in_order(callbacks)  # once more: what a callback reads and hears may depend on the experiment
+        listeners = in_order(callbacks)  # once more: what a callback reads and hears may depend on the experiment
+        for listener in listeners:
+            listener.tensors = self._tensors
+        return listeners
 
     def fire(self, event: str, **state: Any) -> None:
         """Call `on_<event>` of every callback that has it, with the state by name and as `state`."""
@@ -130,6 +133,9 @@ class CallbackedExperiment(BaseExperiment):
             listener.call(event, self.state)
             if event == "epoch_end" and listener.hears(event):
                 self._note_numbers(listener.outputs)
+
+    def _tensors(self) -> set[str]:
+        return {name for whole in self.program.wholes() for name in (*whole.outputs, *whole.provided)}
 
     def _note_numbers(self, names: Iterable[str]) -> None:
         """Numbers in the state, which a callback says that it writes, stand in the history."""

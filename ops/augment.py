@@ -1,7 +1,8 @@
 """Random changes of images, in TRAIN only unless `mode=` says otherwise; each image draws its own.
 
 An op draws once a call, through its `generator`, a `keras.random.SeedGenerator` made from `seed`; an engine may put
-one of its own there, so that draws depend on its seed, the node and the step only.
+one of its own there, so that draws depend on its seed, the node and the step only. Two ops made with the same number
+for `seed` draw alike: so an image and its mask are flipped, cut and turned together.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _AXES = {"horizontal": (2,), "vertical": (1,), "both": (1, 2)}
 
 @dataclass(eq=False)
 class Drawing(Op):
-    """An op that draws, in TRAIN only unless `mode=` says otherwise."""
+    """An op that draws, in TRAIN only unless `mode=` says otherwise; with the same number for `seed`, two draw alike."""
 
     seed: int | keras.random.SeedGenerator | None = field(default=None, kw_only=True)
     mode: Mode = field(default=Mode.TRAIN, kw_only=True)
@@ -60,7 +61,8 @@ class RandomOp(Drawing, InPlace):
 class RandomFlip(RandomOp):
     """Mirror some of the images: `name` [B, H, W, ...] any dtype, unchanged in shape and dtype.
 
-    `axis` is "horizontal" (left and right change places), "vertical", or "both", which decides each by itself.
+    `axis` is "horizontal" (left and right change places), "vertical", or "both", which decides each by itself. An image
+    and its mask are flipped together by two ops of the same `seed`: `RandomFlip("batch_mask", seed=7)`.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk

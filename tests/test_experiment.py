@@ -21,6 +21,7 @@ from experimentator import (
     BaseExperiment,
     Callback,
     CallbackedExperiment,
+    CallbackError,
     CheckpointError,
     ConfigError,
     DatasetError,
@@ -483,6 +484,32 @@ def test_numbers_that_a_callback_says_it_writes_stand_in_the_history(tmp_path, v
     assert {"words", "other"}.isdisjoint(row)
     (kept,) = read_history(exp.folder)
     assert kept["recall"] == pytest.approx(value, nan_ok=True)
+
+
+def test_a_misspelt_tensor_of_a_callback_is_told_with_the_tensor_it_may_mean():
+    class Asks(Callback):
+        def on_batch_end(self, batch_logit, **_):
+            pass
+
+    with pytest.raises(CallbackError, match=r"asks for 'batch_logit'(.|\n)*\nDid you mean 'batch_logits'"):
+        build_experiment(config(callbacks=[Asks()])).train(1)
+
+
+def test_an_image_and_its_mask_are_changed_alike_by_ops_of_the_same_seed():
+    images = np.arange(48 * 12, dtype=np.float32).reshape(48, 3, 4, 1)
+    data = {"input": images, "mask": images}
+    names, random = ("batch_input", "batch_mask"), {"mode": Mode.EVAL}
+    processors = [ops.RandomFlip(name, seed=1, **random) for name in names]
+    processors += [ops.RandomCrop(name, (3, 4), padding=1, seed=2, **random) for name in names]
+    loss = ops.Apply(lambda x, y: keras.ops.mean((x - y) ** 2), inputs=["batch_input", "batch_mask"], outputs=["loss"])
+    gather = GatherCycleMetrics(["batch_input", "batch_mask"])
+    changes = {"chunk_processors": [*processors, loss], "callbacks": [gather], "optimizer": keras.optimizers.SGD(0.1)}
+    exp = build_experiment(config(subsets=[Subset("training", Mode.EVAL, data)], **changes))
+
+    assert exp.evaluate() == {"training_loss": 0.0}
+    cycle = gather.cycles["training"]
+    assert np.array_equal(cycle["batch_input"], cycle["batch_mask"])
+    assert not np.array_equal(cycle["batch_input"], images)
 
 
 def test_settings_read_and_write_as_attributes():

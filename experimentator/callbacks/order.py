@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -47,6 +47,7 @@ class Listener:
         self.phase = _phase(callback)
         self.outputs = names_in(callback, "outputs")
         self.reads = {*self.inputs, *self._asked(EVENTS)}
+        self.tensors: Callable[[], Iterable[str]] = tuple  # names that `on_batch_end` may ask for, for messages
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -68,10 +69,11 @@ class Listener:
         if not self.takes_all[event]:
             given = {name: given[name] for name in self.parameters[event] if name in given}
         if missing := [name for name in self.needs[event] if name not in given]:
+            known = sorted({*map(str, state), *(self.tensors() if event in FETCHING else ())})
             raise CallbackError(
                 f"{self.name}.on_{event} asks for {missing[0]!r}, which nobody provides.\n"
-                f"Known here: {', '.join(sorted(map(str, state)))}.\n"
-                f"{_near(missing[0], state)}Give the parameter a default, or let a processor or an earlier callback "
+                f"Known here: {', '.join(known)}.\n"
+                f"{_near(missing[0], known)}Give the parameter a default, or let a processor or an earlier callback "
                 "write the name."
             )
         method(**given)
