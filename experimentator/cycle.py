@@ -13,6 +13,7 @@ from experimentator.running import Running, Weighed
 
 CALL_SECONDS = 0.5  # a call stays under this, so that progress and Ctrl-C stay responsive
 WEIGHT = " weight"  # behind a name, among totals: the sum of what its values weigh
+EMPTY: Mapping[str, Any] = {}
 LIMIT = 8192  # batches a call runs at most, whatever their speed
 
 
@@ -100,11 +101,20 @@ class Averages:
     >>> averages.add({"hits": Weighed.of(np.array([1.0, 0.5]), np.array([3.0, 1.0]))}, batch_size=4)
     >>> averages.means()["hits"]
     0.875
+
+    And `sums` of others, each times a factor, are those of their means, whatever each of these weighs:
+
+    >>> averages = Averages(sums={"loss": {"hits": 2.0}})
+    >>> averages.add({"hits": Weighed.of(np.array([1.0, 0.5]), np.array([3.0, 1.0])), "loss": np.ones(2)}, batch_size=4)
+    >>> averages.means()["loss"]
+    1.75
     """
 
-    def __init__(self, totals: dict[str, float] | None = None, weight: int = 0) -> None:
+    def __init__(
+        self, totals: dict[str, float] | None = None, weight: int = 0, sums: Mapping[str, Mapping[str, float]] = EMPTY
+    ) -> None:
         self.totals = {} if totals is None else totals
-        self.weight = weight
+        self.weight, self.sums = weight, sums
         self.left_out: dict[str, list[int]] = {}  # shapes, of a batch
 
     def add(self, outputs: Mapping[str, Any], *, batch_size: int) -> None:
@@ -129,7 +139,12 @@ class Averages:
         weights = {
             name: self.totals.get(name + WEIGHT, self.weight) for name in self.totals if not name.endswith(WEIGHT)
         }
-        return {name: self.totals[name] / weight if weight else float("nan") for name, weight in weights.items()}
+        means = {name: self.totals[name] / weight if weight else float("nan") for name, weight in weights.items()}
+        for name, parts in self.sums.items():
+            known = {part: factor for part, factor in parts.items() if weights.get(part)}  # of the others there is none
+            if name in means and known and parts.keys() <= means.keys():
+                means[name] = sum(factor * means[part] for part, factor in known.items())
+        return means
 
 
 def added(total: float, values: np.ndarray, weight: Any = 1.0) -> float:

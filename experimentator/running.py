@@ -69,6 +69,21 @@ def lasting(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[
     return {key: weights[key] for key in kept}
 
 
+def sums_in(graph: Graph) -> dict[str, Mapping[str, float]]:
+    """Selected names that are sums of other selected names: of each, the parts and the factor that each is taken times.
+
+    A processor whose `sums_of` maps a name that it writes to such parts says so.
+    """
+    found: dict[str, Mapping[str, float]] = {}
+    for node in graph.order:  # sums of sums come after these
+        reads = {ref.name: ref for ref in node.reads}
+        for name, parts in getattr(node.processor, "sums_of", {}).items():
+            is_it = name in graph.results and graph.writers.get(graph.results[name]) is node
+            if is_it and all(graph.results.get(part) == reads[part] for part in parts):
+                found[name] = parts
+    return found
+
+
 def begin(graph: Graph) -> None:
     """Set back what the processors of a graph accumulate: a pass begins."""
     for node in _running(graph):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Mode
+from experimentator.running import sums_in
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
@@ -193,7 +194,8 @@ class Walk:
     def _pass(self, subset: Any, mode: Mode, cycle: Any, runner: Any, training: Position | None) -> Averages:
         """Run every block of a pass, or what is left of it, and tell what came of it."""
         position = training or Position()
-        averages, first = Averages(position.totals, position.weight), position.batch
+        sums = sums_in(runner.step.graph)
+        averages, first = Averages(position.totals, position.weight, sums), position.batch
         if first:
             cycle.skip(first)
         remaining = (self.goal - self.exp.epoch) * cycle.steps

@@ -23,7 +23,7 @@ _AXES = {"horizontal": (2,), "vertical": (1,), "both": (1, 2)}
 
 @dataclass(eq=False)
 class Drawing(Op):
-    """An op that draws, in TRAIN only unless `mode=` says otherwise; with the same number for `seed`, two draw alike."""
+    """An op that draws, in TRAIN only unless `mode=` says otherwise; two of the same number for `seed` draw alike."""
 
     seed: int | keras.random.SeedGenerator | None = field(default=None, kw_only=True)
     mode: Mode = field(default=Mode.TRAIN, kw_only=True)

@@ -61,6 +61,11 @@ class CombineLosses(Op):
         return names if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
 
     @property
+    def sums_of(self) -> Mapping[str, Mapping[str, float]]:
+        """The sum over a pass is that of what the parts are over it, whatever each of them weighs."""
+        return {self.output: self.factors}
+
+    @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
         return tuple(self.factors)
 

@@ -28,6 +28,11 @@ class Rename(Op):
     to: str
 
     @property
+    def sums_of(self) -> dict[str, dict[str, float]]:
+        """A number for the batch is over a pass what it is under its other name."""
+        return {self.to: {self.name: 1.0}}
+
+    @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
         return (self.name,)
 

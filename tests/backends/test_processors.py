@@ -982,6 +982,24 @@ def test_a_measure_with_labels_missing_is_over_the_labels_of_the_whole_pass(batc
         assert exp.train(1)[0]["training_loss"] == pytest.approx(truth(surprise, known), rel=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [1, 5, 10])
+def test_a_sum_of_losses_with_labels_missing_is_that_of_what_each_is_over_the_pass(batch_size):
+    exp = measured(
+        ops.SigmoidCrossEntropy("batch_logit", "batch_target", "first", nan_is_no_label=True),
+        ops.SigmoidCrossEntropy("batch_logit", "batch_sure", "other", mask="batch_known"),
+        ops.SigmoidCrossEntropy("batch_logit", "batch_sure", "none", mask="batch_never"),
+        ops.CombineLosses({"first": 1.0, "other": 0.5, "none": 3.0}, "sum"),
+        ops.Rename("sum", "loss"),
+        batch_size=batch_size,
+    )
+    row = exp.train(1)[0]
+
+    assert np.isnan(row["validation_none"])
+    for subset in ("training", "validation"):
+        expected = row["validation_first"] + 0.5 * row["validation_other"]
+        assert row[f"{subset}_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_of_no_label_at_all_there_is_no_mean():
     exp = measured(
         ops.MeanSquaredError("batch_logit", "batch_sure"),
