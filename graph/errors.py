@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_PROBLEMS = 50  # in one report
 MOST_NAMES = 40  # in one list of names
+MOST_SEEN = 200  # characters of what was seen
 PREFIX = "batch_"  # of names that hold a value for each item of a batch
 
 
@@ -50,6 +51,8 @@ class DeclarationError(GraphError):
     """A processor whose declaration cannot be read."""
 
     def __init__(self, processor: str, *, seen: str, write: str):
+        seen = " ".join(seen.split())  # an array may be in it
+        seen = seen if len(seen) <= MOST_SEEN else f"{seen[:MOST_SEEN]}..."
         super().__init__(f"{processor} is not declared properly: {seen}.\n{write}")
 
 

@@ -257,3 +257,13 @@ def test_importing_the_package_does_not_import_the_shelf():
     code = "import sys, experimentator; print('keras' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_an_array_where_a_name_is_asked_for_does_not_fill_the_screen():
+    with pytest.raises(DeclarationError) as caught:
+        ops.SoftmaxCrossEntropy("logits", "target", weight=np.ones(900))
+
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert max(map(len, lines)) < 400
+    assert lines[1] == "Write one string per tensor."
