@@ -217,6 +217,15 @@ def test_modules_and_layers_stand_side_by_side():
     assert not torch.equal(wrapped.module.weight, before)
 
 
+def test_weights_of_a_layer_before_a_module_are_kept_once():
+    layer, module = layers.Dense(4), torch.nn.Linear(4, 1)
+    exp = experiment(model(lambda images: module(layer(images.flatten(1)))))
+    exp.train(1)
+
+    names = [key.rpartition("/")[2] for key in exp.backend.weights()]
+    assert names == ["kernel", "bias", "weight", "bias"]
+
+
 @pytest.mark.parametrize("way", WAYS[:2], ids=["program", "inductor"])
 def test_what_is_computed_anew_on_the_way_back_reads_the_weights_of_its_batch(way):
     def checkpointed(network: Any) -> Any:

@@ -111,9 +111,8 @@ class Modules:
 
     def variable(self, tensor: Any, name: str | None = None) -> Any:
         """The variable around a parameter or buffer; made when it is first met."""
-        while self._news and id(tensor) not in self._variables:
-            variable = self._news.pop()
-            self._variables[id(variable._value)] = variable
+        if id(tensor) not in self._variables:
+            self._look_up_news()
         if id(tensor) not in self._variables:
             _check(tensor)
             if tensor.device != self.place:
@@ -153,6 +152,11 @@ class Modules:
             and any(tensor is not None for tensor in tensors)
             and all(id(self._variables.get(id(tensor))) in ids for tensor in tensors if tensor is not None)
         ]
+
+    def _look_up_news(self) -> None:
+        """Note the parameters of Keras' variables; those that are made in a trace have none before it ends."""
+        self._variables |= {id(one._value): one for one in self._news if one._value is not None}
+        self._news = [one for one in self._news if one._value is None]
 
 
 class _Call:
