@@ -180,6 +180,27 @@ class BuildsConstants(keras.Layer):
         return tensor @ (self.constant * self.kernel) + self.bias
 
 
+class InTurn:
+    """What Keras builds by calling it, for want of a `build`."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = list(parts)
+
+    def call(self, tensor):
+        for part in self.parts:
+            tensor = part(tensor)
+        return tensor
+
+
+class Holds(InTurn, layers.Layer):
+    pass
+
+
+class HoldsAsAModel(InTurn, keras.Model):
+    pass
+
+
 def functional(kind: str) -> Any:
     left, right = keras.Input((2,), name="left"), keras.Input((2,), name="right")
     made = layers.Dense(1)(layers.Concatenate()([left, right]))
@@ -219,6 +240,9 @@ KINDS: dict[str, Any] = {
     ],
     "a layer with constants and variables in build": lambda: [
         ops.Model(BuildsConstants(), inputs="batch_input", outputs="batch_prediction")
+    ],
+    "a layer whose call builds one with constants": lambda: [
+        ops.Model(Holds(BuildsConstants()), inputs="batch_input", outputs="batch_prediction")
     ],
     "a model of single tensors": lambda: [
         ops.Model(keras.Sequential([layers.Dense(1)]), inputs="batch_input", outputs="batch_prediction")
@@ -863,6 +887,51 @@ def test_a_variable_that_depends_on_the_size_of_images_is_told():
 
     with pytest.raises(GraphError, match=re.escape("Seen: kernel [432, 1], which was [192, 1].")):
         exp.predict({"batch_image": np.zeros((2, 12, 12, 3), np.float32)})
+
+
+# Layers without a `build`, whose call builds what they hold
+
+
+class Shaken(layers.Layer):
+    def __init__(self, draws):
+        super().__init__()
+        self.draws = draws
+
+    def call(self, tensor, training=False):
+        return tensor + keras.random.uniform(keras.ops.shape(tensor), seed=self.draws) if training else tensor
+
+
+def averaging() -> Any:
+    layer = layers.BatchNormalization()
+    layer.build((None, 4))
+    return layer
+
+
+HELD: dict[str, Any] = {
+    "dropout": lambda: layers.Dropout(0.5, seed=3),
+    "noise": lambda: layers.GaussianNoise(0.5, seed=3),
+    "draws of its own": lambda: Shaken(keras.random.SeedGenerator(3)),
+    "a sequential that drops": lambda: keras.Sequential([layers.Dense(4), layers.Dropout(0.5, seed=3)]),
+    "a layer that drops": lambda: Holds(layers.Dense(4), layers.Dropout(0.5, seed=3)),
+    "a part that is built": averaging,
+}
+
+
+@pytest.mark.parametrize("way", [{}, {"eager": True}], ids=["compiled", "eager"])
+@pytest.mark.parametrize("holder", [Holds, HoldsAsAModel])
+@pytest.mark.parametrize("kind", HELD)
+def test_a_layer_that_its_call_builds_trains_like_one_that_was_built(kind, holder, way):
+    def trained(is_built: bool) -> tuple[Any, ...]:
+        keras.utils.set_random_seed(0)
+        network = holder(layers.Dense(4), HELD[kind](), layers.Dense(1))
+        network(X) if is_built else None
+        exp = experiment(ops.Model(network, inputs="batch_input", outputs="batch_prediction"), squares, **way)
+        losses = [row["training_loss"] for row in exp.train(2)]
+        return pytest.approx(losses, rel=1e-5), exp.backend.seeds(), list(exp.backend.weights())
+
+    (losses, *known), (expected, *usual) = trained(False), trained(True)
+    assert losses.expected == expected
+    assert known == usual
 
 
 # Draws of evaluation

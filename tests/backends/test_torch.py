@@ -226,6 +226,37 @@ def test_weights_of_a_layer_before_a_module_are_kept_once():
     assert names == ["kernel", "bias", "weight", "bias"]
 
 
+class Mixed(layers.Layer):
+    """Keras builds its layers by calling it, which fails on tensors without values: a module's statistics have some."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [layers.Flatten(), layers.Dense(6), layers.Dropout(0.5, seed=3)]
+        self.parts[1].build((None, 192))
+        self.statistics, self.head = torch.nn.BatchNorm1d(6), layers.Dense(1)
+        self.own = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def call(self, tensor, training=False):
+        with torch.no_grad():
+            self.own.add_(float(training))
+        for part in (*self.parts, self.statistics, self.head):
+            tensor = part(tensor)
+        return tensor + 0.0 * self.own
+
+
+@pytest.mark.parametrize("way", WAYS[::2], ids=["program", "eager"])
+@pytest.mark.parametrize("around", [lambda layer: layer, lambda layer: keras.Sequential([layer])], ids=["", "within"])
+def test_what_a_layer_mixes_that_its_call_builds_is_met_once(around, way):
+    exp = experiment(model(around(mixed := Mixed())), **way)
+    exp.describe("train")
+    assert mixed.own.item() == 0.0
+    exp.train(1)
+
+    assert len(exp.backend.weights()) == 11  # 2 of each Dense, 5 of the statistics, a seed and its own
+    assert [*exp.backend.seeds().values()] == [[3, 4]]
+    assert mixed.own.item() == mixed.statistics.module.num_batches_tracked.item() == 4
+
+
 @pytest.mark.parametrize("way", WAYS[:2], ids=["program", "inductor"])
 def test_what_is_computed_anew_on_the_way_back_reads_the_weights_of_its_batch(way):
     def checkpointed(network: Any) -> Any:

@@ -90,7 +90,8 @@ class TorchBackend(KerasBackend):
     @contextmanager
     def outside_of_traces(self) -> Iterator[None]:
         """Within, tensors are real, even where a trace is going on around."""
-        with _disable_current_modes(), computed(wanted=False):
+        real = self.modules.recording(torch.clone)
+        with _disable_current_modes(), computed(wanted=False), keras.device(str(self.place)), real:
             yield
 
     def is_traced(self, value: Any) -> bool:

@@ -19,6 +19,8 @@ import torch
 from keras.src.backend.torch import random as of_keras  # where `keras.random` and layers look these functions up
 from keras.src.random.seed_generator import draw_seed
 
+from experimentator.backends.torch.symbolic import is_symbolic
+
 GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15 - (1 << 64), 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
 DIGITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}  # binary ones, that a number below 1 may have
 _HERE = local()
@@ -131,7 +133,7 @@ def _standing(own: Callable[..., Any]) -> None:
 
     @wraps(usual)
     def draw(*arguments: Any, **options: Any) -> Any:
-        return (own if is_computed() else usual)(*arguments, **options)
+        return (own if is_computed() and not is_symbolic() else usual)(*arguments, **options)
 
     setattr(of_keras, own.__name__, draw)
 

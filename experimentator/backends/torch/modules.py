@@ -20,6 +20,7 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from experimentator.backends.keras.lasting import put_back
+from experimentator.backends.torch.symbolic import is_symbolic, stub
 from experimentator.graph import GraphError
 
 Reading = Callable[[Callable[[], Any]], Any]  # is called with what reads a variable
@@ -174,6 +175,8 @@ class _Call:
     def value(self, parameter: Any) -> Any:
         """What stands for a parameter; where somebody takes gradients by himself, it can be taken gradients by."""
         with torch._C.DisableTorchFunction():  # else what is done here would ask for values, too
+            if is_symbolic():
+                return stub(parameter)
             read = partial(self.modules.value, self.modules.variable(parameter))
             value = self.reading(read) if self.under else read()
             if torch.is_grad_enabled() and parameter.requires_grad and not value.requires_grad:
@@ -195,7 +198,7 @@ class _Call:
             for prefix, part in module.named_modules():
                 if id(part) not in self.met and not isinstance(part, keras.Layer):
                     self.met[id(part)] = part, dict(vars(part))
-                    with torch._C.DisableTorchFunction():
+                    with torch._C.DisableTorchFunction(), keras.device(str(self.modules.place)):
                         self._prepare(part, prefix)
         casts = self.precision in ("bfloat16", "float16") and not self.under
         dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
