@@ -312,6 +312,61 @@ def test_keys_of_weights_do_not_depend_on_what_was_made_before():
     assert keys() == keys() == ["loss/0/variable", "loss/1/Variable" if ON_TENSORFLOW else "loss/1/variable"]
 
 
+class InALoop(ChunkProcessor):
+    def __init__(self, *parts, depth=2, fails=False):
+        self.parts, self.head, self.depth, self.fails = parts, layers.Dense(1), depth, fails
+
+    def __call__(self, chunk):
+        hidden = chunk["batch_input"]
+        for place, part in enumerate(self.parts[: self.depth]):
+            if place and self.fails:
+                raise RuntimeError("once")
+            hidden = part(hidden)
+        chunk["batch_prediction"] = self.head(hidden)
+
+
+class MakesInBuild(layers.Layer):
+    def build(self, shape):
+        self.dense = layers.Dense(4)
+        super().build(shape)
+
+    def call(self, tensor):
+        return self.dense(tensor)
+
+
+class Lazy:
+    net: Any = None
+
+    def __call__(self, tensor):
+        if self.net is None:
+            self.net = layers.Dense(4)
+        return self.net(tensor)
+
+
+@pytest.mark.parametrize("make", [lambda: layers.Dense(4), MakesInBuild], ids=["a layer", "one that makes one"])
+def test_a_layer_that_is_called_from_later_on_has_weights_of_its_own(make):
+    looped = InALoop(make(), make(), depth=1)
+    exp = experiment(looped, squares)
+    exp.train(1)
+    looped.depth, exp.optimizer = 2, keras.optimizers.SGD(0.05)
+    exp.train(2)
+
+    assert len(exp.backend.weights()) == 6
+    assert len({id(variable) for variable in exp.backend.variables}) == 6
+
+
+@pytest.mark.parametrize("make", [lambda: layers.Dense(4), MakesInBuild, Lazy])
+def test_layers_share_no_weights_after_a_call_that_failed(make):
+    looped = InALoop(make(), make(), fails=True)
+    exp = experiment(looped, squares)
+    with pytest.raises(RuntimeError, match="once"):
+        exp.train(1)
+    looped.fails = False
+    exp.train(1)
+
+    assert len(exp.backend.weights()) == 6
+
+
 @pytest.mark.parametrize("first", ["train", "predict"])
 def test_a_network_belongs_to_who_calls_it_not_to_who_averages_its_weights(first):
     student, teacher = (keras.Sequential([layers.Input((4,)), layers.Dense(1)]) for _ in range(2))

@@ -6,8 +6,8 @@ A framework adds how a function is run on abstract tensors, and its compiled loo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
@@ -269,8 +269,13 @@ class KerasBackend(ABC):
     def _note(self, layer: Any) -> None:
         """A layer is called, wherever the call stands: attribute scans would miss those among a lambda's globals."""
         self._layers.setdefault(id(layer), layer)
-        build_outside(layer, self.outside_of_traces, self._unbuilt)
+        build_outside(layer, self._building, self._unbuilt)
         set_precision(layer, self.precision)
+
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        with self.outside_of_traces(), self.made.of_a_layer():
+            yield
 
     def _shape(self, tensor: Any) -> Shape:
         """What is told of a tensor: its sizes, where they are known, and its dtype."""

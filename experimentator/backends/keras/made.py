@@ -29,7 +29,7 @@ class Made:
     A layer that is made anew in every call is called in the person of the first: all modes, traces and numbers of
     batches share it, and the optimizer knows its weights. A place is the chain of calls from the processor down to the
     line that makes something, with a count for loops, so that what is made at the first call only does not shift what
-    is made at every call.
+    is made at every call. What a layer makes in its `build` is its own; what a failed call made is nobody's.
 
     `watching` lets a function stand where the framework makes variables of its own; `given` may change what a Keras
     variable of a node is made with.
@@ -41,7 +41,7 @@ class Made:
         given: Callable[[Node, dict[str, Any]], dict[str, Any]] = lambda node, options: options,
     ) -> None:
         self.watching, self.given = watching, given
-        self.calling = 0  # how deep a layer is called within a processor
+        self.calling = self.building = 0  # how deep a layer is called, or built, within a processor
         self._made: dict[tuple[str, int], tuple[Any, dict[Place, Any]]] = {}
 
     @contextmanager
@@ -52,7 +52,7 @@ class Made:
         """
         processor = as_listed(node.processor)
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
-        making = _Making(self, node, made, note)
+        making, before = _Making(self, node, made, note), set(made)
         with (
             _ONE_AT_A_TIME,
             making.of_layers(),
@@ -60,7 +60,21 @@ class Made:
             self.watching(making.create),
             _losses_to(added),
         ):
+            try:
+                yield
+            except BaseException:  # the next call may go on from here, and must not get what stands at these places
+                for place in made.keys() - before:
+                    del made[place]
+                raise
+
+    @contextmanager
+    def of_a_layer(self) -> Iterator[None]:
+        """Within, a layer is built: what it makes is not made anew in another call, and stands at no place."""
+        self.building += 1
+        try:
             yield
+        finally:
+            self.building -= 1
 
 
 class _Making:
@@ -71,7 +85,7 @@ class _Making:
         self.times = Counter[Place]()
         self.top = sys._getframe(3)  # who calls the processor: above `within` and what contextlib puts around it
         self.new_layers: set[int] = set()
-        self.pending: dict[int, Place] = {}
+        self.pending: dict[int, Place | None] = {}
         self.inside = False  # a Keras variable, which makes one of TensorFlow's
         self.thread = get_ident()
 
@@ -92,7 +106,7 @@ class _Making:
         init, original = keras.Layer.__init__, keras.Layer.__call__
 
         def made(layer: Any, *arguments: Any, **options: Any) -> None:
-            if get_ident() == self.thread:
+            if get_ident() == self.thread and not self.owner.building:
                 self.new_layers.add(id(layer))
             init(layer, *arguments, **options)
 
@@ -126,8 +140,8 @@ class _Making:
         def new(cls: type, *arguments: Any, **options: Any) -> Any:
             if get_ident() != self.thread:
                 return kept.__func__(cls, *arguments, **options)
-            place = self.place("Variable")
-            if place in self.made:
+            place = None if self.owner.building else self.place("Variable")
+            if place is not None and place in self.made:
                 return self.made[place]
             variable: Any = object.__new__(cls)
             self.pending[id(variable)] = place
@@ -146,7 +160,8 @@ class _Making:
                 original(variable, **self.given(self.node, options))
             finally:
                 self.inside = False
-            self.made[place] = variable
+            if place is not None:
+                self.made[place] = variable
 
         keras.Variable.__new__, keras.Variable.__init__ = staticmethod(new), init
         try:
@@ -156,7 +171,7 @@ class _Making:
 
     def create(self, creator: Callable[..., Any], **options: Any) -> Any:
         """The variable of TensorFlow that this place made first."""
-        if self.inside:
+        if self.inside or self.owner.building:
             return creator(**options)
         place = self.place("tf.Variable")
         if place not in self.made:
