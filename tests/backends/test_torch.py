@@ -488,6 +488,55 @@ def test_what_looks_at_values_runs_in_python_and_is_told(caplog):
         experiment(halved, model(convolutional()), jit_compile=True).train(1)
 
 
+def of_images(part: Any) -> Any:
+    return lambda chunk: chunk.update(batch_input=part(chunk["batch_input"]))
+
+
+def looking(images: Any) -> Any:
+    return images * (0.5 if float(images.detach().sum()) > 0 else 1.0)
+
+
+class Looks(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.parts = [layers.Flatten(), layers.Dropout(0.5, seed=3), layers.Dense(6), layers.BatchNormalization()]
+        self.head = layers.Dense(1)
+
+    def call(self, tensor):
+        for part in self.parts:
+            tensor = part(tensor)
+        return self.head(looking(tensor))
+
+
+@chunk_processor(inputs=["batch_prediction", "batch_target"], outputs=["found", "wanted"])
+def signs(prediction, target):
+    return (prediction[:, 0] > 0).to(torch.int32), (target > 0).to(torch.int32)
+
+
+ASSIGNING: dict[str, Any] = {
+    "an op that draws": lambda: ops.Noise("batch_input", 0.1),
+    "a layer that draws": lambda: of_images(layers.Dropout(0.5, seed=3)),
+    "statistics": lambda: of_images(torch.nn.BatchNorm2d(3)),
+}
+LOOKING: dict[str, Any] = {
+    "a sum": lambda: [of_images(looking), model(convolutional())],
+    "a metric": lambda: [model(convolutional()), signs, ops.KerasMetric(keras.metrics.MeanIoU(2), "found", "wanted")],
+    "a layer that its call builds": lambda: [model(Looks())],
+}
+
+
+@pytest.mark.parametrize("way", [{"jit_compile": "auto"}, {"eager": True}], ids=["recorded", "eager"])
+@pytest.mark.parametrize("looks", LOOKING)
+@pytest.mark.parametrize("before", ASSIGNING)
+def test_what_looks_at_values_may_follow_what_assigns(before, looks, way, caplog):
+    exp = experiment(ASSIGNING[before](), *LOOKING[looks](), **way)
+    exp.train(2)
+
+    assert exp.compilers["validation"] == "eager"
+    assert ("looks at values of tensors" in caplog.text) != ("eager" in way)
+    assert {count for _, count in exp.backend.seeds().values()} <= {8}
+
+
 def test_the_rest_of_an_evaluation_is_not_compiled_for_itself():
     data = {"input": IMAGES[:20], "target": TARGETS[:20]}
     subsets = [Subset("training", Mode.TRAIN, data), Subset("validation", Mode.EVAL, data)]

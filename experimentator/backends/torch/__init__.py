@@ -71,17 +71,17 @@ class TorchBackend(KerasBackend):
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """What a function returns, without values, on batches of `batch_size`; variables stay as they are."""
-        with Known(self.modules):  # variables that the function makes get their values when it ends
-            try:
-                with (
-                    FakeTensorMode(allow_non_fake_inputs=True) as mode,
-                    _quietly(),
-                    self.modules.recording(mode.from_tensor),
-                ):
-                    return function(self._samples(specs))
-            except ASKED:
-                with self.modules.recording(torch.clone):
-                    return function(self._samples(specs))
+        try:
+            with (
+                Known(self.modules),  # variables that the function makes get their values when it ends
+                FakeTensorMode(allow_non_fake_inputs=True) as mode,
+                _quietly(),
+                self.modules.recording(mode.from_tensor),
+            ):
+                return function(self._samples(specs))
+        except ASKED:  # what was assigned until then, such as seeds, has no values, and went with its scope
+            with Known(self.modules), self.modules.recording(torch.clone):
+                return function(self._samples(specs))
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
         """Within, operations carry a name that profilers tell."""
