@@ -646,3 +646,31 @@ def test_draws_of_pytorch_itself_are_other_ones_in_each_batch_and_told(way, capl
     assert len(set(training)) == len(training) == 4
     assert set(kept.seen[Mode.EVAL]) == {1.0}
     assert "draws by aten." in caplog.text
+
+
+def attending(images: Any, rate: float = 0.0) -> Any:
+    return torch.nn.functional.scaled_dot_product_attention(images, images, images, dropout_p=rate)
+
+
+def attending_in_keras() -> Any:
+    attention = layers.MultiHeadAttention(2, 8)
+    return lambda images: attention(*[images.reshape(-1, 8, 24)] * 2).reshape(images.shape)
+
+
+@pytest.mark.parametrize(
+    "part, draws",
+    [
+        (attending_in_keras(), False),
+        (attending, False),
+        (lambda images: attending(images, 0.5), True),
+        (lambda images: torch.native_dropout(images, 0.0, True)[0], False),
+        (lambda images: torch.native_dropout(images, 0.5, True)[0], True),
+        (lambda images: torch.nn.functional.rrelu(images, training=False), False),
+        (lambda images: torch.nn.functional.rrelu(images, training=True), True),
+    ],
+    ids=["Keras", "attention", "dropping attention", "no dropout", "dropout", "inferring rrelu", "rrelu"],
+)
+def test_an_operation_that_draws_nothing_is_not_told_to(part, draws, caplog):
+    experiment(of_images(part), model(convolutional())).train(1)
+
+    assert ("draws by aten." in caplog.text) == draws
