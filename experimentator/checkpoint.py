@@ -23,6 +23,13 @@ class CheckpointError(OSError):
     """A weights file that cannot be written or read; the message names it."""
 
 
+def weights_in(folder: str | os.PathLike[str]) -> Path:
+    """The weights of a run: averaged ones, where its training evaluated with those."""
+    path = Path(folder, WEIGHTS)
+    average = path.with_suffix(AVERAGED)
+    return average if average.is_file() else path
+
+
 def save_weights(filename: str | os.PathLike[str], weights: Mapping[str, np.ndarray]) -> None:
     """Write weights aside, force them to disk, then give them their name: no half file is ever seen."""
     from safetensors.numpy import save

@@ -142,8 +142,8 @@ class Averages:
         means = {name: self.totals[name] / weight if weight else float("nan") for name, weight in weights.items()}
         for name, parts in self.sums.items():
             known = {part: factor for part, factor in parts.items() if weights.get(part)}  # of the others there is none
-            if name in means and known and parts.keys() <= means.keys():
-                means[name] = sum(factor * means[part] for part, factor in known.items())
+            if name in means and parts.keys() <= means.keys():
+                means[name] = sum(factor * means[part] for part, factor in known.items()) if known else float("nan")
         return means
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.backends import Backend, get_backend
-from experimentator.checkpoint import WEIGHTS, load_weights, save_weights
+from experimentator.checkpoint import load_weights, save_weights, weights_in
 from experimentator.config import ConfigError
 from experimentator.data.foreign import as_subset
 from experimentator.graph import Graph, Mode
@@ -50,13 +50,13 @@ class BaseExperiment(Habits, Portrayed):
     state: dict[str, Any]
     history: list[dict[str, float]]
     epoch = 0
+    _acting: Sequence[Any] = ()  # the callbacks that listen, those included that are not listed
 
     def __init__(self, config: Any = None, **overrides: Any):
         super().__init__(config, **overrides)
         self.state = {}
         self.history = []
         self._spoilt: set[str] = set()  # processors of which that was told
-        self._heard: list[int] = []  # the callbacks that are listed and listen, by identity
         self.walk = Walk(self)
         self._ready = self._told = False
 
@@ -199,7 +199,8 @@ class BaseExperiment(Habits, Portrayed):
         columns = {name: np.asarray(values) for name, values in tensors.items()}
         sizes = {name: values.shape[:1] for name, values in columns.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
-            raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\nGive each as many rows.")
+            write = "Give each a batch axis of the same length."
+            raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\n{write}")
         self._notice()
         usual = partial(self.program.specs, Mode.INFER)
         with self.walk.inferring(), shapes_compared(columns, usual):
@@ -251,9 +252,9 @@ class BaseExperiment(Habits, Portrayed):
     def save_weights(self, filename: Any) -> None:
         """Write the weights of every processor to a safetensors file: whole, or not at all."""
         self._prepare()
-        weights = self.backend.weights()
+        weights = self.program.lasting(self.backend.weights())
         tell_spoilt(weights, self._spoilt)
-        save_weights(filename, self.program.lasting(weights))
+        save_weights(filename, weights)
 
     def load_weights(
         self, filename: Any = "auto", *, only: Any = None, rename: Mapping[str, str] | None = None
@@ -266,7 +267,7 @@ class BaseExperiment(Habits, Portrayed):
         """
         self._prepare()
         if filename == "auto":
-            filename = Path(self.own_folder() or "", WEIGHTS)
+            filename = weights_in(self.own_folder() or Path())
         own, lasting = self.backend.weights(), self.program.lasting
         chosen, matching = fitting(lasting(own), lasting(load_weights(filename)), only=only, rename=rename)
         self.backend.set_weights(own | chosen)
@@ -295,14 +296,6 @@ class BaseExperiment(Habits, Portrayed):
         return resume.resume(self, folder)
 
     # How
-
-    def _notice(self) -> None:
-        super()._notice()
-        listed = vars(self).get("callbacks")  # a list of its own, which may be changed in place, too
-        if "listeners" in vars(self) and listed is not None and [id(one) for one in listed] != self._heard:
-            for name in ("listeners", "graphs", "steps"):
-                self._drop(name)
-            log.warning("callbacks changed: compiled again at the next call; the weights stay.")
 
     def _prepare(self) -> None:
         """Build the graphs once: every unsound mode is reported before anything runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from experimentator.backends import Backend, get_backend
 from experimentator.callbacks.checkpoint_every import CheckpointEvery
-from experimentator.callbacks.order import Listener, in_order
+from experimentator.callbacks.order import CallbackError, Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
 from experimentator.experiment import BaseExperiment
@@ -26,6 +27,7 @@ from experimentator.loading.workers import Workers
 from experimentator.runs import RunFolder
 from experimentator.settings import LIBRARY_KEYS, check_values
 
+log = logging.getLogger(__name__)
 BLOCKS_AHEAD = 3  # begun while the device works on one
 
 
@@ -84,7 +86,7 @@ class DummyExperiment(BaseExperiment):
         return get_backend("dummy")
 
 
-OWN = (RunFolder, CheckpointEvery, Progress)  # callbacks that are there without being listed
+LAST = ("cycle_left", "train_end")  # events that an error brings
 
 
 class CallbackedExperiment(BaseExperiment):
@@ -93,7 +95,9 @@ class CallbackedExperiment(BaseExperiment):
     Those that come within a training hear of its begin before anything else, and those that go, of its end.
     """
 
-    _acting: Sequence[Any] = ()  # all that listen
+    _heard: Sequence[int] = ()  # those that are listed, by identity
+    _added: Sequence[Any] = ()  # those that are not
+    _sound: Sequence[Listener] = ()  # the listeners before callbacks were changed
     _late: Sequence[Any] = ()  # which of them came within a training, and did not hear of its begin yet
     _gone: Sequence[Any] = ()  # which went within a training, and did not hear of its end yet
 
@@ -101,34 +105,50 @@ class CallbackedExperiment(BaseExperiment):
     def listeners(self) -> list[Listener]:
         """The callbacks in the order they are called, with what they read; the progress display comes last."""
         callbacks, before = list(self.callbacks), self._acting if self.walk.trains else ()
-        own = {type(callback): callback for callback in before if type(callback) in OWN}  # which go on in a training
+        own = {type(callback): callback for callback in self._added if self.walk.trains}  # which go on
+        added: list[Any] = []
         if (folder := RunFolder.of(self)) is not None and not any(isinstance(c, RunFolder) for c in callbacks):
-            callbacks.append(own.get(RunFolder, folder))
+            added.append(own.get(RunFolder, folder))
         if folder is not None and not any(isinstance(c, CheckpointEvery) for c in callbacks):
-            callbacks.append(own.get(CheckpointEvery) or CheckpointEvery())
+            added.append(own.get(CheckpointEvery) or CheckpointEvery())
         if not self.cfg.get("hide_progress"):
-            callbacks.append(own.get(Progress) or Progress())
+            added.append(own.get(Progress) or Progress())
+        callbacks += added
         for listener in in_order(callbacks):
             if hasattr(listener.callback, "init") and not _holds(before, listener.callback):
                 listener.callback.init(self)
-        if before:
-            self._late = [callback for callback in callbacks if not _holds(before, callback)]
-            self._gone = [callback for callback in before if not _holds(callbacks, callback)]
-        self._heard, self._acting = [id(callback) for callback in self.callbacks], callbacks
+        if self.walk.trains:
+            self._note_changes(before, callbacks)
+        self._heard = [id(callback) for callback in vars(self).get("callbacks", ())]
+        self._acting, self._added = callbacks, added
         listeners = in_order(callbacks)  # once more: what a callback reads and hears may depend on the experiment
         for listener in listeners:
             listener.tensors = self._tensors
+        self._sound = listeners
         return listeners
+
+    def _note_changes(self, before: Sequence[Any], now: Sequence[Any]) -> None:
+        """Which callbacks came, and which went, since the last event."""
+        gone = [callback for callback in before if not _holds(now, callback) and not _holds(self._late, callback)]
+        late = [callback for callback in now if not _holds(before, callback)]
+        self._gone = [callback for callback in (*self._gone, *gone) if not _holds(now, callback)]
+        self._late = [callback for callback in (*self._late, *late) if _holds(now, callback)]
 
     def fire(self, event: str, **state: Any) -> None:
         """Call `on_<event>` of every callback that has it, with the state by name and as `state`."""
         super().fire(event, **state)
-        listeners = self.listeners
-        for listener in in_order(self._gone):
+        listeners: Sequence[Listener]
+        try:
+            listeners = self.listeners
+        except CallbackError:  # of what came within a training, whose end must be heard all the same
+            if event not in LAST or not self._sound:
+                raise
+            listeners = self._sound
+        late, gone, self._late, self._gone = self._late, self._gone, (), ()  # what these do may fire, too
+        for listener in in_order(gone):
             listener.call("train_end", self.state)
-        for listener in [one for one in listeners if _holds(self._late, one.callback)]:
+        for listener in [one for one in listeners if _holds(late, one.callback)]:
             listener.call("train_begin", self.state)
-        self._late = self._gone = ()
         for listener in listeners:
             listener.call(event, self.state)
             if event == "epoch_end" and listener.hears(event):
@@ -137,11 +157,30 @@ class CallbackedExperiment(BaseExperiment):
     def _tensors(self) -> set[str]:
         return {name for whole in self.program.wholes() for name in (*whole.outputs, *whole.provided)}
 
+    def _notice(self) -> None:
+        super()._notice()
+        listed = vars(self).get("callbacks")  # a list of its own, which may be changed in place, too
+        if listed is None or "listeners" not in vars(self) or self.walk.is_under_way:
+            return
+        if [id(one) for one in listed] != self._heard:
+            for name in ("listeners", "graphs", "steps"):
+                self._drop(name)
+            log.warning("callbacks changed: compiled again at the next call; the weights stay.")
+
+    def _changed(self, key: str, old: Any, new: Any) -> None:
+        if key == "callbacks" and self.walk.is_under_way:  # those there were see the epoch through
+            self._drop(key)
+            _ = self.callbacks  # listed anew, which is noticed when the next epoch begins
+        else:
+            super()._changed(key, old, new)
+
     def _note_numbers(self, names: Iterable[str]) -> None:
         """Numbers in the state, which a callback says that it writes, stand in the history."""
         for name in names:
             value = self.state.get(name)
-            if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+            if isinstance(value, np.ndarray) and value.ndim == 0:
+                value = value[()]
+            if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
                 self.history[-1][name] = value.item() if isinstance(value, np.number) else value
 
     def listens(self, event: str) -> bool:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import AVERAGED, WEIGHTS
+from experimentator.checkpoint import WEIGHTS, weights_in
 from experimentator.config import ConfigError
 from experimentator.configured import Configured
 from experimentator.data.items import DatasetError
@@ -118,8 +118,7 @@ class Habits(Configured):
         """
         beside = Path(self.source.filename).parent
         if self.source.filename and (beside / STATUS).is_file() and (beside / WEIGHTS).is_file():
-            average = (beside / WEIGHTS).with_suffix(AVERAGED)  # what that run evaluated with, where it is there
-            vars(self)["_stored"] = average if average.is_file() else beside / WEIGHTS
+            vars(self)["_stored"] = weights_in(beside)
 
     def _notice(self) -> None:
         super()._notice()

@@ -91,7 +91,8 @@ class Program:
         if mode not in self.graphs:
             whole = self.whole(mode)
             if mode == Mode.INFER and self.selection.outputs(whole):  # what nobody writes is given to `predict`
-                whole = Graph(whole.processors, provided={*whole.provided, *self._free(mode)}, mode=mode)
+                given = {name for name in self._free(mode) if not whole.written_in(name)}
+                whole = Graph(whole.processors, provided={*whole.provided, *given}, mode=mode)
             try:
                 self.graphs[mode] = with_weights(with_flags(whole, self.selection.wanted(whole)))
             except GraphError as error:

@@ -79,7 +79,7 @@ def sums_in(graph: Graph) -> dict[str, Mapping[str, float]]:
         reads = {ref.name: ref for ref in node.reads}
         for name, parts in getattr(node.processor, "sums_of", {}).items():
             is_it = name in graph.results and graph.writers.get(graph.results[name]) is node
-            if is_it and all(graph.results.get(part) == reads[part] for part in parts):
+            if is_it and all(part in reads and graph.results.get(part) == reads[part] for part in parts):
                 found[name] = parts
     return found
 

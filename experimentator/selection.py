@@ -88,7 +88,8 @@ class Selection:
 
     def tell_overwritten(self, graph: Graph, selected: Graph) -> None:
         """Warn of losses and metrics that nobody reads before another writes the same name."""
-        used = {node.index for node in selected.nodes}
+        trained = self.exp.program.graphs.get(Mode.TRAIN)
+        used = {node.index for node in (*selected.nodes, *(trained.nodes if trained else ()))}
         for node in (node for node in graph.nodes if node.index not in used and graph.mode != Mode.INFER):
             for name in set(node.outputs) & ({"loss", *self.metrics} & selected.results.keys()):
                 writer = graph.writers.get(selected.results[name])
@@ -96,7 +97,8 @@ class Selection:
                     self._told.add((node.name, name))
                     added = ", and add them up with ops.CombineLosses([...])" if name == "loss" else ""
                     said = f"nobody reads it before. Give each an `output` of its own{added}."
-                    log.warning("%s counts for nothing: %s writes %r, too, and %s", node, writer, name, said)
+                    told = "%s counts for nothing in %s: %s writes %r, too, and %s"
+                    log.warning(told, node, graph.mode, writer, name, said)
 
     def last_written(self, graph: Graph) -> tuple[str, ...]:
         """What INFER needs, for the error that tells what was not given: the last name that is written."""
@@ -118,7 +120,8 @@ def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
 def explain_objects(error: GraphError, mode: Mode, subsets: Iterable[Any]) -> None:
     """Say so where a name that is missing in a mode is in the items of a subset, but holds no numbers."""
     for problem in getattr(error, "problems", (error,)):
-        if getattr(problem, "name", None) == "loss" and getattr(problem, "reader", None) is None:
+        is_loss = getattr(problem, "name", None) == "loss" and getattr(problem, "reader", None) is None
+        if is_loss and "is produced only in" not in str(problem):
             said = "A loss writes it, such as ops.SoftmaxCrossEntropy(logits, target)"
             error.add_note(f"{said}; ops.CombineLosses([...]) adds up several.")
         for subset in subsets:

@@ -30,14 +30,13 @@ def spoilt(weights: Mapping[str, np.ndarray], *, finite: bool = False) -> Iterat
             yield node
 
 
-def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> bool:
-    """Warn of weights that are NaN, once for each processor: the loss need not show it. Says whether there are new."""
-    new = [node for node in spoilt(weights) if node not in told]
-    for node in new:
-        said = "Weights of %s are NaN, whatever the loss says. TerminateOnNaN() ends a training then."
-        log.warning(said, node)
-    told.update(new)
-    return bool(new)
+def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> None:
+    """Warn of weights that are NaN, once for each processor: the loss need not show it."""
+    for node in spoilt(weights):
+        if node not in told:
+            said = "Weights of %s are NaN, whatever the loss says. TerminateOnNaN() ends a training then."
+            log.warning(said, node)
+            told.add(node)
 
 
 def tell_bad_data(graph: Graph, feed: Any) -> None:
@@ -70,7 +69,7 @@ def _not_finite(columns: Mapping[str, Any], index: np.ndarray, keys: Sequence[An
     """Names that hold NaN or infinity in batches [K, B], with a key of each, but for labels that may be missing."""
     compared = {name for node in graph.nodes if _leaves_out(node) for name in node.inputs}
     for name in sorted(graph.inputs & columns.keys() - compared):
-        rows = np.asarray(columns[name])
+        rows = _on_host(columns[name])
         if rows.dtype.kind != "f":
             continue
         finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)[index]
@@ -79,8 +78,16 @@ def _not_finite(columns: Mapping[str, Any], index: np.ndarray, keys: Sequence[An
             yield f"{name!r} holds NaN or infinity in the data, as in the item of key {keys[batch][place]!r}."
 
 
+def _on_host(values: Any) -> np.ndarray:
+    """Columns as numpy has them; a tensor of PyTorch does not leave its device by itself."""
+    rows = np.asarray(values.cpu() if type(values).__module__.startswith("torch") else values)
+    return rows.astype(np.float32) if rows.dtype.name == "bfloat16" else rows
+
+
 def _leaves_out(node: Node) -> bool:
-    return any(getattr(node.processor, name, None) for name in ("mask", "weight", "nan_is_no_label"))
+    """Whether a processor leaves out what has no label, or weighs it."""
+    named = (getattr(node.processor, name, None) for name in ("mask", "weight"))
+    return any(isinstance(name, str) for name in named) or getattr(node.processor, "nan_is_no_label", None) is True
 
 
 def _odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
@@ -90,7 +97,7 @@ def _odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
         if _leaves_out(node) or len(compared) != 2 or compared[1] not in block.columns:
             continue
         logits, target = (next((ref for ref in node.reads if ref.name == name), None) for name in compared)
-        rows = np.asarray(block.columns[compared[1]])
+        rows = _on_host(block.columns[compared[1]])
         if logits is None or target is None or target.version or rows.dtype.kind not in "iu":
             continue
         sizes = exp.backend.shapes(graph, exp.program.specs(graph.mode))[logits][0]

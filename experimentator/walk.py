@@ -56,6 +56,11 @@ class Walk:
         self.is_cut_short = self.trains = self.looked = False
         self.told: set[str] = set()  # metrics that are no single number
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an epoch of a training is."""
+        return self.trains and self.position is not None
+
     def train(self, epochs: int) -> None:
         """Train up to a total of `epochs`."""
         exp = self.exp
@@ -86,13 +91,18 @@ class Walk:
             finally:
                 if self.restore is None:  # else it was not begun: another attempt goes on from the checkpoint
                     self.position = None
-                self.trains = False
-                exp.fire("train_end")
+                try:
+                    exp.fire("train_end")
+                finally:
+                    self.trains = False
 
     def _look_at_weights(self) -> None:
         """Warn of weights that are NaN, as behind a ReLU, which hides it from the loss; and of such data."""
         program = self.exp.program
-        if tell_spoilt(self.exp.backend.weights(), self.exp._spoilt):
+        weights = program.lasting(self.exp.backend.weights())
+        tell_spoilt(weights, self.exp._spoilt)
+        if self.exp._spoilt and "data" not in self.told:
+            self.told.add("data")
             for subset in (one for one in self.exp.subsets if one.mode == Mode.TRAIN):
                 tell_bad_data(program.graph(Mode.TRAIN), program.feed(subset))
 
@@ -137,7 +147,8 @@ class Walk:
     @contextmanager
     def inferring(self) -> Iterator[None]:
         """Within, weights are those that are evaluated with, and what is drawn changes nothing of a training."""
-        averaging = [one for one in self.exp.callbacks if hasattr(one, "averaged") and self.exp.listens("cycle_begin")]
+        acting = self.exp._acting if self.exp.optimizer is not None and self.exp.listens("cycle_begin") else ()
+        averaging = [one for one in acting if hasattr(one, "averaged")]
         with ExitStack() as stack:
             if self.trains:
                 stack.enter_context(self.training_seeds())

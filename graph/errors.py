@@ -94,7 +94,7 @@ class MissingTensorError(GraphError):
         if removed_by is not None:
             lines.append(f"{removed_by} deletes it above.")
         lines.append(f"Known here: {names_in_short(sorted(known), MOST_NAMES)}.")
-        given = "give it to predict" if str(mode) == "INFER" else "add it to the dataset's items"
+        given = "add it to what is given" if str(mode) == "INFER" else "add it to the dataset's items"
         advice = _advice(name, known, also, given) if elsewhere is None else _in_other_mode(name, elsewhere, reader)
         lines.append(advice)
         super().__init__("\n".join(lines))

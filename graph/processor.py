@@ -116,7 +116,9 @@ class UndeclaredFunction(ChunkProcessor):
 
 
 def chunk_processor(
-    *bare: Any,
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     mode: Mode = Mode.ALL,
@@ -131,9 +133,9 @@ def chunk_processor(
     `outputs` the function takes the chunk itself, and what it reads and writes is recorded.
     """
     options = {"mode": Mode.of(mode), "node": node, "after": after}
-    if bare:
+    if function is not None:
         write = "Write @chunk_processor(inputs=[...], outputs=[...]) above it, by name; or list the function as it is."
-        raise DeclarationError(brief(bare[0]), seen="it is given to chunk_processor itself", write=write)
+        raise DeclarationError(brief(function), seen="it is given to chunk_processor by place", write=write)
 
     def declare(function: Any) -> ChunkProcessor:
         if not callable(function):

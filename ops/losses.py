@@ -5,7 +5,7 @@ With `weight=` naming per-sample weights w [B], the mean is sum(w * loss) / sum(
 
 What has no label is left out, as if it were not in the batch: where the tensor named by `mask=` is False, and with
 `nan_is_no_label=True` where the target is NaN. A cycle's figure is the mean over all labels of the cycle, weighted as
-they are; only that of a sum of losses (`CombineLosses`) is the mean of its batches, by batch size.
+they are; that of a sum of losses (`CombineLosses`) is the sum of those of its parts, where these are measured.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode

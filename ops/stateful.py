@@ -37,8 +37,9 @@ class KerasMetric(Op):
     is the metric's name unless given.
 
     The metric's variables stay on the device, are set back when a pass begins, and are not trained. Training and
-    evaluation have variables of their own, so that evaluating within a training pass disturbs nothing. They are saved
-    with the weights, so that a training resumed within a pass goes on exactly. INFER computes the metric of the batch.
+    evaluation have variables of their own, so that evaluating within a training pass disturbs nothing. Checkpoints hold
+    them, so that a training resumed within a pass goes on exactly; files of weights do not. INFER computes the metric
+    of the batch.
 
     Raises:
         DeclarationError: for what is no metric of Keras, or one that cannot be copied, when the op is made.
@@ -128,8 +129,8 @@ class KerasMetric(Op):
 def _uncounted(name: str, kind: str) -> str:
     """A name without the number that Keras gives those that have none of their own; one that was given stays.
 
-    >>> _uncounted("mean_metric_2", "MeanMetric"), _uncounted("iou_2", "IoU")
-    ('mean_metric', 'iou_2')
+    >>> _uncounted("mean_metric_2", "MeanMetric"), _uncounted("iou_2", "IoU"), _uncounted("ece15_1", "ECE15")
+    ('mean_metric', 'iou_2', 'ece15')
     """
-    own = re.sub(r"(?<=.)[A-Z][a-z0-9]+|(?<=[a-z])[A-Z]", r"_\g<0>", kind).lower()
+    own = re.sub(r"(?<=.)[A-Z][a-z]+|(?<=[a-z])[A-Z]", r"_\g<0>", kind).lower()
     return re.sub(r"_\d+$", "", name) if name.startswith(own) and re.fullmatch(r"_\d+", name[len(own) :]) else name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
+import json
 import logging
 import pickle
 import weakref
@@ -23,13 +25,16 @@ from experimentator import (
     CallbackedExperiment,
     CallbackError,
     CheckpointError,
+    ChunkProcessor,
     ConfigError,
     DatasetError,
+    EarlyStopping,
     GatherCycleMetrics,
     GraphError,
     KerasExperiment,
     Mode,
     NonFiniteLossError,
+    PrintLoss,
     ResumeError,
     SaveWeights,
     Subset,
@@ -302,9 +307,9 @@ def test_losses_and_metrics_that_count_for_nothing_are_told_once(caplog):
 
     said = [one.getMessage() for one in caplog.records if "counts for nothing" in one.getMessage()]
     assert said == [
-        "#1 SoftmaxCrossEntropy() counts for nothing: #4 Apply(fn=<lambda>) writes 'loss', too, and nobody reads it "
-        "before. Give each an `output` of its own, and add them up with ops.CombineLosses([...]).",
-        "#2 Accuracy() counts for nothing: #3 Accuracy() writes 'accuracy', too, and nobody reads it before. "
+        "#1 SoftmaxCrossEntropy() counts for nothing in TRAIN: #4 Apply(fn=<lambda>) writes 'loss', too, and nobody "
+        "reads it before. Give each an `output` of its own, and add them up with ops.CombineLosses([...]).",
+        "#2 Accuracy() counts for nothing in EVAL: #3 Accuracy() writes 'accuracy', too, and nobody reads it before. "
         "Give each an `output` of its own.",
     ]
     (box,) = [box for box in exp.describe("train", view="plan").boxes if box.name == "SoftmaxCrossEntropy"]
@@ -510,6 +515,102 @@ def test_an_image_and_its_mask_are_changed_alike_by_ops_of_the_same_seed():
     cycle = gather.cycles["training"]
     assert np.array_equal(cycle["batch_input"], cycle["batch_mask"])
     assert not np.array_equal(cycle["batch_input"], images)
+
+
+def test_callbacks_that_come_and_go_may_evaluate(tmp_path):
+    heard = []
+
+    class Evaluates(Callback):
+        def on_train_begin(self, **_):
+            heard.append(exp.evaluate()["validation_loss"])
+
+        on_train_end = on_train_begin
+
+    class Changes(Callback):
+        def on_epoch_end(self, epoch, **_):
+            exp.callbacks = [self, *[Evaluates()] * (epoch == 1)]
+
+    exp = build_experiment(config(callbacks=[Changes()]))
+    exp.train(3)
+
+    assert heard == [exp.history[0]["validation_loss"], exp.history[1]["validation_loss"]]
+
+
+def test_a_callback_that_cannot_be_called_ends_a_training_that_says_so(tmp_path):
+    class Changes(Callback):
+        def on_epoch_end(self, **_):
+            exp.callbacks.append(EarlyStopping)
+
+    exp = build_experiment(config(callbacks=[Changes()], output_folder=tmp_path, experiment_id="one"))
+    with pytest.raises(CallbackError, match="EarlyStopping is a class"):
+        exp.train(2)
+
+    status = json.loads((tmp_path / "experiment" / "one" / "status.json").read_text())
+    assert status["status"] == "failed"
+
+
+def test_callbacks_that_are_assigned_within_an_epoch_begin_with_the_next():
+    class Sees(Callback):
+        epochs = set()
+
+        def on_batch_end(self, epoch, batch_logits, **_):
+            self.epochs.add(epoch)
+
+    class Changes(Callback):
+        def on_batch_end(self, **_):
+            if len(exp.callbacks) == 1:
+                exp.callbacks = [self, Sees()]
+
+    exp = build_experiment(config(callbacks=[Changes()]))
+    exp.train(3)
+
+    assert Sees.epochs == {2, 3}
+
+
+def test_callbacks_that_a_task_class_adds_compile_nothing_anew(caplog):
+    class Task(BaseExperiment):
+        @property
+        def callbacks(self):
+            return [*super().callbacks, PrintLoss(file=io.StringIO())]
+
+    kinds = [BaseExperiment, CallbackedExperiment, AsyncExperiment, KerasExperiment, Task]
+    exp = build_experiment(config(experiment_type=kinds, steps_per_call=3))
+    exp.train(4)
+
+    assert exp.counts["training"]["traces"] == 1
+    assert "compiled again" not in caplog.text
+
+
+def test_earlier_versions_of_names_may_be_renamed_and_added():
+    processors = [
+        ops.Rename("batch_input@0", "batch_original"),
+        *config()["chunk_processors"],
+        ops.Apply(lambda x: 0.1 * x, inputs=["loss"], outputs=["small_loss"]),
+        ops.CombineLosses({"loss": 1.0, "small_loss": 1.0}, output="total"),
+    ]
+    gather = GatherCycleMetrics(["batch_original"])
+    exp = build_experiment(config(chunk_processors=processors, callbacks=[gather], metrics=["small_loss", "total"]))
+    (row,) = exp.train(1)
+
+    assert row["validation_total"] == pytest.approx(1.1 * row["validation_loss"], rel=1e-5)
+    assert gather.cycles["validation"]["batch_original"].shape == (16, 3)
+
+
+def test_a_processor_may_have_an_array_called_weight():
+    class Weighs(ChunkProcessor):
+        inputs, outputs = ["batch_logits", "batch_target"], ["loss"]
+        weight = np.array([1.0, 2.0], np.float32)
+
+        def __call__(self, chunk):
+            chunk["loss"] = keras.ops.mean(self.weight * chunk["batch_logits"] ** 2)
+
+    data = {**arrays(0, 48), "input": np.where(np.arange(48)[:, None] == 7, np.inf, POINTS[:48]).astype(np.float32)}
+    processors = [config()["chunk_processors"][0], Weighs()]
+    exp = build_experiment(config(subsets=[Subset("training", Mode.TRAIN, data)], chunk_processors=processors))
+
+    with pytest.raises(NonFiniteLossError) as caught:
+        exp.train(1)
+    assert "as in the item of key 7." in caught.value.__notes__[-1]
 
 
 def test_settings_read_and_write_as_attributes():

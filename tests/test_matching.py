@@ -96,6 +96,19 @@ def test_weights_that_were_read_in_another_order_are_found_by_name_and_never_by_
         fitting(last, {key.replace("bias", "kernel"): array for key, array in first.items()})
 
 
+def test_what_draws_may_lie_between_weights_but_layers_stand_in_their_order():
+    names = ["kernel", "bias", "kernel", "bias", "gamma", "kernel"]
+    own = {f"Net/{place}/{name}": np.full(3, place) for place, name in enumerate(names)}
+    apart = {f"Net/{place + (place > 1)}/{name}": np.full(3, place) for place, name in enumerate(names)}
+    order = ["kernel", "bias", "gamma", "kernel", "bias", "kernel"]
+    moved = {f"Net/{place + (place > 2)}/{name}": np.full(3, place) for place, name in enumerate(order)}
+
+    chosen, _ = fitting(own, apart)
+    assert {key: int(array[0]) for key, array in chosen.items()} == {key: n for n, key in enumerate(own)}
+    with pytest.raises(WeightsError):
+        fitting(own, moved)
+
+
 def test_whole_numbers_are_not_loaded_as_weights_nor_the_other_way():
     with pytest.raises(WeightsError, match=r"wrong shape  Head/1/bias is \[2\] int32 in the file, \[2\] in the"):
         fitting(weights(), {**weights(), "Head/1/bias": np.zeros(2, np.int32)})

@@ -60,7 +60,7 @@ class TerminateOnNaN(Callback):
     def on_cycle_end(self, mode: Mode, cycle_name: str, **_: Any) -> None:
         """Let go of the copy; look at the weights, since a ReLU hides NaN from the loss."""
         self._restore = None
-        bad = next(spoilt(self.exp.backend.weights()), None) if mode == Mode.TRAIN else None
+        bad = next(spoilt(self.exp.program.lasting(self.exp.backend.weights())), None) if mode == Mode.TRAIN else None
         if bad is not None:
             raise NonFiniteLossError(
                 f"The loss is finite, but weights are NaN, after epoch {self.exp.epoch + 1} of {cycle_name!r}.\n"

@@ -133,7 +133,7 @@ def _refuse_slips(callback: Any) -> None:
     known = [f"on_{event}" for event in (*EVENTS, *LIFE)]
     name = type(callback).__name__
     for method in methods:
-        if "logs" in inspect.signature(getattr(callback, method)).parameters:
+        if method in known and "logs" in inspect.signature(getattr(callback, method)).parameters:
             raise CallbackError(
                 f"{name}.{method} asks for `logs`, as callbacks of Keras do: here each value comes by its own name.\n"
                 f"Seen: {method}{inspect.signature(getattr(callback, method))}.\n"

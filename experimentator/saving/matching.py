@@ -81,7 +81,7 @@ def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     names: dict[str, str] = {}
     for node in mine.keys() & theirs.keys():
         others = set(mine[node].values()) != set(theirs[node].values())
-        if others and mine[node].keys() == theirs[node].keys():
+        if others and mine[node].keys() == theirs[node].keys() and _alike(mine[node], theirs[node]):
             names |= {key: mine[node][place] for place, key in theirs[node].items()}
     return {names.get(key, key): array for key, array in found.items()}
 
@@ -95,6 +95,12 @@ def _by_occurrence(keys: Iterable[str]) -> dict[str, dict[tuple[str, int], str]]
         nodes.setdefault(node, {})[name, seen[node, name]] = key
         seen[node, name] += 1
     return nodes
+
+
+def _alike(mine: Mapping[Any, str], theirs: Mapping[Any, str]) -> bool:
+    """Whether two nodes differ in the order of their weights alone, or alone in what lies between."""
+    ordinals = [set(map(_ordinal, keys.values())) for keys in (mine, theirs)]
+    return ordinals[0] == ordinals[1] or list(mine) == list(theirs)
 
 
 def _ordinal(key: str) -> int:

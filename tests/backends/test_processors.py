@@ -1114,11 +1114,13 @@ def test_a_sum_of_losses_with_labels_missing_is_that_of_what_each_is_over_the_pa
         ops.SigmoidCrossEntropy("batch_logit", "batch_sure", "none", mask="batch_never"),
         ops.CombineLosses({"first": 1.0, "other": 0.5, "none": 3.0}, "sum"),
         ops.Rename("sum", "loss"),
+        ops.CombineLosses(["none"], "empty"),
         batch_size=batch_size,
     )
     row = exp.train(1)[0]
 
     assert np.isnan(row["validation_none"])
+    assert np.isnan(row["validation_empty"])
     for subset in ("training", "validation"):
         expected = row["validation_first"] + 0.5 * row["validation_other"]
         assert row[f"{subset}_loss"] == pytest.approx(expected, rel=1e-5)

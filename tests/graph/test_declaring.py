@@ -453,5 +453,5 @@ def test_a_decorator_without_parentheses_is_told():
 def test_a_name_that_inference_lacks_may_be_given_to_it():
     double = chunk_processor(inputs=["x"], outputs=["y"])(lambda x: 2 * x)
 
-    with pytest.raises(MissingTensorError, match="List its writer, or give it to predict"):
+    with pytest.raises(MissingTensorError, match="List its writer, or add it to what is given"):
         Graph([double], provided=(), mode=Mode.INFER).select("y")
