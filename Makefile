@@ -12,7 +12,7 @@ RUN := .venv/bin/python
 FRAMEWORK = $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo tensorflow-cpu)
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517
 
-.PHONY: help venv demo test test-torch lint bench bench-gpu clean
+.PHONY: help venv demo test test-torch coverage lint bench bench-gpu clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
@@ -25,13 +25,17 @@ demo: .venv/stamp-demo  ## train a classifier of handwritten digits (12 epochs, 
 
 # Every check runs whatever those before it said, so that one `make test` tells everything; its last line sums up.
 # With ARGS, pytest runs once, in one process, as they say.
-test: .venv/stamp-test  ## lint, types, import arrows, and all tests with coverage; those of steps once more on JAX
+test: .venv/stamp-test  ## lint, types, import arrows, and all tests; those of steps once more on JAX
 	@$(LINT); \
 	if [ -n '$(subst ','\'',$(ARGS))' ]; then check "pytest" $(RUN) -m pytest $(ARGS); else \
-	    check "pytest" $(RUN) -m pytest $(APART) --cov --cov-report=; \
-	    check "pytest, Keras on JAX" env KERAS_BACKEND=jax $(RUN) -m pytest $(APART) $(ON_JAX) \
-	        --cov --cov-append --cov-report=term; \
+	    check "pytest" $(RUN) -m pytest $(APART); \
+	    check "pytest, Keras on JAX" env KERAS_BACKEND=jax $(RUN) -m pytest $(APART) $(ON_JAX); \
 	fi; $(VERDICT)
+
+# Apart from `test`, as being watched makes tests half as slow again.
+coverage: .venv/stamp-test  ## the tests of `make test`, and which lines and branches none of them reaches
+	@$(RUN) -m pytest $(APART) --cov --cov-report= && \
+	env KERAS_BACKEND=jax $(RUN) -m pytest $(APART) $(ON_JAX) --cov --cov-append --cov-report=term
 
 APART = --numprocesses auto --maxprocesses 4 --dist worksteal
 # What compiled steps, the shelf and what it keeps do; all other tests run there as well, when asked to.

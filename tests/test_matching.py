@@ -41,7 +41,8 @@ def test_every_key_is_told_once_and_only_a_whole_match_is_loaded(own, found):
     assert matching.is_whole == (own == found)
     if by_node(own) == by_node(found):  # ordinals may differ: other layers that draw lie between
         chosen, matching = fitting(mine, theirs)
-        assert matching.is_whole and list(chosen) == list(own)
+        assert matching.is_whole
+        assert list(chosen) == list(own)
         assert all((chosen[key] == 1.0).all() and chosen[key].shape == own[key] for key in own)
     else:
         with pytest.raises(WeightsError):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example
 from hypothesis import strategies as st
 
 from experimentator import Mode
@@ -61,6 +62,8 @@ def through_files(value):
 
 
 @law(values)
+@example(-math.nan)
+@example(-math.inf)
 def test_what_is_packed_comes_back_in_kind_and_in_every_bit(value):
     assert same(through_files(value), value)
 

@@ -107,7 +107,8 @@ def _packed(value: Any, arrays: dict[str, np.ndarray], name: str, depth: int) ->
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
-        return value if math.isfinite(value) else {KIND: "float", "of": repr(value)}
+        sign = "-" * (math.copysign(1, value) < 0)  # NaN has one, too, which its repr leaves out
+        return value if math.isfinite(value) else {KIND: "float", "of": f"{sign}{abs(value)!r}"}
     if isinstance(value, Mode):
         return {KIND: "mode", "of": int(value)}
     if isinstance(value, np.ndarray | np.generic) and value.dtype.name in DTYPES.values():
