@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.backends import Backend, get_backend
+from experimentator.callbacks.changes import Changes, holds
 from experimentator.callbacks.checkpoint_every import CheckpointEvery
 from experimentator.callbacks.order import CallbackError, Listener, in_order
 from experimentator.callbacks.progress import Progress
@@ -98,8 +99,10 @@ class CallbackedExperiment(BaseExperiment):
     _heard: Sequence[int] = ()  # those that are listed, by identity
     _added: Sequence[Any] = ()  # those that are not
     _sound: Sequence[Listener] = ()  # the listeners before callbacks were changed
-    _late: Sequence[Any] = ()  # which of them came within a training, and did not hear of its begin yet
-    _gone: Sequence[Any] = ()  # which went within a training, and did not hear of its end yet
+
+    @cached_property
+    def _changes(self) -> Changes:
+        return Changes()
 
     @cached_property
     def listeners(self) -> list[Listener]:
@@ -115,10 +118,10 @@ class CallbackedExperiment(BaseExperiment):
             added.append(own.get(Progress) or Progress())
         callbacks += added
         for listener in in_order(callbacks):
-            if hasattr(listener.callback, "init") and not _holds(before, listener.callback):
+            if hasattr(listener.callback, "init") and not holds(before, listener.callback):
                 listener.callback.init(self)
         if self.walk.trains:
-            self._note_changes(before, callbacks)
+            self._changes.note(before, callbacks)
         self._heard = [id(callback) for callback in vars(self).get("callbacks", ())]
         self._acting, self._added = callbacks, added
         listeners = in_order(callbacks)  # once more: what a callback reads and hears may depend on the experiment
@@ -126,13 +129,6 @@ class CallbackedExperiment(BaseExperiment):
             listener.tensors = self._tensors
         self._sound = listeners
         return listeners
-
-    def _note_changes(self, before: Sequence[Any], now: Sequence[Any]) -> None:
-        """Which callbacks came, and which went, since the last event."""
-        gone = [callback for callback in before if not _holds(now, callback) and not _holds(self._late, callback)]
-        late = [callback for callback in now if not _holds(before, callback)]
-        self._gone = [callback for callback in (*self._gone, *gone) if not _holds(now, callback)]
-        self._late = [callback for callback in (*self._late, *late) if _holds(now, callback)]
 
     def fire(self, event: str, **state: Any) -> None:
         """Call `on_<event>` of every callback that has it, with the state by name and as `state`."""
@@ -144,11 +140,7 @@ class CallbackedExperiment(BaseExperiment):
             if event not in LAST or not self._sound:
                 raise
             listeners = self._sound
-        late, gone, self._late, self._gone = self._late, self._gone, (), ()  # what these do may fire, too
-        for listener in in_order(gone):
-            listener.call("train_end", self.state)
-        for listener in [one for one in listeners if _holds(late, one.callback)]:
-            listener.call("train_begin", self.state)
+        self._changes.tell(listeners, self.state)
         for listener in listeners:
             listener.call(event, self.state)
             if event == "epoch_end" and listener.hears(event):
@@ -244,10 +236,6 @@ class Ahead:
         self.begun.clear()
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.cycle.close()
-
-
-def _holds(callbacks: Iterable[Any], one: Any) -> bool:
-    return any(callback is one for callback in callbacks)
 
 
 DEFAULT_TYPE = (BaseExperiment, CallbackedExperiment, AsyncExperiment, KerasExperiment)
