@@ -55,9 +55,10 @@ class JaxBackend(KerasBackend):
             self.record(graph.processors, specs, graph.mode, {})
         batch = self._batch(graph, optimizer)
         state, tensors = batch.state(), self._specs(specs)
-        outputs = batch.shapes(state, tensors)
-        if optimizer is not None and not batch.reached(state, tensors):
-            raise nothing_trained(batch.trained)
+        with self.watched.settling():
+            outputs = batch.shapes(state, tensors)
+            if optimizer is not None and not batch.reached(state, tensors):
+                raise nothing_trained(batch.trained)
         step = JaxStep(graph, batch, outputs, self.put, **options)
         self._steps.add(step)
         return step

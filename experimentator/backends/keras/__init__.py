@@ -25,7 +25,7 @@ from experimentator.backends.keras.precision import loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.state import assign, keyed
-from experimentator.backends.keras.variables import Variables, Witness, copied, trainable_some_day
+from experimentator.backends.keras.variables import Variables, copied, trainable_some_day
 from experimentator.backends.keras.watched import Watched
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
 from experimentator.parts import parts_of, unscaled
@@ -57,6 +57,7 @@ class KerasBackend(ABC):
         self.watched = Watched()
         self.drawn_once = DrawnOnce()
         self._layers: dict[int, Any] = {}
+        self._reads: list[tuple[Any, bool]] | None = None  # while recording: variables; whether in a call of a layer
         self._unbuilt: list[Callable[[], Any]] = []
         self._scaled: dict[int, Any] = {}
 
@@ -105,18 +106,36 @@ class KerasBackend(ABC):
     ) -> tuple[Any, ...]:
         """Run the list once on abstract batches: builds layers, declares undeclared callables.
 
-        A second pass, which changes nothing, notes the variables that each processor reads.
+        Which variables each processor reads is noted meanwhile.
         """
         self._unbuilt.clear()
-        recorded = self._pass(processors, specs, mode, known, witness=False)
+        recorded: list[tuple[Any, ...]] = []
+
+        def call(node: Node, chunk: Chunk) -> None:
+            self._reads = []  # those of a call that fails are not kept, as is nothing that it made
+            with self.others_read() as others:
+                self.call(node, chunk)
+            for variable, called in self._reads:
+                self.variables.note(node.name, variable, called=called)
+            for variable in others():
+                self.variables.note(node.name, variable)
+
+        def run(tensors: Any) -> dict[str, Any]:
+            with without_traces(processors, self.is_traced):
+                recorded.append(record(processors, tensors, mode=mode, known=known, call=call))
+            return {}
+
+        try:
+            with self.watched.settling():  # what layers change by themselves when they are called is their affair
+                self.abstract(partial(InContext(run).run, training=mode == Mode.TRAIN), specs)
+        finally:
+            self._reads = None
         while self._unbuilt:  # those within others last, and so first here
             self._unbuilt.pop()()
         self.watched.look(self._layers.values())
-        with self.watched.settling():
-            self._pass(recorded, specs, mode, known, witness=True)
         self.variables.settle()
         self.added.clear()
-        return recorded
+        return recorded[-1]
 
     def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
         """Shape and dtype of every version in a graph, from one abstract run."""
@@ -226,7 +245,8 @@ class KerasBackend(ABC):
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, so that compilers and profilers can say which it is."""
-        with self.scope(scope_of(node)), self.made.within(node, self._note, self.added.append):
+        read = None if self._reads is None else self._note_read
+        with self.scope(scope_of(node)), self.made.within(node, self._note, self.added.append, read):
             node.processor(chunk)
 
     def used(self, optimizer: Any) -> Any:
@@ -255,7 +275,8 @@ class KerasBackend(ABC):
 
         def call(node: Node, chunk: Chunk) -> None:
             before = len(self.added)
-            self.call(node, chunk)
+            with self.drawn_once.watched(node, eager=self.eager):
+                self.call(node, chunk)
             if node.index in held:
                 del self.added[before:]
                 for name in node.outputs:
@@ -272,6 +293,10 @@ class KerasBackend(ABC):
         build_outside(layer, self._building, self._unbuilt)
         set_precision(layer, self.precision)
 
+    def _note_read(self, variable: Any) -> None:
+        assert self._reads is not None
+        self._reads.append((variable, self.made.calling > 0))
+
     @contextmanager
     def _building(self) -> Iterator[None]:
         with self.outside_of_traces(), self.made.of_a_layer():
@@ -280,35 +305,3 @@ class KerasBackend(ABC):
     def _shape(self, tensor: Any) -> Shape:
         """What is told of a tensor: its sizes, where they are known, and its dtype."""
         return tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype)
-
-    def _pass(
-        self,
-        processors: Sequence[Any],
-        specs: Mapping[str, Any],
-        mode: Mode,
-        known: Mapping[int, Any],
-        *,
-        witness: bool,
-    ) -> tuple[Any, ...]:
-        recorded: list[tuple[Any, ...]] = []
-
-        def call(node: Node, chunk: Chunk) -> None:
-            if not witness:
-                self.call(node, chunk)
-                return
-
-            def note(variable: Any) -> None:
-                self.variables.note(node.name, variable, called=self.made.calling > 0)
-
-            with Witness(note), self.others_read() as others, self.drawn_once.watched(node, eager=self.eager):
-                self.call(node, chunk)
-            for variable in others():
-                note(variable)
-
-        def run(tensors: Any) -> dict[str, Any]:
-            with without_traces(processors, self.is_traced):
-                recorded.append(record(processors, tensors, mode=mode, known=known, call=call))
-            return {}
-
-        self.abstract(partial(InContext(run).run, training=mode == Mode.TRAIN), specs)
-        return recorded[-1]

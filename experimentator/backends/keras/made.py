@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import keras
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from experimentator.graph import GraphError, Node
 from experimentator.graph.record import as_listed
@@ -45,10 +46,17 @@ class Made:
         self._made: dict[tuple[str, int], tuple[Any, dict[Place, Any]]] = {}
 
     @contextmanager
-    def within(self, node: Node, note: Callable[[Any], None], added: Callable[[Any], None]) -> Iterator[None]:
+    def within(
+        self,
+        node: Node,
+        note: Callable[[Any], None],
+        added: Callable[[Any], None],
+        read: Callable[[Any], None] | None = None,
+    ) -> Iterator[None]:
         """Within, what the processor of `node` makes is made once.
 
-        `note` hears of every layer that is called, `added` of every loss that a layer adds by itself, with its name.
+        `note` hears of every layer that is called, `added` of every loss that a layer adds by itself, with its name,
+        and `read` of every Keras variable that is read, but for what is read to build a layer.
         """
         processor = as_listed(node.processor)
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
@@ -59,6 +67,7 @@ class Made:
             making.of_variables(),
             self.watching(making.create),
             _losses_to(added),
+            nullcontext() if read is None else self._reads_to(read),
         ):
             try:
                 yield
@@ -75,6 +84,25 @@ class Made:
             yield
         finally:
             self.building -= 1
+
+
+    @contextmanager
+    def _reads_to(self, read: Callable[[Any], None]) -> Iterator[None]:
+        own, original, thread = vars(keras.Variable).get("value"), keras.Variable.value.fget, get_ident()
+
+        def value(variable: Any) -> Any:
+            if get_ident() == thread and not self.building and not in_symbolic_scope():
+                read(variable)
+            return original(variable)
+
+        keras.Variable.value = property(value)
+        try:
+            yield
+        finally:
+            if own is None:
+                del keras.Variable.value
+            else:
+                keras.Variable.value = own
 
 
 class _Making:

@@ -23,9 +23,9 @@ class DrawnOnce:
     @contextmanager
     def watched(self, node: Node, *, eager: bool) -> Iterator[None]:
         """Within, a processor runs; what is not compiled draws anew for each batch."""
-        before = _state()
+        before = None if eager else _state()
         yield
-        if not eager and _state() != before and node.name not in self.told:
+        if before is not None and _state() != before and node.name not in self.told:
             self.told.add(node.name)
             log.warning(
                 "%s draws from np.random while it is recorded: compiled, each batch has that same number. Write "

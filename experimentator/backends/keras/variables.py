@@ -29,18 +29,6 @@ def trainable_some_day(variables: Iterable[Any]) -> list[Any]:
     return [variable for variable in variables if "float" in str(variable.dtype)]
 
 
-class Witness(keras.StatelessScope):
-    """A scope in which every Keras variable that is read is noted, and none is changed."""
-
-    def __init__(self, note: Callable[[Any], None]):
-        super().__init__(initialize_variables=False)
-        self.note = note
-
-    def get_current_value(self, variable: Any) -> Any:
-        self.note(variable)
-        return super().get_current_value(variable)
-
-
 class Variables:
     """Variables by node, in order of first use.
 

@@ -68,7 +68,8 @@ class TensorflowBackend(KerasBackend):
         if not list(self.variables):
             self.record(graph.processors, specs, graph.mode, {})
         run = self.batch_of(graph, detach=0)
-        outputs = self.abstract(run, specs)
+        with self.watched.settling():
+            outputs = self.abstract(run, specs)
         if optimizer is not None:
             optimizer = self.used(optimizer)
             check_losses(outputs, shares(optimizer, trainable(self.variables)))

@@ -65,7 +65,9 @@ class TorchBackend(KerasBackend):
                 raise nothing_trained(batch.trained)
             return outputs
 
-        step = TorchStep(graph, batch, self.abstract(run, specs), self.put, **options)
+        with self.watched.settling():
+            outputs = self.abstract(run, specs)
+        step = TorchStep(graph, batch, outputs, self.put, **options)
         self._steps.add(step)
         return step
 
