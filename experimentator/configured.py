@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from typing import Any
 
@@ -34,8 +35,7 @@ class Configured(metaclass=_Composed):
 
     def __init__(self, config: Any = None, **overrides: Any):
         source = as_config(self._config if config is None else config, overrides, known=LIBRARY_KEYS)
-        taken = {*dir(type(self)), *type(self).__annotations__, "cfg", "source"} - self._giving_way
-        check_names(source, set=source, taken={name for name in taken if not name.startswith("_")})
+        check_names(source, set=source, taken=self._taken())
         check_values(source)
         # past __setattr__, which asks for cfg
         vars(self).update(source=source, cfg=Settings(source, self._assigned), _seen={})
@@ -52,7 +52,9 @@ class Configured(metaclass=_Composed):
         if name in LIBRARY_KEYS or name in self.cfg:
             self.cfg[name] = value
             return
-        if not hasattr(type(self), name):
+        if inspect.isroutine(getattr(type(self), name, None)) and not callable(value):
+            check_names({name: value}, set=(), taken={name})
+        elif not hasattr(type(self), name):
             check_names({name: value}, set=(), taken=())
         super().__setattr__(name, value)
 
@@ -79,7 +81,14 @@ class Configured(metaclass=_Composed):
     def _changed(self, key: str, old: Any, new: Any) -> None:
         """A setting has a new value."""
 
+    def _taken(self) -> set[str]:
+        """Public names of methods and properties, which no setting may have."""
+        annotated = {name for one in type(self).__mro__ for name in vars(one).get("__annotations__", ())}
+        names = {*dir(type(self)), *annotated} - self._giving_way
+        return {name for name in names if not name.startswith("_")}
+
     def _assigned(self, key: str, old: Any, new: Any) -> None:
+        check_names({key: new}, set=self.cfg, taken=self._taken())
         self._seen.pop(key, None)  # or it would be told once more, as changed within
         self._changed(key, old, new)
 

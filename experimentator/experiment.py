@@ -22,7 +22,7 @@ from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
 from experimentator.saving import resume
-from experimentator.saving.identity import identity
+from experimentator.saving.identity import identity, settings
 from experimentator.saving.manifest import KEPT
 from experimentator.saving.matching import Matching, fitting
 from experimentator.settings import LIBRARY_KEYS, check_values, has_rate, listed, write_rate
@@ -162,8 +162,9 @@ class BaseExperiment(Habits, Portrayed):
             )
         self._prepare()
         self.program.require_optimizer()
+        self.walk.settings = self.walk.settings or settings(self)  # as they are now: callbacks may change some
         if self.listens("pause"):
-            identity(self)  # as it is now: callbacks may change settings
+            identity(self)
         self.walk.train(epochs)
         return self.history
 
@@ -185,7 +186,7 @@ class BaseExperiment(Habits, Portrayed):
         self.program.keep(self.subsets)
         return results
 
-    def predict(self, tensors: Any, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def predict(self, data: Any, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run INFER on `{"batch_input": [N, ...], ...}`, `batch_size` rows at a time; no targets are needed.
 
         Returns `outputs`, or else the setting, or else every name that can be computed from what is given. What is
@@ -194,9 +195,9 @@ class BaseExperiment(Habits, Portrayed):
         A subset, or the name of one, stands for all its items: rows are in the order of its keys, and names are those
         that INFER computes, as far as they have a value for each sample.
         """
-        if isinstance(tensors, str) or not hasattr(tensors, "items"):
-            return self._predict_subset(tensors, outputs)
-        columns = {name: np.asarray(values) for name, values in tensors.items()}
+        if isinstance(data, str) or not hasattr(data, "items"):
+            return self._predict_subset(data, outputs)
+        columns = {name: np.asarray(values) for name, values in data.items()}
         sizes = {name: values.shape[:1] for name, values in columns.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
             write = "Give each a batch axis of the same length."

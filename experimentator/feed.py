@@ -8,6 +8,7 @@ in host memory, a streamed feed reads and stacks the block's items; both blocks 
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from experimentator.loading.orders import Orders
 from experimentator.loading.streamed import StreamedFeed
 from experimentator.subset import Subset
 
+log = logging.getLogger(__name__)
 LARGE = 1 << 26  # bytes of a subset
 
 
@@ -104,6 +106,9 @@ def feed_of(
     """
     if residency not in ("auto", "device", "host", "stream"):
         raise ValueError(f"residency={residency!r} is not known. Write 'auto', 'device', 'host' or 'stream'.")
+    if type(subset).batches is not Subset.batches or "batches" in vars(subset):
+        said = "%s.batches was replaced, and is for batches to look at. What replaces batch(keys) or query_item(key) "
+        log.warning(said + "is trained and evaluated on, too.", type(subset).__name__)
     first, sample = subset.sample()
     size = len(subset.keys) * batch_bytes(specs_of(sample))
     if size >= LARGE and residency != "stream":

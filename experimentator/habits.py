@@ -13,7 +13,7 @@ from experimentator.config import ConfigError
 from experimentator.configured import Configured
 from experimentator.data.items import DatasetError
 from experimentator.graph import Chunk, ChunkProcessor, Graph, Mode
-from experimentator.running import measured_by
+from experimentator.running import marked_in
 from experimentator.runs import STATUS, RunFolder
 from experimentator.settings import listed
 
@@ -41,8 +41,7 @@ class Habits(Configured):
     @cached_property
     def metrics(self) -> list[str]:
         """Names averaged over each cycle, besides `loss`: what metric processors write, and the setting `metrics`."""
-        marked = [name for p in self.chunk_processors if getattr(p, "is_metric", False) for name in measured_by(p)]
-        names = (*marked, *listed(self.cfg.get("metrics")), *self.batch_metrics_names)
+        names = (*marked_in(self.chunk_processors), *listed(self.cfg.get("metrics")), *self.batch_metrics_names)
         metrics: list[str] = self.names_of(name for name in names if name != "loss")
         return metrics
 
@@ -57,10 +56,7 @@ class Habits(Configured):
     def chunk(self) -> Any:
         """The tensors of the list's end, while `metrics` and `outputs` are evaluated for a graph."""
         if "_chunk" not in vars(self):
-            raise UntracedError(
-                "There is no chunk outside of a graph.\nSeen: exp.chunk, while no graph is made.\n"
-                "Index self.chunk in the properties `metrics` and `outputs` of a task class only."
-            )
+            raise UntracedError
         return vars(self)["_chunk"]
 
     @property
@@ -108,7 +104,7 @@ class Habits(Configured):
         names = list(dict.fromkeys(names))
         chunk = vars(self).get("_chunk")
         if chunk is None:
-            return names or (None if else_none else names)
+            return Names(names, _PROBE) if names or not else_none else None
         return Names([name for name in names if chunk is _PROBE or name in chunk], chunk)
 
     def expect_weights(self) -> None:
@@ -132,7 +128,13 @@ class Habits(Configured):
 
 
 class UntracedError(RuntimeError):
-    """`exp.chunk` was asked for while no graph is made."""
+    """`exp.chunk`, or what depends on it, was asked for while no graph is made."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no chunk outside of a graph.\nSeen: its tensors asked for, while no graph is made.\n"
+            "Index self.chunk in the properties `metrics` and `outputs` of a task class only."
+        )
 
 
 class Names(list[str]):
@@ -188,6 +190,8 @@ class TaskProperty(ChunkProcessor):
 
     def __call__(self, chunk: Chunk) -> None:
         named = _evaluated(self.exp, self.what, chunk)
+        if not isinstance(named, Mapping | Names) and _are_names(named):
+            named = Names(named, chunk)
         if not isinstance(named, Mapping | Names):
             raise _unusable(self.exp, self.what, named)
         tensors = dict(named.items())
@@ -227,6 +231,10 @@ def _looks_into_the_chunk(exp: Any, what: str) -> bool:
     if value is not None and not isinstance(value, str | list | tuple | Mapping):
         raise _unusable(exp, what, value)
     return isinstance(value, Mapping)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
 def _unusable(exp: Any, what: str, value: Any) -> ConfigError:

@@ -20,7 +20,7 @@ from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_byte
 from experimentator.runner import Runner
 from experimentator.running import begin, lasting, weights_in, with_weights
 from experimentator.selection import Selection, check_items, explain_objects
-from experimentator.suspects import tell_many
+from experimentator.suspects import tell_many, tell_unused
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -224,6 +224,7 @@ class Program:
             wanted = outputs or self.selection.inferred(graph) or self.selection.last_written(graph)
             graph = with_flags(graph, wanted)
             options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
+            tell_unused(specs, graph)
             tell_many([kind for kind, _ in self.predictors if isinstance(kind, tuple)], shapes)
             self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
         return self.predictors[key]

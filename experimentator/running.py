@@ -47,6 +47,11 @@ def with_weights(graph: Graph) -> Graph:
     return graph.select(*graph.results, *weights) if weights else graph
 
 
+def marked_in(processors: Iterable[Any]) -> list[str]:
+    """What the metric processors of a list measure."""
+    return [name for one in processors if getattr(one, "is_metric", False) for name in measured_by(one)]
+
+
 def measured_by(processor: Any) -> list[str]:
     """What a metric writes, but for what that weighs."""
     weights = getattr(processor, "weights_of", {}).values()

@@ -9,8 +9,9 @@ from typing import Any
 
 from experimentator.data.items import DatasetError
 from experimentator.graph import Graph, GraphError, Mode
+from experimentator.loading.blocks import specs_of
 from experimentator.parts import losses_of
-from experimentator.running import weights_in
+from experimentator.running import marked_in, weights_in
 from experimentator.settings import listed
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class Selection:
             aside = {"loss", *self.metrics} - {*exp.batch_metrics_names}
             return self.outputs(graph) or [name for name in self.inferred(graph) if name not in aside]
         asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or self._evaluates(name, graph)]
+        marked = marked_in(exp.chunk_processors)
+        asked += _known([name for name in self.metrics if name not in marked], graph)  # what a class adds to them
         asked += _known(exp.batch_metrics_names, graph)
         if mode == Mode.EVAL and (unknown := [name for name in exp.batch_metrics_names if name not in asked]):
             log.warning("batch_metrics_names lists %s, which evaluation does not know.", ", ".join(map(repr, unknown)))
@@ -110,6 +113,8 @@ def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
     """Refuse a subset whose items lack a number that the graph of its mode reads; shapes may differ."""
     for name in sorted(graph.inputs - specs.keys()):
         _refuse_objects(name, subset)
+        if not subset.has_own_batch and (odd := _odd(name, subset)) is not None:
+            raise odd
         raise DatasetError(
             f"Subset {subset.name!r} does not go with the graph of {graph.mode}, which reads {name!r}.",
             f"{', '.join(specs) or 'no numbers'} in its items",
@@ -131,13 +136,26 @@ def explain_objects(error: GraphError, mode: Mode, subsets: Iterable[Any]) -> No
 
 
 def _refuse_objects(name: str, subset: Any) -> None:
-    values = subset.sample()[1].get(name)
-    if values is not None:
-        raise DatasetError(
-            f"{name!r} of subset {subset.name!r} holds no numbers, so that it stays on the host.",
-            f"{values[0]!r:.60}, a {type(values[0]).__name__}",
-            "Convert it in the dataset, to np.float32 or np.int32, or let no processor read it.",
-        ) from None
+    batch = subset.sample()[1]
+    if name in batch and name not in specs_of(batch):
+        raise _objects(name, subset, batch[name][0]) from None
+
+
+def _objects(name: str, subset: Any, value: Any, where: str = "") -> DatasetError:
+    return DatasetError(
+        f"{name!r} of subset {subset.name!r} holds no numbers{where}, so that it stays on the host.",
+        f"{value!r:.60}, a {type(value).__name__}",
+        "Convert it in the dataset, to np.float32 or np.int32, or let no processor read it.",
+    )
+
+
+def _odd(name: str, subset: Any) -> DatasetError | None:
+    """The error that names the first key whose value is no number, where others have numbers."""
+    for key in subset.keys:
+        value = subset.read([key])[1].get(name)
+        if isinstance(value, list):
+            return _objects(name, subset, value[0], where=f" in key {key!r}")
+    return None
 
 
 def _known(names: Iterable[str], graph: Graph) -> list[str]:

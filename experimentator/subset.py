@@ -198,7 +198,7 @@ class Subset:
         Raises:
             DatasetError: for items that cannot be read or do not fit together, and if all are left out.
         """
-        keys = self.shuffled_keys() if keys is None else tuple(keys)
+        keys = tuple(self.shuffled_keys() if keys is None else keys)
         drop_last = self.is_training if drop_last is None else drop_last
         if self.has_own_batch:
             read = ((part, self.batch(part)) for part in _cut(keys, batch_size))

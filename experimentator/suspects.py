@@ -54,6 +54,14 @@ def tell_many(kinds: Collection[Any], new: Any) -> None:
         log.warning("predict has compiled for %d kinds of shapes. Pad what varies to a few lengths.", MANY)
 
 
+def tell_unused(given: Collection[str], graph: Graph) -> None:
+    """Warn of names that are given to predict and computed all the same, from others that are given."""
+    for node in graph.nodes:
+        for name in (set(node.outputs) & set(given)) - graph.inputs:
+            said = "predict is given %r and does not use it: %s computes it from %s, which is given, too."
+            log.warning(said, name, node, ", ".join(sorted(graph.inputs)))
+
+
 @contextmanager
 def suspicions(exp: Any, graph: Graph, block: Any) -> Iterator[None]:
     """Within, an error for values that are not finite tells what in the block may stand behind it."""

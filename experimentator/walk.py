@@ -51,6 +51,7 @@ class Walk:
         self.held = Held()
         self.watch = Stopwatch()
         self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
+        self.settings: dict[str, Any] | None = None  # what of it a training may change
         self.held_by: dict[int, dict[str, str]] = {}  # what callbacks held then; see `undeclared`
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = self.looked = False

@@ -26,7 +26,7 @@ from experimentator.graph.errors import (
 from experimentator.graph.mermaid import to_mermaid
 from experimentator.graph.mode import Mode
 from experimentator.graph.node import Node, bind_nodes, nodes_of
-from experimentator.graph.notebook import mimebundle
+from experimentator.graph.notebook import mimebundle, svg
 from experimentator.graph.processor import names_of
 from experimentator.graph.record import Call, record
 from experimentator.graph.report import Report
@@ -197,6 +197,9 @@ class Graph:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return mimebundle(self._described())
+
+    def _repr_svg_(self) -> str | None:
+        return svg(self._described())
 
     def written_in(self, name: str) -> Mode:
         """The modes in which some processor writes a name, whichever mode this graph is of."""

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from experimentator.graph.errors import names_in_short
-from experimentator.graph.notebook import mimebundle
+from experimentator.graph.notebook import mimebundle, svg
 from experimentator.graph.text import cut, printable, table
 from experimentator.graph.versions import Ref
 
@@ -203,6 +203,9 @@ class Description:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return mimebundle(self)
+
+    def _repr_svg_(self) -> str | None:
+        return svg(self)
 
     @cached_property
     def given(self) -> frozenset[Ref]:

@@ -113,7 +113,9 @@ def _unique(label: str, taken: dict[str, int]) -> str:
 def _signature(processor: Any, index: int) -> Signature | None:
     """The declared names; None where the processor declares none."""
     if not callable(processor):
-        raise _error(processor, index, "it is not callable", "List functions of the chunk, or None.")
+        spliced = isinstance(processor, list | tuple)
+        write = "Splice a list: [*those, ...]." if spliced else "List functions of the chunk, or None."
+        raise _error(processor, index, "it is not callable", write)
     if isinstance(processor, type) and issubclass(processor, ChunkProcessor):
         raise _error(processor, index, "it is a class", f"List an object of it: {processor.__name__}(...).")
     inputs, outputs = getattr(processor, "inputs", None), getattr(processor, "outputs", None)

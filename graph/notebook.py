@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from experimentator.graph.description import Description
 
 
+def svg(description: Description) -> str | None:
+    """The picture as SVG; None where there is none."""
+    picture: str | None = mimebundle(description).get("image/svg+xml")
+    return picture
+
+
 def mimebundle(description: Description) -> dict[str, str]:
     """The picture as SVG and the table as text; without a picture, the text says why."""
     diagram: Any = import_module("experimentator.diagram")  # by name: Graphviz is another room

@@ -172,6 +172,32 @@ def test_a_setting_named_like_a_method_is_refused():
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda exp: setattr(exp, "train", 3),
+        lambda exp: exp.cfg.update(predict=3),
+        lambda exp: exp.update(save_weights=3),
+        lambda exp: exp.cfg.setdefault("history", []),
+    ],
+)
+def test_what_is_named_like_a_method_is_refused_at_run_time_too(change):
+    exp = build_experiment(config())
+    before = dict(exp.cfg)
+
+    with pytest.raises(ConfigError, match="is the name of a method or property"):
+        change(exp)
+    assert exp.cfg == before
+    assert callable(exp.train)
+
+
+def test_a_method_may_be_replaced_by_another():
+    exp = build_experiment(config())
+    exp.evaluate = lambda: {"validation_loss": 0.0}
+
+    assert exp.evaluate() == {"validation_loss": 0.0}
+
+
+@pytest.mark.parametrize(
     "key, value",
     [
         ("batch_size", 0),
@@ -295,6 +321,56 @@ def test_items_that_are_trained_and_evaluated_on_are_told_once(caplog, evaluated
     said = [one.getMessage() for one in caplog.records if "trains on" in one.getMessage()]
     assert len(said) == bool(told)
     assert all(told in one and "such as 3." in one for one in said)
+
+
+@pytest.mark.parametrize("residency", ["device", "host", "stream"])
+def test_the_item_that_holds_no_number_is_named(residency):
+    items = [{"input": np.zeros(2, np.float32), "target": 0} for _ in range(32)]
+    items[23] = items[23] | {"input": "lost"}
+
+    with pytest.raises(DatasetError, match="in key 23"):
+        build_experiment(config(subsets=[Subset("training", Mode.TRAIN, items)], residency=residency)).train(1)
+
+
+def test_a_name_that_a_processor_takes_away_is_told_with_who_does():
+    processors = [lambda chunk: chunk.pop("batch_target"), *config()["chunk_processors"]]
+
+    with pytest.raises(GraphError, match=r"No tensor named 'batch_target'(.|\n)*lambda .* deletes it above"):
+        build_experiment(config(chunk_processors=processors)).train(1)
+
+
+def test_a_list_within_the_list_is_to_be_spliced():
+    with pytest.raises(GraphError, match=r"is not callable.\nSplice a list: \[\*those, ...\]"):
+        build_experiment(config(chunk_processors=[config()["chunk_processors"]])).train(1)
+
+
+def test_what_is_given_to_predict_and_computed_all_the_same_is_told_once(caplog):
+    exp = build_experiment(config())
+    for _ in range(2):
+        exp.predict(data={"batch_input": POINTS, "batch_logits": np.zeros((len(POINTS), 2), np.float32)})
+
+    told = [r.getMessage() for r in caplog.records if "does not use it" in r.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("predict is given 'batch_logits' and does not use it: #0 Model")
+    assert told[0].endswith("computes it from batch_input, which is given, too.")
+
+
+def test_batches_that_a_subset_replaces_are_told_not_to_be_trained_on(caplog):
+    class Own(Subset):
+        def batches(self, *args, **options):
+            yield from super().batches(*args, **options)
+
+    build_experiment(config(subsets=[Own("training", Mode.TRAIN, arrays(0, 32))])).train(1)
+
+    assert "Own.batches was replaced, and is for batches to look at." in caplog.text
+
+
+def test_an_order_of_keys_may_be_a_generator():
+    subset = Subset("training", Mode.TRAIN, arrays(0, 32))
+    subset.shuffled_keys = lambda: (key for key in range(31, -1, -1))
+    exp = build_experiment(config(subsets=[subset]))
+
+    assert next(exp.batch_generator(subset, 2))[0] == (31, 30)
 
 
 def test_losses_and_metrics_that_count_for_nothing_are_told_once(caplog):
@@ -1461,3 +1537,32 @@ def test_a_processor_that_another_mode_feeds_is_no_slip(caplog):
     exp.train(1)
 
     assert not caplog.messages
+
+
+# Going on
+
+
+def test_another_rate_or_network_is_refused_when_a_training_is_to_go_on(tmp_path):
+    exp = build_experiment(config())
+    exp.train(1)
+    exp.save_checkpoint(tmp_path)
+    wider = keras.Sequential([layers.Dense(16, activation="relu"), layers.Dense(2)])
+    processors = [ops.Model(wider, inputs="batch_input", outputs="batch_logits"), *config()["chunk_processors"][1:]]
+
+    with pytest.raises(ResumeError, match=r"learning rate \(optimizer\): was 0.01, is 0.1"):
+        build_experiment(config(optimizer=keras.optimizers.Adam(0.1))).resume(tmp_path)
+    with pytest.raises(ResumeError, match=r"Model/0/kernel is \[3, 8\] in the file, \[3, 16\] in the experiment"):
+        build_experiment(config(chunk_processors=processors)).resume(tmp_path)
+
+
+def test_a_rate_that_was_set_between_trainings_goes_on_with_the_same_configuration(tmp_path):
+    exp = build_experiment(config())
+    exp.train(1)
+    exp.set_learning_rate(0.001)
+    exp.train(2)
+    exp.save_checkpoint(tmp_path)
+
+    other = build_experiment(config(callbacks=[]))  # no callbacks, said or not, are the same
+    other.resume(tmp_path)
+    assert other.train(3)[-1]["training_loss"] == exp.train(3)[-1]["training_loss"]
+    assert other.get_learning_rate() == pytest.approx(0.001)

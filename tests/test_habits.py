@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -236,6 +237,45 @@ def test_a_list_in_an_overridden_property_still_names_metrics():
     exp = build_experiment({"experiment_type": [Listed], "subsets": subsets, "chunk_processors": [total]})
 
     assert exp.evaluate() == {"validation_loss": 1.5, "validation_total": 6.0}
+
+
+def test_names_that_an_overridden_property_adds_are_averaged_in_training_too():
+    class Listed(BaseExperiment):
+        @property
+        def metrics(self):
+            return [*super().metrics, "total"]
+
+    total = experimentator.chunk_processor(inputs=["batch_x"], outputs=["total"])(lambda x: x.sum())
+    subsets = [Subset("training", Mode.TRAIN, {"x": np.arange(4.0)})]
+    config = {"subsets": subsets, "chunk_processors": [total], "optimizer": SimpleNamespace(learning_rate=0.1)}
+    exp = build_experiment(config, experiment_type=[Listed, DummyExperiment])
+
+    assert exp.train(1)[0]["training_total"] == 0.0
+
+
+def test_a_property_may_pick_names_out_of_the_chunk():
+    class Picks(BaseExperiment):
+        @property
+        def metrics(self):
+            return [name for name in self.chunk if name.startswith("t")]
+
+    total = experimentator.chunk_processor(inputs=["batch_x"], outputs=["loss", "total"])(lambda x: (x.mean(), x.sum()))
+    subsets = [Subset("validation", Mode.EVAL, {"x": np.arange(4.0)})]
+    exp = build_experiment({"experiment_type": [Picks], "subsets": subsets, "chunk_processors": [total]})
+
+    assert exp.evaluate() == {"validation_loss": 1.5, "validation_total": 6.0}
+
+
+def test_the_tensors_of_metrics_are_told_to_be_of_a_graph_where_there_is_none():
+    class Task(BaseExperiment):
+        @property
+        def metrics(self):
+            return {**super().metrics, "error": self.chunk["total"]}
+
+    exp = build_experiment({"experiment_type": [Task], "metrics": "total", "chunk_processors": []})
+
+    with pytest.raises(UntracedError, match="There is no chunk outside of a graph"):
+        _ = exp.metrics
 
 
 def test_the_dummy_experiment_walks_over_data_and_calls_callbacks():

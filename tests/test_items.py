@@ -133,6 +133,16 @@ def test_other_names_than_those_of_the_first_item_are_refused(item, odd, seen):
         stack([{"a": 1, "b": 2}, item], ["k1", "k2"], subset="s")
 
 
+def test_the_odd_item_is_named_wherever_it_stands():
+    whole = {"a": 1, "b": 2}
+    for place in range(3):
+        items = [whole] * place + [{"a": 1}] + [whole] * (2 - place)
+        with pytest.raises(
+            DatasetError, match=f"Key {place} of subset 's' has other names than key {int(not place)}: b"
+        ):
+            stack(items, range(3), subset="s")
+
+
 def test_names_in_another_order_are_the_same_names():
     check_names(["b", "a"], ["a", "b"], key=1, first=0, subset="s")
 

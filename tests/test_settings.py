@@ -115,10 +115,17 @@ def test_names_of_ones_own_pass(key):
 
 
 def test_a_near_miss_passes_beside_the_real_key():
-    check_names({"subset": 1}, set={"subsets"}, taken=())
+    for own in ("subset", "subsets_of_mine", "all_subsets"):
+        check_names({own: 1}, set={"subsets"}, taken=())
 
     with pytest.raises(ConfigError, match="Did you mean 'subsets'"):
         check_names({"subset": 1}, set=(), taken=())
+
+
+@pytest.mark.parametrize("slip, key", [("batchsize", "batch_size"), ("optimiser", "optimizer")])
+def test_a_slip_beside_the_real_key_is_refused(slip, key):
+    with pytest.raises(ConfigError, match=f"'{slip}' is not a key of the library, and stands beside '{key}'"):
+        check_names({slip: 1}, set={key}, taken=())
 
 
 def test_a_name_of_a_method_is_refused_unless_the_file_imported_it():

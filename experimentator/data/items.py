@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import operator
+from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -213,8 +214,11 @@ def stack(
     An array of `into` that fits is filled and returned in place of a new one.
     """
     into = into or {}
-    for key, item in zip(keys, items, strict=True):
-        check_names(item, items[0], key=key, first=keys[0], subset=subset)
+    if any(item.keys() != items[0].keys() for item in items):
+        usual = Counter(map(frozenset, items)).most_common(1)[0][0]  # the odd one is to be named, not those beside it
+        first = next(key for key, item in zip(keys, items, strict=True) if item.keys() == usual)
+        for key, item in zip(keys, items, strict=True):
+            check_names(item, usual, key=key, first=first, subset=subset)
     return {name: _column(name, [item[name] for item in items], keys, subset, into.get(name)) for name in items[0]}
 
 
@@ -225,7 +229,7 @@ def check_names(
     if odd := set(names) ^ set(expected):
         raise DatasetError(
             f"Key {key!r} of subset {subset!r} has other names than key {first!r}: {', '.join(sorted(map(str, odd)))}.",
-            f"{', '.join(map(str, names)) or 'nothing'} against {', '.join(map(str, expected)) or 'nothing'}",
+            f"{', '.join(map(str, names)) or 'nothing'} against {', '.join(sorted(map(str, expected))) or 'nothing'}",
             "Every item needs the same names.",
         )
 

@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from experimentator.config import resolved
 from experimentator.graph import Mode
+from experimentator.parts import unscaled
 from experimentator.records.neighbours import neighbours
 from experimentator.saving.packing import is_plain
 from experimentator.saving.undeclared import undeclared
@@ -43,7 +46,7 @@ def identity(exp: BaseExperiment) -> dict[str, Any]:
     """What an experiment is, as plain values that another process can compare."""
     if exp.walk.identity is None:
         exp.walk.identity = {
-            "config": {key: comparable(exp.cfg[key]) for key in resolved(exp.cfg) if key not in FREE},
+            **(exp.walk.settings or settings(exp)),
             "modules": neighbours(getattr(exp.source, "filename", "")),
             "program": _program(getattr(exp.source, "text", "")),
             "graph": {str(mode): _graph(exp, mode) for mode in dict.fromkeys(subset.mode for subset in exp.subsets)},
@@ -54,6 +57,18 @@ def identity(exp: BaseExperiment) -> dict[str, Any]:
     return exp.walk.identity
 
 
+def settings(exp: BaseExperiment) -> dict[str, Any]:
+    """What of an identity a training may change: its configuration, and the rates of its optimizer."""
+    config = {key: comparable(exp.cfg[key]) for key in resolved(exp.cfg) if key not in FREE}
+    optimizer = exp.cfg.get("optimizer")
+    parts = getattr(optimizer, "parts", {}) or {"": optimizer}
+    rates = {f"learning rate{of and f' of {of}'}": _rate(part) for of, part in parts.items()}
+    return {
+        "config": {key: value for key, value in config.items() if value not in (None, [])},
+        "optimizer": {name: rate for name, rate in rates.items() if rate is not None},
+    }
+
+
 def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> None:
     """Refuse a checkpoint of another experiment; say so where only versions or the machine are others.
 
@@ -62,8 +77,8 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
     """
     own = identity(exp)
     differing: dict[str, tuple[Any, Any]] = {}
-    for part in ("config", "graph", "subsets"):
-        old, new = saved[part], own[part]
+    for part in ("config", "optimizer", "graph", "subsets"):
+        old, new = saved.get(part, own[part]), own[part]
         differing |= {f"{name} ({part})": (old.get(name), new.get(name)) for name in {**old, **new}
                       if old.get(name) != new.get(name)}  # fmt: skip
     old, new = saved["modules"], own["modules"]
@@ -134,7 +149,7 @@ def comparable(value: Any) -> Any:
         fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
         plain = {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
         return {"class": type(value).__name__, **plain}
-    if hasattr(value, "learning_rate"):  # an optimizer; its rate is among what is saved, and may change
+    if hasattr(value, "learning_rate"):  # an optimizer; its rate stands apart
         parts = {pattern: comparable(part) for pattern, part in getattr(value, "parts", {}).items()}
         also = {"parts": parts, "losses": value.losses} if parts else {}
         return {"class": type(value).__name__, **_plain_attributes(value), **_schedule(value), **also}
@@ -144,6 +159,13 @@ def comparable(value: Any) -> Any:
 def _plain_attributes(value: Any) -> dict[str, Any]:
     fields = {name: one for name, one in vars(value).items() if name not in ("name", "built") and name[0] != "_"}
     return {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
+
+
+def _rate(optimizer: Any) -> float | None:
+    """The learning rate of one optimizer, where it is a number."""
+    kept = getattr(unscaled(optimizer), "_learning_rate", None)
+    is_number = kept is not None and not hasattr(kept, "get_config")
+    return float(str(np.float32(np.asarray(getattr(kept, "base", kept))))) if is_number else None  # 0.01, not 0.0099999
 
 
 def _schedule(optimizer: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from experimentator.checkpoint import CheckpointError
 from experimentator.config import resolved
 from experimentator.data.reading import lock
 from experimentator.saving import manifest
-from experimentator.saving.identity import FREE, check_same, comparable, doubts, identity, undone
+from experimentator.saving.identity import FREE, ResumeError, check_same, comparable, doubts, identity, undone
 from experimentator.saving.matching import match, refusal
 from experimentator.saving.packing import (
     PackingError,
@@ -129,7 +129,9 @@ class Restored:
             raise undone(self.path, {"subset under way": (self.position.subset, names)})
         weights = exp.backend.weights()
         if not (matching := match(weights, self.weights)).is_whole:
-            raise refusal(matching, weights, self.weights)
+            raise ResumeError(
+                f"{self.path} was saved by another experiment.\n{refusal(matching, weights, self.weights)}"
+            )
         exp.backend.set_weights(self.weights)
         walk = exp.walk
         exp.epoch, exp.history[:], walk.batches, walk.position = self.epoch, self.history, self.batches, self.position
@@ -222,7 +224,7 @@ def _optimizer_state(exp: BaseExperiment) -> dict[str, np.ndarray]:
 def _changed(exp: BaseExperiment, config: Mapping[str, Any]) -> list[str]:
     """Settings of plain values that were changed since the training began, such as the learning rate."""
     own = {key: comparable(exp.cfg[key]) for key in resolved(exp.cfg) if key not in FREE and is_plain(exp.cfg[key])}
-    return [key for key, value in own.items() if config.get(key) != value]
+    return [key for key, value in own.items() if config.get(key, value if value in (None, []) else None) != value]
 
 
 def _plain(state: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], list[str]]:

@@ -145,6 +145,7 @@ def test_notebooks_show_the_picture_and_the_table(monkeypatch):
     monkeypatch.setitem(sys.modules, "experimentator.diagram", types.SimpleNamespace(**shown))
 
     assert graph._repr_mimebundle_() == {"image/svg+xml": "ALL", "text/plain": str(graph)}
+    assert graph._repr_svg_() == describe_graph(graph)._repr_svg_() == "ALL"
 
 
 def test_without_a_picture_notebooks_show_the_table_and_the_reason(monkeypatch):
@@ -155,6 +156,7 @@ def test_without_a_picture_notebooks_show_the_table_and_the_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "experimentator.diagram", types.SimpleNamespace(**shown))
 
     assert describe_graph(Graph([], provided=()))._repr_mimebundle_()["text/plain"].endswith("\n\nno Graphviz")
+    assert Graph([], provided=())._repr_svg_() is None
 
 
 SCRIPT = """

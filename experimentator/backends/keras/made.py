@@ -85,7 +85,6 @@ class Made:
         finally:
             self.building -= 1
 
-
     @contextmanager
     def _reads_to(self, read: Callable[[Any], None]) -> Iterator[None]:
         own, original, thread = vars(keras.Variable).get("value"), keras.Variable.value.fget, get_ident()
