@@ -119,7 +119,7 @@ class Averages:
 
     def add(self, outputs: Mapping[str, Any], *, batch_size: int) -> None:
         """Scalars of K batches, `[K]` each; anything else is left out."""
-        for name, values in outputs.items():
+        for name, values in {name: usual(values) for name, values in outputs.items()}.items():
             if values.ndim != 1 or values.dtype.kind not in "biuf":
                 self.left_out[name] = list(values.shape[1:])
                 continue
@@ -158,6 +158,14 @@ def added(total: float, values: np.ndarray, weight: Any = 1.0) -> float:
     """
     terms = np.ravel(values).astype(np.float64) * weight
     return float(np.add.accumulate(np.concatenate([[total], terms]))[-1])
+
+
+def usual(values: np.ndarray) -> np.ndarray:
+    """bfloat16 and the like as float32, of which numpy knows that they are numbers."""
+    if values.dtype.isbuiltin != 2:
+        return values
+    plain = np.asarray(values, np.float32)
+    return Weighed.of(plain, values.weights) if isinstance(values, Weighed) else plain.view(type(values))
 
 
 def check_finite(outputs: Mapping[str, Any], *, where: str, first: int) -> None:

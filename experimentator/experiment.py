@@ -14,6 +14,7 @@ from experimentator.backends import Backend, get_backend
 from experimentator.checkpoint import load_weights, save_weights, weights_in
 from experimentator.config import ConfigError
 from experimentator.data.foreign import as_subset
+from experimentator.embedded import Embedded
 from experimentator.graph import Graph, Mode
 from experimentator.habits import Habits
 from experimentator.loading.blocks import Cycle
@@ -215,6 +216,14 @@ class BaseExperiment(Habits, Portrayed):
         subset = self.subset(given) if isinstance(given, str) else as_subset(given)
         with self.walk.inferring():
             return dict(Predictions.of(self, subset, listed(outputs)).outputs)
+
+    def as_processor(self, outputs: Any, *, inputs: Any = None, mode: Any = Mode.ALL, node: str = "") -> Embedded:
+        """What this experiment infers, as a processor of another's list, that is not trained there: `teacher` and such.
+
+        `outputs` are names here, one, several, or a dictionary to their names there; so is `inputs`, where they differ.
+        """
+        self._prepare()
+        return Embedded(self, outputs, inputs, mode, node)
 
     def fire(self, event: str, **state: Any) -> None:
         """Tell callbacks that something happened; here nobody listens, CallbackedExperiment does."""

@@ -79,6 +79,9 @@ class Backend(Protocol):
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> Step:
         """One step for a selected graph; with an optimizer, a training step."""
 
+    def held(self, graph: Graph) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        """A graph as a function of tensors within that of another, where its weights are read and not trained."""
+
     def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
         """Shape and dtype of every version in a graph that can run on batches of `specs`; nothing is computed."""
 

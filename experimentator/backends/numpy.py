@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.backends import Shape, Watch
+from experimentator.backends import Shape, Watch, get_backend
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.loading.memory import free_host_memory
 
@@ -76,6 +77,12 @@ class NumpyBackend:
                 "Use a Keras optimizer, which brings a framework, or leave experiment_type out."
             )
         return NumpyStep(graph)
+
+    def held(self, graph: Graph) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        """A graph as a function of tensors; layers of Keras in it are not trained."""
+        if "keras" not in sys.modules:
+            return graph.run
+        return get_backend("keras").held(graph)
 
     def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
         """Shape and dtype of every version in a graph, from runs on two and on three rows of zeros."""

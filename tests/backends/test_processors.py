@@ -1313,3 +1313,75 @@ def test_a_callback_of_keras_is_answered_with_ours():
 
     with pytest.raises(CallbackError, match=r"is a callback of Keras(.|\n)*Write experimentator\.EarlyStopping"):
         exp.train(1)
+
+
+# An experiment within another
+
+
+def wide() -> Any:
+    """One that regularises, keeps statistics and drops, trained a little."""
+    network = keras.Sequential(
+        [layers.Dense(8, kernel_regularizer="l2"), layers.BatchNormalization(), layers.Dropout(0.5), layers.Dense(1)]
+    )
+    exp = experiment(ops.Model(network, inputs="batch_input", outputs="batch_prediction"), squares)
+    exp.train(2)
+    return exp
+
+
+def distances(chunk: Any) -> None:
+    chunk["loss"] = keras.ops.mean((chunk["batch_prediction"] - chunk["batch_wanted"]) ** 2)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_an_experiment_infers_within_another_and_is_not_trained_there(eager):
+    teacher = wide()
+    before, wanted = teacher.backend.weights(), teacher.predict({"batch_input": X})["batch_prediction"]
+    before = {key: value.copy() for key, value in before.items()}
+    node = teacher.as_processor({"batch_prediction": "batch_wanted"}, node="Teacher")
+    decaying = keras.optimizers.AdamW(0.05, weight_decay=0.5)
+    student = experiment(node, dense(), distances, optimizer=decaying, outputs=["batch_wanted"], eager=eager)
+    rows = student.train(5)
+
+    assert rows[-1]["training_loss"] < rows[0]["training_loss"]
+    assert np.allclose(student.predict({"batch_input": X})["batch_wanted"], wanted, atol=1e-6)
+    assert all(np.array_equal(before[key], value) for key, value in teacher.backend.weights().items())
+    assert {key.split("/")[0] for key in student.backend.weights()} == {"Teacher", "Model"}
+
+
+def test_gradients_pass_through_an_experiment_to_what_it_is_given():
+    judge = wide()
+    before = {key: value.copy() for key, value in judge.backend.weights().items()}
+    maker = ops.Model(layers.Dense(4), inputs="batch_input", outputs="batch_made")
+    judged = judge.as_processor({"batch_prediction": "batch_score"}, inputs={"batch_input": "batch_made"})
+    rows = experiment(maker, judged, lambda chunk: chunk.update(loss=keras.ops.mean(chunk["batch_score"]))).train(4)
+
+    losses = [row["training_loss"] for row in rows]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] - 0.1
+    assert all(np.array_equal(before[key], value) for key, value in judge.backend.weights().items())
+
+
+def test_one_that_has_no_optimizer_is_not_trained_within_another_either():
+    encoder = keras.Sequential([layers.Input((4,)), layers.Dense(3)])
+    before = encoder.get_weights()
+    encoding = build_experiment({"chunk_processors": [ops.Model(encoder, inputs="batch_input", outputs="batch_code")]})
+    head = ops.Model(layers.Dense(1), inputs="batch_code", outputs="batch_prediction")
+    experiment(encoding.as_processor("batch_code"), head, squares).train(2)
+
+    assert all(map(np.array_equal, before, encoder.get_weights()))
+
+
+def test_a_name_that_an_experiment_does_not_infer_is_told_when_it_is_asked_for():
+    with pytest.raises(
+        GraphError, match=r"No tensor named 'batch_predicted' to select \[INFER\](.|\n)*batch_prediction"
+    ):
+        wide().as_processor("batch_predicted")
+
+
+def test_a_loss_of_bfloat16_stands_in_the_history():
+    def coarse(chunk: Any) -> None:
+        chunk["loss"] = keras.ops.mean(keras.ops.cast(chunk["batch_prediction"], "bfloat16") ** 2)
+
+    row = experiment(dense(), coarse).train(1)[0]
+    assert 0 < row["training_loss"] < 100
+    assert 0 < row["validation_loss"] < 100

@@ -13,10 +13,12 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 
 from experimentator.backends import MissingFrameworkError, Shape, Watch
 from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
+from experimentator.backends.keras.held import Held
 from experimentator.backends.keras.lasting import build_outside, without_traces
 from experimentator.backends.keras.made import Made
 from experimentator.backends.keras.once import DrawnOnce
@@ -58,6 +60,7 @@ class KerasBackend(ABC):
         self.drawn_once = DrawnOnce()
         self._layers: dict[int, Any] = {}
         self._reads: list[tuple[Any, bool]] | None = None  # while recording: variables; whether in a call of a layer
+        self._held: dict[int, bool] = {}  # of variables that are read: whether no gradient reaches them anywhere
         self._unbuilt: list[Callable[[], Any]] = []
         self._scaled: dict[int, Any] = {}
 
@@ -166,6 +169,7 @@ class KerasBackend(ABC):
         """Find the weights anew at the next recording: the processors changed."""
         self.variables, self.watched = Variables(), Watched()
         self._layers.clear()
+        self._held.clear()
 
     def weights(self) -> dict[str, np.ndarray]:
         """Every variable of every processor, as numpy, under a stable key."""
@@ -243,6 +247,16 @@ class KerasBackend(ABC):
 
         return InContext(run)
 
+    def held(self, graph: Graph) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        """A graph as a function within a trace of another's; no gradient reaches its weights, and nothing changes."""
+        layer = self.running(graph)
+
+        def run(tensors: Mapping[str, Any]) -> Any:
+            with Held():
+                return layer.run(dict(tensors), training=False)
+
+        return run
+
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, so that compilers and profilers can say which it is."""
         read = None if self._reads is None else self._note_read
@@ -282,7 +296,8 @@ class KerasBackend(ABC):
                 for name in node.outputs:
                     chunk[name] = keras.tree.map_structure(keras.ops.stop_gradient, dict.__getitem__(chunk, name))
 
-        return Forward(partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN), self.added)
+        run = partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN)
+        return Forward(run, self.added, lambda variable: self._held.get(id(variable), False))
 
     def _seeds(self) -> dict[str, Any]:
         return {key: one for key, one in self.variables.keyed().items() if key.endswith(SEEDS)}
@@ -296,6 +311,7 @@ class KerasBackend(ABC):
     def _note_read(self, variable: Any) -> None:
         assert self._reads is not None
         self._reads.append((variable, self.made.calling > 0))
+        self._held[id(variable)] = isinstance(get_stateless_scope(), Held) and self._held.get(id(variable), True)
 
     @contextmanager
     def _building(self) -> Iterator[None]:

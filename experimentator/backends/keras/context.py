@@ -40,11 +40,14 @@ class InContext(keras.Layer):
 class Forward:
     """A graph as a function of the tensors of a batch; `added` are the losses that its layers added by themselves.
 
-    Layers do so by `add_loss`, or by an `activity_regularizer`.
+    Layers do so by `add_loss`, or by an `activity_regularizer`. `is_held` tells of a variable whether it is only read
+    where no gradient reaches it.
     """
 
-    def __init__(self, run: Callable[[Any], dict[str, Any]], added: list[tuple[str, Any]]):
-        self.run, self.added = run, added
+    def __init__(
+        self, run: Callable[[Any], dict[str, Any]], added: list[tuple[str, Any]], is_held: Callable[[Any], bool]
+    ):
+        self.run, self.added, self.is_held = run, added, is_held
 
     def __call__(self, tensors: Any) -> dict[str, Any]:
         """What the graph writes."""
@@ -64,13 +67,14 @@ def check_losses(outputs: Mapping[str, Any], names: Iterable[str]) -> None:
             )
 
 
-def objective_of(loss: Any, added: Iterable[tuple[str, Any]], variables: Iterable[Any], optimizer: Any) -> Any:
-    """What is minimised: a loss, with all that `keras.Model.fit` adds to it, scaled for float16.
+def objective_of(loss: Any, run: Forward, variables: Iterable[Any], optimizer: Any) -> Any:
+    """What is minimised after a `run`: a loss, with all that `keras.Model.fit` adds to it, scaled for float16.
 
-    That is what layers `added` by themselves, and the regularisers on weights.
+    That is what layers added by themselves, and the regularisers on weights.
     """
-    terms = [_term(layer, one, loss.dtype) for layer, losses in added for one in keras.tree.flatten(losses)]
-    terms += [variable.regularizer(variable) for variable in variables if getattr(variable, "regularizer", None)]
+    terms = [_term(layer, one, loss.dtype) for layer, losses in run.added for one in keras.tree.flatten(losses)]
+    regular = (one for one in variables if getattr(one, "regularizer", None) and not run.is_held(one))
+    terms += [variable.regularizer(variable) for variable in regular]
     return optimizer.scale_loss(loss + keras.ops.cast(sum(terms), loss.dtype) if terms else loss)
 
 

@@ -70,7 +70,7 @@ class StatelessBatch:
         outputs, after = self._forward(state, tensors)
         check_losses(outputs, own)
         with self._holding(state):
-            found = {loss: objective_of(outputs[loss], self.run.added, of, self.optimizer) for loss, of in own.items()}
+            found = {loss: objective_of(outputs[loss], self.run, of, self.optimizer) for loss, of in own.items()}
         return found, (outputs, after)
 
     def _updated(self, state: State, pairs: list[tuple[Any, Any]]) -> State:

@@ -18,7 +18,7 @@ def with_gradients(
     own = shares(optimizer, variables)
     with tf.GradientTape(persistent=len(own) > 1) as tape:
         outputs = run(tensors)
-        objectives = {loss: objective_of(outputs[loss], run.added, of, optimizer) for loss, of in own.items()}
+        objectives = {loss: objective_of(outputs[loss], run, of, optimizer) for loss, of in own.items()}
     pairs = []
     for loss, of in own.items():
         gradients = tape.gradient(objectives[loss], list(map(value_of, of)))

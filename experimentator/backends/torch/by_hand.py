@@ -56,7 +56,7 @@ class GraphModel(keras.Model):
         outputs = self.run(data[0] if isinstance(data, (tuple, list)) else data)
         own, pairs = shares(self.updated, self.trained), []
         for loss, of in own.items():
-            objective = objective_of(outputs[loss], self.run.added, of, self.updated)
+            objective = objective_of(outputs[loss], self.run, of, self.updated)
             values = [variable.value for variable in of]
             found = torch.autograd.grad(objective, values, retain_graph=len(own) > 1, allow_unused=True)
             pairs += [(one, variable) for one, variable in zip(found, of, strict=True) if one is not None]

@@ -1,0 +1,49 @@
+"""An experiment as one processor of another's graph: a teacher, an encoder, a perceptual loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experimentator.graph import Chunk, ChunkProcessor, Mode
+
+if TYPE_CHECKING:
+    from experimentator.experiment import BaseExperiment
+
+
+class Embedded(ChunkProcessor):
+    """What an experiment infers, computed within the graph of another; `exp.as_processor(...)` makes it.
+
+    Its processors run as in INFER, whatever the mode around. Its weights are read and never trained: gradients pass
+    through to what it is given, and stop at them. They are the experiment's own, and go into files of the other's
+    weights as well, under this node.
+
+    >>> import numpy as np
+    >>> from experimentator import build_experiment, chunk_processor
+    >>> double = chunk_processor(inputs=["batch_x"], outputs=["batch_double"])(lambda batch_x: 2 * batch_x)
+    >>> inner = build_experiment({"chunk_processors": [double], "subsets": []})
+    >>> outer = build_experiment({"chunk_processors": [inner.as_processor({"batch_double": "batch_y"})]})
+    >>> outer.predict({"batch_x": np.array([1, 2])})["batch_y"].tolist()
+    [2, 4]
+    """
+
+    def __init__(self, exp: BaseExperiment, outputs: Any, inputs: Mapping[str, str] | None, mode: Any, node: str):
+        self._gives = dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in _listed(outputs)}
+        self._graph = exp.program.whole(Mode.INFER).select(*self._gives)
+        self._takes = {name: (inputs or {}).get(name, name) for name in sorted(self._graph.inputs)}
+        self._run = exp.backend.held(self._graph)
+        self.inputs, self.outputs = tuple(self._takes.values()), tuple(self._gives.values())
+        self.mode = Mode.of(mode)
+        self.node = node or Path(getattr(exp.source, "filename", "") or "Experiment").stem
+
+    def __call__(self, chunk: Chunk) -> None:
+        results = self._run({own: chunk[name] for own, name in self._takes.items()})
+        chunk.update({name: results[own] for own, name in self._gives.items()})
+
+    def __repr__(self) -> str:
+        return f"{self.node}.as_processor({', '.join(self._gives)})"
+
+
+def _listed(names: Any) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
