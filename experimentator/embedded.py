@@ -17,7 +17,10 @@ class Embedded(ChunkProcessor):
 
     Its processors run as in INFER, whatever the mode around. Its weights are read and never trained: gradients pass
     through to what it is given, and stop at them. They are the experiment's own, and go into files of the other's
-    weights as well, under this node.
+    weights as well, under this node (`node=`, else the name of its configuration's file).
+
+    `outputs` are names that it infers: one, several, or a dictionary to their names in the other; so is `inputs`, where
+    these differ.
 
     >>> import numpy as np
     >>> from experimentator import build_experiment, chunk_processor
@@ -26,6 +29,9 @@ class Embedded(ChunkProcessor):
     >>> outer = build_experiment({"chunk_processors": [inner.as_processor({"batch_double": "batch_y"})]})
     >>> outer.predict({"batch_x": np.array([1, 2])})["batch_y"].tolist()
     [2, 4]
+
+    Raises:
+        GraphError: for an output that the experiment does not infer.
     """
 
     def __init__(self, exp: BaseExperiment, outputs: Any, inputs: Mapping[str, str] | None, mode: Any, node: str):

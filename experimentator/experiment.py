@@ -218,10 +218,7 @@ class BaseExperiment(Habits, Portrayed):
             return dict(Predictions.of(self, subset, listed(outputs)).outputs)
 
     def as_processor(self, outputs: Any, *, inputs: Any = None, mode: Any = Mode.ALL, node: str = "") -> Embedded:
-        """What this experiment infers, as a processor of another's list, that is not trained there: `teacher` and such.
-
-        `outputs` are names here, one, several, or a dictionary to their names there; so is `inputs`, where they differ.
-        """
+        """What this experiment infers, as a processor of another's list, where it is not trained; see `Embedded`."""
         self._prepare()
         return Embedded(self, outputs, inputs, mode, node)
 
