@@ -67,6 +67,9 @@ def do_spin():
 def do_exit():
     os._exit(7)
 
+def do_quiet():
+    os.path.exists("mended") or os._exit(0)
+
 def do_memory():
     group = os.environ["GROUP"]
     with open(f"{group}/cgroup.procs", "w") as file:
@@ -157,6 +160,20 @@ def test_each_way_to_end_is_told_by_what_the_system_says(capsys):
     }
     assert [line.split()[-2:] for line in out.splitlines()[2:3]] == [["1)", "runs/pains/s-2"]]
     assert "runs/pains/s-2: ZeroDivisionError: in the second epoch" in err
+
+
+def test_an_exit_status_of_0_in_the_midst_of_a_training_is_not_its_end(capsys):
+    text = "\nif pain == 'none' and not os.path.exists('mended'):\n    raise SystemExit(0)\n"
+    Path("pains.py").write_text(LIGHT + PAINS + text, "utf-8")
+    words = ["--grid", "pain=['', 'quiet', 'none']", "--resume", "auto"]
+
+    assert sweep(*words, epochs="2") == 1
+    assert endings() == {1: "finished", 2: "unfinished", 3: "unfinished"}
+    assert "runs/pains/s-2 and 1 more: its process ended with exit status 0 before" in capsys.readouterr().err
+
+    Path("mended").touch()
+    assert sweep(*words, epochs="2") == 0
+    assert endings() == {1: "finished", 2: "finished", 3: "finished"}
 
 
 def test_fifty_points_of_which_ten_fail_are_those_of_one_after_the_other():
@@ -441,6 +458,16 @@ def test_what_ended_otherwise_is_not_done(tmp_path, status):
     register.end(Outcome(register.number(values), values, status), values, "asked")
 
     assert register.done(1, values, "asked") is None
+
+
+@pytest.mark.parametrize("done, is_done", [({"done": True}, True), ({"done": False}, False), ({}, False)])
+def test_what_finished_without_a_run_folder_is_done_where_its_process_said_so(tmp_path, done, is_done):
+    path = filled(tmp_path)
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    kept = [{name: value for name, value in row.items() if name not in ("done", "crc32")} for row in rows]
+    path.write_text("".join(_line(row | (done if row["event"] == "ended" else {})) for row in kept), "utf-8")
+
+    assert (Register(tmp_path).done(1, {"rate": 0.1}, "asked") is not None) == is_done
 
 
 def test_a_changed_byte_is_noticed(tmp_path):

@@ -1,4 +1,4 @@
-"""Processes of points, some side by side: how each ended is what the system says, never what it says itself."""
+"""Processes of points, some side by side: how each ended is what the system says; done is what both say."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from typing import Any, Protocol
 from experimentator.checkpoint import CheckpointError
 from experimentator.commands.failures import Terminated
 from experimentator.runs import read_history
-from experimentator.sweep.beat import BEAT, ERROR, FOLDER, QUIET
-from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, Outcome
+from experimentator.sweep.beat import BEAT, DONE, ERROR, FOLDER, QUIET
+from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, UNFINISHED, Outcome
 
 POLL = 0.05  # seconds
 GRACE = 10.0  # seconds for a training to put its run folder in order once it is told to stop
 TOLD = 20  # last lines of what a point printed
+EARLY = (
+    "its process ended with exit status 0 before its training was done. "
+    "Look for sys.exit and os._exit in the configuration and its callbacks."
+)
 # Processes that share a device each take what they need of its memory, not all of it.
 SHARING = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
@@ -190,11 +194,16 @@ def devices() -> list[str]:
 def _outcome(child: Child, status: int) -> Outcome:
     """How a point ended; what it told itself counts where it ended by itself."""
     folder, error = _text(child.aside / FOLDER), _text(child.aside / ERROR) if status > 0 else ""
+    why = child.why
+    if not status:
+        why = "" if (child.aside / DONE).exists() else why or UNFINISHED
+    if why == UNFINISHED:
+        error = EARLY
     rows: list[dict[str, Any]] = []
     with suppress(CheckpointError):
         rows = read_history(folder) if folder else []
     seconds, last = time.monotonic() - child.begun, rows[-1] if rows else {}
-    return Outcome(child.point.number, child.point.values, status, folder, seconds, error, child.why, last)
+    return Outcome(child.point.number, child.point.values, status, folder, seconds, error, why, last)
 
 
 def _end_group(child: Child) -> None:
