@@ -24,6 +24,7 @@ from experimentator.cli import main
 from experimentator.commands.sweep import _means
 from experimentator.config import ConfigError
 from experimentator.runs import read_history
+from experimentator.sweep import supervisor
 from experimentator.sweep.outcome import Outcome
 from experimentator.sweep.picture import picture
 from experimentator.sweep.points import Between, axes_of, constant_in, key_of, points
@@ -69,6 +70,14 @@ def do_exit():
 
 def do_quiet():
     os.path.exists("mended") or os._exit(0)
+
+def do_late():
+    time.sleep(3)
+    raise ZeroDivisionError("after all")
+
+def do_still():
+    time.sleep(3)
+    os._exit(0)
 
 def do_memory():
     group = os.environ["GROUP"]
@@ -174,6 +183,28 @@ def test_an_exit_status_of_0_in_the_midst_of_a_training_is_not_its_end(capsys):
     Path("mended").touch()
     assert sweep(*words, epochs="2") == 0
     assert endings() == {1: "finished", 2: "finished", 3: "finished"}
+
+
+def test_what_ends_with_a_status_of_its_own_while_it_is_told_to_stop_tells_that():
+    assert sweep("--grid", "pain=['still', 'late']", "--jobs", "2", "--hang-seconds", "2") == 1
+
+    assert endings() == {1: "hung", 2: "error"}
+    assert [row["error"] for row in rows("ended") if row["point"] == 2] == ["ZeroDivisionError: after all"]
+
+
+def test_a_point_that_takes_its_time_to_start_is_not_taken_for_hung():
+    Path("pains.py").write_text(f"import time\ntime.sleep(3)\n{LIGHT}{PAINS}", "utf-8")
+
+    assert sweep("--grid", "rate=[0.1]", "--hang-seconds", "2", epochs="1") == 0
+
+
+def test_a_point_that_never_starts_is_hung(monkeypatch):
+    monkeypatch.setattr(supervisor, "START_SECONDS", 2)
+    Path("pains.py").write_text(f"import time\ntime.sleep(100)\n{LIGHT}{PAINS}", "utf-8")
+
+    assert sweep("--grid", "rate=[0.1]", "--hang-seconds", "0.5", epochs="1") == 143
+    assert endings() == {1: "hung"}
+    assert rows("ended")[0]["seconds"] > 2
 
 
 def test_fifty_points_of_which_ten_fail_are_those_of_one_after_the_other():
