@@ -296,7 +296,7 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
         return
     if path is None:
         raise CheckpointError(
-            f"There is no run to resume.\nSeen: no runs in {folder.project}.\n"
+            f"There is no run to resume.\nSeen: no runs in {folder.project}, points of a --grid aside.\n"
             "Leave --resume away to begin one, or write --resume auto for either."
         )
     exp.resume(path)

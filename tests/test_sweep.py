@@ -409,6 +409,22 @@ def test_the_folder_of_a_run_is_not_taken_for_that_of_a_sweep(capsys):
     assert not Path("runs", "pains", "s", REGISTER).exists()
 
 
+def test_a_run_that_goes_on_is_no_point_of_a_sweep_unless_it_is_named(capsys):
+    assert sweep("--grid", "rate=[0.2]", epochs="1") == 0
+    plain = ["pains.py", "--quiet", "--epochs"]
+
+    assert main([*plain, "1", "--resume"]) == 5
+    assert "points of a --grid aside" in capsys.readouterr().err
+    assert main([*plain, "2", "--resume", "auto"]) == 0
+    assert sweep("--grid", "rate=[0.2, 0.3]", "--resume", "auto", epochs="1") == 0
+    assert Path("runs/pains/latest").resolve().name == "s-2"
+    assert main([*plain, "3", "--resume"]) == 0
+    assert main([*plain, "3", "--set", "rate=0.2", "--resume", "runs/pains/s-1"]) == 0
+
+    assert trained() == {"0.1 ": 3, "0.2 ": 3, "0.3 ": 1}
+    assert [len(read_history(f"runs/pains/{name}")) for name in ("s-1", "s-2")] == [3, 1]
+
+
 def test_sweeps_begun_in_the_same_second_have_folders_of_their_own():
     words = ["--quiet", "--epochs", "1", "--grid", "rate=[0.3, 0.4]"]
     children = [subprocess.Popen([*COMMAND, *words], stderr=subprocess.DEVNULL) for _ in range(3)]

@@ -49,6 +49,7 @@ experimentator run CONFIG [options]: train the experiment of a configuration fil
   --output-folder DIR     where run folders go (default: the configuration's `output_folder`, else runs)
   --experiment-id ID      name of the run folder (default: the time in UTC); never one that exists
   --resume [RUN]          go on with a run at the very batch: of that folder, else the latest of this configuration
+                          that is no point of a --grid
   --resume auto           the same, or start where there is nothing to resume: for commands that are given again; of a
                           --grid, points that are done stay as they are, and others go on or are trained again
   --checkpoint-seconds S  save a checkpoint every S seconds (default: at epoch ends, for under a hundredth of the time)
