@@ -148,11 +148,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _point(arguments: argparse.Namespace) -> int:
     """A training that is one of a grid's, which is told what becomes of it, and whose end it does not survive."""
-    from experimentator.sweep.beat import end_with, tell_error
+    from experimentator.sweep.beat import end_with, tell_done, tell_error
 
     end_with(arguments.parent)
     try:
-        return _run(arguments)
+        status = _run(arguments)
+        tell_done(arguments.report)
+        return status
     except Exception as error:
         tell_error(arguments.report, error)
         raise
@@ -294,7 +296,7 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
         return
     if path is None:
         raise CheckpointError(
-            f"There is no run to resume.\nSeen: no runs in {folder.project}.\n"
+            f"There is no run to resume.\nSeen: no runs in {folder.project}, points of a --grid aside.\n"
             "Leave --resume away to begin one, or write --resume auto for either."
         )
     exp.resume(path)

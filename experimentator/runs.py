@@ -119,7 +119,7 @@ class RunFolder:
 
     @property
     def earlier(self) -> Path | None:
-        """The run of that id that is there already, or the newest of the project; None without one."""
+        """The run of that id that is there already, or the newest of the project but for sweeps; None without one."""
         return found(self.project, self.experiment_id)
 
     # What happens

@@ -159,7 +159,7 @@ SABOTEURS = {
         "saving/packing.py", "import json\n", "import json\nimport pickle\n", "test_packaging.py", "loader_that_can_run"
     ),
     "a point that failed is done": Saboteur(
-        REGISTER, 'row.get("ended") != FINISHED or', '"ended" not in row or', "test_sweep.py", "ended_otherwise"
+        REGISTER, "if not is_done or", "if not row or", "test_sweep.py", "ended_otherwise"
     ),
     "a point is known by its place": Saboteur(
         REGISTER,

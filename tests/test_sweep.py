@@ -24,6 +24,7 @@ from experimentator.cli import main
 from experimentator.commands.sweep import _means
 from experimentator.config import ConfigError
 from experimentator.runs import read_history
+from experimentator.sweep import supervisor
 from experimentator.sweep.outcome import Outcome
 from experimentator.sweep.picture import picture
 from experimentator.sweep.points import Between, axes_of, constant_in, key_of, points
@@ -66,6 +67,17 @@ def do_spin():
 
 def do_exit():
     os._exit(7)
+
+def do_quiet():
+    os.path.exists("mended") or os._exit(0)
+
+def do_late():
+    time.sleep(3)
+    raise ZeroDivisionError("after all")
+
+def do_still():
+    time.sleep(3)
+    os._exit(0)
 
 def do_memory():
     group = os.environ["GROUP"]
@@ -157,6 +169,42 @@ def test_each_way_to_end_is_told_by_what_the_system_says(capsys):
     }
     assert [line.split()[-2:] for line in out.splitlines()[2:3]] == [["1)", "runs/pains/s-2"]]
     assert "runs/pains/s-2: ZeroDivisionError: in the second epoch" in err
+
+
+def test_an_exit_status_of_0_in_the_midst_of_a_training_is_not_its_end(capsys):
+    text = "\nif pain == 'none' and not os.path.exists('mended'):\n    raise SystemExit(0)\n"
+    Path("pains.py").write_text(LIGHT + PAINS + text, "utf-8")
+    words = ["--grid", "pain=['', 'quiet', 'none']", "--resume", "auto"]
+
+    assert sweep(*words, epochs="2") == 1
+    assert endings() == {1: "finished", 2: "unfinished", 3: "unfinished"}
+    assert "runs/pains/s-2 and 1 more: its process ended with exit status 0 before" in capsys.readouterr().err
+
+    Path("mended").touch()
+    assert sweep(*words, epochs="2") == 0
+    assert endings() == {1: "finished", 2: "finished", 3: "finished"}
+
+
+def test_what_ends_with_a_status_of_its_own_while_it_is_told_to_stop_tells_that():
+    assert sweep("--grid", "pain=['still', 'late']", "--jobs", "2", "--hang-seconds", "2") == 1
+
+    assert endings() == {1: "hung", 2: "error"}
+    assert [row["error"] for row in rows("ended") if row["point"] == 2] == ["ZeroDivisionError: after all"]
+
+
+def test_a_point_that_takes_its_time_to_start_is_not_taken_for_hung():
+    Path("pains.py").write_text(f"import time\ntime.sleep(3)\n{LIGHT}{PAINS}", "utf-8")
+
+    assert sweep("--grid", "rate=[0.1]", "--hang-seconds", "2", epochs="1") == 0
+
+
+def test_a_point_that_never_starts_is_hung(monkeypatch):
+    monkeypatch.setattr(supervisor, "START_SECONDS", 2)
+    Path("pains.py").write_text(f"import time\ntime.sleep(100)\n{LIGHT}{PAINS}", "utf-8")
+
+    assert sweep("--grid", "rate=[0.1]", "--hang-seconds", "0.5", epochs="1") == 143
+    assert endings() == {1: "hung"}
+    assert rows("ended")[0]["seconds"] > 2
 
 
 def test_fifty_points_of_which_ten_fail_are_those_of_one_after_the_other():
@@ -361,6 +409,22 @@ def test_the_folder_of_a_run_is_not_taken_for_that_of_a_sweep(capsys):
     assert not Path("runs", "pains", "s", REGISTER).exists()
 
 
+def test_a_run_that_goes_on_is_no_point_of_a_sweep_unless_it_is_named(capsys):
+    assert sweep("--grid", "rate=[0.2]", epochs="1") == 0
+    plain = ["pains.py", "--quiet", "--epochs"]
+
+    assert main([*plain, "1", "--resume"]) == 5
+    assert "points of a --grid aside" in capsys.readouterr().err
+    assert main([*plain, "2", "--resume", "auto"]) == 0
+    assert sweep("--grid", "rate=[0.2, 0.3]", "--resume", "auto", epochs="1") == 0
+    assert Path("runs/pains/latest").resolve().name == "s-2"
+    assert main([*plain, "3", "--resume"]) == 0
+    assert main([*plain, "3", "--set", "rate=0.2", "--resume", "runs/pains/s-1"]) == 0
+
+    assert trained() == {"0.1 ": 3, "0.2 ": 3, "0.3 ": 1}
+    assert [len(read_history(f"runs/pains/{name}")) for name in ("s-1", "s-2")] == [3, 1]
+
+
 def test_sweeps_begun_in_the_same_second_have_folders_of_their_own():
     words = ["--quiet", "--epochs", "1", "--grid", "rate=[0.3, 0.4]"]
     children = [subprocess.Popen([*COMMAND, *words], stderr=subprocess.DEVNULL) for _ in range(3)]
@@ -441,6 +505,16 @@ def test_what_ended_otherwise_is_not_done(tmp_path, status):
     register.end(Outcome(register.number(values), values, status), values, "asked")
 
     assert register.done(1, values, "asked") is None
+
+
+@pytest.mark.parametrize("done, is_done", [({"done": True}, True), ({"done": False}, False), ({}, False)])
+def test_what_finished_without_a_run_folder_is_done_where_its_process_said_so(tmp_path, done, is_done):
+    path = filled(tmp_path)
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    kept = [{name: value for name, value in row.items() if name not in ("done", "crc32")} for row in rows]
+    path.write_text("".join(_line(row | (done if row["event"] == "ended" else {})) for row in kept), "utf-8")
+
+    assert (Register(tmp_path).done(1, {"rate": 0.1}, "asked") is not None) == is_done
 
 
 def test_a_changed_byte_is_noticed(tmp_path):

@@ -86,7 +86,7 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     finally:
         register.close()
         _show(axes, [outcomes[number] for number in numbers if number in outcomes], folder, output, errors)
-    return next((one.exit_status for number in numbers if (one := outcomes[number]).status), 0)
+    return next((one.exit_status for number in numbers if not (one := outcomes[number]).is_finished), 0)
 
 
 def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any]) -> None:
@@ -213,7 +213,7 @@ class Display:
         """How a point ended, where the terminal did not show it."""
         self._count()
         place = f"point {self.places[outcome.number]}/{len(self.chosen)}"
-        if outcome.status and printed and outcome.error not in self.errors_told:
+        if not outcome.is_finished and printed and outcome.error not in self.errors_told:
             self.errors_told.add(outcome.error)
             self._tell("\n".join(f"  {printable(line)}" for line in printed.splitlines()))
         if self.jobs > 1 or outcome.status < 0 or outcome.why:
@@ -239,7 +239,7 @@ class Display:
 
 def _told(outcome: Outcome) -> str:
     """What went wrong in a line, or the loss."""
-    if outcome.status:
+    if not outcome.is_finished:
         return f": {printable(outcome.error.splitlines()[0])}" if outcome.error else ""
     metrics = _numbers(final_metrics(outcome.last))
     name = loss_of(metrics)
@@ -250,7 +250,7 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, ou
     """The table of points on stdout, their means over seeds, and the picture."""
     if not outcomes:
         return
-    measured = [_numbers(final_metrics(one.last)) if not one.status else {} for one in outcomes]
+    measured = [_numbers(final_metrics(one.last)) if one.is_finished else {} for one in outcomes]
     names = dict.fromkeys(name for metrics in measured for name in metrics)
     rows = [
         {

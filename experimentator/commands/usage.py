@@ -43,11 +43,13 @@ experimentator run CONFIG [options]: train the experiment of a configuration fil
   --grid NAME=RANGE       or with values drawn from uniform(LOW, HIGH) or loguniform(LOW, HIGH), for --sample
   --sample N              train N points of the grid, drawn at random; a larger N goes on with the same points
   --jobs N                train N points at once; where there are several GPUs, on one each (default: 1)
-  --hang-seconds S        end a point of which nothing was heard for so long (default: 3600)
+  --hang-seconds S        end a point of which nothing was heard for so long (default: 3600); before its first step,
+                          while it imports and compiles, for ten minutes at least
   --seed N                the same as --set seed=N
   --output-folder DIR     where run folders go (default: the configuration's `output_folder`, else runs)
   --experiment-id ID      name of the run folder (default: the time in UTC); never one that exists
   --resume [RUN]          go on with a run at the very batch: of that folder, else the latest of this configuration
+                          that is no point of a --grid
   --resume auto           the same, or start where there is nothing to resume: for commands that are given again; of a
                           --grid, points that are done stay as they are, and others go on or are trained again
   --checkpoint-seconds S  save a checkpoint every S seconds (default: at epoch ends, for under a hundredth of the time)

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import weakref
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any
 
 from experimentator.checkpoint import CheckpointError, make_folder, sync_folder
 from experimentator.config import ConfigError
+from experimentator.records.plainfile import read_json
 
 if sys.platform != "win32":
     import fcntl
 
 log = logging.getLogger(__name__)
 LATEST = "latest"
+OF_POINTS = "--report", "--parent"  # options of the command line of a point of a sweep
 
 
 class Hold:
@@ -115,11 +118,27 @@ def emptied(path: Path) -> Path:
 
 
 def found(project: Path, experiment_id: str | None) -> Path | None:
-    """The run of that id, else the newest of the project; None where there is none."""
+    """The run of that id, else the newest of the project that is no point of a sweep; None where there is none."""
     if experiment_id:
         path = project / experiment_id
         return path if path.is_dir() else None
-    if (project / LATEST).is_dir():
-        return project / (project / LATEST).resolve().name
-    runs = sorted(path for path in project.glob("*") if (path / "status.json").is_file())
-    return runs[-1] if runs else None
+    latest = project / LATEST
+    if latest.is_dir() and not _is_point(_described(latest)):
+        return project / latest.resolve().name
+    runs = {path: _described(path) for path in sorted(project.glob("*")) if (path / "status.json").is_file()}
+    own = [path for path, described in runs.items() if not _is_point(described)]
+    return max(own, key=lambda path: (str(runs[path].get("started", "")), path.name), default=None)
+
+
+def _described(run: Path) -> Mapping[str, Any]:
+    """What its environment.json says; nothing of a run that was killed before it had one."""
+    try:
+        return read_json(run / "environment.json")
+    except CheckpointError:
+        return {}
+
+
+def _is_point(described: Mapping[str, Any]) -> bool:
+    """Whether a sweep began a run: its command line has what a sweep adds."""
+    argv = described.get("argv")
+    return isinstance(argv, list) and all(option in argv for option in OF_POINTS)

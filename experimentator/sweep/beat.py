@@ -1,4 +1,4 @@
-"""What the process of a point tells the sweep that began it: its run folder, and how far it is."""
+"""What the process of a point tells the sweep that began it: its run folder, how far it is, and that it is done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 WATCH_SECONDS = 0.5
 TELL_SECONDS = 0.2
 ORPHAN_SECONDS = 30.0  # for a training whose sweep is gone to put its run folder in order
-FOLDER, BEAT, ERROR = "folder", "beat", "error"  # files in the folder that a sweep gives to the process
+FOLDER, BEAT, ERROR, DONE = "folder", "beat", "error", "done"  # files in the folder that a sweep gives to the process
 QUIET = "quiet"  # the beat of one that has none
 
 
@@ -63,6 +63,11 @@ def tell_error(place: str, error: BaseException) -> None:
     """Tell what ended the process of a point, in a line: it may have no run folder that says so."""
     lines = f"{type(error).__name__}: {error}".removesuffix(": ").splitlines()
     Path(place, ERROR).write_text(lines[0] if lines else "", "utf-8")
+
+
+def tell_done(place: str) -> None:
+    """Tell that the training is done: an exit status of 0 alone may be that of an `os._exit` in its midst."""
+    Path(place, DONE).touch()
 
 
 def end_with(parent: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-FINISHED, HUNG, OUT_OF_MEMORY = "finished", "hung", "out of memory"
+FINISHED, UNFINISHED, HUNG, OUT_OF_MEMORY = "finished", "unfinished", "hung", "out of memory"
 WORDS = {
     0: FINISHED,
     1: "error",
@@ -47,9 +47,14 @@ class Outcome:
         return f"exit {self.status}"
 
     @property
+    def is_finished(self) -> bool:
+        """Whether its training is done; a status of 0 alone does not tell it."""
+        return self.ended == FINISHED
+
+    @property
     def exit_status(self) -> int:
-        """As a shell tells it: 128 and the signal for a process that one ended."""
-        return 128 - self.status if self.status < 0 else self.status
+        """As a shell tells it: 128 and the signal for a process that one ended; never 0 for what is not finished."""
+        return 128 - self.status if self.status < 0 else self.status or int(not self.is_finished)
 
 
 def _signal(number: int) -> str:

@@ -71,14 +71,17 @@ class Register:
         """Note how a point ended, and what was `asked` of it."""
         row = {"event": "ended", "point": outcome.number, "values": _plain(outcome.values), "key": key_of(known_by)}
         row |= {"ended": outcome.ended, "status": outcome.status, "seconds": round(outcome.seconds, 3)}
-        row |= {"run": self._near(outcome.folder), "error": outcome.error, "last": _plain(outcome.last), "asked": asked}
+        row |= {"done": outcome.is_finished, "run": self._near(outcome.folder), "error": outcome.error}
+        row |= {"last": _plain(outcome.last), "asked": asked}
         self._add(row)
 
     def done(self, number: int, values: Mapping[str, Any], asked: str) -> Outcome | None:
         """How a point ended that need not be trained again: it finished, the same is asked, and its run is there."""
         row = self._ended.get(number, {})
         run, last = row.get("run", ""), row.get("last", {})
-        if row.get("ended") != FINISHED or row.get("asked") != asked or run != Path(run).name:
+        # a line without `done` says no more than that the status was 0: it needs a run folder that says the rest
+        is_done = row.get("done", run and row.get("ended") == FINISHED)
+        if not is_done or row.get("asked") != asked or run != Path(run).name:
             return None
         if run and not _is_whole(self.path.parent.parent / run, self.config):
             return None

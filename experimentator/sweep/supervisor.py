@@ -1,4 +1,4 @@
-"""Processes of points, some side by side: how each ended is what the system says, never what it says itself."""
+"""Processes of points, some side by side: how each ended is what the system says; done is what both say."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experimentator.checkpoint import CheckpointError
-from experimentator.commands.failures import Terminated
+from experimentator.commands.failures import INTERRUPTED, TERMINATED, Terminated
 from experimentator.runs import read_history
-from experimentator.sweep.beat import BEAT, ERROR, FOLDER, QUIET
-from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, Outcome
+from experimentator.sweep.beat import BEAT, DONE, ERROR, FOLDER, QUIET
+from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, UNFINISHED, Outcome
 
 POLL = 0.05  # seconds
+START_SECONDS = 600.0  # for a point to import, read its data and compile before its first step, on a busy machine
 GRACE = 10.0  # seconds for a training to put its run folder in order once it is told to stop
+ANSWERS = (INTERRUPTED, TERMINATED, -9, -15)  # statuses of a process that was told to stop, and did or was killed
 TOLD = 20  # last lines of what a point printed
+EARLY = (
+    "its process ended with exit status 0 before its training was done. "
+    "Look for sys.exit and os._exit in the configuration and its callbacks."
+)
 # Processes that share a device each take what they need of its memory, not all of it.
 SHARING = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
@@ -72,7 +78,7 @@ class Listener(Protocol):
 
 
 class Supervisor:
-    """Trains points, `jobs` at once; one without a sign for `hang_seconds` is ended.
+    """Trains points, `jobs` at once; one without a sign for `hang_seconds` is ended, or more before its first sign.
 
     With several at once, each prints into a file; `devices` are given to them in turn, by number or name.
     """
@@ -142,9 +148,10 @@ class Supervisor:
         beat, now = _text(child.aside / BEAT), time.monotonic()
         if beat != child.beat or beat == QUIET:
             child.beat, child.heard = beat, now
-        if now - child.heard > self.hang_seconds + min(GRACE, self.hang_seconds):
+        most = self.hang_seconds if child.beat else max(self.hang_seconds, START_SECONDS)
+        if now - child.heard > most + min(GRACE, self.hang_seconds):
             _end_group(child)
-        elif now - child.heard > self.hang_seconds and not child.why:
+        elif now - child.heard > most and not child.why:
             child.why = HUNG
             child.process.terminate()
 
@@ -190,11 +197,20 @@ def devices() -> list[str]:
 def _outcome(child: Child, status: int) -> Outcome:
     """How a point ended; what it told itself counts where it ended by itself."""
     folder, error = _text(child.aside / FOLDER), _text(child.aside / ERROR) if status > 0 else ""
+    if (why := _why(child, status)) == UNFINISHED:
+        error = EARLY
     rows: list[dict[str, Any]] = []
     with suppress(CheckpointError):
         rows = read_history(folder) if folder else []
     seconds, last = time.monotonic() - child.begun, rows[-1] if rows else {}
-    return Outcome(child.point.number, child.point.values, status, folder, seconds, error, child.why, last)
+    return Outcome(child.point.number, child.point.values, status, folder, seconds, error, why, last)
+
+
+def _why(child: Child, status: int) -> str:
+    """What the status alone does not tell; of a point that was told to stop, too, a status of its own tells more."""
+    if not status:
+        return "" if (child.aside / DONE).exists() else child.why or UNFINISHED
+    return "" if child.why == HUNG and status not in ANSWERS else child.why
 
 
 def _end_group(child: Child) -> None:
