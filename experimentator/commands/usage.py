@@ -44,7 +44,7 @@ experimentator run CONFIG [options]: train the experiment of a configuration fil
   --sample N              train N points of the grid, drawn at random; a larger N goes on with the same points
   --jobs N                train N points at once; where there are several GPUs, on one each (default: 1)
   --hang-seconds S        end a point of which nothing was heard for so long (default: 3600); before its first step,
-                          while it imports and compiles, for ten minutes at least
+                          while it imports and compiles, for a minute at least
   --seed N                the same as --set seed=N
   --output-folder DIR     where run folders go (default: the configuration's `output_folder`, else runs)
   --experiment-id ID      name of the run folder (default: the time in UTC); never one that exists

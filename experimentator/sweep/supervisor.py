@@ -22,7 +22,7 @@ from experimentator.sweep.beat import BEAT, DONE, ERROR, FOLDER, QUIET
 from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, UNFINISHED, Outcome
 
 POLL = 0.05  # seconds
-START_SECONDS = 600.0  # for a point to import, read its data and compile before its first step, on a busy machine
+START_SECONDS = 60.0  # for a point to import, read its data and compile before its first step, on a busy machine
 GRACE = 10.0  # seconds for a training to put its run folder in order once it is told to stop
 ANSWERS = (INTERRUPTED, TERMINATED, -9, -15)  # statuses of a process that was told to stop, and did or was killed
 TOLD = 20  # last lines of what a point printed
