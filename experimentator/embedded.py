@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experimentator.graph import Chunk, ChunkProcessor, Mode
+from experimentator.graph import Chunk, ChunkProcessor, GraphError, Mode
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -31,12 +31,18 @@ class Embedded(ChunkProcessor):
     [2, 4]
 
     Raises:
-        GraphError: for an output that the experiment does not infer.
+        GraphError: for an output that the experiment does not infer, or an input that it does not read for it.
     """
 
     def __init__(self, exp: BaseExperiment, outputs: Any, inputs: Mapping[str, str] | None, mode: Any, node: str):
         self._gives = dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in _listed(outputs)}
         self._graph = exp.program.whole(Mode.INFER).select(*self._gives)
+        if slips := sorted(set(inputs or {}) - self._graph.inputs):
+            raise GraphError(
+                f"Nothing reads {slips[0]!r} to make {', '.join(self._gives)}.\n"
+                f"Known here: {', '.join(sorted(self._graph.inputs))}.\n"
+                f'Write their names in the other list: inputs={{"{min(self._graph.inputs, default="name")}": "..."}}.'
+            )
         self._takes = {name: (inputs or {}).get(name, name) for name in sorted(self._graph.inputs)}
         self._run = exp.backend.held(self._graph)
         self.inputs, self.outputs = tuple(self._takes.values()), tuple(self._gives.values())

@@ -1376,6 +1376,10 @@ def test_a_name_that_an_experiment_does_not_infer_is_told_when_it_is_asked_for()
         GraphError, match=r"No tensor named 'batch_predicted' to select \[INFER\](.|\n)*batch_prediction"
     ):
         wide().as_processor("batch_predicted")
+    with pytest.raises(
+        GraphError, match=r"Nothing reads 'batch_inptu' to make batch_prediction.\nKnown here: batch_input"
+    ):
+        wide().as_processor("batch_prediction", inputs={"batch_inptu": "batch_made"})
 
 
 def test_a_loss_of_bfloat16_stands_in_the_history():
