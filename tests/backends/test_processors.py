@@ -1346,6 +1346,8 @@ def test_an_experiment_infers_within_another_and_is_not_trained_there(eager):
     assert np.allclose(student.predict({"batch_input": X})["batch_wanted"], wanted, atol=1e-6)
     assert all(np.array_equal(before[key], value) for key, value in teacher.backend.weights().items())
     assert {key.split("/")[0] for key in student.backend.weights()} == {"Teacher", "Model"}
+    assert len(decaying.variables) == 2 + 2 * 2  # its count and rate, and moments for a kernel and a bias
+    assert student.backend.sizes()["Teacher"][0] == 0
 
 
 def test_gradients_pass_through_an_experiment_to_what_it_is_given():

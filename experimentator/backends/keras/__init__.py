@@ -159,7 +159,7 @@ class KerasBackend(ABC):
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """For each node that owns weights: how many numbers are trained, and how many are not."""
-        return self.variables.sizes()
+        return self.variables.sizes(self.is_held)
 
     def shared(self) -> dict[str, tuple[str, ...]]:
         """For each node that reads weights of others: which nodes own them."""
@@ -210,7 +210,7 @@ class KerasBackend(ABC):
     def take_averages(self, optimizer: Any) -> None:
         """Give weights the averages that the optimizer keeps; untrained numbers that no layer owns stay as they are."""
         of_layers = {id(variable) for layer in self._layers.values() for variable in layer.variables}
-        floating = trainable_some_day(self.variables)
+        floating = [one for one in trainable_some_day(self.variables) if not self.is_held(one)]
         put_back = copied([one for one in floating if not one.trainable and id(one) not in of_layers])
         optimizer.finalize_variable_values(floating)
         put_back()
@@ -269,9 +269,10 @@ class KerasBackend(ABC):
             optimizer = self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
         optimizer = self._scaled.get(id(optimizer), optimizer)
         if not optimizer.built:
+            own = {key: one for key, one in self.variables.keyed().items() if not self.is_held(one)}
             if isinstance(plain := unscaled(optimizer), Optimizers):
-                plain.route(self.variables.keyed())
-            optimizer.build(trainable_some_day(self.variables))
+                plain.route(own)
+            optimizer.build(trainable_some_day(own.values()))
         self.watched.look(parts_of(optimizer), made_with=True)
         return optimizer
 
@@ -297,7 +298,11 @@ class KerasBackend(ABC):
                     chunk[name] = keras.tree.map_structure(keras.ops.stop_gradient, dict.__getitem__(chunk, name))
 
         run = partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN)
-        return Forward(run, self.added, lambda variable: self._held.get(id(variable), False))
+        return Forward(run, self.added, self.is_held)
+
+    def is_held(self, variable: Any) -> bool:
+        """Whether it is only read where no gradient reaches it: a weight of an experiment within this one."""
+        return self._held.get(id(variable), False)
 
     def _seeds(self) -> dict[str, Any]:
         return {key: one for key, one in self.variables.keyed().items() if key.endswith(SEEDS)}

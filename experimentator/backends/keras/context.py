@@ -54,6 +54,10 @@ class Forward:
         self.added.clear()
         return self.run(tensors)
 
+    def trained(self, variables: Iterable[Any]) -> list[Any]:
+        """Those that are trained now."""
+        return [variable for variable in variables if variable.trainable and not self.is_held(variable)]
+
 
 def check_losses(outputs: Mapping[str, Any], names: Iterable[str]) -> None:
     """Refuse a loss that no gradient can be taken of."""
@@ -67,14 +71,13 @@ def check_losses(outputs: Mapping[str, Any], names: Iterable[str]) -> None:
             )
 
 
-def objective_of(loss: Any, run: Forward, variables: Iterable[Any], optimizer: Any) -> Any:
-    """What is minimised after a `run`: a loss, with all that `keras.Model.fit` adds to it, scaled for float16.
+def objective_of(loss: Any, added: Iterable[tuple[str, Any]], variables: Iterable[Any], optimizer: Any) -> Any:
+    """What is minimised: a loss, with all that `keras.Model.fit` adds to it, scaled for float16.
 
-    That is what layers added by themselves, and the regularisers on weights.
+    That is what layers `added` by themselves, and the regularisers on weights.
     """
-    terms = [_term(layer, one, loss.dtype) for layer, losses in run.added for one in keras.tree.flatten(losses)]
-    regular = (one for one in variables if getattr(one, "regularizer", None) and not run.is_held(one))
-    terms += [variable.regularizer(variable) for variable in regular]
+    terms = [_term(layer, one, loss.dtype) for layer, losses in added for one in keras.tree.flatten(losses)]
+    terms += [variable.regularizer(variable) for variable in variables if getattr(variable, "regularizer", None)]
     return optimizer.scale_loss(loss + keras.ops.cast(sum(terms), loss.dtype) if terms else loss)
 
 

@@ -26,7 +26,7 @@ class StatelessBatch:
 
     def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None):
         self.run, self.weights, self.optimizer = run, list(variables), optimizer
-        kept = {id(one) for one in trainable_some_day(variables) if one.trainable and optimizer is not None}
+        kept = {id(one) for one in run.trained(trainable_some_day(variables)) if optimizer is not None}
         self.trained = [place for place, one in enumerate(variables) if id(one) in kept]
         self._names: list[str] = []
 
@@ -70,7 +70,7 @@ class StatelessBatch:
         outputs, after = self._forward(state, tensors)
         check_losses(outputs, own)
         with self._holding(state):
-            found = {loss: objective_of(outputs[loss], self.run, of, self.optimizer) for loss, of in own.items()}
+            found = {loss: objective_of(outputs[loss], self.run.added, of, self.optimizer) for loss, of in own.items()}
         return found, (outputs, after)
 
     def _updated(self, state: State, pairs: list[tuple[Any, Any]]) -> State:

@@ -75,12 +75,12 @@ class Variables:
             for ordinal, variable in enumerate(variables)
         }
 
-    def sizes(self) -> dict[str, tuple[int, int]]:
+    def sizes(self, is_held: Callable[[Any], bool] = lambda variable: False) -> dict[str, tuple[int, int]]:
         """For each node: how many numbers are trained, and how many are not (seeds of random layers left out)."""
         sizes = {}
         for node, variables in self._owned.items():
             weights = [v for v in variables if "float" in str(v.dtype)]
-            trained = sum(prod(v.shape) for v in weights if v.trainable)
+            trained = sum(prod(v.shape) for v in weights if v.trainable and not is_held(v))
             if weights:
                 sizes[node] = trained, sum(prod(v.shape) for v in weights) - trained
         return sizes

@@ -20,7 +20,6 @@ from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.tensorflow.by_hand import GraphModel, Timed, forward, looped, trained
-from experimentator.backends.tensorflow.gradients import trainable
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.graph import Chunk, Graph, Node
@@ -72,7 +71,7 @@ class TensorflowBackend(KerasBackend):
             outputs = self.abstract(run, specs)
         if optimizer is not None:
             optimizer = self.used(optimizer)
-            check_losses(outputs, shares(optimizer, trainable(self.variables)))
+            check_losses(outputs, shares(optimizer, run.trained(self.variables)))
         return TensorflowStep(graph, run, outputs, list(self.variables), optimizer, **options)
 
     def call(self, node: Node, chunk: Chunk) -> None:

@@ -14,7 +14,7 @@ from experimentator.backends import CannotRunError
 from experimentator.backends.keras.context import Forward, update
 from experimentator.backends.tensorflow.draws import quick_draws
 from experimentator.backends.tensorflow.failures import why_not_compiled
-from experimentator.backends.tensorflow.gradients import trainable, with_gradients
+from experimentator.backends.tensorflow.gradients import with_gradients
 from experimentator.backends.tensorflow.loop import BATCH, FAILURES, GRAPH, LOOP, has_gpu
 from experimentator.graph import Node
 
@@ -73,7 +73,7 @@ def trained(run: Forward, variables: list[Any], optimizer: Any) -> Batch:
     """Forward, backward and update of one batch; no update where no gradient reaches a variable."""
 
     def batch(tensors: Any) -> Any:
-        outputs, pairs = with_gradients(run, tensors, trainable(variables), optimizer)
+        outputs, pairs = with_gradients(run, tensors, run.trained(variables), optimizer)
         if pairs:
             update(optimizer, *zip(*pairs, strict=True))
         return _tensors(outputs)

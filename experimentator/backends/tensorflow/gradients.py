@@ -18,17 +18,12 @@ def with_gradients(
     own = shares(optimizer, variables)
     with tf.GradientTape(persistent=len(own) > 1) as tape:
         outputs = run(tensors)
-        objectives = {loss: objective_of(outputs[loss], run, of, optimizer) for loss, of in own.items()}
+        objectives = {loss: objective_of(outputs[loss], run.added, of, optimizer) for loss, of in own.items()}
     pairs = []
     for loss, of in own.items():
         gradients = tape.gradient(objectives[loss], list(map(value_of, of)))
         pairs += [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
     return outputs, pairs
-
-
-def trainable(variables: Iterable[Any]) -> list[Any]:
-    """Those that are trained now."""
-    return [variable for variable in variables if variable.trainable]
 
 
 def value_of(variable: Any) -> Any:

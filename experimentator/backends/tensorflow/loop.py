@@ -15,7 +15,7 @@ import tensorflow as tf
 from experimentator.backends.keras.context import Forward, nothing_trained, update
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
 from experimentator.backends.tensorflow.failures import kept_from_a_trace, why_not_compiled
-from experimentator.backends.tensorflow.gradients import trainable, value_of, with_gradients
+from experimentator.backends.tensorflow.gradients import value_of, with_gradients
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
@@ -217,7 +217,9 @@ class TensorflowStep:
         self.draws_with_state |= found
 
     def _train_batch(self, tensors: Any) -> Any:
-        outputs, pairs = with_gradients(self.forward, tensors, kept := trainable(self.variables), self.optimizer)
+        outputs, pairs = with_gradients(
+            self.forward, tensors, kept := self.forward.trained(self.variables), self.optimizer
+        )
         if not pairs:
             raise nothing_trained(kept)
         update(self.optimizer, [g for g, _ in pairs], [v for _, v in pairs])

@@ -43,7 +43,7 @@ class GraphModel(keras.Model):
     def __init__(self, run: Forward, variables: list[Any], optimizer: Any):
         super().__init__()
         self.run, self.updated = run, optimizer
-        self.trained = [one for one in variables if one.trainable and "float" in str(one.dtype)]
+        self.trained = [one for one in run.trained(variables) if "float" in str(one.dtype)]
         self.mean_loss = keras.metrics.Mean("loss")
         self.built = True
 
@@ -56,7 +56,7 @@ class GraphModel(keras.Model):
         outputs = self.run(data[0] if isinstance(data, (tuple, list)) else data)
         own, pairs = shares(self.updated, self.trained), []
         for loss, of in own.items():
-            objective = objective_of(outputs[loss], self.run, of, self.updated)
+            objective = objective_of(outputs[loss], self.run.added, of, self.updated)
             values = [variable.value for variable in of]
             found = torch.autograd.grad(objective, values, retain_graph=len(own) > 1, allow_unused=True)
             pairs += [(one, variable) for one, variable in zip(found, of, strict=True) if one is not None]
