@@ -1373,6 +1373,19 @@ def test_one_that_has_no_optimizer_is_not_trained_within_another_either():
     assert all(map(np.array_equal, before, encoder.get_weights()))
 
 
+def test_a_variable_of_the_framework_s_own_is_held_too():
+    table = variable(np.eye(4, dtype=np.float32))
+    scaled = lambda chunk: chunk.update(batch_code=keras.ops.matmul(chunk["batch_input"], table))
+    teacher = experiment(scaled, ops.Model(layers.Dense(1), inputs="batch_code", outputs="batch_prediction"), squares)
+    teacher.train(1)
+    before = keras.ops.convert_to_numpy(table).copy()
+    head = ops.Model(layers.Dense(1), inputs="batch_code", outputs="batch_prediction")
+    experiment(teacher.as_processor("batch_code"), head, squares).train(2)
+
+    assert not np.array_equal(before, np.eye(4))
+    assert np.array_equal(keras.ops.convert_to_numpy(table), before)
+
+
 def test_a_name_that_an_experiment_does_not_infer_is_told_when_it_is_asked_for():
     with pytest.raises(
         GraphError, match=r"No tensor named 'batch_predicted' to select \[INFER\](.|\n)*batch_prediction"

@@ -674,3 +674,33 @@ def test_an_operation_that_draws_nothing_is_not_told_to(part, draws, caplog):
     experiment(of_images(part), model(convolutional())).train(1)
 
     assert ("draws by aten." in caplog.text) == draws
+
+
+@in_every_way
+def test_a_module_infers_within_another_experiment_and_is_not_trained_there(way):
+    network = convolutional()
+    teacher = experiment(model(network))
+    teacher.train(1)
+    before, wanted = copy.deepcopy(network), teacher.predict({"batch_input": IMAGES})["batch_prediction"]
+
+    def distance(chunk: Any) -> None:
+        chunk["loss"] = ((chunk["batch_learned"] - chunk["batch_wanted"]) ** 2).mean()
+
+    learner = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))
+    learning = ops.Model(learner, inputs="batch_input", outputs="batch_learned")
+    taught = teacher.as_processor({"batch_prediction": "batch_wanted"}, node="Teacher")
+    student = build_experiment(
+        {
+            "subsets": [Subset("training", Mode.TRAIN, {"input": IMAGES, "target": TARGETS})],
+            "chunk_processors": [taught, learning, distance],
+            "optimizer": keras.optimizers.SGD(0.01),
+            "outputs": ["batch_wanted"],
+            "hide_progress": True,
+            **way,
+        }
+    )
+    rows = student.train(4)
+
+    assert rows[-1]["training_loss"] < rows[0]["training_loss"]
+    assert np.allclose(student.predict({"batch_input": IMAGES})["batch_wanted"], wanted, atol=1e-5)
+    assert_same(network, before)

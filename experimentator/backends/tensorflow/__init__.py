@@ -86,6 +86,22 @@ class TensorflowBackend(KerasBackend):
                 )
             raise
 
+    def held(self, graph: Graph) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        """A graph as a function within a trace of another's; variables of TensorFlow's own are not watched, either."""
+        run = super().held(graph)
+
+        def unwatched(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+            own = [one for one in self.variables if isinstance(one, tf.Variable) and one.trainable]
+            try:
+                for variable in own:
+                    variable._trainable = False
+                return run(tensors)
+            finally:
+                for variable in own:
+                    variable._trainable = True
+
+        return unwatched
+
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """What a function returns, as specs, on batches of any size; it is traced."""
         batch = {name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()}

@@ -86,11 +86,13 @@ class Modules:
             register_module_forward_pre_hook(call.begin),
             register_module_forward_hook(call.end, always_call=True),
         ]
+        around, _INNERMOST.call = _INNERMOST.call, call
         try:
             with _Standing(call.value), _applied(call.value):
                 yield
             call.keep()
         finally:
+            _INNERMOST.call = around
             for hook in hooks:
                 hook.remove()
             call.undo()
@@ -185,7 +187,7 @@ class _Call:
 
     def begin(self, module: Any, _: Any) -> None:
         """Before a module is called; for the first time, it gets copies of buffers, and is told to infer."""
-        if get_ident() != self.thread or isinstance(module, keras.Layer):
+        if get_ident() != self.thread or _INNERMOST.call is not self or isinstance(module, keras.Layer):
             return
         if isinstance(module, (torch.jit.ScriptModule, OptimizedModule)):
             raise GraphError(
@@ -237,6 +239,15 @@ class _Call:
                 self.standing[id(buffer)] = variable, self.reading(partial(self.modules.value, variable)).clone()
             module._buffers[name] = self.standing[id(buffer)][1]
             self.buffers.append((module, name, buffer))
+
+
+class _Innermost(local):
+    """The call that modules belong to in this thread: a processor may be an experiment, with calls of its own."""
+
+    call: _Call | None = None
+
+
+_INNERMOST = _Innermost()
 
 
 class _Standing(TorchFunctionMode):
