@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experimentator.graph import Chunk, ChunkProcessor, GraphError, Mode
+from experimentator.graph import Chunk, ChunkProcessor, Graph, GraphError, Mode
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -19,8 +20,8 @@ class Embedded(ChunkProcessor):
     through to what it is given, and stop at them. They are the experiment's own, and go into files of the other's
     weights as well, under this node (`node=`, else the name of its configuration's file).
 
-    `outputs` are names that it infers: one, several, or a dictionary to their names in the other; so is `inputs`, where
-    these differ.
+    `outputs` are names that it infers: one, several, or a dictionary to their names in the other. So is `inputs`, where
+    these differ, or where a part is wanted that begins in the midst of its list (of an autoencoder, the decoder).
 
     >>> import numpy as np
     >>> from experimentator import build_experiment, chunk_processor
@@ -35,19 +36,22 @@ class Embedded(ChunkProcessor):
     """
 
     def __init__(self, exp: BaseExperiment, outputs: Any, inputs: Mapping[str, str] | None, mode: Any, node: str):
-        self._gives = dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in _listed(outputs)}
-        self._graph = exp.program.whole(Mode.INFER).select(*self._gives)
-        if slips := sorted(set(inputs or {}) - self._graph.inputs):
+        self._gives, given = _renamed(outputs), _renamed(inputs or {})
+        self._graph = _selected(exp.program.whole(Mode.INFER), list(self._gives), given)
+        if not self._gives:
+            raise GraphError("as_processor is asked for nothing.\nSeen: no outputs.\nName what it is to infer.")
+        if slips := sorted(set(given) - self._graph.inputs):
             raise GraphError(
                 f"Nothing reads {slips[0]!r} to make {', '.join(self._gives)}.\n"
                 f"Known here: {', '.join(sorted(self._graph.inputs))}.\n"
                 f'Write their names in the other list: inputs={{"{min(self._graph.inputs, default="name")}": "..."}}.'
             )
-        self._takes = {name: (inputs or {}).get(name, name) for name in sorted(self._graph.inputs)}
+        self._takes = {name: given.get(name, name) for name in sorted(self._graph.inputs)}
         self._run = exp.backend.held(self._graph)
         self.inputs, self.outputs = tuple(self._takes.values()), tuple(self._gives.values())
         self.mode = Mode.of(mode)
-        self.node = node or Path(getattr(exp.source, "filename", "") or "Experiment").stem
+        self.within = self._graph.processors
+        self.node = node or _named(Path(getattr(exp.source, "filename", "") or "Experiment"))
 
     def __call__(self, chunk: Chunk) -> None:
         results = self._run({own: chunk[name] for own, name in self._takes.items()})
@@ -57,5 +61,20 @@ class Embedded(ChunkProcessor):
         return f"{self.node}.as_processor({', '.join(self._gives)})"
 
 
-def _listed(names: Any) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
+def _renamed(names: Any) -> dict[str, str]:
+    if isinstance(names, Mapping):
+        return dict(names)
+    return {name: name for name in ([names] if isinstance(names, str) else names)}
+
+
+def _selected(whole: Graph, outputs: list[str], given: Mapping[str, str]) -> Graph:
+    """What makes the outputs: of what is given alone, if that is enough; a part of the list may begin in its midst."""
+    if given:
+        with suppress(GraphError):
+            return Graph(whole.processors, provided=given, mode=Mode.INFER).select(*outputs)
+    return whole.select(*outputs)
+
+
+def _named(file: Path) -> str:
+    """The name of a configuration; in a run folder, of the one that was run."""
+    return file.parent.parent.name if (file.parent / "status.json").is_file() else file.stem

@@ -250,7 +250,8 @@ class Program:
         self, processors: Sequence[Any], specs: Mapping[str, Spec], mode: Mode, known: Mapping[int, Any]
     ) -> tuple[Any, ...]:
         """Record processors, and note their attributes: until now they may be changed, from now on it is told."""
-        self.attributes = self.attributes or Attributes(processors)
+        within = (other for one in processors for other in getattr(one, "within", ()))  # of experiments in this one
+        self.attributes = self.attributes or Attributes([*processors, *within])
         shown = shown_of(specs, self.exp.batch_inputs_names, processors)
         with self.attributes.settling():
             recorded: tuple[Any, ...] = self.exp.backend.record(processors, shown, mode, known)

@@ -137,7 +137,7 @@ def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Colle
                 f"Seen: {key} = {value!r:.60}.\nGive the setting another name."
             )
         guess = get_close_matches(key, LIBRARY_KEYS, n=1, cutoff=0.88)
-        if key not in LIBRARY_KEYS and guess and (guess[0] not in set or not _extends(key, guess[0])):
+        if key not in LIBRARY_KEYS and guess and (guess[0] not in set or _plain(key) == _plain(guess[0])):
             beside = f", and stands beside {guess[0]!r}" if guess[0] in set else ""
             raise ConfigError(
                 f"{key!r} is not a key of the library{beside}.\n"
@@ -145,9 +145,9 @@ def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Colle
             )
 
 
-def _extends(name: str, key: str) -> bool:
-    """Whether a name is one's own beside a key: `optimizer_g`, or the `subset` of a loop."""
-    return any(one.startswith(other) or one.endswith(other) for one, other in ((name, key), (key, name)))
+def _plain(name: str) -> str:
+    """A name without what is easily mistaken in it: what else is nearly a key may be one's own beside it."""
+    return name.lower().replace("_", "").replace("s", "z")
 
 
 def check_values(values: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ def tell_unused(given: Collection[str], graph: Graph) -> None:
     for node in graph.nodes:
         for name in (set(node.outputs) & set(given)) - graph.inputs:
             said = "predict is given %r and does not use it: %s computes it from %s, which is given, too."
-            log.warning(said, name, node, ", ".join(sorted(graph.inputs)))
+            log.warning(said, name, node, ", ".join(sorted(graph.select(name).inputs)))
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def settings(exp: BaseExperiment) -> dict[str, Any]:
     parts = getattr(optimizer, "parts", {}) or {"": optimizer}
     rates = {f"learning rate{of and f' of {of}'}": _rate(part) for of, part in parts.items()}
     return {
-        "config": {key: value for key, value in config.items() if value not in (None, [])},
+        "config": _said(config),
         "optimizer": {name: rate for name, rate in rates.items() if rate is not None},
     }
 
@@ -77,8 +77,12 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
     """
     own = identity(exp)
     differing: dict[str, tuple[Any, Any]] = {}
+    since = {key: own["config"].get(key) for key, value in saved["changed"].items() if own["config"].get(key) == value}
+    saved = {**saved, "config": _said(saved["config"]) | since}  # what was set between trainings may be set by now
     for part in ("config", "optimizer", "graph", "subsets"):
         old, new = saved.get(part, own[part]), own[part]
+        if part == "optimizer" and "learning_rate" in since:
+            continue
         differing |= {f"{name} ({part})": (old.get(name), new.get(name)) for name in {**old, **new}
                       if old.get(name) != new.get(name)}  # fmt: skip
     old, new = saved["modules"], own["modules"]
@@ -159,6 +163,11 @@ def comparable(value: Any) -> Any:
 def _plain_attributes(value: Any) -> dict[str, Any]:
     fields = {name: one for name, one in vars(value).items() if name not in ("name", "built") and name[0] != "_"}
     return {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
+
+
+def _said(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that say something: no callbacks are none, listed or not."""
+    return {key: value for key, value in config.items() if value not in (None, [])}
 
 
 def _rate(optimizer: Any) -> float | None:

@@ -9,16 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
-from keras.src.backend.common.stateless_scope import get_stateless_scope
 
 from experimentator.backends import MissingFrameworkError, Shape, Watch
 from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
-from experimentator.backends.keras.held import Held
+from experimentator.backends.keras.held import Held, within_held
 from experimentator.backends.keras.lasting import build_outside, without_traces
 from experimentator.backends.keras.made import Made
 from experimentator.backends.keras.once import DrawnOnce
@@ -32,6 +31,15 @@ from experimentator.backends.keras.watched import Watched
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
 from experimentator.parts import parts_of, unscaled
 from experimentator.running import SEEDS
+
+
+class _Read(NamedTuple):
+    """A node reads a variable: in a call of a layer, or its value alone; where no gradient reaches it, or elsewhere."""
+
+    node: str
+    variable: Any
+    called: bool = False
+    is_held: bool = False
 
 
 class KerasBackend(ABC):
@@ -59,7 +67,8 @@ class KerasBackend(ABC):
         self.watched = Watched()
         self.drawn_once = DrawnOnce()
         self._layers: dict[int, Any] = {}
-        self._reads: list[tuple[Any, bool]] | None = None  # while recording: variables; whether in a call of a layer
+        self._reads: list[_Read] | None = None  # while recording
+        self._reader = ""
         self._held: dict[int, bool] = {}  # of variables that are read: whether no gradient reaches them anywhere
         self._unbuilt: list[Callable[[], Any]] = []
         self._scaled: dict[int, Any] = {}
@@ -113,26 +122,30 @@ class KerasBackend(ABC):
         """
         self._unbuilt.clear()
         recorded: list[tuple[Any, ...]] = []
+        reads, kept = list[_Read](), set[int]()
 
         def call(node: Node, chunk: Chunk) -> None:
-            self._reads = []  # those of a call that fails are not kept, as is nothing that it made
+            before, self._reader = len(reads), node.name
             with self.others_read() as others:
                 self.call(node, chunk)
-            for variable, called in self._reads:
-                self.variables.note(node.name, variable, called=called)
-            for variable in others():
-                self.variables.note(node.name, variable)
+            reads.extend(_Read(node.name, variable) for variable in others())
+            kept.update(id(read.variable) for read in reads[before:])  # of a call that fails, nothing is that it made
 
         def run(tensors: Any) -> dict[str, Any]:
             with without_traces(processors, self.is_traced):
                 recorded.append(record(processors, tensors, mode=mode, known=known, call=call))
             return {}
 
+        self._reads = reads
         try:
             with self.watched.settling():  # what layers change by themselves when they are called is their affair
                 self.abstract(partial(InContext(run).run, training=mode == Mode.TRAIN), specs)
         finally:
             self._reads = None
+        for node, variable, called, is_held in sorted(reads, key=lambda read: read.is_held):  # who trains it, owns it
+            if id(variable) in kept:
+                self._held[id(variable)] = is_held and self._held.get(id(variable), True)
+            self.variables.note(node, variable if id(variable) in kept else None, called=called)
         while self._unbuilt:  # those within others last, and so first here
             self._unbuilt.pop()()
         self.watched.look(self._layers.values())
@@ -315,8 +328,7 @@ class KerasBackend(ABC):
 
     def _note_read(self, variable: Any) -> None:
         assert self._reads is not None
-        self._reads.append((variable, self.made.calling > 0))
-        self._held[id(variable)] = isinstance(get_stateless_scope(), Held) and self._held.get(id(variable), True)
+        self._reads.append(_Read(self._reader, variable, self.made.calling > 0, within_held()))
 
     @contextmanager
     def _building(self) -> Iterator[None]:

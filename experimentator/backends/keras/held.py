@@ -5,10 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+
+def within_held() -> bool:
+    """Whether a scope stands around, here or further out, in which variables are held."""
+    scope: Any = get_stateless_scope()
+    while scope is not None and not isinstance(scope, Held):
+        scope = getattr(scope, "original_scope", None)
+    return scope is not None
 
 
 class Held(keras.StatelessScope):
-    """A scope in which no gradient reaches a Keras variable, and none is changed."""
+    """A scope in which no gradient reaches a Keras variable, and none is changed but the states of what draws."""
+
+    def add_update(self, update: Any) -> None:
+        """Whole numbers go on, as those that are drawn from do; the rest is forgotten with the scope."""
+        super().add_update(update)
+        variable, value = update
+        if "float" not in str(variable.dtype):
+            if self.original_scope is None:
+                variable._direct_assign(value)
+            else:
+                self.original_scope.add_update(update)
 
     def get_current_value(self, variable: Any) -> Any:
         """What the scope around has, or the variable itself, behind a stop of gradients."""

@@ -44,7 +44,10 @@ class Variables:
         self._read_only: dict[int, Any] = {}  # so far, in the recording under way
 
     def note(self, node: str, variable: Any, *, called: bool = False) -> None:
-        """Node `node` reads `variable`; `called`: in a call of a layer."""
+        """Node `node` reads `variable`; `called`: in a call of a layer. Without one, it has its place in the order."""
+        if variable is None:
+            self._owned.setdefault(node, [])
+            return
         inner = getattr(variable, "_value", None)
         identity = id(inner if hasattr(inner, "assign") else variable)  # Keras' may stand around one of TensorFlow's
         if "float" in str(variable.dtype):
