@@ -1563,6 +1563,9 @@ def test_a_rate_that_was_set_between_trainings_goes_on_with_the_same_configurati
     exp.save_checkpoint(tmp_path)
 
     other = build_experiment(config(callbacks=[]))  # no callbacks, said or not, are the same
+    told = build_experiment(config())
+    told.set_learning_rate(0.001)  # a script may do so again
+    told.resume(tmp_path)
     other.resume(tmp_path)
     assert other.train(3)[-1]["training_loss"] == exp.train(3)[-1]["training_loss"]
     assert other.get_learning_rate() == pytest.approx(0.001)

@@ -117,6 +117,7 @@ def test_names_of_ones_own_pass(key):
 def test_a_near_miss_passes_beside_the_real_key():
     for own in ("subset", "subsets_of_mine", "all_subsets"):
         check_names({own: 1}, set={"subsets"}, taken=())
+    check_names({"speed": 1, "optimized": 2}, set={"seed", "optimizer"}, taken=())
 
     with pytest.raises(ConfigError, match="Did you mean 'subsets'"):
         check_names({"subset": 1}, set=(), taken=())

@@ -1386,6 +1386,62 @@ def test_a_variable_of_the_framework_s_own_is_held_too():
     assert np.array_equal(keras.ops.convert_to_numpy(table), before)
 
 
+def test_a_part_of_an_experiment_may_begin_in_the_midst_of_its_list():
+    encoder = ops.Model(layers.Dense(2), inputs="batch_input", outputs="batch_code")
+    decoder = ops.Model(layers.Dense(1), inputs="batch_code", outputs="batch_prediction")
+    whole = experiment(encoder, decoder, squares)
+    whole.train(1)
+    decoding = whole.as_processor("batch_prediction", inputs={"batch_code": "batch_mine"})
+    mine = ops.Model(layers.Dense(2), inputs="batch_input", outputs="batch_mine")
+    other = experiment(mine, decoding, squares, outputs=["batch_mine", "batch_prediction"])
+    other.train(1)
+    given = other.predict({"batch_input": X})
+
+    assert decoding.inputs == ("batch_mine",)
+    wanted = given["batch_mine"] @ np.asarray(decoder.model.kernel) + np.asarray(decoder.model.bias)
+    assert np.allclose(given["batch_prediction"], wanted, atol=1e-5)
+
+
+def test_an_experiment_without_weights_is_refused_within_another():
+    unbuilt = build_experiment({"chunk_processors": [dense()]}).as_processor("batch_prediction")
+
+    with pytest.raises(
+        GraphError, match=r"An experiment within another has no weights yet(.|\n)*Give that experiment a"
+    ):
+        experiment(unbuilt, squares).train(1)
+
+
+def test_a_change_within_an_experiment_within_another_acts_and_is_told(caplog):
+    scale = ops.Scale("batch_prediction", 1.0, output="batch_wanted")
+    teacher = experiment(dense(), scale, squares)
+    student = experiment(teacher.as_processor("batch_wanted"), dense(), distances, optimizer=keras.optimizers.SGD(0.0))
+    before = student.train(1)[-1]["training_loss"]
+    scale.scale = 0.5
+    after = student.train(2)[-1]["training_loss"]
+
+    assert after != pytest.approx(before, rel=1e-3)
+    assert "scale was 1.0, is 0.5" in caplog.text
+
+
+def test_nodes_that_wait_for_names_own_what_they_make_and_have_their_place():
+    shared = layers.Dense(1, name="shared")
+
+    def waits(chunk: Any) -> None:
+        chunk["batch_prediction"] = (
+            layers.Dense(1)(chunk["batch_input"]) + shared(chunk["batch_input"]) + chunk["batch_more"]
+        )
+
+    def more(chunk: Any) -> None:
+        chunk["batch_more"] = shared(chunk["batch_input"]) + layers.Dense(1)(chunk["batch_input"])
+
+    exp = experiment(waits, more, squares)
+    exp.train(1)
+
+    owners = [key.split("/")[0] for key in exp.backend.weights()]
+    assert owners == ["waits"] * 4 + ["more"] * 2
+    assert exp.backend.shared() == {"more": ("waits",)}
+
+
 def test_a_name_that_an_experiment_does_not_infer_is_told_when_it_is_asked_for():
     with pytest.raises(
         GraphError, match=r"No tensor named 'batch_predicted' to select \[INFER\](.|\n)*batch_prediction"

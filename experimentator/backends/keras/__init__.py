@@ -17,7 +17,7 @@ import numpy as np
 from experimentator.backends import MissingFrameworkError, Shape, Watch
 from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
-from experimentator.backends.keras.held import Held, within_held
+from experimentator.backends.keras.held import Held, check_built, within_held
 from experimentator.backends.keras.lasting import build_outside, without_traces
 from experimentator.backends.keras.made import Made
 from experimentator.backends.keras.once import DrawnOnce
@@ -128,7 +128,8 @@ class KerasBackend(ABC):
             before, self._reader = len(reads), node.name
             with self.others_read() as others:
                 self.call(node, chunk)
-            reads.extend(_Read(node.name, variable) for variable in others())
+            of_keras = {id(getattr(read.variable, "_value", None)) for read in reads[before:]}
+            reads.extend(_Read(node.name, variable) for variable in others() if id(variable) not in of_keras)
             kept.update(id(read.variable) for read in reads[before:])  # of a call that fails, nothing is that it made
 
         def run(tensors: Any) -> dict[str, Any]:
@@ -332,6 +333,7 @@ class KerasBackend(ABC):
 
     @contextmanager
     def _building(self) -> Iterator[None]:
+        check_built()
         with self.outside_of_traces(), self.made.of_a_layer():
             yield
 

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 
+from experimentator.graph import GraphError
+
 
 def within_held() -> bool:
     """Whether a scope stands around, here or further out, in which variables are held."""
@@ -14,6 +16,15 @@ def within_held() -> bool:
     while scope is not None and not isinstance(scope, Held):
         scope = getattr(scope, "original_scope", None)
     return scope is not None
+
+
+def check_built() -> None:
+    """Refuse to make weights of an experiment within another, where they would be lost."""
+    if within_held():
+        raise GraphError(
+            "An experiment within another has no weights yet.\nSeen: a layer that is not built.\n"
+            "Give that experiment a subset, which shows what it is built for, or call its `predict` on a batch before."
+        )
 
 
 class Held(keras.StatelessScope):

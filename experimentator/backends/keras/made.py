@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
+from experimentator.backends.keras.held import check_built
 from experimentator.graph import GraphError, Node
 from experimentator.graph.record import as_listed
 
@@ -170,6 +171,7 @@ class _Making:
             place = None if self.owner.building else self.place("Variable")
             if place is not None and place in self.made:
                 return self.made[place]
+            check_built()
             variable: Any = object.__new__(cls)
             self.pending[id(variable)] = place
             return variable
