@@ -12,6 +12,7 @@ import numpy as np
 
 from experimentator.attributes import OFTEN, Attributes
 from experimentator.cycle import LIMIT, Pace
+from experimentator.embedded import Embedded
 from experimentator.feed import feed_of
 from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
@@ -250,7 +251,7 @@ class Program:
         self, processors: Sequence[Any], specs: Mapping[str, Spec], mode: Mode, known: Mapping[int, Any]
     ) -> tuple[Any, ...]:
         """Record processors, and note their attributes: until now they may be changed, from now on it is told."""
-        within = (other for one in processors for other in getattr(one, "within", ()))  # of experiments in this one
+        within = (other for one in processors if isinstance(one, Embedded) for other in one.within)
         self.attributes = self.attributes or Attributes([*processors, *within])
         shown = shown_of(specs, self.exp.batch_inputs_names, processors)
         with self.attributes.settling():
