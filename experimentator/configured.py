@@ -88,7 +88,8 @@ class Configured(metaclass=_Composed):
         return {name for name in names if not name.startswith("_")}
 
     def _assigned(self, key: str, old: Any, new: Any) -> None:
-        check_names({key: new}, set=self.cfg, taken=self._taken())
+        if key not in LIBRARY_KEYS:
+            check_names({key: new}, set=self.cfg, taken=self._taken())
         self._seen.pop(key, None)  # or it would be told once more, as changed within
         self._changed(key, old, new)
 

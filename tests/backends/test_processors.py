@@ -1402,6 +1402,26 @@ def test_a_part_of_an_experiment_may_begin_in_the_midst_of_its_list():
     assert np.allclose(given["batch_prediction"], wanted, atol=1e-5)
 
 
+def test_what_an_experiment_within_another_draws_goes_on():
+    draw = keras.random.SeedGenerator(5)
+    noisy = lambda chunk: chunk.update(batch_noise=keras.random.normal((), seed=draw) + 0 * chunk["batch_input"][:, 0])
+    teacher = experiment(noisy, dense(), squares)
+    student = experiment(teacher.as_processor("batch_noise"), dense(), squares, metrics=["first"])
+    student.chunk_processors.append(lambda chunk: chunk.update(first=chunk["batch_noise"][0]))
+    drawn = []
+
+    class Look(Callback):
+        when = Mode.TRAIN  # an evaluation puts back what it draws from
+
+        def on_batch_end(self, first, **_):
+            drawn.append(float(first))
+
+    student.callbacks.append(Look())
+    student.train(2)
+
+    assert len(set(drawn)) == len(drawn) == 10
+
+
 def test_an_experiment_without_weights_is_refused_within_another():
     unbuilt = build_experiment({"chunk_processors": [dense()]}).as_processor("batch_prediction")
 

@@ -262,7 +262,7 @@ class KerasBackend(ABC):
         return InContext(run)
 
     def held(self, graph: Graph) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-        """A graph as a function within a trace of another's; no gradient reaches its weights, and nothing changes."""
+        """A graph as a function within a trace of another's; no gradient reaches its weights, and none is changed."""
         layer = self.running(graph)
 
         def run(tensors: Mapping[str, Any]) -> Any:
