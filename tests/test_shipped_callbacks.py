@@ -916,6 +916,25 @@ def test_an_evaluation_that_fails_gives_the_weights_back():
     assert equal(list(exp.backend.weights().values()), list(plain.backend.weights().values()))
 
 
+def test_before_a_resumed_training_goes_on_it_is_told_that_no_average_is_there(tmp_path, caplog):
+    build(ExponentialMovingAverage(0.5), CheckpointEvery(), output_folder=tmp_path, experiment_id="one").train(2)
+    (folder,) = tmp_path.glob("*/one")
+    exp = build(ExponentialMovingAverage(0.5), CheckpointEvery(), output_folder=tmp_path, experiment_id="two")
+    exp.resume(folder)
+
+    trained = exp.evaluate("validation")["validation_loss"]
+    assert "weights as they are" in caplog.text and "weights.average.safetensors" in caplog.text
+    exp.load_weights(folder / "weights.average.safetensors")
+    averaged = exp.evaluate("validation")["validation_loss"]
+    assert averaged == pytest.approx(exp.history[-1]["validation_loss"])
+    assert averaged != pytest.approx(trained)
+
+    caplog.clear()
+    exp.train(3)
+    exp.evaluate("validation")
+    assert "weights as they are" not in caplog.text
+
+
 def test_a_new_optimizer_averages_too():
     exp = build(ExponentialMovingAverage(0.9))
     exp.train(1)

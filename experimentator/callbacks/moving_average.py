@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import AVERAGED, WEIGHTS
 from experimentator.graph import Mode
 from experimentator.parts import parts_of
+
+log = logging.getLogger(__name__)
 
 
 class ExponentialMovingAverage(Callback):
@@ -121,7 +124,13 @@ class ExponentialMovingAverage(Callback):
                 self.exp.backend.set_seeds(drawn)  # draws go on: the next call draws others
 
     def _enter(self) -> None:
-        optimizer = self.exp.optimizer
+        optimizer, walk = self.exp.optimizer, self.exp.walk
+        if walk.restore is not None and not walk.trains:
+            log.warning(
+                "Measured with the weights as they are: the optimizer, which has their average, comes back once "
+                "training goes on. To measure the average: exp.load_weights('RUN/weights.average.safetensors')."
+            )
+            return
         if not optimizer.built or not int(optimizer.iterations):
             return  # nothing was averaged yet
         self._restore = self.exp.backend.snapshot()
