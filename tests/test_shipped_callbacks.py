@@ -923,7 +923,8 @@ def test_before_a_resumed_training_goes_on_it_is_told_that_no_average_is_there(t
     exp.resume(folder)
 
     trained = exp.evaluate("validation")["validation_loss"]
-    assert "weights as they are" in caplog.text and "weights.average.safetensors" in caplog.text
+    assert "weights as they are" in caplog.text
+    assert "weights.average.safetensors" in caplog.text
     exp.load_weights(folder / "weights.average.safetensors")
     averaged = exp.evaluate("validation")["validation_loss"]
     assert averaged == pytest.approx(exp.history[-1]["validation_loss"])
