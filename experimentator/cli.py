@@ -91,7 +91,7 @@ def _obey(arguments: argparse.Namespace) -> int:
         from experimentator.commands.listing import list_runs
 
         return list_runs(arguments, sys.stdout, sys.stderr)
-    if arguments.command in ("evaluate", "predict"):
+    if arguments.command in ("evaluate", "predict", "export"):
         from experimentator.commands import reuse
 
         getattr(reuse, arguments.command)(arguments, _built, sys.stdout, sys.stderr)

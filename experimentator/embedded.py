@@ -51,7 +51,7 @@ class Embedded(ChunkProcessor):
         self.inputs, self.outputs = tuple(self._takes.values()), tuple(self._gives.values())
         self.mode = Mode.of(mode)
         self.within = self._graph.processors
-        self.node = node or _named(Path(getattr(exp.source, "filename", "") or "Experiment"))
+        self.node = node or named(exp)
 
     def __call__(self, chunk: Chunk) -> None:
         results = self._run({own: chunk[name] for own, name in self._takes.items()})
@@ -75,6 +75,7 @@ def _selected(whole: Graph, outputs: list[str], given: Mapping[str, str]) -> Gra
     return whole.select(*outputs)
 
 
-def _named(file: Path) -> str:
-    """The name of a configuration; in a run folder, of the one that was run."""
+def named(exp: BaseExperiment) -> str:
+    """The name of its configuration's file; of one in a run folder, of the one that was run."""
+    file = Path(getattr(exp.source, "filename", "") or "Experiment")
     return file.parent.parent.name if (file.parent / "status.json").is_file() else file.stem

@@ -14,7 +14,7 @@ from experimentator.backends import Backend, get_backend
 from experimentator.checkpoint import load_weights, save_weights, weights_in
 from experimentator.config import ConfigError
 from experimentator.data.foreign import as_subset
-from experimentator.embedded import Embedded
+from experimentator.exported import Exported
 from experimentator.graph import Graph, Mode
 from experimentator.habits import Habits
 from experimentator.loading.blocks import Cycle
@@ -34,7 +34,7 @@ from experimentator.walk import Walk
 log = logging.getLogger(__name__)
 
 
-class BaseExperiment(Habits, Portrayed):
+class BaseExperiment(Habits, Portrayed, Exported):
     """An experiment from a configuration: a mapping, a Python file, its text, or an object with a `.dict`.
 
     Keyword arguments override the configuration before anything is derived from it. What a subclass may change by
@@ -216,11 +216,6 @@ class BaseExperiment(Habits, Portrayed):
         subset = self.subset(given) if isinstance(given, str) else as_subset(given)
         with self.walk.inferring():
             return dict(Predictions.of(self, subset, listed(outputs)).outputs)
-
-    def as_processor(self, outputs: Any, *, inputs: Any = None, mode: Any = Mode.ALL, node: str = "") -> Embedded:
-        """What this experiment infers, as a processor of another's list, where it is not trained; see `Embedded`."""
-        self._prepare()
-        return Embedded(self, outputs, inputs, mode, node)
 
     def fire(self, event: str, **state: Any) -> None:
         """Tell callbacks that something happened; here nobody listens, CallbackedExperiment does."""

@@ -93,7 +93,7 @@ def test_the_version_is_printed(capsys):
         ([], "name a configuration file"),
         (["grpah", "task.py"], "Did you mean 'graph'?"),
         (["rnu", "task.py"], "Did you mean 'run'?"),
-        (["learn", "task.py"], "Commands are run, graph, bench, runs, evaluate, predict, verify-resume."),
+        (["learn", "task.py"], "Commands are run, graph, bench, runs, evaluate, predict, export, verify-resume."),
         (["run"], "required: CONFIG"),
         ([LIGHT, "--epochs", "few"], "'few' is no whole number"),
         ([LIGHT, "--epoch", "3"], "unrecognized arguments: --epoch 3"),

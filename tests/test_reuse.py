@@ -1,4 +1,4 @@
-"""Finished runs, used from the command line: measured again, and asked for predictions."""
+"""Finished runs, used from the command line: measured again, asked for predictions, exported."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
 
 from experimentator import build_experiment
 from experimentator.cli import main
@@ -268,6 +270,49 @@ def test_a_mistake_is_one_message(words, status, said, place, capsys, tmp_path, 
     assert (found, out) == (status, "")
     assert said in err
     assert list(tmp_path.iterdir()) == []
+
+
+# export
+
+
+@pytest.mark.parametrize("name", ["plain", "averaged"])
+def test_a_run_is_exported_with_the_weights_that_it_evaluated_with(name, place, capsys, tmp_path):
+    status, out, err = answered(capsys, "export", place / name, "-o", tmp_path / "digits")
+    images = load_digits().data[:7]
+    serve = tf.saved_model.load(tmp_path / "digits").signatures["serving_default"]
+    exp = build_experiment(place / name / "config.py", hide_progress=True)
+
+    assert (status, out) == (0, f"{tmp_path / 'digits'}\n")
+    assert ("weights.average.safetensors" in err) == (name == "averaged")
+    np.testing.assert_allclose(
+        serve(batch_input=tf.constant(images))["batch_probabilities"],
+        exp.predict({"batch_input": images})["batch_probabilities"],
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    "words, status, said",
+    [
+        (["-o", "p.npy"], 2, "p.npy is no file that can be exported with tensorflow.\nSeen: .npy."),
+        (["-o", "p", "--outputs", "batch_prob"], 2, "Did you mean 'batch_probabilities'"),
+        (["-o", "p", "--sizes", "batch_input=[8, 8]"], 2, "Seen: [8, 8]; an item has [64]"),
+        (["-o", "p", "--sizes", "batch_input"], 2, "is not an assignment"),
+        ([], 2, "required: -o"),
+        (["-o", "/dev/null/p"], 5, "cannot be written"),
+        (["-o", "/"], 5, "is there already"),
+    ],
+)
+def test_a_mistake_in_exporting_is_one_message(words, status, said, place, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found, out, err = answered(capsys, "export", place / "plain", *words)
+
+    assert (found, out) == (status, "")
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+# keys
 
 
 def test_keys_with_named_parts_have_a_column_for_each():

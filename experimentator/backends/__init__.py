@@ -70,6 +70,7 @@ class Backend(Protocol):
     compilers: Mapping[str, Any]  # ways of running a training step by name, and the `jit_compile` that asks for each
     eager: bool  # processors run uncompiled, to be stepped through
     batch_size: int  # which abstract batches have where a framework knows no batch of any size
+    formats: Mapping[str, str]  # of exported models, by suffix, as Keras calls them
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
@@ -105,6 +106,12 @@ class Backend(Protocol):
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
         """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
+
+    def model(self, graph: Graph, shapes: Mapping[str, Shape], name: str) -> Any:
+        """A selected graph as a `keras.Model`, from inputs of these sizes, without the batch axis, and dtypes."""
+
+    def export(self, model: Any, path: Path, samples: Mapping[str, Any]) -> None:
+        """Write such a model in the format of a suffix; `samples` are specs of a batch that it runs on."""
 
     def peak_memory(self) -> int | None:
         """The most bytes that were taken on the device at once; None where that is the host."""

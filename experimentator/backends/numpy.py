@@ -58,6 +58,7 @@ class NumpyBackend:
     device = "CPU"
     compiles = False
     compilers: Mapping[str, Any] = {"graph": False}
+    formats: Mapping[str, str] = {}
     batch_size = 1
     precision: str | None = None
     eager: bool = False
@@ -119,6 +120,16 @@ class NumpyBackend:
             "The numpy backend has no Keras beside it.\nSeen: processors that run in Python.\n"
             "Leave --against keras out, or train with TensorFlow or JAX."
         )
+
+    def model(self, graph: Graph, shapes: Mapping[str, Any], name: str) -> Any:
+        """Keras has no such backend."""
+        raise ValueError(
+            "The numpy backend makes no Keras model.\nSeen: processors that run in Python.\n"
+            "Write them with keras.ops, and train with TensorFlow, JAX or PyTorch."
+        )
+
+    def export(self, model: Any, path: Path, samples: Mapping[str, Any]) -> None:
+        """There is none."""
 
     def peak_memory(self) -> int | None:
         """There is no device but the host."""

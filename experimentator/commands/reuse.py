@@ -1,4 +1,4 @@
-"""The `evaluate` and `predict` commands: an experiment built anew from its run folder, with the weights it left.
+"""The `evaluate`, `predict` and `export` commands: an experiment built from its run folder, with the weights it left.
 
 Building it runs the configuration, a program: the text stored in the folder, if it is the one that was trained, or a
 file that is named instead. Weights and everything else of a run are data, and nothing in them is run.
@@ -47,6 +47,13 @@ def predict(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) 
     exp = restored(arguments, build, errors)
     Predictions.of(exp, exp.subset(arguments.subset)).save(arguments.output)
     output.write(f"{arguments.output}\n")
+
+
+def export(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
+    """Do what `experimentator export` was asked: what INFER computes, as a file for use elsewhere."""
+    sizes = dict(map(parse_assignment, arguments.sizes))
+    exp = restored(arguments, build, errors)
+    output.write(f"{exp.export(arguments.output, sizes=sizes)}\n")
 
 
 def restored(arguments: Namespace, build: Build, errors: TextIO) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-COMMANDS = ("run", "graph", "bench", "runs", "evaluate", "predict", "verify-resume")
+COMMANDS = ("run", "graph", "bench", "runs", "evaluate", "predict", "export", "verify-resume")
 LATEST, AUTO = "latest", "auto"  # which run is resumed, where none is named
 
 HELP = """\
@@ -21,6 +21,7 @@ experimentator: train the experiment of a configuration file, look at its graph,
   experimentator runs [FOLDER] [options]   list runs, filter and sort them
   experimentator evaluate RUN [options]    measure a run's weights on its subsets
   experimentator predict RUN [options]     write what a run's weights say of a subset
+  experimentator export RUN [options]      write what a run infers as a file for use elsewhere
   experimentator verify-resume CONFIG      kill the training at random moments, resume it, and compare
   experimentator COMMAND --help            options and examples of a command
   experimentator --version

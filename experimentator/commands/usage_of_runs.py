@@ -1,4 +1,4 @@
-"""What may be typed about runs that were trained: the help and the arguments of `runs`, `evaluate` and `predict`."""
+"""What may be typed about runs that were trained: the help and arguments of `runs` and what uses one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,30 @@ Examples:
   experimentator predict runs/digits/first --subset validation --outputs batch_probabilities -o scores.csv
 """
 
-HELP: Mapping[str, str] = {"runs": RUNS_HELP, "evaluate": EVALUATE_HELP, "predict": PREDICT_HELP}
+EXPORT_HELP = f"""\
+experimentator export RUN -o FILE [options]: what a run infers, as a file that runs without this library.
+
+  -o FILE                 a folder without a suffix: a SavedModel of TensorFlow (of runs on TensorFlow and JAX);
+                          .onnx: ONNX (pip install "experimentator-dl[onnx]"); .tflite: LiteRT (TensorFlow);
+                          .pt2: a program of PyTorch (PyTorch)
+  --outputs NAME[,NAME]   what it computes (default: the configuration's `outputs`, else all without targets)
+  --sizes NAME=[N,None]   sizes of an input without the batch axis, None for any (default: those of an item)
+{OF_A_RUN}\
+  --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
+
+{OF_ITS_CODE}
+Examples:
+  experimentator export runs/digits/latest -o digits
+  experimentator export runs/digits/first --weights best --outputs batch_probabilities -o digits.onnx
+  experimentator export runs/shapes/latest --sizes "batch_input=[None, None, 3]" -o shapes.onnx
+"""
+
+HELP: Mapping[str, str] = {
+    "runs": RUNS_HELP,
+    "evaluate": EVALUATE_HELP,
+    "predict": PREDICT_HELP,
+    "export": EXPORT_HELP,
+}
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +113,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--outputs", dest="names", type=_names)
 
 
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", required=True)
+    parser.add_argument("--outputs", dest="names", type=_names)
+    parser.add_argument("--sizes", action="append", default=[], metavar="NAME=SIZES")
+
+
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--weights", default="last")
@@ -105,4 +135,5 @@ ADD: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "runs": _add_runs,
     "evaluate": _add_evaluate,
     "predict": _add_predict,
+    "export": _add_export,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import jax
@@ -35,6 +35,7 @@ class JaxBackend(KerasBackend):
 
     name = "jax"
     compilers = COMPILERS
+    formats: ClassVar = {"": "tf_saved_model"}
     rate_table = TableRates
 
     def __init__(self) -> None:

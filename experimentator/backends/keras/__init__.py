@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -20,6 +21,7 @@ from experimentator.backends.keras.freezing import frozen
 from experimentator.backends.keras.held import Held, check_built, within_held
 from experimentator.backends.keras.lasting import build_outside, without_traces
 from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.model import model_of, write
 from experimentator.backends.keras.once import DrawnOnce
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import loss_scaled, set_precision
@@ -48,6 +50,7 @@ class KerasBackend(ABC):
     name: str
     device: str
     compilers: ClassVar[Mapping[str, Any]]
+    formats: ClassVar[Mapping[str, str]]
     rate_table: ClassVar[type[Rates]]
     compiles = True
     batch_size = 2  # which abstract batches have where a framework knows no batch of any size
@@ -260,6 +263,15 @@ class KerasBackend(ABC):
                 return graph.run(tensors, call=call or self.call)
 
         return InContext(run)
+
+    def model(self, graph: Graph, shapes: Mapping[str, Shape], name: str) -> Any:
+        """A selected graph as a `keras.Model`, which has those of our variables that it reads."""
+        held = self.variables.read_by({node.name for node in graph.nodes})
+        return model_of(self.running(graph), list(graph.results), held, shapes, name)
+
+    def export(self, model: Any, path: Path, samples: Mapping[str, Any]) -> None:
+        """Write such a model in the format of a suffix."""
+        write(model, path, self.formats[path.suffix])
 
     def held(self, graph: Graph) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         """A graph as a function within a trace of another's; no gradient reaches its weights, and none is changed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from math import prod
 from typing import Any
 
@@ -48,8 +49,7 @@ class Variables:
         if variable is None:
             self._owned.setdefault(node, [])
             return
-        inner = getattr(variable, "_value", None)
-        identity = id(inner if hasattr(inner, "assign") else variable)  # Keras' may stand around one of TensorFlow's
+        identity = _identity(variable)
         if "float" in str(variable.dtype):
             self._readers.setdefault(identity, {})[node] = None
         if called and (own := self._read_only.pop(identity, None)) is not None and self._owners[identity] != node:
@@ -97,6 +97,15 @@ class Variables:
                     found.setdefault(node, {})[owner] = None
         return {node: tuple(owners) for node, owners in found.items()}
 
+    def read_by(self, nodes: AbstractSet[str]) -> list[Any]:
+        """Those that some of these nodes read; of whole numbers, such as states of what draws, those that they own."""
+        return [
+            variable
+            for node, variables in self._owned.items()
+            for variable in variables
+            if not nodes.isdisjoint((node, *self._readers.get(_identity(variable), ())))
+        ]
+
     def assign(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign by key; a missing, unexpected or misshapen weight is refused before anything is assigned."""
         own = self.keyed()
@@ -105,6 +114,11 @@ class Variables:
             raise refusal(matching, own, weights)
         for key, variable in own.items():
             variable.assign(weights[key])
+
+
+def _identity(variable: Any) -> int:
+    inner = getattr(variable, "_value", None)
+    return id(inner if hasattr(inner, "assign") else variable)  # Keras' may stand around one of TensorFlow's
 
 
 def _name(variable: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -41,6 +41,7 @@ class TensorflowBackend(KerasBackend):
 
     name = "tensorflow"
     compilers = COMPILERS
+    formats: ClassVar = {"": "tf_saved_model", ".onnx": "onnx", ".tflite": "litert"}
     rate_table = VariableRates
 
     def __init__(self) -> None:

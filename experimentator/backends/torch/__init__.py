@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import keras
@@ -26,6 +26,7 @@ from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.by_hand import FAILURES, GraphModel, Timed, looped
 from experimentator.backends.torch.draws import computed
+from experimentator.backends.torch.exported import export
 from experimentator.backends.torch.loop import COMPILERS, TorchStep
 from experimentator.backends.torch.modules import Known, Modules
 from experimentator.backends.torch.profile import profiled
@@ -39,6 +40,7 @@ class TorchBackend(KerasBackend):
 
     name = "torch"
     compilers = COMPILERS
+    formats: ClassVar = {".pt2": "torch", ".onnx": "onnx"}
     rate_table = TableRates
 
     def __init__(self) -> None:
@@ -203,6 +205,10 @@ class TorchBackend(KerasBackend):
             return read()
         finally:
             self.made.calling -= 1
+
+    def export(self, model: Any, path: Path, samples: Mapping[str, Any]) -> None:
+        """Write such a model; see `experimentator.backends.torch.exported`."""
+        export(model, path, self.formats[path.suffix], samples)
 
     def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:
         used = None if optimizer is None else self.used(optimizer)

@@ -1,0 +1,137 @@
+"""What others make of an experiment: a processor of another's list, a Keras model, a file that runs without us."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experimentator.checkpoint import CheckpointError, make_folder
+from experimentator.embedded import Embedded, named
+from experimentator.graph import Graph, Mode
+from experimentator.overrides import ConfigError
+from experimentator.settings import listed
+
+if TYPE_CHECKING:
+    from experimentator.experiment import BaseExperiment
+
+Sizes = Mapping[str, Sequence[int | None]]
+
+
+class Exported:
+    """What an experiment infers, for use elsewhere."""
+
+    def as_processor(self: Any, outputs: Any, *, inputs: Any = None, mode: Any = Mode.ALL, node: str = "") -> Embedded:
+        """What this experiment infers, as a processor of another's list, where it is not trained; see `Embedded`."""
+        self._prepare()
+        return Embedded(self, outputs, inputs, mode, node)
+
+    def as_model(self: Any, outputs: Any = None, *, sizes: Sizes | None = None) -> Any:
+        """What this experiment infers, as a `keras.Model` from tensors by name to tensors by name.
+
+        It computes `outputs`, or else the setting, or else what INFER computes without targets, of what these are
+        made of. An input has the sizes of an item, and any number of rows; `sizes={"batch_input": [None, None, 3]}`
+        gives it others, None for any. Its weights are the experiment's own: what trains one trains the other.
+
+        Raises:
+            ConfigError: for sizes of what is no input, or where no subset shows what an item is.
+            ValueError: for a backend that Keras does not run on.
+        """
+        self._prepare()
+        return _model(self, listed(outputs), sizes or {})
+
+    def export(self: Any, path: str | os.PathLike[str], outputs: Any = None, *, sizes: Sizes | None = None) -> Path:
+        """Write what `as_model` gives as a file, with the weights it evaluates with, for use without this library.
+
+        The suffix says of what kind, and Keras writes it: none for a folder of TensorFlow's (SavedModel; from JAX,
+        too), `.pt2` for PyTorch, `.onnx`. All of it is there in the end, or nothing; what is there already stays.
+
+        Raises:
+            CheckpointError: where something is there already, or it cannot be written.
+            MissingFrameworkError: with the command that brings what is missing.
+        """
+        self._prepare()
+        with self.walk.inferring():
+            return _export(self, Path(path), listed(outputs), sizes or {})
+
+
+def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Sizes) -> Any:
+    program = exp.program
+    graph = _chosen(program.whole(Mode.INFER), outputs or program.selection.wanted(program.whole(Mode.INFER)))
+    specs = program.specs(Mode.INFER)
+    if unknown := sorted(graph.inputs - specs.keys()):
+        raise ConfigError(
+            f"The sizes of {unknown[0]!r} are not known.",
+            f"Seen: {', '.join(sorted(specs)) or 'nothing'} in the items of a subset.",
+            "Give the experiment a subset whose items have it.",
+        )
+    if slips := sorted(sizes.keys() - graph.inputs):
+        raise ConfigError(
+            f"Nothing reads {slips[0]!r} to make {', '.join(graph.results)}.",
+            f"Seen: sizes={dict(sizes)}.",
+            f"Name an input: {', '.join(sorted(graph.inputs))}.",
+        )
+    shapes = {name: (_sizes(name, sizes, specs[name]), str(specs[name].dtype)) for name in graph.inputs}
+    return exp.backend.model(graph, shapes, named(exp))
+
+
+def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Sizes) -> Path:
+    """Write it aside, then give it its name."""
+    if os.path.lexists(path):
+        seen = "a folder" if path.is_dir() else "a file"
+        raise CheckpointError(f"{path} is there already.\nSeen: {seen}.\nName another, or remove it.")
+    if path.suffix not in (formats := exp.backend.formats):
+        kinds = ", ".join(suffix or "none (a folder)" for suffix in formats)
+        raise ConfigError(
+            f"{path.name} is no file that can be exported with {exp.backend.name}.",
+            f"Seen: {path.suffix or 'no suffix'}.",
+            f"Suffixes: {kinds}." if kinds else "Train with TensorFlow, JAX or PyTorch.",
+        )
+    model = _model(exp, outputs, sizes)
+    try:
+        make_folder(path.parent)
+        aside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        try:
+            exp.backend.export(model, aside, exp.program.specs(Mode.INFER))
+            os.rename(aside, path)
+        except BaseException as error:
+            shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+            error.add_note(f"Nothing was written to {path}.")
+            raise
+    except OSError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path} cannot be written.\nSeen: {error.strerror or error}.\nMake room there, or name another place."
+        ) from error
+    return path
+
+
+def _chosen(whole: Graph, names: Sequence[str]) -> Graph:
+    if not names:
+        raise ConfigError(
+            "INFER computes nothing that could be exported.",
+            f"Seen: {', '.join(whole.outputs) or 'no outputs'}.",
+            "Name what to compute: outputs=['batch_logits'].",
+        )
+    return whole.select(*names)
+
+
+def _sizes(name: str, given: Sizes, spec: Any) -> tuple[int | None, ...]:
+    """The sizes of an input, less the batch axis: as they are asked for, or those of the first item."""
+    own = tuple(spec.shape[1:])
+    asked = given.get(name, own)
+    if (
+        not isinstance(asked, list | tuple)
+        or len(asked) != len(own)
+        or any(size is not None and (type(size) is not int or size < 1) for size in asked)
+    ):
+        raise ConfigError(
+            f"sizes of {name!r} are whole numbers, or None for any, without the batch axis.",
+            f"Seen: {asked!r}; an item has {list(own)}.",
+            f"Write sizes={{{name!r}: {[None] * len(own)}}}.",
+        )
+    return tuple(asked)

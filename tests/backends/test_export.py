@@ -1,0 +1,303 @@
+"""What an experiment infers, as a Keras model and as files that run without the library."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+from keras import layers
+
+from experimentator import (
+    BaseExperiment,
+    CheckpointError,
+    ConfigError,
+    ExponentialMovingAverage,
+    GraphError,
+    Mode,
+    Subset,
+    build_experiment,
+    chunk_processor,
+    ops,
+)
+from tests.frameworks import NAME, ON_JAX, ON_TORCH, variable
+
+IMAGES = np.random.default_rng(0).integers(0, 255, (24, 8, 8, 1)).astype(np.uint8)
+TARGETS = np.arange(24, dtype=np.int32) % 3
+not_on_jax = pytest.mark.skipif(ON_JAX, reason="a run on JAX is written as ONNX on TensorFlow")
+OWN = "program.pt2" if ON_TORCH else "program"  # what the framework reads itself
+ELSEWHERE = """
+from __future__ import annotations
+import sys
+from pathlib import Path
+import numpy as np
+path, given, results = sys.argv[1:]
+given = dict(np.load(given))
+{reader}
+assert "experimentator" not in sys.modules
+np.savez(results, **read(path, given))
+"""
+
+
+def read(path: Path, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a program gives, read by its framework alone."""
+    if str(path).endswith(".pt2"):
+        import torch
+
+        found = torch.export.load(path).module()({name: torch.tensor(value) for name, value in given.items()})
+        return {name: value.detach().numpy() for name, value in found.items()}
+    import tensorflow as tf
+
+    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    found = serve(**{name: tf.constant(value) for name, value in given.items()})
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def read_elsewhere(path: Path, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same in a process of its own, which does not know the library."""
+    np.savez(path.parent / "given.npz", **given)
+    code = ELSEWHERE.format(reader=inspect.getsource(read))
+    command = [sys.executable, "-c", code, path, path.parent / "given.npz", path.parent / "found.npz"]
+    environment = {**os.environ, "PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    subprocess.run(list(map(str, command)), check=True, env=environment, cwd=path.parent)
+    return dict(np.load(path.parent / "found.npz"))
+
+
+def read_onnx(path: Path, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, given), strict=True))
+
+
+def network() -> Any:
+    keras.utils.set_random_seed(3)
+    body = [layers.Conv2D(4, 3, padding="same"), layers.BatchNormalization(), layers.ReLU(), layers.Dropout(0.5)]
+    return keras.Sequential([*body, layers.GlobalAveragePooling2D(), layers.Dense(3)])
+
+
+def build(*callbacks: Any, **changes: Any) -> Any:
+    data = {"input": IMAGES, "target": TARGETS}
+    processors = [
+        ops.Cast("batch_input", "float32"),
+        ops.Scale("batch_input", 255.0),
+        ops.RandomCrop("batch_input", (8, 8), padding=1, mode=Mode.TRAIN),
+        ops.Model(network(), inputs="batch_input", outputs="batch_logits", node="Network"),
+        ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+        ops.Accuracy("batch_logits", "batch_target"),
+        ops.Softmax("batch_logits", output="batch_probabilities"),
+    ]
+    config = {
+        "subsets": [Subset("training", Mode.TRAIN, data), Subset("validation", Mode.EVAL, data)],
+        "chunk_processors": processors,
+        "optimizer": keras.optimizers.Adam(1e-2),
+        "batch_size": 8,
+        "outputs": ["batch_logits", "batch_probabilities"],
+        "callbacks": list(callbacks),
+        "hide_progress": True,
+    }
+    return build_experiment(config | changes)
+
+
+def numbers(tensors: Any) -> dict[str, np.ndarray]:
+    return {name: keras.ops.convert_to_numpy(keras.ops.stop_gradient(one)) for name, one in tensors.items()}
+
+
+def alike(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name].shape == values.shape
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_infers_what_predict_gives_for_any_number_of_rows():
+    exp = build()
+    exp.train(1)
+    model = exp.as_model()
+
+    for rows in (1, 5):
+        alike(numbers(model({"batch_input": IMAGES[:rows]})), exp.predict({"batch_input": IMAGES[:rows]}))
+    assert [tuple(one.shape) for one in model.outputs] == [(None, 3), (None, 3)]
+    assert sum(np.prod(one.shape) for one in model.weights) == sum(np.prod(v.shape) for v in network_weights(exp))
+
+
+def network_weights(exp: Any) -> list[np.ndarray]:
+    """Of the network, the state of its dropout included."""
+    return [value for key, value in exp.backend.weights().items() if key.startswith("Network/")]
+
+
+def test_what_a_model_learns_the_experiment_knows():
+    exp = build()
+    exp.train(1)
+    model = exp.as_model("batch_logits")
+    before = exp.predict({"batch_input": IMAGES})["batch_logits"]
+    model.compile("sgd", {"batch_logits": keras.losses.SparseCategoricalCrossentropy(from_logits=True)})
+    model.fit({"batch_input": IMAGES}, {"batch_logits": TARGETS}, verbose=0)
+    after = exp.predict({"batch_input": IMAGES})["batch_logits"]
+
+    assert not np.allclose(before, after)
+    alike(numbers(model({"batch_input": IMAGES})), {"batch_logits": after})
+
+
+def test_an_exported_file_runs_without_the_library(tmp_path):
+    exp = build()
+    exp.train(2)
+    expected = exp.predict({"batch_input": IMAGES[:5]})
+
+    assert exp.export(tmp_path / "new" / OWN) == tmp_path / "new" / OWN
+    assert os.listdir(tmp_path / "new") == [OWN]
+    alike(read_elsewhere(tmp_path / "new" / OWN, {"batch_input": IMAGES[:5]}), expected)
+
+
+@not_on_jax
+def test_onnx_keeps_names_and_takes_any_number_of_rows(tmp_path):
+    exp = build()
+    exp.train(2)
+    path = exp.export(tmp_path / "program.onnx", ["batch_probabilities", "batch_logits"])
+
+    for rows in (1, 5):
+        given = {"batch_input": IMAGES[:rows]}
+        alike(read_onnx(path, given), exp.predict(given))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings(r"ignore:(.|\n)*tf.lite.Interpreter is deprecated")
+def test_a_file_for_small_devices_is_written(tmp_path):
+    import tensorflow as tf
+
+    exp = build()
+    path = exp.export(tmp_path / "program.tflite", "batch_probabilities")
+    interpreter = tf.lite.Interpreter(model_content=path.read_bytes())
+    found = interpreter.get_signature_runner("serving_default")(batch_input=IMAGES[:1])
+
+    alike(found, exp.predict({"batch_input": IMAGES[:1]}, outputs=["batch_probabilities"]))
+
+
+def test_the_weights_are_those_that_are_evaluated_with(tmp_path):
+    exp = build(ExponentialMovingAverage(0.5))
+    exp.train(2)
+    trained = exp.backend.weights()
+    exp.export(tmp_path / OWN)
+
+    alike(read(tmp_path / OWN, {"batch_input": IMAGES}), exp.predict({"batch_input": IMAGES}))
+    assert all(np.array_equal(value, trained[key]) for key, value in exp.backend.weights().items())
+    assert not np.allclose(
+        read(tmp_path / OWN, {"batch_input": IMAGES})["batch_logits"],
+        numbers(exp.as_model()({"batch_input": IMAGES}))["batch_logits"],
+    )
+
+
+def test_axes_of_any_size_are_asked_for(tmp_path):
+    exp = build(jit_compile=False)
+    exp.export(tmp_path / OWN, sizes={"batch_input": [None, None, 1]})
+    large = np.random.default_rng(1).integers(0, 255, (3, 13, 9, 1)).astype(np.uint8)
+
+    alike(read(tmp_path / OWN, {"batch_input": large}), exp.predict({"batch_input": large}))
+
+
+def test_only_what_the_outputs_need_is_exported(tmp_path):
+    """Of two networks, one; it takes several inputs, of several kinds, and a variable that no layer owns."""
+    scale = variable(2.0)
+    other = layers.Dense(1000)
+    data = {"left": np.ones((8, 2), np.float32), "right": np.arange(8, dtype=np.int32), "target": TARGETS[:8]}
+
+    @chunk_processor(inputs=["batch_left", "batch_right"], outputs=["batch_sum"])
+    def add(left, right):
+        return left * keras.ops.cast(scale, "float32") + keras.ops.cast(right, "float32")[:, None]
+
+    processors = [
+        add,
+        ops.Model(layers.Dense(3), inputs="batch_sum", outputs="batch_logits", node="Wanted"),
+        ops.Model(other, inputs="batch_left", outputs="batch_other", node="Other"),
+        ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+    ]
+    exp = build(subsets=[Subset("training", Mode.TRAIN, data)], chunk_processors=processors, outputs=None)
+    model = exp.as_model(["batch_logits"])
+    given = {"batch_left": np.full((3, 2), 0.5, np.float32), "batch_right": np.array([1, 2, 3], np.int32)}
+    exp.export(tmp_path / OWN, "batch_logits")
+
+    assert sum(int(np.prod(one.shape)) for one in model.weights) in (9, 10)  # the scale is Keras' or TensorFlow's own
+    alike(read(tmp_path / OWN, given), exp.predict(given, outputs=["batch_logits"]))
+
+
+def test_an_experiment_within_another_goes_along(tmp_path):
+    teacher = build()
+    teacher.train(1)
+    processors = [teacher.as_processor({"batch_logits": "batch_taught"}, node="Teacher")]
+    subsets = [Subset("all", Mode.INFER, {"input": IMAGES})]
+    exp = build(chunk_processors=processors, outputs=["batch_taught"], subsets=subsets)
+    exp.export(tmp_path / OWN)
+
+    expected = teacher.predict({"batch_input": IMAGES}, outputs=["batch_logits"])["batch_logits"]
+    alike(read(tmp_path / OWN, {"batch_input": IMAGES}), {"batch_taught": expected})
+
+
+def test_what_is_there_already_stays(tmp_path):
+    (tmp_path / OWN).write_text("mine")
+
+    with pytest.raises(CheckpointError, match=r"is there already.\nSeen: a file.\nName another, or remove it"):
+        build().export(tmp_path / OWN)
+    assert (tmp_path / OWN).read_text() == "mine"
+    assert os.listdir(tmp_path) == [OWN]
+
+
+def test_nothing_remains_of_what_failed(tmp_path, monkeypatch):
+    exp = build()
+
+    def fails(model: Any, path: Path, samples: Any) -> None:
+        path.mkdir()
+        (path / "half").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exp.backend, "export", fails)
+    with pytest.raises(CheckpointError, match=rf"{OWN} cannot be written.\nSeen: No space left on device"):
+        exp.export(tmp_path / OWN)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "path, outputs, sizes, error, said",
+    [
+        ("program.h5", None, {}, ConfigError, rf"no file that can be exported with {NAME}.\nSeen: .h5.\nSuffixes: "),
+        (OWN, "batch_logit", {}, GraphError, r"Did you mean 'batch_logits'"),
+        (OWN, None, {"batch_inptu": [1]}, ConfigError, r"Nothing reads 'batch_inptu' .*\n.*\nName an input: batch_inp"),
+        (OWN, None, {"batch_input": [8]}, ConfigError, r"Seen: \[8\]; an item has \[8, 8, 1\].\nWrite sizes={'batch_"),
+        (OWN, None, {"batch_input": 8}, ConfigError, r"Seen: 8; an item has"),
+        (OWN, None, {"batch_input": [8, 8, 0]}, ConfigError, r"whole numbers, or None for any"),
+    ],
+)
+def test_a_mistake_is_told(path, outputs, sizes, error, said, tmp_path):
+    with pytest.raises(error, match=said):
+        build().export(tmp_path / path, outputs, sizes=sizes)
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_a_subset_sizes_are_not_known(tmp_path):
+    with pytest.raises(ConfigError, match=r"sizes of 'batch_input' are not known.\n.*\nGive the experiment a subset"):
+        build(subsets=[]).export(tmp_path / OWN)
+
+
+def test_a_missing_converter_is_told_with_the_command(tmp_path, monkeypatch):
+    path, needed, extra = ("program", "tensorflow", "tensorflow-cpu") if ON_JAX else ("program.onnx", "onnx", "onnx")
+    monkeypatch.setitem(sys.modules, needed, None)
+    with pytest.raises(ImportError, match=rf'files here.\nSeen: .*{needed}.*\nType: pip install "\S+\[{extra}\]"'):
+        build().export(tmp_path / path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.tensorflow
+def test_processors_in_python_alone_make_no_model():
+    double = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(lambda batch_x: 2 * batch_x)
+    subsets = [Subset("x", Mode.INFER, {"x": np.arange(4)})]
+    exp = build_experiment({"chunk_processors": [double], "subsets": subsets, "experiment_type": [BaseExperiment]})
+
+    with pytest.raises(ValueError, match=r"The numpy backend makes no Keras model"):
+        exp.as_model()
+    with pytest.raises(ConfigError, match=r"Train with TensorFlow, JAX or PyTorch"):
+        exp.export("nowhere")
