@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -28,20 +28,11 @@ from experimentator.backends.keras.precision import loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.state import assign, keyed
-from experimentator.backends.keras.variables import Variables, copied, trainable_some_day
+from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
 from experimentator.backends.keras.watched import Watched
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
 from experimentator.parts import parts_of, unscaled
 from experimentator.running import SEEDS
-
-
-class _Read(NamedTuple):
-    """A node reads a variable: in a call of a layer, or its value alone; where no gradient reaches it, or elsewhere."""
-
-    node: str
-    variable: Any
-    called: bool = False
-    is_held: bool = False
 
 
 class KerasBackend(ABC):
@@ -70,7 +61,7 @@ class KerasBackend(ABC):
         self.watched = Watched()
         self.drawn_once = DrawnOnce()
         self._layers: dict[int, Any] = {}
-        self._reads: list[_Read] | None = None  # while recording
+        self._reads: list[Read] | None = None  # while recording
         self._reader = ""
         self._held: dict[int, bool] = {}  # of variables that are read: whether no gradient reaches them anywhere
         self._unbuilt: list[Callable[[], Any]] = []
@@ -125,14 +116,14 @@ class KerasBackend(ABC):
         """
         self._unbuilt.clear()
         recorded: list[tuple[Any, ...]] = []
-        reads, kept = list[_Read](), set[int]()
+        reads, kept = list[Read](), set[int]()
 
         def call(node: Node, chunk: Chunk) -> None:
             before, self._reader = len(reads), node.name
             with self.others_read() as others:
                 self.call(node, chunk)
             of_keras = {id(getattr(read.variable, "_value", None)) for read in reads[before:]}
-            reads.extend(_Read(node.name, variable) for variable in others() if id(variable) not in of_keras)
+            reads.extend(Read(node.name, variable) for variable in others() if id(variable) not in of_keras)
             kept.update(id(read.variable) for read in reads[before:])  # of a call that fails, nothing is that it made
 
         def run(tensors: Any) -> dict[str, Any]:
@@ -341,7 +332,7 @@ class KerasBackend(ABC):
 
     def _note_read(self, variable: Any) -> None:
         assert self._reads is not None
-        self._reads.append(_Read(self._reader, variable, self.made.calling > 0, within_held()))
+        self._reads.append(Read(self._reader, variable, self.made.calling > 0, within_held()))
 
     @contextmanager
     def _building(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -28,6 +28,15 @@ def copied(variables: Sequence[Any]) -> Callable[[], None]:
 def trainable_some_day(variables: Iterable[Any]) -> list[Any]:
     """What an optimizer is built for: frozen variables too, since they may thaw."""
     return [variable for variable in variables if "float" in str(variable.dtype)]
+
+
+class Read(NamedTuple):
+    """A node reads a variable: in a call of a layer, or its value alone; where no gradient reaches it, or elsewhere."""
+
+    node: str
+    variable: Any
+    called: bool = False
+    is_held: bool = False
 
 
 class Variables:
