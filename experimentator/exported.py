@@ -74,8 +74,8 @@ def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Sizes) -> Any:
             f"Seen: sizes={dict(sizes)}.",
             f"Name an input: {', '.join(sorted(graph.inputs))}.",
         )
-    shapes = {name: (_sizes(name, sizes, specs[name]), str(specs[name].dtype)) for name in graph.inputs}
-    return exp.backend.model(graph, shapes, named(exp))
+    asked = {name: _sizes(name, sizes, specs[name]) for name in graph.inputs}
+    return exp.backend.model(graph, {name: specs[name] for name in graph.inputs}, asked, named(exp))
 
 
 def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Sizes) -> Path:
@@ -95,7 +95,7 @@ def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Size
         make_folder(path.parent)
         aside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
         try:
-            exp.backend.export(model, aside, exp.program.specs(Mode.INFER))
+            exp.backend.export(model, aside)
             os.rename(aside, path)
         except BaseException as error:
             shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)

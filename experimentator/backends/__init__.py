@@ -15,7 +15,8 @@ from experimentator.extras import to_type
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref
 
 Columns = Mapping[str, Any]
-Shape = tuple[tuple[int | None, ...] | None, str]  # sizes (None: any; no tuple: any rank) and the dtype's name
+Sizes = tuple[int | None, ...]  # None: any
+Shape = tuple[Sizes | None, str]  # no sizes: of any rank; and the dtype's name
 
 
 class MissingFrameworkError(ImportError):
@@ -107,11 +108,11 @@ class Backend(Protocol):
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
         """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
 
-    def model(self, graph: Graph, shapes: Mapping[str, Shape], name: str) -> Any:
-        """A selected graph as a `keras.Model`, from inputs of these sizes, without the batch axis, and dtypes."""
+    def model(self, graph: Graph, specs: Mapping[str, Any], sizes: Mapping[str, Sizes], name: str) -> Any:
+        """A selected graph, which runs on batches of `specs`, as a `keras.Model` with inputs of these sizes."""
 
-    def export(self, model: Any, path: Path, samples: Mapping[str, Any]) -> None:
-        """Write such a model in the format of a suffix; `samples` are specs of a batch that it runs on."""
+    def export(self, model: Any, path: Path) -> None:
+        """Write such a model in the format of a suffix."""
 
     def peak_memory(self) -> int | None:
         """The most bytes that were taken on the device at once; None where that is the host."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.backends import Shape, Watch, get_backend
+from experimentator.backends import Shape, Sizes, Watch, get_backend
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.loading.memory import free_host_memory
 
@@ -121,14 +121,14 @@ class NumpyBackend:
             "Leave --against keras out, or train with TensorFlow or JAX."
         )
 
-    def model(self, graph: Graph, shapes: Mapping[str, Any], name: str) -> Any:
+    def model(self, graph: Graph, specs: Mapping[str, Any], sizes: Mapping[str, Sizes], name: str) -> Any:
         """Keras has no such backend."""
         raise ValueError(
             "The numpy backend makes no Keras model.\nSeen: processors that run in Python.\n"
             "Write them with keras.ops, and train with TensorFlow, JAX or PyTorch."
         )
 
-    def export(self, model: Any, path: Path, samples: Mapping[str, Any]) -> None:
+    def export(self, model: Any, path: Path) -> None:
         """There is none."""
 
     def peak_memory(self) -> int | None:

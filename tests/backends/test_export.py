@@ -31,7 +31,7 @@ from tests.frameworks import NAME, ON_JAX, ON_TORCH, variable
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (24, 8, 8, 1)).astype(np.uint8)
 TARGETS = np.arange(24, dtype=np.int32) % 3
-not_on_jax = pytest.mark.skipif(ON_JAX, reason="a run on JAX is written as ONNX on TensorFlow")
+not_on_jax = pytest.mark.skipif(ON_JAX, reason="JAX writes no ONNX, and tells no even size from another")
 OWN = "program.pt2" if ON_TORCH else "program"  # what the framework reads itself
 ELSEWHERE = """
 from __future__ import annotations
@@ -250,7 +250,7 @@ def test_what_is_there_already_stays(tmp_path):
 def test_nothing_remains_of_what_failed(tmp_path, monkeypatch):
     exp = build()
 
-    def fails(model: Any, path: Path, samples: Any) -> None:
+    def fails(model: Any, path: Path) -> None:
         path.mkdir()
         (path / "half").write_text("half")
         raise OSError(28, "No space left on device")
@@ -278,6 +278,49 @@ def test_a_mistake_is_told(path, outputs, sizes, error, said, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@not_on_jax
+def test_what_draws_is_written_or_refused_and_nothing_remains(tmp_path):
+    """ONNX has no such draws, and PyTorch's are of a fixed number of rows."""
+    seed = keras.random.SeedGenerator(1)
+
+    @chunk_processor(inputs=["batch_logits"], outputs=["batch_drawn"])
+    def draw(logits):
+        return logits + keras.random.normal(keras.ops.shape(logits), seed=seed)
+
+    exp = build(chunk_processors=[*build().chunk_processors, draw])
+    with pytest.raises(
+        ValueError, match=r"ONNX cannot say all|PyTorch cannot write this graph for batches of any size"
+    ):
+        exp.export(tmp_path / "program.onnx", "batch_drawn")
+    assert os.listdir(tmp_path) == []
+
+    exp.export(tmp_path / "program.onnx", "batch_logits")
+    given = {"batch_input": IMAGES[:3]}
+    alike(read_onnx(tmp_path / "program.onnx", given), exp.predict(given, outputs=["batch_logits"]))
+
+
+@not_on_jax
+def test_a_network_that_halves_and_doubles_is_written_for_any_size(tmp_path):
+    image = keras.Input((None, None, 1))
+    fine = layers.Conv2D(2, 3, padding="same")(image)
+    coarse = layers.UpSampling2D()(layers.Conv2D(2, 3, padding="same")(layers.MaxPooling2D()(fine)))
+    network = keras.Model(image, layers.Conv2D(2, 1)(layers.Concatenate()([fine, coarse])))
+    processors = [
+        ops.Cast("batch_input", "float32"),
+        ops.Model(network, inputs="batch_input", outputs="batch_logits"),
+    ]
+    subsets = [Subset("all", Mode.INFER, {"input": IMAGES})]
+    exp = build(chunk_processors=processors, subsets=subsets, outputs=["batch_logits"])
+    given = {"batch_input": np.random.default_rng(1).integers(0, 255, (3, 12, 6, 1)).astype(np.uint8)}
+    sizes = {"batch_input": [None, None, 1]}
+
+    assert [tuple(one.shape) for one in exp.as_model(sizes=sizes).outputs] == [(None, None, None, 2)]
+    exp.export(tmp_path / OWN, sizes=sizes)
+    exp.export(tmp_path / "program.onnx", sizes=sizes)
+    alike(read(tmp_path / OWN, given), exp.predict(given))
+    alike(read_onnx(tmp_path / "program.onnx", given), exp.predict(given))
+
+
 def test_without_a_subset_sizes_are_not_known(tmp_path):
     with pytest.raises(ConfigError, match=r"sizes of 'batch_input' are not known.\n.*\nGive the experiment a subset"):
         build(subsets=[]).export(tmp_path / OWN)
@@ -286,7 +329,9 @@ def test_without_a_subset_sizes_are_not_known(tmp_path):
 def test_a_missing_converter_is_told_with_the_command(tmp_path, monkeypatch):
     path, needed, extra = ("program", "tensorflow", "tensorflow-cpu") if ON_JAX else ("program.onnx", "onnx", "onnx")
     monkeypatch.setitem(sys.modules, needed, None)
-    with pytest.raises(ImportError, match=rf'files here.\nSeen: .*{needed}.*\nType: pip install "\S+\[{extra}\]"'):
+    with pytest.raises(
+        ImportError, match=rf'files cannot be written here.\nSeen: .*{needed}.*\nType: pip install "\S+\[{extra}\]"'
+    ):
         build().export(tmp_path / path)
     assert os.listdir(tmp_path) == []
 

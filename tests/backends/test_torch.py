@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from keras import layers
@@ -704,3 +706,33 @@ def test_a_module_infers_within_another_experiment_and_is_not_trained_there(way)
     assert rows[-1]["training_loss"] < rows[0]["training_loss"]
     assert np.allclose(student.predict({"batch_input": IMAGES})["batch_wanted"], wanted, atol=1e-5)
     assert all(torch.equal(value, before.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_modules_are_exported_with_each_weight_once(suffix, tmp_path):
+    """Two of one kind, whose parameters have the same names; statistics of both are read and not changed."""
+    first, second = convolutional(), convolutional()
+    second[1].running_mean += 1.0
+    processors = [model(first), ops.Model(second, inputs="batch_input", outputs="batch_other")]
+    subsets = [Subset("all", Mode.INFER, {"input": IMAGES})]
+    exp = build_experiment({"subsets": subsets, "chunk_processors": processors, "hide_progress": True})
+    path = exp.export(tmp_path / f"program{suffix}")
+    if suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path)
+        found = dict(zip([one.name for one in session.get_outputs()], session.run(None, {"batch_input": IMAGES[:5]})))
+        numbers = sum(np.prod(one.dims) for one in onnx.load(path).graph.initializer)
+    else:
+        program = torch.export.load(path)
+        found = {
+            name: value.numpy() for name, value in program.module()({"batch_input": torch.tensor(IMAGES[:5])}).items()
+        }
+        numbers = sum(value.numel() for value in program.state_dict.values())
+    own = sum(value.numel() for network in (first, second) for value in network.state_dict().values())
+
+    expected = exp.predict({"batch_input": IMAGES[:5]})
+    assert found.keys() == expected.keys() == {"batch_prediction", "batch_other"}
+    assert not np.allclose(found["batch_prediction"], found["batch_other"])
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+    assert numbers <= own + 16  # ONNX has sizes among its constants
+    assert sum(np.prod(one.shape) for one in exp.as_model().weights) == own

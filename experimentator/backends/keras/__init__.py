@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from experimentator.backends import MissingFrameworkError, Shape, Watch
+from experimentator.backends import MissingFrameworkError, Shape, Sizes, Watch
 from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
 from experimentator.backends.keras.held import Held, check_built, within_held
 from experimentator.backends.keras.lasting import build_outside, without_traces
 from experimentator.backends.keras.made import Made
-from experimentator.backends.keras.model import model_of, write
+from experimentator.backends.keras.model import Infers, model_of, shapes_of, write
 from experimentator.backends.keras.once import DrawnOnce
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import loss_scaled, set_precision
@@ -255,12 +255,12 @@ class KerasBackend(ABC):
 
         return InContext(run)
 
-    def model(self, graph: Graph, shapes: Mapping[str, Shape], name: str) -> Any:
+    def model(self, graph: Graph, specs: Mapping[str, Any], sizes: Mapping[str, Sizes], name: str) -> Any:
         """A selected graph as a `keras.Model`, which has those of our variables that it reads."""
         held = self.variables.read_by({node.name for node in graph.nodes})
-        return model_of(self.running(graph), list(graph.results), held, shapes, name)
+        return model_of(Infers(self.running(graph), shapes_of(self, graph, specs, sizes), held, name), specs, sizes)
 
-    def export(self, model: Any, path: Path, samples: Mapping[str, Any]) -> None:
+    def export(self, model: Any, path: Path) -> None:
         """Write such a model in the format of a suffix."""
         write(model, path, self.formats[path.suffix])
 

@@ -206,9 +206,9 @@ class TorchBackend(KerasBackend):
         finally:
             self.made.calling -= 1
 
-    def export(self, model: Any, path: Path, samples: Mapping[str, Any]) -> None:
+    def export(self, model: Any, path: Path) -> None:
         """Write such a model; see `experimentator.backends.torch.exported`."""
-        export(model, path, self.formats[path.suffix], samples)
+        export(model, path, self.place)
 
     def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:
         used = None if optimizer is None else self.used(optimizer)

@@ -1,43 +1,60 @@
-"""Models as files of PyTorch and ONNX, for batches of any size."""
+"""Models as files of PyTorch and ONNX, written by PyTorch itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import torch
+from torch._dynamo.exc import UserError
 
-from experimentator.backends.keras.model import write
+from experimentator.backends.keras.context import Forward
+from experimentator.backends.keras.model import check_there, quietly
+from experimentator.backends.torch.batch import Batch
 
 ROWS = 2  # of the batch that is traced: PyTorch takes an axis of one for one that is always one
 
 
-def export(model: Any, path: Path, form: str, samples: Mapping[str, Any]) -> None:
-    """Write a model; for a `.pt2`, axes of any size are traced at that of `samples`."""
-    if form == "onnx":
-        write(model, path, form)
-        _name_outputs(path, sorted(model._outputs_struct))
-        return
-    axes, signature = {}, {}
-    batch = torch.export.Dim("batch")
-    for name, tensor in model._inputs_struct.items():
+class Stored(torch.nn.Module):
+    """What a model computes as a function of its weights, which are buffers here: a trace of it has them once."""
+
+    def __init__(self, infers: Any, place: torch.device):
+        super().__init__()
+        run = Forward(partial(infers.graph.run, training=False), [], lambda variable: False)
+        self.batch, self.names = Batch(run, infers.held, place=place), list(infers.results)
+        for number, value in enumerate(self.batch.state()[0]):
+            self.register_buffer(f"weight_{number}", value)
+
+    def forward(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What is written of one batch; what changes of the weights meanwhile is dropped."""
+        outputs = self.batch((list(self.buffers()), [], []), tensors)[1]
+        return {name: keras.ops.convert_to_tensor(outputs[name]) for name in self.names}
+
+
+def export(model: Any, path: Path, place: torch.device) -> None:
+    """Write a model as `.pt2` or `.onnx`, for any number of rows; other axes of any size are traced at an item's."""
+    check_there(path)
+    batch, dynamic, infers = torch.export.Dim("batch"), torch.export.Dim.DYNAMIC, model.layers[-1]
+    samples, axes = {}, {}
+    for name, tensor in sorted(model._inputs_struct.items()):
+        samples[name] = keras.ops.zeros((ROWS, *infers.sizes[name]), tensor.dtype)
         free = [axis for axis, size in enumerate(tensor.shape) if axis and size is None]
-        axes[name] = {0: batch} | dict.fromkeys(free, torch.export.Dim.DYNAMIC)
-        signature[name] = keras.InputSpec(shape=(ROWS, *samples[name].shape[1:]), dtype=tensor.dtype, name=name)
-    write(model, path, form, input_signature=[signature], dynamic_shapes=[(axes,)])
-
-
-def _name_outputs(path: Path, names: Sequence[str]) -> None:
-    """Give outputs of ONNX their names, which a trace of PyTorch has lost; dictionaries are flattened in this order."""
-    import onnx
-
-    written = onnx.load(path)
-    new = {output.name: name for output, name in zip(written.graph.output, names, strict=True)}
-    for node in written.graph.node:
-        node.input[:] = [new.get(name, name) for name in node.input]
-        node.output[:] = [new.get(name, name) for name in node.output]
-    for output in written.graph.output:
-        output.name = new[output.name]
-    onnx.save(written, path)
+        axes[name] = {0: batch} | dict.fromkeys(free, dynamic)
+    stored = Stored(infers, place)
+    with torch.no_grad(), quietly():
+        try:
+            program = torch.export.export(stored, (samples,), dynamic_shapes=(axes,), strict=False)
+        except UserError as error:
+            raise ValueError(
+                "PyTorch cannot write this graph for batches of any size.\n"
+                f"Seen: {str(error).partition(chr(10))[0]:.200}\n"
+                "Something in it takes a number of rows, or an axis of any size, for a fixed one: draws do, and "
+                "recurrent layers their length. Leave it out by outputs=[...], or export on TensorFlow."
+            ) from error
+        if path.suffix == ".pt2":
+            torch.export.save(program, path)
+        else:
+            named = {"input_names": list(samples), "output_names": stored.names}
+            torch.onnx.export(program, (), path, **named, dynamo=True, external_data=False, verbose=False)

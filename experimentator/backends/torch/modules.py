@@ -124,6 +124,7 @@ class Modules:
             is_trained = tensor.requires_grad and tensor.is_floating_point()
             with _no_scope(), _disable_current_modes():
                 _INIT(variable, tensor, trainable=is_trained, name=name or self._names.get(id(tensor), "parameter"))
+            variable._path = f"module_{len(self._parameters)}/{variable.name.replace('.', '/')}"  # one for each
             self._parameters.append((tensor, variable))
             self._variables[id(tensor)] = self._variables[id(variable._value)] = variable
         return self._variables[id(tensor)]
