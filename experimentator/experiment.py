@@ -90,8 +90,9 @@ class BaseExperiment(Habits, Portrayed, Exported):
             is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # as that of one of several
             is_told = self.source.text or optimizer is not self.source.get("optimizer")
             if not is_there and write_rate(optimizer, rate) and is_told:
-                said = "learning_rate = %s in the configuration takes the place of the optimizer's own, %.4g."
-                log.warning(said, rate, own)
+                said = "learning_rate = %s in the configuration takes the place of the optimizer's own, %.4g%s."
+                several = "; those of the others change in proportion" if len(parts_of(optimizer)) > 1 else ""
+                log.warning(said, rate, own, several)
         return optimizer
 
     @cached_property

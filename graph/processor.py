@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial, update_wrapper
+from functools import partial, update_wrapper, wraps
 from pathlib import PurePath
 from types import CodeType
 from typing import Any, Self
@@ -24,11 +24,28 @@ from experimentator.graph.errors import DeclarationError, UndeclaredWriteError, 
 from experimentator.graph.mode import Mode
 
 
+def _asks_for_training(call: Callable[..., Any]) -> bool:
+    """Whether a `__call__` has a parameter `training` behind the chunk."""
+    try:
+        return "training" in [*inspect.signature(call).parameters][2:]
+    except (TypeError, ValueError):
+        return False
+
+
+def _told_of_training(call: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(call)
+    def told(self: Any, chunk: Chunk, *args: Any, **options: Any) -> Any:
+        return call(self, chunk, *args, **({} if args else {"training": chunk.training}) | options)
+
+    return told
+
+
 class ChunkProcessor:
     """A node: reads the names in `inputs` and writes those in `outputs`, in the modes of `mode`.
 
     Set the attributes in the class, in `__init__`, as dataclass fields or as properties. A processor that sets
     neither `inputs` nor `outputs` is undeclared: what it reads and writes is recorded when data first passes.
+    `chunk.training` and `chunk.mode` say which call this is; a parameter `training` of `__call__` is given the first.
 
     >>> class Halve(ChunkProcessor):
     ...     inputs, outputs = ["x"], ["half"]
@@ -53,6 +70,8 @@ class ChunkProcessor:
         super().__init_subclass__(**kwargs)
         if "__repr__" not in vars(cls):  # or @dataclass would write one that can fail
             cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # the inherited one
+        if "__call__" in vars(cls) and _asks_for_training(cls.__call__):
+            cls.__call__ = _told_of_training(cls.__call__)  # type: ignore[method-assign]
 
     def __call__(self, chunk: Chunk) -> None:
         raise DeclarationError(

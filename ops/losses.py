@@ -87,7 +87,8 @@ class SoftmaxCrossEntropy(ClassWeighted):
 
     -sum_k q_k log softmax(logits)_k, where q is the target's row; with `label_smoothing` a, (1 - a) q + a / K
     (Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7). Ids may also
-    have a last axis of size 1. An id that is no class makes the loss NaN, on every backend.
+    have a last axis of size 1. An id that is no class makes the loss NaN, on every backend. With `class_weights` w the
+    mean is sum_i w_i l_i / sum_i w_i, as PyTorch's is; Keras' `class_weight` divides by the number of samples.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode

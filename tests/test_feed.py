@@ -250,6 +250,23 @@ def test_the_message_says_what_was_seen_and_what_to_write():
     )
 
 
+def test_batches_of_ones_own_that_differ_in_length_are_not_blamed_on_an_item():
+    class Padded(Subset):
+        def batch(self, keys, **_):
+            length = max(map(int, keys)) + 1
+            return {"batch_x": np.zeros((len(keys), length), np.float32)}
+
+    cycle = fed(Padded("s", "eval", [{"x": 1}] * 6), "stream").cycle(2)
+    with pytest.raises(DatasetError) as caught:
+        cycle.take(lambda _: 3)
+
+    assert str(caught.value).startswith(
+        "Batches of subset 's' are of several shapes: 'batch_x' with key 1 and with key 0."
+    )
+    assert "Seen: [2] float32 against [1] float32, without the batch axis." in str(caught.value)
+    assert "Let its `batch` pad to one length for all." in str(caught.value)
+
+
 @pytest.mark.parametrize("count", [1, 9])
 def test_a_later_item_without_a_name_is_named(count):
     with pytest.raises(DatasetError, match="Key 1 of subset 's' has other names than key 0: x, y"):

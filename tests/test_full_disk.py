@@ -77,6 +77,7 @@ def test_a_training_fills_the_disk_says_so_and_goes_on_exactly_with_room(tmp_pat
     assert re.search(told, message), message
     assert "\nSeen: No space left on device.\n" in message
     assert "Traceback" not in message
+    assert "OSError" not in message  # it was said what is wrong
     history = tmp_path / "full" / "a" / "history.jsonl"
     assert not history.exists() or history.read_bytes().endswith(b"\n")  # no part of a line
     kept = numbered(tmp_path / "full" / "a" / "checkpoints")

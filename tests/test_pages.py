@@ -14,7 +14,7 @@ import pytest
 from nbclient import NotebookClient
 from sklearn.datasets import load_digits
 
-from experimentator import build_experiment
+from experimentator import CheckpointEvery, Mode, build_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,9 +56,11 @@ def test_a_recipe_trains_and_what_it_promises_is_there(title, tmp_path):
     exp = build_experiment(recipe(title), hide_progress=True, jit_compile=False, output_folder=str(tmp_path))
     rows = exp.train(2)
 
-    assert rows[-1]["training_loss"] < rows[0]["training_loss"]
+    loss = next(name for name in rows[0] if name.startswith("training") and name.endswith("_loss"))
+    assert rows[-1][loss] < rows[0][loss]
     images = load_digits().images[:3].astype("float32")[..., None] / 16
-    seen = {name: values.shape for name, values in exp.predict({"batch_input": images}).items()}
+    given = {"batch_input": images} if "batch_input" in exp.batch("validation") else "validation"
+    seen = {name: values.shape for name, values in exp.predict(given).items()}
     shown = PROMISED.get(title, lambda exp, rows, seen: True)
     assert shown(exp, rows, seen), (rows, seen)
 
@@ -73,6 +75,13 @@ PROMISED = {
     ),
     "Sequences: taught with the right letter, read with its own": lambda exp, rows, seen: (
         seen == {"batch_written": (3, 6)}
+    ),
+    "Hard items more often: an order of one's own": lambda exp, rows, seen: (
+        np.ptp(exp.subset("training").chances) > 0.1 and rows[1]["training_loss"] > rows[1]["validation_loss"]
+    ),
+    "Items of several lengths: a subset for each": lambda exp, rows, seen: (
+        [exp.batch(f"training_{length}")["batch_letters"].shape[1] for length in (8, 16, 24)] == [8, 16, 24]
+        and seen["batch_logits"] == (40, 2)
     ),
     "The worst items of each evaluation": lambda exp, rows, seen: len(list(Path(exp.folder).glob("worst-*.json"))) == 2,
 }
@@ -142,3 +151,38 @@ def test_the_search_of_the_recipe_finds_and_gives_up(tmp_path):
 def texts(path):
     """The words of a picture: where they stand may differ with the fonts of a machine."""
     return sorted(re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text("utf-8")))
+
+
+def test_the_callback_of_the_page_measures_is_watched_and_survives_a_resume(tmp_path):
+    (code,) = [one for one in re.findall(r"```python\n(.*?)```", PARTS, re.DOTALL) if "class Recall" in one]
+    first = re.split(r"^## ", RECIPES, flags=re.MULTILINE)[0]
+    text = "\n".join(
+        [
+            *re.findall(r"```python\n(.*?)```", first, re.DOTALL),
+            "import numpy as np",
+            code,
+            "from experimentator import CheckpointEvery, EarlyStopping",
+            'callbacks = [Recall(), EarlyStopping("validation_recall", patience=9, mode="max")]',
+            "steps_per_call = 2",
+        ]
+    )
+    exp = build_experiment(text, hide_progress=True)
+    rows = exp.train(2)
+    assert all(0.5 < row["validation_recall"] <= 1 for row in rows)
+
+    class Stops:
+        wanted = True
+
+        def on_batch_end(self, batch, mode, epoch, **_):
+            if self.wanted and (batch, mode, epoch) == (3, Mode.EVAL, 2):
+                raise KeyboardInterrupt
+
+    stopped, resumed = (build_experiment(text, hide_progress=True) for _ in range(2))
+    for one in (stopped, resumed):
+        one.callbacks += [CheckpointEvery(seconds=1e-9, folder=tmp_path), Stops()]
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train(2)
+    Stops.wanted = False
+    resumed.resume(tmp_path)
+    assert resumed.walk.position.subset == "validation"
+    assert resumed.train(2)[-1]["validation_recall"] == rows[-1]["validation_recall"]

@@ -411,6 +411,23 @@ def test_a_handler_of_the_users_is_called_once_the_step_was_saved(tmp_path):
 # From the command line
 
 
+def test_what_changed_in_the_configuration_is_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = Path(CONFIG).read_text()
+    Path("own.py").write_text(text)
+    words = ["run", "own.py", "--quiet", "--epochs", "1"]
+    assert main(words) == 0
+    assert "0.9 * self" in text
+    Path("own.py").write_text(text.replace("0.9 * self", "0.8 * self"))
+    capsys.readouterr()
+
+    assert main([*words, "--resume"]) == 2
+    err = capsys.readouterr().err
+    number = 1 + next(place for place, line in enumerate(text.splitlines()) if "0.9 * self" in line)
+    assert f"line {number} of the configuration: was 'velocity = 0.9 * self" in err
+    assert "is 'velocity = 0.8 * self" in err
+
+
 def run(*words):
     return main(["run", CONFIG, "--quiet", "--output-folder", "runs", *map(str, words)])
 

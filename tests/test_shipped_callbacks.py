@@ -115,6 +115,19 @@ class Scores(Callback):
 # Watching a measure
 
 
+def test_a_measure_that_a_callback_names_and_never_writes_is_told_once(caplog):
+    exp = build(SaveLearningRate(), EarlyStopping("training_learning_rate", patience=1, mode="min"))
+    exp.train(3)
+
+    assert caplog.text.count("'training_learning_rate' was not measured in epoch 1") == 1
+    assert "Measured: training_loss, validation_loss" in caplog.text
+
+
+def test_a_measure_of_evaluations_that_come_later_is_not_missed(caplog):
+    build(EarlyStopping("validation_loss", patience=1), eval_epochs=[2]).train(2)
+    assert "not measured" not in caplog.text
+
+
 @pytest.mark.parametrize("make", [EarlyStopping, lambda name: SaveWeights("best", name)])
 def test_a_misspelt_metric_is_refused_before_anything_is_trained(make, tmp_path):
     exp = build(make("validation_los"), output_folder=tmp_path)
@@ -386,7 +399,7 @@ def test_a_part_is_loaded_by_pattern_and_the_rest_is_kept(tmp_path, caplog):
     assert np.array_equal(weights["Body/1/bias"], found["Model/1/bias"])
     assert not np.array_equal(weights["Body/0/kernel"], found["Model/0/kernel"])
     others = [key for key in weights if key != "Body/1/bias" and not key.endswith("seed_generator_state")]
-    assert f"Loaded 1 weights from {tmp_path / 'w'}; {len(others)} kept." in caplog.text
+    assert f"Loaded 1 weights from {tmp_path / 'w'}; {len(others)} stay." in caplog.text
 
 
 # Metrics
@@ -580,6 +593,37 @@ def test_a_confusion_matrix_refuses_too_few_classes_and_leaves_unlabelled_out():
     assert matrix.count(np.array([0, 1]), np.array([-1, 1])).tolist() == [[0, 0], [0, 1]]
     with pytest.raises(CallbackError, match=r"told of 2 classes.\nSeen: class 2"):
         matrix.count(np.array([0, 1]), np.array([2, 1]))
+
+
+@pytest.mark.parametrize("axes", [(), (5,), (3, 2)])
+@pytest.mark.parametrize("kind", ["ids", "scores", "rows of both", "rows of targets"])
+def test_a_confusion_matrix_counts_every_place(axes, kind):
+    random = np.random.default_rng(0)
+    target, said = random.integers(0, 4, (2, 8, *axes))
+    rows = np.eye(4, dtype=np.float32)
+    expected = np.zeros((4, 4), int)
+    np.add.at(expected, (target.ravel(), said.ravel()), 1)
+    prediction = {"ids": said, "rows of targets": said}.get(kind, rows[said])
+    items = [
+        {"said": one, "target": (rows[other] if "rows" in kind else np.asarray(other))}
+        for one, other in zip(prediction, target, strict=True)
+    ]
+    matrix = ConfusionMatrix("batch_again")
+    again = chunk_processor(inputs=["batch_said"], outputs=["batch_again"])(lambda batch_said: batch_said + 0)
+    subsets = [Subset("validation", Mode.EVAL, items)]
+    build(matrix, subsets=subsets, chunk_processors=[again], batch_size=4, metrics=None).evaluate()
+
+    assert matrix.cycles["validation"].tolist() == expected.tolist()
+
+
+def test_a_confusion_matrix_refuses_as_many_predictions_as_there_are_not_targets():
+    items = [{"said": np.zeros(3, np.int32), "target": np.zeros(2, np.int32)}] * 4
+    matrix = ConfusionMatrix("batch_again")
+    again = chunk_processor(inputs=["batch_said"], outputs=["batch_again"])(lambda batch_said: batch_said + 0)
+    with pytest.raises(
+        CallbackError, match=r"a class in 'batch_again' for each in 'batch_target'.\nSeen: \[B, 3\] int32"
+    ):
+        build(matrix, subsets=[Subset("validation", Mode.EVAL, items)], chunk_processors=[again]).evaluate()
 
 
 def test_a_confusion_matrix_needs_a_class_for_each_sample():

@@ -22,9 +22,10 @@ from experimentator.graph import Mode
 class ConfusionMatrix(Callback):
     """Count over each EVAL cycle how often a sample of class `target` was given class `prediction`.
 
-    `prediction` names class ids [B] int, or logits or scores [B, K]; `target` ids [B] int, or rows [B, K]. Rows of the
-    matrix are targets, columns predictions. Ids below 0 mean "no label" and are left out. `classes` gives their names,
-    or how many there are; without it, as many as are seen. `when=Mode.ALL` counts in training too.
+    `prediction` names class ids [B, ...] int, or logits or scores [B, ..., K]; `target` ids [B, ...] int, or rows
+    [B, ..., K]. Rows of the matrix are targets, columns predictions. Ids below 0 mean "no label" and are left out.
+    `classes` gives their names, or how many there are; without it, as many as are seen. `when=Mode.ALL` counts in
+    training too.
 
     Reads both names from the graph; writes `<subset>_confusion` [K, K] int into the state, `cycles` here, and
     `confusion-<subset>.svg` and `.json` into `folder`, else into the run folder, if any.
@@ -72,8 +73,17 @@ class ConfusionMatrix(Callback):
                     f"ConfusionMatrix needs {name!r} to hold a class for each sample.\nSeen: {seen}.\n"
                     "Name ids [B], or scores [B, K], that a processor writes in this mode."
                 )
-        prediction, target = (_ids(results[name]) for name in self.inputs)
-        self.counts = _added(self.counts, self.count(prediction, target))
+        prediction, target = (results[name] for name in self.inputs)
+        more = prediction.ndim - target.ndim
+        are_rows = more > 0 or (more == 0 and prediction.dtype.kind == "f")  # whole numbers of one shape are ids
+        ids = _ids(prediction, are_rows=are_rows), _ids(target, are_rows=more < 0 or (more == 0 and are_rows))
+        if len(ids[0]) != len(ids[1]):
+            raise CallbackError(
+                f"ConfusionMatrix needs a class in {self.prediction!r} for each in {self.target!r}.\n"
+                f"Seen: {_sizes(prediction)} and {_sizes(target)}.\n"
+                "Name ids of one shape, or scores with one axis more."
+            )
+        self.counts = _added(self.counts, self.count(*ids))
 
     def count(self, prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
         """The matrix of ids [N] and [N]."""
@@ -116,9 +126,13 @@ class ConfusionMatrix(Callback):
         return self.names or [str(number) for number in range(len(self.cycles[cycle_name]))]
 
 
-def _ids(values: np.ndarray) -> np.ndarray:
-    """Class ids [N] of ids [K, B] or rows [K, B, C]."""
-    if values.ndim > 2 and values.shape[-1] > 1:
+def _sizes(values: np.ndarray) -> str:
+    return f"[{', '.join(['B', *map(str, values.shape[2:])])}] {values.dtype}"
+
+
+def _ids(values: np.ndarray, *, are_rows: bool) -> np.ndarray:
+    """Class ids [N] of ids [K, B, ...] or rows [K, B, ..., C]."""
+    if are_rows and values.ndim > 2 and values.shape[-1] > 1:
         values = values.reshape(-1, values.shape[-1]).argmax(axis=-1)
     return values.reshape(-1).astype(np.int64)
 

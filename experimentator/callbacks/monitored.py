@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError, names_in
 from experimentator.graph import Mode
 
+log = logging.getLogger(__name__)
 SMALLER = ("loss", "error")  # endings of names of which less is better
 LARGER = ("accuracy", "precision", "recall", "f1", "f1_score", "iou", "dice", "auc", "psnr", "ssim")
 
@@ -37,6 +39,7 @@ class Monitored:
         if not is_number(min_delta) or min_delta < 0:
             raise CallbackError(f"min_delta is a number from 0 on.\nSeen: {min_delta!r}.\nWrite how much counts, or 0.")
         self.name, self.min_delta = metric, min_delta
+        self.told = False  # that it is not measured
         self.best: float | None = None
         self.epoch: int | None = None
         self.mode = mode or _better(metric or "_loss")
@@ -57,6 +60,15 @@ class Monitored:
         row = exp.history[-1] if exp.history else {}
         written = self.name in row or self.name in _written(exp)
         value = row.get(self.name, state.get(str(self.name))) if written else None
+        if value is None and not self.told and any(_has_passed(subset, self.name, row) for subset in exp.subsets):
+            self.told = True
+            measured = ", ".join(name for name in row if name != "epoch")
+            log.warning(
+                "%r was not measured in epoch %s, and nothing follows it. Measured: %s.",
+                self.name,
+                row["epoch"],
+                measured,
+            )
         return None if value is None else float(value)
 
     def improves(self, value: float, epoch: int) -> bool:
@@ -137,6 +149,12 @@ def names_written(exp: Any) -> list[str]:
 
 def _written(exp: Any) -> list[str]:
     return [name for callback in exp.callbacks for name in names_in(callback, "outputs")]
+
+
+def _has_passed(subset: Any, name: Any, row: Mapping[str, Any]) -> bool:
+    """Whether the pass that a name is of took place in an epoch."""
+    of = f"{subset.name}_"
+    return str(name).startswith(of) and any(other.startswith(of) for other in row)
 
 
 def _first_loss(exp: Any) -> str:

@@ -147,7 +147,8 @@ class LoadWeights(Callback):
         if self.loaded or self.exp.epoch:
             return
         matching = self.exp.load_weights(self.filename, only=self.only, rename=self.rename)
-        log.info("Loaded %d weights from %s; %d kept.", len(matching.matched), self.filename, len(matching.kept))
+        level = logging.WARNING if matching.kept else logging.INFO
+        log.log(level, "Loaded %d weights from %s; %d stay.", len(matching.matched), self.filename, len(matching.kept))
         self.loaded = True
 
     def state_dict(self) -> dict[str, Any]:

@@ -91,7 +91,12 @@ def _origin(error: BaseException) -> list[str]:
     """Where the user's own exception behind one of ours came from, unless the message has said it all."""
     cause = error.__cause__
     frames = [] if cause is None else list(_frames(cause))
-    if cause is None or (len(frames) <= 2 and frames[-1:] and frames[-1].strip() in str(error)):
+    said = getattr(cause, "strerror", None)
+    if (
+        cause is None
+        or (not frames and said and said in str(error))
+        or (len(frames) <= 2 and frames[-1:] and frames[-1].strip() in str(error))
+    ):
         return []
     return frames if _named(cause) in str(error) else [_brief(cause), *frames]
 

@@ -202,9 +202,14 @@ def _compare(run: str, expected: Sequence[str], seen: Sequence[str], say: Say) -
         "the order of what is saved"
     ]
     say(f"{run} differs in {len(different)} of {len(expected)} saved things:")
-    for name in different[:SHOWN]:
+    for name in sorted(different, key=_says_little)[:SHOWN]:
         say(f"  {name}: {str(wanted.get(name))[:60]} without, {str(got.get(name))[:60]} with interruptions")
     return False
+
+
+def _says_little(name: str) -> int:
+    """The history first, which says when they parted, and hashes last."""
+    return 2 - name.startswith("state.json/") - name.startswith("state.json/history/")
 
 
 def _kind(line: str) -> str:

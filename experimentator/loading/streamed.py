@@ -92,6 +92,14 @@ class StreamedFeed:
             return np.asarray(values).astype(self.specs[name].dtype, copy=False)
         odd = next((key for key in keys if not self._fits(name, self.subset.batch([key])[name])), keys[0])
         seen, spec = specs_of({name: values}).get(name), self.specs[name]
+        if self.subset.has_own_batch and seen is not None and seen.dtype == spec.dtype:
+            raise DatasetError(
+                f"Batches of subset {self.subset.name!r} are of several shapes: {name!r} with key {odd!r} and with "
+                f"key {self.first!r}.",
+                f"{_kind(seen)} against {_kind(spec)}, without the batch axis",
+                "Let its `batch` pad to one length for all. Items of several lengths may be several subsets, of one "
+                "length each.",
+            )
         raise DatasetError(
             f"{name.removeprefix('batch_')!r} of subset {self.subset.name!r} is another kind of value in key {odd!r} "
             f"than in key {self.first!r}.",

@@ -10,15 +10,18 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experimentator.checkpoint import CheckpointError
 from experimentator.config import resolved
 from experimentator.graph import Mode
 from experimentator.parts import unscaled
 from experimentator.records.neighbours import neighbours
+from experimentator.records.plainfile import read_bytes
 from experimentator.saving.packing import is_plain
 from experimentator.saving.undeclared import undeclared
 from experimentator.version import __version__
@@ -89,7 +92,9 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
     differing |= {f"{name}, beside the configuration": (old[name][:12], new[name][:12])
                   for name in old.keys() & new.keys() if old[name] != new[name]}  # fmt: skip
     if not differing and saved["program"] != own["program"]:
-        differing["the text of the configuration"] = (saved["program"][:12], own["program"][:12])
+        differing |= _lines(path.parent.parent / "config.py", exp) or {
+            "the text of the configuration": (saved["program"][:12], own["program"][:12])
+        }
     if differing:
         raise undone(path, differing)
     for part in ("versions", "machine"):
@@ -99,6 +104,23 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
             log.warning("Not exact: the run is resumed where the last bits may differ (%s).", "; ".join(others))
     for doubt in saved["doubts"]:
         log.warning("Not exact: %s.", doubt)
+
+
+def _lines(stored: Path, exp: BaseExperiment) -> dict[str, tuple[Any, Any]]:
+    """The first line of the configuration that is another than in the run folder, if that has one."""
+    own = getattr(exp.source, "text", "").splitlines()
+    try:
+        text = read_bytes(stored).decode("utf-8").splitlines()
+    except (CheckpointError, ValueError):
+        return {}
+    for number, (old, new) in enumerate(zip_longest(text, own, fillvalue=""), start=1):
+        if _code(old) != _code(new):
+            return {f"line {number} of the configuration": (old.strip(), new.strip())}
+    return {}
+
+
+def _code(line: str) -> str:
+    return line.partition("#")[0].strip()
 
 
 def doubts(exp: BaseExperiment) -> list[str]:

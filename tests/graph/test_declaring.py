@@ -455,3 +455,24 @@ def test_a_name_that_inference_lacks_may_be_given_to_it():
 
     with pytest.raises(MissingTensorError, match="List its writer, or add it to what is given"):
         Graph([double], provided=(), mode=Mode.INFER).select("y")
+
+
+@pytest.mark.parametrize("mode, expected", [(Mode.TRAIN, [True, True]), (Mode.EVAL, [False, False])])
+def test_a_class_that_asks_whether_it_trains_is_told_as_a_function_is(mode, expected):
+    class Asks(ChunkProcessor):
+        inputs, outputs = ["x"], ["of_class"]
+
+        def __call__(self, chunk, training=None):
+            chunk["of_class"] = training
+
+    class AsksToo(Asks):
+        def __call__(self, chunk, *, training):
+            super().__call__(chunk, training=training)
+
+    for kind in (Asks, AsksToo):
+        function = chunk_processor(inputs=["x"], outputs=["of_function"])(lambda x, training: training)
+        graph = Graph([kind(), function], provided={"x"}, mode=mode).select("of_class", "of_function")
+        assert list(graph.run({"x": 1}).values()) == expected
+    chunk = Chunk({"x": 1}, mode=Mode.TRAIN)
+    Asks()(chunk, False)
+    assert chunk["of_class"] is False
