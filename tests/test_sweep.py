@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from experimentator import build_experiment
 from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
-from experimentator.commands.sweep import _means
+from experimentator.commands.means import means_of
 from experimentator.config import ConfigError
 from experimentator.runs import read_history
 from experimentator.sweep import supervisor
@@ -679,15 +680,37 @@ def test_points_that_differ_by_their_seed_alone_are_one_row_more(capsys):
     assert float(own[head.replace(" ±", "±").split().index("validation_loss±")]) == pytest.approx(
         np.std(measured, ddof=1), rel=1e-3
     )
+    assert head.endswith("p to best")
+    assert [line.split()[-1] for line in means[:2]].count("best") == 1
+    assert "best" not in out.split("\n\n")[0]  # of a single seed
+    told = "p to best: how likely validation_loss would differ so"
+    assert means[2].startswith(told)
+    assert "with 3 it is never below 0.25" in means[2]
 
 
 def test_means_of_what_is_not_finite_are_not_finite():
     outcomes = [Outcome(number, {"seed": number}, 0) for number in (1, 2)]
 
-    (row,) = _means(outcomes, [{"a": math.inf, "b": math.nan, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 3.0}])
+    (row,) = means_of(outcomes, [{"a": math.inf, "b": math.nan, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 3.0}])
 
     assert (row["runs"], row["a"], row["c"], row["c ±"]) == (2, math.inf, 2.0, pytest.approx(math.sqrt(2)))
     assert np.isnan([row["a ±"], row["b"], row["b ±"]]).all()
+
+
+def test_rows_of_the_same_seeds_and_folds_are_tested_against_the_best_by_pairs():
+    """As SciPy has it; a seed that one row alone has is no pair, and a row with one pair is not tested."""
+    losses = np.random.default_rng(0).normal(size=(3, 8))
+    losses[0] -= 5
+    values = [(rate, seed) for rate in range(3) for seed in range(8) if rate < 2 or seed == 3]
+    outcomes = [
+        Outcome(n, {"rate": rate, "seed": seed % 4, "fold": seed // 4}, 0) for n, (rate, seed) in enumerate(values)
+    ]
+    outcomes.append(Outcome(99, {"rate": 1, "seed": 77, "fold": 0}, 0))
+    measured = [{"validation_loss": float(losses[place])} for place in values] + [{"validation_loss": 1e9}]
+
+    best, tested, alone = means_of(outcomes, measured)
+    assert "p to best" not in best | alone
+    assert tested["p to best"] == pytest.approx(stats.wilcoxon(losses[1] - losses[0]).pvalue)
 
 
 def test_points_of_which_none_was_repeated_have_no_means(capsys):

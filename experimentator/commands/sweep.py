@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 import sys
 import time
 from argparse import Namespace
@@ -14,6 +12,7 @@ from typing import Any, TextIO
 
 from experimentator.checkpoint import CheckpointError, write_atomically
 from experimentator.commands.failures import printable
+from experimentator.commands.means import REPEATS, means_of, show_means
 from experimentator.commands.results import best_of, final_metrics, loss_of, show_table
 from experimentator.commands.usage import AUTO, LATEST, UsageError
 from experimentator.config import parse_assignment
@@ -27,7 +26,6 @@ from experimentator.sweep.supervisor import Child, Point, Supervisor, devices
 PICTURE = "sweep.svg"
 OUTPUT_FOLDER = "runs"
 SEED = "seed"
-REPEATS = (SEED, "fold")  # axes along which the same is measured again
 HANG_SECONDS = 3600.0
 MOMENT = 0.1
 OPTIONS = {  # of a command line, which all points of a grid get
@@ -262,11 +260,12 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, ou
         for one, metrics in zip(outcomes, measured, strict=True)
     ]
     repeats = [name for name in axes if name in REPEATS]
-    show_table(rows, output, best=None if len(repeats) == len(axes) else best_of(measured))
-    means = _means(outcomes, measured) if repeats else []
-    if any(row["runs"] > 1 for row in means):
+    means = means_of(outcomes, measured) if repeats else []
+    is_repeated = any(row["runs"] > 1 for row in means)
+    show_table(rows, output, best=None if is_repeated else best_of(measured))
+    if is_repeated:
         output.write("\n")
-        show_table(means, output, best=best_of(means) if len(means) > 1 else None)
+        show_means(means, output)
     for error, place in _grouped(outcomes).items():
         errors.write(f"{place}: {error}\n")
     drawn = {name for name, axis in axes.items() if isinstance(axis, Between)}
@@ -302,22 +301,3 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _short(folder: str) -> str:
     path = Path(folder)
     return str(path.relative_to(Path.cwd())) if folder and path.is_relative_to(Path.cwd()) else folder
-
-
-def _means(outcomes: Sequence[Outcome], measured: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
-    """Points that differ by their seed or fold alone, as one row: means, and standard deviations between them."""
-    groups: dict[str, list[tuple[Mapping[str, Any], Mapping[str, float]]]] = {}
-    for one, metrics in zip(outcomes, measured, strict=True):
-        values = {name: value for name, value in one.values.items() if name not in REPEATS}
-        if metrics:
-            groups.setdefault(repr(values), []).append((values, metrics))
-    rows = []
-    for members in groups.values():
-        row: dict[str, Any] = {**members[0][0], "runs": len(members)}
-        for name in members[0][1]:
-            numbers = [metrics[name] for _, metrics in members if name in metrics]
-            row[name] = statistics.fmean(numbers)
-            if len(numbers) > 1:
-                row[f"{name} ±"] = statistics.stdev(numbers) if all(map(math.isfinite, numbers)) else math.nan
-        rows.append(row)
-    return rows

@@ -1,0 +1,58 @@
+"""Points of a sweep that measure the same again, with another seed or fold: their means, and whether these differ."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TextIO
+
+from experimentator.bench.spread import p_value
+from experimentator.commands.results import best_of, loss_of, show_table
+from experimentator.sweep.outcome import Outcome
+
+REPEATS = ("seed", "fold")  # axes along which the same is measured again
+TESTED = "p to best"
+
+
+def show_means(rows: Sequence[Mapping[str, Any]], output: TextIO) -> None:
+    """Their table, and what its last column means."""
+    show_table(rows, output, best=best_of(rows) if len(rows) > 1 else None)
+    if pairs := max((row["runs"] for row in rows if TESTED in row), default=0):
+        loss, least = loss_of(name for row in rows for name in row), 2 / 2**pairs
+        output.write(
+            f"{TESTED}: how likely {loss} would differ so from the best row if the two were alike (signed-rank test "
+            f"over the same seeds and folds; with {pairs} it is never below {least:.2g}).\n"
+        )
+
+
+def means_of(outcomes: Sequence[Outcome], measured: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Points that differ by their seed or fold alone, as one row: means, and standard deviations between them.
+
+    Where several rows have the same seeds and folds, each has how likely it is no other than the best.
+    """
+    groups: dict[str, list[tuple[Mapping[str, Any], Mapping[str, float]]]] = {}
+    for one, metrics in zip(outcomes, measured, strict=True):
+        if metrics:
+            groups.setdefault(repr(_without(one.values, REPEATS)), []).append((one.values, metrics))
+    rows = []
+    for members in groups.values():
+        row: dict[str, Any] = {**_without(members[0][0], REPEATS), "runs": len(members)}
+        for name in members[0][1]:
+            numbers = [metrics[name] for _, metrics in members if name in metrics]
+            row[name] = statistics.fmean(numbers)
+            if len(numbers) > 1:
+                row[f"{name} ±"] = statistics.stdev(numbers) if all(map(math.isfinite, numbers)) else math.nan
+        rows.append(row)
+    if (best := best_of(rows)) is not None:
+        loss = loss_of(name for row in rows for name in row)
+        own = [{repr(_without(v, v.keys() - REPEATS)): m.get(loss, math.nan) for v, m in ms} for ms in groups.values()]
+        for row, found in zip(rows, own, strict=True):
+            pairs = [found[repeat] - own[best][repeat] for repeat in found.keys() & own[best].keys()]
+            if found is not own[best] and len(pairs) > 1 and all(map(math.isfinite, pairs)):
+                row[TESTED] = p_value(pairs)
+    return rows
+
+
+def _without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
