@@ -36,6 +36,14 @@ class Exported:
         made of. An input has the sizes of an item, and any number of rows; `sizes={"batch_input": [None, None, 3]}`
         gives it others, None for any. Its weights are the experiment's own: what trains one trains the other.
 
+        >>> import numpy as np
+        >>> from experimentator import Mode, Subset, build_experiment, chunk_processor
+        >>> double = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(lambda batch_x: 2 * batch_x)
+        >>> subsets = [Subset("all", Mode.INFER, {"x": np.arange(4)})]
+        >>> exp = build_experiment({"chunk_processors": [double], "subsets": subsets})
+        >>> int(exp.as_model()({"batch_x": np.array([3])})["batch_y"][0])
+        6
+
         Raises:
             ConfigError: for sizes of what is no input, or where no subset shows what an item is.
             ValueError: for a backend that Keras does not run on.
@@ -46,12 +54,25 @@ class Exported:
     def export(self: Any, path: str | os.PathLike[str], outputs: Any = None, *, sizes: Sizes | None = None) -> Path:
         """Write what `as_model` gives as a file, with the weights it evaluates with, for use without this library.
 
-        The suffix says of what kind, and Keras writes it: none for a folder of TensorFlow's (SavedModel; from JAX,
-        too), `.pt2` for PyTorch, `.onnx`. All of it is there in the end, or nothing; what is there already stays.
+        The suffix says of what kind: none for a folder of TensorFlow's (SavedModel; from JAX, too), `.onnx` (from
+        TensorFlow and PyTorch), `.tflite` (TensorFlow), `.pt2` (PyTorch). Inputs and outputs have their names, and any
+        number of rows. All of it is there in the end, or nothing; what is there already stays.
+
+        >>> from experimentator import Mode, Subset, build_experiment, chunk_processor
+        >>> double = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(lambda batch_x: 2 * batch_x)
+        >>> subsets = [Subset("all", Mode.INFER, {"x": [1, 2]})]
+        >>> exp = build_experiment({"chunk_processors": [double], "subsets": subsets})
+        >>> exp.export("double.h5")
+        Traceback (most recent call last):
+        experimentator.overrides.ConfigError: double.h5 is no file that can be exported with ...
+        Seen: .h5.
+        Suffixes: ...
 
         Raises:
             CheckpointError: where something is there already, or it cannot be written.
+            ConfigError: for another suffix, and as `as_model` does.
             MissingFrameworkError: with the command that brings what is missing.
+            ValueError: for what the format cannot say, such as draws in ONNX.
         """
         self._prepare()
         with self.walk.inferring():

@@ -51,6 +51,7 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     jobs = arguments.jobs or 1
     numbers = [register.number({**sets, **values}) for values in chosen]
     display = Display(chosen, numbers, errors, jobs=jobs, epochs=arguments.epochs or _epochs(arguments.config))
+    display.prints_aside = jobs > 1 or arguments.quiet
 
     class Listener:
         begins, waits = display.begins, display.waits
@@ -72,7 +73,8 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
             register.begin(number, values, {**sets, **values})
             yield Point(number, values, _command(arguments, values, run.name))
 
-    supervisor = Supervisor(jobs=jobs, hang_seconds=arguments.hang_seconds or HANG_SECONDS, devices=devices())
+    hang_seconds = arguments.hang_seconds or HANG_SECONDS
+    supervisor = Supervisor(jobs=jobs, hang_seconds=hang_seconds, devices=devices(), is_quiet=arguments.quiet)
     try:
         with display:
             supervisor.train(due(), Listener())
@@ -170,6 +172,7 @@ class Display:
     ):
         self.errors = errors
         self.chosen, self.jobs, self.epochs = chosen, jobs, epochs
+        self.prints_aside = False
         self.places = {number: place for place, number in enumerate(numbers, start=1)}
         self.progress: Any = None
         self.count, self.shown = 0, 0.0
@@ -214,7 +217,7 @@ class Display:
         if not outcome.is_finished and printed and outcome.error not in self.errors_told:
             self.errors_told.add(outcome.error)
             self._tell("\n".join(f"  {printable(line)}" for line in printed.splitlines()))
-        if self.jobs > 1 or outcome.status < 0 or outcome.why:
+        if self.prints_aside or outcome.status < 0 or outcome.why:
             self._tell(f"{place}  {outcome.ended} after {outcome.seconds:.1f} s{_told(outcome)}")
 
     def _name(self, number: int) -> str:

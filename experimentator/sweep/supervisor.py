@@ -80,11 +80,13 @@ class Listener(Protocol):
 class Supervisor:
     """Trains points, `jobs` at once; one without a sign for `hang_seconds` is ended, or more before its first sign.
 
-    With several at once, each prints into a file; `devices` are given to them in turn, by number or name.
+    With several at once, or where it is to be quiet, each prints into a file; `devices` are given to them in turn, by
+    number or name.
     """
 
-    def __init__(self, *, jobs: int, hang_seconds: float, devices: Sequence[str] = ()):
+    def __init__(self, *, jobs: int, hang_seconds: float, devices: Sequence[str] = (), is_quiet: bool = False):
         self.jobs, self.hang_seconds, self.devices = jobs, hang_seconds, devices
+        self.prints_aside = jobs > 1 or is_quiet
         self.children: list[Child] = []
 
     def train(self, points: Iterator[Point] | None, listener: Listener) -> None:
@@ -112,18 +114,18 @@ class Supervisor:
         aside = Path(tempfile.mkdtemp(prefix="experimentator-"))
         command = [*point.command, "--report", str(aside), "--parent", str(os.getpid())]
         printed: Any = sys.__stderr__  # stdout is for the table of points
-        if self.jobs > 1:
+        if self.prints_aside:
             printed = (aside / "printed").open("wb")
         # A group of its own: Ctrl-C reaches this process only, which passes it on once.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=printed,
-            stderr=printed if self.jobs > 1 else None,
+            stderr=printed if self.prints_aside else None,
             env=self._environment(slot),
             process_group=0,
         )
-        if self.jobs > 1:
+        if self.prints_aside:
             printed.close()
         return Child(point, process, aside, slot, _memory_kills())
 
