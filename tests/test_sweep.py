@@ -385,10 +385,12 @@ def test_two_sweeps_in_one_folder_are_one_too_many(capsys):
     first = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: Path("witness").exists() and "spin 2" in Path("witness").read_text("utf-8"))
-        assert sweep("--grid", "pain=['spin']", "--resume", "auto") == 5
+        assert sweep("--grid", "pain=['spin']", "--resume", "auto", "--hang-seconds", "3") == 5
         assert "A sweep is under way in runs/pains/s" in capsys.readouterr().err
     finally:
         first.send_signal(signal.SIGINT)
+        time.sleep(1)
+        first.send_signal(signal.SIGINT)  # who asks twice does not wait for what never ends
         first.wait(timeout=60)
     assert Path("witness").read_text("utf-8") == "0.1 spin 1\n0.1 spin 2\n"
 
