@@ -33,6 +33,7 @@ class Position:
     weight: int = 0
     seconds: float = 0.0
     seeds: dict[str, list[int]] = field(default_factory=dict)  # which training goes on with after an evaluation
+    order: int = 0  # a mark of that of the pass, where the subset has a say in it
 
 
 class Walk:
@@ -125,6 +126,7 @@ class Walk:
                 exp.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
                 if position is not None:
                     self._restore(last=True)
+                    self._mark_order(position, feed.orders.mark)
                 with self.training_seeds(position) if mode == Mode.EVAL else nullcontext():
                     averages = self._pass(subset, mode, cycle, runner, position)
                 self._tell_left_out(averages.left_out)
@@ -134,6 +136,16 @@ class Walk:
                 exp.fire("cycle_left")
                 raise
         return results
+
+    def _mark_order(self, position: Position, mark: int) -> None:
+        """Warn where a pass goes on in another order than it began with."""
+        if position.batch and position.order not in (0, mark):
+            log.warning(
+                "Not exact: %r goes on in another order than its pass began with. What `shuffled_keys` depends on "
+                "belongs into the state_dict of a callback, as it was when the epoch began.",
+                position.subset,
+            )
+        position.order = mark
 
     def _tell_left_out(self, left_out: Mapping[str, list[int]]) -> None:
         """Warn of metrics that are asked for and are no single number of a batch."""

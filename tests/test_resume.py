@@ -408,6 +408,25 @@ def test_a_handler_of_the_users_is_called_once_the_step_was_saved(tmp_path):
     assert exp.epoch == 2
 
 
+@pytest.mark.parametrize("is_other", [False, True])
+def test_an_order_of_ones_own_that_is_another_after_a_resume_is_told(tmp_path, caplog, is_other):
+    def ordered(name, turned):
+        exp = built(tmp_path, name, steps_per_call=1)
+        subset = next(one for one in exp.subsets if one.is_training)
+        subset.shuffled_keys = lambda: subset.keys[turned:] + subset.keys[:turned]
+        return exp
+
+    ordered("whole", 1).train(2)
+    folder = tmp_path / "p" / "whole" / "checkpoints"
+    steps = {json.loads((path / "MANIFEST.json").read_text())["step"]: path for path in numbered(folder)}
+    middle = steps[7]  # an epoch has 5 batches
+    exp = ordered("again", 1 + is_other)
+    exp.resume(middle)
+    exp.train(2)
+
+    assert ("goes on in another order than its pass began with" in caplog.text) == is_other
+
+
 # From the command line
 
 
@@ -520,7 +539,7 @@ def test_a_grid_that_was_killed_is_given_again_and_goes_on_within_its_point(tmp_
     Path("deadly").touch()
     points = ["--grid", "batch_size=[4,2,8]", "--experiment-id", "g", "--resume", "auto"]
     often = ["--checkpoint-seconds", "0.000001"]
-    command = [sys.executable, "-m", "experimentator", "task.py", "--quiet", "--epochs", "3", *often, *points]
+    command = [sys.executable, "-m", "experimentator", "task.py", "--epochs", "3", *often, *points]
 
     killed = subprocess.run(command, capture_output=True, check=False)
     while (left := {run.name: run.status for run in find_runs("runs")})["task/g-2"] == "running":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class Orders:
 
     def __init__(self, subset: Subset):
         self.subset = subset
+        self.mark = 0  # of the last order that a subset had a say in
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: tuple[Any, Future[np.ndarray]] | None = None
 
@@ -42,7 +44,11 @@ class Orders:
             raise subset.empty_error(())
         if mode == Mode.EVAL and subset.is_training:
             return np.tile(np.arange(len(subset.keys), dtype=np.int32), subset.repetitions), False
-        return self._taken() if self._is_pure() else subset.order(), subset.is_training
+        if self._is_pure():
+            return self._taken(), subset.is_training
+        order = subset.order()
+        self.mark = 1 + crc32(order.tobytes()) if subset.reorders else 0
+        return order, subset.is_training
 
     def _is_pure(self) -> bool:
         subset, ruling = self.subset, ("order", "arrange", "shuffled", "shuffled_keys")
