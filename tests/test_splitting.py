@@ -191,8 +191,18 @@ def test_a_percentage_of_zero_leaves_its_subset_away_and_repetitions_are_handed_
     "shares", [{}, {"x": 0.5}, {"x": 0.9, "y": 0.2}, {"x": -0.5, "y": 1.5}, {"x": "all"}, [0.5, 0.5]]
 )
 def test_shares_that_do_not_sum_to_one_are_refused(shares):
-    with pytest.raises(DatasetError, match=r'do not sum to 1, or to 100 percent.\nSeen: (.|\n)*Write {"training": 0.8'):
+    said = r'do not sum to 1, or to 100 percent, or to the 4 keys.\nSeen: (.|\n)*Write {"training": 0.8'
+    with pytest.raises(DatasetError, match=said):
         split(items("abab"), shares)
+
+
+def test_shares_may_be_numbers_of_keys():
+    parts = split(items("abab" * 60), {"training": 192, "validation": 47, "testing": 1}, stratify="kind")
+
+    assert [len(part) for part in parts.values()] == [192, 47, 1]
+    assert parts == split(
+        items("abab" * 60), {"training": 192 / 240, "validation": 47 / 240, "testing": 1 / 240}, stratify="kind"
+    )
 
 
 def test_a_splitter_of_more_than_everything_is_refused():

@@ -43,7 +43,8 @@ def split(
 ) -> dict[str, list[Hashable]]:
     """The keys of a dataset in parts: `split(dataset, {"training": 0.8, "validation": 0.2})`, disjoint, covering all.
 
-    `shares` sum to 1, or to 100 as percentages; every part gets its share of all keys, less than one key off. With
+    `shares` sum to 1, to 100 as percentages, or to how many keys there are as numbers of them; every part gets its
+    share of all keys, less than one key off. With
     `stratify`, a field of the key or the item or a function of (key) or (key, item), so does it of each class, and of
     all keys as before, however many classes and however small; NaN is a class. With `group`, keys of one group come
     into one part, and the shares are met as well as the sizes of the groups allow. Parts of an array are
@@ -54,11 +55,12 @@ def split(
     (8, True)
 
     Raises:
-        DatasetError: for shares that do not sum to 1 or 100, unknown fields, fewer keys or groups than parts, or keys
-            of which nothing stays the same from run to run.
+        DatasetError: for shares that sum to none of these, unknown fields, fewer keys or groups than parts, or keys of
+            which nothing stays the same from run to run.
     """
-    wanted = _checked_shares(shares)
-    parts = _parts(dataset, keys, list(wanted.values()), stratify, group, seed)
+    listed = keys_of(as_dataset(dataset, subset="training"), subset="training") if keys is None else tuple(keys)
+    wanted = _checked_shares(shares, len(listed))
+    parts = _parts(dataset, listed, list(wanted.values()), stratify, group, seed)
     if empty := [name for name, part in zip(wanted, parts, strict=True) if wanted[name] and not part]:
         raise DatasetError(
             f"{ASKER} leaves nothing to {', '.join(map(repr, empty))}.",
@@ -198,18 +200,20 @@ def _dealt(units: Sequence[tuple[Hashable, Counter[Hashable]]], shares: Sequence
     return part_of
 
 
-def _checked_shares(shares: Any) -> dict[str, float]:
+def _checked_shares(shares: Any, count: int = 0) -> dict[str, float]:
+    """Shares that sum to 1, of such, of percentages, or of whole numbers that sum to `count`."""
     fine = isinstance(shares, Mapping) and all(
         type(share) is not bool and isinstance(share, (int, float, np.integer, np.floating)) and 0 <= share < math.inf
         for share in shares.values()
     )
     shares = {name: float(share) for name, share in shares.items()} if fine else shares
     total = sum(shares.values()) if fine else 0
-    for whole in (1, 100):
+    are_numbers = fine and all(share == int(share) for share in shares.values())
+    for whole in (1, 100, *([count] if count and are_numbers else [])):
         if fine and math.isclose(total, whole, rel_tol=1e-6):
             return {name: share / total for name, share in shares.items()}
     raise DatasetError(
-        "The shares of a split do not sum to 1, or to 100 percent.",
+        f"The shares of a split do not sum to 1, or to 100 percent{f', or to the {count} keys' if count else ''}.",
         f"{shares!r:.120}" + (f", together {total:g}" if fine else ""),
         'Write {"training": 0.8, "validation": 0.2}.',
     )
