@@ -28,6 +28,8 @@ class Optimizers(keras.optimizers.MultiOptimizer):
     >>> rates.learning_rate = 2e-3
     >>> f"{float(rates['Trunk'].learning_rate):.4f}"
     '0.0002'
+    >>> rates
+    Optimizers({'Trunk': Adam, '*': Adam})
 
     Two networks against each other:
 
@@ -45,6 +47,10 @@ class Optimizers(keras.optimizers.MultiOptimizer):
         self.losses = dict(losses or {})
         self._proportions: list[float] = []  # of the rates to the last, as somebody set them one by one
         self._written: list[float] = []  # rates that were set all at once
+
+    def __repr__(self) -> str:
+        parts = (f"{pattern!r}: {type(part).__name__}" for pattern, part in self._routes.parts.items())
+        return f"Optimizers({{{', '.join(parts)}}})"
 
     def __getitem__(self, pattern: str) -> Any:
         """The optimizer of a pattern."""
