@@ -25,18 +25,26 @@ from experimentator.graph.mode import Mode
 
 
 def _asks_for_training(call: Callable[..., Any]) -> bool:
-    """Whether a `__call__` has a parameter `training` behind the chunk."""
+    """Whether a `__call__` has a parameter `training` behind the chunk, itself or in what it decorates."""
     try:
-        return "training" in [*inspect.signature(call).parameters][2:]
+        own, inner = (inspect.signature(call, follow_wrapped=follow).parameters for follow in (False, True))
     except (TypeError, ValueError):
         return False
+    passes_on = any(one.kind is one.VAR_KEYWORD for one in own.values())
+    found = own.get("training") or (inner.get("training") if passes_on else None)
+    return found is not None and found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY)
 
 
 def _told_of_training(call: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(call)
+
     @wraps(call)
     def told(self: Any, chunk: Chunk, *args: Any, **options: Any) -> Any:
-        return call(self, chunk, *args, **({} if args else {"training": chunk.training}) | options)
+        if "training" not in signature.bind_partial(self, chunk, *args, **options).arguments:
+            options["training"] = chunk.training
+        return call(self, chunk, *args, **options)
 
+    told.tells_of_training = True  # type: ignore[attr-defined]
     return told
 
 
@@ -70,8 +78,9 @@ class ChunkProcessor:
         super().__init_subclass__(**kwargs)
         if "__repr__" not in vars(cls):  # or @dataclass would write one that can fail
             cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # the inherited one
-        if "__call__" in vars(cls) and _asks_for_training(cls.__call__):
-            cls.__call__ = _told_of_training(cls.__call__)  # type: ignore[method-assign]
+        call = cls.__call__  # perhaps of a mixin
+        if not hasattr(call, "tells_of_training") and _asks_for_training(call):
+            cls.__call__ = _told_of_training(call)  # type: ignore[method-assign]
 
     def __call__(self, chunk: Chunk) -> None:
         raise DeclarationError(

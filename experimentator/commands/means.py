@@ -17,8 +17,9 @@ TESTED = "p to best"
 
 def show_means(rows: Sequence[Mapping[str, Any]], output: TextIO) -> None:
     """Their table, and what its last column means."""
-    show_table(rows, output, best=best_of(rows) if len(rows) > 1 else None)
-    if pairs := max((row["runs"] for row in rows if TESTED in row), default=0):
+    best = best_of(rows)
+    show_table(rows, output, best=best if len(rows) > 1 else None)
+    if pairs := min((min(row["runs"], rows[best or 0]["runs"]) for row in rows if TESTED in row), default=0):
         loss, least = loss_of(name for row in rows for name in row), 2 / 2**pairs
         output.write(
             f"{TESTED}: how likely {loss} would differ so from the best row if the two were alike (signed-rank test "

@@ -476,3 +476,54 @@ def test_a_class_that_asks_whether_it_trains_is_told_as_a_function_is(mode, expe
     chunk = Chunk({"x": 1}, mode=Mode.TRAIN)
     Asks()(chunk, False)
     assert chunk["of_class"] is False
+
+
+def test_it_is_told_through_decorators_mixins_and_calls_of_its_base():
+    def knows(call):
+        @wraps(call)
+        def knowing(self, chunk):
+            return call(self, chunk, chunk.training)
+
+        return knowing
+
+    def passes_on(call):
+        @wraps(call)
+        def passing(*args, **options):
+            return call(*args, **options)
+
+        return passing
+
+    class Mixin:
+        def __call__(self, chunk, training):
+            chunk["y"] = training
+
+    class Mixed(Mixin, ChunkProcessor):
+        inputs, outputs = ["x"], ["y"]
+
+    class Factor(ChunkProcessor):
+        inputs, outputs = ["x"], ["y"]
+
+        def __call__(self, chunk, factor=2, training=None):
+            chunk["y"] = training and factor
+
+    class Three(Factor):
+        def __call__(self, chunk):
+            super().__call__(chunk, 3)
+
+    class Knows(ChunkProcessor):
+        inputs, outputs = ["x"], ["y"]
+
+        @knows
+        def __call__(self, chunk, training):
+            chunk["y"] = training
+
+    class Passes(ChunkProcessor):
+        inputs, outputs = ["x"], ["y"]
+
+        @passes_on
+        def __call__(self, chunk, training):
+            chunk["y"] = training
+
+    for kind, expected in ((Mixed, True), (Factor, 2), (Three, 3), (Knows, True), (Passes, True)):
+        graph = Graph([kind()], provided={"x"}, mode=Mode.TRAIN).select("y")
+        assert graph.run({"x": 1}) == {"y": expected}, kind
