@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from experimentator.checkpoint import CheckpointError, make_folder
 from experimentator.embedded import Embedded, named
 from experimentator.graph import Graph, Mode
@@ -18,6 +20,7 @@ from experimentator.settings import listed
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
+OF_FILES = ("OutOfRangeError", "ResourceExhaustedError", "NotFoundError", "PermissionDeniedError")
 Sizes = Mapping[str, Sequence[int | None]]
 
 
@@ -79,7 +82,7 @@ class Exported:
             return _export(self, Path(path), listed(outputs), sizes or {})
 
 
-def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Sizes) -> Any:
+def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:
     program = exp.program
     graph = _chosen(program.whole(Mode.INFER), outputs or program.selection.wanted(program.whole(Mode.INFER)))
     specs = program.specs(Mode.INFER)
@@ -89,6 +92,9 @@ def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Sizes) -> Any:
             f"Seen: {', '.join(sorted(specs)) or 'nothing'} in the items of a subset.",
             "Give the experiment a subset whose items have it.",
         )
+    if not isinstance(sizes, Mapping):
+        write = f"Name the input: sizes={{{min(graph.inputs, default='batch_input')!r}: {sizes!r}}}."
+        raise ConfigError("sizes go by name.", f"Seen: {sizes!r}.", write)
     if slips := sorted(sizes.keys() - graph.inputs):
         raise ConfigError(
             f"Nothing reads {slips[0]!r} to make {', '.join(graph.results)}.",
@@ -101,9 +107,7 @@ def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Sizes) -> Any:
 
 def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Sizes) -> Path:
     """Write it aside, then give it its name."""
-    if os.path.lexists(path):
-        seen = "a folder" if path.is_dir() else "a file"
-        raise CheckpointError(f"{path} is there already.\nSeen: {seen}.\nName another, or remove it.")
+    check_new(path)
     if path.suffix not in (formats := exp.backend.formats):
         kinds = ", ".join(suffix or "none (a folder)" for suffix in formats)
         raise ConfigError(
@@ -122,13 +126,25 @@ def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Size
             shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
             error.add_note(f"Nothing was written to {path}.")
             raise
-    except OSError as error:
-        if isinstance(error, CheckpointError):
+    except Exception as error:
+        if isinstance(error, CheckpointError | ImportError) or not _is_of_files(error):
             raise
-        raise CheckpointError(
-            f"{path} cannot be written.\nSeen: {error.strerror or error}.\nMake room there, or name another place."
-        ) from error
+        seen = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        write = "Name another place, or make room there."
+        raise CheckpointError(f"{path} cannot be written.\nSeen: {seen:.200}.\n{write}") from error
     return path
+
+
+def _is_of_files(error: Exception) -> bool:
+    """Whether it is about a file, of the system or of TensorFlow, which has errors of its own for them."""
+    return isinstance(error, OSError) or type(error).__name__ in OF_FILES
+
+
+def check_new(path: Path) -> None:
+    """Refuse to write where something is already."""
+    if os.path.lexists(path):
+        seen = "a folder" if path.is_dir() else "a file"
+        raise CheckpointError(f"{path} is there already.\nSeen: {seen}.\nName another, or remove it.")
 
 
 def _chosen(whole: Graph, names: Sequence[str]) -> Graph:
@@ -145,14 +161,14 @@ def _sizes(name: str, given: Sizes, spec: Any) -> tuple[int | None, ...]:
     """The sizes of an input, less the batch axis: as they are asked for, or those of the first item."""
     own = tuple(spec.shape[1:])
     asked = given.get(name, own)
-    if (
-        not isinstance(asked, list | tuple)
-        or len(asked) != len(own)
-        or any(size is not None and (type(size) is not int or size < 1) for size in asked)
-    ):
+    if not isinstance(asked, list | tuple) or len(asked) != len(own) or not all(map(_is_size, asked)):
         raise ConfigError(
             f"sizes of {name!r} are whole numbers, or None for any, without the batch axis.",
             f"Seen: {asked!r}; an item has {list(own)}.",
-            f"Write sizes={{{name!r}: {[None] * len(own)}}}.",
+            f"Write sizes={{{name!r}: {[*[None] * (len(own) - 1), *own[-1:]]}}}.",
         )
-    return tuple(asked)
+    return tuple(None if size is None else int(size) for size in asked)
+
+
+def _is_size(size: Any) -> bool:
+    return size is None or (isinstance(size, int | np.integer) and not isinstance(size, bool) and bool(size > 0))

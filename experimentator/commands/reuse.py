@@ -20,6 +20,7 @@ from experimentator.checkpoint import AVERAGED, WEIGHTS, CheckpointError
 from experimentator.commands.failures import printable
 from experimentator.commands.results import show_values
 from experimentator.config import Config, ConfigError, load, load_text, parse_assignment
+from experimentator.exported import check_new
 from experimentator.records.archive import is_run, read_run
 from experimentator.records.environment import sha256
 from experimentator.records.neighbours import changed
@@ -51,6 +52,7 @@ def predict(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) 
 
 def export(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
     """Do what `experimentator export` was asked: what INFER computes, as a file for use elsewhere."""
+    check_new(Path(arguments.output))
     sizes = dict(map(parse_assignment, arguments.sizes))
     exp = restored(arguments, build, errors)
     output.write(f"{exp.export(arguments.output, sizes=sizes)}\n")

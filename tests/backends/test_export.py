@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -267,8 +270,15 @@ def test_nothing_remains_of_what_failed(tmp_path, monkeypatch):
         ("program.h5", None, {}, ConfigError, rf"no file that can be exported with {NAME}.\nSeen: .h5.\nSuffixes: "),
         (OWN, "batch_logit", {}, GraphError, r"Did you mean 'batch_logits'"),
         (OWN, None, {"batch_inptu": [1]}, ConfigError, r"Nothing reads 'batch_inptu' .*\n.*\nName an input: batch_inp"),
-        (OWN, None, {"batch_input": [8]}, ConfigError, r"Seen: \[8\]; an item has \[8, 8, 1\].\nWrite sizes={'batch_"),
+        (
+            OWN,
+            None,
+            {"batch_input": [8]},
+            ConfigError,
+            r"Seen: \[8\]; an item has \[8, 8, 1\].\nWrite sizes={'batch_input': \[None, None, 1\]}",
+        ),
         (OWN, None, {"batch_input": 8}, ConfigError, r"Seen: 8; an item has"),
+        (OWN, None, [8, 8, 1], ConfigError, r"sizes go by name.\nSeen: \[8, 8, 1\].\nName the input: sizes={'batch_"),
         (OWN, None, {"batch_input": [8, 8, 0]}, ConfigError, r"whole numbers, or None for any"),
     ],
 )
@@ -319,6 +329,74 @@ def test_a_network_that_halves_and_doubles_is_written_for_any_size(tmp_path):
     exp.export(tmp_path / "program.onnx", sizes=sizes)
     alike(read(tmp_path / OWN, given), exp.predict(given))
     alike(read_onnx(tmp_path / "program.onnx", given), exp.predict(given))
+
+
+def test_inputs_passed_through_and_numbers_of_a_whole_batch_are_outputs_like_others(tmp_path):
+    data = {"x": np.arange(8, dtype=np.float32)[:, None], "id": np.arange(8, dtype=np.int32)}
+    processors = [
+        chunk_processor(inputs=["batch_x"], outputs=["batch_y", "batch_again"])(lambda batch_x: (2 * batch_x,) * 2),
+        chunk_processor(inputs=["batch_x"], outputs=["mean"])(keras.ops.mean),
+    ]
+    names = ["batch_y", "batch_again", "batch_x", "batch_id", "mean"]
+    exp = build(subsets=[Subset("all", Mode.INFER, data)], chunk_processors=processors, outputs=names)
+    given = {"batch_x": data["x"][:3], "batch_id": data["id"][:3]}
+    expected = exp.predict(given)
+    expected["mean"] = expected["mean"].reshape(())
+    shapes = {one.name: tuple(one.shape) for one in exp.as_model().outputs}
+
+    exp.export(tmp_path / OWN)
+    alike(read(tmp_path / OWN, given), expected)
+    assert () in shapes.values()
+    if not ON_JAX:
+        with pytest.raises(ValueError, match=r"ONNX knows no output that is an input.\nSeen: batch_id, batch_x"):
+            exp.export(tmp_path / "program.onnx")
+        exp.export(tmp_path / "program.onnx", ["batch_y", "batch_again"])
+        found = read_onnx(tmp_path / "program.onnx", {"batch_x": given["batch_x"]})
+        alike(found, {name: expected[name] for name in ("batch_y", "batch_again")})
+
+
+@pytest.mark.tensorflow
+def test_what_an_interpreter_needs_besides_is_told(tmp_path, caplog):
+    cumulated = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(keras.ops.argmax)
+    subsets = [Subset("all", Mode.INFER, {"x": np.zeros((8, 4), np.float32)})]
+    build(subsets=subsets, chunk_processors=[cumulated], outputs=["batch_y"]).export(tmp_path / "program.tflite")
+
+    assert re.search(
+        r".tflite has operations that only an interpreter with TensorFlow's own \(Flex\) runs: Flex", caplog.text
+    )
+
+
+@pytest.mark.skipif(not ON_JAX, reason="TensorFlow and PyTorch read what they write")
+def test_what_the_tensorflow_that_is_there_cannot_read_is_refused(tmp_path):
+    highest = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(lambda batch_x: keras.ops.top_k(batch_x, 2)[0])
+    subsets = [Subset("all", Mode.INFER, {"x": np.random.default_rng(0).random((8, 4)).astype(np.float32)})]
+    exp = build(subsets=subsets, chunk_processors=[highest], outputs=["batch_y"])
+    given = {"batch_x": np.zeros((3, 4), np.float32)}
+    seen = ""
+    try:
+        exp.export(tmp_path / OWN)
+    except ValueError as error:
+        seen = str(error)
+    if seen:
+        assert seen.startswith("TensorFlow cannot run what JAX writes of this graph.\nSeen: ")
+        assert os.listdir(tmp_path) == []
+    else:  # of versions that go together
+        alike(read(tmp_path / OWN, given), exp.predict(given))
+
+
+def test_no_room_is_told_and_the_process_goes_on(tmp_path):
+    """A limit to the size of files: what is written beyond it fails as on a full disk."""
+    exp = build()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=rf"{OWN} cannot be written.\nSeen: (.|\n)*Name another place"):
+            exp.export(tmp_path / OWN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert os.listdir(tmp_path) == []
 
 
 def test_without_a_subset_sizes_are_not_known(tmp_path):

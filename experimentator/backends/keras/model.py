@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from experimentator.backends import MissingFrameworkError, Shape, Sizes
 from experimentator.backends.keras.context import InContext
 from experimentator.graph import Graph, Ref
 from experimentator.loading.blocks import Spec
 
+log = logging.getLogger(__name__)
+FLEX = re.compile(rb"Flex[A-Z]\w+")
 # What writes a format, besides the framework itself.
 NEEDED = {
     ("tensorflow", ".onnx"): ("onnx", "tf2onnx"),
@@ -36,11 +40,21 @@ class Infers(keras.Layer):
 
     def call(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         results = self.graph.run(dict(tensors), training=False)
-        return {name: keras.ops.convert_to_tensor(results[name]) for name in self.results}
+        return apart({name: results[name] for name in self.results}, tensors)
 
     def compute_output_spec(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """What is known; Keras would run the graph on sizes of its own, which not every network takes."""
         return {name: keras.KerasTensor(sizes, dtype, name=name) for name, (sizes, dtype) in self.results.items()}
+
+
+def apart(results: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Results as tensors of their own: formats of files know none that is an input, too, or is there twice."""
+    taken, found = set(map(id, given.values())), {}
+    for name, value in results.items():
+        tensor = keras.ops.convert_to_tensor(value)
+        found[name] = keras.ops.copy(tensor) if id(tensor) in taken else tensor
+        taken.add(id(tensor))
+    return found
 
 
 def model_of(layer: Infers, specs: Mapping[str, Any], sizes: Mapping[str, Sizes]) -> Any:
@@ -83,22 +97,42 @@ def _items(specs: Mapping[str, Any], sizes: Mapping[str, Sizes], factor: int) ->
 
 
 def _common(one: Sizes | None, other: Sizes | None) -> Sizes:
-    return tuple(a if a == b else None for a, b in zip_longest(one or (None,), other or ()))
+    return tuple(a if a == b else None for a, b in zip_longest((None,) if one is None else one, other or ()))
 
 
 def write(model: Any, path: Path, form: str) -> None:
     """Let Keras write a model in one of its formats."""
-    check_there(path)
+    check_able(model, path)
     inputs = model._inputs_struct.items()
     signature = {name: keras.InputSpec(shape=one.shape, dtype=one.dtype, name=name) for name, one in inputs}
     with quietly():
         model.export(path, format=form, verbose=False, input_signature=[signature])
     if form == "onnx":
-        _check_known(path)
+        check_known(path)
+    elif form == "litert" and (flex := sorted(set(FLEX.findall(path.read_bytes())))):
+        said = "%s has operations that only an interpreter with TensorFlow's own (Flex) runs: %s."
+        log.warning(said, path.suffix, ", ".join(one.decode() for one in flex))
+    elif (keras.backend.backend(), form) == ("jax", "tf_saved_model"):
+        _check_read(model, path)
 
 
-def check_there(path: Path) -> None:
-    """Refuse a format that something is missing for."""
+def _check_read(model: Any, path: Path) -> None:
+    """Refuse a folder that the TensorFlow which is installed cannot run: what JAX writes may be too new for it."""
+    loaded = import_module("tensorflow").saved_model.load(str(path))
+    sizes, rows = model.layers[-1].sizes, 2
+    given = {one.name: np.zeros((rows, *sizes[one.name]), one.dtype) for one in model.inputs}
+    try:
+        loaded.serve(given)
+    except Exception as error:
+        seen = str(error).partition("\n")[0]
+        raise ValueError(
+            f"TensorFlow cannot run what JAX writes of this graph.\nSeen: {seen:.200}.\n"
+            "Export on TensorFlow, KERAS_BACKEND=tensorflow, with the same weights; or let a later TensorFlow read it."
+        ) from error
+
+
+def check_able(model: Any, path: Path) -> None:
+    """Refuse a format that something is missing for, or that has no form for such outputs."""
     for package in NEEDED.get((keras.backend.backend(), path.suffix), ()):
         try:
             import_module(package)
@@ -108,9 +142,14 @@ def check_there(path: Path) -> None:
                 f"{path.suffix or 'SavedModel'} files cannot be written here.\nSeen: {error}.\n"
                 f'Type: pip install "experimentator-dl[{extra}]".'
             ) from error
+    both = sorted(set(model._inputs_struct) & set(model._outputs_struct))
+    if path.suffix == ".onnx" and both:
+        raise ValueError(
+            f"ONNX knows no output that is an input.\nSeen: {', '.join(both)}.\nName other outputs, or another format."
+        )
 
 
-def _check_known(path: Path) -> None:
+def check_known(path: Path) -> None:
     """Refuse a file with operations that ONNX does not have: it would be written all the same."""
     onnx = import_module("onnx")
     try:
@@ -119,7 +158,8 @@ def _check_known(path: Path) -> None:
         seen = " ".join(str(error).split())
         raise ValueError(
             f"ONNX cannot say all that this graph computes.\nSeen: {seen:.200}.\n"
-            "Leave that processor out, by outputs=[...] that need it not, or export another format."
+            "Leave that processor out, by outputs=[...] that need it not, or export another format or from another "
+            "framework."
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch._dynamo.exc import UserError
 
 from experimentator.backends.keras.context import Forward
-from experimentator.backends.keras.model import check_there, quietly
+from experimentator.backends.keras.model import apart, check_able, check_known, quietly
 from experimentator.backends.torch.batch import Batch
 
 ROWS = 2  # of the batch that is traced: PyTorch takes an axis of one for one that is always one
@@ -30,12 +31,12 @@ class Stored(torch.nn.Module):
     def forward(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What is written of one batch; what changes of the weights meanwhile is dropped."""
         outputs = self.batch((list(self.buffers()), [], []), tensors)[1]
-        return {name: keras.ops.convert_to_tensor(outputs[name]) for name in self.names}
+        return apart({name: outputs[name] for name in self.names}, tensors)
 
 
 def export(model: Any, path: Path, place: torch.device) -> None:
     """Write a model as `.pt2` or `.onnx`, for any number of rows; other axes of any size are traced at an item's."""
-    check_there(path)
+    check_able(model, path)
     batch, dynamic, infers = torch.export.Dim("batch"), torch.export.Dim.DYNAMIC, model.layers[-1]
     samples, axes = {}, {}
     for name, tensor in sorted(model._inputs_struct.items()):
@@ -54,7 +55,10 @@ def export(model: Any, path: Path, place: torch.device) -> None:
                 "recurrent layers their length. Leave it out by outputs=[...], or export on TensorFlow."
             ) from error
         if path.suffix == ".pt2":
-            torch.export.save(program, path)
+            file = io.BytesIO()  # written here: PyTorch's own writer ends the process where the disk is full
+            torch.export.save(program, file)
+            path.write_bytes(file.getvalue())
         else:
             named = {"input_names": list(samples), "output_names": stored.names}
             torch.onnx.export(program, (), path, **named, dynamo=True, external_data=False, verbose=False)
+            check_known(path)
