@@ -182,6 +182,15 @@ def test_a_file_for_small_devices_is_written(tmp_path):
     alike(found, exp.predict({"batch_input": IMAGES[:1]}, outputs=["batch_probabilities"]))
 
 
+def test_a_configuration_may_be_called_as_one_likes(tmp_path):
+    exp = build()
+    exp.source.filename = "_my tâsk.py"
+    assert exp.as_model().name == "my_t_sk"
+
+    exp.export(tmp_path / OWN)
+    alike(read(tmp_path / OWN, {"batch_input": IMAGES}), exp.predict({"batch_input": IMAGES}))
+
+
 def test_the_weights_are_those_that_are_evaluated_with(tmp_path):
     exp = build(ExponentialMovingAverage(0.5))
     exp.train(2)

@@ -26,7 +26,7 @@ from experimentator.backends.keras.once import DrawnOnce
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
-from experimentator.backends.keras.scopes import scope_of
+from experimentator.backends.keras.scopes import plain, scope_of
 from experimentator.backends.keras.state import assign, keyed
 from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
 from experimentator.backends.keras.watched import Watched
@@ -258,7 +258,8 @@ class KerasBackend(ABC):
     def model(self, graph: Graph, specs: Mapping[str, Any], sizes: Mapping[str, Sizes], name: str) -> Any:
         """A selected graph as a `keras.Model`, which has those of our variables that it reads."""
         held = self.variables.read_by({node.name for node in graph.nodes})
-        return model_of(Infers(self.running(graph), shapes_of(self, graph, specs, sizes), held, name), specs, sizes)
+        shapes = shapes_of(self, graph, specs, sizes)
+        return model_of(Infers(self.running(graph), shapes, held, plain(name)), specs, sizes)
 
     def export(self, model: Any, path: Path) -> None:
         """Write such a model in the format of a suffix."""

@@ -10,7 +10,16 @@ from experimentator.graph import Node
 
 def scope_of(node: Node) -> str:
     """The name scope that the operations of a processor stand in."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", node.name).lstrip("_.-") or "node"
+    return plain(node.name)
+
+
+def plain(name: str) -> str:
+    """A name with letters that every framework takes.
+
+    >>> plain("_my tâsk")
+    'my_t_sk'
+    """
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_.-") or "node"
 
 
 def owner(path: Sequence[str], nodes: Sequence[Node]) -> Node | None:
