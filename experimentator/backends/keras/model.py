@@ -141,7 +141,7 @@ def check_able(model: Any, path: Path) -> None:
             raise MissingFrameworkError(
                 f"{path.suffix or 'SavedModel'} files cannot be written here.\nSeen: {error}.\n"
                 f'Type: pip install "experimentator-dl[{extra}]".'
-            ) from error
+            ) from None
     both = sorted(set(model._inputs_struct) & set(model._outputs_struct))
     if path.suffix == ".onnx" and both:
         raise ValueError(
