@@ -596,7 +596,7 @@ def test_a_confusion_matrix_refuses_too_few_classes_and_leaves_unlabelled_out():
 
 
 @pytest.mark.parametrize("axes", [(), (5,), (3, 2)])
-@pytest.mark.parametrize("kind", ["ids", "scores", "rows of both", "rows of targets"])
+@pytest.mark.parametrize("kind", ["ids", "scores", "rows of both", "rows of both in bfloat16", "rows of targets"])
 def test_a_confusion_matrix_counts_every_place(axes, kind):
     random = np.random.default_rng(0)
     target, said = random.integers(0, 4, (2, 8, *axes))
@@ -609,7 +609,8 @@ def test_a_confusion_matrix_counts_every_place(axes, kind):
         for one, other in zip(prediction, target, strict=True)
     ]
     matrix = ConfusionMatrix("batch_again")
-    again = chunk_processor(inputs=["batch_said"], outputs=["batch_again"])(lambda batch_said: batch_said + 0)
+    dtype = "bfloat16" if "bfloat16" in kind else prediction.dtype.name
+    again = chunk_processor(inputs=["batch_said"], outputs=["batch_again"])(lambda said: keras.ops.cast(said, dtype))
     subsets = [Subset("validation", Mode.EVAL, items)]
     build(matrix, subsets=subsets, chunk_processors=[again], batch_size=4, metrics=None).evaluate()
 

@@ -75,7 +75,7 @@ class ConfusionMatrix(Callback):
                 )
         prediction, target = (results[name] for name in self.inputs)
         more = prediction.ndim - target.ndim
-        are_rows = more > 0 or (more == 0 and prediction.dtype.kind == "f")  # whole numbers of one shape are ids
+        are_rows = more > 0 or (more == 0 and prediction.dtype.kind not in "iub")  # whole numbers of one shape are ids
         ids = _ids(prediction, are_rows=are_rows), _ids(target, are_rows=more < 0 or (more == 0 and are_rows))
         if len(ids[0]) != len(ids[1]):
             raise CallbackError(
