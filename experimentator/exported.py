@@ -35,9 +35,10 @@ class Exported:
     def as_model(self: Any, outputs: Any = None, *, sizes: Sizes | None = None) -> Any:
         """What this experiment infers, as a `keras.Model` from tensors by name to tensors by name.
 
-        It computes `outputs`, or else the setting, or else what INFER computes without targets, of what these are
-        made of. An input has the sizes of an item, and any number of rows; `sizes={"batch_input": [None, None, 3]}`
-        gives it others, None for any. Its weights are the experiment's own: what trains one trains the other.
+        It computes `outputs`, or else the setting, or else all that the graph of INFER does, less what items have; it
+        takes the names that these are made of. An input has the sizes of an item, and any number of rows;
+        `sizes={"batch_input": [None, None, 3]}` gives it others, None for any. Its weights are the experiment's own:
+        what trains one trains the other.
 
         >>> import numpy as np
         >>> from experimentator import Mode, Subset, build_experiment, chunk_processor
@@ -83,9 +84,9 @@ class Exported:
 
 
 def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:
-    program = exp.program
-    graph = _chosen(program.whole(Mode.INFER), outputs or program.selection.wanted(program.whole(Mode.INFER)))
-    specs = program.specs(Mode.INFER)
+    whole, specs, selection = exp.program.whole(Mode.INFER), exp.program.specs(Mode.INFER), exp.program.selection
+    computed = [name for name in selection.wanted(whole) if name not in specs]
+    graph = _chosen(whole, outputs or selection.outputs(whole) or computed)
     if unknown := sorted(graph.inputs - specs.keys()):
         raise ConfigError(
             f"The sizes of {unknown[0]!r} are not known.",

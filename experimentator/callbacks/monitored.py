@@ -64,7 +64,7 @@ class Monitored:
             self.told = True
             measured = ", ".join(name for name in row if name != "epoch")
             log.warning(
-                "%r was not measured in epoch %s, and nothing follows it. Measured: %s.",
+                "%r was not measured in epoch %s; epochs without it are passed over. Measured: %s.",
                 self.name,
                 row["epoch"],
                 measured,

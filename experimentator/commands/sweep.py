@@ -50,8 +50,8 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     outcomes: dict[int, Outcome] = {}
     jobs = arguments.jobs or 1
     numbers = [register.number({**sets, **values}) for values in chosen]
-    display = Display(chosen, numbers, errors, jobs=jobs, epochs=arguments.epochs or _epochs(arguments.config))
-    display.prints_aside = jobs > 1 or arguments.quiet
+    epochs = arguments.epochs or _epochs(arguments.config)
+    display = Display(chosen, numbers, errors, jobs=jobs, epochs=epochs, is_quiet=arguments.quiet)
 
     class Listener:
         begins, waits = display.begins, display.waits
@@ -168,11 +168,18 @@ class Display:
     """What is told of a sweep under way: a line for each point on stderr; on a terminal, how far all are, too."""
 
     def __init__(
-        self, chosen: Sequence[Mapping[str, Any]], numbers: Sequence[int], errors: TextIO, *, jobs: int, epochs: int
+        self,
+        chosen: Sequence[Mapping[str, Any]],
+        numbers: Sequence[int],
+        errors: TextIO,
+        *,
+        jobs: int,
+        epochs: int,
+        is_quiet: bool,
     ):
         self.errors = errors
         self.chosen, self.jobs, self.epochs = chosen, jobs, epochs
-        self.prints_aside = False
+        self.prints_aside = jobs > 1 or is_quiet
         self.places = {number: place for place, number in enumerate(numbers, start=1)}
         self.progress: Any = None
         self.count, self.shown = 0, 0.0

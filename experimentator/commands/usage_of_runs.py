@@ -72,7 +72,7 @@ experimentator export RUN -o FILE [options]: what a run infers, as a file that r
   -o FILE                 a folder without a suffix: a SavedModel of TensorFlow (of runs on TensorFlow and JAX);
                           .onnx: ONNX (pip install "experimentator-dl[onnx]"); .tflite: LiteRT (TensorFlow);
                           .pt2: a program of PyTorch (PyTorch)
-  --outputs NAME[,NAME]   what it computes (default: the configuration's `outputs`, else all without targets)
+  --outputs NAME[,NAME]   what it computes (default: the configuration's `outputs`, else all that INFER does)
   --sizes NAME=[N,None]   sizes of an input without the batch axis, None for any (default: those of an item)
 {OF_A_RUN}\
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)

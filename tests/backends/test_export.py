@@ -182,6 +182,18 @@ def test_a_file_for_small_devices_is_written(tmp_path):
     alike(found, exp.predict({"batch_input": IMAGES[:1]}, outputs=["batch_probabilities"]))
 
 
+def test_what_is_not_asked_for_is_all_that_infer_computes_less_what_items_have():
+    """Steps before the network write `batch_input` anew."""
+    exp = build(outputs=None)
+    model = exp.as_model()
+
+    assert {one.name for one in model.inputs} == {"batch_input"}
+    alike(
+        numbers(model({"batch_input": IMAGES})),
+        exp.predict({"batch_input": IMAGES}, outputs=["batch_logits", "batch_probabilities"]),
+    )
+
+
 def test_a_configuration_may_be_called_as_one_likes(tmp_path):
     exp = build()
     exp.source.filename = "_my tâsk.py"
@@ -373,24 +385,6 @@ def test_what_an_interpreter_needs_besides_is_told(tmp_path, caplog):
     assert re.search(
         r".tflite has operations that only an interpreter with TensorFlow's own \(Flex\) runs: Flex", caplog.text
     )
-
-
-@pytest.mark.skipif(not ON_JAX, reason="TensorFlow and PyTorch read what they write")
-def test_what_the_tensorflow_that_is_there_cannot_read_is_refused(tmp_path):
-    highest = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(lambda batch_x: keras.ops.top_k(batch_x, 2)[0])
-    subsets = [Subset("all", Mode.INFER, {"x": np.random.default_rng(0).random((8, 4)).astype(np.float32)})]
-    exp = build(subsets=subsets, chunk_processors=[highest], outputs=["batch_y"])
-    given = {"batch_x": np.zeros((3, 4), np.float32)}
-    seen = ""
-    try:
-        exp.export(tmp_path / OWN)
-    except ValueError as error:
-        seen = str(error)
-    if seen:
-        assert seen.startswith("TensorFlow cannot run what JAX writes of this graph.\nSeen: ")
-        assert os.listdir(tmp_path) == []
-    else:  # of versions that go together
-        alike(read(tmp_path / OWN, given), exp.predict(given))
 
 
 def test_no_room_is_told_and_the_process_goes_on(tmp_path):

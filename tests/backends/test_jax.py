@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 from keras import layers
 
-from experimentator import GraphError, JaxExperiment, Mode, Subset, TensorflowExperiment, build_experiment, ops
+from experimentator import (
+    GraphError,
+    JaxExperiment,
+    Mode,
+    Subset,
+    TensorflowExperiment,
+    build_experiment,
+    chunk_processor,
+    ops,
+)
 from experimentator.backends import MissingFrameworkError
+from tests.backends.test_export import alike, read
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, numpy_descent, squares, training_step
 from tests.test_experiment import config
 
@@ -214,3 +224,19 @@ def test_the_state_lies_where_jax_computes():
     exp.train(1)
 
     assert all(isinstance(variable.value, jax.Array) for variable in exp.backend.variables)
+
+
+def test_what_the_tensorflow_that_is_there_cannot_read_is_not_exported(tmp_path):
+    highest = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(lambda batch_x: keras.ops.top_k(batch_x, 2)[0])
+    subsets = [Subset("all", Mode.INFER, {"x": np.random.default_rng(0).random((8, 4)).astype(np.float32)})]
+    exp = build_experiment({"subsets": subsets, "chunk_processors": [highest]})
+    given, seen = {"batch_x": np.arange(12, dtype=np.float32).reshape(3, 4)}, ""
+    try:
+        exp.export(tmp_path / "program")
+    except ValueError as error:
+        seen = str(error)
+    if seen:
+        assert seen.startswith("TensorFlow cannot run what JAX writes of this graph.\nSeen: ")
+        assert list(tmp_path.iterdir()) == []
+    else:  # of versions that go together
+        alike(read(tmp_path / "program", given), exp.predict(given))
