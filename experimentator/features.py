@@ -213,6 +213,7 @@ class Ahead:
 
     def __init__(self, cycle: Any):
         self.cycle, self.steps, self.batch_size = cycle, cycle.steps, cycle.batch_size
+        self.buckets = getattr(cycle, "buckets", None)
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="experimentator-feed")
         self.begun: deque[Future[Block | None]] = deque()
 

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from experimentator.data.columns import columns_of, is_columnar
-from experimentator.data.items import check_keys
+from experimentator.data.items import DatasetError, check_keys
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Pass, Picked, Placing, Rows, batch_bytes, specs_of
+from experimentator.loading.bucketed import BucketedHostFeed, BucketedStreamFeed
 from experimentator.loading.memory import SHARE, free_host_memory
 from experimentator.loading.orders import Orders
 from experimentator.loading.streamed import StreamedFeed
@@ -97,12 +98,12 @@ class HostFeed(Columnar):
 
 def feed_of(
     subset: Subset, *, residency: str, put: Callable[[Mapping[str, Any]], Mapping[str, Any]], room: Callable[[], int]
-) -> ResidentFeed | HostFeed | StreamedFeed:
+) -> ResidentFeed | HostFeed | StreamedFeed | BucketedHostFeed | BucketedStreamFeed:
     """The feed that `residency` names.
 
     With "auto", items known to be the same every time are columns: on the device if they take at most half of the
     bytes that `room` says are free there, else on the host if they take at most half of its free memory. All else is
-    streamed.
+    streamed. With buckets, which travel in batches of their own sizes, columns are in host memory.
     """
     if residency not in ("auto", "device", "host", "stream"):
         raise ValueError(f"residency={residency!r} is not known. Write 'auto', 'device', 'host' or 'stream'.")
@@ -116,8 +117,21 @@ def feed_of(
     if residency == "auto" and is_columnar(subset):
         fits = {"device": size <= SHARE * room(), "host": size <= SHARE * free_host_memory()}
         residency = next((place for place, enough in fits.items() if enough), "stream")
+    buckets = subset.buckets
+    if buckets is not None and subset.has_own_batch:
+        raise DatasetError(
+            f"Subset {subset.name!r} has buckets, and makes its batches itself.",
+            f"{type(subset).__name__}.batch",
+            "Leave one of them out; what `batch` does to single items may be a transform of its dataset.",
+        )
     if residency in ("auto", "stream"):
         check_keys(subset.dataset, subset.keys, subset=subset.name)  # all other feeds read every item by now
-        return StreamedFeed(subset, first, sample)
+        return (
+            StreamedFeed(subset, first, sample)
+            if buckets is None
+            else BucketedStreamFeed(subset, buckets, first, sample)
+        )
+    if buckets is not None:
+        return BucketedHostFeed(subset, buckets)
     kept, columns = columns_of(subset)
     return ResidentFeed(subset, columns, put, kept) if residency == "device" else HostFeed(subset, columns, kept)

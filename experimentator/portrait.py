@@ -180,12 +180,15 @@ def _subset(exp: Any, subset: Any) -> tuple[str, ...]:
     feed = exp.program.feeds.get(id(subset))
     where = "not read yet" if feed is None else feed[1].place
     size = f"{len(subset):,} items"
-    items = ", ".join(f"{name} {_shape(spec)}" for name, spec in exp.program.specs_of(subset).items())
+    specs, sizes = exp.program.specs_of(subset), {} if subset.buckets is None else subset.buckets.sizes
+    items = ", ".join(f"{n} {_shape(spec, sizes.get(n.removeprefix('batch_'), [()]))}" for n, spec in specs.items())
     return subset.name, str(subset.mode), size, where, items
 
 
-def _shape(spec: Any) -> str:
-    return f"[{', '.join(['B', *map(str, spec.shape[1:])])}] {spec.dtype}"
+def _shape(spec: Any, sizes: Sequence[Sequence[int]] = ((),)) -> str:
+    """The shape of a batch and its dtype; `sizes` are those of the leading axes in each bucket."""
+    varying = ["/".join(map(str, dict.fromkeys(axis))) for axis in zip(*sizes, strict=True)]
+    return f"[{', '.join(['B', *varying, *map(str, spec.shape[1 + len(varying) :])])}] {spec.dtype}"
 
 
 def _graph(exp: Any, mode: Mode) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
-from experimentator.runner import Runner
+from experimentator.runner import Runner, label_of, runners_of
 from experimentator.running import begin, lasting, weights_in, with_weights
 from experimentator.selection import Selection, check_items, explain_objects
 from experimentator.suspects import tell_many, tell_unused
@@ -44,7 +44,7 @@ class Program:
         self.predictors: dict[Any, Any] = {}
         self.feeds: dict[int, tuple[tuple[Any, ...], Any]] = {}
         self.retired: dict[str, dict[str, int]] = {}
-        self.samples: dict[int, tuple[Any, dict[str, Spec]]] = {}
+        self.samples: dict[int, tuple[Any, Any, dict[str, Spec]]] = {}
         self.chosen: dict[str, tuple[str, bool]] = {}  # what a checkpoint tells of `choices`
         self.told = False
 
@@ -125,18 +125,24 @@ class Program:
         if id(subset) in self.feeds:
             return dict(self.feed(subset).specs)
         kept = self.samples.get(id(subset))
-        if kept is None or kept[0] is not subset.dataset:
-            kept = (subset.dataset, specs_of(subset.sample()[1]))
+        if kept is None or kept[0] is not subset.dataset or kept[1] is not subset.buckets:
+            kept = (subset.dataset, subset.buckets, specs_of(subset.sample()[1]))
             self.samples[id(subset)] = kept
-        return dict(kept[1])
+        return dict(kept[2])
 
-    def runner(self, subset: Any, mode: Mode, *, steps: int) -> Runner:
-        """The step of a mode over passes of `steps` batches of a subset."""
+    def runner_at(self, subset: Any, mode: Mode, cycle: Any) -> Callable[[int], Runner]:
+        """The step of a mode for each batch of a pass, by its number."""
+        return runners_of(self, subset, mode, cycle)
+
+    def runner(self, subset: Any, mode: Mode, *, steps: int, bucket: int | None = None) -> Runner:
+        """The step of a mode over passes of `steps` batches of a subset, or in turn of one bucket."""
         self.notice()
         exp, feed = self.exp, self.feed(subset)
+        sizes = "" if bucket is None else subset.buckets.label(bucket)
+        feed = feed if bucket is None else feed.parts[bucket]
         graph = self.graph(mode)
         check_items(subset, self.specs_of(subset), graph)  # its dataset may be another by now
-        key, like = (id(subset), mode, exp.batch_size), self._compiler(subset, mode)
+        key, like = (id(subset), mode, exp.batch_size, sizes), self._compiler(label_of(subset.name, sizes), mode)
         if key not in self.runners or not self.runners[key].serves(steps, like):
             self._retire([key])
             batch = {name: feed.specs[name] for name in graph.inputs}
@@ -147,7 +153,7 @@ class Program:
             most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(exp.batch_size) or 1)))
             pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             step.capacity = pace.capacity
-            self.runners[key] = Runner(step, pace, subset.name, like)
+            self.runners[key] = Runner(step, pace, subset.name, like, sizes)
         runner = self.runners[key]
         begin(graph)
         if not feed.resident:
@@ -170,11 +176,11 @@ class Program:
 
     def compilers(self) -> dict[str, str]:
         """How each subset that ran was compiled: `xla`, `graph` or `eager`."""
-        return {runner.name: runner.step.compiler for runner in self.runners.values()}
+        return {runner.label: runner.step.compiler for runner in self.runners.values()}
 
     def feed(self, subset: Any) -> Any:
         """The data of a subset, placed once; anew when its dataset or keys were replaced."""
-        source = (subset, subset.dataset, subset.keys)
+        source = (subset, subset.dataset, subset.keys, subset.buckets)
         kept = self.feeds.get(id(subset))
         if kept is None or any(old is not new for old, new in zip(kept[0], source, strict=True)):
             backend = self.exp.backend
@@ -293,14 +299,14 @@ class Program:
     def choices(self) -> dict[str, tuple[str, bool]]:
         """How training subsets are compiled, and whether that is settled."""
         runners = (runner for key, runner in self.runners.items() if key[1] == Mode.TRAIN)
-        return self.chosen | {one.name: (one.step.compiler, one.step.is_settled) for one in runners}
+        return self.chosen | {one.label: (one.step.compiler, one.step.is_settled) for one in runners}
 
-    def _compiler(self, subset: Any, mode: Mode) -> str | None:
+    def _compiler(self, label: str, mode: Mode) -> str | None:
         """What a step begins with: the choice that a checkpoint tells, or in evaluation what training runs with."""
         if self.exp.jit_compile != "auto":
             return None
         if mode == Mode.TRAIN:
-            compiler, is_settled = self.chosen.get(subset.name, (None, False))
+            compiler, is_settled = self.chosen.get(label, (None, False))
             return compiler if is_settled else None
         return next((compiler for compiler, _ in reversed(self.choices().values())), None)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from experimentator.cycle import Pace
+from experimentator.data.buckets import RUN, longest_runs
 from experimentator.flags import check_flags
+from experimentator.graph import Mode
 from experimentator.loading.blocks import Block
 from experimentator.running import Marks
 
@@ -22,12 +25,20 @@ class Runner:
     pace: Pace
     name: str = ""
     like: str | None = None  # the compiler of training that it was made to follow
+    bucket: str = ""  # whose batches it runs, as its sizes
+    share: float = 1.0  # of the batches of a pass that it runs
+    steps: int = 0  # so many of them
     batches: int = 0
     calls: int = 0
     seconds: float = 0.0  # spent in calls of the step, results fetched
 
     def __post_init__(self) -> None:
         self.marks = Marks(self.step.graph)
+
+    @property
+    def label(self) -> str:
+        """The subset, and the bucket of it."""
+        return label_of(self.name, self.bucket)
 
     def serves(self, steps: int, like: str | None) -> bool:
         """Whether it can run passes of so many batches, compiled as wanted; shorter ones than it was made for, too."""
@@ -38,6 +49,7 @@ class Runner:
 
         `where` and `first`, the number of the first batch, are for errors.
         """
+        remaining = int(remaining * self.share)
         self.step.choose(block.columns, block.index, remaining=remaining)
         start = time.perf_counter()
         self.pace.expect(remaining)
@@ -56,3 +68,26 @@ class Runner:
         one = totals.setdefault(self.name, dict.fromkeys(("batches", "calls", "traces"), 0))
         for name, number in (("batches", self.batches), ("calls", self.calls), ("traces", self.step.traces)):
             one[name] += number
+
+
+def label_of(subset: str, bucket: str) -> str:
+    """The name of a subset, with the sizes of a bucket of it if it has any."""
+    return f"{subset} ({bucket})" if bucket else subset
+
+
+def runners_of(program: Any, subset: Any, mode: Mode, cycle: Any) -> Callable[[int], Runner]:
+    """The runner for each batch of a pass, by its number: one for all of them, or one for those of each bucket."""
+    buckets = getattr(cycle, "buckets", None)
+    if buckets is None:
+        runner: Runner = program.runner(subset, mode, steps=cycle.steps)
+        runner.steps = cycle.steps
+        return lambda batch: runner
+    runners: dict[int, Runner] = {}
+    runs = longest_runs(buckets)
+    for number in sorted(runs, reverse=True):  # the largest is compiled first
+        most = RUN if mode == Mode.TRAIN and len(runs) > 1 else len(buckets)
+        runner = program.runner(subset, mode, steps=min(runs[number], most), bucket=number)
+        runner.steps = int(np.sum(buckets == number))
+        runner.share = runner.steps / len(buckets)
+        runners[number] = runner
+    return lambda batch: runners[int(buckets[min(batch, len(buckets) - 1)])]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from experimentator.config import ConfigError
+from experimentator.data.buckets import Buckets
 from experimentator.data.chance import chain_of, generator, generators_in, shared_generators
-from experimentator.data.items import DatasetError, as_dataset, keys_of, query, stack, usable_keys
+from experimentator.data.items import DatasetError, as_dataset, cut, cut_pairs, keys_of, query, stack, usable_keys
 from experimentator.data.reading import Reading, drawing, reading, visits_now, visits_of
 from experimentator.graph import Mode
 
@@ -27,7 +28,7 @@ class Subset:
     others put into it later, and items added to a list, are not seen, nor are arrays that are changed in place where
     columns are kept (residency "auto" or "device"): assign `subset.dataset` anew. Each key is visited `repetitions`
     times an epoch; `len` counts the visits. `mode` may be of an Enum of one's own whose members are called TRAIN, EVAL
-    and INFER; `stage` is the older word for it.
+    and INFER; `stage` is the older word for it. Items of many lengths are padded to a few `buckets`.
 
     The order of a training subset is a pure function of (seed, name of the subset, epoch). What is drawn while an
     item is read depends on these, its key, and the visit; in other modes not on the epoch (see `item_random`).
@@ -52,6 +53,7 @@ class Subset:
         desc: str | None = None,
         *,
         stage: Any = None,
+        buckets: Buckets | Mapping[str, Any] | None = None,
     ):
         mode = stage if mode is None else mode  # as older configurations call it
         self.name = name
@@ -59,6 +61,7 @@ class Subset:
         self._given_mode = mode
         self._finds_keys = True  # in the dataset, as long as none are given
         self.dataset = dataset
+        self.buckets = buckets
         self.repetitions = repetitions
         self.desc = desc
         self.seed = 0
@@ -107,6 +110,15 @@ class Subset:
         if not isinstance(times, (int, float, np.integer, np.floating)) or not times >= 1 or times % 1:
             raise ValueError(f"Subset {self.name!r} has repetitions={times!r}. Write a whole number of at least 1.")
         self._repetitions = int(times)
+
+    @property
+    def buckets(self) -> Buckets | None:
+        """The sizes that items are padded to; assign to change them."""
+        return self._buckets
+
+    @buckets.setter
+    def buckets(self, buckets: Buckets | Mapping[str, Any] | None) -> None:
+        self._buckets = Buckets.of(buckets)
 
     @property
     def type(self) -> Any:
@@ -188,6 +200,19 @@ class Subset:
                 return query(self.dataset, key, subset=self.name)
         return query(self.dataset, key, subset=self.name)
 
+    def items(self, keys: Iterable[Hashable], visits: Iterable[int]) -> list[Any]:
+        """The item of each key at that visit of it, without prefixes; None where it is left out."""
+        items, generators = [], self._found_generators()
+        with self._reading() as now:
+            for key, visit in zip(keys, visits, strict=True):
+                now.at(key, visit)
+                if generators:
+                    with drawing(generators, place="item", putting_back=not self.reads_alone):
+                        items.append(self.query_item(key))
+                else:
+                    items.append(self.query_item(key))
+        return items
+
     def batches(
         self, batch_size: int, keys: Iterable[Hashable] | None = None, drop_last: bool | None = None
     ) -> Iterator[tuple[tuple[Hashable, ...], dict[str, Any]]]:
@@ -201,11 +226,10 @@ class Subset:
         keys = tuple(self.shuffled_keys() if keys is None else keys)
         drop_last = self.is_training if drop_last is None else drop_last
         if self.has_own_batch:
-            read = ((part, self.batch(part)) for part in _cut(keys, batch_size))
+            read = ((part, self.batch(part)) for part in cut(keys, batch_size))
         else:
             read = (
-                (part, self._stacked(part, items))
-                for part, items in _cut_pairs(self._kept(keys, batch_size), batch_size)
+                (part, self.stacked(part, items)) for part, items in cut_pairs(self._kept(keys, batch_size), batch_size)
             )
         is_first = True
         for part, batch in read:
@@ -234,21 +258,29 @@ class Subset:
         """A batch, and the places in `keys` of the items that it holds: None for all of them."""
         if not len(keys):
             raise self.empty_error(keys)
-        items = self._items(keys, visits_now(keys))
+        items = self.items(keys, visits_now(keys))
         kept = [place for place, item in enumerate(items) if item is not None]
         if len(kept) == len(keys):
-            return None, self._stacked(keys, items, into)
-        there = self._stacked([keys[place] for place in kept], [items[place] for place in kept]) if kept else {}
+            return None, self.stacked(keys, items, into)
+        there = self.stacked([keys[place] for place in kept], [items[place] for place in kept]) if kept else {}
         return np.array(kept, dtype=np.intp), there
 
+    def stacked(
+        self, keys: Sequence[Hashable], items: Sequence[Any], into: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, Any]:
+        """Items of these keys as a batch, padded where there are buckets; numbers go `into` arrays where these fit."""
+        if self.buckets is not None:
+            items = self.buckets.padded(items, keys, subset=self.name)
+        own = {name.removeprefix("batch_"): array for name, array in (into or {}).items()}
+        return {f"batch_{name}": values for name, values in stack(items, keys, subset=self.name, into=own).items()}
+
     def sample(self) -> tuple[Hashable, dict[str, Any]]:
-        """The first key that is not left out, and a batch of it alone: what the others look like."""
+        """The first key that is not left out, and a batch of it alone: what others look like, in the largest bucket."""
         for key in self.keys:
-            if self.has_own_batch:
-                return key, self.batch([key])
-            kept, batch = self.read([key])
+            kept, batch = (None, self.batch([key])) if self.has_own_batch else self.read([key])
             if kept is None:
-                return key, batch
+                buckets = self.buckets
+                return key, batch if buckets is None else {n: buckets.grown(n, v, -1) for n, v in batch.items()}
         raise self.empty_error(self.keys)
 
     @property
@@ -270,25 +302,12 @@ class Subset:
 
     # How
 
-    def _items(self, keys: Iterable[Hashable], visits: Iterable[int]) -> list[Any]:
-        """The item of each key at that visit of it, None where it is left out."""
-        items, generators = [], self._found_generators()
-        with self._reading() as now:
-            for key, visit in zip(keys, visits, strict=True):
-                now.at(key, visit)
-                if generators:
-                    with drawing(generators, place="item", putting_back=not self.reads_alone):
-                        items.append(self.query_item(key))
-                else:
-                    items.append(self.query_item(key))
-        return items
-
     def _kept(self, keys: tuple[Hashable, ...], size: int) -> Iterator[tuple[Hashable, dict[str, Any]]]:
         """Pairs of key and item, without those left out; `size` items are read at a time."""
         count: defaultdict[Hashable, Iterator[int]] = defaultdict(itertools.count)
-        for part in _cut(keys, size):
+        for part in cut(keys, size):
             visits = [next(count[key]) for key in part]
-            for key, item in zip(part, self._items(part, visits), strict=True):
+            for key, item in zip(part, self.items(part, visits), strict=True):
                 if item is not None:
                     yield key, item
 
@@ -304,12 +323,6 @@ class Subset:
             shared = shared_generators() if self.reads_alone else []
             known = self._generators = at, [*shared, *(one for one in found if one not in shared)]
         return known[1]
-
-    def _stacked(
-        self, keys: Sequence[Hashable], items: Sequence[Any], into: Mapping[str, np.ndarray] | None = None
-    ) -> dict[str, Any]:
-        own = {name.removeprefix("batch_"): array for name, array in (into or {}).items()}
-        return {f"batch_{name}": values for name, values in stack(items, keys, subset=self.name, into=own).items()}
 
     def _order_error(self, wrong: str, seen: str) -> DatasetError:
         write = "Give keys out of subset.keys, in any order and number."
@@ -327,14 +340,3 @@ def find(subsets: Sequence[Any], name: str) -> Any:
             return subset
     known = ", ".join(subset.name for subset in subsets) or "none"
     raise ConfigError(f"No subset named {name!r}.\nThere are: {known}.\nWrite one of these.")
-
-
-def _cut(values: tuple[Any, ...], size: int) -> Iterator[tuple[Any, ...]]:
-    return (values[start : start + size] for start in range(0, len(values), size))
-
-
-def _cut_pairs(pairs: Iterable[tuple[Any, Any]], size: int) -> Iterator[tuple[tuple[Any, ...], list[Any]]]:
-    """Keys and items, `size` of each at a time."""
-    pairs = iter(pairs)
-    while part := list(itertools.islice(pairs, size)):
-        yield tuple(key for key, _ in part), [item for _, item in part]

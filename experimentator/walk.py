@@ -121,14 +121,14 @@ class Walk:
         feed = exp.program.feed(subset)
         feed.mode = mode
         with closing(exp.cycle(feed, exp.batch_size)) as cycle:
-            runner = exp.program.runner(subset, mode, steps=cycle.steps)
+            runner_at = exp.program.runner_at(subset, mode, cycle)
             try:
                 exp.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
                 if position is not None:
                     self._restore(last=True)
                     self._mark_order(position, feed.orders.mark)
                 with self.training_seeds(position) if mode == Mode.EVAL else nullcontext():
-                    averages = self._pass(subset, mode, cycle, runner, position)
+                    averages = self._pass(subset, mode, cycle, runner_at, position)
                 self._tell_left_out(averages.left_out)
                 results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
                 exp.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
@@ -215,15 +215,16 @@ class Walk:
             return wanted > 0 and (number % wanted == 0 or number == self.goal)
         return wanted is None or number in wanted
 
-    def _pass(self, subset: Any, mode: Mode, cycle: Any, runner: Any, training: Position | None) -> Averages:
+    def _pass(self, subset: Any, mode: Mode, cycle: Any, runner_at: Any, training: Position | None) -> Averages:
         """Run every block of a pass, or what is left of it, and tell what came of it."""
         position = training or Position()
-        sums = sums_in(runner.step.graph)
-        averages, first = Averages(position.totals, position.weight, sums), position.batch
+        first = position.batch
+        averages = Averages(position.totals, position.weight, sums_in(runner_at(first).step.graph))
         if first:
             cycle.skip(first)
         remaining = (self.goal - self.exp.epoch) * cycle.steps
-        while (block := cycle.take(runner.pace.ahead)) is not None:
+        while (block := cycle.take(lambda done: runner_at(done).pace.ahead(done))) is not None:
+            runner = runner_at(first)
             if self.exp.listens("batch_begin"):
                 self.exp.fire("batch_begin", batch=first, keys=block.keys[0])
             self.is_cut_short |= mode == Mode.TRAIN  # until the epoch ends

@@ -344,5 +344,5 @@ def test_processes_stay_from_epoch_to_epoch_for_subsets_of_every_kind():
         feed.workers = Workers(1, are_processes=True)
         for subset.epoch in range(3):
             assert feed.cycle(4).take(lambda _: 2) is not None
-            seen.add(id(feed._processes))
+            seen.add(id(feed.processes))
         assert len(seen) == 1

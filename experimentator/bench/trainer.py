@@ -104,7 +104,7 @@ class Trainer:
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
-        return sum(runner.pace.steps for runner in self._runners())
+        return sum(runner.steps for runner in self._runners())
 
     def _runners(self) -> list[Any]:
         names = {subset.name for subset in self.exp.subsets if subset.is_training}

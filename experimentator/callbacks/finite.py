@@ -96,7 +96,7 @@ class TerminateOnNaN(Callback):
         self._restore()
         if place:
             subset = self.exp.subset(state["cycle_name"])
-            step = self.exp.program.runner(subset, state["mode"], steps=state["steps"]).step
+            step = self.exp.program.runner(subset, state["mode"], steps=1, bucket=block.bucket).step
             step(block.columns, block.index[:place], fixed=False)
 
     def _cause(self, node: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from experimentator.callbacks.appearing import Appearing
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import check_tensors
+from experimentator.data.buckets import together
 from experimentator.graph import Mode
 
 
@@ -21,7 +22,8 @@ class GatherCycleMetrics(Callback):
     """Gather named outputs of each cycle with their keys, and bring into the history what callbacks measured.
 
     `names` are tensors to keep: `cycles["validation"]` then holds `keys` [N], per-sample outputs [B, ...] as [N, ...],
-    and numbers of a batch [] as [batches]; host-side objects of the items come as lists. Numbers that other callbacks
+    and numbers of a batch [] as [batches]; host-side objects of the items come as lists. Outputs of several lengths, as
+    of a subset with buckets, have zeros behind them, up to the longest. Numbers that other callbacks
     wrote into the state during the cycle become `<subset>_<name>` in the history. Everything is kept in host memory
     until the subset's next cycle; `when=Mode.EVAL` leaves out those of training.
 
@@ -89,4 +91,4 @@ class GatherCycleMetrics(Callback):
 
 def _whole(parts: Mapping[str, list[Any]]) -> dict[str, Any]:
     """Arrays put together; lists as they are."""
-    return {n: np.concatenate(one) if one and isinstance(one[0], np.ndarray) else one for n, one in parts.items()}
+    return {n: together(one) if one and isinstance(one[0], np.ndarray) else one for n, one in parts.items()}

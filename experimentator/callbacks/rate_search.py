@@ -114,9 +114,9 @@ class FindLearningRate(Callback):
 
     def _train(self, blocks: Any, optimizer: Any) -> None:
         self.rates, self.losses = [], []
-        for rate, block in zip(np.geomspace(self.low, self.high, self.batches), blocks, strict=False):
+        for rate, (block, step) in zip(np.geomspace(self.low, self.high, self.batches), blocks, strict=False):
             optimizer.learning_rate = float(rate)
-            loss = float(np.mean(blocks.step(block.columns, block.index, fixed=False)["loss"]))
+            loss = float(np.mean(step(block.columns, block.index, fixed=False)["loss"]))
             if not np.isfinite(loss) or (
                 self.losses and loss > WORSE * max(min(self.losses), 1e-12) and len(self.losses) > 5
             ):
@@ -146,21 +146,24 @@ class FindLearningRate(Callback):
 
 
 class _Blocks:
-    """Batches of a subset one by one, pass after pass, and the step that trains on them."""
+    """Batches of a subset one by one, pass after pass, and the step that trains on each."""
 
     def __init__(self, exp: Any, subset: Any):
         self.exp, self.feed = exp, exp.program.feed(subset)
         self.feed.mode = Mode.TRAIN
         self.cycle = exp.cycle(self.feed, exp.batch_size)
-        self.step = exp.program.runner(subset, Mode.TRAIN, steps=self.cycle.steps).step
+        self.runner_at = exp.program.runner_at(subset, Mode.TRAIN, self.cycle)
 
     def __iter__(self) -> Iterator[Any]:
+        done = 0
         while True:
             block = self.cycle.take(lambda done: 1)
             if block is None:
-                self.cycle = self.exp.cycle(self.feed, self.exp.batch_size)
+                self.cycle, done = self.exp.cycle(self.feed, self.exp.batch_size), 0
+                self.runner_at = self.exp.program.runner_at(self.feed.subset, Mode.TRAIN, self.cycle)
             else:
-                yield block
+                yield block, self.runner_at(done).step
+                done += 1
 
     def close(self) -> None:
         self.cycle.close()

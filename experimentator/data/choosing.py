@@ -151,6 +151,7 @@ class CombinedSubset(Subset):
         desc: str | None = None,
         *,
         length: int | None = None,
+        buckets: Any = None,
     ):
         self.parts = list(subsets)
         names = [part.name for part in self.parts]
@@ -160,7 +161,7 @@ class CombinedSubset(Subset):
         self.proportions = proportions
         self.length = _checked_length(length, name)
         self._known: tuple[Any, tuple[Hashable, ...]] | None = None
-        super().__init__(name, mode, _Parts(self.parts), repetitions=repetitions, desc=desc)
+        super().__init__(name, mode, _Parts(self.parts), repetitions=repetitions, desc=desc, buckets=buckets)
         if proportions is not None:
             proportions_of(proportions, names, asker=f"Subset {name!r}")
 

@@ -19,6 +19,7 @@ class Block:
     """K batches: `columns` {name: [N, ...]}, `index` [K, B] int32, the keys of each batch, and host-side objects.
 
     `fixed` says whether columns that travelled are cut for the function that runs just K batches; None if resident.
+    `bucket` is the number of that which its items are padded to, if the subset has buckets.
     """
 
     columns: Mapping[str, Any]
@@ -26,6 +27,7 @@ class Block:
     keys: Sequence[Sequence[Hashable]]
     objects: Mapping[str, Any]
     fixed: bool | None = None
+    bucket: int | None = None
 
 
 Making = Callable[[], Block | None]  # what finishes a block that was begun; None where all of it was left out
@@ -47,6 +49,7 @@ class Cycle(Protocol):
 
     steps: int
     batch_size: int
+    buckets: np.ndarray | None  # the number of that of each batch, [steps]
 
     def take(self, ahead: Callable[[int], int]) -> Block | None:
         """The next batches, `ahead(done)` at most where `done` went before; None when the pass is over."""
@@ -132,6 +135,8 @@ def _padded(values: np.ndarray, rows: int) -> np.ndarray:
 
 class Pass:
     """A cursor over the rows of one pass; `begin(rows)` starts to make a block and returns what finishes it."""
+
+    buckets: np.ndarray | None = None
 
     def __init__(
         self, rows: Rows, begin: Callable[[np.ndarray], Making] | None = None, close: Callable[[], None] = lambda: None

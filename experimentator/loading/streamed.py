@@ -36,17 +36,13 @@ class StreamedFeed:
         self.specs = specs_of(sample)
         self.names = _of_items(sample)
         self.object_names = [name for name in sample if name not in self.specs]
-        self._processes: Any = None  # made when asked for, kept from pass to pass
+        self.processes: Any = None  # made when asked for, kept from pass to pass
 
     def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
         positions, drop_last = self.orders.of(self.mode)
-        self._start_processes()
-        is_alone = self.workers is None or self.workers == Workers(1)
-        count = 1 if self.workers is None else self.workers.count
-        pool = None if is_alone else ThreadPoolExecutor(count, thread_name_prefix="experimentator-worker")
-        sieve = Sieve(batch_size, drop_last=drop_last, none_left=partial(self.subset.empty_error, self.subset.keys))
-        return _Stream(self, positions, Rows(np.arange(len(positions)), batch_size, drop_last), sieve, pool)
+        self.start_processes()
+        return Stream(self, positions, Rows(np.arange(len(positions)), batch_size, drop_last), self.pool())
 
     def read(self, keys: Sequence[Hashable], visits: Sequence[int], columns: dict[str, np.ndarray], start: int) -> Any:
         """Put one batch into the columns from row `start` on; returns the places kept (None: all), and objects."""
@@ -67,20 +63,27 @@ class StreamedFeed:
             return self.specs, prod(shape)
         return self.placing.names, self.placing.buffer(shape)
 
-    def _start_processes(self) -> None:
+    def pool(self) -> ThreadPoolExecutor | None:
+        """The threads of a pass, if there are to be several."""
+        if self.workers is None or self.workers == Workers(1):
+            return None
+        return ThreadPoolExecutor(self.workers.count, thread_name_prefix="experimentator-worker")
+
+    def start_processes(self) -> None:
+        """Make those that are to read, if any are, of the subset as it is now."""
         if self.workers is None or not self.workers.are_processes:
-            self._processes = None
-        elif self._processes is None or not self._processes.hold(self.subset, self.workers.count):
+            self.processes = None
+        elif self.processes is None or not self.processes.hold(self.subset, self.workers.count):
             from experimentator.loading.processes import Processes  # 0.1 s that only those pay who ask for processes
 
-            self._processes = Processes(self.subset, self.workers.count)
+            self.processes = Processes(self.subset, self.workers.count)
 
     def _batch(
         self, keys: Sequence[Hashable], visits: Sequence[int], into: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray | None, dict[str, Any]]:
         """The items of `keys` stacked: straight into the columns where nobody has a say in between."""
-        if self._processes is not None:
-            read: tuple[np.ndarray | None, dict[str, Any]] = self._processes.batch(keys, visits, into)
+        if self.processes is not None:
+            read: tuple[np.ndarray | None, dict[str, Any]] = self.processes.batch(keys, visits, into)
             return read
         with visiting(keys, visits):
             if self.subset.has_own_batch:
@@ -113,20 +116,15 @@ class StreamedFeed:
         return seen is not None and seen.shape == spec.shape and np.can_cast(seen.dtype, spec.dtype, "safe")
 
 
-class _Stream(Pass):
+class Stream(Pass):
     """One pass of a streamed feed."""
 
-    def __init__(
-        self,
-        feed: StreamedFeed,
-        positions: np.ndarray,
-        rows: Rows,
-        sieve: Sieve,
-        pool: ThreadPoolExecutor | None,
-    ):
+    def __init__(self, feed: StreamedFeed, positions: np.ndarray, rows: Rows, pool: ThreadPoolExecutor | None):
         super().__init__(rows, close=partial(_close, pool))
-        self.feed, self.positions, self.sieve, self.pool = feed, positions, sieve, pool
+        self.feed, self.positions, self.pool = feed, positions, pool
         self.keys, self.visits = feed.subset.keys, feed.subset.visits(positions)
+        none_left = partial(feed.subset.empty_error, self.keys)
+        self.sieve = Sieve(rows.batch_size, drop_last=rows.drop_last, none_left=none_left)
         self.tail = rows.positions[rows.steps * rows.batch_size :]
 
     def skip(self, batches: int) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from experimentator.checkpoint import write_atomically
 from experimentator.config import ConfigError
+from experimentator.data.buckets import together
 from experimentator.graph import Mode
 from experimentator.loading.blocks import specs_of
 from experimentator.records.plainfile import finite
@@ -39,7 +40,8 @@ class Predictions:
     def of(cls, exp: Any, subset: Any, outputs: Sequence[str] = ()) -> Predictions:
         """Run INFER over a subset, in the order of its keys; all that comes back is kept in memory.
 
-        Gives `outputs`, or what INFER computes, of which what is no value for each sample is left out.
+        Gives `outputs`, or what INFER computes, of which what is no value for each sample is left out. Values of
+        several lengths, as of a subset with buckets, have zeros behind them, up to the longest.
         """
         keys: list[Hashable] = []
         parts: dict[str, list[np.ndarray]] = {}
@@ -56,7 +58,12 @@ class Predictions:
                 f"Seen: {', '.join(exp.graph(Mode.INFER).results) or 'nothing'}.",
                 "Name what to keep: --outputs NAME, or `outputs` in the configuration.",
             )
-        return cls(keys, {name: np.concatenate(arrays) for name, arrays in parts.items()})
+        found = {name: together(arrays) for name, arrays in parts.items()}
+        if subset.buckets is None:
+            return cls(keys, found)
+        first = {key: place for place, key in reversed(list(enumerate(subset.keys)))}  # batches came bucket by bucket
+        rows = sorted(range(len(keys)), key=lambda row: first[keys[row]])
+        return cls([keys[row] for row in rows], {name: values[rows] for name, values in found.items()})
 
     @classmethod
     def _named(cls, exp: Any, subset: Any, outputs: Sequence[str]) -> Predictions:
@@ -71,7 +78,7 @@ class Predictions:
                     wrong = f"{name!r} is no value for each sample of {subset.name!r}."
                     raise ConfigError(wrong, f"Seen: {len(results[name])} for {len(some)}.", "Name another output.")
                 values.append(results[name])
-        return cls(keys, {name: np.concatenate(arrays) for name, arrays in parts.items()})
+        return cls(keys, {name: together(arrays) for name, arrays in parts.items()})
 
     def save(self, filename: str) -> None:
         """Write a `.npz` (arrays, and `keys`), or a `.jsonl` or `.csv` with a line for each key."""
@@ -156,9 +163,12 @@ def _passed(exp: Any, subset: Any) -> Iterator[tuple[Any, dict[str, np.ndarray]]
     feed = exp.program.feed(subset)
     feed.mode, first = Mode.EVAL, 0  # a subset of training is left nothing out of, and read in order
     with closing(exp.cycle(feed, exp.batch_size)) as cycle:
-        runner = exp.program.runner(subset, Mode.INFER, steps=cycle.steps)
-        while (block := cycle.take(runner.pace.ahead)) is not None:
-            yield block, runner.run(block, remaining=cycle.steps - first, where=repr(subset.name), first=first)
+        runner_at = exp.program.runner_at(subset, Mode.INFER, cycle)
+        while (block := cycle.take(lambda done: runner_at(done).pace.ahead(done))) is not None:
+            yield (
+                block,
+                runner_at(first).run(block, remaining=cycle.steps - first, where=repr(subset.name), first=first),
+            )
             first += len(block.index)
 
 

@@ -226,7 +226,8 @@ def _subset(subset: Any) -> str:
     digest = hashlib.sha256()
     for key in subset.keys:
         digest.update(repr(key).encode())
-    return f"{subset.mode}, {len(subset)} items, keys {digest.hexdigest()[:16]}"
+    buckets = f", buckets of {subset.buckets!r}" if subset.buckets else ""
+    return f"{subset.mode}, {len(subset)} items, keys {digest.hexdigest()[:16]}{buckets}"
 
 
 def _where(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any]:

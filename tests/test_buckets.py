@@ -1,0 +1,321 @@
+"""Items of many lengths in batches of a few: which batches there are, and what they hold."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import keras
+import mlworkflow
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from experimentator import (
+    Buckets,
+    CombinedSubset,
+    DatasetError,
+    FilteredSubset,
+    Mode,
+    Subset,
+    build_experiment,
+    chunk_processor,
+    item_random,
+)
+from experimentator.feed import feed_of
+from experimentator.loading.workers import Workers
+from tests.stand_ins import law
+
+SIZES = [2, 5, 9]
+
+
+class Sequences:
+    """A dataset of sequences, of which nothing is known but that each is as long as its key says."""
+
+    def __init__(self, lengths: Any):
+        self.keys = tuple(enumerate(lengths))
+        self.read: list[Any] = []
+
+    def query_item(self, key: Any) -> Any:
+        self.read.append(key)
+        return {"n": np.arange(1, key[1] + 1), "path": f"/{key[0]}", "number": np.int32(key[0])}
+
+
+def bucketed(lengths: Any, mode: Mode = Mode.EVAL, **options: Any) -> Subset:
+    return Subset("s", mode, Sequences(lengths), **{"buckets": {"n": SIZES}, **options})
+
+
+def feed_for(subset: Subset, residency: str = "stream", workers: Workers | None = None) -> Any:
+    feed = feed_of(subset, residency=residency, put=dict, room=lambda: 1 << 40)
+    feed.workers = workers
+    return feed
+
+
+def taken(feed: Any, batch_size: int, counts: Any = (), skip: int = 0) -> list[tuple[tuple[Any, ...], int]]:
+    """The keys of each batch and the length it has, each item checked."""
+    cycle, counts, batches = feed.cycle(batch_size), iter(counts), []
+    cycle.skip(skip)
+    while (block := cycle.take(lambda _: next(counts, 3))) is not None:
+        for keys, rows, objects in zip(block.keys, block.index, block.objects["batch_path"], strict=True):
+            values = block.columns["batch_n"][rows]
+            size = values.shape[1]
+            assert [one.tolist() for one in values] == [[*range(1, n + 1)] + [0] * (size - n) for _, n in keys]
+            assert objects == tuple(f"/{number}" for number, _ in keys)
+            assert block.columns["batch_number"][rows].tolist() == [number for number, _ in keys]
+            batches.append((keys, size))
+    return batches
+
+
+def least(length: int) -> int:
+    return next(size for size in SIZES if size >= length)
+
+
+@law(
+    st.lists(st.integers(0, 9), min_size=1, max_size=60), st.sampled_from([Mode.TRAIN, Mode.EVAL]), st.integers(1, 9),
+    st.lists(st.integers(1, 5)), st.integers(1, 2),
+)  # fmt: skip
+def test_every_batch_is_of_one_length_and_only_one_of_each_holds_items_of_a_smaller(lengths, mode, size, counts, times):
+    subset = bucketed(lengths, mode, repetitions=times)
+    batches = taken(feed_for(subset), size, counts)
+    count = times * len(lengths)
+    drops = mode == Mode.TRAIN and count >= size
+
+    assert len(batches) == (count // size if drops else -(-count // size))
+    assert [len(keys) for keys, _ in batches[:-1]] == [size] * (len(batches) - 1)
+    seen = sorted(key for keys, _ in batches for key in keys)
+    if not drops:
+        assert seen == sorted(subset.keys * times)
+    assert all(seen.count(key) <= times for key in subset.keys)
+    for bucket in SIZES:
+        here = [keys for keys, length in batches if length == bucket]
+        assert all(least(n) <= bucket for keys in here for _, n in keys)
+        assert sum(any(least(n) < bucket for _, n in keys) for keys in here) <= max(1, 2 * (size == 1) - 1)
+    for residency, workers in (("host", None), ("device", None), ("stream", Workers(3))):
+        assert taken(feed_for(subset, residency, workers), size, counts) == batches
+
+
+@law(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 5), st.integers(0, 30), st.booleans())
+def test_a_pass_begins_behind_the_batches_that_were_done(lengths, size, skip, streams):
+    feed = feed_for(bucketed(lengths, Mode.TRAIN), "stream" if streams else "host")
+    whole = taken(feed, size)
+
+    assert taken(feed, size, [2, 1], skip=min(skip, len(whole))) == whole[min(skip, len(whole)) :]
+
+
+@law(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 5), st.sampled_from([Mode.TRAIN, Mode.EVAL]))
+def test_a_single_bucket_pads_to_it_and_leaves_the_order_as_it_is(lengths, size, mode):
+    subset = bucketed(lengths, mode, buckets={"n": [9]})
+    plain = [keys for keys, _ in subset.batches(size)]
+
+    assert taken(feed_for(subset), size) == [(keys, 9) for keys in plain]
+
+
+def test_lengths_alternate_in_runs_within_an_epoch_and_otherwise_the_next():
+    subset = bucketed([1, 4, 8] * 64, Mode.TRAIN)
+    epochs = []
+    for subset.epoch in range(2):
+        epochs.append([length for _, length in taken(feed_for(subset), 2)])
+    changes = [sum(a != b for a, b in pairwise(one)) for one in epochs]
+
+    assert epochs[0] != epochs[1]
+    assert all(5 <= change <= 11 for change in changes)  # of 12 runs of 8 batches, some beside one of the same length
+
+
+def test_an_order_of_ones_own_rules_within_each_length():
+    subset = bucketed([1, 8, 1, 8, 1, 8], Mode.TRAIN)
+    subset.shuffled_keys = lambda: subset.keys[::-1]
+
+    assert taken(feed_for(subset), 3) == [(((5, 8), (3, 8), (1, 8)), 9), (((4, 1), (2, 1), (0, 1)), 2)]
+
+
+def test_a_batch_to_look_at_has_the_least_length_that_holds_it():
+    subset = bucketed([1, 2, 4, 3])
+
+    assert [batch["batch_n"].tolist() for _, batch in subset.batches(2)] == [
+        [[1, 0], [1, 2]],
+        [[1, 2, 3, 4, 0], [1, 2, 3, 0, 0]],
+    ]
+    assert subset.sample()[1]["batch_n"].shape == (1, 9)
+
+
+def test_by_tells_lengths_without_reading():
+    subset = bucketed([1, 9, 3], buckets=Buckets({"n": SIZES}, by=lambda key: key[1]))
+    feed = feed_for(subset)
+    assert len(subset.dataset.read) == 1  # the sample
+
+    assert sorted(length for _, length in taken(feed, 1)) == [2, 5, 9]
+
+
+class Key(NamedTuple):
+    name: str
+    length: int
+
+
+def test_by_may_be_a_field_of_the_key_and_fill_another_number():
+    items = {Key("a", 1): {"batch": [7]}, Key("b", 2): {"batch": [7, 7]}}
+    subset = Subset("s", Mode.EVAL, items, buckets=Buckets({"batch": [1, 3]}, by="length", fill={"batch": -1}))
+
+    assert subset.batch(subset.keys)["batch_batch"].tolist() == [[7, -1, -1], [7, 7, -1]]
+
+
+def test_several_names_and_several_axes():
+    items = [{"image": np.ones((n, 2 * n, 3), np.uint8), "caption": [1] * n} for n in (1, 2, 3, 2)]
+    buckets = {"batch_image": [(2, 4), (3, 8)], "caption": [1, 4]}
+    feed = feed_for(Subset("s", Mode.EVAL, items, buckets=buckets), "host")
+    block = feed.cycle(2).take(lambda _: 9)
+
+    assert list(block.keys) == [(0, 1), (2, 3)]
+    assert block.columns["batch_image"].shape == (4, 3, 8, 3)
+    assert block.columns["batch_caption"].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]]
+    by = Buckets(buckets, by=lambda key: ((key, 2 * key), key))
+    assert [by.asked(by.by(n), n, subset="s") for n in (1, 2, 3)] == [0, 1, 1]
+
+
+def test_what_is_left_out_every_time_is_in_no_batch():
+    class Odd(Sequences):
+        def query_item(self, key):
+            return super().query_item(key) if key[0] % 2 else None
+
+    subset = Subset("s", Mode.EVAL, Odd([1, 2, 3, 4, 5, 6]), buckets={"n": SIZES})
+    expected = [(((1, 2), (3, 4)), 5), (((5, 6),), 9)]
+
+    assert taken(feed_for(subset), 2) == taken(feed_for(subset, "host"), 2) == expected
+
+
+def test_in_other_processes_it_is_the_same():
+    subset = bucketed([1, 9, 3, 4, 2, 2, 5])
+
+    assert taken(feed_for(subset, "stream", Workers(2, are_processes=True)), 2) == taken(feed_for(subset), 2)
+
+
+def test_chosen_and_combined_subsets_have_them_too():
+    chosen = FilteredSubset(
+        "s", Mode.EVAL, Sequences([1, 9, 3]), predicate=lambda key: key[1] > 1, buckets={"n": SIZES}
+    )
+    assert sorted(length for _, length in taken(feed_for(chosen), 1)) == [5, 9]
+
+    parts = [
+        Subset(name, Mode.TRAIN, [{"n": [1] * n} for n in lengths]) for name, lengths in (("a", [1, 2]), ("b", [7]))
+    ]
+    both = CombinedSubset("both", Mode.TRAIN, parts, buckets={"n": SIZES})
+    assert sorted(batch["batch_n"].shape[1] for _, batch in both.batches(1)) == [2, 2, 9]
+
+
+def test_buckets_may_be_assigned():
+    loss = chunk_processor(inputs=["batch_n"], outputs=["loss"])(lambda n: keras.ops.sum(n))
+    exp = build_experiment({"subsets": [bucketed([1, 2])], "chunk_processors": [loss], "hide_progress": True})
+    assert exp.evaluate() == {"s_loss": 1 + 1 + 2}
+    exp.subset("s").buckets = Buckets({"n": [2]}, fill=5)
+    assert exp.evaluate() == {"s_loss": 1 + 5 + 1 + 2}
+    exp.subset("s").buckets = None
+    with pytest.raises(DatasetError, match="one shape in key"):
+        exp.evaluate()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "sizes, told",
+    [
+        ({"n": [4, 4]}, r"The buckets of 'n' are no sizes that grow.\nSeen: \[4, 4\].\nEach is at least as large"),
+        ({"n": [8, 4]}, "are no sizes that grow"),
+        ({"n": []}, "are no sizes that grow"),
+        ({"n": 4}, "are no sizes that grow"),
+        ({"n": [0, 4]}, "are no sizes that grow"),
+        ({"n": [1.5]}, "are no sizes that grow"),
+        ({"n": [(2, 4), (4, 2)]}, "are no sizes that grow"),
+        ({"n": [2, (4, 2)]}, "are no sizes that grow"),
+        ({"n": [2], "m": [2, 3]}, r"as many sizes for each name.\nSeen: n: 1, m: 2"),
+        ({}, r"as many sizes for each name.\nSeen: no name"),
+        ([2, 4], r"which sizes a name is padded to.\nSeen: \[2, 4\]"),
+    ],
+)
+def test_sizes_that_are_none_are_told(sizes, told):
+    with pytest.raises(DatasetError, match=told):
+        bucketed([1], buckets=sizes)
+
+
+@pytest.mark.parametrize("residency", ["host", "stream"])
+@pytest.mark.parametrize(
+    "buckets, told",
+    [
+        (
+            {"n": [2, 5]},
+            r"'n' of key \(1, 9\) of subset 's' fits in no bucket.\nSeen: 9, .* largest bucket has 5.\nAdd",
+        ),
+        ({"m": [2]}, r"pad 'm', no array of 1 axes in key \(0, 1\).\nSeen: no such name; the item has n, path, number"),
+        ({"number": [2]}, r"pad 'number', no array of 1 axes in key \(0, 1\).\nSeen: shape \[\], int32"),
+    ],
+)
+def test_items_that_fit_no_bucket_are_told(residency, buckets, told):
+    with pytest.raises(DatasetError, match=told):
+        feed_for(bucketed([1, 9], buckets=buckets), residency)
+
+
+@pytest.mark.parametrize("residency", ["host", "stream"])
+def test_what_varies_beside_them_is_named(residency):
+    class Masked(Sequences):
+        def query_item(self, key):
+            return {**super().query_item(key), "mask": [True] * key[1]}
+
+    subset = Subset("s", Mode.EVAL, Masked([1, 4]), buckets={"n": SIZES})
+    with pytest.raises(DatasetError, match=r"'mask'.*\n.*\[1\].*\[4\]|'mask'.*\n.*\[4\].*\[1\]"):
+        taken(feed_for(subset, residency), 1)
+
+
+def test_a_by_that_gives_no_size_is_told():
+    with pytest.raises(
+        DatasetError, match=r"`by` of the buckets of subset 's' gives no size for key \(0, 1\).\nSeen: 'x'"
+    ):
+        feed_for(bucketed([1], buckets=Buckets({"n": SIZES}, by=lambda key: "x")))
+
+
+def test_items_that_are_larger_than_was_said_are_told():
+    subset = bucketed([9, 9], buckets=Buckets({"n": SIZES}, by=lambda key: 3))
+    with pytest.raises(DatasetError, match=r"'n' of subset 's' is larger than what `by`.*\nSeen: \[9\], .* has 5"):
+        taken(feed_for(subset), 2)
+
+
+def test_items_of_another_length_every_time_need_by():
+    class Drawn(Sequences):
+        def query_item(self, key):
+            return super().query_item((key[0], int(item_random().integers(1, 10))))
+
+    subset = Subset("s", Mode.TRAIN, Drawn([0] * 40), buckets={"n": SIZES})
+    subset.epoch = 1
+    with pytest.raises(
+        DatasetError, match=r"larger than when it was read for its size.*\n.*\nItems whose size is drawn"
+    ):
+        taken(feed_for(subset), 4)
+    subset.buckets = Buckets({"n": SIZES}, by=lambda key: 9)
+    block = feed_for(subset).cycle(40).take(lambda _: 1)
+    assert block.columns["batch_n"].shape == (40, 9)
+
+
+def test_what_is_left_out_by_chance_is_told():
+    class Drawn(Sequences):
+        def query_item(self, key):
+            return super().query_item(key) if item_random().uniform() < 0.5 else None
+
+    subset = Subset("s", Mode.TRAIN, Drawn([1] * 40), buckets={"n": SIZES})
+    subset.epoch = 1
+    with pytest.raises(DatasetError, match=r"left out by chance, or unasked.\nSeen: None for key \(\d+, 1\)"):
+        taken(feed_for(subset), 4)
+
+
+def test_with_a_batch_of_ones_own_they_are_refused():
+    class Own(Subset):
+        def batch(self, keys, *, into=None):
+            return {"batch_n": np.zeros((len(keys), 3))}
+
+    with pytest.raises(DatasetError, match="has buckets, and makes its batches itself"):
+        feed_for(Own("s", Mode.EVAL, Sequences([1]), buckets={"n": SIZES}))
+
+
+def test_transforms_of_mlworkflow_see_items_as_they_are():
+    parent = mlworkflow.DictDataset({key: {"n": np.ones(key)} for key in (1, 4)})
+    dataset = mlworkflow.TransformedDataset(parent, [lambda key, item: {"n": 2 * item["n"]}])
+    subset = Subset("s", Mode.EVAL, dataset, buckets={"n": SIZES})
+
+    assert [batch["batch_n"].tolist() for _, batch in subset.batches(1)] == [[[2.0, 0.0]], [[2.0, 2.0, 2.0, 2.0, 0.0]]]
