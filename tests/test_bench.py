@@ -340,6 +340,30 @@ def test_every_module_of_callbacks_that_writes_says_so():
     assert not [name for name in writing if "leaves_files = True" not in texts[name]]
 
 
+def test_items_of_many_lengths_are_measured_in_the_largest_and_compared_as_they_are(capsys, tmp_path):
+    config = """
+import keras, numpy as np
+from experimentator import Mode, Subset, chunk_processor
+sizes = [2, 8]
+items = [{"n": np.ones(1 + key % 8, "float32")} for key in range(64)]
+subsets = [Subset("training", Mode.TRAIN, items, buckets={"n": sizes})]
+layer = keras.layers.Dense(1)
+loss = chunk_processor(inputs=["batch_n"], outputs=["loss"])
+chunk_processors = [loss(lambda n: keras.ops.mean(layer(n[:, :, None])))]
+optimizer = keras.optimizers.SGD(0.01)
+batch_size = 4
+jit_compile = False
+"""
+    (tmp_path / "task.py").write_text(config)
+    assert main(["bench", str(tmp_path / "task.py"), *QUICK, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["padded"] == {"training": "n 8"}
+    assert report["steps"] == 16
+
+    assert main(["bench", str(tmp_path / "task.py"), *QUICK, "--json", "--sweep", "sizes=[8],[2,8]"]) == 0
+    assert [point["value"] for point in json.loads(capsys.readouterr().out)["points"]] == [[8], [2, 8]]
+
+
 def test_callbacks_that_leave_files_are_left_out():
     exp = counted(callbacks=[StateLogger("state.jsonl")])
 

@@ -119,7 +119,7 @@ def test_a_shape_that_differs_names_both_keys():
     assert str(caught.value) == (
         "'x' has one shape in key 0 of subset 'training' and another in key 2.\n"
         "Seen: [2, 3] and [4, 3].\n"
-        "Crop, resize or pad the items to one shape."
+        "Crop, resize or pad the items to one shape, or let the subset pad them to a few: buckets={'x': [32, 64, 128]}."
     )
 
 

@@ -79,9 +79,9 @@ PROMISED = {
     "Hard items more often: an order of one's own": lambda exp, rows, seen: (
         np.ptp(exp.subset("training").chances) > 0.1 and rows[1]["training_loss"] > rows[1]["validation_loss"]
     ),
-    "Items of several lengths: a subset for each": lambda exp, rows, seen: (
-        [exp.batch(f"training_{length}")["batch_letters"].shape[1] for length in (8, 16, 24)] == [8, 16, 24]
-        and seen["batch_logits"] == (40, 2)
+    "Items of several lengths: buckets": lambda exp, rows, seen: (
+        {f"training ({size})" for size in (8, 16, 24)} <= exp.compilers.keys()
+        and exp.program.counts()["training"]["batches"] == len(rows) * (160 // exp.batch_size)
     ),
     "The worst items of each evaluation": lambda exp, rows, seen: len(list(Path(exp.folder).glob("worst-*.json"))) == 2,
 }

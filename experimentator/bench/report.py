@@ -14,7 +14,7 @@ from experimentator.bench.findings import Seen
 from experimentator.bench.hands import Hand, compiler_of, hands_of
 from experimentator.bench.rivals import Rival, rivals_of
 from experimentator.bench.spread import Spread, spread_of
-from experimentator.bench.trainer import Trainer, varies
+from experimentator.bench.trainer import Trainer, of_one_size, varies
 from experimentator.bench.verdict import verdict
 from experimentator.graph import Mode
 
@@ -30,6 +30,7 @@ def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told
     A third of them reaches the pace, a third is for rounds of the training and of the loops by hand in turn, a third
     for the costs of processors.
     """
+    padded = of_one_size(exp)
     trainer = Trainer(exp, epochs)
     told("training until it has its pace")
     trainer.warm_up(seconds / 3)
@@ -47,7 +48,7 @@ def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told
     sample = {name: block.columns[name] for name in names}, block.index[:8]
     costs = costs_of(exp, graph, sample, compiler=compiler_of(exp), seconds=seconds / 3, told=told)
     put_back()
-    return _report(trainer, hands, rivals, costs) | {"peak_memory": memory, "refused": refused}
+    return _report(trainer, hands, rivals, costs) | {"peak_memory": memory, "refused": refused, "padded": padded}
 
 
 def _rounds(trainer: Trainer, hands: list[Hand], rivals: list[Rival], seconds: float) -> None:

@@ -135,6 +135,14 @@ def without_files(exp: Any) -> list[str]:
     return [type(callback).__name__ for callback in left]
 
 
+def of_one_size(exp: Any) -> dict[str, str]:
+    """Leave subsets the largest of their buckets only, which loops by hand can be compared with; returns its sizes."""
+    bucketed = [subset for subset in exp.subsets if subset.buckets is not None]
+    for subset in bucketed:
+        subset.buckets = subset.buckets.largest()
+    return {subset.name: repr(subset.buckets) for subset in bucketed}
+
+
 def varies(exp: Any) -> bool:
     """Whether an item of training that is read again, in another epoch, is another item."""
     subset = next(one for one in exp.subsets if one.is_training)

@@ -62,6 +62,10 @@ class Buckets:
             raise DatasetError("`buckets` says which sizes a name is padded to.", f"{given!r:.60}", WRITE)
         return cls(given)
 
+    def largest(self) -> Buckets:
+        """The largest of them alone."""
+        return Buckets({name: sizes[-1:] for name, sizes in self.sizes.items()}, fill=self.fills)
+
     def label(self, number: int) -> str:
         """The sizes of one bucket."""
         return ", ".join(_said(sizes[number]) for sizes in self.sizes.values())

@@ -256,7 +256,8 @@ def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str,
             raise DatasetError(
                 f"{name!r} has one shape in key {keys[0]!r} of subset {subset!r} and another in key {key!r}.",
                 f"{list(first.shape)} and {list(array.shape)}",
-                "Crop, resize or pad the items to one shape.",
+                "Crop, resize or pad the items to one shape, or let the subset pad them to a few: "
+                f"buckets={{{name!r}: [32, 64, 128]}}.",
             )
     return np.stack(arrays, out=into if _fit(arrays, into) else None)
 
@@ -285,7 +286,9 @@ def _array(name: Any, values: Any) -> np.ndarray:
         return np.asarray(values)
     except ValueError as error:
         raise DatasetError(
-            f"{name!r} in a dict of arrays is ragged.", str(error), "Pad its rows, or give a list of items instead."
+            f"{name!r} in a dict of arrays is ragged.",
+            str(error),
+            "Pad its rows, or give a list of items instead, which a subset with `buckets` pads.",
         ) from None
 
 
