@@ -56,4 +56,7 @@ class ArgMax(InPlace):
     axis: int = -1
 
     def compute(self, tensor: Any) -> Any:
-        return keras.ops.cast(keras.ops.argmax(tensor, axis=self.axis), "int32")
+        tensor = keras.ops.convert_to_tensor(tensor)
+        if "float" in keras.backend.standardize_dtype(tensor.dtype):  # of which Keras' has no form in ONNX and LiteRT
+            tensor = tensor == keras.ops.max(tensor, axis=self.axis, keepdims=True)
+        return keras.ops.cast(keras.ops.argmax(keras.ops.cast(tensor, "int32"), axis=self.axis), "int32")

@@ -182,6 +182,24 @@ def test_a_file_for_small_devices_is_written(tmp_path):
     alike(found, exp.predict({"batch_input": IMAGES[:1]}, outputs=["batch_probabilities"]))
 
 
+@pytest.mark.filterwarnings(r"ignore:(.|\n)*tf.lite.Interpreter is deprecated")
+def test_classes_go_along_into_files_of_every_kind(tmp_path):
+    scores = np.array([[0.0, 2.0, 2.0], [-0.0, 0.0, -1.0], [-3.0, -2.0, -1.0]], np.float32)
+    subset = Subset("all", Mode.INFER, {"x": scores})
+    exp = build(subsets=[subset], chunk_processors=[ops.ArgMax("batch_x", output="batch_class")], outputs=["batch_class"])
+
+    assert read(exp.export(tmp_path / OWN), {"batch_x": scores})["batch_class"].tolist() == [1, 0, 2]
+    if not ON_JAX:
+        path = exp.export(tmp_path / "program.onnx")
+        assert read_onnx(path, {"batch_x": scores})["batch_class"].tolist() == [1, 0, 2]
+    if NAME == "tensorflow":
+        import tensorflow as tf
+
+        path = exp.export(tmp_path / "program.tflite")
+        run = tf.lite.Interpreter(model_content=path.read_bytes()).get_signature_runner("serving_default")
+        assert [int(run(batch_x=row[None])["batch_class"][0]) for row in scores] == [1, 0, 2]
+
+
 def test_what_is_not_asked_for_is_all_that_infer_computes_less_what_items_have():
     """Steps before the network write `batch_input` anew."""
     exp = build(outputs=None)
