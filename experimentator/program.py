@@ -140,17 +140,18 @@ class Program:
         exp, feed = self.exp, self.feed(subset)
         sizes = "" if bucket is None else subset.buckets.label(bucket)
         feed = feed if bucket is None else feed.parts[bucket]
+        batch_size = exp.batch_size if bucket is None else subset.buckets.batch_sizes_for(exp.batch_size)[bucket]
         graph = self.graph(mode)
         check_items(subset, self.specs_of(subset), graph)  # its dataset may be another by now
-        key, like = (id(subset), mode, exp.batch_size, sizes), self._compiler(label_of(subset.name, sizes), mode)
+        key, like = (id(subset), mode, batch_size, sizes), self._compiler(label_of(subset.name, sizes), mode)
         if key not in self.runners or not self.runners[key].serves(steps, like):
             self._retire([key])
             batch = {name: feed.specs[name] for name in graph.inputs}
-            most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * exp.batch_size or 1))
+            most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * batch_size or 1))
             optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
             options = {"jit_compile": self._jit_compile(), "eager": bool(exp.eager), "seed": exp.seed or 0}
             step = exp.backend.compile(graph, batch, optimizer, like=like, **options)
-            most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(exp.batch_size) or 1)))
+            most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(batch_size) or 1)))
             pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             step.capacity = pace.capacity
             self.runners[key] = Runner(step, pace, subset.name, like, sizes)
@@ -158,7 +159,7 @@ class Program:
         begin(graph)
         if not feed.resident:
             pace, names = runner.pace, sorted(graph.inputs)
-            feed.placing = Placing(names, pace.capacity * exp.batch_size, exp.backend.put, pace.is_fixed)
+            feed.placing = Placing(names, pace.capacity * batch_size, exp.backend.put, pace.is_fixed)
         return runner
 
     def counts(self) -> dict[str, dict[str, int]]:

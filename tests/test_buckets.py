@@ -94,6 +94,26 @@ def test_every_batch_is_of_one_length_and_only_one_of_each_holds_items_of_a_smal
         assert taken(feed_for(subset, residency, workers), size, counts) == batches
 
 
+@law(
+    st.lists(st.integers(0, 9), min_size=1, max_size=60), st.sampled_from([Mode.TRAIN, Mode.EVAL]),
+    st.tuples(*[st.integers(1, 7)] * 3), st.lists(st.integers(1, 5)),
+)  # fmt: skip
+def test_each_bucket_may_have_a_batch_size_of_its_own(lengths, mode, sizes, counts):
+    subset = bucketed(lengths, mode, buckets=Buckets({"n": SIZES}, batch_sizes=sizes))
+    feed = feed_for(subset, "host")
+    batches = taken(feed, 1, counts)
+
+    assert [len(keys) for keys, _ in batches[:-1]] == [sizes[SIZES.index(length)] for _, length in batches[:-1]]
+    seen = sorted(key for keys, _ in batches for key in keys)
+    largest = sizes[SIZES.index(max(least(n) for n in lengths))]
+    if mode == Mode.EVAL:
+        assert seen == sorted(subset.keys)
+    elif len(batches) > 1:
+        assert len(lengths) - largest < len(seen) == sum(sizes[SIZES.index(length)] for _, length in batches)
+    assert len(set(seen)) == len(seen)
+    assert taken(feed, 1, counts, skip=len(batches) // 2) == batches[len(batches) // 2 :]
+
+
 @law(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 5), st.integers(0, 30), st.booleans())
 def test_a_pass_begins_behind_the_batches_that_were_done(lengths, size, skip, streams):
     feed = feed_for(bucketed(lengths, Mode.TRAIN), "stream" if streams else "host")
@@ -213,6 +233,12 @@ def test_buckets_may_be_assigned():
 
 
 # What is refused
+
+
+@pytest.mark.parametrize("sizes", [[4, 4], [4, 4, 0], [4, 4, 1.5], 4, "abc"])
+def test_batch_sizes_that_are_none_are_told(sizes):
+    with pytest.raises(DatasetError, match=r"no whole numbers above 0, one for each.\nSeen: .*\nWrite 3 of them"):
+        Buckets({"n": SIZES}, batch_sizes=sizes)
 
 
 @pytest.mark.parametrize(

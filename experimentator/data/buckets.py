@@ -23,6 +23,9 @@ class Buckets:
     stands behind what an item holds. A mask is what the network makes of it: `Embedding(mask_zero=True)`, or the length
     as one more name of the item.
 
+    `batch_sizes` are those of each bucket, in place of the experiment's: many short items make as good a batch as few
+    long ones.
+
     `by` tells the size of an item without reading it: a field of its key, or a function of (key), which gives the size
     of the name that varies, or a tuple of those of all names in their order. Without it, every item is read once.
 
@@ -40,6 +43,7 @@ class Buckets:
         *,
         by: str | Callable[..., Any] | None = None,
         fill: float | Mapping[str, float] = 0,
+        batch_sizes: Sequence[int] | None = None,
     ):
         self.sizes = {name.removeprefix("batch_"): _sizes(name, listed) for name, listed in dict(sizes).items()}
         self.by = by
@@ -49,9 +53,11 @@ class Buckets:
             seen = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "no name"
             raise DatasetError("Buckets need as many sizes for each name.", seen, WRITE)
         self.count = next(iter(counts.values()))
+        self.batch_sizes = None if batch_sizes is None else _batch_sizes(batch_sizes, self.count)
 
     def __repr__(self) -> str:
-        return ", ".join(f"{name} {', '.join(map(_said, sizes))}" for name, sizes in self.sizes.items())
+        sizes = ", ".join(f"{name} {', '.join(map(_said, sizes))}" for name, sizes in self.sizes.items())
+        return sizes if self.batch_sizes is None else f"{sizes}, in batches of {', '.join(map(str, self.batch_sizes))}"
 
     @classmethod
     def of(cls, given: Any) -> Buckets | None:
@@ -64,7 +70,12 @@ class Buckets:
 
     def largest(self) -> Buckets:
         """The largest of them alone."""
-        return Buckets({name: sizes[-1:] for name, sizes in self.sizes.items()}, fill=self.fills)
+        sizes = self.batch_sizes and self.batch_sizes[-1:]
+        return Buckets({name: sizes[-1:] for name, sizes in self.sizes.items()}, fill=self.fills, batch_sizes=sizes)
+
+    def batch_sizes_for(self, batch_size: int) -> tuple[int, ...]:
+        """The batch size of each bucket, in an experiment of that size."""
+        return self.batch_sizes or (batch_size,) * self.count
 
     def label(self, number: int) -> str:
         """The sizes of one bucket."""
@@ -152,6 +163,17 @@ def _sizes(name: str, listed: Any) -> tuple[Size, ...]:
     if not sizes or not grows or min(map(min, sizes)) < 1:
         wrong = f"The buckets of {name!r} are no sizes that grow."
         raise DatasetError(wrong, f"{listed!r:.60}", f"Each is at least as large as the one before. {WRITE}")
+    return sizes
+
+
+def _batch_sizes(listed: Any, count: int) -> tuple[int, ...]:
+    try:
+        sizes = tuple(_size(one, 1)[0] for one in listed)
+    except (TypeError, ValueError):
+        sizes = ()
+    if len(sizes) != count or min(sizes) < 1:
+        wrong, write = "`batch_sizes` of buckets are no whole numbers above 0, one for each.", f"Write {count} of them."
+        raise DatasetError(wrong, f"{listed!r:.60}", write)
     return sizes
 
 

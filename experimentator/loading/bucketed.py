@@ -29,47 +29,63 @@ LONG_SECONDS = 10.0  # of reading every item for its size
 
 @dataclass(frozen=True)
 class BucketRows(Rows):
-    """The order of a pass in batches of one bucket each; `buckets` are their numbers, `[steps]`.
+    """The order of a pass in batches of one bucket each: `buckets` their numbers, `ends` where each ends, `[steps]`.
 
-    >>> rows = BucketRows(np.arange(7), 2, drop_last=False, buckets=np.array([1, 1, 0, 1]))
+    >>> rows = BucketRows(np.arange(7), 2, False, buckets=np.array([1, 1, 0, 1]), ends=np.array([2, 4, 6, 7]))
     >>> [rows.take(start, count=9).tolist() for start in (0, 2, 3)]
     [[[0, 1], [2, 3]], [[4, 5]], [[6]]]
     """
 
     buckets: np.ndarray
+    ends: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        """Number of batches."""
+        return len(self.buckets)
 
     def take(self, start: int, count: int) -> np.ndarray | None:
         """Batches `start` to `start + count` at most, all of one size and of one bucket: `[K, B]` int32."""
-        others = np.flatnonzero(self.buckets[start : start + count] != self.buckets[start : start + 1])
-        return super().take(start, int(others[0]) if len(others) else count)
+        if start >= self.steps:
+            return None
+        begin = int(self.ends[start - 1]) if start else 0
+        size = int(self.ends[start]) - begin
+        alike = begin + size * np.arange(1, count + 1)[: self.steps - start] == self.ends[start : start + count]
+        alike &= self.buckets[start : start + count] == self.buckets[start]
+        many = len(alike) if alike.all() else int(alike.argmin())
+        return self.positions[begin : begin + many * size].reshape(many, size)
 
 
-def dealt(positions: np.ndarray, buckets: np.ndarray, batch_size: int, *, drop_last: bool) -> BucketRows:
-    """Positions in their order, the bucket of each beside them, as batches of one bucket.
+def dealt(positions: np.ndarray, buckets: np.ndarray, sizes: Sequence[int], *, drop_last: bool) -> BucketRows:
+    """Positions in their order, the bucket of each beside them, as batches of one bucket, of `sizes` for each of them.
 
-    What fills no batch goes into one of the next larger bucket, so that there are as many batches as without. Batches
-    of one bucket come in runs, each when its last item has its turn: of at most `RUN` in training, which drops the
-    last, smaller batch; else all of a bucket are one.
+    What fills no batch goes into one of the next larger bucket, so that nothing is lost but what is at last too little.
+    Batches of one bucket come in runs, each when its last item has its turn: of at most `RUN` in training, which drops
+    the last, smaller batch; else all of a bucket are one.
 
-    >>> rows = dealt(np.arange(10, 16), np.array([1, 0, 0, 1, 0, 1]), 2, drop_last=False)
+    >>> rows = dealt(np.arange(10, 16), np.array([1, 0, 0, 1, 0, 1]), [2, 2], drop_last=False)
     >>> rows.positions.tolist(), rows.buckets.tolist()
     ([11, 12, 14, 10, 13, 15], [0, 1, 1])
     """
     runs: list[tuple[int, np.ndarray]] = []
     left, largest = np.zeros(0, np.intp), int(buckets.max())
-    for bucket in range(largest + 1):
+    for bucket, size in enumerate(sizes[: largest + 1]):
         here = np.concatenate([left, np.flatnonzero(buckets == bucket)])
-        whole = len(here) // batch_size * batch_size
-        size = RUN * batch_size if drop_last else max(whole, 1)
-        runs += [(bucket, here[start : min(start + size, whole)]) for start in range(0, whole, size)]
+        whole = len(here) // size * size
+        length = RUN * size if drop_last else max(whole, 1)
+        runs += [(bucket, here[start : min(start + length, whole)]) for start in range(0, whole, length)]
         left = here[whole:]
     runs.sort(key=lambda run: int(run[1].max()))
-    if len(left):
+    if len(left) and not (drop_last and runs):
         runs.append((largest, left))
+    batches = [
+        (bucket, min(sizes[bucket], len(run) - start))
+        for bucket, run in runs
+        for start in range(0, len(run), sizes[bucket])
+    ]
+    numbers, counts = np.array(batches).T
     places = np.concatenate([run for _, run in runs])
-    numbers = np.concatenate([np.full(-(-len(run) // batch_size), bucket) for bucket, run in runs])
-    rows = BucketRows(positions[places], batch_size, drop_last, numbers)
-    return replace(rows, buckets=numbers[: rows.steps])
+    return BucketRows(positions[places], sizes[largest], drop_last, numbers, np.cumsum(counts))
 
 
 class BucketedPass(Pass):
@@ -107,8 +123,8 @@ class BucketedFeed:
     mode: Mode | None = None
     workers: Workers | None = None
 
-    def __init__(self, subset: Subset, numbers: np.ndarray, parts: Sequence[Any]):
-        self.subset, self.numbers, self.parts = subset, numbers, parts
+    def __init__(self, subset: Subset, buckets: Buckets, numbers: np.ndarray, parts: Sequence[Any]):
+        self.subset, self.buckets, self.numbers, self.parts = subset, buckets, numbers, parts
         self.orders = Orders(subset)
         self.specs: Mapping[str, Spec] = parts[-1].specs
 
@@ -119,7 +135,7 @@ class BucketedFeed:
         positions, numbers = positions[numbers >= 0], numbers[numbers >= 0]
         if not len(positions):
             raise self.subset.empty_error(self.subset.keys)
-        return dealt(positions, numbers, batch_size, drop_last=drop_last)
+        return dealt(positions, numbers, self.buckets.batch_sizes_for(batch_size), drop_last=drop_last)
 
 
 class BucketedHostFeed(BucketedFeed):
@@ -131,7 +147,7 @@ class BucketedHostFeed(BucketedFeed):
         keys = subset.keys
         items = subset.items(keys, [0] * len(keys))
         numbers = np.array([_number(item, key, subset, buckets) for key, item in zip(keys, items, strict=True)])
-        self.buckets, self.row = buckets, np.zeros(len(keys), np.intp)
+        self.row = np.zeros(len(keys), np.intp)
         self.tables: dict[int, dict[str, Any]] = {}
         for number in np.unique(numbers[numbers >= 0]).tolist():
             places = np.flatnonzero(numbers == number)
@@ -141,7 +157,12 @@ class BucketedHostFeed(BucketedFeed):
             raise subset.empty_error(keys)
         self.lists = self._lists(numbers)
         specs = _common({number: specs_of(table) for number, table in self.tables.items()}, subset, buckets)
-        super().__init__(subset, numbers, [_HostPart(self, specs, number) for number in range(buckets.count)])
+        super().__init__(
+            subset,
+            buckets,
+            numbers,
+            [_HostPart(self, _sized(specs, buckets, number), number) for number in range(buckets.count)],
+        )
 
     def cycle(self, batch_size: int) -> BucketedPass:
         """Start a pass."""
@@ -178,8 +199,7 @@ class _HostPart:
     placing: Placing | None = None
 
     def __init__(self, feed: BucketedHostFeed, specs: Mapping[str, Spec], number: int):
-        self.feed, self.number = feed, number
-        self.specs = _sized(specs, feed.buckets, number)
+        self.feed, self.specs, self.number = feed, specs, number
 
     def begun(self, rows: np.ndarray, ahead: Ahead) -> Making:
         """What gathers a block of these rows, and places it."""
@@ -201,7 +221,7 @@ class BucketedStreamFeed(BucketedFeed):
 
     def __init__(self, subset: Subset, buckets: Buckets, first: Hashable, sample: Mapping[str, Any]):
         parts = [_StreamedPart(subset, first, sample, buckets, number) for number in range(buckets.count)]
-        super().__init__(subset, asked(subset, buckets), parts)
+        super().__init__(subset, buckets, asked(subset, buckets), parts)
 
     def cycle(self, batch_size: int) -> BucketedPass:
         """Start a pass."""

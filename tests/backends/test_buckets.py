@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 from experimentator import (
+    Buckets,
     CheckpointEvery,
     FindLearningRate,
     GatherCycleMetrics,
@@ -33,12 +34,12 @@ WORDS = [RANDOM.integers(1, 10, length).astype(np.int32) for length in LENGTHS]
 ITEMS = {f"w{n}": {"letters": word, "target": np.int32(word.mean() > 5)} for n, word in enumerate(WORDS)}
 
 
-def built(sizes: Any = SIZES, **settings: Any) -> Any:
+def built(sizes: Any = SIZES, batch_sizes: Any = None, **settings: Any) -> Any:
     """A bag of letters, masked, and two linear layers."""
-    keys = list(ITEMS)
+    keys, buckets = list(ITEMS), Buckets({"letters": sizes}, batch_sizes=batch_sizes)
     subsets = [
-        Subset("training", Mode.TRAIN, ITEMS, keys[:70], buckets={"letters": sizes}),
-        Subset("validation", Mode.EVAL, ITEMS, keys[70:], buckets={"letters": sizes}),
+        Subset("training", Mode.TRAIN, ITEMS, keys[:70], buckets=buckets),
+        Subset("validation", Mode.EVAL, ITEMS, keys[70:], buckets=buckets),
     ]
     network = keras.Sequential(
         [
@@ -93,6 +94,17 @@ def test_how_they_are_fed_changes_no_bit(reference, settings):
 
     assert bits(exp) == bits(reference)
     assert [row | {"epoch_time": 0} for row in exp.history] == [row | {"epoch_time": 0} for row in reference.history]
+
+
+def test_each_bucket_may_have_a_batch_size_of_its_own_and_averages_know(tmp_path):
+    own, one = built(batch_sizes=[12, 6, 3]), built()
+    own.train(2)
+    own.save_weights(tmp_path / "weights")
+    one.load_weights(tmp_path / "weights")
+
+    assert own.evaluate() == pytest.approx(one.evaluate(), rel=1e-5)
+    assert own.batch_size == 4
+    assert 70 // 12 < own.program.counts()["training"]["batches"] / 2 < 70 // 3
 
 
 def test_it_learns_and_compiles_for_each_length_once(reference, caplog):

@@ -186,7 +186,9 @@ def test_a_file_for_small_devices_is_written(tmp_path):
 def test_classes_go_along_into_files_of_every_kind(tmp_path):
     scores = np.array([[0.0, 2.0, 2.0], [-0.0, 0.0, -1.0], [-3.0, -2.0, -1.0]], np.float32)
     subset = Subset("all", Mode.INFER, {"x": scores})
-    exp = build(subsets=[subset], chunk_processors=[ops.ArgMax("batch_x", output="batch_class")], outputs=["batch_class"])
+    exp = build(
+        subsets=[subset], chunk_processors=[ops.ArgMax("batch_x", output="batch_class")], outputs=["batch_class"]
+    )
 
     assert read(exp.export(tmp_path / OWN), {"batch_x": scores})["batch_class"].tolist() == [1, 0, 2]
     if not ON_JAX:
