@@ -135,6 +135,13 @@ def network_weights(exp: Any) -> list[np.ndarray]:
     return [value for key, value in exp.backend.weights().items() if key.startswith("Network/")]
 
 
+def test_a_model_is_not_saved_as_keras_saves_them(tmp_path):
+    model = build().as_model()
+    for save in (lambda: model.save(tmp_path / "model.keras"), model.to_json):
+        with pytest.raises(NotImplementedError, match=r"processors are Python.\nWrite exp.export"):
+            save()
+
+
 def test_what_a_model_learns_the_experiment_knows():
     exp = build()
     exp.train(1)

@@ -46,6 +46,13 @@ class Infers(keras.Layer):
         """What is known; Keras would run the graph on sizes of its own, which not every network takes."""
         return {name: keras.KerasTensor(sizes, dtype, name=name) for name, (sizes, dtype) in self.results.items()}
 
+    def get_config(self) -> dict[str, Any]:
+        """Refused: what Keras saves can be made anew from classes and numbers, and processors are any Python."""
+        raise NotImplementedError(
+            "The model of an experiment cannot be saved as Keras saves models: its processors are Python.\n"
+            "Write exp.export(PATH) for a file that runs without them, exp.save_weights(PATH) for the weights alone."
+        )
+
 
 def apart(results: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Results as tensors of their own: formats of files know none that is an input, too, or is there twice."""
