@@ -28,6 +28,7 @@ class Runner:
     bucket: str = ""  # whose batches it runs, as its sizes
     share: float = 1.0  # of the batches of a pass that it runs
     steps: int = 0  # so many of them
+    decider: Runner | None = None  # that of the bucket whose choice of compiler this one follows
     batches: int = 0
     calls: int = 0
     seconds: float = 0.0  # spent in calls of the step, results fetched
@@ -50,7 +51,10 @@ class Runner:
         `where` and `first`, the number of the first batch, are for errors.
         """
         remaining = int(remaining * self.share)
-        self.step.choose(block.columns, block.index, remaining=remaining)
+        if self.decider is None:
+            self.step.choose(block.columns, block.index, remaining=remaining)
+        elif self.decider.step.is_settled and not self.step.is_settled:
+            self.step.chosen = self.decider.step.compiler
         start = time.perf_counter()
         self.pace.expect(remaining)
         fixed = self.pace.is_fixed(len(block.index)) if block.fixed is None else block.fixed
@@ -90,4 +94,8 @@ def runners_of(program: Any, subset: Any, mode: Mode, cycle: Any) -> Callable[[i
         runner.steps = int(np.sum(buckets == number))
         runner.share = runner.steps / len(buckets)
         runners[number] = runner
+    batch_size = program.exp.batch_size
+    most = max(runners, key=lambda number: runners[number].steps * subset.buckets.work(number, batch_size))
+    for number, runner in runners.items():
+        runner.decider = None if number == most else runners[most]
     return lambda batch: runners[int(buckets[min(batch, len(buckets) - 1)])]

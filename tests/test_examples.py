@@ -71,6 +71,16 @@ def test_digit_gan_makes_the_digits_it_is_asked_for():
     assert row["recognised"] > 0.7
 
 
+def test_topics_learns_to_spell(capsys):
+    smaller = {"sizes": [64, 128], "batch_sizes": [32, 16], "width": 48, "blocks": 1}
+    exp = build_experiment(EXAMPLES / "topics.py", jit_compile=False, hide_progress=True, **smaller)
+    row = exp.train(6)[-1]
+
+    assert row["validation_loss"] < 2.2  # nats; as frequent as letters are: 3.1
+    assert exp.predict({"batch_letters": exp.batch("validation")["batch_letters"]})["batch_logits"].shape[2] == 97
+    assert capsys.readouterr().out.startswith("The statement ")
+
+
 def test_mnist_says_what_to_do_where_its_data_cannot_be_fetched(tmp_path):
     nowhere = {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     command = [sys.executable, "-m", "experimentator", "run", str(EXAMPLES / "mnist.py")]

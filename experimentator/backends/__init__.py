@@ -33,6 +33,7 @@ class Step(Protocol):
     graph: Graph
     capacity: int | None  # the most batches a call runs; longer calls are split
     batches: int  # run so far: with those ahead, what `choose` weighs a compilation against
+    chosen: str | None  # of the backend's `compilers`, once one is settled on; may be set until then
     draws_with_state: Mapping[str, str]  # processors whose draws cannot be saved, and by which operation they draw
 
     @property

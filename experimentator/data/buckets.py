@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,10 @@ class Buckets:
     def batch_sizes_for(self, batch_size: int) -> tuple[int, ...]:
         """The batch size of each bucket, in an experiment of that size."""
         return self.batch_sizes or (batch_size,) * self.count
+
+    def work(self, number: int, batch_size: int) -> int:
+        """How large the batches of a bucket are, for comparing them."""
+        return self.batch_sizes_for(batch_size)[number] * sum(prod(sizes[number]) for sizes in self.sizes.values())
 
     def label(self, number: int) -> str:
         """The sizes of one bucket."""

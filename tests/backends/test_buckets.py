@@ -12,6 +12,7 @@ from keras import layers
 
 from experimentator import (
     Buckets,
+    Callback,
     CheckpointEvery,
     FindLearningRate,
     GatherCycleMetrics,
@@ -199,3 +200,18 @@ def test_a_loss_that_is_not_finite_is_traced_to_its_processor():
     exp.chunk_processors.insert(1, spoilt)
     with pytest.raises(NonFiniteLossError, match="'batch_logits' holds NaN or infinity first, made by #1 spoilt"):
         exp.train(1)
+
+
+@pytest.mark.tensorflow
+def test_the_bucket_with_most_of_the_work_chooses_the_compiler_for_all():
+    class Once(Callback):
+        def on_epoch_end(self, epoch, state, **_):
+            state["stop"] = "one epoch is enough" if epoch >= 2 else None
+
+    exp = built(jit_compile="auto", callbacks=[Once()])
+    exp.train(5000)
+    runners = [runner for runner in exp.program.runners.values() if runner.name == "training"]
+
+    assert [runner.bucket for runner in runners if runner.step.timings] == ["12"]
+    assert all(runner.step.is_settled for runner in runners)
+    assert len({runner.step.compiler for runner in runners}) == 1
