@@ -216,5 +216,8 @@ def _listeners(exp: Any) -> Sequence[Any]:
 
 
 def _place(exp: Any) -> tuple[str, ...]:
-    compilers = ", ".join(f"{name} with {compiler}" for name, compiler in exp.compilers.items())
+    found: dict[str, list[str]] = {}  # of a subset with buckets, those of each
+    for label, compiler in exp.compilers.items():
+        found.setdefault(label.partition(" (")[0], []).append(compiler)
+    compilers = ", ".join(f"{name} with {' and '.join(dict.fromkeys(ways))}" for name, ways in found.items())
     return exp.backend.name, str(exp.backend.device), compilers or "nothing compiled yet"

@@ -46,7 +46,7 @@ class Program:
         self.retired: dict[str, dict[str, int]] = {}
         self.samples: dict[int, tuple[Any, Any, dict[str, Spec]]] = {}
         self.chosen: dict[str, tuple[str, bool]] = {}  # what a checkpoint tells of `choices`
-        self.told = False
+        self.told: set[str] = set()
 
     @cached_property
     def processors(self) -> tuple[Any, ...]:
@@ -290,9 +290,11 @@ class Program:
     def _batches_per_call(self) -> int | None:
         """A fixed number of batches for every call, None to find one by measuring."""
         if self.exp.call_limit() == 1:
-            log.warning(
-                "A callback acts at every batch (on_batch_begin, or every=1), so every call runs one batch only."
-            )
+            if "call" not in self.told:
+                self.told.add("call")
+                log.warning(
+                    "A callback acts at every batch (on_batch_begin, or every=1), so every call runs one batch only."
+                )
             return 1
         wanted = self.exp.steps_per_call
         return None if wanted in (None, "auto") else int(wanted)
@@ -316,9 +318,10 @@ class Program:
         wanted, known = self.exp.jit_compile, self.exp.backend.compilers.values()
         if wanted == "auto" or wanted in known or not self.exp.backend.compiles:
             return wanted
-        if not self.told:
-            self.told = True
-            log.warning("jit_compile=%r is passed over: %s compiles with XLA.", wanted, self.exp.backend.name)
+        if "jit_compile" not in self.told:
+            self.told.add("jit_compile")
+            there = ", ".join(map(repr, ("auto", *dict.fromkeys(known))))
+            log.warning("jit_compile=%r is passed over: on %s there is %s.", wanted, self.exp.backend.name, there)
         return "auto"
 
     def _free(self, mode: Mode) -> set[str]:

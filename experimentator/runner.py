@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from experimentator.cycle import Pace
-from experimentator.data.buckets import RUN, longest_runs
 from experimentator.flags import check_flags
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block
+from experimentator.loading.dealing import RUN, longest_runs
 from experimentator.running import Marks
 
 
@@ -89,8 +89,8 @@ def runners_of(program: Any, subset: Any, mode: Mode, cycle: Any) -> Callable[[i
     runners: dict[int, Runner] = {}
     runs = longest_runs(buckets)
     for number in sorted(runs, reverse=True):  # the largest is compiled first
-        most = RUN if mode == Mode.TRAIN and len(runs) > 1 else len(buckets)
-        runner = program.runner(subset, mode, steps=min(runs[number], most), bucket=number)
+        steps = RUN if mode == Mode.TRAIN and len(runs) > 1 else runs[number]  # the former in every epoch
+        runner = program.runner(subset, mode, steps=steps, bucket=number)
         runner.steps = int(np.sum(buckets == number))
         runner.share = runner.steps / len(buckets)
         runners[number] = runner

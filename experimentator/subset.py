@@ -253,34 +253,41 @@ class Subset:
         return batch
 
     def read(
-        self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None
+        self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None, bucket: int | None = None
     ) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """A batch, and the places in `keys` of the items that it holds: None for all of them."""
+        """A batch, padded to `bucket` if there are any, and the places in `keys` of its items: None for all of them."""
         if not len(keys):
             raise self.empty_error(keys)
         items = self.items(keys, visits_now(keys))
         kept = [place for place, item in enumerate(items) if item is not None]
         if len(kept) == len(keys):
-            return None, self.stacked(keys, items, into)
-        there = self.stacked([keys[place] for place in kept], [items[place] for place in kept]) if kept else {}
+            return None, self.stacked(keys, items, into, bucket)
+        some, rest = [keys[place] for place in kept], [items[place] for place in kept]
+        there = self.stacked(some, rest, bucket=bucket) if kept else {}
         return np.array(kept, dtype=np.intp), there
 
     def stacked(
-        self, keys: Sequence[Hashable], items: Sequence[Any], into: Mapping[str, np.ndarray] | None = None
+        self,
+        keys: Sequence[Hashable],
+        items: Sequence[Any],
+        into: Mapping[str, np.ndarray] | None = None,
+        bucket: int | None = None,
     ) -> dict[str, Any]:
         """Items of these keys as a batch, padded where there are buckets; numbers go `into` arrays where these fit."""
         if self.buckets is not None:
-            items = self.buckets.padded(items, keys, subset=self.name)
+            items = self.buckets.padded(items, keys, subset=self.name, number=bucket)
         own = {name.removeprefix("batch_"): array for name, array in (into or {}).items()}
         return {f"batch_{name}": values for name, values in stack(items, keys, subset=self.name, into=own).items()}
 
     def sample(self) -> tuple[Hashable, dict[str, Any]]:
-        """The first key that is not left out, and a batch of it alone: what others look like, in the largest bucket."""
+        """The first key that is not left out, and a batch of it alone: what others look like, in the last bucket."""
         for key in self.keys:
-            kept, batch = (None, self.batch([key])) if self.has_own_batch else self.read([key])
-            if kept is None:
-                buckets = self.buckets
-                return key, batch if buckets is None else {n: buckets.grown(n, v, -1) for n, v in batch.items()}
+            if self.has_own_batch:
+                return key, self.batch([key])
+            (item,) = self.items([key], visits_now([key]))
+            if item is not None:
+                last = None if self.buckets is None else self.buckets.last(item, key, subset=self.name)
+                return key, self.stacked([key], [item], bucket=last)
         raise self.empty_error(self.keys)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -105,11 +106,10 @@ def test_each_bucket_may_have_a_batch_size_of_its_own(lengths, mode, sizes, coun
 
     assert [len(keys) for keys, _ in batches[:-1]] == [sizes[SIZES.index(length)] for _, length in batches[:-1]]
     seen = sorted(key for keys, _ in batches for key in keys)
-    largest = sizes[SIZES.index(max(least(n) for n in lengths))]
     if mode == Mode.EVAL:
         assert seen == sorted(subset.keys)
     elif len(batches) > 1:
-        assert len(lengths) - largest < len(seen) == sum(sizes[SIZES.index(length)] for _, length in batches)
+        assert len(lengths) - 4 * max(sizes) < len(seen) == sum(sizes[SIZES.index(length)] for _, length in batches)
     assert len(set(seen)) == len(seen)
     assert taken(feed, 1, counts, skip=len(batches) // 2) == batches[len(batches) // 2 :]
 
@@ -139,6 +139,58 @@ def test_lengths_alternate_in_runs_within_an_epoch_and_otherwise_the_next():
 
     assert epochs[0] != epochs[1]
     assert all(5 <= change <= 11 for change in changes)  # of 12 runs of 8 batches, some beside one of the same length
+
+
+def test_every_item_has_its_turn_and_no_length_a_place_of_its_own():
+    subset = bucketed([1] * 40 + [4] * 6 + [8] * 3, Mode.TRAIN)
+    feed, seen, places = feed_for(subset, "host"), Counter(), defaultdict(list)
+    for subset.epoch in range(200):
+        batches = taken(feed, 4)
+        assert len(batches) == 49 // 4
+        seen.update(key for keys, _ in batches for key in keys)
+        for place, (_, length) in enumerate(batches):
+            places[length].append(place / (len(batches) - 1))
+
+    assert min(seen[key] for key in subset.keys) > 180  # of 200; one of 49 is left out each time
+    assert all(0.4 < np.mean(places[length]) < 0.6 for length in SIZES)
+
+
+def test_sizes_need_not_hold_each_other():
+    wide, high = {"image": np.ones((2, 4), "float32")}, {"image": np.ones((4, 2), "float32")}
+    items = [wide, high, wide, high, wide, {"image": np.ones((1, 1), "float32")}]
+    buckets = Buckets({"image": [(2, 4), (4, 2)]})
+    subset = Subset("s", Mode.EVAL, items, buckets=buckets)
+
+    assert [(keys, batch["batch_image"].shape) for keys, batch in feed_for(subset).batches(2)] == [
+        ((0, 2), (2, 2, 4)),
+        ((4, 5), (2, 2, 4)),
+        ((1, 3), (2, 4, 2)),
+    ]
+    assert buckets.whole().sizes == {"image": ((4, 4),)}
+    for mode, sizes in ((Mode.EVAL, [2, 1, 2, 1]), (Mode.TRAIN, [2, 2])):
+        subset = Subset("s", mode, items[:4] + items[:2], buckets=buckets)
+        assert sorted(len(keys) for keys, _ in feed_for(subset).batches(2)) == sorted(sizes)
+    few = Subset("s", Mode.TRAIN, [wide] * 4 + [high], buckets=buckets)  # too few for a batch: one of their own
+    assert sorted(len(keys) for keys, _ in feed_for(few).batches(2)) == [1, 2, 2]
+
+
+def test_one_name_may_stay_as_it_is():
+    items = [{"n": [1] * n, "m": [1] * m} for n, m in ((2, 3), (4, 1))]
+    subset = Subset("s", Mode.EVAL, items, buckets={"n": [2, 4], "m": [3, 3]})
+
+    assert [batch["batch_m"].shape for _, batch in subset.batches(1)] == [(1, 3), (1, 3)]
+
+
+def test_draws_of_an_evaluation_are_those_that_sizes_were_read_with():
+    class Drawn(Sequences):
+        def query_item(self, key):
+            return super().query_item((key[0], int(item_random().integers(1, 10))))
+
+    loss = chunk_processor(inputs=["batch_n"], outputs=["loss"])(lambda n: keras.ops.sum(n))
+    settings = {"residency": "stream", "seed": 5, "batch_size": 4, "hide_progress": True, "chunk_processors": [loss]}
+    exp = build_experiment({"subsets": [Subset("s", Mode.EVAL, Drawn([0] * 30), buckets={"n": SIZES})], **settings})
+
+    assert exp.evaluate() == exp.evaluate()
 
 
 def test_an_order_of_ones_own_rules_within_each_length():
@@ -232,6 +284,12 @@ def test_buckets_may_be_assigned():
         exp.evaluate()
 
 
+def test_parts_of_a_combination_leave_buckets_to_it():
+    part = Subset("a", Mode.TRAIN, [{"n": [1]}], buckets={"n": [2]})
+    with pytest.raises(DatasetError, match=r"Part 'a' of subset 'both' has buckets.\nSeen: n 2.\nGive them to the"):
+        CombinedSubset("both", Mode.TRAIN, [part])
+
+
 # What is refused
 
 
@@ -244,22 +302,50 @@ def test_batch_sizes_that_are_none_are_told(sizes):
 @pytest.mark.parametrize(
     "sizes, told",
     [
-        ({"n": [4, 4]}, r"The buckets of 'n' are no sizes that grow.\nSeen: \[4, 4\].\nEach is at least as large"),
-        ({"n": [8, 4]}, "are no sizes that grow"),
-        ({"n": []}, "are no sizes that grow"),
-        ({"n": 4}, "are no sizes that grow"),
-        ({"n": [0, 4]}, "are no sizes that grow"),
-        ({"n": [1.5]}, "are no sizes that grow"),
-        ({"n": [(2, 4), (4, 2)]}, "are no sizes that grow"),
-        ({"n": [2, (4, 2)]}, "are no sizes that grow"),
+        ({"n": [4, 4]}, r"The bucket of 4 would stay empty: one before it is as large.\nSeen: n 4, 4.\nWrite buckets="),
+        ({"n": [8, 4]}, "The bucket of 4 would stay empty"),
+        ({"n": [(2, 4), (2, 3)]}, "The bucket of 2 x 3 would stay empty"),
+        ({"n": []}, r"The buckets of 'n' are no sizes.\nSeen: \[\].\nEach is a whole number above 0, or a tuple"),
+        ({"n": 4}, "are no sizes"),
+        ({"n": [0, 4]}, "are no sizes"),
+        ({"n": [1.5]}, "are no sizes"),
+        ({"n": [float("inf")]}, "are no sizes"),
+        ({"n": [2, (4, 2)]}, "are no sizes"),
         ({"n": [2], "m": [2, 3]}, r"as many sizes for each name.\nSeen: n: 1, m: 2"),
-        ({}, r"as many sizes for each name.\nSeen: no name"),
-        ([2, 4], r"which sizes a name is padded to.\nSeen: \[2, 4\]"),
+        ({"n": [2], "batch_n": [3]}, r"Buckets name 'n' twice.\nSeen: n, batch_n"),
+        ({}, r"which sizes each name is padded to.\nSeen: {}"),
+        ([2, 4], r"which sizes each name is padded to.\nSeen: \[2, 4\]"),
+        ({1: [2]}, "which sizes each name is padded to"),
     ],
 )
 def test_sizes_that_are_none_are_told(sizes, told):
+    for make in (Buckets, lambda sizes: bucketed([1], buckets=sizes)):
+        with pytest.raises(DatasetError, match=told):
+            make(sizes)
+
+
+@pytest.mark.parametrize(
+    "fill, told",
+    [
+        ("x", r"`fill` is no number.\nSeen: 'x'.\nGive a number, or one for each of n"),
+        ([1, 2], "`fill` is no number"),
+        (None, "`fill` is no number"),
+        ({"m": 1}, r"`fill` of buckets names 'm', which they do not.\nSeen: {'m': 1}"),
+    ],
+)
+def test_a_fill_that_is_none_is_told(fill, told):
     with pytest.raises(DatasetError, match=told):
-        bucketed([1], buckets=sizes)
+        Buckets({"n": SIZES}, fill=fill)
+
+
+@pytest.mark.parametrize("fill, dtype", [(0.5, "int32"), (-1, "uint8"), (float("nan"), "int64"), (300, "uint8")])
+def test_a_fill_that_items_cannot_hold_is_told(fill, dtype):
+    buckets = Buckets({"n": [3]}, fill=fill)
+    with pytest.raises(DatasetError, match=rf"`fill` of 'n' in buckets is no {dtype}.\nSeen: fill={fill}"):
+        Subset("s", Mode.EVAL, [{"n": np.ones(2, dtype)}], buckets=buckets).batch([0])
+    assert (
+        Subset("s", Mode.EVAL, [{"n": np.ones(2, "float32")}], buckets=buckets).batch([0])["batch_n"].dtype == "float32"
+    )
 
 
 @pytest.mark.parametrize("residency", ["host", "stream"])
@@ -268,15 +354,16 @@ def test_sizes_that_are_none_are_told(sizes, told):
     [
         (
             {"n": [2, 5]},
-            r"'n' of key \(1, 9\) of subset 's' fits in no bucket.\nSeen: 9, .* largest bucket has 5.\nAdd",
+            r"Key \(1, 9\) of subset 's' fits in no bucket.\nSeen: n 9, where buckets have n 2 or 5.\nAdd",
         ),
         ({"m": [2]}, r"pad 'm', no array of 1 axes in key \(0, 1\).\nSeen: no such name; the item has n, path, number"),
-        ({"number": [2]}, r"pad 'number', no array of 1 axes in key \(0, 1\).\nSeen: shape \[\], int32"),
+        ({"number": [2]}, r"pad 'number', no array of 1 axes in key \(0, 1\).\nSeen: np.int32\(0\); the item"),
     ],
 )
 def test_items_that_fit_no_bucket_are_told(residency, buckets, told):
+    subset = bucketed([1, 9], buckets=buckets)
     with pytest.raises(DatasetError, match=told):
-        feed_for(bucketed([1, 9], buckets=buckets), residency)
+        taken(feed_for(subset, residency), 1)
 
 
 @pytest.mark.parametrize("residency", ["host", "stream"])
@@ -286,21 +373,36 @@ def test_what_varies_beside_them_is_named(residency):
             return {**super().query_item(key), "mask": [True] * key[1]}
 
     subset = Subset("s", Mode.EVAL, Masked([1, 4]), buckets={"n": SIZES})
-    with pytest.raises(DatasetError, match=r"'mask'.*\n.*\[1\].*\[4\]|'mask'.*\n.*\[4\].*\[1\]"):
+    with pytest.raises(
+        DatasetError, match=r"'mask' varies in subset 's', and its buckets do not name it.\n.*\nName it, too"
+    ):
         taken(feed_for(subset, residency), 1)
+
+
+@pytest.mark.parametrize("residency", ["host", "stream"])
+def test_axes_that_vary_unnamed_are_told(residency):
+    items = [{"n": np.ones(shape)} for shape in ((1, 2), (2, 3))]
+    subset = Subset("s", Mode.EVAL, items, buckets={"n": [2, 4]})
+    with pytest.raises(
+        DatasetError, match=r"'n' varies in more axes of subset 's' .*\n.*\nSay .* {'n': \[\(2, 8\), \(4, 8\)\]}"
+    ):
+        feed_for(subset, residency).cycle(1).take(lambda _: 9)
 
 
 def test_a_by_that_gives_no_size_is_told():
     with pytest.raises(
         DatasetError, match=r"`by` of the buckets of subset 's' gives no size for key \(0, 1\).\nSeen: 'x'"
     ):
-        feed_for(bucketed([1], buckets=Buckets({"n": SIZES}, by=lambda key: "x")))
+        feed_for(bucketed([1], buckets=Buckets({"n": SIZES}, by=lambda key: "x"))).cycle(1)
 
 
 def test_items_that_are_larger_than_was_said_are_told():
     subset = bucketed([9, 9], buckets=Buckets({"n": SIZES}, by=lambda key: 3))
-    with pytest.raises(DatasetError, match=r"'n' of subset 's' is larger than what `by`.*\nSeen: \[9\], .* has 5"):
-        taken(feed_for(subset), 2)
+    for residency in ("host", "stream"):
+        with pytest.raises(
+            DatasetError, match=r"'n' of key \(0, 9\) of .* larger than what `by` .*\nSeen: 9, .* bucket of 5"
+        ):
+            taken(feed_for(subset, residency), 2)
 
 
 def test_items_of_another_length_every_time_need_by():
@@ -310,10 +412,8 @@ def test_items_of_another_length_every_time_need_by():
 
     subset = Subset("s", Mode.TRAIN, Drawn([0] * 40), buckets={"n": SIZES})
     subset.epoch = 1
-    with pytest.raises(
-        DatasetError, match=r"larger than when it was read for its size.*\n.*\nItems whose size is drawn"
-    ):
-        taken(feed_for(subset), 4)
+    with pytest.raises(DatasetError, match=r"larger than when it was read for its size.*\n.*\nLet `by` give"):
+        list(feed_for(subset).batches(4))
     subset.buckets = Buckets({"n": SIZES}, by=lambda key: 9)
     block = feed_for(subset).cycle(40).take(lambda _: 1)
     assert block.columns["batch_n"].shape == (40, 9)

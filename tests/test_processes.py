@@ -116,13 +116,18 @@ def test_large_arrays_go_through_the_pipe_where_memory_cannot_be_shared(monkeypa
 def test_classes_of_a_configuration_reach_the_processes(tmp_path):
     (tmp_path / "config.py").write_text("""
 import os
+from typing import NamedTuple
 import numpy as np
 from experimentator import AsyncExperiment, BaseExperiment, Mode, Subset, chunk_processor
 
+class Key(NamedTuple):
+    number: int
+
 class Squares:
-    keys = range(6)
+    keys = tuple(map(Key, range(6)))
     def query_item(self, key):
-        return {"x": np.float32(key**2), "pid": np.int64(os.getpid())}
+        assert isinstance(key, Key)
+        return {"x": np.float32(key.number**2), "pid": np.int64(os.getpid())}
 
 subsets = [Subset("validation", Mode.EVAL, Squares())]
 chunk_processors = [

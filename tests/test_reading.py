@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from functools import cached_property, partial
 
+import keras
 import mlworkflow
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from experimentator import (
     Mode,
     PairedDataset,
     Subset,
+    build_experiment,
     chunk_processor,
     item_random,
 )
@@ -144,6 +146,25 @@ def test_evaluating_a_training_subset_draws_the_same_whatever_the_epoch():
         results.append(exp.evaluate("s"))
 
     assert results[0] == results[1] == results[2]
+
+
+def test_predictions_draw_what_an_evaluation_draws_whatever_came_before():
+    class Drawn:
+        keys = range(5)
+
+        def query_item(self, key):
+            return {"n": np.float32(item_random().uniform())}
+
+    def built():
+        loss = chunk_processor(inputs=["batch_n"], outputs=["loss", "batch_same"])(lambda n: (keras.ops.mean(n), n))
+        subset = Subset("validation", Mode.EVAL, Drawn())
+        return build_experiment({"subsets": [subset], "chunk_processors": [loss], "seed": 5, "hide_progress": True})
+
+    first, later = built(), built()
+    measured = later.evaluate()["validation_loss"]
+    for exp in (first, later):
+        assert exp.predict("validation", outputs=["batch_same"])["batch_same"].mean() == pytest.approx(measured)
+    assert first.predict("validation")["batch_same"].mean() == pytest.approx(measured)
 
 
 @law(st.sampled_from(sorted(WAYS)), st.integers(0, 99), st.integers(0, 9))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -11,31 +10,32 @@ import numpy as np
 
 from experimentator.data.items import DatasetError
 
-RUN = 8  # batches of one bucket that follow each other in training: enough for a call, few among those of an epoch
+WRITE = 'Write buckets={"tokens": [32, 64, 128]}, the smallest first.'
 Size = tuple[int, ...]  # of the leading axes of a value
 
 
 class Buckets:
     """The few sizes that items of many sizes are padded to: `Subset(..., buckets={"tokens": [32, 64, 128]})`.
 
-    `sizes` says for each name that varies how long it is in each bucket, from the smallest to the largest; a tuple is
-    the size of the leading axes, such as `{"input": [(128, 128), (256, 256)]}` of images [H, W, C]. Several names have
-    as many sizes each: an item is of the first bucket that all its names fit in. `fill`, a number or one for each name,
-    stands behind what an item holds. A mask is what the network makes of it: `Embedding(mask_zero=True)`, or the length
-    as one more name of the item.
+    `sizes` says for each name that varies how long it is in each bucket; a tuple is the size of the leading axes, such
+    as `{"input": [(128, 256), (256, 128)]}` of images [H, W, C]. Several names have as many sizes each. An item is of
+    the first bucket that all its names fit in. `fill`, a number or one for each name, stands behind what an item holds.
+    A mask is what the network makes of it: `Embedding(mask_zero=True)`, or the length as one more name of the item.
 
     `batch_sizes` are those of each bucket, in place of the experiment's: many short items make as good a batch as few
     long ones.
 
-    `by` tells the size of an item without reading it: a field of its key, or a function of (key), which gives the size
-    of the name that varies, or a tuple of those of all names in their order. Without it, every item is read once.
+    `by` tells the size of an item: a field of its key or of the item, or a function of (key) or (key, item), which
+    gives the size of the name that varies, or a tuple of those of all names in their order. Where it needs the key
+    alone, no item is read to make batches; without it, every item is read once.
 
     >>> buckets = Buckets({"tokens": [2, 4]}, fill=-1)
     >>> [one["tokens"].tolist() for one in buckets.padded([{"tokens": [7]}, {"tokens": [7, 8, 9]}], "ab", subset="")]
     [[7, -1, -1, -1], [7, 8, 9, -1]]
 
     Raises:
-        DatasetError: for sizes that are no whole numbers, that do not grow, or of which one name has more than another.
+        DatasetError: for sizes that are no whole numbers above 0, of which one name has more than another, or that come
+            behind a bucket that is as large; for a fill that is no number or of another name.
     """
 
     def __init__(
@@ -46,33 +46,32 @@ class Buckets:
         fill: float | Mapping[str, float] = 0,
         batch_sizes: Sequence[int] | None = None,
     ):
-        self.sizes = {name.removeprefix("batch_"): _sizes(name, listed) for name, listed in dict(sizes).items()}
+        self.sizes = _by_name(sizes)
         self.by = by
-        self.fills = {name: _fill(fill, name) for name in self.sizes}
-        counts = {name: len(listed) for name, listed in self.sizes.items()}
-        if len(set(counts.values())) != 1:
-            seen = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "no name"
-            raise DatasetError("Buckets need as many sizes for each name.", seen, WRITE)
-        self.count = next(iter(counts.values()))
+        self.count = len(next(iter(self.sizes.values())))
+        self.fills = _fills(fill, self.sizes)
         self.batch_sizes = None if batch_sizes is None else _batch_sizes(batch_sizes, self.count)
+        for number in range(self.count):
+            if any(self.holds(earlier, number) for earlier in range(number)):
+                wrong = f"The bucket of {self.label(number)} would stay empty: one before it is as large."
+                raise DatasetError(wrong, repr(self), WRITE)
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} {', '.join(map(_said, sizes))}" for name, sizes in self.sizes.items())
-        return sizes if self.batch_sizes is None else f"{sizes}, in batches of {', '.join(map(str, self.batch_sizes))}"
+        parts = [f"{name} {', '.join(map(_said, sizes))}" for name, sizes in self.sizes.items()]
+        parts += [f"{name} filled with {fill}" for name, fill in self.fills.items() if fill != 0]
+        parts += [f"in batches of {', '.join(map(str, self.batch_sizes))}"] if self.batch_sizes else []
+        parts += [f"by {getattr(self.by, '__qualname__', self.by)}"] if self.by is not None else []
+        return "; ".join(parts)
 
     @classmethod
     def of(cls, given: Any) -> Buckets | None:
         """What a subset is given: none, buckets, or their sizes."""
-        if given is None or isinstance(given, Buckets):
-            return given
-        if not isinstance(given, Mapping):
-            raise DatasetError("`buckets` says which sizes a name is padded to.", f"{given!r:.60}", WRITE)
-        return cls(given)
+        return given if given is None or isinstance(given, Buckets) else cls(given)
 
-    def largest(self) -> Buckets:
-        """The largest of them alone."""
-        sizes = self.batch_sizes and self.batch_sizes[-1:]
-        return Buckets({name: sizes[-1:] for name, sizes in self.sizes.items()}, fill=self.fills, batch_sizes=sizes)
+    def whole(self) -> Buckets:
+        """One bucket that holds what all of them do."""
+        sizes = {name: [tuple(map(max, zip(*listed, strict=True)))] for name, listed in self.sizes.items()}
+        return Buckets(sizes, fill=self.fills, batch_sizes=self.batch_sizes and [min(self.batch_sizes)])
 
     def batch_sizes_for(self, batch_size: int) -> tuple[int, ...]:
         """The batch size of each bucket, in an experiment of that size."""
@@ -83,21 +82,21 @@ class Buckets:
         return self.batch_sizes_for(batch_size)[number] * sum(prod(sizes[number]) for sizes in self.sizes.values())
 
     def label(self, number: int) -> str:
-        """The sizes of one bucket."""
-        return ", ".join(_said(sizes[number]) for sizes in self.sizes.values())
+        """The sizes of one bucket; names of one size say it once."""
+        return ", ".join(dict.fromkeys(_said(sizes[number]) for sizes in self.sizes.values()))
 
-    def number(self, sizes: Mapping[str, Size], key: Hashable, *, subset: str) -> int:
-        """The first bucket that values of these sizes fit in."""
-        for number in range(self.count):
-            if all(_fits(sizes[name], listed[number]) for name, listed in self.sizes.items()):
-                return number
-        name = next((name for name, listed in self.sizes.items() if not _fits(sizes[name], listed[-1])), "")
-        raise DatasetError(
-            f"{name!r} of key {key!r:.80} of subset {subset!r} fits in no bucket.",
-            f"{_said(sizes[name])}, where the largest bucket has {_said(self.sizes[name][-1])}",
-            f"Add a larger one: buckets={{{name!r}: [..., {_said(sizes[name])}]}}; or cut such items, or leave them "
-            "out.",
-        )
+    def holds(self, number: int, other: int) -> bool:
+        """Whether items of bucket `other` fit in bucket `number`."""
+        return all(_fits(sizes[other], sizes[number]) for sizes in self.sizes.values())
+
+    def of_item(self, item: Mapping[str, Any], key: Hashable, *, subset: str) -> int:
+        """The first bucket that an item fits in."""
+        return self._first(self._sizes_of(item, key, subset), key, subset)
+
+    def last(self, item: Mapping[str, Any], key: Hashable, *, subset: str) -> int:
+        """The last bucket that an item fits in."""
+        first = self.of_item(item, key, subset=subset)
+        return max(number for number in range(self.count) if self.holds(number, first))
 
     def asked(self, answer: Any, key: Hashable, *, subset: str) -> int:
         """The bucket of an item of which `by` says how large it is."""
@@ -105,24 +104,28 @@ class Buckets:
         try:
             pairs = zip(self.sizes, answers, strict=True)
             sizes = {name: _size(value, len(self.sizes[name][0])) for name, value in pairs}
-        except (TypeError, ValueError):
-            kind = "a whole number" if len(self.sizes) == 1 else f"{len(self.sizes)} whole numbers"
+        except (TypeError, ValueError, OverflowError):
             wrong = f"`by` of the buckets of subset {subset!r} gives no size for key {key!r:.80}."
-            raise DatasetError(
-                wrong, f"{answer!r:.60}", f"Let it give {kind}: that of {', '.join(self.sizes)}."
-            ) from None
-        return self.number(sizes, key, subset=subset)
-
-    def of_item(self, item: Mapping[str, Any], key: Hashable, *, subset: str) -> int:
-        """The first bucket that an item fits in."""
-        return self.number(self._sizes_of(item, key, subset), key, subset=subset)
+            write = f"Let it give that of {' and '.join(self.sizes)}, in whole numbers."
+            raise DatasetError(wrong, f"{answer!r:.60}", write) from None
+        return self._first(sizes, key, subset)
 
     def padded(
-        self, items: Sequence[Mapping[str, Any]], keys: Sequence[Hashable], *, subset: str
+        self, items: Sequence[Mapping[str, Any]], keys: Sequence[Hashable], *, subset: str, number: int | None = None
     ) -> list[dict[str, Any]]:
-        """The items with what varies padded to the first bucket that all of them fit in."""
-        pairs = zip(items, keys, strict=True)
-        number = max((self.of_item(item, key, subset=subset) for item, key in pairs), default=0)
+        """The items with what varies padded to bucket `number`, else to the first that all of them fit in."""
+        found = [self._sizes_of(item, key, subset) for item, key in zip(items, keys, strict=True)]
+        if number is None:
+            most = {name: tuple(map(max, zip(*(one[name] for one in found), strict=True))) for name in self.sizes}
+            number = self._first(most, keys[0], subset)
+        for sizes, key in zip(found, keys, strict=True):
+            self._check(sizes, number, key, subset)
+        for name, listed in self.sizes.items():
+            first, axes = np.shape(items[0][name]), len(listed[0])
+            if odd := next(
+                (np.shape(item[name]) for item in items if np.shape(item[name])[axes:] != first[axes:]), None
+            ):
+                raise self.refuse_axes(name, first, odd, subset)
         return [{**item, **{name: self._one(name, item[name], number) for name in self.sizes}} for item in items]
 
     def grown(self, name: str, values: np.ndarray, number: int) -> np.ndarray:
@@ -131,50 +134,119 @@ class Buckets:
         if name not in self.sizes or values.shape[1 : 1 + len(self.sizes[name][0])] == self.sizes[name][number]:
             return values
         size = self.sizes[name][number]
-        out = np.full((len(values), *size, *values.shape[1 + len(size) :]), self.fills[name], values.dtype)
+        out = np.empty((len(values), *size, *values.shape[1 + len(size) :]), values.dtype)
+        out[...] = self._fill(name, values.dtype)
         out[(slice(None), *(slice(length) for length in values.shape[1 : 1 + len(size)]))] = values
         return out
+
+    def refuse_axes(self, name: str, one: Sequence[Any], other: Sequence[Any], subset: str) -> DatasetError:
+        """The error for values that differ in axes of which no bucket says the size."""
+        seen = f"{list(one)} and {list(other)}"
+        if name in self.sizes:
+            axes = max(2, len(self.sizes[name][0]) + 1)
+            wrong = f"{name!r} varies in more axes of subset {subset!r} than its buckets say."
+            example = ", ".join(str((size[0], *[8] * (axes - 1))) for size in self.sizes[name])
+            return DatasetError(
+                wrong, seen, f"Say the size of each axis that varies, such as {{{name!r}: [{example}]}}."
+            )
+        wrong, example = (
+            f"{name!r} varies in subset {subset!r}, and its buckets do not name it.",
+            ", ".join(["..."] * self.count),
+        )
+        return DatasetError(wrong, seen, f"Name it, too: buckets={{..., {name!r}: [{example}]}}.")
+
+    def _first(self, sizes: Mapping[str, Size], key: Hashable, subset: str) -> int:
+        for number in range(self.count):
+            if all(_fits(sizes[name], listed[number]) for name, listed in self.sizes.items()):
+                return number
+        odd = [name for name, listed in self.sizes.items() if not any(_fits(sizes[name], size) for size in listed)]
+        names = odd[:1] or list(self.sizes)
+        seen = ", ".join(f"{name} {_said(sizes[name])}" for name in names)
+        known = ", ".join(f"{name} {' or '.join(map(_said, self.sizes[name]))}" for name in names)
+        raise DatasetError(
+            f"Key {key!r:.80} of subset {subset!r} fits in no bucket.",
+            f"{seen}, where buckets have {known}",
+            "Add a bucket that holds it, cut such items, or leave them out.",
+        )
+
+    def _check(self, sizes: Mapping[str, Size], number: int, key: Hashable, subset: str) -> None:
+        """Refuse an item that does not fit in the bucket that it was said to be of."""
+        for name, listed in self.sizes.items():
+            if not _fits(sizes[name], listed[number]):
+                said = "what `by` of the buckets says" if self.by else "when it was read for its size"
+                raise DatasetError(
+                    f"{name!r} of key {key!r:.80} of subset {subset!r} is larger than {said}.",
+                    f"{_said(sizes[name])}, in the bucket of {_said(listed[number])}",
+                    "Let `by` give the size that each item has, or the largest that it may have where that is drawn.",
+                )
 
     def _one(self, name: str, value: Any, number: int) -> np.ndarray:
         grown: np.ndarray = self.grown(name, np.asarray(value)[None], number)[0]
         return grown
 
+    def _fill(self, name: str, dtype: np.dtype[Any]) -> np.ndarray:
+        """What stands behind values of that dtype; a number that these cannot hold is refused."""
+        fill = np.asarray(self.fills[name])
+        with np.errstate(all="ignore"):
+            found = fill.astype(dtype)
+        if found.dtype.kind in "biu" and found != fill:
+            write = "Give a number that it can hold, or items of another dtype."
+            raise DatasetError(f"`fill` of {name!r} in buckets is no {dtype}.", f"fill={self.fills[name]!r}", write)
+        return found
+
     def _sizes_of(self, item: Mapping[str, Any], key: Hashable, subset: str) -> dict[str, Size]:
         sizes = {}
         for name, listed in self.sizes.items():
-            axes = len(listed[0])
-            value = np.asarray(item[name]) if name in item else None
-            if value is None or value.ndim < axes or value.dtype.kind not in "biufcV":
-                what = "no such name" if value is None else f"shape {list(value.shape)}, {value.dtype}"
-                names = ", ".join(map(str, item))
+            axes, shape = len(listed[0]), _numbers(item[name]) if name in item else None
+            if shape is None or len(shape) < axes:
+                what = "no such name" if name not in item else f"{item[name]!r:.40}"
                 raise DatasetError(
                     f"The buckets of subset {subset!r} pad {name!r}, no array of {axes} axes in key {key!r:.80}.",
-                    f"{what}; the item has {names}",
+                    f"{what}; the item has {', '.join(map(str, item))}",
                     "Name what varies as the items do, and give it as numbers.",
                 )
-            sizes[name] = value.shape[:axes]
+            sizes[name] = shape[:axes]
         return sizes
 
 
-WRITE = 'Write buckets={"tokens": [32, 64, 128]}, the smallest first.'
+def _by_name(sizes: Any) -> dict[str, tuple[Size, ...]]:
+    if not isinstance(sizes, Mapping) or not sizes or not all(isinstance(name, str) for name in sizes):
+        raise DatasetError("`buckets` says which sizes each name is padded to.", f"{sizes!r:.60}", WRITE)
+    found: dict[str, tuple[Size, ...]] = {}
+    for given, listed in sizes.items():
+        name = given.removeprefix("batch_")
+        if name in found:
+            raise DatasetError(f"Buckets name {name!r} twice.", f"{', '.join(sizes)}", "Leave one of them out.")
+        try:
+            found[name] = tuple(_size(one, None) for one in listed)
+        except (TypeError, ValueError, OverflowError):
+            found[name] = ()
+        axes = {len(size) for size in found[name]}
+        if len(axes) != 1 or min(map(min, found[name])) < 1:
+            wrong = f"The buckets of {name!r} are no sizes."
+            raise DatasetError(wrong, f"{listed!r:.60}", f"Each is a whole number above 0, or a tuple of them. {WRITE}")
+    counts = {name: len(listed) for name, listed in found.items()}
+    if len(set(counts.values())) != 1:
+        seen = ", ".join(f"{name}: {count}" for name, count in counts.items())
+        raise DatasetError("Buckets need as many sizes for each name.", seen, WRITE)
+    return found
 
 
-def _sizes(name: str, listed: Any) -> tuple[Size, ...]:
-    try:
-        sizes = tuple(_size(one, None) for one in listed)
-    except (TypeError, ValueError):
-        sizes = ()
-    grows = all(len(one) == len(other) and one != other and _fits(one, other) for one, other in pairwise(sizes))
-    if not sizes or not grows or min(map(min, sizes)) < 1:
-        wrong = f"The buckets of {name!r} are no sizes that grow."
-        raise DatasetError(wrong, f"{listed!r:.60}", f"Each is at least as large as the one before. {WRITE}")
-    return sizes
+def _fills(fill: Any, sizes: Mapping[str, Any]) -> dict[str, float]:
+    given = fill if isinstance(fill, Mapping) else dict.fromkeys(sizes, fill)
+    fills = {str(name).removeprefix("batch_"): value for name, value in given.items()}
+    strange = [name for name in fills if name not in sizes]
+    odd = [value for value in fills.values() if np.ndim(value) or np.asarray(value).dtype.kind not in "biufc"]
+    if strange or odd:
+        wrong = f"`fill` of buckets names {strange[0]!r}, which they do not." if strange else "`fill` is no number."
+        raise DatasetError(wrong, f"{fill!r:.60}", f"Give a number, or one for each of {', '.join(sizes)}.")
+    return {name: fills.get(name, 0) for name in sizes}
 
 
 def _batch_sizes(listed: Any, count: int) -> tuple[int, ...]:
     try:
         sizes = tuple(_size(one, 1)[0] for one in listed)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         sizes = ()
     if len(sizes) != count or min(sizes) < 1:
         wrong, write = "`batch_sizes` of buckets are no whole numbers above 0, one for each.", f"Write {count} of them."
@@ -191,8 +263,13 @@ def _size(value: Any, axes: int | None) -> Size:
     return whole
 
 
-def _fill(fill: Any, name: str) -> Any:
-    return fill.get(name, fill.get(f"batch_{name}", 0)) if isinstance(fill, Mapping) else fill
+def _numbers(value: Any) -> tuple[int, ...] | None:
+    """The shape of a value, None where it is no array of numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # ragged
+        return None
+    return array.shape if array.dtype.kind in "biufcV" else None
 
 
 def _fits(size: Size, into: Size) -> bool:
@@ -200,21 +277,7 @@ def _fits(size: Size, into: Size) -> bool:
 
 
 def _said(size: Size) -> str:
-    return str(size[0]) if len(size) == 1 else str(size)
-
-
-def longest_runs(buckets: np.ndarray) -> dict[int, int]:
-    """How many batches of each bucket follow each other at most, of the buckets of batches in their order.
-
-    >>> longest_runs(np.array([1, 1, 0, 1, 1, 1]))
-    {1: 3, 0: 1}
-    """
-    starts = [0, *(np.flatnonzero(np.diff(buckets)) + 1).tolist(), len(buckets)]
-    longest: dict[int, int] = {}
-    for start, end in pairwise(starts):
-        bucket = int(buckets[start])
-        longest[bucket] = max(longest.get(bucket, 0), end - start)
-    return longest
+    return " x ".join(map(str, size))
 
 
 def together(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -158,6 +158,12 @@ class CombinedSubset(Subset):
         if not names or len(set(names)) < len(names):
             write = "List subsets of different names."
             raise DatasetError(f"Subset {name!r} combines too little.", f"parts: {', '.join(names) or 'none'}", write)
+        if (
+            buckets is None
+            and (part := next((one for one in self.parts if getattr(one, "buckets", None)), None)) is not None
+        ):
+            write = f"Give them to the combination: CombinedSubset({name!r}, ..., buckets=...)."
+            raise DatasetError(f"Part {part.name!r} of subset {name!r} has buckets.", repr(part.buckets), write)
         self.proportions = proportions
         self.length = _checked_length(length, name)
         self._known: tuple[Any, tuple[Hashable, ...]] | None = None

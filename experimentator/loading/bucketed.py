@@ -5,19 +5,22 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from experimentator.data.buckets import RUN, Buckets
+from experimentator.data.buckets import Buckets
 from experimentator.data.fields import Asking
 from experimentator.data.items import DatasetError
+from experimentator.data.reading import visiting
 from experimentator.data.sieve import Ahead
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block, Making, Pass, Picked, Placing, Rows, Spec, specs_of
+from experimentator.loading.blocks import Block, Making, Pass, Picked, Placing, Spec, specs_of
+from experimentator.loading.dealing import BucketRows, dealt
 from experimentator.loading.orders import Orders
 from experimentator.loading.streamed import Stream, StreamedFeed
 from experimentator.loading.workers import Workers
@@ -25,67 +28,6 @@ from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
 LONG_SECONDS = 10.0  # of reading every item for its size
-
-
-@dataclass(frozen=True)
-class BucketRows(Rows):
-    """The order of a pass in batches of one bucket each: `buckets` their numbers, `ends` where each ends, `[steps]`.
-
-    >>> rows = BucketRows(np.arange(7), 2, False, buckets=np.array([1, 1, 0, 1]), ends=np.array([2, 4, 6, 7]))
-    >>> [rows.take(start, count=9).tolist() for start in (0, 2, 3)]
-    [[[0, 1], [2, 3]], [[4, 5]], [[6]]]
-    """
-
-    buckets: np.ndarray
-    ends: np.ndarray
-
-    @property
-    def steps(self) -> int:
-        """Number of batches."""
-        return len(self.buckets)
-
-    def take(self, start: int, count: int) -> np.ndarray | None:
-        """Batches `start` to `start + count` at most, all of one size and of one bucket: `[K, B]` int32."""
-        if start >= self.steps:
-            return None
-        begin = int(self.ends[start - 1]) if start else 0
-        size = int(self.ends[start]) - begin
-        alike = begin + size * np.arange(1, count + 1)[: self.steps - start] == self.ends[start : start + count]
-        alike &= self.buckets[start : start + count] == self.buckets[start]
-        many = len(alike) if alike.all() else int(alike.argmin())
-        return self.positions[begin : begin + many * size].reshape(many, size)
-
-
-def dealt(positions: np.ndarray, buckets: np.ndarray, sizes: Sequence[int], *, drop_last: bool) -> BucketRows:
-    """Positions in their order, the bucket of each beside them, as batches of one bucket, of `sizes` for each of them.
-
-    What fills no batch goes into one of the next larger bucket, so that nothing is lost but what is at last too little.
-    Batches of one bucket come in runs, each when its last item has its turn: of at most `RUN` in training, which drops
-    the last, smaller batch; else all of a bucket are one.
-
-    >>> rows = dealt(np.arange(10, 16), np.array([1, 0, 0, 1, 0, 1]), [2, 2], drop_last=False)
-    >>> rows.positions.tolist(), rows.buckets.tolist()
-    ([11, 12, 14, 10, 13, 15], [0, 1, 1])
-    """
-    runs: list[tuple[int, np.ndarray]] = []
-    left, largest = np.zeros(0, np.intp), int(buckets.max())
-    for bucket, size in enumerate(sizes[: largest + 1]):
-        here = np.concatenate([left, np.flatnonzero(buckets == bucket)])
-        whole = len(here) // size * size
-        length = RUN * size if drop_last else max(whole, 1)
-        runs += [(bucket, here[start : min(start + length, whole)]) for start in range(0, whole, length)]
-        left = here[whole:]
-    runs.sort(key=lambda run: int(run[1].max()))
-    if len(left) and not (drop_last and runs):
-        runs.append((largest, left))
-    batches = [
-        (bucket, min(sizes[bucket], len(run) - start))
-        for bucket, run in runs
-        for start in range(0, len(run), sizes[bucket])
-    ]
-    numbers, counts = np.array(batches).T
-    places = np.concatenate([run for _, run in runs])
-    return BucketRows(positions[places], sizes[largest], drop_last, numbers, np.cumsum(counts))
 
 
 class BucketedPass(Pass):
@@ -123,10 +65,15 @@ class BucketedFeed:
     mode: Mode | None = None
     workers: Workers | None = None
 
-    def __init__(self, subset: Subset, buckets: Buckets, numbers: np.ndarray, parts: Sequence[Any]):
-        self.subset, self.buckets, self.numbers, self.parts = subset, buckets, numbers, parts
+    def __init__(self, subset: Subset, buckets: Buckets, parts: Sequence[Any]):
+        self.subset, self.buckets, self.parts = subset, buckets, parts
         self.orders = Orders(subset)
         self.specs: Mapping[str, Spec] = parts[-1].specs
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The number of the bucket of each key, [keys]; -1 for one that is left out."""
+        raise NotImplementedError
 
     def rows(self, batch_size: int) -> BucketRows:
         """The order of the pass that begins, of positions in the keys."""
@@ -135,7 +82,16 @@ class BucketedFeed:
         positions, numbers = positions[numbers >= 0], numbers[numbers >= 0]
         if not len(positions):
             raise self.subset.empty_error(self.subset.keys)
-        return dealt(positions, numbers, self.buckets.batch_sizes_for(batch_size), drop_last=drop_last)
+        return dealt(positions, numbers, self.buckets, batch_size, drop_last=drop_last)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[tuple[Hashable, ...], dict[str, Any]]]:
+        """The batches of a pass read one by one, as `Subset.batches` yields them."""
+        rows, keys = self.rows(batch_size), self.subset.keys
+        visits = self.subset.visits(rows.positions)
+        for begin, end, bucket in zip([0, *rows.ends[:-1]], rows.ends, rows.buckets, strict=True):
+            some = tuple(keys[place] for place in rows.positions[begin:end])
+            with visiting(some, visits[begin:end].tolist()):
+                yield some, self.subset.read(some, bucket=int(bucket))[1]
 
 
 class BucketedHostFeed(BucketedFeed):
@@ -146,23 +102,25 @@ class BucketedHostFeed(BucketedFeed):
     def __init__(self, subset: Subset, buckets: Buckets):
         keys = subset.keys
         items = subset.items(keys, [0] * len(keys))
-        numbers = np.array([_number(item, key, subset, buckets) for key, item in zip(keys, items, strict=True)])
-        self.row = np.zeros(len(keys), np.intp)
+        found = [_number(item, key, subset, buckets) for key, item in zip(keys, items, strict=True)]
+        self._numbers, self.row = np.array(found), np.zeros(len(keys), np.intp)
         self.tables: dict[int, dict[str, Any]] = {}
-        for number in np.unique(numbers[numbers >= 0]).tolist():
-            places = np.flatnonzero(numbers == number)
+        for number in sorted({*found} - {-1}):
+            places = np.flatnonzero(self._numbers == number)
             self.row[places] = np.arange(len(places))
-            self.tables[number] = subset.stacked([keys[place] for place in places], [items[place] for place in places])
+            some, rest = [keys[place] for place in places], [items[place] for place in places]
+            self.tables[number] = subset.stacked(some, rest, bucket=number)
         if not self.tables:
             raise subset.empty_error(keys)
-        self.lists = self._lists(numbers)
+        self.lists = self._lists(found)
         specs = _common({number: specs_of(table) for number, table in self.tables.items()}, subset, buckets)
-        super().__init__(
-            subset,
-            buckets,
-            numbers,
-            [_HostPart(self, _sized(specs, buckets, number), number) for number in range(buckets.count)],
-        )
+        sized = [_sized(specs, buckets, number) for number in range(buckets.count)]
+        super().__init__(subset, buckets, [_HostPart(self, one, number) for number, one in enumerate(sized)])
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The number of the bucket of each key."""
+        return self._numbers
 
     def cycle(self, batch_size: int) -> BucketedPass:
         """Start a pass."""
@@ -170,7 +128,7 @@ class BucketedHostFeed(BucketedFeed):
 
     def gathered(self, name: str, places: np.ndarray, number: int, spec: Spec) -> np.ndarray:
         """The values of a name for keys at these places, as those of bucket `number`."""
-        own = self.numbers[places]
+        own = self._numbers[places]
         found = np.unique(own).tolist()
         if found == [number]:
             values: np.ndarray = np.take(self.tables[number][name], self.row[places], axis=0)
@@ -182,13 +140,13 @@ class BucketedHostFeed(BucketedFeed):
             out[there] = self.buckets.grown(name, values, number)
         return out
 
-    def _lists(self, numbers: np.ndarray) -> dict[str, list[Any]]:
+    def _lists(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
         """What is no number, by name and key."""
-        tables = self.tables
+        tables, rows = self.tables, self.row.tolist()
         names = [name for name, values in next(iter(tables.values())).items() if isinstance(values, list)]
-        rows = list(zip(numbers.tolist(), self.row.tolist(), strict=True))
         return {
-            name: [tables[number][name][row] if number in tables else None for number, row in rows] for name in names
+            name: [tables[n][name][row] if n >= 0 else None for n, row in zip(numbers, rows, strict=True)]
+            for name in names
         }
 
 
@@ -221,7 +179,32 @@ class BucketedStreamFeed(BucketedFeed):
 
     def __init__(self, subset: Subset, buckets: Buckets, first: Hashable, sample: Mapping[str, Any]):
         parts = [_StreamedPart(subset, first, sample, buckets, number) for number in range(buckets.count)]
-        super().__init__(subset, buckets, asked(subset, buckets), parts)
+        super().__init__(subset, buckets, parts)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """The number of the bucket of each key, by what `by` says or by its item, which `workers` read."""
+        subset, keys, start = self.subset, self.subset.keys, time.perf_counter()
+        reader = copy.copy(subset)
+        reader.seed, reader.epoch = subset.seed, 0  # what is drawn is the same whenever they are asked
+
+        def number(key: Hashable) -> int:
+            if self.buckets.by is not None:
+                return _asked(key, reader, self.buckets)
+            return _number(reader.items([key], [0])[0], key, reader, self.buckets)
+
+        count = 1 if self.workers is None else self.workers.count
+        if count == 1:
+            numbers = list(map(number, keys))
+        else:
+            with ThreadPoolExecutor(count) as pool:
+                numbers = list(pool.map(number, keys))
+        if (took := time.perf_counter() - start) > LONG_SECONDS:
+            said = (
+                "To read every item of %r for its size took %d s. Buckets(..., by=...) may tell it from the key alone."
+            )
+            log.warning(said, subset.name, took)
+        return np.array(numbers)
 
     def cycle(self, batch_size: int) -> BucketedPass:
         """Start a pass."""
@@ -241,7 +224,7 @@ class _StreamedPart(StreamedFeed):
 
     def __init__(self, subset: Subset, first: Hashable, sample: Mapping[str, Any], buckets: Buckets, number: int):
         super().__init__(subset, first, sample)
-        self.buckets, self.number = buckets, number
+        self.buckets, self.bucket = buckets, number
         self.specs = _sized(self.specs, buckets, number)
 
     def read(self, keys: Sequence[Hashable], visits: Sequence[int], columns: dict[str, np.ndarray], start: int) -> Any:
@@ -258,41 +241,25 @@ class _StreamedPart(StreamedFeed):
         return kept, objects
 
     def _checked(self, name: str, values: Any, keys: Sequence[Hashable]) -> np.ndarray:
-        plain = name.removeprefix("batch_")
-        sizes = self.buckets.sizes.get(plain)
-        if sizes is not None and any(a > b for a, b in zip(values.shape[1:], sizes[self.number], strict=False)):
-            given = "what `by` of the buckets says of it" if self.buckets.by else "when it was read for its size"
-            raise DatasetError(
-                f"{plain!r} of subset {self.subset.name!r} is larger than {given}; keys {keys[0]!r:.80} and on.",
-                f"{list(values.shape[1:])}, where its bucket has {self.buckets.label(self.number)}",
-                "Items whose size is drawn anew need Buckets(..., by=...) that tells the largest that each may have.",
-            )
-        return super()._checked(name, self.buckets.grown(name, values, self.number), keys)
-
-    def _fits(self, name: str, values: Any) -> bool:
-        return super()._fits(name, self.buckets.grown(name, values, self.number))
-
-
-def asked(subset: Subset, buckets: Buckets) -> np.ndarray:
-    """The number of the bucket of every key, by what `by` says or by its item; -1 for what is left out: [keys] int."""
-    start = time.perf_counter()
-    if buckets.by is not None:
-        asking = Asking(buckets.by, subset.dataset, f"`by` of the buckets of subset {subset.name!r}")
-        return np.array([buckets.asked(asking.answer(key), key, subset=subset.name) for key in subset.keys])
-    reader = copy.copy(subset)
-    reader.seed = reader.epoch = 0  # so that what is drawn is the same whenever they are asked
-    numbers = [_number(reader.items([key], [0])[0], key, subset, buckets) for key in subset.keys]
-    if (took := time.perf_counter() - start) > LONG_SECONDS:
-        log.warning(
-            "Reading every item of %r for its size took %d s. Buckets(..., by=...) tells it from the key.",
-            subset.name,
-            took,
-        )
-    return np.array(numbers)
+        seen, spec = specs_of({name: values}).get(name), self.specs[name]
+        if seen is not None and seen.shape != spec.shape:
+            plain = name.removeprefix("batch_")
+            raise self.buckets.refuse_axes(plain, values.shape[1:], spec.shape[1:], self.subset.name)
+        return super()._checked(name, values, keys)
 
 
 def _number(item: Any, key: Hashable, subset: Subset, buckets: Buckets) -> int:
-    return -1 if item is None else buckets.of_item(item, key, subset=subset.name)
+    """The number of the bucket of an item, by what `by` says or by its size; -1 where it is left out."""
+    if item is None:
+        return -1
+    return buckets.of_item(item, key, subset=subset.name) if buckets.by is None else _asked(key, subset, buckets)
+
+
+def _asked(key: Hashable, subset: Subset, buckets: Buckets) -> int:
+    """What `by` says."""
+    assert buckets.by is not None  # noqa: S101  # for the type checker
+    asking = Asking(buckets.by, subset.dataset, f"`by` of the buckets of subset {subset.name!r}")
+    return buckets.asked(asking.answer(key), key, subset=subset.name)
 
 
 def _sized(specs: Mapping[str, Spec], buckets: Buckets, number: int) -> dict[str, Spec]:
@@ -305,17 +272,12 @@ def _sized(specs: Mapping[str, Spec], buckets: Buckets, number: int) -> dict[str
 
 
 def _common(tables: Mapping[int, Mapping[str, Spec]], subset: Subset, buckets: Buckets) -> dict[str, Spec]:
-    """What the tables of all buckets hold, in the largest; a value that varies and is in no bucket is refused."""
+    """What the tables of all buckets hold, in the last; a value that varies and is in no bucket is refused."""
     sized = [_sized(specs, buckets, -1) for specs in tables.values()]
     for specs in sized:
         for name in sized[0].keys() | specs.keys():
-            if name not in specs or name not in sized[0] or specs[name].shape != sized[0][name].shape:
-                raise DatasetError(
-                    f"{name.removeprefix('batch_')!r} varies in subset {subset.name!r}; its buckets do not say how.",
-                    " and ".join(
-                        str(list(one[name].shape[1:])) if name in one else "no number" for one in (sized[0], specs)
-                    ),
-                    f"Name it among them, too: buckets={{..., {name.removeprefix('batch_')!r}: [...]}}.",
-                )
+            one, other = (known[name].shape[1:] if name in known else () for known in (sized[0], specs))
+            if one != other or name not in specs or name not in sized[0]:
+                raise buckets.refuse_axes(name.removeprefix("batch_"), one, other, subset.name)
     dtypes = {name: np.result_type(*(specs[name].dtype for specs in sized)) for name in sized[0]}
     return {name: spec._replace(dtype=dtypes[name]) for name, spec in sized[0].items()}

@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -34,6 +35,7 @@ IDLE_SECONDS = 60  # processes that nobody needs for so long end, and start agai
 WATCH_SECONDS = 1  # after which a process at the latest ends whose parent was killed
 THREADS = "or write workers = 4, for threads."
 _own: dict[str, Any] = {}  # what a worker process reads from
+_by_value = threading.Lock()  # while cloudpickle is told what to pickle whole
 
 
 class Processes:
@@ -59,12 +61,16 @@ class Processes:
         return self.subset is subset and self.count == count and _digest(_pickled(subset)) == self._digest
 
     def batch(
-        self, keys: Sequence[Hashable], visits: Sequence[int], into: Mapping[str, np.ndarray] = {}
+        self,
+        keys: Sequence[Hashable],
+        visits: Sequence[int],
+        into: Mapping[str, np.ndarray] = {},
+        bucket: int | None = None,
     ) -> tuple[np.ndarray | None, dict[str, Any]]:
         """What `Subset.read` gives, read by a process that is free; waits for one. The visits are those of the keys."""
         process = self._free.get()
         try:
-            read: tuple[np.ndarray | None, dict[str, Any]] = self._read(process, keys, visits, into)
+            read: tuple[np.ndarray | None, dict[str, Any]] = self._read(process, keys, visits, into, bucket)
             return read
         except DatasetError as error:
             error.__cause__ = None  # the traceback of another process, as text
@@ -73,9 +79,14 @@ class Processes:
             self._free.put(process)
 
     def _read(
-        self, process: _Process, keys: Sequence[Hashable], visits: Sequence[int], into: Mapping[str, np.ndarray]
+        self,
+        process: _Process,
+        keys: Sequence[Hashable],
+        visits: Sequence[int],
+        into: Mapping[str, np.ndarray],
+        bucket: int | None,
     ) -> Any:
-        address = self.subset.seed, self.subset.epoch
+        address = self.subset.seed, self.subset.epoch, bucket
         try:
             return process.read(keys, visits, address, into)
         except TerminatedWorkerError:
@@ -120,7 +131,7 @@ class _Process:
         self,
         keys: Sequence[Hashable],
         visits: Sequence[int],
-        address: tuple[int, int],
+        address: tuple[int, int, int | None],
         into: Mapping[str, np.ndarray],
     ) -> Any:
         """A batch, as the process stacked it; large arrays that fit go `into` their place by memory that both see."""
@@ -135,7 +146,7 @@ class _Process:
         try:
             lent = self.lending.addresses(into)
             try:
-                asked = self.executor.submit(_serve, keys, visits, address, lent)
+                asked = self.executor.submit(_serve, _sent(keys), visits, address, lent)
             except RuntimeError as error:  # loky lists its processes while a thread of its own takes a dead one out
                 raise TerminatedWorkerError(str(error)) from None
             kept, batch = asked.result()
@@ -183,12 +194,10 @@ class _Unpickler(pickle.Unpickler):
 
 def _pickled(subset: Any) -> bytes:
     """The subset as bytes, classes and functions of configurations and notebooks included."""
-    written = [module for name, module in list(sys.modules.items()) if name.startswith(CONFIG_MODULE)]
-    for module in written:
-        cloudpickle.register_pickle_by_value(module)
     try:
         file = io.BytesIO()
-        _Pickler(file).dump(subset)
+        with _configurations_by_value():
+            _Pickler(file).dump(subset)
         return file.getvalue()
     except Exception as error:
         raise DatasetError(
@@ -196,9 +205,33 @@ def _pickled(subset: Any) -> bytes:
             f"{type(error).__name__}: {error!s:.200}",
             f"Open files and the like when an item is read, not when the dataset is made; {THREADS}",
         ) from None
-    finally:
+
+
+@contextmanager
+def _configurations_by_value() -> Iterator[None]:
+    """Within, what configurations define is pickled whole: no other process can import it."""
+    with _by_value:
+        written = [module for name, module in list(sys.modules.items()) if name.startswith(CONFIG_MODULE)]
         for module in written:
-            cloudpickle.unregister_pickle_by_value(module)
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in written:
+                cloudpickle.unregister_pickle_by_value(module)
+
+
+def _sent(keys: Sequence[Hashable]) -> Sequence[Hashable] | bytes:
+    """Keys as another process can have them: as bytes where their class is one of a configuration."""
+    if not any(map(_is_of_a_configuration, keys)):
+        return keys
+    with _configurations_by_value():
+        return cloudpickle.dumps(keys)  # type: ignore[no-any-return]  # which has no types
+
+
+def _is_of_a_configuration(key: Any) -> bool:
+    parts = key if isinstance(key, tuple) else ()
+    return type(key).__module__.startswith(CONFIG_MODULE) or any(map(_is_of_a_configuration, parts))
 
 
 def _digest(content: bytes) -> bytes:
@@ -234,16 +267,22 @@ def _end_with(parent: int) -> None:
 
 
 def _serve(
-    keys: Sequence[Hashable], visits: Sequence[int], address: tuple[int, int], lent: Mapping[str, Address]
+    sent: Sequence[Hashable] | bytes,
+    visits: Sequence[int],
+    address: tuple[int, int, int | None],
+    lent: Mapping[str, Address],
 ) -> Any:
+    keys = pickle.loads(sent) if isinstance(sent, bytes) else sent  # noqa: S301  # by the process that trains
     if "subset" not in _own:
         _own["subset"], _own["borrowed"] = _unpickled(_own.pop("content")), Borrowed()
         _own["subset"].reads_alone = True
     subset, borrowed = _own["subset"], _own["borrowed"]
-    subset.seed, subset.epoch = address
+    subset.seed, subset.epoch, bucket = address
     into = borrowed.at(lent)
     with visiting(keys, visits):
-        kept, batch = (None, subset.batch(keys)) if subset.has_own_batch else subset.read(keys, into=into)
+        kept, batch = (
+            (None, subset.batch(keys)) if subset.has_own_batch else subset.read(keys, into=into, bucket=bucket)
+        )
     return kept, borrowed.given(batch, into)
 
 

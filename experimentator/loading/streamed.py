@@ -28,6 +28,7 @@ class StreamedFeed:
     mode: Mode | None = None
     placing: Placing | None = None
     workers: Workers | None = None
+    bucket: int | None = None
 
     def __init__(self, subset: Subset, first: Hashable, sample: Mapping[str, Any]):
         self.subset = subset
@@ -83,12 +84,12 @@ class StreamedFeed:
     ) -> tuple[np.ndarray | None, dict[str, Any]]:
         """The items of `keys` stacked: straight into the columns where nobody has a say in between."""
         if self.processes is not None:
-            read: tuple[np.ndarray | None, dict[str, Any]] = self.processes.batch(keys, visits, into)
+            read: tuple[np.ndarray | None, dict[str, Any]] = self.processes.batch(keys, visits, into, self.bucket)
             return read
         with visiting(keys, visits):
             if self.subset.has_own_batch:
                 return None, self.subset.batch(keys)
-            return self.subset.read(keys, into=into)
+            return self.subset.read(keys, into=into, bucket=self.bucket)
 
     def _checked(self, name: str, values: Any, keys: Sequence[Hashable]) -> np.ndarray:
         if self._fits(name, values):

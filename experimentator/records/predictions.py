@@ -43,10 +43,18 @@ class Predictions:
         Gives `outputs`, or what INFER computes, of which what is no value for each sample is left out. Values of
         several lengths, as of a subset with buckets, have zeros behind them, up to the longest.
         """
+        before = subset.seed, subset.epoch
+        exp.walk.address(subset, Mode.EVAL)
+        try:
+            return cls._named(exp, subset, outputs) if outputs else cls._inferred(exp, subset)
+        finally:
+            subset.seed, subset.epoch = before
+
+    @classmethod
+    def _inferred(cls, exp: Any, subset: Any) -> Predictions:
+        """What INFER computes."""
         keys: list[Hashable] = []
         parts: dict[str, list[np.ndarray]] = {}
-        if outputs:
-            return cls._named(exp, subset, outputs)
         for block, results in _passed(exp, subset):
             keys += [key for batch in block.keys for key in batch]
             for name, values in results.items():
@@ -58,19 +66,18 @@ class Predictions:
                 f"Seen: {', '.join(exp.graph(Mode.INFER).results) or 'nothing'}.",
                 "Name what to keep: --outputs NAME, or `outputs` in the configuration.",
             )
-        found = {name: together(arrays) for name, arrays in parts.items()}
-        if subset.buckets is None:
-            return cls(keys, found)
-        first = {key: place for place, key in reversed(list(enumerate(subset.keys)))}  # batches came bucket by bucket
-        rows = sorted(range(len(keys)), key=lambda row: first[keys[row]])
-        return cls([keys[row] for row in rows], {name: values[rows] for name, values in found.items()})
+        return cls._in_order(exp, subset, keys, parts)
 
     @classmethod
     def _named(cls, exp: Any, subset: Any, outputs: Sequence[str]) -> Predictions:
         """Names of any kind, whatever INFER computes otherwise."""
         keys: list[Hashable] = []
         parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
-        for some, batch in subset.batches(exp.batch_size, keys=list(subset.keys), drop_last=False):
+        if subset.buckets is None:
+            batches = subset.batches(exp.batch_size, keys=list(subset.keys), drop_last=False)
+        else:
+            batches = _feed(exp, subset).batches(exp.batch_size)
+        for some, batch in batches:
             keys += some
             results = exp.program.predict({name: batch[name] for name in specs_of(batch)}, outputs)
             for name, values in parts.items():
@@ -78,7 +85,18 @@ class Predictions:
                     wrong = f"{name!r} is no value for each sample of {subset.name!r}."
                     raise ConfigError(wrong, f"Seen: {len(results[name])} for {len(some)}.", "Name another output.")
                 values.append(results[name])
-        return cls(keys, {name: together(arrays) for name, arrays in parts.items()})
+        return cls._in_order(exp, subset, keys, parts)
+
+    @classmethod
+    def _in_order(
+        cls, exp: Any, subset: Any, keys: list[Hashable], parts: Mapping[str, Sequence[np.ndarray]]
+    ) -> Predictions:
+        """The parts as one; those of buckets, which came one bucket after the other, in the order of the subset."""
+        found = {name: together(arrays) for name, arrays in parts.items()}
+        if subset.buckets is None:
+            return cls(keys, found)
+        rows = np.argsort(_feed(exp, subset).rows(exp.batch_size).turns)
+        return cls([keys[row] for row in rows], {name: values[rows] for name, values in found.items()})
 
     def save(self, filename: str) -> None:
         """Write a `.npz` (arrays, and `keys`), or a `.jsonl` or `.csv` with a line for each key."""
@@ -160,8 +178,7 @@ def check_suffix(filename: str) -> None:
 
 def _passed(exp: Any, subset: Any) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
     """Each block of a pass in INFER, and its results: {name: [K, ...]}."""
-    feed = exp.program.feed(subset)
-    feed.mode, first = Mode.EVAL, 0  # a subset of training is left nothing out of, and read in order
+    feed, first = _feed(exp, subset), 0
     with closing(exp.cycle(feed, exp.batch_size)) as cycle:
         runner_at = exp.program.runner_at(subset, Mode.INFER, cycle)
         while (block := cycle.take(lambda done: runner_at(done).pace.ahead(done))) is not None:
@@ -170,6 +187,13 @@ def _passed(exp: Any, subset: Any) -> Iterator[tuple[Any, dict[str, np.ndarray]]
                 runner_at(first).run(block, remaining=cycle.steps - first, where=repr(subset.name), first=first),
             )
             first += len(block.index)
+
+
+def _feed(exp: Any, subset: Any) -> Any:
+    """The data of a subset as evaluation reads them: of one that trains, too, all and in order."""
+    feed = exp.program.feed(subset)
+    feed.mode = Mode.EVAL
+    return feed
 
 
 def _harmless(key: int | str) -> int | str:

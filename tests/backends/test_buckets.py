@@ -153,6 +153,11 @@ def test_resumed_within_an_epoch_it_is_the_same_in_every_bit(tmp_path):
     other = built([4, 12], output_folder=str(tmp_path), project_name="p", experiment_id="other")
     with pytest.raises(ResumeError, match=r"training \(subsets\): was .*buckets of letters 3, 6, 12.*, is .*4, 12"):
         other.resume(steps[17 + 9])
+    for changed in (Buckets({"letters": SIZES}, fill=9), Buckets({"letters": SIZES}, by=len)):
+        other = built(output_folder=str(tmp_path), project_name="p", experiment_id="filled")
+        other.subset("training").buckets = changed
+        with pytest.raises(ResumeError, match=r"is .*letters 3, 6, 12; (letters filled with 9|by len)"):
+            other.resume(steps[17 + 9])
 
 
 def test_predictions_are_in_the_order_of_keys_and_what_varies_has_zeros_behind_it():
@@ -166,6 +171,28 @@ def test_predictions_are_in_the_order_of_keys_and_what_varies_has_zeros_behind_i
     assert found.outputs["batch_doubled"].shape == (20, longest)
     for key, values, length in zip(found.keys, found.outputs["batch_doubled"], lengths, strict=True):
         assert values.tolist() == [*(2 * ITEMS[key]["letters"]).tolist(), *[0] * (longest - length)]
+
+
+def test_a_named_output_is_the_number_that_it_is_unnamed_and_rows_keep_their_order():
+    """A network that minds what it is padded with, and keys that are visited twice."""
+
+    @chunk_processor(inputs=["batch_letters"], outputs=["batch_mean"])
+    def mean(letters):
+        return keras.ops.mean(keras.ops.cast(letters, "float32"), axis=1)
+
+    exp, plain = built(), built()
+    for one, buckets in ((exp, Buckets({"letters": SIZES})), (plain, Buckets({"letters": [12]}))):
+        one.chunk_processors.append(mean)
+        one.subset("validation").repetitions = 2
+        one.subset("validation").buckets = buckets
+        one.outputs = ["batch_mean", "batch_target"]
+    found, named = (Predictions.of(exp, exp.subset("validation"), outputs) for outputs in ((), ["batch_mean"]))
+
+    assert found.keys == named.keys == 2 * list(ITEMS)[70:]
+    np.testing.assert_array_equal(found.outputs["batch_mean"], named.outputs["batch_mean"])
+    whole = Predictions.of(plain, plain.subset("validation")).outputs["batch_mean"]
+    assert whole.shape == (40,)
+    assert not np.allclose(found.outputs["batch_mean"], whole)
 
 
 def test_gathered_outputs_of_several_lengths_come_together():
