@@ -200,7 +200,7 @@ class Subset:
                 return query(self.dataset, key, subset=self.name)
         return query(self.dataset, key, subset=self.name)
 
-    def items(self, keys: Iterable[Hashable], visits: Iterable[int]) -> list[Any]:
+    def items_of(self, keys: Iterable[Hashable], visits: Iterable[int]) -> list[Any]:
         """The item of each key at that visit of it, without prefixes; None where it is left out."""
         items, generators = [], self._found_generators()
         with self._reading() as now:
@@ -258,7 +258,7 @@ class Subset:
         """A batch, padded to `bucket` if there are any, and the places in `keys` of its items: None for all of them."""
         if not len(keys):
             raise self.empty_error(keys)
-        items = self.items(keys, visits_now(keys))
+        items = self.items_of(keys, visits_now(keys))
         kept = [place for place, item in enumerate(items) if item is not None]
         if len(kept) == len(keys):
             return None, self.stacked(keys, items, into, bucket)
@@ -284,7 +284,7 @@ class Subset:
         for key in self.keys:
             if self.has_own_batch:
                 return key, self.batch([key])
-            (item,) = self.items([key], visits_now([key]))
+            (item,) = self.items_of([key], visits_now([key]))
             if item is not None:
                 last = None if self.buckets is None else self.buckets.last(item, key, subset=self.name)
                 return key, self.stacked([key], [item], bucket=last)
@@ -314,7 +314,7 @@ class Subset:
         count: defaultdict[Hashable, Iterator[int]] = defaultdict(itertools.count)
         for part in cut(keys, size):
             visits = [next(count[key]) for key in part]
-            for key, item in zip(part, self.items(part, visits), strict=True):
+            for key, item in zip(part, self.items_of(part, visits), strict=True):
                 if item is not None:
                     yield key, item
 

@@ -146,8 +146,8 @@ SABOTEURS = {
     ),
     "a batch is trained twice": Saboteur(
         "walk.py",
-        ", position.batch\n        if first",
-        ", max(position.batch - 1, 0)\n        if first",
+        "first = position.batch\n        averages",
+        "first = max(position.batch - 1, 0)\n        averages",
         "test_resume.py",
         STEP,
     ),

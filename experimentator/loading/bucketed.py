@@ -101,7 +101,7 @@ class BucketedHostFeed(BucketedFeed):
 
     def __init__(self, subset: Subset, buckets: Buckets):
         keys = subset.keys
-        items = subset.items(keys, [0] * len(keys))
+        items = subset.items_of(keys, [0] * len(keys))
         found = [_number(item, key, subset, buckets) for key, item in zip(keys, items, strict=True)]
         self._numbers, self.row = np.array(found), np.zeros(len(keys), np.intp)
         self.tables: dict[int, dict[str, Any]] = {}
@@ -191,7 +191,7 @@ class BucketedStreamFeed(BucketedFeed):
         def number(key: Hashable) -> int:
             if self.buckets.by is not None:
                 return _asked(key, reader, self.buckets)
-            return _number(reader.items([key], [0])[0], key, reader, self.buckets)
+            return _number(reader.items_of([key], [0])[0], key, reader, self.buckets)
 
         count = 1 if self.workers is None else self.workers.count
         if count == 1:

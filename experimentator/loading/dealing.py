@@ -64,7 +64,7 @@ def dealt(
     >>> buckets = Buckets({"x": [4, 8]})
     >>> rows = dealt(np.arange(10, 16), np.array([1, 0, 0, 1, 0, 1]), buckets, batch_size=2, drop_last=False)
     >>> rows.positions.tolist(), rows.buckets.tolist()
-    ([10, 13, 11, 12, 14, 15], [1, 0, 1])
+    ([14, 10, 13, 15, 11, 12], [1, 1, 0])
     """
     sizes, kept = buckets.batch_sizes_for(batch_size), np.arange(len(positions))
     there = np.unique(numbers).tolist()
