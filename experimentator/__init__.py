@@ -20,7 +20,7 @@ _HOMES = {
     ),
     "experimentator.backends.keras.optimizers": "Optimizers",
     "experimentator.subset": "Subset find",
-    "experimentator.data.buckets": "Buckets",
+    "experimentator.data.buckets": "Buckets bucket_sizes",
     "experimentator.data.choosing": "BalancedSubset CombinedSubset FilteredSubset",
     "experimentator.data.splitting": "BasicDatasetSplitter k_fold split",
     "experimentator.data.augmentation": "DataAugmentationDataset PairedDataset",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 import keras
@@ -19,6 +19,7 @@ from experimentator import (
     FilteredSubset,
     Mode,
     Subset,
+    bucket_sizes,
     build_experiment,
     chunk_processor,
     item_random,
@@ -288,6 +289,28 @@ def test_parts_of_a_combination_leave_buckets_to_it():
     part = Subset("a", Mode.TRAIN, [{"n": [1]}], buckets={"n": [2]})
     with pytest.raises(DatasetError, match=r"Part 'a' of subset 'both' has buckets.\nSeen: n 2.\nGive them to the"):
         CombinedSubset("both", Mode.TRAIN, [part])
+
+
+@law(st.lists(st.integers(0, 12), min_size=1, max_size=30), st.integers(1, 4), st.sampled_from([1, 2, 5]))
+def test_sizes_that_are_found_leave_the_least_padding(lengths, count, multiple):
+    def padded(sizes):
+        return sum(next(size for size in sizes if size >= length) for length in lengths)
+
+    found = bucket_sizes(lengths, count, multiple_of=multiple)
+    possible = range(multiple, 16, multiple)
+    fit = [sizes for n in range(1, count + 1) for sizes in combinations(possible, n) if sizes[-1] >= max(lengths)]
+
+    assert padded(found) == min(map(padded, fit))
+    assert len(found) <= count
+    assert Buckets({"n": found}).count == len(found)
+
+
+def test_lengths_that_are_none_are_told():
+    for given in ([], [1.5], ["a"]):
+        with pytest.raises(DatasetError, match="for lengths that there are"):
+            bucket_sizes(given, 3)
+    with pytest.raises(DatasetError, match="count=0"):
+        bucket_sizes([1], 0)
 
 
 # What is refused
