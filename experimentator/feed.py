@@ -7,11 +7,12 @@ in host memory, a streamed feed reads and stacks the block's items; both blocks 
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -40,6 +41,10 @@ class Columnar:
         self.columns: Mapping[str, Any] = columns
         self.kept = kept
         self.orders = Orders(subset)
+
+    def over_the_same(self) -> Self:
+        """A feed of the same data for passes of another mode."""
+        return copy.copy(self)
 
     def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
@@ -96,6 +101,26 @@ class HostFeed(Columnar):
         return block if self.placing is None else self.placing(block)
 
 
+Fed = dict[int, tuple[tuple[Any, ...], Any, dict[Mode, Any]]]  # by subset: of what it is, feed, those of other modes
+
+
+def fed(feeds: Fed, subset: Subset, mode: Mode, **options: Any) -> Any:
+    """The feed of a subset among `feeds`, made with `options` of `feed_of` where it is none, or of other data.
+
+    A mode that is not the subset's own has a feed of its own over them: its pass may lie within one of the other.
+    """
+    source = (subset, subset.dataset, subset.keys, subset.buckets)
+    kept = feeds.get(id(subset))
+    if kept is None or any(old is not new for old, new in zip(kept[0], source, strict=True)):
+        kept = feeds[id(subset)] = source, feed_of(subset, **options), {}
+    _, own, others = kept
+    if mode == subset.mode:
+        return own
+    if mode not in others:
+        others[mode] = own.over_the_same()
+    return others[mode]
+
+
 def feed_of(
     subset: Subset, *, residency: str, put: Callable[[Mapping[str, Any]], Mapping[str, Any]], room: Callable[[], int]
 ) -> ResidentFeed | HostFeed | StreamedFeed | BucketedHostFeed | BucketedStreamFeed:
@@ -115,7 +140,9 @@ def feed_of(
     if size >= LARGE and residency != "stream":
         gc.collect()  # experiments that nobody holds any more hold their data until then, as where a cell runs again
     if residency == "auto" and is_columnar(subset):
-        fits = {"device": size <= SHARE * room(), "host": size <= SHARE * free_host_memory()}
+        fits = {"host": size <= SHARE * free_host_memory()}
+        if subset.buckets is None:
+            fits = {"device": size <= SHARE * room(), **fits}
         residency = next((place for place, enough in fits.items() if enough), "stream")
     buckets = subset.buckets
     if buckets is not None and subset.has_own_batch:

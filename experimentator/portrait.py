@@ -217,7 +217,7 @@ def _listeners(exp: Any) -> Sequence[Any]:
 
 def _place(exp: Any) -> tuple[str, ...]:
     found: dict[str, list[str]] = {}  # of a subset with buckets, those of each
-    for label, compiler in exp.compilers.items():
-        found.setdefault(label.partition(" (")[0], []).append(compiler)
+    for runner in exp.program.runners.values():
+        found.setdefault(runner.name, []).append(runner.step.compiler)
     compilers = ", ".join(f"{name} with {' and '.join(dict.fromkeys(ways))}" for name, ways in found.items())
     return exp.backend.name, str(exp.backend.device), compilers or "nothing compiled yet"

@@ -13,7 +13,7 @@ import numpy as np
 from experimentator.attributes import OFTEN, Attributes
 from experimentator.cycle import LIMIT, Pace
 from experimentator.embedded import Embedded
-from experimentator.feed import feed_of
+from experimentator.feed import Fed, fed
 from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.habits import check_given, shown_of, task_properties
@@ -42,7 +42,7 @@ class Program:
         self.graphs: dict[Mode, Graph] = {}
         self.runners: dict[Any, Runner] = {}
         self.predictors: dict[Any, Any] = {}
-        self.feeds: dict[int, tuple[tuple[Any, ...], Any]] = {}
+        self.feeds: Fed = {}
         self.retired: dict[str, dict[str, int]] = {}
         self.samples: dict[int, tuple[Any, Any, dict[str, Spec]]] = {}
         self.chosen: dict[str, tuple[str, bool]] = {}  # what a checkpoint tells of `choices`
@@ -137,15 +137,16 @@ class Program:
     def runner(self, subset: Any, mode: Mode, *, steps: int, bucket: int | None = None) -> Runner:
         """The step of a mode over passes of `steps` batches of a subset, or in turn of one bucket."""
         self.notice()
-        exp, feed = self.exp, self.feed(subset)
-        sizes = "" if bucket is None else subset.buckets.label(bucket)
+        exp, feed = self.exp, self.feed(subset, mode)
+        sizes, known = ("", {None}) if bucket is None else (subset.buckets.label(bucket), subset.buckets.each())
         feed = feed if bucket is None else feed.parts[bucket]
         batch_size = exp.batch_size if bucket is None else subset.buckets.batch_sizes_for(exp.batch_size)[bucket]
         graph = self.graph(mode)
         check_items(subset, self.specs_of(subset), graph)  # its dataset may be another by now
-        key, like = (id(subset), mode, batch_size, sizes), self._compiler(label_of(subset.name, sizes), mode)
+        own = None if bucket is None else subset.buckets.each()[bucket]
+        key, like = (id(subset), mode, batch_size, own), self._compiler(label_of(subset.name, sizes), mode)
         if key not in self.runners or not self.runners[key].serves(steps, like):
-            self._retire([key])
+            self._retire([key, *(old for old in self.runners if old[0] == id(subset) and old[-1] not in known)])
             batch = {name: feed.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * batch_size or 1))
             optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
@@ -179,15 +180,10 @@ class Program:
         """How each subset that ran was compiled: `xla`, `graph` or `eager`."""
         return {runner.label: runner.step.compiler for runner in self.runners.values()}
 
-    def feed(self, subset: Any) -> Any:
-        """The data of a subset, placed once; anew when its dataset or keys were replaced."""
-        source = (subset, subset.dataset, subset.keys, subset.buckets)
-        kept = self.feeds.get(id(subset))
-        if kept is None or any(old is not new for old, new in zip(kept[0], source, strict=True)):
-            backend = self.exp.backend
-            kept = (source, feed_of(subset, residency=self.exp.residency, put=backend.put, room=backend.room))
-            self.feeds[id(subset)] = kept
-        return kept[1]
+    def feed(self, subset: Any, mode: Mode | None = None) -> Any:
+        """The data of a subset for passes of a mode, by default its own; placed once."""
+        options = {"residency": self.exp.residency, "put": self.exp.backend.put, "room": self.exp.backend.room}
+        return fed(self.feeds, subset, mode or subset.mode, **options)
 
     def predict(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
         """Run INFER over rows given as arrays, a batch at a time."""
@@ -311,7 +307,8 @@ class Program:
         if mode == Mode.TRAIN:
             compiler, is_settled = self.chosen.get(label, (None, False))
             return compiler if is_settled else None
-        return next((compiler for compiler, _ in reversed(self.choices().values())), None)
+        choices = sorted(self.choices().values(), key=lambda choice: choice[1])  # settled ones last
+        return next((compiler for compiler, _ in reversed(choices)), None)
 
     def _jit_compile(self) -> Any:
         """The setting, or "auto" where this backend has no such compiler, which is said."""

@@ -41,6 +41,7 @@ class Subset:
     ((4, 5), [4, 5])
     """
 
+    _buckets: Buckets | None = None  # of subsets that were pickled before there were any
     reads_alone = False  # whether a process of its own reads, where generators that all share may be set without care
 
     def __init__(

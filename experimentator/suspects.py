@@ -41,11 +41,14 @@ def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> None:
 
 def tell_bad_data(graph: Graph, feed: Any) -> None:
     """Warn of NaN and infinity in what a feed holds; one that streams holds nothing."""
-    columns, keys = getattr(feed, "columns", {}), feed.subset.keys
-    if getattr(feed, "kept", None) is not None:
-        keys = [keys[place] for place in feed.kept]
-    for said in _not_finite(columns, np.arange(len(keys))[None], [keys], graph):
-        log.warning(said)
+    keys, kept = feed.subset.keys, getattr(feed, "kept", None)
+    tables = [(getattr(feed, "columns", {}), range(len(keys)) if kept is None else kept)]
+    for number, table in getattr(feed, "tables", {}).items():  # of buckets
+        tables.append((table, np.flatnonzero(feed.numbers == number)))
+    for columns, places in tables:
+        some = [keys[place] for place in places]
+        for said in _not_finite(columns, np.arange(len(some))[None], [some], graph):
+            log.warning(said)
 
 
 def tell_many(kinds: Collection[Any], new: Any) -> None:

@@ -118,7 +118,7 @@ class Walk:
         """One pass over a subset, in training one that may be resumed; its averages under `<subset>_<name>`."""
         exp = self.exp
         self.address(subset, mode)
-        feed = exp.program.feed(subset)
+        feed = exp.program.feed(subset, mode)
         feed.mode = mode
         with closing(exp.cycle(feed, exp.batch_size)) as cycle:
             runner_at = exp.program.runner_at(subset, mode, cycle)

@@ -58,5 +58,7 @@ class ArgMax(InPlace):
     def compute(self, tensor: Any) -> Any:
         tensor = keras.ops.convert_to_tensor(tensor)
         if "float" in keras.backend.standardize_dtype(tensor.dtype):  # of which Keras' has no form in ONNX and LiteRT
-            tensor = tensor == keras.ops.max(tensor, axis=self.axis, keepdims=True)
-        return keras.ops.cast(keras.ops.argmax(keras.ops.cast(tensor, "int32"), axis=self.axis), "int32")
+            largest = keras.ops.max(tensor, axis=self.axis, keepdims=True)
+            is_nan = keras.ops.not_equal(tensor, tensor)  # as in numpy, NaN is larger than any number
+            tensor = keras.ops.cast(keras.ops.logical_or(tensor == largest, is_nan), "int32")
+        return keras.ops.cast(keras.ops.argmax(tensor, axis=self.axis), "int32")

@@ -10,7 +10,7 @@ import numpy as np
 from experimentator.callbacks.appearing import Appearing
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import check_tensors
-from experimentator.data.buckets import together
+from experimentator.data.padding import together
 from experimentator.graph import Mode
 
 

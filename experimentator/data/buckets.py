@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -21,6 +21,7 @@ class Buckets:
     as `{"input": [(128, 256), (256, 128)]}` of images [H, W, C]. Several names have as many sizes each. An item is of
     the first bucket that all its names fit in. `fill`, a number or one for each name, stands behind what an item holds.
     A mask is what the network makes of it: `Embedding(mask_zero=True)`, or the length as one more name of the item.
+    Batches of a BalancedSubset or CombinedSubset are of one bucket, too: balanced over a pass, and not one by one.
 
     `batch_sizes` are those of each bucket, in place of the experiment's: many short items make as good a batch as few
     long ones.
@@ -60,7 +61,8 @@ class Buckets:
         parts = [f"{name} {', '.join(map(_said, sizes))}" for name, sizes in self.sizes.items()]
         parts += [f"{name} filled with {fill}" for name, fill in self.fills.items() if fill != 0]
         parts += [f"in batches of {', '.join(map(str, self.batch_sizes))}"] if self.batch_sizes else []
-        parts += [f"by {getattr(self.by, '__qualname__', self.by)}"] if self.by is not None else []
+        by = self.by if isinstance(self.by, str) else getattr(self.by, "__qualname__", type(self.by).__name__)
+        parts += [f"by {by}"] if self.by is not None else []
         return "; ".join(parts)
 
     @classmethod
@@ -81,9 +83,15 @@ class Buckets:
         """How large the batches of a bucket are, for comparing them."""
         return self.batch_sizes_for(batch_size)[number] * sum(prod(sizes[number]) for sizes in self.sizes.values())
 
+    def each(self) -> list[tuple[Size, ...]]:
+        """The sizes of each bucket, in the order of names."""
+        return list(zip(*self.sizes.values(), strict=True))
+
     def label(self, number: int) -> str:
-        """The sizes of one bucket; names of one size say it once."""
-        return ", ".join(dict.fromkeys(_said(sizes[number]) for sizes in self.sizes.values()))
+        """The sizes of one bucket, each said once where that tells the buckets apart."""
+        every = [list(map(_said, sizes)) for sizes in self.each()]
+        once = [", ".join(dict.fromkeys(sizes)) for sizes in every]
+        return once[number] if len(set(once)) == self.count else ", ".join(every[number])
 
     def holds(self, number: int, other: int) -> bool:
         """Whether items of bucket `other` fit in bucket `number`."""
@@ -117,15 +125,14 @@ class Buckets:
         found = [self._sizes_of(item, key, subset) for item, key in zip(items, keys, strict=True)]
         if number is None:
             most = {name: tuple(map(max, zip(*(one[name] for one in found), strict=True))) for name in self.sizes}
+            if len(keys) > 1 and not any(self._fit(most, one) for one in range(self.count)):
+                for sizes, key in zip(found, keys, strict=True):
+                    self._first(sizes, key, subset)
+                return self.whole().padded(items, keys, subset=subset)
             number = self._first(most, keys[0], subset)
         for sizes, key in zip(found, keys, strict=True):
             self._check(sizes, number, key, subset)
-        for name, listed in self.sizes.items():
-            first, axes = np.shape(items[0][name]), len(listed[0])
-            if odd := next(
-                (np.shape(item[name]) for item in items if np.shape(item[name])[axes:] != first[axes:]), None
-            ):
-                raise self.refuse_axes(name, first, odd, subset)
+        self._check_axes(items, subset)
         return [{**item, **{name: self._one(name, item[name], number) for name in self.sizes}} for item in items]
 
     def grown(self, name: str, values: np.ndarray, number: int) -> np.ndarray:
@@ -155,9 +162,12 @@ class Buckets:
         )
         return DatasetError(wrong, seen, f"Name it, too: buckets={{..., {name!r}: [{example}]}}.")
 
+    def _fit(self, sizes: Mapping[str, Size], number: int) -> bool:
+        return all(_fits(sizes[name], listed[number]) for name, listed in self.sizes.items())
+
     def _first(self, sizes: Mapping[str, Size], key: Hashable, subset: str) -> int:
         for number in range(self.count):
-            if all(_fits(sizes[name], listed[number]) for name, listed in self.sizes.items()):
+            if self._fit(sizes, number):
                 return number
         odd = [name for name, listed in self.sizes.items() if not any(_fits(sizes[name], size) for size in listed)]
         names = odd[:1] or list(self.sizes)
@@ -179,6 +189,14 @@ class Buckets:
                     f"{_said(sizes[name])}, in the bucket of {_said(listed[number])}",
                     "Let `by` give the size that each item has, or the largest that it may have where that is drawn.",
                 )
+
+    def _check_axes(self, items: Sequence[Mapping[str, Any]], subset: str) -> None:
+        """Refuse arrays that differ in axes of which no bucket says the size."""
+        for name in items[0]:
+            axes = len(self.sizes[name][0]) if name in self.sizes else 0
+            arrays = [item[name] for item in items if isinstance(item.get(name), np.ndarray)]
+            if odd := [one for one in arrays if one.shape[axes:] != arrays[0].shape[axes:]]:
+                raise self.refuse_axes(name, arrays[0].shape, odd[0].shape, subset)
 
     def _one(self, name: str, value: Any, number: int) -> np.ndarray:
         grown: np.ndarray = self.grown(name, np.asarray(value)[None], number)[0]
@@ -207,49 +225,6 @@ class Buckets:
                 )
             sizes[name] = shape[:axes]
         return sizes
-
-
-def bucket_sizes(lengths: Iterable[int], count: int, *, multiple_of: int = 1) -> list[int]:
-    """The sizes of at most `count` buckets that leave the least padding for items of these lengths.
-
-    They are multiples of `multiple_of`: 8 is what tensor cores like. Found by dynamic programming over the lengths that
-    there are, so that no others leave less.
-
-    >>> bucket_sizes([3, 3, 4, 9, 10, 30], 3)
-    [4, 10, 30]
-
-    Raises:
-        DatasetError: for no lengths, or a count or multiple below 1.
-    """
-    found = np.asarray(list(lengths))
-    if (
-        not found.size
-        or found.ndim > 1
-        or found.dtype.kind not in "iu"
-        or found.min() < 0
-        or min(count, multiple_of) < 1
-    ):
-        seen = f"{found.size} lengths, count={count!r}, multiple_of={multiple_of!r}"
-        write = "Give whole numbers: bucket_sizes([len(item) for item in items], 4)."
-        raise DatasetError("Buckets are found for lengths that there are.", seen, write)
-    sizes, counts = np.unique(-(-np.maximum(found, 1) // multiple_of) * multiple_of, return_counts=True)
-    before = np.concatenate([[0], np.cumsum(counts)])  # items that are shorter than each size
-    costs, ends = sizes * before[1:], []  # of all up to each size in one bucket
-    for _ in range(min(count, len(sizes)) - 1):
-        last = np.full(len(sizes), -1)
-        better = costs.copy()
-        for place in range(1, len(sizes)):
-            all_costs = costs[:place] + sizes[place] * (before[place + 1] - before[1 : place + 1])
-            best = int(all_costs.argmin())
-            if all_costs[best] < better[place]:
-                better[place], last[place] = all_costs[best], best
-        costs = better
-        ends.append(last)
-    chosen, place = [], len(sizes) - 1
-    while place >= 0:
-        chosen.append(int(sizes[place]))
-        place = int(ends.pop()[place]) if ends else -1
-    return chosen[::-1]
 
 
 def _by_name(sizes: Any) -> dict[str, tuple[Size, ...]]:
@@ -299,9 +274,10 @@ def _batch_sizes(listed: Any, count: int) -> tuple[int, ...]:
 
 def _size(value: Any, axes: int | None) -> Size:
     """A size of leading axes: a whole number of one, or a tuple of them."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     size = tuple(value) if isinstance(value, tuple | list) else (value,)
     whole = tuple(int(one) for one in size)
-    if whole != size or not whole or len(whole) != (axes or len(whole)):
+    if whole != size or not whole or any(isinstance(one, bool) for one in size) or len(whole) != (axes or len(whole)):
         raise ValueError
     return whole
 
@@ -321,18 +297,3 @@ def _fits(size: Size, into: Size) -> bool:
 
 def _said(size: Size) -> str:
     return " x ".join(map(str, size))
-
-
-def together(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays [N, ...] one behind the other; where other axes are of several lengths, zeros fill them to the longest.
-
-    >>> together([np.ones((1, 2), int), np.ones((1, 3), int)]).tolist()
-    [[1, 1, 0], [1, 1, 1]]
-    """
-    if len({array.shape[1:] for array in arrays}) > 1 and len({array.ndim for array in arrays}) == 1:
-        size = [max(lengths) for lengths in zip(*(array.shape[1:] for array in arrays), strict=True)]
-        arrays = [
-            np.pad(one, [(0, 0), *((0, most - own) for most, own in zip(size, one.shape[1:], strict=True))])
-            for one in arrays
-        ]
-    return np.concatenate(arrays)

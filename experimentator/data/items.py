@@ -257,9 +257,15 @@ def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str,
                 f"{name!r} has one shape in key {keys[0]!r} of subset {subset!r} and another in key {key!r}.",
                 f"{list(first.shape)} and {list(array.shape)}",
                 "Crop, resize or pad the items to one shape, or let the subset pad them to a few: "
-                f"buckets={{{name!r}: [32, 64, 128]}}.",
+                f"buckets={{{name!r}: [{_example(first.shape, array.shape)}]}}.",
             )
     return np.stack(arrays, out=into if _fit(arrays, into) else None)
+
+
+def _example(one: Sequence[int], other: Sequence[int]) -> str:
+    """Sizes of as many axes as differ."""
+    axes = max((axis for axis, (a, b) in enumerate(zip(one, other, strict=False), start=1) if a != b), default=1)
+    return "32, 64, 128" if axes == 1 else ", ".join(str((size,) * axes) for size in (32, 64, 128))
 
 
 def _fit(arrays: Sequence[np.ndarray], into: np.ndarray | None) -> bool:

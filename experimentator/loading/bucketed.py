@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 
 from experimentator.data.buckets import Buckets
 from experimentator.data.fields import Asking
-from experimentator.data.items import DatasetError
+from experimentator.data.items import DatasetError, check_names
 from experimentator.data.reading import visiting
 from experimentator.data.sieve import Ahead
 from experimentator.graph import Mode
@@ -75,6 +75,12 @@ class BucketedFeed:
         """The number of the bucket of each key, [keys]; -1 for one that is left out."""
         raise NotImplementedError
 
+    def over_the_same(self) -> Self:
+        """A feed of the same data for passes of another mode."""
+        other = copy.copy(self)
+        other.parts = [copy.copy(part) for part in self.parts]
+        return other
+
     def rows(self, batch_size: int) -> BucketRows:
         """The order of the pass that begins, of positions in the keys."""
         positions, drop_last = self.orders.of(self.mode)
@@ -102,7 +108,17 @@ class BucketedHostFeed(BucketedFeed):
     def __init__(self, subset: Subset, buckets: Buckets):
         keys = subset.keys
         items = subset.items_of(keys, [0] * len(keys))
-        found = [_number(item, key, subset, buckets) for key, item in zip(keys, items, strict=True)]
+        there = [(key, item) for key, item in zip(keys, items, strict=True) if item is not None]
+        for key, item in there:
+            check_names(item, there[0][1], key=key, first=there[0][0], subset=subset.name)
+        asking, found = _asking(subset, buckets), []
+        for key, item in zip(keys, items, strict=True):
+            if item is None:
+                found.append(-1)
+            elif asking is not None:
+                found.append(buckets.asked(asking.answer(key), key, subset=subset.name))
+            else:
+                found.append(buckets.of_item(item, key, subset=subset.name))
         self._numbers, self.row = np.array(found), np.zeros(len(keys), np.intp)
         self.tables: dict[int, dict[str, Any]] = {}
         for number in sorted({*found} - {-1}):
@@ -180,28 +196,39 @@ class BucketedStreamFeed(BucketedFeed):
     def __init__(self, subset: Subset, buckets: Buckets, first: Hashable, sample: Mapping[str, Any]):
         parts = [_StreamedPart(subset, first, sample, buckets, number) for number in range(buckets.count)]
         super().__init__(subset, buckets, parts)
+        self._asked: tuple[tuple[int, int], np.ndarray] | None = None
 
-    @cached_property
+    @property
     def numbers(self) -> np.ndarray:
-        """The number of the bucket of each key, by what `by` says or by its item, which `workers` read."""
-        subset, keys, start = self.subset, self.subset.keys, time.perf_counter()
+        """The number of the bucket of each key, by what `by` says or by its item; asked anew for other draws."""
+        subset = self.subset
+        address = subset.seed, -1 if self.mode == Mode.EVAL and subset.is_training else 0
+        if self._asked is None or self._asked[0] != address:
+            self._asked = address, self._numbers(*address)
+        return self._asked[1]
+
+    def _numbers(self, seed: int, epoch: int) -> np.ndarray:
+        """Those of a pass with this seed, whatever the epoch of a training; `workers` read."""
+        subset, start = self.subset, time.perf_counter()
         reader = copy.copy(subset)
-        reader.seed, reader.epoch = subset.seed, 0  # what is drawn is the same whenever they are asked
+        reader.seed, reader.epoch = seed, epoch
+        asking = _asking(reader, self.buckets)
 
         def number(key: Hashable) -> int:
-            if self.buckets.by is not None:
-                return _asked(key, reader, self.buckets)
-            return _number(reader.items_of([key], [0])[0], key, reader, self.buckets)
+            if asking is not None:
+                return self.buckets.asked(asking.answer(key), key, subset=subset.name)
+            (item,) = reader.items_of([key], [0])
+            return -1 if item is None else self.buckets.of_item(item, key, subset=subset.name)
 
         count = 1 if self.workers is None else self.workers.count
         if count == 1:
-            numbers = list(map(number, keys))
+            numbers = list(map(number, subset.keys))
         else:
             with ThreadPoolExecutor(count) as pool:
-                numbers = list(pool.map(number, keys))
+                numbers = list(pool.map(number, subset.keys))
         if (took := time.perf_counter() - start) > LONG_SECONDS:
             said = (
-                "To read every item of %r for its size took %d s. Buckets(..., by=...) may tell it from the key alone."
+                "To know the size of every item of %r took %d s. Buckets(..., by=...) may tell it from the key alone."
             )
             log.warning(said, subset.name, took)
         return np.array(numbers)
@@ -214,7 +241,8 @@ class BucketedStreamFeed(BucketedFeed):
         pool = reader.pool()
         for part in self.parts:
             part.workers, part.processes = self.workers, reader.processes
-        streams = [Stream(part, rows.positions, rows, pool) for part in self.parts]
+        visits = self.subset.visits(rows.positions)
+        streams = [Stream(part, rows.positions, rows, pool, visits) for part in self.parts]
         places = replace(rows, positions=np.arange(len(rows.positions)))
         return BucketedPass(places, [stream.begun for stream in streams], close=streams[0].close)
 
@@ -248,18 +276,11 @@ class _StreamedPart(StreamedFeed):
         return super()._checked(name, values, keys)
 
 
-def _number(item: Any, key: Hashable, subset: Subset, buckets: Buckets) -> int:
-    """The number of the bucket of an item, by what `by` says or by its size; -1 where it is left out."""
-    if item is None:
-        return -1
-    return buckets.of_item(item, key, subset=subset.name) if buckets.by is None else _asked(key, subset, buckets)
-
-
-def _asked(key: Hashable, subset: Subset, buckets: Buckets) -> int:
-    """What `by` says."""
-    assert buckets.by is not None  # noqa: S101  # for the type checker
-    asking = Asking(buckets.by, subset.dataset, f"`by` of the buckets of subset {subset.name!r}")
-    return buckets.asked(asking.answer(key), key, subset=subset.name)
+def _asking(subset: Subset, buckets: Buckets) -> Asking | None:
+    """What answers by `by`."""
+    if buckets.by is None:
+        return None
+    return Asking(buckets.by, subset.dataset, f"`by` of the buckets of subset {subset.name!r}")
 
 
 def _sized(specs: Mapping[str, Spec], buckets: Buckets, number: int) -> dict[str, Spec]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +13,6 @@ from experimentator.data.buckets import Buckets
 from experimentator.loading.blocks import Rows
 
 RUN = 8  # batches of one bucket that follow each other in training: enough for a call, few among those of an epoch
-ROUNDS = 4  # of leaving out what fills no batch: with one batch size for all buckets, one is enough
 
 
 @dataclass(frozen=True)
@@ -54,35 +53,24 @@ def dealt(
 ) -> BucketRows:
     """Positions in their order, the number of the bucket of each beside them, as batches of one bucket.
 
-    What fills no batch goes into one of a larger bucket, the next that holds it. What is at last too little for a batch
-    is dropped in training, if there are others: then what is visited last in the epoch, of any bucket, is left out
-    instead, so that it is not always the largest.
+    What fills no batch goes into one of a larger bucket (`Ladder`). What is too little there is a smaller batch; in
+    training it is dropped where that bucket has others. It would always be the largest bucket that loses some, so as
+    many of those that the epoch visits last are left out instead, of any bucket, if that makes whole batches: it does
+    where all buckets have one batch size.
 
     Batches of one bucket come in runs, each somewhere between the turns of its first and its last item: at most `RUN`
-    in training, else all of a bucket.
+    in training, else all of a bucket. Smaller batches are the last.
 
     >>> buckets = Buckets({"x": [4, 8]})
     >>> rows = dealt(np.arange(10, 16), np.array([1, 0, 0, 1, 0, 1]), buckets, batch_size=2, drop_last=False)
     >>> rows.positions.tolist(), rows.buckets.tolist()
     ([14, 10, 13, 15, 11, 12], [1, 1, 0])
     """
-    sizes, kept = buckets.batch_sizes_for(batch_size), np.arange(len(positions))
-    there = np.unique(numbers).tolist()
-    next_of = {one: next((n for n in there if n > one and buckets.holds(n, one)), None) for one in there}
-    end_of = {one: one for one in there}  # where what fills no batch arrives at last
-    for one in reversed(there):
-        if (larger := next_of[one]) is not None:
-            end_of[one] = end_of[larger]
-    ends = np.array([end_of.get(one, -1) for one in range(buckets.count)])[numbers]
-    runs, rests = _cut(kept, numbers, sizes, next_of, RUN if drop_last else None)
-    for _ in range(ROUNDS):
-        filled = {end_of[one] for one, _ in runs}
-        spare = {one: rest for one, rest in rests.items() if drop_last and one in filled}
-        if not spare:
-            break
-        late = [kept[ends[kept] == one][-len(rest) :] for one, rest in spare.items()]
-        kept = np.setdiff1d(kept, np.concatenate(late))
-        runs, rests = _cut(kept, numbers, sizes, next_of, RUN)
+    ladder = Ladder(buckets, np.unique(numbers).tolist(), batch_size)
+    turns = np.arange(len(positions))
+    if drop_last:
+        turns = turns[ladder.kept(numbers)]
+    runs, rests = ladder.cut(turns, numbers[turns], RUN if drop_last else None)
 
     def turn(run: Run) -> int:
         """That of an item which is chosen by its position, so that it may be any when the order is shuffled."""
@@ -91,39 +79,83 @@ def dealt(
         return int(own[positions[own].argmin()])
 
     runs.sort(key=turn)
-    runs += [(one, rest) for one, rest in rests.items() if not (drop_last and one in {end_of[n] for n, _ in runs})]
+    filled = {bucket for bucket, _ in runs}
+    runs += [(bucket, rest) for bucket, rest in rests.items() if not (drop_last and bucket in filled)]
     batches = [
-        (one, min(sizes[one], len(run) - start)) for one, run in runs for start in range(0, len(run), sizes[one])
+        (bucket, min(size, len(run) - start))
+        for bucket, run in runs
+        for size in [ladder.sizes[bucket]]
+        for start in range(0, len(run), size)
     ]
     each, counts = np.array(batches).T
     order = np.concatenate([run for _, run in runs])
     return BucketRows(positions[order], batch_size, drop_last, each, np.cumsum(counts), order)
 
 
-Run = tuple[int, np.ndarray]  # the number of a bucket, and places in the order of the pass
+Run = tuple[int, np.ndarray]  # the number of a bucket, and turns in the order of the pass
 
 
-def _cut(
-    kept: np.ndarray,
-    numbers: np.ndarray,
-    sizes: Sequence[int],
-    next_of: Mapping[int, int | None],
-    most: int | None,
-) -> tuple[list[Run], dict[int, np.ndarray]]:
-    """Runs of at most `most` whole batches, and what is left of buckets of which none is larger."""
-    runs: list[Run] = []
-    waiting: dict[int, list[np.ndarray]] = defaultdict(list)
-    rests: dict[int, np.ndarray] = {}
-    for bucket, larger in next_of.items():
-        here = np.concatenate([*waiting[bucket], kept[numbers[kept] == bucket]])
-        whole = len(here) // sizes[bucket] * sizes[bucket]
-        length = most * sizes[bucket] if most else max(whole, 1)
-        runs += [(bucket, here[start : min(start + length, whole)]) for start in range(0, whole, length)]
-        if larger is not None:
-            waiting[larger].append(here[whole:])
-        elif whole < len(here):
-            rests[bucket] = here[whole:]
-    return runs, rests
+class Ladder:
+    """Where what fills no batch of a bucket goes: into the next bucket of a pass that holds it, if there is one.
+
+    `there` are the numbers of the buckets that items are of, in their order.
+
+    >>> ladder = Ladder(Buckets({"x": [2, 4, 8]}), [0, 2], batch_size=3)
+    >>> ladder.next, ladder.rests({0: 4, 2: 4})
+    ({0: 2, 2: None}, {2: 2})
+    """
+
+    def __init__(self, buckets: Buckets, there: Sequence[int], batch_size: int):
+        self.sizes = buckets.batch_sizes_for(batch_size)
+        self.next = {one: next((n for n in there if n > one and buckets.holds(n, one)), None) for one in there}
+
+    def last(self, bucket: int) -> int:
+        """Where what fills no batch of a bucket, and none of those that it goes to, arrives."""
+        larger = self.next[bucket]
+        return bucket if larger is None else self.last(larger)
+
+    def rests(self, counts: Mapping[int, int]) -> dict[int, int]:
+        """How much is left over of buckets of which no other holds the items, for so many items of each."""
+        waiting: dict[int, int] = defaultdict(int)
+        rests = {}
+        for bucket, larger in self.next.items():
+            left = (waiting[bucket] + counts.get(bucket, 0)) % self.sizes[bucket]
+            if larger is not None:
+                waiting[larger] += left
+            elif left:
+                rests[bucket] = left
+        return rests
+
+    def kept(self, numbers: np.ndarray) -> np.ndarray:
+        """All turns but the last few, without which nothing is left over, where that costs no more than what is."""
+        lasts = np.array([self.last(one) if one in self.next else -1 for one in range(len(self.sizes))])[numbers]
+        kept = np.ones(len(numbers), bool)
+        counts = Counter(numbers.tolist())
+        for bucket, rest in self.rests(counts).items():
+            (theirs,) = np.nonzero(lasts == bucket)
+            fewer = counts.copy()
+            for count, turn in enumerate(theirs[::-1][:rest].tolist(), start=1):
+                fewer[int(numbers[turn])] -= 1
+                if bucket not in self.rests(fewer) and count < len(theirs):
+                    kept[theirs[-count:]] = False
+                    break
+        return kept
+
+    def cut(self, turns: np.ndarray, numbers: np.ndarray, most: int | None) -> tuple[list[Run], dict[int, np.ndarray]]:
+        """Runs of at most `most` whole batches, and what is left over."""
+        runs: list[Run] = []
+        waiting: dict[int, list[np.ndarray]] = defaultdict(list)
+        rests: dict[int, np.ndarray] = {}
+        for bucket, larger in self.next.items():
+            here = np.concatenate([*waiting[bucket], turns[numbers == bucket]])
+            whole = len(here) // self.sizes[bucket] * self.sizes[bucket]
+            length = most * self.sizes[bucket] if most else max(whole, 1)
+            runs += [(bucket, here[start : min(start + length, whole)]) for start in range(0, whole, length)]
+            if larger is not None:
+                waiting[larger].append(here[whole:])
+            elif whole < len(here):
+                rests[bucket] = here[whole:]
+        return runs, rests
 
 
 def longest_runs(buckets: np.ndarray) -> dict[int, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -64,6 +65,10 @@ class StreamedFeed:
             return self.specs, prod(shape)
         return self.placing.names, self.placing.buffer(shape)
 
+    def over_the_same(self) -> Self:
+        """A feed of the same data for passes of another mode."""
+        return copy.copy(self)
+
     def pool(self) -> ThreadPoolExecutor | None:
         """The threads of a pass, if there are to be several."""
         if self.workers is None or self.workers == Workers(1):
@@ -120,10 +125,13 @@ class StreamedFeed:
 class Stream(Pass):
     """One pass of a streamed feed."""
 
-    def __init__(self, feed: StreamedFeed, positions: np.ndarray, rows: Rows, pool: ThreadPoolExecutor | None):
+    def __init__(
+        self, feed: StreamedFeed, positions: np.ndarray, rows: Rows, pool: ThreadPoolExecutor | None, visits: Any = None
+    ):
         super().__init__(rows, close=partial(_close, pool))
         self.feed, self.positions, self.pool = feed, positions, pool
-        self.keys, self.visits = feed.subset.keys, feed.subset.visits(positions)
+        self.keys = feed.subset.keys
+        self.visits = feed.subset.visits(positions) if visits is None else visits
         none_left = partial(feed.subset.empty_error, self.keys)
         self.sieve = Sieve(rows.batch_size, drop_last=rows.drop_last, none_left=none_left)
         self.tail = rows.positions[rows.steps * rows.batch_size :]

@@ -15,7 +15,7 @@ import numpy as np
 
 from experimentator.checkpoint import write_atomically
 from experimentator.config import ConfigError
-from experimentator.data.buckets import together
+from experimentator.data.padding import together
 from experimentator.graph import Mode
 from experimentator.loading.blocks import specs_of
 from experimentator.records.plainfile import finite
@@ -43,8 +43,9 @@ class Predictions:
         Gives `outputs`, or what INFER computes, of which what is no value for each sample is left out. Values of
         several lengths, as of a subset with buckets, have zeros behind them, up to the longest.
         """
-        before = subset.seed, subset.epoch
-        exp.walk.address(subset, Mode.EVAL)
+        before, position = (subset.seed, subset.epoch), exp.walk.position
+        if position is None or position.subset != subset.name:  # else a pass over it is under way, which goes on
+            exp.walk.address(subset, Mode.EVAL)
         try:
             return cls._named(exp, subset, outputs) if outputs else cls._inferred(exp, subset)
         finally:
@@ -191,7 +192,7 @@ def _passed(exp: Any, subset: Any) -> Iterator[tuple[Any, dict[str, np.ndarray]]
 
 def _feed(exp: Any, subset: Any) -> Any:
     """The data of a subset as evaluation reads them: of one that trains, too, all and in order."""
-    feed = exp.program.feed(subset)
+    feed = exp.program.feed(subset, Mode.INFER)
     feed.mode = Mode.EVAL
     return feed
 

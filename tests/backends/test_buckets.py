@@ -195,6 +195,36 @@ def test_a_named_output_is_the_number_that_it_is_unnamed_and_rows_keep_their_ord
     assert not np.allclose(found.outputs["batch_mean"], whole)
 
 
+@pytest.mark.parametrize("residency", ["host", "stream"])
+def test_predictions_from_within_a_pass_disturb_nothing(residency, reference):
+    class Looks(Callback):
+        def init(self, exp):
+            self.exp, self.seen = exp, []
+
+        def on_batch_end(self, batch, cycle_name, **_):
+            if cycle_name == "training" and batch % 5 == 2:
+                self.seen.append(len(self.exp.predict("training")["batch_logits"]))
+
+    looks = Looks()
+    exp = built(residency=residency, callbacks=[looks], steps_per_call=2)
+    exp.train(3)
+
+    assert set(looks.seen) == {70}
+    assert bits(exp) == bits(reference)
+
+
+def test_buckets_that_are_called_alike_have_steps_of_their_own(caplog):
+    items = [{"a": np.ones(2, "float32"), "b": np.ones(n, "float32"), "c": np.ones(4, "float32")} for n in (2, 4) * 8]
+    total = chunk_processor(inputs=["batch_a", "batch_b", "batch_c"], outputs=["loss"])
+    subset = Subset("s", Mode.EVAL, items, buckets={"a": [2, 2], "b": [2, 4], "c": [4, 4]})
+    exp = build_experiment({"subsets": [subset], "hide_progress": True, "batch_size": 4, "chunk_processors": [
+        total(lambda *parts: sum(keras.ops.sum(part) for part in parts))]})  # fmt: skip
+
+    assert exp.evaluate() == {"s_loss": 4 * (2 + 3 + 4)}
+    assert sorted(exp.compilers) == ["s (2, 2, 4)", "s (2, 4, 4)"]
+    assert "Traced again" not in caplog.text
+
+
 def test_gathered_outputs_of_several_lengths_come_together():
     gather = GatherCycleMetrics(["batch_doubled"], when=Mode.EVAL)
     exp = built(callbacks=[gather])

@@ -51,6 +51,18 @@ def test_argmax_is_int32_and_numpys(run_xla, axis):
     np.testing.assert_array_equal(result, LOGITS.argmax(axis))
 
 
+@pytest.mark.parametrize("values", [[[1.0, np.nan, 3.0]], [[np.nan, np.nan]], [[1.0, 3.0, 3.0]], [[-np.inf, -np.inf]]])
+def test_argmax_of_what_is_no_number_and_of_equals_is_numpys(run_xla, values):
+    values = np.array(values, "float32")
+    assert run_xla(ArgMax("x", output="class"), {"x": values}).tolist() == values.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "int32"])
+def test_argmax_of_integers_is_numpys(run_xla, dtype):
+    values = np.array([[3, 200, 100], [7, 7, 1]]).astype(dtype)
+    assert run_xla(ArgMax("x", output="class"), {"x": values}).tolist() == [1, 0]
+
+
 @settings(deadline=None)  # a first call of a kernel is slow
 @given(arrays.arrays("float32", (4, 3), elements=st.floats(-1e4, 1e4, width=32)))
 def test_softmax_sums_to_one_and_keeps_the_order(logits):
