@@ -111,8 +111,9 @@ class Ladder:
 
     def last(self, bucket: int) -> int:
         """Where what fills no batch of a bucket, and none of those that it goes to, arrives."""
-        larger = self.next[bucket]
-        return bucket if larger is None else self.last(larger)
+        while (larger := self.next[bucket]) is not None:
+            bucket = larger
+        return bucket
 
     def rests(self, counts: Mapping[int, int]) -> dict[int, int]:
         """How much is left over of buckets of which no other holds the items, for so many items of each."""
