@@ -89,7 +89,7 @@ def load(
     known: Collection[str] = (),
     seed: int | None = None,
 ) -> Config:
-    """Run the configuration file at `path`; `overrides` replace what it assigns, before what follows from it.
+    """Run the configuration file at `path`, or that of a run folder; `overrides` replace what it assigns beforehand.
 
     Its folder heads `sys.path` while it runs, so that `import my_task` finds `my_task.py` beside it; an import inside a
     function that is called later does not. `known` names may be overridden although the file does not assign them. With
@@ -104,6 +104,7 @@ def load(
     20
     """
     file = Path(path)
+    file = file / "config.py" if (file / "config.py").is_file() else file
     try:
         text = file.read_text("utf-8-sig")
     except (OSError, ValueError) as error:

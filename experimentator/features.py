@@ -267,9 +267,10 @@ def compose(classes: Any) -> type[BaseExperiment]:
 def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -> Any:
     """An experiment composed of the classes in `experiment_type`, base first.
 
-    `config` is a path, text, a mapping, or an object with a `.dict`; overrides take the place of what it assigns
-    before anything is derived from it. Without `experiment_type`, every feature is on. The configuration of a run
-    folder comes with the weights of that run, loaded at first use, unless `load_weights` is False.
+    `config` is a path (of a file or a run folder), text, a mapping, or an object with a `.dict`; overrides take the
+    place of what it assigns before anything is derived from it. Without `experiment_type`, every feature is on. The
+    configuration of a run folder comes with the weights of that run, loaded at first use, unless `load_weights` is
+    False.
 
     Raises:
         ConfigError: for a configuration that cannot be read, or an unknown override.

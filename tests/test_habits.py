@@ -194,9 +194,11 @@ def test_a_driver_may_change_processors_before_the_first_batch(caplog):
 def test_the_configuration_of_a_run_comes_with_its_weights(trained):
     config = trained.folder / "config.py"
     again, fresh = build_experiment(config), build_experiment(config, load_weights=False)
+    of_folder = build_experiment(trained.folder)
 
-    predictions = [one.predict(images(4))["predicted"] for one in (trained, again, fresh)]
+    predictions = [one.predict(images(4))["predicted"] for one in (trained, again, fresh, of_folder)]
     assert np.array_equal(predictions[0], predictions[1])
+    assert np.array_equal(predictions[0], predictions[3])
     assert not np.array_equal(predictions[0], predictions[2])
     assert (again.state["loaded"], again.folder, trained.folder.parent.name) == (True, trained.folder, "ball")
 
