@@ -57,6 +57,7 @@ class Walk:
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = self.looked = False
         self.told: set[str] = set()  # metrics that are no single number
+        self.passing = ""  # the subset that a pass of a training goes over
 
     @property
     def is_under_way(self) -> bool:
@@ -117,7 +118,8 @@ class Walk:
     def cycle(self, subset: Any, mode: Mode, position: Position | None = None) -> dict[str, float]:
         """One pass over a subset, in training one that may be resumed; its averages under `<subset>_<name>`."""
         exp = self.exp
-        self.address(subset, mode)
+        if subset.name != self.passing:  # else its items are being read as they were addressed
+            self.address(subset, mode)
         feed = exp.program.feed(subset, mode)
         feed.mode = mode
         with closing(exp.cycle(feed, exp.batch_size)) as cycle:
@@ -127,7 +129,8 @@ class Walk:
                 if position is not None:
                     self._restore(last=True)
                     self._mark_order(position, feed.orders.mark)
-                with self.training_seeds(position) if mode == Mode.EVAL else nullcontext():
+                seeds = self.training_seeds(position) if mode == Mode.EVAL else nullcontext()
+                with seeds, self._passing(subset, position):
                     averages = self._pass(subset, mode, cycle, runner_at, position)
                 self._tell_left_out(averages.left_out)
                 results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
@@ -136,6 +139,15 @@ class Walk:
                 exp.fire("cycle_left")
                 raise
         return results
+
+    @contextmanager
+    def _passing(self, subset: Any, position: Position | None) -> Iterator[None]:
+        """Within, a pass of a training goes on; another over the same subset lies within it."""
+        before, self.passing = self.passing, subset.name if position is not None else self.passing
+        try:
+            yield
+        finally:
+            self.passing = before
 
     def _mark_order(self, position: Position, mark: int) -> None:
         """Warn where a pass goes on in another order than it began with."""

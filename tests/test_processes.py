@@ -116,6 +116,7 @@ def test_large_arrays_go_through_the_pipe_where_memory_cannot_be_shared(monkeypa
 def test_classes_of_a_configuration_reach_the_processes(tmp_path):
     (tmp_path / "config.py").write_text("""
 import os
+from dataclasses import dataclass
 from typing import NamedTuple
 import numpy as np
 from experimentator import AsyncExperiment, BaseExperiment, Mode, Subset, chunk_processor
@@ -123,10 +124,15 @@ from experimentator import AsyncExperiment, BaseExperiment, Mode, Subset, chunk_
 class Key(NamedTuple):
     number: int
 
+@dataclass(frozen=True)
+class Pair:
+    number: int
+
 class Squares:
-    keys = tuple(map(Key, range(6)))
+    keys = (*map(Key, range(3)), *map(Pair, range(3, 5)), frozenset([Key(5)]))
     def query_item(self, key):
-        assert isinstance(key, Key)
+        key = min(key) if isinstance(key, frozenset) else key
+        assert isinstance(key, (Key, Pair))
         return {"x": np.float32(key.number**2), "pid": np.int64(os.getpid())}
 
 subsets = [Subset("validation", Mode.EVAL, Squares())]

@@ -18,6 +18,7 @@ from sklearn.model_selection import train_test_split
 from experimentator import (
     BalancedSubset,
     BaseExperiment,
+    Callback,
     CombinedSubset,
     DataAugmentationDataset,
     DatasetError,
@@ -146,6 +147,51 @@ def test_evaluating_a_training_subset_draws_the_same_whatever_the_epoch():
         results.append(exp.evaluate("s"))
 
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("residency", ["stream", "host"])
+def test_looking_at_a_subset_in_the_midst_of_a_pass_leaves_its_draws_alone(residency):
+    class Drawn:
+        keys = range(24)
+
+        def query_item(self, key):
+            return {"n": np.float32(item_random().uniform())}
+
+    class Look(Callback):
+        looks = busy = False
+
+        def init(self, exp):
+            self.exp, self.seen = exp, []
+
+        def on_batch_end(self, loss, mode, **_):
+            if self.busy:
+                return
+            self.seen.append(float(loss))
+            self.busy = True
+            if self.looks:
+                self.exp.evaluate("training")
+                self.exp.predict("training", outputs=["batch_same"])
+            self.busy = False
+
+    def losses():
+        layer, look = keras.layers.Dense(1), Look()
+        mean = chunk_processor(inputs=["batch_n"], outputs=["loss", "batch_same"])(
+            lambda n: (keras.ops.mean(n + 0 * layer(n[:, None])[:, 0]), n)
+        )
+        settings = {"residency": residency, "steps_per_call": 1, "hide_progress": True, "seed": 5, "batch_size": 4}
+        subset, optimizer = Subset("training", Mode.TRAIN, Drawn()), keras.optimizers.SGD(0.0)
+        exp = build_experiment(
+            {"subsets": [subset], "chunk_processors": [mean], "optimizer": optimizer, "callbacks": [look], **settings}
+        )
+        exp.train(2)
+        return look.seen
+
+    seen = []
+    for Look.looks in (False, True):
+        seen.append(losses())
+
+    assert seen[0] == seen[1]
+    assert len(set(seen[0])) > 6
 
 
 def test_predictions_draw_what_an_evaluation_draws_whatever_came_before():

@@ -222,16 +222,15 @@ def _configurations_by_value() -> Iterator[None]:
 
 
 def _sent(keys: Sequence[Hashable]) -> Sequence[Hashable] | bytes:
-    """Keys as another process can have them: as bytes where their class is one of a configuration."""
-    if not any(map(_is_of_a_configuration, keys)):
+    """Keys as another process can have them: as bytes where they may hold what a configuration defines."""
+    if all(map(_is_plain, keys)):
         return keys
     with _configurations_by_value():
         return cloudpickle.dumps(keys)  # type: ignore[no-any-return]  # which has no types
 
 
-def _is_of_a_configuration(key: Any) -> bool:
-    parts = key if isinstance(key, tuple) else ()
-    return type(key).__module__.startswith(CONFIG_MODULE) or any(map(_is_of_a_configuration, parts))
+def _is_plain(key: Any) -> bool:
+    return type(key) in (int, str, float, bytes) or (type(key) is tuple and all(map(_is_plain, key)))
 
 
 def _digest(content: bytes) -> bytes:

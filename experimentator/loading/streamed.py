@@ -38,7 +38,7 @@ class StreamedFeed:
         self.specs = specs_of(sample)
         self.names = _of_items(sample)
         self.object_names = [name for name in sample if name not in self.specs]
-        self.processes: Any = None  # made when asked for, kept from pass to pass
+        self.held: list[Any] = [None]  # processes: made when asked for, kept from pass to pass, for all modes
 
     def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
@@ -64,6 +64,15 @@ class StreamedFeed:
         if self.placing is None:
             return self.specs, prod(shape)
         return self.placing.names, self.placing.buffer(shape)
+
+    @property
+    def processes(self) -> Any:
+        """Those that read, if any do."""
+        return self.held[0]
+
+    @processes.setter
+    def processes(self, processes: Any) -> None:
+        self.held[0] = processes
 
     def over_the_same(self) -> Self:
         """A feed of the same data for passes of another mode."""

@@ -43,8 +43,8 @@ class Predictions:
         Gives `outputs`, or what INFER computes, of which what is no value for each sample is left out. Values of
         several lengths, as of a subset with buckets, have zeros behind them, up to the longest.
         """
-        before, position = (subset.seed, subset.epoch), exp.walk.position
-        if position is None or position.subset != subset.name:  # else a pass over it is under way, which goes on
+        before = subset.seed, subset.epoch
+        if subset.name != exp.walk.passing:  # else its items are being read as they were addressed
             exp.walk.address(subset, Mode.EVAL)
         try:
             return cls._named(exp, subset, outputs) if outputs else cls._inferred(exp, subset)
