@@ -89,7 +89,9 @@ def load(
     known: Collection[str] = (),
     seed: int | None = None,
 ) -> Config:
-    """Run the configuration file at `path`, or that of a run folder; `overrides` replace what it assigns beforehand.
+    """Run the configuration file at `path`, or that of a run folder.
+
+    `overrides` replace what it assigns, before what follows from it.
 
     Its folder heads `sys.path` while it runs, so that `import my_task` finds `my_task.py` beside it; an import inside a
     function that is called later does not. `known` names may be overridden although the file does not assign them. With

@@ -142,7 +142,7 @@ chunk_processors = [
 ]
 metrics = ["pid"]
 experiment_type = [BaseExperiment, AsyncExperiment]
-batch_size, workers = 3, "1 process"
+batch_size, workers = 1, "1 process"
 """)
     results = build_experiment(tmp_path / "config.py").evaluate()
 

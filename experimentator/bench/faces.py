@@ -74,7 +74,7 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
     if report["left_out"]:
         yield f"Left out, as they leave files: {', '.join(report['left_out'])}."
     if padded := ", ".join(dict.fromkeys(report["padded"].values())):
-        yield f"All items are padded to the largest bucket: {padded}. With --compare and --sweep, buckets stay."
+        yield f"All items are padded to one bucket that holds all: {padded}. With --compare and --sweep, buckets stay."
     if report["is_cut"]:
         yield "Long epochs were cut short: what was left out counts as if it had gone on as it began."
 

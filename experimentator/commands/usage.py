@@ -128,7 +128,7 @@ The JSON says what the text does, in seconds, bytes, shares of 1. Spreads are {m
   by_hand, keras          by name: steps_per_second, and ratio, of ours to it; refused says why others are missing
   costs                   step, rows, processors (names, forward, backward, spread, is_sure, is_fused), by_name
   peak_memory             host and device
-  padded                  by subset with buckets: the largest, which all its items are padded to here
+  padded                  by subset with buckets: the one that holds all, which its items are padded to here
   verdict, also           kind, share, gain (times as fast), words
 Of a sweep it says name and points, of a comparison first, second, ratio, p_value, margin, rounds, test.
 
