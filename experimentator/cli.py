@@ -148,7 +148,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _point(arguments: argparse.Namespace) -> int:
     """A training that is one of a grid's, which is told what becomes of it, and whose end it does not survive."""
-    from experimentator.sweep.beat import end_with, tell_done, tell_error
+    from experimentator.sweep.beat import end_with, tell_done, tell_error, tidy
 
     end_with(arguments.parent)
     try:
@@ -158,6 +158,8 @@ def _point(arguments: argparse.Namespace) -> int:
     except Exception as error:
         tell_error(arguments.report, error)
         raise
+    finally:
+        tidy(arguments.report, arguments.parent)
 
 
 def _refuse_options_of_grid(arguments: argparse.Namespace) -> None:

@@ -375,7 +375,9 @@ def test_ctrl_c_stops_a_grid_and_its_training():
     assert len(os.listdir("runs/light")) == 3
 
 
-def test_a_grid_that_is_killed_ends_its_training_which_the_next_one_goes_on_with():
+def test_a_grid_that_is_killed_ends_its_training_which_the_next_one_goes_on_with(tmp_path, monkeypatch):
+    (tmp_path / "told").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "told"))
     words = (LIGHT, "--quiet", "--epochs", "1000000", "--grid", "rate=[0.1, 0.2]", "--experiment-id", "g")
     child = started(*words, "--resume", "auto")
     until(lambda: Path("runs/light/latest/history.jsonl").exists())
@@ -384,6 +386,7 @@ def test_a_grid_that_is_killed_ends_its_training_which_the_next_one_goes_on_with
 
     until(lambda: json.loads((only_run() / "status.json").read_text())["status"] == "interrupted", seconds=30)
     assert "terminated" in json.loads((only_run() / "status.json").read_text())["error"].casefold()
+    until(lambda: not os.listdir(tmp_path / "told"))
 
 
 @pytest.mark.parametrize("text, written", [("name=[adam, True]", "name=['adam', True]"), ("a=[1, 2", "a='[1, 2'")])

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,15 @@ def test_a_callback_that_forgets_is_found_out(capsys, tmp_path):
     assert "not covered: ForgetfulLuck keeps something and has no state_dict" in out
 
 
-def test_a_training_that_fails_by_itself_has_nothing_to_compare(capsys, tmp_path):
+def test_a_training_that_fails_by_itself_has_nothing_to_compare_and_leaves_nothing(capsys, tmp_path, monkeypatch):
+    (tmp_path / "place").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "place"))
     config = tmp_path / "bad.py"
     config.write_text("batch_size = 0\n")
 
     assert main(["verify-resume", str(config)]) == 2
     assert "batch_size=0 cannot be used" in capsys.readouterr().err
+    assert not list((tmp_path / "place").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,12 @@ def verify(plan: Plan, say: Say) -> bool:
     seed = int.from_bytes(os.urandom(4), "little") if plan.seed is None else plan.seed
     say(f"{plan.config}: {plan.kills} kills at moments drawn with --seed {seed}; runs are in {place}")
     trial = Trial(plan, place, random.Random(seed), say)
-    seconds = trial.reference()
+    try:
+        seconds = trial.reference()
+    finally:
+        if plan.folder is None:
+            with suppress(OSError):  # nothing was written: the configuration has an error
+                place.rmdir()
     runs = trial.killed(seconds)
     expected = _read(trial.path("reference"))
     different = [run for run in runs if not _compare(run, expected, _read(trial.path(run)), say)]

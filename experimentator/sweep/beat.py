@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -68,6 +69,12 @@ def tell_error(place: str, error: BaseException) -> None:
 def tell_done(place: str) -> None:
     """Tell that the training is done: an exit status of 0 alone may be that of an `os._exit` in its midst."""
     Path(place, DONE).touch()
+
+
+def tidy(place: str, parent: int) -> None:
+    """Take away what was told, where the sweep that was to read it, and to take it away, is gone."""
+    if os.getppid() != parent:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def end_with(parent: int) -> None:
