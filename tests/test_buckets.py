@@ -27,21 +27,10 @@ from experimentator import (
 from experimentator.feed import feed_of
 from experimentator.loading.workers import Workers
 from experimentator.suspects import tell_bad_data
+from tests.drawing import Sequences
 from tests.stand_ins import law
 
 SIZES = [2, 5, 9]
-
-
-class Sequences:
-    """A dataset of sequences, of which nothing is known but that each is as long as its key says."""
-
-    def __init__(self, lengths: Any):
-        self.keys = tuple(enumerate(lengths))
-        self.read: list[Any] = []
-
-    def query_item(self, key: Any) -> Any:
-        self.read.append(key)
-        return {"n": np.arange(1, key[1] + 1), "path": f"/{key[0]}", "number": np.int32(key[0])}
 
 
 def bucketed(lengths: Any, mode: Mode = Mode.EVAL, **options: Any) -> Subset:

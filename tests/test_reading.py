@@ -8,7 +8,6 @@ from collections import Counter
 from functools import cached_property, partial
 
 import keras
-import mlworkflow
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,7 +22,6 @@ from experimentator import (
     DataAugmentationDataset,
     DatasetError,
     Mode,
-    PairedDataset,
     Subset,
     build_experiment,
     chunk_processor,
@@ -34,72 +32,8 @@ from experimentator.data.keys import key_digest
 from experimentator.data.reading import visits_of
 from experimentator.feed import feed_of
 from experimentator.loading.workers import Workers
+from tests.drawing import HELD, ITEMS, WAYS, Own, Shaking, by_numpy, by_parameter, by_python, subset_of
 from tests.stand_ins import law
-
-ITEMS = [{"n": np.float64(n)} for n in range(24)]
-HELD = np.random.default_rng(3)
-
-
-class Shaking:
-    """A transform that holds its generators."""
-
-    def __init__(self):
-        self.random = {"one": np.random.default_rng(1), "other": random.Random(1)}
-
-    def __call__(self, key, item):
-        item["n"] += self.random["one"].uniform() + self.random["other"].random()
-        return item
-
-
-class Own:
-    """A dataset that draws by itself."""
-
-    keys = range(24)
-
-    def query_item(self, key):
-        return {"n": np.random.uniform() + random.random() + HELD.uniform()}
-
-
-class Asking(Own):
-    """A dataset that asks for the generator of the item."""
-
-    def query_item(self, key):
-        return {"n": item_random().uniform() + item_random().uniform()}
-
-
-def by_parameter(key, item, random):
-    item["n"] += random.uniform()
-    return item
-
-
-def by_numpy(key, item):
-    import numpy.random as drawn
-
-    return {"n": item["n"] + drawn.uniform(0, np.random.random())}
-
-
-def by_python(key, item, mode):
-    return {"n": item["n"] + random.random() + HELD.normal()}
-
-
-WAYS = {
-    "a parameter": lambda: DataAugmentationDataset(ITEMS, [by_parameter, by_parameter]),
-    "numpy's functions": lambda: DataAugmentationDataset(ITEMS, [by_numpy]),
-    "Python's functions": lambda: DataAugmentationDataset(ITEMS, [by_python, by_numpy]),
-    "generators it holds": lambda: DataAugmentationDataset(ITEMS, [Shaking(), Shaking()]),
-    "mlworkflow's transforms": lambda: mlworkflow.TransformedDataset(
-        mlworkflow.DictDataset(dict(enumerate(ITEMS))), [by_numpy]
-    ),
-    "a dataset": Own,
-    "the item's generator": Asking,
-    "pairs": lambda: PairedDataset(DataAugmentationDataset(ITEMS, [by_parameter, by_numpy])),
-}
-
-
-def subset_of(way, mode=Mode.TRAIN, seed=5, epoch=2, **options):
-    subset = Subset("s", mode, WAYS[way](), **options)
-    subset.seed, subset.epoch = seed, epoch
-    return subset
 
 
 def drawn(subset, workers=None, batch_size=5):
