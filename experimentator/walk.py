@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
+LASTING = ("stop", "gathered")  # in the state, also when they come from a pass within another
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Walk:
         self.is_cut_short = self.trains = self.looked = False
         self.told: set[str] = set()  # metrics that are no single number
         self.passing = ""  # the subset that a pass of a training goes over
+        self.depth = 0  # passes under way: a callback may evaluate in the midst of one
 
     @property
     def is_under_way(self) -> bool:
@@ -122,7 +124,7 @@ class Walk:
             self.address(subset, mode)
         feed = exp.program.feed(subset, mode)
         feed.mode = mode
-        with closing(exp.cycle(feed, exp.batch_size)) as cycle:
+        with closing(exp.cycle(feed, exp.batch_size)) as cycle, self._apart(subset):
             runner_at = exp.program.runner_at(subset, mode, cycle)
             try:
                 exp.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
@@ -148,6 +150,26 @@ class Walk:
             yield
         finally:
             self.passing = before
+
+    @contextmanager
+    def _apart(self, subset: Any) -> Iterator[None]:
+        """A pass within another leaves to that one what was told of it, and what callbacks hold for it."""
+        state, before, held = self.exp.state, dict(self.exp.state), []
+        for callback in self.exp._acting if self.depth else ():
+            names = (name for name in listed(getattr(callback, "of_pass", ())) if hasattr(callback, name))
+            held += [(callback, name, getattr(callback, name)) for name in names]
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+            if self.depth:
+                own = (name for name in state if name in LASTING or str(name).startswith(f"{subset.name}_"))
+                before |= {name: state[name] for name in own}
+                state.clear()
+                state.update(before)
+                for callback, name, value in held:
+                    setattr(callback, name, value)
 
     def _mark_order(self, position: Position, mark: int) -> None:
         """Warn where a pass goes on in another order than it began with."""

@@ -14,11 +14,13 @@ import pytest
 from nbclient import NotebookClient
 from rich.console import Console
 
+from experimentator import Callback, Mode, build_experiment
 from experimentator.callbacks import progress as module
 from experimentator.callbacks.order import Listener
 from experimentator.callbacks.progress import Progress, grouped
 from experimentator.cycle import Averages
 from tests.stand_ins import subsets
+from tests.test_experiment import config
 
 ROWS = [
     {"epoch": 1, "training_loss": 0.21, "validation_loss": 1.25, "validation_accuracy": 0.5, "epoch_time": 1.23},
@@ -40,11 +42,11 @@ class Still(Averages):
 
 def play(progress, rows=ROWS, blocks=(), end=True):
     """Fire the events of a training with these results, as an experiment would."""
-    exp = SimpleNamespace(history=[], subsets=subsets())
+    exp = SimpleNamespace(history=[], subsets=subsets(), eager=False, counts={})
     progress.init(exp)
     listener, state = Listener(progress, 0), {"epochs": len(rows)}
     for row in rows:
-        state.update(epoch=row["epoch"], cycle_name="training", steps=10)
+        state.update(epoch=row["epoch"], cycle_name="training", steps=10, mode=Mode.TRAIN)
         listener.call("epoch_begin", state)
         listener.call("cycle_begin", state)
         for batch, averages in enumerate(blocks):
@@ -136,6 +138,41 @@ def test_bars_show_epochs_batches_speed_and_the_loss_so_far(monkeypatch):
     assert "3/10" in drawn
     assert "batches/s  loss 0.500 accuracy 0.250 top 0.500" in drawn
     assert "never" not in drawn
+
+
+def test_what_comes_before_the_first_batch_is_said_and_the_first_epoch_tells_how_long_all_will_take(monkeypatch):
+    monkeypatch.setattr(module, "REDRAW_SECONDS", 0.0)
+    console, clock = terminal(), iter(range(1000))
+    console.get_time = lambda: float(next(clock))
+    play(Progress(console), blocks=[Still(loss=0.5)] * 9, end=False)
+
+    drawn = console.file.getvalue()
+    assert re.search("batches .* reading data", drawn)
+    assert re.search(r"training .* 0/10 .*compiling", drawn)
+    assert re.search(r"epochs .* 0/2 +0:0\d:\d\d", drawn)
+
+
+def test_a_bar_is_that_of_its_pass_again_after_an_evaluation_within_it(monkeypatch):
+    class Within(Callback):
+        every, when = 2, Mode.TRAIN
+
+        def init(self, exp):
+            self.exp = exp
+
+        def on_batch_end(self, **_):
+            self.exp.evaluate("validation")
+
+    console = terminal()
+    monkeypatch.setattr(module, "REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr(
+        "experimentator.features.Progress",
+        type("Here", (Progress,), {"__init__": lambda self: Progress.__init__(self, console)}),
+    )
+    build_experiment(config(callbacks=[Within()], batch_size=8, hide_progress=False)).train(2)
+
+    drawn = re.findall(r"(training|validation)\S* +\S* +(\d+/\d+)", console.file.getvalue())
+    assert {("training", f"{n}/6") for n in (2, 4, 6)} <= set(drawn)
+    assert {count.partition("/")[2] for name, count in drawn if name == "validation"} == {"2"}
 
 
 def test_a_narrow_terminal_keeps_the_counts_and_the_time_to_go(monkeypatch):

@@ -1088,3 +1088,74 @@ def test_a_training_without_a_framework_is_watched_and_saved_too(tmp_path):
     assert 2 < len(history) < 50
     assert history[-1].keys() >= {"validation_slope", "learning_rate"}
     assert len(list(tmp_path.glob("light/2*/best.safetensors"))) == 1
+
+
+class Within(Callback):
+    """Evaluates in the midst of every training pass."""
+
+    before = ("AverageMetrics", "ConfusionMatrix", "GatherCycleMetrics", "MeasureTime")
+    every = 2
+    when = Mode.TRAIN
+
+    def init(self, exp: Any) -> None:
+        self.exp = exp
+
+    def on_batch_end(self, state: dict[str, Any], **_: Any) -> None:
+        before = self.seen(state)
+        self.exp.evaluate("validation")
+        assert self.seen(state) == before
+
+    def seen(self, state: dict[str, Any]) -> dict[str, int]:
+        results = ("validation_", "gathered")
+        return {name: id(value) for name, value in state.items() if not name.startswith(results)}
+
+
+def test_an_evaluation_within_a_pass_leaves_that_pass_to_itself():
+    """What is measured, gathered, counted, and told of the pass is what it would be without; so are rates."""
+
+    class Told(Callback):
+        when = Mode.TRAIN
+
+        def init(self, exp: Any) -> None:
+            self.seen: list[Any] = []
+
+        def on_batch_end(self, batch: int, cycle_name: str, steps: int, loss: Any, **_: Any) -> None:
+            self.seen.append((batch, cycle_name, steps, float(loss)))
+
+        def on_cycle_end(self, cycle_name: str, state: dict[str, Any], **_: Any) -> None:
+            self.seen.append(cycle_name)
+
+    def outcome(*more: Any) -> Any:
+        told, gather = Told(), GatherCycleMetrics(["batch_logits"])
+        matrix = ConfusionMatrix("batch_logits", when=Mode.ALL)
+        exp = build(
+            LearningRateWarmUp(2), AverageMetrics(["accuracy"]), matrix, gather, told, SaveLearningRate(), *more, seed=3
+        )
+        exp.train(3)
+        logits = {name: [cycle["keys"], cycle["batch_logits"].tolist()] for name, cycle in gather.cycles.items()}
+        rows = [{name: value for name, value in row.items() if name != "epoch_time"} for row in exp.history]
+        return rows, told.seen, logits, {name: counts.tolist() for name, counts in matrix.cycles.items()}
+
+    assert outcome(Within()) == outcome()
+
+
+def test_an_average_is_evaluated_with_and_left_again_by_each_evaluation_alone():
+    class Twice(Callback):
+        when = Mode.EVAL
+        busy = False
+
+        def init(self, exp: Any) -> None:
+            self.exp, self.seen = exp, []
+
+        def on_batch_end(self, **_: Any) -> None:
+            if not self.busy:
+                self.busy = True
+                self.exp.evaluate(Subset("other", Mode.EVAL, arrays(0, 8)))
+                self.busy = False
+
+    def losses(*more: Any) -> Any:
+        exp = build(ExponentialMovingAverage(0.5), *more, seed=3)
+        exp.train(2)
+        return [(row["training_loss"], row["validation_loss"]) for row in exp.history]
+
+    assert losses(Twice()) == losses(Within()) == losses()

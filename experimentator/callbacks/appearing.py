@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,15 @@ COUNTERS = ("epoch", "epochs", "batch", "steps")  # numbers of the engine in the
 class Appearing:
     """The numbers that callbacks write into the state during a cycle, told from the engine's and from older ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Iterable[str] = ()) -> None:
         self.names: set[str] = set()
-        self.before: set[str] = set()
+        self.before = set(before)
 
-    def begin(self, state: dict[str, Any]) -> None:
-        """A cycle begins: what the one before left must not count again."""
+    def begin(self, state: dict[str, Any]) -> Appearing:
+        """What is to tell them in the cycle that begins; those that the one before left must not count again."""
         for name in self.names:
             state.pop(name, None)
-        self.names, self.before = set(), set(state)
+        return Appearing(state)
 
     def state_dict(self) -> dict[str, Any]:
         """The names so far."""

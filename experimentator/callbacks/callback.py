@@ -25,6 +25,9 @@ class Callback:
     At the end of a cycle `state["metrics"]` holds its averages: `<subset>_<name>` written there stands in the history
     and in what `evaluate` returns. A reason written into `state["stop"]` ends the training after the epoch.
 
+    `of_pass` names attributes that `on_cycle_begin` sets anew. Where a callback evaluates in the midst of a pass, the
+    state and these are as before when that pass goes on; what was measured stays, as `<subset>_<name>`.
+
     `on_block_end` is called after every call of the compiled step, which runs many batches. With `every = N`,
     `on_batch_end` is called after every N-th batch of a cycle, and a call ends there, so that the experiment is as that
     batch left it; without, it observes every batch once the call is over.
@@ -42,6 +45,7 @@ class Callback:
     phase: str = "act"
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
+    of_pass: Sequence[str] = ()
     when: Mode = Mode.ALL
     every: int | None = None
 

@@ -36,6 +36,7 @@ class ConfusionMatrix(Callback):
     """
 
     leaves_files = True
+    of_pass = ("counts",)
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class ConfusionMatrix(Callback):
         self.names = None if classes is None or isinstance(classes, int) else [str(name) for name in classes]
         self.size = classes if isinstance(classes, int) else len(self.names or ())
         self.cycles: dict[str, np.ndarray] = {}
+        self.counts = np.zeros((self.size, self.size), int)
 
     def init(self, exp: Any) -> None:
         """Remember where names and folder are known."""
@@ -109,7 +111,7 @@ class ConfusionMatrix(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The counts so far, and the matrices of the cycles before."""
-        return {"counts": getattr(self, "counts", None), "cycles": self.cycles}
+        return {"counts": self.counts, "cycles": self.cycles}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on counting."""

@@ -33,6 +33,8 @@ class TerminateOnNaN(Callback):
         NonFiniteLossError: naming the processor, or the names of the batch that hold such values.
     """
 
+    of_pass = ("_restore",)
+
     def __init__(self) -> None:
         self._restore: Callable[[], None] | None = None
 

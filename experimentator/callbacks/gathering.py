@@ -35,6 +35,7 @@ class GatherCycleMetrics(Callback):
     """
 
     after = ("AverageMetrics", "ConfusionMatrix")
+    of_pass = ("parts", "written")
 
     def __init__(self, names: str | Iterable[str] = (), *, when: Mode = Mode.ALL):
         self.when = Mode.of(when)
@@ -62,7 +63,7 @@ class GatherCycleMetrics(Callback):
 
     def on_cycle_begin(self, cycle_name: str, state: dict[str, Any], **_: Any) -> None:
         """Begin anew."""
-        self.written.begin(state)
+        self.written = self.written.begin(state)
         self.parts = {name: [] for name in ("keys", *self.inputs)}
 
     def on_block_end(self, block: Any, results: Mapping[str, np.ndarray], **_: Any) -> None:

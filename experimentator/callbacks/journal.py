@@ -29,6 +29,7 @@ class MeasureTime(Callback):
     """
 
     before = ("GatherCycleMetrics",)
+    of_pass = ("start", "steps")
     measures = ("time", "batch_time")
 
     def state_dict(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class AverageMetrics(Callback):
     """
 
     before = ("GatherCycleMetrics",)
+    of_pass = ("totals", "written")
     on_batch_end: Callable[..., None]
 
     def __init__(self, patterns: str | Iterable[str] = ".*"):
@@ -104,8 +105,8 @@ class AverageMetrics(Callback):
 
     def on_cycle_begin(self, state: dict[str, Any], **_: Any) -> None:
         """Begin anew."""
-        self.totals.clear()
-        self.written.begin(state)
+        self.totals = {}
+        self.written = self.written.begin(state)
 
     def _observe(self, keys: Collection[Hashable], mode: Any, state: Mapping[str, Any], **_: Any) -> None:
         """Take what other callbacks wrote at this batch."""

@@ -45,6 +45,7 @@ class ExponentialMovingAverage(Callback):
             raise CallbackError(f"momentum={momentum!r} makes no average.\nSeen: {momentum!r}.\nWrite 0.99 or 0.999.")
         self.momentum, self.folder = momentum, folder
         self._restore: Callable[[], None] | None = None
+        self._depth = 1  # of the pass that it was entered for
 
     def init(self, exp: Any) -> None:
         """Turn the average on, before the optimizer makes its variables."""
@@ -66,17 +67,20 @@ class ExponentialMovingAverage(Callback):
 
     def on_cycle_begin(self, mode: Mode, **_: Any) -> None:
         """Evaluate with the average."""
-        self._leave()
-        if mode == Mode.EVAL:
+        if mode == Mode.TRAIN:
+            self._leave()
+        elif self._restore is None:
             self._enter()
+            self._depth = self.exp.walk.depth
 
     def on_cycle_end(self, **_: Any) -> None:
-        """Train without it."""
-        self._leave()
+        """Train without it; an evaluation that this one lay in goes on with it."""
+        if self.exp.walk.depth == self._depth:
+            self._leave()
 
     def on_cycle_left(self, **_: Any) -> None:
-        """Nor with it after an evaluation that was cut short."""
-        self._leave()
+        """As after one that was not cut short."""
+        self.on_cycle_end()
 
     def on_epoch_end(self, **_: Any) -> None:
         """Save the average beside the weights."""

@@ -18,6 +18,8 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
+from experimentator.graph import Mode
+
 REDRAW_SECONDS = 0.1  # bars are drawn at most this often, however short the calls of the step are
 CELL_SECONDS = 0.5  # and a notebook's line, of which each is a message to a browser
 LINE_SECONDS = 60.0  # where lines cannot be drawn over, as in a file, a pass that takes long writes one so often
@@ -32,6 +34,7 @@ class Progress:
     """
 
     phase = "record"
+    of_pass = ("start", "is_training")
 
     def __init__(self, console: Console | None = None):
         stderr: Any = _Forgiving(sys.stderr)
@@ -40,6 +43,8 @@ class Progress:
         self.cell: Any = None  # what shows the epoch under way in a notebook, and its line once it is over
         self.title = ""  # of the epoch
         self.start = self.drawn = 0.0
+        self.epoch = self.trained = 0  # epochs that are over, and training passes of the one under way
+        self.is_training = True
 
     def init(self, exp: Any) -> None:
         """Remember where subsets and history are read."""
@@ -54,20 +59,22 @@ class Progress:
         if self.bars is None and self.console.is_terminal:
             self.bars = _bars(self.console)
             self.total = self.bars.add_task("epochs", total=epochs, completed=epoch - 1, seen="")
-            self.inner = self.bars.add_task("batches", total=None, seen="")
+            self.inner = self.bars.add_task("batches", total=None, seen="reading data")
             self.bars.start()
         self.title = f"{epoch:>{len(str(epochs))}}/{epochs}"
+        self.epoch, self.trained = epoch - 1, 0
         self.drawn = time.perf_counter()
 
-    def on_cycle_begin(self, cycle_name: str, steps: int, **_: Any) -> None:
+    def on_cycle_begin(self, cycle_name: str, steps: int, mode: Mode, **_: Any) -> None:
         """A bar for the pass."""
-        self.start, self.steps = time.perf_counter(), steps
+        self.start, self.is_training = time.perf_counter(), mode == Mode.TRAIN
         self.drawn = self.drawn if self.title else self.start
         if self.bars is not None:
-            self.bars.reset(self.inner, description=cycle_name, total=steps, seen="")
+            ran = self.exp.eager or self.exp.counts.get(cycle_name, {}).get("batches")
+            self.bars.reset(self.inner, description=cycle_name, total=steps, seen="" if ran else "compiling")
             self._draw(self.bars)
 
-    def on_block_end(self, batch: int, averages: Any, cycle_name: str, **_: Any) -> None:
+    def on_block_end(self, batch: int, averages: Any, cycle_name: str, steps: int, **_: Any) -> None:
         """What is known so far."""
         now = time.perf_counter()
         if now - self.drawn < (REDRAW_SECONDS if self.bars else CELL_SECONDS if self._in_cell else LINE_SECONDS):
@@ -75,15 +82,19 @@ class Progress:
         essentials = dict(list(averages.means().items())[:ESSENTIALS])
         seen = f"{(batch + 1) / (now - self.start):,.0f} batches/s  {_shown(essentials).replace(GLUE, ' ')}"
         if self.bars is not None:
-            self.bars.update(self.inner, completed=batch + 1, seen=seen)
+            # The bar may be that of an evaluation that lay within this pass.
+            self.bars.update(self.inner, description=cycle_name, total=steps, completed=batch + 1, seen=seen)
+            if self.is_training:
+                self.bars.update(self.total, completed=self.epoch + self._share((batch + 1) / steps))
             self._draw(self.bars)
         else:
             title = f"{self.title}  " if self.title else ""
-            self._write(f"{title}{cycle_name} {batch + 1}/{self.steps}  {seen}", moving=True)
+            self._write(f"{title}{cycle_name} {batch + 1}/{steps}  {seen}", moving=True)
             self.drawn = now
 
     def on_cycle_end(self, **_: Any) -> None:
         """An evaluation of its own has its own line."""
+        self.trained += self.is_training
         if not self.title:
             self.cell = None
 
@@ -113,6 +124,11 @@ class Progress:
             self.bars.stop()
             self.bars = None
         self.cell, self.title = None, ""
+
+    def _share(self, share: float) -> float:
+        """How much of the epoch is done with a share of a training pass; all of these count as much, others nothing."""
+        passes: int = sum(subset.mode == Mode.TRAIN for subset in self.exp.subsets)
+        return min(1.0, (self.trained + share) / max(1, passes))
 
     @property
     def _in_cell(self) -> bool:
