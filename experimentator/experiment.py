@@ -25,7 +25,7 @@ from experimentator.records.predictions import Predictions
 from experimentator.saving import resume
 from experimentator.saving.identity import identity, settings
 from experimentator.saving.manifest import KEPT
-from experimentator.saving.matching import Matching, fitting
+from experimentator.saving.matching import Matching, fitting, named_by
 from experimentator.settings import LIBRARY_KEYS, check_values, has_rate, listed, write_rate
 from experimentator.subset import find
 from experimentator.suspects import shapes_compared, tell_spoilt
@@ -252,10 +252,11 @@ class BaseExperiment(Habits, Portrayed, Exported):
         """Change the learning rate, here and in the optimizer."""
         self.learning_rate = rate
 
-    def save_weights(self, filename: Any) -> None:
-        """Write the weights of every processor to a safetensors file: whole, or not at all."""
+    def save_weights(self, filename: Any, *, only: Any = None) -> None:
+        """Write the weights of every processor to a safetensors file, whole or not at all; `only` those of patterns."""
         self._prepare()
         weights = self.program.lasting(self.backend.weights())
+        weights = weights if only is None else {key: weights[key] for key in named_by(only, weights)}
         tell_spoilt(weights, self._spoilt)
         save_weights(filename, weights)
 
@@ -303,6 +304,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
     def _prepare(self) -> None:
         """Build the graphs once: every unsound mode is reported before anything runs."""
         self._notice()
+        self.program.notice()
         check_names(self.subsets)  # some may be called otherwise by now
         if not self._ready:
             self.program.build()

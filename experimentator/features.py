@@ -141,8 +141,20 @@ class CallbackedExperiment(BaseExperiment):
                 raise
             listeners = self._sound
         self._changes.tell(listeners, self.state)
-        for listener in listeners:
-            listener.call(event, self.state)
+        self._call(listeners, event)
+
+    def _call(self, listeners: Sequence[Listener], event: str) -> None:
+        """One after the other; of an event that ends something all hear, though one of them fails."""
+        for place, listener in enumerate(listeners, start=1):
+            try:
+                listener.call(event, self.state)
+            except BaseException as error:
+                for other in listeners[place:] if event in LAST else ():
+                    try:
+                        other.call(event, self.state)
+                    except Exception as another:
+                        error.add_note(f"After that, {type(another).__name__}: {another}")
+                raise
             if event == "epoch_end" and listener.hears(event):
                 self._note_numbers(listener.outputs)
 

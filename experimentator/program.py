@@ -272,7 +272,7 @@ class Program:
             self.exp._changed("chunk_processors", None, None)
         if (changes := self.exp.backend.changes() if self.recorded else []) and compiled:
             log.warning("Changed after first use: %s. Compiled again at the next call.", "; ".join(changes))
-            self.drop("steps")
+            self.exp._drop("graphs")
 
     @contextmanager
     def settling(self, runner: Runner) -> Iterator[None]:

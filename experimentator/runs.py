@@ -238,9 +238,14 @@ class RunFolder:
         if self.history.exists():  # Ctrl-C may have come between the writing of a row and the counting of it
             self._written = len(read_history(self.opened))
         self._append_new()  # another callback may have failed before this one was told
-        begun = not self.exp.epoch and getattr(getattr(self.exp, "walk", None), "is_cut_short", False)
-        if status != "failed" and (self._saved_epoch < self.exp.epoch or begun):
-            self._save()
+        is_cut_short = getattr(getattr(self.exp, "walk", None), "is_cut_short", False)
+        begun = not self.exp.epoch and is_cut_short
+        if self._saved_epoch < self.exp.epoch or begun:
+            if status != "failed":
+                self._save()
+            elif not is_cut_short:  # a callback failed once the epoch was over
+                with suppress(Exception):  # or the experiment is no longer sound
+                    self._save()
         self._write_status(status)
 
     @property

@@ -625,6 +625,32 @@ def test_a_callback_that_cannot_be_called_ends_a_training_that_says_so(tmp_path)
     assert status["status"] == "failed"
 
 
+def test_a_callback_that_fails_when_a_training_has_ended_takes_nothing_of_it(tmp_path):
+    class Fails(Callback):
+        def on_train_end(self, **_):
+            raise ValueError("a slip in a plot")
+
+    class Heard(Callback):
+        after, seen = ["Fails"], False
+
+        def on_train_end(self, **_):
+            Heard.seen = True
+            raise KeyError("another")
+
+    exp = build_experiment(config(callbacks=[Fails(), Heard()], output_folder=tmp_path, experiment_id="one"))
+    with pytest.raises(ValueError, match="a slip in a plot") as caught:
+        exp.train(3)
+
+    run = tmp_path / "experiment" / "one"
+    status = json.loads((run / "status.json").read_text())
+    assert (status["status"], status["error"]) == ("failed", "ValueError: a slip in a plot")
+    assert (status["epoch_of_weights"], len(read_history(run)), Heard.seen) == (3, 3, True)
+    assert "KeyError: 'another'" in caught.value.__notes__[0]
+    again = build_experiment(config())
+    again.load_weights(run / "weights.safetensors")
+    assert again.evaluate() == exp.evaluate()
+
+
 def test_callbacks_that_are_assigned_within_an_epoch_begin_with_the_next():
     class Sees(Callback):
         epochs = set()

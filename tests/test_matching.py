@@ -133,10 +133,10 @@ def test_whole_numbers_are_not_loaded_as_weights_nor_the_other_way():
             r"'Trnk/\*' names no weights of this experiment.\nKnown here: Trunk, Head.\nDid you mean 'Tr",
         ),
         ({"only": ["Trunk", "Neck"]}, r"'Neck' names no weights(.|\n)*Name one of these."),
-        ({"rename": {"Trnk": "Trunk"}}, r"names no node of the file.\nKnown there: Trunk, Head.\nDid you mean 'Trunk'"),
+        ({"rename": {"Trnk": "Trunk"}}, r"names nothing in the file.\nKnown there: Trunk, Head.\nDid you mean 'Trunk'"),
         ({"only": 3}, 'only=3 names no weights.\nSeen: int.\nWrite only="Trunk'),
         ({"rename": "Trunk"}, "rename='Trunk' renames no nodes.\nSeen: str.\nWrite rename="),
-        ({"rename": {"Trunk": "Head"}}, "gives two nodes of the file one name"),
+        ({"rename": {"Trunk": "Head"}}, "gives two weights of the file one name"),
     ],
 )
 def test_a_slip_in_a_pattern_or_a_name_is_refused_with_near_matches(options, said):
@@ -156,3 +156,35 @@ def test_a_long_report_is_cut():
 def test_patterns_may_be_a_node_a_kind_or_a_key():
     assert named_by("Trunk", SHAPES) == ["Trunk/0/kernel", "Trunk/1/bias"]
     assert named_by(["*/bias", "Head/0/kernel"], SHAPES) == ["Trunk/1/bias", "Head/0/kernel", "Head/1/bias"]
+
+
+def test_adapters_that_come_between_leave_the_weights_of_a_network_their_places():
+    """As with keras.layers.Dense(lora_rank=2), whose adapters are read before its kernel."""
+    base = {f"Net/{n}/{name}": np.full((2, 2), float(n)) for n, name in enumerate(["kernel", "bias"] * 3)}
+    names = ["lora_kernel_a", "lora_kernel_b", "kernel", "bias"] * 3
+    own = {f"Net/{n}/{name}": np.zeros((2, 2)) for n, name in enumerate(names)}
+
+    with pytest.raises(WeightsError, match=r"missing  Net/0/lora_kernel_a(.|\n)*only=\['\*/bias', '\*/kernel'\]"):
+        fitting(own, base)
+    chosen, _ = fitting(own, base, only=["*/bias", "*/kernel"])
+
+    assert {key: int(values[0, 0]) for key, values in chosen.items()} == {
+        "Net/2/kernel": 0, "Net/3/bias": 1, "Net/6/kernel": 2, "Net/7/bias": 3, "Net/10/kernel": 4, "Net/11/bias": 5,
+    }  # fmt: skip
+
+
+def test_a_name_that_is_more_frequent_here_is_matched_with_no_other_layer_s():
+    own = {f"Net/{n}/{name}": np.zeros(2) for n, name in enumerate(["kernel", "gain", "kernel", "gain"])}
+
+    with pytest.raises(WeightsError, match="missing  Net/0/kernel"):
+        fitting(own, {"Net/0/gain": np.ones(2), "Net/1/kernel": np.ones(2), "Net/2/gain": np.ones(2)})
+
+
+def test_single_weights_may_be_renamed_and_patterns_that_miss_are_told_the_keys():
+    own = {"Net/0/kernel": np.zeros(2), "Net/1/kernel": np.zeros(2)}
+
+    chosen, _ = fitting(own, {"Net/5/kernel": np.ones(2)}, only="Net/1/*", rename={"Net/5": "Net/1"})
+
+    assert list(chosen) == ["Net/1/kernel"]
+    with pytest.raises(WeightsError, match=r"Known here: Net/0/kernel, Net/1/kernel\."):
+        fitting(own, {}, only="Net/*/dense/*")

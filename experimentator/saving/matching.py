@@ -71,18 +71,20 @@ def match(own: Mapping[str, Any], found: Mapping[str, Any], *, only: str | Itera
 def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """What was found, under the ordinals of an experiment where only they differ within a node.
 
-    Ordinals tell in which order a framework read weights: of a GRU, the bias first, or last; and how many layers that
-    draw lie between.
+    Ordinals tell in which order a framework read weights: of a GRU, the bias first, or last; how many layers that draw
+    lie between; and whether there are weights of other names, too, such as those of adapters.
 
     >>> aligned({"Net/0/kernel": 1, "Net/1/bias": 2}, {"Net/0/bias": 3, "Net/1/kernel": 4})
     {'Net/1/bias': 3, 'Net/0/kernel': 4}
+    >>> aligned({"Net/0/lora_a": 1, "Net/1/lora_b": 2, "Net/2/kernel": 3}, {"Net/0/kernel": 4})
+    {'Net/2/kernel': 4}
     """
     mine, theirs = _by_occurrence(own), _by_occurrence(found)
     names: dict[str, str] = {}
     for node in mine.keys() & theirs.keys():
-        others = set(mine[node].values()) != set(theirs[node].values())
-        if others and mine[node].keys() == theirs[node].keys() and _alike(mine[node], theirs[node]):
-            names |= {key: mine[node][place] for place, key in theirs[node].items()}
+        here, there = _of_both(mine[node], theirs[node])
+        if set(here.values()) != set(there.values()) and _alike(here, there):
+            names |= {key: here[place] for place, key in there.items()}
     return {names.get(key, key): array for key, array in found.items()}
 
 
@@ -91,10 +93,19 @@ def _by_occurrence(keys: Iterable[str]) -> dict[str, dict[tuple[str, int], str]]
     nodes: dict[str, dict[tuple[str, int], str]] = {}
     seen = Counter[tuple[str, str]]()
     for key in sorted(keys, key=_ordinal):  # a file gives them in any order
-        node, name = _node(key), key.rsplit("/", 1)[-1]
+        node, name = _node(key), _variable(key)
         nodes.setdefault(node, {})[name, seen[node, name]] = key
         seen[node, name] += 1
     return nodes
+
+
+def _of_both(
+    mine: Mapping[tuple[str, int], str], theirs: Mapping[tuple[str, int], str]
+) -> tuple[dict[Any, str], dict[Any, str]]:
+    """What two nodes have of variables whose name is as frequent in both."""
+    counts, others = (Counter(name for name, _ in one) for one in (mine, theirs))
+    here = {place: key for place, key in mine.items() if counts[place[0]] == others[place[0]]}
+    return here, {place: key for place, key in theirs.items() if place in here}
 
 
 def _alike(mine: Mapping[Any, str], theirs: Mapping[Any, str]) -> bool:
@@ -117,8 +128,8 @@ def fitting(
 ) -> tuple[dict[str, Any], Matching]:
     """The weights of a file that an experiment asks for, under its own keys; everything fits, or it is refused.
 
-    `only` narrows what is asked for to keys that patterns name (`"Trunk/*"`); `rename` gives nodes of the file the
-    names that they have here.
+    `only` narrows what is asked for to keys that patterns name (`"Trunk/*"`, `"*/kernel"`); `rename` gives nodes of the
+    file, or single weights, the names that they have here.
 
     >>> own, found = {"Trunk/0/bias": np.zeros(2), "Head/0/bias": np.zeros(3)}, {"Body/0/bias": np.ones(2)}
     >>> fitting(own, found, only="Trunk/*", rename={"Body": "Trunk"})[0]
@@ -141,7 +152,15 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
     named = ", ".join(f"{old!r}: {new!r}" for old, new in moved.items())
     write = f"Name nodes as they are here: load_weights(..., rename={{{named}}}). " if moved else ""
     nodes = sorted({_node(key) for key in matching.matched} - {_node(key) for key in matching.missing})
-    some = f"only={f'{nodes[0]}/*'!r}" if nodes else 'only="Node/*"'
+    wrong = {_variable(key) for key in (*matching.missing, *matching.misshapen)}
+    names = sorted({_variable(key) for key in matching.matched} - wrong)
+    some = (
+        f"only={f'{nodes[0]}/*'!r}"
+        if nodes
+        else f"only={[f'*/{name}' for name in names]}"
+        if names
+        else 'only="Node/*"'
+    )
     return WeightsError(
         f"These weights do not fit the experiment; nothing was loaded.\n{report}\n"
         f"{write}To load a part, say which: load_weights(..., {some}). Node labels (`node=`) are part of the keys."
@@ -168,8 +187,10 @@ def _patterns(only: str | Iterable[str] | None, known: Iterable[str]) -> list[st
             nodes = list(dict.fromkeys(_node(key) for key in known))
             near = get_close_matches(pattern.removesuffix("/*"), nodes, n=2)
             guess = f"Did you mean {' or '.join(repr(f'{node}/*') for node in near)}?" if near else "Name one of these."
+            within = [key for key in known if pattern.startswith(f"{_node(key)}/")]  # no layers: the keys themselves
+            listed = [*within[:SHOWN], *["..."] * (len(within) > SHOWN)] or nodes
             raise WeightsError(
-                f"{pattern!r} names no weights of this experiment.\nKnown here: {', '.join(nodes) or 'none'}.\n{guess}"
+                f"{pattern!r} names no weights of this experiment.\nKnown here: {', '.join(listed) or 'none'}.\n{guess}"
             )
     return patterns
 
@@ -190,7 +211,7 @@ def _renamed(found: Mapping[str, Any], rename: Any) -> dict[str, Any]:
     used: set[str] = set()
     result: dict[str, Any] = {}
     for key, array in found.items():
-        old = next((old for old in rename if _node(key) == old), None)
+        old = max((old for old in rename if key.startswith(f"{old}/")), key=len, default=None)
         used |= {old} if old is not None else set()
         result[key if old is None else rename[old] + key.removeprefix(old)] = array
     nodes = list(dict.fromkeys(_node(key) for key in found))
@@ -198,11 +219,11 @@ def _renamed(found: Mapping[str, Any], rename: Any) -> dict[str, Any]:
         near = get_close_matches(old, nodes, n=1)
         guess = f"Did you mean {near[0]!r}?" if near else "Name one of these."
         raise WeightsError(
-            f"rename={{{old!r}: ...}} names no node of the file.\nKnown there: {', '.join(nodes) or 'none'}.\n{guess}"
+            f"rename={{{old!r}: ...}} names nothing in the file.\nKnown there: {', '.join(nodes) or 'none'}.\n{guess}"
         )
     if len(result) < len(found):
         raise WeightsError(
-            f"rename={dict(rename)!r} gives two nodes of the file one name.\nKnown there: {', '.join(nodes)}.\n"
+            f"rename={dict(rename)!r} gives two weights of the file one name.\nKnown there: {', '.join(nodes)}.\n"
             "Let each have its own."
         )
     return result
@@ -210,6 +231,10 @@ def _renamed(found: Mapping[str, Any], rename: Any) -> dict[str, Any]:
 
 def _node(key: str) -> str:
     return key.rsplit("/", 2)[0]
+
+
+def _variable(key: str) -> str:
+    return key.rsplit("/", 1)[-1]
 
 
 def _fits(own: Any, found: Any) -> bool:

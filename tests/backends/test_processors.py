@@ -1480,3 +1480,68 @@ def test_a_loss_of_bfloat16_stands_in_the_history():
     row = experiment(dense(), coarse).train(1)[0]
     assert 0 < row["training_loss"] < 100
     assert 0 < row["validation_loss"] < 100
+
+
+def test_a_processor_may_read_how_many_batches_the_optimizer_has_seen():
+    """A loss weighed by the step, as a KL term that sets in: of 5 batches an epoch, the first epoch has 0 to 4."""
+    optimizer = keras.optimizers.Adam(1e-3)
+
+    @chunk_processor(inputs=["batch_input"], outputs=["step"])
+    def step(batch_input: Any) -> Any:
+        return keras.ops.cast(optimizer.iterations, "float32")
+
+    exp = experiment(dense(), squares, step, optimizer=optimizer, metrics=["step"])
+    exp.train(2)
+
+    assert [row["training_step"] for row in exp.history] == [2.0, 7.0]
+    assert [row["validation_step"] for row in exp.history] == [5.0, 10.0]
+
+
+def test_weights_that_a_layer_gets_after_first_use_are_trained_and_saved(tmp_path, caplog):
+    """As adapters are made: loaded, then `enable_lora`, then trained on."""
+    base = experiment(dense(), squares)
+    base.train(1)
+    base.save_weights(tmp_path / "base.safetensors")
+    layer = layers.Dense(1)
+    exp = experiment(ops.Model(layer, inputs="batch_input", outputs="batch_prediction"), squares)
+    exp.load_weights(tmp_path / "base.safetensors", only="Model/*")
+    layer.enable_lora(2)
+    kernel = np.asarray(layer._kernel).copy()
+    exp.train(2)
+
+    assert "Dense has other weights or layers" in caplog.text
+    assert np.abs(np.asarray(layer.lora_kernel_b)).max() > 0
+    assert np.array_equal(np.asarray(layer._kernel), kernel)
+    exp.save_weights(tmp_path / "adapters.safetensors", only="*/lora_*")
+    again = layers.Dense(1)
+    other = experiment(ops.Model(again, inputs="batch_input", outputs="batch_prediction"), squares)
+    other.evaluate()
+    again.enable_lora(2)
+    other.load_weights(tmp_path / "base.safetensors", only=["*/kernel", "*/bias"])
+    other.load_weights(tmp_path / "adapters.safetensors", only="*/lora_*")
+    assert np.array_equal(np.asarray(again.kernel), np.asarray(layer.kernel))
+
+
+def test_an_optimizer_that_was_made_before_a_layer_got_weights_is_refused():
+    layer = layers.Dense(1)
+    exp = experiment(ops.Model(layer, inputs="batch_input", outputs="batch_prediction"), squares)
+    exp.train(1)
+    layer.enable_lora(2)
+
+    with pytest.raises(ValueError, match=r"made for other weights.*\nSeen: SGD, .* or of layers in them"):
+        exp.train(2)
+    exp.optimizer = keras.optimizers.SGD(0.05)
+    exp.train(2)
+    assert np.abs(np.asarray(layer.lora_kernel_b)).max() > 0
+
+
+def test_a_layer_that_is_added_to_a_network_after_first_use_is_trained():
+    network = keras.Sequential([layers.Dense(2)])
+    exp = experiment(ops.Model(network, inputs="batch_input", outputs="batch_prediction", node="Net"), squares)
+    exp.evaluate()
+    network.add(layers.Dense(1))
+    before = np.asarray(network.layers[1].kernel).copy()
+    exp.train(1)
+
+    assert len(exp.backend.weights()) == 4
+    assert np.abs(np.asarray(network.layers[1].kernel) - before).max() > 0

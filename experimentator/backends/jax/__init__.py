@@ -56,7 +56,7 @@ class JaxBackend(KerasBackend):
             self.record(graph.processors, specs, graph.mode, {})
         batch = self._batch(graph, optimizer)
         state, tensors = batch.state(), self._specs(specs)
-        with self.watched.settling():
+        with self.settling():
             outputs = batch.shapes(state, tensors)
             if optimizer is not None and not batch.reached(state, tensors):
                 raise nothing_trained(batch.trained)

@@ -133,7 +133,9 @@ class KerasBackend(ABC):
 
         self._reads = reads
         try:
-            with self.watched.settling():  # what layers change by themselves when they are called is their affair
+            with self.watched.settling(
+                self._layers
+            ):  # what layers change by themselves when they are called is their affair
                 self.abstract(partial(InContext(run).run, training=mode == Mode.TRAIN), specs)
         finally:
             self._reads = None
@@ -144,6 +146,7 @@ class KerasBackend(ABC):
         while self._unbuilt:  # those within others last, and so first here
             self._unbuilt.pop()()
         self.watched.look(self._layers.values())
+        self.watched.count(self._layers)
         self.variables.settle()
         self.added.clear()
         return recorded[-1]
@@ -225,9 +228,7 @@ class KerasBackend(ABC):
 
     def freeze(self, keys: Collection[str]) -> Callable[[], None]:
         """Let training leave the weights of these keys as they are; calling the result thaws them."""
-        return frozen(
-            [variable for key, variable in self.variables.keyed().items() if key in keys], self._layers.values()
-        )
+        return frozen([one for key, one in self.variables.keyed().items() if key in keys], self._layers.values())
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
         """What sets the factors of the learning rate for the batches that follow; the compiled loop reads them."""
@@ -296,11 +297,14 @@ class KerasBackend(ABC):
 
     def changes(self) -> list[str]:
         """What was changed of layers and optimizers since they were traced, in words; told once."""
-        return self.watched.changes()
+        changes = [*self.watched.changes(), *(others := self.watched.others())]
+        if others:
+            self.forget()
+        return changes
 
     def settling(self) -> AbstractContextManager[None]:
         """Within, a step is called, and what changes of them is their own affair."""
-        return self.watched.settling()
+        return self.watched.settling(self._layers)
 
     def batch_of(self, graph: Graph, detach: int) -> Forward:
         """A graph as a function of the tensors of a batch; no gradient reaches its first `detach` nodes."""

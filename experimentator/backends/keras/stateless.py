@@ -32,10 +32,12 @@ class StatelessBatch:
 
     @property
     def slots(self) -> list[Any]:
-        """What the optimizer keeps; its rates, too, where it follows tables."""
+        """What the optimizer keeps, and rates where it follows tables; what processors read is among the weights."""
         if self.optimizer is None:
             return []
-        return [*self.optimizer.variables, *(one for rates in self._rates() for one in (rates.base, rates.start))]
+        weights, rates = set(map(id, self.weights)), self._rates()
+        kept = [*self.optimizer.variables, *(one for own in rates for one in (own.base, own.start))]
+        return [one for one in kept if id(one) not in weights]
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""

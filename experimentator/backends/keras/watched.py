@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from types import FunctionType
@@ -38,6 +38,13 @@ class Watched:
         self._seen: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._marks: dict[int, list[int]] = {}  # ids of all values, where nothing had changed
         self._own: set[tuple[int, str]] = set()
+        self._parts: dict[int, tuple[Any, tuple[int, ...]]] = {}  # layers, and how many weights and layers they have
+
+    def others(self) -> list[str]:
+        """Layers that have got weights or layers since, or lost some, in words."""
+        return [
+            f"{_named(one)} has other weights or layers" for one, own in self._parts.values() if _counted(one) != own
+        ]
 
     def look(self, objects: Iterable[Any], *, made_with: bool = False) -> None:
         """From now on, changes of these are changes; with `made_with`, of parameters of their classes alone."""
@@ -48,11 +55,16 @@ class Watched:
                 self._own.update((id(one), name) for name in vars(one).keys() - known)
             self._seen.setdefault(id(one), (one, dict(_plain(one))))
 
+    def count(self, layers: Mapping[int, Any]) -> None:
+        """From now on, these having other weights or layers of their own is a change."""
+        self._parts = {key: (one, _counted(one)) for key, one in layers.items()}
+
     @contextmanager
-    def settling(self) -> Iterator[None]:
-        """Within, they are traced, and what changes of them is their own affair."""
+    def settling(self, layers: Mapping[int, Any]) -> Iterator[None]:
+        """Within, they are traced, and what changes of them is their own affair, as is what layers make."""
         before = self._now()
         yield
+        self.count(layers)
         self._own.update(at for at, value in self._now().items() if not _same(before.get(at), value))
 
     def changes(self) -> list[str]:
@@ -83,6 +95,11 @@ def _plain(one: Any) -> Iterator[tuple[str, Any]]:
         for name, value in list(vars(one).items())
         if isinstance(value, PLAIN) and not name.startswith("_") and name not in OF_KERAS
     )
+
+
+def _counted(layer: Any) -> tuple[int, ...]:
+    lists = ("_trainable_variables", "_non_trainable_variables", "_layers")
+    return tuple(len(getattr(layer, name, ())) for name in lists)
 
 
 def _same(old: Any, new: Any) -> bool:

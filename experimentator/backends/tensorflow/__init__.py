@@ -68,7 +68,7 @@ class TensorflowBackend(KerasBackend):
         if not list(self.variables):
             self.record(graph.processors, specs, graph.mode, {})
         run = self.batch_of(graph, detach=0)
-        with self.watched.settling():
+        with self.settling():
             outputs = self.abstract(run, specs)
         if optimizer is not None:
             optimizer = self.used(optimizer)

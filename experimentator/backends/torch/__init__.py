@@ -67,7 +67,7 @@ class TorchBackend(KerasBackend):
                 raise nothing_trained(batch.trained)
             return outputs
 
-        with self.watched.settling():
+        with self.settling():
             outputs = self.abstract(run, specs)
         step = TorchStep(graph, batch, outputs, self.put, **options)
         self._steps.add(step)
