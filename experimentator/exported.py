@@ -14,6 +14,7 @@ import numpy as np
 from experimentator.checkpoint import CheckpointError, make_folder
 from experimentator.embedded import Embedded, named
 from experimentator.graph import Graph, Mode
+from experimentator.loading.blocks import Spec
 from experimentator.overrides import ConfigError
 from experimentator.settings import listed
 
@@ -37,8 +38,9 @@ class Exported:
 
         It computes `outputs`, or else the setting, or else all that the graph of INFER does, less what items have; it
         takes the names that these are made of. An input has the sizes of an item, and any number of rows;
-        `sizes={"batch_input": [None, None, 3]}` gives it others, None for any. Its weights are the experiment's own:
-        what trains one trains the other.
+        `sizes={"batch_input": [None, None, 3]}` gives it others, None for any. What no item has, such as the noise that
+        a sampler begins with, is an input of float32 where `sizes` names it. Its weights are the experiment's own: what
+        trains one trains the other.
 
         >>> import numpy as np
         >>> from experimentator import Mode, Subset, build_experiment, chunk_processor
@@ -84,14 +86,16 @@ class Exported:
 
 
 def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:
-    whole, specs, selection = exp.program.whole(Mode.INFER), exp.program.specs(Mode.INFER), exp.program.selection
+    specs, selection = exp.program.specs(Mode.INFER), exp.program.selection
+    whole, specs = _whole(exp, specs, sizes)
     computed = [name for name in selection.wanted(whole) if name not in specs]
     graph = _chosen(whole, outputs or selection.outputs(whole) or computed)
     if unknown := sorted(graph.inputs - specs.keys()):
         raise ConfigError(
             f"The sizes of {unknown[0]!r} are not known.",
             f"Seen: {', '.join(sorted(specs)) or 'nothing'} in the items of a subset.",
-            "Give the experiment a subset whose items have it.",
+            "Give the experiment a subset whose items have it; or say them, without the batch axis, for float32: "
+            f"sizes={{{unknown[0]!r}: [64]}}.",
         )
     if not isinstance(sizes, Mapping):
         write = f"Name the input: sizes={{{min(graph.inputs, default='batch_input')!r}: {sizes!r}}}."
@@ -104,6 +108,18 @@ def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:
         )
     asked = {name: _sizes(name, sizes, specs[name]) for name in graph.inputs}
     return exp.backend.model(graph, {name: specs[name] for name in graph.inputs}, asked, named(exp))
+
+
+def _whole(exp: BaseExperiment, specs: Mapping[str, Spec], sizes: Any) -> tuple[Graph, dict[str, Spec]]:
+    """The graph of INFER and what it is given: what items have, and float32 of the sizes of what nothing gives."""
+    whole = exp.program.whole(Mode.INFER)
+    free = {ref.name for node in whole.nodes for ref in node.reads if not whole.written_in(ref.name)} - specs.keys()
+    given = {name: sizes[name] for name in free if isinstance(sizes, Mapping) and _are_sizes(sizes.get(name))}
+    if not given:
+        return whole, dict(specs)
+    all_specs = {**specs, **{name: Spec((None, *own), np.dtype(np.float32)) for name, own in given.items()}}
+    processors = exp.program.record(Mode.INFER, given=all_specs)
+    return Graph(processors, provided=all_specs.keys(), mode=Mode.INFER), all_specs
 
 
 def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Sizes) -> Path:
@@ -151,9 +167,9 @@ def check_new(path: Path) -> None:
 def _chosen(whole: Graph, names: Sequence[str]) -> Graph:
     if not names:
         raise ConfigError(
-            "INFER computes nothing that could be exported.",
-            f"Seen: {', '.join(whole.outputs) or 'no outputs'}.",
-            "Name what to compute: outputs=['batch_logits'].",
+            "INFER computes nothing of what items have, that could be exported.",
+            f"Seen: {', '.join(sorted(whole.provided)) or 'nothing'} in items.",
+            "Name what to compute, outputs=['batch_logits'], and sizes of other inputs: sizes={'batch_noise': [64]}.",
         )
     return whole.select(*names)
 
@@ -162,13 +178,17 @@ def _sizes(name: str, given: Sizes, spec: Any) -> tuple[int | None, ...]:
     """The sizes of an input, less the batch axis: as they are asked for, or those of the first item."""
     own = tuple(spec.shape[1:])
     asked = given.get(name, own)
-    if not isinstance(asked, list | tuple) or len(asked) != len(own) or not all(map(_is_size, asked)):
+    if not _are_sizes(asked) or len(asked) != len(own):
         raise ConfigError(
             f"sizes of {name!r} are whole numbers, or None for any, without the batch axis.",
             f"Seen: {asked!r}; an item has {list(own)}.",
             f"Write sizes={{{name!r}: {[*[None] * (len(own) - 1), *own[-1:]]}}}.",
         )
     return tuple(None if size is None else int(size) for size in asked)
+
+
+def _are_sizes(sizes: Any) -> bool:
+    return isinstance(sizes, list | tuple) and all(map(_is_size, sizes))
 
 
 def _is_size(size: Any) -> bool:

@@ -25,6 +25,7 @@ from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Cycle
 from experimentator.loading.memory import keep_large_buffers
 from experimentator.loading.workers import Workers
+from experimentator.records.environment import overrides_of
 from experimentator.runs import RunFolder
 from experimentator.settings import LIBRARY_KEYS, check_values
 
@@ -281,13 +282,13 @@ def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -
 
     `config` is a path (of a file or a run folder), text, a mapping, or an object with a `.dict`; overrides take the
     place of what it assigns before anything is derived from it. Without `experiment_type`, every feature is on. The
-    configuration of a run folder comes with the weights of that run, loaded at first use, unless `load_weights` is
-    False.
+    configuration of a run folder comes with the overrides of that run, and with its weights, loaded at first use,
+    unless `load_weights` is False.
 
     Raises:
         ConfigError: for a configuration that cannot be read, or an unknown override.
     """
-    source = as_config(config, overrides, known=LIBRARY_KEYS)
+    source = as_config(config, {**overrides_of(config), **overrides}, known=LIBRARY_KEYS)
     check_values(source)
     exp = compose(source.get("experiment_type"))(source)
     if load_weights:

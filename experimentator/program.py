@@ -105,7 +105,7 @@ class Program:
 
     def whole(self, mode: Mode) -> Graph:
         """The graph of a mode before pruning, every name known."""
-        return Graph(self._record(mode), provided=self.specs(mode) or self._free(mode), mode=mode)
+        return Graph(self.record(mode), provided=self.specs(mode) or self._free(mode), mode=mode)
 
     def wholes(self) -> list[Graph]:
         """Those of all modes that a subset has."""
@@ -223,7 +223,7 @@ class Program:
         shapes = tuple(sorted((name, spec.shape, str(spec.dtype)) for name, spec in specs.items()))
         key = (shapes, tuple(outputs or "*"))
         if key not in self.predictors:
-            processors = self._record(Mode.INFER, given=specs)
+            processors = self.record(Mode.INFER, given=specs)
             graph = Graph(processors, provided=specs, mode=Mode.INFER)
             wanted = outputs or self.selection.inferred(graph) or self.selection.last_written(graph)
             graph = with_flags(graph, wanted)
@@ -233,7 +233,7 @@ class Program:
             self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
         return self.predictors[key]
 
-    def _record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:
+    def record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:
         """The processors of a mode, every name known; TRAIN comes first, so that weights are always made alike."""
         exp = self.exp
         if given is not None or self.exp.subsets:  # without data, nothing is recorded and no framework is needed

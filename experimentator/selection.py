@@ -129,6 +129,11 @@ def explain_objects(error: GraphError, mode: Mode, subsets: Iterable[Any]) -> No
         if is_loss and "is produced only in" not in str(problem):
             said = "A loss writes it, such as ops.SoftmaxCrossEntropy(logits, target)"
             error.add_note(f"{said}; ops.CombineLosses([...]) adds up several.")
+        elif is_loss and mode == Mode.EVAL:
+            error.add_note(
+                "Nothing is measured in EVAL: let a metric do it, such as ops.Accuracy(logits, target); keep what it "
+                "computes, with GatherCycleMetrics([...]); or leave out the EVAL subset."
+            )
         for subset in subsets:
             name = getattr(problem, "name", None)
             if subset.mode == mode and name:

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -334,3 +335,32 @@ def test_keys_that_are_no_texts_and_no_numbers_are_written_as_texts():
     assert Predictions([1, 2], predictions.outputs).csv() == b"key,batch_x\n1,1.0\n2,nan\n"
     with pytest.raises(ConfigError, match="An output is called 'keys'"):
         Predictions([1], {"keys": np.zeros(1)}).npz()
+
+
+OVERRIDDEN = """
+import keras
+from experimentator import Mode, Subset, chunk_processor
+
+shift = 0.0
+weight = keras.Variable(0.0)
+subsets = [Subset("training", Mode.TRAIN, [{"n": shift + n} for n in range(4)])]
+chunk_processors = [chunk_processor(inputs=["batch_n"], outputs=["loss"])(lambda n: (keras.ops.mean(n) - weight) ** 2)]
+optimizer = keras.optimizers.SGD(0.1)
+batch_size = 4
+"""
+
+
+def test_a_run_is_built_with_what_it_was_overridden_with(tmp_path, caplog):
+    """What comes from its folder is the run: the data it saw, and the weights it left; where it went is not."""
+    (tmp_path / "task.py").write_text(OVERRIDDEN)
+    where = {"output_folder": tmp_path, "experiment_id": "one", "hide_progress": True}
+    run = build_experiment(tmp_path / "task.py", shift=5.0, optimizer=keras.optimizers.SGD(0.2), **where)
+    run.train(1)
+
+    for source in (run.folder, str(run.folder), run.folder / "config.py"):
+        again = build_experiment(source, hide_progress=True)
+        assert (again.shift, again.get("output_folder"), again.get("experiment_id")) == (5.0, None, None)
+        assert again.evaluate("training") == run.evaluate("training") == {"training_loss": pytest.approx(15.21)}
+    assert "'optimizer' of the run" in caplog.text
+    assert build_experiment(run.folder, shift=1.0).shift == 1.0
+    assert build_experiment(tmp_path / "task.py").shift == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import platform
@@ -15,8 +16,11 @@ from typing import Any
 
 from experimentator.config import resolved
 from experimentator.records.neighbours import neighbours
+from experimentator.records.plainfile import read_json
 from experimentator.version import __version__
 
+log = logging.getLogger(__name__)
+OF_ITS_OWN = ("output_folder", "project_name", "experiment_id", "hide_progress")  # overrides that another run has not
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 GIT_SECONDS = 3.0  # a training waits no longer than this for its repository
 
@@ -43,6 +47,24 @@ def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
         "overrides": stored,
         "not_stored": [n for n, value in overrides.items() if n not in stored or not _is_same(stored[n], value)],
     }
+
+
+def overrides_of(source: Any) -> dict[str, Any]:
+    """The overrides that a run was built with, where `source` is the path of its folder, or of `config.py` in it.
+
+    Where that run went and what it showed are left out; {} for anything else.
+    """
+    if not isinstance(source, str | os.PathLike) or "\n" in str(source):
+        return {}
+    folder = Path(source) if os.path.isdir(source) else Path(source).parent
+    if Path(source) not in (folder, folder / "config.py") or not (folder / "environment.json").is_file():
+        return {}
+    told = read_json(folder / "environment.json")
+    stored, lost = told.get("overrides", {}), told.get("not_stored", [])
+    for name in lost:
+        said = "%r of the run %s was overridden by an object, which no file holds: it is as its configuration has it."
+        log.warning(said, name, folder)
+    return {name: value for name, value in stored.items() if name not in (*lost, *OF_ITS_OWN)}
 
 
 def process() -> dict[str, Any]:

@@ -454,3 +454,25 @@ def test_processors_in_python_alone_make_no_model():
         exp.as_model()
     with pytest.raises(ConfigError, match=r"Train with TensorFlow, JAX or PyTorch"):
         exp.export("nowhere")
+
+
+def test_what_no_item_has_is_an_input_where_its_sizes_are_given(tmp_path):
+    """As of a sampler, which begins with noise, while items are images."""
+    start = layers.Dense(4)
+
+    @chunk_processor(inputs=["batch_noise"], outputs=["batch_sample"], mode=Mode.INFER)
+    def sampled(batch_noise: Any) -> Any:
+        return start(batch_noise)
+
+    exp = build()
+    exp.chunk_processors = [*exp.chunk_processors, sampled]
+    with pytest.raises(GraphError, match="batch_noise"):
+        exp.as_model(["batch_sample"])
+    noise = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    expected = exp.predict({"batch_noise": noise}, outputs=["batch_sample"])
+
+    path = exp.export(tmp_path / OWN, ["batch_sample"], sizes={"batch_noise": [3]})
+
+    alike(read(path, {"batch_noise": noise}), expected)
+    with pytest.raises(ConfigError, match="Nothing reads 'batch_nose'"):
+        exp.as_model(["batch_logits"], sizes={"batch_nose": [3]})
