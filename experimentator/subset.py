@@ -13,13 +13,14 @@ import numpy as np
 
 from experimentator.config import ConfigError
 from experimentator.data.buckets import Buckets
-from experimentator.data.chance import chain_of, generator, generators_in, shared_generators
+from experimentator.data.chance import chain_of, generators_in, shared_generators
 from experimentator.data.items import DatasetError, as_dataset, cut, cut_pairs, keys_of, query, stack, usable_keys
-from experimentator.data.reading import Reading, drawing, reading, visits_now, visits_of
+from experimentator.data.ordered import Ordered
+from experimentator.data.reading import Reading, drawing, reading, visits_now
 from experimentator.graph import Mode
 
 
-class Subset:
+class Subset(Ordered):
     """Some keys of a dataset, with a name and a mode: `Subset("training", Mode.TRAIN, dataset)`.
 
     `dataset` is a `mlworkflow.Dataset` or anything with `keys` and `query_item(key)`; for convenience also a mapping
@@ -29,6 +30,10 @@ class Subset:
     columns are kept (residency "auto" or "device"): assign `subset.dataset` anew. Each key is visited `repetitions`
     times an epoch; `len` counts the visits. `mode` may be of an Enum of one's own whose members are called TRAIN, EVAL
     and INFER; `stage` is the older word for it. Items of many lengths are padded to a few `buckets`.
+
+    An epoch of training visits `length` keys, where that is given, and the next one goes on with those that are left:
+    what happens at the end of an epoch, such as an evaluation, then comes before all keys were seen. In other modes
+    the first `length` keys are visited.
 
     The order of a training subset is a pure function of (seed, name of the subset, epoch). What is drawn while an
     item is read depends on these, its key, and the visit; in other modes not on the epoch (see `item_random`).
@@ -54,6 +59,7 @@ class Subset:
         desc: str | None = None,
         *,
         stage: Any = None,
+        length: int | None = None,
         buckets: Buckets | Mapping[str, Any] | None = None,
     ):
         mode = stage if mode is None else mode  # as older configurations call it
@@ -64,6 +70,7 @@ class Subset:
         self.dataset = dataset
         self.buckets = buckets
         self.repetitions = repetitions
+        self.length = length
         self.desc = desc
         self.seed = 0
         self.epoch = 0
@@ -102,17 +109,6 @@ class Subset:
         return keys
 
     @property
-    def repetitions(self) -> int:
-        """How often each key is visited in an epoch; assign to change it."""
-        return self._repetitions
-
-    @repetitions.setter
-    def repetitions(self, times: Any) -> None:
-        if not isinstance(times, (int, float, np.integer, np.floating)) or not times >= 1 or times % 1:
-            raise ValueError(f"Subset {self.name!r} has repetitions={times!r}. Write a whole number of at least 1.")
-        self._repetitions = int(times)
-
-    @property
     def buckets(self) -> Buckets | None:
         """The sizes that items are padded to; assign to change them."""
         return self._buckets
@@ -127,14 +123,6 @@ class Subset:
         given = self._given_mode
         return given if isinstance(given, Enum) and Mode.of(given) == self.mode else self.mode
 
-    @property
-    def is_training(self) -> bool:
-        """Whether the subset trains the experiment."""
-        return self.mode == Mode.TRAIN
-
-    def __len__(self) -> int:
-        return len(self.keys) * self.repetitions
-
     def __str__(self) -> str:
         return f"{self.name} [{self.mode}]: {len(self)} items"
 
@@ -144,53 +132,6 @@ class Subset:
     def __getstate__(self) -> dict[str, Any]:
         # Generators are found anew where it is read, and the address travels with each batch.
         return {**vars(self), "_generators": None, "seed": 0, "epoch": 0}
-
-    # Order
-
-    def arrange(self) -> np.ndarray:
-        """Positions in `keys` in the order of this epoch, `[len(self)] int32`; shuffled for a training subset."""
-        positions = np.tile(np.arange(len(self.keys), dtype=np.int32), self.repetitions)
-        return self.shuffled(positions) if self.is_training else positions
-
-    def shuffled(self, positions: np.ndarray, *address: Any) -> np.ndarray:
-        """The same positions in an order that depends on seed, name and epoch, and the rest of an address."""
-        return generator(self.seed, self.name, self.epoch, *address).permutation(positions)
-
-    def shuffled_keys(self) -> tuple[Hashable, ...]:
-        """The keys in the order of this epoch; a subclass or an instance may replace it."""
-        keys = self.keys
-        return tuple(keys[position] for position in self.arrange())
-
-    @property
-    def reorders(self) -> bool:
-        """Whether `shuffled_keys` was replaced, so that it rules the order."""
-        return "shuffled_keys" in vars(self) or type(self).shuffled_keys is not Subset.shuffled_keys
-
-    def order(self) -> np.ndarray:
-        """Positions in `keys` in which this epoch visits them, int32: what `shuffled_keys` says where it was replaced.
-
-        Raises:
-            DatasetError: if that gives none, or others than `keys`.
-        """
-        if not self.reorders:
-            return self.arrange()
-        places = {key: place for place, key in enumerate(self.keys)}
-        try:
-            positions = [places[key] for key in self.shuffled_keys()]
-        except (KeyError, TypeError) as error:
-            if isinstance(error, TypeError) and "unhashable" not in str(error):
-                raise
-            raise self._order_error("gives a key that the subset does not have", repr(error.args[0])) from None
-        if not positions:
-            raise self._order_error("gives no keys", f"none out of {len(self.keys)}")
-        return np.array(positions, dtype=np.int32)
-
-    def visits(self, positions: np.ndarray) -> np.ndarray:
-        """How often the key at each of these positions was visited before, in this order: [N] int."""
-        if len(set(self.keys)) < len(self.keys):
-            first: dict[Hashable, int] = {}
-            positions = np.array([first.setdefault(key, place) for place, key in enumerate(self.keys)])[positions]
-        return visits_of(positions)
 
     # Items
 
@@ -331,10 +272,6 @@ class Subset:
             shared = shared_generators() if self.reads_alone else []
             known = self._generators = at, [*shared, *(one for one in found if one not in shared)]
         return known[1]
-
-    def _order_error(self, wrong: str, seen: str) -> DatasetError:
-        write = "Give keys out of subset.keys, in any order and number."
-        return DatasetError(f"shuffled_keys() of subset {self.name!r} {wrong}.", seen, write)
 
 
 def find(subsets: Sequence[Any], name: str) -> Any:

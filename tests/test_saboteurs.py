@@ -153,7 +153,7 @@ SABOTEURS = {
     ),
     "a batch is left out": Saboteur("walk.py", "cycle.skip(first)", "cycle.skip(first + 1)", "test_resume.py", STEP),
     "every epoch has the order of the first": Saboteur(
-        "subset.py", "self.name, self.epoch, *address", "self.name, 0 * self.epoch, *address", "test_subset.py"
+        "data/ordered.py", "self.name, self.epoch, *address", "self.name, 0 * self.epoch, *address", "test_subset.py"
     ),
     "pickles are read": Saboteur(
         "saving/packing.py", "import json\n", "import json\nimport pickle\n", "test_packaging.py", "loader_that_can_run"

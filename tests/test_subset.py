@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+import keras
 import mlworkflow
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from experimentator.data.columns import columns_of, is_columnar
 from experimentator.feed import feed_of
 from experimentator.subset import find
 from tests.stand_ins import Rows, arrays, law
+from tests.test_experiment import config
 
 ITEMS = {n: {"input": np.full(2, n, np.float32), "target": n % 2} for n in range(6)}
 
@@ -365,3 +367,63 @@ def test_keys_that_a_streamed_dataset_lacks_are_named_before_anything_is_read():
 
 def test_drop_last_may_be_given_by_place():
     assert [len(keys) for keys, _ in training().batches(4, None, False)] == [4, 4, 2]
+
+
+# Epochs of some of the keys
+
+
+def visited(epochs, **options):
+    """The positions that epochs visit, one behind the other."""
+    subset, found = training(**options), []
+    for subset.epoch in range(epochs):
+        order = subset.order().tolist()
+        assert len(order) == len(subset)
+        found += order
+    return found
+
+
+@pytest.mark.parametrize("length", [1, 3, 5, 10, 14, 27])
+def test_epochs_of_some_keys_go_on_where_the_last_one_ended(length):
+    assert visited(20, length=length) == visited(54)[: 20 * length]
+
+
+def test_repetitions_count_in_what_is_left():
+    assert visited(5, length=8, repetitions=2) == visited(2, repetitions=2)
+
+
+def test_a_pass_that_evaluates_visits_the_first_keys_and_a_training_subset_all_of_them():
+    subset = Subset("validation", Mode.EVAL, arrays(0, 10), length=4)
+    assert (len(subset), subset.order().tolist()) == (4, [0, 1, 2, 3])
+
+    loss = chunk_processor(inputs=["batch_n"], outputs=["loss"])(keras.ops.mean)
+    training = Subset("training", Mode.TRAIN, [{"n": np.float32(n)} for n in range(8)], length=2)
+    exp = build_experiment({"subsets": [training], "chunk_processors": [loss], "batch_size": 2, "hide_progress": True})
+    assert exp.evaluate("training") == {"training_loss": 3.5}
+
+
+@pytest.mark.parametrize("length", [0, -1, 2.5, True, "2"])
+def test_a_length_that_is_none_is_refused(length):
+    with pytest.raises(DatasetError, match="Subset 'training' has no length"):
+        Subset("training", Mode.TRAIN, arrays(0, 10), length=length)
+
+
+def test_the_length_may_be_assigned():
+    subset = Subset("training", Mode.TRAIN, arrays(0, 10))
+    subset.length = 4
+    assert (len(subset), len(subset.order())) == (4, 4)
+    subset.length = None
+    assert len(subset.order()) == 10
+
+
+@pytest.mark.parametrize("residency", ["stream", "host", "device"])
+def test_a_training_evaluates_after_each_stretch(residency):
+    exp = build_experiment(config(batch_size=8, residency=residency))
+    exp.subset("training").length = 24
+    exp.train(4)
+
+    assert [row["epoch"] for row in exp.history if "validation_loss" in row] == [1, 2, 3, 4]
+    assert exp.counts["training"]["batches"] == 4 * 3
+    seen = build_experiment(config(batch_size=8, residency=residency))
+    seen.train(2)
+    pairs = zip(exp.backend.weights().values(), seen.backend.weights().values(), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)

@@ -73,7 +73,7 @@ class BalancedSubset(Subset):
         **options: Any,
     ):
         super().__init__(*args, **options)
-        self.by, self.classes, self.length = by, classes, _checked_length(length, self.name)
+        self.by, self.classes, self.length = by, classes, length
         self._groups: tuple[Any, dict[Hashable, np.ndarray]] | None = None
 
     @property
@@ -165,9 +165,8 @@ class CombinedSubset(Subset):
             write = f"Give them to the combination: CombinedSubset({name!r}, ..., buckets=...)."
             raise DatasetError(f"Part {part.name!r} of subset {name!r} has buckets.", repr(part.buckets), write)
         self.proportions = proportions
-        self.length = _checked_length(length, name)
         self._known: tuple[Any, tuple[Hashable, ...]] | None = None
-        super().__init__(name, mode, _Parts(self.parts), repetitions=repetitions, desc=desc, buckets=buckets)
+        super().__init__(name, mode, _Parts(self.parts), None, repetitions, desc, length=length, buckets=buckets)
         if proportions is not None:
             proportions_of(proportions, names, asker=f"Subset {name!r}")
 
@@ -241,12 +240,3 @@ def _places(values: Sequence[Hashable]) -> dict[Hashable, np.ndarray]:
     for place, value in enumerate(values):
         groups.setdefault(value, []).append(place)
     return {value: np.array(places, np.int32) for value, places in groups.items()}
-
-
-def _checked_length(length: Any, name: str) -> int | None:
-    if length is None:
-        return None
-    if type(length) is not bool and isinstance(length, (int, np.integer)) and length > 0:
-        return int(length)
-    write = "Write how many keys an epoch visits, 1 or more."
-    raise DatasetError(f"Subset {name!r} has no length.", f"length={length!r}", write)

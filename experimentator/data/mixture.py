@@ -104,3 +104,23 @@ def _reduced(shares: Iterable[Fraction]) -> tuple[int, ...]:
 
 def _is_above_zero(number: Any) -> bool:
     return type(number) is not bool and isinstance(number, (Real, np.number)) and 0 < float(number) < math.inf
+
+
+def checked_length(length: Any, name: str) -> int | None:
+    """How many keys an epoch visits; anything but a whole number above 0 is refused."""
+    if length is None:
+        return None
+    if type(length) is not bool and isinstance(length, (int, np.integer)) and length > 0:
+        return int(length)
+    write = "Write how many keys an epoch visits, 1 or more."
+    raise DatasetError(f"Subset {name!r} has no length.", f"length={length!r}", write)
+
+
+def stretch(start: int, length: int, round_of: Callable[[int], np.ndarray], size: int) -> np.ndarray:
+    """Places `start` to `start + length` of rounds of `size` places each, one behind the other: [length].
+
+    >>> stretch(4, 4, lambda number: np.arange(3) + 10 * number, 3).tolist()
+    [11, 12, 20, 21]
+    """
+    first, last = start // size, (start + length - 1) // size
+    return np.concatenate([round_of(number) for number in range(first, last + 1)])[start - first * size :][:length]

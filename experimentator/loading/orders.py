@@ -12,7 +12,7 @@ import numpy as np
 from experimentator.graph import Mode
 from experimentator.subset import Subset
 
-FEW = 4096  # visits whose order is made as quickly as a thread is asked for it
+FEW = 4096  # keys whose order is made as quickly as a thread is asked for it
 
 
 class Orders:
@@ -53,7 +53,7 @@ class Orders:
     def _is_pure(self) -> bool:
         subset, ruling = self.subset, ("order", "arrange", "shuffled", "shuffled_keys")
         is_own = any(getattr(type(subset), name) is not getattr(Subset, name) for name in ruling)
-        return subset.is_training and len(subset) >= FEW and not is_own and vars(subset).keys().isdisjoint(ruling)
+        return subset.is_training and len(subset.keys) >= FEW and not is_own and vars(subset).keys().isdisjoint(ruling)
 
     def _taken(self) -> np.ndarray:
         """The order of this epoch, made by now or at once; and the next one is begun."""
@@ -67,4 +67,4 @@ class Orders:
 
 
 def _address(subset: Subset) -> tuple[Any, ...]:
-    return subset.seed, subset.name, subset.epoch, subset.repetitions, subset.keys
+    return subset.seed, subset.name, subset.epoch, subset.repetitions, subset.length, subset.keys

@@ -1,0 +1,111 @@
+"""How many of its keys a subset visits in an epoch, and in which order."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from experimentator.data.chance import generator
+from experimentator.data.items import DatasetError
+from experimentator.data.mixture import checked_length, stretch
+from experimentator.data.reading import visits_of
+from experimentator.graph import Mode
+
+
+class Ordered:
+    """The order of a subset's keys: a pure function of seed, name and epoch."""
+
+    name: str
+    keys: tuple[Hashable, ...]
+    mode: Mode
+    seed: int
+    epoch: int
+    _length: int | None = None  # of subsets that were pickled before there was any
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the subset trains the experiment."""
+        return self.mode == Mode.TRAIN
+
+    @property
+    def repetitions(self) -> int:
+        """How often each key is visited in an epoch; assign to change it."""
+        return self._repetitions
+
+    @repetitions.setter
+    def repetitions(self, times: Any) -> None:
+        if not isinstance(times, (int, float, np.integer, np.floating)) or not times >= 1 or times % 1:
+            raise ValueError(f"Subset {self.name!r} has repetitions={times!r}. Write a whole number of at least 1.")
+        self._repetitions = int(times)
+
+    @property
+    def length(self) -> int | None:
+        """How many keys an epoch visits, None for all; assign to change it."""
+        return self._length
+
+    @length.setter
+    def length(self, length: Any) -> None:
+        self._length = checked_length(length, self.name)
+
+    def __len__(self) -> int:
+        return len(self.keys) * self.repetitions if self.length is None or not self.keys else self.length
+
+    def arrange(self) -> np.ndarray:
+        """Positions in `keys` in the order of this epoch, `[len(self)] int32`; shuffled for a training subset."""
+        positions = np.tile(np.arange(len(self.keys), dtype=np.int32), self.repetitions)
+        if not self.is_training or self.length is None:
+            return self.shuffled(positions) if self.is_training else positions[: self.length]
+        return stretch(self.epoch * self.length, self.length, partial(self._round_of, positions), len(positions))
+
+    def _round_of(self, positions: np.ndarray, number: int) -> np.ndarray:
+        whole = copy.copy(self)
+        whole.epoch = number
+        return whole.shuffled(positions)
+
+    def shuffled(self, positions: np.ndarray, *address: Any) -> np.ndarray:
+        """The same positions in an order that depends on seed, name and epoch, and the rest of an address."""
+        return generator(self.seed, self.name, self.epoch, *address).permutation(positions)
+
+    def shuffled_keys(self) -> tuple[Hashable, ...]:
+        """The keys in the order of this epoch; a subclass or an instance may replace it."""
+        keys = self.keys
+        return tuple(keys[position] for position in self.arrange())
+
+    @property
+    def reorders(self) -> bool:
+        """Whether `shuffled_keys` was replaced, so that it rules the order."""
+        return "shuffled_keys" in vars(self) or type(self).shuffled_keys is not Ordered.shuffled_keys
+
+    def order(self) -> np.ndarray:
+        """Positions in `keys` in which this epoch visits them, int32: what `shuffled_keys` says where it was replaced.
+
+        Raises:
+            DatasetError: if that gives none, or others than `keys`.
+        """
+        if not self.reorders:
+            return self.arrange()
+        places = {key: place for place, key in enumerate(self.keys)}
+        try:
+            positions = [places[key] for key in self.shuffled_keys()]
+        except (KeyError, TypeError) as error:
+            if isinstance(error, TypeError) and "unhashable" not in str(error):
+                raise
+            raise self._order_error("gives a key that the subset does not have", repr(error.args[0])) from None
+        if not positions:
+            raise self._order_error("gives no keys", f"none out of {len(self.keys)}")
+        return np.array(positions, dtype=np.int32)
+
+    def visits(self, positions: np.ndarray) -> np.ndarray:
+        """How often the key at each of these positions was visited before, in this order: [N] int."""
+        if len(set(self.keys)) < len(self.keys):
+            first: dict[Hashable, int] = {}
+            positions = np.array([first.setdefault(key, place) for place, key in enumerate(self.keys)])[positions]
+        return visits_of(positions)
+
+    def _order_error(self, wrong: str, seen: str) -> DatasetError:
+        write = "Give keys out of subset.keys, in any order and number."
+        return DatasetError(f"shuffled_keys() of subset {self.name!r} {wrong}.", seen, write)
