@@ -124,7 +124,7 @@ class Subset(Ordered):
         return given if isinstance(given, Enum) and Mode.of(given) == self.mode else self.mode
 
     def __str__(self) -> str:
-        return f"{self.name} [{self.mode}]: {len(self)} items"
+        return f"{self.name} [{self.mode}]: {self.amount}"
 
     def __repr__(self) -> str:
         return f"<Subset {self}>"

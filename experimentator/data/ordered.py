@@ -54,6 +54,11 @@ class Ordered:
     def __len__(self) -> int:
         return len(self.keys) * self.repetitions if self.length is None or not self.keys else self.length
 
+    @property
+    def amount(self) -> str:
+        """How many keys an epoch visits, in words."""
+        return f"{len(self):,} items" if self.length is None else f"{len(self):,} of {len(self.keys):,} items"
+
     def arrange(self) -> np.ndarray:
         """Positions in `keys` in the order of this epoch, `[len(self)] int32`; shuffled for a training subset."""
         positions = np.tile(np.arange(len(self.keys), dtype=np.int32), self.repetitions)
