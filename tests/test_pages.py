@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 from sklearn.datasets import load_digits
 
 from experimentator import CheckpointEvery, Mode, build_experiment
+from experimentator.checkpoint import load_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,7 +53,8 @@ def recipe(title):
 
 
 @pytest.mark.parametrize("title", TITLES)
-def test_a_recipe_trains_and_what_it_promises_is_there(title, tmp_path):
+def test_a_recipe_trains_and_what_it_promises_is_there(title, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exp = build_experiment(recipe(title), hide_progress=True, jit_compile=False, output_folder=str(tmp_path))
     rows = exp.train(2)
 
@@ -65,10 +67,21 @@ def test_a_recipe_trains_and_what_it_promises_is_there(title, tmp_path):
     assert shown(exp, rows, seen), (rows, seen)
 
 
+def kernel(weights):
+    return next(value for key, value in weights.items() if key.startswith("Trunk/") and key.endswith("/kernel"))
+
+
 PROMISED = {
     "Fine-tuning: rates by part, and a part that waits": lambda exp, rows, seen: exp.optimizer["Trunk"].iterations == 0,
+    "Adapters: a trained network, changed a little": lambda exp, rows, seen: (
+        np.array_equal(kernel(exp.backend.weights()), kernel(load_weights("base.safetensors")))
+        and any(key.endswith("lora_kernel_b") and value.any() for key, value in exp.backend.weights().items())
+    ),
     "A number that changes along the training": lambda exp, rows, seen: (
         rows[1]["training_weight_now"] == pytest.approx(0.2) and exp.counts["training"]["traces"] <= 3
+    ),
+    "Evaluating within a long epoch": lambda exp, rows, seen: (
+        exp.counts["training"]["batches"] == 20 and [len(row) for row in rows] == [5, 5]
     ),
     "A variational autoencoder: draws, and what is drawn from": lambda exp, rows, seen: (
         exp.predict({"batch_code": np.zeros((5, 8), "float32")})["batch_image"].shape == (5, 8, 8, 1)
