@@ -240,3 +240,20 @@ def test_what_the_tensorflow_that_is_there_cannot_read_is_not_exported(tmp_path)
         assert list(tmp_path.iterdir()) == []
     else:  # of versions that go together
         alike(read(tmp_path / "program", given), exp.predict(given))
+
+
+def test_a_draw_within_a_loop_is_refused_with_where_to_draw():
+    draws = keras.random.SeedGenerator(1)
+
+    @chunk_processor(inputs=["batch_input"], outputs=["batch_walked"], mode=Mode.INFER)
+    def walk(batch_input):
+        step = lambda _, x: x + keras.random.normal(keras.ops.shape(x), seed=draws)  # noqa: E731
+        return keras.ops.fori_loop(0, 3, step, batch_input)
+
+    exp = build_experiment(config())
+    exp.chunk_processors.append(walk)
+
+    with pytest.raises(
+        GraphError, match=r"draws within a loop or a branch(.|\n)*Draw before it, for all turns at once"
+    ):
+        exp.predict({"batch_input": np.zeros((4, 3), np.float32)}, outputs=["batch_walked"])

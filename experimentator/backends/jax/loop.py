@@ -21,6 +21,7 @@ from experimentator.graph import Graph, GraphError
 # 16 times as slow (32 and 64 channels), where other networks gain from the loop.
 COMPILERS = {"xla": True, "xla-step": "step"}
 LOOP, BATCH = COMPILERS
+SEED = "uint32[2]"  # how JAX tells the state of a generator
 _NUMBERS = count(1)
 
 
@@ -180,6 +181,13 @@ def _kept(error: Exception) -> GraphError:
     frames = re.findall(r"^(.+:\d+):\d+ \((.*)\)$", str(error), flags=re.MULTILINE)
     own = re.compile(r"[/\\]keras[/\\]src[/\\]|[/\\]experimentator[/\\]backends[/\\]")
     made = [f"{function}, {place}" for place, function in frames if not own.search(place)]
+    if kind and kind[1] == SEED:
+        return GraphError(
+            "A chunk processor draws within a loop or a branch, out of which the state of what draws cannot come.\n"
+            f"Seen: {SEED}, a seed of keras.random.SeedGenerator, within keras.ops.fori_loop, scan, cond or the like.\n"
+            "Draw before it, for all turns at once: noise = keras.random.normal((turns, ...), seed=generator), and "
+            "take noise[turn] there."
+        )
     return GraphError(
         "A chunk processor keeps a tensor of an earlier trace, which is out of reach in this one.\n"
         f"Seen: {kind[1] if kind else 'a tensor'}, made in {made[-1] if made else 'a processor'}.\n"
