@@ -71,6 +71,14 @@ def test_digit_gan_makes_the_digits_it_is_asked_for():
     assert row["recognised"] > 0.7
 
 
+def test_digit_diffusion_makes_the_digits_it_is_asked_for(capsys):
+    exp = build_experiment(EXAMPLES / "digit_diffusion.py", epochs=30, jit_compile=False, hide_progress=True)
+    row = exp.train(30)[-1]
+
+    assert row["recognised"] > 0.6
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
 def test_topics_learns_to_spell(capsys):
     smaller = {"sizes": [64, 128], "batch_sizes": [32, 16], "width": 48, "blocks": 1}
     exp = build_experiment(EXAMPLES / "topics.py", jit_compile=False, hide_progress=True, **smaller)
