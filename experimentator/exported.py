@@ -13,7 +13,7 @@ import numpy as np
 
 from experimentator.checkpoint import CheckpointError, make_folder
 from experimentator.embedded import Embedded, named
-from experimentator.graph import Graph, Mode
+from experimentator.graph import Graph, MissingTensorError, Mode
 from experimentator.loading.blocks import Spec
 from experimentator.overrides import ConfigError
 from experimentator.settings import listed
@@ -114,9 +114,13 @@ def _whole(exp: BaseExperiment, specs: Mapping[str, Spec], sizes: Any) -> tuple[
     """The graph of INFER and what it is given: what items have, and float32 of the sizes of what nothing gives."""
     whole = exp.program.whole(Mode.INFER)
     free = {ref.name for node in whole.nodes for ref in node.reads if not whole.written_in(ref.name)} - specs.keys()
-    given = {name: sizes[name] for name in free if isinstance(sizes, Mapping) and _are_sizes(sizes.get(name))}
+    given = {name: sizes[name] for name in free if isinstance(sizes, Mapping) and name in sizes}
     if not given:
         return whole, dict(specs)
+    for name, own in given.items():
+        if not _are_sizes(own):
+            wrong = f"sizes of {name!r} are whole numbers, or None for any, without the batch axis."
+            raise ConfigError(wrong, f"Seen: {own!r}.", f"Write sizes={{{name!r}: [64]}}.")
     all_specs = {**specs, **{name: Spec((None, *own), np.dtype(np.float32)) for name, own in given.items()}}
     processors = exp.program.record(Mode.INFER, given=all_specs)
     return Graph(processors, provided=all_specs.keys(), mode=Mode.INFER), all_specs
@@ -171,7 +175,13 @@ def _chosen(whole: Graph, names: Sequence[str]) -> Graph:
             f"Seen: {', '.join(sorted(whole.provided)) or 'nothing'} in items.",
             "Name what to compute, outputs=['batch_logits'], and sizes of other inputs: sizes={'batch_noise': [64]}.",
         )
-    return whole.select(*names)
+    try:
+        return whole.select(*names)
+    except MissingTensorError as error:
+        if error.reader is not None:
+            given = f"sizes={{{error.name!r}: [64]}}"
+            error.add_note(f"Where whoever uses the file gives it, say how large it is, of float32: {given}.")
+        raise
 
 
 def _sizes(name: str, given: Sizes, spec: Any) -> tuple[int | None, ...]:

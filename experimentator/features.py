@@ -153,7 +153,7 @@ class CallbackedExperiment(BaseExperiment):
                 for other in listeners[place:] if event in LAST else ():
                     try:
                         other.call(event, self.state)
-                    except Exception as another:
+                    except BaseException as another:
                         error.add_note(f"After that, {type(another).__name__}: {another}")
                 raise
             if event == "epoch_end" and listener.hears(event):
@@ -288,7 +288,13 @@ def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -
     Raises:
         ConfigError: for a configuration that cannot be read, or an unknown override.
     """
-    source = as_config(config, {**overrides_of(config), **overrides}, known=LIBRARY_KEYS)
+    stored = overrides_of(config, overrides)
+    try:
+        source = as_config(config, {**stored, **overrides}, known=LIBRARY_KEYS)
+    except ConfigError as error:
+        if stored:
+            error.add_note(f"{', '.join(stored)}: overridden in that run, says its environment.json.")
+        raise
     check_values(source)
     exp = compose(source.get("experiment_type"))(source)
     if load_weights:

@@ -38,6 +38,7 @@ class Program:
         self.recorded: dict[Mode, tuple[Any, ...]] = {}
         self.attributes: Attributes | None = None
         self.noticed = 0  # how often they were found changed
+        self.has_recorded = False  # so that there are layers that may change
         self.selection = Selection(exp, {})
         self.graphs: dict[Mode, Graph] = {}
         self.runners: dict[Any, Runner] = {}
@@ -257,6 +258,7 @@ class Program:
         within = (other for one in processors if isinstance(one, Embedded) for other in one.within)
         self.attributes = self.attributes or Attributes([*processors, *within])
         shown = shown_of(specs, self.exp.batch_inputs_names, processors)
+        self.has_recorded = True
         with self.attributes.settling():
             recorded: tuple[Any, ...] = self.exp.backend.record(processors, shown, mode, known)
         return recorded
@@ -270,7 +272,7 @@ class Program:
             if self.noticed == 3:
                 log.warning(OFTEN)
             self.exp._changed("chunk_processors", None, None)
-        if (changes := self.exp.backend.changes() if self.recorded else []) and compiled:
+        if changes := self.exp.backend.changes(compiled=compiled) if self.has_recorded else []:
             log.warning("Changed after first use: %s. Compiled again at the next call.", "; ".join(changes))
             self.exp._drop("graphs")
 

@@ -74,6 +74,7 @@ class RunFolder:
         self._log: RunLog | None = None
         self._held: Hold | None = None
         self.problem: BaseException | None = None
+        self._outer: BaseException | None = None  # one that was handled around the training
         self._written = 0  # epochs
         self._begun = 0  # the epoch that began last
         self._earlier: Mapping[str, Any] = {}  # what the status told when the run was resumed
@@ -238,14 +239,16 @@ class RunFolder:
         if self.history.exists():  # Ctrl-C may have come between the writing of a row and the counting of it
             self._written = len(read_history(self.opened))
         self._append_new()  # another callback may have failed before this one was told
-        is_cut_short = getattr(getattr(self.exp, "walk", None), "is_cut_short", False)
+        walk = getattr(self.exp, "walk", None)
+        is_cut_short = getattr(walk, "is_cut_short", False)
         begun = not self.exp.epoch and is_cut_short
         if self._saved_epoch < self.exp.epoch or begun:
             if status != "failed":
                 self._save()
-            elif not is_cut_short:  # a callback failed once the epoch was over
+            elif walk and not is_cut_short and walk.position is walk.restore is None:  # it failed between two epochs
                 with suppress(Exception):  # or the experiment is no longer sound
                     self._save()
+                    self._saved_within = 0
         self._write_status(status)
 
     @property

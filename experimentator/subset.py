@@ -33,7 +33,7 @@ class Subset(Ordered):
 
     An epoch of training visits `length` keys, where that is given, and the next one goes on with those that are left:
     what happens at the end of an epoch, such as an evaluation, then comes before all keys were seen. In other modes
-    the first `length` keys are visited.
+    the first `length` keys are visited. Where `shuffled_keys` is replaced, that says how many.
 
     The order of a training subset is a pure function of (seed, name of the subset, epoch). What is drawn while an
     item is read depends on these, its key, and the visit; in other modes not on the epoch (see `item_random`).

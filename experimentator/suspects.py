@@ -142,6 +142,22 @@ def leaks(subsets: Sequence[Any]) -> Iterator[str]:
                 )
 
 
+def rests(subsets: Sequence[Any], batch_size: int) -> Iterator[str]:
+    """Training subsets of which each epoch passes some keys over, since `length` is no whole number of batches.
+
+    >>> from experimentator import Mode, Subset
+    >>> print(*rests([Subset("training", Mode.TRAIN, {"input": np.arange(64)}, length=20)], 8))
+    4 of the 20 keys that an epoch of 'training' visits fill no batch, and are left out: length=16 has none of them.
+    """
+    for one in subsets:
+        rest = len(one) % batch_size
+        if one.is_training and getattr(one, "is_part", False) and one.buckets is None and 0 < rest < len(one):
+            left_out = (
+                f"{rest} of the {len(one)} keys that an epoch of {one.name!r} visits fill no batch, and are left out"
+            )
+            yield f"{left_out}: length={len(one) - rest} has none of them."
+
+
 def _source(subset: Any) -> tuple[int, ...]:
     """What tells whether keys of two subsets are those of the same items: the dataset beneath all wrappers."""
     dataset = subset.dataset

@@ -14,7 +14,7 @@ from experimentator.running import sums_in
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
-from experimentator.suspects import leaks, suspicions, tell_bad_data, tell_spoilt
+from experimentator.suspects import leaks, rests, suspicions, tell_bad_data, tell_spoilt
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -112,9 +112,9 @@ class Walk:
                 tell_bad_data(program.graph(Mode.TRAIN), program.feed(subset))
 
     def _look(self) -> None:
-        """Warn, before the first epoch, of items that are trained on and evaluated on."""
+        """Warn, before the first epoch, of items that are trained on and evaluated on, and of those left out."""
         self.looked = True
-        for said in leaks(self.exp.subsets):
+        for said in (*leaks(self.exp.subsets), *rests(self.exp.subsets, self.exp.batch_size)):
             log.warning(said)
 
     def cycle(self, subset: Any, mode: Mode, position: Position | None = None) -> dict[str, float]:
@@ -155,6 +155,7 @@ class Walk:
     def _apart(self, subset: Any) -> Iterator[None]:
         """A pass within another leaves to that one what was told of it, and what callbacks hold for it."""
         state, before, held = self.exp.state, dict(self.exp.state), []
+        metrics = self.exp.backend.snapshot() if self.depth and state.get("mode") == Mode.EVAL else None  # go on in it
         for callback in self.exp._acting if self.depth else ():
             names = (name for name in listed(getattr(callback, "of_pass", ())) if hasattr(callback, name))
             held += [(callback, name, getattr(callback, name)) for name in names]
@@ -163,6 +164,8 @@ class Walk:
             yield
         finally:
             self.depth -= 1
+            if metrics is not None:
+                metrics()
             if self.depth:
                 own = (name for name in state if name in LASTING or str(name).startswith(f"{subset.name}_"))
                 before |= {name: state[name] for name in own}
@@ -305,3 +308,4 @@ class Walk:
         if self.restore is not None:
             self.restore()
             self.restore = None if last else self.restore
+            self.is_cut_short |= self.position is not None  # until the epoch ends

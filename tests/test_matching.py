@@ -186,5 +186,20 @@ def test_single_weights_may_be_renamed_and_patterns_that_miss_are_told_the_keys(
     chosen, _ = fitting(own, {"Net/5/kernel": np.ones(2)}, only="Net/1/*", rename={"Net/5": "Net/1"})
 
     assert list(chosen) == ["Net/1/kernel"]
+    chosen, _ = fitting(own, {"Net/5/bias": np.ones(2)}, only="Net/1/*", rename={"Net/5/bias": "Net/1/kernel"})
+    assert list(chosen) == ["Net/1/kernel"]
     with pytest.raises(WeightsError, match=r"Known here: Net/0/kernel, Net/1/kernel\."):
         fitting(own, {}, only="Net/*/dense/*")
+
+
+def test_weights_in_another_order_beside_others_are_not_taken_for_each_other():
+    own = {f"Net/{n}/{name}": np.zeros(2) for n, name in enumerate(["kernel", "bias", "kernel", "extra"])}
+    found = {f"Net/{n}/{name}": np.ones(2) for n, name in enumerate(["kernel", "kernel", "bias"])}
+
+    with pytest.raises(WeightsError, match="missing  Net/1/bias"):
+        fitting(own, found, only=["*/kernel", "*/bias"])
+
+
+def test_no_pattern_at_all_is_refused():
+    with pytest.raises(WeightsError, match=r"only=\[\] names no weights"):
+        fitting({"Net/0/kernel": np.zeros(2)}, {}, only=[])

@@ -362,5 +362,26 @@ def test_a_run_is_built_with_what_it_was_overridden_with(tmp_path, caplog):
         assert (again.shift, again.get("output_folder"), again.get("experiment_id")) == (5.0, None, None)
         assert again.evaluate("training") == run.evaluate("training") == {"training_loss": pytest.approx(15.21)}
     assert "'optimizer' of the run" in caplog.text
+    caplog.clear()
+    build_experiment(run.folder, optimizer=keras.optimizers.SGD(0.3))
+    assert not caplog.text
     assert build_experiment(run.folder, shift=1.0).shift == 1.0
     assert build_experiment(tmp_path / "task.py").shift == 0.0
+
+
+@pytest.mark.parametrize("damage", [{"overrides": None}, {"overrides": [1]}, {"overrides": {}, "not_stored": None}])
+def test_overrides_that_are_damaged_are_told(damage, tmp_path, caplog):
+    (tmp_path / "config.py").write_text("rate = 0.1\nsubsets = []\nchunk_processors = []\n")
+    (tmp_path / "environment.json").write_text(json.dumps(damage))
+
+    assert build_experiment(tmp_path).rate == 0.1
+    assert "its environment.json is damaged" in caplog.text
+
+
+def test_an_override_of_a_run_that_its_edited_configuration_lost_is_told_where_from(tmp_path):
+    (tmp_path / "config.py").write_text("subsets = []\nchunk_processors = []\n")
+    (tmp_path / "environment.json").write_text(json.dumps({"overrides": {"rate": 0.1}}))
+
+    with pytest.raises(ConfigError) as caught:
+        build_experiment(tmp_path)
+    assert caught.value.__notes__ == ["rate: overridden in that run, says its environment.json."]

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experimentator import build_experiment, diagram, runs
+from experimentator import CheckpointEvery, build_experiment, diagram, runs
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load, load_text
 from experimentator.graph import Graph, describe_graph
@@ -421,3 +422,33 @@ def test_weights_of_a_first_epoch_that_was_interrupted_are_kept(tmp_path):
     folder = RunFolder.of(exp)
     assert folder.weights.exists()
     assert status(folder)["weights"] == "from the middle of epoch 1"
+
+
+def test_a_resume_that_fails_at_once_leaves_the_weights_of_the_run(tmp_path):
+    class Copies:
+        """Keeps the folder as a kill in the middle of the third epoch would leave it; a resume of it fails."""
+
+        inputs, resumes = ("slope",), False
+
+        def on_batch_begin(self, **_):
+            if self.resumes:
+                raise ArithmeticError("at once")
+
+        def on_batch_end(self, batch, epoch, cycle_name, **_):
+            if (batch, epoch, cycle_name) == (1, 3, "training"):
+                shutil.copytree(RunFolder.of(exp).path, tmp_path / "killed")
+
+    light = Path(__file__).parent / "configs" / "light.py"
+    options = {"hide_progress": True, "output_folder": str(tmp_path / "runs")}
+    exp, again = (build_experiment(light, callbacks=[CheckpointEvery(steps=1), Copies()], **options) for _ in range(2))
+    exp.train(3)
+    before = (tmp_path / "killed" / "weights.safetensors").read_bytes()
+    Copies.resumes = True
+    again.resume(tmp_path / "killed")
+    assert again.walk.position.batch
+    with pytest.raises(ArithmeticError):
+        again.train(3)
+
+    assert (tmp_path / "killed" / "weights.safetensors").read_bytes() == before
+    told = json.loads((tmp_path / "killed" / "status.json").read_text())
+    assert (told["status"], told["epoch"]) == ("failed", 2)

@@ -1159,3 +1159,25 @@ def test_an_average_is_evaluated_with_and_left_again_by_each_evaluation_alone():
         return [(row["training_loss"], row["validation_loss"]) for row in exp.history]
 
     assert losses(Twice()) == losses(Within()) == losses()
+
+
+def test_what_accumulates_in_an_evaluation_goes_on_after_another_within_it():
+    class Twice(Callback):
+        when, busy = Mode.EVAL, False
+
+        def init(self, exp: Any) -> None:
+            self.exp = exp
+
+        def on_block_end(self, **_: Any) -> None:
+            if not self.busy:
+                self.busy = True
+                self.exp.evaluate(Subset("other", Mode.EVAL, arrays(0, 8)))
+                self.busy = False
+
+    def measured(*callbacks: Any) -> Any:
+        own = ops.KerasMetric(keras.metrics.SparseCategoricalAccuracy(), "batch_logits", "batch_target", output="own")
+        exp = build(*callbacks, seed=3, batch_size=4, steps_per_call=1)
+        exp.chunk_processors = [*exp.chunk_processors, own]
+        return exp.evaluate("validation")
+
+    assert measured(Twice()) == measured()

@@ -372,10 +372,11 @@ def test_drop_last_may_be_given_by_place():
 # Epochs of some of the keys
 
 
-def visited(epochs, **options):
+def visited(epochs, seed=0, **options):
     """The positions that epochs visit, one behind the other."""
     subset, found = training(**options), []
-    for subset.epoch in range(epochs):
+    for epoch in range(epochs):
+        place(subset, seed, epoch)
         order = subset.order().tolist()
         assert len(order) == len(subset)
         found += order
@@ -384,7 +385,8 @@ def visited(epochs, **options):
 
 @pytest.mark.parametrize("length", [1, 3, 5, 10, 14, 27])
 def test_epochs_of_some_keys_go_on_where_the_last_one_ended(length):
-    assert visited(20, length=length) == visited(54)[: 20 * length]
+    assert visited(20, seed=3, length=length) == visited(54, seed=3)[: 20 * length]
+    assert visited(3, seed=3, length=length) != visited(3, seed=4, length=length)
 
 
 def test_repetitions_count_in_what_is_left():
@@ -399,6 +401,28 @@ def test_a_pass_that_evaluates_visits_the_first_keys_and_a_training_subset_all_o
     training = Subset("training", Mode.TRAIN, [{"n": np.float32(n)} for n in range(8)], length=2)
     exp = build_experiment({"subsets": [training], "chunk_processors": [loss], "batch_size": 2, "hide_progress": True})
     assert exp.evaluate("training") == {"training_loss": 3.5}
+
+
+def test_keys_that_fill_no_batch_of_a_short_epoch_are_told(caplog):
+    exp = build_experiment(config(batch_size=8))
+    exp.subset("training").length = 20
+    exp.train(1)
+    assert "4 of the 20 keys that an epoch of 'training' visits fill no batch" in caplog.text
+    caplog.clear()
+    exp = build_experiment(config(batch_size=8))
+    exp.subset("training").length = 16
+    exp.train(1)
+    assert "fill no batch" not in caplog.text
+
+
+def test_an_order_of_ones_own_says_how_many_keys_there_are():
+    class Own(Subset):
+        def shuffled_keys(self):
+            return self.keys[::-1]
+
+    subset = Own("training", Mode.TRAIN, arrays(0, 10), length=4)
+    assert (len(subset), str(subset)) == (10, "training [TRAIN]: 10 items")
+    assert str(training(length=4)) == "training [TRAIN]: 4 of 10 items"
 
 
 @pytest.mark.parametrize("length", [0, -1, 2.5, True, "2"])

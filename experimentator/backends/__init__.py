@@ -124,8 +124,11 @@ class Backend(Protocol):
     def forget(self) -> None:
         """Find the weights anew at the next recording: the processors changed."""
 
-    def changes(self) -> list[str]:
-        """What was changed of layers and optimizers since they were compiled, in words; told once."""
+    def changes(self, *, compiled: bool) -> list[str]:
+        """What was changed of layers and optimizers since they were `compiled`, in words; told once.
+
+        Where nothing is compiled, only that layers have other weights, which must be recorded.
+        """
 
     def settling(self) -> AbstractContextManager[None]:
         """Within, a step is called, and what changes of them is their own affair."""

@@ -142,7 +142,7 @@ class NumpyBackend:
     def forget(self) -> None:
         """Nothing is kept."""
 
-    def changes(self) -> list[str]:
+    def changes(self, *, compiled: bool) -> list[str]:
         """Nothing is compiled, and every change acts."""
         return []
 

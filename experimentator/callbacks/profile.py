@@ -57,9 +57,10 @@ class Profile:
         elif mode == Mode.TRAIN and epochs == 1:
             self._start()
 
-    def on_cycle_end(self, **_: Any) -> None:
+    def on_cycle_end(self, mode: Any, **_: Any) -> None:
         """What comes between two passes is no part of it."""
-        self._stop()
+        if mode == Mode.TRAIN:
+            self._stop()
 
     def on_train_end(self, **_: Any) -> None:
         """Stop whatever ended the training."""

@@ -43,7 +43,7 @@ class Progress:
         self.cell: Any = None  # what shows the epoch under way in a notebook, and its line once it is over
         self.title = ""  # of the epoch
         self.start = self.drawn = 0.0
-        self.epoch = self.trained = 0  # epochs that are over, and training passes of the one under way
+        self.epoch = 0  # how many are over
         self.is_training = True
 
     def init(self, exp: Any) -> None:
@@ -62,7 +62,7 @@ class Progress:
             self.inner = self.bars.add_task("batches", total=None, seen="reading data")
             self.bars.start()
         self.title = f"{epoch:>{len(str(epochs))}}/{epochs}"
-        self.epoch, self.trained = epoch - 1, 0
+        self.epoch = epoch - 1
         self.drawn = time.perf_counter()
 
     def on_cycle_begin(self, cycle_name: str, steps: int, mode: Mode, **_: Any) -> None:
@@ -85,7 +85,7 @@ class Progress:
             # The bar may be that of an evaluation that lay within this pass.
             self.bars.update(self.inner, description=cycle_name, total=steps, completed=batch + 1, seen=seen)
             if self.is_training:
-                self.bars.update(self.total, completed=self.epoch + self._share((batch + 1) / steps))
+                self.bars.update(self.total, completed=self.epoch + self._share(cycle_name, (batch + 1) / steps))
             self._draw(self.bars)
         else:
             title = f"{self.title}  " if self.title else ""
@@ -94,7 +94,6 @@ class Progress:
 
     def on_cycle_end(self, **_: Any) -> None:
         """An evaluation of its own has its own line."""
-        self.trained += self.is_training
         if not self.title:
             self.cell = None
 
@@ -125,10 +124,10 @@ class Progress:
             self.bars = None
         self.cell, self.title = None, ""
 
-    def _share(self, share: float) -> float:
-        """How much of the epoch is done with a share of a training pass; all of these count as much, others nothing."""
-        passes: int = sum(subset.mode == Mode.TRAIN for subset in self.exp.subsets)
-        return min(1.0, (self.trained + share) / max(1, passes))
+    def _share(self, subset: str, share: float) -> float:
+        """How much of the epoch is done with a share of a pass; each training pass counts as much, others nothing."""
+        trained = [one.name for one in self.exp.subsets if one.mode == Mode.TRAIN]
+        return (trained.index(subset) + share) / len(trained) if subset in trained else 0.0
 
     @property
     def _in_cell(self) -> bool:

@@ -51,8 +51,8 @@ class BalancedSubset(Subset):
 
     A predicate is such a function, too: what it is true of and the rest are then equally often in it. Classes take
     turns, so that each batch is as balanced as whole numbers allow. An epoch shows every key at least once, those of
-    small classes several times, each time with draws of its own; or it visits `length` keys. `classes` lists what
-    there must be.
+    small classes several times, each time with draws of its own; or it visits `length` keys, drawn anew in each epoch.
+    `classes` lists what there must be.
 
     >>> from experimentator import Mode
     >>> items = {"input": np.arange(6), "target": np.array([0, 0, 0, 0, 0, 1])}

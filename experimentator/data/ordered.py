@@ -51,13 +51,18 @@ class Ordered:
     def length(self, length: Any) -> None:
         self._length = checked_length(length, self.name)
 
+    @property
+    def is_part(self) -> bool:
+        """Whether an epoch visits `length` keys; an order of one's own says by itself how many."""
+        return self.length is not None and not self.reorders
+
     def __len__(self) -> int:
-        return len(self.keys) * self.repetitions if self.length is None or not self.keys else self.length
+        return len(self.keys) * self.repetitions if not self.is_part or not self.keys else self.length or 0
 
     @property
     def amount(self) -> str:
         """How many keys an epoch visits, in words."""
-        return f"{len(self):,} items" if self.length is None else f"{len(self):,} of {len(self.keys):,} items"
+        return f"{len(self):,} items" if not self.is_part else f"{len(self):,} of {len(self.keys):,} items"
 
     def arrange(self) -> np.ndarray:
         """Positions in `keys` in the order of this epoch, `[len(self)] int32`; shuffled for a training subset."""
@@ -68,7 +73,7 @@ class Ordered:
 
     def _round_of(self, positions: np.ndarray, number: int) -> np.ndarray:
         whole = copy.copy(self)
-        whole.epoch = number
+        whole.seed, whole.epoch = self.seed, number  # a copy has none
         return whole.shuffled(positions)
 
     def shuffled(self, positions: np.ndarray, *address: Any) -> np.ndarray:

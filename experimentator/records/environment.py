@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,10 @@ def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
     }
 
 
-def overrides_of(source: Any) -> dict[str, Any]:
+def overrides_of(source: Any, given: Collection[str] = ()) -> dict[str, Any]:
     """The overrides that a run was built with, where `source` is the path of its folder, or of `config.py` in it.
 
-    Where that run went and what it showed are left out; {} for anything else.
+    Where that run went and what it showed are left out, and what is `given` now; {} for anything else.
     """
     if not isinstance(source, str | os.PathLike) or "\n" in str(source):
         return {}
@@ -60,11 +60,15 @@ def overrides_of(source: Any) -> dict[str, Any]:
     if Path(source) not in (folder, folder / "config.py") or not (folder / "environment.json").is_file():
         return {}
     told = read_json(folder / "environment.json")
-    stored, lost = told.get("overrides", {}), told.get("not_stored", [])
+    stored, lost = told.get("overrides"), told.get("not_stored", [])
+    if not isinstance(stored, dict) or not isinstance(lost, list):
+        log.warning("What %s was overridden with is not known: its environment.json is damaged.", folder)
+        return {}
+    lost = [name for name in lost if name not in (*OF_ITS_OWN, *given)]
     for name in lost:
         said = "%r of the run %s was overridden by an object, which no file holds: it is as its configuration has it."
         log.warning(said, name, folder)
-    return {name: value for name, value in stored.items() if name not in (*lost, *OF_ITS_OWN)}
+    return {name: value for name, value in stored.items() if name not in (*lost, *OF_ITS_OWN, *given)}
 
 
 def process() -> dict[str, Any]:

@@ -83,7 +83,9 @@ def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     names: dict[str, str] = {}
     for node in mine.keys() & theirs.keys():
         here, there = _of_both(mine[node], theirs[node])
-        if set(here.values()) != set(there.values()) and _alike(here, there):
+        is_all = len(here) == len(mine[node]) and len(there) == len(theirs[node])
+        fits = _alike(here, there) if is_all else list(here) == list(there)
+        if fits and set(here.values()) != set(there.values()):
             names |= {key: here[place] for place, key in there.items()}
     return {names.get(key, key): array for key, array in found.items()}
 
@@ -182,6 +184,8 @@ def _patterns(only: str | Iterable[str] | None, known: Iterable[str]) -> list[st
     if only is not None and not isinstance(only, Iterable):
         raise WeightsError(f'only={only!r} names no weights.\nSeen: {type(only).__name__}.\nWrite only="Trunk/*".')
     patterns = ["*"] if only is None else [only] if isinstance(only, str) else list(only)
+    if not patterns:
+        raise WeightsError('only=[] names no weights.\nSeen: no pattern.\nWrite only="Trunk/*", or leave it away.')
     for pattern in patterns if only is not None else ():
         if not any(_names(pattern, key) for key in known):
             nodes = list(dict.fromkeys(_node(key) for key in known))
@@ -211,7 +215,7 @@ def _renamed(found: Mapping[str, Any], rename: Any) -> dict[str, Any]:
     used: set[str] = set()
     result: dict[str, Any] = {}
     for key, array in found.items():
-        old = max((old for old in rename if key.startswith(f"{old}/")), key=len, default=None)
+        old = max((old for old in rename if f"{key}/".startswith(f"{old}/")), key=len, default=None)
         used |= {old} if old is not None else set()
         result[key if old is None else rename[old] + key.removeprefix(old)] = array
     nodes = list(dict.fromkeys(_node(key) for key in found))

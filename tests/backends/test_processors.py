@@ -1526,6 +1526,23 @@ def test_weights_that_a_layer_gets_after_first_use_are_trained_and_saved(tmp_pat
     assert np.array_equal(values(again.kernel), values(layer.kernel))
 
 
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_layer_that_takes_the_place_of_another_is_found_compiled_or_not(eager):
+    network = keras.Sequential([layers.Dense(3), layers.Dense(1)])
+    exp = experiment(
+        ops.Model(network, inputs="batch_input", outputs="batch_prediction", node="Net"), squares, eager=eager
+    )
+    exp.train(1)
+    network.pop()
+    network.add(layers.Dense(1, use_bias=False))
+    exp.optimizer = keras.optimizers.SGD(0.05)
+    before = values(network.layers[1].kernel)
+    exp.train(2)
+
+    assert np.abs(values(network.layers[1].kernel) - before).max() > 0
+    assert sorted(value.shape for value in exp.backend.weights().values()) == [(3,), (3, 1), (4, 3)]
+
+
 def test_an_optimizer_that_was_made_before_a_layer_got_weights_is_refused():
     layer = layers.Dense(1)
     exp = experiment(ops.Model(layer, inputs="batch_input", outputs="batch_prediction"), squares)

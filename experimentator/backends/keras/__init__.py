@@ -133,9 +133,7 @@ class KerasBackend(ABC):
 
         self._reads = reads
         try:
-            with self.watched.settling(
-                self._layers
-            ):  # what layers change by themselves when they are called is their affair
+            with self.settling():  # what layers change by themselves when they are called is their affair
                 self.abstract(partial(InContext(run).run, training=mode == Mode.TRAIN), specs)
         finally:
             self._reads = None
@@ -295,12 +293,12 @@ class KerasBackend(ABC):
         self.watched.look(parts_of(optimizer), made_with=True)
         return optimizer
 
-    def changes(self) -> list[str]:
-        """What was changed of layers and optimizers since they were traced, in words; told once."""
-        changes = [*self.watched.changes(), *(others := self.watched.others())]
-        if others:
+    def changes(self, *, compiled: bool) -> list[str]:
+        """What was changed of layers and optimizers, in words; told once. Weights that are others are found anew."""
+        changes = self.watched.changes() if compiled else []
+        if others := self.watched.others():
             self.forget()
-        return changes
+        return [*changes, *others]
 
     def settling(self) -> AbstractContextManager[None]:
         """Within, a step is called, and what changes of them is their own affair."""

@@ -38,13 +38,11 @@ class Watched:
         self._seen: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._marks: dict[int, list[int]] = {}  # ids of all values, where nothing had changed
         self._own: set[tuple[int, str]] = set()
-        self._parts: dict[int, tuple[Any, tuple[int, ...]]] = {}  # layers, and how many weights and layers they have
+        self._parts: dict[int, tuple[Any, list[int]]] = {}  # layers, and which weights and layers they have
 
     def others(self) -> list[str]:
         """Layers that have got weights or layers since, or lost some, in words."""
-        return [
-            f"{_named(one)} has other weights or layers" for one, own in self._parts.values() if _counted(one) != own
-        ]
+        return [f"{_named(one)} has other weights or layers" for one, own in self._parts.values() if _own(one) != own]
 
     def look(self, objects: Iterable[Any], *, made_with: bool = False) -> None:
         """From now on, changes of these are changes; with `made_with`, of parameters of their classes alone."""
@@ -57,7 +55,7 @@ class Watched:
 
     def count(self, layers: Mapping[int, Any]) -> None:
         """From now on, these having other weights or layers of their own is a change."""
-        self._parts = {key: (one, _counted(one)) for key, one in layers.items()}
+        self._parts = {key: (one, _own(one)) for key, one in layers.items()}
 
     @contextmanager
     def settling(self, layers: Mapping[int, Any]) -> Iterator[None]:
@@ -97,9 +95,10 @@ def _plain(one: Any) -> Iterator[tuple[str, Any]]:
     )
 
 
-def _counted(layer: Any) -> tuple[int, ...]:
+def _own(layer: Any) -> list[int]:
+    """What it has of its own, by identity; the backend holds all that was there, so that no id is given twice."""
     lists = ("_trainable_variables", "_non_trainable_variables", "_layers")
-    return tuple(len(getattr(layer, name, ())) for name in lists)
+    return [id(one) for name in lists for one in getattr(layer, name, ())]
 
 
 def _same(old: Any, new: Any) -> bool:

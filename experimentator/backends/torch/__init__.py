@@ -114,10 +114,10 @@ class TorchBackend(KerasBackend):
         self.watched.look(module for module, _ in self.modules.met.values())
         return recorded
 
-    def changes(self) -> list[str]:
+    def changes(self, *, compiled: bool) -> list[str]:
         """What was changed of layers, modules and optimizers; where parameters are others, they are found anew."""
         told, has_others = self.modules.changes()
-        found = [*super().changes(), *told]
+        found = [*super().changes(compiled=compiled), *(told if compiled or has_others else ())]
         if has_others:
             self.forget()
         return found
