@@ -194,8 +194,8 @@ class BaseExperiment(Habits, Portrayed, Exported):
         Returns `outputs`, or else the setting, or else every name that can be computed from what is given. What is
         drawn goes on from call to call; within a training, as from a callback, it leaves what training draws alone.
 
-        A subset, or the name of one, stands for the items that an evaluation visits: rows are in the order of its keys, and names are those
-        that INFER computes, as far as they have a value for each sample.
+        A subset, or the name of one, stands for the items that an evaluation visits: rows are in the order of its keys,
+        and names are those that INFER computes, as far as they have a value for each sample.
         """
         if isinstance(data, str) or not hasattr(data, "items"):
             return self._predict_subset(data, outputs)
