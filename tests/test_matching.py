@@ -203,3 +203,11 @@ def test_weights_in_another_order_beside_others_are_not_taken_for_each_other():
 def test_no_pattern_at_all_is_refused():
     with pytest.raises(WeightsError, match=r"only=\[\] names no weights"):
         fitting({"Net/0/kernel": np.zeros(2)}, {}, only=[])
+
+
+def test_a_file_that_has_more_than_is_asked_for_is_told_what_names_to_take():
+    own = {"Net/0/kernel": np.zeros(2), "Head/0/kernel": np.zeros(2)}
+
+    with pytest.raises(WeightsError, match=r"only=\['\*/kernel'\]\)"):
+        fitting(own, {**own, "Net/1/lora_a": np.zeros(2)})
+    assert list(fitting(own, {**own, "Net/1/lora_a": np.ones(2)}, only=["*/kernel"])[0]) == list(own)

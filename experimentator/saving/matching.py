@@ -153,20 +153,21 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
     moved = _moved(matching, own, found)
     named = ", ".join(f"{old!r}: {new!r}" for old, new in moved.items())
     write = f"Name nodes as they are here: load_weights(..., rename={{{named}}}). " if moved else ""
-    nodes = sorted({_node(key) for key in matching.matched} - {_node(key) for key in matching.missing})
-    wrong = {_variable(key) for key in (*matching.missing, *matching.misshapen)}
-    names = sorted({_variable(key) for key in matching.matched} - wrong)
-    some = (
-        f"only={f'{nodes[0]}/*'!r}"
-        if nodes
-        else f"only={[f'*/{name}' for name in names]}"
-        if names
-        else 'only="Node/*"'
-    )
     return WeightsError(
         f"These weights do not fit the experiment; nothing was loaded.\n{report}\n"
-        f"{write}To load a part, say which: load_weights(..., {some}). Node labels (`node=`) are part of the keys."
+        f"{write}To load a part, say which: load_weights(..., only={_a_part(matching)}). Node labels (`node=`) are part of the keys."
     )
+
+
+def _a_part(matching: Matching) -> str:
+    """Patterns of what would fit, to write as they are: of a node, or of names where these alone tell it apart."""
+    lacking = (*matching.missing, *matching.misshapen)
+    nodes = sorted({_node(key) for key in matching.matched} - {_node(key) for key in lacking})
+    others = {_variable(key) for key in (*lacking, *matching.unexpected)}
+    names = sorted({_variable(key) for key in matching.matched} - others)
+    if names and not (nodes and lacking):
+        return repr([f"*/{name}" for name in names])
+    return repr(f"{nodes[0]}/*") if nodes else '"Node/*"'
 
 
 def named_by(patterns: str | Iterable[str], known: Iterable[str]) -> list[str]:
