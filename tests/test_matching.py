@@ -210,4 +210,6 @@ def test_a_file_that_has_more_than_is_asked_for_is_told_what_names_to_take():
 
     with pytest.raises(WeightsError, match=r"only=\['\*/kernel'\]\)"):
         fitting(own, {**own, "Net/1/lora_a": np.zeros(2)})
+    with pytest.raises(WeightsError, match=r"only=\['\*/kernel'\]\)"):
+        fitting({**own, "Net/1/lora_a": np.zeros(2)}, own)
     assert list(fitting(own, {**own, "Net/1/lora_a": np.ones(2)}, only=["*/kernel"])[0]) == list(own)

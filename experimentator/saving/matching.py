@@ -155,7 +155,8 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
     write = f"Name nodes as they are here: load_weights(..., rename={{{named}}}). " if moved else ""
     return WeightsError(
         f"These weights do not fit the experiment; nothing was loaded.\n{report}\n"
-        f"{write}To load a part, say which: load_weights(..., only={_a_part(matching)}). Node labels (`node=`) are part of the keys."
+        f"{write}To load a part, say which: load_weights(..., only={_a_part(matching)}). "
+        "Node labels (`node=`) are part of the keys."
     )
 
 
@@ -164,8 +165,8 @@ def _a_part(matching: Matching) -> str:
     lacking = (*matching.missing, *matching.misshapen)
     nodes = sorted({_node(key) for key in matching.matched} - {_node(key) for key in lacking})
     others = {_variable(key) for key in (*lacking, *matching.unexpected)}
-    names = sorted({_variable(key) for key in matching.matched} - others)
-    if names and not (nodes and lacking):
+    names = sorted({_variable(key) for key in matching.matched})
+    if names and others.isdisjoint(names):
         return repr([f"*/{name}" for name in names])
     return repr(f"{nodes[0]}/*") if nodes else '"Node/*"'
 
