@@ -240,15 +240,15 @@ class RunFolder:
             self._written = len(read_history(self.opened))
         self._append_new()  # another callback may have failed before this one was told
         walk = getattr(self.exp, "walk", None)
-        is_cut_short = getattr(walk, "is_cut_short", False)
-        begun = not self.exp.epoch and is_cut_short
+        begun = not self.exp.epoch and getattr(walk, "is_cut_short", False)
         if self._saved_epoch < self.exp.epoch or begun:
             if status != "failed":
                 self._save()
-            elif walk and not is_cut_short and walk.position is walk.restore is None:  # it failed between two epochs
-                with suppress(Exception):  # or the experiment is no longer sound
-                    self._save()
-                    self._saved_within = 0
+            elif walk:
+                with suppress(Exception):  # the experiment may be unsound by now
+                    if walk.is_whole():
+                        self._save()
+                        self._saved_within = 0
         self._write_status(status)
 
     @property

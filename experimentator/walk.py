@@ -14,7 +14,7 @@ from experimentator.running import sums_in
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
-from experimentator.suspects import leaks, rests, suspicions, tell_bad_data, tell_spoilt
+from experimentator.suspects import leaks, rests, spoilt, suspicions, tell_bad_data, tell_spoilt
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -100,6 +100,12 @@ class Walk:
                     exp.fire("train_end")
                 finally:
                     self.trains = False
+
+    def is_whole(self) -> bool:
+        """Whether the weights are those of the end of an epoch, and finite."""
+        weights = self.exp.program.lasting(self.exp.backend.weights())
+        at_rest = not self.is_cut_short and self.position is None and self.restore is None
+        return at_rest and not any(spoilt(weights, finite=True))
 
     def _look_at_weights(self) -> None:
         """Warn of weights that are NaN, as behind a ReLU, which hides it from the loss; and of such data."""

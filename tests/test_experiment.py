@@ -43,6 +43,7 @@ from experimentator import (
     chunk_processor,
     ops,
 )
+from experimentator.checkpoint import load_weights
 from experimentator.runs import read_history
 from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
 
@@ -649,6 +650,22 @@ def test_a_callback_that_fails_when_a_training_has_ended_takes_nothing_of_it(tmp
     again = build_experiment(config())
     again.load_weights(run / "weights.safetensors")
     assert again.evaluate() == exp.evaluate()
+
+
+def test_weights_that_are_no_numbers_replace_none_where_a_callback_fails(tmp_path):
+    class Spoils(Callback):
+        def on_epoch_end(self, epoch, **_):
+            if epoch == 2:
+                exp.backend.set_weights({key: values * np.nan for key, values in exp.backend.weights().items()})
+                raise ArithmeticError("weights are NaN")
+
+    exp = build_experiment(config(callbacks=[Spoils()], output_folder=tmp_path, experiment_id="one"))
+    with pytest.raises(ArithmeticError):
+        exp.train(3)
+
+    run = tmp_path / "experiment" / "one"
+    assert json.loads((run / "status.json").read_text())["epoch_of_weights"] == 1
+    assert all(np.isfinite(values).all() for values in load_weights(run / "weights.safetensors").values())
 
 
 def test_callbacks_that_are_assigned_within_an_epoch_begin_with_the_next():
