@@ -273,7 +273,8 @@ class Program:
                 log.warning(OFTEN)
             self.exp._changed("chunk_processors", None, None)
         if changes := self.exp.backend.changes(compiled=compiled) if self.has_recorded else []:
-            log.warning("Changed after first use: %s. Compiled again at the next call.", "; ".join(changes))
+            told = "Compiled" if compiled else "Recorded"
+            log.warning("Changed after first use: %s. %s again at the next call.", "; ".join(changes), told)
             self.exp._drop("graphs")
 
     @contextmanager

@@ -151,7 +151,8 @@ def rests(subsets: Sequence[Any], batch_size: int) -> Iterator[str]:
     """
     for one in subsets:
         rest = len(one) % batch_size
-        if one.is_training and getattr(one, "is_part", False) and one.buckets is None and 0 < rest < len(one):
+        whole_batches = getattr(one, "buckets", None) is not None or not 0 < rest < len(one)
+        if one.mode & Mode.TRAIN and getattr(one, "is_part", False) and not whole_batches:
             left_out = (
                 f"{rest} of the {len(one)} keys that an epoch of {one.name!r} visits fill no batch, and are left out"
             )

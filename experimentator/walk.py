@@ -8,6 +8,8 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Mode
 from experimentator.running import sums_in
@@ -57,7 +59,7 @@ class Walk:
         self.held_by: dict[int, dict[str, str]] = {}  # what callbacks held then; see `undeclared`
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = self.looked = False
-        self.told: set[str] = set()  # metrics that are no single number
+        self.told: set[str] = set()  # metrics that are no single number, and sentences
         self.passing = ""  # the subset that a pass of a training goes over
         self.depth = 0  # passes under way: a callback may evaluate in the midst of one
 
@@ -75,7 +77,7 @@ class Walk:
             log.warning(
                 "Nothing to train: %d of %d epochs are done. train(%d) goes on.", exp.epoch, epochs, exp.epoch + 1
             )
-        elif self.is_cut_short:
+        elif self.is_cut_short and self.restore is None:
             log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", exp.epoch + 1)
         with Held() as self.held:
             try:
@@ -84,6 +86,10 @@ class Walk:
                 remember(exp)
                 if not self.looked:
                     self._look()
+                for said in rests(exp.subsets, exp.batch_size):
+                    if said not in self.told:
+                        self.told.add(said)
+                        log.warning(said)
                 self._restore(last=self.position is None)
                 begun = exp.epoch
                 while exp.epoch < epochs and not exp.state.get("stop"):
@@ -118,9 +124,9 @@ class Walk:
                 tell_bad_data(program.graph(Mode.TRAIN), program.feed(subset))
 
     def _look(self) -> None:
-        """Warn, before the first epoch, of items that are trained on and evaluated on, and of those left out."""
+        """Warn, before the first epoch, of items that are trained on and evaluated on."""
         self.looked = True
-        for said in (*leaks(self.exp.subsets), *rests(self.exp.subsets, self.exp.batch_size)):
+        for said in leaks(self.exp.subsets):
             log.warning(said)
 
     def cycle(self, subset: Any, mode: Mode, position: Position | None = None) -> dict[str, float]:
@@ -161,7 +167,7 @@ class Walk:
     def _apart(self, subset: Any) -> Iterator[None]:
         """A pass within another leaves to that one what was told of it, and what callbacks hold for it."""
         state, before, held = self.exp.state, dict(self.exp.state), []
-        metrics = self.exp.backend.snapshot() if self.depth and state.get("mode") == Mode.EVAL else None  # go on in it
+        passing = self._passing_weights() if self.depth and state.get("mode") == Mode.EVAL else {}
         for callback in self.exp._acting if self.depth else ():
             names = (name for name in listed(getattr(callback, "of_pass", ())) if hasattr(callback, name))
             held += [(callback, name, getattr(callback, name)) for name in names]
@@ -170,8 +176,9 @@ class Walk:
             yield
         finally:
             self.depth -= 1
-            if metrics is not None:
-                metrics()
+            if passing:
+                now = self.exp.backend.weights()
+                self.exp.backend.set_weights({key: passing.get(key, value) for key, value in now.items()})
             if self.depth:
                 own = (name for name in state if name in LASTING or str(name).startswith(f"{subset.name}_"))
                 before |= {name: state[name] for name in own}
@@ -179,6 +186,12 @@ class Walk:
                 state.update(before)
                 for callback, name, value in held:
                     setattr(callback, name, value)
+
+    def _passing_weights(self) -> dict[str, Any]:
+        """What metrics have accumulated, and the states of what draws: both go on in the pass that they are of."""
+        weights = self.exp.backend.weights()
+        lasting = self.exp.program.lasting(weights)
+        return {key: np.array(values) for key, values in weights.items() if key not in lasting}
 
     def _mark_order(self, position: Position, mark: int) -> None:
         """Warn where a pass goes on in another order than it began with."""

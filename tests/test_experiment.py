@@ -25,6 +25,7 @@ from experimentator import (
     CallbackedExperiment,
     CallbackError,
     CheckpointError,
+    CheckpointEvery,
     ChunkProcessor,
     ConfigError,
     DatasetError,
@@ -1612,3 +1613,40 @@ def test_a_rate_that_was_set_between_trainings_goes_on_with_the_same_configurati
     other.resume(tmp_path)
     assert other.train(3)[-1]["training_loss"] == exp.train(3)[-1]["training_loss"]
     assert other.get_learning_rate() == pytest.approx(0.001)
+
+
+def test_a_training_goes_on_from_the_checkpoint_where_its_first_attempt_failed(tmp_path, caplog):
+    class Fails:
+        times = 1
+
+        def on_epoch_begin(self, epoch, **_):
+            if self.exp.walk.restore is not None and self.times:
+                Fails.times -= 1
+                raise OSError("the disk is away")
+
+        def init(self, exp):
+            self.exp = exp
+
+        def state_dict(self):
+            return {}
+
+    class Stops:
+        wanted = True
+
+        def on_batch_end(self, batch, epoch, cycle_name, **_):
+            if self.wanted and (batch, epoch, cycle_name) == (1, 3, "training"):
+                raise KeyboardInterrupt
+
+    callbacks = [[CheckpointEvery(steps=1, folder=tmp_path), Fails(), Stops()] for _ in range(3)]
+    stopped, resumed, whole = (build_experiment(config(callbacks=one)) for one in callbacks)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train(4)
+    Stops.wanted = False
+    resumed.resume(tmp_path)
+    with pytest.raises(OSError, match="the disk is away"):
+        resumed.train(4)
+    resumed.train(4)
+    whole.train(4)
+
+    assert "was cut short" not in caplog.text
+    assert [row["training_loss"] for row in resumed.history] == [row["training_loss"] for row in whole.history]

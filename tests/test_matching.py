@@ -213,3 +213,10 @@ def test_a_file_that_has_more_than_is_asked_for_is_told_what_names_to_take():
     with pytest.raises(WeightsError, match=r"only=\['\*/kernel'\]\)"):
         fitting({**own, "Net/1/lora_a": np.zeros(2)}, own)
     assert list(fitting(own, {**own, "Net/1/lora_a": np.ones(2)}, only=["*/kernel"])[0]) == list(own)
+
+
+def test_what_is_proposed_where_a_node_of_the_file_has_more_is_not_that_node():
+    own = {"A/0/kernel": np.zeros(2), "B/0/kernel": np.zeros(2)}
+
+    with pytest.raises(WeightsError, match=r"only='B/\*'\)"):
+        fitting(own, {**own, "A/1/lora": np.zeros(2), "A/2/kernel": np.zeros(2)})

@@ -1181,3 +1181,24 @@ def test_what_accumulates_in_an_evaluation_goes_on_after_another_within_it():
         return exp.evaluate("validation")
 
     assert measured(Twice()) == measured()
+
+
+def test_weights_that_are_set_in_an_evaluation_within_another_stay():
+    class Twice(Callback):
+        when, busy = Mode.EVAL, False
+
+        def init(self, exp: Any) -> None:
+            self.exp = exp
+
+        def on_block_end(self, **_: Any) -> None:
+            if not self.busy:
+                self.busy = True
+                self.exp.evaluate(Subset("other", Mode.EVAL, arrays(0, 8)))
+
+        def on_cycle_end(self, cycle_name: str, **_: Any) -> None:
+            if cycle_name == "other":
+                self.exp.backend.set_weights({key: 0 * one for key, one in self.exp.backend.weights().items()})
+
+    exp = build(Twice())
+    exp.evaluate("validation")
+    assert not any(one.any() for one in exp.backend.weights().values())

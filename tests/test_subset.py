@@ -413,6 +413,9 @@ def test_keys_that_fill_no_batch_of_a_short_epoch_are_told(caplog):
     exp.subset("training").length = 16
     exp.train(1)
     assert "fill no batch" not in caplog.text
+    exp.subset("training").length = 12
+    exp.train(2)
+    assert "4 of the 12 keys" in caplog.text
 
 
 def test_an_order_of_ones_own_says_how_many_keys_there_are():
@@ -423,6 +426,13 @@ def test_an_order_of_ones_own_says_how_many_keys_there_are():
     subset = Own("training", Mode.TRAIN, arrays(0, 10), length=4)
     assert (len(subset), str(subset)) == (10, "training [TRAIN]: 10 items")
     assert str(training(length=4)) == "training [TRAIN]: 4 of 10 items"
+
+    class Sorted(Subset):
+        def shuffled_keys(self):
+            return tuple(sorted(super().shuffled_keys()))
+
+    subset = Sorted("training", Mode.TRAIN, arrays(0, 10), length=4)
+    assert len(subset) == len(subset.order()) == 10
 
 
 @pytest.mark.parametrize("length", [0, -1, 2.5, True, "2"])

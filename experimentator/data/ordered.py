@@ -53,8 +53,8 @@ class Ordered:
 
     @property
     def is_part(self) -> bool:
-        """Whether an epoch visits `length` keys; an order of one's own says by itself how many."""
-        return self.length is not None and not self.reorders
+        """Whether an epoch visits `length` keys; a class that makes its own order says by itself how many."""
+        return self.length is not None and not self.reorders and type(self).arrange is Ordered.arrange
 
     def __len__(self) -> int:
         return len(self.keys) * self.repetitions if not self.is_part or not self.keys else self.length or 0
@@ -67,9 +67,10 @@ class Ordered:
     def arrange(self) -> np.ndarray:
         """Positions in `keys` in the order of this epoch, `[len(self)] int32`; shuffled for a training subset."""
         positions = np.tile(np.arange(len(self.keys), dtype=np.int32), self.repetitions)
-        if not self.is_training or self.length is None:
-            return self.shuffled(positions) if self.is_training else positions[: self.length]
-        return stretch(self.epoch * self.length, self.length, partial(self._round_of, positions), len(positions))
+        length = self.length if self.is_part else None
+        if not self.is_training or length is None:
+            return self.shuffled(positions) if self.is_training else positions[:length]
+        return stretch(self.epoch * length, length, partial(self._round_of, positions), len(positions))
 
     def _round_of(self, positions: np.ndarray, number: int) -> np.ndarray:
         whole = copy.copy(self)

@@ -162,9 +162,9 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
 
 def _a_part(matching: Matching) -> str:
     """Patterns of what would fit, to write as they are: of a node, or of names where these alone tell it apart."""
-    lacking = (*matching.missing, *matching.misshapen)
-    nodes = sorted({_node(key) for key in matching.matched} - {_node(key) for key in lacking})
-    others = {_variable(key) for key in (*lacking, *matching.unexpected)}
+    odd = (*matching.missing, *matching.misshapen, *matching.unexpected)
+    nodes = sorted({_node(key) for key in matching.matched} - {_node(key) for key in odd})
+    others = {_variable(key) for key in odd}
     names = sorted({_variable(key) for key in matching.matched})
     if names and others.isdisjoint(names):
         return repr([f"*/{name}" for name in names])
