@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experimentator.callbacks.order import CallbackError
 from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Mode
 from experimentator.running import sums_in
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
+DEEP = 8  # passes, each within another
 LASTING = ("stop", "gathered")  # in the state, also when they come from a pass within another
 
 
@@ -166,6 +168,12 @@ class Walk:
     @contextmanager
     def _apart(self, subset: Any) -> Iterator[None]:
         """A pass within another leaves to that one what was told of it, and what callbacks hold for it."""
+        if self.depth == DEEP:
+            raise CallbackError(
+                "A callback evaluates, and hears of that evaluation, and evaluates, without end.\n"
+                f"Seen: {DEEP} evaluations, each within the one before.\n"
+                "Give it when = Mode.TRAIN, or let it look at `mode`."
+            )
         state, before, held = self.exp.state, dict(self.exp.state), []
         passing = self._passing_weights() if self.depth and state.get("mode") == Mode.EVAL else {}
         for callback in self.exp._acting if self.depth else ():

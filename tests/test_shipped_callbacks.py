@@ -1139,6 +1139,20 @@ def test_an_evaluation_within_a_pass_leaves_that_pass_to_itself():
     assert outcome(Within()) == outcome()
 
 
+def test_a_callback_that_evaluates_within_its_own_evaluation_is_told_what_to_write():
+    class Always(Callback):
+        def init(self, exp: Any) -> None:
+            self.exp = exp
+
+        def on_batch_end(self, **_: Any) -> None:
+            self.exp.evaluate("validation")
+
+    exp = build(Always())
+    with pytest.raises(CallbackError, match=r"without end(.|\n)*Give it when = Mode\.TRAIN"):
+        exp.train(1)
+    assert exp.walk.depth == 0
+
+
 def test_an_average_is_evaluated_with_and_left_again_by_each_evaluation_alone():
     class Twice(Callback):
         when = Mode.EVAL
