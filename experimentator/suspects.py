@@ -150,13 +150,11 @@ def rests(subsets: Sequence[Any], batch_size: int) -> Iterator[str]:
     4 of the 20 keys that an epoch of 'training' visits fill no batch, and are left out: length=16 has none of them.
     """
     for one in subsets:
-        rest = len(one) % batch_size
-        whole_batches = getattr(one, "buckets", None) is not None or not 0 < rest < len(one)
-        if one.mode & Mode.TRAIN and getattr(one, "is_part", False) and not whole_batches:
-            left_out = (
-                f"{rest} of the {len(one)} keys that an epoch of {one.name!r} visits fill no batch, and are left out"
-            )
-            yield f"{left_out}: length={len(one) - rest} has none of them."
+        if one.mode & Mode.TRAIN and getattr(one, "is_part", False) and getattr(one, "buckets", None) is None:
+            size, rest = len(one), len(one) % batch_size
+            if 0 < rest < size:
+                said = f"{rest} of the {size} keys that an epoch of {one.name!r} visits fill no batch, and are left out"
+                yield f"{said}: length={size - rest} has none of them."
 
 
 def _source(subset: Any) -> tuple[int, ...]:

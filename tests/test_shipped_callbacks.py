@@ -1110,6 +1110,21 @@ class Within(Callback):
         return {name: id(value) for name, value in state.items() if not name.startswith(results)}
 
 
+class Twice(Callback):
+    """Evaluates in the midst of every evaluation."""
+
+    when, busy = Mode.EVAL, False
+
+    def init(self, exp: Any) -> None:
+        self.exp = exp
+
+    def on_block_end(self, **_: Any) -> None:
+        if not self.busy:
+            self.busy = True
+            self.exp.evaluate(Subset("other", Mode.EVAL, arrays(0, 8)))
+            self.busy = False
+
+
 def test_an_evaluation_within_a_pass_leaves_that_pass_to_itself():
     """What is measured, gathered, counted, and told of the pass is what it would be without; so are rates."""
 
@@ -1154,19 +1169,6 @@ def test_a_callback_that_evaluates_within_its_own_evaluation_is_told_what_to_wri
 
 
 def test_an_average_is_evaluated_with_and_left_again_by_each_evaluation_alone():
-    class Twice(Callback):
-        when = Mode.EVAL
-        busy = False
-
-        def init(self, exp: Any) -> None:
-            self.exp, self.seen = exp, []
-
-        def on_batch_end(self, **_: Any) -> None:
-            if not self.busy:
-                self.busy = True
-                self.exp.evaluate(Subset("other", Mode.EVAL, arrays(0, 8)))
-                self.busy = False
-
     def losses(*more: Any) -> Any:
         exp = build(ExponentialMovingAverage(0.5), *more, seed=3)
         exp.train(2)
@@ -1176,18 +1178,6 @@ def test_an_average_is_evaluated_with_and_left_again_by_each_evaluation_alone():
 
 
 def test_what_accumulates_in_an_evaluation_goes_on_after_another_within_it():
-    class Twice(Callback):
-        when, busy = Mode.EVAL, False
-
-        def init(self, exp: Any) -> None:
-            self.exp = exp
-
-        def on_block_end(self, **_: Any) -> None:
-            if not self.busy:
-                self.busy = True
-                self.exp.evaluate(Subset("other", Mode.EVAL, arrays(0, 8)))
-                self.busy = False
-
     def measured(*callbacks: Any) -> Any:
         own = ops.KerasMetric(keras.metrics.SparseCategoricalAccuracy(), "batch_logits", "batch_target", output="own")
         exp = build(*callbacks, seed=3, batch_size=4, steps_per_call=1)
@@ -1198,21 +1188,11 @@ def test_what_accumulates_in_an_evaluation_goes_on_after_another_within_it():
 
 
 def test_weights_that_are_set_in_an_evaluation_within_another_stay():
-    class Twice(Callback):
-        when, busy = Mode.EVAL, False
-
-        def init(self, exp: Any) -> None:
-            self.exp = exp
-
-        def on_block_end(self, **_: Any) -> None:
-            if not self.busy:
-                self.busy = True
-                self.exp.evaluate(Subset("other", Mode.EVAL, arrays(0, 8)))
-
+    class Sets(Twice):
         def on_cycle_end(self, cycle_name: str, **_: Any) -> None:
             if cycle_name == "other":
                 self.exp.backend.set_weights({key: 0 * one for key, one in self.exp.backend.weights().items()})
 
-    exp = build(Twice())
+    exp = build(Sets())
     exp.evaluate("validation")
     assert not any(one.any() for one in exp.backend.weights().values())

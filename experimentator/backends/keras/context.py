@@ -102,10 +102,8 @@ def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -
     except (ValueError, IndexError) as error:
         if isinstance(error, ValueError) and "Unknown variable" not in str(error):
             raise
-        wrong, seen = (
-            "was made for other weights, and keeps moments of those",
-            "after a change of chunk_processors, or of layers in them",
-        )
+        wrong = "was made for other weights, and keeps moments of those"
+        seen = "after a change of chunk_processors, or of layers in them"
         if isinstance(error, IndexError):
             wrong, seen = "keeps no moments for what it was changed to", f"which fails with {error!r}"
         name = type(optimizer).__name__
