@@ -134,7 +134,8 @@ def _check_read(model: Any, path: Path) -> None:
         seen = str(error).partition("\n")[0]
         raise ValueError(
             f"TensorFlow cannot run what JAX writes of this graph.\nSeen: {seen:.200}.\n"
-            "Export on TensorFlow, KERAS_BACKEND=tensorflow, with the same weights; or let a later TensorFlow read it."
+            "Export on TensorFlow, KERAS_BACKEND=tensorflow, with the same weights; or, where "
+            "versions do not go together, with an earlier JAX (0.10) or a later TensorFlow."
         ) from error
 
 
