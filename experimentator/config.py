@@ -223,7 +223,7 @@ def _execute(source: _Source, code: CodeType, door: Door) -> dict[str, Any]:
     names = door.names = module.__dict__
     names |= {**door.overrides, HIDDEN: door.overrides}
     try:
-        with _neighbours(source.folder):
+        with neighbours(source.folder):
             exec(code, names, door)
     except BaseException as error:
         sys.modules.pop(module.__name__, None)
@@ -249,9 +249,9 @@ def _new_module(filename: str) -> ModuleType:
 
 
 @contextmanager
-def _neighbours(folder: str | None) -> Iterator[None]:
+def neighbours(folder: str | None) -> Iterator[None]:
     """Let the config import the modules beside it."""
-    if folder is None:
+    if not folder:
         yield
         return
     sys.path.insert(0, folder)

@@ -168,7 +168,7 @@ def usual(values: np.ndarray) -> np.ndarray:
     return Weighed.of(plain, values.weights) if isinstance(values, Weighed) else plain.view(type(values))
 
 
-def check_finite(outputs: Mapping[str, Any], *, where: str, first: int) -> None:
+def check_finite(outputs: Mapping[str, Any], *, where: str, first: int, training: bool = True) -> None:
     """Raise where the loss of a batch is not finite, naming the batch."""
     if "loss" not in outputs:
         return
@@ -178,11 +178,14 @@ def check_finite(outputs: Mapping[str, Any], *, where: str, first: int) -> None:
         return
     place = int(np.argmin(np.isfinite(loss)))
     before = f"; the batch before had {loss[place - 1]:.4g}" if place else ""
-    raise NonFiniteLossError(
-        f"The loss became {loss[place]} in batch {first + place} of {where}{before}.\n"
-        "Lower learning_rate, look at the data of that batch, or list ops.AssertFinite(name) behind the processors "
-        "you suspect. To go on from good weights, give a new optimizer, too: this one keeps moments of what was seen."
+    write = "ook at the data of that batch, or list ops.AssertFinite(name) behind the processors you suspect."
+    write = (
+        f"Lower learning_rate, l{write} To go on from good weights, give a new optimizer, too: this one keeps moments "
+        "of what was seen."
+        if training
+        else f"L{write}"
     )
+    raise NonFiniteLossError(f"The loss became {loss[place]} in batch {first + place} of {where}{before}.\n{write}")
 
 
 class Stopwatch:

@@ -6,7 +6,6 @@ import html
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from experimentator.callbacks.order import in_order
@@ -171,9 +170,7 @@ def as_html(exp: Any) -> str:
 
 
 def _title(exp: Any) -> str:
-    stem = Path(getattr(exp.source, "filename", "")).stem
-    name = exp.get("project_name") or (stem if stem and not stem.startswith("<") else "experiment")
-    return f"{name}: {exp.epoch} epoch{'s' * (exp.epoch != 1)} trained"
+    return f"{exp.project_name}: {exp.epoch} epoch{'s' * (exp.epoch != 1)} trained"
 
 
 def _subset(exp: Any, subset: Any) -> tuple[str, ...]:

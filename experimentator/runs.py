@@ -91,13 +91,11 @@ class RunFolder:
         """The run folder of an experiment: among its callbacks, or asked for by its `output_folder`, else None."""
         listed = [callback for callback in exp.callbacks if isinstance(callback, cls)]
         if not listed and exp.cfg.get("output_folder") and getattr(exp, "run_folder", None) is None:
-            source = getattr(exp, "source", None)
-            project = exp.cfg.get("project_name") or Path(getattr(source, "filename", "")).stem
             exp.run_folder = cls(
                 exp.cfg["output_folder"],
-                project if project and not project.startswith("<") else "experiment",
+                exp.project_name,
                 experiment_id=exp.cfg.get("experiment_id"),
-                overrides=getattr(source, "overrides", {}),
+                overrides=exp.source.overrides,
             )
         return listed[0] if listed else getattr(exp, "run_folder", None)
 

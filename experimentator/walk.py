@@ -299,7 +299,7 @@ class Walk:
                 averages.add(outputs, batch_size=block.index.shape[1])
                 try:
                     self._tell(block, outputs, first, averages)
-                    check_finite(outputs, where=where, first=first)
+                    check_finite(outputs, where=where, first=first, training=mode == Mode.TRAIN)
                 finally:  # whatever a callback says, the weights have moved
                     self.batches += len(block.index) if mode == Mode.TRAIN else 0
             first += len(block.index)

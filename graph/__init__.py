@@ -37,7 +37,8 @@ from experimentator.graph.mode import ExperimentMode, Mode, Stage
 from experimentator.graph.node import Node
 from experimentator.graph.palette import style_sheet
 from experimentator.graph.processor import ChunkProcessor, chunk_processor
-from experimentator.graph.record import RecordedProcessor, record
+from experimentator.graph.record import record
+from experimentator.graph.recorded import RecordedProcessor
 from experimentator.graph.stored import from_json, to_json
 from experimentator.graph.text import changes, table
 from experimentator.graph.tree import tree

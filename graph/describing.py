@@ -106,7 +106,7 @@ def _box(
     weights: Mapping[str, tuple[int, int]],
     shares: Mapping[str, Sequence[str]],
 ) -> Box:
-    processor = getattr(node.processor, "processor", node.processor)  # as listed, if it was recorded
+    processor = node.listed
     text = _ADDRESS.sub("", describe(node.processor))
     label = getattr(processor, "node", None)
     trainable, frozen = weights.get(node.name, (None, None))
@@ -171,8 +171,7 @@ def _full(value: Any) -> str:
 
 
 def _is_metric(node: Node) -> bool:
-    processor = getattr(node.processor, "processor", node.processor)
-    return getattr(processor, "is_metric", False) is True
+    return getattr(node.listed, "is_metric", False) is True
 
 
 def _with_roles(boxes: Sequence[Box], metrics: set[int]) -> tuple[Box, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from experimentator.graph.errors import DeclarationError, UnknownModeError
 from experimentator.graph.mode import Mode
 from experimentator.graph.processor import ChunkProcessor, describe, label_of, names_of, source_of
+from experimentator.graph.recorded import RecordedProcessor, as_listed
 from experimentator.graph.versions import Ref, Signature, bind
 
 
@@ -46,14 +47,19 @@ class Node:
         return source_of(self.processor)
 
     @property
+    def listed(self) -> Any:
+        """The processor as it stands in the list, where `processor` is what recording made of it."""
+        return as_listed(self.processor)
+
+    @property
     def failed(self) -> str | None:
         """The name whose absence kept an undeclared callable from being recorded; what it writes is not known."""
-        return getattr(self.processor, "failed", None)
+        return self.processor.failed if isinstance(self.processor, RecordedProcessor) else None
 
     @property
     def misses(self) -> tuple[str, ...]:
         """Names that a recorded callable asked for and did not find."""
-        return getattr(self.processor, "misses", ())
+        return self.processor.misses if isinstance(self.processor, RecordedProcessor) else ()
 
     @property
     def deletes(self) -> tuple[str, ...]:
@@ -69,7 +75,7 @@ class Node:
     def described(self) -> str:
         """The processor in one line, behind its label where that says more."""
         line = describe(self.processor)
-        label = getattr(getattr(self.processor, "processor", self.processor), "node", None)
+        label = getattr(self.listed, "node", None)
         return f"{label}: {line}" if label and label not in line else line
 
     def __str__(self) -> str:

@@ -16,38 +16,10 @@ from experimentator.graph.chunk import Chunk
 from experimentator.graph.errors import UnknownNameError
 from experimentator.graph.mode import Mode
 from experimentator.graph.node import Node, nodes_of
-from experimentator.graph.processor import ChunkProcessor, describe, label_of, source_of
+from experimentator.graph.recorded import RecordedProcessor
 from experimentator.graph.text import where
 
 Call = Callable[[Node, Chunk], Any]
-
-
-class RecordedProcessor(ChunkProcessor):
-    """An undeclared callable with the names it was seen to read, miss, write and delete.
-
-    `failed` is the name whose absence stopped it; then what it writes is not known.
-    """
-
-    def __init__(self, processor: Callable[[Chunk], Any], chunk: Chunk, failed: str | None):
-        self.processor = processor
-        self.inputs = (*chunk.reads, failed) if failed else chunk.reads
-        self.outputs, self.deletes, self.misses = chunk.writes, chunk.deletes, chunk.misses
-        self.mode = getattr(processor, "mode", Mode.ALL)
-        self.after = getattr(processor, "after", ())
-        self.node = label_of(processor)
-        self.failed = failed
-        self._source = source_of(processor)
-
-    def __call__(self, chunk: Chunk) -> None:
-        self.processor(chunk)
-
-    def __repr__(self) -> str:
-        return describe(self.processor)
-
-
-def as_listed(processor: Any) -> Any:
-    """The entry of the list that a processor, recorded or not, stands for."""
-    return processor.processor if isinstance(processor, RecordedProcessor) else processor
 
 
 class _Seen(NamedTuple):

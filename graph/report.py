@@ -166,7 +166,7 @@ class Report:
 
 def _targets(node: Node) -> set[str | int]:
     """What may stand for a node in `after`: its name, label, classes, function, itself."""
-    processor = getattr(node.processor, "processor", node.processor)  # as listed, if it was recorded
+    processor = node.listed
     classes = [kind for kind in type(processor).__mro__ if kind is not object]
     themselves = (node.processor, processor, getattr(processor, "function", processor), *classes)
     return {node.name, label_of(processor), kind_of(processor), *map(id, themselves)}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, Op, as_float, is_discrete
+from experimentator.ops.op import InPlace, Op, holding, is_discrete
 
 
 @dataclass(eq=False)
@@ -64,7 +65,7 @@ class Where(Op):
     """Choose value by value: `output` is `yes` where `condition` holds, else `no`.
 
     `condition` is bool or integer (0 does not hold), [B] or with as many leading axes of the values as it has; `yes`
-    and `no` name tensors [B, ...] alike, or one of them is a number.
+    and `no` name tensors [B, ...] alike, or one of them is a number: integers become float32 for one that is not whole.
 
     >>> from experimentator.graph import Mode
     >>> chunk = Chunk({"batch_has_size": [True, False], "batch_size": [[3.0], [7.0]]}, mode=Mode.TRAIN)
@@ -74,7 +75,8 @@ class Where(Op):
 
     Raises:
         DeclarationError: if both are numbers, when the op is made.
-        TensorError: for a condition that is float, or shapes that do not go together.
+        TensorError: for a condition that is float, shapes that do not go together, or a number that the dtype of the
+            tensor cannot hold.
     """
 
     condition: str
@@ -101,7 +103,7 @@ class Where(Op):
         }
         condition = _claim(self, self.condition, chunk[self.condition], values)
         yes, no = (values[side] if isinstance(side, str) else side for side in (self.yes, self.no))
-        chunk[self.output] = _chosen(condition, yes, no)
+        chunk[self.output] = _chosen(condition, yes, no, op=self, name=self.inputs[-1])
 
 
 @dataclass(eq=False)
@@ -118,7 +120,7 @@ class Mask(Op):
     [3.0, nan]
 
     Raises:
-        TensorError: for a mask that is float, or shapes that do not go together.
+        TensorError: for a mask that is float, shapes that do not go together, or a fill that the dtype cannot hold.
     """
 
     name: str
@@ -137,7 +139,7 @@ class Mask(Op):
     def __call__(self, chunk: Chunk) -> None:
         tensor = keras.ops.convert_to_tensor(chunk[self.name])
         mask = _claim(self, self.mask, chunk[self.mask], {self.name: tensor})
-        chunk[self.outputs[0]] = _chosen(mask, tensor, self.fill)
+        chunk[self.outputs[0]] = _chosen(mask, tensor, self.fill, op=self, name=self.name)
 
 
 def _claim(op: Op, name: str, condition: Any, values: Mapping[str, Any]) -> Any:
@@ -159,11 +161,12 @@ def _alike(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> boo
     return len(first) == len(second) and all(None in (a, b) or a == b for a, b in zip(first, second))
 
 
-def _chosen(condition: Any, yes: Any, no: Any) -> Any:
-    """`where`, in the dtype of the tensor if the other is a number that fits it."""
-    tensor, number = (no, yes) if isinstance(yes, (int, float)) else (yes, no)
-    if isinstance(number, (int, float)):
-        tensor = tensor if float(number).is_integer() else as_float(tensor)
-        number = keras.ops.full_like(tensor, number)
-        yes, no = (number, tensor) if isinstance(yes, (int, float)) else (tensor, number)
+def _chosen(condition: Any, yes: Any, no: Any, *, op: Op, name: str) -> Any:
+    """`where` of two tensors, or of the one called `name` and a number, in a dtype that holds both."""
+    if isinstance(yes, Real):
+        no = holding(yes, no, op=op, name=name)
+        yes = keras.ops.full_like(no, yes)
+    elif isinstance(no, Real):
+        yes = holding(no, yes, op=op, name=name)
+        no = keras.ops.full_like(yes, no)
     return keras.ops.where(condition, yes, no)

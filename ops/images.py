@@ -18,7 +18,7 @@ from typing import Any
 import keras
 
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, Op, dtype_of, is_whole, rounded
+from experimentator.ops.op import InPlace, Op, dtype_of, holding, is_discrete, is_whole, rounded
 
 _INTERPOLATIONS = ("bilinear", "nearest")  # others have no XLA form
 
@@ -65,7 +65,8 @@ class Resize(InPlace):
 class Pad(InPlace):
     """Surround with one value: `name` [B, H, W, ...] any number -> [B, top + H + bottom, left + W + right, ...].
 
-    `padding` is one number of pixels, (rows, columns) for both sides of each, or ((top, bottom), (left, right)).
+    `padding` is one number of pixels, (rows, columns) for both sides of each, or ((top, bottom), (left, right)). The
+    dtype stays, but integers become float32 for a value that is not whole.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -76,7 +77,7 @@ class Pad(InPlace):
 
     Raises:
         DeclarationError: for a padding of another form, or below 0, when the op is made.
-        TensorError: for fewer than three axes.
+        TensorError: for fewer than three axes, or a value that the dtype cannot hold.
     """
 
     padding: int | Sequence[int] | Sequence[Sequence[int]]
@@ -92,7 +93,9 @@ class Pad(InPlace):
     def compute(self, tensor: Any) -> Any:
         check_images(self, self.name, tensor)
         widths = ((0, 0), *self._sides(), *[(0, 0)] * (len(tensor.shape) - 3))
-        return keras.ops.pad(tensor, widths, constant_values=self.value if self.value else None)
+        tensor = holding(self.value, tensor, op=self, name=self.name)
+        kind = bool if dtype_of(tensor) == "bool" else int if is_discrete(tensor) else float
+        return keras.ops.pad(tensor, widths, constant_values=kind(self.value) if self.value else None)
 
     def _sides(self) -> tuple[tuple[int, ...], ...]:
         given = (self.padding,) * 2 if isinstance(self.padding, int) else self.padding

@@ -21,7 +21,7 @@ from typing import Any
 import keras
 
 from experimentator.ops.augment import RandomOp, span
-from experimentator.ops.op import dtype_of, is_discrete, rounded
+from experimentator.ops.op import dtype_of, is_discrete, is_number, rounded
 
 
 @dataclass(eq=False)
@@ -110,9 +110,8 @@ class RandomContrast(Intensity):
         return mean + (images - mean) * self.draw_between(images, *self._factors())
 
     def _factors(self) -> tuple[float, ...]:
-        if isinstance(self.amount, (int, float)):
-            return 1.0 - self.amount, 1.0 + self.amount
-        return tuple(self.amount)
+        given: Any = self.amount
+        return (1.0 - given, 1.0 + given) if is_number(given) else tuple(given)
 
 
 @dataclass(eq=False)

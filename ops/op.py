@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from experimentator.graph import Chunk, ChunkProcessor, DeclarationError, Mode
+from experimentator.ops.errors import TensorError
 
 
 @dataclass(eq=False)
@@ -123,13 +124,35 @@ def is_discrete(tensor: Any) -> bool:
     return dtype_of(tensor).startswith(("int", "uint", "bool"))
 
 
+def limits(dtype: str) -> tuple[int, int]:
+    """The least and the largest number of a bool or integer dtype."""
+    if dtype == "bool":
+        return 0, 1
+    bits = int(dtype.lstrip("uint"))
+    return (0, 2**bits - 1) if dtype[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def holding(number: Any, tensor: Any, *, op: Op, name: str) -> Any:
+    """The tensor in a dtype that holds `number`, too: integers become float32 for one that is not whole.
+
+    Raises:
+        TensorError: for a whole number out of the range of an integer dtype.
+    """
+    if not is_discrete(tensor) or not float(number).is_integer():
+        return as_float(tensor)
+    dtype = dtype_of(tensor)
+    low, high = limits(dtype)
+    if not low <= number <= high:
+        rule, write = f"{number:g} is no {dtype}, which is {low} to {high}", f"Write Cast({name!r}, ...) above it."
+        raise TensorError(op, rule=rule, tensors={name: tensor}, write=write)
+    return tensor
+
+
 def rounded(values: Any, dtype: str) -> Any:
     """float32 values as `dtype`; integers are the nearest (of two the even one) that it can hold."""
     if not dtype.startswith(("int", "uint")):
         return keras.ops.cast(values, dtype)
-    bits = int(dtype.lstrip("uint"))
-    low, high = (0, 2**bits - 1) if dtype[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     values = keras.ops.round(values)
-    if bits < 32:  # float32 cannot hold the ends of wider ones
-        values = keras.ops.clip(values, low, high)
+    if dtype not in ("int32", "uint32", "int64", "uint64"):  # whose ends float32 cannot hold
+        values = keras.ops.clip(values, *limits(dtype))
     return keras.ops.cast(values, dtype)

@@ -319,3 +319,40 @@ def test_an_empty_part_is_named():
 
     with pytest.raises(DatasetError, match="Subset 'none' is empty"):
         visited(subset, 2)
+
+
+# What is assigned later
+
+
+def test_what_chooses_may_be_assigned_later():
+    data = labelled(0, 0, 1, 1, 1) | {"other": np.array([0, 1, 2, 2, 2])}
+    balanced = BalancedSubset("training", Mode.TRAIN, data, by="target")
+    assert list(balanced.groups) == [0, 1]
+    balanced.by = "other"
+    assert list(balanced.groups) == [0, 1, 2]
+    balanced.classes = [0, 1, 2, 3]
+    with pytest.raises(DatasetError, match="has no key of class 3"):
+        len(balanced)
+
+    filtered = FilteredSubset("some", Mode.EVAL, data, predicate=lambda key: key > 1)
+    assert filtered.keys == (2, 3, 4)
+    filtered.predicate = lambda key: key < 2
+    assert filtered.keys == (0, 1)
+
+
+@pytest.mark.parametrize("repetitions", [1, 2])
+def test_a_length_is_that_of_the_epoch_whatever_is_repeated(repetitions):
+    data, options = labelled(0, 0, 1), {"length": 7, "repetitions": repetitions}
+    part = Subset("part", Mode.TRAIN, data)
+
+    for subset in (
+        BalancedSubset("training", Mode.TRAIN, data, by="target", **options),
+        CombinedSubset("training", Mode.TRAIN, [part], **options),
+        Subset("training", Mode.TRAIN, data, **options),
+    ):
+        assert len(subset) == len(subset.order()) == 7
+
+
+def test_proportions_of_numpy_are_numbers_too():
+    parts_of_two = [Subset(name, Mode.TRAIN, labelled(0, 1)) for name in "ab"]
+    assert CombinedSubset("training", Mode.TRAIN, parts_of_two, np.array([0.75, 0.25], "float32")).shares == (3, 1)

@@ -155,6 +155,13 @@ def test_other_names_and_finite_losses_pass(outputs):
     check_finite(outputs, where="'x'", first=0)
 
 
+def test_an_evaluation_is_not_told_to_learn_more_slowly():
+    with pytest.raises(NonFiniteLossError, match=r"'x'\.\nLook at the data") as caught:
+        check_finite({"loss": np.array([np.nan])}, where="'x'", first=0, training=False)
+
+    assert "optimizer" not in str(caught.value)
+
+
 def test_a_loss_for_each_row_is_told_by_batch_too():
     loss = np.ones((3, 4))
     loss[1, 2] = np.nan

@@ -1374,6 +1374,8 @@ def test_predict_of_a_subset_is_that_of_its_items_in_the_order_of_its_keys(by_na
         np.testing.assert_array_equal(outputs["batch_logits"], exp.predict({"batch_input": given})["batch_logits"])
     with pytest.raises(ConfigError, match="'accuracy' is no value for each sample of 'training'"):
         exp.predict("training", outputs="accuracy")
+    with pytest.raises(DatasetError, match="Subset 'none' is empty"):
+        exp.predict(Subset("none", Mode.EVAL, {"input": POINTS[:0]}), outputs="batch_logits")
 
 
 def test_predict_of_a_subset_gives_names_that_are_asked_for_whatever_the_setting_says():

@@ -272,6 +272,8 @@ def test_only_what_cannot_change_is_known_to_be_deterministic():
 
 
 def test_keys_may_be_anything_that_can_be_walked():
+    assert keys_of(Bare(np.array([5, 3])), subset="training") == (5, 3)
+
     class Method(Bare):
         def keys(self):
             yield from "ab"
@@ -330,3 +332,25 @@ def test_transforms_see_items_that_are_no_dictionaries_as_they_are():
     as_dataset(dataset, subset="s").query_item(0)
 
     assert seen == [(1, 2)]
+
+
+# What numpy has of its own
+
+
+def test_another_byte_order_becomes_that_of_this_machine():
+    given = np.arange(3, dtype=">f4")
+
+    array = ArrayDataset({"x": given}).arrays["x"]
+    assert array.dtype == np.float32
+    assert array.dtype.isnative
+    np.testing.assert_array_equal(array, given)
+    assert stacked(*given).dtype.isnative
+
+
+def test_a_mask_that_nobody_would_heed_is_refused():
+    masked = np.ma.masked_array([1.0, 9.0, 3.0], [False, True, False])
+
+    for make in (lambda: ArrayDataset({"x": masked}), lambda: stacked(masked, masked)):
+        with pytest.raises(DatasetError, match=r"'x' is a masked array(.|\n)*values.filled\(0\)"):
+            make()
+    np.testing.assert_array_equal(ArrayDataset({"x": np.ma.masked_array([1.0, 2.0])}).arrays["x"], [1, 2])

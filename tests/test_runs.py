@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experimentator import CheckpointEvery, build_experiment, diagram, runs
+from experimentator import BaseExperiment, CheckpointEvery, build_experiment, diagram, runs
+from experimentator.callbacks.folder import run_folder
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load, load_text
 from experimentator.graph import Graph, describe_graph
@@ -396,10 +397,19 @@ def test_a_line_that_does_not_fit_leaves_no_part_of_it(tmp_path, monkeypatch):
 
 
 def test_the_setting_alone_asks_for_a_run_folder(tmp_path):
-    exp = SimpleNamespace(callbacks=[], cfg={"output_folder": tmp_path, "project_name": "digits"})
+    exp = BaseExperiment({"output_folder": tmp_path, "project_name": "digits"})
 
     assert RunFolder.of(exp) is RunFolder.of(exp)
     assert RunFolder.of(exp).project == tmp_path / "digits"
+
+
+def test_a_kind_of_run_folder_of_ones_own_is_where_others_leave_their_files(tmp_path):
+    class Mine(RunFolder): ...
+
+    exp = SimpleNamespace(callbacks=[mine := Mine(tmp_path, "digits")])
+    mine.path = tmp_path / "digits" / "1"
+
+    assert run_folder(exp) == mine.path
 
 
 def test_without_setting_or_callback_there_is_no_run_folder():

@@ -174,6 +174,7 @@ def test_what_is_better_must_be_told_where_the_name_does_not_tell():
         lambda: LearningRateWarmUp("1"),
         lambda: LearningRateDecay("2"),
         lambda: LearningRateDecay(["2"]),
+        lambda: LearningRateDecay([]),
         lambda: LearningRateCosine(floor="0"),
         lambda: FindLearningRate("1e-6", 1.0),
         lambda: ExponentialMovingAverage("0.9"),

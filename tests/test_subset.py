@@ -403,6 +403,12 @@ def test_a_pass_that_evaluates_visits_the_first_keys_and_a_training_subset_all_o
     assert exp.evaluate("training") == {"training_loss": 3.5}
 
 
+def test_an_evaluation_visits_no_key_twice_whatever_its_length():
+    subset = Subset("validation", Mode.EVAL, arrays(0, 10), length=25)
+    assert (len(subset), subset.order().tolist()) == (10, list(range(10)))
+    assert subset.amount == "10 of 10 items"
+
+
 def test_keys_that_fill_no_batch_of_a_short_epoch_are_told(caplog):
     exp = build_experiment(config(batch_size=8))
     exp.subset("training").length = 20

@@ -136,7 +136,7 @@ def test_without_a_run_folder_there_is_a_name_and_nothing_is_written(tmp_path, m
     told = Told()
     build(Track(told)).train(1)
 
-    assert (told.calls[0][1].project, told.calls[0][1].folder, len(told.calls[0][1].name)) == ("experiment", None, 15)
+    assert (told.calls[0][1].project, told.calls[0][1].folder, len(told.calls[0][1].name)) == ("light", None, 15)
     assert list(tmp_path.iterdir()) == []
 
 

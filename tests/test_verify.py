@@ -11,6 +11,7 @@ import pytest
 
 from experimentator.cli import main
 from experimentator.commands import outside
+from experimentator.commands.verify import Plan, _fixed
 
 CONFIGS = Path(__file__).parent / "configs"
 KILLS = os.environ.get("EXPERIMENTATOR_KILLS", "3")
@@ -67,3 +68,19 @@ def test_the_reader_imports_the_standard_library_only():
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
 
     assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("framework, sees_a_gpu", [("torch", True), ("jax", False)])
+def test_compilers_that_are_found_by_timing_are_fixed(framework, sees_a_gpu, monkeypatch, tmp_path):
+    """PyTorch times them on a GPU, too; JAX never does."""
+    monkeypatch.setenv("KERAS_BACKEND", framework)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if sees_a_gpu:
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    said = []
+
+    options = _fixed(Plan(str(CONFIGS / "light.py"), options=["--set", "seed=1"]), said.append)
+
+    assert options == (["--set", "jit_compile=False"] if framework == "torch" else [])
+    assert len(said) == len(options) // 2

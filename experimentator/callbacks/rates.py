@@ -98,7 +98,7 @@ class LearningRateDecay(Schedule):
 
     def __init__(self, start: float | Iterable[float], duration: float = 1.0, factor: float = 0.1):
         starts = list(start) if isinstance(start, Iterable) else [start]
-        _check(all(map(is_number, starts)), "start", start, "a number of epochs, or a list of them")
+        _check(bool(starts) and all(map(is_number, starts)), "start", start, "a number of epochs, or a list of them")
         self.start = [float(one) for one in starts]
         _check(is_number(duration) and duration >= 0, "duration", duration, "a number of epochs, 0 for steps")
         _check(is_number(factor) and factor > 0, "factor", factor, "a number above 0")

@@ -110,7 +110,7 @@ class Track(Callback):
 
     def _run(self) -> TrackedRun:
         folder = run_folder(self.exp)
-        project = folder.parent.name if folder is not None else str(self.exp.cfg.get("project_name") or "experiment")
+        project = folder.parent.name if folder is not None else str(self.exp.project_name)
         name = folder.name if folder is not None else str(self.exp.cfg.get("experiment_id") or self.name)
         walk = self.exp.walk
         is_within = walk.position is not None  # an epoch whose own line, told after its last batch, comes again

@@ -161,17 +161,3 @@ def _epoch(weights: Path) -> str:
         return f", {half}"
     epoch = tells.get(told[1])
     return f", of epoch {epoch} out of {epochs}" if type(epoch) is int and epoch <= epochs else ""
-
-
-@contextmanager
-def _beside(folder: Any) -> Iterator[None]:
-    """Let the configuration import the modules that lay beside it when it was trained."""
-    if not isinstance(folder, str) or not folder:
-        yield
-        return
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)

@@ -179,14 +179,22 @@ def _fixed(plan: Plan, say: Say) -> list[str]:
     """What must be fixed for two trainings to be comparable, where the configuration leaves it open."""
     known = {*names_in(plan.config), *(option.partition("=")[0] for option in plan.options)}
     options = []
-    chooses = shutil.which("nvidia-smi") is None and os.environ.get("KERAS_BACKEND") != "jax"  # which measures nothing
-    if "jit_compile" not in known and chooses:
+    if "jit_compile" not in known and _times_compilers():
         options += ["--set", "jit_compile=False"]
-        say("jit_compile is set to False: on a CPU it is found by timing, which differs from run to run")
-    if "seed" not in known and "--seed" not in plan.options:
+        say("jit_compile is set to False: it is found by timing, which differs from run to run")
+    if "seed" not in known:
         options += ["--set", "seed=0"]
         say("seed is set to 0: without one, initial weights differ from run to run")
     return options
+
+
+def _times_compilers() -> bool:
+    """Whether jit_compile="auto" is found by timing: always on PyTorch, never on JAX, on a CPU on TensorFlow."""
+    framework = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if framework != "tensorflow" or shutil.which("nvidia-smi") is None:
+        return framework != "jax"
+    look = "import sys, tensorflow; sys.exit(bool(tensorflow.config.list_physical_devices('GPU')))"
+    return subprocess.run([sys.executable, "-c", look], capture_output=True, check=False).returncode == 0
 
 
 def _read(run: Path) -> list[str]:

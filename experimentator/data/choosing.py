@@ -33,6 +33,15 @@ class FilteredSubset(Subset):
         super().__init__(*args, **options)
         self.predicate = predicate
 
+    @property
+    def predicate(self) -> str | Callable[..., Any]:
+        """What is true of the keys in use; assign to change it."""
+        return self._predicate
+
+    @predicate.setter
+    def predicate(self, predicate: str | Callable[..., Any]) -> None:
+        self._predicate, self._keys = predicate, None
+
     def choose(self, keys: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
         """The keys of which the predicate is true."""
         asking = Asking(self.predicate, self.dataset, f"The predicate of subset {self.name!r}")
@@ -79,17 +88,17 @@ class BalancedSubset(Subset):
     @property
     def groups(self) -> dict[Hashable, np.ndarray]:
         """The positions in `keys` of every class, `[N] int32` each."""
-        keys = self.keys
-        if self._groups is None or self._groups[0] is not keys:
-            found = Asking(self.by, self.dataset, f"`by` of subset {self.name!r}").answers(keys)
-            self._groups = keys, self._checked(_places(found))
+        asked = self.keys, self.by, self.classes
+        if self._groups is None or any(old is not new for old, new in zip(self._groups[0], asked, strict=True)):
+            found = Asking(self.by, self.dataset, f"`by` of subset {self.name!r}").answers(self.keys)
+            self._groups = asked, self._checked(_places(found))
         return self._groups[1]
 
     def __len__(self) -> int:
         if not self.keys:
             return 0
         sizes = [len(places) for places in self.groups.values()]
-        return (self.length or length_to_show_all([1] * len(sizes), sizes)) * self.repetitions
+        return self.length or length_to_show_all([1] * len(sizes), sizes) * self.repetitions
 
     def arrange(self) -> np.ndarray:
         """Positions in `keys`, the classes in turn, `[len(self)] int32`."""
@@ -195,7 +204,7 @@ class CombinedSubset(Subset):
         return proportions_of(given, [part.name for part in self.parts], asker=f"Subset {self.name!r}")
 
     def __len__(self) -> int:
-        return (self.length or length_to_show_all(self.shares, [len(part) for part in self.parts])) * self.repetitions
+        return self.length or length_to_show_all(self.shares, [len(part) for part in self.parts]) * self.repetitions
 
     def arrange(self) -> np.ndarray:
         """Positions in `keys`, the parts in turn, `[len(self)] int32`."""

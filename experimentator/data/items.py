@@ -124,7 +124,7 @@ def keys_of(dataset: Any, *, subset: str) -> tuple[Hashable, ...]:
     """Every key of a dataset; a generator in its place is read once, and the dataset keeps what it gave."""
     try:
         keys: Any = dataset.keys() if callable(dataset.keys) else dataset.keys
-        found = tuple(keys.all() if hasattr(keys, "all") else keys)
+        found = tuple(_all(keys))
     except Exception as error:
         raise DatasetError(
             f"The dataset of subset {subset!r} fails to list its keys.",
@@ -136,10 +136,15 @@ def keys_of(dataset: Any, *, subset: str) -> tuple[Hashable, ...]:
     return found
 
 
+def _all(keys: Any) -> Any:
+    """All keys: what mlworkflow's `keys.all()` gives, which arrays have under another meaning."""
+    return keys.all() if hasattr(keys, "all") and not hasattr(keys, "dtype") else keys
+
+
 def listed_keys(dataset: Any) -> Collection[Hashable] | None:
     """The keys of a dataset where asking for them costs nothing; None where they would have to be found."""
     keys: Any = None if callable(dataset.keys) else dataset.keys
-    keys = keys.all() if hasattr(keys, "all") and hasattr(keys, "__len__") else keys
+    keys = _all(keys) if hasattr(keys, "__len__") else keys
     return keys if isinstance(keys, (tuple, list, range, dict, set, frozenset)) else None
 
 
@@ -248,6 +253,8 @@ def check_names(
 
 def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str, into: np.ndarray | None) -> Any:
     arrays = [_tried(value) for value in values]
+    if isinstance(values[0], np.ma.MaskedArray):
+        _refuse_masks(name, np.ma.stack(values))
     if not all(is_numeric(array) for array in arrays):
         return values
     first = arrays[0]
@@ -288,14 +295,29 @@ def _tried(value: Any) -> Any:
 
 
 def _array(name: Any, values: Any) -> np.ndarray:
+    _refuse_masks(name, values)
     try:
-        return np.asarray(values)
+        return native(np.asarray(values))
     except ValueError as error:
         raise DatasetError(
             f"{name!r} in a dict of arrays is ragged.",
             str(error),
             "Pad its rows, or give a list of items instead, which a subset with `buckets` pads.",
         ) from None
+
+
+def _refuse_masks(name: Any, values: Any) -> None:
+    if np.ma.is_masked(values):
+        raise DatasetError(
+            f"{name!r} is a masked array, of which nothing here heeds the mask.",
+            f"{np.ma.getmaskarray(values).sum():,} of {values.size:,} values are masked",
+            f'Give values.filled(0) for {name!r}, and ~np.ma.getmaskarray(values) beside it, for weight="...".',
+        )
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array in the byte order of this machine; files of IDX, FITS or HDF5 have theirs."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _copy_before_transforms(dataset: Any) -> None:

@@ -36,7 +36,7 @@ def proportions_of(given: Any, names: Sequence[str], *, asker: str) -> tuple[int
             "Give a number above 0 for each, such as "
             + "{" + ", ".join(f'"{name}": 1' for name in names[:3]) + "}.",
         )  # fmt: skip
-    return _reduced([Fraction(number).limit_denominator(FINEST) or Fraction(1, FINEST) for number in listed])
+    return _reduced([Fraction(float(number)).limit_denominator(FINEST) or Fraction(1, FINEST) for number in listed])
 
 
 def take_turns(proportions: Sequence[int], length: int) -> np.ndarray:

@@ -57,7 +57,11 @@ class Ordered:
         return self.length is not None and not self.reorders and type(self).arrange is Ordered.arrange
 
     def __len__(self) -> int:
-        return len(self.keys) * self.repetitions if not self.is_part or not self.keys else self.length or 0
+        whole = len(self.keys) * self.repetitions
+        if not self.is_part or not self.keys:
+            return whole
+        length = self.length or 0
+        return length if self.is_training else min(length, whole)  # an evaluation does not begin anew
 
     @property
     def amount(self) -> str:

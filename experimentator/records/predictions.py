@@ -74,6 +74,8 @@ class Predictions:
         """Names of any kind, whatever INFER computes otherwise."""
         keys: list[Hashable] = []
         parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+        if not subset.keys:
+            raise subset.empty_error(subset.keys)
         if subset.buckets is None:
             batches = subset.batches(exp.batch_size, keys=list(subset.keys), drop_last=False)
         else:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from experimentator import Subset, build_experiment
 from experimentator.graph import ChunkProcessor, Graph, GraphError, Mode, chunk_processor
 from experimentator.loading.blocks import specs_of
 from tests.frameworks import COMPILERS, backend_of_keras, compilers
@@ -236,3 +237,23 @@ def test_names_the_graph_does_not_read_never_reach_the_device():
     outputs = step({**COLUMNS, "batch_path": ["a file"] * 48}, INDEX)
 
     assert list(outputs) == ["loss"]
+
+
+@pytest.mark.parametrize("residency", ["device", "host", "stream"])
+@pytest.mark.parametrize(
+    "lay",
+    [lambda x: x[:, ::-1], np.asfortranarray, lambda x: x.astype(">f4")],
+    ids=["reversed", "by columns", "big-endian"],
+)
+def test_columns_are_what_they_hold_whatever_their_layout(residency, lay):
+    """Images whose channels were turned, a column of a table, a file of other machines."""
+    predicted = []
+    for columns in (lay(X), np.array(lay(X), "float32", order="C")):
+        subset = Subset("training", Mode.TRAIN, {"x": columns, "y": Y})
+        processors = [linear(), squares]
+        settings = {"subsets": [subset], "chunk_processors": processors, "batch_size": 4, "residency": residency}
+        exp = build_experiment(settings, optimizer=keras.optimizers.SGD(RATE), hide_progress=True, jit_compile=False)
+        exp.train(1)
+        predicted.append(exp.predict({"batch_x": columns}, outputs="batch_prediction")["batch_prediction"])
+
+    np.testing.assert_array_equal(*predicted)

@@ -14,6 +14,7 @@ from experimentator.graph import (
     Mode,
     Ref,
     Stage,
+    describe_graph,
 )
 from tests.stubs import mix
 
@@ -323,6 +324,24 @@ def test_after_may_point_at_a_function():
 
 def test_after_ignores_objects_that_are_not_listed():
     assert listed(Graph([mix("-> b", after=[AUGMENT, int])], provided=())) == [0]
+
+
+def test_a_processor_may_keep_another_in_an_attribute_called_processor():
+    """As recording does with the callables it wraps."""
+
+    @dataclass
+    class Wrap(ChunkProcessor):
+        processor: ChunkProcessor
+        inputs, outputs = (), ("a",)
+
+        def __call__(self, chunk):
+            self.processor(chunk)
+
+    wrap = Wrap(mix("-> a"))
+    for target in (Wrap, wrap, "Wrap"):
+        graph = Graph([mix("-> b", after=[target]), wrap], provided=())
+        assert listed(graph) == [1, 0]
+    assert [box.kind for box in describe_graph(graph).boxes] == ["Wrap", "Mix"]
 
 
 def test_after_does_not_keep_what_nobody_reads():

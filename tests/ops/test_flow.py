@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experimentator.graph import Chunk, DeclarationError, Graph, Mode
-from experimentator.ops import Mask, Rename, Scale, StopGradient, TensorError, Where
+from experimentator.ops import Mask, Pad, Rename, Scale, StopGradient, TensorError, Where
 from tests.frameworks import gradients
 
 
@@ -95,3 +95,17 @@ def test_conditions_that_fit_nothing_are_named(call, condition):
 def test_two_numbers_are_no_choice():
     with pytest.raises(DeclarationError, match=r"between two numbers\.\nName a tensor"):
         Where("c", 1, 0, "out")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda c: Mask("x", "m", c), lambda c: Where("m", "x", c, "x"), lambda c: Pad("x", 1, value=c)]
+)
+@pytest.mark.parametrize("dtype, number", [("uint8", 300), ("uint8", -1.0), ("int8", 128), ("bool", 2)])
+def test_a_number_that_integers_cannot_hold_is_refused_and_another_changes_the_dtype(call, make, dtype, number):
+    tensors = {"x": np.ones([1, 2, 2], dtype), "m": np.array([False])}
+
+    with pytest.raises(TensorError, match=rf"{number:g} is no {dtype}, which is -?\d+ to \d+(.|\n)*Write Cast\('x'"):
+        call(make(number), tensors)
+    for fits, expected in ((1, dtype), (0.5, "float32"), (np.float32(1), dtype)):
+        result = call(make(fits), tensors)
+        assert (str(result.dtype), float(result[0, 0, 0])) == (expected, float(fits))

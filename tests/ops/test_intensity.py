@@ -112,3 +112,7 @@ def test_impossible_declarations_are_refused(make, told):
 def test_what_has_no_rows_and_columns_is_refused(call, op, formula):
     with pytest.raises(TensorError, match=r"rows and columns(.|\n)*'x' \[4, 4\] float64"):
         call(op, {"x": np.ones([4, 4])})
+
+
+def test_an_amount_of_numpy_is_a_number_too():
+    assert RandomContrast("x", np.float32(0.5))._factors() == RandomContrast("x", 0.5)._factors()

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from experimentator.graph.record import as_listed
+from experimentator.graph.recorded import as_listed
 
 
 def build_outside(

@@ -15,7 +15,6 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from experimentator.backends.keras.held import check_built
 from experimentator.graph import GraphError, Node
-from experimentator.graph.record import as_listed
 
 Place = tuple[Any, ...]
 # Frames of these say nothing about the place, and may stand in one trace and not in another.
@@ -59,7 +58,7 @@ class Made:
         `note` hears of every layer that is called, `added` of every loss that a layer adds by itself, with its name,
         and `read` of every Keras variable that is read, but for what is read to build a layer.
         """
-        processor = as_listed(node.processor)
+        processor = node.listed
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
         making, before = _Making(self, node, made, note), set(made)
         with (

@@ -217,19 +217,21 @@ class TorchBackend(KerasBackend):
 
     def _samples(self, specs: Mapping[str, Any]) -> dict[str, Any]:
         sizes = {name: (self.batch_size, *(size or 1 for size in spec.shape[1:])) for name, spec in specs.items()}
-        dtypes = {name: keras.src.backend.torch.core.to_torch_dtype(str(spec.dtype)) for name, spec in specs.items()}
+        dtypes = {name: _dtype(name, spec.dtype) for name, spec in specs.items()}
         return {name: torch.zeros(sizes[name], dtype=dtypes[name], device=self.place) for name in specs}
 
     def _placed(self, name: str, values: Any) -> torch.Tensor:
         if isinstance(values, torch.Tensor):
             return values
-        values = np.asarray(values)
-        if values.dtype.name in ("uint64", "complex64", "complex128"):
-            raise ValueError(
-                f"{name!r} is {values.dtype.name}, which PyTorch does not train on. Give int64, or floats."
-            )
-        dtype = keras.src.backend.torch.core.to_torch_dtype(str(values.dtype))
-        return torch.tensor(values, dtype=dtype, device=self.place)
+        values = np.asarray(values, order="C")  # PyTorch takes no negative strides
+        return torch.tensor(values, dtype=_dtype(name, values.dtype), device=self.place)
+
+
+def _dtype(name: str, dtype: Any) -> torch.dtype:
+    if str(dtype) in ("uint64", "complex64", "complex128"):
+        raise ValueError(f"{name!r} is {dtype}, which PyTorch does not train on. Give int64, or floats.")
+    made: torch.dtype = keras.src.backend.torch.core.to_torch_dtype(str(dtype))
+    return made
 
 
 @contextmanager
