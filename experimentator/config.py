@@ -87,7 +87,6 @@ def load(
     overrides: Mapping[str, object] = {},
     *,
     known: Collection[str] = (),
-    seed: int | None = None,
 ) -> Config:
     """Run the configuration file at `path`, or that of a run folder.
 
@@ -95,7 +94,7 @@ def load(
 
     Its folder heads `sys.path` while it runs, so that `import my_task` finds `my_task.py` beside it; an import inside a
     function that is called later does not. `known` names may be overridden although the file does not assign them. With
-    a `seed` (given, overridden, or literal in the file: `seed = 3`) Python's and numpy's generators are seeded first; a
+    a `seed` (overridden, or literal in the file: `seed = 3`) Python's and numpy's generators are seeded first; a
     seed that the file computes (`seed = base + 1`) rules what comes below it.
 
     >>> import tempfile
@@ -112,7 +111,7 @@ def load(
     except (OSError, ValueError) as error:
         raise _unreadable(file, error) from None
     absolute = os.path.abspath(file)
-    return _run(_Source(text, str(file), absolute, os.path.dirname(absolute)), dict(overrides), known, seed)
+    return _run(_Source(text, str(file), absolute, os.path.dirname(absolute)), dict(overrides), known)
 
 
 def load_text(
@@ -121,7 +120,6 @@ def load_text(
     *,
     filename: str = "<config>",
     known: Collection[str] = (),
-    seed: int | None = None,
 ) -> Config:
     """Run a configuration given as text, as `load` runs a file; `filename` is what errors call it.
 
@@ -131,7 +129,7 @@ def load_text(
     text = text.removeprefix("\ufeff")
     # two texts under one name would show each other's lines in tracebacks
     code_name = f"{filename[:-1]} {crc32(text.encode('utf-8', 'replace')):08x}>" if filename[:1] == "<" else filename
-    return _run(_Source(text, filename, code_name), dict(overrides), known, seed)
+    return _run(_Source(text, filename, code_name), dict(overrides), known)
 
 
 def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Collection[str] = ()) -> Config:
@@ -184,7 +182,7 @@ class _Source:
         return ConfigError(what, "    " + "".join(self.lines[(line or 1) - 1 : line or 1]).strip(), write)
 
 
-def _run(source: _Source, overrides: dict[str, Any], known: Collection[str], seed: int | None) -> Config:
+def _run(source: _Source, overrides: dict[str, Any], known: Collection[str]) -> Config:
     with _syntax_errors(source):
         tree = ast.parse(source.text, source.code_name)
         names, follows = assigned(tree), derived(tree, overrides)
@@ -192,8 +190,7 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str], see
         code = compile(replace_values(tree, overrides), source.code_name, "exec", dont_inherit=True)
     settable, told = {*names, *known}, {*assigned(tree, values_only=True), *known}
     _refuse_unknown(overrides, settable, f"{source.shown} does not set", told=told)
-    given = overrides.get("seed") if seed is None else seed
-    first = literal if given is None and "seed" not in overrides else given
+    given, first = overrides.get("seed"), overrides.get("seed", literal)
     seed_random(first)
 
     def written(name: str, value: object) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from experimentator.data.columns import columns_of, is_columnar
 from experimentator.data.items import DatasetError, check_keys
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block, Pass, Picked, Placing, Rows, batch_bytes, specs_of
+from experimentator.loading.blocks import Block, Pass, Picked, Placing, Rows, TablePass, batch_bytes, specs_of
 from experimentator.loading.bucketed import BucketedHostFeed, BucketedStreamFeed
 from experimentator.loading.memory import SHARE, free_host_memory
 from experimentator.loading.orders import Orders
@@ -57,9 +57,9 @@ class Columnar:
             positions, keys = positions[positions >= 0], tuple(keys[place] for place in self.kept)
         if not len(positions):
             raise self.subset.empty_error(self.subset.keys)
-        return Pass(Rows(positions, batch_size, drop_last), lambda rows: partial(self._block, rows, keys))
+        return TablePass(Rows(positions, batch_size, drop_last), partial(self._block, keys))
 
-    def _block(self, rows: np.ndarray, keys: tuple[Any, ...]) -> Block:
+    def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
         raise NotImplementedError
 
 
@@ -80,7 +80,7 @@ class ResidentFeed(Columnar):
         self.columns = put({name: columns[name] for name in self.specs})
         self.objects = {name: values for name, values in columns.items() if name not in self.specs}
 
-    def _block(self, rows: np.ndarray, keys: tuple[Any, ...]) -> Block:
+    def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
         objects = {name: Picked(values, rows) for name, values in self.objects.items()}
         return Block(self.columns, rows, Picked(keys, rows), objects)
 
@@ -92,7 +92,7 @@ class HostFeed(Columnar):
     place = "in host memory"
     placing: Placing | None = None
 
-    def _block(self, rows: np.ndarray, keys: tuple[Any, ...]) -> Block:
+    def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
         names = self.specs if self.placing is None else self.placing.names
         columns = {name: np.take(self.columns[name], rows.ravel(), axis=0) for name in names}
         index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
-from experimentator.runner import Runner, label_of, runners_of
+from experimentator.runner import Runner, Runners, label_of
 from experimentator.running import begin, lasting, weights_in, with_weights
 from experimentator.selection import Selection, check_items, explain_objects
 from experimentator.suspects import tell_many, tell_unused
@@ -131,9 +131,9 @@ class Program:
             self.samples[id(subset)] = kept
         return dict(kept[2])
 
-    def runner_at(self, subset: Any, mode: Mode, cycle: Any) -> Callable[[int], Runner]:
-        """The step of a mode for each batch of a pass, by its number."""
-        return runners_of(self, subset, mode, cycle)
+    def runners_of(self, subset: Any, mode: Mode, cycle: Any) -> Runners:
+        """What runs the batches of one pass."""
+        return Runners(self, subset, mode, cycle)
 
     def runner(self, subset: Any, mode: Mode, *, steps: int, bucket: int | None = None) -> Runner:
         """The step of a mode over passes of `steps` batches of a subset, or in turn of one bucket."""

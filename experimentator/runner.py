@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,13 +79,34 @@ def label_of(subset: str, bucket: str) -> str:
     return f"{subset} ({bucket})" if bucket else subset
 
 
-def runners_of(program: Any, subset: Any, mode: Mode, cycle: Any) -> Callable[[int], Runner]:
-    """The runner for each batch of a pass, by its number: one for all of them, or one for those of each bucket."""
-    buckets = getattr(cycle, "buckets", None)
-    if buckets is None:
-        runner: Runner = program.runner(subset, mode, steps=cycle.steps)
-        runner.steps = cycle.steps
-        return lambda batch: runner
+class Runners:
+    """What runs the batches of one pass, `cycle`: one runner for all of them, or one for those of each bucket."""
+
+    def __init__(self, program: Any, subset: Any, mode: Mode, cycle: Any):
+        self.cycle = cycle
+        self.buckets: np.ndarray | None = getattr(cycle, "buckets", None)
+        if self.buckets is None:
+            runner: Runner = program.runner(subset, mode, steps=cycle.steps)
+            runner.steps = cycle.steps
+            self.runners = {0: runner}
+        else:
+            self.runners = _by_bucket(program, subset, mode, self.buckets)
+
+    def at(self, batch: int) -> Runner:
+        """The runner of a batch, by its number."""
+        if self.buckets is None:
+            return self.runners[0]
+        return self.runners[int(self.buckets[min(batch, len(self.buckets) - 1)])]
+
+    def blocks(self, first: int = 0) -> Iterator[tuple[int, Runner, Block]]:
+        """The blocks of the pass from batch `first` on: the number of their first batch, and what runs them."""
+        while (block := self.cycle.take(lambda done: self.at(done).pace.ahead(done))) is not None:
+            yield first, self.at(first), block
+            first += len(block.index)
+
+
+def _by_bucket(program: Any, subset: Any, mode: Mode, buckets: np.ndarray) -> dict[int, Runner]:
+    """A runner for each bucket; `buckets` [steps] are the numbers of those of each batch."""
     runners: dict[int, Runner] = {}
     runs = longest_runs(buckets)
     for number in sorted(runs, reverse=True):  # the largest is compiled first
@@ -98,4 +119,4 @@ def runners_of(program: Any, subset: Any, mode: Mode, cycle: Any) -> Callable[[i
     most = max(runners, key=lambda number: runners[number].steps * subset.buckets.work(number, batch_size))
     for number, runner in runners.items():
         runner.decider = None if number == most else runners[most]
-    return lambda batch: runners[int(buckets[min(batch, len(buckets) - 1)])]
+    return runners

@@ -21,6 +21,7 @@ from experimentator.suspects import leaks, rests, spoilt, suspicions, tell_bad_d
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
+    from experimentator.runner import Runners
 
 log = logging.getLogger(__name__)
 DEEP = 8  # passes, each within another
@@ -139,7 +140,7 @@ class Walk:
         feed = exp.program.feed(subset, mode)
         feed.mode = mode
         with closing(exp.cycle(feed, exp.batch_size)) as cycle, self._apart(subset):
-            runner_at = exp.program.runner_at(subset, mode, cycle)
+            runners = exp.program.runners_of(subset, mode, cycle)
             try:
                 exp.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
                 if position is not None:
@@ -147,7 +148,7 @@ class Walk:
                     self._mark_order(position, feed.orders.mark)
                 seeds = self.training_seeds(position) if mode == Mode.EVAL else nullcontext()
                 with seeds, self._passing(subset, position):
-                    averages = self._pass(subset, mode, cycle, runner_at, position)
+                    averages = self._pass(subset, mode, runners, position)
                 self._tell_left_out(averages.left_out)
                 results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
                 exp.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
@@ -279,16 +280,15 @@ class Walk:
             return wanted > 0 and (number % wanted == 0 or number == self.goal)
         return wanted is None or number in wanted
 
-    def _pass(self, subset: Any, mode: Mode, cycle: Any, runner_at: Any, training: Position | None) -> Averages:
+    def _pass(self, subset: Any, mode: Mode, runners: Runners, training: Position | None) -> Averages:
         """Run every block of a pass, or what is left of it, and tell what came of it."""
-        position = training or Position()
-        first = position.batch
-        averages = Averages(position.totals, position.weight, sums_in(runner_at(first).step.graph))
-        if first:
-            cycle.skip(first)
+        position, cycle = training or Position(), runners.cycle
+        begun = position.batch
+        averages = Averages(position.totals, position.weight, sums_in(runners.at(begun).step.graph))
+        if begun:
+            cycle.skip(begun)
         remaining = (self.goal - self.exp.epoch) * cycle.steps
-        while (block := cycle.take(lambda done: runner_at(done).pace.ahead(done))) is not None:
-            runner = runner_at(first)
+        for first, runner, block in runners.blocks(begun):
             if self.exp.listens("batch_begin"):
                 self.exp.fire("batch_begin", batch=first, keys=block.keys[0])
             self.is_cut_short |= mode == Mode.TRAIN  # until the epoch ends
@@ -302,8 +302,7 @@ class Walk:
                     check_finite(outputs, where=where, first=first, training=mode == Mode.TRAIN)
                 finally:  # whatever a callback says, the weights have moved
                     self.batches += len(block.index) if mode == Mode.TRAIN else 0
-            first += len(block.index)
-            position.batch, position.weight = first, averages.weight
+            position.batch, position.weight = first + len(block.index), averages.weight
             if training is not None:
                 self._pause("step")
         return averages

@@ -43,7 +43,7 @@ from experimentator.graph.stored import from_json, to_json
 from experimentator.graph.text import changes, table
 from experimentator.graph.tree import tree
 from experimentator.graph.versions import Ref
-from experimentator.graph.views import by_mode, plan, whole
+from experimentator.graph.views import plan, whole
 
 __all__ = [
     "AmbiguousWriteError",
@@ -74,7 +74,6 @@ __all__ = [
     "UnknownNameError",
     "UnknownNodeError",
     "UnwrittenOutputError",
-    "by_mode",
     "changes",
     "chunk_processor",
     "describe_graph",

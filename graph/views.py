@@ -30,17 +30,6 @@ def whole(graph: Graph, *, mode: Mode | None = None, **facts: Any) -> Descriptio
     return describe_graph(unpruned, **facts)
 
 
-def by_mode(graph: Graph, **facts: Any) -> dict[Mode, Description]:
-    """The list as each mode has it.
-
-    >>> from experimentator.graph import Graph, chunk_processor
-    >>> crop = chunk_processor(inputs=["x"], outputs=["x"], mode=Mode.TRAIN)(lambda x: -x)
-    >>> [len(description.boxes) for description in by_mode(Graph([crop], provided={"x"})).values()]
-    [1, 0, 0]
-    """
-    return {mode: whole(graph, mode=mode, **facts) for mode in (Mode.TRAIN, Mode.EVAL, Mode.INFER)}
-
-
 def plan(graph: Graph, *names: str, **facts: Any) -> Description:
     """What runs for `names` (else for what the graph was selected for), and why each of the others does not.
 

@@ -490,8 +490,6 @@ def test_a_file_that_is_no_text_is_one_clear_error(tmp_path):
         ("seed: int = 3", {}),
         ("x = seed = 3", {}),
         ("seed = 1", {"overrides": {"seed": 3}}),
-        ("seed = 1", {"seed": 3}),
-        ("seed = 1", {"overrides": {"seed": 2}, "seed": 3}),
         ("", {"overrides": {"seed": 3}, "known": ["seed"]}),
     ],
 )
@@ -534,7 +532,7 @@ def test_what_is_called_seed_and_is_no_number_seeds_nothing():
 
 def test_a_computed_seed_gives_way_to_one_that_was_given():
     text = "seed = int('3')\nfrom random import random\ndrawn = random()"
-    assert load_text(text, {"seed": 4})["drawn"] == load_text(text, seed=4)["drawn"] == random.Random(4).random()
+    assert load_text(text, {"seed": 4})["drawn"] == random.Random(4).random()
 
 
 def test_a_seed_that_is_no_whole_number_is_refused():

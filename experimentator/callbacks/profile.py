@@ -45,7 +45,7 @@ class Profile:
         """Nothing that a resume needs."""
         return {}
 
-    def on_cycle_begin(self, mode: Any, epochs: int = 1, **_: Any) -> None:
+    def on_cycle_begin(self, mode: Any, **_: Any) -> None:
         """Start with the second epoch, since the first compiles."""
         if mode == Mode.TRAIN and self.exp.epoch:
             self._start()

@@ -151,18 +151,20 @@ class _Blocks:
     def __init__(self, exp: Any, subset: Any):
         self.exp, self.feed = exp, exp.program.feed(subset)
         self.feed.mode = Mode.TRAIN
-        self.cycle = exp.cycle(self.feed, exp.batch_size)
-        self.runner_at = exp.program.runner_at(subset, Mode.TRAIN, self.cycle)
+        self.runners = self._begin()
+
+    def _begin(self) -> Any:
+        self.cycle = self.exp.cycle(self.feed, self.exp.batch_size)
+        return self.exp.program.runners_of(self.feed.subset, Mode.TRAIN, self.cycle)
 
     def __iter__(self) -> Iterator[Any]:
         done = 0
         while True:
             block = self.cycle.take(lambda done: 1)
             if block is None:
-                self.cycle, done = self.exp.cycle(self.feed, self.exp.batch_size), 0
-                self.runner_at = self.exp.program.runner_at(self.feed.subset, Mode.TRAIN, self.cycle)
+                self.runners, done = self._begin(), 0
             else:
-                yield block, self.runner_at(done).step
+                yield block, self.runners.at(done).step
                 done += 1
 
     def close(self) -> None:

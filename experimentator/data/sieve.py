@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.loading.blocks import Block, Picked
-
-Ahead = Callable[[int], int]  # how many batches to run after so many
+from experimentator.loading.blocks import Ahead, Block, Picked
 
 
 @dataclass(frozen=True)

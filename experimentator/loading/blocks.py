@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -30,6 +31,7 @@ class Block:
     bucket: int | None = None
 
 
+Ahead = Callable[[int], int]  # how many batches to run after so many
 Making = Callable[[], Block | None]  # what finishes a block that was begun; None where all of it was left out
 
 
@@ -51,7 +53,7 @@ class Cycle(Protocol):
     batch_size: int
     buckets: np.ndarray | None  # the number of that of each batch, [steps]
 
-    def take(self, ahead: Callable[[int], int]) -> Block | None:
+    def take(self, ahead: Ahead) -> Block | None:
         """The next batches, `ahead(done)` at most where `done` went before; None when the pass is over."""
 
     def skip(self, batches: int) -> None:
@@ -134,14 +136,16 @@ def _padded(values: np.ndarray, rows: int) -> np.ndarray:
 
 
 class Pass:
-    """A cursor over the rows of one pass; `begin(rows)` starts to make a block and returns what finishes it."""
+    """A cursor over the rows of one pass.
+
+    Blocks come in two steps, so that others are read while one is trained on: `make(rows, ahead)` starts to read a
+    block and returns a function, which waits for what was read and returns the block.
+    """
 
     buckets: np.ndarray | None = None
 
-    def __init__(
-        self, rows: Rows, begin: Callable[[np.ndarray], Making] | None = None, close: Callable[[], None] = lambda: None
-    ):
-        self.rows, self.make, self.close = rows, begin, close
+    def __init__(self, rows: Rows, close: Callable[[], None] = lambda: None):
+        self.rows, self.close = rows, close
         self.steps, self.batch_size = rows.steps, rows.batch_size
         self.done = 0
 
@@ -149,30 +153,41 @@ class Pass:
         """Begin behind the first `batches`."""
         self.done = batches
 
-    def begin(self, ahead: Callable[[int], int]) -> Making | None:
-        """Begin the next block; None when the pass is over."""
+    def begin(self, ahead: Ahead) -> Making | None:
+        """Start to read the next block; returns what waits for it, None when the pass is over."""
         rows = self.rows.take(self.done, ahead(self.done))
         if rows is None:
-            return self.after(ahead)
+            return self.last(ahead)
         self.done += len(rows)
-        return self.begun(rows, ahead)
+        return self.make(rows, ahead)
 
-    def begun(self, rows: np.ndarray, ahead: Callable[[int], int]) -> Making:
-        """What finishes a block of these rows."""
-        assert self.make is not None
-        return self.make(rows)
+    def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
+        """Start to read a block of these rows, `[K, B]`."""
+        raise NotImplementedError
 
-    def after(self, ahead: Callable[[int], int]) -> Making | None:
+    def last(self, ahead: Ahead) -> Making | None:
         """What makes a block when no rows are left; here nothing."""
         return None
 
-    def take(self, ahead: Callable[[int], int]) -> Block | None:
+    def take(self, ahead: Ahead) -> Block | None:
         """The next block that has batches."""
         while (making := self.begin(ahead)) is not None:
             if (block := making()) is not None:
                 return block
         self.close()
         return None
+
+
+class TablePass(Pass):
+    """A pass over columns that are all there: `block(rows)` cuts one out."""
+
+    def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block]):
+        super().__init__(rows)
+        self.block = block
+
+    def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
+        """Nothing to read: what cuts the block out."""
+        return partial(self.block, rows)
 
 
 class Picked(Sequence[Any]):

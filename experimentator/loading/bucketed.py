@@ -17,9 +17,8 @@ from experimentator.data.buckets import Buckets
 from experimentator.data.fields import Asking
 from experimentator.data.items import DatasetError, check_names
 from experimentator.data.reading import visiting
-from experimentator.data.sieve import Ahead
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block, Making, Pass, Picked, Placing, Spec, specs_of
+from experimentator.loading.blocks import Ahead, Block, Making, Pass, Picked, Placing, Spec, specs_of
 from experimentator.loading.dealing import BucketRows, dealt
 from experimentator.loading.orders import Orders
 from experimentator.loading.streamed import Stream, StreamedFeed
@@ -35,19 +34,14 @@ class BucketedPass(Pass):
 
     rows: BucketRows
 
-    def __init__(
-        self,
-        rows: BucketRows,
-        begins: Sequence[Callable[[np.ndarray, Ahead], Making]],
-        close: Callable[[], None] = lambda: None,
-    ):
-        super().__init__(rows, close=close)
-        self.begins, self.buckets = begins, rows.buckets
+    def __init__(self, rows: BucketRows, parts: Sequence[Any], close: Callable[[], None] = lambda: None):
+        super().__init__(rows, close)
+        self.parts, self.buckets = parts, rows.buckets
 
-    def begun(self, rows: np.ndarray, ahead: Ahead) -> Making:
-        """What finishes a block of these rows, which count as done already."""
+    def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
+        """What the part of their bucket makes of these rows, which count as done already."""
         bucket = int(self.rows.buckets[self.done - len(rows)])
-        return partial(_of_bucket, self.begins[bucket](rows, ahead), bucket)
+        return partial(_of_bucket, self.parts[bucket].make(rows, ahead), bucket)
 
 
 def _of_bucket(making: Making, bucket: int) -> Block | None:
@@ -140,7 +134,7 @@ class BucketedHostFeed(BucketedFeed):
 
     def cycle(self, batch_size: int) -> BucketedPass:
         """Start a pass."""
-        return BucketedPass(self.rows(batch_size), [part.begun for part in self.parts])
+        return BucketedPass(self.rows(batch_size), self.parts)
 
     def gathered(self, name: str, places: np.ndarray, number: int, spec: Spec) -> np.ndarray:
         """The values of a name for keys at these places, as those of bucket `number`."""
@@ -175,7 +169,7 @@ class _HostPart:
     def __init__(self, feed: BucketedHostFeed, specs: Mapping[str, Spec], number: int):
         self.feed, self.specs, self.number = feed, specs, number
 
-    def begun(self, rows: np.ndarray, ahead: Ahead) -> Making:
+    def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
         """What gathers a block of these rows, and places it."""
         return partial(self._block, rows)
 
@@ -244,7 +238,7 @@ class BucketedStreamFeed(BucketedFeed):
         visits = self.subset.visits(rows.positions)
         streams = [Stream(part, rows.positions, rows, pool, visits) for part in self.parts]
         places = replace(rows, positions=np.arange(len(rows.positions)))
-        return BucketedPass(places, [stream.begun for stream in streams], close=streams[0].close)
+        return BucketedPass(places, streams, close=streams[0].close)
 
 
 class _StreamedPart(StreamedFeed):

@@ -13,9 +13,9 @@ import numpy as np
 
 from experimentator.data.items import DatasetError, check_names
 from experimentator.data.reading import visiting
-from experimentator.data.sieve import Ahead, Loose, Sieve
+from experimentator.data.sieve import Loose, Sieve
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block, Making, Pass, Placing, Rows, Spec, specs_of
+from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, Rows, Spec, specs_of
 from experimentator.loading.orders import Orders
 from experimentator.loading.workers import Workers
 from experimentator.subset import Subset
@@ -38,7 +38,7 @@ class StreamedFeed:
         self.specs = specs_of(sample)
         self.names = _of_items(sample)
         self.object_names = [name for name in sample if name not in self.specs]
-        self.held: list[Any] = [None]  # processes: made when asked for, kept from pass to pass, for all modes
+        self.held: list[Any] = [None]  # a list, so that copies for other modes share the processes that read
 
     def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
@@ -153,11 +153,11 @@ class Stream(Pass):
             super().skip(batches)
             self.sieve.came = self.sieve.went = batches
 
-    def after(self, ahead: Ahead) -> Making | None:
+    def last(self, ahead: Ahead) -> Making | None:
         """What was too little for a batch, or for a call, now that nothing follows."""
         return None if self.sieve.is_over else partial(self._rest, ahead)
 
-    def begun(self, rows: np.ndarray, ahead: Ahead) -> Making:
+    def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
         """Every batch is read into its part of the block, so that workers share nothing but the buffers."""
         feed, places = self.feed, rows.ravel()
         keys, visits = [self.keys[place] for place in self.positions[places]], self.visits[places].tolist()
@@ -172,7 +172,7 @@ class Stream(Pass):
         """What still waits, and then the rows of a batch that was to be dropped, which may fill one now."""
         if len(self.tail) and (self.sieve.waiting is not None or not self.sieve.went):
             tail, self.tail = self.tail, self.tail[:0]
-            return self.begun(tail[None], ahead)()
+            return self.make(tail[None], ahead)()
         return self._placed(self.sieve.rest(ahead))
 
     def _finish(

@@ -181,15 +181,9 @@ def check_suffix(filename: str) -> None:
 
 def _passed(exp: Any, subset: Any) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
     """Each block of a pass in INFER, and its results: {name: [K, ...]}."""
-    feed, first = _feed(exp, subset), 0
-    with closing(exp.cycle(feed, exp.batch_size)) as cycle:
-        runner_at = exp.program.runner_at(subset, Mode.INFER, cycle)
-        while (block := cycle.take(lambda done: runner_at(done).pace.ahead(done))) is not None:
-            yield (
-                block,
-                runner_at(first).run(block, remaining=cycle.steps - first, where=repr(subset.name), first=first),
-            )
-            first += len(block.index)
+    with closing(exp.cycle(_feed(exp, subset), exp.batch_size)) as cycle:
+        for first, runner, block in exp.program.runners_of(subset, Mode.INFER, cycle).blocks():
+            yield block, runner.run(block, remaining=cycle.steps - first, where=repr(subset.name), first=first)
 
 
 def _feed(exp: Any, subset: Any) -> Any:

@@ -28,7 +28,7 @@ class MlflowTracker:
     """
 
     def __init__(self, tracking_uri: str | None = None):
-        require("mlflow", asker=self, extra="mlflow")
+        require("mlflow", asker=self)
         self.tracking_uri = tracking_uri
         self.client: Any = None
         self.run_id = ""

@@ -26,7 +26,7 @@ class TensorBoardTracker:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None):
-        require("tensorboard", asker=self, extra="tensorboard")
+        require("tensorboard", asker=self)
         self.folder = folder
         self.writer: Any = None
 

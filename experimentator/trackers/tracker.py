@@ -57,16 +57,16 @@ class Tracker(Protocol):
         """The training ended: finished, interrupted or failed."""
 
 
-def require(module: str, *, asker: object, extra: str) -> None:
-    """Refuse a tracker whose package is missing, where the configuration lists it.
+def require(module: str, *, asker: object) -> None:
+    """Refuse a tracker whose package is missing, where the configuration lists it; the extra is called like it.
 
-    >>> require("no_such_package", asker=object(), extra="wandb")
+    >>> require("no_such_package", asker=object())
     Traceback (most recent call last):
     experimentator.trackers.tracker.MissingTrackerError: object needs no_such_package, which is not installed.
-    Type: pip install "experimentator-dl[wandb]"
+    Type: pip install "experimentator-dl[no_such_package]"
     """
     if find_spec(module) is None:
         raise MissingTrackerError(
             f"{type(asker).__name__} needs {module}, which is not installed.\n"
-            f'Type: pip install "experimentator-dl[{extra}]"'
+            f'Type: pip install "experimentator-dl[{module}]"'
         )

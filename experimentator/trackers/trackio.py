@@ -23,7 +23,7 @@ class TrackioTracker:
     """
 
     def __init__(self, **options: Any):
-        require("trackio", asker=self, extra="trackio")
+        require("trackio", asker=self)
         self.options = options
         self.run: Any = None
 

@@ -26,7 +26,7 @@ class WandbTracker:
     """
 
     def __init__(self, *, mode: str | None = None, **options: Any):
-        require("wandb", asker=self, extra="wandb")
+        require("wandb", asker=self)
         self.mode, self.options = mode, options
         self.run: Any = None
 

@@ -8,7 +8,6 @@ from experimentator.graph import (
     GraphError,
     Mode,
     Ref,
-    by_mode,
     changes,
     describe_graph,
     difference,
@@ -45,7 +44,7 @@ def test_the_whole_list_forgets_what_was_selected():
 
 
 def test_each_mode_has_its_own_list():
-    assert [len(by_mode(graph())[mode].boxes) for mode in (Mode.TRAIN, Mode.EVAL, Mode.INFER)] == [5, 4, 5]
+    assert [len(whole(graph(), mode=mode).boxes) for mode in (Mode.TRAIN, Mode.EVAL, Mode.INFER)] == [5, 4, 5]
 
 
 @pytest.mark.parametrize("names", [("loss",), ()])
@@ -114,10 +113,10 @@ def changed():
 
 
 def test_modes_differ_by_what_runs_in_them():
-    views = by_mode(graph())
+    train, evaluate, infer = (whole(graph(), mode=mode) for mode in (Mode.TRAIN, Mode.EVAL, Mode.INFER))
 
-    assert states(difference(views[Mode.EVAL], views[Mode.INFER])) == {"ArgMax": "added"}
-    assert difference(views[Mode.TRAIN], views[Mode.EVAL]).mode == "TRAIN -> EVAL"
+    assert states(difference(evaluate, infer)) == {"ArgMax": "added"}
+    assert difference(train, evaluate).mode == "TRAIN -> EVAL"
 
 
 def test_shapes_and_texts_that_differ_are_told():
