@@ -329,7 +329,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
         if derived:
             log.warning(
                 "%s changed, but the configuration derived %s from it, which keep their values. To change them too, "
-                "override at build: build_experiment(..., %s=%r).", key, ", ".join(derived), key, new,
+                "override at build: build_experiment(..., %s=%.120r).", key, ", ".join(derived), key, new,
             )  # fmt: skip
 
     def _drop(self, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from experimentator.runner import Runners
 
 log = logging.getLogger(__name__)
-DEEP = 8  # passes, each within another
-LASTING = ("stop", "gathered")  # in the state, also when they come from a pass within another
+DEEP = 8  # so many passes at most, each within another
+LASTING = ("stop", "gathered")  # entries of the state that a pass within another leaves there
 
 
 @dataclass
@@ -59,11 +59,12 @@ class Walk:
         self.watch = Stopwatch()
         self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
         self.settings: dict[str, Any] | None = None  # what of it a training may change
-        self.held_by: dict[int, dict[str, str]] = {}  # what callbacks held then; see `undeclared`
+        self.held_by: dict[int, dict[str, str]] = {}  # attributes of callbacks as training began; see `undeclared`
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = self.looked = False
         self.told: set[str] = set()  # metrics that are no single number, and sentences
         self.passing = ""  # the subset that a pass of a training goes over
+        self.predicted: dict[str, list[int]] = {}  # what predictions drew since the last call goes on from here
         self.depth = 0  # passes under way: a callback may evaluate in the midst of one
 
     @property
@@ -87,12 +88,9 @@ class Walk:
                 self.trains = True
                 exp.fire("train_begin", epoch=exp.epoch, epochs=epochs)
                 remember(exp)
-                if not self.looked:
-                    self._look()
-                for said in rests(exp.subsets, exp.batch_size):
-                    if said not in self.told:
-                        self.told.add(said)
-                        log.warning(said)
+                self._warn(() if self.looked else leaks(exp.subsets))
+                self._warn(rests(exp.subsets, exp.batch_size))
+                self.looked = True
                 self._restore(last=self.position is None)
                 begun = exp.epoch
                 while exp.epoch < epochs and not exp.state.get("stop"):
@@ -126,15 +124,18 @@ class Walk:
             for subset in (one for one in self.exp.subsets if one.mode == Mode.TRAIN):
                 tell_bad_data(program.graph(Mode.TRAIN), program.feed(subset))
 
-    def _look(self) -> None:
-        """Warn, before the first epoch, of items that are trained on and evaluated on."""
-        self.looked = True
-        for said in leaks(self.exp.subsets):
-            log.warning(said)
+    def _warn(self, sentences: Iterable[str]) -> None:
+        """Say what was not said before."""
+        for said in sentences:
+            if said not in self.told:
+                self.told.add(said)
+                log.warning(said)
 
     def cycle(self, subset: Any, mode: Mode, position: Position | None = None) -> dict[str, float]:
         """One pass over a subset, in training one that may be resumed; its averages under `<subset>_<name>`."""
         exp = self.exp
+        if position is not None:
+            self._restore(last=False)  # what begins of the epoch did to the data, the checkpoint has
         if subset.name != self.passing:  # else its items are being read as they were addressed
             self.address(subset, mode)
         feed = exp.program.feed(subset, mode)
@@ -159,7 +160,7 @@ class Walk:
 
     @contextmanager
     def _passing(self, subset: Any, position: Position | None) -> Iterator[None]:
-        """Within, a pass of a training goes on; another over the same subset lies within it."""
+        """Within, note which subset training goes over; another pass over the same lies within it."""
         before, self.passing = self.passing, subset.name if position is not None else self.passing
         try:
             yield
@@ -168,7 +169,7 @@ class Walk:
 
     @contextmanager
     def _apart(self, subset: Any) -> Iterator[None]:
-        """A pass within another leaves to that one what was told of it, and what callbacks hold for it."""
+        """Run a pass within another, which then finds the state, and attributes of callbacks (`of_pass`), as before."""
         if self.depth == DEEP:
             raise CallbackError(
                 "A callback evaluates, and hears of that evaluation, and evaluates, without end.\n"
@@ -214,13 +215,12 @@ class Walk:
 
     def _tell_left_out(self, left_out: Mapping[str, list[int]]) -> None:
         """Warn of metrics that are asked for and are no single number of a batch."""
-        for name in listed(self.exp.cfg.get("metrics")):
-            if name in left_out and name not in self.told:
-                self.told.add(name)
-                said = (
-                    "metrics lists %r, which is %s for each batch: only single numbers are averaged. Let a processor "
-                )
-                log.warning(said + "write a number for each, or keep it with GatherCycleMetrics.", name, left_out[name])
+        self._warn(
+            f"metrics lists {name!r}, which is {left_out[name]} for each batch: only single numbers are averaged. "
+            "Let a processor write a number for each, or keep it with GatherCycleMetrics."
+            for name in listed(self.exp.cfg.get("metrics"))
+            if name in left_out
+        )
 
     @contextmanager
     def inferring(self) -> Iterator[None]:
@@ -229,10 +229,22 @@ class Walk:
         averaging = [one for one in acting if hasattr(one, "averaged")]
         with ExitStack() as stack:
             if self.trains:
-                stack.enter_context(self.training_seeds())
+                stack.enter_context(self._drawing_apart())
             for callback in averaging:
                 stack.enter_context(callback.averaged())
             yield
+
+    @contextmanager
+    def _drawing_apart(self) -> Iterator[None]:
+        """Within, predictions draw by themselves: others after each batch trained on, and going on between two."""
+        backend, training = self.exp.backend, self.exp.backend.seeds()
+        own = self.predicted or {key: [*state[:-1], state[-1] + self.batches] for key, state in training.items()}
+        backend.set_seeds({key: own.get(key, state) for key, state in training.items()})
+        try:
+            yield
+        finally:
+            self.predicted = backend.seeds()
+            backend.set_seeds(training)
 
     @contextmanager
     def training_seeds(self, position: Position | None = None) -> Iterator[None]:
@@ -321,6 +333,7 @@ class Walk:
 
     def _pause(self, why: str) -> None:
         """Between two calls, all callbacks told: the moment to save. A signal that waited acts now."""
+        self.predicted = {}  # a resume begins without them, too
         self.held.arm()  # before the first call there is nothing to lose, and loading data may take long
         if self.position is not None:
             self.position.seconds = self.watch.seconds

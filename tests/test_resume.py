@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -18,11 +19,13 @@ from experimentator import (
     Callback,
     CheckpointEvery,
     JsonLinesTracker,
+    Mode,
     ResumeError,
     StateLogger,
     Subset,
     Track,
     build_experiment,
+    chunk_processor,
 )
 from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
@@ -425,6 +428,51 @@ def test_an_order_of_ones_own_that_is_another_after_a_resume_is_told(tmp_path, c
     exp.train(2)
 
     assert ("goes on in another order than its pass began with" in caplog.text) == is_other
+
+
+class Grow(Callback):
+    """Changes the data before each epoch, in place and by assigning them, as a replay buffer does."""
+
+    def __init__(self, data, subset):
+        self.data, self.subset = data, subset
+
+    def on_epoch_begin(self, **_):
+        self.data["input"] += 1
+        self.subset.dataset = self.data
+
+    def state_dict(self):
+        return {"input": self.data["input"].copy()}
+
+    def load_state_dict(self, state):
+        self.data["input"][:] = state["input"]
+        self.subset.dataset = self.data
+
+
+def growing(place):
+    @chunk_processor(inputs=["batch_input"], outputs=["loss"])
+    def loss(batch_input):
+        return keras.ops.mean(batch_input) + 0 * slope
+
+    slope = keras.Variable(1.0)
+    data = {"input": np.zeros((20, 1), "float32")}
+    subset = Subset("training", Mode.TRAIN, data)
+    saving = CheckpointEvery(seconds=EVERY_PAUSE, keep=1000, folder=place)
+    settings = {"subsets": [subset], "chunk_processors": [loss], "data": data, "batch_size": 4, "steps_per_call": 1}
+    exp = build_experiment(settings, optimizer=keras.optimizers.SGD(1.0), callbacks=[Grow(data, subset), saving])
+    return exp, data
+
+
+def test_data_that_a_callback_changes_before_an_epoch_are_restored_before_it_reads_them(tmp_path):
+    whole, _ = growing(tmp_path)
+    expected = [row["training_loss"] for row in whole.train(EPOCHS)]
+    assert expected == [1, 2, 3]
+
+    for path in numbered(tmp_path):
+        again, data = growing(tmp_path / "again")
+        again.resume(path)
+        assert [row["training_loss"] for row in again.train(EPOCHS)] == expected, path
+        assert again.cfg["data"] is data  # what was written into it in place is not put into another
+        assert data["input"].mean() == EPOCHS
 
 
 # From the command line

@@ -135,7 +135,7 @@ class Restored:
         exp.backend.set_weights(self.weights)
         walk = exp.walk
         exp.epoch, exp.history[:], walk.batches, walk.position = self.epoch, self.history, self.batches, self.position
-        exp.cfg |= self.changed
+        exp.cfg |= {key: one for key, one in self.changed.items() if not _put(one, into=exp.cfg.get(key))}
         exp.program.chosen = dict(self.choices)
         walk.restore = partial(self.again, exp)
         self.again(exp, optimizer=False)
@@ -167,6 +167,18 @@ class Restored:
         objects = {name: state[name] for name in (*map(str, self.about["objects"]), *PASSING) if name in state}
         state.clear()
         state |= copy.deepcopy(self.state) | objects
+
+
+def _put(values: Any, *, into: Any) -> bool:
+    """Write values into arrays, and dictionaries of them, that others may hold, too; whether they are of that form."""
+    if isinstance(into, np.ndarray) and isinstance(values, np.ndarray):
+        fits = into.shape == values.shape and into.dtype == values.dtype and into.flags.writeable
+        if fits:
+            into[...] = values
+        return fits
+    if type(into) is not dict or type(values) is not dict or not values.keys() == into.keys() != set():
+        return False
+    return all(_put(values[key], into=one) for key, one in into.items())
 
 
 def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:

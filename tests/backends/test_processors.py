@@ -1029,6 +1029,41 @@ def test_what_a_callback_predicts_changes_nothing_of_the_training():
     assert losses[0] == losses[1]
 
 
+def test_each_prediction_of_a_callback_draws_anew_and_does_so_again_after_a_resume(tmp_path):
+    """Dropout that stays on, samples of a model: from them, several are averaged."""
+
+    class Samples(Callback):
+        def init(self, exp: Any) -> None:
+            self.exp, self.seen = exp, []
+
+        def on_epoch_end(self, **_: Any) -> None:
+            self.seen += [self.exp.predict({"batch_input": X})["batch_prediction"] for _ in range(3)]
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"seen": self.seen}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.seen = state["seen"]
+
+    def made() -> Any:
+        saving = CheckpointEvery(seconds=1e-9, keep=1000, folder=tmp_path)
+        return noisy(steps_per_call=2, callbacks=[Samples(), saving])
+
+    whole = made()
+    whole.train(2)
+    seen = whole.callbacks[0].seen
+    spread = np.std(seen, axis=0)
+    assert len(seen) == 6
+    assert all(not np.array_equal(seen[one], seen[other]) for one in range(6) for other in range(one))
+    assert spread.min() > 0
+
+    for path in numbered(tmp_path)[:4]:
+        again = made()
+        again.resume(path)
+        again.train(2)
+        np.testing.assert_array_equal(again.callbacks[0].seen, seen)
+
+
 @pytest.mark.parametrize("dropped", [False, True])
 def test_resumed_within_an_evaluation_training_draws_what_it_would_have(tmp_path, monkeypatch, dropped):
     def made() -> Any:
