@@ -19,6 +19,7 @@ _HOMES = {
         "build_experiment"
     ),
     "experimentator.backends.keras.optimizers": "Optimizers",
+    "experimentator.backends.keras.inner_gradients": "gradient",
     "experimentator.subset": "Subset find",
     "experimentator.data.buckets": "Buckets",
     "experimentator.data.padding": "bucket_sizes",

@@ -14,7 +14,17 @@ import numpy as np
 from experimentator.config import ConfigError
 from experimentator.data.buckets import Buckets
 from experimentator.data.chance import chain_of, generators_in, shared_generators
-from experimentator.data.items import DatasetError, as_dataset, cut, cut_pairs, keys_of, query, stack, usable_keys
+from experimentator.data.items import (
+    DatasetError,
+    ItemsDataset,
+    as_dataset,
+    cut,
+    cut_pairs,
+    keys_of,
+    query,
+    stack,
+    usable_keys,
+)
 from experimentator.data.ordered import Ordered
 from experimentator.data.reading import Reading, drawing, reading, visits_now
 from experimentator.graph import Mode
@@ -26,16 +36,18 @@ class Subset(Ordered):
     `dataset` is a `mlworkflow.Dataset` or anything with `keys` and `query_item(key)`; for convenience also a mapping
     from keys to items, a sequence of items, or a dict of equally long arrays. An item is a dict from names to values;
     batches hold them as `batch_<name>`. A key whose item is None is left out. A dict of arrays is read once, so that
-    others put into it later, and items added to a list, are not seen, nor are arrays that are changed in place where
-    columns are kept (residency "auto" or "device"): assign `subset.dataset` anew. Each key is visited `repetitions`
-    times an epoch; `len` counts the visits. `mode` may be of an Enum of one's own whose members are called TRAIN, EVAL
-    and INFER; `stage` is the older word for it. Items of many lengths are padded to a few `buckets`.
+    others put into it later are not seen; nor are keys that a dataset has got since it was asked for them, nor values
+    that are changed in place where columns are kept (residency "auto" or "device"): assign `subset.dataset` anew. Each
+    key is visited `repetitions` times an epoch; `len` counts the visits. `mode` may be of an Enum of one's own whose
+    members are called TRAIN, EVAL and INFER; `stage` is the older word for it. Items of many lengths are padded to a
+    few `buckets`.
 
     An epoch of training visits `length` keys, where that is given, and the next one goes on with those that are left:
     what happens at the end of an epoch, such as an evaluation, then comes before all keys were seen. In other modes
     the first `length` keys are visited. Where `shuffled_keys` is replaced, that says how many.
 
-    The order of a training subset is a pure function of (seed, name of the subset, epoch). What is drawn while an
+    The order of a training subset is a pure function of (seed, name of the subset, epoch), which are `subset.seed`,
+    `subset.name` and `subset.epoch`; that one counts from 0. What is drawn while an
     item is read depends on these, its key, and the visit; in other modes not on the epoch (see `item_random`).
 
     >>> subset = Subset("training", Mode.TRAIN, {"input": np.arange(6), "target": np.arange(6) % 2})
@@ -103,6 +115,13 @@ class Subset(Ordered):
     @keys.setter
     def keys(self, keys: Iterable[Hashable]) -> None:
         self._candidates, self._keys, self._finds_keys = usable_keys(keys, subset=self.name), None, False
+
+    @property
+    def is_outgrown(self) -> bool:
+        """Whether its dataset, asked for all keys once, has another number of them by now."""
+        keys: Any = self.dataset.items if isinstance(self.dataset, ItemsDataset) else self.dataset.keys
+        known = self._candidates if self._finds_keys else None
+        return known is not None and hasattr(keys, "__len__") and len(keys) != len(known)
 
     def choose(self, keys: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
         """Which of the keys given are used: here all."""

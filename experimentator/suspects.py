@@ -143,13 +143,18 @@ def leaks(subsets: Sequence[Any]) -> Iterator[str]:
 
 
 def rests(subsets: Sequence[Any], batch_size: int) -> Iterator[str]:
-    """Training subsets of which each epoch passes some keys over, since `length` is no whole number of batches.
+    """Training subsets that pass some keys over: `length` is no whole number of batches, or their dataset has grown.
 
     >>> from experimentator import Mode, Subset
     >>> print(*rests([Subset("training", Mode.TRAIN, {"input": np.arange(64)}, length=20)], 8))
     4 of the 20 keys that an epoch of 'training' visits fill no batch, and are left out: length=16 has none of them.
     """
     for one in subsets:
+        if getattr(one, "is_outgrown", False):
+            yield (
+                f"The dataset of subset {one.name!r} has another number of keys by now than when it was asked for "
+                "them. To use those of today, assign it anew: subset.dataset = dataset."
+            )
         if one.mode & Mode.TRAIN and getattr(one, "is_part", False) and getattr(one, "buckets", None) is None:
             size, rest = len(one), len(one) % batch_size
             if 0 < rest < size:

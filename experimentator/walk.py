@@ -89,7 +89,6 @@ class Walk:
                 exp.fire("train_begin", epoch=exp.epoch, epochs=epochs)
                 remember(exp)
                 self._warn(() if self.looked else leaks(exp.subsets))
-                self._warn(rests(exp.subsets, exp.batch_size))
                 self.looked = True
                 self._restore(last=self.position is None)
                 begun = exp.epoch
@@ -269,6 +268,7 @@ class Walk:
         self.watch = Stopwatch(position.seconds)
         exp.state.update(epoch=exp.epoch + 1, epochs=self.goal)
         exp.fire("epoch_begin")
+        self._warn(rests(exp.subsets, exp.batch_size))
         for subset in self._subsets(position.subset):
             if subset.name != position.subset:
                 position.subset, position.batch, position.totals, position.weight = subset.name, 0, {}, 0

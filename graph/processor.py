@@ -152,6 +152,7 @@ def chunk_processor(
     mode: Mode = Mode.ALL,
     node: str | None = None,
     after: Sequence[Any] = (),
+    weights: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], ChunkProcessor]:
     """Declare a plain function of tensors as a chunk processor.
 
@@ -159,8 +160,17 @@ def chunk_processor(
     tensor, a tuple in the order of `outputs`, or a dictionary. `inputs` are its parameters without a default, unless
     given. A parameter called `training` that is no input tells whether this call trains. Without `inputs` and
     `outputs` the function takes the chunk itself, and what it reads and writes is recorded.
+
+    Averages over a pass count each batch by its size. Where an output is the mean of a part of the batch only,
+    `weights` names the output that says of how much: `weights={"loss": "count"}`. A class says so in `weights_of`.
     """
-    options = {"mode": Mode.of(mode), "node": node, "after": after}
+    options: dict[str, Any] = {"mode": Mode.of(mode), "node": node, "after": after}
+    if weights is not None:
+        strange = [name for name in (*weights, *weights.values()) if name not in (outputs or ())]
+        if strange:
+            seen, write = f"its weights name {strange[0]!r}", 'Name outputs of it: weights={"loss": "count"}.'
+            raise DeclarationError("chunk_processor(...)", seen=seen, write=write)
+        options["weights_of"] = dict(weights)
     if function is not None:
         write = "Write @chunk_processor(inputs=[...], outputs=[...]) above it, by name; or list the function as it is."
         raise DeclarationError(brief(function), seen="it is given to chunk_processor by place", write=write)

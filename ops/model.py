@@ -27,7 +27,9 @@ class Model(Op):
     Several inputs reach a functional model as its list, anything else by position if its `call` takes that many,
     else as one list. A dictionary reaches a functional model by its inputs' names, anything else by the parameters
     of `call`, else as one dictionary. A returned dictionary is written by its keys, of which `outputs` may leave
-    some out. `training` is passed to every Keras layer, and to a plain callable that has such a parameter.
+    some out. Every Keras layer, and a plain callable that has such a parameter, is told whether this call trains;
+    `training=False` says no in all modes (a frozen network without dropout), `training=True` yes (dropout that stays
+    on, to be averaged over).
 
     >>> pair = lambda left, right: {"sum": left + right, "gap": left - right}
     >>> from experimentator.graph import Mode
@@ -46,24 +48,34 @@ class Model(Op):
     ((2, 3), 2)
 
     Raises:
-        DeclarationError: if `model` cannot be called, or is a class, when the op is made.
+        DeclarationError: if `model` cannot be called, is a class, or has nothing to be told of training by, when the op
+            is made.
         SignatureError: if names or their number do not fit what the model takes or returns.
     """
 
     model: Any
     inputs: Names = field(kw_only=True)  # type: ignore[assignment]  # the tensors' names are kept
     outputs: Names = field(kw_only=True)  # type: ignore[assignment]  # the same
+    training: bool | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         self._takes, self._gives = self.inputs, self.outputs
         self.inputs, self.outputs = _tensors(self.inputs), _tensors(self.outputs)
         super().__post_init__()
         _check_callable(self)
+        write = "Leave it out. A module of PyTorch stays as its eval() leaves it."
+        told = self.training is None or self._asks
+        self.require(told, seen="its model takes no `training`", write=write)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether the model is to be told if this call trains."""
+        return isinstance(self.model, keras.Layer) or "training" in _parameters(self.model)
 
     def __call__(self, chunk: Chunk) -> None:
         positional, named = _arguments(self, chunk)
-        if isinstance(self.model, keras.Layer) or ("training" in _parameters(self.model) and "training" not in named):
-            named["training"] = chunk.training
+        if self._asks and (isinstance(self.model, keras.Layer) or "training" not in named):
+            named["training"] = chunk.training if self.training is None else self.training
         chunk.update(_results(self, self.model(*positional, **named)))
 
 

@@ -1388,6 +1388,21 @@ def test_predict_of_a_subset_gives_names_that_are_asked_for_whatever_the_setting
     np.testing.assert_array_equal(inputs["batch_target"], [item["target"] for item in expected])
 
 
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_the_mean_of_a_part_weighs_as_much_as_it_says(batch_size):
+    @chunk_processor(inputs=["batch_input"], outputs=["loss", "count"], weights={"loss": "count"})
+    def positive(batch_input):
+        counts = keras.ops.cast(batch_input[:, 0] > 0, "float32")
+        count = keras.ops.sum(counts)
+        return keras.ops.sum(counts * batch_input[:, 0]) / keras.ops.maximum(count, 1), count
+
+    subset = Subset("validation", Mode.EVAL, {"input": POINTS})
+    exp = build_experiment({"subsets": [subset], "chunk_processors": [positive], "batch_size": batch_size})
+
+    first = POINTS[:, 0]
+    assert exp.evaluate() == {"validation_loss": pytest.approx(first[first > 0].mean(), rel=1e-5)}
+
+
 def test_a_metric_that_is_no_single_number_is_told(caplog):
     def rows(chunk):
         chunk["sums"] = keras.ops.sum(chunk["batch_logits"], axis=0)

@@ -83,6 +83,11 @@ PROMISED = {
     "Evaluating within a long epoch": lambda exp, rows, seen: (
         exp.counts["training"]["batches"] == 20 and [len(row) for row in rows] == [5, 5]
     ),
+    "How sure a network is: a temperature, and dropout that stays on": lambda exp, rows, seen: (
+        float(exp.cfg["temperature"].numpy()) < 2.5
+        and not np.array_equal(*(exp.predict("validation", outputs="batch_drawn")["batch_drawn"] for _ in range(2)))
+        and np.array_equal(*(exp.predict("validation", outputs="batch_logits")["batch_logits"] for _ in range(2)))
+    ),
     "A variational autoencoder: draws, and what is drawn from": lambda exp, rows, seen: (
         exp.predict({"batch_code": np.zeros((5, 8), "float32")})["batch_image"].shape == (5, 8, 8, 1)
     ),

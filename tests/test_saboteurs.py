@@ -146,12 +146,12 @@ SABOTEURS = {
     ),
     "a batch is trained twice": Saboteur(
         "walk.py",
-        "first = position.batch\n        averages",
-        "first = max(position.batch - 1, 0)\n        averages",
+        "begun = position.batch\n        averages",
+        "begun = max(position.batch - 1, 0)\n        averages",
         "test_resume.py",
         STEP,
     ),
-    "a batch is left out": Saboteur("walk.py", "cycle.skip(first)", "cycle.skip(first + 1)", "test_resume.py", STEP),
+    "a batch is left out": Saboteur("walk.py", "cycle.skip(begun)", "cycle.skip(begun + 1)", "test_resume.py", STEP),
     "every epoch has the order of the first": Saboteur(
         "data/ordered.py", "self.name, self.epoch, *address", "self.name, 0 * self.epoch, *address", "test_subset.py"
     ),

@@ -424,6 +424,38 @@ def test_keys_that_fill_no_batch_of_a_short_epoch_are_told(caplog):
     assert "4 of the 12 keys" in caplog.text
 
 
+@pytest.mark.parametrize("as_list", [False, True])
+def test_keys_that_a_dataset_has_got_since_are_told_once_until_it_is_assigned_anew(as_list, caplog):
+    class Growing:
+        def __init__(self):
+            self.items = [{"n": np.float32(n)} for n in range(4)]
+
+        @property
+        def keys(self):
+            return range(len(self.items))
+
+        def query_item(self, key):
+            return self.items[key]
+
+    dataset = Growing()
+    given = dataset.items if as_list else dataset
+    subset = Subset("training", Mode.TRAIN, given)
+    nothing = keras.Variable(0.0)
+    loss = chunk_processor(inputs=["batch_n"], outputs=["loss"])(lambda n: keras.ops.mean(n) + 0 * nothing)
+    settings = {"subsets": [subset], "chunk_processors": [loss], "optimizer": keras.optimizers.SGD(), "batch_size": 2}
+    exp = build_experiment(settings, hide_progress=True)
+    exp.train(1)
+    assert "keys" not in caplog.text
+    dataset.items += [{"n": np.float32(8)}] * 4
+    assert exp.train(3)[-1]["training_loss"] == 1.5
+    assert caplog.text.count("The dataset of subset 'training' has another number of keys by now") == 1
+
+    subset.dataset = given
+    caplog.clear()
+    assert exp.train(4)[-1]["training_loss"] == 4.75
+    assert "keys" not in caplog.text
+
+
 def test_an_order_of_ones_own_says_how_many_keys_there_are():
     class Own(Subset):
         def shuffled_keys(self):

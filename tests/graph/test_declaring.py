@@ -527,3 +527,12 @@ def test_it_is_told_through_decorators_mixins_and_calls_of_its_base():
     for kind, expected in ((Mixed, True), (Factor, 2), (Three, 3), (Knows, True), (Passes, True)):
         graph = Graph([kind()], provided={"x"}, mode=Mode.TRAIN).select("y")
         assert graph.run({"x": 1}) == {"y": expected}, kind
+
+
+def test_what_an_output_weighs_is_another_output():
+    counted = chunk_processor(inputs=["x"], outputs=["loss", "count"], weights={"loss": "count"})(lambda x: (x, 1))
+
+    assert counted.weights_of == {"loss": "count"}
+    for wrong, name in (({"los": "count"}, "los"), ({"loss": "n"}, "n")):
+        with pytest.raises(DeclarationError, match=rf"its weights name '{name}'.*\n.*Name outputs of it"):
+            chunk_processor(inputs=["x"], outputs=["loss", "count"], weights=wrong)

@@ -175,6 +175,23 @@ def test_training_reaches_a_function_that_asks_for_it(mode):
     assert chunk["told"] is (mode == Mode.TRAIN)
 
 
+@pytest.mark.parametrize("mode", [Mode.TRAIN, Mode.EVAL, Mode.INFER])
+@pytest.mark.parametrize("training", [False, True])
+def test_training_may_be_settled_for_all_modes(mode, training):
+    chunk = Chunk({"x": np.ones([64, 8], "float32"), "one": 1}, mode=mode)
+
+    Model(keras.layers.Dropout(0.5, seed=1), inputs="x", outputs="y", training=training)(chunk)
+    Model(lambda x, training: training, inputs="one", outputs="told", training=training)(chunk)
+
+    assert bool(np.any(np.asarray(chunk["y"]) == 0)) is training
+    assert chunk["told"] is training
+
+
+def test_a_model_that_cannot_be_told_of_training_is_refused():
+    with pytest.raises(DeclarationError, match=r"its model takes no `training`(.|\n)*eval\(\)"):
+        Model(lambda x: x, inputs="x", outputs="y", training=False)
+
+
 def test_batch_normalization_learns_its_statistics_in_train_only():
     layer = keras.layers.BatchNormalization()
     graph = {

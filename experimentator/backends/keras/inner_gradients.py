@@ -1,0 +1,43 @@
+"""Gradients that processors compute themselves, as a part of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import keras
+
+
+def gradient(function: Callable[..., Any], *inputs: Any) -> Any:
+    """The gradient of `function(*inputs)` by each input: a tensor like it, or a tuple of them for several inputs.
+
+    What the function returns is summed, so that rows which do not depend on each other have a gradient each. Inputs are
+    float tensors; one that the function does not use has zeros. Layers may be called within, and train as elsewhere.
+    The result is a tensor like any other: losses of it are trained on, and it has gradients of its own. Works in chunk
+    processors and outside, on TensorFlow, JAX and PyTorch.
+
+    >>> images = keras.ops.convert_to_tensor([[1.0, 2.0]])
+    >>> [float(value) for value in gradient(lambda x: x**2, images)[0]]
+    [2.0, 4.0]
+    >>> x, y = gradient(lambda x, y: x * y, images, 3 * images)
+    >>> [float(value) for value in x[0]], [float(value) for value in y[0]]
+    ([3.0, 6.0], [1.0, 2.0])
+
+    Raises:
+        TypeError: without inputs, or for one that is no float tensor.
+    """
+    tensors = [keras.ops.convert_to_tensor(one) for one in inputs]
+    kinds = [str(keras.backend.standardize_dtype(one.dtype)) for one in tensors]
+    if not kinds or not all(map(keras.backend.is_float_dtype, kinds)):
+        raise TypeError(
+            f"gradient(function, *inputs) takes float tensors.\nSeen: {', '.join(kinds) or 'none'}.\n"
+            'Write gradient(function, keras.ops.cast(images, "float32")).'
+        )
+
+    def total(*given: Any) -> Any:
+        return keras.ops.sum(function(*given))
+
+    own = import_module(f"experimentator.backends.{keras.backend.backend()}.inner_gradients")
+    found = own.gradients(total, tensors)
+    return found[0] if len(found) == 1 else tuple(found)

@@ -1,0 +1,18 @@
+"""Gradients within a graph, whose computation is recorded, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+
+def gradients(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Any]:
+    """The gradient of one number by each input."""
+    with torch.enable_grad():
+        own = [one.view_as(one) if one.requires_grad else one.detach().requires_grad_() for one in inputs]
+        number = function(*own)
+        if not number.requires_grad:  # it uses none of them
+            return [torch.zeros_like(one) for one in inputs]
+        return list(torch.autograd.grad(number, own, create_graph=True, allow_unused=True, materialize_grads=True))

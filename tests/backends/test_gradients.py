@@ -1,0 +1,118 @@
+"""Gradients that processors compute themselves: of any order, by inputs and by weights, inside compiled steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from experimentator import Mode, Subset, build_experiment, chunk_processor, gradient, ops
+from tests.frameworks import compilers
+
+X = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+Y = (X @ np.array([1.0, -2.0, 0.5]) + 0.3).astype("float32")
+
+
+def plain(tensor: Any) -> np.ndarray:
+    return np.array(keras.ops.convert_to_numpy(tensor))
+
+
+def trained(*processors: Any, epochs: int = 1, **settings: Any) -> Any:
+    settings = {"batch_size": 32, "optimizer": keras.optimizers.SGD(0.1), "hide_progress": True, **settings}
+    subset = Subset("training", Mode.TRAIN, {"x": X, "y": Y})
+    exp = build_experiment({"subsets": [subset], "chunk_processors": processors, **settings})
+    exp.train(epochs)
+    return exp
+
+
+def test_a_gradient_has_gradients():
+    def squares(x: Any) -> Any:
+        return keras.ops.sum(gradient(lambda y: y**3, x) ** 2)
+
+    np.testing.assert_allclose(plain(gradient(squares, X)), 36 * X**3, rtol=1e-5)
+
+
+def test_inputs_that_are_not_used_have_zeros_and_rows_do_not_mix():
+    first, second = gradient(lambda x, y: keras.ops.sin(x), X, X)
+    np.testing.assert_allclose(plain(first), np.cos(X), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(plain(second), 0 * X)
+    np.testing.assert_array_equal(plain(gradient(lambda x: keras.ops.ones(3), X)), 0 * X)
+
+
+def test_only_what_is_handed_over_counts():
+    """Not the same tensor where the function has it from elsewhere."""
+    x = keras.ops.convert_to_tensor(X)
+    np.testing.assert_allclose(plain(gradient(lambda own: own * x, x)), X)
+
+
+@pytest.mark.parametrize("inputs, seen", [((), "none"), ((np.arange(3),), "int"), ((X, X > 0), "float32, bool")])
+def test_only_floats_have_gradients(inputs, seen):
+    with pytest.raises(TypeError, match=f"takes float tensors.\nSeen: {seen}(.|\n)*keras.ops.cast"):
+        gradient(lambda *tensors: 0.0, *inputs)
+
+
+@compilers
+def test_a_step_on_the_gradient_of_weights_is_that_of_numpy(jit):
+    """Sharpness-aware minimisation of a mean of squares: the gradient at weights further up."""
+    dense = layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    dense.build((None, 3))
+
+    def error(kernel: Any, x: Any, y: Any) -> Any:
+        return keras.ops.mean((keras.ops.matmul(x, kernel)[:, 0] - y) ** 2)
+
+    @chunk_processor(inputs=["batch_x", "batch_y"], outputs=["loss"])
+    def away(x, y):
+        kernel = keras.ops.convert_to_tensor(dense.kernel)
+        slope = gradient(lambda kernel: error(kernel, x, y), kernel)
+        up = keras.ops.stop_gradient(0.05 * slope / keras.ops.sqrt(keras.ops.sum(slope**2)))
+        return error(kernel + up, x, y)
+
+    trained(away, jit_compile=jit, epochs=4)
+
+    kernel = np.ones(3)
+    for _ in range(4):
+        slope = 2 * X.T @ (X @ kernel - Y) / len(X)
+        there = kernel + 0.05 * slope / np.linalg.norm(slope)
+        kernel = kernel - 0.1 * 2 * X.T @ (X @ there - Y) / len(X)
+    np.testing.assert_allclose(plain(dense.kernel)[:, 0], kernel, rtol=1e-4)
+
+
+@compilers
+def test_layers_within_go_on_as_elsewhere(jit):
+    """Statistics of a BatchNormalization and the draws of a Dropout are assigned while the gradient is taken."""
+    norm, drop = layers.BatchNormalization(momentum=0.5), layers.Dropout(0.5, seed=1)
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_slope", "loss"])
+    def slope(x, training):
+        found = gradient(lambda x: drop(norm(x, training=training) ** 2, training=training), x)
+        return found, keras.ops.mean(found**2)
+
+    exp = trained(slope, jit_compile=jit, epochs=2)
+
+    np.testing.assert_allclose(plain(norm.moving_mean), 0.75 * X.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(plain(norm.moving_variance), 0.25 + 0.75 * X.var(axis=0), rtol=1e-4)
+    losses = [row["training_loss"] for row in exp.history]
+    assert losses[0] != losses[1]
+
+
+def test_an_attack_raises_the_loss_of_what_it_attacks():
+    network = keras.Sequential([layers.Dense(8, activation="tanh"), layers.Dense(1)])
+
+    def error(x: Any, y: Any) -> Any:
+        return (network(x)[:, 0] - y) ** 2
+
+    @chunk_processor(inputs=["batch_x", "batch_y"], outputs=["clean", "attacked"], mode=Mode.EVAL)
+    def attack(x, y):
+        worse = x + 0.1 * keras.ops.sign(gradient(lambda x: error(x, y), x))
+        return keras.ops.mean(error(x, y)), keras.ops.mean(error(worse, y))
+
+    model = ops.Model(network, inputs="batch_x", outputs="batch_prediction")
+    exp = trained(model, ops.MeanSquaredError("batch_prediction", "batch_y"), attack, epochs=20, metrics=["clean"])
+    exp.cfg["metrics"] = ["clean", "attacked"]
+    measured = exp.evaluate(Subset("validation", Mode.EVAL, {"x": X, "y": Y}))
+
+    assert measured["validation_clean"] == pytest.approx(measured["validation_loss"], rel=1e-4)
+    assert measured["validation_attacked"] > 1.2 * measured["validation_clean"]
