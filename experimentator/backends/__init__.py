@@ -16,6 +16,7 @@ from experimentator.graph import Chunk, Graph, Mode, Node, Ref
 
 Columns = Mapping[str, Any]
 Sizes = tuple[int | None, ...]  # None: any
+Timed = Callable[[Columns, np.ndarray, int], None]  # runs so many batches of columns and index, and waits for them
 Shape = tuple[Sizes | None, str]  # no sizes: of any rank; and the dtype's name
 
 
@@ -33,7 +34,7 @@ class Step(Protocol):
     graph: Graph
     capacity: int | None  # the most batches a call runs; longer calls are split
     batches: int  # run so far: with those ahead, what `choose` weighs a compilation against
-    chosen: str | None  # of the backend's `compilers`, once one is settled on; may be set until then
+    chosen: str | None  # the `compiler`, once one is settled on; may be set until then
     draws_with_state: Mapping[str, str]  # processors whose draws cannot be saved, and by which operation they draw
 
     @property
@@ -97,9 +98,7 @@ class Backend(Protocol):
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """Record what runs within into a folder, with the names of the graph's processors."""
 
-    def by_hand(
-        self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0
-    ) -> Callable[[Columns, np.ndarray, int], None]:
+    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0) -> Timed:
         """The loop as one would write it by hand: runs `count` batches of `columns`, rows `index` in turn, and waits.
 
         With an optimizer it trains, but for the first `detach` nodes, which no gradient reaches. A call raises

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
-from weakref import WeakSet
 
 import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
 
+from experimentator.backends import Timed
 from experimentator.backends.jax.batch import Batch
-from experimentator.backends.jax.by_hand import FAILURES, GraphModel, Timed, looped
+from experimentator.backends.jax.by_hand import FAILURES, JaxModel, looped
 from experimentator.backends.jax.devices import Devices
 from experimentator.backends.jax.loop import COMPILERS, JaxStep
 from experimentator.backends.jax.profile import profiled
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
-from experimentator.backends.keras.fit import Items, fitted
-from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.fit import fitted
+from experimentator.backends.keras.made import Made, deferred
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.graph import Chunk, Graph, Node
@@ -40,29 +41,23 @@ class JaxBackend(KerasBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        self._steps: WeakSet[JaxStep] = WeakSet()
         self.is_host = jax.default_backend() == "cpu"
         self.devices = Devices()
         self.device = self.devices.name
 
-    def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> JaxStep:
-        """One step for a selected graph; with an optimizer, a training step on `loss`.
+    def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> JaxStep:
+        """A step for a graph whose processors are recorded.
 
         Options: `jit_compile` (True: XLA around the loop; "step": for each step; "auto": for each step where the graph
         convolves on a CPU), `eager`, `capacity` (the most batches a call may run); `like` changes nothing.
         """
-        specs = {name: specs[name] for name in graph.inputs}
-        if not list(self.variables):
-            self.record(graph.processors, specs, graph.mode, {})
         batch = self._batch(graph, optimizer)
         state, tensors = batch.state(), self._specs(specs)
         with self.settling():
             outputs = batch.shapes(state, tensors)
             if optimizer is not None and not batch.reached(state, tensors):
                 raise nothing_trained(batch.trained)
-        step = JaxStep(graph, batch, outputs, self.put, **options)
-        self._steps.add(step)
-        return step
+        return JaxStep(graph, batch, outputs, self.put, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """What a function returns, by shape and dtype, on batches of `batch_size`; variables stay as they are."""
@@ -83,7 +78,7 @@ class JaxBackend(KerasBackend):
 
     def maker(self) -> Made:
         """Hands out Keras variables that processors make in their calls."""
-        return Made(given=self.deferred)
+        return Made(given=partial(deferred, self))
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name; where it asks a tensor for its value, say what to write."""
@@ -125,10 +120,9 @@ class JaxBackend(KerasBackend):
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
         """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
-        items = data if isinstance(data, Mapping) else Items(data[0], batch_size, *data[1:])
-        model = GraphModel(self._batch(graph, optimizer))
+        model = JaxModel(self._batch(graph, optimizer))
         model.compile(self.used(optimizer), **options)
-        return fitted(model, items, batch_size, FAILURES)
+        return fitted(model, data, batch_size, FAILURES)
 
     def peak_memory(self) -> int | None:
         """The most bytes that were taken on the device at once; None where that is the host."""

@@ -142,8 +142,3 @@ def _fills_with_zero(equation: Any) -> bool:
 
 def _is_zero(value: Any) -> bool:
     return hasattr(value, "val") and np.ndim(value.val) == 0 and not value.val
-
-
-def bytes_of(outputs: Mapping[str, Any]) -> int:
-    """Bytes of arrays that are described by shape and dtype."""
-    return sum(one.dtype.itemsize * int(np.prod(one.shape)) for one in outputs.values())

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import keras
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from experimentator.backends import CannotRunError
+from experimentator.backends import CannotRunError, Timed
 from experimentator.backends.jax.batch import Batch
 from experimentator.backends.jax.loop import BATCH, LOOP
+from experimentator.backends.keras.fit import GraphModel
 from experimentator.backends.keras.stateless import State
 
 LOSSES = 1024
 FAILURES = (jax.errors.JaxRuntimeError,)
-Timed = Callable[[Mapping[str, Any], np.ndarray, int], None]  # runs batches of columns and index, and waits for them
 
 
 def looped(batch: Batch, compiler: str = LOOP) -> Timed:
@@ -66,24 +65,17 @@ def looped(batch: Batch, compiler: str = LOOP) -> Timed:
     return timed
 
 
-class GraphModel(keras.Model):
-    """A Keras model whose training step runs a graph: forward, backward and update, with the loss that it writes."""
+class JaxModel(GraphModel):
+    """Its step is a pure function, as Keras on JAX asks for."""
 
     def __init__(self, batch: Batch):
         super().__init__()
         self.batch = batch
-        self.mean_loss = keras.metrics.Mean("loss")
         self.owned = list(batch.weights)  # so that Keras hands them to the step
         _, slots, self.tables = batch.state()
         known = {id(variable) for variable in batch.optimizer.variables}
         pairs = zip(batch.slots, slots, strict=True)
         self.rates = {id(v): value for v, value in pairs if id(v) not in known}  # what the optimizer follows
-        self.built = True
-
-    @property
-    def metrics(self) -> list[Any]:
-        """The mean of the loss alone."""
-        return [self.mean_loss]
 
     def train_step(self, state: Any, data: Any) -> Any:
         trained, others, slots, metrics = state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from itertools import count
+from math import prod
 from typing import Any
 
 import jax
@@ -12,8 +13,9 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from experimentator.backends.jax.batch import Batch, bytes_of, described
+from experimentator.backends.jax.batch import Batch, described
 from experimentator.backends.keras.stateless import State
+from experimentator.backends.keras.step import EAGER, KerasStep, placed
 from experimentator.backends.keras.traces import Traces
 from experimentator.graph import Graph, GraphError
 
@@ -25,7 +27,7 @@ SEED = "uint32[2]"  # how JAX tells the state of a generator
 _NUMBERS = count(1)
 
 
-class JaxStep:
+class JaxStep(KerasStep):
     """A compiled graph; see `experimentator.backends.Step`.
 
     A call runs at most `capacity` batches, more are split. On a GPU, whole calls are a `lax.scan`, which compiles for
@@ -35,8 +37,7 @@ class JaxStep:
     updated in place; weights are not, since they may be held elsewhere.
     """
 
-    is_settled = True
-    draws_with_state: Mapping[str, str] = {}
+    default = LOOP
 
     def __init__(
         self,
@@ -51,26 +52,13 @@ class JaxStep:
         capacity: int | None = None,
         seed: int = 0,
     ):
-        self.graph, self.batch, self.outputs, self.put = graph, batch, outputs, put
-        self.eager, self.capacity = eager, capacity
-        self.is_host = jax.default_backend() == "cpu"
+        self.batch, self.put, self.is_host = batch, put, jax.default_backend() == "cpu"
         is_slow = batch.convolves and self.is_host and jit_compile is not True
-        self.chosen = BATCH if is_slow or jit_compile == COMPILERS[BATCH] else LOOP
-        self.traces = self.batches = 0
+        chosen = BATCH if is_slow or jit_compile == COMPILERS[BATCH] else LOOP
+        super().__init__(graph, batch.weights, outputs, chosen=EAGER if eager else chosen, capacity=capacity)
         self._functions: dict[str, Any] = {}
         self._shapes: dict[str, Any] = {}
         self._told = Traces()
-        self._trained = [variable.trainable for variable in batch.weights]
-
-    @property
-    def compiler(self) -> str:
-        """How the step runs: one of `COMPILERS`, or `eager`."""
-        return "eager" if self.eager else self.chosen
-
-    @property
-    def stale(self) -> bool:
-        """Whether a layer was frozen or thawed since, so that the step must be compiled again."""
-        return [variable.trainable for variable in self.batch.weights] != self._trained
 
     def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}.
@@ -84,8 +72,8 @@ class JaxStep:
             parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
             return {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
         self.batches += len(index)
-        columns, index = self._placed(columns, index)
-        if self.eager or self.chosen == BATCH:
+        columns, index = placed(columns, index, self.put, tensor=jax.Array)
+        if self.chosen in (EAGER, BATCH):
             results = jax.device_get([self._one(columns, rows) for rows in index])
             return {name: np.stack([outputs[name] for outputs in results]) for name in self.outputs}
         fixed = not self.is_host and (len(index) == self.capacity if fixed is None else fixed)
@@ -95,7 +83,7 @@ class JaxStep:
 
     def result_bytes(self, batch_size: int) -> int:
         """Bytes that come back for each batch."""
-        return bytes_of(self.outputs)
+        return sum(one.dtype.itemsize * prod(one.shape) for one in self.outputs.values())
 
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
         """There is nothing to choose: JAX compiles with XLA."""
@@ -107,7 +95,7 @@ class JaxStep:
 
     def _one(self, columns: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
         """One batch; for `eager` without a compiler, to look into processors with a debugger."""
-        if not self.eager:
+        if self.chosen != EAGER:
             return self._called("batch", self._batch, columns, rows)
         state, outputs = self._batch(self.batch.state(), columns, rows, compiled=False)
         self.batch.keep(*state[:2])
@@ -161,18 +149,6 @@ class JaxStep:
         shapes = jax.eval_shape(one, state, index[0])[1]
         room = {name: jnp.zeros((len(index), *one.shape), one.dtype) for name, one in shapes.items()}
         return lax.fori_loop(0, limit, body, (state, room))
-
-    def _placed(self, columns: Mapping[str, Any], index: np.ndarray) -> tuple[Mapping[str, Any], np.ndarray]:
-        """Columns on the device; of those on the host the rows of this call alone, since each length is compiled."""
-        if all(isinstance(column, jax.Array) for column in columns.values()):
-            return columns, index
-        rows = {name: np.asarray(column)[index.ravel()] for name, column in columns.items()}
-        return self.put(rows), np.arange(index.size, dtype=np.int32).reshape(index.shape)
-
-    def _padded(self, index: np.ndarray) -> np.ndarray:
-        padded = np.zeros((self.capacity or len(index), index.shape[1]), np.int32)
-        padded[: len(index)] = index
-        return padded
 
 
 def _kept(error: Exception) -> GraphError:

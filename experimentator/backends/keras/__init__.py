@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 import keras
 import numpy as np
@@ -28,9 +29,10 @@ from experimentator.backends.keras.precision import loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import plain, scope_of
 from experimentator.backends.keras.state import assign, keyed
+from experimentator.backends.keras.step import KerasStep
 from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
 from experimentator.backends.keras.watched import Watched
-from experimentator.graph import Chunk, Graph, GraphError, Mode, Node, Ref, record
+from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.parts import parts_of, unscaled
 from experimentator.running import SEEDS
 
@@ -60,12 +62,17 @@ class KerasBackend(ABC):
         self.added: list[tuple[str, Any]] = []  # losses that layers added since the last batch began, with their names
         self.watched = Watched()
         self.drawn_once = DrawnOnce()
+        self._steps: WeakSet[Any] = WeakSet()  # those that are still held, which profiles look into
         self._layers: dict[int, Any] = {}
         self._reads: list[Read] | None = None  # while recording
         self._reader = ""
         self._held: dict[int, bool] = {}  # of variables that are read: whether no gradient reaches them anywhere
         self._unbuilt: list[Callable[[], Any]] = []
         self._scaled: dict[int, Any] = {}
+
+    @abstractmethod
+    def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> KerasStep:
+        """A step for a graph whose processors are recorded; with an optimizer, a training step on `loss`."""
 
     @abstractmethod
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
@@ -86,22 +93,6 @@ class KerasBackend(ABC):
     def maker(self) -> Made:
         """What hands out the layers and variables that processors make in their calls."""
         return Made()
-
-    def deferred(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
-        """What a variable is made with inside a trace: a function that gives its initial value once that has ended."""
-        initial = options["initializer"]
-        if callable(initial) or isinstance(initial, str):
-            return options
-        with self.outside_of_traces():
-            value = keras.ops.convert_to_tensor(initial, dtype=options.get("dtype"))
-        shape, dtype = tuple(value.shape), keras.backend.standardize_dtype(value.dtype)
-        if self.is_traced(value):
-            raise GraphError(
-                f"{node} makes a variable whose initial value comes from the batch.\n"
-                f"Seen: {list(shape)} {dtype}, which is not known while the graph is recorded.\n"
-                "Give it a constant, or an initializer and a shape, and assign the value where the variable is used."
-            )
-        return options | {"initializer": lambda *_, **__: value, "shape": shape, "dtype": dtype}
 
     def others_read(self) -> AbstractContextManager[Callable[[], Iterable[Any]]]:
         """Within, notes variables read that Keras does not know; the function tells them."""
@@ -148,6 +139,15 @@ class KerasBackend(ABC):
         self.variables.settle()
         self.added.clear()
         return recorded[-1]
+
+    def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> KerasStep:
+        """One step for a selected graph, of what it reads; with an optimizer, a training step on `loss`."""
+        specs = {name: specs[name] for name in graph.inputs}
+        if not list(self.variables):
+            self.record(graph.processors, specs, graph.mode, {})
+        step = self.step(graph, specs, optimizer, **options)
+        self._steps.add(step)
+        return step
 
     def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
         """Shape and dtype of every version in a graph, from one abstract run."""

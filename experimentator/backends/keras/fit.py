@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from experimentator.backends import CannotRunError
 
@@ -27,13 +26,28 @@ class Items(keras.utils.PyDataset):
         return (self.read(self.keys[place * self.batch_size : (place + 1) * self.batch_size]),)
 
 
+class GraphModel(keras.Model):
+    """A Keras model whose training step runs a graph: forward, backward and update, with the loss that it writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean_loss = keras.metrics.Mean("loss")
+        self.built = True
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The mean of the loss alone."""
+        return [self.mean_loss]
+
+
 def fitted(
-    model: keras.Model,
-    data: Mapping[str, np.ndarray] | Items,
-    batch_size: int,
-    refused: tuple[type[Exception], ...],
+    model: GraphModel, data: Any, batch_size: int, refused: tuple[type[Exception], ...]
 ) -> Callable[[int], None]:
-    """`epoch(steps)`: one quiet epoch of so many steps, of columns in host memory (shuffled) or of `Items`."""
+    """`epoch(steps)`: one quiet epoch of so many steps.
+
+    `data` are columns in host memory, which are shuffled, or (keys, read, workers).
+    """
+    data = data if isinstance(data, Mapping) else Items(data[0], batch_size, *data[1:])
     given: dict[str, Any] = {} if isinstance(data, Items) else {"batch_size": batch_size, "shuffle": True}
 
     def epoch(steps: int) -> None:

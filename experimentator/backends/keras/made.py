@@ -104,6 +104,23 @@ class Made:
                 keras.Variable.value = own
 
 
+def deferred(backend: Any, node: Node, options: dict[str, Any]) -> dict[str, Any]:
+    """What a variable is made with inside a trace: a function that gives its initial value once that has ended."""
+    initial = options["initializer"]
+    if callable(initial) or isinstance(initial, str):
+        return options
+    with backend.outside_of_traces():
+        value = keras.ops.convert_to_tensor(initial, dtype=options.get("dtype"))
+    shape, dtype = tuple(value.shape), keras.backend.standardize_dtype(value.dtype)
+    if backend.is_traced(value):
+        raise GraphError(
+            f"{node} makes a variable whose initial value comes from the batch.\n"
+            f"Seen: {list(shape)} {dtype}, which is not known while the graph is recorded.\n"
+            "Give it a constant, or an initializer and a shape, and assign the value where the variable is used."
+        )
+    return options | {"initializer": lambda *_, **__: value, "shape": shape, "dtype": dtype}
+
+
 class _Making:
     """One call of a processor: hands out layers and variables by the place that asks for them."""
 

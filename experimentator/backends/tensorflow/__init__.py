@@ -11,15 +11,15 @@ import keras
 import tensorflow as tf
 from tensorflow.python.client import device_lib  # the one place that tells how much memory TensorFlow may take
 
-from experimentator.backends import Shape
+from experimentator.backends import Shape, Timed
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import check_losses
-from experimentator.backends.keras.fit import Items, fitted
+from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.made import Made
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
-from experimentator.backends.tensorflow.by_hand import GraphModel, Timed, forward, looped, trained
+from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.graph import Chunk, Graph, Node
@@ -58,15 +58,12 @@ class TensorflowBackend(KerasBackend):
         details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
         self.device = str(details.get("device_name", "GPU" if gpus else "CPU"))
 
-    def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> TensorflowStep:
-        """One step for a selected graph; with an optimizer, a training step on `loss`.
+    def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> TensorflowStep:
+        """A step for a graph whose processors are recorded.
 
         Options: `jit_compile` ("auto", True, False or "step"), `like` (the compiler of another step, with which "auto"
         begins), `eager`, `capacity` (the most batches a call may run).
         """
-        specs = {name: specs[name] for name in graph.inputs}
-        if not list(self.variables):
-            self.record(graph.processors, specs, graph.mode, {})
         run = self.batch_of(graph, detach=0)
         with self.settling():
             outputs = self.abstract(run, specs)
@@ -151,10 +148,9 @@ class TensorflowBackend(KerasBackend):
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
         """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
-        items = data if isinstance(data, Mapping) else Items(data[0], batch_size, *data[1:])
-        model = GraphModel(self._batch(graph, optimizer, detach=0))
+        model = TensorflowModel(self._batch(graph, optimizer, detach=0))
         model.compile(optimizer, **options)
-        return fitted(model, items, batch_size, FAILURES)
+        return fitted(model, data, batch_size, FAILURES)
 
     def peak_memory(self) -> int | None:
         """The most bytes that were taken on the first GPU at once; None without one."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from experimentator.backends import CannotRunError
+from experimentator.backends import CannotRunError, Timed
 from experimentator.backends.keras.context import Forward, update
+from experimentator.backends.keras.fit import GraphModel
 from experimentator.backends.tensorflow.draws import quick_draws
 from experimentator.backends.tensorflow.failures import why_not_compiled
 from experimentator.backends.tensorflow.gradients import with_gradients
@@ -20,7 +20,6 @@ from experimentator.graph import Node
 
 Batch = Callable[[Any], Any]  # tensors of one batch in, tensors out
 LOSSES = 1024
-Timed = Callable[[Mapping[str, Any], np.ndarray, int], None]  # runs batches of columns and index, and waits for them
 
 
 def looped(batch: Batch, compiler: str = GRAPH, nodes: Sequence[Node] = ()) -> Timed:
@@ -81,14 +80,12 @@ def trained(run: Forward, variables: list[Any], optimizer: Any) -> Batch:
     return batch
 
 
-class GraphModel(keras.Model):
-    """A Keras model whose training step runs a graph: forward, backward and update, with the loss that it writes."""
+class TensorflowModel(GraphModel):
+    """Its step is a batch that updates the variables."""
 
     def __init__(self, batch: Batch):
         super().__init__()
         self.batch = batch
-        self.mean_loss = keras.metrics.Mean("loss")
-        self.built = True
 
     def train_step(self, data: Any) -> dict[str, Any]:
         tensors = data[0] if isinstance(data, tuple) else data

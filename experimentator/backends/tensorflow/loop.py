@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from experimentator.backends.keras.context import Forward, nothing_trained, update
+from experimentator.backends.keras.step import EAGER, KerasStep
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
 from experimentator.backends.tensorflow.failures import kept_from_a_trace, why_not_compiled
 from experimentator.backends.tensorflow.gradients import value_of, with_gradients
@@ -30,10 +31,14 @@ TRIAL = 3.0  # what trying XLA costs, its compilation above all, in times of the
 WORTH = 3.0  # times as long as a trial, for it to be made
 HOPELESS = 2.0  # times as slow as without XLA, not to be timed again
 CALL_SECONDS = 1e-4  # what a call of XLA for one batch costs
+DRAWS = (
+    "%s draws by %s, whose state cannot be saved: a run that is resumed draws other numbers, and under XLA every run "
+    "does. Write keras.random.normal(..., seed=keras.random.SeedGenerator(1)), or an op of experimentator.ops."
+)
 GRAPH, LOOP, BATCH = COMPILERS
 
 
-class TensorflowStep:
+class TensorflowStep(KerasStep):
     """A compiled graph; see `experimentator.backends.Step`.
 
     A call runs at most `capacity` batches, more are split. Calls share a function whose count varies; calls of the one
@@ -42,12 +47,14 @@ class TensorflowStep:
     the loop, or around each step of it; until then it runs without XLA.
     """
 
+    default = GRAPH
+
     def __init__(
         self,
         graph: Graph,
         forward: Forward,
         outputs: Mapping[str, Any],
-        variables: list[Any],
+        weights: list[Any],
         optimizer: Any,
         *,
         jit_compile: Any = "auto",
@@ -56,34 +63,14 @@ class TensorflowStep:
         capacity: int | None = None,
         seed: int = 0,
     ):
-        self.graph, self.forward, self.outputs, self.optimizer = graph, forward, outputs, optimizer
-        self.variables = variables
-        self.eager, self.capacity, self.seed = eager, capacity, seed
-        self.draws_with_state: dict[str, str] = {}
-        self.auto, self.chosen = jit_compile == "auto", _chosen(jit_compile, like)
-        self.traces = 0
-        self.batches = 0
+        chosen = EAGER if eager else _chosen(jit_compile, like)
+        super().__init__(graph, weights, outputs, chosen=chosen, capacity=capacity)
+        self.forward, self.optimizer, self.auto, self.seed = forward, optimizer, jit_compile == "auto", seed
         self.timings: dict[str, float] = {}
         self._first_seconds = self._trial_seconds = 0.0
         self._functions: dict[Any, Any] = {}
         self._rows: dict[str, int] = {}  # of the buffers that the function of any count knows
         self._signatures: dict[Any, dict[str, str]] = {}
-        self._trained = [variable.trainable for variable in variables]
-
-    @property
-    def compiler(self) -> str:
-        """How the step runs: one of `COMPILERS`, or `eager`."""
-        return "eager" if self.eager else self.chosen or GRAPH
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether `choose` has chosen, or nothing was left open."""
-        return self.eager or self.chosen is not None
-
-    @property
-    def stale(self) -> bool:
-        """Whether a layer was frozen or thawed since, so that the step must be compiled again."""
-        return [variable.trainable for variable in self.variables] != self._trained
 
     def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}, on the device.
@@ -97,7 +84,7 @@ class TensorflowStep:
             parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
             return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
         self.batches += len(index)
-        if self.eager:
+        if self.chosen == EAGER:
             return dict(self._run(columns, tf.constant(index), None))
         if fixed is None:
             fixed = len(index) == self.capacity
@@ -123,7 +110,7 @@ class TensorflowStep:
         columns = {name: _lengthened(columns[name], self._rows.get(name, 0)) for name in self.graph.inputs}
         self.capacity = self.capacity or len(index)
         index = np.asarray(index[: self.capacity], dtype=np.int32)
-        state = [*self.variables, *(self.optimizer.variables if self.optimizer is not None else ())]
+        state = [*self.weights, *(self.optimizer.variables if self.optimizer is not None else ())]
         saved = [tf.identity(value_of(variable)) for variable in state]
         try:
             while compiler := self._untried(remaining):
@@ -152,9 +139,7 @@ class TensorflowStep:
         if fixed:
             return dict(self._function(compiler, fixed)(columns, index))
         self._rows = {name: column.shape[0] for name, column in columns.items()}
-        padded = np.zeros((self.capacity or count, index.shape[1]), np.int32)
-        padded[:count] = index
-        outputs = self._function(compiler, fixed)(columns, padded, np.int32(count))
+        outputs = self._function(compiler, fixed)(columns, self._padded(index), np.int32(count))
         return {name: values[:count] for name, values in outputs.items()}
 
     def _function(self, compiler: str, fixed: bool) -> Any:
@@ -202,23 +187,13 @@ class TensorflowStep:
 
     def _batch(self, tensors: Any) -> Any:
         outputs = self.forward(tensors) if self.optimizer is None else self._train_batch(tensors)
-        self._warn_of_draws()
+        if self.chosen != EAGER:
+            self._warn_of_draws(draws_with_state(self.graph.nodes), DRAWS)
         return {name: outputs[name] for name in self.outputs}
-
-    def _warn_of_draws(self) -> None:
-        """Say which processors draw by operations that no seed can put back to where they were."""
-        found = {} if self.eager else draws_with_state(self.graph.nodes)
-        for node, kind in found.items() - self.draws_with_state.items():
-            log.warning(
-                "%s draws by %s, whose state cannot be saved: a run that is resumed draws other numbers, and under XLA "
-                "every run does. Write keras.random.normal(..., seed=keras.random.SeedGenerator(1)), or an op of "
-                "experimentator.ops.", node, kind,
-            )  # fmt: skip
-        self.draws_with_state |= found
 
     def _train_batch(self, tensors: Any) -> Any:
         outputs, pairs = with_gradients(
-            self.forward, tensors, kept := self.forward.trained(self.variables), self.optimizer
+            self.forward, tensors, kept := self.forward.trained(self.weights), self.optimizer
         )
         if not pairs:
             raise nothing_trained(kept)

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
-from weakref import WeakSet
 
 import keras
 import numpy as np
@@ -16,15 +15,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from experimentator.backends import CannotRunError
+from experimentator.backends import CannotRunError, Timed
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
-from experimentator.backends.keras.fit import Items, fitted
-from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.fit import fitted
+from experimentator.backends.keras.made import Made, deferred
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.torch.batch import Batch
-from experimentator.backends.torch.by_hand import FAILURES, GraphModel, Timed, looped
+from experimentator.backends.torch.by_hand import FAILURES, TorchModel, looped
 from experimentator.backends.torch.draws import computed
 from experimentator.backends.torch.exported import export
 from experimentator.backends.torch.loop import COMPILERS, TorchStep
@@ -47,14 +46,10 @@ class TorchBackend(KerasBackend):
         super().__init__()
         self.place = torch.device(keras.src.backend.torch.core.get_device())
         self.modules = Modules(self.place)
-        self._steps: WeakSet[TorchStep] = WeakSet()
         self.device = torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else self.place.type.upper()
 
-    def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> TorchStep:
-        """One step for a selected graph; with an optimizer, a training step on `loss`."""
-        specs = {name: specs[name] for name in graph.inputs}
-        if not list(self.variables):
-            self.record(graph.processors, specs, graph.mode, {})
+    def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> TorchStep:
+        """A step for a graph whose processors are recorded."""
         batch = self._batch(graph, optimizer)
 
         def run(tensors: Any) -> Any:
@@ -69,9 +64,7 @@ class TorchBackend(KerasBackend):
 
         with self.settling():
             outputs = self.abstract(run, specs)
-        step = TorchStep(graph, batch, outputs, self.put, **options)
-        self._steps.add(step)
-        return step
+        return TorchStep(graph, batch, outputs, self.put, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """What a function returns, without values, on batches of `batch_size`; variables stay as they are."""
@@ -175,10 +168,9 @@ class TorchBackend(KerasBackend):
         """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
         if options.get("steps_per_execution", 1) != 1:
             raise CannotRunError("Keras on PyTorch runs one step per execution.")
-        items = data if isinstance(data, Mapping) else Items(data[0], batch_size, *data[1:])
-        model = GraphModel(self.batch_of(graph, 0), list(self.variables), self.used(optimizer))
+        model = TorchModel(self.batch_of(graph, 0), list(self.variables), self.used(optimizer))
         model.compile(optimizer, **options)
-        return fitted(model, items, batch_size, FAILURES)
+        return fitted(model, data, batch_size, FAILURES)
 
     def room(self) -> int:
         """Bytes that are free on the device, or on the host."""
@@ -194,7 +186,7 @@ class TorchBackend(KerasBackend):
 
     def _given(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
         """What a variable is made with; integers are not trained, for which PyTorch has no gradients."""
-        options = self.deferred(node, options)
+        options = deferred(self, node, options)
         is_float = "float" in keras.backend.standardize_dtype(options.get("dtype") or keras.config.floatx())
         return options if is_float else options | {"trainable": False}
 

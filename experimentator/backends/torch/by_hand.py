@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 import torch
 
-from experimentator.backends import CannotRunError
+from experimentator.backends import CannotRunError, Timed
 from experimentator.backends.keras.context import Forward, objective_of, update
+from experimentator.backends.keras.fit import GraphModel
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.torch.loop import TorchStep
 
 FAILURES = (torch.OutOfMemoryError,)
 CALL = 256  # batches that one call of the loop runs
-Timed = Callable[[Mapping[str, Any], np.ndarray, int], None]  # runs batches of columns and index, and waits for them
 
 
 def looped(step: TorchStep) -> Timed:
@@ -37,20 +36,13 @@ def looped(step: TorchStep) -> Timed:
     return timed
 
 
-class GraphModel(keras.Model):
-    """A Keras model whose training step runs a graph: forward, backward and update, with the loss that it writes."""
+class TorchModel(GraphModel):
+    """Its step takes gradients as PyTorch does."""
 
     def __init__(self, run: Forward, variables: list[Any], optimizer: Any):
         super().__init__()
         self.run, self.updated = run, optimizer
         self.trained = [one for one in run.trained(variables) if "float" in str(one.dtype)]
-        self.mean_loss = keras.metrics.Mean("loss")
-        self.built = True
-
-    @property
-    def metrics(self) -> list[Any]:
-        """The mean of the loss alone."""
-        return [self.mean_loss]
 
     def train_step(self, data: Any) -> dict[str, Any]:
         outputs = self.run(data[0] if isinstance(data, (tuple, list)) else data)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from experimentator.backends.keras.scopes import scope_of
+from experimentator.backends.keras.step import EAGER, KerasStep, placed
 from experimentator.backends.keras.traces import Traces
 from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.program import (
@@ -30,16 +31,20 @@ log = logging.getLogger(__name__)
 # A program of PyTorch's operations, run one after the other; or the loop around it, compiled by Inductor.
 COMPILERS = {"program": False, "inductor": True}
 PROGRAM, LOOP = COMPILERS
-EAGER = "eager"
 PROBES = 3  # times that each way is timed
 CLEARLY = 0.95  # of the time without Inductor, for it to be taken: a toss-up must not change bits from run to run
 TRIAL, EACH = 4.0, 0.05  # seconds that Inductor takes, and more for each operation
 WORTH = 3.0  # times as long as a trial, for it to be made
 KEPT = 1 << 18  # bytes of results that the compiled loop carries: it copies them at every batch
+DRAWS = (
+    "%s draws by %s, whose state cannot be saved: a run that is resumed draws other numbers. Write "
+    "keras.random.normal(..., seed=keras.random.SeedGenerator(1)), keras.layers.Dropout, or an op of "
+    "experimentator.ops."
+)
 Columns = Mapping[str, torch.Tensor]
 
 
-class TorchStep:
+class TorchStep(KerasStep):
     """A compiled graph; see `experimentator.backends.Step`.
 
     One run of Python on tensors without values records which operations a batch takes, forward, backward and update.
@@ -47,6 +52,8 @@ class TorchStep:
     loop around them, where `jit_compile` asks for it, or with "auto" where `choose` finds that quicker. A graph that
     looks at values cannot be recorded, and runs in Python. Each number of rows is recorded for itself.
     """
+
+    default = PROGRAM
 
     def __init__(
         self,
@@ -61,40 +68,22 @@ class TorchStep:
         capacity: int | None = None,
         seed: int = 0,
     ):
-        self.graph, self.batch, self.outputs, self.put = graph, batch, outputs, put
-        self.capacity = capacity
-        self.auto, self.chosen = jit_compile == "auto", EAGER if eager else _chosen(jit_compile, like)
-        self.traces = self.batches = 0
-        self.draws_with_state: dict[str, str] = {}
+        chosen = EAGER if eager else _chosen(jit_compile, like)
+        super().__init__(graph, batch.weights, outputs, chosen=chosen, capacity=capacity)
+        self.batch, self.put, self.auto = batch, put, jit_compile == "auto"
         self.is_profiled = False  # under names, and so without the compiler
         self._most = 0  # rows that a batch had
         self._seconds = float("nan")  # of a batch without the compiler
         self._programs: dict[Any, Program] = {}
         self._loops: dict[Any, Callable[..., Any]] = {}
         self._told = Traces()
-        self._trained = [variable.trainable for variable in batch.weights]
-
-    @property
-    def compiler(self) -> str:
-        """How the step runs: one of `COMPILERS`, or `eager`."""
-        return self.chosen or PROGRAM
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether `choose` has chosen, or nothing was left open."""
-        return self.chosen is not None
-
-    @property
-    def stale(self) -> bool:
-        """Whether a layer was frozen or thawed since, so that the step must be compiled again."""
-        return [variable.trainable for variable in self.batch.weights] != self._trained
 
     def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}; `fixed` changes nothing."""
         columns = {name: columns[name] for name in self.graph.inputs}
         index = np.asarray(index, dtype=np.int32)
         self.capacity = self.capacity or len(index)
-        columns, index = self._placed(columns, index)
+        columns, index = placed(columns, index, self.put, tensor=torch.Tensor)
         parts = []
         for rows in np.split(index, range(self.capacity, len(index), self.capacity)):
             state, results = self.run(columns, rows)
@@ -116,7 +105,8 @@ class TorchStep:
         """
         if self.chosen is not None:
             return
-        columns, index = self._placed({name: columns[name] for name in self.graph.inputs}, index[: self.capacity])
+        columns = {name: columns[name] for name in self.graph.inputs}
+        columns, index = placed(columns, index[: self.capacity], self.put, tensor=torch.Tensor)
         if self._seconds != self._seconds:
             self._seconds = self._timed(PROGRAM, columns, index[:1])
         trial = TRIAL + EACH * max((program.size for program in self._programs.values()), default=0)
@@ -176,19 +166,10 @@ class TorchStep:
             self.traces += 1
             self._told.tell("batch", columns)
             self._programs[key] = Program(self._batch(list(tensors)), state, list(tensors.values()))
-            self._warn_of_draws(self._programs[key].draws)
+            draws = self._programs[key].draws
+            drawing = {node.name: draws[scope] for node in self.graph.nodes if (scope := scope_of(node)) in draws}
+            self._warn_of_draws(drawing, DRAWS)
         return self._programs[key]
-
-    def _warn_of_draws(self, draws: Mapping[str, str]) -> None:
-        """Say which processors draw by operations that no seed can put back to where they were."""
-        found = {node.name: draws[scope] for node in self.graph.nodes if (scope := scope_of(node)) in draws}
-        for node, kind in found.items() - self.draws_with_state.items():
-            log.warning(
-                "%s draws by %s, whose state cannot be saved: a run that is resumed draws other numbers. Write "
-                "keras.random.normal(..., seed=keras.random.SeedGenerator(1)), keras.layers.Dropout, or an op of "
-                "experimentator.ops.", node, kind,
-            )  # fmt: skip
-        self.draws_with_state |= found
 
     def _looped(self, state: Tensors, columns: Columns, rows: torch.Tensor) -> tuple[Tensors, Tensors]:
         """The compiled loop over all rows, a part at a time where much comes back."""
@@ -241,13 +222,6 @@ class TorchStep:
                 values.cpu()
             best = min(best, (time.perf_counter() - start) / len(index)) if place else best
         return best
-
-    def _placed(self, columns: Mapping[str, Any], index: np.ndarray) -> tuple[Columns, np.ndarray]:
-        """Columns on the device; of those on the host the rows of this call alone."""
-        if all(isinstance(column, torch.Tensor) for column in columns.values()):
-            return columns, index
-        rows = {name: np.asarray(column)[index.ravel()] for name, column in columns.items()}
-        return self.put(rows), np.arange(index.size, dtype=np.int32).reshape(index.shape)
 
 
 def _chosen(jit_compile: Any, like: str | None) -> str | None:

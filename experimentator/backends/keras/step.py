@@ -1,0 +1,68 @@
+"""What compiled steps of all frameworks have in common."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from experimentator.graph import Graph
+
+log = logging.getLogger(__name__)
+EAGER = "eager"
+Columns = Mapping[str, Any]
+
+
+class KerasStep(ABC):
+    """A compiled graph as `experimentator.backends.Step` describes it; a framework adds the loop."""
+
+    default: ClassVar[str]  # the compiler until one is chosen
+
+    def __init__(
+        self, graph: Graph, weights: Sequence[Any], outputs: Columns, *, chosen: str | None, capacity: int | None
+    ):
+        self.graph, self.weights, self.outputs = graph, weights, outputs
+        self.chosen, self.capacity = chosen, capacity
+        self.traces = self.batches = 0
+        self.draws_with_state: dict[str, str] = {}
+        self._trained = [variable.trainable for variable in weights]
+
+    @property
+    def compiler(self) -> str:
+        """How the step runs: one of the backend's `compilers`, or `eager`."""
+        return self.chosen or self.default
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `choose` has chosen, or nothing was left open."""
+        return self.chosen is not None
+
+    @property
+    def stale(self) -> bool:
+        """Whether a layer was frozen or thawed since, so that the step must be compiled again."""
+        return [variable.trainable for variable in self.weights] != self._trained
+
+    def _warn_of_draws(self, found: Mapping[str, str], text: str) -> None:
+        """Say which processors draw by operations that no seed can put back to where they were; each once."""
+        for node, kind in found.items() - self.draws_with_state.items():
+            log.warning(text, node, kind)
+        self.draws_with_state |= found
+
+    def _padded(self, index: np.ndarray) -> np.ndarray:
+        """An index with rows of zeros behind it, up to the capacity."""
+        padded = np.zeros((self.capacity or len(index), index.shape[1]), np.int32)
+        padded[: len(index)] = index
+        return padded
+
+
+def placed(
+    columns: Columns, index: np.ndarray, put: Callable[[Columns], Columns], *, tensor: type
+) -> tuple[Columns, np.ndarray]:
+    """Columns on the device; of those on the host the rows of this call alone, since each length is compiled."""
+    if all(isinstance(column, tensor) for column in columns.values()):
+        return columns, index
+    rows = {name: np.asarray(column)[index.ravel()] for name, column in columns.items()}
+    return put(rows), np.arange(index.size, dtype=np.int32).reshape(index.shape)
