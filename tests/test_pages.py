@@ -14,7 +14,7 @@ import pytest
 from nbclient import NotebookClient
 from sklearn.datasets import load_digits
 
-from experimentator import CheckpointEvery, Mode, build_experiment
+from experimentator import CheckpointEvery, Mode, Subset, build_experiment
 from experimentator.checkpoint import load_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,6 +97,9 @@ PROMISED = {
     "Hard items more often: an order of one's own": lambda exp, rows, seen: (
         np.ptp(exp.subset("training").chances) > 0.1 and rows[1]["training_loss"] > rows[1]["validation_loss"]
     ),
+    "Data that grow while one trains: a replay buffer, labels asked for": lambda exp, rows, seen: (
+        len(exp.subset("training").keys) == 100 + 2 * 50 and exp.counts["training"]["batches"] == 3 + 4
+    ),
     "Items of several lengths: buckets": lambda exp, rows, seen: (
         sum(label.startswith("training (") for label in exp.compilers) == 3
         and exp.program.counts()["training"]["batches"] == len(rows) * (160 // exp.batch_size)
@@ -140,13 +143,23 @@ def test_callbacks_are_given_what_the_page_says():
 
 
 def test_the_callback_of_the_page_measures(tmp_path):
-    (source,) = re.findall(r"```python\n(.*?)```", PARTS, re.DOTALL)
+    (source,) = [one for one in re.findall(r"```python\n(.*?)```", PARTS, re.DOTALL) if "class Recall" in one]
     first = re.split(r"^## ", RECIPES, flags=re.MULTILINE)[0]
     (configuration,) = re.findall(r"```python\n(.*?)```", first, re.DOTALL)
     text = f"import numpy as np\n{configuration}\n{source}\ncallbacks = [Recall()]\n"
     (row,) = build_experiment(text, hide_progress=True, jit_compile=False).train(1)
 
     assert 0.9 < row["validation_recall"] <= 1
+
+
+def test_the_mean_of_the_page_is_that_of_what_is_known():
+    (source,) = [one for one in re.findall(r"```python\n(.*?)```", PARTS, re.DOTALL) if "known_alone" in one]
+    error, known = np.arange(20, dtype="float32"), (np.arange(20) % 7 < 3).astype("float32")
+    text = f"import keras\nfrom experimentator import chunk_processor\n{source}\nchunk_processors = [known_alone]"
+    subset = Subset("validation", Mode.EVAL, {"error": error, "known": known})
+    exp = build_experiment(text, subsets=[subset], batch_size=8)
+
+    assert exp.evaluate()["validation_loss"] == pytest.approx(error[known > 0].mean())
 
 
 def test_the_search_of_the_recipe_finds_and_gives_up(tmp_path):
