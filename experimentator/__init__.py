@@ -49,7 +49,7 @@ _HOMES = {
     "experimentator.callbacks.journal": "MeasureTime PrintLoss StateLogger",
     "experimentator.config": "ConfigError",
     "experimentator.data.items": "DatasetError",
-    "experimentator.cycle": "NonFiniteLossError",
+    "experimentator.averages": "NonFiniteLossError",
     "experimentator.checkpoint": "CheckpointError",
     "experimentator.saving.matching": "WeightsError",
     "experimentator.saving.identity": "ResumeError",

@@ -58,7 +58,7 @@ class Attributes:
 
     @contextmanager
     def settling(self) -> Iterator[None]:
-        """Within, they are traced or run, and what changes is their own affair."""
+        """Within, processors are traced or run: what they change of themselves is not reported."""
         before = self._now()
         yield
         for own, old, new in zip(self._own, before, self._now(), strict=True):

@@ -19,7 +19,7 @@ from experimentator.exported import Exported
 from experimentator.graph import Graph, Mode
 from experimentator.habits import Habits
 from experimentator.loading.blocks import Cycle
-from experimentator.parts import parts_of, schedule_of
+from experimentator.optimizer_parts import parts_of, schedule_of
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
@@ -39,8 +39,8 @@ class BaseExperiment(Habits, Portrayed, Exported):
     """An experiment from a configuration: a mapping, a Python file, its text, or an object with a `.dict`.
 
     Keyword arguments override the configuration before anything is derived from it. What a subclass may change by
-    overriding, with `super()`: `subsets`, `callbacks`, `metrics`, `outputs`; the library's own features change one
-    of `cycle`, `fire` and `backend` each.
+    overriding, with `super()`: `subsets`, `callbacks`, `metrics`, `outputs`; so do the library's own features, each for
+    one concern: what is fired, how a pass is read, which backend computes.
 
     >>> from experimentator.graph import chunk_processor
     >>> total = chunk_processor(inputs=["batch_x"], outputs=["total"])(lambda batch_x: batch_x.sum())
@@ -52,13 +52,13 @@ class BaseExperiment(Habits, Portrayed, Exported):
     state: dict[str, Any]
     history: list[dict[str, float]]
     epoch = 0
-    _acting: Sequence[Any] = ()  # the callbacks that listen, those included that are not listed
+    _acting: Sequence[Any] = ()  # the callbacks that hear events, with those that the library adds
 
     def __init__(self, config: Any = None, **overrides: Any):
         super().__init__(config, **overrides)
         self.state = {}
         self.history = []
-        self._spoilt: set[str] = set()  # processors of which that was told
+        self._spoilt: set[str] = set()  # nodes whose weights were told not to be finite
         self.walk = Walk(self)
         self._ready = self._told = False
 

@@ -1,4 +1,4 @@
-"""Features of an experiment, each a class that changes one seam: `fire`, `cycle` or `backend`; so they commute."""
+"""Features of an experiment, each a class for one concern (callbacks, reading ahead, a framework): they commute."""
 
 from __future__ import annotations
 
@@ -218,10 +218,10 @@ class AsyncExperiment(BaseExperiment):
             keep_large_buffers()
             feed.workers = Workers.of(self.workers) or Workers(min(4, os.cpu_count() or 1))
         cycle = super().cycle(feed, batch_size)
-        return cycle if feed.resident else Ahead(cycle)
+        return cycle if feed.resident else ReadAhead(cycle)
 
 
-class Ahead:
+class ReadAhead:
     """A cycle in which the blocks after this one are begun already, so that workers need not wait for a block's end."""
 
     def __init__(self, cycle: Any):

@@ -105,9 +105,10 @@ Fed = dict[int, tuple[tuple[Any, ...], Any, dict[Mode, Any]]]  # by subset: of w
 
 
 def fed(feeds: Fed, subset: Subset, mode: Mode, **options: Any) -> Any:
-    """The feed of a subset among `feeds`, made with `options` of `feed_of` where it is none, or of other data.
+    """The feed of a subset, kept in `feeds`; made by `feed_of` with `options` at first, and anew when its data changed.
 
-    A mode that is not the subset's own has a feed of its own over them: its pass may lie within one of the other.
+    Another mode than the subset's own has a copy over the same data, since a pass of it may lie within one of the
+    other.
     """
     source = (subset, subset.dataset, subset.keys, subset.buckets)
     kept = feeds.get(id(subset))

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from experimentator.accumulating import marked_in
 from experimentator.checkpoint import WEIGHTS, weights_in
 from experimentator.config import ConfigError
 from experimentator.configured import Configured
 from experimentator.data.items import DatasetError
 from experimentator.graph import Chunk, ChunkProcessor, Graph, Mode
-from experimentator.running import marked_in
 from experimentator.runs import STATUS, RunFolder
 from experimentator.settings import listed
 

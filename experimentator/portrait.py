@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from experimentator.accumulating import weighing
 from experimentator.callbacks.order import in_order
 from experimentator.graph import Description, Graph, Mode, describe_graph, plan, whole
-from experimentator.running import weights_in
 from experimentator.suspects import spoilt
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def describe(exp: Any, mode: Any, names: Sequence[str] = (), *, view: str = "gra
     graph = exp.program.whole(mode)
     unknown = not all(node.declared for node in graph.nodes)  # without data, nothing was recorded: pruning would guess
     if view == "graph" and not names and not unknown:
-        graph, weights = exp.graph(mode), weights_in(exp.graph(mode))
+        graph, weights = exp.graph(mode), weighing(exp.graph(mode))
         shown = graph.select(*(name for name in graph.results if name not in weights)) if weights else graph
         return describe_graph(shown, **facts(exp, graph))
     known = facts(exp, graph)

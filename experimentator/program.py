@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experimentator.accumulating import begin, lasting, weighing, with_weights
 from experimentator.attributes import OFTEN, Attributes
-from experimentator.cycle import LIMIT, Pace
 from experimentator.embedded import Embedded
 from experimentator.feed import Fed, fed
 from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
+from experimentator.pace import LIMIT, Pace
 from experimentator.runner import Runner, Runners, label_of
-from experimentator.running import begin, lasting, weights_in, with_weights
 from experimentator.selection import Selection, check_items, explain_objects
 from experimentator.suspects import tell_many, tell_unused
 
@@ -216,7 +216,7 @@ class Program:
         outputs = step(columns, np.arange(size, dtype=np.int32)[None])
         results = {name: np.asarray(values) for name, values in outputs.items()}
         check_flags(step.graph, results)
-        return {name: values[0] for name, values in results.items() if name not in weights_in(step.graph)}
+        return {name: values[0] for name, values in results.items() if name not in weighing(step.graph)}
 
     def _predictor(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> Any:
         """The INFER step for what is given, for any batch size."""

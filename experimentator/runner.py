@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.cycle import Pace
+from experimentator.accumulating import Marks
 from experimentator.flags import check_flags
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block
 from experimentator.loading.dealing import RUN, longest_runs
-from experimentator.running import Marks
+from experimentator.pace import Pace
 
 
 @dataclass

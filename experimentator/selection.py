@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from experimentator.accumulating import marked_in, weighing
 from experimentator.data.items import DatasetError
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.loading.blocks import specs_of
-from experimentator.parts import losses_of
-from experimentator.running import marked_in, weights_in
+from experimentator.optimizer_parts import losses_of
 from experimentator.settings import listed
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Selection:
 
     def inferred(self, graph: Graph) -> list[str]:
         """What inference returns where a call does not say: what was asked for, else what can be computed."""
-        weights = weights_in(graph)
+        weights = weighing(graph)
         return self.outputs(graph) or [name for name in graph.computable if name not in weights]
 
     def check_outputs(self, wholes: Iterable[Graph], infer: Graph) -> None:
@@ -123,7 +123,7 @@ def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
 
 
 def explain_objects(error: GraphError, mode: Mode, subsets: Iterable[Any]) -> None:
-    """Say so where a name that is missing in a mode is in the items of a subset, but holds no numbers."""
+    """Add to the error why a name is missing: its items hold no numbers, or nothing writes a loss."""
     for problem in getattr(error, "problems", (error,)):
         is_loss = getattr(problem, "name", None) == "loss" and getattr(problem, "reader", None) is None
         if is_loss and "is produced only in" not in str(problem):

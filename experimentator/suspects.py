@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.cycle import NonFiniteLossError
+from experimentator.averages import NonFiniteLossError
 from experimentator.data.items import ArrayDataset, ItemsDataset
 from experimentator.graph import Graph, Mode, Node
 

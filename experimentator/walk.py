@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experimentator.accumulating import sums_in
+from experimentator.averages import Averages, check_finite
 from experimentator.callbacks.order import CallbackError
-from experimentator.cycle import Averages, Stopwatch, check_finite
 from experimentator.graph import Mode
-from experimentator.running import sums_in
+from experimentator.pace import Stopwatch
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
@@ -62,7 +63,7 @@ class Walk:
         self.held_by: dict[int, dict[str, str]] = {}  # attributes of callbacks as training began; see `undeclared`
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = self.looked = False
-        self.told: set[str] = set()  # metrics that are no single number, and sentences
+        self.told: set[str] = set()  # sentences that are said once
         self.passing = ""  # the subset that a pass of a training goes over
         self.predicted: dict[str, list[int]] = {}  # what predictions drew since the last call goes on from here
         self.depth = 0  # passes under way: a callback may evaluate in the midst of one
@@ -109,9 +110,8 @@ class Walk:
 
     def is_whole(self) -> bool:
         """Whether the weights are those of the end of an epoch, and finite."""
-        weights = self.exp.program.lasting(self.exp.backend.weights())
         at_rest = not self.is_cut_short and self.position is None and self.restore is None
-        return at_rest and not any(spoilt(weights, finite=True))
+        return at_rest and not any(spoilt(self.exp.program.lasting(self.exp.backend.weights()), finite=True))
 
     def _look_at_weights(self) -> None:
         """Warn of weights that are NaN, as behind a ReLU, which hides it from the loss; and of such data."""

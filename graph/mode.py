@@ -55,5 +55,5 @@ class Mode(IntFlag):
         return cls(number)
 
 
-# The word of older configurations.
+# Names that older configurations use.
 Stage = ExperimentMode = Mode

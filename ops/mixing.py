@@ -24,8 +24,8 @@ from experimentator.ops.errors import TensorError
 from experimentator.ops.images import check_images
 from experimentator.ops.op import dtype_of, is_discrete, rounded
 
-_TABLE = 512  # quantiles of the beta distribution, for which an alpha up to this is smooth enough:
-_LARGEST = 10
+_TABLE = 512  # quantiles of the beta distribution, which are dense enough for
+_LARGEST = 10  # an alpha up to this
 
 
 @dataclass(eq=False)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from experimentator import AsyncExperiment, DatasetError, Mode, Subset
 from experimentator import feed as feeds
-from experimentator.cycle import Pace
 from experimentator.feed import HostFeed, ResidentFeed, StreamedFeed, feed_of
 from experimentator.loading.blocks import Block, Placing, Rows, specs_of
 from experimentator.loading.workers import Workers
+from experimentator.pace import Pace
 from tests import stand_ins
 from tests.stand_ins import arrays, law
 

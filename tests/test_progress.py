@@ -15,10 +15,10 @@ from nbclient import NotebookClient
 from rich.console import Console
 
 from experimentator import Callback, Mode, build_experiment
+from experimentator.averages import Averages
 from experimentator.callbacks import progress as module
 from experimentator.callbacks.order import Listener
 from experimentator.callbacks.progress import Progress, grouped
-from experimentator.cycle import Averages
 from tests.stand_ins import subsets
 from tests.test_experiment import config
 

@@ -23,7 +23,7 @@ class Changes:
         self.gone: list[Any] = []
 
     def note(self, before: Sequence[Any], now: Sequence[Any]) -> None:
-        """The callbacks were these, and are those; one that came and went unheard is neither."""
+        """Remember which callbacks came and went; one that came and went unheard did neither."""
         gone = [callback for callback in before if not holds(now, callback) and not holds(self.late, callback)]
         late = [callback for callback in now if not holds(before, callback)]
         self.gone = [callback for callback in (*self.gone, *gone) if not holds(now, callback)]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.averages import NonFiniteLossError
 from experimentator.callbacks.callback import Callback
-from experimentator.cycle import NonFiniteLossError
 from experimentator.graph import Mode
 from experimentator.suspects import spoilt
 

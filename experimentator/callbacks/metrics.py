@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.accumulating import Running, Weighed
+from experimentator.averages import added
 from experimentator.callbacks.appearing import Appearing
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import check_known, names_written
 from experimentator.callbacks.order import CallbackError
-from experimentator.cycle import added
 from experimentator.graph import Mode
-from experimentator.running import Running, Weighed
 
 log = logging.getLogger(__name__)
 

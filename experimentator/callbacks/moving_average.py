@@ -17,7 +17,7 @@ from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import AVERAGED, WEIGHTS
 from experimentator.graph import Mode
-from experimentator.parts import parts_of
+from experimentator.optimizer_parts import parts_of
 
 log = logging.getLogger(__name__)
 

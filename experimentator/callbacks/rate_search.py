@@ -17,12 +17,12 @@ from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.picture import curve
 from experimentator.checkpoint import write_atomically
 from experimentator.graph import Mode
-from experimentator.parts import schedule_of
+from experimentator.optimizer_parts import schedule_of
 
 log = logging.getLogger(__name__)
 SMOOTHING = 0.8  # of the losses, which are noisy from batch to batch
 WORSE = 4.0  # times the best loss end the search
-WINDOWS = 8  # of the whole range is one, in which the slope is taken
+WINDOWS = 8  # the slope at a rate is taken over the range divided by this
 DROP = 0.02  # of the first loss, at least, or nothing was learnt
 
 

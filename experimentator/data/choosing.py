@@ -11,7 +11,7 @@ import numpy as np
 from experimentator.data.columns import is_columnar
 from experimentator.data.fields import Asking
 from experimentator.data.items import DatasetError
-from experimentator.data.mixture import dealt, length_to_show_all, proportions_of, take_turns
+from experimentator.data.mixture import interleaved, length_to_show_all, proportions_of, take_turns
 from experimentator.subset import Subset
 
 
@@ -104,7 +104,7 @@ class BalancedSubset(Subset):
         """Positions in `keys`, the classes in turn, `[len(self)] int32`."""
         groups = list(self.groups.values())
         rounds = [partial(self._round, number, places) for number, places in enumerate(groups)]
-        return dealt(take_turns([1] * len(groups), len(self)), rounds)
+        return interleaved(take_turns([1] * len(groups), len(self)), rounds)
 
     def _round(self, number: int, places: np.ndarray, turn: int) -> np.ndarray:
         return self.shuffled(places, number, turn) if self.is_training else places
@@ -215,7 +215,7 @@ class CombinedSubset(Subset):
             partial(self._round, part, int(offset), int(-(-count // len(part))))
             for part, offset, count in zip(self.parts, offsets, counts, strict=False)
         ]
-        return dealt(turns, rounds)
+        return interleaved(turns, rounds)
 
     def _round(self, part: Subset, offset: int, rounds: int, turn: int) -> np.ndarray:
         """The part's own order, another one for each time that an epoch comes round to its first key again."""

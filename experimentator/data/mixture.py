@@ -66,10 +66,10 @@ def length_to_show_all(proportions: Sequence[int], sizes: Sequence[int]) -> int:
     return max(int(np.searchsorted(count, size)) + 1 for count, size in zip(counts, sizes, strict=True))
 
 
-def dealt(turns: np.ndarray, rounds: Sequence[Callable[[int], np.ndarray]]) -> np.ndarray:
+def interleaved(turns: np.ndarray, rounds: Sequence[Callable[[int], np.ndarray]]) -> np.ndarray:
     """Positions in the order of `turns`: kind i gives those of `rounds[i](0)`, then of `rounds[i](1)`, and so on.
 
-    >>> dealt(np.array([0, 1, 0, 1]), [lambda _: np.array([5, 6]), lambda _: np.array([7])]).tolist()
+    >>> interleaved(np.array([0, 1, 0, 1]), [lambda _: np.array([5, 6]), lambda _: np.array([7])]).tolist()
     [5, 7, 6, 7]
     """
     positions = np.empty(len(turns), dtype=np.int32)

@@ -19,8 +19,8 @@ BLOCK_BYTES = 64 << 20  # a block that travels is at most this large, or one bat
 class Block:
     """K batches: `columns` {name: [N, ...]}, `index` [K, B] int32, the keys of each batch, and host-side objects.
 
-    `fixed` says whether columns that travelled are cut for the function that runs just K batches; None if resident.
-    `bucket` is the number of that which its items are padded to, if the subset has buckets.
+    `fixed` says whether columns that travelled have the size of the function that runs just K batches; None if
+    resident. `bucket` is the number of the bucket that its items are padded to, if the subset has buckets.
     """
 
     columns: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Cycle(Protocol):
 
     steps: int
     batch_size: int
-    buckets: np.ndarray | None  # the number of that of each batch, [steps]
+    buckets: np.ndarray | None  # the number of the bucket of each batch, [steps]
 
     def take(self, ahead: Ahead) -> Block | None:
         """The next batches, `ahead(done)` at most where `done` went before; None when the pass is over."""

@@ -53,10 +53,10 @@ def dealt(
 ) -> BucketRows:
     """Positions in their order, the number of the bucket of each beside them, as batches of one bucket.
 
-    What fills no batch goes into one of a larger bucket (`Ladder`). What is too little there is a smaller batch; in
-    training it is dropped where that bucket has others. It would always be the largest bucket that loses some, so as
-    many of those that the epoch visits last are left out instead, of any bucket, if that makes whole batches: it does
-    where all buckets have one batch size.
+    Items of a bucket that fill no batch go into a batch of a larger bucket (`Ladder`). What is too little even there is
+    a smaller batch; training drops it, if its bucket has other batches. So that it is not always the largest bucket
+    that loses items, as many of the last items of the epoch are left out instead, of any bucket, where all buckets have
+    one batch size.
 
     Batches of one bucket come in runs, each somewhere between the turns of its first and its last item: at most `RUN`
     in training, else all of a bucket. Smaller batches are the last.
@@ -110,7 +110,7 @@ class Ladder:
         self.next = {one: next((n for n in there if n > one and buckets.holds(n, one)), None) for one in there}
 
     def last(self, bucket: int) -> int:
-        """Where what fills no batch of a bucket, and none of those that it goes to, arrives."""
+        """The bucket in which items of this one end that fill no batch on their way."""
         while (larger := self.next[bucket]) is not None:
             bucket = larger
         return bucket

@@ -13,10 +13,10 @@ import numpy as np
 
 from experimentator.data.items import DatasetError, check_names
 from experimentator.data.reading import visiting
-from experimentator.data.sieve import Loose, Sieve
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, Rows, Spec, specs_of
 from experimentator.loading.orders import Orders
+from experimentator.loading.sieve import Loose, Sieve
 from experimentator.loading.workers import Workers
 from experimentator.subset import Subset
 

@@ -19,7 +19,7 @@ import numpy as np
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import resolved
 from experimentator.graph import Mode
-from experimentator.parts import unscaled
+from experimentator.optimizer_parts import unscaled
 from experimentator.records.neighbours import neighbours
 from experimentator.records.plainfile import read_bytes
 from experimentator.saving.packing import is_plain

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from experimentator.accumulating import measured_by
 from experimentator.graph import Graph, Mode
-from experimentator.running import measured_by
 from tests.frameworks import NAME, ON_JAX, ON_TENSORFLOW
 
 

@@ -16,6 +16,7 @@ from weakref import WeakSet
 import keras
 import numpy as np
 
+from experimentator.accumulating import SEEDS
 from experimentator.backends import MissingFrameworkError, Shape, Sizes, Watch
 from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
@@ -33,8 +34,7 @@ from experimentator.backends.keras.step import KerasStep
 from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
 from experimentator.backends.keras.watched import Watched
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
-from experimentator.parts import parts_of, unscaled
-from experimentator.running import SEEDS
+from experimentator.optimizer_parts import parts_of, unscaled
 
 
 class KerasBackend(ABC):

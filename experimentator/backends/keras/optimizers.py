@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from experimentator.parts import schedule_of, unscaled
+from experimentator.optimizer_parts import schedule_of, unscaled
 from experimentator.saving.matching import WeightsError, named_by
 
 

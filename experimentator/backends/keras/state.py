@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.backends.keras.rates import Rates
-from experimentator.parts import parts_of
+from experimentator.optimizer_parts import parts_of
 from experimentator.saving.matching import WeightsError
 
 

@@ -11,7 +11,7 @@ import keras
 from experimentator.backends.keras.context import Forward, check_losses, objective_of, update
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.variables import trainable_some_day
-from experimentator.parts import parts_of
+from experimentator.optimizer_parts import parts_of
 
 Values = list[Any]  # one array for each variable
 State = tuple[Values, Values, Values]  # of the weights, of what the optimizer keeps, and the tables of rates it follows

@@ -53,18 +53,18 @@ def marked_in(processors: Iterable[Any]) -> list[str]:
 
 
 def measured_by(processor: Any) -> list[str]:
-    """What a metric writes, but for what that weighs."""
+    """What a metric writes, less the names that are weights of others."""
     weights = getattr(processor, "weights_of", {}).values()
     return [name for name in processor.outputs if name not in weights]
 
 
-def weights_in(graph: Graph) -> set[str]:
-    """Names of a graph that say what others weigh."""
+def weighing(graph: Graph) -> set[str]:
+    """Names of a graph that are weights of others."""
     return {weight for node in graph.nodes for weight in _said(node).values()}
 
 
 def lasting(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[str, np.ndarray]:
-    """Weights by key, without what is of a pass: what metrics accumulate, and how often was drawn.
+    """Weights by key, less what lives for one pass: what metrics accumulate, and counts of draws.
 
     >>> [*lasting({"Model/0/kernel": np.zeros(2), "Model/1/seed_generator_state": np.zeros(2)}, graphs=[])]
     ['Model/0/kernel']
@@ -75,9 +75,9 @@ def lasting(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[
 
 
 def sums_in(graph: Graph) -> dict[str, Mapping[str, float]]:
-    """Selected names that are sums of other selected names: of each, the parts and the factor that each is taken times.
+    """Selected names that are sums of other selected names, each times a factor: {name: {part: factor}}.
 
-    A processor whose `sums_of` maps a name that it writes to such parts says so.
+    A processor says so in `sums_of`.
     """
     found: dict[str, Mapping[str, float]] = {}
     for node in graph.order:  # sums of sums come after these

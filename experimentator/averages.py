@@ -1,84 +1,22 @@
-"""One pass over a subset: how many batches a call runs, and the averages of what comes back."""
+"""The averages of one pass over a subset."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from math import ceil
 from typing import Any
 
 import numpy as np
 
-from experimentator.running import Running, Weighed
+from experimentator.accumulating import Running, Weighed
 
-CALL_SECONDS = 0.5  # a call stays under this, so that progress and Ctrl-C stay responsive
 WEIGHT = " weight"  # behind a name, among totals: the sum of what its values weigh
 EMPTY: Mapping[str, Any] = {}
-LIMIT = 8192  # batches a call runs at most, whatever their speed
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite; training on would only spread it. `first` names where it began, if known."""
 
     first: str | None = None
-
-
-class Pace:
-    """How many batches a call runs: found by doubling while calls are short, then equal blocks.
-
-    A pace lives as long as its compiled step. `steps` is the length of one pass over the subset; calls also end at
-    every multiple of `stride`, where a callback must act.
-
-    >>> pace = Pace(steps=100, fixed=None)
-    >>> pace.saw(1, seconds=9.0)  # the first call compiles, and counts for nothing
-    >>> for _ in range(7):
-    ...     pace.saw(pace.count, seconds=pace.count * 0.01)
-    >>> pace.count, pace.settled
-    (50, True)
-    """
-
-    def __init__(self, steps: int, *, fixed: int | None, most: int = LIMIT, stride: int | None = None):
-        self.steps = steps
-        self.capacity = min(fixed or most, stride or steps, steps, LIMIT)
-        self.stride = stride
-        self.settled = fixed is not None
-        self.count = self.capacity if self.settled else 1
-        self.compiled = self.settled
-        self.compile_seconds = 0.0
-        self.step_seconds = float("inf")
-        self.fixing = False
-        self.done = 0
-
-    def ahead(self, done: int) -> int:
-        """How many batches to run after `done`: a call ends at every multiple of the stride."""
-        return min(self.count, self.stride - done % self.stride) if self.stride else self.count
-
-    def saw(self, count: int, seconds: float) -> None:
-        """A call of `count` batches took `seconds`."""
-        self.done += count
-        if not self.compiled:
-            self.compiled, self.compile_seconds = True, seconds
-            return
-        self.step_seconds = max(1e-9, min(self.step_seconds, seconds / count))
-        if self.settled or count < self.count:
-            return
-        if seconds < CALL_SECONDS / 4 and self.count < self.capacity:
-            self.count = min(2 * self.count, self.capacity)
-            return
-        most = min(self.capacity, max(1, int(CALL_SECONDS / self.step_seconds)))
-        self.count = ceil(self.steps / ceil(self.steps / most))
-        self.settled = True
-
-    def expect(self, remaining: int) -> None:
-        """So many batches lie ahead: compile for the settled count where a tenth of the time of all buys that.
-
-        Those that are done count too, so that a training in many short parts ends up where a long one begins.
-        """
-        self.fixing |= self.settled and 0.1 * (self.done + remaining) * self.step_seconds > self.compile_seconds
-
-    def is_fixed(self, count: int) -> bool:
-        """Whether calls of `count` batches have a function of their own."""
-        return self.fixing and count == self.count
 
 
 class Averages:
@@ -96,13 +34,13 @@ class Averages:
     >>> averages.means()["auc"]
     0.75
 
-    What is the mean of a part of its batch weighs as much as that part; of no part at all there is no mean:
+    The mean of a part of a batch weighs as much as that part is large; an empty part is passed over:
 
     >>> averages.add({"hits": Weighed.of(np.array([1.0, 0.5]), np.array([3.0, 1.0]))}, batch_size=4)
     >>> averages.means()["hits"]
     0.875
 
-    And `sums` of others, each times a factor, are those of their means, whatever each of these weighs:
+    A name that is a sum of others, each times a factor (`sums`), is that sum of their means:
 
     >>> averages = Averages(sums={"loss": {"hits": 2.0}})
     >>> averages.add({"hits": Weighed.of(np.array([1.0, 0.5]), np.array([3.0, 1.0])), "loss": np.ones(2)}, batch_size=4)
@@ -186,15 +124,3 @@ def check_finite(outputs: Mapping[str, Any], *, where: str, first: int, training
         else f"L{write}"
     )
     raise NonFiniteLossError(f"The loss became {loss[place]} in batch {first + place} of {where}{before}.\n{write}")
-
-
-class Stopwatch:
-    """Seconds since it was made, and those `before`."""
-
-    def __init__(self, before: float = 0.0) -> None:
-        self.start = time.perf_counter() - before
-
-    @property
-    def seconds(self) -> float:
-        """Seconds so far."""
-        return time.perf_counter() - self.start

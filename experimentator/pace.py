@@ -1,0 +1,79 @@
+"""How many batches a call runs, and how long something takes."""
+
+from __future__ import annotations
+
+import time
+from math import ceil
+
+CALL_SECONDS = 0.5  # a call stays under this, so that progress and Ctrl-C stay responsive
+LIMIT = 8192  # batches a call runs at most, whatever their speed
+
+
+class Pace:
+    """How many batches a call runs: found by doubling while calls are short, then equal blocks.
+
+    A pace lives as long as its compiled step. `steps` is the length of one pass over the subset; calls also end at
+    every multiple of `stride`, where a callback must act.
+
+    >>> pace = Pace(steps=100, fixed=None)
+    >>> pace.saw(1, seconds=9.0)  # the first call compiles, and counts for nothing
+    >>> for _ in range(7):
+    ...     pace.saw(pace.count, seconds=pace.count * 0.01)
+    >>> pace.count, pace.settled
+    (50, True)
+    """
+
+    def __init__(self, steps: int, *, fixed: int | None, most: int = LIMIT, stride: int | None = None):
+        self.steps = steps
+        self.capacity = min(fixed or most, stride or steps, steps, LIMIT)
+        self.stride = stride
+        self.settled = fixed is not None
+        self.count = self.capacity if self.settled else 1
+        self.compiled = self.settled
+        self.compile_seconds = 0.0
+        self.step_seconds = float("inf")
+        self.fixing = False
+        self.done = 0
+
+    def ahead(self, done: int) -> int:
+        """How many batches to run after `done`: a call ends at every multiple of the stride."""
+        return min(self.count, self.stride - done % self.stride) if self.stride else self.count
+
+    def saw(self, count: int, seconds: float) -> None:
+        """A call of `count` batches took `seconds`."""
+        self.done += count
+        if not self.compiled:
+            self.compiled, self.compile_seconds = True, seconds
+            return
+        self.step_seconds = max(1e-9, min(self.step_seconds, seconds / count))
+        if self.settled or count < self.count:
+            return
+        if seconds < CALL_SECONDS / 4 and self.count < self.capacity:
+            self.count = min(2 * self.count, self.capacity)
+            return
+        most = min(self.capacity, max(1, int(CALL_SECONDS / self.step_seconds)))
+        self.count = ceil(self.steps / ceil(self.steps / most))
+        self.settled = True
+
+    def expect(self, remaining: int) -> None:
+        """So many batches lie ahead: compile for the settled count where a tenth of the time of all buys that.
+
+        Those that are done count too, so that a training in many short parts ends up where a long one begins.
+        """
+        self.fixing |= self.settled and 0.1 * (self.done + remaining) * self.step_seconds > self.compile_seconds
+
+    def is_fixed(self, count: int) -> bool:
+        """Whether calls of `count` batches have a function of their own."""
+        return self.fixing and count == self.count
+
+
+class Stopwatch:
+    """Seconds since it was made, and those `before`."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self.start = time.perf_counter() - before
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self.start
