@@ -10,7 +10,8 @@ import pytest
 from keras import layers
 
 from experimentator import Mode, Subset, build_experiment, chunk_processor, gradient, ops
-from tests.frameworks import compilers
+from experimentator.graph import GraphError
+from tests.frameworks import ON_JAX, ON_TORCH, compilers
 
 X = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
 Y = (X @ np.array([1.0, -2.0, 0.5]) + 0.3).astype("float32")
@@ -26,6 +27,11 @@ def trained(*processors: Any, epochs: int = 1, **settings: Any) -> Any:
     exp = build_experiment({"subsets": [subset], "chunk_processors": processors, **settings})
     exp.train(epochs)
     return exp
+
+
+@chunk_processor(inputs=["batch_out", "batch_y"], outputs=["loss"])
+def squares(batch_out, batch_y):
+    return keras.ops.mean((batch_out[:, 0] - batch_y) ** 2)
 
 
 def test_a_gradient_has_gradients():
@@ -116,3 +122,42 @@ def test_an_attack_raises_the_loss_of_what_it_attacks():
 
     assert measured["validation_clean"] == pytest.approx(measured["validation_loss"], rel=1e-4)
     assert measured["validation_attacked"] > 1.2 * measured["validation_clean"]
+
+
+@pytest.mark.skipif(not ON_JAX, reason="other frameworks assign in the midst of a gradient")
+def test_gradients_in_the_words_of_jax_that_assign_are_told_ours():
+    import jax
+
+    norm = layers.BatchNormalization()
+
+    @chunk_processor(inputs=["batch_x"], outputs=["loss"])
+    def slope(x, training):
+        return keras.ops.mean(jax.grad(lambda x: keras.ops.sum(norm(x, training=training) ** 3))(x) ** 2)
+
+    with pytest.raises(GraphError, match=r"BatchNormalization, comes out of experimentator.gradient"):
+        trained(slope)
+
+
+@pytest.mark.skipif(not ON_JAX, reason="other frameworks take a variable for a tensor")
+def test_a_variable_where_a_tensor_is_wanted_is_told_how_to_become_one():
+    kept, now = keras.Variable(np.ones(3), trainable=False), keras.Variable(np.zeros(3))
+
+    @chunk_processor(inputs=["batch_x"], outputs=["loss"])
+    def target(x):
+        kept.assign(keras.ops.where(keras.ops.sum(x) > 0, now, kept))
+        return keras.ops.mean((x * now - kept) ** 2)
+
+    with pytest.raises(ValueError, match="__jax_array__") as caught:
+        trained(target)
+    assert any("keras.ops.convert_to_tensor(variable)" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="other frameworks take arrays")
+def test_an_array_beside_a_tensor_of_torch_is_told_how_to_become_one():
+    shift = np.ones(1, "float32")
+    add = chunk_processor(inputs=["batch_out"], outputs=["batch_shifted"], mode=Mode.EVAL)(lambda out: out + shift)
+    model = ops.Model(layers.Dense(1), inputs="batch_x", outputs="batch_out")
+
+    with pytest.raises(RuntimeError, match="requires grad") as caught:
+        trained(model, add, squares).evaluate(Subset("validation", Mode.EVAL, {"x": X, "y": Y}))
+    assert any("keras.ops.convert_to_tensor(array)" in note for note in caught.value.__notes__)

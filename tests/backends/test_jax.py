@@ -129,7 +129,7 @@ def test_a_tape_of_tensorflow_is_answered_with_the_gradient_of_jax():
     with pytest.raises(ValueError, match="Tracer") as caught:
         exp.train(1)
 
-    assert any("jax.grad" in note for note in caught.value.__notes__)
+    assert any("experimentator.gradient" in note for note in caught.value.__notes__)
 
 
 def test_many_numbers_of_rows_are_told_of_once(caplog):

@@ -93,8 +93,12 @@ class JaxBackend(KerasBackend):
         except (TypeError, ValueError) as error:
             if "Tracer" in str(error):
                 error.add_note(
-                    "A tensor of JAX was handed to another framework. Write keras.ops or jax.numpy, and jax.grad for a "
-                    "gradient within the graph (docs/recipes.md, `A loss on gradients`)."
+                    "A tensor of JAX was handed to another framework. Write keras.ops or jax.numpy, and for a gradient "
+                    "within the graph experimentator.gradient(function, tensor)."
+                )
+            if "__jax_array__" in str(error):
+                error.add_note(
+                    "A variable stands where JAX wants a tensor: write keras.ops.convert_to_tensor(variable)."
                 )
             raise
 

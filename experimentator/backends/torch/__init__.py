@@ -143,6 +143,8 @@ class TorchBackend(KerasBackend):
             try:
                 super().call(node, chunk)
             except RuntimeError as error:
+                if "requires grad. Use tensor.detach().numpy()" in str(error):
+                    error.add_note("A tensor of PyTorch meets numpy there: write keras.ops.convert_to_tensor(array).")
                 if ".numpy() is not supported" not in str(error):
                     raise
                 raise LookedAtError(str(error)).with_traceback(error.__traceback__) from None
