@@ -6,7 +6,7 @@ import json
 import math
 import os
 import stat
-from typing import Any
+from typing import Any, BinaryIO
 
 from experimentator.checkpoint import CheckpointError
 
@@ -21,22 +21,26 @@ def read_bytes(path: str | os.PathLike[str], *, most: int = MOST_BYTES) -> bytes
         CheckpointError: naming the file.
     """
     try:
-        handle = os.open(path, FLAGS)  # non-blocking: a pipe would wait for its writer
+        file, size = opened(path)
     except OSError as error:
         seen = "it is a link" if os.path.islink(path) else error.strerror or str(error)
         raise refusal(path, seen) from None
-    except ValueError as error:  # a null character in its name
+    except ValueError as error:  # no plain file, or a null character in its name
         raise refusal(path, str(error)) from None
-    try:
-        told = os.fstat(handle)
-        if not stat.S_ISREG(told.st_mode):
-            raise refusal(path, "it is no plain file")
-        if told.st_size > most:
-            raise refusal(path, f"it holds {told.st_size:,} bytes, more than the {most:,} that are read")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(most)
-    finally:
-        os.close(handle)
+    with file:
+        if size > most:
+            raise refusal(path, f"it holds {size:,} bytes, more than the {most:,} that are read")
+        return file.read(most)
+
+
+def opened(path: str | os.PathLike[str]) -> tuple[BinaryIO, int]:
+    """A plain file, opened once, and its size; OSError, or ValueError where something else is in its place."""
+    handle = os.open(path, FLAGS)  # non-blocking: a pipe would wait for its writer
+    told = os.fstat(handle)
+    if stat.S_ISREG(told.st_mode):
+        return os.fdopen(handle, "rb"), told.st_size
+    os.close(handle)
+    raise ValueError("it is no plain file")
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -58,13 +62,23 @@ def values_of(text: bytes) -> dict[str, Any]:
     Traceback (most recent call last):
     ValueError: 1e999 is no number
     """
-    try:
-        values = json.loads(text.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
-    except RecursionError:
-        raise ValueError("it nests too deep") from None
+    values = strict_json(text)
     if not isinstance(values, dict):
         raise ValueError(f"it holds a {type(values).__name__}, not an object")
     return values
+
+
+def strict_json(text: bytes) -> Any:
+    """JSON without the liberties of Python's reader: no NaN, no key twice, no endless nesting.
+
+    >>> strict_json(b'{"epoch": 1, "epoch": 2}')
+    Traceback (most recent call last):
+    ValueError: a key stands there twice
+    """
+    try:
+        return json.loads(text.decode(), parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
 
 
 def refusal(path: str | os.PathLike[str], seen: str) -> CheckpointError:
@@ -89,6 +103,13 @@ def finite(value: Any) -> Any:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return values
 
 
 def _finite(text: str) -> float:

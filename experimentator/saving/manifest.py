@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.checkpoint import CheckpointError, make_folder, sync_folder
+from experimentator.records.plainfile import opened
 from experimentator.saving.packing import from_json, to_json
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,6 @@ FORMAT = 1
 KEPT = 2  # at least: the newest may be the one that a power cut or a bad disk spoils
 ASIDE = ".tmp-"
 MOST_BYTES = 1 << 20  # of a manifest
-FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True)
@@ -205,20 +205,17 @@ def _verified(path: Path, *, size: int, sha256: str) -> bytes:
 
 def _bytes(path: Path, *, size: int | None = None, most: int = 0) -> bytes:
     """A plain file, opened once, links not followed; its real size is looked at before anything is read."""
-    handle = os.open(path, FLAGS)
     try:
-        seen = os.fstat(handle)
-        if not stat.S_ISREG(seen.st_mode):
-            raise _refusal(path, "it is no plain file")
-        if size is not None and seen.st_size != size:
-            raise _refusal(path, f"it has {seen.st_size} bytes, and the manifest says {size}")
-        if size is None and seen.st_size > most:
-            raise _refusal(path, f"it has {seen.st_size} bytes, and {most} is the most for such a file")
-        with open(handle, "rb", closefd=False) as file:
-            data = file.read(seen.st_size + 1)
-    finally:
-        os.close(handle)
-    if len(data) != seen.st_size:
+        file, seen = opened(path)
+    except ValueError as error:
+        raise _refusal(path, str(error)) from None
+    with file:
+        if size is not None and seen != size:
+            raise _refusal(path, f"it has {seen} bytes, and the manifest says {size}")
+        if size is None and seen > most:
+            raise _refusal(path, f"it has {seen} bytes, and {most} is the most for such a file")
+        data = file.read(seen + 1)
+    if len(data) != seen:
         raise _refusal(path, "it changed while it was read")
     return data
 

@@ -16,12 +16,13 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from experimentator.checkpoint import CheckpointError
 from experimentator.graph import Mode
+from experimentator.records.plainfile import strict_json
 
 KIND = "$"  # the key that tells a value which JSON lacks from a dict
 DEEPEST = 50  # levels
@@ -75,10 +76,10 @@ def to_json(values: Any) -> bytes:
 
 
 def from_json(data: bytes, path: Path) -> Any:
-    """JSON without the liberties of Python's reader: no NaN, no key twice, no endless nesting."""
+    """Strict JSON, of a checkpoint."""
     try:
-        return json.loads(data.decode(), parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
+        return strict_json(data)
+    except ValueError as error:
         raise CheckpointError(f"{path} is damaged.\nSeen: {error}.\nTake another checkpoint of that run.") from None
 
 
@@ -150,19 +151,3 @@ _KINDS: Mapping[str, Callable[[Any, Mapping[str, np.ndarray]], Any]] = {
     "frozenset": lambda of, arrays: frozenset(unpack(of, arrays)),
     "dict": lambda of, arrays: {unpack(key, arrays): unpack(one, arrays) for key, one in of},
 }
-
-
-def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("a key stands there twice")
-    return values
