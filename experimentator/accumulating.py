@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.graph import Graph, Node
+from experimentator.saving.matching import node_of
 
 SEEDS = "/seed_generator_state"  # how keys of the states end that `keras.random.SeedGenerator`s have
 
@@ -70,7 +71,7 @@ def lasting(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[
     ['Model/0/kernel']
     """
     nodes = {node.name for graph in graphs for node in _running(graph)}
-    kept = (key for key in weights if not key.endswith(SEEDS) and key.rsplit("/", 2)[0] not in nodes)
+    kept = (key for key in weights if not key.endswith(SEEDS) and node_of(key) not in nodes)
     return {key: weights[key] for key in kept}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from experimentator.averages import NonFiniteLossError
 from experimentator.data.items import ArrayDataset, ItemsDataset
 from experimentator.graph import Graph, Mode, Node
+from experimentator.saving.matching import node_of
 
 log = logging.getLogger(__name__)
 MANY = 8  # kinds of shapes
@@ -23,8 +24,8 @@ def spoilt(weights: Mapping[str, np.ndarray], *, finite: bool = False) -> Iterat
     >>> [*spoilt({"Model/0/kernel": np.array([1.0, np.nan]), "Head/0/kernel": np.array([1.0])})]
     ['Model']
     """
-    for node in dict.fromkeys(key.rsplit("/", 2)[0] for key in weights):
-        own = [values for key, values in weights.items() if key.rsplit("/", 2)[0] == node]
+    for node in dict.fromkeys(node_of(key) for key in weights):
+        own = [values for key, values in weights.items() if node_of(key) == node]
         floats = [values for values in own if values.dtype.kind == "f"]
         if any((~np.isfinite(values) if finite else np.isnan(values)).any() for values in floats):
             yield node

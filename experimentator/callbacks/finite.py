@@ -10,6 +10,7 @@ import numpy as np
 from experimentator.averages import NonFiniteLossError
 from experimentator.callbacks.callback import Callback
 from experimentator.graph import Mode
+from experimentator.saving.matching import node_of
 from experimentator.suspects import spoilt
 
 
@@ -103,7 +104,7 @@ class TerminateOnNaN(Callback):
 
     def _cause(self, node: str) -> tuple[str, str]:
         """What stands behind it: weights that an update spoilt, or the processor itself."""
-        own = [values for key, values in self.exp.backend.weights().items() if key.rsplit("/", 2)[0] == node]
+        own = [values for key, values in self.exp.backend.weights().items() if node_of(key) == node]
         if all(np.isfinite(values).all() for values in own if values.dtype.kind == "f"):
             return "", "Keep its inputs in the range it is made for, or lower learning_rate."
         return (

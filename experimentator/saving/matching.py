@@ -95,7 +95,7 @@ def _by_occurrence(keys: Iterable[str]) -> dict[str, dict[tuple[str, int], str]]
     nodes: dict[str, dict[tuple[str, int], str]] = {}
     seen = Counter[tuple[str, str]]()
     for key in sorted(keys, key=_ordinal):  # a file gives them in any order
-        node, name = _node(key), _variable(key)
+        node, name = node_of(key), _variable(key)
         nodes.setdefault(node, {})[name, seen[node, name]] = key
         seen[node, name] += 1
     return nodes
@@ -163,7 +163,7 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
 def _a_part(matching: Matching) -> str:
     """Patterns of what would fit, to write as they are: of a node, or of names where these alone tell it apart."""
     odd = (*matching.missing, *matching.misshapen, *matching.unexpected)
-    nodes = sorted({_node(key) for key in matching.matched} - {_node(key) for key in odd})
+    nodes = sorted({node_of(key) for key in matching.matched} - {node_of(key) for key in odd})
     others = {_variable(key) for key in odd}
     names = sorted({_variable(key) for key in matching.matched})
     if names and others.isdisjoint(names):
@@ -190,10 +190,10 @@ def _patterns(only: str | Iterable[str] | None, known: Iterable[str]) -> list[st
         raise WeightsError('only=[] names no weights.\nSeen: no pattern.\nWrite only="Trunk/*", or leave it away.')
     for pattern in patterns if only is not None else ():
         if not any(_names(pattern, key) for key in known):
-            nodes = list(dict.fromkeys(_node(key) for key in known))
+            nodes = list(dict.fromkeys(node_of(key) for key in known))
             near = get_close_matches(pattern.removesuffix("/*"), nodes, n=2)
             guess = f"Did you mean {' or '.join(repr(f'{node}/*') for node in near)}?" if near else "Name one of these."
-            within = [key for key in known if pattern.startswith(f"{_node(key)}/")]  # no layers: the keys themselves
+            within = [key for key in known if pattern.startswith(f"{node_of(key)}/")]  # no layers: the keys themselves
             listed = [*within[:SHOWN], *["..."] * (len(within) > SHOWN)] or nodes
             raise WeightsError(
                 f"{pattern!r} names no weights of this experiment.\nKnown here: {', '.join(listed) or 'none'}.\n{guess}"
@@ -220,7 +220,7 @@ def _renamed(found: Mapping[str, Any], rename: Any) -> dict[str, Any]:
         old = max((old for old in rename if f"{key}/".startswith(f"{old}/")), key=len, default=None)
         used |= {old} if old is not None else set()
         result[key if old is None else rename[old] + key.removeprefix(old)] = array
-    nodes = list(dict.fromkeys(_node(key) for key in found))
+    nodes = list(dict.fromkeys(node_of(key) for key in found))
     for old in rename.keys() - used:
         near = get_close_matches(old, nodes, n=1)
         guess = f"Did you mean {near[0]!r}?" if near else "Name one of these."
@@ -235,7 +235,8 @@ def _renamed(found: Mapping[str, Any], rename: Any) -> dict[str, Any]:
     return result
 
 
-def _node(key: str) -> str:
+def node_of(key: str) -> str:
+    """The node that owns a weight, by its key `node/ordinal/name`."""
     return key.rsplit("/", 2)[0]
 
 
@@ -278,7 +279,7 @@ def _moved(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any])
 def _by_node(keys: Iterable[str], arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     nodes: dict[str, dict[str, Any]] = {}
     for key in keys:
-        nodes.setdefault(_node(key), {})[key.removeprefix(_node(key))] = _form(arrays[key])
+        nodes.setdefault(node_of(key), {})[key.removeprefix(node_of(key))] = _form(arrays[key])
     return nodes
 
 
