@@ -75,6 +75,12 @@ def lasting(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[
     return {key: weights[key] for key in kept}
 
 
+def passing(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[str, np.ndarray]:
+    """The others: copies of what lives for one pass."""
+    kept = lasting(weights, graphs)
+    return {key: np.array(values) for key, values in weights.items() if key not in kept}
+
+
 def sums_in(graph: Graph) -> dict[str, Mapping[str, float]]:
     """Selected names that are sums of other selected names, each times a factor: {name: {part: factor}}.
 

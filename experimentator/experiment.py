@@ -14,7 +14,7 @@ from experimentator.backends import Backend, get_backend
 from experimentator.checkpoint import load_weights, save_weights, weights_in
 from experimentator.config import ConfigError
 from experimentator.data.foreign import as_subset
-from experimentator.data.items import native
+from experimentator.data.items import plain_array
 from experimentator.exported import Exported
 from experimentator.graph import Graph, Mode
 from experimentator.habits import Habits
@@ -200,7 +200,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
         """
         if isinstance(data, str) or not hasattr(data, "items"):
             return self._predict_subset(data, outputs)
-        columns = {name: native(np.asarray(values)) for name, values in data.items()}
+        columns = {name: plain_array(name, values) for name, values in data.items()}
         sizes = {name: values.shape[:1] for name, values in columns.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
             write = "Give each a batch axis of the same length."

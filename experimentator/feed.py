@@ -19,7 +19,7 @@ import numpy as np
 from experimentator.data.columns import columns_of, is_columnar
 from experimentator.data.items import DatasetError, check_keys
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block, Pass, Picked, Placing, Rows, TablePass, batch_bytes, specs_of
+from experimentator.loading.blocks import Block, ColumnsPass, Pass, Picked, Placing, Rows, batch_bytes, specs_of
 from experimentator.loading.bucketed import BucketedHostFeed, BucketedStreamFeed
 from experimentator.loading.memory import SHARE, free_host_memory
 from experimentator.loading.orders import Orders
@@ -57,7 +57,7 @@ class Columnar:
             positions, keys = positions[positions >= 0], tuple(keys[place] for place in self.kept)
         if not len(positions):
             raise self.subset.empty_error(self.subset.keys)
-        return TablePass(Rows(positions, batch_size, drop_last), partial(self._block, keys))
+        return ColumnsPass(Rows(positions, batch_size, drop_last), partial(self._block, keys))
 
     def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
         raise NotImplementedError

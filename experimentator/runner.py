@@ -93,7 +93,7 @@ class Runners:
             self.runners = _by_bucket(program, subset, mode, self.buckets)
 
     def at(self, batch: int) -> Runner:
-        """The runner of a batch, by its number."""
+        """The runner of a batch, by its number; behind the last one, that of the last."""
         if self.buckets is None:
             return self.runners[0]
         return self.runners[int(self.buckets[min(batch, len(self.buckets) - 1)])]

@@ -119,9 +119,10 @@ class Subset(Ordered):
     @property
     def is_outgrown(self) -> bool:
         """Whether its dataset, asked for all keys once, has another number of them by now."""
+        if not self._finds_keys or self._candidates is None:
+            return False
         keys: Any = self.dataset.items if isinstance(self.dataset, ItemsDataset) else self.dataset.keys
-        known = self._candidates if self._finds_keys else None
-        return known is not None and hasattr(keys, "__len__") and len(keys) != len(known)
+        return hasattr(keys, "__len__") and len(keys) != len(self._candidates)
 
     def choose(self, keys: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
         """Which of the keys given are used: here all."""

@@ -143,11 +143,11 @@ def leaks(subsets: Sequence[Any]) -> Iterator[str]:
                 )
 
 
-def rests(subsets: Sequence[Any], batch_size: int) -> Iterator[str]:
-    """Training subsets that pass some keys over: `length` is no whole number of batches, or their dataset has grown.
+def passed_over(subsets: Sequence[Any], batch_size: int) -> Iterator[str]:
+    """Keys that are passed over: by a `length` that is no whole number of batches, or since the dataset has grown.
 
     >>> from experimentator import Mode, Subset
-    >>> print(*rests([Subset("training", Mode.TRAIN, {"input": np.arange(64)}, length=20)], 8))
+    >>> print(*passed_over([Subset("training", Mode.TRAIN, {"input": np.arange(64)}, length=20)], 8))
     4 of the 20 keys that an epoch of 'training' visits fill no batch, and are left out: length=16 has none of them.
     """
     for one in subsets:

@@ -8,17 +8,16 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from experimentator.accumulating import sums_in
+from experimentator.accumulating import passing, sums_in
 from experimentator.averages import Averages, check_finite
 from experimentator.callbacks.order import CallbackError
+from experimentator.data.chance import generator
 from experimentator.graph import Mode
 from experimentator.pace import Stopwatch
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
-from experimentator.suspects import leaks, rests, spoilt, suspicions, tell_bad_data, tell_spoilt
+from experimentator.suspects import leaks, passed_over, spoilt, suspicions, tell_bad_data, tell_spoilt
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -65,7 +64,7 @@ class Walk:
         self.is_cut_short = self.trains = self.looked = False
         self.told: set[str] = set()  # sentences that are said once
         self.passing = ""  # the subset that a pass of a training goes over
-        self.predicted: dict[str, list[int]] = {}  # what predictions drew since the last call goes on from here
+        self.predictions = 0  # since the last pause
         self.depth = 0  # passes under way: a callback may evaluate in the midst of one
 
     @property
@@ -176,7 +175,8 @@ class Walk:
                 "Give it when = Mode.TRAIN, or let it look at `mode`."
             )
         state, before, held = self.exp.state, dict(self.exp.state), []
-        passing = self._passing_weights() if self.depth and state.get("mode") == Mode.EVAL else {}
+        within = self.depth and state.get("mode") == Mode.EVAL  # whose metrics and draws go on afterwards
+        kept = passing(self.exp.backend.weights(), self.exp.program.wholes()) if within else {}
         for callback in self.exp._acting if self.depth else ():
             names = (name for name in listed(getattr(callback, "of_pass", ())) if hasattr(callback, name))
             held += [(callback, name, getattr(callback, name)) for name in names]
@@ -185,9 +185,9 @@ class Walk:
             yield
         finally:
             self.depth -= 1
-            if passing:
+            if kept:
                 now = self.exp.backend.weights()
-                self.exp.backend.set_weights({key: passing.get(key, value) for key, value in now.items()})
+                self.exp.backend.set_weights({key: kept.get(key, value) for key, value in now.items()})
             if self.depth:
                 own = (name for name in state if name in LASTING or str(name).startswith(f"{subset.name}_"))
                 before |= {name: state[name] for name in own}
@@ -195,12 +195,6 @@ class Walk:
                 state.update(before)
                 for callback, name, value in held:
                     setattr(callback, name, value)
-
-    def _passing_weights(self) -> dict[str, Any]:
-        """What metrics have accumulated, and the states of what draws: both go on in the pass that they are of."""
-        weights = self.exp.backend.weights()
-        lasting = self.exp.program.lasting(weights)
-        return {key: np.array(values) for key, values in weights.items() if key not in lasting}
 
     def _mark_order(self, position: Position, mark: int) -> None:
         """Warn where a pass goes on in another order than it began with."""
@@ -235,15 +229,17 @@ class Walk:
 
     @contextmanager
     def _drawing_apart(self) -> Iterator[None]:
-        """Within, predictions draw by themselves: others after each batch trained on, and going on between two."""
-        backend, training = self.exp.backend, self.exp.backend.seeds()
-        own = self.predicted or {key: [*state[:-1], state[-1] + self.batches] for key, state in training.items()}
-        backend.set_seeds({key: own.get(key, state) for key, state in training.items()})
+        """Within, a prediction draws by where the training stands, and as the how-manieth since the last pause."""
+        exp, at = self.exp, self.position or Position()
+        training = exp.backend.seeds()
+        address = ("predict", exp.epoch, self.batches, at.subset, at.batch, self.predictions)
+        self.predictions += 1
+        own = {key: generator(*state, *address).integers(1 << 31, size=len(state)) for key, state in training.items()}
+        exp.backend.set_seeds({key: state.tolist() for key, state in own.items()})
         try:
             yield
         finally:
-            self.predicted = backend.seeds()
-            backend.set_seeds(training)
+            exp.backend.set_seeds(training)
 
     @contextmanager
     def training_seeds(self, position: Position | None = None) -> Iterator[None]:
@@ -268,7 +264,7 @@ class Walk:
         self.watch = Stopwatch(position.seconds)
         exp.state.update(epoch=exp.epoch + 1, epochs=self.goal)
         exp.fire("epoch_begin")
-        self._warn(rests(exp.subsets, exp.batch_size))
+        self._warn(passed_over(exp.subsets, exp.batch_size))
         for subset in self._subsets(position.subset):
             if subset.name != position.subset:
                 position.subset, position.batch, position.totals, position.weight = subset.name, 0, {}, 0
@@ -333,7 +329,7 @@ class Walk:
 
     def _pause(self, why: str) -> None:
         """Between two calls, all callbacks told: the moment to save. A signal that waited acts now."""
-        self.predicted = {}  # a resume begins without them, too
+        self.predictions = 0
         self.held.arm()  # before the first call there is nothing to lose, and loading data may take long
         if self.position is not None:
             self.position.seconds = self.watch.seconds
@@ -346,5 +342,6 @@ class Walk:
         """Bring back what a checkpoint has; begin events may have changed some of it."""
         if self.restore is not None:
             self.restore()
+            self.predictions = 0
             self.restore = None if last else self.restore
             self.is_cut_short |= self.position is not None  # until the epoch ends

@@ -166,7 +166,8 @@ def chunk_processor(
     """
     options: dict[str, Any] = {"mode": Mode.of(mode), "node": node, "after": after}
     if weights is not None:
-        strange = [name for name in (*weights, *weights.values()) if name not in (outputs or ())]
+        own, named = names_of(outputs, of=function), isinstance(weights, Mapping)
+        strange = [name for name in ((*weights, *weights.values()) if named else (weights,)) if name not in own]
         if strange:
             seen, write = f"its weights name {strange[0]!r}", 'Name outputs of it: weights={"loss": "count"}.'
             raise DeclarationError("chunk_processor(...)", seen=seen, write=write)

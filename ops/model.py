@@ -63,9 +63,11 @@ class Model(Op):
         self.inputs, self.outputs = _tensors(self.inputs), _tensors(self.outputs)
         super().__post_init__()
         _check_callable(self)
-        write = "Leave it out. A module of PyTorch stays as its eval() leaves it."
-        told = self.training is None or self._asks
-        self.require(told, seen="its model takes no `training`", write=write)
+        write = "Leave it out, or give True or False. A module of PyTorch stays as its eval() leaves it."
+        told = self._asks and not (isinstance(self._takes, Mapping) and "training" in self._takes)
+        self.require(self.training is None or told, seen="its model takes no `training` but as a tensor", write=write)
+        fine = self.training is None or isinstance(self.training, bool)
+        self.require(fine, seen=f"its training is {self.training!r}", write=write)
 
     @property
     def _asks(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
+from experimentator import Mode, Subset, build_experiment
 from experimentator.data.items import (
     ArrayDataset,
     DatasetError,
@@ -353,4 +354,13 @@ def test_a_mask_that_nobody_would_heed_is_refused():
     for make in (lambda: ArrayDataset({"x": masked}), lambda: stacked(masked, masked)):
         with pytest.raises(DatasetError, match=r"'x' is a masked array(.|\n)*values.filled\(0\)"):
             make()
+    with pytest.raises(DatasetError, match="'x' is a masked array"):
+        stacked(np.arange(3.0), masked)
+    padded = Subset("training", Mode.TRAIN, [{"x": masked}] * 2, buckets={"x": [4]})
+    with pytest.raises(DatasetError, match="'x' is a masked array"):
+        padded.batch([0, 1])
+    with pytest.raises(DatasetError, match="'batch_x' is a masked array"):
+        build_experiment({"chunk_processors": []}).predict({"batch_x": masked})
+    whole = np.ma.masked_array([0, 1])
+    assert stacked(whole, None) == [whole, None]
     np.testing.assert_array_equal(ArrayDataset({"x": np.ma.masked_array([1.0, 2.0])}).arrays["x"], [1, 2])

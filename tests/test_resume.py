@@ -475,6 +475,35 @@ def test_data_that_a_callback_changes_before_an_epoch_are_restored_before_it_rea
         assert data["input"].mean() == EPOCHS
 
 
+def test_settings_that_a_callback_changes_before_each_epoch_are_changed_once(tmp_path):
+    class Doubles(Callback):
+        def init(self, exp):
+            self.exp = exp
+
+        def on_epoch_begin(self, **_):
+            self.exp.batch_size *= 2
+            self.exp.cfg["told"] = self.exp.cfg["told"] + 1
+
+        def state_dict(self):
+            return {}
+
+    def made(place):
+        exp, _ = growing(place)
+        exp.cfg["told"] = 0
+        exp.callbacks[0] = Doubles()
+        exp.batch_size = 2
+        return exp
+
+    whole = made(tmp_path)
+    whole.train(EPOCHS)
+    assert (whole.batch_size, whole.cfg["told"]) == (16, EPOCHS)
+    for path in numbered(tmp_path):
+        again = made(tmp_path / "again")
+        again.resume(path)
+        again.train(EPOCHS)
+        assert (again.batch_size, again.cfg["told"], again.walk.batches) == (16, EPOCHS, whole.walk.batches), path
+
+
 # From the command line
 
 

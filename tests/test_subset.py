@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from experimentator import BaseExperiment, ConfigError, DatasetError, Mode, Subset, build_experiment, chunk_processor
+from experimentator import (
+    BaseExperiment,
+    CombinedSubset,
+    ConfigError,
+    DatasetError,
+    Mode,
+    Subset,
+    build_experiment,
+    chunk_processor,
+)
 from experimentator.data.columns import columns_of, is_columnar
 from experimentator.feed import feed_of
 from experimentator.subset import find
@@ -407,6 +416,8 @@ def test_an_evaluation_visits_no_key_twice_whatever_its_length():
     subset = Subset("validation", Mode.EVAL, arrays(0, 10), length=25)
     assert (len(subset), subset.order().tolist()) == (10, list(range(10)))
     assert subset.amount == "10 of 10 items"
+    subset.repetitions = 3
+    assert subset.amount == "25 of 30 items"
 
 
 def test_keys_that_fill_no_batch_of_a_short_epoch_are_told(caplog):
@@ -422,6 +433,30 @@ def test_keys_that_fill_no_batch_of_a_short_epoch_are_told(caplog):
     exp.subset("training").length = 12
     exp.train(2)
     assert "4 of the 12 keys" in caplog.text
+
+
+def test_a_dataset_is_not_asked_for_keys_that_were_given():
+    class Closes:
+        is_open = True
+
+        @property
+        def keys(self):
+            if not self.is_open:
+                raise OSError("closed")
+            return range(4)
+
+        def query_item(self, key):
+            return {"n": np.float32(key)}
+
+    subset = Subset("training", Mode.TRAIN, Closes(), keys=range(4))
+    Closes.is_open = False
+    assert not subset.is_outgrown
+    items = [{"n": np.float32(1)}]
+    parts = CombinedSubset("training", Mode.TRAIN, [Subset("a", Mode.TRAIN, items)])
+    assert not parts.is_outgrown
+    assert len(parts) == 1
+    items += items
+    assert parts.is_outgrown
 
 
 @pytest.mark.parametrize("as_list", [False, True])

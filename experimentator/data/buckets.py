@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.data.items import DatasetError
+from experimentator.data.items import DatasetError, refuse_masks
 
 WRITE = 'Write buckets={"tokens": [32, 64, 128]}, the smallest first.'
 Size = tuple[int, ...]  # of the leading axes of a value
@@ -133,6 +133,8 @@ class Buckets:
         for sizes, key in zip(found, keys, strict=True):
             self._check(sizes, number, key, subset)
         self._check_axes(items, subset)
+        for name in self.sizes:
+            refuse_masks(name, [item[name] for item in items])
         return [{**item, **{name: self._one(name, item[name], number) for name in self.sizes}} for item in items]
 
     def grown(self, name: str, values: np.ndarray, number: int) -> np.ndarray:

@@ -194,6 +194,11 @@ class CombinedSubset(Subset):
         raise DatasetError(f"The keys of subset {self.name!r} follow from its parts.", f"{len(keys)} keys", write)
 
     @property
+    def is_outgrown(self) -> bool:
+        """Whether the dataset of a part has another number of keys by now."""
+        return any(getattr(part, "is_outgrown", False) for part in self.parts)
+
+    @property
     def shares(self) -> tuple[int, ...]:
         """The proportions in force, as whole numbers without a common divisor."""
         sizes = [len(part) for part in self.parts]

@@ -253,8 +253,7 @@ def check_names(
 
 def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str, into: np.ndarray | None) -> Any:
     arrays = [_tried(value) for value in values]
-    if isinstance(values[0], np.ma.MaskedArray):
-        _refuse_masks(name, np.ma.stack(values))
+    refuse_masks(name, values)
     if not all(is_numeric(array) for array in arrays):
         return values
     first = arrays[0]
@@ -295,9 +294,8 @@ def _tried(value: Any) -> Any:
 
 
 def _array(name: Any, values: Any) -> np.ndarray:
-    _refuse_masks(name, values)
     try:
-        return native(np.asarray(values))
+        return plain_array(name, values)
     except ValueError as error:
         raise DatasetError(
             f"{name!r} in a dict of arrays is ragged.",
@@ -306,17 +304,22 @@ def _array(name: Any, values: Any) -> np.ndarray:
         ) from None
 
 
-def _refuse_masks(name: Any, values: Any) -> None:
-    if np.ma.is_masked(values):
-        raise DatasetError(
-            f"{name!r} is a masked array, of which nothing here heeds the mask.",
-            f"{np.ma.getmaskarray(values).sum():,} of {values.size:,} values are masked",
-            f'Give values.filled(0) for {name!r}, and ~np.ma.getmaskarray(values) beside it, for weight="...".',
-        )
+def refuse_masks(name: Any, values: Sequence[Any]) -> None:
+    """Refuse masked arrays of which something is masked: nothing here would heed that."""
+    if np.ma.MaskedArray in set(map(type, values)):
+        masked = next((one for one in values if np.ma.is_masked(one)), None)
+        if masked is not None:
+            raise DatasetError(
+                f"{name!r} is a masked array, of which nothing here heeds the mask.",
+                f"{np.ma.getmaskarray(masked).sum():,} of {masked.size:,} values are masked",
+                f'Give values.filled(0) for {name!r}, and ~np.ma.getmaskarray(values) beside it, for weight="...".',
+            )
 
 
-def native(array: np.ndarray) -> np.ndarray:
-    """The array in the byte order of this machine; files of IDX, FITS or HDF5 have theirs."""
+def plain_array(name: Any, values: Any) -> np.ndarray:
+    """An array in the byte order of this machine (files of IDX, FITS or HDF5 have theirs) with no value masked."""
+    refuse_masks(name, [values])
+    array = np.asarray(values)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 

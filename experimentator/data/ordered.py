@@ -61,12 +61,13 @@ class Ordered:
         if not self.is_part or not self.keys:
             return whole
         length = self.length or 0
-        return length if self.is_training else min(length, whole)  # an evaluation does not begin anew
+        return length if self.is_training else min(length, whole)
 
     @property
     def amount(self) -> str:
         """How many keys an epoch visits, in words."""
-        return f"{len(self):,} items" if not self.is_part else f"{len(self):,} of {len(self.keys):,} items"
+        whole = f" of {len(self.keys) * self.repetitions:,}" if self.is_part else ""
+        return f"{len(self):,}{whole} items"
 
     def arrange(self) -> np.ndarray:
         """Positions in `keys` in the order of this epoch, `[len(self)] int32`; shuffled for a training subset."""

@@ -139,7 +139,7 @@ class Pass:
     """A cursor over the rows of one pass.
 
     Blocks come in two steps, so that others are read while one is trained on: `make(rows, ahead)` starts to read a
-    block and returns a function, which waits for what was read and returns the block.
+    block and returns a function, which waits for what was read and returns the block, or None where all was left out.
     """
 
     buckets: np.ndarray | None = None
@@ -157,7 +157,7 @@ class Pass:
         """Start to read the next block; returns what waits for it, None when the pass is over."""
         rows = self.rows.take(self.done, ahead(self.done))
         if rows is None:
-            return self.last(ahead)
+            return self.rest(ahead)
         self.done += len(rows)
         return self.make(rows, ahead)
 
@@ -165,7 +165,7 @@ class Pass:
         """Start to read a block of these rows, `[K, B]`."""
         raise NotImplementedError
 
-    def last(self, ahead: Ahead) -> Making | None:
+    def rest(self, ahead: Ahead) -> Making | None:
         """What makes a block when no rows are left; here nothing."""
         return None
 
@@ -178,7 +178,7 @@ class Pass:
         return None
 
 
-class TablePass(Pass):
+class ColumnsPass(Pass):
     """A pass over columns that are all there: `block(rows)` cuts one out."""
 
     def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block]):

@@ -153,7 +153,7 @@ class Stream(Pass):
             super().skip(batches)
             self.sieve.came = self.sieve.went = batches
 
-    def last(self, ahead: Ahead) -> Making | None:
+    def rest(self, ahead: Ahead) -> Making | None:
         """What was too little for a batch, or for a call, now that nothing follows."""
         return None if self.sieve.is_over else partial(self._rest, ahead)
 

@@ -135,13 +135,15 @@ class Restored:
         exp.backend.set_weights(self.weights)
         walk = exp.walk
         exp.epoch, exp.history[:], walk.batches, walk.position = self.epoch, self.history, self.batches, self.position
-        exp.cfg |= {key: one for key, one in self.changed.items() if not _put(one, into=exp.cfg.get(key))}
         exp.program.chosen = dict(self.choices)
         walk.restore = partial(self.again, exp)
         self.again(exp, optimizer=False)
 
     def again(self, exp: BaseExperiment, *, optimizer: bool = True) -> None:
         """Set everything that begin events may have changed."""
+        for key, value in self.changed.items():
+            if not _put(value, into=exp.cfg.get(key)) and not _is_equal(value, exp.cfg.get(key)):
+                exp.cfg[key] = value
         exp.backend.set_weights(self.weights)
         if optimizer:
             own = {key.removeprefix(OPTIMIZER): a for key, a in self.arrays.items() if key.startswith(OPTIMIZER)}
@@ -179,6 +181,13 @@ def _put(values: Any, *, into: Any) -> bool:
     if type(into) is not dict or type(values) is not dict or not values.keys() == into.keys() != set():
         return False
     return all(_put(values[key], into=one) for key, one in into.items())
+
+
+def _is_equal(value: Any, other: Any) -> bool:
+    try:
+        return type(value) is type(other) and bool(value == other)
+    except ValueError:  # arrays somewhere inside
+        return False
 
 
 def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:

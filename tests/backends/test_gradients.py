@@ -60,6 +60,40 @@ def test_only_floats_have_gradients(inputs, seen):
         gradient(lambda *tensors: 0.0, *inputs)
 
 
+@pytest.mark.parametrize("give", [lambda x: keras.ops.argmax(x, axis=1), lambda x: (x, x), lambda x: {"x": x}])
+def test_what_is_no_float_tensor_has_no_gradient(give):
+    with pytest.raises(TypeError, match="needs a function that returns one float tensor"):
+        gradient(give, X)
+
+
+def test_what_was_gathered_from_has_a_gradient_like_itself():
+    found = gradient(lambda table: keras.ops.take(table, [0, 0, 2], axis=0), X[:4])
+
+    np.testing.assert_array_equal(plain(found**2)[:, 0], [4, 0, 1, 0])
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="torch alone has such a mode")
+def test_where_torch_only_infers_there_is_a_gradient_all_the_same():
+    import torch
+
+    with torch.inference_mode():
+        np.testing.assert_allclose(plain(gradient(lambda x: x**2, X)), 2 * X, rtol=1e-6)
+
+
+def test_what_layers_within_add_to_the_loss_is_minimised():
+    dense = layers.Dense(1, use_bias=False, kernel_initializer="ones", activity_regularizer=keras.regularizers.L2(1.0))
+    dense.build((None, 3))
+
+    @chunk_processor(inputs=["batch_x"], outputs=["loss"])
+    def only_that(x):
+        return 0.0 * keras.ops.mean(gradient(dense, x))
+
+    trained(only_that)
+
+    slope = 2 * X.T @ (X @ np.ones(3)) / len(X)
+    np.testing.assert_allclose(plain(dense.kernel)[:, 0], 1 - 0.1 * slope, rtol=1e-4)
+
+
 @compilers
 def test_a_step_on_the_gradient_of_weights_is_that_of_numpy(jit):
     """Sharpness-aware minimisation of a mean of squares: the gradient at weights further up."""

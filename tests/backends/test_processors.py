@@ -1036,14 +1036,16 @@ def test_each_prediction_of_a_callback_draws_anew_and_does_so_again_after_a_resu
         def init(self, exp: Any) -> None:
             self.exp, self.seen = exp, []
 
-        def on_epoch_end(self, **_: Any) -> None:
+        def look(self, **_: Any) -> None:
             self.seen += [self.exp.predict({"batch_input": X})["batch_prediction"] for _ in range(3)]
+
+        on_epoch_begin = on_cycle_begin = on_batch_end = on_cycle_end = on_epoch_end = look
 
         def state_dict(self) -> dict[str, Any]:
             return {"seen": self.seen}
 
         def load_state_dict(self, state: dict[str, Any]) -> None:
-            self.seen = state["seen"]
+            self.seen = list(state["seen"])
 
     def made() -> Any:
         saving = CheckpointEvery(seconds=1e-9, keep=1000, folder=tmp_path)
@@ -1052,12 +1054,10 @@ def test_each_prediction_of_a_callback_draws_anew_and_does_so_again_after_a_resu
     whole = made()
     whole.train(2)
     seen = whole.callbacks[0].seen
-    spread = np.std(seen, axis=0)
-    assert len(seen) == 6
-    assert all(not np.array_equal(seen[one], seen[other]) for one in range(6) for other in range(one))
-    assert spread.min() > 0
+    assert len({one.tobytes() for one in seen}) == len(seen) > 60
+    assert np.std(seen, axis=0).min() > 0
 
-    for path in numbered(tmp_path)[:4]:
+    for path in numbered(tmp_path)[::3]:
         again = made()
         again.resume(path)
         again.train(2)

@@ -533,6 +533,6 @@ def test_what_an_output_weighs_is_another_output():
     counted = chunk_processor(inputs=["x"], outputs=["loss", "count"], weights={"loss": "count"})(lambda x: (x, 1))
 
     assert counted.weights_of == {"loss": "count"}
-    for wrong, name in (({"los": "count"}, "los"), ({"loss": "n"}, "n")):
-        with pytest.raises(DeclarationError, match=rf"its weights name '{name}'.*\n.*Name outputs of it"):
+    for wrong, name in (({"los": "count"}, "'los'"), ({"loss": "n"}, "'n'"), (["loss"], r"\['loss'\]")):
+        with pytest.raises(DeclarationError, match=rf"its weights name {name}.*\n.*Name outputs of it"):
             chunk_processor(inputs=["x"], outputs=["loss", "count"], weights=wrong)

@@ -190,6 +190,10 @@ def test_training_may_be_settled_for_all_modes(mode, training):
 def test_a_model_that_cannot_be_told_of_training_is_refused():
     with pytest.raises(DeclarationError, match=r"its model takes no `training`(.|\n)*eval\(\)"):
         Model(lambda x: x, inputs="x", outputs="y", training=False)
+    with pytest.raises(DeclarationError, match="but as a tensor"):
+        Model(lambda x, training: x, inputs={"x": "x", "training": "x"}, outputs="y", training=False)
+    with pytest.raises(DeclarationError, match="its training is 'no'"):
+        Model(keras.layers.Dense(1), inputs="x", outputs="y", training="no")
 
 
 def test_batch_normalization_learns_its_statistics_in_train_only():

@@ -1,4 +1,4 @@
-"""Gradients within a graph; what layers assign while they are taken comes out as values."""
+"""Gradients within a graph; what layers assign and add to the loss meanwhile comes out as values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 import keras
+
+from experimentator.backends.keras.made import losses_to
 
 
 class _Within(keras.StatelessScope):
@@ -30,14 +32,18 @@ class _Within(keras.StatelessScope):
 def gradients(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Any]:
     """The gradient of one number by each input."""
     assigned: list[Any] = []
+    adding: list[Any] = []  # layers
 
-    def traced(*given: Any) -> tuple[Any, list[Any]]:
-        with _Within() as scope:
+    def traced(*given: Any) -> tuple[Any, Any]:
+        added: list[tuple[Any, Any]] = []
+        with losses_to(lambda layer, loss: added.append((layer, loss))), _Within() as scope:
             number = function(*given)
-        assigned[:] = scope.assigned.values()
-        return number, [scope.state_mapping[id(variable)] for variable in assigned]
+        assigned[:], adding[:] = scope.assigned.values(), (layer for layer, _ in added)
+        return number, ([scope.state_mapping[id(variable)] for variable in assigned], [loss for _, loss in added])
 
-    found, values = jax.grad(traced, argnums=tuple(range(len(inputs))), has_aux=True)(*inputs)
+    found, (values, losses) = jax.grad(traced, argnums=tuple(range(len(inputs))), has_aux=True)(*inputs)
     for variable, value in zip(assigned, values, strict=True):
         variable.assign(value)
+    for layer, loss in zip(adding, losses, strict=True):
+        layer.add_loss(loss)
     return list(found)

@@ -25,7 +25,7 @@ def gradient(function: Callable[..., Any], *inputs: Any) -> Any:
     ([3.0, 6.0], [1.0, 2.0])
 
     Raises:
-        TypeError: without inputs, or for one that is no float tensor.
+        TypeError: without inputs, for one that is no float tensor, or for a function that returns anything else.
     """
     tensors = [keras.ops.convert_to_tensor(one) for one in inputs]
     kinds = [str(keras.backend.standardize_dtype(one.dtype)) for one in tensors]
@@ -36,7 +36,14 @@ def gradient(function: Callable[..., Any], *inputs: Any) -> Any:
         )
 
     def total(*given: Any) -> Any:
-        return keras.ops.sum(function(*given))
+        result = function(*given)
+        kind = getattr(result, "dtype", None)
+        if kind is None or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(kind)):
+            raise TypeError(
+                f"gradient needs a function that returns one float tensor.\nSeen: {kind or type(result).__name__}.\n"
+                "Let it return a sum of what it computes."
+            )
+        return keras.ops.sum(result)
 
     own = import_module(f"experimentator.backends.{keras.backend.backend()}.inner_gradients")
     found = own.gradients(total, tensors)

@@ -66,7 +66,7 @@ class Made:
             making.of_layers(),
             making.of_variables(),
             self.watching(making.create),
-            _losses_to(added),
+            losses_to(lambda layer, loss: added((layer.name, loss))),
             nullcontext() if read is None else self._reads_to(read),
         ):
             try:
@@ -234,13 +234,13 @@ class _Making:
 
 
 @contextmanager
-def _losses_to(added: Callable[[Any], None]) -> Iterator[None]:
-    """Within, a loss that a layer adds goes there; Keras would keep it until a model of its own is called."""
+def losses_to(added: Callable[[Any, Any], None]) -> Iterator[None]:
+    """Within, what a layer adds to the loss goes there; Keras would keep it until a model of its own is called."""
     original, thread = keras.Layer.add_loss, get_ident()
 
     def add(layer: Any, loss: Any) -> None:
         if get_ident() == thread:
-            added((layer.name, loss))
+            added(layer, loss)
         else:
             original(layer, loss)
 

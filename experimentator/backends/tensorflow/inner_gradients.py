@@ -14,5 +14,5 @@ def gradients(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Any]:
     with tf.GradientTape() as tape:
         tape.watch(own)
         number = function(*own)
-    found: list[Any] = tape.gradient(number, own, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return found
+    found = tape.gradient(number, own, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [tf.convert_to_tensor(one) for one in found]  # of what was gathered, only the rows are known

@@ -10,8 +10,9 @@ import torch
 
 def gradients(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Any]:
     """The gradient of one number by each input."""
-    with torch.enable_grad():
-        own = [one.view_as(one) if one.requires_grad else one.detach().requires_grad_() for one in inputs]
+    with torch.inference_mode(False), torch.enable_grad():
+        given = [one.clone() if one.is_inference() else one for one in inputs]
+        own = [one.view_as(one) if one.requires_grad else one.detach().requires_grad_() for one in given]
         number = function(*own)
         if not number.requires_grad:  # it uses none of them
             return [torch.zeros_like(one) for one in inputs]
