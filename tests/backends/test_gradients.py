@@ -195,3 +195,14 @@ def test_an_array_beside_a_tensor_of_torch_is_told_how_to_become_one():
     with pytest.raises(RuntimeError, match="requires grad") as caught:
         trained(model, add, squares).evaluate(Subset("validation", Mode.EVAL, {"x": X, "y": Y}))
     assert any("keras.ops.convert_to_tensor(array)" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="others write it")
+def test_what_pytorch_cannot_write_is_told(tmp_path):
+    dense = layers.Dense(1, activation="tanh")
+    force = chunk_processor(inputs=["batch_x"], outputs=["batch_force"])(lambda x: -gradient(dense, x))
+    exp = trained(ops.Model(dense, inputs="batch_x", outputs="batch_out"), force, squares)
+
+    with pytest.raises(ValueError, match=r"A gradient within the graph is not written: leave it out by outputs"):
+        exp.export(tmp_path / "forces.pt2", outputs=["batch_force"])
+    exp.export(tmp_path / "out.pt2", outputs=["batch_out"])

@@ -54,6 +54,15 @@ def export(model: Any, path: Path, place: torch.device) -> None:
                 "Something in it takes a number of rows, or an axis of any size, for a fixed one: draws do, and "
                 "recurrent layers their length. Leave it out by outputs=[...], or export on TensorFlow."
             ) from error
+        except RuntimeError as error:
+            if "fake tensor in the exported program constant" not in str(error):
+                raise
+            raise ValueError(
+                "PyTorch cannot write this graph.\n"
+                f"Seen: {str(error).partition(chr(10))[0]:.200}\n"
+                "A gradient within the graph is not written: leave it out by outputs=[...], or export a SavedModel, on "
+                "TensorFlow or JAX."
+            ) from error
         if path.suffix == ".pt2":
             file = io.BytesIO()  # written here: PyTorch's own writer ends the process where the disk is full
             torch.export.save(program, file)
