@@ -76,7 +76,9 @@ SABOTEURS = {
         MANIFEST, "hashlib.sha256(data).hexdigest() != sha256", "not sha256", WHOLE, "no_changed_byte"
     ),
     "the manifest's own hash is not": Saboteur(MANIFEST, "_sealed(own) != data", "not data", WHOLE, "no_changed_byte"),
-    "links are followed": Saboteur(MANIFEST, 'getattr(os, "O_NOFOLLOW", 0)', "0", WHOLE, "not_what_was_written"),
+    "links are followed": Saboteur(
+        "records/plainfile.py", 'getattr(os, "O_NOFOLLOW", 0)', "0", WHOLE, "not_what_was_written"
+    ),
     "a damaged one is left out in silence": Saboteur(
         MANIFEST, 'log.warning("Checkpoint', 'log.debug("Checkpoint', WHOLE, "no_cut"
     ),
