@@ -116,11 +116,9 @@ def check_finite(outputs: Mapping[str, Any], *, where: str, first: int, training
         return
     place = int(np.argmin(np.isfinite(loss)))
     before = f"; the batch before had {loss[place - 1]:.4g}" if place else ""
-    write = "ook at the data of that batch, or list ops.AssertFinite(name) behind the processors you suspect."
-    write = (
-        f"Lower learning_rate, l{write} To go on from good weights, give a new optimizer, too: this one keeps moments "
-        "of what was seen."
-        if training
-        else f"L{write}"
-    )
+    suspects = "the data of that batch, or list ops.AssertFinite(name) behind the processors you suspect."
+    write = f"Look at {suspects}"
+    if training:
+        again = "To go on from good weights, give a new optimizer, too: this one keeps moments of what was seen."
+        write = f"Lower learning_rate, look at {suspects} {again}"
     raise NonFiniteLossError(f"The loss became {loss[place]} in batch {first + place} of {where}{before}.\n{write}")

@@ -229,7 +229,7 @@ class Walk:
 
     @contextmanager
     def _drawing_apart(self) -> Iterator[None]:
-        """Within, a prediction draws by where the training stands, and as the how-manieth since the last pause."""
+        """Within, what is drawn depends on where the training stands, and on the predictions since its last pause."""
         exp, at = self.exp, self.position or Position()
         training = exp.backend.seeds()
         address = ("predict", exp.epoch, self.batches, at.subset, at.batch, self.predictions)
