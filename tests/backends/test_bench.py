@@ -103,7 +103,7 @@ BOTTLENECKS = {
     "slow callback": (lambda: planted(small(), callbacks=[Busy()]), LONG, "callbacks", "Busy.on_batch_end"),
     "a callback that acts first": (lambda: planted(small(), callbacks=[Before()]), LONG, "calls", "before every batch"),
     "a batch of two": (two_by_two, LONG, "batch", "batch_size=4"),
-    "short epochs": (lambda: planted(small(32), jit_compile=True), LONG, "epochs", "repetitions=10"),
+    "short epochs": (lambda: planted(small(16), jit_compile=True), LONG, "epochs", "repetitions=10"),
     "a large network": (lambda: planted(small(2048), network=wide(), batch_size=512), LONG, "device", "Model is"),
     "slow items to evaluate": (lambda: evaluated(Slow()), LONG, "data", "most of it to evaluate: set residency='host'"),
     "large items": (lambda: planted(large(), corner, residency="host"), LONG, "bytes", "as uint8, an eighth of"),
