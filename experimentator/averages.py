@@ -72,6 +72,11 @@ class Averages:
         running = {name: values for name, values in outputs.items() if isinstance(values, Running)}
         self.totals |= {name: float(values[-1]) * self.weight for name, values in running.items()}
 
+    @property
+    def of_nothing(self) -> list[str]:
+        """Names of which no batch held anything: their means are NaN."""
+        return [name for name in self.totals if self.totals.get(name + WEIGHT) == 0.0]
+
     def means(self) -> dict[str, float]:
         """The mean of every name so far."""
         weights = {

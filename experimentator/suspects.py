@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.averages import NonFiniteLossError
+from experimentator.averages import Averages, NonFiniteLossError
 from experimentator.data.items import ArrayDataset, ItemsDataset
 from experimentator.graph import Graph, Mode, Node
 from experimentator.saving.matching import node_of
@@ -64,6 +64,21 @@ def tell_unused(given: Collection[str], graph: Graph) -> None:
         for name in (set(node.outputs) & set(given)) - graph.inputs:
             said = "predict is given %r and does not use it: %s computes it from %s, which is given, too."
             log.warning(said, name, node, ", ".join(sorted(graph.select(name).inputs)))
+
+
+def unknown(averages: Averages, subset: str, metrics: Collection[str]) -> Iterator[str]:
+    """Say which metrics are no single number of a batch, and what is the mean of nothing."""
+    for name in (name for name in metrics if name in averages.left_out):
+        shape = averages.left_out[name]
+        yield (
+            f"metrics lists {name!r}, which is {shape} for each batch: only single numbers are averaged. "
+            "Let a processor write a number for each, or keep it with GatherCycleMetrics."
+        )
+    for name in averages.of_nothing:
+        yield (
+            f"'{subset}_{name}' is NaN: what it is a mean of was empty in every batch. Look at the labels, masks or "
+            f"weights of {subset!r}."
+        )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from experimentator.pace import Stopwatch
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
-from experimentator.suspects import leaks, passed_over, spoilt, suspicions, tell_bad_data, tell_spoilt
+from experimentator.suspects import leaks, passed_over, spoilt, suspicions, tell_bad_data, tell_spoilt, unknown
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -148,7 +148,7 @@ class Walk:
                 seeds = self.training_seeds(position) if mode == Mode.EVAL else nullcontext()
                 with seeds, self._passing(subset, position):
                     averages = self._pass(subset, mode, runners, position)
-                self._tell_left_out(averages.left_out)
+                self._warn(unknown(averages, subset.name, listed(exp.cfg.get("metrics"))))
                 results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
                 exp.fire("cycle_end", metrics=results, **results)  # callbacks may add to them
             except BaseException:
@@ -205,15 +205,6 @@ class Walk:
                 position.subset,
             )
         position.order = mark
-
-    def _tell_left_out(self, left_out: Mapping[str, list[int]]) -> None:
-        """Warn of metrics that are asked for and are no single number of a batch."""
-        self._warn(
-            f"metrics lists {name!r}, which is {left_out[name]} for each batch: only single numbers are averaged. "
-            "Let a processor write a number for each, or keep it with GatherCycleMetrics."
-            for name in listed(self.exp.cfg.get("metrics"))
-            if name in left_out
-        )
 
     @contextmanager
     def inferring(self) -> Iterator[None]:

@@ -1403,6 +1403,23 @@ def test_the_mean_of_a_part_weighs_as_much_as_it_says(batch_size):
     assert exp.evaluate() == {"validation_loss": pytest.approx(first[first > 0].mean(), rel=1e-5)}
 
 
+def test_a_mean_of_nothing_is_told_once(caplog):
+    def masked(name, mask):
+        data = {"input": POINTS, "target": SIDES, "mask": np.full(len(POINTS), mask)}
+        return Subset(name, Mode.EVAL, data)
+
+    settings = config(subsets=[masked("seen", True), masked("unseen", False)])
+    accuracy = ops.Accuracy("batch_logits", "batch_target", mask="batch_mask")
+    exp = build_experiment({**settings, "chunk_processors": [*settings["chunk_processors"], accuracy]})
+    for _ in range(2):
+        metrics = exp.evaluate()
+
+    assert np.isnan(metrics["unseen_accuracy"])
+    assert 0 <= metrics["seen_accuracy"] <= 1
+    (told,) = [one.getMessage() for one in caplog.records if "NaN" in one.getMessage()]
+    assert told.startswith("'unseen_accuracy' is NaN: what it is a mean of was empty in every batch.")
+
+
 def test_a_metric_that_is_no_single_number_is_told(caplog):
     def rows(chunk):
         chunk["sums"] = keras.ops.sum(chunk["batch_logits"], axis=0)
