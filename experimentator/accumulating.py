@@ -43,7 +43,9 @@ class Weighed(np.ndarray):
 
 
 def with_weights(graph: Graph) -> Graph:
-    """Select what selected names weigh, too."""
+    """Select what selected names weigh, too, and the parts of sums that have weights of their own."""
+    if parts := _weighed_parts(graph):
+        graph = graph.select(*graph.results, *parts)
     weights = _weights(graph).values()
     return graph.select(*graph.results, *weights) if weights else graph
 
@@ -94,6 +96,23 @@ def sums_in(graph: Graph) -> dict[str, Mapping[str, float]]:
             if is_it and all(part in reads and graph.results.get(part) == reads[part] for part in parts):
                 found[name] = parts
     return found
+
+
+def _weighed_parts(graph: Graph) -> set[str]:
+    """Parts of selected sums, and of sums among these, where one of them is no mean of a whole batch."""
+    last = {name: node for node in graph.order for name in node.outputs}
+    weighed = {name for name, node in last.items() if name in _said(node)}
+    sums: dict[str, set[str]] = {}
+    for node in graph.order:  # sums of sums come after these
+        read = {ref.name for ref in node.reads if graph.writers.get(ref) is last.get(ref.name)}
+        for name, parts in getattr(node.processor, "sums_of", {}).items():
+            if last[name] is node and read >= {*parts} and weighed & {*parts}:
+                weighed.add(name)
+                sums[name] = {*parts}
+    wanted = set(graph.results)
+    for name in reversed(sums):
+        wanted |= sums[name] if name in wanted else set()
+    return wanted - set(graph.results)
 
 
 def begin(graph: Graph) -> None:

@@ -1161,6 +1161,28 @@ def test_a_sum_of_losses_with_labels_missing_is_that_of_what_each_is_over_the_pa
         assert row[f"{subset}_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("metrics", [[], ["first"], ["first", "own"]])
+def test_a_sum_is_that_of_its_parts_whatever_metrics_lists(metrics):
+    @chunk_processor(inputs=["batch_logit"], outputs=["own"])
+    def own(logit):
+        return keras.ops.mean(keras.ops.square(logit))
+
+    exp = measured(
+        ops.SigmoidCrossEntropy("batch_logit", "batch_target", "first", nan_is_no_label=True),
+        own,
+        ops.CombineLosses({"first": 1.0, "own": 0.5}, "sum"),
+        ops.CombineLosses({"sum": 2.0}),
+        batch_size=4,
+        metrics=metrics,
+    )
+    row = exp.evaluate()
+
+    logit, target = LABELS["input"][:, 0], LABELS["target"]
+    first = np.nanmean(np.log1p(np.exp(-np.where(np.isnan(target), np.nan, np.where(target > 0.5, logit, -logit)))))
+    assert row["validation_loss"] == pytest.approx(2 * (first + 0.5 * np.mean(logit**2)), rel=1e-5)
+    assert row["validation_own"] == pytest.approx(np.mean(logit**2), rel=1e-5)
+
+
 def test_of_no_label_at_all_there_is_no_mean():
     exp = measured(
         ops.MeanSquaredError("batch_logit", "batch_sure"),
