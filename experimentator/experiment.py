@@ -192,8 +192,10 @@ class BaseExperiment(Habits, Portrayed, Exported):
     def predict(self, data: Any, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run INFER on `{"batch_input": [N, ...], ...}`, `batch_size` rows at a time; no targets are needed.
 
-        Returns `outputs`, or else the setting, or else every name that can be computed from what is given. What is
-        drawn goes on from call to call; within a training, as from a callback, it leaves what training draws alone.
+        Returns `outputs`, or else the setting, or else every name that can be computed from what is given. What is no
+        value for each row is as one batch gives it; of several batches it is left out, or refused where it is asked
+        for. What is drawn goes on from call to call; within a training, as from a callback, it leaves what training
+        draws alone.
 
         A subset, or the name of one, stands for the items that an evaluation visits: rows are in the order of its keys,
         and names are those that INFER computes, as far as they have a value for each sample.
@@ -214,7 +216,8 @@ class BaseExperiment(Habits, Portrayed, Exported):
         if not isinstance(given, str) and not hasattr(given, "query_item"):
             wrong, write = "predict takes tensors by name, or a subset", "Write predict({'batch_input': ...})."
             raise TypeError(f"{wrong}.\nSeen: {type(given).__name__}.\n{write}")
-        self._prepare()
+        self._notice()  # and no other mode need be sound
+        check_names(self.subsets)
         subset = self.subset(given) if isinstance(given, str) else as_subset(given)
         with self.walk.inferring():
             return dict(Predictions.of(self, subset, listed(outputs)).outputs)

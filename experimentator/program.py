@@ -20,7 +20,7 @@ from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.pace import LIMIT, Pace
 from experimentator.runner import Runner, Runners, label_of
-from experimentator.selection import Selection, check_items, explain_objects
+from experimentator.selection import Selection, check_items, explain_objects, joined
 from experimentator.suspects import tell_many, tell_unused
 
 if TYPE_CHECKING:
@@ -196,7 +196,9 @@ class Program:
         parts = [{name: np.asarray(values) for name, values in step(columns, row).items()} for row in rows]
         for part in parts:
             check_flags(step.graph, part)
-        return {name: np.concatenate([_rows(part[name]) for part in parts]) for name in parts[0]}
+        asked = outputs or self.selection.outputs(step.graph)
+        found = {name: joined(name, [part[name] for part in parts], rows, asked) for name in parts[0]}
+        return {name: values for name, values in found.items() if values is not None}
 
     def once(self, data: Mapping[str, Any], mode: Mode) -> dict[str, np.ndarray]:
         """Run one batch in a mode, outside of any pass; in TRAIN it updates the weights."""
@@ -343,8 +345,3 @@ def _signatures(listed: Sequence[Any], recorded: Sequence[Any]) -> dict[int, Any
     """The records made of undeclared callables, by place in the list."""
     pairs = enumerate(zip(listed, recorded, strict=False))
     return {place: new for place, (old, new) in pairs if new is not old and not new.failed}
-
-
-def _rows(values: np.ndarray) -> np.ndarray:
-    """The one batch of a call: [1, B, ...] -> [B, ...]; a number for the batch stays one number."""
-    return values[0] if values.ndim > 1 else values

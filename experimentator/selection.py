@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 from experimentator.accumulating import marked_in, weighing
+from experimentator.config import ConfigError
 from experimentator.data.items import DatasetError
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.loading.blocks import specs_of
@@ -107,6 +110,27 @@ class Selection:
         """What INFER needs, for the error that tells what was not given: the last name that is written."""
         written = [name for node in graph.nodes for name in node.outputs if name not in ("loss", *self.metrics)]
         return tuple(written[-1:])
+
+
+def not_by_row(name: str, of: str, seen: str) -> ConfigError:
+    """The error for an output that is asked for, and is no value for each row."""
+    write = "Name another output; what a batch has as a whole, predict gives for at most batch_size rows."
+    return ConfigError(f"{name!r} is no value for each row of {of}.", f"Seen: {seen}.", write)
+
+
+def joined(name: str, results: Sequence[np.ndarray], rows: Sequence[np.ndarray], asked: Iterable[str]) -> Any:
+    """What batches of these rows gave, one behind the other: [1, B, ...] each; a number for a batch is one number.
+
+    None, or refused where it is asked for, of several batches that have no value for each row.
+    """
+    values = [one[0] if one.ndim > 1 else one for one in results]
+    for one, row in zip(values, rows, strict=True):
+        if len(rows) > 1 and one.shape[:1] != (row.size,):
+            if name in asked:
+                seen = f"{list(one.shape)} for {row.size} rows, in {len(rows)} batches"
+                raise not_by_row(name, "what is given", seen)
+            return None
+    return np.concatenate(values)
 
 
 def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:

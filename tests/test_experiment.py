@@ -1372,7 +1372,7 @@ def test_predict_of_a_subset_is_that_of_its_items_in_the_order_of_its_keys(by_na
 
         assert set(outputs) == {"batch_logits"}
         np.testing.assert_array_equal(outputs["batch_logits"], exp.predict({"batch_input": given})["batch_logits"])
-    with pytest.raises(ConfigError, match="'accuracy' is no value for each sample of 'training'"):
+    with pytest.raises(ConfigError, match="'accuracy' is no value for each row of 'training'"):
         exp.predict("training", outputs="accuracy")
     with pytest.raises(DatasetError, match="Subset 'none' is empty"):
         exp.predict(Subset("none", Mode.EVAL, {"input": POINTS[:0]}), outputs="batch_logits")
@@ -1401,6 +1401,36 @@ def test_the_mean_of_a_part_weighs_as_much_as_it_says(batch_size):
 
     first = POINTS[:, 0]
     assert exp.evaluate() == {"validation_loss": pytest.approx(first[first > 0].mean(), rel=1e-5)}
+
+
+@chunk_processor(inputs=["batch_logits"], outputs=["table"])
+def table(logits):
+    return keras.ops.matmul(keras.ops.transpose(logits), logits)
+
+
+@pytest.mark.parametrize("kind", [dict, str])
+def test_what_is_no_value_for_each_row_is_left_out_of_several_batches_or_refused_where_it_is_asked_for(kind):
+    settings = config(batch_size=len(POINTS) // 2)
+    exp = build_experiment({**settings, "chunk_processors": [*settings["chunk_processors"], table]})
+    given = {"batch_input": POINTS} if kind is dict else "training"
+
+    assert exp.predict({"batch_input": POINTS[: exp.batch_size]})["table"].shape == (2, 2)
+    assert "batch_logits" in exp.predict(given)
+    assert "table" not in exp.predict(given)
+    with pytest.raises(ConfigError, match="'table' is no value for each row of"):
+        exp.predict(given, outputs=["table"])
+    exp.outputs = ["batch_logits", "table"]
+    with pytest.raises(ConfigError, match=r"'table' is no value for each row of .*\nSeen: \[2, 2\] for"):
+        exp.predict(given)
+
+
+def test_a_subset_without_anything_to_measure_is_predicted():
+    network = ops.Model(layers.Dense(2), inputs="batch_input", outputs="batch_logits")
+    exp = build_experiment(
+        {"subsets": [Subset("validation", Mode.EVAL, {"input": POINTS})], "chunk_processors": [network]}
+    )
+
+    assert exp.predict("validation")["batch_logits"].shape == (len(POINTS), 2)
 
 
 def test_a_mean_of_nothing_is_told_once(caplog):

@@ -19,6 +19,7 @@ from experimentator.data.padding import together
 from experimentator.graph import Mode
 from experimentator.loading.blocks import specs_of
 from experimentator.records.plainfile import finite
+from experimentator.selection import not_by_row
 
 SUFFIXES = (".npz", ".jsonl", ".csv")
 KEYS = "keys"
@@ -56,10 +57,15 @@ class Predictions:
         """What INFER computes."""
         keys: list[Hashable] = []
         parts: dict[str, list[np.ndarray]] = {}
+        asked = exp.program.selection.outputs(exp.graph(Mode.INFER))
         for block, results in _passed(exp, subset):
             keys += [key for batch in block.keys for key in batch]
             for name, values in results.items():
-                if values.shape[:2] == block.index.shape:
+                if values.shape[:2] != block.index.shape:
+                    if name in asked:
+                        seen = f"{list(values.shape[1:])} for {block.index.shape[1]} rows"
+                        raise not_by_row(name, repr(subset.name), seen)
+                else:
                     parts.setdefault(name, []).append(values.reshape(-1, *values.shape[2:]))
         if not parts:
             raise ConfigError(
@@ -85,8 +91,7 @@ class Predictions:
             results = exp.program.predict({name: batch[name] for name in specs_of(batch)}, outputs)
             for name, values in parts.items():
                 if len(results[name]) != len(some):
-                    wrong = f"{name!r} is no value for each sample of {subset.name!r}."
-                    raise ConfigError(wrong, f"Seen: {len(results[name])} for {len(some)}.", "Name another output.")
+                    raise not_by_row(name, repr(subset.name), f"{list(results[name].shape)} for {len(some)} rows")
                 values.append(results[name])
         return cls._in_order(exp, subset, keys, parts)
 
