@@ -348,6 +348,15 @@ def test_another_byte_order_becomes_that_of_this_machine():
     assert stacked(*given).dtype.isnative
 
 
+def test_numbers_in_a_column_of_objects_as_pandas_has_them_are_numbers():
+    given = {"target": [2, 0, 1], "name": ["a", "b", "c"], "age": [1, None, 3]}
+    columns = ArrayDataset({name: np.array(column, object) for name, column in given.items()}).columns((0, 1, 2))
+
+    assert columns["target"].dtype == np.int64
+    assert columns["target"].tolist() == given["target"]
+    assert columns["name"].dtype == columns["age"].dtype == object
+
+
 def test_a_mask_that_nobody_would_heed_is_refused():
     masked = np.ma.masked_array([1.0, 9.0, 3.0], [False, True, False])
 

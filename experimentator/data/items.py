@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import operator
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 import numpy as np
 
 from experimentator.checkpoint import CheckpointError
+from experimentator.data.copies import copy_before_transforms
 
 DETERMINISTIC = ("DictDataset",)  # mlworkflow datasets that give the same item every time
 
@@ -77,7 +78,7 @@ def as_dataset(source: Any, *, subset: str) -> Any:
     The transforms of a `TransformedDataset`, here or further up its parents, get copies of items to work on.
     """
     if hasattr(source, "query_item") and hasattr(source, "keys"):
-        _copy_before_transforms(source)
+        copy_before_transforms(source)
         return source
     if isinstance(source, Mapping):
         values = list(source.values())
@@ -317,30 +318,13 @@ def refuse_masks(name: Any, values: Sequence[Any]) -> None:
 
 
 def plain_array(name: Any, values: Any) -> np.ndarray:
-    """An array in the byte order of this machine (files of IDX, FITS or HDF5 have theirs) with no value masked."""
+    """An array in the byte order of this machine (files of IDX, FITS or HDF5 have theirs) with no value masked.
+
+    >>> plain_array("target", np.array([2, 3], dtype=object))  # as pandas may hold them
+    array([2, 3])
+    """
     refuse_masks(name, [values])
     array = np.asarray(values)
+    if array.dtype == object and all(isinstance(one, Number | np.bool_) for one in array.flat):
+        array = np.array(array.tolist())
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def _copy_before_transforms(dataset: Any) -> None:
-    """Put `_own` before the transforms, so that one that works in place does not reach what a parent keeps."""
-    while dataset is not None:
-        transforms = getattr(dataset, "transforms", None)
-        if isinstance(transforms, list) and hasattr(dataset, "add_transform") and _own not in transforms[:1]:
-            transforms.insert(0, _own)
-        dataset = getattr(dataset, "parent", None)
-
-
-def own_copy(item: Any) -> Any:
-    """A copy of an item, with arrays of its own; other objects are shared."""
-    if not isinstance(item, dict):
-        return item
-    own = copy.copy(item)
-    own.update((name, value.copy()) for name, value in item.items() if isinstance(value, np.ndarray))
-    return own
-
-
-def _own(key: Hashable, item: Any) -> Any:
-    """A transform that hands on a copy of the item."""
-    return own_copy(item)

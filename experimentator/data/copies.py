@@ -1,0 +1,32 @@
+"""Copies of items, so that a transform that works in place changes no other's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+
+
+def copy_before_transforms(dataset: Any) -> None:
+    """Put `_own` before the transforms, so that one that works in place does not reach what a parent keeps."""
+    while dataset is not None:
+        transforms = getattr(dataset, "transforms", None)
+        if isinstance(transforms, list) and hasattr(dataset, "add_transform") and _own not in transforms[:1]:
+            transforms.insert(0, _own)
+        dataset = getattr(dataset, "parent", None)
+
+
+def own_copy(item: Any) -> Any:
+    """A copy of an item, with arrays of its own; other objects are shared."""
+    if not isinstance(item, dict):
+        return item
+    own = copy.copy(item)
+    own.update((name, value.copy()) for name, value in item.items() if isinstance(value, np.ndarray))
+    return own
+
+
+def _own(key: Hashable, item: Any) -> Any:
+    """A transform that hands on a copy of the item."""
+    return own_copy(item)
