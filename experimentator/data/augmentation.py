@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from experimentator.data.chance import generators_in
-from experimentator.data.datasets import WrappedDataset
 from experimentator.data.copies import own_copy
+from experimentator.data.datasets import WrappedDataset
 from experimentator.data.items import DatasetError
 from experimentator.data.reading import drawing, item_random, reading
 from experimentator.graph import Mode
