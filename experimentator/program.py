@@ -101,6 +101,7 @@ class Program:
                 explain_objects(error, mode, self.exp.subsets)
                 raise
             self.selection.tell_slips(whole)
+            self.selection.tell_squashed(self.graphs[mode])
             self.selection.tell_overwritten(whole, self.graphs[mode])
         return self.graphs[mode]
 

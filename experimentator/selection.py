@@ -92,6 +92,19 @@ class Selection:
                     said = "%s is left out: it reads %r, which nothing writes and no subset gives. Did you mean %r?"
                     log.warning(said, node, name, near[0])
 
+    def tell_squashed(self, graph: Graph) -> None:
+        """Warn of a loss or metric on logits that is given what a softmax or sigmoid wrote."""
+        for node in graph.nodes:
+            taking: Any = node.processor
+            minded: Mapping[str, str] = getattr(taking, "squashed", {})
+            for ref in [ref for ref in node.reads if minded and ref.name == taking.pair[0]]:
+                writer = graph.writers.get(ref)
+                squash = getattr(writer and writer.processor, "ends_in", {}).get(ref.name, "")
+                if squash in minded and (node.name, squash) not in self._told:
+                    self._told.add((node.name, squash))
+                    said = "%s takes logits, and %r of %s ends in a %s. %s"
+                    log.warning(said, node, ref.name, writer, squash, minded[squash])
+
     def tell_overwritten(self, graph: Graph, selected: Graph) -> None:
         """Warn of losses and metrics that nobody reads before another writes the same name."""
         trained = self.exp.program.graphs.get(Mode.TRAIN)

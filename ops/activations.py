@@ -21,6 +21,11 @@ class Sigmoid(InPlace):
     [0.5, 1.0]
     """
 
+    @property
+    def ends_in(self) -> dict[str, str]:
+        """What it does, by the name it writes."""
+        return dict.fromkeys(self.outputs, "sigmoid")
+
     def compute(self, tensor: Any) -> Any:
         return keras.ops.sigmoid(as_float(tensor))
 
@@ -37,6 +42,11 @@ class Softmax(InPlace):
     """
 
     axis: int = -1
+
+    @property
+    def ends_in(self) -> dict[str, str]:
+        """What it does, by the name it writes."""
+        return dict.fromkeys(self.outputs, "softmax")
 
     def compute(self, tensor: Any) -> Any:
         return keras.ops.softmax(as_float(tensor), axis=self.axis)

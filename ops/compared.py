@@ -50,6 +50,11 @@ class Compared(Op):
         raise NotImplementedError
 
     @property
+    def squashed(self) -> dict[str, str]:
+        """What the prediction must not end in, and for each what to write: `{"softmax": ..., "sigmoid": ...}`."""
+        return {}
+
+    @property
     def weights_of(self) -> dict[str, str]:
         """Names of numbers that say how much of the batch each of those written is the mean of; empty for all of it."""
         leaves_out = self.weight is not None or self.mask is not None or self.nan_is_no_label
@@ -145,6 +150,11 @@ class FromLogits(Compared):
     @property
     def pair(self) -> tuple[str, ...]:
         return self.logits, self.target
+
+    @property
+    def squashed(self) -> dict[str, str]:
+        write = "Leave it out; ops.Softmax and ops.Sigmoid write probabilities beside the logits."
+        return dict.fromkeys(("softmax", "sigmoid"), write)
 
     @property
     def written(self) -> tuple[str, ...]:

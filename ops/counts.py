@@ -108,6 +108,10 @@ class PrecisionRecall(Compared):
         return self.precision, self.recall
 
     @property
+    def squashed(self) -> dict[str, str]:
+        return {} if self.threshold else {"sigmoid": "Write threshold=0.5."}
+
+    @property
     def weights_of(self) -> dict[str, str]:
         return {name: f"{name}.weight" for name in self.written}  # how many answers were yes, and how many true
 

@@ -44,6 +44,10 @@ class Accuracy(FromPrediction):
     output: str = "accuracy"
     threshold: float = field(default=0.0, kw_only=True)
 
+    @property
+    def squashed(self) -> dict[str, str]:
+        return {} if self.threshold else {"sigmoid": "Write threshold=0.5."}
+
     def compare(self, prediction: Any, target: Any) -> Any:
         if is_discrete(prediction):
             return keras.ops.cast(keras.ops.equal(*align(self, prediction, target)), "float32")

@@ -74,6 +74,17 @@ class Model(Op):
         """Whether the model is to be told if this call trains."""
         return isinstance(self.model, keras.Layer) or "training" in _parameters(self.model)
 
+    @property
+    def ends_in(self) -> dict[str, str]:
+        """What squashes the outputs of which that can be told: `{name: "softmax" or "sigmoid"}`."""
+        known = _ends(self.model)
+        if isinstance(self._gives, Mapping):
+            named = dict(zip(getattr(self.model, "output_names", ()), known))
+            found = {name: named.get(key) for key, name in self._gives.items()}
+        else:
+            found = dict(zip(self.outputs, known)) if len(known) == len(self.outputs) else {}
+        return {name: squash for name, squash in found.items() if squash}
+
     def __call__(self, chunk: Chunk) -> None:
         positional, named = _arguments(self, chunk)
         if self._asks and (isinstance(self.model, keras.Layer) or "training" not in named):
@@ -169,6 +180,23 @@ def _by_key(op: Model, result: Any) -> Mapping[str, Any]:
     if keys is None or len(keys) != len(values):
         raise _misfit(op, f"Its model returns {_counted(len(values))} without names", "outputs", None)
     return dict(zip(keys, values, strict=True))
+
+
+def _ends(model: Any) -> list[str | None]:
+    """What squashes each output of a layer, model or module; None for nothing that can be seen from outside."""
+    if isinstance(model, keras.Sequential) and model.layers:
+        return _ends(model.layers[-1])
+    if getattr(model, "outputs", None) and isinstance(model, keras.Model):  # a functional one
+        last = [tensor._keras_history for tensor in model.outputs]
+        return [_at(_ends(history.operation), history.tensor_index) for history in last]
+    if type(model).__name__ == "Sequential" and hasattr(model, "forward") and len(model):  # PyTorch's
+        return _ends(model[-1])
+    name = getattr(getattr(model, "activation", None), "__name__", type(model).__name__).lower()
+    return [name if name in ("softmax", "sigmoid") else None]
+
+
+def _at(ends: list[str | None], place: int) -> str | None:
+    return ends[place] if place < len(ends) else None
 
 
 # Messages

@@ -1433,6 +1433,45 @@ def test_a_subset_without_anything_to_measure_is_predicted():
     assert exp.predict("validation")["batch_logits"].shape == (len(POINTS), 2)
 
 
+def functional():
+    inputs = layers.Input([3])
+    return keras.Model(inputs, layers.Activation("sigmoid")(layers.Dense(1)(inputs)))
+
+
+SQUASHING = {
+    "a Sequential": (lambda: keras.Sequential([layers.Dense(1, activation="sigmoid")]), "sigmoid"),
+    "a functional model": (functional, "sigmoid"),
+    "a layer": (lambda: layers.Dense(2, activation="softmax"), "softmax"),
+    "a layer of its own": (lambda: keras.Sequential([layers.Dense(2), layers.Softmax()]), "softmax"),
+    "none": (lambda: keras.Sequential([layers.Dense(1, activation="relu"), layers.Dense(1)]), None),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not represent logits")  # Keras' own, on TensorFlow alone
+@pytest.mark.parametrize("network", SQUASHING)
+def test_probabilities_where_logits_are_taken_are_told_once(network, caplog):
+    make, squash = SQUASHING[network]
+    loss = ops.SoftmaxCrossEntropy if squash == "softmax" else ops.SigmoidCrossEntropy
+    processors = [
+        ops.Model(make(), inputs="batch_input", outputs="batch_logits"),
+        loss("batch_logits", "batch_target"),
+        ops.Accuracy("batch_logits", "batch_target", "by_logits"),
+        ops.Accuracy("batch_logits", "batch_target", threshold=0.5),
+        ops.Sigmoid("batch_logits", output="batch_scores"),
+    ]
+    exp = build_experiment({**config(), "chunk_processors": processors})
+    exp.train(1)
+    exp.evaluate()
+
+    told = [one.getMessage() for one in caplog.records if "takes logits" in one.getMessage()]
+    assert len(told) == {"softmax": 1, "sigmoid": 2, None: 0}[squash], told
+    if squash:
+        assert "CrossEntropy() takes logits, and 'batch_logits' of #0 Model(" in told[0]
+        assert f" ends in a {squash}. Leave it out; ops.Softmax" in told[0]
+    if squash == "sigmoid":
+        assert told[1].endswith("Write threshold=0.5.")
+
+
 def test_a_mean_of_nothing_is_told_once(caplog):
     def masked(name, mask):
         data = {"input": POINTS, "target": SIDES, "mask": np.full(len(POINTS), mask)}
