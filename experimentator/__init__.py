@@ -39,6 +39,7 @@ _HOMES = {
     "experimentator.callbacks.metrics": "AverageMetrics",
     "experimentator.callbacks.gathering": "GatherCycleMetrics",
     "experimentator.callbacks.rates": "LearningRateCosine LearningRateDecay LearningRateWarmUp SaveLearningRate",
+    "experimentator.callbacks.plateau": "ReduceLROnPlateau",
     "experimentator.callbacks.rate_search": "FindLearningRate",
     "experimentator.callbacks.moving_average": "ExponentialMovingAverage",
     "experimentator.callbacks.track": "Track",

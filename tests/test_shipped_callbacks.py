@@ -35,6 +35,7 @@ from experimentator import (
     Mode,
     NonFiniteLossError,
     PrintLoss,
+    ReduceLROnPlateau,
     SaveLearningRate,
     SaveWeights,
     StateLogger,
@@ -711,6 +712,45 @@ def test_rates_decay_at_every_start_and_are_written_into_the_history():
     history = build(LearningRateDecay(start=range(1, 3), duration=0, factor=0.5), SaveLearningRate()).train(3)
 
     assert [row["learning_rate"] for row in history] == pytest.approx([0.01, 0.005, 0.0025])
+
+
+def on_plateau() -> Any:
+    return build(
+        ReduceLROnPlateau("validation_loss", 0.5, patience=2, min_delta=100.0, floor=0.2),  # never better
+        SaveLearningRate(),
+        optimizer=keras.optimizers.Adam(0.1),
+    )
+
+
+def test_the_rate_falls_when_nothing_improves_down_to_its_floor():
+    history = on_plateau().train(9)
+
+    expected = [0.1] * 3 + [0.05] * 2 + [0.025] * 2 + [0.02] * 2
+    assert [row["learning_rate"] for row in history] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("how", ["another call", "a resume"])
+def test_a_rate_that_fell_stays_where_it_is(how, tmp_path):
+    whole, exp = on_plateau(), on_plateau()
+    whole.train(6)
+    exp.train(4)
+    if how == "a resume":
+        exp.save_checkpoint(tmp_path)
+        exp = on_plateau()
+        exp.resume(tmp_path)
+    exp.train(6)
+
+    assert [row["learning_rate"] for row in exp.history] == [row["learning_rate"] for row in whole.history]
+    assert equal(everything(exp), everything(whole))
+
+
+@pytest.mark.parametrize("wrong", [{"factor": 1.5}, {"factor": "x"}, {"floor": -1}, {"patience": 0}])
+def test_what_would_lower_no_rate_is_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(CallbackError, match=f"^{name} "):
+        ReduceLROnPlateau("validation_loss", **wrong)
+    with pytest.raises(CallbackError, match="ReduceLROnPlateau asks for 'validation_los'"):
+        build(ReduceLROnPlateau("validation_los")).train(1)
 
 
 def test_the_given_rate_may_change_under_a_schedule_and_holds_after_training():

@@ -137,6 +137,8 @@ class LearningRateCosine(Schedule):
 class SaveLearningRate(Callback):
     """Write `learning_rate` into the row of the history: the rate of the epoch's last batch.
 
+    Of a Keras schedule, which counts ahead, it is the rate of the batch to come.
+
     Reads the optimizer; writes `learning_rate` into the history and the state.
 
     >>> SaveLearningRate().outputs
