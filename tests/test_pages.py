@@ -14,7 +14,8 @@ import pytest
 from nbclient import NotebookClient
 from sklearn.datasets import load_digits
 
-from experimentator import CheckpointEvery, Mode, Subset, build_experiment
+import experimentator
+from experimentator import CheckpointEvery, Mode, Subset, build_experiment, ops
 from experimentator.checkpoint import load_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,6 +112,31 @@ PROMISED = {
 def test_every_promise_is_that_of_a_recipe():
     assert PROMISED.keys() <= set(TITLES)
     assert len(TITLES) == len(set(TITLES)) > 5
+
+
+COMING = (ROOT / "docs" / "coming_from.md").read_text("utf-8")
+
+
+def test_the_training_written_for_keras_and_for_this_library_is_one():
+    made = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", COMING, re.DOTALL)), made)  # noqa: S102  # the page's own code
+
+    for theirs, ours in zip(made["model"].get_weights(), made["same"].get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    row, history = made["exp"].history[-1], made["model"].history.history
+    assert row["validation_accuracy"] == pytest.approx(history["val_accuracy"][-1])
+    assert row["validation_loss"] == pytest.approx(history["val_loss"][-1], rel=1e-5)
+
+
+def test_what_the_page_for_those_who_come_from_elsewhere_names_is_there():
+    exp = build_experiment({"subsets": [], "chunk_processors": []})
+    right = "\n".join(row.split("|")[2] for row in COMING.splitlines() if row.startswith("| "))
+    capitals = set(re.findall(r"(?<![\w.])([A-Z][a-z]+[A-Z]\w+)\(", right)) - {"AdamW"}
+
+    assert all(hasattr(ops, name) for name in re.findall(r"ops\.(\w+)", COMING))
+    assert all(hasattr(exp, name) for name in re.findall(r"exp\.(\w+)", COMING))
+    assert len(capitals) > 5
+    assert all(hasattr(experimentator, name) for name in capitals), capitals
 
 
 PARTS = (ROOT / "docs" / "parts.md").read_text("utf-8")
