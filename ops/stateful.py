@@ -119,6 +119,8 @@ class KerasMetric(Op):
 
     def _number(self, result: Any) -> Any:
         shape = getattr(result, "shape", None)
+        if shape is not None and tuple(shape) == (1,):  # as F1Score has it of a single class
+            result, shape = result[0], ()
         if shape is None or len(shape):
             tensors = result if isinstance(result, dict) else {self.output: keras.ops.convert_to_tensor(result)}
             write = "Let the metric reduce them, as with average='macro', or list one op for each."

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from experimentator import AverageMetrics, CheckpointEvery, Mode, Subset, build_experiment, ops
 from experimentator.graph import Chunk, DeclarationError, Graph
@@ -159,6 +160,17 @@ def test_a_metric_of_several_numbers_is_refused_with_their_shape():
 
     with pytest.raises(TensorError, match=r"A metric gives one number(?s:.*)'f1_score' \[3\] float32(?s:.*)macro"):
         metric(chunk)
+
+
+def test_a_metric_of_a_single_class_gives_one_number():
+    metric = KerasMetric(keras.metrics.F1Score(threshold=0.5), "batch_score", "batch_yes")
+    scores, yes = np.array([0.9, 0.8, 0.1, 0.2]), np.array([1, 0, 1, 0])
+    chunk = Chunk({"batch_score": scores, "batch_yes": yes}, mode=Mode.EVAL)
+    metric.reset(Mode.EVAL)
+    metric(chunk)
+
+    assert chunk["f1_score"].shape == ()
+    assert float(chunk["f1_score"]) == pytest.approx(f1_score(yes, scores > 0.5))
 
 
 @pytest.mark.parametrize("missing", ["mask", "nan"])
