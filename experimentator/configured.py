@@ -7,6 +7,7 @@ from abc import abstractmethod
 from typing import Any
 
 from experimentator.config import Config, as_config
+from experimentator.elsewhere import ATTRIBUTES
 from experimentator.settings import DEFAULTS, LIBRARY_KEYS, LISTS, Settings, check_names, check_values
 
 
@@ -46,7 +47,10 @@ class Configured(metaclass=_Composed):
         cfg = vars(self).get("cfg", {})
         if name in cfg or name in LIBRARY_KEYS:
             return cfg.get(name, DEFAULTS.get(name))
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}, nor a setting of that name")
+        wrong = f"{type(self).__name__!r} object has no attribute {name!r}, nor a setting of that name"
+        if name in ATTRIBUTES:  # without `obj`, or Python would add a name that looks alike
+            raise AttributeError(f"{wrong}.\n{ATTRIBUTES[name]}", name=name, obj=None)
+        raise AttributeError(wrong, name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in LIBRARY_KEYS or name in self.cfg:
