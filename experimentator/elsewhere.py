@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 # What is asked of a model or a trainer elsewhere.
 _EVALUATE = 'Write exp.evaluate(), over every EVAL subset, or exp.evaluate("validation"), over one.'
@@ -40,3 +41,63 @@ ATTRIBUTES: Mapping[str, str] = {
     "validate": _EVALUATE,
     "weights": _WEIGHTS,
 }
+
+# What is listed among callbacks elsewhere.
+_AVERAGED = "Write experimentator.ExponentialMovingAverage(...)."
+_PROGRESS = "Leave it out: progress is shown, unless the setting hide_progress is True."
+_TRACK = "Write experimentator.Track(experimentator.TensorBoardTracker())."
+_SCHEDULE = (
+    "Give the optimizer a schedule of Keras: keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 9000)), "
+    "or list experimentator.LearningRateCosine()."
+)
+CALLBACKS: Mapping[str, str] = {
+    "BackboneFinetuning": 'Write experimentator.Freeze("Trunk", epochs=3).',
+    "BackupAndRestore": "Write experimentator.CheckpointEvery().",
+    "CSVLogger": "The run folder's history.jsonl has it already; or write pandas.DataFrame(exp.history).to_csv(PATH).",
+    "EarlyStopping": "Write experimentator.EarlyStopping(...).",
+    "LearningRateFinder": "Write experimentator.FindLearningRate(...).",
+    "LearningRateMonitor": "Write experimentator.SaveLearningRate().",
+    "LearningRateScheduler": (
+        "Write a class of your own with init(self, exp), which keeps exp, and on_epoch_begin(self, epoch, **_), which "
+        "calls self.exp.set_learning_rate(schedule(epoch - 1)): epochs count from 1 here, from 0 in Keras."
+    ),
+    "MLFlowLogger": "Write experimentator.Track(experimentator.MlflowTracker()).",
+    "ModelCheckpoint": "Write experimentator.SaveWeights(...).",
+    "ModelSummary": ATTRIBUTES["summary"],
+    "ProgbarLogger": _PROGRESS,
+    "ReduceLROnPlateau": "Write experimentator.ReduceLROnPlateau(...).",
+    "RichProgressBar": _PROGRESS,
+    "StochasticWeightAveraging": _AVERAGED,
+    "SwapEMAWeights": _AVERAGED,
+    "TQDMProgressBar": _PROGRESS,
+    "TensorBoard": _TRACK,
+    "TensorBoardLogger": _TRACK,
+    "TerminateOnNaN": "Write experimentator.TerminateOnNaN().",
+    "WandbLogger": "Write experimentator.Track(experimentator.WandbTracker(...)).",
+}
+_OWN = (
+    "Write a class of your own: hooks take values by name, as on_epoch_end(self, epoch, training_loss, **_), and "
+    "init(self, exp) gives the experiment."
+)
+_LOOPS = {  # by where a class comes from: what it is, and what to write where its name tells no more
+    "keras.src.optimizers": ("a schedule of Keras, for its optimizers", _SCHEDULE),
+    "keras": ("a callback of Keras, for its fit", _OWN),
+    "lightning": ("of Lightning, for its Trainer", _OWN),
+    "pytorch_lightning": ("of Lightning, for its Trainer", _OWN),
+    "torch.optim": ("of PyTorch, for a loop written by hand", _SCHEDULE),
+}
+
+
+def callback_of_others(callback: Any) -> tuple[str, str] | None:
+    """What a callback, logger or schedule made for another loop is, and what to write; None for any other object.
+
+    >>> callback_of_others(object()) is None
+    True
+    """
+    for kind in type(callback).__mro__:
+        for room, (what, write) in _LOOPS.items():
+            if f"{kind.__module__}.".startswith(f"{room}."):
+                if kind.__name__ not in CALLBACKS and kind is not type(callback):
+                    write = f"Leave {kind.__name__} out of its bases. {_OWN}"
+                return what, CALLBACKS.get(kind.__name__, write)
+    return None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+import keras
 import pytest
 
-from experimentator import build_experiment
-from experimentator.elsewhere import ATTRIBUTES
+import experimentator
+from experimentator import CallbackError, Track, build_experiment
+from experimentator.callbacks.order import in_order
+from experimentator.elsewhere import ATTRIBUTES, CALLBACKS
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
@@ -31,3 +34,67 @@ def test_a_name_that_nobody_knows_leaves_python_to_find_one_alike():
         exp.widht  # noqa: B018  # the access is the test
 
     assert (caught.value.name, caught.value.obj) == ("widht", exp)
+
+
+# Callbacks
+
+
+class OfFit(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen = logs
+
+
+class Stopping(keras.callbacks.EarlyStopping):
+    pass
+
+
+def of_lightning(name):
+    return type(name, (), {"__module__": "lightning.pytorch.callbacks", "on_fit_end": lambda self: None})()
+
+
+@pytest.mark.parametrize(
+    "callback, what, write",
+    [
+        (
+            keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),
+            "a callback of Keras, for its fit",
+            r"init\(self, exp\).* on_epoch_begin\(.*exp.set_learning_rate.* epochs count from 1 here, from 0 in Keras",
+        ),
+        (
+            keras.callbacks.CSVLogger("x.csv"),
+            "a callback of Keras",
+            r"history.jsonl .* pandas.DataFrame\(exp.history\)",
+        ),
+        (keras.callbacks.ReduceLROnPlateau(), "a callback of Keras", r"experimentator.ReduceLROnPlateau\(...\)"),
+        (Stopping(), "a callback of Keras", r"Write experimentator.EarlyStopping\(...\)"),
+        (OfFit(), "a callback of Keras", r"Leave Callback out of its bases.* by name.* init\(self, exp\)"),
+        (
+            keras.optimizers.schedules.CosineDecay(0.1, 9),
+            "a schedule of Keras, for its optimizers",
+            "Give the optimizer",
+        ),
+        (of_lightning("ModelCheckpoint"), "of Lightning, for its Trainer", "Write experimentator.SaveWeights"),
+        (of_lightning("DeviceStatsMonitor"), "of Lightning, for its Trainer", "Write a class of your own"),
+        (
+            type("StepLR", (), {"__module__": "torch.optim.lr_scheduler"})(),
+            "of PyTorch",
+            "Give the optimizer a schedule",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_callback_made_for_another_loop_is_answered_with_ours(callback, what, write):
+    with pytest.raises(CallbackError, match=rf"{type(callback).__name__} is {what}(.|\n)*\n.*{write}"):
+        in_order([callback])
+
+
+def test_callbacks_that_are_named_are_there():
+    told = {name for write in CALLBACKS.values() for name in re.findall(r"experimentator\.(\w+)", write)}
+
+    assert told - {"ReduceLROnPlateau"} <= {*experimentator.__all__}
+
+
+@pytest.mark.parametrize("given", ["tb", keras.callbacks.TensorBoard("tb")], ids=["folder", "callback of Keras"])
+def test_what_is_tracked_elsewhere_is_answered_with_the_trackers(given):
+    with pytest.raises(CallbackError, match=r"is no tracker(.|\n)*TensorBoardTracker"):
+        Track(given)

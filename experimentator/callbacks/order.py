@@ -9,6 +9,7 @@ from typing import Any
 
 import networkx as nx
 
+from experimentator.elsewhere import callback_of_others
 from experimentator.graph import Mode
 
 EVENTS = tuple(f"{what}_{when}" for what in ("epoch", "cycle", "batch") for when in ("begin", "end"))
@@ -109,29 +110,14 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
         ) from None
 
 
-# Callbacks of Keras, and what does the same here.
-OURS = {
-    "CSVLogger": "the run folder's history.jsonl",
-    "EarlyStopping": "experimentator.EarlyStopping(...)",
-    "ModelCheckpoint": "experimentator.SaveWeights(...)",
-    "BackupAndRestore": "experimentator.CheckpointEvery()",
-    "SwapEMAWeights": "experimentator.ExponentialMovingAverage(...)",
-    "TensorBoard": "Track(TensorBoardTracker())",
-    "TerminateOnNaN": "experimentator.TerminateOnNaN()",
-}
-
-
 def _refuse_slips(callback: Any) -> None:
     """Tell what would never be called, before anything runs."""
-    if any(kind.__module__.startswith("keras.") for kind in type(callback).__mro__):
-        name = type(callback).__name__
-        write = (
-            f"Write {OURS[name]}." if name in OURS else "Write a class of your own with on_epoch_end(self, **state)."
-        )
-        raise CallbackError(f"{name} is a callback of Keras, for its fit.\nSeen: {callback!r:.80}.\n{write}")
+    name = type(callback).__name__
+    if found := callback_of_others(callback):
+        what, write = found
+        raise CallbackError(f"{name} is {what}.\nSeen: {callback!r:.80}.\n{write}")
     methods = [name for name in dir(callback) if name.startswith("on_") and callable(getattr(callback, name, None))]
     known = [f"on_{event}" for event in (*EVENTS, *LIFE)]
-    name = type(callback).__name__
     for method in methods:
         if method in known and "logs" in inspect.signature(getattr(callback, method)).parameters:
             raise CallbackError(

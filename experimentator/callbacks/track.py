@@ -50,7 +50,8 @@ class Track(Callback):
         if missing or isinstance(tracker, type):
             raise CallbackError(
                 f"{tracker!r:.80} is no tracker.\nSeen: {f'no {missing[0]}()' if missing else 'a class'}.\n"
-                f"Write Track(JsonLinesTracker()), or give it {', '.join(METHODS)}."
+                "Write Track(JsonLinesTracker()), Track(TensorBoardTracker()) or one of the other trackers, or give it "
+                f"{', '.join(METHODS)}."
             )
         if batches is not None and not is_whole(batches, least=1):
             raise CallbackError(f"batches={batches!r} is no period.\nSeen: {batches!r}.\nWrite a number above 0.")
