@@ -176,6 +176,21 @@ def test_onnx_keeps_names_and_takes_any_number_of_rows(tmp_path):
         alike(read_onnx(path, given), exp.predict(given))
 
 
+@not_on_jax
+@pytest.mark.parametrize("precision", [None, "float16"])
+def test_an_exact_gelu_is_written_as_onnx(precision, tmp_path):
+    layer = layers.Dense(3, activation="gelu")
+    model = ops.Model(keras.Sequential([layers.Flatten(), layer]), inputs="batch_input", outputs="batch_logits")
+    processors = [ops.Scale("batch_input"), model, ops.Cast("batch_logits", "float32")]
+    subsets = [Subset("all", Mode.INFER, {"input": IMAGES})]
+    exp = build(chunk_processors=processors, subsets=subsets, outputs=["batch_logits"], precision=precision)
+    given = {"batch_input": IMAGES[:5]}
+
+    exp.export(tmp_path / "program.onnx")
+    found, expected = read_onnx(tmp_path / "program.onnx", given), exp.predict(given)
+    np.testing.assert_allclose(found["batch_logits"], expected["batch_logits"], atol=0.01 if precision else 1e-5)
+
+
 @pytest.mark.tensorflow
 @pytest.mark.filterwarnings(r"ignore:(.|\n)*tf.lite.Interpreter is deprecated")
 def test_a_file_for_small_devices_is_written(tmp_path):

@@ -16,11 +16,13 @@ from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import check_losses
 from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.model import check_able
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
+from experimentator.backends.tensorflow.onnx import teach
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.graph import Chunk, Graph, Node
 from experimentator.loading.memory import free_host_memory
@@ -126,6 +128,13 @@ class TensorflowBackend(KerasBackend):
         """Within, notes what is read of TensorFlow's own variables."""
         with tf.GradientTape() as tape:
             yield tape.watched_variables
+
+    def export(self, model: Any, path: Path) -> None:
+        """Write such a model in the format of a suffix."""
+        if path.suffix == ".onnx":
+            check_able(model, path)
+            teach()
+        super().export(model, path)
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """Record what runs within; see `experimentator.backends.tensorflow.profile`."""
