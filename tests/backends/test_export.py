@@ -372,6 +372,67 @@ def test_what_draws_is_written_or_refused_and_nothing_remains(tmp_path):
     alike(read_onnx(tmp_path / "program.onnx", given), exp.predict(given, outputs=["batch_logits"]))
 
 
+def onnx_of(processor: Any, path: Path, **changes: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """An experiment of one processor, which takes "batch_x", once it is written; and five rows for it."""
+    data = {"x": np.arange(24, dtype=np.int32)}
+    exp = build(chunk_processors=[processor], subsets=[Subset("all", Mode.INFER, data)], outputs=None, **changes)
+    exp.export(path)
+    return exp, {"batch_x": data["x"][3:8]}
+
+
+@not_on_jax
+@pytest.mark.parametrize("axis", [None, 0])
+def test_windows_of_a_series_are_written_as_onnx(axis, tmp_path):
+    series = np.sin(np.arange(40, dtype=np.float32))
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def windows(places):
+        places = places[:, None] + keras.ops.arange(8, dtype="int32")
+        return keras.ops.take(keras.ops.convert_to_tensor(series), places, axis=axis)
+
+    exp, given = onnx_of(windows, tmp_path / "program.onnx")
+    alike(read_onnx(tmp_path / "program.onnx", given), exp.predict(given))
+
+
+@not_on_jax
+def test_an_onnx_file_that_does_not_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"onnxruntime does not compute(.|\n)*Set exp.precision = 'float32'") as raised:
+        build(precision="bfloat16").export(tmp_path / "program.onnx")
+    assert "program" not in str(raised.value)
+    assert os.listdir(tmp_path) == []
+
+
+@not_on_jax
+def test_an_onnx_file_that_gives_other_numbers_is_refused(tmp_path):
+    calls = []
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def count(x):
+        calls.append(x)
+        return keras.ops.cast(x, "float32") + 10.0 * len(calls)
+
+    with pytest.raises(ValueError, match=r"onnxruntime does not compute(.|\n)*'batch_y' is off by"):
+        onnx_of(count, tmp_path / "program.onnx")
+    assert os.listdir(tmp_path) == []
+
+
+@not_on_jax
+@pytest.mark.filterwarnings("ignore:.*draws by")
+def test_an_onnx_file_that_draws_may_give_others(tmp_path):
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def draw(x):
+        if ON_TORCH:
+            import torch
+
+            return torch.randn_like(x.float())
+        import tensorflow as tf
+
+        return tf.random.normal(tf.shape(x))
+
+    _, given = onnx_of(draw, tmp_path / "program.onnx")
+    assert read_onnx(tmp_path / "program.onnx", given)["batch_y"].shape == (5,)
+
+
 @not_on_jax
 def test_a_network_that_halves_and_doubles_is_written_for_any_size(tmp_path):
     image = keras.Input((None, None, 1))

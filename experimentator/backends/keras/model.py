@@ -17,6 +17,7 @@ import numpy as np
 
 from experimentator.backends import MissingFrameworkError, Shape, Sizes
 from experimentator.backends.keras.context import InContext
+from experimentator.backends.keras.onnx import check_known, check_runs
 from experimentator.graph import Graph, Ref
 from experimentator.loading.blocks import Spec
 
@@ -116,6 +117,7 @@ def write(model: Any, path: Path, form: str) -> None:
         model.export(path, format=form, verbose=False, input_signature=[signature])
     if form == "onnx":
         check_known(path)
+        check_runs(path, model, model.inputs, model.layers[-1].sizes)
     elif form == "litert" and (flex := sorted(set(FLEX.findall(path.read_bytes())))):
         said = "%s has operations that only an interpreter with TensorFlow's own (Flex) runs: %s."
         log.warning(said, path.suffix, ", ".join(one.decode() for one in flex))
@@ -155,20 +157,6 @@ def check_able(model: Any, path: Path) -> None:
         raise ValueError(
             f"ONNX knows no output that is an input.\nSeen: {', '.join(both)}.\nName other outputs, or another format."
         )
-
-
-def check_known(path: Path) -> None:
-    """Refuse a file with operations that ONNX does not have: it would be written all the same."""
-    onnx = import_module("onnx")
-    try:
-        onnx.checker.check_model(path)
-    except onnx.checker.ValidationError as error:
-        seen = " ".join(str(error).split())
-        raise ValueError(
-            f"ONNX cannot say all that this graph computes.\nSeen: {seen:.200}.\n"
-            "Leave that processor out, by outputs=[...] that need it not, or export another format or from another "
-            "framework."
-        ) from None
 
 
 @contextmanager

@@ -12,10 +12,9 @@ import torch
 from torch._dynamo.exc import UserError
 
 from experimentator.backends.keras.context import Forward
-from experimentator.backends.keras.model import apart, check_able, check_known, quietly
+from experimentator.backends.keras.model import apart, check_able, quietly
+from experimentator.backends.keras.onnx import ROWS, check_known, check_runs
 from experimentator.backends.torch.batch import Batch
-
-ROWS = 2  # of the batch that is traced: PyTorch takes an axis of one for one that is always one
 
 
 class Stored(torch.nn.Module):
@@ -40,7 +39,7 @@ def export(model: Any, path: Path, place: torch.device) -> None:
     batch, dynamic, infers = torch.export.Dim("batch"), torch.export.Dim.DYNAMIC, model.layers[-1]
     samples, axes = {}, {}
     for name, tensor in sorted(model._inputs_struct.items()):
-        samples[name] = keras.ops.zeros((ROWS, *infers.sizes[name]), tensor.dtype)
+        samples[name] = keras.ops.zeros((ROWS[0], *infers.sizes[name]), tensor.dtype)
         free = [axis for axis, size in enumerate(tensor.shape) if axis and size is None]
         axes[name] = {0: batch} | dict.fromkeys(free, dynamic)
     stored = Stored(infers, place)
@@ -68,6 +67,18 @@ def export(model: Any, path: Path, place: torch.device) -> None:
             torch.export.save(program, file)
             path.write_bytes(file.getvalue())
         else:
+            _leave_as_they_are(program.graph)
             named = {"input_names": list(samples), "output_names": stored.names}
             torch.onnx.export(program, (), path, **named, dynamo=True, external_data=False, verbose=False)
             check_known(path)
+            check_runs(path, stored, model.inputs, infers.sizes)
+
+
+def _leave_as_they_are(graph: Any) -> None:
+    """Take out what drops an axis that is not of size one, which PyTorch passes over, and ONNX fails at.
+
+    Keras' `take` does so.
+    """
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
+        if node.meta["val"].ndim == node.args[0].meta["val"].ndim:
+            node.target, node.args = torch.ops.aten.clone.default, node.args[:1]
