@@ -267,6 +267,23 @@ def test_axes_of_any_size_are_asked_for(tmp_path):
     alike(read(tmp_path / OWN, {"batch_input": large}), exp.predict({"batch_input": large}))
 
 
+@not_on_jax
+def test_places_along_an_axis_of_any_size_are_written(tmp_path):
+    table = layers.Embedding(40, 4)
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def placed(x):
+        return keras.ops.expand_dims(x, -1) + table(keras.ops.arange(keras.ops.shape(x)[1]))
+
+    data = {"x": np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)}
+    exp = build(chunk_processors=[placed], subsets=[Subset("all", Mode.INFER, data)], outputs=["batch_y"])
+    given = {"batch_x": data["x"][:3, :7]}
+
+    for path, reader in ((tmp_path / OWN, read), (tmp_path / "program.onnx", read_onnx)):
+        exp.export(path, sizes={"batch_x": [None]})
+        alike(reader(path, given), exp.predict(given))
+
+
 def test_only_what_the_outputs_need_is_exported(tmp_path):
     """Of two networks, one; it takes several inputs, of several kinds, and a variable that no layer owns."""
     scale = variable(2.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import keras
 import torch
+from keras.src.backend.torch import numpy as of_keras  # where Keras looks `arange` up
 from torch._dynamo.exc import UserError
 
 from experimentator.backends.keras.context import Forward
@@ -82,3 +83,18 @@ def _leave_as_they_are(graph: Any) -> None:
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
         if node.meta["val"].ndim == node.args[0].meta["val"].ndim:
             node.target, node.args = torch.ops.aten.clone.default, node.args[:1]
+
+
+def _arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
+    """Keras' own, which also counts up to an axis of any size."""
+    if dtype is None and any(isinstance(one, torch.SymInt) for one in (start, stop, step)):
+        dtype = keras.backend.result_type(*(_kind(one) for one in (start, stop, step) if one is not None))
+    return _USUAL(start, stop, step, dtype=dtype)
+
+
+def _kind(number: Any) -> Any:
+    return int if isinstance(number, torch.SymInt) else getattr(number, "dtype", type(number))
+
+
+_USUAL = of_keras.arange
+of_keras.arange = wraps(_USUAL)(_arange)
