@@ -71,7 +71,10 @@ class Selection:
         requested = _known(exp.requests(mode), graph)
         if mode == Mode.EVAL and "loss" not in written and (asked or requested):
             return list(dict.fromkeys([*asked, *requested]))
-        parts = [*losses_of(exp.optimizer), *_parts_of_loss(graph, self.metrics)] if mode == Mode.TRAIN else []
+        parts: list[str] = []
+        if mode == Mode.TRAIN:
+            norms = [name for node in graph.nodes for name in getattr(node.processor, "norm_of", ())]
+            parts = [*losses_of(exp.optimizer), *_parts_of_loss(graph, self.metrics), *norms]
         return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
 
     def _evaluates(self, name: str, graph: Graph) -> bool:

@@ -19,6 +19,7 @@ from experimentator.ops.counts import ConfusionMatrix, PrecisionRecall
 from experimentator.ops.embeddings import Contrastive, Triplet
 from experimentator.ops.errors import NotFiniteError, SignatureError, TensorError
 from experimentator.ops.flow import Mask, Rename, StopGradient, Where
+from experimentator.ops.gradients import GradientNorm
 from experimentator.ops.images import CenterCrop, Pad, Resize, ToUint8
 from experimentator.ops.imbalance import Dice, Focal
 from experimentator.ops.intensity import Gamma, Noise, RandomBrightness, RandomContrast
@@ -54,6 +55,7 @@ __all__ = [
     "Gamma",
     "GlobalAveragePool",
     "GlobalMaxPool",
+    "GradientNorm",
     "Heatmap",
     "Huber",
     "KerasMetric",

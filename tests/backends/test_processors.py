@@ -25,8 +25,10 @@ from experimentator import (
     GraphError,
     Mode,
     NonFiniteLossError,
+    Optimizers,
     Subset,
     TerminateOnNaN,
+    WeightsError,
     build_experiment,
     chunk_processor,
     ops,
@@ -1181,6 +1183,60 @@ def test_a_sum_is_that_of_its_parts_whatever_metrics_lists(metrics):
     first = np.nanmean(np.log1p(np.exp(-np.where(np.isnan(target), np.nan, np.where(target > 0.5, logit, -logit)))))
     assert row["validation_loss"] == pytest.approx(2 * (first + 0.5 * np.mean(logit**2)), rel=1e-5)
     assert row["validation_own"] == pytest.approx(np.mean(logit**2), rel=1e-5)
+
+
+OPTIMIZERS = {
+    "one": lambda: keras.optimizers.SGD(0.1),
+    "one that clips": lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.001),
+    "several": lambda: Optimizers({"Head": keras.optimizers.SGD(0.1), "*": keras.optimizers.SGD(0.1)}),
+}
+
+
+def with_norms(**changes: Any) -> Any:
+    """A network that looks numbers up, so that TensorFlow has sparse gradients, and its gradient's length."""
+    keras.utils.set_random_seed(1)
+    table, head = layers.Embedding(10, 4), layers.Dense(3)
+    processors = [
+        ops.Model(table, inputs="batch_place", outputs="batch_rows", node="Table"),
+        ops.Model(head, inputs="batch_rows", outputs="batch_logits", node="Head"),
+        ops.SoftmaxCrossEntropy("batch_logits", "batch_target"),
+        ops.GradientNorm(),
+        ops.GradientNorm(["Head/*"], "head_gradient"),
+    ]
+    data = {"place": np.arange(12, dtype=np.int32) % 7, "target": np.arange(12) % 3}
+    subsets = [Subset("training", Mode.TRAIN, data), Subset("validation", Mode.EVAL, data)]
+    options = {"subsets": subsets, "batch_size": 12, "chunk_processors": processors, "hide_progress": True}
+    return build_experiment({"optimizer": keras.optimizers.SGD(0.1), **options, **changes})
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"eager": True}, {"precision": "float16"}], ids=str)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.filterwarnings("ignore:Converting sparse IndexedSlices")
+def test_the_length_of_the_gradient_stands_in_the_history(kind, options):
+    exp = with_norms(optimizer=OPTIMIZERS[kind](), **options)
+    exp.evaluate()
+    before = {key: np.array(value) for key, value in exp.backend.weights().items()}
+    row = exp.train(1)[0]
+    moved = {key: (before[key] - value) / 0.1 for key, value in exp.backend.weights().items()}
+    seen = row["training_gradient_norm"], row["training_head_gradient"]
+
+    if kind == "one that clips":  # what is told is what it was before
+        assert 0 < np.linalg.norm([np.linalg.norm(one) for one in moved.values()]) < 0.00101
+        other = with_norms(**options).train(1)[0]
+        expected = other["training_gradient_norm"], other["training_head_gradient"]
+    else:
+        own = [one for key, one in moved.items() if key.startswith("Head/")]
+        expected = tuple(np.linalg.norm([np.linalg.norm(one) for one in part]) for part in (moved.values(), own))
+    assert seen == pytest.approx(expected, rel=1e-3)
+    assert seen[0] > seen[1] > 0
+    assert not [name for name in row if name.startswith("validation") and "gradient" in name]
+
+
+def test_the_length_of_the_gradient_of_no_weight_is_refused():
+    processors = [*with_norms().chunk_processors, ops.GradientNorm("Heat/*", "other")]
+
+    with pytest.raises(WeightsError, match=r"'Heat/\*' names no weights(.|\n)*Did you mean 'Head/\*'"):
+        with_norms(chunk_processors=processors).train(1)
 
 
 def test_of_no_label_at_all_there_is_no_mean():

@@ -85,6 +85,8 @@ class Batch(StatelessBatch):
         (outputs, weights), gradients = take([weights[place] for place in self.trained], state, tensors)
         found = dict(zip(self.trained, gradients, strict=True))
         pairs = [(found[place], self.weights[place]) for place in self.reached(state, tensors)]
+        with self._holding(state):
+            outputs = self.run.norms.put(outputs, pairs, self.optimizer)
         return (self._updated((weights, slots, tables), pairs) if pairs else (weights, slots, tables)), outputs
 
     def _in_order(self, outputs: Mapping[str, Any]) -> dict[str, Any]:

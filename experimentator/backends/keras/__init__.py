@@ -24,6 +24,7 @@ from experimentator.backends.keras.held import Held, check_built, within_held
 from experimentator.backends.keras.lasting import build_outside, without_traces
 from experimentator.backends.keras.made import Made
 from experimentator.backends.keras.model import Infers, model_of, shapes_of, write
+from experimentator.backends.keras.norms import Norms, asked_in
 from experimentator.backends.keras.once import DrawnOnce
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import loss_scaled, set_precision
@@ -318,7 +319,7 @@ class KerasBackend(ABC):
                     chunk[name] = keras.tree.map_structure(keras.ops.stop_gradient, dict.__getitem__(chunk, name))
 
         run = partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN)
-        return Forward(run, self.added, self.is_held)
+        return Forward(run, self.added, self.is_held, Norms(asked_in(graph), self.variables.keyed))
 
     def is_held(self, variable: Any) -> bool:
         """Whether it is only read where no gradient reaches it: a weight of an experiment within this one."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from experimentator.backends.keras.norms import Norms
 from experimentator.graph import GraphError
 
 
@@ -41,13 +42,17 @@ class Forward:
     """A graph as a function of the tensors of a batch; `added` are the losses that its layers added by themselves.
 
     Layers do so by `add_loss`, or by an `activity_regularizer`. `is_held` tells of a variable whether it is only read
-    where no gradient reaches it.
+    where no gradient reaches it, `norms` what its processors ask to know of gradients.
     """
 
     def __init__(
-        self, run: Callable[[Any], dict[str, Any]], added: list[tuple[str, Any]], is_held: Callable[[Any], bool]
+        self,
+        run: Callable[[Any], dict[str, Any]],
+        added: list[tuple[str, Any]],
+        is_held: Callable[[Any], bool],
+        norms: Norms,
     ):
-        self.run, self.added, self.is_held = run, added, is_held
+        self.run, self.added, self.is_held, self.norms = run, added, is_held, norms
 
     def __call__(self, tensors: Any) -> dict[str, Any]:
         """What the graph writes."""

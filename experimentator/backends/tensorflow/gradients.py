@@ -23,6 +23,8 @@ def with_gradients(
     for loss, of in own.items():
         gradients = tape.gradient(objectives[loss], list(map(value_of, of)))
         pairs += [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
+    if run.norms.asked:  # in a sparse gradient a row may stand several times, which add up
+        outputs = run.norms.put(outputs, [(tf.convert_to_tensor(one), of) for one, of in pairs], optimizer)
     return outputs, pairs
 
 

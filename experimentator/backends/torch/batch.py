@@ -70,6 +70,8 @@ class Batch(StatelessBatch):
         gradients, (outputs, weights) = self.gradients(state, tensors)
         pairs = [(one, self.weights[place]) for place, one in gradients.items()]
         with torch.no_grad(), _choosing(self._everything), torch.profiler.record_function(UPDATE):
+            with self._holding(state):
+                outputs = self.run.norms.put(outputs, pairs, self.optimizer)
             state = (_copies(weights), _copies(state[1]), state[2])
             return (self._updated(state, pairs) if pairs else state), _detached(outputs)
 

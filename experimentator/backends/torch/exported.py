@@ -14,6 +14,7 @@ from torch._dynamo.exc import UserError
 
 from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.model import apart, check_able, quietly
+from experimentator.backends.keras.norms import Norms
 from experimentator.backends.keras.onnx import ROWS, check_known, check_runs
 from experimentator.backends.torch.batch import Batch
 
@@ -23,7 +24,7 @@ class Stored(torch.nn.Module):
 
     def __init__(self, infers: Any, place: torch.device):
         super().__init__()
-        run = Forward(partial(infers.graph.run, training=False), [], lambda variable: False)
+        run = Forward(partial(infers.graph.run, training=False), [], lambda variable: False, norms=Norms({}, dict))
         self.batch, self.names = Batch(run, infers.held, place=place), list(infers.results)
         for number, value in enumerate(self.batch.state()[0]):
             self.register_buffer(f"weight_{number}", value)

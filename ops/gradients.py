@@ -1,0 +1,51 @@
+"""What is known of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from experimentator.graph import Chunk, Mode
+from experimentator.ops.op import Op
+
+
+@dataclass(eq=False)
+class GradientNorm(Op):
+    """How long the gradient of each batch is: [] float32, the root of the sum of all its squares; TRAIN only.
+
+    Of all weights that are trained, or of those that `only` names, as in `Freeze` and `exp.load_weights`:
+    `"Trunk/*"`, `"*/bias"`, or a list. It is the gradient that the optimizer is given, before it clips; of each batch
+    also where several make one update. The history has its mean, `training_gradient_norm`. Where float16 overflows,
+    whose batch is passed over, it is infinite.
+
+    What stands in the chunk is 0: the gradient is known once all processors have run.
+
+    >>> GradientNorm(only="Trunk/*", output="trunk_gradient").outputs
+    ('trunk_gradient',)
+
+    Raises:
+        WeightsError: if `only` names no weights, when the graph is compiled.
+    """
+
+    only: str | Sequence[str] | None = None
+    output: str = "gradient_norm"
+    mode: Mode = field(default=Mode.TRAIN, kw_only=True)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
+        return ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+        return (self.output,)
+
+    @property
+    def norm_of(self) -> dict[str, Any]:
+        """Which weights the name that is written tells of; the backend puts it there."""
+        return {self.output: self.only}
+
+    def __call__(self, chunk: Chunk) -> None:
+        chunk[self.output] = keras.ops.zeros((), "float32")
