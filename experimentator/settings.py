@@ -181,6 +181,8 @@ def _is_list(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(isinstance(name, str) for name in value)
     return isinstance(value, str) or _is_list(value)
 
 
@@ -201,7 +203,11 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "subsets": (_is_list, "Write a list: [Subset(...), ...]."),
     "chunk_processors": (_is_list, "Write a list of processors."),
     "callbacks": (_is_list, "Write a list of callbacks."),
-    "metrics": (_are_names, "Write a list of names of tensors."),
+    "metrics": (
+        _are_names,
+        "Write a list of names of tensors; a metric goes into chunk_processors, as "
+        'ops.KerasMetric(keras.metrics.AUC(), "batch_logits", "batch_target").',
+    ),
     "outputs": (_are_names, "Write a list of names of tensors."),
     "optimizer": (
         _is_optimizer,

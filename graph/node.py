@@ -9,6 +9,7 @@ from experimentator.graph.errors import DeclarationError, UnknownModeError
 from experimentator.graph.mode import Mode
 from experimentator.graph.processor import ChunkProcessor, describe, label_of, names_of, source_of
 from experimentator.graph.recorded import RecordedProcessor, as_listed
+from experimentator.graph.strangers import stranger
 from experimentator.graph.versions import Ref, Signature, bind
 
 
@@ -126,18 +127,12 @@ def _signature(processor: Any, index: int) -> Signature | None:
         raise _error(processor, index, "it is a class", f"List an object of it: {processor.__name__}(...).")
     inputs, outputs = getattr(processor, "inputs", None), getattr(processor, "outputs", None)
     if inputs is None and outputs is None:
-        if _is_layer(processor):
-            write = "Write ops.Model(layer, inputs=[...], outputs=[...])."
-            raise _error(processor, index, "it is a layer, which takes tensors and not the chunk", write)
+        if not isinstance(processor, ChunkProcessor) and (found := stranger(processor)):
+            what, write = found
+            raise _error(processor, index, f"it is {what}, which takes tensors and not the chunk", write)
         return None
     deletes = getattr(processor, "deletes", None)
     return Signature(*[names_of(names, of=processor, place=index) for names in (inputs, outputs, deletes)])
-
-
-def _is_layer(processor: Any) -> bool:
-    """Whether it is a Keras layer, told by the module of a class of its: the graph imports no framework."""
-    names = {f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in type(processor).__mro__}
-    return "keras.Layer" in names and not isinstance(processor, ChunkProcessor)
 
 
 def _mode(processor: Any, index: int) -> Mode:

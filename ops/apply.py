@@ -67,6 +67,7 @@ def _by_position(op: Apply, names: Sequence[str]) -> Callable[..., Any]:
 def _takes(op: Apply, count: int) -> bool:
     """Whether the function asks for `training` besides `count` tensors."""
     op.require(callable(op.fn), seen="its function cannot be called", write="Give a function of tensors.")
+    op.refuse_metric(op.fn)
     try:
         signature = inspect.signature(op.fn)
     except ValueError:  # builtins without a signature

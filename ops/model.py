@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,11 @@ from experimentator.graph import Chunk
 from experimentator.ops.errors import SignatureError
 from experimentator.ops.op import Op
 
+log = logging.getLogger(__name__)
+STEPS = {  # what a model has for loops that are not run here: those of Keras, and of Lightning
+    "Model": ("train_step", "test_step", "compute_loss"),
+    "LightningModule": ("training_step", "validation_step", "configure_optimizers"),
+}
 Arguments = tuple[list[Any], dict[str, Any]]
 Names = str | Sequence[str] | Mapping[str, str]
 
@@ -63,6 +69,7 @@ class Model(Op):
         self.inputs, self.outputs = _tensors(self.inputs), _tensors(self.outputs)
         super().__post_init__()
         _check_callable(self)
+        _tell_steps(self.model)
         write = "Leave it out, or give True or False. A module of PyTorch stays as its eval() leaves it."
         told = self._asks and not (isinstance(self._takes, Mapping) and "training" in self._takes)
         self.require(self.training is None or told, seen="its model takes no `training` but as a tensor", write=write)
@@ -228,3 +235,15 @@ def _check_callable(op: Model) -> None:
     op.require(not isinstance(model, type), seen="its model is a class", write=f"Write {name}(...).")
     seen = f"its model is a {type(model).__name__}, which cannot be called"
     op.require(callable(model), seen=seen, write="Give a Keras layer, a Keras model, or a function of tensors.")
+    op.refuse_metric(model)
+
+
+def _tell_steps(model: Any) -> None:
+    """Warn of methods that the loop of another library would call: what they compute would be missed."""
+    kinds = type(model).__mro__
+    theirs = [kind for kind in kinds if kind.__module__.startswith(("keras.", "lightning.", "pytorch_lightning."))]
+    names = {name for kind in theirs for name in STEPS.get(kind.__name__, ())}
+    own = sorted(name for kind in kinds if kind not in theirs for name in names & vars(kind).keys())
+    if own:
+        said = "%s has %s, which nothing calls here: let processors compute what they do. An optimizer is a setting."
+        log.warning(said, type(model).__name__, ", ".join(dict.fromkeys(own)))

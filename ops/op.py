@@ -49,6 +49,12 @@ class Op(ChunkProcessor):
         if not claim:
             raise DeclarationError(repr(self), seen=seen, write=write)
 
+    def refuse_metric(self, called: Any) -> None:
+        """Refuse a metric of Keras where a function is called: nothing would set it back when a pass begins."""
+        is_metric = isinstance(getattr(called, "__self__", called), keras.metrics.Metric)
+        seen = f"what it calls, {called!r:.60}, is a metric, which goes on adding up from pass to pass"
+        self.require(not is_metric, seen=seen, write='Write ops.KerasMetric(metric, "batch_logits", "batch_target").')
+
     def _require_number(self, name: str, kinds: Sequence[str]) -> None:
         """Refuse an argument that is none of what its annotation says, where that is a number or a choice with one."""
         if {"int", "float"} & set(kinds) and set(kinds) <= set(_KINDS):

@@ -8,9 +8,10 @@ import keras
 import pytest
 
 import experimentator
-from experimentator import CallbackError, Track, build_experiment
+from experimentator import CallbackError, ConfigError, GraphError, Track, build_experiment
 from experimentator.callbacks.order import in_order
 from experimentator.elsewhere import ATTRIBUTES, CALLBACKS
+from tests.stand_ins import subsets
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
@@ -98,3 +99,27 @@ def test_callbacks_that_are_named_are_there():
 def test_what_is_tracked_elsewhere_is_answered_with_the_trackers(given):
     with pytest.raises(CallbackError, match=r"is no tracker(.|\n)*TensorBoardTracker"):
         Track(given)
+
+
+# Processors and metrics
+
+
+@pytest.mark.parametrize(
+    "listed, what, write",
+    [
+        (keras.losses.MeanSquaredError(), "a loss", r"ops.Apply\(loss, .*outputs=\"loss\"\), or a ready op"),
+        (keras.metrics.AUC(), "a metric", r"ops.KerasMetric\(metric,"),
+        (keras.layers.Dense(2), "a layer", r"ops.Model\(layer,"),
+    ],
+    ids=["loss", "metric", "layer"],
+)
+def test_what_takes_tensors_is_answered_with_the_op_around_it(listed, what, write):
+    exp = build_experiment({"subsets": subsets(), "chunk_processors": [listed]})
+
+    with pytest.raises(GraphError, match=rf"it is {what}, which takes tensors and not the chunk.\nWrite {write}"):
+        exp.evaluate()
+
+
+def test_a_metric_among_names_is_answered_with_its_op():
+    with pytest.raises(ConfigError, match=r"Write a list of names of tensors; a metric goes .* as ops.KerasMetric"):
+        build_experiment({"metrics": [keras.metrics.AUC()]})

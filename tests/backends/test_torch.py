@@ -17,7 +17,7 @@ from scipy import stats
 from experimentator import Callback, Mode, Subset, build_experiment, ops
 from experimentator.backends.torch.draws import computed
 from experimentator.callbacks.freezing import Freeze
-from experimentator.graph import ChunkProcessor, GraphError, chunk_processor
+from experimentator.graph import ChunkProcessor, Graph, GraphError, chunk_processor
 
 IMAGES = np.random.default_rng(0).normal(size=(32, 3, 8, 8)).astype(np.float32)
 TARGETS = IMAGES.mean((1, 2, 3)).astype(np.float32)
@@ -736,3 +736,24 @@ def test_modules_are_exported_with_each_weight_once(suffix, tmp_path):
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
     assert numbers <= own + 16  # ONNX has sizes among its constants
     assert sum(np.prod(one.shape) for one in exp.as_model().weights) == own
+
+
+class OfAChunk(torch.nn.Module):
+    def forward(self, chunk):
+        chunk["batch_half"] = chunk["batch_input"] / 2
+
+
+@pytest.mark.parametrize(
+    "listed, what, write",
+    [(torch.nn.MSELoss(), "loss", r"ops.Apply\(loss,"), (convolutional(), "module", r"ops.Model\(module,")],
+    ids=["loss", "module"],
+)
+def test_what_takes_tensors_is_answered_with_the_op_around_it(listed, what, write):
+    with pytest.raises(GraphError, match=rf"it is a {what}, which takes tensors and not the chunk.\nWrite {write}"):
+        Graph([listed], provided={"batch_input"})
+
+
+def test_a_module_that_takes_a_chunk_is_a_processor():
+    exp = build_experiment({"subsets": [Subset("all", Mode.EVAL, {"input": IMAGES})], "chunk_processors": [OfAChunk()]})
+
+    np.testing.assert_array_equal(exp.predict({"batch_input": IMAGES})["batch_half"], IMAGES / 2)

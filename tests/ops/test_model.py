@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experimentator.graph import Chunk, DeclarationError, Graph, Mode
-from experimentator.ops import Model, SignatureError
+from experimentator.ops import Apply, Model, SignatureError
 from tests.frameworks import gradients_of
 
 X, Y = np.arange(6.0).reshape(2, 3).astype("float32"), np.ones([2, 3], "float32")
@@ -267,3 +267,31 @@ def test_what_cannot_be_called_is_refused():
 def test_two_outputs_need_two_names():
     with pytest.raises(DeclarationError, match="outputs are y, y"):
         Model(two_inputs(), inputs=["x", "y"], outputs=["y", "y"])
+
+
+class WithSteps(keras.Model):
+    def call(self, tensor):
+        return tensor
+
+    def train_step(self, data):
+        raise NotImplementedError
+
+    def compute_loss(self, *args, **options):
+        raise NotImplementedError
+
+
+def test_steps_of_a_model_for_the_loop_of_keras_are_told_not_to_be_called(caplog):
+    Model(WithSteps(), inputs="x", outputs="y")
+    Model(Noisy(), inputs="x", outputs="y")
+
+    (told,) = caplog.messages
+    assert told.startswith("WithSteps has compute_loss, train_step, which nothing calls here: let processors compute")
+
+
+@pytest.mark.parametrize("called", [keras.metrics.AUC(), keras.metrics.AUC().update_state], ids=["metric", "method"])
+def test_a_metric_is_refused_where_nothing_would_set_it_back(called):
+    for make in (Model, Apply):
+        with pytest.raises(
+            DeclarationError, match=r"a metric, which goes on adding up(.|\n)*Write ops.KerasMetric\(metric"
+        ):
+            make(called, inputs=["target", "logits"], outputs="auc")
