@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 # What is asked of a model or a trainer elsewhere.
 _EVALUATE = 'Write exp.evaluate(), over every EVAL subset, or exp.evaluate("validation"), over one.'
@@ -101,3 +104,53 @@ def callback_of_others(callback: Any) -> tuple[str, str] | None:
                     write = f"Leave {kind.__name__} out of its bases. {_OWN}"
                 return what, CALLBACKS.get(kind.__name__, write)
     return None
+
+
+# Data as others hold them.
+_BY_PLACE = """. For one read by place, as of PyTorch, give Named(source):
+
+class Named:
+    def __init__(self, source):
+        self.source, self.keys = source, range(len(source))
+
+    def query_item(self, key):
+        return dict(zip(["input", "target"], self.source[key]))  # self.source[key] alone where it is a dictionary
+"""
+
+
+def dataset_of_others(source: Any) -> str:
+    """How kinds of data that others use become a dataset, to go on a list of what is one; nothing for unknown ones.
+
+    >>> dataset_of_others(iter([]))
+    '. Items need keys, to be shuffled and found again: list(source), of dictionaries'
+    """
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(source).__mro__}
+    if hasattr(source, "iloc"):  # of pandas
+        return ': {"input": table[[...]].to_numpy(), "target": table["..."].to_numpy()}'
+    if hasattr(source, "as_numpy_iterator"):
+        return _of_tensorflow(source)
+    if isinstance(source, np.ndarray):
+        return ': {"input": array}'
+    if ("torch", "DataLoader") in kinds:
+        return ". Of a DataLoader give loader.dataset: batch_size is a setting, and training subsets are shuffled"
+    if ("keras", "PyDataset") in kinds:
+        return ". A PyDataset gives batches: give what it makes them of, item by item"
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, str | bytes):
+        return _BY_PLACE.rstrip()
+    if hasattr(source, "__iter__") or inspect.isgeneratorfunction(source):
+        items = "list(source())" if callable(source) else "list(source)"
+        return f". Items need keys, to be shuffled and found again: {items}, of dictionaries"
+    return ""
+
+
+def _of_tensorflow(source: Any) -> str:
+    """A `tf.data.Dataset` as a list of items: one by one, and with names."""
+    spec = source.element_spec
+    parts = list(spec.values()) if isinstance(spec, Mapping) else list(spec) if isinstance(spec, tuple) else [spec]
+    shapes: list[Any] = [getattr(part, "shape", None) for part in parts]
+    sizes = {shape[0] for shape in shapes} if all(getattr(shape, "rank", None) for shape in shapes) else set()
+    is_batched = sizes == {None} or len(sizes) == 1 < len(parts)
+    read = f"source{'.unbatch()' * is_batched}.as_numpy_iterator()"
+    if isinstance(spec, tuple):
+        return f': [dict(zip(["input", "target"], one)) for one in {read}]'
+    return f": list({read}){', of elements that are dictionaries' * (not isinstance(spec, Mapping))}"

@@ -175,7 +175,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
         """Averages over a subset (given by name or itself), or over every EVAL subset, as `<subset>_<name>`."""
         self._prepare()
         if subset is not None:
-            subset = self.subset(subset) if isinstance(subset, str) else as_subset(subset)
+            subset = self.subset(subset) if isinstance(subset, str) else as_subset(subset, asker="evaluate")
         chosen = [s for s in self.subsets if s.mode == Mode.EVAL] if subset is None else [subset]
         if not chosen:
             raise ConfigError(

@@ -733,6 +733,14 @@ def test_a_processor_may_have_an_array_called_weight():
     assert "as in the item of key 7." in caught.value.__notes__[-1]
 
 
+@pytest.mark.parametrize("data", [POINTS, arrays()], ids=["array", "dict"])
+def test_what_is_evaluated_on_is_a_subset_not_data(data):
+    with pytest.raises(
+        DatasetError, match=r"exp.evaluate is given is no subset(.|\n)*exp.evaluate\(\"validation\"\), by"
+    ):
+        build_experiment(config()).evaluate(data)
+
+
 def test_settings_read_and_write_as_attributes():
     exp = build_experiment(config(mine=3))
     exp.mine = 4

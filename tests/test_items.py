@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 import mlworkflow
 import numpy as np
 import pytest
@@ -224,6 +225,13 @@ class Table:
     iloc = None  # as tables of pandas have
 
 
+PAIRS = tf.data.Dataset.from_tensor_slices((np.zeros((4, 2)), np.zeros(4)))
+
+
+def pairs():
+    yield {"x": 1}
+
+
 class ByPlace:
     """A dataset as PyTorch reads them."""
 
@@ -240,7 +248,16 @@ class ByPlace:
         (np.zeros((3, 2)), 'arrays: {"input": array}.'),
         (Table(), 'arrays: {"input": table[[...]].to_numpy(), "target": table["..."].to_numpy()}.'),
         (tf.data.Dataset.range(3), "arrays: list(source.as_numpy_iterator()), of elements that are dictionaries."),
-        (ByPlace(), "keys = range(len(source)), query_item(key) reads source[key]."),
+        (PAIRS, 'arrays: [dict(zip(["input", "target"], one)) for one in source.as_numpy_iterator()].'),
+        (PAIRS.batch(2), "for one in source.unbatch().as_numpy_iterator()]."),
+        (PAIRS.batch(2, drop_remainder=True), "for one in source.unbatch().as_numpy_iterator()]."),
+        (PAIRS.map(lambda x, y: {"x": x, "y": y}).batch(2), "arrays: list(source.unbatch().as_numpy_iterator())."),
+        (ByPlace(), "# self.source[key] alone where it is a dictionary."),
+        (type("DataLoader", (), {"__module__": "torch.utils.data"})(), "and training subsets are shuffled."),
+        (keras.utils.PyDataset(), ". A PyDataset gives batches: give what it makes them of, item by item."),
+        (pairs(), "and found again: list(source), of dictionaries."),
+        (pairs, "and found again: list(source()), of dictionaries."),
+        ((np.zeros((3, 2)), np.zeros(3)), 'a tuple of arrays, [3, 2], [3].\nName them: {"input": x, "target": y}.'),
     ],
     ids=type,
 )
@@ -249,6 +266,18 @@ def test_data_of_others_are_answered_with_what_makes_them_a_dataset(source, writ
         as_dataset(source, subset="s")
 
     assert str(caught.value).endswith(write)
+
+
+def test_the_dataset_that_is_told_for_pairs_read_by_place_reads_them():
+    class Pairs(ByPlace):
+        def __getitem__(self, place):
+            return [(1, 2), (3, 4)][place]
+
+    with pytest.raises(DatasetError, match="give Named") as caught:
+        as_dataset(Pairs(), subset="s")
+    told: dict[str, Any] = {}
+    exec(str(caught.value).partition("\n\n")[2], told)
+    assert as_dataset(told["Named"](Pairs()), subset="s").query_item(1) == {"input": 3, "target": 4}
 
 
 def test_a_mapping_of_items_is_told_from_a_dict_of_arrays():

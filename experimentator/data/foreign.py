@@ -68,8 +68,8 @@ class _Items:
         return self.parent.query_item(key)
 
 
-def as_subset(given: Any) -> Subset:
-    """A `Subset` as it is, and anything else that follows its protocol, wrapped.
+def as_subset(given: Any, *, asker: str = "") -> Subset:
+    """A `Subset` as it is, and anything else that follows its protocol, wrapped; `asker` is who was given it.
 
     Raises:
         DatasetError: for what is no subset.
@@ -82,6 +82,10 @@ def as_subset(given: Any) -> Subset:
         seen = f"{' '.join(repr(given).split()):.60}, a {type(given).__name__}" + (
             f" with {', '.join(has)}" if has else ""
         )
+        if asker:
+            example = 'Subset("test", Mode.EVAL, {"input": x, "target": y})'
+            write = f'Write exp.{asker}("validation"), by name, or exp.{asker}({example}).'
+            raise DatasetError(f"What exp.{asker} is given is no subset.", seen, write)
         write = "List Subset(name, mode, dataset), or an object with name, mode, keys and query_item(key)."
         raise DatasetError("What `subsets` lists is no subset.", seen, write)
     return ForeignSubset(given)

@@ -13,6 +13,7 @@ import numpy as np
 
 from experimentator.checkpoint import CheckpointError
 from experimentator.data.copies import copy_before_transforms
+from experimentator.elsewhere import dataset_of_others
 
 DETERMINISTIC = ("DictDataset",)  # mlworkflow datasets that give the same item every time
 
@@ -84,13 +85,16 @@ def as_dataset(source: Any, *, subset: str) -> Any:
         values = list(source.values())
         named = all(isinstance(key, str) for key in source) and not any(isinstance(v, Mapping) for v in values)
         return ArrayDataset(source) if named and values else ItemsDataset(source)
+    if isinstance(source, list | tuple) and source and all(getattr(one, "shape", ()) for one in source[:2]):
+        seen = f"a {type(source).__name__} of arrays, {', '.join(str(list(one.shape)) for one in source[:2])}"
+        raise DatasetError(f"Subset {subset!r} has no dataset.", seen, 'Name them: {"input": x, "target": y}.')
     if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
         return ItemsDataset(source)
     raise DatasetError(
         f"Subset {subset!r} has no dataset.",
         f"a {type(source).__name__}",
         "Give a mlworkflow.Dataset, an object with `keys` and `query_item(key)`, a mapping from keys to items, "
-        f"a list of items, or a dict of equally long arrays{_instead(source)}.",
+        f"a list of items, or a dict of equally long arrays{dataset_of_others(source)}.",
     )
 
 
@@ -106,19 +110,6 @@ def usable_keys(keys: Iterable[Hashable], *, subset: str) -> tuple[Hashable, ...
         write = "Make its keys tuples, strings or numbers."
         raise DatasetError(f"A key of subset {subset!r} is not hashable.", str(error), write) from None
     return found
-
-
-def _instead(source: Any) -> str:
-    """What to write for kinds of data that others use."""
-    if hasattr(source, "iloc"):  # of pandas
-        return ': {"input": table[[...]].to_numpy(), "target": table["..."].to_numpy()}'
-    if hasattr(source, "as_numpy_iterator"):
-        return ": list(source.as_numpy_iterator()), of elements that are dictionaries"
-    if isinstance(source, np.ndarray):
-        return ': {"input": array}'
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (str, bytes)):
-        return ". For one read by place, as of PyTorch: keys = range(len(source)), query_item(key) reads source[key]"
-    return ""
 
 
 def keys_of(dataset: Any, *, subset: str) -> tuple[Hashable, ...]:
