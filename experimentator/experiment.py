@@ -19,7 +19,6 @@ from experimentator.exported import Exported
 from experimentator.graph import Graph, Mode
 from experimentator.habits import Habits
 from experimentator.loading.blocks import Cycle
-from experimentator.optimizer_parts import parts_of, schedule_of
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
@@ -27,7 +26,7 @@ from experimentator.saving import resume
 from experimentator.saving.identity import identity, settings
 from experimentator.saving.manifest import KEPT
 from experimentator.saving.matching import Matching, fitting, named_by
-from experimentator.settings import LIBRARY_KEYS, check_values, has_rate, listed, write_rate
+from experimentator.settings import LIBRARY_KEYS, check_values, listed, settle_rate, write_rate
 from experimentator.subset import find
 from experimentator.suspects import shapes_compared, tell_spoilt
 from experimentator.walk import Walk
@@ -86,14 +85,10 @@ class BaseExperiment(Habits, Portrayed, Exported):
     def optimizer(self) -> Any:
         """The Keras optimizer, None without one."""
         optimizer, rate = self.cfg.get("optimizer"), self.cfg.get("learning_rate")
-        if optimizer is not None and rate is not None and schedule_of(optimizer) is None:
-            own = float(np.asarray(getattr(optimizer, "learning_rate", rate)))
-            is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # as that of one of several
-            is_told = self.source.text or optimizer is not self.source.get("optimizer")
-            if not is_there and write_rate(optimizer, rate) and is_told:
-                said = "learning_rate = %s in the configuration takes the place of the optimizer's own, %.4g%s."
-                several = "; those of the others change in proportion" if len(parts_of(optimizer)) > 1 else ""
-                log.warning(said, rate, own, several)
+        if optimizer is not None and rate is not None:
+            is_given = optimizer is self.source.get("optimizer")
+            is_made_of_it = is_given and "optimizer" in self.source.derived.get("learning_rate", ())
+            settle_rate(optimizer, rate, is_told=bool(self.source.text) or not is_given, is_made_of_it=is_made_of_it)
         return optimizer
 
     @cached_property
@@ -329,6 +324,8 @@ class BaseExperiment(Habits, Portrayed, Exported):
         if {"steps", "graphs"} & set(dropped):
             log.warning("%s changed: compiled again at the next call; the weights stay.", key)
         derived = getattr(self.source, "derived", {}).get(key, ())
+        if key == "learning_rate":  # which the optimizer was told
+            derived = [name for name in derived if name != "optimizer"]
         if derived:
             log.warning(
                 "%s changed, but the configuration derived %s from it, which keep their values. To change them too, "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral
@@ -12,6 +14,9 @@ import numpy as np
 
 from experimentator.config import ConfigError
 from experimentator.loading.workers import Workers
+from experimentator.optimizer_parts import parts_of, schedule_of
+
+log = logging.getLogger(__name__)
 
 # What each library key rebuilds when it changes after use: nothing is ever lost but what is listed.
 LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
@@ -196,7 +201,8 @@ def _are_classes(value: Any) -> bool:
 
 
 def _is_rate(value: Any) -> bool:
-    return value is None or (not isinstance(value, str) and hasattr(value, "__float__"))
+    is_number = hasattr(value, "__float__") and tuple(getattr(value, "shape", ())) == ()
+    return value is None or (is_number and 0 <= float(value) < math.inf)
 
 
 _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
@@ -213,7 +219,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         _is_optimizer,
         "Write a Keras optimizer, such as keras.optimizers.Adam(1e-3); for several, experimentator.Optimizers({...}).",
     ),
-    "learning_rate": (_is_rate, "Write a number."),
+    "learning_rate": (_is_rate, "Write a number from 0 on."),
     "experiment_type": (_are_classes, "Write a list of classes, base first."),
     "epochs": (lambda v: _is_whole(v, 0), "Write a whole number of at least 0."),
     "batch_size": (lambda v: _is_whole(v, 1), "Write a whole number of at least 1."),
@@ -238,7 +244,25 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 def has_rate(optimizer: Any, rate: Any) -> bool:
     """Whether that is the learning rate of a Keras optimizer."""
-    return bool(np.float32(getattr(optimizer, "learning_rate", np.nan)) == np.float32(rate))
+    return bool(np.float32(float(getattr(optimizer, "learning_rate", np.nan))) == np.float32(rate))
+
+
+def settle_rate(optimizer: Any, rate: Any, *, is_told: bool, is_made_of_it: bool) -> None:
+    """Write the setting into an optimizer that is used first, and say so; one that follows a schedule keeps that.
+
+    `is_made_of_it` is whether the configuration made the optimizer of the rate: its schedule, then, too.
+    """
+    is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # as that of one of several
+    if schedule_of(optimizer) is not None:
+        if not is_there and not is_made_of_it:
+            said = "learning_rate = %s in the configuration counts for nothing: the optimizer follows a schedule. %s"
+            log.warning(said, rate, "Leave it out, or give the optimizer a number.")
+        return
+    own = float(np.asarray(getattr(optimizer, "learning_rate", rate)))
+    if not is_there and write_rate(optimizer, rate) and is_told:
+        said = "learning_rate = %s in the configuration takes the place of the optimizer's own, %.4g%s."
+        several = "; those of the others change in proportion" if len(parts_of(optimizer)) > 1 else ""
+        log.warning(said, rate, own, several)
 
 
 def write_rate(optimizer: Any, rate: Any) -> bool:

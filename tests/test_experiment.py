@@ -1368,6 +1368,24 @@ def test_a_rate_for_an_optimizer_with_a_schedule_is_refused_before_first_use_too
         exp.set_learning_rate(0.2)
 
 
+def test_a_rate_beside_an_optimizer_that_follows_a_schedule_is_told_to_count_for_nothing(caplog):
+    told = []
+    for rate in ("0.5", "0.01", "learning_rate / 2"):
+        caplog.clear()
+        schedule = f"keras.optimizers.schedules.CosineDecay({rate}, 10)"
+        build_experiment(TEXT.replace("Adam(learning_rate)", f"Adam({schedule})")).train(1)
+        told.append("learning_rate = 0.01 in the configuration counts for nothing" in caplog.text)
+
+    assert told == [True, False, False]  # the second is that rate, the third is made of it
+
+
+def test_a_rate_that_the_optimizer_is_told_is_not_said_to_leave_it_as_it_was(caplog):
+    build_experiment(f"{TEXT}\nhalf = learning_rate / 2").learning_rate = 0.25
+
+    assert "learning_rate is now 0.25, in the optimizer too." in caplog.text
+    assert "derived half from it, which keep" in caplog.text
+
+
 @pytest.mark.parametrize("by_name", [True, False])
 def test_predict_of_a_subset_is_that_of_its_items_in_the_order_of_its_keys(by_name):
     exp = build_experiment(config())

@@ -146,6 +146,7 @@ WORKING = {
     "jit_compile": ["auto", True, False],
     "precision": [None, "float32"],
     "seed": [None, 0, -3, np.int32(5)],
+    "learning_rate": [None, 0, 0.1, np.float32(0.1), np.array(0.1)],
     "mine": [None, "anything"],
 }
 BROKEN = {
@@ -156,6 +157,8 @@ BROKEN = {
     "jit_compile": [None, "yes", 1],
     "precision": ["float8", 16],
     "seed": [1.5, "seven"],
+    "learning_rate": [-0.1, np.nan, np.inf, "0.1", np.array([0.1, 0.2])],
+    "metrics": [3, ["accuracy", 3]],
 }
 
 
