@@ -59,6 +59,12 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         write = "It is damaged, or no safetensors file."
         if os.fspath(filename).endswith((".h5", ".keras")):
             write = "Keras wrote it: load it into the network, network.load_weights(...), then save_weights from here."
+        elif os.fspath(filename).endswith((".pt", ".pth", ".ckpt", ".bin")):
+            write = (
+                "PyTorch wrote it: load it into the module, module.load_state_dict(torch.load(...)), then save_weights."
+            )
+        elif weights_in(filename).is_file():
+            write = f"It is a folder: write {os.fspath(weights_in(filename))!r}."
         raise CheckpointError(f"{os.fspath(filename)!r} cannot be read as weights.\nSeen: {error}.\n{write}") from None
     return weights
 

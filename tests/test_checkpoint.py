@@ -162,6 +162,16 @@ def test_damaged_empty_and_strange_files_are_named(damage, tmp_path):
         load_weights(file)
 
 
+def test_a_folder_with_weights_and_a_file_of_pytorch_are_answered_with_what_to_write(tmp_path):
+    save_weights(tmp_path / "weights.safetensors", {"a": np.zeros(9)})
+    (tmp_path / "net.pt").write_bytes(b"PK")
+
+    with pytest.raises(CheckpointError, match=r"It is a folder: write '.*weights\.safetensors'"):
+        load_weights(tmp_path)
+    with pytest.raises(CheckpointError, match=r"PyTorch wrote it: .*module\.load_state_dict\(torch\.load\(\.\.\.\)\)"):
+        load_weights(tmp_path / "net.pt")
+
+
 @pytest.mark.parametrize("lines, left", [(0, ""), (1, "1\n"), (2, "1\n2\n"), (3, "1\n2\n3"), (9, "1\n2\n3")])
 def test_a_log_is_cut_back_to_so_many_lines(tmp_path, lines, left):
     (tmp_path / "log").write_text("1\n2\n3")

@@ -143,6 +143,12 @@ def test_a_misspelt_metric_is_refused_before_anything_is_trained(make, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("make", [EarlyStopping, lambda name: SaveWeights("best", name)])
+def test_a_measure_without_its_subset_is_answered_with_those_of_subsets(make):
+    with pytest.raises(CallbackError, match="Did you mean 'training_loss' or 'validation_loss'"):
+        build(make("loss")).train(1)
+
+
 def test_a_subset_that_never_runs_produces_nothing():
     with pytest.raises(CallbackError, match=r"Known here: training_loss, epoch_time"):
         build(EarlyStopping("validation_loss"), eval_epochs=0).train(1)

@@ -124,7 +124,8 @@ def check_known(name: Any, known: Collection[str], *, asker: Any) -> None:
     """
     if name in known:
         return
-    near = [repr(one) for one in get_close_matches(str(name), known, n=2)]
+    ends = [one for one in known if one.endswith(f"_{name}")]  # `loss`, as others call it, of a subset
+    near = [repr(one) for one in ends or get_close_matches(str(name), known, n=2)]
     guess = f"Did you mean {' or '.join(near)}? Else add" if near else "Add"
     raise CallbackError(
         f"{asker if isinstance(asker, str) else type(asker).__name__} asks for {name!r}, which nothing produces.\n"
