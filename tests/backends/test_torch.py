@@ -471,8 +471,50 @@ def test_an_array_of_numpy_from_a_tensor_is_made_in_python_and_told(caplog):
     exp.train(1)
 
     assert exp.compilers["training"] == "eager"
-    assert "looks at values of tensors" in caplog.text
+    assert "looks at values of tensors, through numpy, `" in caplog.text
     assert weight.item() != 1.0
+
+
+MEAN = IMAGES.mean(0)  # float32; what is drawn next is float64, as numpy makes it unasked
+SHIFT = np.random.default_rng(1).normal(size=(8, 8))
+OPERANDS: dict[str, Any] = {
+    "behind": lambda images: (images - MEAN) / (1 + SHIFT**2),
+    "before": lambda images: -MEAN + SHIFT * images,
+    "compared": lambda images: (images > MEAN) * images,
+    "a matrix": lambda images: SHIFT @ (images @ SHIFT),
+    "a number": lambda images: np.float64(2.0) * images + np.float32(1.0),
+    "a function": lambda images: np.maximum(np.tanh(images), MEAN),
+    "a remainder": lambda images: SHIFT % images,
+}
+
+
+@pytest.mark.parametrize("way", WAYS[::2], ids=["program", "eager"])
+@pytest.mark.parametrize("name", OPERANDS)
+def test_arrays_of_numpy_are_operands(name, way):
+    taken = chunk_processor(inputs=["batch_input"], outputs=["batch_input"])(OPERANDS[name])
+    exp = experiment(taken, model(convolutional()), **way)
+    exp.train(1)
+
+    found = exp.predict({"batch_input": IMAGES}, outputs=["batch_input"])["batch_input"]
+    assert exp.compilers["training"] == ("eager" if "eager" in way else "program")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, OPERANDS[name](IMAGES), rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_go_through_what_meets_arrays():
+    weight = torch.nn.Parameter(torch.ones(8))
+    scaled = chunk_processor(inputs=["batch_input"], outputs=["batch_prediction"])(
+        lambda images: np.sqrt(SHIFT[:1] ** 2 * weight**2 + MEAN[0, 0] ** 2) + 0 * images[:, 0, 0]
+    )
+    experiment(scaled).train(1)
+
+    assert weight[0] != 1
+
+
+def test_what_knows_no_array_is_told_what_to_write():
+    with pytest.raises(TypeError, match=r"not numpy\.ndarray") as raised:
+        experiment(of_images(lambda images: torch.add(images, MEAN)), model(convolutional())).train(1)
+    assert "write keras.ops.convert_to_tensor(array)" in raised.value.__notes__[0]
 
 
 def test_what_looks_at_values_runs_in_python_and_is_told(caplog):

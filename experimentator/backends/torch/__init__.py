@@ -22,6 +22,7 @@ from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.made import Made, deferred
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
+from experimentator.backends.torch.arrays import taken
 from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.by_hand import FAILURES, TorchModel, looped
 from experimentator.backends.torch.draws import computed
@@ -32,6 +33,8 @@ from experimentator.backends.torch.profile import profiled
 from experimentator.backends.torch.program import ASKED, LookedAtError
 from experimentator.graph import Chunk, Graph, Mode, Node
 from experimentator.loading.memory import free_host_memory
+
+MEETS_NUMPY = "requires grad. Use tensor.detach().numpy()", "not numpy.ndarray"  # in what PyTorch says
 
 
 class TorchBackend(KerasBackend):
@@ -139,11 +142,11 @@ class TorchBackend(KerasBackend):
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, with numbers that are computed where it draws them."""
         around = self.modules.within(training=chunk.training, precision=self.precision, reading=self._reading)
-        with computed(), around:
+        with computed(), taken(), around:
             try:
                 super().call(node, chunk)
-            except RuntimeError as error:
-                if "requires grad. Use tensor.detach().numpy()" in str(error):
+            except (RuntimeError, TypeError) as error:
+                if any(said in str(error) for said in MEETS_NUMPY):
                     error.add_note("A tensor of PyTorch meets numpy there: write keras.ops.convert_to_tensor(array).")
                 if ".numpy() is not supported" not in str(error):
                     raise

@@ -251,7 +251,8 @@ def why_asked(error: Exception) -> str:
     frames = extract_tb(error.__traceback__)
     own = [frame for frame in frames if not _OF_LIBRARIES.search(frame.filename) and frame.line]
     where = f", `{own[-1].line}` ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    return f"{place} looks at values of tensors{where}."
+    numpy = ", through numpy" if isinstance(error, LookedAtError) else ""
+    return f"{place} looks at values of tensors{numpy}{where}."
 
 
 def why_failed(error: Exception) -> str:

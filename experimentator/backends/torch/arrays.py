@@ -1,0 +1,67 @@
+"""Arrays of numpy that meet tensors in a processor: constants, as they are on other frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock, local
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+NAMES = {"remainder": "mod", "invert": "bitwise_not"}  # of numpy, where keras.ops has others
+
+
+class _Here(local):
+    """Whether a processor is called in this thread."""
+
+    depth = 0
+
+
+_HERE, _LOCK, _WANTED = _Here(), Lock(), [0]
+
+
+@contextmanager
+def taken() -> Iterator[None]:
+    """Within, in this thread, `array + tensor`, `tensor > array`, `numpy.sqrt(tensor)` and the like give tensors.
+
+    PyTorch makes arrays of numpy of them, which has no gradients, and no place in a recorded program.
+    """
+    _HERE.depth += 1
+    with _LOCK:
+        _WANTED[0] += 1
+        torch.Tensor.__array_ufunc__ = _call
+    try:
+        yield
+    finally:
+        _HERE.depth -= 1
+        with _LOCK:
+            _WANTED[0] -= 1
+            if not _WANTED[0]:
+                del torch.Tensor.__array_ufunc__
+
+
+def _call(_: Any, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    """What numpy calls, for operators and its functions of single numbers, where a tensor is among the inputs."""
+    function = getattr(keras.ops, NAMES.get(ufunc.__name__, ufunc.__name__), None)
+    if not _HERE.depth or function is None or method != "__call__" or options:
+        return _of_numpy(getattr(ufunc, method), inputs, options)
+    is_double = any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in inputs)
+    return function(*(_constant(one, is_double) for one in inputs))
+
+
+def _constant(value: Any, is_double: bool) -> Any:
+    """An array of float64, which numpy makes unasked, does not make all that follows float64."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype == np.float64 and not is_double:
+        return value.astype(keras.config.floatx())
+    return value
+
+
+def _of_numpy(function: Any, inputs: Any, options: Any) -> Any:
+    """What numpy does by itself: it computes on arrays, and gives a tensor."""
+    found = function(*(np.asarray(one) if isinstance(one, torch.Tensor) else one for one in inputs), **options)
+    return found if "out" in options else keras.tree.map_structure(torch.as_tensor, found)
