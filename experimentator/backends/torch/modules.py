@@ -24,6 +24,7 @@ from experimentator.backends.torch.symbolic import is_symbolic, stub
 from experimentator.graph import GraphError
 
 Reading = Callable[[Callable[[], Any]], Any]  # is called with what reads a variable
+_PLAIN = frozenset({torch.Tensor, torch.dtype, torch.device, torch.Size, int, float, bool, str, type(None)})
 _INIT = keras.Variable.__init__  # which stands elsewhere while a processor runs
 
 
@@ -259,12 +260,23 @@ class _Standing(TorchFunctionMode):
         self.value = value
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if _are_plain(args) and (not kwargs or _are_plain(kwargs.values())):
+            return func(*args, **(kwargs or {}))
         is_set = func == torch.Tensor.data.__set__ and isinstance(args[0], torch.nn.Parameter)
         args, kwargs = _pytree.tree_map_only(torch.nn.Parameter, self.value, (args, kwargs or {}))
         if is_set:  # `parameter.data = tensor`, which no trace would see
             with torch.no_grad():
                 return args[0].copy_(args[1])
         return func(*args, **kwargs)
+
+
+def _are_plain(arguments: Iterable[Any]) -> bool:
+    """Whether there is no parameter among them, told at once: what runs in Python calls functions by the thousand."""
+    for one in arguments:
+        kind = type(one)
+        if kind not in _PLAIN and not (kind in (tuple, list) and _are_plain(one)):
+            return False
+    return True
 
 
 class _Applied(local):
