@@ -517,6 +517,24 @@ def test_what_knows_no_array_is_told_what_to_write():
     assert "write keras.ops.convert_to_tensor(array)" in raised.value.__notes__[0]
 
 
+@pytest.mark.parametrize("way", WAYS[::2], ids=["program", "eager"])
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_what_fails_on_values_is_told_by_processor(dtype, way):
+    """Classes of 32 bits; and a class that there is not."""
+    classes = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+    data = {"input": IMAGES, "target": np.full(32, 7, dtype)}
+    loss = ops.Apply(torch.nn.functional.cross_entropy, inputs=["batch_prediction", "batch_target"], outputs="loss")
+    exp = experiment(
+        chunk_processors=[model(classes), loss], subsets=[Subset("training", Mode.TRAIN, data)], callbacks=[], **way
+    )
+
+    with pytest.raises((RuntimeError, IndexError)) as raised:
+        exp.train(1)
+    notes = "\n".join(raised.value.__notes__)
+    assert "In chunk processor #1 Apply(fn=cross_entropy)" in notes
+    assert ("list ops.Cast('batch_target', \"int64\") before it" in notes) == (dtype == "int32")
+
+
 def test_what_looks_at_values_runs_in_python_and_is_told(caplog):
     def halved(chunk):
         factor = 0.5 if chunk["batch_input"].abs().max() > 3 else 1.0

@@ -27,14 +27,13 @@ from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.by_hand import FAILURES, TorchModel, looped
 from experimentator.backends.torch.draws import computed
 from experimentator.backends.torch.exported import export
+from experimentator.backends.torch.failures import add_cures
 from experimentator.backends.torch.loop import COMPILERS, TorchStep
 from experimentator.backends.torch.modules import Known, Modules
 from experimentator.backends.torch.profile import profiled
 from experimentator.backends.torch.program import ASKED, LookedAtError
 from experimentator.graph import Chunk, Graph, Mode, Node
 from experimentator.loading.memory import free_host_memory
-
-MEETS_NUMPY = "requires grad. Use tensor.detach().numpy()", "not numpy.ndarray"  # in what PyTorch says
 
 
 class TorchBackend(KerasBackend):
@@ -146,8 +145,7 @@ class TorchBackend(KerasBackend):
             try:
                 super().call(node, chunk)
             except (RuntimeError, TypeError) as error:
-                if any(said in str(error) for said in MEETS_NUMPY):
-                    error.add_note("A tensor of PyTorch meets numpy there: write keras.ops.convert_to_tensor(array).")
+                add_cures(error, node)
                 if ".numpy() is not supported" not in str(error):
                     raise
                 raise LookedAtError(str(error)).with_traceback(error.__traceback__) from None

@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import torch
 
-from experimentator.backends.keras.scopes import scope_of
+from experimentator.backends.keras.scopes import owner, scope_of
 from experimentator.backends.keras.step import EAGER, KerasStep, placed
 from experimentator.backends.keras.traces import Traces
 from experimentator.backends.torch.batch import Batch
+from experimentator.backends.torch.failures import add_place
 from experimentator.backends.torch.program import (
     ASKED,
     FAILURES,
@@ -146,8 +147,19 @@ class TorchStep(KerasStep):
             except ASKED as error:
                 self._look(error)
             else:
-                return program(state, list(tensors.values()), named=self.is_profiled)
+                return self._run_program(program, state, list(tensors.values()))
         return self._batch(list(tensors))(state, list(tensors.values()))
+
+    def _run_program(self, program: Program, state: Tensors, tensors: Tensors) -> tuple[Tensors, Tensors]:
+        """Run a program; where it fails, say in which processor."""
+        try:
+            return program(state, tensors, named=self.is_profiled)
+        except (RuntimeError, IndexError) as error:
+            if not isinstance(error, torch.OutOfMemoryError):
+                node = owner(program.failing(state, tensors).split("/"), self.graph.nodes)
+                if node is not None:
+                    add_place(error, node)
+            raise
 
     def _batch(self, names: list[str]) -> Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]:
         """One batch in Python: of a flat state and tensors of `names`, to the state and what was asked for."""

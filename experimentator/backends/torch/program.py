@@ -82,6 +82,15 @@ class Program:
         values = [given[one] if isinstance(one, int) else next(made) for one in self.results]
         return values[: self.count], values[self.count :]
 
+    def failing(self, state: Tensors, others: Tensors) -> str:
+        """The scope of the operation that fails; empty where none does."""
+        named = Named(self.module)
+        try:
+            named.run(*state, *others)
+        except (RuntimeError, IndexError):
+            return named.scope
+        return ""
+
 
 def _recorded(function: Callable[..., Any], arguments: Tensors) -> Any:
     """What a function does, on tensors without values; others that it meets are constants."""
@@ -180,7 +189,10 @@ def _is_drawing(node: Any) -> bool:
 class Named(torch.fx.Interpreter):
     """Runs a module operation by operation, under the names of its processors, which a profiler records."""
 
+    scope = ""  # of the last operation
+
     def run_node(self, n: Any) -> Any:
+        self.scope = n.meta.get("scope", "")
         with torch.profiler.record_function(n.meta.get("scope", n.op)):
             return super().run_node(n)
 
