@@ -111,7 +111,10 @@ class TorchStep(KerasStep):
         if self._seconds != self._seconds:
             self._seconds = self._timed(PROGRAM, columns, index[:1])
         trial = TRIAL + EACH * max((program.size for program in self._programs.values()), default=0)
-        if (self.batches + remaining) * self._seconds < WORTH * trial:
+        worth = WORTH * trial / max(1, self.batches + remaining)
+        if self._seconds >= worth:  # once more: threads that get in one another's way make a batch seem slow
+            self._seconds = min(self._seconds, self._timed(PROGRAM, columns, index[:1]))
+        if self._seconds < worth:
             return
         quicker = self._timed(LOOP, columns, index)
         self._seconds = min(self._seconds, self._timed(PROGRAM, columns, index[:1]))
