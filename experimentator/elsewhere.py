@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 # What is asked of a model or a trainer elsewhere.
 _EVALUATE = 'Write exp.evaluate(), over every EVAL subset, or exp.evaluate("validation"), over one.'
@@ -44,6 +47,28 @@ ATTRIBUTES: Mapping[str, str] = {
     "validate": _EVALUATE,
     "weights": _WEIGHTS,
 }
+
+# What is given to a model or a trainer elsewhere, and would do nothing here.
+SETTINGS: Mapping[str, str] = {
+    "accumulate_grad_batches": "Write optimizer = keras.optimizers.Adam(1e-3, gradient_accumulation_steps=4).",
+    "class_weight": "Give it to the loss: ops.SoftmaxCrossEntropy(..., class_weights=[1.0, 5.0]).",
+    "drop_last": "A last, smaller batch is left out in TRAIN, and taken in EVAL and INFER.",
+    "gradient_clip_val": "Write optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
+    "loss_weights": 'List ops.CombineLosses({"one_loss": 1.0, "other_loss": 0.5}) behind the losses.',
+    "max_epochs": "Write epochs = 10, or exp.train(10).",
+    "num_workers": "Write workers = 4.",
+    "shuffle": "Subsets of TRAIN are shuffled, others are not; a subclass of Subset may have shuffled_keys of its own.",
+    "steps_per_epoch": 'Write Subset("training", Mode.TRAIN, ..., length=STEPS * BATCH_SIZE).',
+    "validation_data": 'List Subset("validation", Mode.EVAL, {"input": x, "target": y}) in `subsets`.',
+    "validation_split": 'Write split(dataset, {"training": 0.8, "validation": 0.2}), and a Subset for each part.',
+}
+
+
+def tell_settings(names: Iterable[str]) -> None:
+    """Warn of names in a mapping that other libraries would act on; in a file they may be used further down."""
+    for name in sorted(SETTINGS.keys() & {*names}):
+        log.warning("%s does nothing here. %s", name, SETTINGS[name])
+
 
 # What is listed among callbacks elsewhere.
 _AVERAGED = "Write experimentator.ExponentialMovingAverage(...)."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from math import gcd
@@ -20,6 +20,7 @@ from experimentator.callbacks.checkpoint_every import CheckpointEvery
 from experimentator.callbacks.order import CallbackError, Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
+from experimentator.elsewhere import tell_settings
 from experimentator.experiment import BaseExperiment
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Cycle
@@ -296,6 +297,8 @@ def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -
             error.add_note(f"{', '.join(stored)}: overridden in that run, says its environment.json.")
         raise
     check_values(source)
+    if isinstance(config, Mapping) and not source.text:
+        tell_settings(source)
     exp = compose(source.get("experiment_type"))(source)
     if load_weights:
         exp.expect_weights()

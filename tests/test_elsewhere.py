@@ -37,6 +37,21 @@ def test_a_name_that_nobody_knows_leaves_python_to_find_one_alike():
     assert (caught.value.name, caught.value.obj) == ("widht", exp)
 
 
+def test_a_name_in_a_mapping_that_others_would_act_on_is_told_to_do_nothing(caplog):
+    build_experiment({"max_epochs": 3, "width": 4}, gradient_clip_val=1.0)
+
+    assert caplog.messages == [
+        "gradient_clip_val does nothing here. Write optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
+        "max_epochs does nothing here. Write epochs = 10, or exp.train(10).",
+    ]
+
+
+def test_in_a_file_every_name_may_be_ones_own(caplog):
+    build_experiment("max_epochs = 3\nepochs = 2 * max_epochs")
+
+    assert caplog.messages == []
+
+
 # Callbacks
 
 
