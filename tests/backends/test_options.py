@@ -168,6 +168,20 @@ def test_tiny_gradients_survive_float16_by_loss_scaling():
     assert np.abs(moved["float16"]).max() > 0.1
 
 
+def test_layers_that_are_made_for_float16_have_their_loss_scaled_too():
+    """As `keras.mixed_precision.set_global_policy("mixed_float16")` makes them."""
+    dense = layers.Dense(1, kernel_initializer="zeros", dtype="mixed_float16")
+    processors = [
+        lambda chunk: chunk.update(batch_prediction=dense(chunk["batch_x"])),
+        lambda chunk: chunk.update(
+            loss=keras.ops.mean(keras.ops.cast(chunk["batch_prediction"], "float32")) * 1e-8,
+        ),
+    ]
+    trained(keras.optimizers.SGD(1e7), jit=False, processors=processors)
+
+    assert np.abs(np.array(dense.kernel)).max() > 0.1
+
+
 class Adds(layers.Layer):
     """Adds a loss by itself, as the layers of variational autoencoders do."""
 

@@ -27,7 +27,7 @@ from experimentator.backends.keras.model import Infers, model_of, shapes_of, wri
 from experimentator.backends.keras.norms import Norms, asked_in
 from experimentator.backends.keras.once import DrawnOnce
 from experimentator.backends.keras.optimizers import Optimizers
-from experimentator.backends.keras.precision import loss_scaled, set_precision
+from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import plain, scope_of
 from experimentator.backends.keras.state import assign, keyed
@@ -283,7 +283,7 @@ class KerasBackend(ABC):
 
     def used(self, optimizer: Any) -> Any:
         """The optimizer that updates, built: the one given, or the one that scales the loss around it."""
-        if self.precision == "float16":
+        if self.precision == "float16" or is_in_float16(self._layers.values()):
             optimizer = self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
         optimizer = self._scaled.get(id(optimizer), optimizer)
         if not optimizer.built:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,11 @@ def set_precision(layer: Any, precision: str | None) -> None:
         elif part.dtype_policy.name != POLICIES[precision]:
             _OWN.setdefault(part, part.dtype_policy)
             part.dtype_policy = POLICIES[precision]
+
+
+def is_in_float16(layers: Iterable[Any]) -> bool:
+    """Whether a layer computes in float16 by itself, as under a global policy of Keras."""
+    return any(getattr(layer, "compute_dtype", None) == "float16" for layer in layers)
 
 
 def loss_scaled(optimizer: Any) -> Any:
