@@ -331,7 +331,11 @@ def _parameters(function: Callable[..., Any], inputs: tuple[str, ...]) -> tuple[
 
 
 def _kind(result: Any) -> str:
-    return _counted(len(result), "value") if isinstance(result, (tuple, list)) else f"one {type(result).__name__}"
+    if isinstance(result, (tuple, list)):
+        return _counted(len(result), "value")
+    if hasattr(result, "shape") and hasattr(result, "dtype"):
+        return "one tensor"  # whose class, in a trace, says nothing
+    return "None" if result is None else f"one {type(result).__name__}"
 
 
 def _counted(count: int, what: str) -> str:

@@ -420,6 +420,14 @@ def test_a_variable_owned_by_a_loss_is_trained():
     assert exp.backend.weights()["Balanced/0/scale"] == np.array(loss.scale)
 
 
+def test_one_tensor_for_two_outputs_is_told_in_the_same_words_everywhere():
+    one = chunk_processor(inputs=["batch_prediction"], outputs=["first", "second"])(keras.ops.abs)
+
+    with pytest.raises(GraphError, match="it returned one tensor for 2 outputs") as raised:
+        experiment(dense(), one, squares).train(1)
+    assert "another framework" not in "".join(raised.value.__notes__)
+
+
 def test_the_precision_reaches_layers_that_are_made_anew():
     exp = experiment(Anew(), squares, precision="bfloat16")
     exp.train(1)

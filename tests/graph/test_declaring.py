@@ -124,7 +124,7 @@ def test_functions_that_write_nothing_return_none():
         (
             None,
             ["a"],
-            "one() declares 'a' as output and did not write it: it returned one NoneType for 1 output.\n"
+            "one() declares 'a' as output and did not write it: it returned None for 1 output.\n"
             "Return its value, or take it off its outputs.",
         ),
         (

@@ -25,7 +25,7 @@ from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.made import Made, deferred
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
-from experimentator.graph import Chunk, Graph, Node
+from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory
 
 ASKED = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
@@ -91,7 +91,7 @@ class JaxBackend(KerasBackend):
             )
             raise
         except (TypeError, ValueError) as error:
-            if "Tracer" in str(error):
+            if "Tracer" in str(error) and not isinstance(error, GraphError):
                 error.add_note(
                     "A tensor of JAX was handed to another framework. Write keras.ops or jax.numpy, and for a gradient "
                     "within the graph experimentator.gradient(function, tensor)."
