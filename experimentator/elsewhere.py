@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ ATTRIBUTES: Mapping[str, str] = {
 SETTINGS: Mapping[str, str] = {
     "accumulate_grad_batches": "Write optimizer = keras.optimizers.Adam(1e-3, gradient_accumulation_steps=4).",
     "class_weight": "Give it to the loss: ops.SoftmaxCrossEntropy(..., class_weights=[1.0, 5.0]).",
-    "drop_last": "A last, smaller batch is left out in TRAIN, and taken in EVAL and INFER.",
+    "drop_last": "A last, smaller batch is left out in TRAIN, unless it is the only one, and taken in EVAL and INFER.",
     "gradient_clip_val": "Write optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
     "loss_weights": 'List ops.CombineLosses({"one_loss": 1.0, "other_loss": 0.5}) behind the losses.',
     "max_epochs": "Write epochs = 10, or exp.train(10).",
@@ -64,10 +64,11 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
-def tell_settings(names: Iterable[str]) -> None:
+def tell_settings(given: Mapping[str, Any]) -> None:
     """Warn of names in a mapping that other libraries would act on; in a file they may be used further down."""
-    for name in sorted(SETTINGS.keys() & {*names}):
-        log.warning("%s does nothing here. %s", name, SETTINGS[name])
+    for name in sorted(SETTINGS.keys() & given.keys()):
+        if name != "shuffle" or not given[name]:  # which is what is done
+            log.warning("%s is no setting of this library. %s", name, SETTINGS[name])
 
 
 # What is listed among callbacks elsewhere.
@@ -174,8 +175,9 @@ def _of_tensorflow(source: Any) -> str:
     parts = list(spec.values()) if isinstance(spec, Mapping) else list(spec) if isinstance(spec, tuple) else [spec]
     shapes: list[Any] = [getattr(part, "shape", None) for part in parts]
     sizes = {shape[0] for shape in shapes} if all(getattr(shape, "rank", None) for shape in shapes) else set()
-    is_batched = sizes == {None} or len(sizes) == 1 < len(parts)
-    read = f"source{'.unbatch()' * is_batched}.as_numpy_iterator()"
+    read = f"source{'.unbatch()' * (sizes == {None})}.as_numpy_iterator()"
+    may_be_batches = len(sizes) == 1 and sizes != {None}
+    known = ", with source.unbatch() where its elements are batches" * may_be_batches
     if isinstance(spec, tuple):
-        return f': [dict(zip(["input", "target"], one)) for one in {read}]'
-    return f": list({read}){', of elements that are dictionaries' * (not isinstance(spec, Mapping))}"
+        return f': [dict(zip(["input", "target"], one)) for one in {read}]{known}'
+    return f": list({read}){', of elements that are dictionaries' * (not isinstance(spec, Mapping))}{known}"

@@ -187,10 +187,10 @@ class BaseExperiment(Habits, Portrayed, Exported):
     def predict(self, data: Any, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run INFER on `{"batch_input": [N, ...], ...}`, `batch_size` rows at a time; no targets are needed.
 
-        Returns `outputs`, or else the setting, or else every name that can be computed from what is given. What is no
-        value for each row is as one batch gives it; of several batches it is left out, or refused where it is asked
-        for. What is drawn goes on from call to call; within a training, as from a callback, it leaves what training
-        draws alone.
+        Returns `outputs`, or else the setting, or else every name that can be computed from what is given. An
+        array without a value for each row is as one batch gives it; of several batches it is left out, or refused where
+        it is asked for. What is drawn goes on from call to call; within a training, as from a callback, it leaves what
+        training draws alone.
 
         A subset, or the name of one, stands for the items that an evaluation visits: rows are in the order of its keys,
         and names are those that INFER computes, as far as they have a value for each sample.

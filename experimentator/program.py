@@ -100,6 +100,7 @@ class Program:
             except GraphError as error:
                 explain_objects(error, mode, self.exp.subsets)
                 raise
+            self.selection.check_norms(whole)
             self.selection.tell_slips(whole)
             self.selection.tell_squashed(self.graphs[mode])
             self.selection.tell_overwritten(whole, self.graphs[mode])

@@ -99,14 +99,25 @@ class Selection:
         """Warn of a loss or metric on logits that is given what a softmax or sigmoid wrote."""
         for node in graph.nodes:
             taking: Any = node.processor
-            minded: Mapping[str, str] = getattr(taking, "squashed", {})
-            for ref in [ref for ref in node.reads if minded and ref.name == taking.pair[0]]:
+            for ref in [ref for ref in node.reads if hasattr(taking, "minds") and ref.name == taking.pair[0]]:
                 writer = graph.writers.get(ref)
-                squash = getattr(writer and writer.processor, "ends_in", {}).get(ref.name, "")
-                if squash in minded and (node.name, squash) not in self._told:
+                squash, width = getattr(writer and writer.processor, "ends_in", {}).get(ref.name, ("", None))
+                if (write := taking.minds(squash, width)) and (node.name, squash) not in self._told:
                     self._told.add((node.name, squash))
                     said = "%s takes logits, and %r of %s ends in a %s. %s"
-                    log.warning(said, node, ref.name, writer, squash, minded[squash])
+                    log.warning(said, node, ref.name, writer, squash, write)
+
+    def check_norms(self, graph: Graph) -> None:
+        """Refuse to read or overwrite what is known of gradients: it is 0 until all processors have run."""
+        for node in graph.nodes:
+            for name in getattr(node.processor, "norm_of", ()):
+                others = [one for one in graph.nodes if one is not node and name in (*one.inputs, *one.outputs)]
+                if others:
+                    raise GraphError(
+                        f"What {node} writes is known once all processors of a batch have run.\n"
+                        f"Seen: {name!r} in {others[0]}.\n"
+                        "Look at it in the history, or in on_batch_end of a callback; of two, give one another output."
+                    )
 
     def tell_overwritten(self, graph: Graph, selected: Graph) -> None:
         """Warn of losses and metrics that nobody reads before another writes the same name."""
@@ -135,13 +146,13 @@ def not_by_row(name: str, of: str, seen: str) -> ConfigError:
 
 
 def joined(name: str, results: Sequence[np.ndarray], rows: Sequence[np.ndarray], asked: Iterable[str]) -> Any:
-    """What batches of these rows gave, one behind the other: [1, B, ...] each; a number for a batch is one number.
+    """What batches of these rows gave, one behind the other: [1, B, ...] each; of a number, one for each batch.
 
-    None, or refused where it is asked for, of several batches that have no value for each row.
+    None, or refused where it is asked for, of arrays of several batches that have no value for each row.
     """
     values = [one[0] if one.ndim > 1 else one for one in results]
     for one, row in zip(values, rows, strict=True):
-        if len(rows) > 1 and one.shape[:1] != (row.size,):
+        if len(rows) > 1 and results[0].ndim > 1 and one.shape[:1] != (row.size,):
             if name in asked:
                 seen = f"{list(one.shape)} for {row.size} rows, in {len(rows)} batches"
                 raise not_by_row(name, "what is given", seen)

@@ -22,9 +22,9 @@ class Sigmoid(InPlace):
     """
 
     @property
-    def ends_in(self) -> dict[str, str]:
-        """What it does, by the name it writes."""
-        return dict.fromkeys(self.outputs, "sigmoid")
+    def ends_in(self) -> dict[str, tuple[str, int | None]]:
+        """What it does, by the name it writes; of any width."""
+        return dict.fromkeys(self.outputs, ("sigmoid", None))
 
     def compute(self, tensor: Any) -> Any:
         return keras.ops.sigmoid(as_float(tensor))
@@ -44,9 +44,9 @@ class Softmax(InPlace):
     axis: int = -1
 
     @property
-    def ends_in(self) -> dict[str, str]:
-        """What it does, by the name it writes."""
-        return dict.fromkeys(self.outputs, "softmax")
+    def ends_in(self) -> dict[str, tuple[str, int | None]]:
+        """What it does, by the name it writes; of any width."""
+        return dict.fromkeys(self.outputs, ("softmax", None))
 
     def compute(self, tensor: Any) -> Any:
         return keras.ops.softmax(as_float(tensor), axis=self.axis)

@@ -49,10 +49,9 @@ class Compared(Op):
         """The names of what is measured."""
         raise NotImplementedError
 
-    @property
-    def squashed(self) -> dict[str, str]:
-        """What the prediction must not end in, and for each what to write: `{"softmax": ..., "sigmoid": ...}`."""
-        return {}
+    def minds(self, squash: str, width: int | None) -> str:
+        """What to write where the prediction ends in a "softmax" or "sigmoid" so wide; nothing where that is fine."""
+        return ""
 
     @property
     def weights_of(self) -> dict[str, str]:
@@ -151,10 +150,8 @@ class FromLogits(Compared):
     def pair(self) -> tuple[str, ...]:
         return self.logits, self.target
 
-    @property
-    def squashed(self) -> dict[str, str]:
-        write = "Leave it out; ops.Softmax and ops.Sigmoid write probabilities beside the logits."
-        return dict.fromkeys(("softmax", "sigmoid"), write)
+    def minds(self, squash: str, width: int | None) -> str:
+        return "Leave it out; ops.Softmax and ops.Sigmoid write probabilities beside the logits." if squash else ""
 
     @property
     def written(self) -> tuple[str, ...]:

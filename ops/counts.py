@@ -107,9 +107,8 @@ class PrecisionRecall(Compared):
     def written(self) -> tuple[str, ...]:
         return self.precision, self.recall
 
-    @property
-    def squashed(self) -> dict[str, str]:
-        return {} if self.threshold else {"sigmoid": "Write threshold=0.5."}
+    def minds(self, squash: str, width: int | None) -> str:
+        return "Write threshold=0.5." if squash == "sigmoid" and not self.threshold else ""
 
     @property
     def weights_of(self) -> dict[str, str]:

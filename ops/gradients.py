@@ -18,21 +18,29 @@ class GradientNorm(Op):
 
     Of all weights that are trained, or of those that `only` names, as in `Freeze` and `exp.load_weights`:
     `"Trunk/*"`, `"*/bias"`, or a list. It is the gradient that the optimizer is given, before it clips; of each batch
-    also where several make one update. The history has its mean, `training_gradient_norm`. Where float16 overflows,
-    whose batch is passed over, it is infinite.
+    also where several make one update. The history has its mean, `training_gradient_norm`. Where float16 overflows, and
+    the optimizer passes over the batch, it is infinite or NaN, and so is the mean.
 
-    What stands in the chunk is 0: the gradient is known once all processors have run.
+    The gradient is known once all processors have run: none may read the name, or write it anew.
 
     >>> GradientNorm(only="Trunk/*", output="trunk_gradient").outputs
     ('trunk_gradient',)
 
     Raises:
+        DeclarationError: for another mode, when the op is made.
+        GraphError: for a processor that reads or writes the name.
         WeightsError: if `only` names no weights, when the graph is compiled.
     """
 
     only: str | Sequence[str] | None = None
     output: str = "gradient_norm"
     mode: Mode = field(default=Mode.TRAIN, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(
+            self.mode == Mode.TRAIN, seen=f"its mode is {self.mode}", write="Leave mode away: TRAIN alone has one."
+        )
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it

@@ -44,9 +44,8 @@ class Accuracy(FromPrediction):
     output: str = "accuracy"
     threshold: float = field(default=0.0, kw_only=True)
 
-    @property
-    def squashed(self) -> dict[str, str]:
-        return {} if self.threshold else {"sigmoid": "Write threshold=0.5."}
+    def minds(self, squash: str, width: int | None) -> str:  # of several classes the largest counts
+        return "Write threshold=0.5." if squash == "sigmoid" and width == 1 and not self.threshold else ""
 
     def compare(self, prediction: Any, target: Any) -> Any:
         if is_discrete(prediction):

@@ -82,15 +82,13 @@ class Model(Op):
         return isinstance(self.model, keras.Layer) or "training" in _parameters(self.model)
 
     @property
-    def ends_in(self) -> dict[str, str]:
-        """What squashes the outputs of which that can be told: `{name: "softmax" or "sigmoid"}`."""
+    def ends_in(self) -> dict[str, tuple[str, int | None]]:
+        """What squashes outputs, and how wide these are, as far as that can be seen: `{name: ("sigmoid", 1)}`."""
         known = _ends(self.model)
         if isinstance(self._gives, Mapping):
-            named = dict(zip(getattr(self.model, "output_names", ()), known))
-            found = {name: named.get(key) for key, name in self._gives.items()}
-        else:
-            found = dict(zip(self.outputs, known)) if len(known) == len(self.outputs) else {}
-        return {name: squash for name, squash in found.items() if squash}
+            by_key = dict(zip(getattr(self.model, "output_names", ()), known))
+            return {name: by_key[key] for key, name in self._gives.items() if key in by_key}
+        return dict(zip(self.outputs, known)) if len(known) == len(self.outputs) else {}
 
     def __call__(self, chunk: Chunk) -> None:
         positional, named = _arguments(self, chunk)
@@ -189,21 +187,23 @@ def _by_key(op: Model, result: Any) -> Mapping[str, Any]:
     return dict(zip(keys, values, strict=True))
 
 
-def _ends(model: Any) -> list[str | None]:
-    """What squashes each output of a layer, model or module; None for nothing that can be seen from outside."""
+def _ends(model: Any) -> list[tuple[str, int | None]]:
+    """For each output of a layer, model or module: "softmax", "sigmoid", or "" for neither, and its last axis."""
     if isinstance(model, keras.Sequential) and model.layers:
         return _ends(model.layers[-1])
-    if getattr(model, "outputs", None) and isinstance(model, keras.Model):  # a functional one
-        last = [tensor._keras_history for tensor in model.outputs]
-        return [_at(_ends(history.operation), history.tensor_index) for history in last]
-    if type(model).__name__ == "Sequential" and hasattr(model, "forward") and len(model):  # PyTorch's
+    if isinstance(model, keras.Model) and getattr(model, "outputs", None):  # a functional one
+        found = []
+        for tensor in model.outputs:
+            ends, place = _ends(tensor._keras_history.operation), tensor._keras_history.tensor_index
+            found.append((ends[place][0] if place < len(ends) else "", tensor.shape[-1] if tensor.shape else None))
+        return found
+    room = type(model).__module__
+    if type(model).__name__ == "Sequential" and room.startswith("torch.nn.") and len(model):
         return _ends(model[-1])
-    name = getattr(getattr(model, "activation", None), "__name__", type(model).__name__).lower()
-    return [name if name in ("softmax", "sigmoid") else None]
-
-
-def _at(ends: list[str | None], place: int) -> str | None:
-    return ends[place] if place < len(ends) else None
+    name = ""
+    if room.startswith(("keras.", "torch.nn.")) and not isinstance(model, keras.layers.RNN):
+        name = getattr(getattr(model, "activation", None), "__name__", type(model).__name__).lower()
+    return [(name if name in ("softmax", "sigmoid") else "", getattr(model, "units", None))]
 
 
 # Messages

@@ -51,7 +51,8 @@ class Op(ChunkProcessor):
 
     def refuse_metric(self, called: Any) -> None:
         """Refuse a metric of Keras where a function is called: nothing would set it back when a pass begins."""
-        is_metric = isinstance(getattr(called, "__self__", called), keras.metrics.Metric)
+        adds_up = getattr(called, "__name__", "__call__") in ("__call__", "update_state", "result")
+        is_metric = adds_up and isinstance(getattr(called, "__self__", called), keras.metrics.Metric)
         seen = f"what it calls, {called!r:.60}, is a metric, which goes on adding up from pass to pass"
         self.require(not is_metric, seen=seen, write='Write ops.KerasMetric(metric, "batch_logits", "batch_target").')
 

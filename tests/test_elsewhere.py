@@ -41,8 +41,9 @@ def test_a_name_in_a_mapping_that_others_would_act_on_is_told_to_do_nothing(capl
     build_experiment({"max_epochs": 3, "width": 4}, gradient_clip_val=1.0)
 
     assert caplog.messages == [
-        "gradient_clip_val does nothing here. Write optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
-        "max_epochs does nothing here. Write epochs = 10, or exp.train(10).",
+        "gradient_clip_val is no setting of this library. Write optimizer = keras.optimizers.Adam(1e-3, "
+        "global_clipnorm=1.0).",
+        "max_epochs is no setting of this library. Write epochs = 10, or exp.train(10).",
     ]
 
 

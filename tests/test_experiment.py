@@ -1450,6 +1450,29 @@ def test_what_is_no_value_for_each_row_is_left_out_of_several_batches_or_refused
         exp.predict(given)
 
 
+def test_what_has_the_size_of_whole_batches_alone_is_left_out_of_the_predictions_of_a_subset():
+    data = {"input": np.arange(14, dtype=np.float32).reshape(7, 2)}
+    mean = chunk_processor(inputs=["batch_input"], outputs=["batch_means"])(
+        lambda rows: keras.ops.mean(keras.ops.concatenate([rows, rows], axis=1), axis=0)[:3]
+    )
+    exp = build_experiment(
+        {
+            "subsets": [Subset("all", Mode.INFER, data)],
+            "chunk_processors": [mean, ops.Scale("batch_input", output="batch_x")],
+        },
+        batch_size=3,
+    )
+
+    assert {name: len(values) for name, values in exp.predict("all").items()} == {"batch_x": 7}
+
+
+def test_a_number_for_a_batch_is_predicted_for_each():
+    exp = build_experiment(config(batch_size=len(POINTS) // 2))
+    given = {"batch_input": POINTS, "batch_target": SIDES}
+
+    assert exp.predict(given, outputs=["loss"])["loss"].shape == (2,)
+
+
 def test_a_subset_without_anything_to_measure_is_predicted():
     network = ops.Model(layers.Dense(2), inputs="batch_input", outputs="batch_logits")
     exp = build_experiment(
@@ -1464,12 +1487,25 @@ def functional():
     return keras.Model(inputs, layers.Activation("sigmoid")(layers.Dense(1)(inputs)))
 
 
+class Gated(keras.Model):
+    """Has an activation, which is not what it ends in."""
+
+    def __init__(self):
+        super().__init__()
+        self.activation = keras.activations.sigmoid
+        self.hidden, self.head = layers.Dense(4), layers.Dense(1)
+
+    def call(self, x):
+        return self.head(self.activation(self.hidden(x)))
+
+
 SQUASHING = {
     "a Sequential": (lambda: keras.Sequential([layers.Dense(1, activation="sigmoid")]), "sigmoid"),
     "a functional model": (functional, "sigmoid"),
     "a layer": (lambda: layers.Dense(2, activation="softmax"), "softmax"),
     "a layer of its own": (lambda: keras.Sequential([layers.Dense(2), layers.Softmax()]), "softmax"),
     "none": (lambda: keras.Sequential([layers.Dense(1, activation="relu"), layers.Dense(1)]), None),
+    "of a layer of its own within": (lambda: Gated(), None),
 }
 
 

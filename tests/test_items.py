@@ -250,7 +250,7 @@ class ByPlace:
         (tf.data.Dataset.range(3), "arrays: list(source.as_numpy_iterator()), of elements that are dictionaries."),
         (PAIRS, 'arrays: [dict(zip(["input", "target"], one)) for one in source.as_numpy_iterator()].'),
         (PAIRS.batch(2), "for one in source.unbatch().as_numpy_iterator()]."),
-        (PAIRS.batch(2, drop_remainder=True), "for one in source.unbatch().as_numpy_iterator()]."),
+        (PAIRS.batch(2, drop_remainder=True), "with source.unbatch() where its elements are batches."),
         (PAIRS.map(lambda x, y: {"x": x, "y": y}).batch(2), "arrays: list(source.unbatch().as_numpy_iterator())."),
         (ByPlace(), "# self.source[key] alone where it is a dictionary."),
         (type("DataLoader", (), {"__module__": "torch.utils.data"})(), "and training subsets are shuffled."),

@@ -49,7 +49,7 @@ class ReduceLROnPlateau(Schedule):
             raise CallbackError(f"patience counts epochs.\nSeen: {patience!r}.\nWrite a whole number of at least 1.")
         for name, value in (("factor", factor), ("floor", floor)):
             if not is_number(value) or not 0 <= value < 1:
-                raise CallbackError(f"{name} lowers the rate.\nSeen: {value!r}.\nWrite a number between 0 and 1.")
+                raise CallbackError(f"{name} lowers the rate.\nSeen: {value!r}.\nWrite a number from 0 on, below 1.")
         self.watched = Monitored(metric, mode, min_delta=min_delta)
         self.by, self.patience, self.floor = factor, patience, floor
         self.waited, self.scale = 0, 1.0

@@ -57,7 +57,7 @@ class Predictions:
         """What INFER computes."""
         keys: list[Hashable] = []
         parts: dict[str, list[np.ndarray]] = {}
-        asked = exp.program.selection.outputs(exp.graph(Mode.INFER))
+        asked, passed_over = exp.program.selection.outputs(exp.graph(Mode.INFER)), set[str]()
         for block, results in _passed(exp, subset):
             keys += [key for batch in block.keys for key in batch]
             for name, values in results.items():
@@ -65,8 +65,10 @@ class Predictions:
                     if name in asked:
                         seen = f"{list(values.shape[1:])} for {block.index.shape[1]} rows"
                         raise not_by_row(name, repr(subset.name), seen)
+                    passed_over.add(name)
                 else:
                     parts.setdefault(name, []).append(values.reshape(-1, *values.shape[2:]))
+        parts = {name: values for name, values in parts.items() if name not in passed_over}
         if not parts:
             raise ConfigError(
                 f"INFER computes no value for each sample of {subset.name!r}.",

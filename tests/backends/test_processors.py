@@ -34,6 +34,7 @@ from experimentator import (
     ops,
 )
 from experimentator.callbacks.freezing import Freeze
+from experimentator.graph import DeclarationError
 from experimentator.saving.manifest import numbered
 from experimentator.saving.resume import Restored
 from tests.frameworks import NAME, ON_TENSORFLOW, variable
@@ -1238,6 +1239,25 @@ def test_the_length_of_the_gradient_stands_in_the_history(kind, options):
     assert seen == pytest.approx(expected, rel=1e-3)
     assert seen[0] > seen[1] > 0
     assert not [name for name in row if name.startswith("validation") and "gradient" in name]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda chunk: chunk.update(other=chunk["gradient_norm"]),
+        ops.AssertFinite("gradient_norm"),
+        ops.GradientNorm("Head/*"),
+    ],
+    ids=["a reader", "an op that writes it anew", "another of that name"],
+)
+def test_what_is_known_of_gradients_is_for_no_processor(other):
+    with pytest.raises(GraphError, match=r"GradientNorm(.|\n)* is known once all(.|\n)*'gradient_norm' in #"):
+        with_norms(chunk_processors=[*with_norms().chunk_processors, other]).train(1)
+
+
+def test_a_gradient_is_of_training_alone():
+    with pytest.raises(DeclarationError, match="its mode is ALL"):
+        ops.GradientNorm(mode=Mode.ALL)
 
 
 def test_the_length_of_the_gradient_of_no_weight_is_refused():

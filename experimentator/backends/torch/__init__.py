@@ -145,7 +145,7 @@ class TorchBackend(KerasBackend):
             try:
                 super().call(node, chunk)
             except (RuntimeError, TypeError) as error:
-                add_cures(error, node)
+                add_cures(error)
                 if ".numpy() is not supported" not in str(error):
                     raise
                 raise LookedAtError(str(error)).with_traceback(error.__traceback__) from None

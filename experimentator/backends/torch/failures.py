@@ -8,20 +8,21 @@ from experimentator.graph import Node
 
 # In what PyTorch says, where an array of numpy meets a tensor, and where whole numbers have 32 bits.
 OF_NUMPY = re.compile(r"requires grad\. Use tensor\.detach\(\)\.numpy\(\)|not numpy\.ndarray")
-OF_LONG = re.compile(r"dtype to be Long|scalar type Long|dtype int64 for index")
+OF_LONG = re.compile(r"dtype to be Long|scalar type Long|dtype int64 for index|index tensor of type")
 
 
-def add_cures(error: Exception, node: Node) -> None:
+def add_cures(error: Exception) -> None:
     """Note what to write, where that is known."""
     if OF_NUMPY.search(str(error)):
-        error.add_note("A tensor of PyTorch meets numpy there: write keras.ops.convert_to_tensor(array).")
+        change = "write the function of keras.ops instead, or keras.ops.convert_to_tensor(array)"
+        error.add_note(f"A tensor of PyTorch meets numpy there: {change}.")
     if OF_LONG.search(str(error)):
-        target = [*(node.inputs or ()), "batch_target", "batch_target"][1]  # losses have it second
-        error.add_note(f'PyTorch takes classes and places as int64: list ops.Cast({target!r}, "int64") before it.')
+        change = 'list ops.Cast(NAME, "int64") before it, with the name of the classes'
+        error.add_note(f"PyTorch takes classes and places as int64: {change}.")
 
 
 def add_place(error: Exception, node: Node) -> None:
     """Note which processor failed in a recorded program, where no Python of it runs."""
-    add_cures(error, node)
+    add_cures(error)
     place = f", {node.source}" if node.source else ""
     error.add_note(f"In chunk processor {node}{place}.")
