@@ -137,6 +137,7 @@ def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Size
             f"Suffixes: {kinds}." if kinds else "Train with TensorFlow, JAX or PyTorch.",
         )
     model = _model(exp, outputs, sizes)
+    model.layers[-1].item = _item(exp)
     try:
         make_folder(path.parent)
         aside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
@@ -154,6 +155,12 @@ def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Size
         write = "Name another place, or make room there."
         raise CheckpointError(f"{path} cannot be written.\nSeen: {seen:.200}.\n{write}") from error
     return path
+
+
+def _item(exp: BaseExperiment) -> dict[str, Any]:
+    """A batch of one item, which a file may be tried on."""
+    subsets = sorted(exp.subsets, key=lambda subset: subset.mode != Mode.INFER)
+    return dict(subsets[0].sample()[1]) if subsets else {}
 
 
 def _is_of_files(error: Exception) -> bool:

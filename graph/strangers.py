@@ -28,15 +28,22 @@ _KINDS = {
 }
 
 
+_ROOMS = {room.partition(".")[0] for room, _ in _KINDS} | {"lightning", "pytorch_lightning"}
+
+
 def stranger(processor: Any) -> tuple[str, str] | None:
     """What an object that takes tensors is, and what to write; None for any other.
 
-    A module of PyTorch with a parameter called `chunk` takes that.
+    One with a `__call__` of its own takes what it says, and a module of PyTorch with a parameter called `chunk` that.
 
     >>> stranger(print) is None
     True
     """
-    kinds = [(f"{kind.__module__}.", kind.__name__) for kind in type(processor).__mro__]
+    classes = type(processor).__mro__
+    first = next((kind for kind in classes if "__call__" in vars(kind)), object)
+    if first.__module__.partition(".")[0] not in _ROOMS:  # a `__call__` of its own takes what it says
+        return None
+    kinds = [(f"{kind.__module__}.", kind.__name__) for kind in classes]
     for (room, name), found in _KINDS.items():
         if any(at.startswith(f"{room}.") and called == name for at, called in kinds):
             forward = getattr(processor, "forward", None)

@@ -136,6 +136,15 @@ def test_what_takes_tensors_is_answered_with_the_op_around_it(listed, what, writ
         exp.evaluate()
 
 
+def test_a_loss_whose_call_takes_a_chunk_is_a_processor():
+    class Square(keras.losses.Loss):
+        def __call__(self, chunk):
+            chunk["loss"] = keras.ops.mean(keras.ops.square(chunk["batch_input"]))
+
+    exp = build_experiment({"subsets": subsets(), "chunk_processors": [Square()]})
+    assert exp.evaluate()["validation_loss"] > 0
+
+
 def test_a_metric_among_names_is_answered_with_its_op():
     with pytest.raises(ConfigError, match=r"Write a list of names of tensors; a metric goes .* as ops.KerasMetric"):
         build_experiment({"metrics": [keras.metrics.AUC()]})

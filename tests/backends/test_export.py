@@ -391,7 +391,7 @@ def test_what_draws_is_written_or_refused_and_nothing_remains(tmp_path):
 
 def onnx_of(processor: Any, path: Path, **changes: Any) -> tuple[Any, dict[str, np.ndarray]]:
     """An experiment of one processor, which takes "batch_x", once it is written; and five rows for it."""
-    data = {"x": np.arange(24, dtype=np.int32)}
+    data = {"x": np.arange(1, 25, dtype=np.int32)}
     exp = build(chunk_processors=[processor], subsets=[Subset("all", Mode.INFER, data)], outputs=None, **changes)
     exp.export(path)
     return exp, {"batch_x": data["x"][3:8]}
@@ -409,6 +409,24 @@ def test_windows_of_a_series_are_written_as_onnx(axis, tmp_path):
 
     exp, given = onnx_of(windows, tmp_path / "program.onnx")
     alike(read_onnx(tmp_path / "program.onnx", given), exp.predict(given))
+
+
+NOT_OF_ZEROS = {
+    "a divisor": lambda x: 12 // x,
+    "classes from one on": lambda x: keras.ops.one_hot(x - 1, 40),
+}
+
+
+@not_on_jax
+@pytest.mark.parametrize("kind", NOT_OF_ZEROS)
+def test_an_onnx_file_is_tried_on_an_item(kind, tmp_path, caplog):
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def computed(x):
+        return keras.ops.cast(NOT_OF_ZEROS[kind](x), "float32")
+
+    exp, given = onnx_of(computed, tmp_path / "program.onnx")
+    alike(read_onnx(tmp_path / "program.onnx", given), exp.predict(given))
+    assert "could not be tried" not in caplog.text
 
 
 @not_on_jax

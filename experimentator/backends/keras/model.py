@@ -37,6 +37,7 @@ class Infers(keras.Layer):
     def __init__(self, graph: InContext, results: Mapping[str, Shape], held: Sequence[Any], name: str):
         super().__init__(name=name, autocast=False)
         self.graph, self.results, self.held = graph, dict(results), list(held)
+        self.item: dict[str, Any] = {}  # a batch of one, which a file may be tried on
         self.built = True
 
     def call(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def write(model: Any, path: Path, form: str) -> None:
         model.export(path, format=form, verbose=False, input_signature=[signature])
     if form == "onnx":
         check_known(path)
-        check_runs(path, model, model.inputs, model.layers[-1].sizes)
+        check_runs(path, model, model)
     elif form == "litert" and (flex := sorted(set(FLEX.findall(path.read_bytes())))):
         said = "%s has operations that only an interpreter with TensorFlow's own (Flex) runs: %s."
         log.warning(said, path.suffix, ", ".join(one.decode() for one in flex))

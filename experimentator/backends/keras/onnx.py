@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,33 +33,72 @@ def check_known(path: Path) -> None:
         ) from None
 
 
-def check_runs(path: Path, run: Callable[[Given], Given], inputs: Iterable[Any], sizes: Mapping[str, Any]) -> None:
-    """Refuse a file that does not run, or gives something else than `run`, on zeros; where onnxruntime is installed."""
+def check_runs(path: Path, run: Callable[[Given], Given], model: Any) -> None:
+    """Refuse a file that does not run, or gives something else than `run` of the model; where onnxruntime is installed.
+
+    It is tried on an item. Where a size of an input is none of an item's, on zeros, for which a graph may not be made:
+    what is odd then is only told.
+    """
     try:
         onnxruntime = import_module("onnxruntime")
     except ImportError:
         return
+    infers = model.layers[-1]
+    one = {
+        name: _tried(infers, name, infers.sizes[name], tensor.dtype) for name, tensor in model._inputs_struct.items()
+    }
+    is_item = all(value is not None for value in one.values())
+    try:
+        for rows in ROWS:
+            given = {
+                name: np.zeros((rows, *infers.sizes[name]), model._inputs_struct[name].dtype)
+                if value is None
+                else np.repeat(value, rows, axis=0)
+                for name, value in one.items()
+            }
+            _check_batch(path, onnxruntime, run, given)
+    except _OddError as error:
+        if is_item and not error.is_of_cpu:
+            raise _wrong(str(error)) from None
+        log.warning("The %s file is written, and could not be tried here: %.300s", path.suffix, error)
+
+
+class _OddError(Exception):
+    """What a trial found; `is_of_cpu` where it tells nothing of the file."""
+
+    is_of_cpu = False
+
+
+def _tried(infers: Any, name: str, sizes: Any, dtype: Any) -> np.ndarray | None:
+    """The value of an item [1, ...]; None where it has none of these sizes."""
+    value = infers.item.get(name)
+    fits = value is not None and np.shape(value)[1:] == tuple(sizes)
+    return np.asarray(value)[:1].astype(dtype) if fits else None
+
+
+def _check_batch(path: Path, onnxruntime: Any, run: Callable[[Given], Given], given: Mapping[str, np.ndarray]) -> None:
+    """Run the file on a batch, and compare."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
-    given = [{one.name: np.zeros((rows, *sizes[one.name]), one.dtype) for one in inputs} for rows in ROWS]
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        taken = {one.name for one in session.get_inputs()}
         names = [one.name for one in session.get_outputs()]
-        found = [session.run(names, {name: batch[name] for name in taken}) for batch in given]
-    except Exception as error:  # of classes of its own, which have nothing else in common
-        seen = " ".join(str(error).split()).replace(str(path), "it")
-        if type(error).__name__ != "NotImplemented":  # by a CPU, which tells nothing of the file
-            raise _wrong(seen) from None
-        log.warning("The %s file is written, and not tried here: %.300s", path.suffix, seen)
-        return
+        found = session.run(names, {one.name: given[one.name] for one in session.get_inputs()})
+    except Exception as error:  # of classes of onnxruntime's own, which have nothing else in common
+        odd = _OddError(" ".join(str(error).split()).replace(str(path), "it"))
+        odd.is_of_cpu = type(error).__name__ == "NotImplemented"
+        raise odd from None
     if _is_drawing(path):
         return
-    for batch, results in zip(given, found, strict=True):
+    try:
         with keras.StatelessScope():
-            expected = run({name: keras.ops.convert_to_tensor(value) for name, value in batch.items()})
-        for name, result in zip(names, results, strict=True):
-            _compare(name, np.asarray(result), np.asarray(keras.ops.convert_to_numpy(expected[name])))
+            expected = run({name: keras.ops.convert_to_tensor(value) for name, value in given.items()})
+    except Exception as error:  # of the framework, whatever a processor refuses
+        odd = _OddError(f"the graph itself refuses what it is tried on: {error}")
+        odd.is_of_cpu = True
+        raise odd from None
+    for name, result in zip(names, found, strict=True):
+        _compare(name, np.asarray(result), np.asarray(keras.ops.convert_to_numpy(expected[name])))
 
 
 def _is_drawing(path: Path) -> bool:
@@ -72,12 +111,12 @@ def _is_drawing(path: Path) -> bool:
 def _compare(name: str, found: np.ndarray, expected: np.ndarray) -> None:
     """Refuse another shape; and numbers that are far, but for whole ones, which a tie or a rounding makes others."""
     if found.shape != expected.shape:
-        raise _wrong(f"{name!r} is {list(found.shape)}, and {list(expected.shape)} in the graph")
+        raise _OddError(f"{name!r} is {list(found.shape)}, and {list(expected.shape)} in the graph")
     if keras.backend.is_float_dtype(str(expected.dtype)):
         known = np.isfinite(expected := expected.astype(np.float64))
         off = np.abs(found.astype(np.float64) - expected)[known]
         if not (off <= FAR * (1 + np.abs(expected[known]).max(initial=0))).all():
-            raise _wrong(f"{name!r} is off by {off.max():.3g} where all inputs are zeros")
+            raise _OddError(f"{name!r} is off by {off.max():.3g}")
 
 
 def _wrong(seen: str) -> ValueError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,8 @@ def export(model: Any, path: Path, place: torch.device) -> None:
     stored = Stored(infers, place)
     with torch.no_grad(), quietly():
         try:
-            program = torch.export.export(stored, (samples,), dynamic_shapes=(axes,), strict=False)
+            with _counting_along_axes():
+                program = torch.export.export(stored, (samples,), dynamic_shapes=(axes,), strict=False)
         except UserError as error:
             raise ValueError(
                 "PyTorch cannot write this graph for batches of any size.\n"
@@ -73,7 +76,7 @@ def export(model: Any, path: Path, place: torch.device) -> None:
             named = {"input_names": list(samples), "output_names": stored.names}
             torch.onnx.export(program, (), path, **named, dynamo=True, external_data=False, verbose=False)
             check_known(path)
-            check_runs(path, stored, model.inputs, infers.sizes)
+            check_runs(path, stored, model)
 
 
 def _leave_as_they_are(graph: Any) -> None:
@@ -98,4 +101,13 @@ def _kind(number: Any) -> Any:
 
 
 _USUAL = of_keras.arange
-of_keras.arange = wraps(_USUAL)(_arange)
+
+
+@contextmanager
+def _counting_along_axes() -> Iterator[None]:
+    """Within, `keras.ops.arange` takes a size that a trace leaves open."""
+    of_keras.arange = wraps(_USUAL)(_arange)
+    try:
+        yield
+    finally:
+        of_keras.arange = _USUAL
