@@ -211,8 +211,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
         if not isinstance(given, str) and not hasattr(given, "query_item"):
             wrong, write = "predict takes tensors by name, or a subset", "Write predict({'batch_input': ...})."
             raise TypeError(f"{wrong}.\nSeen: {type(given).__name__}.\n{write}")
-        self._notice()  # and no other mode need be sound
-        check_names(self.subsets)
+        self._prepare_to_infer()
         subset = self.subset(given) if isinstance(given, str) else as_subset(given)
         with self.walk.inferring():
             return dict(Predictions.of(self, subset, listed(outputs)).outputs)
@@ -300,11 +299,15 @@ class BaseExperiment(Habits, Portrayed, Exported):
 
     # How
 
-    def _prepare(self) -> None:
-        """Build the graphs once: every unsound mode is reported before anything runs."""
+    def _prepare_to_infer(self) -> None:
+        """See what was changed; no other mode need be sound."""
         self._notice()
         self.program.notice()
         check_names(self.subsets)  # some may be called otherwise by now
+
+    def _prepare(self) -> None:
+        """Build the graphs once: every unsound mode is reported before anything runs."""
+        self._prepare_to_infer()
         if not self._ready:
             self.program.build()
             self._ready = True
@@ -320,7 +323,8 @@ class BaseExperiment(Habits, Portrayed, Exported):
             and self.cfg.get("optimizer") is not None
             and (write_rate(self.cfg["optimizer"], new) or old is not new)
         ):
-            log.warning("learning_rate is now %s, in the optimizer too.", new)
+            level = logging.INFO if self.walk.trains else logging.WARNING  # a callback may change it in every epoch
+            log.log(level, "learning_rate is now %s, in the optimizer too.", new)
         if {"steps", "graphs"} & set(dropped):
             log.warning("%s changed: compiled again at the next call; the weights stay.", key)
         derived = getattr(self.source, "derived", {}).get(key, ())

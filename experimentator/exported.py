@@ -30,7 +30,7 @@ class Exported:
 
     def as_processor(self: Any, outputs: Any, *, inputs: Any = None, mode: Any = Mode.ALL, node: str = "") -> Embedded:
         """What this experiment infers, as a processor of another's list, where it is not trained; see `Embedded`."""
-        self._prepare()
+        self._prepare_to_infer()
         return Embedded(self, outputs, inputs, mode, node)
 
     def as_model(self: Any, outputs: Any = None, *, sizes: Sizes | None = None) -> Any:
@@ -54,7 +54,7 @@ class Exported:
             ConfigError: for sizes of what is no input, or where no subset shows what an item is.
             ValueError: for a backend that Keras does not run on.
         """
-        self._prepare()
+        self._prepare_to_infer()
         return _model(self, listed(outputs), sizes or {})
 
     def export(self: Any, path: str | os.PathLike[str], outputs: Any = None, *, sizes: Sizes | None = None) -> Path:
@@ -80,7 +80,7 @@ class Exported:
             MissingFrameworkError: with the command that brings what is missing.
             ValueError: for what the format cannot say, such as draws in ONNX.
         """
-        self._prepare()
+        self._prepare_to_infer()
         with self.walk.inferring():
             return _export(self, Path(path), listed(outputs), sizes or {})
 

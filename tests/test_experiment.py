@@ -1479,7 +1479,10 @@ def test_a_subset_without_anything_to_measure_is_predicted():
         {"subsets": [Subset("validation", Mode.EVAL, {"input": POINTS})], "chunk_processors": [network]}
     )
 
-    assert exp.predict("validation")["batch_logits"].shape == (len(POINTS), 2)
+    predicted = exp.predict("validation")["batch_logits"]
+    assert predicted.shape == (len(POINTS), 2)
+    modelled = keras.ops.convert_to_numpy(exp.as_model()({"batch_input": POINTS})["batch_logits"])
+    np.testing.assert_allclose(modelled, predicted, rtol=1e-5)
 
 
 def functional():
