@@ -317,12 +317,8 @@ class BaseExperiment(Habits, Portrayed, Exported):
         dropped = [name for name in LIBRARY_KEYS.get(key, ()) if self._drop(name)]
         if key == "chunk_processors" and "graphs" in dropped:
             self.backend.forget()
-        if (
-            key == "learning_rate"
-            and new is not None
-            and self.cfg.get("optimizer") is not None
-            and (write_rate(self.cfg["optimizer"], new) or old is not new)
-        ):
+        told = self.cfg.get("optimizer") if key == "learning_rate" and new is not None else None
+        if told is not None and (write_rate(told, new) or old is not new):
             level = logging.INFO if self.walk.trains else logging.WARNING  # a callback may change it in every epoch
             log.log(level, "learning_rate is now %s, in the optimizer too.", new)
         if {"steps", "graphs"} & set(dropped):
