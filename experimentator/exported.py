@@ -137,7 +137,8 @@ def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Size
             f"Suffixes: {kinds}." if kinds else "Train with TensorFlow, JAX or PyTorch.",
         )
     model = _model(exp, outputs, sizes)
-    model.layers[-1].item = _item(exp)
+    if path.suffix == ".onnx":  # which is tried
+        model.layers[-1].item = _item(exp)
     try:
         make_folder(path.parent)
         aside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")

@@ -60,7 +60,8 @@ def check_runs(path: Path, run: Callable[[Given], Given], model: Any) -> None:
     except _OddError as error:
         if is_item and not error.is_of_cpu:
             raise _wrong(str(error)) from None
-        log.warning("The %s file is written, and could not be tried here: %.300s", path.suffix, error)
+        on = "" if is_item else ", on zeros, since no item has the sizes that were asked for"
+        log.warning("The %s file is written, and could not be tried here%s: %.300s", path.suffix, on, error)
 
 
 class _OddError(Exception):
