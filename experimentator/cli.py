@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from experimentator.commands import failures
+from experimentator.commands import collector, failures
 from experimentator.commands.failures import printable
 from experimentator.commands.framework import prefer_installed
 from experimentator.commands.usage import AUTO, LATEST, UsageError, parse
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")  # what is of no help is left out here
     prefer_installed()
     _open_streams()
+    if argv is None:
+        collector.take()
     words = sys.argv[1:] if argv is None else list(argv)
     whole = "--traceback" in words or os.environ.get("EXPERIMENTATOR_TRACEBACK", "") not in ("", "0")
     try:
@@ -209,18 +211,13 @@ def _verify_resume(arguments: argparse.Namespace) -> int:
 
 def _experiment(arguments: argparse.Namespace, changes: Mapping[str, Any] = {}) -> tuple[Any, int]:
     """The experiment of a configuration file with its overrides and further changes, and the epochs to train."""
-    from experimentator.commands.noise import filtered
     from experimentator.config import load
     from experimentator.settings import LIBRARY_KEYS
 
     overrides = {**_overrides(arguments), **changes}
-    with filtered():
-        config = load(arguments.config, overrides, known=LIBRARY_KEYS)
-        from experimentator import build_experiment
-
-        asked, in_file = vars(arguments).get("epochs"), config.get("epochs", EPOCHS)
-        exp = build_experiment(config, load_weights=False)
-    if asked is None and "epochs" not in config and (own := [name for name in LONG if name in config]):
+    exp = _built(lambda: load(arguments.config, overrides, known=LIBRARY_KEYS))
+    asked, in_file = vars(arguments).get("epochs"), exp.cfg.get("epochs", EPOCHS)
+    if asked is None and "epochs" not in exp.cfg and (own := [name for name in LONG if name in exp.cfg]):
         _tell(f"{own[0]} is a name of your own: {EPOCHS} epochs are trained. Write `epochs`, or give --epochs N.")
     return exp, int(in_file) if asked is None else asked
 
@@ -241,7 +238,7 @@ def _built(load: Any) -> Any:
     """The experiment of a configuration that `load` runs."""
     from experimentator.commands.noise import filtered
 
-    with filtered():
+    with filtered(), collector.resting():
         config = load()
         from experimentator import build_experiment
 

@@ -330,6 +330,49 @@ def test_a_seed_gives_the_same_training_here_and_from_python():
     assert {**told, "epoch_time": 0} == {**here, "epoch_time": 0}
 
 
+LEFT_OPEN = """
+class Log:
+    def init(self, exp):
+        self.exp, self.itself, self.file = exp, self, open("log.txt", "w")
+
+    def on_epoch_end(self, epoch, **_):
+        self.file.write(f"{epoch}\\n")
+
+callbacks = [Log()]
+"""
+ENDING = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 100_000))
+from experimentator.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("more, is_let_be", [("", "True"), (LEFT_OPEN, "False")], ids=["nothing open", "a file open"])
+def test_a_process_ends_without_a_last_look_at_a_framework_unless_something_is_to_be_closed(more, is_let_be):
+    """`atexit` runs what was registered first last."""
+    Path("task.py").write_text(Path(DIGITS).read_text("utf-8") + more, "utf-8")
+    words = [sys.executable, "-c", ENDING, "run", "task.py", "--quiet", "--epochs", "3"]
+
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == is_let_be
+    assert not more or Path("log.txt").read_text("utf-8").split() == ["1", "2", "3"]
+
+
+def test_where_others_have_objects_too_nothing_is_taken_from_the_collector():
+    lines = (
+        "import builtins, gc",
+        "from experimentator.cli import main",
+        "before = builtins.__import__",
+        f"main([{DIGITS!r}, '--quiet', '--epochs', '1'])",
+        "print(gc.get_freeze_count(), builtins.__import__ is before)",
+    )
+    done = subprocess.run([sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "0 True"
+
+
 # Grids
 
 
