@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -107,11 +107,12 @@ def _obey(arguments: argparse.Namespace) -> int:
 # The commands
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace, is_built: Callable[[], None] = lambda: None) -> int:
     from experimentator.commands.results import final_metrics, show_epochs, show_values
     from experimentator.sweep.beat import Beat
 
     exp, epochs = _experiment(arguments)
+    is_built()
     folder = _run_folder(exp, arguments)
     beat = Beat(Path(arguments.report), folder) if arguments.report else None
     if beat and folder:
@@ -150,11 +151,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _point(arguments: argparse.Namespace) -> int:
     """A training that is one of a grid's, which is told what becomes of it, and whose end it does not survive."""
-    from experimentator.sweep.beat import end_with, tell_done, tell_error, tidy
+    from experimentator.sweep.beat import end_with, tell_done, tell_error, tell_loaded, tidy
+    from experimentator.sweep.nursery import Loaded
 
     end_with(arguments.parent)
+    loaded = Loaded()
     try:
-        status = _run(arguments)
+        status = _run(arguments, lambda: tell_loaded(arguments.report, loaded.told()))
         tell_done(arguments.report)
         return status
     except Exception as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -130,6 +132,33 @@ def callback_of_others(callback: Any) -> tuple[str, str] | None:
                     write = f"Leave {kind.__name__} out of its bases. {_OWN}"
                 return what, CALLBACKS.get(kind.__name__, write)
     return None
+
+
+# What a configuration imports, or forgot to.
+_OF_A_MODULE = re.compile(r"cannot import name '(\w+)' from 'experimentator(?:\.(ops|graph))?'")
+
+
+def to_import(error: BaseException) -> str:
+    """What to write where a name of this library is used without an import, or imported without there being one.
+
+    >>> to_import(NameError("name 'Subset' is not defined", name="Subset"))
+    'Add a line above: from experimentator import Subset'
+    """
+    import experimentator
+
+    known = dir(experimentator)
+    if isinstance(error, NameError):
+        return f"Add a line above: from experimentator import {error.name}" if error.name in known else ""
+    if not isinstance(error, ImportError) or not (found := _OF_A_MODULE.search(str(error))):
+        return ""
+    name, room = found.groups()
+    shelf = dir(getattr(experimentator, room or "ops"))
+    if not room and name in shelf:
+        return f"Write: from experimentator.ops import {name}"
+    near = get_close_matches(name, shelf if room else known, 1, 0.7)
+    if near:
+        return f"Write: from experimentator{(room and f'.{room}') or ''} import {near[0]}"
+    return CALLBACKS.get(name, "")
 
 
 # Data as others hold them.

@@ -148,3 +148,27 @@ def test_a_loss_whose_call_takes_a_chunk_is_a_processor():
 def test_a_metric_among_names_is_answered_with_its_op():
     with pytest.raises(ConfigError, match=r"Write a list of names of tensors; a metric goes .* as ops.KerasMetric"):
         build_experiment({"metrics": [keras.metrics.AUC()]})
+
+
+@pytest.mark.parametrize(
+    "line, write",
+    [
+        ("subsets = [Subset]", "Add a line above: from experimentator import Subset"),
+        ("x = ops.Scale", "Add a line above: from experimentator import ops"),
+        ("from experimentator import Scale", "Write: from experimentator.ops import Scale"),
+        ("from experimentator import BalancedSubsets", "Write: from experimentator import BalancedSubset"),
+        (
+            "from experimentator.ops import SoftMaxCrossEntropy",
+            "Write: from experimentator.ops import SoftmaxCrossEntropy",
+        ),
+        ("from experimentator import ModelCheckpoint", "Write experimentator.SaveWeights(...)."),
+        ("from experimentator import nothing_like_it", "Correct this line, or override a name that it uses."),
+        ("x = nothing_like_it", "Correct this line, or override a name that it uses."),
+        ("from json import Subset", "Correct this line, or override a name that it uses."),
+    ],
+)
+def test_what_is_imported_by_another_name_or_not_at_all_is_answered_with_the_line_to_write(line, write):
+    with pytest.raises(ConfigError) as told:
+        build_experiment(f"{line}\nchunk_processors = []\n")
+
+    assert str(told.value).splitlines()[-1] == write

@@ -71,12 +71,19 @@ def _finish() -> None:
         with suppress(RuntimeError):  # it has not returned
             frame.clear()
     gc.collect()
-    if any(map(_wants_an_end, gc.get_objects())):
+    streams = {id(part) for stream in (sys.stdout, sys.stderr) for part in _parts(stream)}  # which Python sees to
+    if any(_wants_an_end(one) for one in gc.get_objects() if id(one) not in streams):
         gc.unfreeze()
+
+
+def _parts(stream: Any) -> Iterator[Any]:
+    while stream is not None:
+        yield stream
+        stream = getattr(stream, "buffer", None) or getattr(stream, "raw", None)
 
 
 def _wants_an_end(one: object) -> bool:
     kind = type(one)
-    if issubclass(kind, io.IOBase):
-        return True
+    if isinstance(one, io.IOBase):
+        return not one.closed
     return hasattr(kind, "__del__") and kind.__module__.partition(".")[0] not in FRAMEWORKS

@@ -13,7 +13,8 @@ from typing import Any
 WATCH_SECONDS = 0.5
 TELL_SECONDS = 0.2
 ORPHAN_SECONDS = 30.0  # for a training whose sweep is gone to put its run folder in order
-FOLDER, BEAT, ERROR, DONE = "folder", "beat", "error", "done"  # files in the folder that a sweep gives to the process
+# Files in the folder that a sweep gives to the process.
+FOLDER, BEAT, ERROR, DONE, LOADED = "folder", "beat", "error", "done", "loaded"
 QUIET = "quiet"  # the beat of one that has none
 
 
@@ -69,6 +70,11 @@ def tell_error(place: str, error: BaseException) -> None:
 def tell_done(place: str) -> None:
     """Tell that the training is done: an exit status of 0 alone may be that of an `os._exit` in its midst."""
     Path(place, DONE).touch()
+
+
+def tell_loaded(place: str, loaded: str) -> None:
+    """Tell what the process has imported, for others to begin with."""
+    Path(place, LOADED).write_text(loaded, "utf-8")
 
 
 def tidy(place: str, parent: int) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,13 +18,15 @@ from typing import Any, Protocol
 from experimentator.checkpoint import CheckpointError
 from experimentator.commands.failures import INTERRUPTED, TERMINATED, Terminated
 from experimentator.runs import read_history
-from experimentator.sweep.beat import BEAT, DONE, ERROR, FOLDER, QUIET
+from experimentator.sweep.beat import BEAT, DONE, ERROR, FOLDER, LOADED, QUIET
+from experimentator.sweep.nursery import Forked, Nursery
 from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, UNFINISHED, Outcome
 
 POLL = 0.05  # seconds
 START_SECONDS = 60.0  # for a point to import, read its data and compile before its first step, on a busy machine
 GRACE = 10.0  # seconds for a training to put its run folder in order once it is told to stop
 ANSWERS = (INTERRUPTED, TERMINATED, -9, -15)  # statuses of a process that was told to stop, and did or was killed
+QUICK = 120.0  # seconds of a point, in which its imports count for something
 TOLD = 20  # last lines of what a point printed
 EARLY = (
     "its process ended with exit status 0 before its training was done. "
@@ -48,7 +50,7 @@ class Child:
     """A point under way; `aside` is the folder where its process tells how far it is."""
 
     point: Point
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     aside: Path
     slot: int
     kills: int  # of processes for want of memory, since the system started
@@ -88,6 +90,7 @@ class Supervisor:
         self.jobs, self.hang_seconds, self.devices = jobs, hang_seconds, devices
         self.prints_aside = jobs > 1 or is_quiet
         self.children: list[Child] = []
+        self.nursery = Nursery()
 
     def train(self, points: Iterator[Point] | None, listener: Listener) -> None:
         """Train them all; what stops this (Ctrl-C, SIGTERM) stops them, and their ends are told."""
@@ -108,25 +111,16 @@ class Supervisor:
                     with suppress(CheckpointError):  # of a full disk: the others' ends are told all the same
                         self._reap(child, listener)
             raise
+        finally:
+            self.nursery.close()
 
     def _start(self, point: Point) -> Child:
         slot = min(set(range(self.jobs)) - {child.slot for child in self.children})
         aside = Path(tempfile.mkdtemp(prefix="experimentator-"))
         command = [*point.command, "--report", str(aside), "--parent", str(os.getpid())]
-        printed: Any = sys.__stderr__  # stdout is for the table of points
-        if self.prints_aside:
-            printed = (aside / "printed").open("wb")
-        # A group of its own: Ctrl-C reaches this process only, which passes it on once.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=printed if self.prints_aside else None,
-            env=self._environment(slot),
-            process_group=0,
-        )
-        if self.prints_aside:
-            printed.close()
+        printed, environment = aside / "printed" if self.prints_aside else None, self._environment(slot)
+        words = command[command.index("run") :]
+        process = self.nursery.start(words, printed, environment) or _started(command, printed, environment)
         return Child(point, process, aside, slot, _memory_kills())
 
     def _environment(self, slot: int) -> dict[str, str]:
@@ -164,6 +158,8 @@ class Supervisor:
             child.why = OUT_OF_MEMORY
         printed = _text(child.aside / "printed")
         outcome = _outcome(child, status)
+        if outcome.seconds < QUICK:
+            self.nursery.learn(_text(child.aside / LOADED))
         shutil.rmtree(child.aside, ignore_errors=True)
         listener.ended(outcome, "\n".join(printed.splitlines()[-TOLD:]))
 
@@ -182,6 +178,19 @@ class Supervisor:
             for child in self.children:
                 if child.process.poll() is None:
                     _end_group(child)
+
+
+def _started(command: Sequence[str], printed: Path | None, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A process of its own, in a group of its own: Ctrl-C reaches the sweep only, which passes it on once."""
+    with printed.open("wb") if printed else nullcontext() as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file or sys.__stderr__,  # stdout is for the table of points
+            stderr=file,
+            env=environment,
+            process_group=0,
+        )
 
 
 def devices() -> list[str]:

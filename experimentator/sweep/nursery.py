@@ -1,0 +1,247 @@
+"""Points that need not load a framework again: each is a fork of a process that has loaded what an earlier one did.
+
+The framework's import is most of what a short training takes. A fork begins where the import ended, with nothing
+computed yet; it has a process, a group and an exit status of its own, and is the sweep's own child, as if started anew.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import re
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 60.0  # for the imports; then points are started as if there were no nursery
+POLL = 0.01
+INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")  # what does not change while a sweep runs
+OWN = "experimentator."
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: whose parent ends becomes a child of this process
+DRIVER = "/dev/nvidia"
+
+
+class Loaded:
+    """What a process has imported since this was made, and what that changed in its environment."""
+
+    def __init__(self) -> None:
+        self.before = dict(os.environ)
+
+    def changed(self) -> dict[str, str | None]:
+        """Variables of the environment that are new, other, or gone (None)."""
+        now = dict(os.environ)
+        return {name: now.get(name) for name in now.keys() | self.before if now.get(name) != self.before.get(name)}
+
+    def told(self) -> str:
+        """Names of installed modules in the order of their imports, and the environment, as JSON."""
+        names = [name for name, module in list(sys.modules.items()) if name.startswith(OWN) or _is_installed(module)]
+        return json.dumps({"modules": names, "changed": self.changed()})
+
+
+def _is_installed(module: Any) -> bool:
+    place = getattr(getattr(module, "__spec__", None), "origin", None)
+    return isinstance(place, str) and INSTALLED.search(place) is not None
+
+
+class Forked:
+    """A child of this process that the nursery became: the part of `subprocess.Popen` that a supervisor needs."""
+
+    def __init__(self, pid: int):
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit status, once there is one; minus the signal where one ended it."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit status."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if until is not None and time.monotonic() > until:
+                raise subprocess.TimeoutExpired("a point", timeout or 0.0)
+            time.sleep(POLL)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Tell it to stop."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Let it end at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+class Nursery:
+    """Starts points by forks once it knows what they load, where the system can; else gives None: they start anew."""
+
+    def __init__(self) -> None:
+        self.told = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        self.is_usable = sys.platform == "linux"
+
+    def learn(self, told: str) -> None:
+        """Take what a point that started anew told of itself; the first decides."""
+        self.told = self.told or told
+
+    def start(self, words: Sequence[str], printed: Path | None, environment: Mapping[str, str]) -> Forked | None:
+        """A point with these words for the command line, which prints into a file where one is named."""
+        if not self.is_usable or not self.told:
+            return None
+        try:
+            if self.process is None:
+                self._open(environment)
+            order = {"words": list(words), "printed": printed and str(printed), "environment": dict(environment)}
+            _set_subreaper(True)
+            try:
+                return Forked(int(self._ask(order)))
+            finally:
+                _set_subreaper(False)
+        except (OSError, ValueError):  # it is not to be forked, or ended, or took too long
+            self.close()
+            self.is_usable = False
+            return None
+
+    def close(self) -> None:
+        """End the process that waits; what it became goes on."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.socket.close()
+            self.process = None
+
+    def _open(self, environment: Mapping[str, str]) -> None:
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(START_SECONDS)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.__stderr__,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
+        self.lines = self.socket.makefile("r", encoding="utf-8")
+        if self._ask(json.loads(self.told)) != "ready":
+            raise ValueError
+
+    def _ask(self, order: Any) -> str:
+        self.socket.sendall(f"{json.dumps(order)}\n".encode())
+        return self.lines.readline().strip()
+
+
+def _set_subreaper(value: bool) -> None:
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, int(value), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+# In the nursery
+
+
+def wait(number: int) -> None:
+    """Load, and become a point whenever told to, until nobody asks any more."""
+    sweep = os.getppid()
+    with socket.socket(fileno=number) as connection, connection.makefile("rw", encoding="utf-8") as lines:
+        told = json.loads(lines.readline())
+        loaded = Loaded()
+        _load(told["modules"])
+        is_ready = loaded.changed() == told["changed"] and _can_fork()
+        lines.write("ready\n" if is_ready else "not to be forked\n")
+        lines.flush()
+        order = next((json.loads(line) for line in lines if _is_new(lines)), None)
+    if order is not None:
+        _be(order, told["changed"], sweep)
+
+
+def _load(names: Sequence[str]) -> None:
+    from experimentator.commands.noise import filtered
+
+    gc.disable()
+    with filtered():
+        for name in names:
+            with suppress(BaseException):  # what a point needs, it imports, and shows how that fails
+                __import__(name)
+    gc.freeze()
+    gc.enable()
+    sys.stderr = sys.__stderr__  # on descriptor 2, which a point may have elsewhere
+
+
+def _can_fork() -> bool:
+    """Whether there is nothing that a fork would lack: a GPU, or threads but for OpenBLAS', which knows of forks."""
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+        libraries = {line.split()[-1] for line in file if "openblas" in line}
+    most = 1 + len(libraries) * (len(os.sched_getaffinity(0)) - 1)
+    files = []
+    for one in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one that lists them
+            files.append(os.readlink(f"/proc/self/fd/{one}"))
+    is_alone = threading.active_count() == 1 and len(os.listdir("/proc/self/task")) <= most
+    return is_alone and not any(file.startswith(DRIVER) for file in files)
+
+
+def _is_new(lines: Any) -> bool:
+    """Fork: True in the new process. One between the two ends at once, so that the sweep adopts the new one."""
+    receives, sends = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads, which were looked at
+        between = os.fork()
+        child = os.fork() if not between else 0
+    if child:
+        os.setpgid(child, child)
+        os.write(sends, str(child).encode())
+        os._exit(0)
+    os.close(sends)
+    if between:
+        pid = os.read(receives, 32).decode()
+        os.waitpid(between, 0)
+        lines.write(f"{pid}\n")
+        lines.flush()
+    os.close(receives)
+    return not between
+
+
+def _be(order: Mapping[str, Any], changed: Mapping[str, str | None], sweep: int) -> None:
+    """Be the point, as if this process had been started for it."""
+    while os.getppid() != sweep:  # the one between is about to end
+        time.sleep(POLL)
+    own = {**order["environment"], **changed}
+    os.environ.clear()
+    os.environ.update({name: value for name, value in own.items() if value is not None})
+    if order["printed"]:
+        with open(order["printed"], "wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    random.seed()
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()
+    sys.argv[1:] = order["words"]
+    runpy.run_module("experimentator", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    wait(int(sys.argv[1]))

@@ -1,0 +1,170 @@
+"""Points of a sweep that begin where an earlier one's imports ended: as quick, and nothing else about them is new."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experimentator.cli import main
+from experimentator.runs import read_history
+from experimentator.sweep import nursery
+
+ROOT = Path(__file__).resolve().parent.parent
+LIGHT = (ROOT / "tests" / "configs" / "light.py").read_text("utf-8")
+DIGITS = (ROOT / "tests" / "configs" / "digits.py").read_text("utf-8")
+# What is loaded where the configuration begins, in a file of the point.
+WITNESS = """
+import os, random, sys
+from pathlib import Path
+import numpy
+
+rate = 0.5
+loaded = "{module}" in sys.modules
+Path(f"loaded-{{rate}}").write_text(f"{{loaded}} {{os.getppid()}} {{random.random()}} {{numpy.random.rand()}}")
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def write(module, rest):
+    Path("task.py").write_text(WITNESS.format(module=module) + rest.replace("rate = 0.5\n", ""), "utf-8")
+
+
+def sweep(*words, rates="[0.5, 0.25, 0.125]"):
+    return main(["task.py", "--quiet", "--epochs", "2", "--experiment-id", "s", "--grid", f"rate={rates}", *words])
+
+
+def witnesses():
+    return [Path(f"loaded-{rate}").read_text("utf-8").split() for rate in (0.5, 0.25, 0.125)]
+
+
+def loaded():
+    return [witness[0] for witness in witnesses()]
+
+
+def test_later_points_begin_with_a_framework_and_train_the_same_to_the_bit():
+    write("keras", DIGITS.replace("learning_rate = 1e-2", "learning_rate = rate / 50"))
+
+    assert sweep("--seed", "1") == 0
+
+    assert loaded() == ["False", "True", "True"]
+    assert {parent for _, parent, *_ in witnesses()} == {str(os.getpid())}, "the sweep is their parent"
+    for number, rate in enumerate((0.5, 0.25, 0.125), start=1):
+        words = ["task.py", "--quiet", "--epochs", "2", "--seed", "1", "--set", f"rate={rate}", "--experiment-id"]
+        subprocess.run([sys.executable, "-m", "experimentator", *words, f"alone-{number}"], check=True, timeout=120)
+        alone, forked = (
+            Path("runs", "task", name, "weights.safetensors") for name in (f"alone-{number}", f"s-{number}")
+        )
+        assert forked.read_bytes() == alone.read_bytes()
+
+
+def test_unseeded_draws_are_each_points_own():
+    write("numpy", LIGHT)
+
+    assert sweep() == 0
+
+    _, _, draws, of_numpy = zip(*witnesses(), strict=True)
+    assert len(set(draws)) == len(set(of_numpy)) == 3
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_is_set_in_the_environment_before_an_import_is_set_there_for_every_point(jobs):
+    write("scipy.stats", 'os.environ["OF_AN_IMPORT"] = "set"\nimport scipy.stats\n' + LIGHT)
+
+    assert sweep("--jobs", jobs) == 0
+
+    assert loaded() == ["False", "False", "False"]
+
+
+@pytest.mark.parametrize(
+    "line, was_loaded",
+    [
+        ("value = 1", "True"),
+        ("import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()", "False"),
+    ],
+    ids=["nothing", "a thread"],
+)
+def test_a_module_that_starts_a_thread_is_imported_by_every_point(line, was_loaded, monkeypatch):
+    place = Path("site-packages")
+    place.mkdir()
+    (place / "an_import.py").write_text(line, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place.absolute())]))
+    write("an_import", f"import an_import\n{LIGHT}")
+
+    assert sweep() == 0
+
+    assert loaded() == ["False", was_loaded, was_loaded]
+
+
+def test_a_module_of_ones_own_is_read_by_every_point():
+    """It may change while a sweep runs."""
+    Path("of_mine.py").write_text("value = 1", "utf-8")
+    write("of_mine", f"import of_mine\n{LIGHT}")
+
+    assert sweep() == 0
+
+    assert loaded() == ["False", "False", "False"]
+
+
+def test_a_sweep_goes_on_where_the_process_that_waits_is_killed():
+    kill = """
+import signal
+if rate == 0.25:
+    for place in Path("/proc").glob("[0-9]*"):
+        words = (place / "cmdline").read_bytes()
+        if place.name == str(os.getpid()):
+            continue
+        if b"experimentator.sweep.nursery" in words and (place / "stat").read_text().split()[3] == str(os.getppid()):
+            os.kill(int(place.name), signal.SIGKILL)
+            Path("killed").touch()
+"""
+    write("networkx", kill + LIGHT)
+
+    assert sweep(rates="[0.5, 0.25, 0.125, 0.75]") == 0
+
+    assert Path("killed").exists()
+    assert loaded() == ["False", "True", "False"]
+    assert [len(read_history(f"runs/task/s-{number}")) for number in (1, 2, 3, 4)] == [2, 2, 2, 2]
+
+
+def test_a_long_point_is_nobodys_beginning(monkeypatch):
+    monkeypatch.setattr("experimentator.sweep.supervisor.QUICK", 0.0)
+    write("networkx", LIGHT)
+
+    assert sweep() == 0
+
+    assert loaded() == ["False", "False", "False"]
+
+
+def test_a_forked_process_is_waited_for_as_others_are():
+    pid = os.fork()
+    if not pid:
+        signal.pause()
+    process = nursery.Forked(pid)
+
+    assert process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.05)
+    process.kill()
+    assert process.wait(timeout=10) == process.returncode == -signal.SIGKILL
+    process.terminate()  # nobody is there any more
+
+
+def test_what_a_point_prints_is_its_own(capfd):
+    write("numpy", f'print("point", rate)\n{LIGHT}')
+
+    assert sweep("--jobs", "2") == 0
+    assert sweep("--resume", "auto", rates="[0.5, 0.25, 0.125, 'no number', 'nor this']") == 1
+
+    told = capfd.readouterr().err
+    assert re.findall(r"^  point (.*)$", told, re.MULTILINE) == ["no number"], "of the same errors, the first is shown"
