@@ -33,7 +33,7 @@ from zlib import crc32
 import numpy as np
 
 from experimentator.assignments import grid, parse_assignment, parse_grid
-from experimentator.elsewhere import to_import
+from experimentator.elsewhere import to_write
 from experimentator.extras import to_type
 from experimentator.overrides import (
     HIDDEN,
@@ -231,7 +231,7 @@ def _execute(source: _Source, code: CodeType, door: Door) -> dict[str, Any]:
         line = [None, *(at for frame, at in frames if frame.f_code.co_filename == source.code_name)][-1]
         raises = line is not None and re.search(r"(^|[:;])\s*raise\b", source.lines[line - 1])
         is_told = raises or isinstance(error, ConfigError)  # whose words are enough
-        command = to_type(error.name) if isinstance(error, ModuleNotFoundError) else to_import(error)
+        command = to_type(error.name) if isinstance(error, ModuleNotFoundError) else to_write(error)
         write = "" if is_told else command or "Correct this line, or override a name that it uses."
         raise source.error(line, type(error).__name__, error, write=write) from error
     return {name: value for name, value in names.items() if not name.startswith("__")}

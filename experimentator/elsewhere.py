@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import traceback
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -134,31 +136,54 @@ def callback_of_others(callback: Any) -> tuple[str, str] | None:
     return None
 
 
-# What a configuration imports, or forgot to.
+# What a configuration imports, forgot to, or calls with other arguments.
 _OF_A_MODULE = re.compile(r"cannot import name '(\w+)' from 'experimentator(?:\.(ops|graph))?'")
+_OF_A_CALL = re.compile(r"(\w+)(?:\.__init__)?\(\) (?:got|missing|takes) ")
+_OF_A_MODE = re.compile(r"<(Mode\.\w+): \d+>")
 
 
-def to_import(error: BaseException) -> str:
-    """What to write where a name of this library is used without an import, or imported without there being one.
+def to_write(error: BaseException) -> str:
+    """What to write where a name of this library is not imported, or not there, or takes other arguments; else empty.
 
-    >>> to_import(NameError("name 'Subset' is not defined", name="Subset"))
+    >>> to_write(NameError("name 'Subset' is not defined", name="Subset"))
     'Add a line above: from experimentator import Subset'
     """
-    import experimentator
-
-    known = dir(experimentator)
     if isinstance(error, NameError):
-        return f"Add a line above: from experimentator import {error.name}" if error.name in known else ""
-    if not isinstance(error, ImportError) or not (found := _OF_A_MODULE.search(str(error))):
-        return ""
-    name, room = found.groups()
-    shelf = dir(getattr(experimentator, room or "ops"))
-    if not room and name in shelf:
+        return f"Add a line above: from experimentator import {error.name}" if error.name in _names("") else ""
+    if isinstance(error, ImportError) and (found := _OF_A_MODULE.search(str(error))):
+        return _to_import(found[1], found[2] or "")
+    if isinstance(error, TypeError) and (found := _OF_A_CALL.match(str(error))):
+        return _to_call(found[1], error)
+    return ""
+
+
+def _names(room: str) -> list[str]:
+    package = import_module(f"experimentator.{room}".strip("."))
+    return dir(package)
+
+
+def _to_import(name: str, room: str) -> str:
+    if not room and name in _names("ops"):
         return f"Write: from experimentator.ops import {name}"
-    near = get_close_matches(name, shelf if room else known, 1, 0.7)
+    near = get_close_matches(name, _names(room), 1, 0.7)
     if near:
-        return f"Write: from experimentator{(room and f'.{room}') or ''} import {near[0]}"
+        return f"Write: from {f'experimentator.{room}'.strip('.')} import {near[0]}"
     return CALLBACKS.get(name, "")
+
+
+def _to_call(name: str, error: BaseException) -> str:
+    room = next((room for room in ("", "ops") if name in _names(room)), None)
+    if room is None:
+        return ""
+    ours = getattr(import_module(f"experimentator.{room}".strip(".")), name)
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if frame.f_globals.get(name, ours) is not ours:
+        return ""
+    known = inspect.signature(ours)
+    shown = [one.replace(annotation=one.empty) for one in known.parameters.values()]
+    write = _OF_A_MODE.sub(r"\1", f"Write: {name}{known.replace(parameters=shown, return_annotation=known.empty)}")
+    more = next((SETTINGS[other] for other in SETTINGS if f"'{other}'" in str(error)), "")
+    return f"{write}\n{more}".strip()
 
 
 # Data as others hold them.

@@ -10,7 +10,7 @@ import pytest
 import experimentator
 from experimentator import CallbackError, ConfigError, GraphError, Track, build_experiment
 from experimentator.callbacks.order import in_order
-from experimentator.elsewhere import ATTRIBUTES, CALLBACKS
+from experimentator.elsewhere import ATTRIBUTES, CALLBACKS, SETTINGS
 from tests.stand_ins import subsets
 
 
@@ -164,10 +164,20 @@ def test_a_metric_among_names_is_answered_with_its_op():
         ("from experimentator import ModelCheckpoint", "Write experimentator.SaveWeights(...)."),
         ("from experimentator import nothing_like_it", "Correct this line, or override a name that it uses."),
         ("x = nothing_like_it", "Correct this line, or override a name that it uses."),
+        (
+            "from experimentator.ops import Scale; x = Scale('a', b=3)",
+            "Write: Scale(name, scale=255.0, *, mode=Mode.ALL, node=None, after=(), output=None)",
+        ),
+        (
+            "from experimentator import split; split()",
+            "Write: split(dataset, shares, *, keys=None, stratify=None, group=None, seed=0)",
+        ),
+        ("from experimentator import Subset, Mode; Subset('a', Mode.EVAL, {}, shuffle=True)", SETTINGS["shuffle"]),
+        ("def split(x): ...\nsplit()", "Correct this line, or override a name that it uses."),
         ("from json import Subset", "Correct this line, or override a name that it uses."),
     ],
 )
-def test_what_is_imported_by_another_name_or_not_at_all_is_answered_with_the_line_to_write(line, write):
+def test_what_is_called_or_imported_otherwise_than_it_is_here_is_answered_with_the_line_to_write(line, write):
     with pytest.raises(ConfigError) as told:
         build_experiment(f"{line}\nchunk_processors = []\n")
 
