@@ -12,10 +12,11 @@ import os
 import random
 import re
 import runpy
+import select
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -25,10 +26,12 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 60.0  # for the imports; then points are started as if there were no nursery
+ADOPTION_SECONDS = 10.0
 POLL = 0.01
 INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")  # what does not change while a sweep runs
 OWN = "experimentator."
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: whose parent ends becomes a child of this process
+READY = b"ready"
 DRIVER = "/dev/nvidia"
 
 
@@ -127,28 +130,36 @@ class Nursery:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-            self.socket.close()
+            self.orders.close()
+            self.answers.close()
             self.process = None
 
     def _open(self, environment: Mapping[str, str]) -> None:
-        self.socket, theirs = socket.socketpair()
-        self.socket.settimeout(START_SECONDS)
-        with theirs:
+        receives, gives = os.pipe()
+        hears, says = os.pipe()
+        self.orders, self.answers = open(gives, "wb", 0), open(hears, "rb", 0)  # noqa: SIM115  # closed by `close`
+        with open(receives, "rb"), open(says, "wb"), tempfile.TemporaryFile() as told:
+            told.write(self.told.encode())
+            told.seek(0)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", __name__, str(receives), str(says)],
+                stdin=told,
                 stdout=sys.__stderr__,
                 env=environment,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[receives, says],
                 process_group=0,
             )
-        self.lines = self.socket.makefile("r", encoding="utf-8")
-        if self._ask(json.loads(self.told)) != "ready":
+        if self._answer() != READY:
             raise ValueError
 
-    def _ask(self, order: Any) -> str:
-        self.socket.sendall(f"{json.dumps(order)}\n".encode())
-        return self.lines.readline().strip()
+    def _ask(self, order: Any) -> bytes:
+        self.orders.write(f"{json.dumps(order)}\n".encode())
+        return self._answer()
+
+    def _answer(self) -> bytes:
+        if not select.select([self.answers], [], [], START_SECONDS)[0]:
+            raise TimeoutError
+        return self.answers.read(64)
 
 
 def _set_subreaper(value: bool) -> None:
@@ -161,18 +172,19 @@ def _set_subreaper(value: bool) -> None:
 # In the nursery
 
 
-def wait(number: int) -> None:
+def wait(orders: int, answers: int) -> None:
     """Load, and become a point whenever told to, until nobody asks any more."""
     sweep = os.getppid()
-    with socket.socket(fileno=number) as connection, connection.makefile("rw", encoding="utf-8") as lines:
-        told = json.loads(lines.readline())
-        loaded = Loaded()
-        _load(told["modules"])
-        is_ready = loaded.changed() == told["changed"] and _can_fork()
-        lines.write("ready\n" if is_ready else "not to be forked\n")
-        lines.flush()
-        order = next((json.loads(line) for line in lines if _is_new(lines)), None)
+    told = json.load(sys.stdin)
+    loaded = Loaded()
+    _load(told["modules"])
+    with open(os.devnull, encoding="ascii") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.write(answers, READY if loaded.changed() == told["changed"] and _can_fork() else b"not to be forked")
+    with open(orders, encoding="utf-8") as lines:
+        order = next((json.loads(line) for line in lines if _is_new(answers)), None)
     if order is not None:
+        os.close(answers)
         _be(order, told["changed"], sweep)
 
 
@@ -202,7 +214,7 @@ def _can_fork() -> bool:
     return is_alone and not any(file.startswith(DRIVER) for file in files)
 
 
-def _is_new(lines: Any) -> bool:
+def _is_new(answers: int) -> bool:
     """Fork: True in the new process. One between the two ends at once, so that the sweep adopts the new one."""
     receives, sends = os.pipe()
     sys.stdout.flush()
@@ -217,17 +229,19 @@ def _is_new(lines: Any) -> bool:
         os._exit(0)
     os.close(sends)
     if between:
-        pid = os.read(receives, 32).decode()
+        pid = os.read(receives, 32)
         os.waitpid(between, 0)
-        lines.write(f"{pid}\n")
-        lines.flush()
+        os.write(answers, pid)
     os.close(receives)
     return not between
 
 
 def _be(order: Mapping[str, Any], changed: Mapping[str, str | None], sweep: int) -> None:
     """Be the point, as if this process had been started for it."""
+    until = time.monotonic() + ADOPTION_SECONDS
     while os.getppid() != sweep:  # the one between is about to end
+        if time.monotonic() > until:
+            os._exit(1)  # nobody would wait for it
         time.sleep(POLL)
     own = {**order["environment"], **changed}
     os.environ.clear()
@@ -244,4 +258,4 @@ def _be(order: Mapping[str, Any], changed: Mapping[str, str | None], sweep: int)
 
 
 if __name__ == "__main__":
-    wait(int(sys.argv[1]))
+    wait(int(sys.argv[1]), int(sys.argv[2]))
