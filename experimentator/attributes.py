@@ -83,6 +83,22 @@ class Attributes:
                     yield place, name, told or _told(old), new
 
 
+def adding_up(processor: Any) -> Iterator[tuple[str, str]]:
+    """The processor, and names by which its code reads a metric of Keras that it neither sets back nor keeps apart."""
+    own = getattr(processor, "__dict__", {})
+    functions = [one for one in _outside(processor).values() if isinstance(one, FunctionType)]
+    attributes = {name for function in functions for name in _read(function.__code__)[1]}
+    read = {name: value for one in functions for _, name, value in _values(one, _read(one.__code__)[0])}
+    read |= {f"self.{name}": own[name] for name in attributes if name in own}
+    if not any(name.startswith(("reset_state", "stateless_")) for name in attributes):
+        yield from ((_named(processor), name) for name, value in read.items() if _is_metric(value))
+
+
+def _is_metric(value: Any) -> bool:
+    kinds = type(value).__mro__
+    return any(kind.__name__ == "Metric" and kind.__module__.startswith("keras.") for kind in kinds)
+
+
 def _watched(processor: Any) -> dict[str, tuple[Any, Hashable]]:
     """Attributes of an object, and globals of its code, with their prints; values are kept, so that ids stay theirs."""
     attributes = getattr(processor, "__dict__", {})

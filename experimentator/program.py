@@ -102,7 +102,7 @@ class Program:
                 raise
             self.selection.check_norms(whole)
             self.selection.tell_slips(whole)
-            self.selection.tell_squashed(self.graphs[mode])
+            self.selection.tell_mistaken(self.graphs[mode])
             self.selection.tell_overwritten(whole, self.graphs[mode])
         return self.graphs[mode]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.accumulating import marked_in, weighing
+from experimentator.attributes import adding_up
 from experimentator.config import ConfigError
 from experimentator.data.items import DatasetError
 from experimentator.graph import Graph, GraphError, Mode
@@ -95,7 +96,21 @@ class Selection:
                     said = "%s is left out: it reads %r, which nothing writes and no subset gives. Did you mean %r?"
                     log.warning(said, node, name, near[0])
 
-    def tell_squashed(self, graph: Graph) -> None:
+    def tell_mistaken(self, graph: Graph) -> None:
+        """Warn of what is computed otherwise than it looks."""
+        self._tell_adding_up()
+        self._tell_squashed(graph)
+
+    def _tell_adding_up(self) -> None:
+        """Warn of a metric of Keras within a function of the user's: nothing sets it back when a pass begins."""
+        for named, name in (found for one in self.exp.program.processors for found in adding_up(one)):
+            if (named, name) not in self._told:
+                self._told.add((named, name))
+                said = "%s reads %s, a metric of Keras, which adds up from batch to batch, and from pass to pass. %s"
+                write = f'Write ops.KerasMetric(metric, "batch_logits", "batch_target"), or {name}.reset_state() first.'
+                log.warning(said, named, name, write)
+
+    def _tell_squashed(self, graph: Graph) -> None:
         """Warn of a loss or metric on logits that is given what a softmax or sigmoid wrote."""
         for node in graph.nodes:
             taking: Any = node.processor

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from experimentator import AverageMetrics, CheckpointEvery, Mode, Subset, build_experiment, ops
+from experimentator import AverageMetrics, CheckpointEvery, ChunkProcessor, Mode, Subset, build_experiment, ops
 from experimentator.graph import Chunk, DeclarationError, Graph
 from experimentator.ops import KerasMetric, TensorError
 
@@ -201,3 +201,57 @@ def test_a_training_resumed_within_a_pass_measures_the_same(tmp_path):
         resumed.resume(whole.folder / "checkpoints" / number)
         assert resumed.walk.position.batch > 0
         assert resumed.train(1)[0].items() >= measured.items()
+
+
+ERROR = keras.metrics.MeanSquaredError()
+
+
+class Measures(ChunkProcessor):
+    inputs, outputs = ["batch_score", "batch_target"], ["error"]
+
+    def __init__(self):
+        self.metric = keras.metrics.MeanSquaredError()
+
+    def __call__(self, chunk):
+        chunk["error"] = self.metric(chunk["batch_target"], chunk["batch_score"])
+
+
+def measured(chunk):
+    chunk["error"] = ERROR(chunk["batch_target"], chunk["batch_score"])
+
+
+def measured_below(chunk):
+    measured(chunk)
+
+
+def of_this_batch(chunk):
+    ERROR.reset_state()
+    measured(chunk)
+
+
+def without_state(chunk):
+    kept = ERROR.stateless_update_state([0 * v for v in ERROR.variables], chunk["batch_target"], chunk["batch_score"])
+    chunk["error"] = ERROR.stateless_result(kept)
+
+
+@pytest.mark.parametrize(
+    "processor, told",
+    [
+        (measured, "measured reads ERROR, a metric of Keras"),
+        (Measures(), "Measures reads self.metric, a metric of Keras"),
+        (measured_below, "measured_below reads ERROR, a metric of Keras"),
+        (lambda chunk: measured(chunk), "<lambda> reads ERROR, a metric of Keras"),
+        (without_state, None),
+        (of_this_batch, None),
+        (KerasMetric(ERROR, "batch_score", "batch_target", "error"), None),
+    ],
+    ids=["function", "class", "function below", "lambda", "stateless", "set back", "ours"],
+)
+def test_a_metric_within_a_function_of_ones_own_is_told_to_add_up(processor, told, caplog):
+    exp = experiment(processor, metrics=["error"])
+    exp.evaluate()
+    exp.evaluate()
+
+    said = [record.message for record in caplog.records if "adds up" in record.message]
+    assert len(said) == (told is not None)
+    assert told is None or said[0].startswith(told)
