@@ -59,13 +59,10 @@ def test_later_points_begin_with_a_framework_and_train_the_same_to_the_bit():
 
     assert loaded() == ["False", "True", "True"]
     assert {parent for _, parent, *_ in witnesses()} == {str(os.getpid())}, "the sweep is their parent"
-    for number, rate in enumerate((0.5, 0.25, 0.125), start=1):
-        words = ["task.py", "--quiet", "--epochs", "2", "--seed", "1", "--set", f"rate={rate}", "--experiment-id"]
-        subprocess.run([sys.executable, "-m", "experimentator", *words, f"alone-{number}"], check=True, timeout=120)
-        alone, forked = (
-            Path("runs", "task", name, "weights.safetensors") for name in (f"alone-{number}", f"s-{number}")
-        )
-        assert forked.read_bytes() == alone.read_bytes()
+    words = ["task.py", "--quiet", "--epochs", "2", "--seed", "1", "--set", "rate=0.125", "--experiment-id", "alone"]
+    subprocess.run([sys.executable, "-m", "experimentator", *words], check=True, timeout=120)
+    alone, forked = (Path("runs", "task", name, "weights.safetensors").read_bytes() for name in ("alone", "s-3"))
+    assert forked == alone
 
 
 def test_unseeded_draws_are_each_points_own():
