@@ -31,7 +31,7 @@ POLL = 0.01
 INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")  # what does not change while a sweep runs
 OWN = "experimentator."
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: whose parent ends becomes a child of this process
-READY = b"ready"
+READY, ADOPTED = b"ready", "adopted"
 DRIVER = "/dev/nvidia"
 
 
@@ -107,19 +107,23 @@ class Nursery:
         """Take what a point that started anew told of itself; the first decides."""
         self.told = self.told or told
 
-    def start(self, words: Sequence[str], printed: Path | None, environment: Mapping[str, str]) -> Forked | None:
+    def start(
+        self, words: Sequence[str], aside: Path, printed: Path | None, environment: Mapping[str, str]
+    ) -> Forked | None:
         """A point with these words for the command line, which prints into a file where one is named."""
         if not self.is_usable or not self.told:
             return None
         try:
             if self.process is None:
                 self._open(environment)
-            order = {"words": list(words), "printed": printed and str(printed), "environment": dict(environment)}
+            order = {"words": list(words), "adopted": str(aside / ADOPTED), "printed": printed and str(printed)}
             _set_subreaper(True)
             try:
-                return Forked(int(self._ask(order)))
+                point = Forked(int(self._ask({**order, "environment": dict(environment)})))
             finally:
                 _set_subreaper(False)
+            (aside / ADOPTED).touch()
+            return point
         except (OSError, ValueError):  # it is not to be forked, or ended, or took too long
             self.close()
             self.is_usable = False
@@ -239,9 +243,9 @@ def _is_new(answers: int) -> bool:
 def _be(order: Mapping[str, Any], changed: Mapping[str, str | None], sweep: int) -> None:
     """Be the point, as if this process had been started for it."""
     until = time.monotonic() + ADOPTION_SECONDS
-    while os.getppid() != sweep:  # the one between is about to end
+    while os.getppid() != sweep or not os.path.exists(order["adopted"]):  # the one between is about to end
         if time.monotonic() > until:
-            os._exit(1)  # nobody would wait for it
+            os._exit(1)  # nobody knows of it: the point may have been started anew
         time.sleep(POLL)
     own = {**order["environment"], **changed}
     os.environ.clear()
