@@ -155,12 +155,22 @@ def _point(arguments: argparse.Namespace) -> int:
     from experimentator.sweep.nursery import Loaded
 
     end_with(arguments.parent)
-    loaded = Loaded()
+    loaded, built = Loaded(), threading.Event()
+
+    def is_built() -> None:
+        built.set()
+        if arguments.forked:
+            loaded.begin_anew()
+        else:
+            tell_loaded(arguments.report, loaded.told())
+
     try:
-        status = _run(arguments, lambda: tell_loaded(arguments.report, loaded.told()))
+        status = _run(arguments, is_built)
         tell_done(arguments.report)
         return status
     except Exception as error:
+        if arguments.forked and not built.is_set():
+            loaded.begin_anew()
         tell_error(arguments.report, error)
         raise
     finally:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import linecache
 import logging
 import re
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -149,41 +152,51 @@ def to_write(error: BaseException) -> str:
     'Add a line above: from experimentator import Subset'
     """
     if isinstance(error, NameError):
-        return f"Add a line above: from experimentator import {error.name}" if error.name in _names("") else ""
+        known = [*_package("").__all__, "ops"]
+        return f"Add a line above: from experimentator import {error.name}" if error.name in known else ""
     if isinstance(error, ImportError) and (found := _OF_A_MODULE.search(str(error))):
         return _to_import(found[1], found[2] or "")
     if isinstance(error, TypeError) and (found := _OF_A_CALL.match(str(error))):
-        return _to_call(found[1], error)
+        with suppress(Exception):  # of objects of the user's that are looked at; no advice is worth hiding the error
+            return _to_call(found[1], error)
     return ""
 
 
-def _names(room: str) -> list[str]:
-    package = import_module(f"experimentator.{room}".strip("."))
-    return dir(package)
+def _package(room: str) -> Any:
+    return import_module(f"experimentator.{room}".strip("."))
 
 
 def _to_import(name: str, room: str) -> str:
-    if not room and name in _names("ops"):
-        return f"Write: from experimentator.ops import {name}"
-    near = get_close_matches(name, _names(room), 1, 0.7)
-    if near:
-        return f"Write: from {f'experimentator.{room}'.strip('.')} import {near[0]}"
+    for place in dict.fromkeys((room, "ops")):
+        if near := get_close_matches(name, _package(place).__all__, 1, 0.7 if place == room else 0.9):
+            return f"Write: from {f'experimentator.{place}'.strip('.')} import {near[0]}"
     return CALLBACKS.get(name, "")
 
 
 def _to_call(name: str, error: BaseException) -> str:
-    room = next((room for room in ("", "ops") if name in _names(room)), None)
-    if room is None:
+    """With which arguments, where a line calls what is ours: others have classes of these names, too."""
+    calls = [call for at in traceback.walk_tb(error.__traceback__) for call in [_called(name, *at)] if call is not None]
+    ours = {id(getattr(_package(room), name, None)): room for room in ("", "ops")}
+    if not calls or id(calls[-1]) not in ours or not (inspect.isclass(calls[-1]) or inspect.isfunction(calls[-1])):
         return ""
-    ours = getattr(import_module(f"experimentator.{room}".strip(".")), name)
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    if frame.f_globals.get(name, ours) is not ours:
-        return ""
-    known = inspect.signature(ours)
+    known = inspect.signature(calls[-1])
     shown = [one.replace(annotation=one.empty) for one in known.parameters.values()]
     write = _OF_A_MODE.sub(r"\1", f"Write: {name}{known.replace(parameters=shown, return_annotation=known.empty)}")
     more = next((SETTINGS[other] for other in SETTINGS if f"'{other}'" in str(error)), "")
     return f"{write}\n{more}".strip()
+
+
+def _called(name: str, frame: FrameType, line: int) -> Any:
+    """What a line of code calls by that name, or by a dotted one that ends in it; None where it calls no such thing."""
+    text = linecache.getline(frame.f_code.co_filename, line)
+    found = re.search(rf"(?<![\w.])((?:\w+\.)*){re.escape(name)}\s*\(", text)
+    if found is None:
+        return None
+    first, *rest = f"{found[1]}{name}".split(".")
+    value = frame.f_locals.get(first, frame.f_globals.get(first))
+    for part in rest:
+        value = getattr(value, part, None)
+    return value
 
 
 # Data as others hold them.

@@ -340,6 +340,27 @@ class Log:
 
 callbacks = [Log()]
 """
+OPEN_BEFORE = """
+log = open("log.txt", "w")
+
+def note(text):
+    log.write(text)
+
+class Log:
+    def on_epoch_end(self, epoch, **_):
+        note(f"{epoch}\\n")
+"""
+DETACHED = """
+import io, weakref
+
+class Asked(Log):
+    def init(self, exp):
+        super().init(exp)
+        self.seen, self.other = weakref.proxy(exp), io.TextIOWrapper(io.BytesIO())
+        self.other.detach()
+
+callbacks = [Asked()]
+"""
 ENDING = """
 import atexit, gc, sys
 atexit.register(lambda: print(gc.get_freeze_count() > 100_000))
@@ -348,16 +369,25 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("more, is_let_be", [("", "True"), (LEFT_OPEN, "False")], ids=["nothing open", "a file open"])
-def test_a_process_ends_without_a_last_look_at_a_framework_unless_something_is_to_be_closed(more, is_let_be):
+@pytest.mark.parametrize(
+    "before, after, is_let_be",
+    [
+        ("", "", "True"),
+        ("", LEFT_OPEN, "False"),
+        (OPEN_BEFORE, "callbacks = [Log()]", "False"),
+        ("", LEFT_OPEN + DETACHED, "False"),
+    ],
+    ids=["nothing open", "a file open", "a file open before", "what cannot be asked"],
+)
+def test_a_process_ends_without_a_last_look_at_a_framework_unless_something_is_to_be_closed(before, after, is_let_be):
     """`atexit` runs what was registered first last."""
-    Path("task.py").write_text(Path(DIGITS).read_text("utf-8") + more, "utf-8")
+    Path("task.py").write_text(f"{before}\n{Path(DIGITS).read_text('utf-8')}\n{after}", "utf-8")
     words = [sys.executable, "-c", ENDING, "run", "task.py", "--quiet", "--epochs", "3"]
 
     done = subprocess.run(words, capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == is_let_be
-    assert not more or Path("log.txt").read_text("utf-8").split() == ["1", "2", "3"]
+    assert is_let_be == "True" or Path("log.txt").read_text("utf-8").split() == ["1", "2", "3"]
 
 
 def test_where_others_have_objects_too_nothing_is_taken_from_the_collector():

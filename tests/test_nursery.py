@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,74 @@ def test_what_is_set_in_the_environment_before_an_import_is_set_there_for_every_
     assert sweep("--jobs", jobs) == 0
 
     assert loaded() == ["False", "False", "False"]
+
+
+CHANGES = """
+if rate != 0.5:
+    {line}
+import vendored
+Path(f"version-{{rate}}").write_text(f"{{vendored.version}} {{os.environ.get('VERSION')}}")
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['os.environ["VERSION"] = "2"', 'sys.path.insert(0, str(Path("newer/site-packages").absolute()))'],
+    ids=["the environment", "sys.path"],
+)
+@pytest.mark.parametrize("after", ["", "if rate != 0.5 and vendored.version != '2':\n    raise ValueError(rate)\n"])
+def test_a_later_point_that_changes_what_an_import_depends_on_is_started_anew(line, after, monkeypatch):
+    for folder, version in (("older", "os.environ.get('VERSION', '1')"), ("newer", "'2'")):
+        Path(folder, "site-packages").mkdir(parents=True)
+        Path(folder, "site-packages", "vendored.py").write_text(f"import os\nversion = {version}\n", "utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(Path("older/site-packages").absolute())]))
+    write("vendored", CHANGES.format(line=line) + after + LIGHT)
+
+    assert sweep() == 0
+
+    assert [Path(f"version-{rate}").read_text("utf-8")[0] for rate in (0.5, 0.25, 0.125)] == ["1", "2", "2"]
+
+
+def test_an_installed_module_does_not_stand_in_for_one_beside_the_configuration(monkeypatch):
+    Path("site-packages").mkdir()
+    Path("site-packages", "asks.py").write_text(
+        "try:\n    import helpers\nexcept ImportError:\n    helpers = None\n", "utf-8"
+    )
+    Path("site-packages", "helpers.py").write_text("whose = 'installed'\n", "utf-8")
+    Path("project").mkdir()
+    Path("project", "helpers.py").write_text("whose = 'mine'\n", "utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(Path("site-packages").absolute())]))
+    note = "import asks\nPath(f'whose-{rate}').write_text(asks.helpers.whose)\n"
+    write("asks", note + LIGHT)
+    Path("task.py").rename("project/task.py")
+
+    words = ["project/task.py", "--quiet", "--epochs", "1", "--experiment-id", "s", "--grid", "rate=[0.5, 0.25]"]
+    assert main(words) == 0
+
+    assert [Path(f"whose-{rate}").read_text("utf-8") for rate in (0.5, 0.25)] == ["mine", "mine"]
+
+
+def test_a_fork_that_no_sweep_knows_of_ends():
+    """As when the sweep is killed between the fork and its adoption."""
+    code = """
+import json, os
+from experimentator.sweep import nursery
+one = nursery.Nursery()
+one.learn(nursery.Loaded().told())
+one._open(dict(os.environ))
+assert one._answer() == nursery.READY
+order = {"words": ["--version"], "adopted": "nowhere", "printed": None, "environment": dict(os.environ)}
+one.orders.write((json.dumps(order) + chr(10)).encode())
+print(one._answer().decode(), flush=True)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+
+    pid = int(done.stdout.split()[0])
+    until = time.monotonic() + nursery.ADOPTION_SECONDS + 10
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < until, "it waits for ever"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import builtins
 import gc
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -31,18 +31,25 @@ def resting() -> Iterator[None]:
     There are up to a million of them, and they stay. To look at them takes a third of the time of the import, and a
     second when the process ends. What a configuration makes itself is collected as ever.
     """
-    importing = builtins.__import__
+    importing, depth = builtins.__import__, [0]
+    known = {id(one): one for one in _wanting_an_end()} if _is_ours else {}
 
-    def resting_import(*arguments: Any, **named: Any) -> Any:
-        if not gc.isenabled():  # an import within an import, or somebody's wish
-            return importing(*arguments, **named)
-        gc.disable()
+    def resting_import(name: str, *arguments: Any, **named: Any) -> Any:
+        if name in sys.modules or depth[0] or not gc.isenabled():  # an import within an import, or somebody's wish
+            return importing(name, *arguments, **named)
+        # Frozen, nobody would find in the end what the configuration has opened.
+        is_free = _is_ours and all(id(one) in known for one in _wanting_an_end() if not isinstance(one, Generator))
+        before = gc.get_threshold()
+        depth[0] += 1
+        gc.set_threshold(0)
         try:
-            return importing(*arguments, **named)
+            return importing(name, *arguments, **named)
         finally:
-            if _is_ours and gc.get_count()[0] > MANY:
+            depth[0] -= 1
+            if is_free and gc.get_count()[0] > MANY:
                 gc.freeze()
-            gc.enable()
+            if gc.get_threshold() == (0, *before[1:]):
+                gc.set_threshold(*before)
 
     builtins.__import__ = resting_import
     try:
@@ -58,8 +65,17 @@ def _finish() -> None:
     Only where nothing of the kind is left is a framework let be. What keeps an experiment is the module of its
     configuration, and the frames of functions that have returned, held by exceptions that a framework remembers.
     """
-    if not gc.get_freeze_count():
-        return
+    is_done = False
+    try:
+        if gc.get_freeze_count():
+            _let_go()
+            is_done = not _wanting_an_end()
+    finally:
+        if not is_done:
+            gc.unfreeze()
+
+
+def _let_go() -> None:
     from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 
     from experimentator.config import CONFIG_MODULE
@@ -71,19 +87,30 @@ def _finish() -> None:
         with suppress(RuntimeError):  # it has not returned
             frame.clear()
     gc.collect()
-    streams = {id(part) for stream in (sys.stdout, sys.stderr) for part in _parts(stream)}  # which Python sees to
-    if any(_wants_an_end(one) for one in gc.get_objects() if id(one) not in streams):
-        gc.unfreeze()
+
+
+def _wanting_an_end() -> list[Any]:
+    """Open files, but for the streams that Python sees to, and objects with a `__del__` that are not a framework's."""
+    streams = {id(part) for stream in (sys.stdin, sys.stdout, sys.stderr) for part in _parts(stream)}
+    objects = gc.get_objects()
+    kinds = {kind for kind in set(map(type, objects)) if _may_want_an_end(kind)}
+    return [one for one in objects if type(one) in kinds and id(one) not in streams and not _is_closed(one)]
+
+
+def _may_want_an_end(kind: type) -> bool:
+    if issubclass(kind, io.IOBase):
+        return True
+    return hasattr(kind, "__del__") and str(kind.__module__).partition(".")[0] not in FRAMEWORKS
+
+
+def _is_closed(one: Any) -> bool:
+    try:
+        return isinstance(one, io.IOBase) and bool(one.closed)
+    except Exception:  # detached from what it wrote to, for one
+        return False
 
 
 def _parts(stream: Any) -> Iterator[Any]:
     while stream is not None:
         yield stream
         stream = getattr(stream, "buffer", None) or getattr(stream, "raw", None)
-
-
-def _wants_an_end(one: object) -> bool:
-    kind = type(one)
-    if isinstance(one, io.IOBase):
-        return not one.closed
-    return hasattr(kind, "__del__") and kind.__module__.partition(".")[0] not in FRAMEWORKS

@@ -242,6 +242,7 @@ def _run_parser() -> _Parser:
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--report", help=argparse.SUPPRESS)  # a folder where the process of a point tells how far it is
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # the process of the sweep: gone, it ends, too
+    parser.add_argument("--forked", action="store_true", help=argparse.SUPPRESS)  # its imports came before it
     return parser
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,9 @@ def tell_done(place: str) -> None:
 
 
 def tell_loaded(place: str, loaded: str) -> None:
-    """Tell what the process has imported, for others to begin with."""
-    Path(place, LOADED).write_text(loaded, "utf-8")
+    """Tell what the process has imported, for others to begin with; without room for it, they start anew."""
+    with suppress(OSError):
+        Path(place, LOADED).write_text(loaded, "utf-8")
 
 
 def tidy(place: str, parent: int) -> None:

@@ -31,15 +31,17 @@ POLL = 0.01
 INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")  # what does not change while a sweep runs
 OWN = "experimentator."
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: whose parent ends becomes a child of this process
-READY, ADOPTED = b"ready", "adopted"
+READY, ADOPTED, FORKED = b"ready", "adopted", "--forked"
+OF_OPENBLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # as it asks for them
+MOST_OF_OPENBLAS = 64  # threads, as numpy's wheels are built
 DRIVER = "/dev/nvidia"
 
 
 class Loaded:
-    """What a process has imported since this was made, and what that changed in its environment."""
+    """What a process has imported since this was made, and what of its surroundings an import may depend on."""
 
     def __init__(self) -> None:
-        self.before = dict(os.environ)
+        self.before, self.path = dict(os.environ), list(sys.path)
 
     def changed(self) -> dict[str, str | None]:
         """Variables of the environment that are new, other, or gone (None)."""
@@ -47,14 +49,32 @@ class Loaded:
         return {name: now.get(name) for name in now.keys() | self.before if now.get(name) != self.before.get(name)}
 
     def told(self) -> str:
-        """Names of installed modules in the order of their imports, and the environment, as JSON."""
-        names = [name for name, module in list(sys.modules.items()) if name.startswith(OWN) or _is_installed(module)]
-        return json.dumps({"modules": names, "changed": self.changed()})
+        """Installed modules in the order of their imports, and the environment, as JSON; none if `sys.path` changed."""
+        if sys.path != self.path:
+            return ""
+        return json.dumps({"modules": installed(), "own": _own(), "changed": self.changed()})
+
+    def begin_anew(self) -> None:
+        """Of a fork: where the configuration changes what imports depend on, they were too early: start anew."""
+        if self.changed() or sys.path != self.path:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            words = [word for word in sys.argv[1:] if word != FORKED]
+            os.execve(sys.executable, [sys.executable, "-m", "experimentator", *words], self.before)
 
 
-def _is_installed(module: Any) -> bool:
-    place = getattr(getattr(module, "__spec__", None), "origin", None)
-    return isinstance(place, str) and INSTALLED.search(place) is not None
+def installed() -> dict[str, str]:
+    """Modules that do not change while a sweep runs, and the files that they came from."""
+    files = {name: getattr(getattr(one, "__spec__", None), "origin", None) for name, one in list(sys.modules.items())}
+    return {
+        name: file
+        for name, file in files.items()
+        if name != "__main__" and not name.startswith(OWN) and isinstance(file, str) and INSTALLED.search(file)
+    }
+
+
+def _own() -> list[str]:
+    return [name for name in list(sys.modules) if name.startswith(OWN)]
 
 
 class Forked:
@@ -101,25 +121,42 @@ class Nursery:
     def __init__(self) -> None:
         self.told = ""
         self.process: subprocess.Popen[bytes] | None = None
-        self.is_usable = sys.platform == "linux"
+        self.is_ready = False
+        self.is_usable = sys.platform == "linux" and signal.getsignal(signal.SIGCHLD) != signal.SIG_IGN
 
     def learn(self, told: str) -> None:
         """Take what a point that started anew told of itself; the first decides."""
-        self.told = self.told or told
+        with suppress(ValueError):  # the disk was full
+            self.told = self.told or (told and json.dumps(json.loads(told)))
 
     def start(
-        self, words: Sequence[str], aside: Path, printed: Path | None, environment: Mapping[str, str]
+        self,
+        words: Sequence[str],
+        aside: Path,
+        printed: Path | None,
+        environment: Mapping[str, str],
+        *,
+        is_patient: bool = True,
     ) -> Forked | None:
-        """A point with these words for the command line, which prints into a file where one is named."""
+        """A point with these words for the command line, which prints into a file where one is named.
+
+        Only where it `is_patient` is a process waited for that is still loading.
+        """
         if not self.is_usable or not self.told:
             return None
         try:
             if self.process is None:
                 self._open(environment)
+            if not self.is_ready and not is_patient and not self._has_answered(0.0):
+                return None
+            if not self.is_ready and self._answer() != READY:
+                raise ValueError
+            self.is_ready = True
             order = {"words": list(words), "adopted": str(aside / ADOPTED), "printed": printed and str(printed)}
             _set_subreaper(True)
             try:
-                point = Forked(int(self._ask({**order, "environment": dict(environment)})))
+                self.orders.write(f"{json.dumps({**order, 'environment': dict(environment)})}\n".encode())
+                point = Forked(int(self._answer()))
             finally:
                 _set_subreaper(False)
             (aside / ADOPTED).touch()
@@ -153,15 +190,12 @@ class Nursery:
                 pass_fds=[receives, says],
                 process_group=0,
             )
-        if self._answer() != READY:
-            raise ValueError
 
-    def _ask(self, order: Any) -> bytes:
-        self.orders.write(f"{json.dumps(order)}\n".encode())
-        return self._answer()
+    def _has_answered(self, seconds: float) -> bool:
+        return bool(select.select([self.answers], [], [], seconds)[0])
 
     def _answer(self) -> bytes:
-        if not select.select([self.answers], [], [], START_SECONDS)[0]:
+        if not self._has_answered(START_SECONDS):
             raise TimeoutError
         return self.answers.read(64)
 
@@ -178,44 +212,54 @@ def _set_subreaper(value: bool) -> None:
 
 def wait(orders: int, answers: int) -> None:
     """Load, and become a point whenever told to, until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses Ctrl-C means the sweep
     sweep = os.getppid()
     told = json.load(sys.stdin)
     loaded = Loaded()
-    _load(told["modules"])
+    _load([*told["modules"], *told["own"]])
     with open(os.devnull, encoding="ascii") as nothing:
         os.dup2(nothing.fileno(), 0)
-    os.write(answers, READY if loaded.changed() == told["changed"] and _can_fork() else b"not to be forked")
-    with open(orders, encoding="utf-8") as lines:
+    is_same = loaded.changed() == told["changed"] and installed().items() <= told["modules"].items()
+    with suppress(BrokenPipeError), open(orders, encoding="utf-8") as lines:
+        os.write(answers, READY if is_same and _can_fork() else b"not to be forked")
         order = next((json.loads(line) for line in lines if _is_new(answers)), None)
-    if order is not None:
-        os.close(answers)
-        _be(order, told["changed"], sweep)
+        if order is not None:
+            lines.close()
+            os.close(answers)
+            _be(order, told["changed"], sweep)
 
 
 def _load(names: Sequence[str]) -> None:
-    from experimentator.commands.noise import filtered
-
+    """Import, and show nothing of it; streams stay the same, since what is imported may keep them."""
+    kept = os.dup(1), os.dup(2)
+    with open(os.devnull, "w", encoding="ascii") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
     gc.disable()
-    with filtered():
-        for name in names:
-            with suppress(BaseException):  # what a point needs, it imports, and shows how that fails
-                __import__(name)
+    for name in names:
+        with suppress(BaseException):  # what a point needs, it imports, and shows how that fails
+            __import__(name)
     gc.freeze()
     gc.enable()
-    sys.stderr = sys.__stderr__  # on descriptor 2, which a point may have elsewhere
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for number, aside in enumerate(kept, start=1):
+        os.dup2(aside, number)
+        os.close(aside)
 
 
 def _can_fork() -> bool:
     """Whether there is nothing that a fork would lack: a GPU, or threads but for OpenBLAS', which knows of forks."""
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
         libraries = {line.split()[-1] for line in file if "openblas" in line}
-    most = 1 + len(libraries) * (len(os.sched_getaffinity(0)) - 1)
+    asked = next((os.environ[name] for name in OF_OPENBLAS if os.environ.get(name, "").isdecimal()), "")
+    each = min(int(asked or MOST_OF_OPENBLAS), len(os.sched_getaffinity(0)), MOST_OF_OPENBLAS)
     files = []
     for one in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # the one that lists them
             files.append(os.readlink(f"/proc/self/fd/{one}"))
-    is_alone = threading.active_count() == 1 and len(os.listdir("/proc/self/task")) <= most
-    return is_alone and not any(file.startswith(DRIVER) for file in files)
+    are_known = len(os.listdir("/proc/self/task")) == 1 + len(libraries) * (each - 1)
+    return threading.active_count() == 1 and are_known and not any(file.startswith(DRIVER) for file in files)
 
 
 def _is_new(answers: int) -> bool:
@@ -254,10 +298,13 @@ def _be(order: Mapping[str, Any], changed: Mapping[str, str | None], sweep: int)
         with open(order["printed"], "wb") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed()
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()
-    sys.argv[1:] = order["words"]
+    if torch := sys.modules.get("torch"):
+        torch.seed()
+    sys.argv[1:] = [*order["words"], FORKED]
     runpy.run_module("experimentator", run_name="__main__", alter_sys=True)
 
 

@@ -120,7 +120,8 @@ class Supervisor:
         command = [*point.command, "--report", str(aside), "--parent", str(os.getpid())]
         printed, environment = aside / "printed" if self.prints_aside else None, self._environment(slot)
         words = command[command.index("run") :]
-        process = self.nursery.start(words, aside, printed, environment) or _started(command, printed, environment)
+        forked = self.nursery.start(words, aside, printed, environment, is_patient=not self.children)
+        process = forked or _started(command, printed, environment)
         return Child(point, process, aside, slot, _memory_kills())
 
     def _environment(self, slot: int) -> dict[str, str]:
