@@ -98,9 +98,11 @@ def _wanting_an_end() -> list[Any]:
 
 
 def _may_want_an_end(kind: type) -> bool:
-    if issubclass(kind, io.IOBase):
+    bases = type.__dict__["__mro__"].__get__(kind)  # whatever its metaclass answers
+    if io.IOBase in bases:
         return True
-    return hasattr(kind, "__del__") and str(kind.__module__).partition(".")[0] not in FRAMEWORKS
+    is_told = any("__del__" in type.__dict__["__dict__"].__get__(base) for base in bases)
+    return is_told and str(type.__dict__["__module__"].__get__(kind)).partition(".")[0] not in FRAMEWORKS
 
 
 def _is_closed(one: Any) -> bool:
