@@ -151,26 +151,17 @@ def _run(arguments: argparse.Namespace, is_built: Callable[[], None] = lambda: N
 
 def _point(arguments: argparse.Namespace) -> int:
     """A training that is one of a grid's, which is told what becomes of it, and whose end it does not survive."""
-    from experimentator.sweep.beat import end_with, tell_done, tell_error, tell_loaded, tidy
+    from experimentator.sweep.beat import end_with, tell_done, tell_error, tidy
     from experimentator.sweep.nursery import Loaded
 
     end_with(arguments.parent)
-    loaded, built = Loaded(), threading.Event()
-
-    def is_built() -> None:
-        built.set()
-        if arguments.forked:
-            loaded.begin_anew()
-        else:
-            tell_loaded(arguments.report, loaded.told())
-
+    loaded = Loaded(arguments.report, is_forked=arguments.forked)
     try:
-        status = _run(arguments, is_built)
+        status = _run(arguments, loaded.is_built)
         tell_done(arguments.report)
         return status
     except Exception as error:
-        if arguments.forked and not built.is_set():
-            loaded.begin_anew()
+        loaded.check()
         tell_error(arguments.report, error)
         raise
     finally:

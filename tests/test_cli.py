@@ -70,7 +70,14 @@ def test_the_help_lists_every_option_and_no_other(command, text):
     options = {option for action in usage._parser(command)._actions for option in action.option_strings}
 
     assert set(re.findall(r"^  (--?[a-z-]+)", text, re.M)) == (options & set(text.split())) - {"-h", "--help"}
-    assert options - set(re.findall(r"--?[a-z-]+", text)) <= {"-h", "--report", "--parent", "--output", "--help"}
+    assert options - set(re.findall(r"--?[a-z-]+", text)) <= {
+        "-h",
+        "--report",
+        "--parent",
+        "--forked",
+        "--output",
+        "--help",
+    }
 
 
 def test_help_loads_nothing_heavy():

@@ -25,6 +25,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from experimentator.sweep.beat import tell_loaded
+
 START_SECONDS = 60.0  # for the imports; then points are started as if there were no nursery
 ADOPTION_SECONDS = 10.0
 POLL = 0.01
@@ -38,10 +40,31 @@ DRIVER = "/dev/nvidia"
 
 
 class Loaded:
-    """What a process has imported since this was made, and what of its surroundings an import may depend on."""
+    """What a process has imported since this was made, and what of its surroundings an import may depend on.
 
-    def __init__(self) -> None:
+    A point tells it into its `place` once its experiment is built, for others to begin with. One that `is_forked`
+    began with the imports of another; where its configuration changes what imports depend on, they came too early.
+    """
+
+    def __init__(self, place: str = "", *, is_forked: bool = False):
+        self.place, self.may_begin_anew = place, is_forked
         self.before, self.path = dict(os.environ), list(sys.path)
+
+    def is_built(self) -> None:
+        """Tell it; of a fork, let the process begin anew if it has to."""
+        if self.may_begin_anew:
+            self.check()
+            self.may_begin_anew = False
+        else:
+            tell_loaded(self.place, self.told())
+
+    def check(self) -> None:
+        """Begin anew, in this very process, if the imports came too early: before training, or where that failed."""
+        if self.may_begin_anew and (self.changed() or sys.path != self.path):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            words = [word for word in sys.argv[1:] if word != FORKED]
+            os.execve(sys.executable, [sys.executable, "-m", "experimentator", *words], self.before)
 
     def changed(self) -> dict[str, str | None]:
         """Variables of the environment that are new, other, or gone (None)."""
@@ -53,14 +76,6 @@ class Loaded:
         if sys.path != self.path:
             return ""
         return json.dumps({"modules": installed(), "own": _own(), "changed": self.changed()})
-
-    def begin_anew(self) -> None:
-        """Of a fork: where the configuration changes what imports depend on, they were too early: start anew."""
-        if self.changed() or sys.path != self.path:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            words = [word for word in sys.argv[1:] if word != FORKED]
-            os.execve(sys.executable, [sys.executable, "-m", "experimentator", *words], self.before)
 
 
 def installed() -> dict[str, str]:
