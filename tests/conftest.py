@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
+
+import numpy as np
+import pytest
 
 NAME = os.environ.get("KERAS_BACKEND", "tensorflow")  # Keras would say so, too, but takes seconds to load
 collect_ignore = [f"backends/test_{one}.py" for one in ("tensorflow", "jax", "torch") if one != NAME]
@@ -13,3 +18,12 @@ def pytest_collection_modifyitems(config, items):
     left = [item for item in items if NAME != "tensorflow" and item.get_closest_marker("tensorflow")]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """A test draws the same numbers in every run, first weights too, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)

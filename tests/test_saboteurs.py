@@ -230,7 +230,7 @@ def notices(copy, saboteur):
     whole = path.read_text("utf-8")
     assert whole.count(saboteur.old) == 1, f"{saboteur.file} has no such line any more, or several"
     path.write_text(whole.replace(saboteur.old, saboteur.new), "utf-8")
-    words = ["-p", "no:randomly", "-p", "no:cacheprovider", "-x", "-q", "-k", saboteur.names]
+    words = ["--randomly-dont-reorganize", "-p", "no:cacheprovider", "-x", "-q", "-k", saboteur.names]
     command = [sys.executable, "-B", "-m", "pytest", f"tests/{saboteur.check}", *words]
     environment = os.environ | {"PYTHONPATH": str(copy)}
     try:

@@ -44,11 +44,6 @@ Y = X.sum(axis=1)
 IMAGES = np.random.default_rng(1).normal(size=(24, 8, 8, 3)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    keras.utils.set_random_seed(0)
-
-
 def squares(chunk: Any) -> None:
     error = keras.ops.cast(chunk["batch_prediction"][:, 0], "float32") - chunk["batch_target"]
     chunk["loss"] = keras.ops.mean(error**2)
