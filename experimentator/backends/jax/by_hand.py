@@ -42,25 +42,28 @@ def looped(batch: Batch, compiler: str = LOOP) -> Timed:
         state = (weights, slots, tables)
         shapes = jax.eval_shape(one, state, columns, index[0])[1]
         zeros = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
-        return lax.fori_loop(0, count, body, (state, zeros, jnp.zeros(LOSSES)))[:2]
+        (weights, slots, _), given, _ = lax.fori_loop(0, count, body, (state, zeros, jnp.zeros(LOSSES)))
+        return slots, weights, given  # slots first, as in `JaxStep`
 
     def single(weights: Any, slots: Any, tables: Any, columns: Any, rows: Any) -> Any:
-        return one((weights, slots, tables), columns, rows)
+        (weights, slots, _), given = one((weights, slots, tables), columns, rows)
+        return slots, weights, given
 
     looping, each = jax.jit(loop, donate_argnums=1), jax.jit(single, donate_argnums=1)
 
     def timed(columns: Mapping[str, Any], index: np.ndarray, count: int) -> None:
-        rows, state = np.asarray(index if len(index) > 1 else [index[0]] * 2, np.int32), batch.state()
+        rows = np.asarray(index if len(index) > 1 else [index[0]] * 2, np.int32)
+        weights, slots, tables = batch.state()
         try:
             if compiler == BATCH:
                 for place in range(count):
-                    state, given = each(*state, dict(columns), rows[place % len(rows)])
+                    slots, weights, given = each(weights, slots, tables, dict(columns), rows[place % len(rows)])
             else:
-                state, given = looping(*state, dict(columns), rows, np.int32(count))
-            jax.block_until_ready((state, given))
+                slots, weights, given = looping(weights, slots, tables, dict(columns), rows, np.int32(count))
+            jax.block_until_ready((slots, weights, given))
         except FAILURES as error:
             raise CannotRunError(str(error).partition("\n")[0]) from error
-        batch.keep(*state[:2])
+        batch.keep(weights, slots)
 
     return timed
 

@@ -110,19 +110,24 @@ class JaxStep(KerasStep):
             self._functions[kind] = self._compiled(kind, run)
             self._shapes[kind] = described((*state, columns, *arguments))
         try:
-            state, outputs = self._functions[kind](*state, columns, *arguments)
+            slots, weights, outputs = self._functions[kind](*state, columns, *arguments)
         except jax.errors.UnexpectedTracerError as error:
             raise _kept(error) from None
-        self.batch.keep(*state[:2])
+        self.batch.keep(weights, slots)
         return dict(outputs)
 
     def _compiled(self, kind: str, run: Callable[..., Any]) -> Any:
-        """A function of weights, slots and tables of the state, columns, index (and count) to state and results."""
+        """A function of weights, slots and tables of the state, columns, index (and count) to slots, weights, results.
+
+        Slots come first: JAX lets the first result of a shape have the memory of the first argument that is given away.
+        Behind the weights they had one another's, and each was copied twice.
+        """
 
         def traced(weights: Any, slots: Any, tables: Any, columns: Any, *arguments: Any) -> Any:
             self.traces += 1
             self._told.tell(kind, columns)
-            return run((weights, slots, tables), columns, *arguments)
+            (weights, slots, _), outputs = run((weights, slots, tables), columns, *arguments)
+            return slots, weights, outputs
 
         traced.__name__ = f"{self.graph.mode}_{next(_NUMBERS)}"  # what profiles call it
         return jax.jit(traced, donate_argnums=1)
