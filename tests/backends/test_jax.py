@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import jax
 import keras
@@ -257,3 +258,21 @@ def test_a_draw_within_a_loop_is_refused_with_where_to_draw():
         GraphError, match=r"draws within a loop or a branch(.|\n)*Draw before it, for all turns at once"
     ):
         exp.predict({"batch_input": np.zeros((4, 3), np.float32)}, outputs=["batch_walked"])
+
+
+@pytest.mark.parametrize("way", ["step", True])
+def test_what_the_optimizer_keeps_is_updated_where_it_lies(way):
+    network = keras.Sequential(
+        [layers.Dense(8, activation="relu"), layers.Dense(8), layers.Dense(2)]
+    )  # shapes that repeat
+    processors = [ops.Model(network, inputs="batch_input", outputs="batch_logits"), *config()["chunk_processors"][1:]]
+    exp = build_experiment(config(chunk_processors=processors, optimizer=keras.optimizers.Adam(), jit_compile=way))
+    exp.train(1)
+
+    steps = {runner.name: runner.step for runner in exp.program.runners.values()}
+    (text,) = steps["training"].programs()
+    memory = re.findall(
+        r"\{(\d+)\}: \((\d+), ", text.partition("\n")[0]
+    )  # places of results, and of arguments whose it is
+    weights, slots = (len(values) for values in steps["training"].batch.state()[:2])
+    assert {(int(to), int(of)) for to, of in memory} == {(n, weights + n) for n in range(slots)}
