@@ -31,7 +31,7 @@ class Batch(StatelessBatch):
         self.convolves = False  # as far as `shapes` has seen it
         self._layouts: list[Any] = []  # of weights and slots, as `state` has seen them
         self._reached: list[int] | None = None
-        self._compiled = jax.jit(self._with_gradients)
+        self._compiled = jax.jit(self._with_gradients if optimizer is not None else self._forward)  # traced once
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""
@@ -43,7 +43,7 @@ class Batch(StatelessBatch):
         """Shapes and dtypes of what one batch gives; learns what it is made of, and which weights gradients reach."""
         state, tensors = described((state, tensors))
         if self.optimizer is None:
-            traced = jax.jit(self._forward).trace(state, tensors)
+            traced = self._compiled.trace(state, tensors)
             self.convolves = CONVOLUTION in _operations(traced.jaxpr.jaxpr)
             return self._in_order(traced.out_info[0])
         trained = [state[0][place] for place in self.trained]
@@ -79,7 +79,7 @@ class Batch(StatelessBatch):
     def _one(self, state: State, tensors: Any, compiled: bool) -> tuple[State, dict[str, Any]]:
         weights, slots, tables = state
         if self.optimizer is None:
-            outputs, weights = self._forward(state, tensors)
+            outputs, weights = (self._compiled if compiled else self._forward)(state, tensors)
             return (weights, slots, tables), outputs
         take = self._compiled if compiled else self._with_gradients
         (outputs, weights), gradients = take([weights[place] for place in self.trained], state, tensors)
