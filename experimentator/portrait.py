@@ -53,6 +53,7 @@ def describe(exp: Any, mode: Any, names: Sequence[str] = (), *, view: str = "gra
     mode = Mode.of(mode)
     if view not in VIEWS:
         raise ValueError(f"There is no view {view!r}.\nSeen: {view!r}.\nWrite one of {', '.join(map(repr, VIEWS))}.")
+    exp.program.notice()
     graph = exp.program.whole(mode)
     unknown = not all(node.declared for node in graph.nodes)  # without data, nothing was recorded: pruning would guess
     if view == "graph" and not names and not unknown:
@@ -69,6 +70,7 @@ def describe(exp: Any, mode: Any, names: Sequence[str] = (), *, view: str = "gra
 
 def facts(exp: Any, graph: Graph) -> dict[str, Any]:
     """Shapes and sizes of weights, for `describe_graph`; what cannot be known without data is left out."""
+    exp.program.notice()
     specs = exp.program.specs(graph.mode)
     able = graph.select(*graph.computable) if specs and graph.computable else None
     shapes: dict[Any, Any] = {}

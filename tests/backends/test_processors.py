@@ -33,6 +33,7 @@ from experimentator import (
     chunk_processor,
     ops,
 )
+from experimentator.backends.keras.seen import shapes_by_running
 from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import DeclarationError
 from experimentator.saving.manifest import numbered
@@ -260,6 +261,42 @@ def test_what_is_trained_is_what_is_evaluated_and_what_predicts(kind):
     prediction = exp.predict({"batch_input": X})["batch_prediction"][:, 0]
     assert after < before / 2
     np.testing.assert_allclose(after, np.mean((prediction - Y)[:10] ** 2), rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_are_known_of_the_recording_as_a_run_of_its_own_would_find_them(kind):
+    exp = experiment(*KINDS[kind](), squares)
+    for mode in (Mode.TRAIN, Mode.EVAL):
+        graph, specs = exp.graph(mode), exp.program.specs(mode)
+        assert exp.backend.seen(graph, specs) == shapes_by_running(exp.backend, graph, specs)
+
+
+class Widen(ChunkProcessor):
+    inputs, outputs = ["batch_input"], ["batch_wide"]
+    calls = 0
+
+    def __init__(self, times):
+        self.times = times
+
+    def __call__(self, chunk):
+        type(self).calls += 1
+        chunk["batch_wide"] = keras.ops.concatenate([chunk["batch_input"]] * self.times, axis=1)
+
+
+def test_a_picture_runs_nothing_until_a_processor_is_changed():
+    widen = Widen(2)
+    exp = experiment(widen, ops.Model(layers.Dense(1), inputs="batch_wide", outputs="batch_prediction"), squares)
+
+    def width():
+        (tensor,) = [one for one in exp.describe("eval").tensors if one.name == "batch_wide"]
+        return tensor.shape[-1]
+
+    exp.train(1)
+    before = Widen.calls
+    assert (width(), Widen.calls) == (8, before)
+    exp.chunk_processors[1] = ops.Model(layers.Dense(1), inputs="batch_wide", outputs="batch_prediction")
+    widen.times = 3
+    assert width() == 12
 
 
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"eager": True}], ids=str)

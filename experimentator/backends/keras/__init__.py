@@ -30,6 +30,7 @@ from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import plain, scope_of
+from experimentator.backends.keras.seen import Seen, shapes_by_running
 from experimentator.backends.keras.state import assign, keyed
 from experimentator.backends.keras.step import KerasStep
 from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
@@ -67,6 +68,7 @@ class KerasBackend(ABC):
         self._layers: dict[int, Any] = {}
         self._reads: list[Read] | None = None  # while recording
         self._reader = ""
+        self._seen: dict[Mode, Seen] = {}
         self._held: dict[int, bool] = {}  # of variables that are read: whether no gradient reaches them anywhere
         self._unbuilt: list[Callable[[], Any]] = []
         self._scaled: dict[int, Any] = {}
@@ -109,16 +111,19 @@ class KerasBackend(ABC):
         self._unbuilt.clear()
         recorded: list[tuple[Any, ...]] = []
         reads, kept = list[Read](), set[int]()
+        seen = Seen(self, specs)
 
         def call(node: Node, chunk: Chunk) -> None:
             before, self._reader = len(reads), node.name
             with self.others_read() as others:
                 self.call(node, chunk)
+            seen.note(node, chunk)
             of_keras = {id(getattr(read.variable, "_value", None)) for read in reads[before:]}
             reads.extend(Read(node.name, variable) for variable in others() if id(variable) not in of_keras)
             kept.update(id(read.variable) for read in reads[before:])  # of a call that fails, nothing is that it made
 
         def run(tensors: Any) -> dict[str, Any]:
+            seen.take(tensors)
             with without_traces(processors, self.is_traced):
                 recorded.append(record(processors, tensors, mode=mode, known=known, call=call))
             return {}
@@ -139,6 +144,7 @@ class KerasBackend(ABC):
         self.watched.count(self._layers)
         self.variables.settle()
         self.added.clear()
+        seen.processors, self._seen[mode] = recorded[-1], seen
         return recorded[-1]
 
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> KerasStep:
@@ -151,21 +157,13 @@ class KerasBackend(ABC):
         return step
 
     def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
-        """Shape and dtype of every version in a graph, from one abstract run."""
-        seen: dict[Ref, Shape] = {}
+        """Shape and dtype of every version in a graph: those that recording saw, else of one abstract run."""
+        return self.seen(graph, specs) or shapes_by_running(self, graph, specs)
 
-        def call(node: Node, chunk: Chunk) -> None:
-            self.call(node, chunk)
-            for ref in node.writes:
-                seen[ref] = self._shape(keras.ops.convert_to_tensor(dict.__getitem__(chunk, ref.name)))
-
-        def run(tensors: Any) -> Any:
-            seen.update((Ref(name, 0), self._shape(tensor)) for name, tensor in tensors.items())
-            return layer.run(tensors, training=graph.mode == Mode.TRAIN)
-
-        layer = self.running(graph, call)
-        self.abstract(run, {name: specs[name] for name in graph.inputs})
-        return seen
+    def seen(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape] | None:
+        """The same, if recording saw them."""
+        seen = self._seen.get(graph.mode)
+        return None if seen is None else seen.find(graph, specs)
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """For each node that owns weights: how many numbers are trained, and how many are not."""
@@ -178,8 +176,8 @@ class KerasBackend(ABC):
     def forget(self) -> None:
         """Find the weights anew at the next recording: the processors changed."""
         self.variables, self.watched = Variables(), Watched()
-        self._layers.clear()
-        self._held.clear()
+        for known in (self._layers, self._held, self._seen):
+            known.clear()
 
     def weights(self) -> dict[str, np.ndarray]:
         """Every variable of every processor, as numpy, under a stable key."""
@@ -344,6 +342,6 @@ class KerasBackend(ABC):
         with self.outside_of_traces(), self.made.of_a_layer():
             yield
 
-    def _shape(self, tensor: Any) -> Shape:
+    def shape_of(self, tensor: Any) -> Shape:
         """What is told of a tensor: its sizes, where they are known, and its dtype."""
         return tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype)

@@ -67,8 +67,11 @@ class TensorflowBackend(KerasBackend):
         begins), `eager`, `capacity` (the most batches a call may run).
         """
         run = self.batch_of(graph, detach=0)
-        with self.settling():
-            outputs = self.abstract(run, specs)
+        if (shapes := self.seen(graph, specs)) is not None:
+            outputs = {name: tf.TensorSpec(*shapes[ref]) for name, ref in graph.results.items()}
+        else:
+            with self.settling():
+                outputs = self.abstract(run, specs)
         if optimizer is not None:
             optimizer = self.used(optimizer)
             check_losses(outputs, shares(optimizer, run.trained(self.variables)))
@@ -170,8 +173,9 @@ class TensorflowBackend(KerasBackend):
         run = self.batch_of(graph, detach)
         return forward(run) if optimizer is None else trained(run, list(self.variables), self.used(optimizer))
 
-    def _shape(self, tensor: Any) -> Shape:
-        return (None, tensor.dtype.name) if tensor.shape.rank is None else super()._shape(tensor)
+    def shape_of(self, tensor: Any) -> Shape:
+        """Sizes, None where their number is unknown, and dtype."""
+        return (None, tensor.dtype.name) if tensor.shape.rank is None else super().shape_of(tensor)
 
 
 BACKEND = TensorflowBackend
