@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,6 +13,13 @@ import keras
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
 from experimentator.ops.op import Op, is_discrete
+
+log = logging.getLogger(__name__)
+CARRIED = (
+    "%r counts all of %r, which carries a mask of Keras, as of an Embedding with mask_zero=True; keras.Model.fit "
+    'leaves out what that masks. To do so, too, name where there is a label: mask="batch_known", written above by '
+    'ops.Apply(lambda tokens: tokens != 0, inputs="batch_tokens", outputs="batch_known").'
+)
 
 
 @dataclass(eq=False)
@@ -31,6 +39,7 @@ class Compared(Op):
     """
 
     is_metric: ClassVar[bool] = True
+    _is_told = False
     weight: str | None = field(default=None, kw_only=True)
     mask: str | None = field(default=None, kw_only=True)
     nan_is_no_label: bool = field(default=False, kw_only=True)
@@ -64,6 +73,7 @@ class Compared(Op):
         return (*self.written, *self.weights_of.values())
 
     def __call__(self, chunk: Chunk) -> None:
+        self._tell_mask(chunk)
         tensors = [keras.ops.convert_to_tensor(chunk[name]) for name in self.pair]
         labelled = self._labelled(chunk, tensors)
         if labelled is not None:  # or what stands where no label is could reach the gradients as 0 * NaN
@@ -95,6 +105,13 @@ class Compared(Op):
     def refuse(self, rule: str, prediction: Any, target: Any, write: str) -> TensorError:
         """The error for two tensors that cannot be compared."""
         return TensorError(self, rule=rule, tensors=dict(zip(self.pair, (prediction, target))), write=write)
+
+    def _tell_mask(self, chunk: Chunk) -> None:
+        """Warn once of a mask that layers hand on beside the prediction, where the op is told of none."""
+        carries = getattr(chunk[self.pair[0]], "_keras_mask", None) is not None
+        if carries and self.weight is None and self.mask is None and not (self.nan_is_no_label or self._is_told):
+            self._is_told = True
+            log.warning(CARRIED, self, self.pair[0])
 
     def _labelled(self, chunk: Chunk, tensors: Sequence[Any]) -> Any:
         """Where there is a label, bool; None where the op is not told that one may miss."""

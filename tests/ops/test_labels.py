@@ -297,3 +297,18 @@ def test_there_is_one_class_weight_for_each_class(call, op):
 
     with pytest.raises(TensorError, match=r"There are 3 class_weights(.|\n)*Give . class_weights"):
         call(op("p", "t", class_weights=[1, 2, 3]), {"p": LOGITS, "t": target})
+
+
+def test_a_mask_that_layers_hand_on_is_told_once_where_the_loss_knows_of_none(caplog):
+    tokens = np.array([[1, 2, 0], [3, 0, 0]])
+    logits = keras.layers.Dense(4)(keras.layers.Embedding(4, 2, mask_zero=True)(tokens))
+    chunk = Chunk({"logits": logits, "target": tokens, "known": tokens != 0}, mode=Mode.TRAIN)
+    SoftmaxCrossEntropy("logits", "target", mask="known")(chunk)
+    assert not caplog.records
+
+    loss = SoftmaxCrossEntropy("logits", "target")
+    loss(chunk)
+    loss(chunk)
+
+    (record,) = caplog.records
+    assert "counts all of 'logits', which carries a mask of Keras" in record.getMessage()
