@@ -122,7 +122,7 @@ def _by_name(op: Model, tensors: dict[str, Any], known: Sequence[str] | None) ->
             raise _misfit(op, f"Its model takes {_listed(known)}", "inputs", known)
         return [tensors], {}
     parameters = [name for name in _parameters(op.model) if name not in ("training", "mask")]
-    if set(tensors) <= set(parameters):
+    if set(tensors) <= {*parameters, *({"mask"} & set(_parameters(op.model)))}:
         return [], tensors
     if len(parameters) == 1:
         return [tensors], {}

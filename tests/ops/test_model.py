@@ -295,3 +295,25 @@ def test_a_metric_is_refused_where_nothing_would_set_it_back(called):
             DeclarationError, match=r"a metric, which goes on adding up(.|\n)*Write ops.KerasMetric\(metric"
         ):
             make(called, inputs=["target", "logits"], outputs="auc")
+
+
+def test_a_mask_is_given_by_name():
+    lstm, known = keras.layers.LSTM(2), np.array([[True, True, False]] * 2)
+    sequences = np.stack([X, Y], axis=-1)
+    chunk = Chunk({"x": sequences, "known": known}, mode=Mode.EVAL)
+
+    Model(lstm, inputs={"sequences": "x", "mask": "known"}, outputs="y")(chunk)
+
+    np.testing.assert_allclose(chunk["y"], lstm(sequences[:, :2]), rtol=1e-5)
+
+
+def test_a_dictionary_with_a_mask_in_it_may_be_the_input_itself():
+    class Masked(keras.Layer):
+        def call(self, inputs, mask=None):
+            return inputs["x"] * inputs["mask"]
+
+    chunk = Chunk({"x": X, "known": 2 * Y}, mode=Mode.EVAL)
+
+    Model(Masked(), inputs={"x": "x", "mask": "known"}, outputs="y")(chunk)
+
+    np.testing.assert_allclose(chunk["y"], 2 * X)
