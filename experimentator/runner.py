@@ -50,7 +50,7 @@ class Runner:
 
         `where` and `first`, the number of the first batch, are for errors.
         """
-        remaining = int(remaining * self.share)
+        remaining, began = int(remaining * self.share), time.perf_counter()
         if self.decider is None:
             self.step.choose(block.columns, block.index, remaining=remaining)
         elif self.decider.step.is_settled and not self.step.is_settled:
@@ -63,7 +63,8 @@ class Runner:
         seconds = time.perf_counter() - start
         self.calls, self.batches = self.calls + 1, self.batches + len(block.index)
         self.seconds += seconds
-        self.pace.saw(len(block.index), seconds)
+        # to choose compiles, too, so that the first call itself may find all compiled
+        self.pace.saw(len(block.index), seconds if self.pace.compiled else time.perf_counter() - began)
         check_flags(self.step.graph, fetched, where=where, first=first)
         return self.marks.put(fetched)
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 from hypothesis import strategies as st
 
+from experimentator import chunk_processor
+from experimentator.backends.numpy import NumpyBackend
+from experimentator.graph import Graph
+from experimentator.loading.blocks import Block
 from experimentator.pace import CALL_SECONDS, LIMIT, Pace, Stopwatch
+from experimentator.runner import Runner
 from tests.stand_ins import law
 
 
@@ -100,3 +108,16 @@ def test_a_stopwatch_runs_forward():
     watch = Stopwatch()
 
     assert 0 <= watch.seconds <= watch.seconds
+
+
+def test_what_was_compiled_to_choose_a_compiler_counts_as_compilation(monkeypatch):
+    now = [0.0]
+    double = chunk_processor(inputs=["x"], outputs=["y"])(lambda x: now.append(now.pop() + 1.0) or 2 * x)
+    step = NumpyBackend().compile(Graph([double], provided={"x"}).select("y"), {})
+    step.choose = lambda columns, index, *, remaining: now.append(now.pop() + 9.0)
+    monkeypatch.setattr("experimentator.runner.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    runner = Runner(step, Pace(100, fixed=None))
+    for _ in range(2):
+        runner.run(Block({"x": np.arange(4)}, np.array([[0, 1]]), [(0, 1)], {}), remaining=50)
+
+    assert (runner.pace.compile_seconds, runner.pace.step_seconds, runner.seconds) == (10.0, 1.0, 2.0)
