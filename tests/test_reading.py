@@ -340,3 +340,26 @@ def test_visits_count_what_came_before(numbers):
     expected = [numbers[:place].count(number) for place, number in enumerate(numbers)]
 
     assert visits_of(np.array(numbers, int)).tolist() == expected
+
+
+def test_draws_from_a_seed_generator_of_keras_are_told_once(caplog):
+    seed, unused = keras.random.SeedGenerator(1), keras.random.SeedGenerator(2)
+
+    def shift(key, item):
+        return {"n": item["n"] + np.asarray(keras.random.normal([], seed=seed if unused else None))}
+
+    subset = Subset("training", Mode.TRAIN, DataAugmentationDataset([{"n": 0.0}] * 4, [shift, lambda key, item: item]))
+    for key in range(4):
+        subset.query_item(key)
+
+    (record,) = caplog.records
+    assert "shift' draws from a SeedGenerator of Keras" in record.getMessage()
+
+
+def test_a_transform_that_has_a_seed_generator_and_draws_nothing_from_it_passes(caplog):
+    layer = keras.layers.Dropout(0.5, seed=1)
+    data = DataAugmentationDataset([{"n": np.ones(2)}], [lambda key, item: {"n": np.asarray(layer(item["n"]))}])
+
+    Subset("training", Mode.TRAIN, data).query_item(0)
+
+    assert not caplog.records

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Hashable, Iterable
+import logging
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from experimentator.data.chance import generators_in
+import numpy as np
+
+from experimentator.data.chance import generators_in, seeds_in
 from experimentator.data.copies import own_copy
 from experimentator.data.datasets import WrappedDataset
 from experimentator.data.items import DatasetError
 from experimentator.data.reading import drawing, item_random, reading
 from experimentator.graph import Mode
 
+log = logging.getLogger(__name__)
 Transform = Callable[..., Any]
 
 
@@ -83,6 +88,7 @@ class _Plan:
     mode: str | None  # "by name", "by place", or not at all
     takes_random: bool
     generators: list[Any]
+    seeds: list[Any]  # of Keras, which are not set; none once it was told that one was drawn from
 
     KINDS: ClassVar = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -101,17 +107,31 @@ class _Plan:
                 ", ".join(map(str, parameters.values())) or "none",
                 "Write a function of (key, item) or (key, item, mode); a parameter `random` gets a generator.",
             )
-        return cls(transform, mode, "random" in parameters, generators_in(transform))
+        return cls(transform, mode, "random" in parameters, generators_in(transform), seeds_in(transform))
 
     def __call__(self, key: Hashable, item: Any, mode: Any) -> Any:
         options: dict[str, Any] = {"random": item_random()} if self.takes_random else {}
         if self.mode == "by name":
             options["mode"] = mode
         places = (key, item, mode) if self.mode == "by place" else (key, item)
-        if not self.generators:
+        if not self.generators and not self.seeds:
             return self.transform(*places, **options)
-        with drawing(self.generators):
+        with drawing(self.generators), self._watched():
             return self.transform(*places, **options)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Warn once of draws from Keras: they depend on what was read before."""
+        before = [np.asarray(seed.state).tolist() for seed in self.seeds]
+        yield
+        if [np.asarray(seed.state).tolist() for seed in self.seeds] != before:
+            self.seeds.clear()
+            log.warning(
+                "The transform %r draws from a SeedGenerator of Keras: what an item gets depends on what was read "
+                "before, and on the workers. Take its layer into the graph, ops.Model(layer, ..., mode=Mode.TRAIN), or "
+                "draw from a parameter `random`.",
+                getattr(self.transform, "__qualname__", self.transform),
+            )
 
 
 class PairedDataset(WrappedDataset):

@@ -24,6 +24,7 @@ DATA = 1_000  # containers with more entries hold data, not code
 NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "ROT_TWO", "SWAP")  # steps that move values only
 QUIET = {*sys.stdlib_module_names, "experimentator"}  # their code is not read, nor that of installed packages
 ELSEWHERE: set[str] = set()  # in a worker process: modules of the user that are imported where it was started
+KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 SHARED: dict[int, str] = {id(random._inst): "random", id(np.random.mtrand._rand): "numpy"}
 
 
@@ -59,18 +60,24 @@ def generators_in(root: Any) -> list[Any]:
     >>> len(generators_in(Noise())), generators_in(np.random.normal) == [np.random.mtrand._rand]
     (1, True)
     """
-    found: list[Any] = []
+    return [one for one in _reached(root) if isinstance(one, KINDS)]
+
+
+def seeds_in(root: Any) -> list[Any]:
+    """Every `keras.random.SeedGenerator` that can be reached alike, as those of layers: they are not set."""
+    return [one for one in _reached(root) if type(one).__name__ == "SeedGenerator"] if "keras" in sys.modules else []
+
+
+def _reached(root: Any) -> Iterator[Any]:
     seen: dict[int, Any] = {}  # kept alive, since ids are of living objects only
     waiting = [root]
     while waiting and len(seen) < MOST:
         one = waiting.pop()
         if id(one) not in seen:
             seen[id(one)] = one
-            if isinstance(one, (np.random.Generator, np.random.RandomState, random.Random)):
-                found.append(one)
-            else:
+            yield one
+            if not isinstance(one, KINDS):
                 waiting.extend(_parts(one))
-    return found
 
 
 def reseed(generators: Sequence[Any], *address: Hashable) -> None:
