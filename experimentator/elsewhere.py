@@ -200,15 +200,14 @@ def _called(name: str, frame: FrameType, line: int) -> Any:
 
 
 # Data as others hold them.
-_BY_PLACE = """. For one read by place, as of PyTorch, give Named(source):
+BY_PLACE = """. For one read by place, as of PyTorch, give Named(source):
 
 class Named:
     def __init__(self, source):
         self.source, self.keys = source, range(len(source))
 
     def query_item(self, key):
-        return dict(zip(["input", "target"], self.source[key]))  # self.source[key] alone where it is a dictionary
-"""
+        return dict(zip(["input", "target"], self.source[key]))  # its pairs"""
 
 
 def dataset_of_others(source: Any) -> str:
@@ -220,6 +219,11 @@ def dataset_of_others(source: Any) -> str:
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(source).__mro__}
     if hasattr(source, "iloc"):  # of pandas
         return ': {"input": table[[...]].to_numpy(), "target": table["..."].to_numpy()}'
+    for way in ("to_dict", "to_pydict"):  # of polars, of Arrow
+        if hasattr(source, way) and hasattr(source, "columns"):
+            return f": source.{way}()"
+    if callable(getattr(source, "keys", None)) and hasattr(source, "__getitem__"):  # as groups of zarr
+        return ": dict(source)"
     if hasattr(source, "as_numpy_iterator"):
         return _of_tensorflow(source)
     if isinstance(source, np.ndarray):
@@ -229,7 +233,7 @@ def dataset_of_others(source: Any) -> str:
     if ("keras", "PyDataset") in kinds:
         return ". A PyDataset gives batches: give what it makes them of, item by item"
     if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, str | bytes):
-        return _BY_PLACE.rstrip()
+        return BY_PLACE
     if hasattr(source, "__iter__") or inspect.isgeneratorfunction(source):
         items = "list(source())" if callable(source) else "list(source)"
         return f". Items need keys, to be shuffled and found again: {items}, of dictionaries"

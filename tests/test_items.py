@@ -242,6 +242,20 @@ class ByPlace:
         return [{"x": 1}, {"x": 2}][place]
 
 
+class Pairs(ByPlace):
+    def __getitem__(self, place):
+        return [(1, 2), (3, 4)][place]
+
+
+class Arrow:
+    columns, to_pydict = (), dict
+
+
+class Group(ByPlace):
+    def keys(self):
+        return ["x"]
+
+
 @pytest.mark.parametrize(
     "source, write",
     [
@@ -252,7 +266,9 @@ class ByPlace:
         (PAIRS.batch(2), "for one in source.unbatch().as_numpy_iterator()]."),
         (PAIRS.batch(2, drop_remainder=True), "with source.unbatch() where its elements are batches."),
         (PAIRS.map(lambda x, y: {"x": x, "y": y}).batch(2), "arrays: list(source.unbatch().as_numpy_iterator())."),
-        (ByPlace(), "# self.source[key] alone where it is a dictionary."),
+        (Pairs(), 'return dict(zip(["input", "target"], self.source[key]))  # its pairs.'),
+        (Arrow(), "arrays: source.to_pydict()."),
+        (Group(), "arrays: dict(source)."),
         (type("DataLoader", (), {"__module__": "torch.utils.data"})(), "and training subsets are shuffled."),
         (keras.utils.PyDataset(), ". A PyDataset gives batches: give what it makes them of, item by item."),
         (pairs(), "and found again: list(source), of dictionaries."),
@@ -269,15 +285,24 @@ def test_data_of_others_are_answered_with_what_makes_them_a_dataset(source, writ
 
 
 def test_the_dataset_that_is_told_for_pairs_read_by_place_reads_them():
-    class Pairs(ByPlace):
-        def __getitem__(self, place):
-            return [(1, 2), (3, 4)][place]
-
     with pytest.raises(DatasetError, match="give Named") as caught:
         as_dataset(Pairs(), subset="s")
     told: dict[str, Any] = {}
     exec(str(caught.value).partition("\n\n")[2], told)
     assert as_dataset(told["Named"](Pairs()), subset="s").query_item(1) == {"input": 3, "target": 4}
+
+
+def test_a_source_of_dictionaries_read_by_place_is_a_dataset():
+    dataset = as_dataset(ByPlace(), subset="s")
+
+    assert (dataset.keys, dataset.query_item(1), is_deterministic(dataset)) == (range(2), {"x": 2}, False)
+
+
+def test_an_image_that_shows_its_array_is_one():
+    class Image:
+        __array_interface__ = np.zeros((2, 3), "uint8").__array_interface__
+
+    assert stacked(Image(), Image()).shape == (2, 2, 3)
 
 
 def test_a_mapping_of_items_is_told_from_a_dict_of_arrays():

@@ -13,7 +13,7 @@ import numpy as np
 
 from experimentator.checkpoint import CheckpointError
 from experimentator.data.copies import copy_before_transforms
-from experimentator.elsewhere import dataset_of_others
+from experimentator.elsewhere import BY_PLACE, dataset_of_others
 
 DETERMINISTIC = ("DictDataset",)  # mlworkflow datasets that give the same item every time
 
@@ -73,6 +73,18 @@ class ItemsDataset:
         return self.items[key]
 
 
+class PlacesDataset:
+    """A source that is read by place, `source[0]` being a dictionary, as a dataset; it may give others each time."""
+
+    def __init__(self, source: Any):
+        self.source = source
+        self.keys = range(len(source))
+
+    def query_item(self, key: Any) -> Any:
+        """What the source gives at that place."""
+        return self.source[operator.index(key)]
+
+
 def as_dataset(source: Any, *, subset: str) -> Any:
     """Anything that holds items, as an object with `keys` and `query_item`.
 
@@ -90,12 +102,22 @@ def as_dataset(source: Any, *, subset: str) -> Any:
         raise DatasetError(f"Subset {subset!r} has no dataset.", seen, 'Name them: {"input": x, "target": y}.')
     if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
         return ItemsDataset(source)
+    write = dataset_of_others(source)
+    if write == BY_PLACE and len(source) and isinstance(_first(source), Mapping):
+        return PlacesDataset(source)
     raise DatasetError(
         f"Subset {subset!r} has no dataset.",
         f"a {type(source).__name__}",
         "Give a mlworkflow.Dataset, an object with `keys` and `query_item(key)`, a mapping from keys to items, "
-        f"a list of items, or a dict of equally long arrays{dataset_of_others(source)}.",
+        f"a list of items, or a dict of equally long arrays{write}.",
     )
+
+
+def _first(source: Any) -> Any:
+    try:
+        return source[0]
+    except (LookupError, TypeError):  # it is read by something else
+        return None
 
 
 def usable_keys(keys: Iterable[Hashable], *, subset: str) -> tuple[Hashable, ...]:
@@ -275,7 +297,7 @@ def _fit(arrays: Sequence[np.ndarray], into: np.ndarray | None) -> bool:
 
 def _tried(value: Any) -> Any:
     """The value as an array, or an array of one object where numpy should not look into it."""
-    if hasattr(value, "dtype") or np.isscalar(value):
+    if hasattr(value, "dtype") or hasattr(type(value), "__array_interface__") or np.isscalar(value):
         return np.asarray(value)
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         try:
