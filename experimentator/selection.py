@@ -213,10 +213,16 @@ def _refuse_objects(name: str, subset: Any) -> None:
 
 
 def _objects(name: str, subset: Any, value: Any, where: str = "") -> DatasetError:
+    write = "Convert it in the dataset, to np.float32 or np.int32, or let no processor read it."
+    if isinstance(value, str):
+        write += (
+            "\nOf labels, np.unique(labels, return_inverse=True)[1] are ids; of text, what a tokenizer gives, such as "
+            "np.asarray(vectorize(texts)) of a TextVectorization."
+        )
     return DatasetError(
         f"{name!r} of subset {subset.name!r} holds no numbers{where}, so that it stays on the host.",
         f"{value!r:.60}, a {type(value).__name__}",
-        "Convert it in the dataset, to np.float32 or np.int32, or let no processor read it.",
+        write,
     )
 
 
