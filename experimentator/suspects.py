@@ -12,6 +12,7 @@ import numpy as np
 from experimentator.averages import Averages, NonFiniteLossError
 from experimentator.data.items import ArrayDataset, ItemsDataset
 from experimentator.graph import Graph, Mode, Node
+from experimentator.optimizer_parts import parts_of
 from experimentator.saving.matching import node_of
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,17 @@ def unknown(averages: Averages, subset: str, metrics: Collection[str]) -> Iterat
         yield (
             f"'{subset}_{name}' is NaN: what it is a mean of was empty in every batch. Look at the labels, masks or "
             f"weights of {subset!r}."
+        )
+
+
+def idle_averages(exp: Any) -> Iterator[str]:
+    """Say where an optimizer keeps an average of the weights that nothing takes: Keras' fit does so at its end."""
+    parts = [part for part in parts_of(exp.optimizer) if getattr(part, "use_ema", False)]
+    idle = [part for part in parts if not part.ema_overwrite_frequency]
+    if idle and not any(hasattr(callback, "averaged") for callback in exp.callbacks):
+        yield (
+            "The optimizer averages the weights (use_ema), and nothing uses the average, which keras.Model.fit leaves "
+            f"in their place. Write callbacks = [ExponentialMovingAverage({idle[0].ema_momentum})]."
         )
 
 

@@ -17,7 +17,16 @@ from experimentator.pace import Stopwatch
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
-from experimentator.suspects import leaks, passed_over, spoilt, suspicions, tell_bad_data, tell_spoilt, unknown
+from experimentator.suspects import (
+    idle_averages,
+    leaks,
+    passed_over,
+    spoilt,
+    suspicions,
+    tell_bad_data,
+    tell_spoilt,
+    unknown,
+)
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -88,6 +97,7 @@ class Walk:
                 self.trains = True
                 exp.fire("train_begin", epoch=exp.epoch, epochs=epochs)
                 remember(exp)
+                self._warn(idle_averages(exp))
                 self._warn(() if self.looked else leaks(exp.subsets))
                 self.looked = True
                 self._restore(last=self.position is None)

@@ -30,6 +30,7 @@ from experimentator import (
     ConfigError,
     DatasetError,
     EarlyStopping,
+    ExponentialMovingAverage,
     GatherCycleMetrics,
     GraphError,
     KerasExperiment,
@@ -1367,6 +1368,18 @@ def test_a_rate_for_an_optimizer_with_a_schedule_is_refused_before_first_use_too
 
     with pytest.raises(ConfigError, match="leave learning_rate out"):
         exp.set_learning_rate(0.2)
+
+
+@pytest.mark.parametrize(
+    "callbacks, told", [([], True), ([ExponentialMovingAverage(0.9)], False)], ids=["none", "its own"]
+)
+def test_an_average_of_weights_that_nothing_takes_is_told(caplog, callbacks, told):
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+
+    build_experiment(config(optimizer=optimizer, callbacks=callbacks)).train(1)
+
+    said = "Write callbacks = [ExponentialMovingAverage(0.9)]."
+    assert any(said in record.getMessage() for record in caplog.records) == told
 
 
 def test_a_rate_beside_an_optimizer_that_follows_a_schedule_is_told_to_count_for_nothing(caplog):
