@@ -1739,3 +1739,20 @@ def test_a_layer_that_is_added_to_a_network_after_first_use_is_trained():
 
     assert len(exp.backend.weights()) == 4
     assert np.abs(values(network.layers[1].kernel) - before).max() > 0
+
+
+def test_no_gradient_passes_an_assignment():
+    weight = keras.Variable(1.0, name="weight")
+
+    @chunk_processor(inputs=["batch_x"], outputs=["loss"])
+    def doubled(x):
+        weight.assign(2.0 * weight)
+        return keras.ops.mean(3.0 * x * weight)
+
+    subset = Subset("training", Mode.TRAIN, {"x": np.ones(4, "float32")})
+    optimizer = keras.optimizers.SGD(0.1)
+    build_experiment(
+        {"subsets": [subset], "chunk_processors": [doubled], "optimizer": optimizer, "hide_progress": True}
+    ).train(1)
+
+    assert float(keras.ops.convert_to_numpy(weight)) == pytest.approx(2.0 - 0.1 * 3.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -52,14 +52,20 @@ class StatelessBatch:
 
     def _forward(self, state: State, tensors: Any) -> tuple[dict[str, Any], Values]:
         """What the graph writes, and the weights after it: statistics and seeds go on."""
-        with self._holding(state) as scope:
+        values = dict(zip(map(id, self.weights), state[0], strict=True))
+        trained = {id(self.weights[place]): values[id(self.weights[place])] for place in self.trained}
+        with self._holding(state, trained) as scope:
             outputs = {name: keras.ops.convert_to_tensor(value) for name, value in self.run(tensors).items()}
             self._names = list(outputs)
             return outputs, [scope.get_current_value(variable) for variable in self.weights]
 
-    def _holding(self, state: State) -> keras.StatelessScope:
-        """Within, variables have the values of a state, and what is assigned to them goes to the scope."""
-        return keras.StatelessScope(zip([*self.weights, *self.slots], [*state[0], *state[1]], strict=True))
+    def _holding(self, state: State, trained: Mapping[int, Any] | None = None) -> keras.StatelessScope:
+        """Within, variables have the values of a state, and what is assigned to them goes to the scope.
+
+        Where `trained` has the values of those that are trained, by their ids, no gradient passes an assignment.
+        """
+        pairs = zip([*self.weights, *self.slots], [*state[0], *state[1]], strict=True)
+        return keras.StatelessScope(pairs) if trained is None else _Assigned(pairs, trained)
 
     def _objectives(
         self, state: State, tensors: Any, own: Mapping[str, Sequence[Any]], trained: Values
@@ -93,6 +99,22 @@ class StatelessBatch:
         """The tables that the optimizers follow."""
         parts = [] if self.optimizer is None else parts_of(self.optimizer)
         return [part._learning_rate for part in parts if isinstance(part._learning_rate, TableRates)]
+
+
+class _Assigned(keras.StatelessScope):
+    """A scope in which a gradient of what is assigned is one of the variable itself, as where variables are real."""
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]], trained: Mapping[int, Any]):
+        super().__init__(pairs)
+        self.trained = trained
+
+    def add_update(self, update: tuple[Any, Any]) -> None:
+        variable, value = update
+        value = keras.ops.stop_gradient(value)
+        if id(variable) in self.trained:
+            own = self.trained[id(variable)]
+            value = value + (own - keras.ops.stop_gradient(own))
+        super().add_update((variable, value))
 
 
 def _scaled(optimizer: Any, gradients: Values, of: list[Any], variables: list[Any]) -> None:
