@@ -244,6 +244,7 @@ class Program:
         if given is not None or self.exp.subsets:  # without data, nothing is recorded and no framework is needed
             backend = exp.backend
             backend.precision, backend.batch_size, backend.eager = exp.precision, exp.batch_size, bool(exp.eager)
+            backend.subsets = exp.subsets
         if mode not in self.recorded and self.specs(mode):
             known: dict[int, Any] = {}
             for earlier in ORDER:

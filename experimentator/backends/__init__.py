@@ -73,6 +73,7 @@ class Backend(Protocol):
     compilers: Mapping[str, Any]  # ways of running a training step by name, and the `jit_compile` that asks for each
     eager: bool  # processors run uncompiled, to be stepped through
     batch_size: int  # which abstract batches have where a framework knows no batch of any size
+    subsets: Sequence[Any]  # whose items stand in abstract batches where processors look at values
     formats: Mapping[str, str]  # of exported models, by suffix, as Keras calls them
 
     def record(

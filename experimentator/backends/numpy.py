@@ -60,6 +60,7 @@ class NumpyBackend:
     compilers: Mapping[str, Any] = {"graph": False}
     formats: Mapping[str, str] = {}
     batch_size = 1
+    subsets: Sequence[Any] = ()
     precision: str | None = None
     eager: bool = False
 

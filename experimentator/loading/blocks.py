@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -45,6 +45,10 @@ class Spec(NamedTuple):
         """An array of that many rows; those that nothing fills travel, too, and must hold numbers that can."""
         return np.zeros((rows, *(int(size or 0) for size in self.shape[1:])), self.dtype)
 
+    def fits(self, other: Spec) -> bool:
+        """Whether rows of one can stand for those of the other."""
+        return self.shape[1:] == other.shape[1:] and self.dtype == other.dtype
+
 
 class Cycle(Protocol):
     """One pass over a subset."""
@@ -71,6 +75,17 @@ def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
     """
     arrays = {n: np.asarray(v) for n, v in batch.items() if not isinstance(v, list) and is_numeric(v)}
     return {name: Spec((None, *array.shape[1:]), array.dtype) for name, array in arrays.items()}
+
+
+def items_like(specs: Mapping[str, Spec], subsets: Iterable[Any], rows: int) -> dict[str, np.ndarray]:
+    """Of names that look like `specs`, the first item of a subset, so many times; names that none has are left out."""
+    found: dict[str, np.ndarray] = {}
+    for subset in subsets:
+        if specs.keys() - found.keys():
+            batch = subset.sample()[1]
+            fits = [name for name, seen in specs_of(batch).items() if name in specs and seen.fits(specs[name])]
+            found = {name: np.repeat(np.asarray(batch[name])[:1], rows, axis=0) for name in fits} | found
+    return found
 
 
 @dataclass(frozen=True)

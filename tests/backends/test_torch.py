@@ -600,6 +600,32 @@ def test_what_looks_at_values_may_follow_what_assigns(before, looks, way, caplog
     assert {count for _, count in exp.backend.seeds().values()} <= {8}
 
 
+class Packed(torch.nn.Module):
+    """Reads sequences of many lengths, which are known by value only; none may be 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory, self.head = torch.nn.LSTM(24, 5, batch_first=True), torch.nn.Linear(5, 1)
+
+    def forward(self, images, lengths):
+        rows = images.permute(0, 2, 1, 3).flatten(2)
+        packed = torch.nn.utils.rnn.pack_padded_sequence(rows, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return self.head(self.memory(packed)[1][0][-1])
+
+
+@pytest.mark.parametrize("way", [{"jit_compile": "auto"}, {"eager": True}], ids=["recorded", "eager"])
+def test_what_looks_at_values_is_tried_on_those_of_an_item(way):
+    data = {"input": IMAGES, "length": np.arange(32) % 8 + 1, "target": TARGETS}
+    subsets = [Subset(mode.name, mode, data) for mode in (Mode.TRAIN, Mode.EVAL)]
+    reader = ops.Model(Packed(), inputs=["batch_input", "batch_length"], outputs="batch_prediction")
+    exp = experiment(reader, subsets=subsets, **way)
+    exp.train(3)
+
+    losses = [row["EVAL_loss"] for row in exp.history]
+    assert losses == sorted(losses, reverse=True)
+    assert exp.predict({"batch_input": IMAGES, "batch_length": data["length"]})["batch_prediction"].shape == (32, 1)
+
+
 def test_the_rest_of_an_evaluation_is_not_compiled_for_itself():
     data = {"input": IMAGES[:20], "target": TARGETS[:20]}
     subsets = [Subset("training", Mode.TRAIN, data), Subset("validation", Mode.EVAL, data)]

@@ -49,6 +49,7 @@ class KerasBackend(ABC):
     rate_table: ClassVar[type[Rates]]
     compiles = True
     batch_size = 2  # which abstract batches have where a framework knows no batch of any size
+    subsets: Sequence[Any] = ()  # whose items stand in abstract batches where processors look at values
 
     def __init__(self) -> None:
         running = keras.backend.backend()

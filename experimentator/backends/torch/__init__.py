@@ -31,8 +31,9 @@ from experimentator.backends.torch.failures import add_cures
 from experimentator.backends.torch.loop import COMPILERS, TorchStep
 from experimentator.backends.torch.modules import Known, Modules
 from experimentator.backends.torch.profile import profiled
-from experimentator.backends.torch.program import ASKED, LookedAtError
+from experimentator.backends.torch.program import ASKED, SAID
 from experimentator.graph import Chunk, Graph, Mode, Node
+from experimentator.loading.blocks import items_like
 from experimentator.loading.memory import free_host_memory
 
 
@@ -69,7 +70,10 @@ class TorchBackend(KerasBackend):
         return TorchStep(graph, batch, outputs, self.put, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
-        """What a function returns, without values, on batches of `batch_size`; variables stay as they are."""
+        """What a function returns, without values, on batches of `batch_size`; variables stay as they are.
+
+        What looks at values is given those of an item, as far as there is one: zeros may be none that it takes.
+        """
         try:
             with (
                 Known(self.modules),  # variables that the function makes get their values when it ends
@@ -80,7 +84,8 @@ class TorchBackend(KerasBackend):
                 return function(self._samples(specs))
         except ASKED:  # what was assigned until then, such as seeds, has no values, and went with its scope
             with Known(self.modules), self.modules.recording(torch.clone):
-                return function(self._samples(specs))
+                items = items_like(specs, self.subsets, self.batch_size)
+                return function({**self._samples(specs), **self.put(items)})
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
         """Within, operations carry a name that profilers tell."""
@@ -146,9 +151,10 @@ class TorchBackend(KerasBackend):
                 super().call(node, chunk)
             except (RuntimeError, TypeError) as error:
                 add_cures(error)
-                if ".numpy() is not supported" not in str(error):
+                asked = next((kind for said, kind in SAID.items() if said in str(error)), None)
+                if asked is None:
                     raise
-                raise LookedAtError(str(error)).with_traceback(error.__traceback__) from None
+                raise asked(str(error)).with_traceback(error.__traceback__) from None
 
     @contextmanager
     def profiled(self, folder: Path, graph: Graph) -> Iterator[None]:

@@ -30,8 +30,20 @@ class LookedAtError(RuntimeError):
     """A tensor without values was to become an array of numpy."""
 
 
+class SizedError(RuntimeError):
+    """A tensor without values was to become a size."""
+
+
 # What Python asks that only real tensors answer: the value of one, or a shape that depends on values.
-ASKED = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode, LookedAtError)
+ASKED = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    GuardOnDataDependentSymNode,
+    LookedAtError,
+    SizedError,
+)
+# What the other errors say where such a thing is asked.
+SAID = {".numpy() is not supported": LookedAtError, "but got FakeTensor": SizedError}
 # What the compiler says where it has no form for a graph, or where something that it needs is missing.
 FAILURES = (TorchDynamoException, InductorError, CannotRunError)
 # Operations that change arguments without saying so, as others that do.
