@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import keras
@@ -32,10 +32,10 @@ class Model(Op):
 
     Several inputs reach a functional model as its list, anything else by position if its `call` takes that many,
     else as one list. A dictionary reaches a functional model by its inputs' names, anything else by the parameters
-    of `call`, else as one dictionary. A returned dictionary is written by its keys, of which `outputs` may leave
-    some out. Every Keras layer, and a plain callable that has such a parameter, is told whether this call trains;
-    `training=False` says no in all modes (a frozen network without dropout), `training=True` yes (dropout that stays
-    on, to be averaged over).
+    of `call`, else as one dictionary. A returned dictionary or dataclass is written by its keys, of which `outputs` may
+    leave some out; so is a named tuple where `outputs` is a dictionary. Every Keras layer, and a plain callable that
+    has such a parameter, is told whether this call trains; `training=False` says no in all modes (a frozen network
+    without dropout), `training=True` yes (dropout that stays on, to be averaged over).
 
     >>> pair = lambda left, right: {"sum": left + right, "gap": left - right}
     >>> from experimentator.graph import Mode
@@ -107,6 +107,10 @@ def _arguments(op: Model, chunk: Chunk) -> Arguments:
     tensors = [chunk[name] for name in _tensors(op._takes)]
     if known is not None and len(known) != len(tensors):
         raise _misfit(op, f"Its model takes {_listed(known)}", "inputs", known)
+    kinds = {one.kind for one in _parameters(op.model).values()}
+    if kinds and kinds <= {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}:
+        parameters = [name for name, one in _parameters(op.model).items() if one.kind is one.KEYWORD_ONLY]
+        raise _misfit(op, "Its model takes tensors by name alone", "inputs", parameters or ["name"])
     if len(tensors) == 1:
         return tensors, {}
     if known is None:
@@ -121,10 +125,14 @@ def _by_name(op: Model, tensors: dict[str, Any], known: Sequence[str] | None) ->
         if set(known) != set(tensors):
             raise _misfit(op, f"Its model takes {_listed(known)}", "inputs", known)
         return [tensors], {}
-    parameters = [name for name in _parameters(op.model) if name not in ("training", "mask")]
-    if set(tensors) <= {*parameters, *({"mask"} & set(_parameters(op.model)))}:
+    own = {name: one for name, one in _parameters(op.model).items() if name != "training"}
+    named = {name: one for name, one in own.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    parameters = [name for name in named if name != "mask"]
+    needed = {name for name in parameters if named[name].default is inspect.Parameter.empty}
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in own.values())  # as what wraps another does
+    if set(tensors) <= named.keys() or (takes_any and needed <= set(tensors)):
         return [], tensors
-    if len(parameters) == 1:
+    if len(parameters or own) == 1:
         return [tensors], {}
     raise _misfit(op, f"Its model's parameters are {_listed(parameters)}", "inputs", parameters)
 
@@ -162,12 +170,20 @@ def _positions(model: Any) -> float:
 
 
 def _results(op: Model, result: Any) -> dict[str, Any]:
+    result = _with_keys(op, result)
     if isinstance(result, Mapping) or isinstance(op._gives, Mapping):
         return _chosen(op, _by_key(op, result))
     values = list(result) if isinstance(result, (list, tuple)) else [result]
     if len(values) != len(op.outputs):
         raise _misfit(op, f"Its model returns {_counted(len(values))}", "outputs", None)
     return dict(zip(op.outputs, values, strict=True))
+
+
+def _with_keys(op: Model, result: Any) -> Any:
+    """What a dataclass holds, or where keys are chosen a named tuple, by its names; anything else as it is."""
+    if is_dataclass(result) and not isinstance(result, (Mapping, type)):
+        return {one.name: getattr(result, one.name) for one in fields(result)}
+    return result._asdict() if isinstance(op._gives, Mapping) and hasattr(result, "_asdict") else result
 
 
 def _chosen(op: Model, values: Mapping[str, Any]) -> dict[str, Any]:

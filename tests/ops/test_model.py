@@ -1,5 +1,8 @@
 """Layers, models and callables, several inputs and outputs by name."""
 
+from collections import namedtuple
+from dataclasses import dataclass
+
 import keras
 import numpy as np
 import pytest
@@ -101,6 +104,36 @@ def test_one_parameter_takes_a_dictionary_of_other_keys(run):
     model = lambda features: {"s": features["left"] + features["right"], "d": features["left"] - features["right"]}
 
     check(run(Model(model, inputs={"left": "x", "right": "y"}, outputs=["s", "d"]), PAIR))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda *tensors, **named: by_key(*tensors, **named),
+        lambda left, **named: by_key(left, **named),
+        lambda *, left, right: by_key(left, right),
+        lambda features, **options: by_key(**features, **options),
+    ],
+    ids=["any", "some", "by name alone", "one dictionary"],
+)
+def test_what_takes_any_names_is_handed_them_unless_it_lacks_one(run, model):
+    check(run(Model(model, inputs={"left": "x", "right": "y"}, outputs={"sum": "s", "gap": "d"}), PAIR))
+
+
+@dataclass
+class Both:
+    sum: object
+    gap: object
+
+
+Pair = namedtuple("Pair", "sum gap")
+
+
+@pytest.mark.parametrize("kind", [Both, Pair])
+def test_fields_of_what_is_returned_are_chosen_by_name(run, kind):
+    model = lambda left, right: kind(left + right, left - right)
+
+    check(run(Model(model, inputs=["x", "y"], outputs={"gap": "d", "sum": "s"}), PAIR))
 
 
 def test_attention_takes_its_tensors_by_position_or_name(run_xla):
@@ -247,6 +280,8 @@ def test_gradients_reach_the_weights():
         ),
         (lambda: Model(two_inputs(list, by_key), inputs=["x", "y"], outputs={"product": "p"}), "returns sum, gap"),
         (lambda: Model(lambda x: (x, x), inputs="x", outputs={"a": "b"}), "2 tensors without names"),
+        (lambda: Model(lambda x: Both(x, x), inputs="x", outputs="s"), r"returns sum, gap; (?s:.*)outputs=\{'sum': "),
+        (lambda: Model(lambda *, a: a, inputs="x", outputs="s"), r"by name alone; (?s:.*)Write inputs=\{'a': \.\.\.\}"),
     ],
 )
 def test_names_that_do_not_fit_are_listed_on_both_sides(call, make, told):
