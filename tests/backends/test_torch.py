@@ -657,6 +657,35 @@ def test_a_call_that_is_interrupted_changes_nothing():
     assert all(np.array_equal(value, before[key]) for key, value in exp.backend.weights().items())
 
 
+OPTIMIZERS: dict[str, Any] = {
+    "momentum": lambda: keras.optimizers.SGD(RATE, momentum=0.9),
+    "nesterov": lambda: keras.optimizers.SGD(RATE, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "clipped": lambda: keras.optimizers.AdamW(RATE, global_clipnorm=0.1, use_ema=True),
+    "gathered": lambda: keras.optimizers.Adam(RATE, amsgrad=True, gradient_accumulation_steps=2),
+    "RMSprop": lambda: keras.optimizers.RMSprop(RATE, momentum=0.9, centered=True),
+    "Lion": lambda: keras.optimizers.Lion(RATE),
+}
+
+
+@pytest.mark.parametrize("name, way", [*((name, WAYS[0]) for name in OPTIMIZERS), ("momentum", WAYS[1])])
+def test_updates_that_use_memory_again_are_those_of_python(name, way):
+    networks = convolutional(), convolutional()
+    for network, settings in zip(networks, (way, {"eager": True}), strict=True):
+        exp = experiment(model(network), optimizer=OPTIMIZERS[name](), seed=1, **settings)
+        exp.train(2)
+
+    assert_same(*networks)
+
+
+def test_an_update_uses_memory_again():
+    exp = experiment(model(convolutional()), optimizer=keras.optimizers.Adam(RATE))
+    exp.train(1)
+    (step,) = (runner.step for runner in exp.program.runners.values() if runner.name == "training")
+    (program,) = step._programs.values()
+
+    assert "_foreach_add_.List" in program.reusing.code
+
+
 def test_an_input_that_is_changed_in_place_is_changed_for_those_below():
     def doubled(chunk):
         chunk["batch_input"].mul_(2.0)
