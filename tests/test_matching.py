@@ -71,6 +71,14 @@ def test_a_misfit_tells_what_matched_what_not_and_what_it_may_be_called(snapshot
     )
 
 
+def test_a_modules_own_names_are_told_to_be_loaded_into_it():
+    found = {key.replace("/", "."): array for key, array in weights().items()}
+    with pytest.raises(
+        WeightsError, match=r"saved\. Load those of a module of PyTorch into it: module.load_state_dict\("
+    ):
+        fitting(weights(), found)
+
+
 def test_a_node_of_another_name_is_found_by_its_shapes():
     found = {key.replace("Trunk", "Body"): array for key, array in weights().items()}
     with pytest.raises(WeightsError, match=r"load_weights\(..., rename=\{'Body': 'Trunk'\}\)"):

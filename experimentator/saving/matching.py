@@ -153,11 +153,14 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
     moved = _moved(matching, own, found)
     named = ", ".join(f"{old!r}: {new!r}" for old, new in moved.items())
     write = f"Name nodes as they are here: load_weights(..., rename={{{named}}}). " if moved else ""
-    return WeightsError(
-        f"These weights do not fit the experiment; nothing was loaded.\n{report}\n"
-        f"{write}To load a part, say which: load_weights(..., only={_a_part(matching)}). "
-        "Node labels (`node=`) are part of the keys."
-    )
+    write += f"To load a part, say which: load_weights(..., only={_a_part(matching)}). "
+    write += "Node labels (`node=`) are part of the keys."
+    if found and not any("/" in key for key in found):  # as a module of PyTorch calls them, or another library
+        write = (
+            "They are no weights that an experiment saved. Load those of a module of PyTorch into it: "
+            "module.load_state_dict(safetensors.torch.load_file(...))."
+        )
+    return WeightsError(f"These weights do not fit the experiment; nothing was loaded.\n{report}\n{write}")
 
 
 def _a_part(matching: Matching) -> str:
