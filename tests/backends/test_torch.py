@@ -403,6 +403,17 @@ def test_what_is_changed_of_modules_is_told_and_acts(caplog):
     assert not torch.equal(network[4].weight, before)
 
 
+def test_many_changes_of_modules_are_told_in_short(caplog):
+    network = convolutional()
+    exp = experiment(model(network))
+    exp.train(1)
+    for parameter in list(network.parameters())[:5]:
+        parameter.requires_grad_(False)
+    exp.train(2)
+
+    assert "1.weight: requires_grad is False; and so of 2 more. Compiled again" in caplog.text
+
+
 def test_frozen_modules_keep_their_statistics():
     body = convolutional()[:3]
     mean = body[1].running_mean.clone()

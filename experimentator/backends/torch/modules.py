@@ -23,6 +23,7 @@ from experimentator.backends.keras.lasting import put_back
 from experimentator.backends.torch.symbolic import is_symbolic, stub
 from experimentator.graph import GraphError
 
+TOLD = 4  # changes of parameters that are told by name
 Reading = Callable[[Callable[[], Any]], Any]  # is called with what reads a variable
 _PLAIN = frozenset({torch.Tensor, torch.dtype, torch.device, torch.Size, int, float, bool, str, type(None)})
 _INIT = keras.Variable.__init__  # which stands elsewhere while a processor runs
@@ -143,6 +144,7 @@ class Modules:
             if isinstance(parameter, torch.nn.Parameter) and parameter.requires_grad != variable.trainable:
                 told.append(f"{variable.name}: requires_grad is {parameter.requires_grad}")
                 variable._trainable = parameter.requires_grad
+        told = told if len(told) <= TOLD else [*told[: TOLD - 1], f"and so of {len(told) - TOLD + 1} more"]
         others = [module for module, made_of in self.tops.values() if _made_of(module) != made_of]
         return told + [f"{type(one).__name__} has other parts or parameters" for one in others], bool(others)
 
