@@ -67,7 +67,7 @@ class AverageMetrics(Callback):
     measures = inputs
 
     def _found(self, mode: Mode) -> list[str]:
-        """What matches in a mode, looked up once for each recording of the list: shapes take an abstract run."""
+        """What matches in a mode, looked up once for each recording of the list."""
         graph, program = self.exp.program.whole(mode), self.exp.program
         recorded = program.recorded.get(mode)
         if mode not in self.known or self.known[mode][0] is not recorded:
