@@ -5,6 +5,7 @@ An op works eagerly on numpy arrays and tensors, inside a compiled function, and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
@@ -15,6 +16,8 @@ import numpy as np
 
 from experimentator.graph import Chunk, ChunkProcessor, DeclarationError, Mode
 from experimentator.ops.errors import TensorError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -50,11 +53,21 @@ class Op(ChunkProcessor):
             raise DeclarationError(repr(self), seen=seen, write=write)
 
     def refuse_metric(self, called: Any) -> None:
-        """Refuse a metric of Keras where a function is called: nothing would set it back when a pass begins."""
+        """Refuse a metric of Keras where a function is called: nothing would set it back when a pass begins.
+
+        Of those that give a value for each call, as torchmetrics' do, it is told what the history shows.
+        """
         adds_up = getattr(called, "__name__", "__call__") in ("__call__", "update_state", "result")
         is_metric = adds_up and isinstance(getattr(called, "__self__", called), keras.metrics.Metric)
         seen = f"what it calls, {called!r:.60}, is a metric, which goes on adding up from pass to pass"
         self.require(not is_metric, seen=seen, write='Write ops.KerasMetric(metric, "batch_logits", "batch_target").')
+        if all(callable(getattr(called, name, None)) for name in ("update", "compute", "reset")):
+            log.warning(
+                "%s: the history shows the mean of what %.60r gives for each batch, which is its value of the whole "
+                "pass for an accuracy, and not for such as AUROC or F1. For these, write "
+                'ops.KerasMetric(keras.metrics.AUC(), "batch_scores", "batch_target").',
+                type(self).__name__, called,
+            )  # fmt: skip
 
     def _require_number(self, name: str, kinds: Sequence[str]) -> None:
         """Refuse an argument that is none of what its annotation says, where that is a number or a choice with one."""

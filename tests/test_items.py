@@ -427,3 +427,13 @@ def test_a_mask_that_nobody_would_heed_is_refused():
     whole = np.ma.masked_array([0, 1])
     assert stacked(whole, None) == [whole, None]
     np.testing.assert_array_equal(ArrayDataset({"x": np.ma.masked_array([1.0, 2.0])}).arrays["x"], [1, 2])
+
+
+@pytest.mark.parametrize(
+    "part", [[{"input": 1.0}], as_dataset({0: {"input": 1.0}}, subset="validation")], ids=["items", "a dataset"]
+)
+def test_datasets_by_name_are_several(part):
+    with pytest.raises(
+        DatasetError, match=r"Subset 'training' has several.\nSeen: a dict of datasets, 'train', 'test'"
+    ):
+        as_dataset({"train": part, "test": part}, subset="training")

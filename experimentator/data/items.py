@@ -98,6 +98,9 @@ def as_dataset(source: Any, *, subset: str) -> Any:
         return source
     if isinstance(source, Mapping):
         values = list(source.values())
+        if parts := [name for name, one in source.items() if _is_dataset(one)]:
+            seen = f"a {type(source).__name__} of datasets, {', '.join(map(repr, parts[:3]))}"
+            raise DatasetError(f"Subset {subset!r} has several.", seen, f"Give it one: data[{parts[0]!r}].")
         named = all(isinstance(key, str) for key in source) and not any(isinstance(v, Mapping) for v in values)
         return ArrayDataset(source) if named and values else ItemsDataset(source)
     if isinstance(source, list | tuple) and source and all(getattr(one, "shape", ()) for one in source[:2]):
@@ -106,7 +109,7 @@ def as_dataset(source: Any, *, subset: str) -> Any:
     if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
         return ItemsDataset(source)
     write = dataset_of_others(source)
-    if write == BY_PLACE and len(source) and isinstance(_first(source), Mapping):
+    if write == BY_PLACE and _is_dataset(source):
         return PlacesDataset(source)
     raise DatasetError(
         f"Subset {subset!r} has no dataset.",
@@ -116,11 +119,12 @@ def as_dataset(source: Any, *, subset: str) -> Any:
     )
 
 
-def _first(source: Any) -> Any:
+def _is_dataset(source: Any) -> bool:
+    """Whether something gives items: by keys, or dictionaries by place."""
     try:
-        return source[0]
-    except (LookupError, TypeError):  # it is read by something else
-        return None
+        return hasattr(source, "query_item") or (len(source) > 0 and isinstance(source[0], Mapping))
+    except (LookupError, TypeError):  # it is read by something else, or holds nothing
+        return False
 
 
 def usable_keys(keys: Iterable[Hashable], *, subset: str) -> tuple[Hashable, ...]:

@@ -81,3 +81,33 @@ def test_builtins_without_a_signature_are_taken_as_they_are():
 def test_what_cannot_be_called_is_refused():
     with pytest.raises(DeclarationError, match="cannot be called"):
         Apply(3, inputs="a", outputs="b")
+
+
+class PerCall:
+    """Gives a value for each call, and keeps what it saw, as metrics of other libraries do."""
+
+    def __init__(self):
+        self.seen = []
+
+    def update(self, score, target):
+        self.seen.append((score, target))
+
+    def compute(self):
+        return np.mean([np.mean(score == target) for score, target in self.seen])
+
+    def reset(self):
+        self.seen.clear()
+
+    def __call__(self, score, target):
+        self.update(score, target)
+        return np.mean(score == target)
+
+
+def test_a_metric_that_gives_a_value_for_each_call_is_told_to_be_averaged(caplog):
+    Apply(PerCall(), inputs=["batch_scores", "batch_target"], outputs="score")
+
+    assert "Apply: the history shows the mean of what" in caplog.text
+    assert "AUROC or F1" in caplog.text
+    caplog.clear()
+    Apply(lambda score, target: score, inputs=["batch_scores", "batch_target"], outputs="score")
+    assert not caplog.text
