@@ -61,6 +61,8 @@ IDLE = ("dropout_p", "dropout", "p", "train", "training")
 Tensors = list[torch.Tensor]
 _NUMBERS = count()
 _OF_LIBRARIES = re.compile(r"[/\\](torch|keras|experimentator[/\\](backends|graph))[/\\]|<")
+# C++ around the kernels, without Python between them; compiled apart from them, or a C++ compiler takes minutes for it.
+OPTIONS = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
 _ONE_AT_A_TIME = RLock()  # PyTorch stands functions of its own in the process' place while it records
 
 
@@ -320,7 +322,7 @@ def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
     has_run: list[bool] = []  # what fails in the first call is what the compiler made
 
     loop.__code__ = loop.__code__.replace(co_name=f"loop_{next(_NUMBERS)}")  # the compiler counts what it makes of one
-    compiled = torch.compile(loop, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
+    compiled = torch.compile(loop, fullgraph=True, dynamic=False, options=OPTIONS)
     return run
 
 
