@@ -69,6 +69,14 @@ def test_a_training_is_measured_and_nothing_is_written(tmp_path, capsys, caplog)
     assert "Training ends" not in caplog.text
 
 
+def test_what_every_part_of_a_graph_warns_of_is_said_once(tmp_path, caplog):
+    warns = "import logging\nchunk_processors.insert(0, lambda chunk: logging.warning('as the others do'))\n"
+    (tmp_path / "warning.py").write_text(Path(LIGHT).read_text("utf-8") + warns, "utf-8")
+
+    assert main(["bench", "warning.py", *QUICK]) == 0
+    assert caplog.text.count("as the others do") == 1
+
+
 def test_the_report_is_json_and_its_parts_add_up(capsys):
     assert main(["bench", LIGHT, *QUICK, "--epochs", "3", "--json"]) == 0
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,40 @@ Answer = tuple[Mapping[str, Any], str, Callable[[], bytes]]
 def bench(arguments: Namespace, build: Build, told: Callable[[str], None]) -> str:
     """What the `bench` command prints, once it has measured; `told` hears of the progress."""
     suffix = _checked_suffix(arguments)
-    report, text, draw = _measured(arguments, build, told)
+    with _each_once():
+        report, text, draw = _measured(arguments, build, told)
     data = json.dumps(report, indent=2)
     if arguments.output:
         content = {".json": lambda: f"{data}\n".encode(), ".txt": lambda: f"{text}\n".encode(), ".svg": draw}[suffix]()
         write_atomically(Path(arguments.output), content)
     return data if arguments.json else text
+
+
+@contextmanager
+def _each_once() -> Iterator[None]:
+    """Without warnings said before: one graph is compiled many times over, in parts."""
+    last = logging.lastResort
+    filters = [(handler, _New()) for handler in logging.getLogger().handlers or ([last] if last else [])]
+    for handler, new in filters:
+        handler.addFilter(new)
+    try:
+        yield
+    finally:
+        for handler, new in filters:
+            handler.removeFilter(new)
+
+
+class _New(logging.Filter):
+    """Lets a message pass once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message, known = record.getMessage(), len(self.said)
+        self.said.add(message)
+        return len(self.said) > known
 
 
 def _measured(arguments: Namespace, build: Build, told: Callable[[str], None]) -> Answer:
