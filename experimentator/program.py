@@ -100,10 +100,7 @@ class Program:
             except GraphError as error:
                 explain_objects(error, mode, self.exp.subsets)
                 raise
-            self.selection.check_norms(whole)
-            self.selection.tell_slips(whole)
-            self.selection.tell_mistaken(self.graphs[mode])
-            self.selection.tell_overwritten(whole, self.graphs[mode])
+            self.selection.look(whole, self.graphs[mode])
         return self.graphs[mode]
 
     def whole(self, mode: Mode) -> Graph:
@@ -270,6 +267,8 @@ class Program:
 
     def notice(self) -> None:
         """See what was changed in processors since they were recorded; their graphs are made anew."""
+        if not self.has_recorded:
+            return
         compiled = not self.exp.eager and self.exp.backend.name != "numpy"
         if self.attributes and (changes := self.attributes.changes(compiled=compiled)):
             log.warning("Changed after first use: %s. Layers that were made stay.", "; ".join(changes))
@@ -277,7 +276,7 @@ class Program:
             if self.noticed == 3:
                 log.warning(OFTEN)
             self.exp._changed("chunk_processors", None, None)
-        if changes := self.exp.backend.changes(compiled=compiled) if self.has_recorded else []:
+        if changes := self.exp.backend.changes(compiled=compiled):
             told = "Compiled" if compiled else "Recorded"
             log.warning("Changed after first use: %s. %s again at the next call.", "; ".join(changes), told)
             self.exp._drop("graphs")

@@ -83,7 +83,15 @@ class Selection:
         written = graph.written_in(name)
         return graph.mode == Mode.EVAL and not (written and not written & Mode.EVAL)
 
-    def tell_slips(self, graph: Graph) -> None:
+    def look(self, whole: Graph, selected: Graph) -> None:
+        """Refuse, or warn of, what a mode computes otherwise than it looks."""
+        self._check_norms(whole)
+        self._tell_slips(whole)
+        self._tell_adding_up()
+        self._tell_squashed(selected)
+        self._tell_overwritten(whole, selected)
+
+    def _tell_slips(self, graph: Graph) -> None:
         """Warn of processors left out of a graph for want of a name that nobody knows, where another is nearly it."""
         known = {*graph.outputs, *graph.provided}
         for node in graph.nodes:
@@ -95,11 +103,6 @@ class Selection:
                     self._told.add((node.name, name))
                     said = "%s is left out: it reads %r, which nothing writes and no subset gives. Did you mean %r?"
                     log.warning(said, node, name, near[0])
-
-    def tell_mistaken(self, graph: Graph) -> None:
-        """Warn of what is computed otherwise than it looks."""
-        self._tell_adding_up()
-        self._tell_squashed(graph)
 
     def _tell_adding_up(self) -> None:
         """Warn of a metric of Keras within a function of the user's: nothing sets it back when a pass begins."""
@@ -122,7 +125,7 @@ class Selection:
                     said = "%s takes logits, and %r of %s ends in a %s. %s"
                     log.warning(said, node, ref.name, writer, squash, write)
 
-    def check_norms(self, graph: Graph) -> None:
+    def _check_norms(self, graph: Graph) -> None:
         """Refuse to read or overwrite what is known of gradients: it is 0 until all processors have run."""
         for node in graph.nodes:
             for name in getattr(node.processor, "norm_of", ()):
@@ -134,7 +137,7 @@ class Selection:
                         "Look at it in the history, or in on_batch_end of a callback; of two, give one another output."
                     )
 
-    def tell_overwritten(self, graph: Graph, selected: Graph) -> None:
+    def _tell_overwritten(self, graph: Graph, selected: Graph) -> None:
         """Warn of losses and metrics that nobody reads before another writes the same name."""
         trained = self.exp.program.graphs.get(Mode.TRAIN)
         used = {node.index for node in (*selected.nodes, *(trained.nodes if trained else ()))}
