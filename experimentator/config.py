@@ -30,8 +30,6 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 from zlib import crc32
 
-import numpy as np
-
 from experimentator.assignments import grid, parse_assignment, parse_grid
 from experimentator.elsewhere import to_write
 from experimentator.extras import to_type
@@ -43,8 +41,8 @@ from experimentator.overrides import (
     derived,
     literal_seed,
     replace_values,
-    seed_random,
 )
+from experimentator.seeds import Seeds
 
 __all__ = ["Config", "ConfigError", "as_config", "load", "load_text", "resolved"]
 __all__ += ["grid", "parse_assignment", "parse_grid"]
@@ -191,15 +189,8 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str]) -> 
         code = compile(replace_values(tree, overrides), source.code_name, "exec", dont_inherit=True)
     settable, told = {*names, *known}, {*assigned(tree, values_only=True), *known}
     _refuse_unknown(overrides, settable, f"{source.shown} does not set", told=told)
-    given, first = overrides.get("seed"), overrides.get("seed", literal)
-    seed_random(first)
-
-    def written(name: str, value: object) -> None:
-        nonlocal first
-        if name == "seed" and given is None and isinstance(value, int | np.integer) and value != first:
-            seed_random(first := int(value))
-
-    values = _execute(source, code, Door({}, overrides, written))
+    seeds = Seeds(overrides.get("seed", literal), given=overrides.get("seed") is not None)
+    values = _execute(source, code, Door({}, overrides, seeds.written))
     return Config(values, filename=source.shown, text=source.text, derived=follows, overrides=overrides)
 
 

@@ -6,13 +6,9 @@ Only module level counts: bodies of functions, lambdas and classes have names of
 from __future__ import annotations
 
 import ast
-import operator
-import random
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from types import ModuleType
 from typing import NamedTuple, TypeVar
-
-import numpy as np
 
 HIDDEN = "__overrides__"
 _Statement = TypeVar("_Statement", ast.Assign, ast.AnnAssign)
@@ -88,20 +84,6 @@ def values_of(tree: ast.Module, name: str) -> list[ast.expr]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             found += [node.value for target in targets if isinstance(target, ast.Name) and target.id == name]
     return found
-
-
-def seed_random(seed: object) -> None:
-    """Seed Python's and numpy's generators, which Keras draws initial weights from; None leaves them alone."""
-    if seed is None:
-        return
-    import rich.style  # noqa: F401  # Keras imports it, and it draws a number: before the seed, then, and not after
-
-    try:
-        random.seed(operator.index(seed))  # type: ignore[arg-type]  # the TypeError is the test
-        np.random.seed(operator.index(seed) % 2**32)  # type: ignore[arg-type]  # the same
-    except TypeError:
-        seen = f"It is {seed!r:.60}."
-        raise ConfigError("The seed is not a whole number.", seen, "Write `seed = 3`, or None for no seed.") from None
 
 
 def replace_values(tree: ast.Module, overridden: Collection[str]) -> ast.Module:

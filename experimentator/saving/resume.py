@@ -12,6 +12,7 @@ import copy
 import logging
 import os
 import random
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -261,12 +262,16 @@ def _plain(state: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
 
 
 def _generators() -> dict[str, Any]:
-    """The generators that a whole process shares: Python's and numpy's."""
+    """The generators that a whole process shares: Python's, numpy's, and PyTorch's, of which its operations draw."""
     with lock:  # a worker may have set them to the address of an item, for as long as it reads that
         version, words, gauss = random.getstate()
         kind, key, *rest = np.random.get_state(legacy=True)
     # as words, since JSON would spend a line on each
-    return {"python": [version, np.array(words, np.uint64), gauss], "numpy": [str(kind), key, *map(_number, rest)]}
+    found = {"python": [version, np.array(words, np.uint64), gauss], "numpy": [str(kind), key, *map(_number, rest)]}
+    if torch := sys.modules.get("torch"):
+        of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        found["torch"] = [state.numpy() for state in (torch.get_rng_state(), *of_gpus)]
+    return found
 
 
 def _set_generators(state: Mapping[str, Any], path: Path) -> None:
@@ -275,7 +280,12 @@ def _set_generators(state: Mapping[str, Any], path: Path) -> None:
         with lock:
             random.setstate((version, tuple(int(word) for word in words), gauss))
             np.random.set_state(tuple(state["numpy"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        if (torch := sys.modules.get("torch")) and "torch" in state:
+            own, *of_gpus = (torch.tensor(np.asarray(one, np.uint8)) for one in state["torch"])
+            torch.set_rng_state(own)
+            for device, one in zip(range(torch.cuda.device_count()), of_gpus, strict=False):
+                torch.cuda.set_rng_state(one, device)
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         seen = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{path} has no state of generators.\nSeen: {seen}.\nTake another checkpoint.") from None
 

@@ -10,7 +10,6 @@ import pytest
 from keras import layers
 
 from experimentator import Mode, Subset, build_experiment, chunk_processor, gradient, ops
-from experimentator.graph import GraphError
 from tests.frameworks import ON_JAX, ON_TORCH, compilers
 
 X = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")

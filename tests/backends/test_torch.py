@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import keras
@@ -14,7 +16,7 @@ import torch
 from keras import layers
 from scipy import stats
 
-from experimentator import Callback, Mode, Subset, build_experiment, ops
+from experimentator import Callback, CheckpointEvery, Mode, Subset, build_experiment, ops
 from experimentator.backends.torch.draws import computed
 from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import ChunkProcessor, Graph, GraphError, chunk_processor
@@ -763,8 +765,33 @@ def test_draws_are_the_same_in_every_way():
     assert "eager" in str(WAYS[2])
 
 
+SEEDED = """
+import numpy as np
+from experimentator import Mode, Subset, ops
+
+seed = 1
+import keras, torch
+
+network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+subsets = [Subset("training", Mode.TRAIN, {"input": np.ones((8, 4), np.float32), "target": np.ones(8, np.float32)})]
+batch_size, hide_progress = 4, True
+chunk_processors = [
+    ops.Model(network, inputs="batch_input", outputs="batch_prediction"),
+    ops.MeanSquaredError("batch_prediction", "batch_target"),
+]
+optimizer = keras.optimizers.SGD(0.1)
+"""
+RUN = """
+import sys
+from experimentator import build_experiment
+exp = build_experiment(sys.argv[1], seed=int(sys.argv[2]))
+print(exp.train(2))
+print([row["training_loss"] for row in exp.history])
+"""
+
+
 @pytest.mark.parametrize("way", WAYS[:2], ids=["program", "inductor"])
-def test_draws_of_pytorch_itself_are_other_ones_in_each_batch_and_told(way, caplog):
+def test_draws_of_pytorch_itself_are_other_ones_in_each_batch(way):
     drop = torch.nn.Dropout(0.5)
     exp = experiment(lambda chunk: chunk.update(kept=drop(torch.ones_like(chunk["batch_input"])).mean()),
                      model(convolutional()), **way, outputs=["kept"], metrics=["kept"])  # fmt: skip
@@ -774,35 +801,38 @@ def test_draws_of_pytorch_itself_are_other_ones_in_each_batch_and_told(way, capl
     training = kept.seen[Mode.TRAIN]
     assert len(set(training)) == len(training) == 4
     assert set(kept.seen[Mode.EVAL]) == {1.0}
-    assert "draws by aten." in caplog.text
 
 
-def attending(images: Any, rate: float = 0.0) -> Any:
-    return torch.nn.functional.scaled_dot_product_attention(images, images, images, dropout_p=rate)
+@in_every_way
+def test_draws_of_pytorch_itself_go_on_where_they_were_when_a_training_is_resumed(way, tmp_path):
+    def dropping(*callbacks):
+        torch.manual_seed(1)
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8), torch.nn.Dropout(0.5),
+                                      torch.nn.Linear(8, 1))  # fmt: skip
+        return experiment(model(network), **way, steps_per_call=1, callbacks=[*callbacks])
+
+    whole = dropping(CheckpointEvery(steps=3, keep=9, folder=tmp_path))
+    whole.train(2)
+    first = min(path for path in tmp_path.iterdir() if path.is_dir())
+    torch.manual_seed(5)
+    again = dropping(CheckpointEvery(steps=3, folder=tmp_path / "again"))
+    again.resume(first)
+    again.train(2)
+
+    assert again.history[-1]["training_loss"] == whole.history[-1]["training_loss"]
+    for key, value in whole.backend.weights().items():
+        np.testing.assert_array_equal(value, again.backend.weights()[key])
 
 
-def attending_in_keras() -> Any:
-    attention = layers.MultiHeadAttention(2, 8)
-    return lambda images: attention(*[images.reshape(-1, 8, 24)] * 2).reshape(images.shape)
+def test_a_seed_rules_the_first_weights_of_modules_and_what_they_drop(tmp_path):
+    (tmp_path / "task.py").write_text(SEEDED, "utf-8")
 
+    def losses(seed):
+        command = [sys.executable, "-c", RUN, str(tmp_path / "task.py"), str(seed)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[-1]
 
-@pytest.mark.parametrize(
-    "part, draws",
-    [
-        (attending_in_keras(), False),
-        (attending, False),
-        (lambda images: attending(images, 0.5), True),
-        (lambda images: torch.native_dropout(images, 0.0, True)[0], False),
-        (lambda images: torch.native_dropout(images, 0.5, True)[0], True),
-        (lambda images: torch.nn.functional.rrelu(images, training=False), False),
-        (lambda images: torch.nn.functional.rrelu(images, training=True), True),
-    ],
-    ids=["Keras", "attention", "dropping attention", "no dropout", "dropout", "inferring rrelu", "rrelu"],
-)
-def test_an_operation_that_draws_nothing_is_not_told_to(part, draws, caplog):
-    experiment(of_images(part), model(convolutional())).train(1)
-
-    assert ("draws by aten." in caplog.text) == draws
+    assert losses(1) == losses(1) != losses(2)
 
 
 @in_every_way

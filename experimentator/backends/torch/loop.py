@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import torch
 
-from experimentator.backends.keras.scopes import owner, scope_of
+from experimentator.backends.keras.scopes import owner
 from experimentator.backends.keras.step import EAGER, KerasStep, placed
 from experimentator.backends.keras.traces import Traces
 from experimentator.backends.torch.batch import Batch
@@ -37,11 +37,6 @@ CLEARLY = 0.95  # of the time without Inductor, for it to be taken: a toss-up mu
 TRIAL, EACH = 4.0, 0.05  # seconds that Inductor takes, and more for each operation
 WORTH = 3.0  # times as long as a trial, for it to be made
 KEPT = 1 << 18  # bytes of results that the compiled loop carries: it copies them at every batch
-DRAWS = (
-    "%s draws by %s, whose state cannot be saved: a run that is resumed draws other numbers. Write "
-    "keras.random.normal(..., seed=keras.random.SeedGenerator(1)), keras.layers.Dropout, or an op of "
-    "experimentator.ops."
-)
 Columns = Mapping[str, torch.Tensor]
 
 
@@ -102,10 +97,13 @@ class TorchStep(KerasStep):
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
         """Settle an open choice for `remaining` batches, by timing both ways, where a trial is worth it; else later.
 
-        No state is kept of it.
+        No state is kept of it, nor of the generators that operations of PyTorch draw from.
         """
-        if self.chosen is not None:
-            return
+        if self.chosen is None:
+            with torch.random.fork_rng([self.batch.place] if self.batch.place.type == "cuda" else []):
+                self._choose(columns, index, remaining)
+
+    def _choose(self, columns: Mapping[str, Any], index: np.ndarray, remaining: int) -> None:
         columns = {name: columns[name] for name in self.graph.inputs}
         columns, index = placed(columns, index[: self.capacity], self.put, tensor=torch.Tensor)
         if self._seconds != self._seconds:
@@ -181,9 +179,6 @@ class TorchStep(KerasStep):
             self.traces += 1
             self._told.tell("batch", columns)
             self._programs[key] = Program(self._batch(list(tensors)), state, list(tensors.values()))
-            draws = self._programs[key].draws
-            drawing = {node.name: draws[scope] for node in self.graph.nodes if (scope := scope_of(node)) in draws}
-            self._warn_of_draws(drawing, DRAWS)
         return self._programs[key]
 
     def _looped(self, state: Tensors, columns: Columns, rows: torch.Tensor) -> tuple[Tensors, Tensors]:

@@ -55,8 +55,6 @@ TOLD = get_decompositions([torch.ops.aten.cudnn_batch_norm, torch.ops.aten.cudnn
     torch.ops.aten.native_batch_norm.default: native_batch_norm_decomposition
 }
 SAME = (torch.ops.aten.clone.default, torch.ops.aten.detach.default, torch.ops.aten.lift_fresh_copy.default)
-# Arguments of operations that draw: where one of them is 0, or False, nothing depends on what is drawn.
-IDLE = ("dropout_p", "dropout", "p", "train", "training")
 
 Tensors = list[torch.Tensor]
 _NUMBERS = count()
@@ -89,7 +87,6 @@ class Program:
         self.count = own
         self.results, self.shapes = _simplified(self.module)
         self.kept = [place for place, one in enumerate(self.results[:own]) if one is not None]
-        self.draws = _draws(self.module)  # by scope
         self.size = len(self.module.graph.nodes)  # in operations
         self.result_bytes = sum(shape.numel() * dtype.itemsize for shape, dtype in self.shapes[own:])
 
@@ -238,22 +235,6 @@ def _take_names(graph: Any) -> None:
                 node.meta["scope"] = f"gradient_tape/{known[-1].rpartition('/')[2]}"
     for node in reversed(marks):  # an end goes before its beginning
         graph.erase_node(node)
-
-
-def _draws(module: Any) -> dict[str, str]:
-    """By scope, operations that draw from PyTorch's own generators."""
-    found = {node.meta.get("scope", ""): node.target for node in module.graph.nodes if _is_drawing(node)}
-    return {scope: str(target).removesuffix(".default") for scope, target in found.items()}
-
-
-def _is_drawing(node: Any) -> bool:
-    """Whether what an operation gives depends on a generator: one that may drop says so where it drops nothing, too."""
-    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
-        return False
-    known = node.target._schema.arguments
-    given = {one.name: one.default_value for one in known}
-    given |= {one.name: value for one, value in zip(known, node.args, strict=False)} | node.kwargs
-    return not any(given.get(name, True) == 0 for name in IDLE)
 
 
 class Named(torch.fx.Interpreter):
