@@ -526,6 +526,11 @@ def test_a_seed_that_the_file_computes_rules_what_comes_below(text):
     assert later["drawn"] == random.Random(3).random()
 
 
+def test_a_seed_rules_what_a_framework_draws_of_itself():
+    text = "seed = 3\nimport tensorflow as tf\ndrawn = float(tf.random.normal(()))"
+    assert load_text(text)["drawn"] == load_text(text)["drawn"] != load_text(text, {"seed": 4})["drawn"]
+
+
 def test_what_is_called_seed_and_is_no_number_seeds_nothing():
     assert load_text("import numpy\nseed = numpy.arange(3)")["seed"].tolist() == [0, 1, 2]
 
