@@ -437,3 +437,11 @@ def test_datasets_by_name_are_several(part):
         DatasetError, match=r"Subset 'training' has several.\nSeen: a dict of datasets, 'train', 'test'"
     ):
         as_dataset({"train": part, "test": part}, subset="training")
+
+
+def test_a_column_may_hold_dictionaries():
+    known = [{"age": 3}, {"age": 5}]
+
+    for column in (known, np.array(known, object)):
+        data = as_dataset({"input": np.arange(2.0), "known": column}, subset="training")
+        assert data.query_item(1) == {"input": 1.0, "known": {"age": 5}}

@@ -98,9 +98,10 @@ def as_dataset(source: Any, *, subset: str) -> Any:
         return source
     if isinstance(source, Mapping):
         values = list(source.values())
-        if parts := [name for name, one in source.items() if _is_dataset(one)]:
-            seen = f"a {type(source).__name__} of datasets, {', '.join(map(repr, parts[:3]))}"
-            raise DatasetError(f"Subset {subset!r} has several.", seen, f"Give it one: data[{parts[0]!r}].")
+        if values and all(map(_is_dataset, values)):  # one of many may be a column of dictionaries
+            parts = list(map(repr, source))
+            seen = f"a {type(source).__name__} of datasets, {', '.join(parts[:3])}"
+            raise DatasetError(f"Subset {subset!r} has several.", seen, f"Give it one: data[{parts[0]}].")
         named = all(isinstance(key, str) for key in source) and not any(isinstance(v, Mapping) for v in values)
         return ArrayDataset(source) if named and values else ItemsDataset(source)
     if isinstance(source, list | tuple) and source and all(getattr(one, "shape", ()) for one in source[:2]):
