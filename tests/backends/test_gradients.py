@@ -212,3 +212,18 @@ def test_what_pytorch_cannot_write_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"A gradient within the graph is not written: leave it out by outputs"):
         exp.export(tmp_path / "forces.pt2", outputs=["batch_force"])
     exp.export(tmp_path / "out.pt2", outputs=["batch_out"])
+
+
+def test_no_gradient_passes_an_assignment_within():
+    weight = keras.Variable(1.0, name="weight")
+
+    @chunk_processor(inputs=["batch_x"], outputs=["loss"])
+    def nested(x):
+        def assigned(own):
+            weight.assign(2.0 * weight + keras.ops.mean(own))
+            return weight * own**2
+
+        return keras.ops.mean(gradient(assigned, x))
+
+    trained(nested)
+    assert float(plain(weight)) == pytest.approx(2.0 + X.mean() - 0.1 * 2 * X.mean(), rel=1e-5)

@@ -9,10 +9,14 @@ import jax
 import keras
 
 from experimentator.backends.keras.made import losses_to
+from experimentator.backends.keras.stateless import Assigned, stopped
 
 
 class _Within(keras.StatelessScope):
-    """A scope that reads what the scope around has, and knows which variables were assigned."""
+    """A scope that reads what the scope around has, and knows which variables were assigned.
+
+    No gradient passes an assignment, neither the inner one nor that of training.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,7 +24,10 @@ class _Within(keras.StatelessScope):
 
     def add_update(self, update: Any) -> None:
         """Remember the variable."""
-        super().add_update(update)
+        around: Any = self.original_scope
+        while around is not None and not isinstance(around, Assigned):
+            around = getattr(around, "original_scope", None)
+        super().add_update(stopped(update, around.trained if around is not None else {}))
         self.assigned[id(update[0])] = update[0]
 
     def get_current_value(self, variable: Any) -> Any:

@@ -65,7 +65,7 @@ class StatelessBatch:
         Where `trained` has the values of those that are trained, by their ids, no gradient passes an assignment.
         """
         pairs = zip([*self.weights, *self.slots], [*state[0], *state[1]], strict=True)
-        return keras.StatelessScope(pairs) if trained is None else _Assigned(pairs, trained)
+        return keras.StatelessScope(pairs) if trained is None else Assigned(pairs, trained)
 
     def _objectives(
         self, state: State, tensors: Any, own: Mapping[str, Sequence[Any]], trained: Values
@@ -101,7 +101,7 @@ class StatelessBatch:
         return [part._learning_rate for part in parts if isinstance(part._learning_rate, TableRates)]
 
 
-class _Assigned(keras.StatelessScope):
+class Assigned(keras.StatelessScope):
     """A scope in which a gradient of what is assigned is one of the variable itself, as where variables are real."""
 
     def __init__(self, pairs: Iterable[tuple[Any, Any]], trained: Mapping[int, Any]):
@@ -109,12 +109,17 @@ class _Assigned(keras.StatelessScope):
         self.trained = trained
 
     def add_update(self, update: tuple[Any, Any]) -> None:
-        variable, value = update
-        value = keras.ops.stop_gradient(value)
-        if id(variable) in self.trained:
-            own = self.trained[id(variable)]
-            value = value + (own - keras.ops.stop_gradient(own))
-        super().add_update((variable, value))
+        super().add_update(stopped(update, self.trained))
+
+
+def stopped(update: tuple[Any, Any], trained: Mapping[int, Any]) -> tuple[Any, Any]:
+    """A variable and what is assigned to it, which no gradient passes; `trained` are values by ids of variables."""
+    variable, value = update
+    value = keras.ops.stop_gradient(value)
+    if id(variable) in trained:
+        own = trained[id(variable)]
+        value = value + (own - keras.ops.stop_gradient(own))
+    return variable, value
 
 
 def _scaled(optimizer: Any, gradients: Values, of: list[Any], variables: list[Any]) -> None:
