@@ -276,3 +276,17 @@ def test_what_the_optimizer_keeps_is_updated_where_it_lies(way):
     )  # places of results, and of arguments whose it is
     weights, slots = (len(values) for values in steps["training"].batch.state()[:2])
     assert {(int(to), int(of)) for to, of in memory} == {(n, weights + n) for n in range(slots)}
+
+
+def test_keys_of_jax_may_stand_in_the_chunk():
+    def key(chunk):
+        chunk["key"] = jax.random.key(1)
+
+    def noise(chunk):
+        chunk["batch_input"] = chunk["batch_input"] + jax.random.normal(chunk["key"], chunk["batch_input"].shape)
+
+    exp = build_experiment(config(chunk_processors=[key, noise, *config()["chunk_processors"]]))
+    exp.train(1)
+
+    (told,) = [one for one in exp.describe("train").tensors if one.name == "key"]
+    assert (told.shape, told.dtype) == ((), "key<fry>")

@@ -30,7 +30,7 @@ from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import plain, scope_of
-from experimentator.backends.keras.seen import Seen, shapes_by_running
+from experimentator.backends.keras.seen import Seen, dtype_of, shapes_by_running
 from experimentator.backends.keras.state import assign, keyed
 from experimentator.backends.keras.step import KerasStep
 from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
@@ -345,4 +345,4 @@ class KerasBackend(ABC):
 
     def shape_of(self, tensor: Any) -> Shape:
         """What is told of a tensor: its sizes, where they are known, and its dtype."""
-        return tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype)
+        return tuple(tensor.shape), dtype_of(tensor)

@@ -66,6 +66,14 @@ def shapes_by_running(backend: Any, graph: Graph, specs: Mapping[str, Any]) -> d
     return seen
 
 
+def dtype_of(tensor: Any) -> str:
+    """The dtype of a tensor by name, as Keras calls it, or where Keras knows none, as of JAX' keys, the framework."""
+    try:
+        return str(keras.backend.standardize_dtype(tensor.dtype))
+    except ValueError:
+        return str(getattr(tensor.dtype, "name", tensor.dtype)).removeprefix("torch.")
+
+
 def _settings(backend: Any) -> tuple[Any, ...]:
     """What shapes depend on, besides processors and data."""
     return backend.batch_size, backend.precision, backend.eager
