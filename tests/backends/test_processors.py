@@ -299,6 +299,15 @@ def test_a_picture_runs_nothing_until_a_processor_is_changed():
     assert width() == 12
 
 
+def test_a_picture_of_what_runs_in_python_is_of_what_it_is_now():
+    widen = Widen(2)
+    exp = experiment(widen, dense(), squares, eager=True)
+    exp.train(1)
+    widen.times = 3
+
+    assert [one.shape[-1] for one in exp.describe("eval", "batch_wide").tensors if one.name == "batch_wide"] == [12]
+
+
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"eager": True}], ids=str)
 def test_layers_made_anew_are_shared_by_compilers_too(options):
     exp = experiment(SequentialAnew(), squares, **options)
