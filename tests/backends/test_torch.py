@@ -690,6 +690,14 @@ def test_updates_that_use_memory_again_are_those_of_python(name, way):
     assert_same(*networks)
 
 
+def test_an_optimizer_that_looks_at_values_runs_in_python(caplog):
+    exp = experiment(model(convolutional()), optimizer=keras.optimizers.Nadam(RATE))
+    exp.train(1)
+
+    assert "outside of processors looks at values of tensors" in caplog.text
+    assert exp.program.compilers()["training"] == "eager"
+
+
 def test_an_update_uses_memory_again():
     exp = experiment(model(convolutional()), optimizer=keras.optimizers.Adam(RATE))
     exp.train(1)

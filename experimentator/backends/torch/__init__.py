@@ -31,7 +31,7 @@ from experimentator.backends.torch.failures import add_cures
 from experimentator.backends.torch.loop import COMPILERS, TorchStep
 from experimentator.backends.torch.modules import Known, Modules
 from experimentator.backends.torch.profile import profiled
-from experimentator.backends.torch.program import ASKED, SAID
+from experimentator.backends.torch.program import ASKED, asking
 from experimentator.graph import Chunk, Graph, Mode, Node
 from experimentator.loading.blocks import items_like
 from experimentator.loading.memory import free_host_memory
@@ -151,10 +151,9 @@ class TorchBackend(KerasBackend):
                 super().call(node, chunk)
             except (RuntimeError, TypeError) as error:
                 add_cures(error)
-                asked = next((kind for said, kind in SAID.items() if said in str(error)), None)
-                if asked is None:
+                if (asked := asking(error)) is None:
                     raise
-                raise asked(str(error)).with_traceback(error.__traceback__) from None
+                raise asked from None
 
     @contextmanager
     def profiled(self, folder: Path, graph: Graph) -> Iterator[None]:

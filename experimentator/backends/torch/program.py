@@ -128,6 +128,8 @@ def _recorded(function: Callable[..., Any], arguments: Tensors) -> Any:
         try:
             module = record(*arguments)
         except RuntimeError as error:
+            if (asked := asking(error)) is not None:  # outside of processors, as Keras' Nadam does
+                raise asked from None
             if "mutating a non-functional tensor" not in str(error):
                 raise
             raise GraphError(
@@ -137,6 +139,12 @@ def _recorded(function: Callable[..., Any], arguments: Tensors) -> Any:
             ) from None
     refuse_kept(getattr(module, node.target) for node in module.graph.find_nodes(op="get_attr"))
     return module
+
+
+def asking(error: Exception) -> Exception | None:
+    """What one of `ASKED` stands for an error; None where that is about something else."""
+    kind = next((kind for said, kind in SAID.items() if said in str(error)), None)
+    return None if kind is None else kind(str(error)).with_traceback(error.__traceback__)
 
 
 def refuse_kept(values: Iterable[Any]) -> None:
