@@ -45,10 +45,6 @@ class Spec(NamedTuple):
         """An array of that many rows; those that nothing fills travel, too, and must hold numbers that can."""
         return np.zeros((rows, *(int(size or 0) for size in self.shape[1:])), self.dtype)
 
-    def fits(self, other: Spec) -> bool:
-        """Whether rows of one can stand for those of the other."""
-        return self.shape[1:] == other.shape[1:] and self.dtype == other.dtype
-
 
 class Cycle(Protocol):
     """One pass over a subset."""
@@ -78,13 +74,17 @@ def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
 
 
 def items_like(specs: Mapping[str, Spec], subsets: Iterable[Any], rows: int) -> dict[str, np.ndarray]:
-    """Of names that look like `specs`, the first item of a subset, so many times; names that none has are left out."""
+    """Of names with the sizes of `specs`, the first item of a subset, so many times; names that none has are left out.
+
+    What predicts may be given other dtypes than subsets have.
+    """
     found: dict[str, np.ndarray] = {}
     for subset in subsets:
         if specs.keys() - found.keys():
             batch = subset.sample()[1]
-            fits = [name for name, seen in specs_of(batch).items() if name in specs and seen.fits(specs[name])]
-            found = {name: np.repeat(np.asarray(batch[name])[:1], rows, axis=0) for name in fits} | found
+            fits = [n for n, seen in specs_of(batch).items() if n in specs and seen.shape[1:] == specs[n].shape[1:]]
+            items = {name: np.asarray(batch[name])[:1].astype(specs[name].dtype) for name in fits}
+            found = {name: np.repeat(item, rows, axis=0) for name, item in items.items()} | found
     return found
 
 

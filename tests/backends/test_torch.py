@@ -636,7 +636,9 @@ def test_what_looks_at_values_is_tried_on_those_of_an_item(way):
 
     losses = [row["EVAL_loss"] for row in exp.history]
     assert losses == sorted(losses, reverse=True)
-    assert exp.predict({"batch_input": IMAGES, "batch_length": data["length"]})["batch_prediction"].shape == (32, 1)
+    for dtype in (np.int64, np.int32):
+        given = {"batch_input": IMAGES, "batch_length": data["length"].astype(dtype)}
+        assert exp.predict(given)["batch_prediction"].shape == (32, 1)
 
 
 def test_the_rest_of_an_evaluation_is_not_compiled_for_itself():
