@@ -53,7 +53,7 @@ def describe(exp: Any, mode: Any, names: Sequence[str] = (), *, view: str = "gra
     mode = Mode.of(mode)
     if view not in VIEWS:
         raise ValueError(f"There is no view {view!r}.\nSeen: {view!r}.\nWrite one of {', '.join(map(repr, VIEWS))}.")
-    exp.program.notice()
+    _notice(exp)
     graph = exp.program.whole(mode)
     unknown = not all(node.declared for node in graph.nodes)  # without data, nothing was recorded: pruning would guess
     if view == "graph" and not names and not unknown:
@@ -70,7 +70,7 @@ def describe(exp: Any, mode: Any, names: Sequence[str] = (), *, view: str = "gra
 
 def facts(exp: Any, graph: Graph) -> dict[str, Any]:
     """Shapes and sizes of weights, for `describe_graph`; what cannot be known without data is left out."""
-    exp.program.notice()
+    _notice(exp)
     specs = exp.program.specs(graph.mode)
     able = graph.select(*graph.computable) if specs and graph.computable else None
     shapes: dict[Any, Any] = {}
@@ -81,6 +81,12 @@ def facts(exp: Any, graph: Graph) -> dict[str, Any]:
             log.info("The shapes in this picture are not known: %s", error)
     weights = {"weights": exp.backend.sizes(), "shares": exp.backend.shared()} if specs else {}
     return {"shapes": shapes, "groups": groups(exp), **weights}
+
+
+def _notice(exp: Any) -> None:
+    """See what was changed of processors, unless a training goes on, which sees it when a pass begins."""
+    if not exp.walk.trains:
+        exp.program.notice()
 
 
 def groups(exp: Any) -> dict[int, str]:

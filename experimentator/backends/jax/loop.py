@@ -174,5 +174,6 @@ def _kept(error: Exception) -> GraphError:
         f"Seen: {kind[1] if kind else 'a tensor'}, made in {made[-1] if made else 'a processor'}.\n"
         "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own; and let "
         "no layer add a loss (add_loss) within a branch, a loop, the cell of a recurrent layer or a part that is "
-        "computed twice (remat)."
+        "computed twice (remat). What layers assign within jax.jit, such as the statistics of a BatchNormalization, "
+        "comes out of experimentator.gradient(function, tensor)."
     )
