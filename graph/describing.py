@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from experimentator.graph.dag import Graph
     from experimentator.graph.node import Node
 
-    Spec = tuple[Sequence[int | None], str]
+    Spec = tuple[Sequence[int | None] | None, str]
 
 _FULL = 2000  # letters of an argument in full
 _DEEPEST = 8  # groups within groups
@@ -219,6 +219,6 @@ def _edges(graph: Graph, outputs: Sequence[Port]) -> Iterator[Edge]:
 
 def _tensors(graph: Graph, shapes: Mapping[Ref, Spec]) -> tuple[Tensor, ...]:
     refs = [ref for node in graph.nodes for ref in (*node.reads, *node.writes)]
-    known = {ref: (tuple(shape), dtype) for ref, (shape, dtype) in shapes.items()}
+    known = {ref: (shape if shape is None else tuple(shape), dtype) for ref, (shape, dtype) in shapes.items()}
     counted = Counter([*refs, *graph.results.values()])
     return tuple(Tensor(*ref, *known.get(ref, (None, None))) for ref in sorted(counted))

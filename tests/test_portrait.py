@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from experimentator import AsyncExperiment, BaseExperiment, Mode, Subset, build_experiment, ops
 from experimentator.graph import GraphError, chunk_processor
@@ -40,6 +41,16 @@ def test_shapes_and_weights_of_layers_are_known_before_training():
     assert shapes(described)["batch_logits@1"] == ((None, 2), "float32")
     assert [(box.trainable, box.frozen) for box in described.boxes if box.name == "Model"] == [(50, 0)]
     assert exp.program.feeds == {}
+
+
+def test_of_a_tensor_of_unknown_rank_the_dtype_is_known():
+    odd = lambda chunk: chunk.update(batch_odd=tf.py_function(lambda x: x, [chunk["batch_input"]], tf.float32))  # noqa: E731
+    exp = build_experiment(config())
+    exp.chunk_processors.insert(1, odd)
+    described = exp.describe("train", view="list")
+
+    assert shapes(described)["batch_odd@1"] == (None, "float32")
+    assert "batch_odd" in str(described)
 
 
 def test_a_list_without_data_is_described_without_shapes():

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from experimentator.backends import Shape
-from experimentator.graph import Chunk, Graph, Mode, Node, Ref
+from experimentator.graph import Chunk, Graph, Mode, Node, Ref, text
 
 
 class Seen:
@@ -68,11 +68,11 @@ def shapes_by_running(backend: Any, graph: Graph, specs: Mapping[str, Any]) -> d
 
 
 def dtype_of(tensor: Any) -> str:
-    """The dtype of a tensor by name, as Keras calls it, or where Keras knows none, as of JAX' keys, the framework."""
+    """The dtype of a tensor as Keras calls it, or where Keras has no name for it, as for JAX' keys, the framework."""
     try:
         return str(keras.backend.standardize_dtype(tensor.dtype))
     except ValueError:
-        return str(getattr(tensor.dtype, "name", tensor.dtype)).removeprefix("torch.")
+        return text.dtype_of(tensor)
 
 
 def _settings(backend: Any) -> tuple[Any, ...]:
