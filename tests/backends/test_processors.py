@@ -308,6 +308,29 @@ def test_a_picture_of_what_runs_in_python_is_of_what_it_is_now():
     assert [one.shape[-1] for one in exp.describe("eval", "batch_wide").tensors if one.name == "batch_wide"] == [12]
 
 
+class Times(ChunkProcessor):
+    inputs, outputs = ["batch_input"], ["batch_input"]
+    factor = 1.0
+
+    def __call__(self, chunk):
+        chunk["batch_input"] = self.factor * chunk["batch_input"]
+
+
+def test_a_picture_in_the_midst_of_a_training_leaves_that_alone():
+    times = Times()
+
+    class Draws(Callback):
+        def on_batch_end(self, batch, **_):
+            if batch == 2:
+                times.factor += 1.0
+                self.exp.describe("train")
+
+    exp = experiment(times, dense(), squares, callbacks=[Draws()])
+    exp.train(3)
+
+    assert exp.program.counts()["training"]["batches"] == 3 * 5
+
+
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"eager": True}], ids=str)
 def test_layers_made_anew_are_shared_by_compilers_too(options):
     exp = experiment(SequentialAnew(), squares, **options)
