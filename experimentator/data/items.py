@@ -42,10 +42,8 @@ class ArrayDataset:
         self.arrays = {name: _array(name, values) for name, values in arrays.items()}
         sizes = {name: array.shape[:1] for name, array in self.arrays.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
-            given = {
-                name: "a scalar" if np.isscalar(one) else f"a {type(one).__name__}" for name, one in arrays.items()
-            }
-            seen = ", ".join(f"{name}: {size[0] if size else given[name]}" for name, size in sizes.items())
+            kinds = {n: "a scalar" if np.isscalar(one) else f"a {type(one).__name__}" for n, one in arrays.items()}
+            seen = ", ".join(f"{name}: {size[0] if size else kinds[name]}" for name, size in sizes.items())
             raise DatasetError("A dict of arrays needs equally long arrays.", seen or "no array", "Cut them alike.")
         self.keys = range(next(iter(sizes.values()))[0])
 
