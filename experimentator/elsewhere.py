@@ -176,10 +176,11 @@ def _to_import(name: str, room: str) -> str:
 def _to_call(name: str, error: BaseException) -> str:
     """With which arguments, where a line calls what is ours: others have classes of these names, too."""
     calls = [call for at in traceback.walk_tb(error.__traceback__) for call in [_called(name, *at)] if call is not None]
-    ours = {id(getattr(_package(room), name, None)): room for room in ("", "ops")}
-    if not calls or id(calls[-1]) not in ours or not (inspect.isclass(calls[-1]) or inspect.isfunction(calls[-1])):
+    called = calls[-1] if calls else None
+    is_ours = any(called is getattr(_package(room), name, None) for room in ("", "ops"))
+    if not is_ours or not (inspect.isclass(called) or inspect.isfunction(called)):
         return ""
-    known = inspect.signature(calls[-1])
+    known = inspect.signature(called)
     shown = [one.replace(annotation=one.empty) for one in known.parameters.values()]
     write = _OF_A_MODE.sub(r"\1", f"Write: {name}{known.replace(parameters=shown, return_annotation=known.empty)}")
     more = next((SETTINGS[other] for other in SETTINGS if f"'{other}'" in str(error)), "")
