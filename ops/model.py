@@ -251,6 +251,12 @@ def _check_callable(op: Model) -> None:
     op.require(not isinstance(model, type), seen="its model is a class", write=f"Write {name}(...).")
     seen = f"its model is a {type(model).__name__}, which cannot be called"
     op.require(callable(model), seen=seen, write="Give a Keras layer, a Keras model, or a function of tensors.")
+    running = keras.backend.backend()
+    is_torch = any(
+        (kind.__module__, kind.__name__) == ("torch.nn.modules.module", "Module") for kind in type(model).__mro__
+    )
+    seen = f"its model is a module of PyTorch, and Keras runs on {running}"
+    op.require(not is_torch or running == "torch", seen=seen, write="Set KERAS_BACKEND=torch before Keras is imported.")
     op.refuse_metric(model)
 
 

@@ -397,6 +397,15 @@ def test_a_process_ends_without_a_last_look_at_a_framework_unless_something_is_t
     assert is_let_be == "True" or Path("log.txt").read_text("utf-8").split() == ["1", "2", "3"]
 
 
+def test_a_package_that_would_tell_of_objects_left_has_its_last_look():
+    told = "import sys, types\nsys.modules['triton'] = types.ModuleType('triton')\n"
+    Path("task.py").write_text(told + Path(DIGITS).read_text("utf-8"), "utf-8")
+    words = [sys.executable, "-c", ENDING, "run", "task.py", "--quiet", "--epochs", "1"]
+
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 def test_where_others_have_objects_too_nothing_is_taken_from_the_collector():
     lines = (
         "import builtins, gc",

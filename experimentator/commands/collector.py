@@ -14,6 +14,7 @@ from typing import Any
 
 MANY = 100_000  # objects that one import brings: a framework
 FRAMEWORKS = ("tensorflow", "keras", "jax", "jaxlib", "torch")
+TELLING = ("triton",)  # packages that complain, on the terminal, of objects that nobody has collected in the end
 _is_ours = False
 
 
@@ -62,14 +63,15 @@ def resting() -> Iterator[None]:
 def _finish() -> None:
     """Let what is still open be closed as ever when the process ends: a file that a callback writes, and never closes.
 
-    Only where nothing of the kind is left is a framework let be. What keeps an experiment is the module of its
-    configuration, and the frames of functions that have returned, held by exceptions that a framework remembers.
+    Only where nothing of the kind is left is a framework let be, and where it says nothing of that. What keeps an
+    experiment is the module of its configuration, and the frames of functions that have returned, held by exceptions
+    that a framework remembers.
     """
     is_done = False
     try:
         if gc.get_freeze_count():
             _let_go()
-            is_done = not _wanting_an_end()
+            is_done = not _wanting_an_end() and not any(name in sys.modules for name in TELLING)
     finally:
         if not is_done:
             gc.unfreeze()

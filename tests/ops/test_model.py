@@ -352,3 +352,10 @@ def test_a_dictionary_with_a_mask_in_it_may_be_the_input_itself():
     Model(Masked(), inputs={"x": "x", "mask": "known"}, outputs="y")(chunk)
 
     np.testing.assert_allclose(chunk["y"], 2 * X)
+
+
+@pytest.mark.tensorflow
+def test_a_module_of_pytorch_asks_for_pytorch():
+    kind = type("Module", (), {"__module__": "torch.nn.modules.module", "__call__": lambda self, x: x})
+    with pytest.raises(DeclarationError, match=r"Keras runs on tensorflow(.|\n)*Set KERAS_BACKEND=torch"):
+        Model(type("Mine", (kind,), {})(), inputs="batch_x", outputs="batch_y")
