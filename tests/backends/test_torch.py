@@ -834,6 +834,18 @@ def test_draws_of_pytorch_itself_go_on_where_they_were_when_a_training_is_resume
         np.testing.assert_array_equal(value, again.backend.weights()[key])
 
 
+def test_to_time_a_program_changes_nothing_of_what_is_drawn():
+    losses = []
+    for way in (False, "auto"):
+        torch.manual_seed(1)
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(192, 1))
+        exp = experiment(model(network), jit_compile=way)
+        losses.append(exp.train(2)[-1]["training_loss"])
+
+    assert exp.compilers["training"] == "program"
+    assert losses[0] == losses[1]
+
+
 def test_a_seed_rules_the_first_weights_of_modules_and_what_they_drop(tmp_path):
     (tmp_path / "task.py").write_text(SEEDED, "utf-8")
 

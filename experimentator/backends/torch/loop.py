@@ -99,11 +99,8 @@ class TorchStep(KerasStep):
 
         No state is kept of it, nor of the generators that operations of PyTorch draw from.
         """
-        if self.chosen is None:
-            with torch.random.fork_rng([self.batch.place] if self.batch.place.type == "cuda" else []):
-                self._choose(columns, index, remaining)
-
-    def _choose(self, columns: Mapping[str, Any], index: np.ndarray, remaining: int) -> None:
+        if self.chosen is not None:
+            return
         columns = {name: columns[name] for name in self.graph.inputs}
         columns, index = placed(columns, index[: self.capacity], self.put, tensor=torch.Tensor)
         if self._seconds != self._seconds:
@@ -225,12 +222,13 @@ class TorchStep(KerasStep):
     def _timed(self, compiler: str, columns: Columns, index: np.ndarray) -> float:
         """Seconds per batch, the best of a few calls behind one that compiles."""
         best = float("inf")
-        for place in range(PROBES + 1):
-            start = time.perf_counter()
-            _, results = self.run(columns, index, compiler)
-            for values in results:
-                values.cpu()
-            best = min(best, (time.perf_counter() - start) / len(index)) if place else best
+        with torch.random.fork_rng([self.batch.place] if self.batch.place.type == "cuda" else []):
+            for place in range(PROBES + 1):
+                start = time.perf_counter()
+                _, results = self.run(columns, index, compiler)
+                for values in results:
+                    values.cpu()
+                best = min(best, (time.perf_counter() - start) / len(index)) if place else best
         return best
 
 
