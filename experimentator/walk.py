@@ -325,7 +325,7 @@ class Walk:
                 exp.fire("batch_end", batch=first + place, keys=block.keys[place], **batch)
         last = first + len(block.index) - 1
         exp.fire("block_end", batch=last, averages=averages, block=block, results=outputs)
-        for name in ("block", "results"):  # as large as the data: not to be kept
+        for name in ("averages", "block", "results"):  # of this call only; `block` and `results` as large as the data
             exp.state.pop(name, None)
 
     def _pause(self, why: str) -> None:

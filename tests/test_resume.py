@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from experimentator import (
+    AverageMetrics,
     Callback,
     CheckpointEvery,
     JsonLinesTracker,
@@ -462,6 +463,13 @@ def growing(place):
     return exp, data
 
 
+class RoundedLoss(Callback):
+    """A number that appears in the state while a pass runs."""
+
+    def on_batch_end(self, loss, state, **_):
+        state["rounded"] = round(float(loss), 1)
+
+
 def test_data_that_a_callback_changes_before_an_epoch_are_restored_before_it_reads_them(tmp_path):
     whole, _ = growing(tmp_path)
     expected = [row["training_loss"] for row in whole.train(EPOCHS)]
@@ -473,6 +481,31 @@ def test_data_that_a_callback_changes_before_an_epoch_are_restored_before_it_rea
         assert [row["training_loss"] for row in again.train(EPOCHS)] == expected, path
         assert again.cfg["data"] is data  # what was written into it in place is not put into another
         assert data["input"].mean() == EPOCHS
+
+
+@pytest.mark.parametrize("with_validation", [True, False])
+def test_numbers_that_appear_in_a_pass_are_told_alike_after_a_resume_at_its_end(tmp_path, with_validation):
+    """The pass that begins next finds the same state, whether the one before it made a call or had none left."""
+
+    def built_into(place):
+        exp, _ = growing(place)
+        exp.callbacks.append(AverageMetrics(["loss"]))
+        exp.callbacks.append(RoundedLoss())
+        if with_validation:
+            exp.subsets.append(Subset("validation", Mode.EVAL, {"input": np.zeros((8, 1), "float32")}))
+        return exp
+
+    def written(place):
+        return json.loads((newest(place).path / "state.json").read_text())["callbacks"]["AverageMetrics#1"]
+
+    built_into(tmp_path / "whole").train(EPOCHS)
+    for path in numbered(tmp_path / "whole")[:8]:  # from within the last pass back to the epoch before the last
+        place = tmp_path / f"from-{path.name}"
+        again = built_into(place)
+        again.resume(path)
+        again.train(EPOCHS)
+        again.save_checkpoint(place)
+        assert written(place) == written(tmp_path / "whole"), path
 
 
 def test_settings_that_a_callback_changes_before_each_epoch_are_changed_once(tmp_path):
