@@ -165,7 +165,7 @@ def check_values(values: Mapping[str, Any]) -> None:
     """
     for key, (fits, write) in _RULES.items():
         if key in values and not fits(values[key]):
-            raise ConfigError(f"{key}={values[key]!r} cannot be used.\n{write}")
+            raise ConfigError(f"{key}={' '.join(repr(values[key]).split()):.80} cannot be used.\n{write}")
 
 
 def listed(names: Any) -> list[str]:
