@@ -121,6 +121,27 @@ def test_a_step_on_the_gradient_of_weights_is_that_of_numpy(jit):
 
 
 @compilers
+def test_each_row_has_a_gradient_by_weights_of_its_own(jit):
+    """As for privacy, or for a step on each task: what `vectorized_map` calls row by row, and what evaluates so."""
+    dense = layers.Dense(1, use_bias=False, kernel_initializer="ones")
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_slope", "loss"])
+    def stepped(x):
+        kernel = keras.ops.convert_to_tensor(dense.kernel)
+        slopes = keras.ops.vectorized_map(
+            lambda row: gradient(lambda w: keras.ops.sum(keras.ops.matmul(row, w) ** 2), kernel), x
+        )
+        return slopes, keras.ops.mean(keras.ops.sum(slopes**2, axis=(1, 2)))
+
+    exp = trained(ops.Model(dense, inputs="batch_x", outputs="batch_out"), stepped, jit_compile=jit)
+
+    slope = 8 * np.mean((X**2).sum(axis=1)[:, None] * (X @ np.ones(3))[:, None] * X, axis=0)
+    np.testing.assert_allclose(plain(dense.kernel)[:, 0], 1 - 0.1 * slope, rtol=1e-4)
+    wanted = 2 * X[:, :, None] * (X @ plain(dense.kernel))[:, None]
+    np.testing.assert_allclose(exp.predict({"batch_x": X})["batch_slope"], wanted, rtol=1e-3, atol=1e-4)
+
+
+@compilers
 def test_layers_within_go_on_as_elsewhere(jit):
     """Statistics of a BatchNormalization and the draws of a Dropout are assigned while the gradient is taken."""
     norm, drop = layers.BatchNormalization(momentum=0.5), layers.Dropout(0.5, seed=1)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import torch
 from keras.src.backend.common import global_state
+from torch._C._functorch import maybe_current_level
 from torch._dynamo.eval_frame import OptimizedModule
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -185,7 +186,8 @@ class _Call:
                 return stub(parameter)
             read = partial(self.modules.value, self.modules.variable(parameter))
             value = self.reading(read) if self.under else read()
-            if torch.is_grad_enabled() and parameter.requires_grad and not value.requires_grad:
+            asked = torch.is_grad_enabled() and parameter.requires_grad
+            if asked and not value.requires_grad and maybe_current_level() is None:  # not in `vectorized_map`
                 value = self.leaves.setdefault(id(parameter), value.detach().requires_grad_())
         return value
 
