@@ -71,6 +71,18 @@ def test_a_schedule_with_warm_up_acts_on_every_batch_of_a_call(jit):
 
 
 @compilers
+def test_a_schedule_that_begins_anew_does_so_later_each_time(jit):
+    schedule = keras.optimizers.schedules.CosineDecayRestarts(RATE, 2)
+    backend, _ = trained(keras.optimizers.SGD(schedule), jit=jit)
+
+    weights = np.zeros(4)
+    for number, rows in enumerate(INDEX):
+        done = number / 2 if number < 2 else (number - 2) / 4 if number < 6 else (number - 6) / 8
+        weights = weights - RATE * (1 + np.cos(np.pi * done)) / 2 * gradient(weights, rows)
+    np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-3, atol=1e-5)
+
+
+@compilers
 def test_decay_of_weights_acts_inside_the_loop(jit):
     backend, _ = trained(keras.optimizers.SGD(RATE, weight_decay=0.1), jit=jit)
 

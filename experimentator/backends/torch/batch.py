@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from threading import local
@@ -12,6 +12,7 @@ import keras
 import torch
 from keras.src.backend.torch import core  # where optimizers look `cond` up
 from torch.autograd.graph import _engine_run_backward  # `torch.autograd.grad`, which leaves `standing`, calls it
+from torch.overrides import TorchFunctionMode
 
 from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.optimizers import shares
@@ -139,7 +140,8 @@ def _cond(condition: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any
     for branch in (true_fn, false_fn):
         for variable, value in zip(own, before, strict=True):
             variable.assign(value.clone())
-        ways.append((branch(), [variable.value for variable in own]))
+        with _Apart(variable.value for variable in own):
+            ways.append((branch(), [variable.value for variable in own]))
 
     def choose(first: Any, second: Any) -> Any:
         return None if first is None else torch.where(condition, first, second)
@@ -150,5 +152,26 @@ def _cond(condition: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any
     return keras.tree.map_structure(choose, result, other)
 
 
+class _Apart(TorchFunctionMode):
+    """Within one way, `a -= b` changes nothing that was there before, but for variables: the other way reads it, too.
+
+    Elsewhere tensors cannot be changed, and Keras writes so, as in `CosineDecayRestarts`.
+    """
+
+    def __init__(self, own: Iterable[Any]):
+        super().__init__()
+        self.own = {id(value): value for value in own}  # values of variables, and what was made within
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        if name in _IN_PLACE and id(args[0]) not in self.own:
+            function = getattr(torch, name[:-1])
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and not made._is_view() and all(made is not one for one in args):
+            self.own[id(made)] = made
+        return made
+
+
+_IN_PLACE = frozenset({"add_", "sub_", "mul_", "div_", "floor_divide_", "remainder_", "pow_"})
 _HERE, _USUAL = local(), core.cond
 core.cond = wraps(_USUAL)(_cond)
