@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from experimentator import ops
-from experimentator.graph import Graph, GraphError, Mode
+from experimentator.graph import Graph, GraphError, Mode, chunk_processor
 from experimentator.loading.blocks import specs_of
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, squares
 from tests.frameworks import ON_TORCH, backend_of_keras, compilers
@@ -56,6 +56,22 @@ def test_gradients_are_clipped_by_their_global_norm(jit):
         step = gradient(weights, rows)
         weights = weights - RATE * step * min(1, 0.5 / np.linalg.norm(step))
     np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-4, atol=1e-6)
+
+
+@compilers
+def test_a_row_that_a_batch_looks_up_twice_has_one_gradient(jit):
+    """TensorFlow hands it over in two parts, of which Keras would clip, or square, each by itself."""
+    table = keras.Variable(np.zeros((3, 1)), dtype="float32", name="table")
+
+    @chunk_processor(inputs=["batch_x"], outputs=["loss"])
+    def looked_up(batch_x):
+        return keras.ops.sum(keras.ops.take(table, [0, 0, 1], axis=0)) + 0 * keras.ops.sum(batch_x)
+
+    trained(keras.optimizers.SGD(RATE, global_clipnorm=1.0), jit=jit, processors=[looked_up])
+
+    way = np.array([[2.0], [1.0], [0.0]])
+    wanted = -12 * RATE * way / np.linalg.norm(way)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(table), wanted, rtol=1e-5)
 
 
 @compilers

@@ -22,10 +22,10 @@ def with_gradients(
     pairs = []
     for loss, of in own.items():
         gradients = tape.gradient(objectives[loss], list(map(value_of, of)))
-        pairs += [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
-    if run.norms.asked:  # in a sparse gradient a row may stand several times, which add up
-        outputs = run.norms.put(outputs, [(tf.convert_to_tensor(one), of) for one, of in pairs], optimizer)
-    return outputs, pairs
+        known = [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
+        # in a sparse gradient a row may stand several times, which add up: Keras would clip and square them one by one
+        pairs += [(tf.convert_to_tensor(gradient), one) for gradient, one in known]
+    return run.norms.put(outputs, pairs, optimizer), pairs
 
 
 def value_of(variable: Any) -> Any:
