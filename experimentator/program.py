@@ -146,6 +146,7 @@ class Program:
         own = None if bucket is None else subset.buckets.each()[bucket]
         key, like = (id(subset), mode, batch_size, own), self._compiler(label_of(subset.name, sizes), mode)
         if key not in self.runners or not self.runners[key].serves(steps, like):
+            room = self.runners[key].room(steps) if key in self.runners else steps
             self._retire([key, *(old for old in self.runners if old[0] == id(subset) and old[-1] not in known)])
             batch = {name: feed.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * batch_size or 1))
@@ -153,7 +154,7 @@ class Program:
             options = {"jit_compile": self._jit_compile(), "eager": bool(exp.eager), "seed": exp.seed or 0}
             step = exp.backend.compile(graph, batch, optimizer, like=like, **options)
             most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(batch_size) or 1)))
-            pace = Pace(steps, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
+            pace = Pace(room, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             step.capacity = pace.capacity
             self.runners[key] = Runner(step, pace, subset.name, like, sizes)
         runner = self.runners[key]

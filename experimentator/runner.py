@@ -45,6 +45,10 @@ class Runner:
         """Whether it can run passes of so many batches, compiled as wanted; shorter ones than it was made for, too."""
         return not self.step.stale and self.like == like and steps <= self.pace.steps
 
+    def room(self, steps: int) -> int:
+        """For how many batches to make the one that comes after this one: what has grown will grow on."""
+        return 1 << (steps - 1).bit_length() if steps > self.pace.steps else steps
+
     def run(self, block: Block, *, remaining: int, where: str = "", first: int = 0) -> dict[str, np.ndarray]:
         """Run the batches of a block in one call; the results come back in one sync.
 

@@ -831,6 +831,18 @@ def test_batches_share_calls_and_traces_stay_constant():
     assert exp.counts["training"]["traces"] == traces <= 3
 
 
+def test_a_subset_that_grows_every_epoch_is_seldom_compiled_anew():
+    exp = build_experiment(config(batch_size=4, residency="host"))
+    (subset,) = [one for one in exp.subsets if one.mode == Mode.TRAIN]
+    keys = list(subset.keys)
+    for epoch in range(1, 11):
+        subset.keys = keys[: 4 * epoch]
+        exp.train(epoch)
+
+    assert exp.counts["training"]["batches"] == 55
+    assert exp.counts["training"]["traces"] <= 5  # for 1, 2, 4, 8 and 16 batches
+
+
 def test_training_up_to_a_total_already_reached_does_nothing():
     exp = build_experiment(config())
     exp.train(2)
