@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from experimentator.backends.keras.context import Forward, objective_of
@@ -23,9 +24,19 @@ def with_gradients(
     for loss, of in own.items():
         gradients = tape.gradient(objectives[loss], list(map(value_of, of)))
         known = [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
+        pairs += known
+    if run.norms.asked or not _adds(optimizer):
         # in a sparse gradient a row may stand several times, which add up: Keras would clip and square them one by one
-        pairs += [(tf.convert_to_tensor(gradient), one) for gradient, one in known]
+        pairs = [(tf.convert_to_tensor(gradient), one) for gradient, one in pairs]
     return run.norms.put(outputs, pairs, optimizer), pairs
+
+
+def _adds(optimizer: Any) -> bool:
+    """Whether an optimizer does nothing with gradients but add them up: sparse ones stay small for it."""
+    return type(optimizer) is keras.optimizers.SGD and all(
+        getattr(optimizer, name) is None
+        for name in ("clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps")
+    )
 
 
 def value_of(variable: Any) -> Any:
