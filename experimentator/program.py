@@ -189,13 +189,14 @@ class Program:
     def predict(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
         """Run INFER over rows given as arrays, a batch at a time."""
         self.notice()
-        total = len(next(iter(columns.values())))
-        size, step = self.exp.batch_size, self._predictor(columns, outputs)
+        total, size, step = len(next(iter(columns.values()))), self.exp.batch_size, self._predictor(columns, outputs)
         starts = range(0, max(total, 1), size)
-        rows = [np.arange(start, min(start + size, total), dtype=np.int32)[None] for start in starts]
-        parts = [{name: np.asarray(values) for name, values in step(columns, row).items()} for row in rows]
-        for part in parts:
-            check_flags(step.graph, part)
+        rows = [np.arange(min(size, total - start), dtype=np.int32)[None] for start in starts]
+        parts = []
+        for start, row in zip(starts, rows, strict=True):  # only the rows of a batch travel with it
+            results = step({name: values[start : start + size] for name, values in columns.items()}, row)
+            parts.append({name: np.asarray(values) for name, values in results.items()})
+            check_flags(step.graph, parts[-1])
         asked = outputs or self.selection.outputs(step.graph)
         found = {name: joined(name, [part[name] for part in parts], rows, asked) for name in parts[0]}
         return {name: values for name, values in found.items() if values is not None}

@@ -862,6 +862,21 @@ def test_predict_needs_no_targets_and_takes_any_number_of_rows():
         assert outputs["batch_logits"].shape == (rows, 2)
 
 
+def test_predict_hands_over_the_rows_of_one_batch_at_a_time(monkeypatch):
+    exp, seen = build_experiment(config(batch_size=10)), []
+    compiled = exp.backend.compile
+
+    def watched(*arguments, **options):
+        step = compiled(*arguments, **options)
+        monkeypatch.setattr(type(step), "__call__", lambda self, given, rows, call=type(step).__call__: (
+            seen.append(len(given["batch_input"])), call(self, given, rows))[1])  # fmt: skip
+        return step
+
+    monkeypatch.setattr(exp.backend, "compile", watched)
+    assert len(exp.predict({"batch_input": POINTS[:25]})["batch_logits"]) == 25
+    assert seen == [10, 10, 5]
+
+
 def test_predict_agrees_with_the_network_itself():
     settings = config()
     exp = build_experiment(settings)
