@@ -103,4 +103,4 @@ class Configured(metaclass=_Composed):
         for key in self._seen.keys() & now.keys():
             if self._seen[key] != now[key]:
                 self._changed(key, None, self.cfg[key])
-        self._seen = now
+        vars(self)["_seen"] = now  # past __setattr__, which compares a name with those of all settings

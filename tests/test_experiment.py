@@ -850,6 +850,19 @@ def test_training_up_to_a_total_already_reached_does_nothing():
     assert len(exp.train(2)) == 2
 
 
+def test_between_changes_no_name_is_looked_up_and_no_callback_put_in_order(monkeypatch):
+    exp, seen = build_experiment(config(callbacks=[PrintLoss()])), []
+    exp.train(1)
+    for name in ("experimentator.configured.check_names", "experimentator.callbacks.changes.in_order"):
+        monkeypatch.setattr(name, lambda *_, name=name, **__: seen.append(name))
+
+    exp.train(2)
+    exp.evaluate()
+    exp.predict({"batch_input": POINTS[:2]})
+
+    assert seen == []
+
+
 # Predicting and evaluating
 
 

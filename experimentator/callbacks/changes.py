@@ -31,6 +31,8 @@ class Changes:
 
     def tell(self, listeners: Iterable[Listener], state: dict[str, Any]) -> None:
         """Those that went hear `train_end`, those that came, `train_begin`."""
+        if not (self.late or self.gone):  # as at every batch, but for a few
+            return
         late, gone, self.late, self.gone = self.late, self.gone, [], []  # what they do may bring others
         for listener in in_order(gone):
             listener.call("train_end", state)

@@ -140,7 +140,7 @@ class TensorflowStep(KerasStep):
             return dict(self._function(compiler, fixed)(columns, index))
         self._rows = {name: column.shape[0] for name, column in columns.items()}
         outputs = self._function(compiler, fixed)(columns, self._padded(index), np.int32(count))
-        return {name: values[:count] for name, values in outputs.items()}
+        return {name: values if count == self.capacity else values[:count] for name, values in outputs.items()}
 
     def _function(self, compiler: str, fixed: bool) -> Any:
         if (compiler, fixed) not in self._functions:
