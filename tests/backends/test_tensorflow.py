@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experimentator.backends.tensorflow.placed import LARGE, placed
 from experimentator.graph import chunk_processor
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, linear, noisy, numpy_descent, squares, training_step
 
@@ -19,6 +20,27 @@ def test_plain_tensorflow_variables_are_trained_too():
 
     assert factor.numpy() < 3.0
     assert list(backend.weights()) == ["lambda/0/factor"]
+
+
+def test_a_large_array_is_copied_once_and_later_changes_of_it_do_not_arrive(monkeypatch):
+    array, copies = np.ones((LARGE // 4, 4), np.uint8), []
+    monkeypatch.setattr(tf, "convert_to_tensor", lambda *_: copies.append("numpy's, and TensorFlow's"))
+
+    tensor = placed(array)
+    array[:] = 0
+
+    assert (copies, tensor.shape, tensor.dtype) == ([], array.shape, tf.uint8)
+    assert tensor.numpy().min() == 1
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int64", "float16", ">f4", "complex64", "bfloat16"])
+def test_a_large_array_of_any_kind_is_placed_as_it_is(dtype):
+    array = np.arange(LARGE).reshape(4, -1).T % 3
+    array = tf.cast(array, dtype).numpy() if dtype == "bfloat16" else array.astype(dtype)
+
+    tensor = placed(array[::2])
+
+    np.testing.assert_array_equal(tensor.numpy(), array[::2])
 
 
 def test_choosing_a_compiler_changes_no_state():

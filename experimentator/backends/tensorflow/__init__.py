@@ -23,6 +23,7 @@ from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.onnx import teach
+from experimentator.backends.tensorflow.placed import placed
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.graph import Chunk, Graph, Node
 from experimentator.loading.memory import free_host_memory
@@ -152,7 +153,7 @@ class TensorflowBackend(KerasBackend):
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Copy columns to the device, once."""
-        return {name: tf.convert_to_tensor(values) for name, values in columns.items()}
+        return {name: placed(values) for name, values in columns.items()}
 
     def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "graph", detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.tensorflow.by_hand`."""
