@@ -79,7 +79,8 @@ class JaxStep(KerasStep):
         fixed = not self.is_host and (len(index) == self.capacity if fixed is None else fixed)
         arguments = (index,) if fixed else (self._padded(index), np.int32(len(index)))
         outputs = self._called("whole" if fixed else "any", self._loop, columns, *arguments)
-        return {name: outputs[name] if fixed else outputs[name][: len(index)] for name in self.outputs}
+        fits = fixed or len(index) == self.capacity  # a slice of all of it is a call of its own all the same
+        return {name: outputs[name] if fits else outputs[name][: len(index)] for name in self.outputs}
 
     def result_bytes(self, batch_size: int) -> int:
         """Bytes that come back for each batch."""
