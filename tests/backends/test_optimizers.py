@@ -68,13 +68,16 @@ def values(exp: Any) -> tuple[float, float]:
     return weights[LEFT].item(), weights[RIGHT].item()
 
 
-def by_hand(exp: Any, rates: Any, *, epochs: int, own: bool, turns: int = 1) -> tuple[float, float]:
+def by_hand(
+    exp: Any, rates: Any, *, epochs: int, own: bool, turns: int = 1, last: bool = False, momentum: float = 0.0
+) -> tuple[float, float]:
     """Both factors after so many epochs of gradient descent, in numpy; `rates` of the batches that were done.
 
-    The right one moves every `turns` batches, by its mean gradient in them.
+    The right one moves every `turns` batches, by its mean gradient in them, or by that of the last of them.
     """
     gradients: list[float] = []
     left = right = 0.5
+    velocity = 0.0
     done = 0
     (subset,) = exp.subsets
     for epoch in range(epochs):
@@ -89,7 +92,8 @@ def by_hand(exp: Any, rates: Any, *, epochs: int, own: bool, turns: int = 1) -> 
             left = left - of_left * np.mean(to_left * right * x)
             done += 1
             if done % turns == 0:
-                right, gradients = right - of_right * np.mean(gradients), []
+                velocity = momentum * velocity - of_right * (gradients[-1] if last else np.mean(gradients))
+                right, gradients = right + velocity, []
     return left, right
 
 
@@ -117,6 +121,35 @@ def test_one_may_update_once_for_several_of_the_other(jit):
 
     wanted = by_hand(exp, lambda _: (0.05, 0.02), epochs=2, own=True, turns=4)
     assert values(exp) == pytest.approx(wanted, rel=1e-5)
+
+
+@compilers
+@pytest.mark.parametrize("eager", [False, True])
+def test_one_may_act_in_some_batches_alone_and_keeps_its_state_between(jit, eager):
+    now_and_then = SGD(0.02, momentum=0.9)
+    optimizer = Optimizers({"Left": SGD(0.05), "Right": now_and_then}, losses=OWN_LOSSES, every={"Right": 5})
+    exp = built(optimizer, jit_compile=jit, eager=eager)
+    exp.train(2)
+
+    wanted = by_hand(exp, lambda _: (0.05, 0.02), epochs=2, own=True, turns=5, last=True, momentum=0.9)
+    assert values(exp) == pytest.approx(wanted, rel=1e-5)
+    assert (int(now_and_then.iterations), int(optimizer["Left"].iterations)) == (24 // 5, 24)
+
+
+@compilers
+def test_averages_of_one_that_acts_in_some_batches_take_in_every_batch(jit):
+    parts = {"Left": SGD(0.0), "Right": SGD(0.02)}
+    averaging = ExponentialMovingAverage(0.5)
+    exp = built(Optimizers(parts, losses=OWN_LOSSES, every={"Right": 6}), jit_compile=jit, callbacks=[averaging])
+    exp.train(1)  # of 12 batches
+
+    first = by_hand(exp, lambda done: (0.0, 0.02 * (done < 6)), epochs=1, own=True, turns=6, last=True)[1]
+    second = by_hand(exp, lambda _: (0.0, 0.02), epochs=1, own=True, turns=6, last=True)[1]
+    average = 0.5
+    for weight in [0.5] * 5 + [first] * 6 + [second]:
+        average = 0.5 * average + 0.5 * weight
+    with averaging.averaged():
+        assert values(exp)[1] == pytest.approx(average, rel=1e-5)
 
 
 def test_uncompiled_it_is_the_same():
@@ -304,6 +337,14 @@ def test_they_may_be_given_to_a_training_that_went_on_without(caplog):
 def test_what_is_no_optimizer_is_refused_at_once(parts, losses, told):
     with pytest.raises(ValueError, match=told):
         Optimizers(parts, losses=losses)
+
+
+@pytest.mark.parametrize("every", [{"Left": 0}, {"Left": 2.5}, {"Left": True}, {"Leftt": 2}, 5])
+def test_what_is_no_number_of_batches_is_refused_at_once(every):
+    with pytest.raises(
+        ValueError, match=r"every=.* cannot be used.\nSeen: optimizers for 'Left'.\nGive numbers of batches"
+    ):
+        Optimizers({"Left": Adam()}, every=every)
 
 
 @pytest.mark.parametrize("parts, losses, kind, told", [

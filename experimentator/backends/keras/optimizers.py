@@ -22,7 +22,9 @@ class Optimizers(keras.optimizers.MultiOptimizer):
 
     `optimizers["Trunk"]` is the one of a pattern. `learning_rate` is that of the last; setting it, as FindLearningRate
     does, keeps the proportions of all, and schedules multiply each. Clipping, decay and the like are those of each: one
-    with `gradient_accumulation_steps=5` updates once for five batches of the others.
+    with `gradient_accumulation_steps=5` updates once for five batches of the others, by the mean of their gradients.
+    `every={"Generator": 5}` lets one act in every fifth batch alone, by the gradient of that batch, as Wasserstein GANs
+    and delayed policies have it; in the others it changes nothing.
 
     >>> rates = Optimizers({"Trunk": keras.optimizers.Adam(1e-4), "*": keras.optimizers.Adam(1e-3)})
     >>> rates.learning_rate = 2e-3
@@ -36,15 +38,23 @@ class Optimizers(keras.optimizers.MultiOptimizer):
     >>> adversaries = Optimizers(
     ...     {"Generator": keras.optimizers.Adam(1e-4), "Discriminator": keras.optimizers.Adam(4e-4)},
     ...     losses={"Generator": "generator_loss", "Discriminator": "discriminator_loss"},
+    ...     every={"Generator": 5},
     ... )
     """
 
-    def __init__(self, parts: Mapping[str, Any], *, losses: Mapping[str, str] | None = None, name: str | None = None):
-        _check(parts, losses)
+    def __init__(
+        self,
+        parts: Mapping[str, Any],
+        *,
+        losses: Mapping[str, str] | None = None,
+        every: Mapping[str, int] | None = None,
+        name: str | None = None,
+    ):
+        _check(parts, losses, every)
         routes = _Routes(parts)
         super().__init__(routes, name=name)
         self._routes = routes
-        self.losses = dict(losses or {})
+        self.losses, self.every = dict(losses or {}), dict(every or {})
         self._proportions: list[float] = []  # of the rates to the last, as somebody set them one by one
         self._written: list[float] = []  # rates that were set all at once
 
@@ -101,11 +111,30 @@ class Optimizers(keras.optimizers.MultiOptimizer):
                 raise ValueError(f"Unknown variable: {variable}.")
             pairs.setdefault(place, []).append((gradient, variable))
         for place in sorted(pairs):
-            self.optimizers[place].apply(*map(list, zip(*pairs[place], strict=True)))
+            self._update(self.optimizers[place], *map(list, zip(*pairs[place], strict=True)))
         for place, part in enumerate(self.optimizers):
             if part.use_ema and part.built and place not in pairs:  # an average of what stays as it is
                 part._update_model_variables_moving_average(part._trainable_variables)
         self._iterations.assign_add(1)
+
+    def _update(self, part: Any, gradients: list[Any], variables: list[Any]) -> None:
+        """Let one act; where it is not its turn, all is as before, but for averages, which go on in every batch."""
+        every = next((number for pattern, number in self.every.items() if self[pattern] is part), 1)
+        if every == 1:
+            part.apply(gradients, variables)
+            return
+        state, averages, value = [*part.variables, *variables], part.use_ema, keras.ops.convert_to_tensor
+        before = [keras.ops.copy(value(one)) for one in state]
+        part.use_ema = False
+        try:
+            part.apply(gradients, variables)
+        finally:
+            part.use_ema = averages
+        acts = keras.ops.equal((value(self._iterations) + 1) % every, 0)
+        for one, old in zip(state, before, strict=True):
+            one.assign(keras.ops.where(acts, value(one), old))
+        if averages:
+            part._update_model_variables_moving_average(part._trainable_variables)
 
     def finalize_variable_values(self, var_list: Iterable[Any]) -> None:
         """Give weights their averages, where an optimizer keeps them."""
@@ -150,7 +179,7 @@ class _Routes(keras.optimizers.OptimizerMap):
             )
 
 
-def _check(parts: Any, losses: Any) -> None:
+def _check(parts: Any, losses: Any, every: Any) -> None:
     fits = isinstance(parts, Mapping) and parts and all(isinstance(pattern, str) for pattern in parts)
     plain = fits and all(_is_plain(one) for one in parts.values())
     if not plain:
@@ -163,6 +192,14 @@ def _check(parts: Any, losses: Any) -> None:
         raise ValueError(
             f"losses={losses!r:.80} cannot be used.\nSeen: optimizers for {', '.join(map(repr, parts))}.\n"
             'Give names of tensors by the same patterns: losses={"Generator": "generator_loss"}.'
+        )
+    whole = every is None or (
+        isinstance(every, Mapping) and all(type(one) is int and one > 0 for one in every.values())
+    )
+    if not whole or (every and not every.keys() <= parts.keys()):
+        raise ValueError(
+            f"every={every!r:.80} cannot be used.\nSeen: optimizers for {', '.join(map(repr, parts))}.\n"
+            'Give numbers of batches by the same patterns: every={"Generator": 5}.'
         )
 
 
