@@ -145,8 +145,8 @@ class Program:
         check_items(subset, self.specs_of(subset), graph)  # its dataset may be another by now
         own = None if bucket is None else subset.buckets.each()[bucket]
         key, like = (id(subset), mode, batch_size, own), self._compiler(label_of(subset.name, sizes), mode)
-        if key not in self.runners or not self.runners[key].serves(steps, like):
-            room = self.runners[key].room(steps) if key in self.runners else steps
+        if (runner := self.runners.get(key)) is None or not runner.serves(steps, like):
+            room = steps if runner is None else runner.room(steps)
             self._retire([key, *(old for old in self.runners if old[0] == id(subset) and old[-1] not in known)])
             batch = {name: feed.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * batch_size or 1))
@@ -156,8 +156,7 @@ class Program:
             most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(batch_size) or 1)))
             pace = Pace(room, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             step.capacity = pace.capacity
-            self.runners[key] = Runner(step, pace, subset.name, like, sizes)
-        runner = self.runners[key]
+            runner = self.runners[key] = Runner(step, pace, subset.name, like, sizes)
         begin(graph)
         if not feed.resident:
             pace, names = runner.pace, sorted(graph.inputs)
