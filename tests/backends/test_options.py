@@ -58,20 +58,30 @@ def test_gradients_are_clipped_by_their_global_norm(jit):
     np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-4, atol=1e-6)
 
 
-@compilers
-def test_a_row_that_a_batch_looks_up_twice_has_one_gradient(jit):
-    """TensorFlow hands it over in two parts, of which Keras would clip, or square, each by itself."""
+def looked_up(optimizer, jit):
+    """Three rows of a table, of which every batch looks up the first twice and the second once."""
     table = keras.Variable(np.zeros((3, 1)), dtype="float32", name="table")
 
     @chunk_processor(inputs=["batch_x"], outputs=["loss"])
-    def looked_up(batch_x):
+    def total(batch_x):
         return keras.ops.sum(keras.ops.take(table, [0, 0, 1], axis=0)) + 0 * keras.ops.sum(batch_x)
 
-    trained(keras.optimizers.SGD(RATE, global_clipnorm=1.0), jit=jit, processors=[looked_up])
+    trained(optimizer, jit=jit, processors=[total])
+    return keras.ops.convert_to_numpy(table)
 
+
+@compilers
+def test_a_row_that_a_batch_looks_up_twice_has_one_gradient(jit):
+    """TensorFlow hands it over in two parts, of which Keras would clip, or square, each by itself."""
     way = np.array([[2.0], [1.0], [0.0]])
     wanted = -12 * RATE * way / np.linalg.norm(way)
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(table), wanted, rtol=1e-5)
+    np.testing.assert_allclose(looked_up(keras.optimizers.SGD(RATE, global_clipnorm=1.0), jit), wanted, rtol=1e-5)
+
+
+@compilers
+def test_rows_are_looked_up_where_the_loss_has_a_scale_of_its_own(jit):
+    scaled = keras.optimizers.SGD(RATE, loss_scale_factor=8.0)
+    np.testing.assert_allclose(looked_up(scaled, jit), -12 * RATE * np.array([[2.0], [1.0], [0.0]]), rtol=1e-5)
 
 
 @compilers

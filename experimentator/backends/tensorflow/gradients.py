@@ -33,10 +33,8 @@ def with_gradients(
 
 def _adds(optimizer: Any) -> bool:
     """Whether an optimizer does nothing with gradients but add them up: sparse ones stay small for it."""
-    return type(optimizer) is keras.optimizers.SGD and all(
-        getattr(optimizer, name) is None
-        for name in ("clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps")
-    )
+    others = ("clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps", "loss_scale_factor")
+    return type(optimizer) is keras.optimizers.SGD and all(getattr(optimizer, name) is None for name in others)
 
 
 def value_of(variable: Any) -> Any:
