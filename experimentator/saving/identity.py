@@ -178,6 +178,7 @@ def comparable(value: Any) -> Any:
     if hasattr(value, "learning_rate"):  # an optimizer; its rate stands apart
         parts = {pattern: comparable(part) for pattern, part in getattr(value, "parts", {}).items()}
         also = {"parts": parts, "losses": value.losses} if parts else {}
+        also |= {"every": value.every} if getattr(value, "every", None) else {}
         return {"class": type(value).__name__, **_plain_attributes(value), **_schedule(value), **also}
     return {"class": type(value).__name__}
 

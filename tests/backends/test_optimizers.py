@@ -152,6 +152,21 @@ def test_averages_of_one_that_acts_in_some_batches_take_in_every_batch(jit):
         assert values(exp)[1] == pytest.approx(average, rel=1e-5)
 
 
+@compilers
+def test_weights_of_one_that_acts_in_some_batches_become_their_averages_every_so_many_updates(jit):
+    averaged = SGD(0.02, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2)
+    parts = {"Left": SGD(0.0), "Right": averaged}
+    exp = built(Optimizers(parts, losses=OWN_LOSSES, every={"Right": 6}), jit_compile=jit)
+    exp.train(1)  # of 12 batches
+
+    first = by_hand(exp, lambda done: (0.0, 0.02 * (done < 6)), epochs=1, own=True, turns=6, last=True)[1]
+    second = by_hand(exp, lambda _: (0.0, 0.02), epochs=1, own=True, turns=6, last=True)[1]
+    average = 0.5
+    for weight in [0.5] * 5 + [first] * 6 + [second]:
+        average = 0.5 * average + 0.5 * weight
+    assert values(exp)[1] == pytest.approx(average, rel=1e-5)
+
+
 def test_uncompiled_it_is_the_same():
     exp = built(Optimizers({"Left": SGD(0.05), "Right": SGD(0.02)}, losses=OWN_LOSSES), eager=True)
     exp.train(1)
@@ -303,6 +318,7 @@ def test_a_training_is_resumed_to_the_same_bits(tmp_path):
     lambda rate: Optimizers({"Left": Adam(rate), "Right": AdamW(0.02)}),
     lambda rate: Optimizers({"Left": Adam(rate), "*": AdamW(0.02)}, losses={"Left": "left_loss"}),
     lambda rate: Optimizers({"Left": SGD(rate), "Right": AdamW(0.02)}, losses=OWN_LOSSES),
+    lambda rate: Optimizers({"Left": Adam(rate), "Right": AdamW(0.02)}, losses=OWN_LOSSES, every={"Left": 5}),
 ])  # fmt: skip
 def test_other_optimizers_do_not_go_on_with_a_training(tmp_path, other):
     begun = built(pair_of(), output_folder=tmp_path)

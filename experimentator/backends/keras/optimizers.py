@@ -134,7 +134,17 @@ class Optimizers(keras.optimizers.MultiOptimizer):
         for one, old in zip(state, before, strict=True):
             one.assign(keras.ops.where(acts, value(one), old))
         if averages:
-            part._update_model_variables_moving_average(part._trainable_variables)
+            self._average(part, acts)
+
+    @staticmethod
+    def _average(part: Any, acts: Any) -> None:
+        """Let averages take in weights, and weights be averages after so many updates, where that is asked for."""
+        weights, often = part._trainable_variables, part.ema_overwrite_frequency
+        part._update_model_variables_moving_average(weights)
+        if often:
+            due = keras.ops.logical_and(acts, keras.ops.equal(keras.ops.convert_to_tensor(part.iterations) % often, 0))
+            for one, average in zip(weights, part._model_variables_moving_average, strict=True):
+                one.assign(keras.ops.where(due, keras.ops.convert_to_tensor(average), keras.ops.convert_to_tensor(one)))
 
     def finalize_variable_values(self, var_list: Iterable[Any]) -> None:
         """Give weights their averages, where an optimizer keeps them."""
