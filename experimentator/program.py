@@ -189,13 +189,12 @@ class Program:
         """Run INFER over rows given as arrays, a batch at a time."""
         self.notice()
         total, size, step = len(next(iter(columns.values()))), self.exp.batch_size, self._predictor(columns, outputs)
-        starts = range(0, max(total, 1), size)
+        starts, parts = range(0, max(total, 1), size), list[dict[str, np.ndarray]]()
         rows = [np.arange(min(size, total - start), dtype=np.int32)[None] for start in starts]
-        parts = []
-        for start, row in zip(starts, rows, strict=True):  # only the rows of a batch travel with it
+        for batch, (start, row) in enumerate(zip(starts, rows, strict=True)):  # only its rows travel with a batch
             results = step({name: values[start : start + size] for name, values in columns.items()}, row)
             parts.append({name: np.asarray(values) for name, values in results.items()})
-            check_flags(step.graph, parts[-1])
+            check_flags(step.graph, parts[-1], first=batch)
         asked = outputs or self.selection.outputs(step.graph)
         found = {name: joined(name, [part[name] for part in parts], rows, asked) for name in parts[0]}
         return {name: values for name, values in found.items() if values is not None}

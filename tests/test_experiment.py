@@ -1111,6 +1111,16 @@ def test_a_watch_for_finite_values_names_the_processor_in_compiled_code():
     assert set(troubles.values()) == {"ok", "failed: NotFiniteError"}
 
 
+def test_a_watch_for_finite_values_names_the_batch_of_a_prediction():
+    first, *_ = config()["chunk_processors"]
+    exp = build_experiment(config(chunk_processors=[ops.AssertFinite("batch_input"), first], batch_size=10))
+    points = POINTS[:25].copy()
+    points[13] = np.nan
+
+    with pytest.raises(FloatingPointError, match="not finite, in batch 1"):
+        exp.predict({"batch_input": points})
+
+
 def test_a_processor_that_fails_in_evaluation_alone_is_told_of_alone():
     blow = chunk_processor(inputs=["batch_logits"], outputs=["batch_logits"], mode=Mode.EVAL)(lambda x: x / 0.0)
     watch = ops.AssertFinite("batch_logits", mode=Mode.EVAL)
