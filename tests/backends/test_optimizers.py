@@ -137,6 +137,17 @@ def test_one_may_act_in_some_batches_alone_and_keeps_its_state_between(jit, eage
 
 
 @compilers
+def test_one_that_acts_in_some_batches_has_the_rate_of_the_batch_at_hand(jit):
+    parts = {"Left": SGD(0.05), "Right": SGD(0.02)}
+    optimizer = Optimizers(parts, losses=OWN_LOSSES, every={"Right": 5})
+    exp = built(optimizer, jit_compile=jit, callbacks=[LearningRateWarmUp(2, initial=0.0)])
+    exp.train(2)  # of 12 batches each
+
+    wanted = by_hand(exp, lambda done: (0.05 * done / 24, 0.02 * done / 24), epochs=2, own=True, turns=5, last=True)
+    assert values(exp) == pytest.approx(wanted, rel=1e-5)
+
+
+@compilers
 def test_averages_of_one_that_acts_in_some_batches_take_in_every_batch(jit):
     parts = {"Left": SGD(0.0), "Right": SGD(0.02)}
     averaging = ExponentialMovingAverage(0.5)

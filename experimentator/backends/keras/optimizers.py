@@ -24,7 +24,8 @@ class Optimizers(keras.optimizers.MultiOptimizer):
     does, keeps the proportions of all, and schedules multiply each. Clipping, decay and the like are those of each: one
     with `gradient_accumulation_steps=5` updates once for five batches of the others, by the mean of their gradients.
     `every={"Generator": 5}` lets one act in every fifth batch alone, by the gradient of that batch, as Wasserstein GANs
-    and delayed policies have it; in the others it changes nothing.
+    and delayed policies have it; in the others it changes nothing. A schedule of Keras counts its updates then, a
+    callback such as LearningRateCosine all batches.
 
     >>> rates = Optimizers({"Trunk": keras.optimizers.Adam(1e-4), "*": keras.optimizers.Adam(1e-3)})
     >>> rates.learning_rate = 2e-3
@@ -55,6 +56,8 @@ class Optimizers(keras.optimizers.MultiOptimizer):
         super().__init__(routes, name=name)
         self._routes = routes
         self.losses, self.every = dict(losses or {}), dict(every or {})
+        for pattern in self.every:
+            self[pattern]._batches_seen = self._batches  # by which it finds its place in a table of rates
         self._proportions: list[float] = []  # of the rates to the last, as somebody set them one by one
         self._written: list[float] = []  # rates that were set all at once
 
@@ -117,6 +120,10 @@ class Optimizers(keras.optimizers.MultiOptimizer):
                 part._update_model_variables_moving_average(part._trainable_variables)
         self._iterations.assign_add(1)
 
+    def _batches(self) -> Any:
+        """Batches since it was made."""
+        return keras.ops.convert_to_tensor(self._iterations)
+
     def _update(self, part: Any, gradients: list[Any], variables: list[Any]) -> None:
         """Let one act; where it is not its turn, all is as before, but for averages, which go on in every batch."""
         every = next((number for pattern, number in self.every.items() if self[pattern] is part), 1)
@@ -130,7 +137,7 @@ class Optimizers(keras.optimizers.MultiOptimizer):
             part.apply(gradients, variables)
         finally:
             part.use_ema = averages
-        acts = keras.ops.equal((value(self._iterations) + 1) % every, 0)
+        acts = keras.ops.equal((self._batches() + 1) % every, 0)
         for one, old in zip(state, before, strict=True):
             one.assign(keras.ops.where(acts, value(one), old))
         if averages:

@@ -71,6 +71,9 @@ class Rates(ABC):
 
     def _batches(self) -> Any:
         """Batches since the optimizer was made; where gradients are accumulated, it counts updates."""
+        seen = getattr(self.optimizer, "_batches_seen", None)  # of one that acts in some batches alone
+        if seen is not None:
+            return keras.ops.copy(seen())  # JAX donates every buffer, once
         updates = keras.ops.convert_to_tensor(self.optimizer.iterations)
         return updates * (self.optimizer.gradient_accumulation_steps or 1)
 
