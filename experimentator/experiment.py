@@ -161,6 +161,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
         self._prepare()
         self.program.require_optimizer()
         self.walk.settings = self.walk.settings or settings(self)  # as they are now: callbacks may change some
+        self.walk.keys = self.walk.keys or {one.name: (len(one), one.keys) for one in self.subsets}
         if self.listens("pause"):
             identity(self)
         self.walk.train(epochs)

@@ -68,6 +68,7 @@ class Walk:
         self.watch = Stopwatch()
         self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
         self.settings: dict[str, Any] | None = None  # what of it a training may change
+        self.keys: dict[str, tuple[int, Any]] = {}  # of each subset, and for how many items they stood
         self.held_by: dict[int, dict[str, str]] = {}  # attributes of callbacks as training began; see `undeclared`
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = self.looked = False

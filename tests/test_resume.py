@@ -463,6 +463,36 @@ def growing(place):
     return exp, data
 
 
+class Curriculum(Callback):
+    """Four items more in each epoch."""
+
+    def __init__(self, subset):
+        self.subset = subset
+
+    def on_epoch_begin(self, epoch, **_):
+        self.subset.keys = range(4 + 4 * epoch)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_subset_whose_keys_a_callback_sets_is_known_by_those_it_began_with(tmp_path, by_hand):
+    def made():
+        exp, _ = growing(tmp_path)
+        (subset,) = exp.subsets
+        subset.keys = range(4)
+        exp.callbacks[:] = [Curriculum(subset), *exp.callbacks[1 if not by_hand else 2 :]]
+        return exp
+
+    exp = made()
+    exp.train(2)
+    if by_hand:
+        exp.save_checkpoint(tmp_path)
+    again = made()
+    again.resume(tmp_path)
+    again.train(3)
+
+    assert again.counts["training"]["batches"] == 4  # of the third epoch
+
+
 class RoundedLoss(Callback):
     """A number that appears in the state while a pass runs."""
 

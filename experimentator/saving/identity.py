@@ -53,7 +53,7 @@ def identity(exp: BaseExperiment) -> dict[str, Any]:
             "modules": neighbours(getattr(exp.source, "filename", "")),
             "program": _program(getattr(exp.source, "text", "")),
             "graph": {str(mode): _graph(exp, mode) for mode in dict.fromkeys(subset.mode for subset in exp.subsets)},
-            "subsets": {subset.name: _subset(subset) for subset in exp.subsets},
+            "subsets": {one.name: _subset(one, exp.walk.keys.get(one.name)) for one in exp.subsets},
             "versions": versions(),
             "machine": machine(exp),
         }
@@ -222,13 +222,14 @@ def _refs(refs: Any) -> str:
     return ", ".join(sorted(str(ref) for ref in refs))
 
 
-def _subset(subset: Any) -> str:
-    """How many keys it has, and a hash of them in their order."""
+def _subset(subset: Any, began: tuple[int, Any] | None) -> str:
+    """How many items it has, or `began` with, and a hash of the keys in their order."""
+    count, keys = began or (len(subset), subset.keys)
     digest = hashlib.sha256()
-    for key in subset.keys:
+    for key in keys:
         digest.update(repr(key).encode())
     buckets = f", buckets of {subset.buckets!r}" if subset.buckets else ""
-    return f"{subset.mode}, {len(subset)} items, keys {digest.hexdigest()[:16]}{buckets}"
+    return f"{subset.mode}, {count} items, keys {digest.hexdigest()[:16]}{buckets}"
 
 
 def _where(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any]:
