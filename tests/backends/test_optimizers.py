@@ -147,6 +147,16 @@ def test_one_that_acts_in_some_batches_has_the_rate_of_the_batch_at_hand(jit):
     assert values(exp) == pytest.approx(wanted, rel=1e-5)
 
 
+def average_by_hand(exp: Any) -> float:
+    """Of the right factor over 12 batches, in the 6th and the 12th of which it moves; half of it is the last weight."""
+    first = by_hand(exp, lambda done: (0.0, 0.02 * (done < 6)), epochs=1, own=True, turns=6, last=True)[1]
+    second = by_hand(exp, lambda _: (0.0, 0.02), epochs=1, own=True, turns=6, last=True)[1]
+    average = 0.5
+    for weight in [0.5] * 5 + [first] * 6 + [second]:
+        average = 0.5 * average + 0.5 * weight
+    return average
+
+
 @compilers
 def test_averages_of_one_that_acts_in_some_batches_take_in_every_batch(jit):
     parts = {"Left": SGD(0.0), "Right": SGD(0.02)}
@@ -154,13 +164,8 @@ def test_averages_of_one_that_acts_in_some_batches_take_in_every_batch(jit):
     exp = built(Optimizers(parts, losses=OWN_LOSSES, every={"Right": 6}), jit_compile=jit, callbacks=[averaging])
     exp.train(1)  # of 12 batches
 
-    first = by_hand(exp, lambda done: (0.0, 0.02 * (done < 6)), epochs=1, own=True, turns=6, last=True)[1]
-    second = by_hand(exp, lambda _: (0.0, 0.02), epochs=1, own=True, turns=6, last=True)[1]
-    average = 0.5
-    for weight in [0.5] * 5 + [first] * 6 + [second]:
-        average = 0.5 * average + 0.5 * weight
     with averaging.averaged():
-        assert values(exp)[1] == pytest.approx(average, rel=1e-5)
+        assert values(exp)[1] == pytest.approx(average_by_hand(exp), rel=1e-5)
 
 
 @compilers
@@ -170,12 +175,7 @@ def test_weights_of_one_that_acts_in_some_batches_become_their_averages_every_so
     exp = built(Optimizers(parts, losses=OWN_LOSSES, every={"Right": 6}), jit_compile=jit)
     exp.train(1)  # of 12 batches
 
-    first = by_hand(exp, lambda done: (0.0, 0.02 * (done < 6)), epochs=1, own=True, turns=6, last=True)[1]
-    second = by_hand(exp, lambda _: (0.0, 0.02), epochs=1, own=True, turns=6, last=True)[1]
-    average = 0.5
-    for weight in [0.5] * 5 + [first] * 6 + [second]:
-        average = 0.5 * average + 0.5 * weight
-    assert values(exp)[1] == pytest.approx(average, rel=1e-5)
+    assert values(exp)[1] == pytest.approx(average_by_hand(exp), rel=1e-5)
 
 
 def test_uncompiled_it_is_the_same():

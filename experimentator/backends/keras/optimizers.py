@@ -25,7 +25,7 @@ class Optimizers(keras.optimizers.MultiOptimizer):
     with `gradient_accumulation_steps=5` updates once for five batches of the others, by the mean of their gradients.
     `every={"Generator": 5}` lets one act in every fifth batch alone, by the gradient of that batch, as Wasserstein GANs
     and delayed policies have it; in the others it changes nothing. A schedule of Keras counts its updates then, a
-    callback such as LearningRateCosine all batches.
+    callback such as LearningRateCosine all batches. Other `losses` or turns ask for new Optimizers.
 
     >>> rates = Optimizers({"Trunk": keras.optimizers.Adam(1e-4), "*": keras.optimizers.Adam(1e-3)})
     >>> rates.learning_rate = 2e-3

@@ -23,8 +23,7 @@ def with_gradients(
     pairs = []
     for loss, of in own.items():
         gradients = tape.gradient(objectives[loss], list(map(value_of, of)))
-        known = [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
-        pairs += known
+        pairs += [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
     if run.norms.asked or not _adds(optimizer):
         # in a sparse gradient a row may stand several times, which add up: Keras would clip and square them one by one
         pairs = [(tf.convert_to_tensor(gradient), one) for gradient, one in pairs]
