@@ -75,9 +75,12 @@ class ResidentFeed(Columnar):
         columns: Mapping[str, Any],
         put: Callable[[Mapping[str, Any]], Mapping[str, Any]],
         kept: np.ndarray | None = None,
+        *,
+        before: int = 0,
     ):
         super().__init__(subset, columns, kept)
-        self.columns = put({name: columns[name] for name in self.specs})
+        self.rows = rows_for(len(next(iter(columns.values()))), before)
+        self.columns = put({name: _lengthened(columns[name], self.rows) for name in self.specs})
         self.objects = {name: values for name, values in columns.items() if name not in self.specs}
 
     def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
@@ -113,7 +116,8 @@ def fed(feeds: Fed, subset: Subset, mode: Mode, **options: Any) -> Any:
     source = (subset, subset.dataset, subset.keys, subset.buckets)
     kept = feeds.get(id(subset))
     if kept is None or any(old is not new for old, new in zip(kept[0], source, strict=True)):
-        kept = feeds[id(subset)] = source, feed_of(subset, **options), {}
+        before = getattr(kept[1], "rows", 0) if kept else 0
+        kept = feeds[id(subset)] = source, feed_of(subset, before=before, **options), {}
     _, own, others = kept
     if mode == subset.mode:
         return own
@@ -122,14 +126,39 @@ def fed(feeds: Fed, subset: Subset, mode: Mode, **options: Any) -> Any:
     return others[mode]
 
 
+def rows_for(number: int, before: int) -> int:
+    """For how many rows to make columns on the device, whose number a step is compiled for, behind columns of `before`.
+
+    What has grown will grow on, to twice as much without another compilation.
+
+    >>> rows_for(1000, 0), rows_for(1100, 1000), rows_for(2000, 2048), rows_for(1000, 2048)
+    (1000, 2048, 2048, 1000)
+    """
+    if number <= before < 2 * number:
+        return before
+    return 1 << (number - 1).bit_length() if number > before > 0 else number
+
+
+def _lengthened(column: np.ndarray, rows: int) -> np.ndarray:
+    """A column with rows of zeros behind it, which no batch reads, up to so many."""
+    short = rows - len(column)
+    return np.concatenate([column, np.zeros((short, *column.shape[1:]), column.dtype)]) if short else column
+
+
 def feed_of(
-    subset: Subset, *, residency: str, put: Callable[[Mapping[str, Any]], Mapping[str, Any]], room: Callable[[], int]
+    subset: Subset,
+    *,
+    residency: str,
+    put: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    room: Callable[[], int],
+    before: int = 0,
 ) -> ResidentFeed | HostFeed | StreamedFeed | BucketedHostFeed | BucketedStreamFeed:
     """The feed that `residency` names.
 
     With "auto", items known to be the same every time are columns: on the device if they take at most half of the
     bytes that `room` says are free there, else on the host if they take at most half of its free memory. All else is
-    streamed. With buckets, which travel in batches of their own sizes, columns are in host memory.
+    streamed. With buckets, which travel in batches of their own sizes, columns are in host memory. `before` is how many
+    rows are there of the data that these replace.
     """
     if residency not in ("auto", "device", "host", "stream"):
         raise ValueError(f"residency={residency!r} is not known. Write 'auto', 'device', 'host' or 'stream'.")
@@ -143,7 +172,8 @@ def feed_of(
     if residency == "auto" and is_columnar(subset):
         fits = {"host": size <= SHARE * free_host_memory()}
         if subset.buckets is None:
-            fits = {"device": size <= SHARE * room(), **fits}
+            rows = rows_for(len(subset.keys), before)
+            fits = {"device": size // len(subset.keys) * rows <= SHARE * room(), **fits}
         residency = next((place for place, enough in fits.items() if enough), "stream")
     buckets = subset.buckets
     if buckets is not None and subset.has_own_batch:
@@ -162,4 +192,6 @@ def feed_of(
     if buckets is not None:
         return BucketedHostFeed(subset, buckets)
     kept, columns = columns_of(subset)
-    return ResidentFeed(subset, columns, put, kept) if residency == "device" else HostFeed(subset, columns, kept)
+    if residency == "device":
+        return ResidentFeed(subset, columns, put, kept, before=before)
+    return HostFeed(subset, columns, kept)

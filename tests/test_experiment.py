@@ -832,15 +832,21 @@ def test_batches_share_calls_and_traces_stay_constant():
 
 
 def test_a_subset_that_grows_every_epoch_is_seldom_compiled_anew():
-    exp = build_experiment(config(batch_size=4, residency="host"))
-    (subset,) = [one for one in exp.subsets if one.mode == Mode.TRAIN]
-    keys = list(subset.keys)
-    for epoch in range(1, 11):
-        subset.keys = keys[: 4 * epoch]
-        exp.train(epoch)
+    histories = []
+    for residency in ("device", "host", "stream"):
+        exp = build_experiment(config(batch_size=4, residency=residency, optimizer=keras.optimizers.SGD(0.1)))
+        (subset,) = [one for one in exp.subsets if one.mode == Mode.TRAIN]
+        keys = list(subset.keys)
+        for epoch in range(1, 11):
+            subset.keys = keys[: 4 * epoch]
+            exp.train(epoch)
+        subset.keys = keys[:36]  # some are gone: no other shape
+        exp.train(11)
+        histories.append([{k: v for k, v in row.items() if k != "epoch_time"} for row in exp.history])
 
-    assert exp.counts["training"]["batches"] == 55
-    assert exp.counts["training"]["traces"] <= 5  # for 1, 2, 4, 8 and 16 batches
+        assert exp.counts["training"]["batches"] == 55 + 9
+        assert exp.counts["training"]["traces"] <= 5, residency  # for 1, 2, 4, 8 and 16 batches
+    assert histories[0] == histories[1] == histories[2]
 
 
 def test_training_up_to_a_total_already_reached_does_nothing():
