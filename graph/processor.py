@@ -22,17 +22,7 @@ from typing import Any, Self
 from experimentator.graph.chunk import Chunk
 from experimentator.graph.errors import DeclarationError, UndeclaredWriteError, UnwrittenOutputError, brief
 from experimentator.graph.mode import Mode
-
-
-def _asks_for_training(call: Callable[..., Any]) -> bool:
-    """Whether a `__call__` has a parameter `training` behind the chunk, itself or in what it decorates."""
-    try:
-        own, inner = (inspect.signature(call, follow_wrapped=follow).parameters for follow in (False, True))
-    except (TypeError, ValueError):
-        return False
-    passes_on = any(one.kind is one.VAR_KEYWORD for one in own.values())
-    found = own.get("training") or (inner.get("training") if passes_on else None)
-    return found is not None and found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY)
+from experimentator.graph.signatures import asks_for_training, required_parameters, ways_to_pass
 
 
 def _told_of_training(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,6 +38,14 @@ def _told_of_training(call: Callable[..., Any]) -> Callable[..., Any]:
     return told
 
 
+class _Undeclared:
+    """None where a processor sets nothing; and nothing in the class, where a dataclass would take it for a default."""
+
+    def __get__(self, processor: Any, kind: type) -> None:
+        if processor is None:
+            raise AttributeError(f"{kind.__name__} declares neither inputs nor outputs.")
+
+
 class ChunkProcessor:
     """A node: reads the names in `inputs` and writes those in `outputs`, in the modes of `mode`.
 
@@ -61,8 +59,8 @@ class ChunkProcessor:
     ...         chunk["half"] = chunk["x"] / 2
     """
 
-    inputs: Sequence[str] | None = None
-    outputs: Sequence[str] | None = None
+    inputs: Sequence[str] | None = _Undeclared()  # type: ignore[assignment]
+    outputs: Sequence[str] | None = _Undeclared()  # type: ignore[assignment]
     mode: Mode = Mode.ALL
     after: Sequence[Any] = ()
     node: str | None = None
@@ -79,7 +77,7 @@ class ChunkProcessor:
         if "__repr__" not in vars(cls):  # or @dataclass would write one that can fail
             cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # the inherited one
         call = cls.__call__  # perhaps of a mixin
-        if not hasattr(call, "tells_of_training") and _asks_for_training(call):
+        if not hasattr(call, "tells_of_training") and asks_for_training(call):
             cls.__call__ = _told_of_training(call)  # type: ignore[method-assign]
 
     def __call__(self, chunk: Chunk) -> None:
@@ -99,21 +97,43 @@ class FunctionProcessor(ChunkProcessor):
         self.function, self.__name__ = function, _name(function)
         vars(self).update(options)
         self.inputs, self.outputs = names_of(inputs, of=function), names_of(outputs, of=function)
-        self._in_order, self._by_name, self._training = _parameters(function, self.inputs)
+        self._takes_chunk = "chunk" not in self.inputs and required_parameters(function) == ("chunk",)
+        self._in_order, self._by_name, self._training = ((), (), False) if self._takes_chunk else self._ways()
+        self._only = self.outputs[0] if len(self.outputs) == 1 else None
         self._source = _place(function)
 
     def __call__(self, chunk: Chunk) -> None:
-        named = {name: chunk[name] for name in self._by_name}
+        if self._takes_chunk:
+            if (result := self.function(chunk)) is not None:
+                chunk.update(self._written(result))
+            return
+        named = {name: chunk[name] for name in self._by_name} if self._by_name else {}
         if self._training:
             named["training"] = chunk.training
-        chunk.update(self._written(self.function(*[chunk[name] for name in self._in_order], **named)))
+        result = self.function(*[chunk[name] for name in self._in_order], **named)
+        if self._only is not None and result is not None and not hasattr(result, "keys"):
+            chunk[self._only] = result  # as below, in half the time
+            return
+        for name, value in self._written(result).items():
+            chunk[name] = value
 
     def __repr__(self) -> str:
         return f"{_name(self.function)}({', '.join(map(str, self.inputs or ()))})"
 
+    def _ways(self) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+        ways = ways_to_pass(self.inputs or (), to=self.function)
+        if ways is None:
+            raise DeclarationError(
+                _name(self.function),
+                seen=f"its parameters are {inspect.signature(self.function)} and its inputs "
+                f"{', '.join(self.inputs or ()) or 'none'}",
+                write="Name the parameters after the inputs, or give one parameter to each input, in order.",
+            )
+        return ways
+
     def _written(self, result: Any) -> Mapping[str, Any]:
         outputs = tuple(self.outputs or ())
-        if isinstance(result, Mapping):
+        if hasattr(result, "keys") and isinstance(result, Mapping):  # the first alone is quick
             if unknown := [name for name in result if name not in outputs]:
                 raise UndeclaredWriteError(self, name=str(unknown[0]), outputs=outputs)
             return result
@@ -158,8 +178,9 @@ def chunk_processor(
 
     The function receives the tensors by name (in order, where its parameters have other names) and returns one
     tensor, a tuple in the order of `outputs`, or a dictionary. `inputs` are its parameters without a default, unless
-    given. A parameter called `training` that is no input tells whether this call trains. Without `inputs` and
-    `outputs` the function takes the chunk itself, and what it reads and writes is recorded.
+    given. A parameter called `training` that is no input tells whether this call trains; a function of `chunk` alone
+    takes the chunk itself, with the names that are declared. Without `inputs` and `outputs`, too, any function takes
+    the chunk, and what it reads and writes is recorded.
 
     Averages over a pass count each batch by its size. Where an output is the mean of a part of the batch only,
     `weights` names the output that says of how much: `weights={"loss": "count"}`. A class says so in `weights_of`.
@@ -182,7 +203,7 @@ def chunk_processor(
             raise DeclarationError(brief(function), seen="it is not callable", write=write)
         if inputs is None and outputs is None:
             return UndeclaredFunction(function, **options)
-        reads = _required_parameters(function) if inputs is None else inputs
+        reads = required_parameters(function) if inputs is None else inputs
         return FunctionProcessor(function, inputs=reads, outputs=outputs or (), **options)
 
     return declare
@@ -297,37 +318,6 @@ def in_short(value: Any) -> str:
     except Exception:  # as in `brief`
         return f"<{type(value).__name__}>"
     return brief(value)
-
-
-def _required_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # builtins without a signature
-        return ()
-    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return tuple(parameter.name for parameter in required if parameter.name != "training")
-
-
-def _parameters(function: Callable[..., Any], inputs: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-    """Names to pass in order, names to pass by name, and whether the function asks for `training`."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
-        return inputs, (), False
-    training = "training" in signature.parameters and "training" not in inputs
-    options = {"training": None} if training else {}
-    for in_order, by_name in ((), inputs), (inputs, ()):
-        try:
-            signature.bind(*in_order, **dict.fromkeys(by_name), **options)
-        except TypeError:
-            continue
-        if by_name or all(name == at for name, at in zip(signature.parameters, inputs) if name in inputs):
-            return in_order, by_name, training
-    raise DeclarationError(
-        _name(function),
-        seen=f"its parameters are {signature} and its inputs {', '.join(inputs) or 'none'}",
-        write="Name the parameters after the inputs, or give one parameter to each input, in order.",
-    )
 
 
 def _kind(result: Any) -> str:

@@ -15,6 +15,7 @@ from experimentator.graph import (
     GraphError,
     MissingTensorError,
     Mode,
+    UndeclaredReadError,
     UndeclaredWriteError,
     UnknownModeError,
     UnwrittenOutputError,
@@ -440,6 +441,38 @@ def test_parameters_in_order_with_a_name_of_the_inputs_at_another_place_are_refu
 
     with pytest.raises(DeclarationError, match="Name the parameters after the inputs"):
         chunk_processor(inputs=["batch_mean", "reconstruction"], outputs=["loss"])(swapped)
+
+
+def test_a_declared_function_of_the_chunk_is_given_what_it_declares():
+    def writes(chunk):
+        chunk["y"] = 2 * chunk["x"]
+
+    def returns(chunk):
+        return {"y": 2 * chunk["x"]}
+
+    def strays(chunk):
+        chunk["y"] = chunk["z"]
+
+    for double in (writes, returns):
+        graph = Graph([chunk_processor(inputs=["x"], outputs=["y"])(double)], provided={"x", "z"}).select("y")
+        assert graph.run({"x": 3}) == {"y": 6}
+    with pytest.raises(UndeclaredReadError, match="'z'"):
+        Graph([chunk_processor(inputs=["x"], outputs=["y"])(strays)], provided={"x", "z"}).run({"x": 1, "z": 2})
+
+
+def test_names_are_fields_of_a_dataclass_without_a_default():
+    @dataclass(eq=False)
+    class Mix(ChunkProcessor):
+        inputs: tuple
+        outputs: tuple
+        by: int
+
+        def __call__(self, chunk):
+            chunk[self.outputs[0]] = self.by * chunk[self.inputs[0]]
+
+    assert Graph([Mix(["x"], ["y"], 3)], provided={"x"}).run({"x": 2}) == {"y": 6}
+    with pytest.raises(TypeError, match="'inputs', 'outputs', and 'by'"):
+        Mix()
 
 
 def test_a_decorator_without_parentheses_is_told():

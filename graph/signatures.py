@@ -1,0 +1,58 @@
+"""What the signature of a callable says about how it is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def asks_for_training(call: Callable[..., Any]) -> bool:
+    """Whether a `__call__` has a parameter `training` behind the chunk, itself or in what it decorates."""
+    try:
+        own, inner = (inspect.signature(call, follow_wrapped=follow).parameters for follow in (False, True))
+    except (TypeError, ValueError):
+        return False
+    passes_on = any(one.kind is one.VAR_KEYWORD for one in own.values())
+    found = own.get("training") or (inner.get("training") if passes_on else None)
+    return found is not None and found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY)
+
+
+def required_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The parameters without a default, less `training`.
+
+    >>> required_parameters(lambda x, training, scale=1: None)
+    ('x',)
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # builtins without a signature
+        return ()
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return tuple(parameter.name for parameter in required if parameter.name != "training")
+
+
+def ways_to_pass(
+    inputs: Sequence[str], *, to: Callable[..., Any]
+) -> tuple[tuple[str, ...], tuple[str, ...], bool] | None:
+    """Names to pass in order, names to pass by name, and whether `to` asks for `training`; None if they do not fit.
+
+    >>> ways_to_pass(["a", "b"], to=lambda b, a: None), ways_to_pass(["a"], to=lambda x, training: None)
+    (((), ('a', 'b'), False), (('a',), (), True))
+    """
+    inputs = tuple(inputs)
+    try:
+        signature = inspect.signature(to)
+    except ValueError:
+        return inputs, (), False
+    training = "training" in signature.parameters and "training" not in inputs
+    options = {"training": None} if training else {}
+    same = [one.name for one in signature.parameters.values() if one.kind == one.POSITIONAL_OR_KEYWORD]
+    for in_order, by_name in ((inputs, ()),) if same == [*inputs] else (((), inputs), (inputs, ())):
+        try:
+            signature.bind(*in_order, **dict.fromkeys(by_name), **options)
+        except TypeError:
+            continue
+        if by_name or all(name == at for name, at in zip(signature.parameters, inputs) if name in inputs):
+            return in_order, by_name, training
+    return None
