@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import keras
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from experimentator import ops
-from experimentator.graph import Graph, GraphError, Mode, chunk_processor
+from experimentator import Subset, build_experiment, ops
+from experimentator.graph import ChunkProcessor, Graph, GraphError, Mode, chunk_processor
 from experimentator.loading.blocks import specs_of
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, squares
 from tests.frameworks import ON_TORCH, backend_of_keras, compilers
@@ -273,3 +274,48 @@ def test_a_loss_that_is_added_within_a_branch_is_told():
     told = "looks at values of tensors, `return keras.ops.cond" if ON_TORCH else "add_loss"
     with pytest.raises((GraphError, ValueError), match=told):
         trained(keras.optimizers.SGD(0.1), jit=True, processors=processors)
+
+
+class Looks(ChunkProcessor):
+    inputs, outputs = ["batch_x"], ["batch_x"]
+
+    def __init__(self) -> None:
+        self.seen: list[list[float]] = []
+
+    def __call__(self, chunk: Any) -> None:
+        self.seen.append(keras.ops.convert_to_numpy(chunk["batch_x"])[:, 0].tolist())
+        if keras.ops.sum(chunk["batch_x"]) > 1e9:
+            raise ValueError("far too large")
+        chunk["batch_x"] = chunk["batch_x"] + 0.0
+
+
+def experiment(first: Any, x: Any = X, **settings: Any) -> Any:
+    rows = Subset("training", Mode.TRAIN, {"x": x, "y": Y})
+    doubles = lambda chunk: chunk.update(batch_double=chunk["batch_x"] * 2.0)  # noqa: E731
+    processors = [first, doubles, linear(), squares]
+    config = {"subsets": [rows], "chunk_processors": processors, "optimizer": keras.optimizers.SGD(RATE)}
+    return build_experiment({**config, "batch_size": 4, "seed": 1, "hide_progress": True, **settings})
+
+
+def test_eager_steps_through_processors_on_real_values_and_trains_the_same():
+    looks = Looks()
+    exp, other = experiment(looks, eager=True), experiment(None)
+    exp.train(2)
+    other.train(2)
+
+    assert {value for batch in looks.seen for value in batch} == set(X[:, 0].tolist())  # no zeros in recording, either
+    assert len({tuple(batch) for batch in looks.seen}) >= 2 * (len(X) // 4)
+    weights = [list(one.backend.weights().values()) for one in (exp, other)]
+    for value, expected in zip(*weights, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_fails_in_eager_is_told_without_the_frames_of_a_framework():
+    with pytest.raises(ValueError, match="far too large") as raised:
+        experiment(Looks(), X + 1e12, eager=True).train(1)
+
+    files = [frame.filename for frame in traceback.extract_tb(raised.value.__traceback__)]
+    assert files[-1] == __file__
+    assert not [
+        name for name in files if any(f"/site-packages/{one}/" in name for one in ("tensorflow", "jax", "torch"))
+    ]

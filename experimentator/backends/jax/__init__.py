@@ -25,6 +25,7 @@ from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.made import Made, deferred
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
+from experimentator.backends.keras.seen import real_batch, run_on_items
 from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory
 
@@ -54,13 +55,23 @@ class JaxBackend(KerasBackend):
         batch = self._batch(graph, optimizer)
         state, tensors = batch.state(), self._specs(specs)
         with self.settling():
-            outputs = batch.shapes(state, tensors)
+            try:
+                outputs = batch.shapes(state, tensors)
+            except ASKED:
+                if not self.eager:
+                    raise
+                outputs = batch.run_once(state, real_batch(self, specs))
             if optimizer is not None and not batch.reached(state, tensors):
                 raise nothing_trained(batch.trained)
         return JaxStep(graph, batch, outputs, self.put, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
-        """What a function returns, by shape and dtype, on batches of `batch_size`; variables stay as they are."""
+        """What a function returns, by shape and dtype, on batches of `batch_size`; variables stay as they are.
+
+        For `eager`, it is run on items.
+        """
+        if self.eager:
+            return run_on_items(self, function, specs)
         with keras.StatelessScope():  # variables that the function makes get their values when it ends
             return jax.eval_shape(function, self._specs(specs))
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from experimentator.backends import Shape
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, text
+from experimentator.loading.blocks import items_like
 
 
 class Seen:
@@ -47,6 +49,20 @@ class Seen:
         if not is_it:
             return None
         return {Ref(name, 0): self.given[name] for name in own} | {ref: self.written[at] for ref, at in places.items()}
+
+
+def real_batch(backend: Any, specs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A batch of items of the subsets; of zeros where no subset has any."""
+    sizes = {name: (backend.batch_size, *(size or 1 for size in spec.shape[1:])) for name, spec in specs.items()}
+    zeros = {name: np.zeros(sizes[name], spec.dtype) for name, spec in specs.items()}
+    placed: Mapping[str, Any] = backend.put(zeros | items_like(specs, backend.subsets, backend.batch_size))
+    return placed
+
+
+def run_on_items(backend: Any, function: Any, specs: Mapping[str, Any]) -> Any:
+    """What a function returns for a real batch, so that one may step through it; variables stay as they are."""
+    with keras.StatelessScope():  # variables that the function makes get their values when it ends
+        return function(real_batch(backend, specs))
 
 
 def shapes_by_running(backend: Any, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:

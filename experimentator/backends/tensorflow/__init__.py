@@ -20,6 +20,7 @@ from experimentator.backends.keras.model import check_able
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
+from experimentator.backends.keras.seen import run_on_items
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.onnx import teach
@@ -107,7 +108,9 @@ class TensorflowBackend(KerasBackend):
         return unwatched
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
-        """What a function returns, as specs, on batches of any size; it is traced."""
+        """What a function returns, as specs, on batches of any size; it is traced, or, for `eager`, run on items."""
+        if self.eager:
+            return run_on_items(self, function, specs)
         batch = {name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()}
         return tf.function(function, autograph=False).get_concrete_function(batch).structured_outputs
 

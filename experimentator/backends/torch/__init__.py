@@ -72,8 +72,11 @@ class TorchBackend(KerasBackend):
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """What a function returns, without values, on batches of `batch_size`; variables stay as they are.
 
-        What looks at values is given those of an item, as far as there is one: zeros may be none that it takes.
+        What looks at values is given those of an item, as far as there is one: zeros may be none that it takes; and so
+        is all, for `eager`.
         """
+        if self.eager:
+            return self._run_on_items(function, specs)
         try:
             with (
                 Known(self.modules),  # variables that the function makes get their values when it ends
@@ -83,9 +86,12 @@ class TorchBackend(KerasBackend):
             ):
                 return function(self._samples(specs))
         except ASKED:  # what was assigned until then, such as seeds, has no values, and went with its scope
-            with Known(self.modules), self.modules.recording(torch.clone):
-                items = items_like(specs, self.subsets, self.batch_size)
-                return function({**self._samples(specs), **self.put(items)})
+            return self._run_on_items(function, specs)
+
+    def _run_on_items(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
+        with Known(self.modules), self.modules.recording(torch.clone):
+            items = items_like(specs, self.subsets, self.batch_size)
+            return function({**self._samples(specs), **self.put(items)})
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
         """Within, operations carry a name that profilers tell."""
