@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import os
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral
@@ -56,6 +57,7 @@ DEFAULTS: Mapping[str, Any] = {
 # Settings that hold lists, which may be changed in place.
 LISTS = ("subsets", "chunk_processors", "callbacks", "metrics", "outputs")
 PRECISIONS = ("float32", "bfloat16", "float16")
+SHORT = 7  # letters of names that words are easily like
 
 
 class Settings(dict[str, Any]):
@@ -142,7 +144,7 @@ def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Colle
                 f"Seen: {key} = {value!r:.60}.\nGive the setting another name."
             )
         guess = get_close_matches(key, LIBRARY_KEYS, n=1, cutoff=0.88)
-        if key not in LIBRARY_KEYS and guess and (guess[0] not in set or _plain(key) == _plain(guess[0])):
+        if key not in LIBRARY_KEYS and guess and (guess[0] not in set or not _is_own(key, beside=guess[0])):
             beside = f", and stands beside {guess[0]!r}" if guess[0] in set else ""
             raise ConfigError(
                 f"{key!r} is not a key of the library{beside}.\n"
@@ -150,9 +152,16 @@ def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Colle
             )
 
 
-def _plain(name: str) -> str:
-    """A name without what is easily mistaken in it: what else is nearly a key may be one's own beside it."""
-    return name.lower().replace("_", "").replace("s", "z")
+def _is_own(name: str, *, beside: str) -> bool:
+    """Whether what is nearly a key may be a name of one's own beside it: `g_optimizer`, `subset` and `speed` may.
+
+    What lacks a letter, or has two of them swapped, may not, nor what differs in what is easily mistaken.
+    """
+    plain, key = (one.lower().replace("_", "").replace("s", "z") for one in (name, beside))
+    if beside in name or len(name) < SHORT or (f"{name}s" == beside and not name.endswith("s")):
+        return plain != key
+    shorter = {beside[:place] + beside[place + 1 :] for place in range(len(beside))}
+    return plain != key and sorted(name) != sorted(beside) and name not in shorter
 
 
 def check_values(values: Mapping[str, Any]) -> None:
@@ -239,6 +248,9 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "jit_compile": (lambda v: v in ("auto", "step") or isinstance(v, bool), "Write 'auto', True, False or 'step'."),
     "precision": (lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),
     "seed": (lambda v: v is None or isinstance(v, Integral), "Write a whole number."),
+    "eager": (lambda v: v is None or v in (False, True), "Write True or False."),
+    "hide_progress": (lambda v: v is None or v in (False, True), "Write True or False."),
+    "output_folder": (lambda v: v is None or isinstance(v, str | os.PathLike), "Write the path of a folder."),
 }
 
 

@@ -32,25 +32,50 @@ def spoilt(weights: Mapping[str, np.ndarray], *, finite: bool = False) -> Iterat
             yield node
 
 
+def spoilt_error(exp: Any, node: str, *, where: str) -> NonFiniteLossError:
+    """What is said of weights that became NaN while the loss did not, and of NaN in the data."""
+    error = NonFiniteLossError(
+        f"The loss is finite, but weights are NaN, after {where}.\nSeen: NaN in weights of {node}.\n"
+        "Look for NaN in the data (ops.AssertFinite(name) finds it), lower learning_rate, or clip gradients."
+    )
+    for said in bad_data(exp):
+        error.add_note(said)
+    return error
+
+
 def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> None:
     """Warn of weights that are NaN, once for each processor: the loss need not show it."""
     for node in spoilt(weights):
         if node not in told:
-            said = "Weights of %s are NaN, whatever the loss says. TerminateOnNaN() ends a training then."
-            log.warning(said, node)
+            log.warning("Weights of %s are NaN, whatever the loss says.", node)
             told.add(node)
 
 
-def tell_bad_data(graph: Graph, feed: Any) -> None:
-    """Warn of NaN and infinity in what a feed holds; one that streams holds nothing."""
-    keys, kept = feed.subset.keys, getattr(feed, "kept", None)
-    tables = [(getattr(feed, "columns", {}), range(len(keys)) if kept is None else kept)]
-    for number, table in getattr(feed, "tables", {}).items():  # of buckets
-        tables.append((table, np.flatnonzero(feed.numbers == number)))
-    for columns, places in tables:
-        some = [keys[place] for place in places]
-        for said in _not_finite(columns, np.arange(len(some))[None], [some], graph):
-            log.warning(said)
+def bad_data(exp: Any) -> Iterator[str]:
+    """NaN and infinity in the data that are trained on, as far as they are held; what streams is not."""
+    graph = exp.program.graph(Mode.TRAIN)
+    for feed in (exp.program.feed(subset) for subset in exp.subsets if subset.mode == Mode.TRAIN):
+        keys, kept = feed.subset.keys, getattr(feed, "kept", None)
+        tables = [(getattr(feed, "columns", {}), range(len(keys)) if kept is None else kept)]
+        for number, table in getattr(feed, "tables", {}).items():  # of buckets
+            tables.append((table, np.flatnonzero(feed.numbers == number)))
+        for columns, places in tables:
+            some = [keys[place] for place in places]
+            yield from _not_finite(columns, np.arange(len(some))[None], [some], graph)
+
+
+def first_look(exp: Any) -> Iterator[str]:
+    """What is odd in an experiment that trains for the first time."""
+    yield from leaks(exp.subsets)
+    tell_spoilt(exp.program.lasting(exp.backend.weights()), exp._spoilt)
+
+
+def unheard(exp: Any) -> Iterator[str]:
+    """What is set and nobody acts on."""
+    if not hasattr(type(exp), "listeners"):
+        for name, acts in (("callbacks", "calls them"), ("output_folder", "writes a run")):
+            if exp.cfg.get(name):
+                yield f"{name} is passed over: nothing {acts}. List CallbackedExperiment in experiment_type, too."
 
 
 def tell_many(kinds: Collection[Any], new: Any) -> None:

@@ -18,13 +18,13 @@ from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
 from experimentator.suspects import (
+    first_look,
     idle_averages,
-    leaks,
     passed_over,
     spoilt,
+    spoilt_error,
     suspicions,
-    tell_bad_data,
-    tell_spoilt,
+    unheard,
     unknown,
 )
 
@@ -98,15 +98,13 @@ class Walk:
                 self.trains = True
                 exp.fire("train_begin", epoch=exp.epoch, epochs=epochs)
                 remember(exp)
-                self._warn(idle_averages(exp))
-                self._warn(() if self.looked else leaks(exp.subsets))
+                self._warn((*unheard(exp), *idle_averages(exp)))
+                self._warn(() if self.looked else first_look(exp))
                 self.looked = True
                 self._restore(last=self.position is None)
                 begun = exp.epoch
                 while exp.epoch < epochs and not exp.state.get("stop"):
-                    self._epoch()
-                    if exp.epoch in (begun + 1, epochs):
-                        self._look_at_weights()
+                    self._epoch(looks=exp.epoch in (begun, epochs - 1))
                 if exp.state.get("stop"):
                     log.warning("Training ends after epoch %d: %s", exp.epoch, exp.state["stop"])
                 self._pause("end")
@@ -124,14 +122,12 @@ class Walk:
         return at_rest and not any(spoilt(self.exp.program.lasting(self.exp.backend.weights()), finite=True))
 
     def _look_at_weights(self) -> None:
-        """Warn of weights that are NaN, as behind a ReLU, which hides it from the loss; and of such data."""
-        program = self.exp.program
-        weights = program.lasting(self.exp.backend.weights())
-        tell_spoilt(weights, self.exp._spoilt)
-        if self.exp._spoilt and "data" not in self.told:
-            self.told.add("data")
-            for subset in (one for one in self.exp.subsets if one.mode == Mode.TRAIN):
-                tell_bad_data(program.graph(Mode.TRAIN), program.feed(subset))
+        """Raise where weights became NaN, as behind a ReLU, which hides it from the loss."""
+        exp = self.exp
+        weights = exp.program.lasting(exp.backend.weights())
+        bad = next((node for node in spoilt(weights) if node not in exp._spoilt), None)
+        if bad is not None:
+            raise spoilt_error(exp, bad, where=f"epoch {exp.epoch + 1}")
 
     def _warn(self, sentences: Iterable[str]) -> None:
         """Say what was not said before."""
@@ -259,7 +255,7 @@ class Walk:
         is_evaluated = mode == Mode.EVAL and subset.is_training
         subset.seed, subset.epoch = self.exp.seed or 0, -1 if is_evaluated else self.exp.epoch
 
-    def _epoch(self) -> None:
+    def _epoch(self, *, looks: bool) -> None:
         exp = self.exp
         exp._prepare()  # callbacks may have changed what the lists of the configuration hold
         position = self.position = self.position or Position(row={"epoch": exp.epoch + 1})
@@ -271,6 +267,8 @@ class Walk:
             if subset.name != position.subset:
                 position.subset, position.batch, position.totals, position.weight = subset.name, 0, {}, 0
             position.row |= self.cycle(subset, subset.mode, position)
+        if looks:
+            self._look_at_weights()
         exp.epoch += 1
         self.position, self.is_cut_short = None, False
         row = position.row | {"epoch_time": round(self.watch.seconds, 6)}

@@ -486,19 +486,16 @@ def test_callbacks_that_come_and_go_within_a_training_hear_of_its_begin_and_end(
 
 
 @pytest.mark.parametrize("residency", ["device", "host"])
-def test_nan_in_the_data_that_the_loss_does_not_show_is_told_with_its_key(caplog, residency):
+def test_nan_in_the_data_that_the_loss_does_not_show_is_told_with_its_key(residency):
     data = arrays(0, 48)
     data["input"] = data["input"].copy()
     data["input"][7, 1] = np.nan
     subset = Subset("training", Mode.TRAIN, data, range(2, 48))
     exp = build_experiment(config(subsets=[subset], residency=residency))
-    exp.train(2)
-    exp.train(3)
 
-    told = [one.getMessage() for one in caplog.records if "NaN" in one.getMessage()]
-    assert np.isfinite(exp.history[-1]["training_loss"])
-    assert [one[:24] for one in told] == ["Weights of Model are NaN", "'batch_input' holds NaN "]
-    assert told[1].endswith("as in the item of key 7.")
+    with pytest.raises(NonFiniteLossError, match="The loss is finite, but weights are NaN, after epoch 1") as caught:
+        exp.train(2)
+    assert caught.value.__notes__ == ["'batch_input' holds NaN or infinity in the data, as in the item of key 7."]
 
 
 @pytest.mark.parametrize("callbacks", [[], [TerminateOnNaN()]])
@@ -1888,3 +1885,17 @@ def test_a_training_goes_on_from_the_checkpoint_where_its_first_attempt_failed(t
 
     assert "was cut short" not in caplog.text
     assert [row["training_loss"] for row in resumed.history] == [row["training_loss"] for row in whole.history]
+
+
+def test_callbacks_that_nothing_calls_are_told(caplog, tmp_path):
+    settings = config(callbacks=[Callback()], output_folder=tmp_path / "runs", experiment_type=None)
+    exp = BaseExperiment(settings)
+    exp.train(1)
+    exp.train(2)
+
+    told = [one.getMessage() for one in caplog.records if "is passed over" in one.getMessage()]
+    assert told == [
+        "callbacks is passed over: nothing calls them. List CallbackedExperiment in experiment_type, too.",
+        "output_folder is passed over: nothing writes a run. List CallbackedExperiment in experiment_type, too.",
+    ]
+    assert not (tmp_path / "runs").exists()

@@ -115,15 +115,25 @@ def test_names_of_ones_own_pass(key):
 
 
 def test_a_near_miss_passes_beside_the_real_key():
-    for own in ("subset", "subsets_of_mine", "all_subsets"):
-        check_names({own: 1}, set={"subsets"}, taken=())
+    for own in ("subset", "subsets_of_mine", "all_subsets", "g_optimizer", "batch_sizes", "optimizer2"):
+        check_names({own: 1}, set={"subsets", "optimizer", "batch_size"}, taken=())
     check_names({"speed": 1, "optimized": 2}, set={"seed", "optimizer"}, taken=())
 
     with pytest.raises(ConfigError, match="Did you mean 'subsets'"):
         check_names({"subset": 1}, set=(), taken=())
 
 
-@pytest.mark.parametrize("slip, key", [("batchsize", "batch_size"), ("optimiser", "optimizer")])
+SLIPS = [
+    ("batchsize", "batch_size"),
+    ("optimiser", "optimizer"),
+    ("optimzer", "optimizer"),
+    ("optmiizer", "optimizer"),
+    ("hide_progres", "hide_progress"),
+    ("batch_sie", "batch_size"),
+]
+
+
+@pytest.mark.parametrize("slip, key", SLIPS)
 def test_a_slip_beside_the_real_key_is_refused(slip, key):
     with pytest.raises(ConfigError, match=f"'{slip}' is not a key of the library, and stands beside '{key}'"):
         check_names({slip: 1}, set={key}, taken=())

@@ -11,7 +11,7 @@ from experimentator.averages import NonFiniteLossError
 from experimentator.callbacks.callback import Callback
 from experimentator.graph import Mode
 from experimentator.saving.matching import node_of
-from experimentator.suspects import spoilt
+from experimentator.suspects import spoilt, spoilt_error
 
 
 class TerminateOnNaN(Callback):
@@ -22,7 +22,8 @@ class TerminateOnNaN(Callback):
     The experiment is left with these weights, as it was before the failing batch. That costs a copy of weights and
     optimizer state on the device for each call of many batches, and their memory.
 
-    Weights that are NaN while the loss is finite, as where a ReLU makes 0 of NaN, end it after the epoch, too.
+    Weights that became NaN while the loss is finite, as where a ReLU makes 0 of NaN, end it after every epoch; without
+    this callback they are looked at after the first and the last of a call of `train`.
 
     Reads the results of each call; writes nothing. The error is the engine's, with the processor in its message, and
     marks it in the picture of a run folder.
@@ -65,11 +66,7 @@ class TerminateOnNaN(Callback):
         self._restore = None
         bad = next(spoilt(self.exp.program.lasting(self.exp.backend.weights())), None) if mode == Mode.TRAIN else None
         if bad is not None:
-            raise NonFiniteLossError(
-                f"The loss is finite, but weights are NaN, after epoch {self.exp.epoch + 1} of {cycle_name!r}.\n"
-                f"Seen: NaN in weights of {bad}.\n"
-                "Look for NaN in the data (ops.AssertFinite(name) finds it), lower learning_rate, or clip gradients."
-            )
+            raise spoilt_error(self.exp, bad, where=f"epoch {self.exp.epoch + 1} of {cycle_name!r}")
 
     def _error(self, block: Any, place: int, state: dict[str, Any]) -> NonFiniteLossError:
         mode, name = state["mode"], state["cycle_name"]

@@ -1493,7 +1493,7 @@ def test_what_is_no_class_is_not_taken_for_one_that_is_missing(loss, options):
     assert not any("no class" in note for note in getattr(caught.value, "__notes__", ()))
 
 
-def test_weights_that_are_not_finite_behind_a_finite_loss_are_told(caplog, tmp_path):
+def test_weights_that_become_nan_behind_a_finite_loss_end_the_training(caplog, tmp_path):
     x = X.copy()
     x[3, 1] = np.nan
 
@@ -1501,19 +1501,27 @@ def test_weights_that_are_not_finite_behind_a_finite_loss_are_told(caplog, tmp_p
         squares = (chunk["batch_prediction"][:, 0] - chunk["batch_target"]) ** 2
         chunk["loss"] = keras.ops.mean(keras.ops.where(keras.ops.isnan(squares), 0.0, squares))
 
-    def trained(*callbacks):
+    for callbacks, where in (([], ""), ([TerminateOnNaN()], " of 'training'")):
         network = ops.Model(layers.Dense(1), inputs="batch_input", outputs="batch_prediction")
-        exp = experiment(network, known_squares, items={"input": x, "target": Y}, callbacks=[*callbacks])
-        exp.train(1)
-        return exp
-
-    exp = trained()
+        exp = experiment(network, known_squares, items={"input": x, "target": Y}, callbacks=callbacks)
+        with pytest.raises(NonFiniteLossError, match=f"after epoch 1{where}.\nSeen: NaN in weights of Model"):
+            exp.train(3)
+        assert not exp.history
     exp.save_weights(tmp_path / "weights.safetensors")
     exp.save_weights(tmp_path / "weights.safetensors")
     (told,) = [one.getMessage() for one in caplog.records if "are NaN" in one.getMessage()]
     assert told.startswith("Weights of Model are NaN, whatever the loss says")
-    with pytest.raises(NonFiniteLossError, match="Seen: NaN in weights of Model"):
-        trained(TerminateOnNaN())
+
+
+def test_weights_that_are_nan_from_the_start_are_told_and_end_nothing(caplog):
+    unknown = layers.Dense(1, bias_initializer=keras.initializers.Constant(np.nan))
+    unused = ops.Model(unknown, inputs="batch_input", outputs="batch_unused", node="Unused")
+    exp = experiment(unused, dense(), squares)
+    exp.train(2)
+    exp.train(3)
+
+    assert len(exp.history) == 3
+    assert caplog.text.count("Weights of Unused are NaN, whatever the loss says") == 1
 
 
 def test_a_callback_of_keras_is_answered_with_ours():
