@@ -1,8 +1,12 @@
-"""Weights on disk: safetensors, written whole or not at all, read without running anything."""
+"""Weights on disk: safetensors, written whole or not at all, read without running anything.
+
+A file holds the SHA-256 of its weights, where safetensors leaves room for remarks; other tools pass it over.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -14,6 +18,7 @@ from typing import Any
 import numpy as np
 
 WEIGHTS = "weights.safetensors"
+DIGEST = "experimentator.sha256"  # the remark in a file
 AVERAGED = ".average.safetensors"  # how files end of weights that were averaged: what the training evaluated with
 # what a system says that cannot force a folder to disk
 UNABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
@@ -35,18 +40,27 @@ def save_weights(filename: str | os.PathLike[str], weights: Mapping[str, np.ndar
     from safetensors.numpy import save
 
     # safetensors writes memory as it lies; np.ascontiguousarray would make a vector of a scalar.
-    write_atomically(Path(filename), save({name: np.asarray(array, order="C") for name, array in weights.items()}))
+    arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
+    write_atomically(Path(filename), save(arrays, {DIGEST: _digest(arrays)}))
 
 
 def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the weights of a safetensors file; the file is data, nothing in it is run."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    """Read the weights of a safetensors file; the file is data, nothing in it is run.
+
+    Raises:
+        CheckpointError: naming the file, where it cannot be read or is not what was saved. Files of other tools hold no
+            digest, and damage to their numbers is not seen.
+    """
+    from safetensors import SafetensorError, safe_open
 
     try:
         if not stat.S_ISREG(os.stat(filename).st_mode):  # a pipe would wait for its writer, a device never end
             raise OSError("it is no plain file")
-        weights: dict[str, Any] = load_file(filename)
+        with safe_open(filename, framework="np") as file:
+            weights: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            told = (file.metadata() or {}).get(DIGEST)
+        if told is not None and told != _digest(weights):
+            raise ValueError("its weights do not match the SHA-256 that it holds")
     except FileNotFoundError:
         raise CheckpointError(f"There is no weights file {os.fspath(filename)!r}.\nTrain and save one first.") from None
     except (
@@ -67,6 +81,15 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             write = f"It is a folder: write {os.fspath(weights_in(filename))!r}."
         raise CheckpointError(f"{os.fspath(filename)!r} cannot be read as weights.\nSeen: {error}.\n{write}") from None
     return weights
+
+
+def _digest(weights: Mapping[str, np.ndarray]) -> str:
+    """The SHA-256 of weights: names, kinds of number, shapes and bytes, as a little-endian machine has them."""
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        digest.update(f"{name!a} {array.dtype.name} {array.shape}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:

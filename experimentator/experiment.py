@@ -272,7 +272,8 @@ class BaseExperiment(Habits, Portrayed, Exported):
         if filename == "auto":
             filename = weights_in(self.own_folder() or Path())
         own, lasting = self.backend.weights(), self.program.lasting
-        chosen, matching = fitting(lasting(own), lasting(load_weights(filename)), only=only, rename=rename)
+        found = lasting(load_weights(filename))
+        chosen, matching = fitting(lasting(own), found, only=only, rename=rename, name=filename)
         self.backend.set_weights(own | chosen)
         return matching
 

@@ -8,6 +8,7 @@ import stat
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import strategies as st
 
 from experimentator import CheckpointError
@@ -160,6 +161,39 @@ def test_damaged_empty_and_strange_files_are_named(damage, tmp_path):
 
     with pytest.raises(CheckpointError, match=r"'.*w' cannot be read as weights.\nSeen: .+.\nIt is damaged"):
         load_weights(file)
+
+
+def test_no_changed_bit_of_weights_goes_unseen(tmp_path):
+    """Each bit of a file: it is refused by name, or the weights are as they were, as where a remark's name changed."""
+    weights = {"a": np.arange(6, dtype="float32").reshape(2, 3), "b": np.arange(2, dtype="int64")}
+    save_weights(tmp_path / "w", weights)
+    whole, told = (tmp_path / "w").read_bytes(), []
+    for bit in range(8 * len(whole)):
+        spot, byte = bit // 8, whole[bit // 8] ^ 1 << bit % 8
+        (tmp_path / "f").write_bytes(whole[:spot] + bytes([byte]) + whole[spot + 1 :])
+        try:
+            read = load_weights(tmp_path / "f")
+        except CheckpointError as error:
+            told.append(str(error))
+        else:
+            assert {name: (one.dtype.name, one.tolist()) for name, one in read.items()} == {
+                "a": ("float32", [[0, 1, 2], [3, 4, 5]]),
+                "b": ("int64", [0, 1]),
+            }
+
+    assert all("f' cannot be read as weights" in one for one in told)
+    assert len(told) > 0.8 * 8 * len(whole)
+
+
+def test_equal_weights_are_equal_bytes_and_a_file_of_another_tool_has_no_digest_and_is_read(tmp_path):
+    weights = {"b": np.arange(4, dtype=">f4"), "a": np.float32(1)}
+    save_weights(tmp_path / "v", weights)
+    save_weights(tmp_path / "w", {"a": np.float32(1), "b": np.arange(4, dtype="float32")})
+    safetensors.numpy.save_file({"a": np.ones(2)}, tmp_path / "other", {"format": "np"})
+
+    assert (tmp_path / "v").read_bytes() == (tmp_path / "w").read_bytes()
+    assert load_weights(tmp_path / "v")["b"].tolist() == [0, 1, 2, 3]
+    assert load_weights(tmp_path / "other")["a"].tolist() == [1, 1]
 
 
 def test_a_folder_with_weights_and_a_file_of_pytorch_are_answered_with_what_to_write(tmp_path):

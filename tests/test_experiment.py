@@ -41,11 +41,12 @@ from experimentator import (
     SaveWeights,
     Subset,
     TerminateOnNaN,
+    WeightsError,
     build_experiment,
     chunk_processor,
     ops,
 )
-from experimentator.checkpoint import load_weights
+from experimentator.checkpoint import load_weights, save_weights
 from experimentator.runs import read_history
 from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
 
@@ -1030,6 +1031,13 @@ def test_a_damaged_weights_file_is_refused(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"not weights")
 
     with pytest.raises(OSError, match=r"w.safetensors' cannot be read as weights"):
+        build_experiment(config()).load_weights(tmp_path / "w.safetensors")
+
+
+def test_weights_of_something_else_are_refused_by_the_name_of_their_file(tmp_path):
+    save_weights(tmp_path / "w.safetensors", {"Other/0/kernel": np.zeros(3)})
+
+    with pytest.raises(WeightsError, match=r"^The weights of '.*w.safetensors' do not fit the experiment; nothing was"):
         build_experiment(config()).load_weights(tmp_path / "w.safetensors")
 
 

@@ -106,6 +106,9 @@ SABOTEURS = {
         "test_checkpoint.py",
         "keep_a_name",
     ),
+    "the digest of weights is not looked at": Saboteur(
+        CHECKPOINT, "told != _digest(weights)", "not told", "test_checkpoint.py", "no_changed_bit"
+    ),
     "a part of a line stays": Saboteur(
         CHECKPOINT,
         "file.truncate(size)\n                raise",

@@ -127,11 +127,12 @@ def fitting(
     *,
     only: str | Iterable[str] | None = None,
     rename: Mapping[str, str] | None = None,
+    name: Any = None,
 ) -> tuple[dict[str, Any], Matching]:
     """The weights of a file that an experiment asks for, under its own keys; everything fits, or it is refused.
 
     `only` narrows what is asked for to keys that patterns name (`"Trunk/*"`, `"*/kernel"`); `rename` gives nodes of the
-    file, or single weights, the names that they have here.
+    file, or single weights, the names that they have here. `name` is that of the file, for messages.
 
     >>> own, found = {"Trunk/0/bias": np.zeros(2), "Head/0/bias": np.zeros(3)}, {"Body/0/bias": np.ones(2)}
     >>> fitting(own, found, only="Trunk/*", rename={"Body": "Trunk"})[0]
@@ -143,11 +144,11 @@ def fitting(
     found = aligned(own, _renamed(found, rename or {}))
     matching = match(own, found, only=only)
     if not matching.is_whole:
-        raise refusal(matching, own, found)
+        raise refusal(matching, own, found, name=name)
     return {key: found[key] for key in matching.matched}, matching
 
 
-def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]) -> WeightsError:
+def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any], *, name: Any = None) -> WeightsError:
     """The error for weights that do not fit."""
     report = "\n".join(f"  {line}" for line in matching.lines if not line.startswith("kept"))
     moved = _moved(matching, own, found)
@@ -160,7 +161,8 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
             "They are no weights that an experiment saved. Load those of a module of PyTorch into it: "
             "module.load_state_dict(safetensors.torch.load_file(...))."
         )
-    return WeightsError(f"These weights do not fit the experiment; nothing was loaded.\n{report}\n{write}")
+    these = "These weights" if name is None else f"The weights of {str(name)!r}"
+    return WeightsError(f"{these} do not fit the experiment; nothing was loaded.\n{report}\n{write}")
 
 
 def _a_part(matching: Matching) -> str:
