@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -60,8 +60,12 @@ class Graph:
     def __init__(self, processors: Iterable[Any], *, provided: Collection[str], mode: Mode = Mode.ALL):
         if isinstance(processors, str) or not isinstance(processors, Iterable):
             raise DeclarationError(brief(processors), seen="it is not a list", write="List the chunk processors.")
+        given: Any = provided
+        if given is None:
+            write = 'Give the names that the dataset has: provided={"batch_input"}; () for none.'
+            raise DeclarationError("'provided'", seen="its names come as NoneType", write=write)
         self.mode = Mode.of(mode)
-        self.provided = frozenset(names_of(provided, of="provided"))
+        self.provided = frozenset(names_of(given, of="provided"))
         self.processors = tuple(processors)
         self._everyone = nodes_of(self.processors)  # of all modes
         self._bind()
@@ -127,8 +131,8 @@ class Graph:
 
     # What it does
 
-    def select(self, *outputs: str) -> Graph:
-        """Prune to what `outputs` depend on; `name` is its last version, `name@1` an older one.
+    def select(self, *outputs: str | Sequence[str]) -> Graph:
+        """Prune to what `outputs` depend on; `name` is its last version, `name@1` an older one; a list may hold them.
 
         A node that writes nothing stays if all it reads is computed anyway. A name that is provided, but whose
         writer lacks an input, is taken as given (not in TRAIN and EVAL, where that would hide a mistake).
@@ -136,7 +140,7 @@ class Graph:
         Raises:
             GraphError: once, with every missing name, ambiguous write and cycle among what is kept.
         """
-        names = names_of(outputs, of="select")
+        names = _selected(outputs)
         self._require_declared()
         base = self._without_shadowing_writers()
         wanted = {name: base._find(name) for name in names}
@@ -321,3 +325,15 @@ class Graph:
     def _not_given(self, name: str, tensors: Mapping[str, Any]) -> GraphError:
         reader: Any = next((node for node in self.order if Ref(name, 0) in node.reads), None)
         return MissingTensorError(name=name, reader=reader, mode=self.mode, known=tuple(tensors))
+
+
+def _selected(outputs: tuple[Any, ...]) -> tuple[str, ...]:
+    """Names, one by one or in one list, once each."""
+    listed = tuple(outputs[0]) if len(outputs) == 1 and isinstance(outputs[0], (list, tuple)) else outputs
+    for name in listed:
+        if not isinstance(name, str):
+            raise GraphError(
+                f"select takes names of tensors.\nSeen: {brief(name)}, which is {type(name).__name__}.\n"
+                'Write select("loss"), or several: select("loss", "scores").'
+            )
+    return tuple(dict.fromkeys(listed))

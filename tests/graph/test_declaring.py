@@ -278,12 +278,28 @@ def test_what_is_no_list_is_told(processors, shown):
     assert str(error.value) == f"{shown} is not declared properly: it is not a list.\nList the chunk processors."
 
 
-@pytest.mark.parametrize("provided, seen", [(5, "its names come as int"), ([5], "its inputs and outputs are int, not")])
+@pytest.mark.parametrize(
+    "provided, seen",
+    [
+        (5, "its names come as int"),
+        ([5], "its inputs and outputs are int, not"),
+        (None, r"its names come as NoneType\.\nGive the names that the dataset has: provided={\"batch_input\"}; \(\)"),
+    ],
+)
 def test_what_is_no_name_is_told(provided, seen):
     with pytest.raises(DeclarationError, match=f"'provided' is not declared properly: {seen}"):
         Graph([], provided=provided)
-    with pytest.raises(DeclarationError, match="'select' is not declared properly"):
-        Graph([], provided=()).select(["loss"])
+
+
+@pytest.mark.parametrize("given", [(3,), ({"y"},), (None,), (["y"], "x"), ([3],)], ids=str)
+def test_names_to_select_are_taken_one_by_one_or_in_a_list_and_nothing_else_is(given):
+    graph = Graph([mix("x -> y"), mix("x -> z")], provided={"x"})
+
+    assert graph.select(["y"]).outputs == graph.select(("y",)).outputs == graph.select("y").outputs == {"y"}
+    with pytest.raises(
+        GraphError, match=r'^select takes names.*\nSeen: .*\.\nWrite select\("loss"\), or several: select'
+    ):
+        graph.select(*given)
 
 
 def test_an_error_while_reading_a_declaration_is_the_users_with_a_note():
