@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from experimentator.graph.errors import DeclarationError, UnknownModeError
 from experimentator.graph.mode import Mode
-from experimentator.graph.processor import ChunkProcessor, describe, label_of, names_of, source_of
+from experimentator.graph.processor import ChunkProcessor, UndeclaredFunction, describe, label_of, names_of, source_of
 from experimentator.graph.recorded import RecordedProcessor, as_listed
 from experimentator.graph.strangers import stranger
 from experimentator.graph.versions import Ref, Signature, bind
@@ -105,6 +106,26 @@ def bind_nodes(nodes: Sequence[Node], *, provided: Collection[str]) -> None:
     """Give every node the versions it reads and writes among these nodes."""
     for node, bound in zip(nodes, bind([node.signature for node in nodes], provided=provided), strict=True):
         node.reads, node.writes = bound
+
+
+def require_place_for_chunk(node: Node) -> None:
+    """Refuse an undeclared callable that cannot be called with one value; one that does not tell may try."""
+    call: Any = node.processor
+    call = call.function if isinstance(call, UndeclaredFunction) else call
+    if hasattr(call, "__signature__"):  # said by somebody, who may be wrong
+        return
+    try:
+        signature = inspect.signature(call, follow_wrapped=False)  # a decorator may hand on something else
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        named = [name for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD]
+        declare = f"@chunk_processor(inputs={named}, outputs=[...])"
+        write = "Write `lambda chunk: ...`" + (f", or declare tensors by name: {declare}." if named else ".")
+        seen = f"it is given the chunk, and its parameters are {', '.join(named) or 'none'}"
+        raise _error(node.processor, node.index, seen, write) from None
 
 
 def _unique(label: str, taken: dict[str, int]) -> str:

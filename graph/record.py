@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from experimentator.graph.chunk import Chunk
 from experimentator.graph.errors import UnknownNameError
 from experimentator.graph.mode import Mode
-from experimentator.graph.node import Node, nodes_of
+from experimentator.graph.node import Node, nodes_of, require_place_for_chunk
 from experimentator.graph.recorded import RecordedProcessor
 from experimentator.graph.text import where
 
@@ -57,6 +57,9 @@ def record(
     nodes = [node for node in nodes_of(processors) if node.runs_in(mode)]
     if all(node.declared for node in nodes) and call is None:
         return processors
+    for node in nodes:
+        if not node.declared:
+            require_place_for_chunk(node)
     tape = _Tape(nodes, tensors, mode, call)
     tape.play()
     recorded = list(processors)

@@ -1,9 +1,13 @@
 """Undeclared callables: what they read and write is found by running the list once."""
 
+import inspect
+from functools import partial, wraps
+
 import pytest
 
 from experimentator.graph import (
     BrokenGraphError,
+    DeclarationError,
     Graph,
     MissingTensorError,
     Mode,
@@ -182,3 +186,50 @@ def test_a_recorded_callable_that_reads_more_later_is_told():
 
 def test_an_empty_list_records_nothing():
     assert record([None], {"x": 1}, mode=Mode.ALL, call=lambda node, chunk: None) == (None,)
+
+
+def without_chunk(): ...
+
+
+def of_tensors(x, y): ...
+
+
+@pytest.mark.parametrize(
+    "function, told",
+    [
+        (without_chunk, "parameters are none.\nWrite `lambda chunk: ...`."),
+        (
+            chunk_processor(mode="train|eval")(of_tensors),
+            "parameters are x, y.\nWrite `lambda chunk: ...`, or declare tensors by name: "
+            "@chunk_processor(inputs=['x', 'y'], outputs=[...]).",
+        ),
+    ],
+)
+def test_what_has_no_place_for_the_chunk_is_told(function, told):
+    with pytest.raises(DeclarationError) as error:
+        Graph([None, function], provided=(), mode=Mode.EVAL).record({})
+
+    wrong = f"{function.__name__} at chunk_processors[1] is not declared properly: it is given the chunk, and its "
+    assert str(error.value) == wrong + told
+
+
+@wraps(without_chunk)
+def handing_on(*given): ...
+
+
+def signed(chunk): ...
+
+
+signed.__signature__ = inspect.Signature()
+
+
+class Called:
+    def __call__(self, chunk, by=2): ...
+
+
+LENIENT = [handing_on, signed, Called(), Called().__call__, partial(lambda x, y: y, 1), partial(lambda x, y: x, y=1)]
+
+
+@pytest.mark.parametrize("function", [*LENIENT, dict.keys])
+def test_whatever_takes_one_value_or_does_not_tell_takes_the_chunk(function):
+    assert Graph([function], provided=()).record({}).nodes[0].outputs == ()
