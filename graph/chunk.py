@@ -163,7 +163,8 @@ class DeclaredChunk(Chunk):
         if name in self.node.outputs:
             self.unwritten.add(name)  # again
         elif name not in self.node.deletes:
-            raise UndeclaredWriteError(self.node, name=name, outputs=self.node.outputs)
+            own = self.node
+            raise UndeclaredWriteError(own, name=name, outputs=own.outputs, deletes=own.deletes)
         dict.__delitem__(self, name)
 
     def __contains__(self, name: object) -> bool:

@@ -151,8 +151,15 @@ class UndeclaredReadError(GraphError):
 class UndeclaredWriteError(GraphError):
     """A processor writes or deletes a name it does not declare as output."""
 
-    def __init__(self, node: Any, *, name: str, outputs: Collection[str]):
+    def __init__(self, node: Any, *, name: str, outputs: Collection[str], deletes: Collection[str] | None = None):
         self.name = name
+        if deletes is not None:
+            super().__init__(
+                f"{node} deletes {name!r}, which is neither among its outputs, {_names(outputs)}, nor what it deletes: "
+                f"{_names(deletes)}.\nRead it as chunk[{name!r}] and leave it there, or declare it: "
+                f"deletes=[{', '.join(map(repr, [*deletes, name]))}]."
+            )
+            return
         super().__init__(
             f"{node} writes {name!r}, which is not among its outputs: {_names(outputs)}.\n"
             f"{_declare('outputs', [*outputs, name])}"

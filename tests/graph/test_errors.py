@@ -274,6 +274,16 @@ def test_a_write_without_any_output_is_told():
     )
 
 
+@pytest.mark.parametrize("delete", [lambda chunk: chunk.pop("x"), lambda chunk: chunk.__delitem__("x")])
+def test_a_name_deleted_outside_the_declaration_is_told_to_be_deleted(delete):
+    graph = Graph([Op("x -> y")], provided={"x"})
+
+    assert message(UndeclaredWriteError, lambda: graph.run({"x": 1}, call=lambda node, chunk: delete(chunk))) == (
+        "#0 Op() deletes 'x', which is neither among its outputs, 'y', nor what it deletes: none.\n"
+        "Read it as chunk['x'] and leave it there, or declare it: deletes=['x']."
+    )
+
+
 @pytest.mark.parametrize("flow", ["x -> y", "y -> y"])
 def test_an_output_left_unwritten_is_told(flow):
     graph = Graph([Op(flow)], provided={"x", "y"})
