@@ -118,6 +118,19 @@ def test_the_logs_of_keras_are_told_before_anything_runs(method):
         in_order([type("Mine", (), {"on_epoch_end": method})()])
 
 
+@pytest.mark.parametrize("method", [lambda self, epoch, /: None, lambda self, epoch=3, /, **_: None])
+def test_a_parameter_without_a_name_is_told_before_anything_runs(method):
+    told = r"^Mine.on_epoch_end takes 'epoch' by place, and (.|\n)*Seen: on_epoch_end\(epoch.*/.*\nTake the / away"
+    with pytest.raises(CallbackError, match=told):
+        in_order([make("Mine", on_epoch_end=method)])
+
+
+@pytest.mark.parametrize("every", [0, -1, True, 1.5, "2"])
+def test_a_number_of_batches_that_is_none_is_told_before_anything_runs(every):
+    with pytest.raises(CallbackError, match=r"^Mine.every is how many.*\nSeen: .*\nWrite a number above 0, or None"):
+        in_order([make("Mine", every=every)])
+
+
 @pytest.mark.parametrize(
     "slip, meant",
     [

@@ -125,6 +125,8 @@ def _refuse_slips(callback: Any) -> None:
                 f"Seen: {method}{inspect.signature(getattr(callback, method))}.\n"
                 f"Write {method}(self, state), which holds all of them, or their names: (self, training_loss, **_)."
             )
+        if method in known:
+            _refuse_places(callback, name, method)
         meant = method[3:].replace("start", "begin")
         near = [] if method in known else get_close_matches(meant, (*EVENTS, *LIFE), n=1 if meant in EVENTS else 2)
         if near:
@@ -140,6 +142,16 @@ def _refuse_slips(callback: Any) -> None:
             f"{callback!r:.80} is no callback: it has none of the event methods.\n"
             f"Seen: {name}{' with ' * bool(methods)}{', '.join(methods)}.\n"
             f"{f'Write Track({name}(...)).' if is_tracker else give}"
+        )
+
+
+def _refuse_places(callback: Any, name: str, method: str) -> None:
+    """Tell of a parameter that has no name for whoever calls."""
+    signature = inspect.signature(getattr(callback, method))
+    if nameless := [one.name for one in signature.parameters.values() if one.kind is one.POSITIONAL_ONLY]:
+        raise CallbackError(
+            f"{name}.{method} takes {nameless[0]!r} by place, and values come by their names.\n"
+            f"Seen: {method}{signature}.\nTake the / away, or write {method}(self, state), which holds all of them."
         )
 
 
@@ -167,11 +179,14 @@ def _named(parameter: inspect.Parameter) -> bool:
 
 
 def _every(callback: Any) -> int:
-    every = getattr(callback, "every", None) or 0
-    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
+    every = getattr(callback, "every", None)
+    if every is None:
+        return 0
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         name = type(callback).__name__
         raise CallbackError(
-            f"{name}.every is how many batches lie between two acts.\nSeen: {every!r}.\nWrite a number."
+            f"{name}.every is how many batches lie between two acts.\nSeen: {every!r}.\n"
+            "Write a number above 0, or None to hear of every batch."
         )
     return every
 
