@@ -35,13 +35,30 @@ def weights_in(folder: str | os.PathLike[str]) -> Path:
     return average if average.is_file() else path
 
 
+def as_path(given: Any, *, write: str) -> Path:
+    """A path, of whatever stands for one.
+
+    >>> as_path(3, write='exp.resume("runs/digits/latest")')
+    Traceback (most recent call last):
+    experimentator.checkpoint.CheckpointError: 3 is no path.
+    Seen: int.
+    Write exp.resume("runs/digits/latest").
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise CheckpointError(
+            f"{' '.join(repr(given).split()):.80} is no path.\nSeen: {type(given).__name__}.\nWrite {write}."
+        )
+    return Path(given)
+
+
 def save_weights(filename: str | os.PathLike[str], weights: Mapping[str, np.ndarray]) -> None:
     """Write weights aside, force them to disk, then give them their name: no half file is ever seen."""
     from safetensors.numpy import save
 
+    path = as_path(filename, write='exp.save_weights("weights.safetensors")')
     # safetensors writes memory as it lies; np.ascontiguousarray would make a vector of a scalar.
     arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
-    write_atomically(Path(filename), save(arrays, {DIGEST: _digest(arrays)}))
+    write_atomically(path, save(arrays, {DIGEST: _digest(arrays)}))
 
 
 def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -53,6 +70,7 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     from safetensors import SafetensorError, safe_open
 
+    as_path(filename, write='exp.load_weights("weights.safetensors")')
     try:
         if not stat.S_ISREG(os.stat(filename).st_mode):  # a pipe would wait for its writer, a device never end
             raise OSError("it is no plain file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
+from difflib import get_close_matches
 from typing import Any
 
 from experimentator.config import Config, as_config
@@ -50,6 +51,8 @@ class Configured(metaclass=_Composed):
         wrong = f"{type(self).__name__!r} object has no attribute {name!r}, nor a setting of that name"
         if name in ATTRIBUTES:  # without `obj`, or Python would add a name that looks alike
             raise AttributeError(f"{wrong}.\n{ATTRIBUTES[name]}", name=name, obj=None)
+        if near := get_close_matches(name, LIBRARY_KEYS, n=1, cutoff=0.88):  # as where it is written
+            raise AttributeError(f"{wrong}.\nDid you mean {near[0]!r}?", name=name, obj=None)
         raise AttributeError(wrong, name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -61,6 +64,17 @@ class Configured(metaclass=_Composed):
         elif not hasattr(type(self), name):
             check_names({name: value}, set=(), taken=())
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.cfg:
+            del self.cfg[name]
+        elif name in LIBRARY_KEYS:
+            raise AttributeError(
+                f"{name!r} is not set.\nSeen: {getattr(self, name)!r:.60}, which it is of itself.\n"
+                "Assign another value."
+            )
+        else:
+            super().__delattr__(name)
 
     def __dir__(self) -> list[str]:
         """What a notebook completes: settings, too."""

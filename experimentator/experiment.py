@@ -118,12 +118,11 @@ class BaseExperiment(Habits, Portrayed, Exported):
 
     def batch(self, name: str, batch_size: int | None = None) -> dict[str, Any]:
         """One batch of a subset, to look at."""
-        subset = self.subset(name)
-        return next(self.batch_generator(subset, batch_size))[1]
+        return next(self.batch_generator(name, batch_size))[1]
 
     def batch_generator(self, subset: Any, batch_size: int | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """Pairs of keys and batch of a subset, in this epoch's order."""
-        subset = as_subset(subset)
+        """Pairs of keys and batch of a subset (given by name or itself), in this epoch's order."""
+        subset = self.subset(subset) if isinstance(subset, str) else as_subset(subset, asker="batch_generator")
         self.walk.address(subset)
         if not len(subset):
             raise subset.empty_error(())

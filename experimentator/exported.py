@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experimentator.checkpoint import CheckpointError, make_folder
+from experimentator.checkpoint import CheckpointError, as_path, make_folder
 from experimentator.embedded import Embedded, named
 from experimentator.graph import Graph, MissingTensorError, Mode
 from experimentator.loading.blocks import Spec
@@ -82,7 +82,7 @@ class Exported:
         """
         self._prepare_to_infer()
         with self.walk.inferring():
-            return _export(self, Path(path), listed(outputs), sizes or {})
+            return _export(self, as_path(path, write='exp.export("digits.onnx")'), listed(outputs), sizes or {})
 
 
 def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:

@@ -292,6 +292,21 @@ def test_lists_changed_in_place_are_noticed(caplog):
 def test_a_near_miss_as_attribute_is_refused_too():
     with pytest.raises(ConfigError, match="Did you mean 'batch_size'"):
         build_experiment(config()).batchsize = 3
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'batchsize', nor a setting of .*\.\nDid you mean 'batch_size'"
+    ):
+        _ = build_experiment(config()).batchsize
+
+
+def test_a_setting_may_be_deleted_as_an_attribute():
+    exp = build_experiment(config(width=3, seed=1))
+    del exp.width, exp.seed
+
+    assert (exp.seed, "width" in exp.cfg, hasattr(exp, "width")) == (0, False, False)
+    with pytest.raises(AttributeError, match=r"^'seed' is not set.\nSeen: 0, which it is of itself.\nAssign another"):
+        del exp.seed
+    with pytest.raises(AttributeError, match="width"):
+        del exp.width
 
 
 def test_an_interrupted_epoch_is_told_when_it_starts_anew(caplog):
@@ -1027,6 +1042,15 @@ def test_weights_survive_a_file(tmp_path):
     assert other.evaluate() == exp.evaluate()
 
 
+@pytest.mark.parametrize("call", ["save_weights", "load_weights", "save_checkpoint", "resume", "export"])
+def test_what_is_no_path_is_refused_with_what_to_write(call):
+    exp = build_experiment(config())
+
+    for given in (3, None, ["w"]):
+        with pytest.raises(OSError, match=rf"is no path.\nSeen: {type(given).__name__}.\nWrite exp.{call}\("):
+            getattr(exp, call)(given)
+
+
 def test_a_damaged_weights_file_is_refused(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"not weights")
 
@@ -1267,9 +1291,20 @@ def test_training_without_an_optimizer_says_what_to_write():
         build_experiment(config(optimizer=None)).train(1)
 
 
-def test_an_unknown_subset_is_named_with_those_there_are():
+@pytest.mark.parametrize("call", ["evaluate", "predict", "batch", "batch_generator"])
+def test_an_unknown_subset_is_named_with_those_there_are(call):
     with pytest.raises(ConfigError, match=r"No subset named 'test'.\nThere are: training, validation."):
-        build_experiment(config()).evaluate("test")
+        list(getattr(build_experiment(config()), call)("test"))
+
+
+def test_batches_are_those_of_a_subset_or_of_its_name():
+    exp = build_experiment(config())
+
+    assert [keys for keys, _ in exp.batch_generator("training", 8)] == [
+        keys for keys, _ in exp.batch_generator(exp.subset("training"), 8)
+    ]
+    with pytest.raises(DatasetError, match="batch_generator"):
+        next(exp.batch_generator(3))
 
 
 def test_one_batch_can_be_looked_at():

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import CheckpointError, make_folder, sync_folder
+from experimentator.checkpoint import CheckpointError, as_path, make_folder, sync_folder
 from experimentator.records.plainfile import opened
 from experimentator.saving.packing import from_json, to_json
 
@@ -55,7 +55,7 @@ def write(place: str | os.PathLike[str], files: Mapping[str, bytes], *, keep: in
     Raises:
         CheckpointError: naming the path, when something cannot be written; the checkpoints before it stay.
     """
-    place = Path(place)
+    place = as_path(place, write='exp.save_checkpoint("checkpoints")')
     try:
         make_folder(place)
         before = numbered(place)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experimentator.checkpoint import CheckpointError
+from experimentator.checkpoint import CheckpointError, as_path
 from experimentator.config import resolved
 from experimentator.data.reading import lock
 from experimentator.saving import manifest
@@ -193,7 +193,7 @@ def _is_equal(value: Any, other: Any) -> bool:
 
 def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:
     """Let an experiment go on from the newest whole checkpoint in a folder: of a run, of checkpoints, or one itself."""
-    folder = Path(folder)
+    folder = as_path(folder, write='exp.resume("runs/digits/latest")')
     restored = Restored(found(folder))
     restored.into(exp)
     for callback in listening(exp):
