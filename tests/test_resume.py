@@ -33,6 +33,7 @@ from experimentator.cli import main
 from experimentator.commands.outside import lines
 from experimentator.records.archive import find_runs
 from experimentator.saving import resume
+from experimentator.saving.identity import undone
 from experimentator.saving.manifest import newest, numbered
 
 ROOT = Path(__file__).parent.parent
@@ -282,6 +283,20 @@ def test_a_checkpoint_of_another_experiment_is_refused_with_what_differs(referen
     assert told in str(error.value)
     assert exp.backend.weights() == before
     assert not exp.history
+
+
+@pytest.mark.parametrize(
+    "old, new, told",
+    [
+        ("a" * 50 + "b", "a" * 50 + "c", f"was '{'a' * 50}b', is '{'a' * 50}c'"),
+        ("a" * 300 + "b" * 300, "a" * 300 + "c", f"was ...{'a' * 40}{'b' * 77}..., is ...{'a' * 40}c'"),
+        ("a" * 300, "a" * 301, f"was ...{'a' * 40}', is ...{'a' * 40}a'"),
+        ("a" * 60 + "b" * 300, "a" * 60, f"was '{'a' * 60}{'b' * 56}..., is '{'a' * 60}'"),
+        ("b" * 300, "c", f"was '{'b' * 116}..., is 'c'"),
+    ],
+)
+def test_long_values_are_shown_where_they_differ(tmp_path, old, new, told):
+    assert f"\n  text (config): {told}\n" in str(undone(tmp_path, {"text (config)": (old, new)}))
 
 
 def test_another_version_is_told_and_no_obstacle(reference, tmp_path, caplog, monkeypatch):

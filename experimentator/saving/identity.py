@@ -39,6 +39,7 @@ FREE = {
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
 MOST = 8  # differences that are told
+LONGEST, BEFORE = 120, 40  # letters of a value, and those before a difference
 
 
 class ResumeError(ValueError):
@@ -135,7 +136,7 @@ def doubts(exp: BaseExperiment) -> list[str]:
 def undone(path: Path, differing: Mapping[str, tuple[Any, Any]]) -> ResumeError:
     """The error that tells each difference."""
     places = [(name, *_where(old, new)) for name, (old, new) in list(differing.items())[:MOST]]
-    lines = [f"  {name}{place}: was {_brief(old)}, is {_brief(new)}" for name, place, old, new in places]
+    lines = [f"  {name}{place}: {_differ(repr(old), repr(new))}" for name, place, old, new in places]
     more = [f"  and {len(differing) - MOST} more"] if len(differing) > MOST else []
     return ResumeError(
         "\n".join(
@@ -247,6 +248,14 @@ def _where(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any]:
     return place, old, new
 
 
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+def _differ(old: str, new: str) -> str:
+    """Both texts in short; where they are long, from a little before the first letter that differs."""
+    pairs = enumerate(zip(old, new, strict=False))
+    first = next((place for place, (one, other) in pairs if one != other), min(len(old), len(new)))
+    start = first - BEFORE if max(len(old), len(new)) > LONGEST and first > LONGEST - BEFORE else 0
+    return f"was {_cut(old, start)}, is {_cut(new, start)}"
+
+
+def _cut(text: str, start: int) -> str:
+    more = f"{text[start : start + LONGEST - 3]}..." if len(text) - start > LONGEST else text[start:]
+    return f"...{more}" if start else more
