@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Asking:
         """The value for one key; numpy's scalars as Python's."""
         if isinstance(self.by, str):
             return _plain(self._field(key, self.by))
-        given = (key, self._item(key)) if self._takes() == 2 else (key,)
+        given = (key, self._item(key)) if self._takes == 2 else (key,)
         try:
             return _plain(self.by(*given))
         except DatasetError:
@@ -76,7 +77,9 @@ class Asking:
             "Return a comparison, or bool(...).",
         )
 
+    @cached_property
     def _takes(self) -> int:
+        """How many arguments the function takes, asked once: a signature takes longer than most answers."""
         write = "Write a function of (key), or of (key, item)."
         if not callable(self.by):
             raise DatasetError(f"{self.asker} is no function and no name.", f"{self.by!r:.60}", write)

@@ -15,7 +15,7 @@ import numpy as np
 
 from experimentator.data.buckets import Buckets
 from experimentator.data.fields import Asking
-from experimentator.data.items import DatasetError, check_names
+from experimentator.data.items import DatasetError, check_names, cut
 from experimentator.data.reading import visiting
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Ahead, Block, Making, Pass, Picked, Placing, Spec, specs_of
@@ -27,6 +27,7 @@ from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
 LONG_SECONDS = 10.0  # of reading every item for its size
+MANY = 256  # keys that a thread is asked for at once: to ask for one takes longer than most answers
 
 
 class BucketedPass(Pass):
@@ -218,8 +219,9 @@ class BucketedStreamFeed(BucketedFeed):
         if count == 1:
             numbers = list(map(number, subset.keys))
         else:
+            parts = list(cut(subset.keys, max(1, min(MANY, len(subset.keys) // (8 * count)))))
             with ThreadPoolExecutor(count) as pool:
-                numbers = list(pool.map(number, subset.keys))
+                numbers = [one for part in pool.map(lambda part: list(map(number, part)), parts) for one in part]
         if (took := time.perf_counter() - start) > LONG_SECONDS:
             said = (
                 "To know the size of every item of %r took %d s. Buckets(..., by=...) may tell it from the key alone."
