@@ -143,8 +143,9 @@ class Buckets:
         if name not in self.sizes or values.shape[1 : 1 + len(self.sizes[name][0])] == self.sizes[name][number]:
             return values
         size = self.sizes[name][number]
-        out = np.empty((len(values), *size, *values.shape[1 + len(size) :]), values.dtype)
-        out[...] = self._fill(name, values.dtype)
+        out = np.zeros((len(values), *size, *values.shape[1 + len(size) :]), values.dtype)
+        if self.fills[name]:
+            out[...] = self._fill(name, values.dtype)
         out[(slice(None), *(slice(length) for length in values.shape[1 : 1 + len(size)]))] = values
         return out
 
