@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ def test_older_ones_go_but_two_stay(place):
         manifest.write(place, FILES, step=step)
 
     assert names_in(place) == ["00000003", "00000004"]
+
+
+def test_what_was_written_is_verified_without_room_for_it_twice(tmp_path):
+    data = bytes(16 << 20)
+
+    tracemalloc.start()
+    try:
+        manifest.write(tmp_path, {"weights.safetensors": data})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < len(data) / 4
 
 
 def test_the_older_one_goes_only_after_the_newer_was_read_back(place, monkeypatch):

@@ -61,6 +61,13 @@ def through_files(value):
     return unpack(from_json(tree, HERE), from_safetensors(to_safetensors(found), HERE))
 
 
+def test_arrays_that_are_read_may_be_written_to():
+    found = from_safetensors(to_safetensors({"moment": np.zeros(3)}), HERE)
+
+    found["moment"] += 1
+    assert found["moment"].tolist() == [1, 1, 1]
+
+
 @law(values)
 @example(-math.nan)
 @example(-math.inf)

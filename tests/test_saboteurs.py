@@ -62,7 +62,7 @@ SABOTEURS = {
         "killed_before",
     ),
     "the new one is not read back": Saboteur(
-        MANIFEST, "    read(path)\n    for old", "    for old", WHOLE, "only_after_the_newer_was_read"
+        MANIFEST, "    read(path, keep=False)\n    for old", "    for old", WHOLE, "only_after_the_newer_was_read"
     ),
     "only one is kept": Saboteur(MANIFEST, "max(1, keep) - 1", "0", WHOLE, "two_stay"),
     "a failing save is silent": Saboteur(
@@ -73,7 +73,7 @@ SABOTEURS = {
         "no_failing_file_operation and ENOSPC",
     ),
     "a hash is not looked at": Saboteur(
-        MANIFEST, "hashlib.sha256(data).hexdigest() != sha256", "not sha256", WHOLE, "no_changed_byte"
+        MANIFEST, "digest.hexdigest() != sha256", "not sha256", WHOLE, "no_changed_byte"
     ),
     "the manifest's own hash is not": Saboteur(MANIFEST, "_sealed(own) != data", "not data", WHOLE, "no_changed_byte"),
     "links are followed": Saboteur(

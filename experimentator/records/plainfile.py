@@ -6,7 +6,8 @@ import json
 import math
 import os
 import stat
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 from experimentator.checkpoint import CheckpointError
 
@@ -33,7 +34,7 @@ def read_bytes(path: str | os.PathLike[str], *, most: int = MOST_BYTES) -> bytes
         return file.read(most)
 
 
-def opened(path: str | os.PathLike[str]) -> tuple[BinaryIO, int]:
+def opened(path: str | os.PathLike[str]) -> tuple[BufferedReader, int]:
     """A plain file, opened once, and its size; OSError, or ValueError where something else is in its place."""
     handle = os.open(path, FLAGS)  # non-blocking: a pipe would wait for its writer
     told = os.fstat(handle)

@@ -21,6 +21,7 @@ import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,16 @@ def write(place: str | os.PathLike[str], files: Mapping[str, bytes], *, keep: in
             f"A checkpoint cannot be written to {place}.\nSeen: {error.strerror or error}.\n"
             "Make room there, or name another place; the checkpoints before it are as they were."
         ) from error
-    read(path)
+    read(path, keep=False)
     for old in before[max(1, keep) - 1 :]:
         _remove(old)
     return path
 
 
-def read(path: str | os.PathLike[str]) -> Read:
+def read(path: str | os.PathLike[str], *, keep: bool = True) -> Read:
     """A checkpoint, every byte of it verified before anything is made of it.
+
+    Unless asked to `keep` its files, it holds none: where one was just written, there may be no room for it twice.
 
     Raises:
         CheckpointError: naming the file that is damaged, missing, too many, or no plain file.
@@ -97,12 +100,16 @@ def read(path: str | os.PathLike[str]) -> Read:
         if wrong := set(found) ^ {MANIFEST, *told["files"]}:
             name = sorted(wrong)[0]
             raise _refusal(path / name, "it is not in the manifest" if name in found else "it is missing")
-        files = {name: _verified(path / name, **one) for name, one in told["files"].items()}
+        files = {name: _verified(path / name, **one, keep=keep) for name, one in told["files"].items()}
     except OSError as error:
         if isinstance(error, CheckpointError):
             raise
         raise _refusal(Path(error.filename or path), error.strerror or str(error)) from None
-    return Read(path, files, {name: value for name, value in told.items() if name not in ("files", "manifest_sha256")})
+    return Read(
+        path,
+        files if keep else {},
+        {name: value for name, value in told.items() if name not in ("files", "manifest_sha256")},
+    )
 
 
 def newest(place: str | os.PathLike[str]) -> Read | None:
@@ -196,24 +203,36 @@ def _is_entry(one: Any) -> bool:
     return type(one["size"]) is int and one["size"] >= 0 and isinstance(one["sha256"], str)
 
 
-def _verified(path: Path, *, size: int, sha256: str) -> bytes:
-    data = _bytes(path, size=size)
-    if hashlib.sha256(data).hexdigest() != sha256:
+def _verified(path: Path, *, size: int, sha256: str, keep: bool) -> bytes:
+    """What the manifest tells of a file is true of it; its bytes, or none of them."""
+    if keep:
+        data = _bytes(path, size=size)
+        digest = hashlib.sha256(data)
+    else:
+        with _opened(path, size=size)[0] as file:
+            data, digest = b"", hashlib.file_digest(file, "sha256")
+    if digest.hexdigest() != sha256:
         raise _refusal(path, "its bytes do not match the SHA-256 in the manifest")
     return data
 
 
-def _bytes(path: Path, *, size: int | None = None, most: int = 0) -> bytes:
+def _opened(path: Path, *, size: int | None = None, most: int = 0) -> tuple[BufferedReader, int]:
     """A plain file, opened once, links not followed; its real size is looked at before anything is read."""
     try:
         file, seen = opened(path)
     except ValueError as error:
         raise _refusal(path, str(error)) from None
+    if seen == size or (size is None and seen <= most):
+        return file, seen
+    file.close()
+    if size is not None:
+        raise _refusal(path, f"it has {seen} bytes, and the manifest says {size}")
+    raise _refusal(path, f"it has {seen} bytes, and {most} is the most for such a file")
+
+
+def _bytes(path: Path, *, size: int | None = None, most: int = 0) -> bytes:
+    file, seen = _opened(path, size=size, most=most)
     with file:
-        if size is not None and seen != size:
-            raise _refusal(path, f"it has {seen} bytes, and the manifest says {size}")
-        if size is None and seen > most:
-            raise _refusal(path, f"it has {seen} bytes, and {most} is the most for such a file")
         data = file.read(seen + 1)
     if len(data) != seen:
         raise _refusal(path, "it changed while it was read")

@@ -96,8 +96,8 @@ def from_safetensors(data: bytes, path: Path) -> dict[str, np.ndarray]:
 
     try:
         found: list[tuple[str, dict[str, Any]]] = deserialize(data)  # type: ignore[no-untyped-call]  # ships no types
-        return {
-            name: np.frombuffer(bytearray(one["data"]), np.dtype(DTYPES[one["dtype"]])).reshape(one["shape"])
+        return {  # its data are bytearrays, so that arrays may be written to, and need no copy
+            name: np.frombuffer(one["data"], np.dtype(DTYPES[one["dtype"]])).reshape(one["shape"])
             for name, one in found
         }
     except (SafetensorError, KeyError, TypeError, ValueError) as error:

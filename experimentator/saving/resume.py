@@ -85,11 +85,9 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
             "doubts": doubts(exp),
         },
     }
-    return {
-        WEIGHTS: to_safetensors(exp.backend.weights()),
-        ARRAYS: to_safetensors(arrays),
-        STATE: to_json(tree),
-    }
+    files = {ARRAYS: to_safetensors(arrays)}
+    arrays.clear()  # there may be no room for all of it, as arrays and as bytes
+    return {WEIGHTS: to_safetensors(exp.backend.weights()), **files, STATE: to_json(tree)}
 
 
 class Restored:
