@@ -87,7 +87,7 @@ class Walk:
         exp = self.exp
         self.goal = epochs
         exp.state.pop("stop", None)
-        if exp.epoch >= epochs > 0 and self.restore is None:
+        if exp.epoch >= epochs > 0:
             log.warning(
                 "Nothing to train: %d of %d epochs are done. train(%d) goes on.", exp.epoch, epochs, exp.epoch + 1
             )

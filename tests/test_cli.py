@@ -103,7 +103,9 @@ def test_the_version_is_printed(capsys):
         (["learn", "task.py"], "Commands are run, graph, bench, runs, evaluate, predict, export, verify-resume."),
         (["run"], "required: CONFIG"),
         ([LIGHT, "--epochs", "few"], "'few' is no whole number"),
-        ([LIGHT, "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        ([LIGHT, "--epoch", "3"], "unrecognized arguments: --epoch 3\nDid you mean --epochs? Type: "),
+        (["graph", LIGHT, "--themes=dark", "--opne"], "Did you mean --theme and --open? Type: "),
+        ([LIGHT, "--parnt", "3"], "unrecognized arguments: --parnt 3\nType: "),
         ([LIGHT, "--set", "rate"], "is not an assignment"),
         ([LIGHT, "--set", "rat=1"], "Did you mean 'rate'?"),
         ([LIGHT, "--grid", "rate=0.1"], "is not a list"),
@@ -476,6 +478,15 @@ def test_a_grid_that_is_killed_ends_its_training_which_the_next_one_goes_on_with
     until(lambda: json.loads((only_run() / "status.json").read_text())["status"] == "interrupted", seconds=30)
     assert "terminated" in json.loads((only_run() / "status.json").read_text())["error"].casefold()
     until(lambda: not os.listdir(tmp_path / "told"))
+
+
+def test_a_resume_that_has_nothing_left_to_train_says_so_aloud():
+    for more in ("2", "--checkpoint-seconds=0.001"), ("1", "--resume"):
+        out, err = started(LIGHT, "--quiet", "--epochs", *more).communicate(timeout=60)
+        assert "run folder" in out
+
+    assert "2 epochs and 4 batches are done.\n" in err
+    assert "Nothing to train: 2 of 1 epochs are done. train(3) goes on.\n" in err
 
 
 @pytest.mark.parametrize("text, written", [("name=[adam, True]", "name=['adam', True]"), ("a=[1, 2", "a='[1, 2'")])

@@ -174,7 +174,14 @@ class _Parser(argparse.ArgumentParser):
         return self.text
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}\nType: {self.prog} --help")
+        raise UsageError(f"{message}\n{self._guess(message)}Type: {self.prog} --help")
+
+    def _guess(self, message: str) -> str:
+        """Which options were meant by those that there are not."""
+        known = [name for name, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
+        words = [word.partition("=")[0] for word in message.partition("arguments: ")[2].split() if word[:1] == "-"]
+        near = [name for word in words for name in get_close_matches(word, known, n=1, cutoff=0.75)]
+        return f"Did you mean {' and '.join(dict.fromkeys(near))}? " if near else ""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
