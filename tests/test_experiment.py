@@ -46,7 +46,9 @@ from experimentator import (
     chunk_processor,
     ops,
 )
+from experimentator.backends import get_backend
 from experimentator.checkpoint import load_weights, save_weights
+from experimentator.graph import Graph
 from experimentator.runs import read_history
 from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
 
@@ -1289,6 +1291,14 @@ def test_a_wrong_dtype_is_one_clear_error():
 def test_training_without_an_optimizer_says_what_to_write():
     with pytest.raises(ValueError, match="There is no optimizer to train with"):
         build_experiment(config(optimizer=None)).train(1)
+
+
+def test_the_numpy_backend_says_of_an_optimizer_what_to_give_to_whom():
+    graph = Graph([], provided=())
+
+    told = r"does not train.\nSeen: an optimizer.\nGive the experiment a Keras optimizer, .*; or leave it out"
+    with pytest.raises(ValueError, match=told):
+        get_backend("numpy").compile(graph, {}, object())
 
 
 @pytest.mark.parametrize("call", ["evaluate", "predict", "batch", "batch_generator"])

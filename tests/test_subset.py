@@ -349,6 +349,12 @@ def test_finding_lists_what_there_is():
         find([], "test")
 
 
+@pytest.mark.parametrize("name", [3, None, Mode.TRAIN])
+def test_a_name_that_is_no_text_is_refused(name):
+    with pytest.raises(ConfigError, match=r"^A subset's name is a text, not (\w+).\nSeen: .*\.\nWrite Subset\("):
+        Subset(name, "train", ITEMS)
+
+
 # Keys that a dataset lacks
 
 

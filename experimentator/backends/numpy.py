@@ -76,7 +76,8 @@ class NumpyBackend:
         if optimizer is not None:
             raise ValueError(
                 "The numpy backend does not train.\nSeen: an optimizer.\n"
-                "Use a Keras optimizer, which brings a framework, or leave experiment_type out."
+                "Give the experiment a Keras optimizer, whose framework then is the backend; or leave it out to "
+                "evaluate and predict."
             )
         return NumpyStep(graph)
 
