@@ -88,7 +88,7 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         AttributeError,
         ValueError,
     ) as error:  # numpy lacks some kinds of number
-        write = "It is damaged, or no safetensors file."
+        write = "It is damaged, or no safetensors file: take a copy of it, or other weights of that run."
         if os.fspath(filename).endswith((".h5", ".keras")):
             write = "Keras wrote it: load it into the network, network.load_weights(...), then save_weights from here."
         elif os.fspath(filename).endswith((".pt", ".pth", ".ckpt", ".bin")):

@@ -159,7 +159,9 @@ def test_damaged_empty_and_strange_files_are_named(damage, tmp_path):
     else:
         file.write_bytes(damage)
 
-    with pytest.raises(CheckpointError, match=r"'.*w' cannot be read as weights.\nSeen: .+.\nIt is damaged"):
+    with pytest.raises(
+        CheckpointError, match=r"'.*w' cannot be read as weights.\nSeen: .+.\nIt is damaged.*: take a copy"
+    ):
         load_weights(file)
 
 
