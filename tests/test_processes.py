@@ -16,6 +16,7 @@ import pytest
 
 from experimentator import BalancedSubset, CombinedSubset, DatasetError, Mode, Subset, build_experiment
 from experimentator.feed import feed_of
+from experimentator.loading import processes
 from experimentator.loading.processes import Processes
 from experimentator.loading.shared import Lent
 from experimentator.loading.workers import Workers
@@ -154,6 +155,49 @@ batch_size, workers = 1, "1 process"
 def test_a_process_that_dies_once_is_replaced_and_nothing_is_lost(end, tmp_path, caplog):
     assert numbers(Deadly(end, once=str(tmp_path / "died")), TWO) == numbers(Rows(12), None)
     assert "A worker process of subset 's' died; its batch is read again." in caplog.text
+
+
+def stop():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+ONLY_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for a signal")
+NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+
+
+@NEEDS_PROC
+def test_a_process_that_is_stopped_for_good_is_killed_and_nothing_is_lost(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(processes, "LOOK_SECONDS", 0.05)
+    found = []
+    dataset = Deadly(stop, once=str(tmp_path / "stopped"))
+    reading = threading.Thread(target=lambda: found.append(numbers(dataset, TWO)), daemon=True)
+    reading.start()
+    reading.join(60)
+
+    assert found == [numbers(Rows(12), None)]
+    assert "has been stopped (SIGSTOP) for 0 s and more; it is killed." in caplog.text
+    assert "A worker process of subset 's' died; its batch is read again." in caplog.text
+
+
+@NEEDS_PROC
+def test_a_process_that_is_stopped_and_goes_on_is_let_be(tmp_path, caplog, monkeypatch):
+    """As by Ctrl-Z and fg."""
+    monkeypatch.setattr(processes, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "LOOKS", 1000)
+    looked = []
+
+    def look(pid):
+        looked.append(is_stopped(pid))
+        if looked[-1]:
+            os.kill(pid, signal.SIGCONT)
+        return looked[-1]
+
+    is_stopped = processes._is_stopped
+    monkeypatch.setattr(processes, "_is_stopped", look)
+
+    assert numbers(Deadly(stop, once=str(tmp_path / "stopped")), TWO) == numbers(Rows(12), None)
+    assert any(looked)
+    assert "stopped" not in caplog.text
 
 
 @pytest.mark.parametrize("end", [kill, leave])
@@ -307,7 +351,7 @@ def is_running(pid):
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@NEEDS_PROC
 def test_processes_end_with_the_feed_that_started_them():
     feed = feed_of(Subset("s", Mode.EVAL, Places(4)), residency="stream", put=dict, room=lambda: 0)
     feed.workers = TWO
@@ -325,19 +369,29 @@ def test_processes_end_with_the_feed_that_started_them():
 KILLED = """
 import os, signal
 from experimentator.feed import feed_of
+from experimentator.loading.processes import _is_stopped
 from tests.test_processes import TWO, Places
 from experimentator import Mode, Subset
 
 feed = feed_of(Subset("s", Mode.EVAL, Places(4)), residency="stream", put=dict, room=lambda: 0)
 feed.workers = TWO
-print(*set(feed.cycle(2).take(lambda _: 2).columns["batch_pid"].tolist()), flush=True)
+pids = set(feed.cycle(2).take(lambda _: 2).columns["batch_pid"].tolist())
+print(*pids, flush=True)
+{first}
 os.kill(os.getpid(), signal.SIGKILL)
+"""
+FREEZE = """
+for pid in pids:
+    while not _is_stopped(pid):  # which the end of a thread that read undoes
+        os.kill(pid, signal.SIGSTOP)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-def test_processes_end_soon_after_a_training_that_is_killed():
-    done = subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, capture_output=True, text=True, timeout=120)
+@NEEDS_PROC
+@pytest.mark.parametrize("first", ["", pytest.param(FREEZE, marks=ONLY_LINUX)], ids=["running", "stopped"])
+def test_processes_end_soon_after_a_training_that_is_killed(first):
+    text = KILLED.format(first=first)
+    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert done.stdout
     deadline = time.monotonic() + 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import io
 import logging
@@ -13,7 +14,8 @@ import threading
 import time
 import weakref
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -33,6 +35,9 @@ from experimentator.loading.shared import Address, Borrowed, Lending
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 60  # processes that nobody needs for so long end, and start again when needed
 WATCH_SECONDS = 1  # after which a process at the latest ends whose parent was killed
+LOOK_SECONDS = 2.0  # between two looks at a process that is waited for
+LOOKS = 6  # at one that is stopped, in a row, before it is killed; looks, since Ctrl-Z stops those who look, too
+SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, as Linux calls it
 THREADS = "or write workers = 4, for threads."
 _own: dict[str, Any] = {}  # what a worker process reads from
 _by_value = threading.Lock()  # while cloudpickle is told what to pickle whole
@@ -149,11 +154,37 @@ class _Process:
                 asked = self.executor.submit(_serve, _sent(keys), visits, address, lent)
             except RuntimeError as error:  # loky lists its processes while a thread of its own takes a dead one out
                 raise TerminatedWorkerError(str(error)) from None
-            kept, batch = asked.result()
+            kept, batch = self._awaited(asked)
             return kept, self.lending.taken(batch, into)
         except TerminatedWorkerError:
             self.executor = None
             raise
+
+    def _awaited(self, asked: Future[Any]) -> Any:
+        """What was asked for. A process that stays stopped (SIGSTOP) is killed: nobody may ever let it go on."""
+        looks = 0
+        while True:
+            try:
+                return asked.result(LOOK_SECONDS)
+            except TimeoutError:
+                if asked.done():  # meanwhile, or by an error of this kind
+                    return asked.result()
+            stopped = list(filter(_is_stopped, list(self.executor._processes or ())))
+            looks = looks + 1 if stopped else 0
+            if looks == LOOKS:
+                said = "Worker process %d has been stopped (SIGSTOP) for %.0f s and more; it is killed."
+                log.warning(said, stopped[0], (LOOKS - 1) * LOOK_SECONDS)
+                for pid in stopped:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, where the system tells that in /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):  # it is gone, or there is no /proc
+        return False
 
 
 _ALIVE: weakref.WeakSet[_Process] = weakref.WeakSet()
@@ -252,10 +283,21 @@ def _start(content: bytes, folders: Sequence[str], modules: Sequence[str]) -> No
     """Ctrl-C is for the process that trains, which ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_large_buffers()
+    _go_on_without_parent()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     sys.path.extend(folders)
     ELSEWHERE.update(modules)
     _own["content"] = content
+
+
+def _go_on_without_parent() -> None:
+    """Let Linux send SIGCONT when the parent dies, or a thread of it: one that is stopped could not see that, and end.
+
+    A signal that ends would come too soon: threads that start processes end with each pass.
+    """
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # of another C library
+            ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGCONT)
 
 
 def _end_with(parent: int) -> None:
