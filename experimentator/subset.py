@@ -74,9 +74,10 @@ class Subset(Ordered):
         length: int | None = None,
         buckets: Buckets | Mapping[str, Any] | None = None,
     ):
-        if not isinstance(name, str):
-            seen, write = f"Seen: {name!r:.60}.", 'Write Subset("training", Mode.TRAIN, dataset).'
-            raise ConfigError(f"A subset's name is a text, not {type(name).__name__}.", seen, write)
+        given: Any = name
+        if not isinstance(given, str):
+            seen, write = f"Seen: {given!r:.60}.", 'Write Subset("training", Mode.TRAIN, dataset).'
+            raise ConfigError(f"A subset's name is a text, not {type(given).__name__}.", seen, write)
         mode = stage if mode is None else mode  # as older configurations call it
         self.name = name
         self.mode = Mode.of(mode)
