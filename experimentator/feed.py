@@ -21,6 +21,7 @@ from experimentator.data.items import DatasetError, check_keys
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, ColumnsPass, Pass, Picked, Placing, Rows, batch_bytes, specs_of
 from experimentator.loading.bucketed import BucketedHostFeed, BucketedStreamFeed
+from experimentator.loading.kinds import check_kinds
 from experimentator.loading.memory import SHARE, free_host_memory
 from experimentator.loading.orders import Orders
 from experimentator.loading.streamed import StreamedFeed
@@ -190,8 +191,11 @@ def feed_of(
             else BucketedStreamFeed(subset, buckets, first, sample)
         )
     if buckets is not None:
-        return BucketedHostFeed(subset, buckets)
+        return BucketedHostFeed(subset, buckets, specs_of(sample))
     kept, columns = columns_of(subset)
+    if not subset.has_own_batch:
+        again = (pair for key in subset.keys for pair in zip([key], subset.items_of([key], [0]), strict=True))
+        check_kinds(specs_of(columns), specs_of(sample), again, subset=subset.name)
     if residency == "device":
         return ResidentFeed(subset, columns, put, kept, before=before)
     return HostFeed(subset, columns, kept)

@@ -239,6 +239,28 @@ def test_a_later_item_of_a_narrower_dtype_is_widened(count):
     assert np.concatenate(columns).tolist() == [0, 1, 0.5]
 
 
+@pytest.mark.parametrize("buckets", [None, {"x": [4, 8]}], ids=["", "buckets"])
+@pytest.mark.parametrize("residency", ["auto", "device", "host", "stream"])
+def test_an_array_of_another_dtype_is_refused_wherever_items_are(residency, buckets):
+    items = {key: {"x": np.zeros(4, "float64" if key == 7 else "float32")} for key in range(9)}
+    subset = Subset("s", Mode.EVAL, {-1: None, **items}, buckets=buckets)
+
+    def read():
+        cycle = fed(subset, residency).cycle(4)
+        return list(iter(lambda: cycle.take(lambda _: 1), None))
+
+    with pytest.raises(DatasetError, match="'x' of subset 's' is another kind of value in key 7 than in key 0"):
+        read()
+
+
+def test_kept_items_are_widened_without_loss_and_plain_numbers_are_let_be():
+    narrow = fed(Subset("s", Mode.EVAL, [{"x": np.float32(0.5)}, {"x": np.float16(1)}, {"x": np.uint8(2)}]), "host")
+    plain = fed(Subset("s", Mode.EVAL, [{"x": 1}, {"x": 0.5}]), "host")
+
+    assert narrow.specs["batch_x"].dtype == np.float32
+    assert plain.columns["batch_x"].tolist() == [1, 0.5]
+
+
 def test_the_message_says_what_was_seen_and_what_to_write():
     with pytest.raises(DatasetError) as caught:
         streamed(np.float32(1), np.float64(2), np.float32(3))

@@ -20,6 +20,7 @@ from experimentator.data.reading import visiting
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Ahead, Block, Making, Pass, Picked, Placing, Spec, specs_of
 from experimentator.loading.dealing import BucketRows, dealt
+from experimentator.loading.kinds import check_kinds
 from experimentator.loading.orders import Orders
 from experimentator.loading.streamed import Stream, StreamedFeed
 from experimentator.loading.workers import Workers
@@ -100,7 +101,7 @@ class BucketedHostFeed(BucketedFeed):
 
     place = "in host memory"
 
-    def __init__(self, subset: Subset, buckets: Buckets):
+    def __init__(self, subset: Subset, buckets: Buckets, sample: Mapping[str, Spec]):
         keys = subset.keys
         items = subset.items_of(keys, [0] * len(keys))
         there = [(key, item) for key, item in zip(keys, items, strict=True) if item is not None]
@@ -125,6 +126,7 @@ class BucketedHostFeed(BucketedFeed):
             raise subset.empty_error(keys)
         self.lists = self._lists(found)
         specs = _common({number: specs_of(table) for number, table in self.tables.items()}, subset, buckets)
+        check_kinds(specs, sample, there, subset=subset.name)
         sized = [_sized(specs, buckets, number) for number in range(buckets.count)]
         super().__init__(subset, buckets, [_HostPart(self, one, number) for number, one in enumerate(sized)])
 

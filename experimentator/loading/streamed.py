@@ -14,7 +14,8 @@ import numpy as np
 from experimentator.data.items import DatasetError, check_names
 from experimentator.data.reading import visiting
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, Rows, Spec, specs_of
+from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, Rows, specs_of
+from experimentator.loading.kinds import kind_error, kind_of
 from experimentator.loading.orders import Orders
 from experimentator.loading.sieve import Loose, Sieve
 from experimentator.loading.workers import Workers
@@ -114,16 +115,11 @@ class StreamedFeed:
             raise DatasetError(
                 f"Batches of subset {self.subset.name!r} are of several shapes: {name!r} with key {odd!r} and with "
                 f"key {self.first!r}.",
-                f"{_kind(seen)} against {_kind(spec)}, without the batch axis",
+                f"{kind_of(seen)} against {kind_of(spec)}, without the batch axis",
                 "Let its `batch` pad to one length for all. Items of several lengths may be several subsets, of one "
                 "length each.",
             )
-        raise DatasetError(
-            f"{name.removeprefix('batch_')!r} of subset {self.subset.name!r} is another kind of value in key {odd!r} "
-            f"than in key {self.first!r}.",
-            f"{_kind(seen)} against {_kind(spec)}",
-            "Let the dataset give every item one shape and dtype, such as np.float32(...).",
-        )
+        raise kind_error(name, self.subset.name, odd, self.first, seen, spec)
 
     def _fits(self, name: str, values: Any) -> bool:
         """Whether values are of the shape of the first item, and lose nothing in its dtype."""
@@ -211,7 +207,3 @@ def _close(pool: ThreadPoolExecutor | None) -> None:
 
 def _of_items(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name.removeprefix("batch_") for name in names)
-
-
-def _kind(spec: Spec | None) -> str:
-    return "an object" if spec is None else f"{list(spec.shape[1:])} {spec.dtype}"

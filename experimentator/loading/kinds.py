@@ -1,0 +1,51 @@
+"""Items of one shape and dtype: what is said of one that has another."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from experimentator.data.items import DatasetError
+from experimentator.loading.blocks import Spec
+
+
+def kind_error(name: str, subset: str, odd: Hashable, first: Hashable, seen: Spec | None, spec: Spec) -> DatasetError:
+    """An item that does not go with the first one.
+
+    >>> specs = [Spec((None, 3), np.dtype(one)) for one in ("float64", "float32")]
+    >>> print(str(kind_error("batch_input", "training", 7, 0, *specs)).splitlines()[1])
+    Seen: [3] float64 against [3] float32.
+    """
+    return DatasetError(
+        f"{name.removeprefix('batch_')!r} of subset {subset!r} is another kind of value in key {odd!r} "
+        f"than in key {first!r}.",
+        f"{kind_of(seen)} against {kind_of(spec)}",
+        "Let the dataset give every item one shape and dtype, such as np.float32(...).",
+    )
+
+
+def kind_of(spec: Spec | None) -> str:
+    """Shape and dtype of an item, as a message has them."""
+    return "an object" if spec is None else f"{list(spec.shape[1:])} {spec.dtype}"
+
+
+def check_kinds(
+    made: Mapping[str, Spec], sample: Mapping[str, Spec], items: Iterable[tuple[Hashable, Any]], *, subset: str
+) -> None:
+    """Refuse arrays whose values would change in the dtype of the first item: all others would travel as theirs.
+
+    Items are looked at only where the columns that were `made` of them have another dtype than the `sample`. Plain
+    numbers of Python, which have no dtype, may be whole ones and others.
+    """
+    wide = [n for n, spec in made.items() if n in sample and not np.can_cast(spec.dtype, sample[n].dtype, "safe")]
+    if not wide:
+        return
+    there = [(key, item) for key, item in items if item is not None]
+    for name in wide:
+        for key, item in there:
+            value, spec = item[name.removeprefix("batch_")], sample[name]
+            array = np.asarray(value)
+            if hasattr(value, "dtype") and not np.can_cast(array.dtype, spec.dtype, "safe"):
+                raise kind_error(name, subset, key, there[0][0], Spec((None, *array.shape), array.dtype), spec)
