@@ -58,6 +58,7 @@ DEFAULTS: Mapping[str, Any] = {
 LISTS = ("subsets", "chunk_processors", "callbacks", "metrics", "outputs")
 PRECISIONS = ("float32", "bfloat16", "float16")
 SHORT = 7  # letters of names that words are easily like
+WORDS = ("optimize", "val_epochs")  # a letter short of a key, and names all the same
 
 
 class Settings(dict[str, Any]):
@@ -158,7 +159,8 @@ def _is_own(name: str, *, beside: str) -> bool:
     What lacks a letter, or has two of them swapped, may not, nor what differs in what is easily mistaken.
     """
     plain, key = (one.lower().replace("_", "").replace("s", "z") for one in (name, beside))
-    if beside in name or len(name) < SHORT or (f"{name}s" == beside and not name.endswith("s")):
+    is_word = name in WORDS or len(name) < SHORT or (f"{name}s" == beside and not name.endswith("s"))
+    if beside in name or is_word:
         return plain != key
     shorter = {beside[:place] + beside[place + 1 :] for place in range(len(beside))}
     return plain != key and sorted(name) != sorted(beside) and name not in shorter

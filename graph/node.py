@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from experimentator.graph.errors import DeclarationError, UnknownModeError
@@ -112,6 +113,8 @@ def require_place_for_chunk(node: Node) -> None:
     """Refuse an undeclared callable that cannot be called with one value; one that does not tell may try."""
     call: Any = node.processor
     call = call.function if isinstance(call, UndeclaredFunction) else call
+    if not (inspect.isroutine(call) or inspect.isclass(call) or isinstance(call, partial)):
+        call = call.__call__  # as Python finds it: it may be static, or made by a decorator
     if hasattr(call, "__signature__"):  # said by somebody, who may be wrong
         return
     try:

@@ -98,19 +98,18 @@ class FunctionProcessor(ChunkProcessor):
         vars(self).update(options)
         self.inputs, self.outputs = names_of(inputs, of=function), names_of(outputs, of=function)
         self._takes_chunk = "chunk" not in self.inputs and required_parameters(function) == ("chunk",)
-        self._in_order, self._by_name, self._training = ((), (), False) if self._takes_chunk else self._ways()
+        self._in_order, self._by_name, self._training = self._ways(("chunk",) if self._takes_chunk else self.inputs)
         self._only = self.outputs[0] if len(self.outputs) == 1 else None
         self._source = _place(function)
 
     def __call__(self, chunk: Chunk) -> None:
-        if self._takes_chunk:
-            if (result := self.function(chunk)) is not None:
-                chunk.update(self._written(result))
-            return
-        named = {name: chunk[name] for name in self._by_name} if self._by_name else {}
+        given: Any = {"chunk": chunk} if self._takes_chunk else chunk
+        named = {name: given[name] for name in self._by_name} if self._by_name else {}
         if self._training:
             named["training"] = chunk.training
-        result = self.function(*[chunk[name] for name in self._in_order], **named)
+        result = self.function(*[given[name] for name in self._in_order], **named)
+        if self._takes_chunk and result is None:
+            return
         if self._only is not None and result is not None and not hasattr(result, "keys"):
             chunk[self._only] = result  # as below, in half the time
             return
@@ -120,8 +119,8 @@ class FunctionProcessor(ChunkProcessor):
     def __repr__(self) -> str:
         return f"{_name(self.function)}({', '.join(map(str, self.inputs or ()))})"
 
-    def _ways(self) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-        ways = ways_to_pass(self.inputs or (), to=self.function)
+    def _ways(self, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+        ways = ways_to_pass(names, to=self.function)
         if ways is None:
             raise DeclarationError(
                 _name(self.function),

@@ -117,7 +117,8 @@ def test_names_of_ones_own_pass(key):
 def test_a_near_miss_passes_beside_the_real_key():
     for own in ("subset", "subsets_of_mine", "all_subsets", "g_optimizer", "batch_sizes", "optimizer2"):
         check_names({own: 1}, set={"subsets", "optimizer", "batch_size"}, taken=())
-    check_names({"speed": 1, "optimized": 2}, set={"seed", "optimizer"}, taken=())
+    check_names({"speed": 1, "optimized": 2, "optimize": True}, set={"seed", "optimizer"}, taken=())
+    check_names({"val_epochs": 1}, set={"eval_epochs"}, taken=())
 
     with pytest.raises(ConfigError, match="Did you mean 'subsets'"):
         check_names({"subset": 1}, set=(), taken=())

@@ -476,6 +476,14 @@ def test_a_declared_function_of_the_chunk_is_given_what_it_declares():
         Graph([chunk_processor(inputs=["x"], outputs=["y"])(strays)], provided={"x", "z"}).run({"x": 1, "z": 2})
 
 
+@pytest.mark.parametrize("mode", [Mode.TRAIN, Mode.EVAL])
+def test_a_declared_function_of_the_chunk_is_told_whether_it_trains(mode):
+    behind, before = (lambda chunk, training: training), (lambda training, chunk: training)
+    for function in (behind, before, lambda chunk, *, training=None: training):
+        graph = Graph([chunk_processor(inputs=["x"], outputs=["y"])(function)], provided={"x"}, mode=mode).select("y")
+        assert graph.run({"x": 1}) == {"y": mode == Mode.TRAIN}
+
+
 def test_names_are_fields_of_a_dataclass_without_a_default():
     @dataclass(eq=False)
     class Mix(ChunkProcessor):

@@ -227,7 +227,21 @@ class Called:
     def __call__(self, chunk, by=2): ...
 
 
-LENIENT = [handing_on, signed, Called(), Called().__call__, partial(lambda x, y: y, 1), partial(lambda x, y: x, y=1)]
+class CalledByClass:
+    @staticmethod
+    def __call__(chunk): ...
+
+
+class CalledByObject:
+    __call__ = Called()
+
+
+class CalledInPart:
+    __call__ = partial(lambda by, chunk: None, 3)
+
+
+LENIENT = [CalledByClass(), CalledByObject(), CalledInPart()]
+LENIENT += [handing_on, signed, Called(), Called().__call__, partial(lambda x, y: y, 1), partial(lambda x, y: x, y=1)]
 
 
 @pytest.mark.parametrize("function", [*LENIENT, dict.keys])
