@@ -43,12 +43,13 @@ def spoilt_error(exp: Any, node: str, *, where: str) -> NonFiniteLossError:
     return error
 
 
-def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> None:
-    """Warn of weights that are NaN, once for each processor: the loss need not show it."""
-    for node in spoilt(weights):
-        if node not in told:
-            log.warning("Weights of %s are NaN, whatever the loss says.", node)
-            told.add(node)
+def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> set[str]:
+    """Warn of weights that are NaN, once for each processor: the loss need not show it; returns all of these."""
+    found = {*spoilt(weights)}
+    for node in sorted(found - told):
+        log.warning("Weights of %s are NaN, whatever the loss says.", node)
+    told |= found
+    return found
 
 
 def bad_data(exp: Any) -> Iterator[str]:
@@ -67,7 +68,7 @@ def bad_data(exp: Any) -> Iterator[str]:
 def first_look(exp: Any) -> Iterator[str]:
     """What is odd in an experiment that trains for the first time."""
     yield from leaks(exp.subsets)
-    tell_spoilt(exp.program.lasting(exp.backend.weights()), exp._spoilt)
+    exp.walk.constants = tell_spoilt(exp.program.lasting(exp.backend.weights()), exp._spoilt)
 
 
 def unheard(exp: Any) -> Iterator[str]:

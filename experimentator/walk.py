@@ -72,6 +72,7 @@ class Walk:
         self.held_by: dict[int, dict[str, str]] = {}  # attributes of callbacks as training began; see `undeclared`
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = self.looked = False
+        self.constants: set[str] = set()  # nodes with weights that were NaN when training began
         self.told: set[str] = set()  # sentences that are said once
         self.passing = ""  # the subset that a pass of a training goes over
         self.predictions = 0  # since the last pause
@@ -125,7 +126,7 @@ class Walk:
         """Raise where weights became NaN, as behind a ReLU, which hides it from the loss."""
         exp = self.exp
         weights = exp.program.lasting(exp.backend.weights())
-        bad = next((node for node in spoilt(weights) if node not in exp._spoilt), None)
+        bad = next((node for node in spoilt(weights) if node not in self.constants), None)
         if bad is not None:
             raise spoilt_error(exp, bad, where=f"epoch {exp.epoch + 1}")
 

@@ -516,6 +516,30 @@ def test_nan_in_the_data_that_the_loss_does_not_show_is_told_with_its_key(reside
     assert caught.value.__notes__ == ["'batch_input' holds NaN or infinity in the data, as in the item of key 7."]
 
 
+class Spoils(Callback):
+    """Puts NaN into the data before the second epoch."""
+
+    def on_epoch_begin(self, epoch, **_):
+        self.data["input"][7, 1] = np.nan if epoch == 2 else 0
+        self.subset.dataset = {**self.data}
+
+
+def test_weights_that_became_nan_end_a_training_that_saved_them_meanwhile(tmp_path):
+    data = arrays(0, 48)
+    data["input"] = data["input"].copy()
+    spoils, subset = Spoils(), Subset("training", Mode.TRAIN, data)
+    spoils.data, spoils.subset = data, subset
+    exp = build_experiment(config(subsets=[subset], callbacks=[spoils, SaveWeights("all", folder=tmp_path)]))
+
+    for _ in range(2):
+        with pytest.raises(NonFiniteLossError, match="weights are NaN, after epoch 4"):
+            exp.train(4)
+        exp.save_weights(tmp_path / "weights.safetensors")
+    exp.load_weights(tmp_path / "weights.safetensors")
+    exp.train(4)
+    assert exp.epoch == 4  # NaN that a training begins with may be meant
+
+
 @pytest.mark.parametrize("callbacks", [[], [TerminateOnNaN()]])
 def test_infinity_in_the_data_is_named_where_the_loss_shows_it(callbacks):
     data = arrays(0, 48)

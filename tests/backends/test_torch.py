@@ -834,6 +834,16 @@ def test_draws_of_pytorch_itself_go_on_where_they_were_when_a_training_is_resume
         np.testing.assert_array_equal(value, again.backend.weights()[key])
 
 
+def test_to_record_on_items_changes_nothing_of_what_is_drawn():
+    losses = []
+    for way in WAYS[:1] + WAYS[2:]:
+        torch.manual_seed(1)
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(192, 1))
+        losses.append(experiment(model(network), **way).train(2)[-1]["training_loss"])
+
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
 def test_to_time_a_program_changes_nothing_of_what_is_drawn():
     losses = []
     for way in (False, "auto"):

@@ -73,7 +73,7 @@ class TorchBackend(KerasBackend):
         """What a function returns, without values, on batches of `batch_size`; variables stay as they are.
 
         What looks at values is given those of an item, as far as there is one: zeros may be none that it takes; and so
-        is all, for `eager`.
+        is all, for `eager`. What that draws changes nothing of what is drawn after it.
         """
         if self.eager:
             return self._run_on_items(function, specs)
@@ -89,7 +89,8 @@ class TorchBackend(KerasBackend):
             return self._run_on_items(function, specs)
 
     def _run_on_items(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
-        with Known(self.modules), self.modules.recording(torch.clone):
+        cards = [self.place] if self.place.type == "cuda" else []
+        with Known(self.modules), self.modules.recording(torch.clone), torch.random.fork_rng(cards):
             items = items_like(specs, self.subsets, self.batch_size)
             return function({**self._samples(specs), **self.put(items)})
 
