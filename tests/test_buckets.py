@@ -26,7 +26,7 @@ from experimentator import (
 )
 from experimentator.feed import feed_of
 from experimentator.loading.workers import Workers
-from experimentator.suspects import tell_bad_data
+from experimentator.suspects import bad_data
 from tests.drawing import Sequences
 from tests.stand_ins import law
 
@@ -235,15 +235,15 @@ def test_items_that_fit_no_bucket_together_are_looked_at_in_one_that_holds_all()
     assert subset.batch([0, 1])["batch_n"].shape == (2, 4, 4)
 
 
-def test_what_is_not_finite_is_found_in_every_length(caplog):
+def test_what_is_not_finite_is_found_in_every_length():
     items = [{"n": np.full(n, np.nan if n == 8 else 1.0, "float32")} for n in (1, 8)]
     loss = chunk_processor(inputs=["batch_n"], outputs=["loss"])(lambda n: keras.ops.sum(n))
-    subset = Subset("s", Mode.EVAL, items, buckets={"n": SIZES})
+    subset = Subset("s", Mode.TRAIN, items, buckets={"n": SIZES})
     exp = build_experiment({"subsets": [subset], "chunk_processors": [loss], "hide_progress": True})
-    tell_bad_data(exp.graph(Mode.EVAL), exp.program.feed(exp.subset("s")))
 
-    assert "'batch_n' holds NaN" in caplog.text
-    assert "key 1" in caplog.text
+    (said,) = bad_data(exp)
+    assert "'batch_n' holds NaN" in said
+    assert "key 1" in said
 
 
 def test_an_order_of_ones_own_rules_within_each_length():
@@ -421,6 +421,13 @@ def test_a_fill_that_items_cannot_hold_is_told(fill, dtype):
     assert (
         Subset("s", Mode.EVAL, [{"n": np.ones(2, "float32")}], buckets=buckets).batch([0])["batch_n"].dtype == "float32"
     )
+
+
+@pytest.mark.parametrize("dtype, filled", [("U3", "0"), (object, False)])
+def test_what_holds_no_numbers_is_filled_with_what_was_given(dtype, filled):
+    rows = Buckets({"n": [3]}, fill=False if dtype is object else 0).grown("n", np.ones((1, 2), dtype), 0)
+
+    assert repr(rows[0, 2]) == repr(np.array([filled], dtype)[0])
 
 
 @pytest.mark.parametrize("residency", ["host", "stream"])

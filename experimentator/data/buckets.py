@@ -144,7 +144,7 @@ class Buckets:
             return values
         size = self.sizes[name][number]
         out = np.zeros((len(values), *size, *values.shape[1 + len(size) :]), values.dtype)
-        if self.fills[name]:
+        if self.fills[name] or values.dtype.kind not in "biufc":  # zero is no empty text, nor False an object 0
             out[...] = self._fill(name, values.dtype)
         out[(slice(None), *(slice(length) for length in values.shape[1 : 1 + len(size)]))] = values
         return out
