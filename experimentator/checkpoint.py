@@ -78,7 +78,9 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             weights: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             told = (file.metadata() or {}).get(DIGEST)
         if told is not None and told != _digest(weights):
-            raise ValueError("its weights do not match the SHA-256 that it holds")
+            raise ValueError(
+                f"its weights do not match the SHA-256 that it holds, unless another tool changed them and kept {DIGEST!r}"
+            )
     except FileNotFoundError:
         raise CheckpointError(f"There is no weights file {os.fspath(filename)!r}.\nTrain and save one first.") from None
     except (

@@ -252,7 +252,10 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: v is None or isinstance(v, Integral), "Write a whole number."),
     "eager": (lambda v: v is None or v in (False, True), "Write True or False."),
     "hide_progress": (lambda v: v is None or v in (False, True), "Write True or False."),
-    "output_folder": (lambda v: v is None or isinstance(v, str | os.PathLike), "Write the path of a folder."),
+    "output_folder": (
+        lambda v: v is None or v is False or isinstance(v, str | os.PathLike),
+        "Write the path of a folder, or None for no run folder.",
+    ),
 }
 
 

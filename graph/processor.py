@@ -41,9 +41,12 @@ def _told_of_training(call: Callable[..., Any]) -> Callable[..., Any]:
 class _Undeclared:
     """None where a processor sets nothing; and nothing in the class, where a dataclass would take it for a default."""
 
+    def __set_name__(self, kind: type, name: str) -> None:
+        self.name = name
+
     def __get__(self, processor: Any, kind: type) -> None:
         if processor is None:
-            raise AttributeError(f"{kind.__name__} declares neither inputs nor outputs.")
+            raise AttributeError(f"{kind.__name__} declares no {self.name}.")
 
 
 class ChunkProcessor:

@@ -60,7 +60,7 @@ def real_batch(backend: Any, specs: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def run_on_items(backend: Any, function: Any, specs: Mapping[str, Any]) -> Any:
-    """What a function returns for a real batch, so that one may step through it; variables stay as they are."""
+    """What a function returns for a real batch, so that one may step through it; Keras variables stay as they are."""
     with keras.StatelessScope():  # variables that the function makes get their values when it ends
         return function(real_batch(backend, specs))
 
