@@ -79,7 +79,7 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             told = (file.metadata() or {}).get(DIGEST)
         if told is not None and told != _digest(weights):
             raise ValueError(
-                f"its weights do not match the SHA-256 that it holds, unless another tool changed them and kept {DIGEST!r}"
+                f"its weights do not match the SHA-256 that it holds (another tool may have changed them, and kept {DIGEST})"
             )
     except FileNotFoundError:
         raise CheckpointError(f"There is no weights file {os.fspath(filename)!r}.\nTrain and save one first.") from None
