@@ -78,9 +78,8 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             weights: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             told = (file.metadata() or {}).get(DIGEST)
         if told is not None and told != _digest(weights):
-            raise ValueError(
-                f"its weights do not match the SHA-256 that it holds (another tool may have changed them, and kept {DIGEST})"
-            )
+            others = f"another tool that changes them leaves out {DIGEST}"
+            raise ValueError(f"its weights do not match the SHA-256 that it holds; {others}")
     except FileNotFoundError:
         raise CheckpointError(f"There is no weights file {os.fspath(filename)!r}.\nTrain and save one first.") from None
     except (
