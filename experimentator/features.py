@@ -6,7 +6,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cached_property
 from math import gcd
 from types import new_class
@@ -25,6 +25,7 @@ from experimentator.experiment import BaseExperiment
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Cycle
 from experimentator.loading.memory import keep_large_buffers
+from experimentator.loading.threads import Threads, awaited
 from experimentator.loading.workers import Workers
 from experimentator.records.environment import overrides_of
 from experimentator.runs import RunFolder
@@ -225,10 +226,12 @@ class AsyncExperiment(BaseExperiment):
 class ReadAhead:
     """A cycle in which the blocks after this one are begun already, so that workers need not wait for a block's end."""
 
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called while a block is waited for; may raise
+
     def __init__(self, cycle: Any):
         self.cycle, self.steps, self.batch_size = cycle, cycle.steps, cycle.batch_size
         self.buckets = getattr(cycle, "buckets", None)
-        self.pool = ThreadPoolExecutor(1, thread_name_prefix="experimentator-feed")
+        self.pool = Threads(1, "experimentator-feed")
         self.begun: deque[Future[Block | None]] = deque()
 
     def skip(self, batches: int) -> None:
@@ -243,13 +246,14 @@ class ReadAhead:
             if not self.begun:
                 self.close()
                 return None
-            if (block := self.begun.popleft().result()) is not None:
+            block: Block | None = awaited(self.begun.popleft(), self.meanwhile)
+            if block is not None:
                 return block
 
     def close(self) -> None:
         """Let go of the threads, and of blocks that nobody takes any more."""
         self.begun.clear()
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown()
         self.cycle.close()
 
 

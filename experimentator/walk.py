@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from experimentator.accumulating import passing, sums_in
@@ -14,6 +13,7 @@ from experimentator.callbacks.order import CallbackError
 from experimentator.data.chance import generator
 from experimentator.graph import Mode
 from experimentator.pace import Stopwatch
+from experimentator.position import Position
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed
 from experimentator.signals import Held
@@ -35,20 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 DEEP = 8  # so many passes at most, each within another
 LASTING = ("stop", "gathered")  # entries of the state that a pass within another leaves there
-
-
-@dataclass
-class Position:
-    """Where an epoch stands between two calls: the subset under way, its next batch, and what was measured so far."""
-
-    subset: str = ""
-    batch: int = 0
-    row: dict[str, float] = field(default_factory=dict)
-    totals: dict[str, float] = field(default_factory=dict)
-    weight: int = 0
-    seconds: float = 0.0
-    seeds: dict[str, list[int]] = field(default_factory=dict)  # which training goes on with after an evaluation
-    order: int = 0  # a mark of that of the pass, where the subset has a say in it
 
 
 class Walk:
@@ -296,6 +282,8 @@ class Walk:
         averages = Averages(position.totals, position.weight, sums_in(runners.at(begun).step.graph))
         if begun:
             cycle.skip(begun)
+        if training is not None:
+            cycle.meanwhile = self._heed
         remaining = (self.goal - self.exp.epoch) * cycle.steps
         for first, runner, block in runners.blocks(begun):
             if self.exp.listens("batch_begin"):
@@ -332,8 +320,16 @@ class Walk:
         """Between two calls, all callbacks told: the moment to save. A signal that waited acts now."""
         self.predictions = 0
         self.held.arm()  # before the first call there is nothing to lose, and loading data may take long
+        self._rest(why)
+
+    def _heed(self) -> None:
+        """Let a signal act while the next data are waited for, which may take long, or hang: all are at rest, too."""
+        if self.held.waiting:
+            self._rest("signal")
+
+    def _rest(self, why: str) -> None:
         if self.position is not None:
-            self.position.seconds = self.watch.seconds
+            self.position.seconds, self.position.predictions = self.watch.seconds, self.predictions
         if self.exp.listens("pause"):
             self.exp.fire("pause", why="signal" if self.held.waiting else why)
             self.exp.state.pop("why", None)
@@ -343,6 +339,6 @@ class Walk:
         """Bring back what a checkpoint has; begin events may have changed some of it."""
         if self.restore is not None:
             self.restore()
-            self.predictions = 0
+            self.predictions = self.position.predictions if self.position else 0
             self.restore = None if last else self.restore
             self.is_cut_short |= self.position is not None  # until the epoch ends

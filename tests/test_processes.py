@@ -411,3 +411,38 @@ def test_processes_stay_from_epoch_to_epoch_for_subsets_of_every_kind():
             assert feed.cycle(4).take(lambda _: 2) is not None
             seen.add(id(feed.processes))
         assert len(seen) == 1
+
+
+HANGING = """
+import signal, threading
+from concurrent.futures import wait
+from experimentator.feed import feed_of
+from experimentator.loading.workers import Workers
+from tests.test_processes import Rows
+from experimentator import Mode, Subset
+
+class Hanging(Rows):
+    def query_item(self, key):
+        return threading.Event().wait() if key == "row 3" else super().query_item(key)
+
+if __name__ == "__main__":
+    feed = feed_of(Subset("s", Mode.EVAL, Hanging(8)), residency="stream", put=dict, room=lambda: 0)
+    feed.workers = Workers(2, are_processes={are_processes})
+    cycle = feed.cycle(2)
+    making = cycle.begin(lambda _: 4)
+    pool = cycle.pool
+    wait([pool.submit(lambda: None)])
+    cycle.close()
+    raise SystemExit(143)
+"""
+
+
+@pytest.mark.parametrize("are_processes", [False, True])
+def test_python_ends_while_an_item_hangs(are_processes, tmp_path):
+    (tmp_path / "script.py").write_text(HANGING.format(are_processes=are_processes))
+    child = subprocess.Popen([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        assert child.wait(60) == 143
+    finally:
+        child.kill()
+        child.wait()

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -425,6 +427,49 @@ def test_a_handler_of_the_users_is_called_once_the_step_was_saved(tmp_path):
 
     assert len(saved) == 1
     assert exp.epoch == 2
+
+
+class Hanging:
+    """The item at a place of an epoch hangs; the signal comes once the training waits for its batch."""
+
+    def __init__(self, exp, number, epoch, place):
+        self.exp = weakref.ref(exp)  # whose callback draws, as the dataset of whoever holds it is taken to do
+        self.number, self.epoch, self.place, self.let_go = number, epoch, place, threading.Event()
+        dataset = exp.subsets[0].dataset
+        dataset.query_item, self.query_item = self.query, dataset.query_item
+
+    def query(self, key):
+        subset, walk = self.exp().subsets[0], self.exp().walk
+        awaited = self.epoch + 1, self.place // self.exp().batch_size
+        if subset.epoch == self.epoch and key == subset.shuffled_keys()[self.place]:
+            while (walk.position.row["epoch"], walk.position.batch) != awaited:
+                self.let_go.wait(0.001)
+            os.kill(os.getpid(), self.number)
+            self.let_go.wait(20)
+        return self.query_item(key)
+
+
+@pytest.mark.parametrize("number, kind, code", STOPS)
+@pytest.mark.parametrize("batch", [0, 3], ids=["first batch", "fourth batch"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_acts_while_an_item_hangs(tmp_path, monkeypatch, number, kind, code, batch, workers):
+    text = Path(CONFIG).read_text("utf-8").replace("CallbackedExperiment", "CallbackedExperiment, AsyncExperiment")
+    (tmp_path / "hanging.py").write_text(text, "utf-8")
+    monkeypatch.setitem(globals(), "CONFIG", str(tmp_path / "hanging.py"))
+    options = {"every": 1e9, "steps_per_call": 1, "residency": "stream", "workers": workers}
+    built(tmp_path, "whole", **options).train(EPOCHS)
+    exp = built(tmp_path, "stopped", **options)
+    hanging = Hanging(exp, number, epoch=1, place=batch * exp.batch_size)
+
+    with pytest.raises(kind) as stopped:
+        exp.train(EPOCHS)
+    was_let_go = hanging.let_go.is_set()
+    hanging.let_go.set()
+    run = tmp_path / "p" / "stopped"
+    (newest_one,) = numbered(run / "checkpoints")
+    assert (getattr(stopped.value, "code", None), was_let_go) == (code, False)
+    assert json.loads((newest_one / "MANIFEST.json").read_text())["step"] == 5 + batch
+    assert resumed(run, **options) == lines(tmp_path / "p" / "whole")
 
 
 @pytest.mark.parametrize("is_other", [False, True])

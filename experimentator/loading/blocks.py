@@ -158,6 +158,7 @@ class Pass:
     """
 
     buckets: np.ndarray | None = None
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called before each batch that is read at once
 
     def __init__(self, rows: Rows, close: Callable[[], None] = lambda: None):
         self.rows, self.close = rows, close

@@ -140,7 +140,7 @@ class _Process:
         into: Mapping[str, np.ndarray],
     ) -> Any:
         """A batch, as the process stacked it; large arrays that fit go `into` their place by memory that both see."""
-        if self.executor is None:
+        if is_new := self.executor is None:
             self.executor = loky.ProcessPoolExecutor(
                 1,
                 timeout=IDLE_SECONDS,
@@ -154,6 +154,8 @@ class _Process:
                 asked = self.executor.submit(_serve, _sent(keys), visits, address, lent)
             except RuntimeError as error:  # loky lists its processes while a thread of its own takes a dead one out
                 raise TerminatedWorkerError(str(error)) from None
+            if is_new and hasattr(threading, "_register_atexit"):
+                threading._register_atexit(end_all)  # before loky waits for what hangs: behind its own call
             kept, batch = self._awaited(asked)
             return kept, self.lending.taken(batch, into)
         except TerminatedWorkerError:

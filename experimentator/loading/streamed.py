@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from math import prod
 from typing import Any, Self
@@ -18,6 +18,7 @@ from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, R
 from experimentator.loading.kinds import kind_error, kind_of
 from experimentator.loading.orders import Orders
 from experimentator.loading.sieve import Loose, Sieve
+from experimentator.loading.threads import Threads
 from experimentator.loading.workers import Workers
 from experimentator.subset import Subset
 
@@ -79,11 +80,11 @@ class StreamedFeed:
         """A feed of the same data for passes of another mode."""
         return copy.copy(self)
 
-    def pool(self) -> ThreadPoolExecutor | None:
+    def pool(self) -> Threads | None:
         """The threads of a pass, if there are to be several."""
         if self.workers is None or self.workers == Workers(1):
             return None
-        return ThreadPoolExecutor(self.workers.count, thread_name_prefix="experimentator-worker")
+        return Threads(self.workers.count, "experimentator-worker")
 
     def start_processes(self) -> None:
         """Make those that are to read, if any are, of the subset as it is now."""
@@ -130,9 +131,7 @@ class StreamedFeed:
 class Stream(Pass):
     """One pass of a streamed feed."""
 
-    def __init__(
-        self, feed: StreamedFeed, positions: np.ndarray, rows: Rows, pool: ThreadPoolExecutor | None, visits: Any = None
-    ):
+    def __init__(self, feed: StreamedFeed, positions: np.ndarray, rows: Rows, pool: Threads | None, visits: Any = None):
         super().__init__(rows, close=partial(_close, pool))
         self.feed, self.positions, self.pool = feed, positions, pool
         self.keys = feed.subset.keys
@@ -161,8 +160,12 @@ class Stream(Pass):
         columns = {name: feed.specs[name].zeros(size) for name in names}
         batches = [slice(start, start + rows.shape[1]) for start in range(0, rows.size, rows.shape[1])]
         reads = [partial(feed.read, keys[part], visits[part], columns, part.start) for part in batches]
-        parts = (read() for read in reads) if self.pool is None else [self.pool.submit(read) for read in reads]
+        parts = map(self._heeding, reads) if self.pool is None else [self.pool.submit(read) for read in reads]
         return partial(self._finish, rows.shape, keys, columns, parts, ahead)
+
+    def _heeding(self, read: Callable[[], Any]) -> Any:
+        self.meanwhile()
+        return read()
 
     def _rest(self, ahead: Ahead) -> Block | None:
         """What still waits, and then the rows of a batch that was to be dropped, which may fill one now."""
@@ -200,9 +203,9 @@ def may_leave_out(dataset: Any) -> bool:
     return False
 
 
-def _close(pool: ThreadPoolExecutor | None) -> None:
+def _close(pool: Threads | None) -> None:
     if pool is not None:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown()
 
 
 def _of_items(names: Iterable[str]) -> tuple[str, ...]:

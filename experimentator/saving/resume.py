@@ -24,6 +24,7 @@ import numpy as np
 from experimentator.checkpoint import CheckpointError, as_path
 from experimentator.config import resolved
 from experimentator.data.reading import lock
+from experimentator.position import Position
 from experimentator.saving import manifest
 from experimentator.saving.identity import FREE, ResumeError, check_same, comparable, doubts, identity, undone
 from experimentator.saving.matching import match, refusal
@@ -38,7 +39,6 @@ from experimentator.saving.packing import (
     unpack,
 )
 from experimentator.saving.undeclared import listening
-from experimentator.walk import Position
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -292,7 +292,10 @@ def _position(values: Any) -> Position | None:
     """Where a training stands, from values that can be that."""
     if values is None:
         return None
-    counts, sums = (values["batch"], values["weight"]), (values["seconds"], *values["totals"].values())
+    counts, sums = (
+        (values["batch"], values["weight"], values.get("predictions", 0)),
+        (values["seconds"], *values["totals"].values()),
+    )
     if any(type(one) is not int or one < 0 for one in counts) or any(not isinstance(one, int | float) for one in sums):
         raise ValueError(f"{values!r:.80} is no position")
     seeds = {str(key): [int(number) for number in state] for key, state in values.get("seeds", {}).items()}
