@@ -237,7 +237,7 @@ class CalledByObject:
 
 
 class CalledInPart:
-    __call__ = partial(lambda by, chunk: None, 3)
+    __call__ = staticmethod(partial(lambda by, chunk: None, 3))
 
 
 LENIENT = [CalledByClass(), CalledByObject(), CalledInPart()]
