@@ -181,8 +181,12 @@ class TensorflowStep(KerasStep):
             outputs = batch({name: tf.gather(column, rows) for name, column in columns.items()})
             return place + 1, {name: array.write(place, outputs[name]) for name, array in arrays.items()}
 
-        limit = capacity if count is None else count
-        _, arrays = tf.while_loop(lambda place, _: place < limit, body, (tf.constant(0), arrays), parallel_iterations=1)
+        limit, place = capacity if count is None else count, tf.constant(0)
+        if self.chosen == EAGER:  # no frames of TensorFlow around those of a processor
+            while place < limit:
+                place, arrays = body(place, arrays)
+        else:
+            _, arrays = tf.while_loop(lambda place, _: place < limit, body, (place, arrays), parallel_iterations=1)
         return {name: array.stack() for name, array in arrays.items()}
 
     def _batch(self, tensors: Any) -> Any:

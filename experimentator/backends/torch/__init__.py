@@ -22,6 +22,7 @@ from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.made import Made, deferred
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
+from experimentator.backends.keras.seen import real_batch
 from experimentator.backends.torch.arrays import taken
 from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.by_hand import FAILURES, TorchModel, looped
@@ -33,7 +34,6 @@ from experimentator.backends.torch.modules import Known, Modules
 from experimentator.backends.torch.profile import profiled
 from experimentator.backends.torch.program import ASKED, asking
 from experimentator.graph import Chunk, Graph, Mode, Node
-from experimentator.loading.blocks import items_like
 from experimentator.loading.memory import free_host_memory
 
 
@@ -91,8 +91,7 @@ class TorchBackend(KerasBackend):
     def _run_on_items(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         cards = [self.place] if self.place.type == "cuda" else []
         with Known(self.modules), self.modules.recording(torch.clone), torch.random.fork_rng(cards):
-            items = items_like(specs, self.subsets, self.batch_size)
-            return function({**self._samples(specs), **self.put(items)})
+            return function(real_batch(self, specs))
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
         """Within, operations carry a name that profilers tell."""
