@@ -331,7 +331,8 @@ def records(data):
             yield wandb.Record.FromString(record)
             record = b""
 found["wandb"], found["wandb files"], found["wandb exits"] = {}, [], []
-for file in sorted(glob(f"{place}/runs/light/first/wandb/offline-run-*/*.wandb")):
+for folder in sorted(glob(f"{place}/runs/light/first/wandb/offline-run-*")):  # two of one second: "first", "first-1"
+    (file,) = glob(f"{folder}/*.wandb")
     for record in records(open(file, "rb").read()):
         if record.WhichOneof("record_type") == "run":
             found["wandb run"] = [record.run.project, record.run.run_id, record.run.display_name]
@@ -342,7 +343,7 @@ for file in sorted(glob(f"{place}/runs/light/first/wandb/offline-run-*/*.wandb")
                 found["wandb"].setdefault(name, []).append([row["_step"], row[name]])
         if record.WhichOneof("record_type") == "exit":
             found["wandb exits"].append(record.exit.exit_code)
-    found["wandb files"] += sorted(path.rsplit("/", 1)[1] for path in glob(file.rsplit("/", 1)[0] + "/files/*"))
+    found["wandb files"] += sorted(path.rsplit("/", 1)[1] for path in glob(f"{folder}/files/*"))
 print(json.dumps(found))
 """
 
