@@ -216,7 +216,7 @@ def class_rows(op: Compared, prediction: Any, target: Any) -> Any:
     target, is_ids = _targets(op, prediction, target)
     if not is_ids:
         return keras.ops.cast(target, "float32")
-    ids, classes = _whole(target)[..., None], keras.ops.shape(prediction)[-1]
+    ids, classes = keras.ops.expand_dims(_whole(target), -1), size_of(prediction, -1)
     rows = keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(classes, dtype="int32")), "float32")
     return keras.ops.where(_are_classes(ids, classes), rows, float("nan"))
 
@@ -227,8 +227,14 @@ def class_ids(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any] | N
     if not is_ids:
         return None
     ids = _whole(target)
-    is_class = _are_classes(ids, keras.ops.shape(prediction)[-1])
+    is_class = _are_classes(ids, size_of(prediction, -1))
     return keras.ops.where(is_class, ids, 0), is_class
+
+
+def largest(rows: Any) -> tuple[Any, Any]:
+    """The class that each row [B, ..., K] says most of, [B, ...] int32, and which rows are of numbers."""
+    total = keras.ops.sum(rows, axis=-1)
+    return keras.ops.cast(keras.ops.argmax(rows, axis=-1), "int32"), total == total
 
 
 def _targets(op: Compared, prediction: Any, target: Any) -> tuple[Any, bool]:
@@ -262,12 +268,18 @@ def _whole(ids: Any) -> Any:
     return keras.ops.cast(keras.ops.where(ids == keras.ops.floor(ids), ids, -1.0), "int32")
 
 
+def size_of(tensor: Any, axis: int) -> Any:
+    """How many there are along an axis: a number where that is known, which costs a graph nothing, else a tensor."""
+    size = tensor.shape[axis]
+    return keras.ops.shape(tensor)[axis] if size is None else size
+
+
 def spread(tensor: Any, rank: int) -> Any:
     """At this rank: axes of size 1 are added at the end; where there are too many, all along them must hold."""
     size = len(tensor.shape)
     if size > rank:
         return keras.ops.all(tensor, axis=tuple(range(rank, size)))
-    return tensor[(..., *[None] * (rank - size))]
+    return tensor if size == rank else tensor[(..., *[None] * (rank - size))]
 
 
 def emptied(tensor: Any, labelled: Any) -> Any:

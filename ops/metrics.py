@@ -18,7 +18,7 @@ from typing import Any
 
 import keras
 
-from experimentator.ops.compared import FromPrediction, align, class_rows
+from experimentator.ops.compared import FromPrediction, align, class_ids, class_rows, largest, size_of
 from experimentator.ops.op import is_discrete
 
 
@@ -54,7 +54,7 @@ class Accuracy(FromPrediction):
             score, answer = align(self, prediction, target)
             right = keras.ops.equal(score > self.threshold, answer > 0.5)
             return keras.ops.cast(keras.ops.logical_and(right, score == score), "float32")  # NaN differs from itself
-        return _hits(prediction, class_rows(self, prediction, target), 1)
+        return _hits(self, prediction, target, 1)
 
 
 @dataclass(eq=False)
@@ -90,7 +90,7 @@ class TopKAccuracy(FromPrediction):
         if classes is not None and classes < self.k:
             rule = f"The best {self.k} are chosen among as many classes or more"
             raise self.refuse(rule, prediction, target, "Give a smaller k, or write Accuracy.")
-        return _hits(prediction, class_rows(self, prediction, target), self.k)
+        return _hits(self, prediction, target, self.k)
 
 
 @dataclass(eq=False)
@@ -117,13 +117,13 @@ class MeanAbsoluteError(FromPrediction):
         return keras.ops.absolute(prediction - target)
 
 
-def _hits(prediction: Any, rows: Any, k: int) -> Any:
-    """1.0 where the row's largest is among the k largest predictions; counting costs less than sorting."""
-    scores = keras.ops.cast(prediction, "float32")
-    places = keras.ops.arange(keras.ops.shape(scores)[-1], dtype="int32")
-    true = keras.ops.cast(keras.ops.argmax(rows, axis=-1), "int32")[..., None]
+def _hits(op: FromPrediction, prediction: Any, target: Any, k: int) -> Any:
+    """1.0 where the true class is among the k largest predictions; counting costs less than sorting."""
+    scores, found = keras.ops.cast(prediction, "float32"), class_ids(op, prediction, target)
+    true, is_class = found or largest(class_rows(op, prediction, target))
+    true, places = keras.ops.expand_dims(true, -1), keras.ops.arange(size_of(scores, -1), dtype="int32")
     score = keras.ops.sum(keras.ops.where(places == true, scores, 0.0), axis=-1, keepdims=True)
-    ahead = keras.ops.logical_or(scores > score, keras.ops.logical_and(scores == score, places < true))
-    rank = keras.ops.sum(keras.ops.cast(ahead, "int32"), axis=-1)
-    sane = keras.ops.logical_not(keras.ops.isnan(score[..., 0] + keras.ops.sum(rows, axis=-1)))
-    return keras.ops.cast(keras.ops.logical_and(rank < k, sane), "float32")
+    ahead = keras.ops.where(places < true, scores >= score, scores > score)
+    is_near = keras.ops.sum(keras.ops.cast(ahead, "int32"), axis=-1) < k
+    is_number = keras.ops.squeeze(score == score, axis=-1)  # NaN differs from itself
+    return keras.ops.cast(keras.ops.logical_and(keras.ops.logical_and(is_near, is_number), is_class), "float32")

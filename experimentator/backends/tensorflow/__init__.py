@@ -30,6 +30,11 @@ from experimentator.graph import Chunk, Graph, Node
 from experimentator.loading.memory import free_host_memory
 from experimentator.overrides import ConfigError
 
+try:
+    from tensorflow.python.eager.record import VariableWatcher as Watcher
+except ImportError:  # what TensorFlow gives to everybody keeps all that is computed, too, and so takes longer
+    from tensorflow import GradientTape as Watcher
+
 
 class VariableRates(Rates):
     """A table of rates in a variable of any length."""
@@ -111,6 +116,12 @@ class TensorflowBackend(KerasBackend):
         """What a function returns, as specs, on batches of any size; it is traced, or, for `eager`, run on items."""
         if self.eager:
             return run_on_items(self, function, specs)
+        try:
+            return _in_a_graph(function, specs)
+        except ValueError as error:
+            if "lifted out" not in str(error):
+                raise
+        # A variable of TensorFlow's begins with a value that the graph computes: `tf.function` finds how to compute it.
         batch = {name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()}
         return tf.function(function, autograph=False).get_concrete_function(batch).structured_outputs
 
@@ -133,8 +144,8 @@ class TensorflowBackend(KerasBackend):
     @contextmanager
     def others_read(self) -> Iterator[Callable[[], Iterable[Any]]]:
         """Within, notes what is read of TensorFlow's own variables."""
-        with tf.GradientTape() as tape:
-            yield tape.watched_variables
+        with Watcher() as watcher:
+            yield watcher.watched_variables
 
     def export(self, model: Any, path: Path) -> None:
         """Write such a model in the format of a suffix."""
@@ -180,6 +191,14 @@ class TensorflowBackend(KerasBackend):
     def shape_of(self, tensor: Any) -> Shape:
         """Sizes, None where their number is unknown, and dtype."""
         return (None, tensor.dtype.name) if tensor.shape.rank is None else super().shape_of(tensor)
+
+
+def _in_a_graph(function: Callable[[Any], Any], specs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a function returns, as specs, traced into a graph that nobody runs: half the work of a `tf.function`."""
+    with tf.__internal__.FuncGraph("abstract").as_default():
+        tensors = {name: tf.compat.v1.placeholder(spec.dtype, [None, *spec.shape[1:]]) for name, spec in specs.items()}
+        returned = {name: tf.convert_to_tensor(one) for name, one in function(tensors).items()}
+    return {name: tf.TensorSpec.from_tensor(one) for name, one in returned.items()}
 
 
 BACKEND = TensorflowBackend
