@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 NAME = os.environ.get("KERAS_BACKEND", "tensorflow")  # Keras would say so, too, but takes seconds to load
+gc.set_threshold(20_000, 20, 20)  # at Python's own, looking at all of a framework's objects takes a tenth of the time
 collect_ignore = [f"backends/test_{one}.py" for one in ("tensorflow", "jax", "torch") if one != NAME]
 
 
