@@ -91,7 +91,7 @@ def _plain(one: Any) -> Iterator[tuple[str, Any]]:
     return (
         (name, value)
         for name, value in list(vars(one).items())
-        if isinstance(value, PLAIN) and not name.startswith("_") and name not in OF_KERAS
+        if name[:1] != "_" and isinstance(value, PLAIN) and name not in OF_KERAS
     )
 
 
