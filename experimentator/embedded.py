@@ -18,7 +18,7 @@ class Embedded(ChunkProcessor):
 
     Its processors run as in INFER, whatever the mode around. Its weights are read and never trained: gradients pass
     through to what it is given, and stop at them. They are the experiment's own, and go into files of the other's
-    weights as well (but for a `tf.Variable`), under this node (`node=`, else the name of its configuration's file).
+    weights as well, under this node (`node=`, else the name of its configuration's file).
 
     `outputs` are names that it infers: one, several, or a dictionary to their names in the other. So is `inputs`, where
     these differ, or where a part is wanted that begins in the midst of its list (of an autoencoder, the decoder).

@@ -382,6 +382,20 @@ def test_keys_of_weights_do_not_depend_on_what_was_made_before():
     assert keys() == keys() == ["loss/0/variable", "loss/1/Variable" if ON_TENSORFLOW else "loss/1/variable"]
 
 
+def test_a_variable_that_is_assigned_and_never_read_is_state_like_others():
+    last = keras.Variable(0.0, trainable=False, name="last")
+
+    def remember(chunk):
+        last.assign(keras.ops.mean(chunk["batch_input"]))
+        chunk["batch_input"] = 1 * chunk["batch_input"]
+
+    exp = experiment(remember, dense(), squares)
+    exp.train(1)
+
+    assert list(exp.backend.weights()) == ["remember/0/last", "Model/0/kernel", "Model/1/bias"]
+    assert float(keras.ops.convert_to_numpy(last)) == pytest.approx(X[8:10].mean())  # the last batch of the validation
+
+
 class InALoop(ChunkProcessor):
     def __init__(self, *parts, depth=2, fails=False):
         self.parts, self.head, self.depth, self.fails = parts, layers.Dense(1), depth, fails

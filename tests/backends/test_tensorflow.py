@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experimentator import ChunkProcessor, Mode, Subset, build_experiment
 from experimentator.backends.tensorflow.placed import LARGE, placed
 from experimentator.graph import chunk_processor
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, linear, noisy, numpy_descent, squares, training_step
@@ -20,6 +21,75 @@ def test_plain_tensorflow_variables_are_trained_too():
 
     assert factor.numpy() < 3.0
     assert list(backend.weights()) == ["lambda/0/factor"]
+
+
+class Moving(ChunkProcessor):
+    """Counts its calls and draws, in variables of TensorFlow's that nothing trains."""
+
+    inputs = outputs = ("batch_x",)
+
+    def __init__(self):
+        self.calls = tf.Variable(0, trainable=False, name="calls")
+        self.draws = tf.random.Generator.from_seed(3)
+
+    def __call__(self, chunk):
+        self.calls.assign_add(1)
+        chunk["batch_x"] += self.draws.normal(tf.shape(chunk["batch_x"]))
+
+
+def moving(**settings):
+    columns = {name.removeprefix("batch_"): column for name, column in COLUMNS.items()}
+    subsets = [Subset("training", Mode.TRAIN, columns)]
+    processors = [Moving(), linear(), squares]
+    settings = {"optimizer": keras.optimizers.SGD(RATE), "hide_progress": True, "seed": 0} | settings
+    return build_experiment({"subsets": subsets, "batch_size": 4, "chunk_processors": processors, **settings})
+
+
+def test_choosing_a_compiler_changes_no_variable_that_is_not_trained():
+    processor = Moving()
+    backend, step = training_step([processor, linear(), squares], jit_compile="auto")
+    assert list(backend.weights())[:2] == ["Moving/0/calls", "Moving/1/StateVar"]
+    state = processor.draws.state.numpy().tolist()
+    step.choose(backend.put(COLUMNS), INDEX, remaining=10**9)
+
+    assert (processor.calls.numpy(), processor.draws.state.numpy().tolist()) == (0, state)
+    step(backend.put(COLUMNS), INDEX)
+    assert processor.calls.numpy() == len(INDEX)
+    assert processor.draws.state.numpy().tolist() != state
+
+
+def test_what_is_resumed_goes_on_from_variables_that_are_not_trained(tmp_path):
+    straight, parted, resumed = moving(), moving(), moving()
+    straight.train(3)
+    parted.train(1)
+    parted.save_checkpoint(tmp_path / "checkpoint")
+    resumed.resume(tmp_path / "checkpoint")
+    resumed.train(3)
+
+    bits = [{key: value.tobytes() for key, value in exp.backend.weights().items()} for exp in (straight, resumed)]
+    assert bits[0] == bits[1]
+    assert resumed.chunk_processors[0].calls.numpy() == 3 * len(INDEX)
+
+
+def test_recording_under_eager_leaves_variables_as_they_were():
+    exp = moving(eager=True)
+    exp.graph(Mode.TRAIN)
+
+    assert exp.chunk_processors[0].calls.numpy() == 0
+    exp.train(1)
+    assert exp.chunk_processors[0].calls.numpy() == len(INDEX)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_variables_in_a_function_that_was_traced_before_are_found(eager):
+    calls, factor = tf.Variable(0.0, trainable=False, name="calls"), tf.Variable(1.0, name="factor")
+    scaled = tf.function(lambda tensor: factor * tensor + 0 * calls.assign_add(1.0), reduce_retracing=True)
+    for count in (1, 2, 3):
+        scaled(tf.ones([count, 3]))
+    exp = moving(eager=eager, chunk_processors=[lambda c: c.update(batch_x=scaled(c["batch_x"])), linear(), squares])
+    exp.graph(Mode.TRAIN)
+
+    assert {"lambda/0/factor", "lambda/1/calls"} <= exp.backend.weights().keys()
 
 
 def test_a_large_array_is_copied_once_and_later_changes_of_it_do_not_arrive(monkeypatch):

@@ -98,8 +98,8 @@ class KerasBackend(ABC):
         """What hands out the layers and variables that processors make in their calls."""
         return Made()
 
-    def others_read(self) -> AbstractContextManager[Callable[[], Iterable[Any]]]:
-        """Within, notes variables read that Keras does not know; the function tells them."""
+    def others_touched(self) -> AbstractContextManager[Callable[[], Iterable[Any]]]:
+        """Within, notes variables touched that Keras may not know; the function tells them, and which are held."""
         return nullcontext(lambda: ())
 
     def record(
@@ -116,11 +116,12 @@ class KerasBackend(ABC):
 
         def call(node: Node, chunk: Chunk) -> None:
             before, self._reader = len(reads), node.name
-            with self.others_read() as others:
+            with self.others_touched() as others:
                 self.call(node, chunk)
             seen.note(node, chunk)
             of_keras = {id(getattr(read.variable, "_value", None)) for read in reads[before:]}
-            reads.extend(Read(node.name, variable) for variable in others() if id(variable) not in of_keras)
+            own = [one for one in others() if id(one.variable) not in of_keras]
+            reads.extend(Read(node.name, one.variable, is_held=one.is_held) for one in own)
             kept.update(id(read.variable) for read in reads[before:])  # of a call that fails, nothing is that it made
 
         def run(tensors: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ Place = tuple[Any, ...]
 # Frames of these say nothing about the place, and may stand in one trace and not in another.
 PASSING = ("keras.", "tensorflow.", "jax.", "torch.", "experimentator.backends.", "experimentator.graph.")
 # Keras' classes are the whole process's: one thread at a time stands in their place, and acts for itself alone.
-_ONE_AT_A_TIME = RLock()
+ONE_AT_A_TIME = RLock()
 LISTED = ("initializer", "shape", "dtype", "trainable", "autocast", "aggregation", "synchronization", "name", "layout")
 
 
@@ -56,13 +56,13 @@ class Made:
         """Within, what the processor of `node` makes is made once.
 
         `note` hears of every layer that is called, `added` of every loss that a layer adds by itself, with its name,
-        and `read` of every Keras variable that is read, but for what is read to build a layer.
+        and `read` of every Keras variable that is read or assigned, but for what is to build a layer.
         """
         processor = node.listed
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
         making, before = _Making(self, node, made, note), set(made)
         with (
-            _ONE_AT_A_TIME,
+            ONE_AT_A_TIME,
             making.of_layers(),
             making.of_variables(),
             self.watching(making.create),
@@ -85,23 +85,36 @@ class Made:
         finally:
             self.building -= 1
 
+    def listens(self) -> bool:
+        """Whether what is read or assigned now is for the batch: not to build a layer, nor to find a shape."""
+        return not self.building and not in_symbolic_scope()
+
     @contextmanager
     def _reads_to(self, read: Callable[[Any], None]) -> Iterator[None]:
-        own, original, thread = vars(keras.Variable).get("value"), keras.Variable.value.fget, get_ident()
+        before = {name: vars(keras.Variable).get(name) for name in ("value", "assign")}
+        get, put, thread = keras.Variable.value.fget, keras.Variable.assign, get_ident()
+
+        def note(variable: Any) -> None:
+            if get_ident() == thread and self.listens():
+                read(variable)
 
         def value(variable: Any) -> Any:
-            if get_ident() == thread and not self.building and not in_symbolic_scope():
-                read(variable)
-            return original(variable)
+            note(variable)
+            return get(variable)
 
-        keras.Variable.value = property(value)
+        def assign(variable: Any, value: Any) -> Any:
+            note(variable)
+            return put(variable, value)
+
+        keras.Variable.value, keras.Variable.assign = property(value), assign
         try:
             yield
         finally:
-            if own is None:
-                del keras.Variable.value
-            else:
-                keras.Variable.value = own
+            for name, one in before.items():
+                if one is None:
+                    delattr(keras.Variable, name)
+                else:
+                    setattr(keras.Variable, name, one)
 
 
 def deferred(backend: Any, node: Node, options: dict[str, Any]) -> dict[str, Any]:

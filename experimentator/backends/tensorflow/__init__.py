@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,14 +26,10 @@ from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, Tensorf
 from experimentator.backends.tensorflow.onnx import teach
 from experimentator.backends.tensorflow.placed import placed
 from experimentator.backends.tensorflow.profile import profiled
+from experimentator.backends.tensorflow.touched import Touch, touched
 from experimentator.graph import Chunk, Graph, Node
 from experimentator.loading.memory import free_host_memory
 from experimentator.overrides import ConfigError
-
-try:
-    from tensorflow.python.eager.record import VariableWatcher as Watcher
-except ImportError:  # what TensorFlow gives to everybody keeps all that is computed, too, and so takes longer
-    from tensorflow import GradientTape as Watcher
 
 
 class VariableRates(Rates):
@@ -113,9 +109,17 @@ class TensorflowBackend(KerasBackend):
         return unwatched
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
-        """What a function returns, as specs, on batches of any size; it is traced, or, for `eager`, run on items."""
+        """What a function returns, as specs, on batches of any size; it is traced, or, for `eager`, run on items.
+
+        Variables stay as they are.
+        """
         if self.eager:
-            return run_on_items(self, function, specs)
+            with self.others_touched() as touches:
+                try:
+                    return run_on_items(self, function, specs)
+                finally:
+                    for touch in touches():
+                        touch.put_back()
         try:
             return _in_a_graph(function, specs)
         except ValueError as error:
@@ -141,11 +145,9 @@ class TensorflowBackend(KerasBackend):
         """Hands out variables of TensorFlow's, too, that processors make in their calls."""
         return Made(watching=tf.variable_creator_scope)
 
-    @contextmanager
-    def others_read(self) -> Iterator[Callable[[], Iterable[Any]]]:
-        """Within, notes what is read of TensorFlow's own variables."""
-        with Watcher() as watcher:
-            yield watcher.watched_variables
+    def others_touched(self) -> AbstractContextManager[Callable[[], list[Touch]]]:
+        """Within, notes which of TensorFlow's own variables are read or changed, and where."""
+        return touched(self.made.listens)
 
     def export(self, model: Any, path: Path) -> None:
         """Write such a model in the format of a suffix."""
