@@ -61,7 +61,7 @@ _NUMBERS = count()
 _OF_LIBRARIES = re.compile(r"[/\\](torch|keras|experimentator[/\\](backends|graph))[/\\]|<")
 # C++ around the kernels, without Python between them; compiled apart from them, or a C++ compiler takes minutes for it.
 OPTIONS = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
-ONE_AT_A_TIME = RLock()  # PyTorch stands functions of its own in the process' place while it records
+_ONE_AT_A_TIME = RLock()  # PyTorch stands functions of its own in the process' place while it records
 
 
 class Program:
@@ -81,7 +81,7 @@ class Program:
             after, results = function(list(tensors[:own]), list(tensors[own:]))
             return [*after, *results]
 
-        with ONE_AT_A_TIME:
+        with _ONE_AT_A_TIME:
             recorded = _recorded(flat, [*state, *others])
             self.module = _recorded(functionalize(recorded, remove="mutations"), [*state, *others])
         self.count = own
