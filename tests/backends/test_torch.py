@@ -709,6 +709,50 @@ def test_an_update_uses_memory_again():
     assert "_foreach_add_.List" in program.reusing.code
 
 
+class Counting:
+    """Counts in a tensor that no module holds, and draws from a generator of its own."""
+
+    def __init__(self):
+        self.calls, self.draws = torch.zeros(()), torch.Generator().manual_seed(1)
+
+    def __call__(self, chunk):
+        self.calls += 1
+        shape = chunk["batch_input"].shape
+        chunk["batch_input"] = chunk["batch_input"] + 0 * torch.randn(shape, generator=self.draws)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_what_a_processor_goes_on_from_and_no_checkpoint_holds_is_told_once(eager, caplog):
+    experiment(Counting(), model(convolutional()), eager=eager).train(1)
+
+    told = ["changes a tensor in place", "draws from a torch.Generator"]
+    assert [caplog.text.count(f"#0 Counting() {one}") for one in told] == ([0, 0] if eager else [1, 1])
+
+
+def test_a_batch_written_into_a_tensor_that_the_graph_does_not_know_is_refused_by_name():
+    bank = torch.zeros(IMAGES.shape[1:])
+    remember = lambda chunk: bank.copy_(chunk["batch_input"][0])
+
+    with pytest.raises(GraphError, match=r"(?s)#0 .*changes a tensor.*\[3, 8, 8\] float32.*register_buffer"):
+        experiment(remember, model(convolutional())).train(1)
+
+
+def test_what_checkpoints_hold_is_not_told(caplog):
+    class Buffered(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, images):
+            self.calls += 1
+            return torch.nn.functional.dropout(images, 0.1).add_(0.0)
+
+    buffered = ops.Model(Buffered(), inputs="batch_input", outputs="batch_input")
+    experiment(buffered, model(torch.nn.Sequential(torch.nn.BatchNorm2d(3), convolutional()))).train(1)
+
+    assert "no checkpoint holds" not in caplog.text
+
+
 def test_an_input_that_is_changed_in_place_is_changed_for_those_below():
     def doubled(chunk):
         chunk["batch_input"].mul_(2.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,6 +33,7 @@ from experimentator.backends.torch.loop import COMPILERS, TorchStep
 from experimentator.backends.torch.modules import Known, Modules
 from experimentator.backends.torch.profile import profiled
 from experimentator.backends.torch.program import ASKED, asking
+from experimentator.backends.torch.unsaved import Unsaved
 from experimentator.graph import Chunk, Graph, Mode, Node
 from experimentator.loading.memory import free_host_memory
 
@@ -49,6 +50,7 @@ class TorchBackend(KerasBackend):
         super().__init__()
         self.place = torch.device(keras.src.backend.torch.core.get_device())
         self.modules = Modules(self.place)
+        self._told: set[tuple[str, str]] = set()
         self.device = torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else self.place.type.upper()
 
     def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> TorchStep:
@@ -152,7 +154,8 @@ class TorchBackend(KerasBackend):
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, with numbers that are computed where it draws them."""
         around = self.modules.within(training=chunk.training, precision=self.precision, reading=self._reading)
-        with computed(), taken(), around:
+        is_abstract = self._reads is not None and any(map(self.is_traced, dict.values(chunk)))
+        with computed(), taken(), around, Unsaved(node, self._told) if is_abstract else nullcontext():
             try:
                 super().call(node, chunk)
             except (RuntimeError, TypeError) as error:

@@ -1,0 +1,60 @@
+"""What a processor goes on from that no checkpoint holds: tensors that it changes, and generators of its own."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from experimentator.graph import GraphError
+
+log = logging.getLogger(__name__)
+
+CURE = "Let a module hold it, self.register_buffer(name, tensor), or assign to a keras.Variable(..., trainable=False)."
+CHANGES = f"%s changes a tensor in place that no checkpoint holds: a run that is resumed begins with another. {CURE}"
+DRAWS = (
+    "%s draws from a torch.Generator, which no checkpoint holds: a run that is resumed draws other numbers. "
+    "Leave `generator` out, or write keras.random.normal(..., seed=keras.random.SeedGenerator(1))."
+)
+
+
+class Unsaved(TorchDispatchMode):
+    """Within, while what is of the batch, parameters and buffers have no values, tells of what else is gone on from.
+
+    A tensor that has values there comes from elsewhere: an attribute of the processor, or a global. To write what
+    follows from the batch into it is refused, since no program can; the rest is warned of once.
+    """
+
+    def __init__(self, node: Any, told: set[tuple[str, str]]):
+        super().__init__()
+        self.node, self.told = str(node), told
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        arguments = function._schema.arguments
+        named = [(one, kwargs[one.name]) for one in arguments if one.name in kwargs]
+        for argument, value in [*zip(arguments, args, strict=False), *named]:
+            if isinstance(value, torch.Generator):
+                self._tell(DRAWS)
+            elif argument.alias_info is not None and argument.alias_info.is_write and _has_values(value):
+                if any(isinstance(one, FakeTensor) for one in tree_leaves((args, kwargs))):
+                    raise GraphError(
+                        f"{self.node} changes a tensor in place that the graph does not know.\n"
+                        f"Seen: {list(value.shape)} {str(value.dtype).removeprefix('torch.')}, which is neither in the "
+                        f"chunk nor a parameter or buffer.\n{CURE}"
+                    )
+                self._tell(CHANGES)
+        return function(*args, **kwargs)
+
+    def _tell(self, text: str) -> None:
+        if (self.node, text) not in self.told:
+            self.told.add((self.node, text))
+            log.warning(text, self.node)
+
+
+def _has_values(tensor: Any) -> bool:
+    return isinstance(tensor, torch.Tensor) and not isinstance(tensor, FakeTensor)
