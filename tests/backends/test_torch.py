@@ -250,7 +250,7 @@ class Mixed(layers.Layer):
 
 @pytest.mark.parametrize("way", WAYS[::2], ids=["program", "eager"])
 @pytest.mark.parametrize("around", [lambda layer: layer, lambda layer: keras.Sequential([layer])], ids=["", "within"])
-def test_what_a_layer_mixes_that_its_call_builds_is_met_once(around, way):
+def test_what_a_layer_mixes_that_its_call_builds_is_met_once(around, way, caplog):
     exp = experiment(model(around(mixed := Mixed())), **way)
     exp.describe("train")
     assert mixed.own.item() == 0.0
@@ -259,6 +259,7 @@ def test_what_a_layer_mixes_that_its_call_builds_is_met_once(around, way):
     assert len(exp.backend.weights()) == 11  # 2 of each Dense, 5 of the statistics, a seed and its own
     assert [*exp.backend.seeds().values()] == [[3, 4]]
     assert mixed.own.item() == mixed.statistics.module.num_batches_tracked.item() == 4
+    assert "no checkpoint holds" not in caplog.text
 
 
 @pytest.mark.parametrize("way", WAYS[:2], ids=["program", "inductor"])

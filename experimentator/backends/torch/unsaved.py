@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,15 +27,18 @@ class Unsaved(TorchDispatchMode):
     """Within, while what is of the batch, parameters and buffers have no values, tells of what else is gone on from.
 
     A tensor that has values there comes from elsewhere: an attribute of the processor, or a global. To write what
-    follows from the batch into it is refused, since no program can; the rest is warned of once.
+    follows from the batch into it is refused, since no program can; the rest is warned of once. While `listens` says
+    no, a layer is built, and all is its own affair.
     """
 
-    def __init__(self, node: Any, told: set[tuple[str, str]]):
+    def __init__(self, node: Any, told: set[tuple[str, str]], listens: Callable[[], bool]):
         super().__init__()
-        self.node, self.told = str(node), told
+        self.node, self.told, self.listens = str(node), told, listens
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self.listens():
+            return function(*args, **kwargs)
         arguments = function._schema.arguments
         named = [(one, kwargs[one.name]) for one in arguments if one.name in kwargs]
         for argument, value in [*zip(arguments, args, strict=False), *named]:
