@@ -155,8 +155,7 @@ class TorchBackend(KerasBackend):
         """Run a processor under its name, with numbers that are computed where it draws them."""
         around = self.modules.within(training=chunk.training, precision=self.precision, reading=self._reading)
         is_abstract = self._reads is not None and any(map(self.is_traced, dict.values(chunk)))
-        telling = Unsaved(node, self._told, self.made.listens) if is_abstract else nullcontext()
-        with computed(), taken(), around, telling:
+        with computed(), taken(), around, Unsaved(node, self._told) if is_abstract else nullcontext():
             try:
                 super().call(node, chunk)
             except (RuntimeError, TypeError) as error:

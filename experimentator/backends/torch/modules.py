@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from threading import Lock, get_ident, local
@@ -146,8 +146,8 @@ class Modules:
                 told.append(f"{variable.name}: requires_grad is {parameter.requires_grad}")
                 variable._trainable = parameter.requires_grad
         told = told if len(told) <= TOLD else [*told[: TOLD - 1], f"and so of {len(told) - TOLD + 1} more"]
-        others = [module for module, made_of in self.tops.values() if _made_of(module) != made_of]
-        return told + [f"{type(one).__name__} has other parts or parameters" for one in others], bool(others)
+        others = [type(one).__name__ for one, made_of in self.tops.values() if _made_of(one) != made_of]
+        return told + [f"{name} has other parts or parameters" for name in others], bool(others)
 
     def held(self, variables: Iterable[Any]) -> list[Any]:
         """Modules that would train, all of whose own parameters and buffers are among these variables."""
@@ -256,6 +256,11 @@ class _Innermost(local):
 _INNERMOST = _Innermost()
 
 
+def is_stand_in(tensor: Any) -> bool:
+    """Whether it stands for a buffer, in the call that this thread is in."""
+    return _INNERMOST.call is not None and any(tensor is copy for _, copy in _INNERMOST.call.standing.values())
+
+
 class _Standing(TorchFunctionMode):
     """Where a function of PyTorch is handed a parameter, the value of its variable stands."""
 
@@ -317,8 +322,7 @@ def _apply(cls: Any, *arguments: Any, **options: Any) -> Any:
 
 
 def _made_of(module: Any) -> list[int]:
-    parts: Collection[Any] = [*module.modules(), *module.parameters()]
-    return [id(part) for part in parts]
+    return [*map(id, module.modules()), *map(id, module.parameters())]
 
 
 def _check(tensor: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from experimentator.backends.torch.modules import is_stand_in
 from experimentator.graph import GraphError
 
 log = logging.getLogger(__name__)
@@ -27,18 +27,15 @@ class Unsaved(TorchDispatchMode):
     """Within, while what is of the batch, parameters and buffers have no values, tells of what else is gone on from.
 
     A tensor that has values there comes from elsewhere: an attribute of the processor, or a global. To write what
-    follows from the batch into it is refused, since no program can; the rest is warned of once. While `listens` says
-    no, a layer is built, and all is its own affair.
+    follows from the batch into it is refused, since no program can; the rest is warned of once.
     """
 
-    def __init__(self, node: Any, told: set[tuple[str, str]], listens: Callable[[], bool]):
+    def __init__(self, node: Any, told: set[tuple[str, str]]):
         super().__init__()
-        self.node, self.told, self.listens = str(node), told, listens
+        self.node, self.told = str(node), told
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self.listens():
-            return function(*args, **kwargs)
         arguments = function._schema.arguments
         named = [(one, kwargs[one.name]) for one in arguments if one.name in kwargs]
         for argument, value in [*zip(arguments, args, strict=False), *named]:
@@ -61,4 +58,4 @@ class Unsaved(TorchDispatchMode):
 
 
 def _has_values(tensor: Any) -> bool:
-    return isinstance(tensor, torch.Tensor) and not isinstance(tensor, FakeTensor)
+    return isinstance(tensor, torch.Tensor) and not isinstance(tensor, FakeTensor) and not is_stand_in(tensor)
