@@ -738,6 +738,32 @@ def test_a_batch_written_into_a_tensor_that_the_graph_does_not_know_is_refused_b
         experiment(remember, model(convolutional())).train(1)
 
 
+def test_a_graph_that_runs_in_python_may_write_a_batch_into_any_tensor():
+    bank = torch.zeros(IMAGES.shape[1:])
+
+    def double(chunk):
+        if float(chunk["batch_input"].abs().mean()) > 0:
+            chunk["batch_input"] = 2 * chunk["batch_input"]
+
+    experiment(lambda chunk: bank.copy_(chunk["batch_input"][0]), double, model(convolutional())).train(1)
+
+    assert bank.tolist() in IMAGES.tolist()
+
+
+def test_lists_of_tensors_that_are_changed_in_place_are_told_of(caplog):
+    counts = [torch.zeros(()), torch.zeros(())]
+    experiment(lambda chunk: torch._foreach_add_(counts, 1.0), model(convolutional())).train(1)
+
+    assert caplog.text.count("changes a tensor in place") == 1
+
+
+def test_operations_that_take_functions_are_recorded():
+    turned = lambda chunk: torch.cond(chunk["batch_input"].sum() > 0, torch.neg, torch.clone, (chunk["batch_input"],))
+    exp = experiment(lambda chunk: chunk.update(batch_input=turned(chunk)), model(convolutional()))
+
+    assert "loss" in str(exp.graph("train"))
+
+
 def test_what_checkpoints_hold_is_not_told(caplog):
     class Buffered(torch.nn.Module):
         def __init__(self):

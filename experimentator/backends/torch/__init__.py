@@ -34,7 +34,7 @@ from experimentator.backends.torch.modules import Known, Modules
 from experimentator.backends.torch.profile import profiled
 from experimentator.backends.torch.program import ASKED, asking
 from experimentator.backends.torch.unsaved import Unsaved
-from experimentator.graph import Chunk, Graph, Mode, Node
+from experimentator.graph import Chunk, Graph, GraphError, Mode, Node
 from experimentator.loading.memory import free_host_memory
 
 
@@ -51,6 +51,7 @@ class TorchBackend(KerasBackend):
         self.place = torch.device(keras.src.backend.torch.core.get_device())
         self.modules = Modules(self.place)
         self._told: set[tuple[str, str]] = set()
+        self._refused: list[GraphError] = []  # in the recording under way; what runs in Python may do it
         self.device = torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else self.place.type.upper()
 
     def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> TorchStep:
@@ -79,6 +80,7 @@ class TorchBackend(KerasBackend):
         """
         if self.eager:
             return self._run_on_items(function, specs)
+        self._refused.clear()
         try:
             with (
                 Known(self.modules),  # variables that the function makes get their values when it ends
@@ -86,9 +88,12 @@ class TorchBackend(KerasBackend):
                 _quietly(),
                 self.modules.recording(mode.from_tensor),
             ):
-                return function(self._samples(specs))
+                returned = function(self._samples(specs))
         except ASKED:  # what was assigned until then, such as seeds, has no values, and went with its scope
             return self._run_on_items(function, specs)
+        if self._refused:
+            raise self._refused[0]
+        return returned
 
     def _run_on_items(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         cards = [self.place] if self.place.type == "cuda" else []
@@ -155,7 +160,7 @@ class TorchBackend(KerasBackend):
         """Run a processor under its name, with numbers that are computed where it draws them."""
         around = self.modules.within(training=chunk.training, precision=self.precision, reading=self._reading)
         is_abstract = self._reads is not None and any(map(self.is_traced, dict.values(chunk)))
-        with computed(), taken(), around, Unsaved(node, self._told) if is_abstract else nullcontext():
+        with computed(), taken(), around, Unsaved(node, self._told, self._refused) if is_abstract else nullcontext():
             try:
                 super().call(node, chunk)
             except (RuntimeError, TypeError) as error:

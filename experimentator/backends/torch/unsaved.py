@@ -27,29 +27,42 @@ class Unsaved(TorchDispatchMode):
     """Within, while what is of the batch, parameters and buffers have no values, tells of what else is gone on from.
 
     A tensor that has values there comes from elsewhere: an attribute of the processor, or a global. To write what
-    follows from the batch into it is refused, since no program can; the rest is warned of once.
+    follows from the batch into it is `refused`, since no program can; the rest is warned of once.
     """
 
-    def __init__(self, node: Any, told: set[tuple[str, str]]):
+    supports_higher_order_operators = True  # such as torch.cond: what they do within is told of like the rest
+
+    def __init__(self, node: Any, told: set[tuple[str, str]], refused: list[GraphError]):
         super().__init__()
-        self.node, self.told = str(node), told
+        self.node, self.told, self.refused = str(node), told, refused
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """What PyTorch compiles by itself, for such operations, need not know of it."""
+        return True
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        arguments = function._schema.arguments
+        arguments = function._schema.arguments if isinstance(function, torch._ops.OpOverload) else ()
         named = [(one, kwargs[one.name]) for one in arguments if one.name in kwargs]
         for argument, value in [*zip(arguments, args, strict=False), *named]:
             if isinstance(value, torch.Generator):
                 self._tell(DRAWS)
-            elif argument.alias_info is not None and argument.alias_info.is_write and _has_values(value):
-                if any(isinstance(one, FakeTensor) for one in tree_leaves((args, kwargs))):
-                    raise GraphError(
-                        f"{self.node} changes a tensor in place that the graph does not know.\n"
-                        f"Seen: {list(value.shape)} {str(value.dtype).removeprefix('torch.')}, which is neither in the "
-                        f"chunk nor a parameter or buffer.\n{CURE}"
-                    )
-                self._tell(CHANGES)
+            elif argument.alias_info is not None and argument.alias_info.is_write:
+                self._look_at([one for one in tree_leaves(value) if _has_values(one)], (args, kwargs))
         return function(*args, **kwargs)
+
+    def _look_at(self, changed: list[torch.Tensor], given: Any) -> None:
+        if changed and any(isinstance(one, FakeTensor) for one in tree_leaves(given)):
+            seen = f"{list(changed[0].shape)} {str(changed[0].dtype).removeprefix('torch.')}"
+            self.refused.append(
+                GraphError(
+                    f"{self.node} changes a tensor in place that the graph does not know.\n"
+                    f"Seen: {seen}, which is neither in the chunk nor a parameter or buffer.\n{CURE}"
+                )
+            )
+        elif changed:
+            self._tell(CHANGES)
 
     def _tell(self, text: str) -> None:
         if (self.node, text) not in self.told:
