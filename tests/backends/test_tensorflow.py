@@ -80,6 +80,49 @@ def test_recording_under_eager_leaves_variables_as_they_were():
     assert exp.chunk_processors[0].calls.numpy() == len(INDEX)
 
 
+def remembering(**settings):
+    """Remembers the last batch, of any size, a text and a complex number."""
+    last = tf.Variable(tf.zeros([1, 3]), shape=[None, 3], trainable=False, name="last")
+    text, turn = tf.Variable("none", trainable=False), tf.Variable(1 + 0j, trainable=False)
+
+    def remember(chunk):
+        text.assign("some")
+        turn.assign(1j * turn)
+        chunk["batch_x"] = 1 * last.assign(chunk["batch_x"])
+
+    adam = keras.optimizers.Adam(RATE)
+    return last, text, turn, moving(chunk_processors=[remember, linear(), squares], optimizer=adam, **settings)
+
+
+def test_variables_that_no_file_of_weights_can_hold_are_left_out(tmp_path):
+    last, *_, exp = remembering()
+    exp.train(1)
+    exp.save_checkpoint(tmp_path / "checkpoint")
+    *_, resumed = remembering()
+    resumed.resume(tmp_path / "checkpoint")
+    resumed.train(2)
+
+    assert list(exp.backend.weights()) == ["lambda/0/kernel", "lambda/1/bias"]
+    assert last.shape.as_list() == [None, 3]
+
+
+def test_recording_under_eager_leaves_variables_of_any_kind_as_they_were():
+    last, text, turn, exp = remembering(eager=True)
+    exp.graph(Mode.TRAIN)
+
+    assert (last.numpy().tolist(), text.numpy(), complex(turn)) == ([[0, 0, 0]], b"none", 1)
+
+
+def test_averages_of_an_optimizer_never_take_the_place_of_what_is_not_trained():
+    exp = moving(optimizer=keras.optimizers.SGD(RATE, use_ema=True, ema_overwrite_frequency=2))
+    counter = tf.Variable(0.0, trainable=False, name="counter")
+    count = lambda chunk: chunk.update(batch_x=chunk["batch_x"] + 0 * counter.assign_add(1.0))
+    exp.chunk_processors = [count, *exp.chunk_processors]
+    exp.train(1)
+
+    assert counter.numpy() == len(INDEX)
+
+
 @pytest.mark.parametrize("eager", [False, True])
 def test_variables_in_a_function_that_was_traced_before_are_found(eager):
     calls, factor = tf.Variable(0.0, trainable=False, name="calls"), tf.Variable(1.0, name="factor")

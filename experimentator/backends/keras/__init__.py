@@ -120,7 +120,7 @@ class KerasBackend(ABC):
                 self.call(node, chunk)
             seen.note(node, chunk)
             of_keras = {id(getattr(read.variable, "_value", None)) for read in reads[before:]}
-            own = [one for one in others() if id(one.variable) not in of_keras]
+            own = [one for one in others() if one.is_state and id(one.variable) not in of_keras]
             reads.extend(Read(node.name, one.variable, is_held=one.is_held) for one in own)
             kept.update(id(read.variable) for read in reads[before:])  # of a call that fails, nothing is that it made
 

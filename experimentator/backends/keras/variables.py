@@ -26,8 +26,9 @@ def copied(variables: Sequence[Any]) -> Callable[[], None]:
 
 
 def trainable_some_day(variables: Iterable[Any]) -> list[Any]:
-    """What an optimizer is built for: frozen variables too, since they may thaw."""
-    return [variable for variable in variables if "float" in str(variable.dtype)]
+    """What an optimizer is built for: frozen variables too, since they may thaw; those of TensorFlow's own never do."""
+    floating = (variable for variable in variables if "float" in str(variable.dtype))
+    return [variable for variable in floating if variable.trainable or isinstance(variable, keras.Variable)]
 
 
 class Read(NamedTuple):

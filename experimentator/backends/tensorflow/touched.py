@@ -21,6 +21,15 @@ class Touch(NamedTuple):
     is_held: bool
     before: Any = None
 
+    @property
+    def is_state(self) -> bool:
+        """Whether it may be trained, or a file of weights can hold it: no text, nor a shape that differs by batch."""
+        kind = self.variable.dtype
+        is_number = kind.is_bool or kind.is_integer or kind.is_floating
+        if self.variable.trainable:
+            return bool(is_number or kind.is_complex)
+        return bool(is_number and self.variable.shape.is_fully_defined())
+
     def put_back(self) -> None:
         """Give the variable the value it had."""
         if self.before is not None:
@@ -29,7 +38,7 @@ class Touch(NamedTuple):
 
 @contextmanager
 def touched(listens: Callable[[], bool] = lambda: True) -> Iterator[Callable[[], list[Touch]]]:
-    """Within, notes the variables of numbers that this thread touches, while `listens` says so: trained ones first.
+    """Within, notes the variables that this thread touches, while `listens` says so: trained ones first.
 
     Whoever reads, assigns, scatters or draws asks for a variable's handle, but for a `tf.function` that was traced
     before: it tells that it has the variables. Tapes see what is trained alone, and take a third longer.
@@ -49,8 +58,7 @@ def touched(listens: Callable[[], bool] = lambda: True) -> Iterator[Callable[[],
     def note(variable: Any) -> None:
         if get_ident() != thread or id(variable) in found or not listens():
             return
-        kind = variable.dtype
-        if (kind.is_bool or kind.is_integer or kind.is_floating) and getattr(variable, "_handle", None) is not None:
+        if getattr(variable, "_handle", None) is not None:
             found[id(variable)] = Touch(variable, within_held())  # before it is read, which asks for its handle
             with suppress(tf.errors.FailedPreconditionError):  # it has no value yet
                 before = variable.read_value() if tf.executing_eagerly() else None
