@@ -80,6 +80,17 @@ def test_recording_under_eager_leaves_variables_as_they_were():
     assert exp.chunk_processors[0].calls.numpy() == len(INDEX)
 
 
+def test_variables_stand_in_the_order_in_which_they_were_made_whoever_tells_them():
+    factors = [tf.Variable(1.0, name=f"factor_{place}", trainable=place < 4) for place in range(8)]
+    product = tf.function(lambda tensor: tf.add_n([one * tensor for one in reversed(factors)]), reduce_retracing=True)
+    for count in (1, 2, 3):
+        product(tf.ones([count, 3]))
+    exp = moving(chunk_processors=[lambda chunk: chunk.update(batch_x=product(chunk["batch_x"])), linear(), squares])
+    exp.graph(Mode.TRAIN)
+
+    assert list(exp.backend.weights())[:8] == [f"lambda/{place}/factor_{place}" for place in range(8)]
+
+
 def remembering(**settings):
     """Remembers the last batch, of any size, a text and a complex number."""
     last = tf.Variable(tf.zeros([1, 3]), shape=[None, 3], trainable=False, name="last")

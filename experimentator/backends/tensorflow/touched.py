@@ -38,7 +38,7 @@ class Touch(NamedTuple):
 
 @contextmanager
 def touched(listens: Callable[[], bool] = lambda: True) -> Iterator[Callable[[], list[Touch]]]:
-    """Within, notes the variables that this thread touches, while `listens` says so: trained ones first.
+    """Within, notes the variables that this thread touches, while `listens` says so, in order.
 
     Whoever reads, assigns, scatters or draws asks for a variable's handle, but for a `tf.function` that was traced
     before: it tells that it has the variables. Tapes see what is trained alone, and take a third longer.
@@ -77,6 +77,11 @@ def touched(listens: Callable[[], bool] = lambda: True) -> Iterator[Callable[[],
         own.BaseResourceVariable.handle, own.variable_accessed = property(asked), told
         try:
             with tf.GradientTape(watch_accessed_variables=False):  # with one, a `tf.function` tells in eager, too
-                yield lambda: sorted(found.values(), key=lambda touch: not touch.variable.trainable)
+                yield lambda: sorted(found.values(), key=_place)
         finally:
             own.BaseResourceVariable.handle, own.variable_accessed = handle, accessed
+
+
+def _place(touch: Touch) -> tuple[bool, int]:
+    """Trained ones first, and as they were made, as tapes have them: a `tf.function` tells its own in any order."""
+    return not touch.variable.trainable, getattr(touch.variable._handle, "_id", 0)
