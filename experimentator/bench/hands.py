@@ -59,6 +59,10 @@ def hands_of(exp: Any, block: Any, refused: dict[str, str]) -> Iterator[Hand]:
             yield Hand(name, exp.backend.by_hand(graph, exp.optimizer, compiler=compiler), columns, rows)
         except CannotRunError as error:
             refused[name] = str(error)
+        except Exception as error:  # a graph may take batches of one size: one that keeps something for each place
+            if rows is index:
+                raise
+            refused[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def compiler_of(exp: Any) -> str:

@@ -13,6 +13,7 @@ from keras import layers
 
 from experimentator import Callback, Mode, Subset, build_experiment, chunk_processor, ops
 from experimentator.bench.costs import with_costs_of
+from experimentator.bench.faces import as_text
 from experimentator.bench.report import measured
 from experimentator.bench.rivals import rivals_of
 from experimentator.bench.trainer import Trainer
@@ -205,6 +206,21 @@ def test_a_graph_that_xla_refuses_is_measured_without_it():
     assert "xla" not in report["by_hand"]
     assert "AsString of chunk processor #0" in report["refused"]["xla"]
     assert report["compiler"] == "graph"
+
+
+def test_a_graph_that_takes_batches_of_one_size_is_measured_in_that_one():
+    columns = small()
+    kept = keras.Variable(np.zeros((16, *columns["input"].shape[1:]), np.float32), trainable=False)
+
+    def remember(chunk):
+        chunk["batch_input"] = chunk["batch_input"] + 0 * kept
+        kept.assign(chunk["batch_input"])
+
+    report = measured(planted(columns, remember), 1, seconds=1, against=None, told=lambda _: None)
+
+    assert "twice the batch" not in report["by_hand"]
+    assert "32" in report["refused"]["twice the batch"]
+    assert "twice the batch, cannot run" in as_text(report)
 
 
 def test_what_depends_on_data_alone_is_run_in_every_step_of_a_loop_by_hand():
