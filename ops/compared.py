@@ -231,12 +231,6 @@ def class_ids(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any] | N
     return keras.ops.where(is_class, ids, 0), is_class
 
 
-def largest(rows: Any) -> tuple[Any, Any]:
-    """The class that each row [B, ..., K] says most of, [B, ...] int32, and which rows are of numbers."""
-    total = keras.ops.sum(rows, axis=-1)
-    return keras.ops.cast(keras.ops.argmax(rows, axis=-1), "int32"), total == total
-
-
 def _targets(op: Compared, prediction: Any, target: Any) -> tuple[Any, bool]:
     """The target without a last axis of size 1, and whether it holds class ids."""
     given, rank, classes = target, len(prediction.shape), prediction.shape[-1]

@@ -18,7 +18,7 @@ from typing import Any
 
 import keras
 
-from experimentator.ops.compared import FromPrediction, align, class_ids, class_rows, largest, size_of
+from experimentator.ops.compared import FromPrediction, align, class_ids, class_rows, size_of
 from experimentator.ops.op import is_discrete
 
 
@@ -120,10 +120,16 @@ class MeanAbsoluteError(FromPrediction):
 def _hits(op: FromPrediction, prediction: Any, target: Any, k: int) -> Any:
     """1.0 where the true class is among the k largest predictions; counting costs less than sorting."""
     scores, found = keras.ops.cast(prediction, "float32"), class_ids(op, prediction, target)
-    true, is_class = found or largest(class_rows(op, prediction, target))
+    true, is_class = found or _largest(class_rows(op, prediction, target))
     true, places = keras.ops.expand_dims(true, -1), keras.ops.arange(size_of(scores, -1), dtype="int32")
     score = keras.ops.sum(keras.ops.where(places == true, scores, 0.0), axis=-1, keepdims=True)
     ahead = keras.ops.where(places < true, scores >= score, scores > score)
     is_near = keras.ops.sum(keras.ops.cast(ahead, "int32"), axis=-1) < k
     is_number = keras.ops.squeeze(score == score, axis=-1)  # NaN differs from itself
     return keras.ops.cast(keras.ops.logical_and(keras.ops.logical_and(is_near, is_number), is_class), "float32")
+
+
+def _largest(rows: Any) -> tuple[Any, Any]:
+    """The class that each row [B, ..., K] says most of, [B, ...] int32, and which rows are of numbers."""
+    total = keras.ops.sum(rows, axis=-1)
+    return keras.ops.cast(keras.ops.argmax(rows, axis=-1), "int32"), total == total
