@@ -18,6 +18,7 @@ from scipy import stats
 
 from experimentator import Callback, CheckpointEvery, Mode, Subset, build_experiment, ops
 from experimentator.backends.torch.draws import computed
+from experimentator.backends.torch.program import Program
 from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import ChunkProcessor, Graph, GraphError, chunk_processor
 
@@ -658,18 +659,19 @@ def test_a_call_that_is_interrupted_changes_nothing():
     exp = experiment(model(network), optimizer=keras.optimizers.Adam(RATE), steps_per_call=4)
     exp.train(1)
     (step,) = (runner.step for runner in exp.program.runners.values() if runner.name == "training")
-    before, calls, one = exp.backend.weights(), [], step._one
+    before, calls, one = copy.deepcopy(exp.backend.weights()), [], step._one
 
-    def interrupted(*arguments: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == 3:
+    def interrupted(*arguments: Any, own: bool) -> Any:
+        calls.append(own)
+        if len(calls) == 4:  # two of which wrote into the state that those before them made
             raise KeyboardInterrupt
-        return one(*arguments)
+        return one(*arguments, own=own)
 
     step._one = interrupted
     with pytest.raises(KeyboardInterrupt):
         exp.train(2)
 
+    assert calls == [False, True, True, True]
     assert all(np.array_equal(value, before[key]) for key, value in exp.backend.weights().items())
 
 
@@ -708,6 +710,65 @@ def test_an_update_uses_memory_again():
     (program,) = step._programs.values()
 
     assert "_foreach_add_.List" in program.reusing.code
+    assert "_foreach_mul_.Scalar([arg" in program.writing.code
+    assert "_foreach_mul_.Scalar([arg" not in program.reusing.code
+
+
+ONES = torch.ones(3, 3)
+# Of a state [w, m] and a batch x, all of them [3, 3]: the next state, and what else comes out.
+UPDATES: dict[str, Any] = {
+    "decay": lambda w, m, x: ([w - x, m * 0.5], [w.sum()]),
+    "before": lambda w, m, x: ([w - x, m * 0.5], [w]),
+    "view before": lambda w, m, x: ([w - x, m * 0.5], [w.t()]),
+    "after": lambda w, m, x: ([w := w - x, m * 0.5], [w.reshape(9)]),
+    "swapped": lambda w, m, x: ([m, w * 0.5], [x.sum()]),
+    "moved": lambda w, m, x: ([w - x, w.t()], [m.sum()]),
+    "one value": lambda w, m, x: ([w := w - x, w], [m.sum()]),
+    "spread": lambda w, m, x: ([w - x, w.mean().expand(3, 3)], [(m * 0.5).sum()]),
+    "column": lambda w, m, x: ([w - x, (w + x)[:, 1:2].expand(3, 3)], [(m * 0.5).sum()]),
+    "constant": lambda w, m, x: ([ONES, w - x], [m.sum()]),
+    "kept": lambda w, m, x: ([w, w.view(3, 3) + m], [x.sum()]),
+    "kept view": lambda w, m, x: ([w, w.t()], [x.sum() + m.sum()]),
+    "read later": lambda w, m, x: ([late := w - x, m * 0.5 + w], [late.sum()]),
+    "view read later": lambda w, m, x: (lambda turned: ([w * 0.5, m - x], [turned @ x]))(w.t()),
+    "itself": lambda w, m, x: ([w * w, m + m.t()], [x.sum()]),
+    "lists": lambda w, m, x: (torch._foreach_add(torch._foreach_mul([w, m], 0.5), [x, x]), [w.sum()]),
+    "lists, crossed": lambda w, m, x: (torch._foreach_add(torch._foreach_mul([w, m], 0.5), [m, w]), [w.sum()]),
+    "lists, twice": lambda w, m, x: (torch._foreach_add([w, w], [m, x]), [x.sum()]),
+    "parts": lambda w, m, x: ([torch.cat([one * 0.5 for one in w.split([1, 2])]), m - w[1]], [w.sum()]),
+    "type": lambda w, m, x: ([w - x, x * 0.5], [m > 0.5]),
+    "shape": lambda w, m, x: ([w - x, x * 0.5], [m + x.expand(2, 3, 3)]),
+}
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_a_state_of_a_programs_own_is_written_into_only_where_nobody_reads_it(name):
+    def update(state, others):
+        return UPDATES[name](*state, *others)
+
+    first, batches = list(torch.rand(2, 3, 3)), torch.rand(5, 3, 3)
+    expected, state = ([one.clone() for one in first] for _ in range(2))
+    program = Program(update, state, [batches[0]])
+    wanted, seen = [], []
+    for place, batch in enumerate(batches):
+        (expected, outputs), (state, results) = update(expected, [batch]), program(state, [batch], own=place > 0)
+        wanted.append([one.clone() for one in (*expected, *outputs)])
+        seen.append(results)
+
+    assert all(torch.equal(*pair) for pair in zip(state, wanted[-1], strict=False))
+    for results, whole in zip(seen, wanted, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(results, whole[2:], strict=True))
+
+
+def test_a_call_takes_memory_for_its_state_once():
+    program = Program(lambda state, others: ([state[0] - others[0]], []), [torch.zeros(9)], [torch.ones(9)])
+    first = torch.zeros(9)
+    second, _ = program([first], [torch.ones(9)])
+    third, _ = program(second, [torch.ones(9)], own=True)
+
+    assert first.tolist() == [0.0] * 9
+    assert third[0].data_ptr() == second[0].data_ptr() != first.data_ptr()
+    assert third[0].tolist() == [-2.0] * 9
 
 
 class Counting:

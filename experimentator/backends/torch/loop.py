@@ -27,6 +27,7 @@ from experimentator.backends.torch.program import (
     why_failed,
 )
 from experimentator.graph import Graph
+from experimentator.loading.memory import keep_large_buffers
 
 log = logging.getLogger(__name__)
 # A program of PyTorch's operations, run one after the other; or the loop around it, compiled by Inductor.
@@ -67,6 +68,8 @@ class TorchStep(KerasStep):
         chosen = EAGER if eager else _chosen(jit_compile, like)
         super().__init__(graph, batch.weights, outputs, chosen=chosen, capacity=capacity)
         self.batch, self.put, self.auto = batch, put, jit_compile == "auto"
+        if batch.place.type == "cpu":
+            keep_large_buffers()
         self.is_profiled = False  # under names, and so without the compiler
         self._most = 0  # rows that a batch had
         self._seconds = float("nan")  # of a batch without the compiler
@@ -132,26 +135,27 @@ class TorchStep(KerasStep):
                 self._look(error)
             except FAILURES as error:
                 self._refuse(error)
-        results = []
-        for picked in rows:
-            state, given = self._one(state, columns, {name: column[picked] for name, column in columns.items()})
+        results: list[Tensors] = []
+        for picked in rows:  # from the second on, the state is nobody else's
+            tensors = {name: column[picked] for name, column in columns.items()}
+            state, given = self._one(state, columns, tensors, own=bool(results))
             results.append(given)
         return state, [torch.stack(values) for values in zip(*results, strict=True)]
 
-    def _one(self, state: Tensors, columns: Columns, tensors: Columns) -> tuple[Tensors, Tensors]:
+    def _one(self, state: Tensors, columns: Columns, tensors: Columns, *, own: bool) -> tuple[Tensors, Tensors]:
         if self.compiler != EAGER:
             try:
                 program = self._program(state, tensors, columns)
             except ASKED as error:
                 self._look(error)
             else:
-                return self._run_program(program, state, list(tensors.values()))
+                return self._run_program(program, state, list(tensors.values()), own=own)
         return self._batch(list(tensors))(state, list(tensors.values()))
 
-    def _run_program(self, program: Program, state: Tensors, tensors: Tensors) -> tuple[Tensors, Tensors]:
+    def _run_program(self, program: Program, state: Tensors, tensors: Tensors, *, own: bool) -> tuple[Tensors, Tensors]:
         """Run a program; where it fails, say in which processor."""
         try:
-            return program(state, tensors, named=self.is_profiled)
+            return program(state, tensors, named=self.is_profiled, own=own)
         except (RuntimeError, IndexError) as error:
             if not isinstance(error, torch.OutOfMemoryError):
                 node = owner(program.failing(state, tensors).split("/"), self.graph.nodes)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
 from itertools import count
-from operator import getitem
 from pathlib import Path
 from threading import RLock
 from traceback import extract_tb
@@ -24,9 +23,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-from torch.utils import _pytree
 
 from experimentator.backends import CannotRunError
+from experimentator.backends.torch.reuse import own, reuse
 from experimentator.graph import GraphError
 
 
@@ -67,8 +66,9 @@ _ONE_AT_A_TIME = RLock()  # PyTorch stands functions of its own in the process' 
 class Program:
     """A function of tensors to tensors as a list of PyTorch's operations: `program(state, others)`.
 
-    It gives the new state and what else the function returns. Nothing that is given is changed in place, so that
-    operations that only copy are left out, and a state stays what it is where a program is interrupted. Entries of the
+    It gives the new state and what else the function returns. Nothing that is given is changed in place, unless it is
+    the program's own, so that operations that only copy are left out, and a state stays what it is where a program is
+    interrupted. Entries of the
     state that the function hands back as they came are noted in `kept`: no loop need carry them.
     """
 
@@ -90,9 +90,15 @@ class Program:
         self.size = len(self.module.graph.nodes)  # in operations
         self.result_bytes = sum(shape.numel() * dtype.itemsize for shape, dtype in self.shapes[own:])
 
-    def __call__(self, state: Tensors, others: Tensors, *, named: bool = False) -> tuple[Tensors, Tensors]:
-        """The state after it, and the other results; `named` tells a profiler what belongs to which processor."""
-        return self._run(Named(self.reusing).run if named else self.reusing, state, others)
+    def __call__(
+        self, state: Tensors, others: Tensors, *, named: bool = False, own: bool = False
+    ) -> tuple[Tensors, Tensors]:
+        """The state after it, and the other results; `named` tells a profiler what belongs to which processor.
+
+        A state that is its `own`, from a call before, may be written into: nobody else may hold it.
+        """
+        module = self.writing if own else self.reusing
+        return self._run(Named(module).run if named else module, state, others)
 
     def pure(self, state: Tensors, others: Tensors) -> tuple[Tensors, Tensors]:
         """The same for a compiler, which uses memory again by itself."""
@@ -101,8 +107,17 @@ class Program:
     @cached_property
     def reusing(self) -> Any:
         """The module, with what it makes on the way changed in place."""
+        return self._in_place(deepcopy(self.module.graph))
+
+    @cached_property
+    def writing(self) -> Any:
+        """The same, which changes the state as well, where nothing else that comes out shares its memory."""
         graph = deepcopy(self.module.graph)
-        _reuse(graph)
+        (ending,) = graph.find_nodes(op="output")
+        return self._in_place(graph, own(graph.find_nodes(op="placeholder"), self.results, ending.args[0], self.count))
+
+    def _in_place(self, graph: Any, own: Collection[Any] = ()) -> Any:
+        reuse(graph, own)
         return torch.fx.GraphModule(self.module, graph)
 
     def _run(self, run: Callable[..., Any], state: Tensors, others: Tensors) -> tuple[Tensors, Tensors]:
@@ -180,44 +195,6 @@ def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, t
     graph.eliminate_dead_code()
     module.recompile()
     return results, shapes
-
-
-def _reuse(graph: Any) -> None:
-    """Let operations on lists write into tensors that others of them made and nobody else reads, as updates do.
-
-    Where weights are many, to touch new memory takes longer than the arithmetic.
-    """
-    changed: set[Any] = set()
-    for node in [one for one in graph.nodes if _makes_lists(one)]:
-        own, others = node.args[0], _pytree.tree_leaves((node.args[1:], node.kwargs))
-        parts = {one.args[1]: one for one in node.users}
-        in_place = getattr(torch.ops.aten, f"{node.target._opname}_", None)
-        is_free = all(
-            one.target is getitem
-            and _makes_lists(one.args[0])
-            and set(one.users) - changed == {node}
-            and one not in others
-            for one in own
-        )
-        is_same = all(_looks(own[place]) == _looks(part) for place, part in parts.items())
-        if in_place is None or not is_free or not is_same or len(set(own)) < len(own):
-            continue
-        node.target = getattr(in_place, node.target._overloadname)
-        changed.add(node)
-        for place, part in parts.items():
-            part.replace_all_uses_with(own[place])
-            graph.erase_node(part)
-
-
-def _makes_lists(node: Any) -> bool:
-    """Whether it is an operation on a list of tensors, each by itself, that makes new ones."""
-    name = getattr(node.target, "_opname", "")
-    return name.startswith("_foreach_") and not name.endswith("_") and isinstance(node.args[0], list)
-
-
-def _looks(node: Any) -> tuple[Any, ...]:
-    value = node.meta["val"]
-    return value.shape, value.stride(), value.dtype
 
 
 def _take_names(graph: Any) -> None:
