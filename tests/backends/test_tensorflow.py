@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experimentator import ChunkProcessor, Mode, Subset, build_experiment
+from experimentator import ChunkProcessor, Freeze, Mode, Subset, build_experiment
 from experimentator.backends.tensorflow.placed import LARGE, placed
 from experimentator.graph import chunk_processor
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, linear, noisy, numpy_descent, squares, training_step
@@ -69,6 +69,23 @@ def test_what_is_resumed_goes_on_from_variables_that_are_not_trained(tmp_path):
     bits = [{key: value.tobytes() for key, value in exp.backend.weights().items()} for exp in (straight, resumed)]
     assert bits[0] == bits[1]
     assert resumed.chunk_processors[0].calls.numpy() == 3 * len(INDEX)
+
+
+def test_variables_of_tensorflows_own_are_frozen_and_thaw():
+    factor, counter = tf.Variable(3.0, name="factor"), tf.Variable(0.0, trainable=False, name="counter")
+    scaled = lambda chunk: chunk.update(batch_x=factor * chunk["batch_x"] + 0 * counter.assign_add(1.0))
+    freeze = Freeze("*/factor", epochs=2)
+    exp = moving(
+        chunk_processors=[scaled, linear(), squares], callbacks=[freeze], optimizer=keras.optimizers.Adam(RATE)
+    )
+    seen = []
+    for epoch in range(3):
+        exp.train(epoch + 1)
+        seen.append((factor.numpy(), factor.trainable))
+
+    assert seen[:2] == [(3.0, True)] * 2
+    assert seen[2][0] != 3.0
+    assert [one.path for one in exp.optimizer.variables if "counter" in one.path] == []
 
 
 def test_recording_under_eager_leaves_variables_as_they_were():

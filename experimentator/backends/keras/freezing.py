@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import keras
+
+_FROZEN = "_is_frozen_for_now"
+
 
 def frozen(variables: Iterable[Any], layers: Iterable[Any]) -> Callable[[], None]:
     """Let training leave `variables` as they are; calling the result makes everything as it was.
@@ -16,13 +20,26 @@ def frozen(variables: Iterable[Any], layers: Iterable[Any]) -> Callable[[], None
     within = [layer for layer in layers if _weights(layer) and all(id(v) in held for v in _weights(layer))]
     flags = [(one, one.trainable) for one in (*variables, *_parts(within)) if one.trainable]
     for one, _ in flags:
-        one.trainable = False
+        _let(one, False)
 
     def thaw() -> None:
         for one, flag in reversed(flags):
-            one.trainable = flag
+            _let(one, flag)
 
     return thaw
+
+
+def is_frozen(variable: Any) -> bool:
+    """Whether it is a variable of a framework's own that is frozen for now."""
+    return getattr(variable, _FROZEN, False)
+
+
+def _let(one: Any, flag: bool) -> None:
+    if isinstance(one, keras.Variable | keras.Layer):
+        one.trainable = flag
+    else:  # TensorFlow's own say so when they are made, and not later
+        one._trainable = flag
+        setattr(one, _FROZEN, not flag)
 
 
 def _weights(layer: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from experimentator.backends.keras.freezing import is_frozen
 from experimentator.saving.matching import aligned, match, refusal
 
 
@@ -26,9 +27,9 @@ def copied(variables: Sequence[Any]) -> Callable[[], None]:
 
 
 def trainable_some_day(variables: Iterable[Any]) -> list[Any]:
-    """What an optimizer is built for: frozen variables too, since they may thaw; those of TensorFlow's own never do."""
+    """What an optimizer is built for: frozen variables too, as they may thaw; what TensorFlow does not train never does."""
     floating = (variable for variable in variables if "float" in str(variable.dtype))
-    return [variable for variable in floating if variable.trainable or isinstance(variable, keras.Variable)]
+    return [one for one in floating if one.trainable or isinstance(one, keras.Variable) or is_frozen(one)]
 
 
 class Read(NamedTuple):
