@@ -27,7 +27,7 @@ def copied(variables: Sequence[Any]) -> Callable[[], None]:
 
 
 def trainable_some_day(variables: Iterable[Any]) -> list[Any]:
-    """What an optimizer is built for: frozen variables too, as they may thaw; what TensorFlow does not train never does."""
+    """What an optimizer is built for: frozen variables too, as they may thaw; untrained ones of TensorFlow do not."""
     floating = (variable for variable in variables if "float" in str(variable.dtype))
     return [one for one in floating if one.trainable or isinstance(one, keras.Variable) or is_frozen(one)]
 
