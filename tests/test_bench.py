@@ -98,6 +98,23 @@ def test_a_sweep_has_a_row_for_each_value_and_a_curve(tmp_path, capsys):
     assert len(ElementTree.parse(tmp_path / "curve.svg").findall("{*}circle")) == 3
 
 
+def test_a_sweep_tells_of_values_that_cannot_be_trained_with_and_measures_the_others(tmp_path, capsys):
+    refuses = (
+        "\n\ndef few(chunk):\n    if len(chunk['batch_input']) > 2:\n        raise MemoryError('no room\\nat all')\n"
+    )
+    text = f"{Path(LIGHT).read_text('utf-8')}{refuses}\n\nchunk_processors.insert(0, few)\n"
+    (tmp_path / "task.py").write_text(text, "utf-8")
+
+    assert main(["bench", "task.py", *QUICK, "--sweep", "batch_size=1,2,4", "-o", "curve.svg"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[2:4]] == ["1", "2"]
+    assert out[-1] == "batch_size=4 fails: MemoryError: no room"
+    assert len(ElementTree.parse(tmp_path / "curve.svg").findall("{*}circle")) == 2
+
+    assert main(["bench", "task.py", *QUICK, "--sweep", "batch_size=4,8"]) == 1
+    assert "no room" in capsys.readouterr().err
+
+
 def test_two_configurations_are_compared_in_turn(tmp_path, capsys):
     main([LIGHT, "--quiet", "--epochs", "1", "--set", "batch_size=2", "--experiment-id", "small"])
     capsys.readouterr()
@@ -462,7 +479,7 @@ def test_a_sweep_says_where_its_best_is_within_the_noise():
         {**point, "value": v, "steps_per_second": r, "samples_per_second": r} for v, r in zip("ab", rates, strict=True)
     ]
 
-    assert sweep_text({"name": "kind", "points": points}).endswith(
+    assert sweep_text({"name": "kind", "points": points, "failed": []}).endswith(
         "kind=b: most samples a second, within the noise of others."
     )
     assert "kind" in curve_svg({"name": "kind", "points": points})

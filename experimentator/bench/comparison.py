@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.bench.faces import columns, head, rate
+from experimentator.bench.faces import brief, columns, head, rate
 from experimentator.bench.report import described
 from experimentator.bench.spread import interval, p_value
 from experimentator.bench.trainer import Trainer
@@ -22,19 +22,33 @@ MARGIN = 0.03
 Told = Callable[[str], None]
 
 
-def in_turn(trainers: Sequence[Trainer], seconds: float, told: Told) -> None:
-    """Rounds of all of them in turn, once each has its pace, for about so many seconds."""
+def in_turn(trainers: Sequence[Trainer], seconds: float, told: Told, failed: dict[Trainer, str] | None = None) -> None:
+    """Rounds of all of them in turn, once each has its pace, for about so many seconds.
+
+    One that fails is left out where `failed` is there to know why, as long as another is left.
+    """
+    left = list(trainers)
+
+    def attempt(act: Callable[[float], Any], trainer: Trainer, seconds: float) -> None:
+        try:
+            act(seconds)
+        except Exception as error:
+            if failed is None or len(left) == 1:
+                raise
+            failed[trainer] = brief(error)
+            left.remove(trainer)
+
     for number, trainer in enumerate(trainers, start=1):
         told(f"{number} of {len(trainers)} reaches its pace")
-        trainer.warm_up(seconds / 2 / len(trainers))
-    told(f"rounds of all {len(trainers)}, in turn")
+        attempt(trainer.warm_up, trainer, seconds / 2 / len(trainers))
+    told(f"rounds of all {len(left)}, in turn")
     end = time.perf_counter() + seconds / 2
-    each = min(MOST_SECONDS, seconds / 2 / LEAST_ROUNDS / len(trainers))
+    each = min(MOST_SECONDS, seconds / 2 / LEAST_ROUNDS / len(left))
     for number in range(MOST_ROUNDS):
         if number >= LEAST_ROUNDS and time.perf_counter() > end:
             return
-        for trainer in trainers if number % 2 else reversed(trainers):
-            trainer.round(each)
+        for trainer in left[:: 1 if number % 2 else -1]:
+            attempt(trainer.round, trainer, each)
 
 
 def compared(

@@ -25,14 +25,19 @@ def swept(
     seconds: float,
     told: Told,
 ) -> dict[str, Any]:
-    """The training with each value of a setting, all of them in turn."""
+    """The training with each value of a setting, all in turn; a value that cannot be trained with is told of."""
     trainers = []
     for value in values:
         exp, epochs = make({name: value})
         trainers.append(Trainer(exp, epochs))
-    in_turn(trainers, seconds, told)
-    points = [{"value": value, **described(trainer)} for value, trainer in zip(values, trainers, strict=True)]
-    return {"name": name, "points": points}
+    failed: dict[Trainer, str] = {}
+    in_turn(trainers, seconds, told, failed)
+    pairs = list(zip(values, trainers, strict=True))
+    return {
+        "name": name,
+        "points": [{"value": value, **described(one)} for value, one in pairs if one not in failed],
+        "failed": [{"value": value, "error": failed[one]} for value, one in pairs if one in failed],
+    }
 
 
 def sweep_text(report: Mapping[str, Any]) -> str:
@@ -66,6 +71,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     is_clear = all(high < best["samples_per_second"]["low"] for high in others)
     tells = "most samples a second" if is_clear else "most samples a second, within the noise of others"
     yield f"{name}={best['value']}: {tells}."
+    yield from (f"{name}={one['value']} fails: {one['error']}" for one in report["failed"])
 
 
 def _drawn(report: Mapping[str, Any]) -> Iterator[str]:

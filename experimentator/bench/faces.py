@@ -54,6 +54,15 @@ def rate(spread: Mapping[str, float]) -> str:
     return f"{_number(spread['median'])} ({_number(spread['low'])} to {_number(spread['high'])})"
 
 
+def brief(error: Exception) -> str:
+    """What an error says first, after its name.
+
+    >>> brief(ValueError("Shapes differ.\\nSeen: ..."))
+    'ValueError: Shapes differ.'
+    """
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows in columns; the first is flush left, the others right.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.backends import CannotRunError
+from experimentator.bench.faces import brief
 from experimentator.bench.spread import Spread, spread_of
 from experimentator.graph import Mode
 
@@ -62,7 +63,7 @@ def hands_of(exp: Any, block: Any, refused: dict[str, str]) -> Iterator[Hand]:
         except Exception as error:  # a graph may take batches of one size: one that keeps something for each place
             if rows is index:
                 raise
-            refused[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            refused[name] = brief(error)
 
 
 def compiler_of(exp: Any) -> str:

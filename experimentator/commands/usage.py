@@ -130,7 +130,7 @@ The JSON says what the text does, in seconds, bytes, shares of 1. Spreads are {m
   peak_memory             host and device
   padded                  by subset with buckets: the one that holds all, which its items are padded to here
   verdict, also           kind, share, gain (times as fast), words
-Of a sweep it says name and points, of a comparison first, second, ratio, p_value, margin, rounds, test.
+Of a sweep it says name, points and failed, of a comparison first, second, ratio, p_value, margin, rounds, test.
 
 Examples:
   experimentator bench examples/digits.py
