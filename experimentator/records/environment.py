@@ -17,11 +17,10 @@ from typing import Any
 from experimentator.config import resolved
 from experimentator.records.neighbours import neighbours
 from experimentator.records.plainfile import read_json
-from experimentator.version import __version__
+from experimentator.saving.identity import versions
 
 log = logging.getLogger(__name__)
 OF_ITS_OWN = ("output_folder", "project_name", "experiment_id", "hide_progress")  # overrides that another run has not
-FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 GIT_SECONDS = 3.0  # a training waits no longer than this for its repository
 
 
@@ -32,8 +31,6 @@ def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
     which were and the SHA-256 of each;
     `overrides` that JSON does not bring back as they were are named in `not_stored`.
     """
-    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in FRAMEWORKS}
-    versions = {name: version for name, version in loaded.items() if version}
     backend, stored = getattr(exp, "backend", None), resolved(overrides)
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -42,7 +39,7 @@ def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
         "backend": getattr(backend, "name", None),
         "device": str(getattr(backend, "device", None) or platform.machine()),
         "platform": platform.platform(),
-        "versions": {"experimentator": __version__, "python": platform.python_version(), **versions},
+        "versions": versions(),
         **_of_config(getattr(exp, "source", None)),
         "overrides": stored,
         "not_stored": [n for n, value in overrides.items() if n not in stored or not _is_same(stored[n], value)],
