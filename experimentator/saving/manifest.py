@@ -62,7 +62,7 @@ def write(place: str | os.PathLike[str], files: Mapping[str, bytes], *, keep: in
         before = numbered(place)
         aside = place / f"{ASIDE}{secrets.token_hex(8)}"
         aside.mkdir(mode=0o777)
-        path = place / f"{_number(before[0]) + 1 if before else 1:08d}"
+        path = place / f"{int(before[0].name) + 1 if before else 1:08d}"
         try:
             _fill(aside, files, {**about, "parent": before[0].name if before else None})
             os.rename(aside, path)
@@ -148,10 +148,6 @@ def clean(place: Path) -> None:
         _remove(path)
 
 
-def _number(path: Path) -> int:
-    return int(path.name)
-
-
 def _fill(aside: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
     """The files, each forced to disk, and the manifest last."""
     told = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
@@ -182,19 +178,17 @@ def _manifest(path: Path) -> dict[str, Any]:
     """The values of a manifest whose text is what such values are written as, hash included."""
     data = _bytes(path, most=MOST_BYTES)
     values = from_json(data, path)
-    own = {name: value for name, value in values.items() if name != "manifest_sha256"} if _is(values, dict) else {}
+    own = (
+        {name: value for name, value in values.items() if name != "manifest_sha256"} if isinstance(values, dict) else {}
+    )
     if not own or _sealed(own) != data:
         raise _refusal(path, "its text does not match its own SHA-256")
     if values.get("format") != FORMAT:
         raise _refusal(path, f"it is of format {values.get('format')!r}, and this version reads {FORMAT}")
     files = values.get("files")
-    if not _is(files, dict) or not set(files) <= set(FILES) or not all(map(_is_entry, files.values())):
+    if not isinstance(files, dict) or not set(files) <= set(FILES) or not all(map(_is_entry, files.values())):
         raise _refusal(path, "it lists other files than a checkpoint has")
     return dict(values)
-
-
-def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind)
 
 
 def _is_entry(one: Any) -> bool:
