@@ -194,19 +194,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if first == "--version":
         from experimentator.version import __version__
 
-        return argparse.Namespace(command="version", text=f"experimentator {__version__}\n", traceback=False)
+        return argparse.Namespace(command="version", text=f"experimentator {__version__}\n")
     if first in ("-h", "--help", "help"):
-        return argparse.Namespace(command="help", text=HELP, traceback=False)
+        return argparse.Namespace(command="help", text=HELP)
     if not argv:
         raise UsageError("there is nothing to do: name a configuration file\nType: experimentator --help")
     _check_first(first, argv[1:])
     command, rest = (first, argv[1:]) if first in COMMANDS else ("run", argv)
     parser = _parser(command)
     if {"-h", "--help"} & set(rest):
-        return argparse.Namespace(command="help", text=parser.format_help(), traceback=False)
+        return argparse.Namespace(command="help", text=parser.format_help())
     arguments = parser.parse_args(rest)
     arguments.command = command
-    arguments.traceback |= os.environ.get("EXPERIMENTATOR_TRACEBACK", "") not in ("", "0")
     return arguments
 
 
