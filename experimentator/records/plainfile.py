@@ -15,7 +15,7 @@ MOST_BYTES = 1 << 26  # of a file of JSON, or of a history
 FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def read_bytes(path: str | os.PathLike[str], *, most: int = MOST_BYTES) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a plain file of bounded size; a link, a pipe or a device in its place is refused, not followed.
 
     Raises:
@@ -29,9 +29,9 @@ def read_bytes(path: str | os.PathLike[str], *, most: int = MOST_BYTES) -> bytes
     except ValueError as error:  # no plain file, or a null character in its name
         raise refusal(path, str(error)) from None
     with file:
-        if size > most:
-            raise refusal(path, f"it holds {size:,} bytes, more than the {most:,} that are read")
-        return file.read(most)
+        if size > MOST_BYTES:
+            raise refusal(path, f"it holds {size:,} bytes, more than the {MOST_BYTES:,} that are read")
+        return file.read(MOST_BYTES)
 
 
 def opened(path: str | os.PathLike[str]) -> tuple[BufferedReader, int]:
