@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, defaultdict
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
@@ -527,3 +528,19 @@ def test_transforms_of_mlworkflow_see_items_as_they_are():
     subset = Subset("s", Mode.EVAL, dataset, buckets={"n": SIZES})
 
     assert [batch["batch_n"].tolist() for _, batch in subset.batches(1)] == [[[2.0, 0.0]], [[2.0, 2.0, 2.0, 2.0, 0.0]]]
+
+
+def test_no_thread_that_asks_for_sizes_keeps_a_process_from_ending():
+    asking: dict[str, bool] = {}
+
+    class Asked(Sequences):
+        def query_item(self, key: int) -> Any:
+            thread = threading.current_thread()
+            asking[thread.name] = thread.daemon
+            return super().query_item(key)
+
+    feed = feed_for(Subset("s", Mode.EVAL, Asked([1, 3, 8] * 9), buckets={"n": SIZES}), workers=Workers(2))
+    asking.clear()
+
+    assert len(feed.numbers) == 27
+    assert set(asking.values()) == {True}

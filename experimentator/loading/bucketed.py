@@ -6,7 +6,6 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -23,6 +22,7 @@ from experimentator.loading.dealing import BucketRows, dealt
 from experimentator.loading.kinds import check_kinds
 from experimentator.loading.orders import Orders
 from experimentator.loading.streamed import Stream, StreamedFeed
+from experimentator.loading.threads import Threads
 from experimentator.loading.workers import Workers
 from experimentator.subset import Subset
 
@@ -221,9 +221,13 @@ class BucketedStreamFeed(BucketedFeed):
         if count == 1:
             numbers = list(map(number, subset.keys))
         else:
-            parts = list(cut(subset.keys, max(1, min(MANY, len(subset.keys) // (8 * count)))))
-            with ThreadPoolExecutor(count) as pool:
-                numbers = [one for part in pool.map(lambda part: list(map(number, part)), parts) for one in part]
+            parts = cut(subset.keys, max(1, min(MANY, len(subset.keys) // (8 * count))))
+            pool = Threads(count, "experimentator-sizes")
+            try:
+                asked = [pool.submit(partial(list, map(number, part))) for part in parts]
+                numbers = [one for part in asked for one in part.result()]
+            finally:
+                pool.shutdown()
         if (took := time.perf_counter() - start) > LONG_SECONDS:
             said = (
                 "To know the size of every item of %r took %d s. Buckets(..., by=...) may tell it from the key alone."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from experimentator.graph import Mode
+from experimentator.loading.threads import Threads
 from experimentator.subset import Subset
 
 FEW = 4096  # keys whose order is made as quickly as a thread is asked for it
@@ -31,7 +32,7 @@ class Orders:
     def __init__(self, subset: Subset):
         self.subset = subset
         self.mark = 0  # of the last order that a subset had a say in
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Threads | None = None
         self._ahead: tuple[Any, Future[np.ndarray]] | None = None
 
     def of(self, mode: Mode | None) -> tuple[np.ndarray, bool]:
@@ -61,7 +62,7 @@ class Orders:
         order = ahead[1].result() if ahead and ahead[0] == _address(now) else now.order()
         coming = copy.copy(now)
         coming.seed, coming.epoch = now.seed, now.epoch + 1
-        self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="experimentator-order")
+        self._pool = self._pool or Threads(1, "experimentator-order")
         self._ahead = _address(coming), self._pool.submit(coming.order)
         return order
 
