@@ -22,17 +22,44 @@ _PLACE = re.compile(r"In chunk processor #(\d+) .*?\[(TRAIN|EVAL|INFER)\]")
 class Portrayed:
     """Shows itself: as a summary where it is printed or stands last in a notebook's cell, and its graphs by mode."""
 
-    def describe(self, mode: Any = "train", *names: str, view: str = "graph") -> Description:
+    def describe(self: Any, mode: Any = "train", *names: str, view: str = "graph") -> Description:
         """What a mode computes, to look at: prints as a table, draws itself in notebooks, saves by `diagram.save`.
 
         `names` narrows it to what these depend on. `view` is "graph"; "plan", with what was pruned, and why; or "list",
-        with every processor of the mode.
+        with every processor of the mode (of undeclared callables without data, nothing else can be told).
         """
-        return describe(self, mode, names, view=view)
+        mode = Mode.of(mode)
+        if view not in VIEWS:
+            write = f"Write one of {', '.join(map(repr, VIEWS))}."
+            raise ValueError(f"There is no view {view!r}.\nSeen: {view!r}.\n{write}")
+        _notice(self)
+        graph = self.program.whole(mode)
+        unknown = not all(node.declared for node in graph.nodes)  # without data, nothing was recorded: no pruning
+        if view == "graph" and not names and not unknown:
+            graph, weights = self.graph(mode), weighing(self.graph(mode))
+            shown = graph.select(*(name for name in graph.results if name not in weights)) if weights else graph
+            return describe_graph(shown, **facts(self, graph))
+        known = facts(self, graph)
+        if view == "list" or (view == "graph" and not names):
+            return whole(graph, **known)
+        if view == "plan":
+            return plan(graph, *(names or self.program.selection.wanted(graph)), **known)
+        return describe_graph(graph.select(*names), **known)
 
-    def troubles(self, error: BaseException) -> dict[str, str]:
-        """What an error says about single processors, by name: `graph.with_statuses` puts it on a picture."""
-        return troubles(self, error)
+    def troubles(self: Any, error: BaseException) -> dict[str, str]:
+        """What an error says about single processors, by name: which one failed, or where values are not finite.
+
+        `graph.with_statuses` puts it on a picture.
+        """
+        found = _PLACE.search(" ".join(getattr(error, "__notes__", ())))
+        graph = self.program.graphs.get(Mode.of(found[2]) if found else Mode.TRAIN)
+        if graph is None:
+            return {}
+        if found:
+            return dict(_until(graph, int(found[1]), error))
+        if not isinstance(error, ArithmeticError):
+            return {}
+        return dict.fromkeys(spoilt(self.backend.weights(), finite=True), "weights are not finite")
 
     def __str__(self) -> str:
         return as_text(self)
@@ -42,30 +69,6 @@ class Portrayed:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": as_text(self), "text/html": as_html(self)}
-
-
-def describe(exp: Any, mode: Any, names: Sequence[str] = (), *, view: str = "graph") -> Description:
-    """What one mode of an experiment computes, with shapes, dtypes and numbers of weights.
-
-    `view` is "graph" (pruned to `names`, else to what the mode computes), "plan" (the pruned greyed, with why) or
-    "list" (everything that takes part in the mode; of undeclared callables without data, nothing else can be told).
-    """
-    mode = Mode.of(mode)
-    if view not in VIEWS:
-        raise ValueError(f"There is no view {view!r}.\nSeen: {view!r}.\nWrite one of {', '.join(map(repr, VIEWS))}.")
-    _notice(exp)
-    graph = exp.program.whole(mode)
-    unknown = not all(node.declared for node in graph.nodes)  # without data, nothing was recorded: pruning would guess
-    if view == "graph" and not names and not unknown:
-        graph, weights = exp.graph(mode), weighing(exp.graph(mode))
-        shown = graph.select(*(name for name in graph.results if name not in weights)) if weights else graph
-        return describe_graph(shown, **facts(exp, graph))
-    known = facts(exp, graph)
-    if view == "list" or (view == "graph" and not names):
-        return whole(graph, **known)
-    if view == "plan":
-        return plan(graph, *(names or exp.program.selection.wanted(graph)), **known)
-    return describe_graph(graph.select(*names), **known)
 
 
 def facts(exp: Any, graph: Graph) -> dict[str, Any]:
@@ -102,19 +105,6 @@ def groups(exp: Any) -> dict[int, str]:
             members = [places[id(one)] for one in listed if id(one) in places]
             found |= dict.fromkeys(members if 1 < len(members) < len(places) else (), name)
     return found
-
-
-def troubles(exp: Any, error: BaseException) -> dict[str, str]:
-    """What a failed training says about single processors: which one failed, or where values are not finite."""
-    found = _PLACE.search(" ".join(getattr(error, "__notes__", ())))
-    graph = exp.program.graphs.get(Mode.of(found[2]) if found else Mode.TRAIN)
-    if graph is None:
-        return {}
-    if found:
-        return dict(_until(graph, int(found[1]), error))
-    if not isinstance(error, ArithmeticError):
-        return {}
-    return dict.fromkeys(spoilt(exp.backend.weights(), finite=True), "weights are not finite")
 
 
 def _until(graph: Graph, failed: int, error: BaseException) -> Iterator[tuple[str, str]]:
