@@ -229,8 +229,7 @@ class ReadAhead:
     meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called while a block is waited for; may raise
 
     def __init__(self, cycle: Any):
-        self.cycle, self.steps, self.batch_size = cycle, cycle.steps, cycle.batch_size
-        self.buckets = getattr(cycle, "buckets", None)
+        self.cycle, self.steps, self.batch_size, self.buckets = cycle, cycle.steps, cycle.batch_size, cycle.buckets
         self.pool = Threads(1, "experimentator-feed")
         self.begun: deque[Future[Block | None]] = deque()
 

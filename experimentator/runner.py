@@ -89,7 +89,7 @@ class Runners:
 
     def __init__(self, program: Any, subset: Any, mode: Mode, cycle: Any):
         self.cycle = cycle
-        self.buckets: np.ndarray | None = getattr(cycle, "buckets", None)
+        self.buckets: np.ndarray | None = cycle.buckets
         if self.buckets is None:
             runner: Runner = program.runner(subset, mode, steps=cycle.steps)
             runner.steps = cycle.steps

@@ -224,7 +224,7 @@ class Watched:
 
     def __init__(self, cycle: Any, ledger: Ledger, *, is_training: bool):
         self.cycle, self.ledger, self.is_training = cycle, ledger, is_training
-        self.steps, self.batch_size, self.buckets = cycle.steps, cycle.batch_size, getattr(cycle, "buckets", None)
+        self.steps, self.batch_size, self.buckets = cycle.steps, cycle.batch_size, cycle.buckets
         self.taken = 0  # batches
 
     def take(self, ahead: Callable[[int], int]) -> Any:
