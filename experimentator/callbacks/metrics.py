@@ -14,7 +14,7 @@ from experimentator.averages import added
 from experimentator.callbacks.appearing import Appearing
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import check_known, names_written
-from experimentator.callbacks.order import CallbackError
+from experimentator.callbacks.order import CallbackError, names_in
 from experimentator.graph import Mode
 
 log = logging.getLogger(__name__)
@@ -84,9 +84,8 @@ class AverageMetrics(Callback):
 
     def on_train_begin(self, **_: Any) -> None:
         """Refuse a plain name that nothing produces."""
-        known = sorted(
-            {*names_written(self.exp), *(name for c in self.exp.callbacks for name in getattr(c, "outputs", ()))}
-        )
+        written = (name for callback in self.exp.callbacks for name in names_in(callback, "outputs"))
+        known = sorted({*names_written(self.exp), *written})
         for pattern in self.patterns:
             if not any(re.fullmatch(pattern, name) for name in known):
                 if re.fullmatch(r"\w+", pattern) and not hasattr(self, "on_batch_end"):

@@ -79,7 +79,7 @@ class SaveWeights(Callback):
             same = isinstance(one, SaveWeights) and one.strategy == "best" and one.folder == self.folder
             if same and one is not self:
                 raise CallbackError(
-                    f"Two SaveWeights write {'best.safetensors'!r} into one folder.\n"
+                    "Two SaveWeights write 'best.safetensors' into one folder.\n"
                     f"Seen: the best by {self.watched.name!r} and by {one.watched.name!r}.\nGive one of them a folder=."
                 )
 
