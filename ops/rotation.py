@@ -19,7 +19,7 @@ from typing import Any
 
 import keras
 
-from experimentator.ops.augment import RandomOp, span
+from experimentator.ops.augment import RandomOp, counted, span
 from experimentator.ops.images import check_interpolation
 from experimentator.ops.op import dtype_of, rounded
 
@@ -72,8 +72,8 @@ class RandomRotation(RandomOp):
 def _turned(angles: Any, height: Any, width: Any) -> tuple[Any, Any]:
     """Where each pixel of the turned images comes from: rows and columns, [B, H, W] float32 each."""
     middle_row, middle_column = ((keras.ops.cast(size, "float32") - 1.0) / 2.0 for size in (height, width))
-    down = (keras.ops.cast(_count(height), "float32") - middle_row)[None, :, None]
-    right = (keras.ops.cast(_count(width), "float32") - middle_column)[None, None, :]
+    down = (keras.ops.cast(counted(height), "float32") - middle_row)[None, :, None]
+    right = (keras.ops.cast(counted(width), "float32") - middle_column)[None, None, :]
     cos, sin = keras.ops.cos(angles)[:, :, None], keras.ops.sin(angles)[:, :, None]
     return middle_row + right * sin + down * cos, middle_column + right * cos - down * sin
 
@@ -90,7 +90,7 @@ def _looked_up(images: Any, parts: Sequence[tuple[Any, Any, Any]], fill: float) 
     """The weighted sum of the pixels at these places, `fill` where there are none."""
     batch, height, width, *rest = keras.ops.shape(images)
     pixels = keras.ops.reshape(images, (-1, *rest))
-    first = (_count(batch) * height * width)[:, None, None]
+    first = (counted(batch) * height * width)[:, None, None]
     total, rank = 0.0, len(images.shape)
     for row, column, weight in parts:
         i, j = keras.ops.cast(row, "int32"), keras.ops.cast(column, "int32")
@@ -99,7 +99,3 @@ def _looked_up(images: Any, parts: Sequence[tuple[Any, Any, Any]], fill: float) 
         inside, weight = (part[(..., *[None] * (rank - 3))] for part in (inside, weight))
         total = total + weight * keras.ops.where(inside, keras.ops.take(pixels, place, axis=0), fill)
     return total
-
-
-def _count(size: Any) -> Any:
-    return keras.ops.arange(size, dtype="int32")
