@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from experimentator.backends import Columns
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
 EAGER = "eager"
-Columns = Mapping[str, Any]
 
 
 class KerasStep(ABC):
