@@ -170,12 +170,8 @@ def feed_of(
     size = len(subset.keys) * batch_bytes(specs_of(sample))
     if size >= LARGE and residency != "stream":
         gc.collect()  # experiments that nobody holds any more hold their data until then, as where a cell runs again
-    if residency == "auto" and is_columnar(subset):
-        fits = {"host": size <= SHARE * free_host_memory()}
-        if subset.buckets is None:
-            rows = rows_for(len(subset.keys), before)
-            fits = {"device": size // len(subset.keys) * rows <= SHARE * room(), **fits}
-        residency = next((place for place, enough in fits.items() if enough), "stream")
+    if residency == "auto":
+        residency = _roomy(subset, size, room, before) if is_columnar(subset) else "stream"
     buckets = subset.buckets
     if buckets is not None and subset.has_own_batch:
         raise DatasetError(
@@ -183,13 +179,11 @@ def feed_of(
             f"{type(subset).__name__}.batch",
             "Leave one of them out; what `batch` does to single items may be a transform of its dataset.",
         )
-    if residency in ("auto", "stream"):
+    if residency == "stream":
         check_keys(subset.dataset, subset.keys, subset=subset.name)  # all other feeds read every item by now
-        return (
-            StreamedFeed(subset, first, sample)
-            if buckets is None
-            else BucketedStreamFeed(subset, buckets, first, sample)
-        )
+        if buckets is not None:
+            return BucketedStreamFeed(subset, buckets, first, sample)
+        return StreamedFeed(subset, first, sample)
     if buckets is not None:
         return BucketedHostFeed(subset, buckets, specs_of(sample))
     kept, columns = columns_of(subset)
@@ -199,3 +193,12 @@ def feed_of(
     if residency == "device":
         return ResidentFeed(subset, columns, put, kept, before=before)
     return HostFeed(subset, columns, kept)
+
+
+def _roomy(subset: Subset, size: int, room: Callable[[], int], before: int) -> str:
+    """The place that has room for columns of so many bytes: the device, else the host; else they are streamed."""
+    if subset.buckets is None:
+        rows = rows_for(len(subset.keys), before)
+        if size // len(subset.keys) * rows <= SHARE * room():
+            return "device"
+    return "host" if size <= SHARE * free_host_memory() else "stream"
