@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from experimentator.commands import collector, failures
 from experimentator.commands.failures import printable
 from experimentator.commands.framework import prefer_installed
-from experimentator.commands.usage import AUTO, LATEST, UsageError, parse
+from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError, parse
 
 if TYPE_CHECKING:
     from experimentator.runs import RunFolder
 
-OUTPUT_FOLDER = "runs"
 EPOCHS = 10
 LONG = ("num_epochs", "n_epochs", "nb_epochs", "max_epochs", "EPOCHS")  # what others call it
 

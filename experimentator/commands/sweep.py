@@ -14,7 +14,7 @@ from experimentator.checkpoint import CheckpointError, write_atomically
 from experimentator.commands.failures import printable
 from experimentator.commands.means import REPEATS, means_of, show_means
 from experimentator.commands.results import best_of, final_metrics, loss_of, show_table
-from experimentator.commands.usage import AUTO, LATEST, UsageError
+from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
 from experimentator.config import parse_assignment
 from experimentator.records.run_places import folder_name, make
 from experimentator.sweep.outcome import Outcome
@@ -24,7 +24,6 @@ from experimentator.sweep.register import REGISTER, Register, asked_of, wait_for
 from experimentator.sweep.supervisor import Child, Point, Supervisor, devices
 
 PICTURE = "sweep.svg"
-OUTPUT_FOLDER = "runs"
 SEED = "seed"
 HANG_SECONDS = 3600.0
 MOMENT = 0.1

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 COMMANDS = ("run", "graph", "bench", "runs", "evaluate", "predict", "export", "verify-resume")
 LATEST, AUTO = "latest", "auto"  # which run is resumed, where none is named
+OUTPUT_FOLDER = "runs"  # where runs go, where it is not said
 
 HELP = """\
 experimentator: train the experiment of a configuration file, look at its graph, use what was trained.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 
+from experimentator.commands.usage import OUTPUT_FOLDER
+
 RUNS_HELP = """\
 experimentator runs [FOLDER] [options]: list the runs in a folder and below it (default: runs).
 
@@ -93,7 +95,7 @@ HELP: Mapping[str, str] = {
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", default="runs", metavar="FOLDER")
+    parser.add_argument("folder", nargs="?", default=OUTPUT_FOLDER, metavar="FOLDER")
     parser.add_argument("--filter", dest="filters", action="append", default=[])
     parser.add_argument("--sort", metavar="NAME")
     parser.add_argument("--descending", action="store_true")
