@@ -466,6 +466,16 @@ def test_a_plain_name_that_nothing_produces_is_refused():
     assert len(build(AverageMetrics([".*nothing.*"])).train(1)) == 1
 
 
+def test_a_name_that_another_callback_says_it_writes_is_none_of_those():
+    class Writes(Callback):
+        outputs = "mine"
+
+        def on_epoch_end(self, state, **_):
+            state["mine"] = 1.0
+
+    assert build(Writes(), AverageMetrics(["mine"])).train(1)[0]["mine"] == 1.0
+
+
 def test_averaging_stays_out_of_the_batches():
     exp = build(AverageMetrics([".*loss"]), GatherCycleMetrics(), MeasureTime(), PrintLoss(), StateLogger())
 
