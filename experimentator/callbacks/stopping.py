@@ -15,10 +15,10 @@ class EarlyStopping(Callback):
     """End the training once `metric` has not improved for `patience` epochs in which it was measured.
 
     `metric` is `<subset>_<name>`, without one the loss of the first EVAL subset. It improves by more than `min_delta`;
-    `mode` is "min" or "max", needed where the name does not end in loss, error or accuracy. NaN is no improvement.
-    The training ends as if its epochs were over; the reason is logged, stands in `state["stop"]`, and in the
-    `status.json` of a run folder. `SaveWeights("best", metric)` keeps the weights of the best epoch. Training on
-    afterwards goes on counting, so the next epoch without an improvement ends it again.
+    `mode` is "min" or "max", needed where the name does not tell, as loss, error, accuracy, recall or f1 at its end do.
+    NaN is no improvement. The training ends as if its epochs were over; the reason is logged, stands in
+    `state["stop"]`, and in the `status.json` of a run folder. `SaveWeights("best", metric)` keeps the weights of the
+    best epoch. Training on afterwards goes on counting, so the next epoch without an improvement ends it again.
 
     Reads the metric from the history; writes `stop` into the state.
 

@@ -26,9 +26,8 @@ class SaveWeights(Callback):
     `strategy` says which: "best" (`best.safetensors`, by `metric`), "last" (`last.safetensors`), "all"
     (`epoch-0001.safetensors`, ...), or a number N for every N-th epoch. Files go to `folder`, else to the run folder,
     else to `weights/`; `best.json` beside them tells epoch and value of the best. `metric` is
-    `<subset>_<name>`, without one the loss of the first EVAL subset; `mode` is "min" or "max", needed where the name
-    does not end in loss, error or accuracy. NaN never wins. Where an ExponentialMovingAverage runs, what it evaluates
-    is saved too, as `*.average.safetensors`.
+    `<subset>_<name>`, without one the loss of the first EVAL subset; `mode` is that of EarlyStopping. NaN never wins.
+    Where an ExponentialMovingAverage runs, what it evaluates is saved too, as `*.average.safetensors`.
 
     Reads the metric from the history; writes `best_epoch` into the state.
 
