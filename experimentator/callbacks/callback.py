@@ -17,8 +17,8 @@ class Callback:
     that are there after `on_epoch_end` stand in the history. Names of tensors among the parameters of `on_batch_end`
     are fetched from the graph; `inputs` declares more. `before` and `after` name classes to stand before and after;
     absent ones are ignored. `phase` is "prepare" for what others build on, "act", or "record" for what tells of all
-    the others. `when` narrows the events of cycles and batches to passes in some modes. `init(self, exp)` is called
-    once.
+    the others. `when` narrows the events of cycles and batches to passes in some modes. `init(self, exp)` comes before
+    all events, and again between two trainings where callbacks, or what is kept and shown of a run, were changed.
 
     Files belong into `exp.folder`, the run folder once training began.
 
@@ -50,4 +50,4 @@ class Callback:
     every: int | None = None
 
     def init(self, exp: Any) -> None:
-        """Called once, before anything runs."""
+        """Called before anything runs; between two trainings again, where callbacks were changed."""
