@@ -157,6 +157,9 @@ class Backend(Protocol):
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
         """Copy every variable, those of the optimizer too, where they lie; calling the result puts them back."""
 
+    def take_averages(self, optimizer: Any) -> None:
+        """Give weights the averages that an optimizer keeps of them (`use_ema`)."""
+
     def freeze(self, keys: Collection[str]) -> Callable[[], None]:
         """Let training leave the weights of these keys as they are; calling the result thaws them."""
 
