@@ -20,7 +20,7 @@ help:  ## print this list
 
 venv: .venv/stamp-demo .venv/stamp-test  ## make .venv with everything that the other targets need
 
-demo: .venv/stamp-demo  ## train a classifier of handwritten digits (12 epochs, about a minute)
+demo: .venv/stamp-demo  ## train a classifier of handwritten digits (12 epochs, some 15 seconds)
 	@$(RUN) -m experimentator examples/digits.py --epochs $(EPOCHS) $(ARGS)
 
 # Every check runs whatever those before it said, so that one `make test` tells everything; its last line sums up.

@@ -1,8 +1,8 @@
 """Random changes of images, in TRAIN only unless `mode=` says otherwise; each image draws its own.
 
-An op draws once a call, through its `generator`, a `keras.random.SeedGenerator` made from `seed`; an engine may put
-one of its own there, so that draws depend on its seed, the node and the step only. Two ops made with the same number
-for `seed` draw alike: so an image and its mask are flipped, cut and turned together.
+An op draws once a call, through its `generator`, a `keras.random.SeedGenerator` made from `seed`; another may be put
+there. Two ops made with the same number for `seed` draw alike: so an image and its mask are flipped, cut and turned
+together.
 """
 
 from __future__ import annotations
