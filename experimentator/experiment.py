@@ -109,7 +109,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
 
     @property
     def compilers(self) -> dict[str, str]:
-        """How each subset that ran was compiled: `xla`, `graph` or `eager`; recorded with the run."""
+        """How each subset that ran was compiled: by which of `exp.backend.compilers`, or `eager`; a run notes it."""
         return self.program.compilers()
 
     def subset(self, name: str) -> Any:

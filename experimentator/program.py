@@ -177,7 +177,7 @@ class Program:
                 self.runners.pop(key).count(self.retired)
 
     def compilers(self) -> dict[str, str]:
-        """How each subset that ran was compiled: `xla`, `graph` or `eager`."""
+        """How each subset that ran was compiled: by which of the backend's `compilers`, or `eager`."""
         return {runner.label: runner.step.compiler for runner in self.runners.values()}
 
     def feed(self, subset: Any, mode: Mode | None = None) -> Any:

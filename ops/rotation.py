@@ -40,7 +40,7 @@ class RandomRotation(RandomOp):
     [[[2, 4], [1, 3]]]
 
     Raises:
-        DeclarationError: for other angles than one above 0 or two in order, or another interpolation.
+        DeclarationError: for other angles than one from 0 on or two in order, or another interpolation.
         TensorError: for fewer than three axes.
     """
 
