@@ -212,7 +212,7 @@ def _execute(source: _Source, code: CodeType, door: Door) -> dict[str, Any]:
     names = door.names = module.__dict__
     names |= {**door.overrides, HIDDEN: door.overrides}
     try:
-        with neighbours(source.folder):
+        with importing_from(source.folder):
             exec(code, names, door)
     except BaseException as error:
         sys.modules.pop(module.__name__, None)
@@ -238,7 +238,7 @@ def _new_module(filename: str) -> ModuleType:
 
 
 @contextmanager
-def neighbours(folder: str | None) -> Iterator[None]:
+def importing_from(folder: str | None) -> Iterator[None]:
     """Let the config import the modules beside it."""
     if not folder:
         yield

@@ -18,7 +18,7 @@ from experimentator.callbacks.weights import BEST
 from experimentator.checkpoint import AVERAGED, WEIGHTS, CheckpointError
 from experimentator.commands.failures import printable
 from experimentator.commands.results import show_values
-from experimentator.config import Config, ConfigError, load, load_text, neighbours, parse_assignment
+from experimentator.config import Config, ConfigError, importing_from, load, load_text, parse_assignment
 from experimentator.exported import check_new
 from experimentator.records.archive import is_run, read_run
 from experimentator.records.environment import sha256
@@ -81,7 +81,7 @@ def stored(run: str, given: Mapping[str, Any], *, instead: str | None = None) ->
     environment = read_json(folder / "environment.json")
     overrides = _overrides(environment, given)
     beside = environment.get("config_folder")
-    with neighbours(beside if isinstance(beside, str) else None):
+    with importing_from(beside if isinstance(beside, str) else None):
         if instead:
             yield partial(load, instead, overrides, known=LIBRARY_KEYS)
         else:
