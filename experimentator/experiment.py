@@ -67,7 +67,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
     def subsets(self) -> list[Any]:
         """The subsets, in the order they are run."""
         subsets = [as_subset(subset) for subset in self.cfg.get("subsets") or () if subset is not None]
-        check_names(subsets)
+        _refuse_twins(subsets)
         return subsets
 
     @cached_property
@@ -305,7 +305,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
         """See what was changed; no other mode need be sound."""
         self._notice()
         self.program.notice()
-        check_names(self.subsets)  # some may be called otherwise by now
+        _refuse_twins(self.subsets)  # some may be called otherwise by now
 
     def _prepare(self) -> None:
         """Build the graphs once: every unsound mode is reported before anything runs."""
@@ -342,7 +342,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
         return vars(self).pop(name, None) is not None
 
 
-def check_names(subsets: Sequence[Any]) -> None:
+def _refuse_twins(subsets: Sequence[Any]) -> None:
     """Refuse subsets of which two share a name: results, counts and draws go by it."""
     names = [subset.name for subset in subsets]
     if len(set(names)) < len(names):

@@ -32,7 +32,7 @@ class Portrayed:
         if view not in VIEWS:
             write = f"Write one of {', '.join(map(repr, VIEWS))}."
             raise ValueError(f"There is no view {view!r}.\nSeen: {view!r}.\n{write}")
-        _notice(self)
+        _see_changes(self)
         graph = self.program.whole(mode)
         unknown = not all(node.declared for node in graph.nodes)  # without data, nothing was recorded: no pruning
         if view == "graph" and not names and not unknown:
@@ -73,7 +73,7 @@ class Portrayed:
 
 def facts(exp: Any, graph: Graph) -> dict[str, Any]:
     """Shapes and sizes of weights, for `describe_graph`; what cannot be known without data is left out."""
-    _notice(exp)
+    _see_changes(exp)
     specs = exp.program.specs(graph.mode)
     able = graph.select(*graph.computable) if specs and graph.computable else None
     shapes: dict[Any, Any] = {}
@@ -86,7 +86,7 @@ def facts(exp: Any, graph: Graph) -> dict[str, Any]:
     return {"shapes": shapes, "groups": groups(exp), **weights}
 
 
-def _notice(exp: Any) -> None:
+def _see_changes(exp: Any) -> None:
     """See what was changed of processors, unless a training goes on, which sees it when a pass begins."""
     if not exp.walk.trains:
         exp.program.notice()
