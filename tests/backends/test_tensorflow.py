@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experimentator import ChunkProcessor, Freeze, Mode, Subset, build_experiment
+from experimentator import ChunkProcessor, Freeze, Mode, Subset, build_experiment, ops
 from experimentator.backends.tensorflow.placed import LARGE, placed
 from experimentator.graph import chunk_processor
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, linear, noisy, numpy_descent, squares, training_step
@@ -307,3 +307,20 @@ def test_draws_under_xla_on_a_cpu_use_the_algorithm_that_is_quick_there(jit, alg
     draws = [node for body in bodies for node in body.node_def if node.op == "StatelessRandomNormalV2"]
     values = {node.name: node.attr["value"].tensor.int_val for body in bodies for node in body.node_def}
     assert {value for node in draws for value in values[node.input[3].partition(":")[0]]} == algorithms
+
+
+def test_what_an_experiment_within_another_draws_is_told_of_the_outer_processor(caplog):
+    data = Subset("training", Mode.TRAIN, {"input": np.zeros((8, 4), "float32"), "target": np.zeros(8, "int32")})
+    draw = chunk_processor(inputs=["batch_input"], outputs=["batch_drawn"], node="Model")(
+        lambda batch_input: batch_input + tf.random.normal(tf.shape(batch_input))
+    )
+    shared = {"subsets": [data], "optimizer": keras.optimizers.SGD(0.1), "hide_progress": True, "jit_compile": False}
+    inner = build_experiment({**shared, "chunk_processors": [draw]})
+    head = ops.Model(keras.layers.Dense(2), inputs="batch_drawn", outputs="batch_logits")
+    loss = ops.SoftmaxCrossEntropy("batch_logits", "batch_target")
+    listed = [inner.as_processor("batch_drawn", node="Inner"), head, loss]
+
+    build_experiment({**shared, "chunk_processors": listed}).train(1)
+
+    assert "#0 Inner.as_processor(batch_drawn) draws by RandomStandardNormal" in caplog.text
+    assert "#1 Model" not in caplog.text

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from experimentator.graph import Node
+
+Owner = TypeVar("Owner")
 
 
 def scope_of(node: Node) -> str:
@@ -22,15 +25,13 @@ def plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_.-") or "node"
 
 
-def owner(path: Sequence[str], nodes: Sequence[Node]) -> Node | None:
+def owner(path: str, nodes: Iterable[Node]) -> Node | None:
     """The processor in whose scope an operation of that path stands; None for what stands outside."""
-    scopes = {scope_of(node): node for node in nodes}
-    owners = [scopes[part] for part in path if part in scopes]
-    return owners[-1] if owners else None
+    return owner_of(path, {scope_of(node): node for node in nodes})
 
 
-def owner_of(path: str, scopes: Mapping[str, str]) -> str:
-    """The processor whose scope an operation stands in; empty where it stands in none.
+def owner_of(path: str, scopes: Mapping[str, Owner]) -> Owner | None:
+    """What stands for the outermost of these scopes in the path of an operation: layers within have scopes, too.
 
     >>> owner_of("while/gradient_tape/while/in_context/Model/dense/MatMul:MatMul", {"Model": "Model"})
     'Model'
@@ -38,4 +39,4 @@ def owner_of(path: str, scopes: Mapping[str, str]) -> str:
     'Model'
     """
     parts = re.sub(r"\w+\(|\)", "", path.partition(":")[0]).split("/")
-    return next((scopes[part] for part in parts if part in scopes), "")
+    return next((scopes[part] for part in parts if part in scopes), None)

@@ -22,7 +22,7 @@ def draws_with_state(nodes: Sequence[Node]) -> dict[str, str]:
     """Processors in TensorFlow's present graph whose draws have a state: their text, and the operation."""
     operations = tf.compat.v1.get_default_graph().get_operations()
     kinds = {one.name: one.type for one in operations if one.type in WITH_STATE}
-    return {str(owner(name.split("/"), nodes) or name): kind for name, kind in kinds.items()}
+    return {str(owner(name, nodes) or name): kind for name, kind in kinds.items()}
 
 
 @contextmanager

@@ -15,10 +15,10 @@ def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
     if "tf2xla" not in text and "XLA_" not in text:
         return ""
     found = re.search(r"\{\{node ([^}]+)\}\}", text)
-    path = found.group(1).split("/") if found else []
+    path = found.group(1) if found else ""
     if (node := owner(path, nodes)) is None:
         return text.split("\n")[0]
-    return f"operation {path[-1]} of chunk processor {node} has no XLA form on this device."
+    return f"operation {path.rpartition('/')[2]} of chunk processor {node} has no XLA form on this device."
 
 
 def kept_from_a_trace(error: TypeError, nodes: Sequence[Node]) -> GraphError | None:
@@ -26,10 +26,10 @@ def kept_from_a_trace(error: TypeError, nodes: Sequence[Node]) -> GraphError | N
     found = re.search(r"<tf\.Tensor '([^']+)' shape=(\S+) dtype=(\w+)> is out of scope", str(error))
     if not found:
         return None
-    path = found.group(1).split("/")
+    path = found.group(1)
     node = owner(path, nodes) or "A chunk processor"
     return GraphError(
         f"{node} keeps a tensor of an earlier trace, which is out of reach in this one.\n"
-        f"Seen: {path[-1].partition(':')[0]}, {found.group(3)} {found.group(2)}.\n"
+        f"Seen: {path.rpartition('/')[2].partition(':')[0]}, {found.group(3)} {found.group(2)}.\n"
         "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own."
     )

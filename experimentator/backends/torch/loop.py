@@ -158,7 +158,7 @@ class TorchStep(KerasStep):
             return program(state, tensors, named=self.is_profiled, own=own)
         except (RuntimeError, IndexError) as error:
             if not isinstance(error, torch.OutOfMemoryError):
-                node = owner(program.failing(state, tensors).split("/"), self.graph.nodes)
+                node = owner(program.failing(state, tensors), self.graph.nodes)
                 if node is not None:
                     add_place(error, node)
             raise
