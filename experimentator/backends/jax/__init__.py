@@ -17,6 +17,7 @@ from experimentator.backends import Timed
 from experimentator.backends.jax.batch import Batch
 from experimentator.backends.jax.by_hand import FAILURES, JaxModel, looped
 from experimentator.backends.jax.devices import Devices
+from experimentator.backends.jax.inner_gradients import recomputed
 from experimentator.backends.jax.loop import COMPILERS, JaxStep
 from experimentator.backends.jax.profile import profiled
 from experimentator.backends.keras import KerasBackend
@@ -39,6 +40,7 @@ class JaxBackend(KerasBackend):
     compilers = COMPILERS
     formats: ClassVar = {"": "tf_saved_model"}
     rate_table = TableRates
+    recomputed = staticmethod(recomputed)
 
     def __init__(self) -> None:
         super().__init__()

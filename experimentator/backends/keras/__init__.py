@@ -29,6 +29,7 @@ from experimentator.backends.keras.once import DrawnOnce
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates
+from experimentator.backends.keras.remat import Way, recomputing
 from experimentator.backends.keras.scopes import plain, scope_of
 from experimentator.backends.keras.seen import Seen, dtype_of, shapes_by_running
 from experimentator.backends.keras.state import assign, keyed
@@ -47,6 +48,7 @@ class KerasBackend(ABC):
     compilers: ClassVar[Mapping[str, Any]]
     formats: ClassVar[Mapping[str, str]]
     rate_table: ClassVar[type[Rates]]
+    recomputed: Way
     compiles = True
     batch_size = 2  # which abstract batches have where a framework knows no batch of any size
     subsets: Sequence[Any] = ()  # whose items stand in abstract batches where processors look at values
@@ -278,7 +280,7 @@ class KerasBackend(ABC):
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, so that compilers and profilers can say which it is."""
         read = None if self._reads is None else self._note_read
-        with self.scope(scope_of(node)), self.made.within(node, self._note, self.added.append, read):
+        with self.scope(scope_of(node)), self.made.within(node, self._note, self.added.append, read), recomputing():
             node.processor(chunk)
 
     def used(self, optimizer: Any) -> Any:
@@ -311,7 +313,7 @@ class KerasBackend(ABC):
 
         def call(node: Node, chunk: Chunk) -> None:
             before = len(self.added)
-            with self.drawn_once.watched(node, eager=self.eager):
+            with self.drawn_once.watched(node, eager=self.eager), recomputing(self.recomputed):
                 self.call(node, chunk)
             if node.index in held:
                 del self.added[before:]

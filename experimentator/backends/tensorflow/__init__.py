@@ -22,6 +22,7 @@ from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.seen import run_on_items
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
+from experimentator.backends.tensorflow.gradients import recomputed
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.onnx import teach
 from experimentator.backends.tensorflow.placed import placed
@@ -48,6 +49,7 @@ class TensorflowBackend(KerasBackend):
     compilers = COMPILERS
     formats: ClassVar = {"": "tf_saved_model", ".onnx": "onnx", ".tflite": "litert"}
     rate_table = VariableRates
+    recomputed = staticmethod(recomputed)
 
     def __init__(self) -> None:
         super().__init__()

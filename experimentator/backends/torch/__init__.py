@@ -33,6 +33,7 @@ from experimentator.backends.torch.loop import COMPILERS, TorchStep
 from experimentator.backends.torch.modules import Known, Modules
 from experimentator.backends.torch.profile import profiled
 from experimentator.backends.torch.program import ASKED, asking
+from experimentator.backends.torch.recomputed import recomputed
 from experimentator.backends.torch.unsaved import Unsaved
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node
 from experimentator.loading.memory import free_host_memory
@@ -45,6 +46,7 @@ class TorchBackend(KerasBackend):
     compilers = COMPILERS
     formats: ClassVar = {".pt2": "torch", ".onnx": "onnx"}
     rate_table = TableRates
+    recomputed = staticmethod(recomputed)
 
     def __init__(self) -> None:
         super().__init__()

@@ -102,7 +102,8 @@ class Batch(StatelessBatch):
         ids = set(map(id, of))
         values = {n: one for n, one in zip(self.trained, trained, strict=True) if id(self.weights[n]) in ids}
         seed, wanted = torch.ones_like(objective), tuple(values.values())
-        found = _engine_run_backward((objective,), (seed,), not last, False, wanted, True, accumulate_grad=False)
+        with torch.autograd.set_multithreading_enabled(False):  # what is computed anew is computed where Keras knows us
+            found = _engine_run_backward((objective,), (seed,), not last, False, wanted, True, accumulate_grad=False)
         return {place: one for place, one in zip(values, found, strict=True) if one is not None}
 
     def _everything(self) -> list[Any]:

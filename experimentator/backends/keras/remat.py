@@ -1,0 +1,143 @@
+"""What is computed again for its gradients: `keras.remat`, and layers that were made under `keras.RematScope`.
+
+The second time draws the same numbers and reads the same statistics, in the same context, and assigns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from threading import local
+from typing import Any
+
+import keras
+from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
+
+from experimentator.backends.keras.made import losses_to
+from experimentator.backends.keras.stateless import Assigned, stopped
+
+Way = Callable[..., Any]  # calls a function with what it is given, so that it can be called again
+_PLACE = ("current_call_ctx", "autocast_scope", "stateless_scope")  # what Keras knows of where a thread is
+_HERE = local()
+
+
+class Within(keras.StatelessScope):
+    """A scope that reads what the scope around has, and knows which variables were assigned.
+
+    No gradient passes an assignment, neither the inner one nor that of training. What it reads of variables that are
+    not trained goes into `known`, by their ids; or `again`, comes from there.
+    """
+
+    def __init__(self, known: dict[int, Any] | None = None, *, again: bool = False) -> None:
+        super().__init__()
+        self.known, self.again = known, again
+        self.assigned: dict[int, Any] = {}
+
+    def add_update(self, update: Any) -> None:
+        """Remember the variable."""
+        around: Any = self.original_scope
+        while around is not None and not isinstance(around, Assigned):
+            around = getattr(around, "original_scope", None)
+        super().add_update(stopped(update, around.trained if around is not None else {}))
+        self.assigned[id(update[0])] = update[0]
+
+    def get_current_value(self, variable: Any) -> Any:
+        """What was assigned within, else what is known, or the scope around has; None stands for the variable's own."""
+        own, around = super().get_current_value(variable), self.original_scope
+        if own is not None:
+            return own
+        if self.again and self.known and id(variable) in self.known:
+            return keras.ops.copy(self.known[id(variable)])  # modules of PyTorch change it in place
+        value = None if around is None else around.get_current_value(variable)
+        read = variable._value if value is None else value
+        if self.known is not None and not (self.again or variable.trainable or read is None):
+            self.known.setdefault(id(variable), keras.ops.copy(read))
+        return value
+
+
+class Apart:
+    """Runs a function so that what its layers assign and add to the loss comes out, as values.
+
+    `run` gives them, and may be called again, elsewhere; `keep` lets the variables and layers of the first run have
+    what it gave.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[int, Any] = {}
+        self.variables: list[Any] | None = None  # that the first run assigned
+        self.layers: list[Any] = []  # that added a loss in it
+        self.there = place()
+
+    def run(self, function: Callable[..., Any], *given: Any) -> tuple[Any, list[Any], list[Any]]:
+        """What the function gives, what it assigned, and the losses that its layers added."""
+        added: list[tuple[Any, Any]] = []
+        scope = Within(self.known, again=self.variables is not None)
+        with self.there(), losses_to(lambda layer, loss: added.append((layer, loss))), scope:
+            result = function(*given)
+        if self.variables is None:
+            self.variables, self.layers = list(scope.assigned.values()), [layer for layer, _ in added]
+        return result, [scope.state_mapping[one] for one in scope.assigned], [loss for _, loss in added]
+
+    def keep(self, values: Sequence[Any], losses: Sequence[Any]) -> None:
+        """Assign and add them."""
+        for variable, value in zip(self.variables or (), values, strict=True):
+            variable.assign(value)
+        for layer, loss in zip(self.layers, losses, strict=True):
+            layer.add_loss(loss)
+
+
+def place() -> Callable[[], AbstractContextManager[None]]:
+    """What gives a context in which Keras knows what it knows here: mode, precision, and values of variables."""
+    here, way = {name: get_global_attribute(name) for name in _PLACE}, getattr(_HERE, "way", None)
+
+    @contextmanager
+    def there() -> Iterator[None]:
+        before = {name: get_global_attribute(name) for name in _PLACE}
+        _set(here)
+        try:
+            with recomputing(way):
+                yield
+        finally:
+            _set(before)
+
+    return there
+
+
+def _set(attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        set_global_attribute(name, value)
+
+
+@contextmanager
+def recomputing(way: Way | None = None) -> Iterator[None]:
+    """Within, in this thread, what is to be computed again is called so; without a `way` as around, or just called."""
+    before = getattr(_HERE, "way", None)
+    _HERE.way = way or before or _call
+    try:
+        yield
+    finally:
+        _HERE.way = before
+
+
+def is_recomputing() -> bool:
+    """Whether this thread stands where something may be computed again for its gradients."""
+    return getattr(_HERE, "way", _call) not in (None, _call)
+
+
+def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return function(*arguments, **options)
+
+
+def _remat(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arguments: Any, **options: Any) -> Any:
+        if (way := getattr(_HERE, "way", None)) is None:
+            return _USUAL(function)(*arguments, **options)
+        return way(function, *arguments, **options)
+
+    return run
+
+
+_CORE: Any = import_module(f"keras.src.backend.{keras.backend.backend()}.core")  # where Keras looks `remat` up
+_USUAL = _CORE.remat
+_CORE.remat = _remat

@@ -1,0 +1,113 @@
+"""What is computed again for its gradients, by `torch.utils.checkpoint`: with the same draws, statistics and seeds.
+
+PyTorch sets its generators back for that. In a recorded program, no generator has a state that could be set back: what
+is drawn the first time is kept, and drawn again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from functools import wraps
+from typing import Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils import _pytree, checkpoint
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from experimentator.backends.keras.made import losses_to
+from experimentator.backends.keras.remat import Within, is_recomputing, place
+from experimentator.backends.torch.draws import computed
+
+Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
+
+
+def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What a function gives, of which nothing is kept for gradients: it is computed again for them."""
+    return checkpoint.checkpoint(function, *arguments, use_reentrant=False, **options)
+
+
+class _Noting(Within):
+    """A scope that notes what it reads, and assigns in the scope around."""
+
+    def add_update(self, update: Any) -> None:
+        self.original_scope.add_update(update)
+
+
+class _Draws(TorchDispatchMode):
+    """Notes what is drawn; or `again`, gives what was."""
+
+    def __init__(self, drawn: list[Any], *, again: bool):
+        super().__init__()
+        self.drawn, self.again, self.count = drawn, again, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags or _draws_nothing(func, args, kwargs):
+            return func(*args, **kwargs)
+        if not self.again:
+            made = func(*args, **kwargs)
+            self.drawn.append(_copied(made))
+            return made
+        made, self.count = self.drawn[self.count], self.count + 1
+        return args[0].copy_(made) if func._schema.is_mutable else _copied(made)
+
+
+def _draws_nothing(function: Any, arguments: Any, options: Any) -> bool:
+    """Whether it is an attention without a dropout."""
+    names = [one.name for one in function._schema.arguments]
+    given = {one.name: one.default_value for one in function._schema.arguments if one.has_default_value()}
+    given |= dict(zip(names, arguments, strict=False)) | options
+    return "dropout_p" in given and not given["dropout_p"]
+
+
+def _copied(values: Any) -> Any:
+    return _pytree.tree_map_only(torch.Tensor, torch.clone, values)
+
+
+class _Around(TorchDispatchMode):
+    """Contexts around the first time that something is computed, and around each that it is computed again.
+
+    It is no mode itself, but in a trace PyTorch takes no other context.
+    """
+
+    def __init__(self, *contexts: Callable[[], AbstractContextManager[Any]]):
+        super().__init__()
+        self.contexts = contexts
+        self.entered: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            for context in self.contexts:
+                stack.enter_context(context())
+            self.entered.append(stack.pop_all())
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self.entered.pop().__exit__(*error)
+
+
+def _contexts(asked: Callable[[], Contexts]) -> Contexts:
+    """Those that were asked for, with ours around them."""
+    there, known, drawn = place(), dict[int, Any](), list[Any]()
+    first, again = asked()
+    noting, dropping, reading = (
+        lambda: _Noting(known),
+        lambda: losses_to(lambda layer, loss: None),
+        lambda: Within(known, again=True),
+    )
+    if get_proxy_mode() is None:
+        return _Around(noting, lambda: first), _Around(there, computed, dropping, reading, lambda: again)
+    draw, redraw = lambda: _Draws(drawn, again=False), lambda: _Draws(drawn, again=True)
+    return _Around(noting, lambda: first, draw), _Around(there, computed, dropping, reading, lambda: again, redraw)
+
+
+@wraps(checkpoint._checkpoint_without_reentrant_generator)
+def _generator(function: Any, preserve: bool, asked: Callable[[], Contexts], *arguments: Any, **options: Any) -> Any:
+    if not is_recomputing():
+        return _USUAL(function, preserve, asked, *arguments, **options)
+    return _USUAL(function, preserve, lambda: _contexts(asked), *arguments, **options)
+
+
+_USUAL = checkpoint._checkpoint_without_reentrant_generator
+checkpoint._checkpoint_without_reentrant_generator = _generator
