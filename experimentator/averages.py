@@ -83,10 +83,12 @@ class Averages:
             name: self.totals.get(name + WEIGHT, self.weight) for name in self.totals if not name.endswith(WEIGHT)
         }
         means = {name: self.totals[name] / weight if weight else float("nan") for name, weight in weights.items()}
+        unknown = {name for name, weight in weights.items() if not weight}
         for name, parts in self.sums.items():
-            known = {part: factor for part, factor in parts.items() if weights.get(part)}  # of the others there is none
+            known = {part: factor for part, factor in parts.items() if part not in unknown}
             if name in means and parts.keys() <= means.keys():
                 means[name] = sum(factor * means[part] for part, factor in known.items()) if known else float("nan")
+                unknown |= set() if known else {name}  # of which other sums may be made
         return means
 
 

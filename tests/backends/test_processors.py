@@ -1253,6 +1253,23 @@ def test_a_sum_of_losses_with_labels_missing_is_that_of_what_each_is_over_the_pa
         assert row[f"{subset}_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_sum_that_has_no_label_counts_as_little_in_other_sums_as_a_loss_does(renamed):
+    exp = measured(
+        ops.SigmoidCrossEntropy("batch_logit", "batch_target", "first", nan_is_no_label=True),
+        ops.SigmoidCrossEntropy("batch_logit", "batch_sure", "none", mask="batch_never"),
+        ops.Rename("none", "empty") if renamed else ops.CombineLosses({"none": 2.0}, "empty"),
+        ops.CombineLosses(["first", "empty"]),
+        batch_size=5,
+        metrics=["empty"],
+    )
+    row = exp.train(1)[0]
+
+    assert np.isnan(row["validation_empty"])
+    for subset in ("training", "validation"):
+        assert row[f"{subset}_loss"] == pytest.approx(row[f"{subset}_first"], rel=1e-5)
+
+
 @pytest.mark.parametrize("metrics", [[], ["first"], ["first", "own"]])
 def test_a_sum_is_that_of_its_parts_whatever_metrics_lists(metrics):
     @chunk_processor(inputs=["batch_logit"], outputs=["own"])
