@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from experimentator import Subset, build_experiment, ops
+from experimentator import Optimizers, Subset, build_experiment, ops
 from experimentator.graph import ChunkProcessor, Graph, GraphError, Mode, chunk_processor
 from experimentator.loading.blocks import specs_of
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, squares
@@ -131,6 +131,29 @@ def test_an_exponential_average_of_weights_follows_every_batch(jit):
         weights = weights - RATE * gradient(weights, rows)
         average = weights if not number else 0.5 * average + 0.5 * weights
     np.testing.assert_allclose(weights_of(backend), average, rtol=1e-4, atol=1e-6)
+
+
+@compilers
+@pytest.mark.parametrize("kind", ["one", "several", "one of few turns"])
+def test_weights_that_become_their_averages_leave_what_is_not_trained(kind, jit):
+    averaging = keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2)
+    every = {"*": 2} if kind == "one of few turns" else None
+    optimizer = averaging if kind == "one" else Optimizers({"*": averaging}, every=every)
+    count, layer = keras.Variable(0.0, trainable=False, name="count"), layers.BatchNormalization(momentum=0.5)
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_x", "counted"])
+    def counts(x):
+        count.assign_add(1.0)
+        return x, keras.ops.convert_to_tensor(count)
+
+    normal = ops.Model(layer, inputs="batch_x", outputs="batch_x")
+    trained(optimizer, jit=jit, processors=[counts, normal, linear(), squares])
+
+    mean = np.zeros(3)
+    for rows in INDEX:
+        mean = 0.5 * mean + 0.5 * X[rows].mean(axis=0)
+    np.testing.assert_allclose(np.asarray(layer.moving_mean), mean, rtol=1e-4, atol=1e-6)
+    assert float(count.numpy()) == len(INDEX)
 
 
 def test_several_losses_share_one_step_counter():

@@ -8,7 +8,9 @@ from typing import Any
 import keras
 
 from experimentator.backends.keras.norms import Norms
+from experimentator.backends.keras.variables import copied
 from experimentator.graph import GraphError
+from experimentator.optimizer_parts import parts_of
 
 
 class InContext(keras.Layer):
@@ -102,6 +104,7 @@ def _term(layer: str, added: Any, dtype: Any) -> Any:
 
 def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
     """Update variables; an optimizer that was made for others, or to keep less, is refused in plain words."""
+    put_back = copied(_averaged_untrained(optimizer, variables))
     try:
         optimizer.apply(gradients, variables)
     except (ValueError, IndexError) as error:
@@ -117,6 +120,14 @@ def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -
             f"The optimizer {wrong}.\nSeen: {name}, {seen}.\n"
             f"Give the experiment a new one: exp.optimizer = {where}{name}(...)."
         ) from None
+    put_back()
+
+
+def _averaged_untrained(optimizer: Any, trained: Iterable[Any]) -> list[Any]:
+    """What Keras would let become its average together with the weights: it takes all that it averages for trained."""
+    known = {id(variable) for variable in trained}
+    parts = [part for part in parts_of(optimizer) if getattr(part, "use_ema", False) and part.ema_overwrite_frequency]
+    return [one for part in parts for one in part._trainable_variables if id(one) not in known]
 
 
 def nothing_trained(trainable: Sequence[Any]) -> ValueError:
