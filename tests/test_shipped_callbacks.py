@@ -430,6 +430,24 @@ def test_averages_weigh_by_batch_size_and_leave_nan_out():
     assert exp.evaluate() == pytest.approx({"validation_part": 3 / 5, "validation_batch_value": (1 + 2 + 4) / 3})
 
 
+@chunk_processor(inputs=["batch_target"], outputs=["part", "of"], weights={"part": "of"})
+def weighed(batch_target):
+    return keras.ops.max(batch_target), keras.ops.sum(batch_target) / 3.0
+
+
+def test_averages_of_what_is_weighed_do_not_depend_on_how_many_batches_a_call_runs():
+    target = np.random.default_rng(1).random(99, np.float32)
+    settings = {"subsets": [Subset("validation", Mode.EVAL, {"target": target})], "chunk_processors": [weighed]}
+    settings |= {"batch_size": 3, "metrics": ["part"], "hide_progress": True, "jit_compile": False}
+    rows = [
+        build_experiment({**settings, "callbacks": [AverageMetrics("part")], "steps_per_call": steps}).evaluate()
+        for steps in (1, 3, 33)
+    ]
+
+    assert rows == [rows[0]] * 3
+    assert rows[0] == build_experiment(settings).evaluate()
+
+
 def test_patterns_ask_training_for_what_it_would_prune():
     row = build(AverageMetrics([".*accuracy"]), EarlyStopping("training_accuracy")).train(1)[0]
 

@@ -149,7 +149,7 @@ class Total:
         known = ~np.isnan(values.astype(np.float64))
         each = batch_size if values.ndim == 1 else 1
         self.sum = added(self.sum, np.where(known, values, 0.0), each)
-        self.weight += np.sum(known * each).item()
+        self.weight = added(self.weight, known * each)  # in float64, whatever weights are
 
     @property
     def mean(self) -> float:
