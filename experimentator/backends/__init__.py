@@ -142,6 +142,9 @@ class Backend(Protocol):
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign weights by key; all of them, or an error and none."""
 
+    def begin_averages(self, optimizer: Any, keys: Collection[str]) -> None:
+        """Let averages that an optimizer keeps of the weights of these keys begin anew, with what these are now."""
+
     def seeds(self) -> dict[str, list[int]]:
         """Where generators that processors draw from in the graph stand, by key of `weights`."""
 

@@ -163,6 +163,9 @@ class NumpyBackend:
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """There is nothing to assign."""
 
+    def begin_averages(self, optimizer: Any, keys: Collection[str]) -> None:
+        """There are none."""
+
     def seeds(self) -> dict[str, list[int]]:
         """There are none."""
         return {}

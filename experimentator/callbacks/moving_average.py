@@ -29,7 +29,8 @@ class ExponentialMovingAverage(Callback):
     own (`use_ema` of the optimizer), so it is kept inside the compiled loop, is part of the optimizer's state, and
     covers what is trained and what layers keep, such as the statistics of BatchNormalization; a variable of your own,
     which a callback assigns, stays as it is. Each evaluation and each `exp.predict` swaps the weights and swaps them
-    back; `with ema.averaged():` does so for anything else. Both are saved: a run folder (or `folder`) gets
+    back; `with ema.averaged():` does so for anything else. Of weights that `exp.load_weights` reads, the average begins
+    anew with what was read. Both are saved: a run folder (or `folder`) gets
     `weights.average.safetensors` at each epoch's end, and so do files of SaveWeights.
 
     Reads and writes weights; nothing in the state.

@@ -283,6 +283,28 @@ def test_an_average_of_the_weights_is_kept_by_each():
     assert values(exp) == tuple(seen[-1])
 
 
+@pytest.mark.parametrize("kind", ["one", "several", "scaled"])
+def test_weights_that_are_loaded_are_evaluated_with_though_an_average_is_kept(kind, tmp_path):
+    average = ExponentialMovingAverage(0.9)
+    optimizer = SGD(0.02) if kind == "one" else Optimizers({"Left": SGD(0.01), "*": SGD(0.05)})
+    optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0) if kind == "scaled" else optimizer
+    exp = built(optimizer, callbacks=[average])
+    exp.train(1)
+    exp.save_weights(tmp_path / "w.safetensors")
+    saved = values(exp)
+    exp.train(3)
+    with average.averaged():
+        before = values(exp)
+    exp.load_weights(tmp_path / "w.safetensors", only="Left")
+
+    with average.averaged():
+        assert values(exp) == (saved[0], before[1])
+    exp.load_weights(tmp_path / "w.safetensors")
+    with average.averaged():
+        assert values(exp) == saved
+    exp.train(4)
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_an_average_of_what_is_frozen_is_what_it_is(scaled):
     average = ExponentialMovingAverage(0.9)

@@ -18,6 +18,7 @@ import numpy as np
 
 from experimentator.accumulating import SEEDS
 from experimentator.backends import MissingFrameworkError, Shape, Sizes, Watch
+from experimentator.backends.keras.averaging import begin_averages, give_averages
 from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
 from experimentator.backends.keras.held import Held, check_built, within_held
@@ -221,11 +222,11 @@ class KerasBackend(ABC):
 
     def take_averages(self, optimizer: Any) -> None:
         """Give weights the averages that the optimizer keeps; untrained numbers that no layer owns stay as they are."""
-        of_layers = {id(variable) for layer in self._layers.values() for variable in layer.variables}
-        floating = [one for one in trainable_some_day(self.variables) if not self.is_held(one)]
-        put_back = copied([one for one in floating if not one.trainable and id(one) not in of_layers])
-        optimizer.finalize_variable_values(floating)
-        put_back()
+        give_averages(optimizer, trainable_some_day(v for v in self.variables if not self.is_held(v)), self._layers)
+
+    def begin_averages(self, optimizer: Any, keys: Collection[str]) -> None:
+        """Let the averages that the optimizer keeps of the weights of these keys be what these are now."""
+        begin_averages(optimizer, [one for key, one in self.variables.keyed().items() if key in keys])
 
     def freeze(self, keys: Collection[str]) -> Callable[[], None]:
         """Let training leave the weights of these keys as they are; calling the result thaws them."""

@@ -1,0 +1,28 @@
+"""The averages of weights that an optimizer keeps: given to the weights, and begun anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from experimentator.backends.keras.variables import copied
+from experimentator.optimizer_parts import parts_of
+
+
+def give_averages(optimizer: Any, weights: Sequence[Any], layers: Mapping[int, Any]) -> None:
+    """Give weights their averages; untrained numbers that none of the layers owns stay as they are."""
+    of_layers = {id(variable) for layer in layers.values() for variable in layer.variables}
+    put_back = copied([one for one in weights if not one.trainable and id(one) not in of_layers])
+    optimizer.finalize_variable_values(weights)
+    put_back()
+
+
+def begin_averages(optimizer: Any, weights: Iterable[Any]) -> None:
+    """Let the averages of some weights be what these are now, as where a file of weights was read."""
+    chosen = {id(variable) for variable in weights}
+    for part in (one for one in parts_of(optimizer) if getattr(one, "use_ema", False) and one.built):
+        for variable, average in zip(part._trainable_variables, part._model_variables_moving_average, strict=True):
+            if id(variable) in chosen:
+                average.assign(keras.ops.copy(variable))
