@@ -264,6 +264,12 @@ def has_rate(optimizer: Any, rate: Any) -> bool:
     return bool(np.float32(float(getattr(optimizer, "learning_rate", np.nan))) == np.float32(rate))
 
 
+def rate_of(optimizer: Any) -> float | None:
+    """The learning rate of a Keras optimizer, as it is now; None where something else stands in its place."""
+    rate = getattr(optimizer, "learning_rate", None)
+    return None if rate is None else float(np.asarray(rate))
+
+
 def settle_rate(optimizer: Any, rate: Any, *, is_told: bool, is_made_of_it: bool) -> None:
     """Write the setting into an optimizer that is used first, and say so; one that follows a schedule keeps that.
 

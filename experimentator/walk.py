@@ -15,7 +15,7 @@ from experimentator.graph import Mode
 from experimentator.pace import Stopwatch
 from experimentator.position import Position
 from experimentator.saving.undeclared import remember
-from experimentator.settings import listed
+from experimentator.settings import listed, rate_of
 from experimentator.signals import Held
 from experimentator.suspects import (
     first_look,
@@ -48,6 +48,7 @@ class Walk:
     def __init__(self, exp: BaseExperiment):
         self.exp = exp
         self.goal = self.batches = 0
+        self.rate: float | None = None  # of learning, as training began
         self.position: Position | None = None
         self.restore: Callable[[], None] | None = None
         self.held = Held()
@@ -72,7 +73,7 @@ class Walk:
     def train(self, epochs: int) -> None:
         """Train up to a total of `epochs`."""
         exp = self.exp
-        self.goal = epochs
+        self.goal, self.rate = epochs, rate_of(exp.optimizer)
         exp.state.pop("stop", None)
         if exp.epoch >= epochs > 0:
             log.warning(

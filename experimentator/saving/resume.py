@@ -39,6 +39,7 @@ from experimentator.saving.packing import (
     unpack,
 )
 from experimentator.saving.undeclared import listening
+from experimentator.settings import rate_of, write_rate
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -93,6 +94,8 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
 class Restored:
     """A checkpoint that was verified and read; `into(exp)` gives an experiment its state, all of it or none."""
 
+    rate: float | None = None  # of learning, which the experiment had when it was given
+
     def __init__(self, read: manifest.Read):
         self.path = read.path
         try:
@@ -137,16 +140,22 @@ class Restored:
         exp.program.chosen = dict(self.choices)
         walk.restore = partial(self.again, exp)
         self.again(exp, optimizer=False)
+        self.rate = rate_of(exp.optimizer)
 
     def again(self, exp: BaseExperiment, *, optimizer: bool = True) -> None:
-        """Set everything that begin events may have changed."""
+        """Set everything that begin events may have changed; a learning rate that was set since it was read stays."""
+        rate = exp.walk.rate if optimizer and exp.walk.rate != self.rate else None
         for key, value in self.changed.items():
+            if key == "learning_rate" and rate is not None:
+                continue
             if not _put(value, into=exp.cfg.get(key)) and not _is_equal(value, exp.cfg.get(key)):
                 exp.cfg[key] = value
         exp.backend.set_weights(self.weights)
         if optimizer:
             own = {key.removeprefix(OPTIMIZER): a for key, a in self.arrays.items() if key.startswith(OPTIMIZER)}
             exp.backend.set_optimizer_state(exp.optimizer, own)
+            if rate is not None:
+                write_rate(exp.optimizer, rate)
         self._set_state(exp.state)
         for name, one in with_state(exp).items():
             if name in self.callbacks:

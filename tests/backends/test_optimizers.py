@@ -346,6 +346,32 @@ def test_a_training_is_resumed_to_the_same_bits(tmp_path):
     assert all(np.array_equal(state[key], wanted[key]) for key in state)
 
 
+def set_rate(exp, rate):
+    exp.learning_rate = rate
+
+
+def set_rate_of_optimizer(exp, rate):
+    exp.optimizer.learning_rate = rate
+
+
+@pytest.mark.parametrize("change", [set_rate, set_rate_of_optimizer])
+@pytest.mark.parametrize("callbacks", [list, lambda: [LearningRateWarmUp(2.5)]])
+@pytest.mark.parametrize("optimizer", [lambda: SGD(0.02), lambda: Optimizers({"Left": SGD(0.01), "*": SGD(0.02)})])
+def test_a_rate_that_is_set_after_a_resume_is_trained_with(optimizer, callbacks, change, tmp_path):
+    whole = built(optimizer(), callbacks=callbacks())
+    whole.train(2)
+    set_rate(whole, 0.03)
+    whole.save_checkpoint(tmp_path)
+    resumed = built(optimizer(), callbacks=callbacks())
+    resumed.resume(tmp_path)
+    for exp in (whole, resumed):
+        change(exp, 0.005)
+        exp.train(4)
+
+    assert resumed.get_learning_rate() == pytest.approx(0.005)
+    assert values(resumed) == values(whole)
+
+
 @pytest.mark.parametrize("other", [
     Adam,
     lambda rate: Optimizers({"Left": Adam(rate), "Right": AdamW(0.02)}),
