@@ -663,6 +663,30 @@ def test_a_confusion_matrix_refuses_as_many_predictions_as_there_are_not_targets
         build(matrix, subsets=[Subset("validation", Mode.EVAL, items)], chunk_processors=[again]).evaluate()
 
 
+def counting(scores, shape):
+    """A matrix, and an experiment that gives it one number of this shape for each sample of class 1."""
+    items = [{"said": np.full(shape, score, np.float32), "target": np.int32(1)} for score in scores]
+    again = chunk_processor(inputs=["batch_said"], outputs=["batch_again"])(lambda batch_said: batch_said + 0)
+    matrix, subsets = ConfusionMatrix("batch_again"), [Subset("validation", Mode.EVAL, items)]
+    return matrix, build(matrix, subsets=subsets, chunk_processors=[again], metrics=None)
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_confusion_matrix_does_not_take_one_score_for_a_class(shape):
+    _, exp = counting([0.25, 0.75, 0.5, 1.0], shape)
+
+    with pytest.raises(CallbackError, match=r"'batch_again' to hold classes.\nSeen: 0.25, where ids are whole"):
+        exp.evaluate()
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_confusion_matrix_counts_classes_that_stand_as_floats_and_leaves_nan_out(shape):
+    matrix, exp = counting([1.0, 0.0, np.nan, 1.0], shape)
+    exp.evaluate()
+
+    assert matrix.cycles["validation"].tolist() == [[0, 0], [1, 2]]
+
+
 def test_a_confusion_matrix_needs_a_class_for_each_sample():
     with pytest.raises(CallbackError, match=r"'accuracy' to hold a class for each sample.\nSeen: \[\]"):
         build(ConfusionMatrix("accuracy")).evaluate()

@@ -85,6 +85,8 @@ class ConfusionMatrix(Callback):
                 f"Seen: {_sizes(prediction)} and {_sizes(target)}.\n"
                 "Name ids of one shape, or scores with one axis more."
             )
+        for name, values, some in zip(self.inputs, (prediction, target), ids, strict=True):
+            _check_ids(name, values, some)
         self.counts = _added(self.counts, self.count(*ids))
 
     def count(self, prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -136,7 +138,22 @@ def _ids(values: np.ndarray, *, are_rows: bool) -> np.ndarray:
     """Class ids [N] of ids [K, B, ...] or rows [K, B, ..., C]."""
     if are_rows and values.ndim > 2 and values.shape[-1] > 1:
         values = values.reshape(-1, values.shape[-1]).argmax(axis=-1)
+    if values.dtype.kind not in "iub":
+        values = np.nan_to_num(values.astype(np.float64), nan=-1.0, posinf=-1.0, neginf=-1.0)  # no label
     return values.reshape(-1).astype(np.int64)
+
+
+def _check_ids(name: str, values: np.ndarray, ids: np.ndarray) -> None:
+    """Refuse ids that were made of numbers between two classes, such as one score for each sample; NaN is no label."""
+    if values.size != ids.size or values.dtype.kind in "iub":
+        return
+    plain = values.ravel().astype(np.float64)
+    if len(odd := plain[np.isfinite(plain) & (plain != np.floor(plain))]):
+        raise CallbackError(
+            f"ConfusionMatrix needs {name!r} to hold classes.\nSeen: {odd[0]:.4g}, where ids are whole numbers.\n"
+            "Where one score tells yes from no, let a processor write which it is: "
+            f"ops.Apply(lambda score: score > 0.5, inputs={name!r}, outputs='batch_answer')."
+        )
 
 
 def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
