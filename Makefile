@@ -40,7 +40,7 @@ coverage: .venv/stamp-test  ## the tests of `make test`, and which lines and bra
 APART = --numprocesses auto --maxprocesses 4 --dist worksteal
 # What compiled steps, the shelf and what it keeps do; all other tests run there as well, when asked to.
 ON_JAX = experimentator/ops tests/ops/test_losses.py tests/ops/test_stateful.py \
-    $(patsubst %,tests/backends/test_%.py,steps gradients options optimizers processors export buckets jax profile)
+    $(patsubst %,tests/backends/test_%.py,steps gradients options optimizers processors export buckets remat jax profile)
 
 test-torch: .venv/stamp-torch  ## the tests of steps, and of what PyTorch alone has, on PyTorch (installs it: 1 GB)
 	@$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ON_TORCH) $(ARGS)
@@ -48,7 +48,7 @@ test-torch: .venv/stamp-torch  ## the tests of steps, and of what PyTorch alone 
 test-torch: export KERAS_BACKEND = torch
 test-torch: export OMP_NUM_THREADS = 1
 ON_TORCH = experimentator/ops tests/ops/test_losses.py tests/ops/test_stateful.py tests/ops/test_augment.py \
-    $(patsubst %,tests/backends/test_%.py,steps gradients options optimizers processors export buckets torch profile)
+    $(patsubst %,tests/backends/test_%.py,steps gradients options optimizers processors export buckets remat torch profile)
 
 lint: .venv/stamp-test  ## ruff, import-linter, mypy
 	@$(LINT); $(VERDICT)

@@ -174,7 +174,7 @@ def _kept(error: Exception) -> GraphError:
         "A chunk processor keeps a tensor of an earlier trace, which is out of reach in this one.\n"
         f"Seen: {kind[1] if kind else 'a tensor'}, made in {made[-1] if made else 'a processor'}.\n"
         "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own; and let "
-        "no layer add a loss (add_loss) within a branch, a loop, the cell of a recurrent layer or a part that is "
-        "computed twice (remat). What layers assign within jax.jit, such as the statistics of a BatchNormalization, "
-        "comes out of experimentator.gradient(function, tensor)."
+        "no layer add a loss (add_loss) within a branch, a loop or the cell of a recurrent layer. What layers assign, "
+        "such as the statistics of a BatchNormalization, comes out of keras.remat(function), where jax.checkpoint "
+        "keeps it in, and out of experimentator.gradient(function, tensor), where jax.grad does."
     )

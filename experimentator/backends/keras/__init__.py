@@ -29,7 +29,7 @@ from experimentator.backends.keras.norms import Norms, asked_in
 from experimentator.backends.keras.once import DrawnOnce
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
-from experimentator.backends.keras.rates import Rates
+from experimentator.backends.keras.rates import Rates, hold_all
 from experimentator.backends.keras.remat import Way, recomputing
 from experimentator.backends.keras.scopes import plain, scope_of
 from experimentator.backends.keras.seen import Seen, dtype_of, shapes_by_running
@@ -234,13 +234,7 @@ class KerasBackend(ABC):
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
         """What sets the factors of the learning rate for the batches that follow; the compiled loop reads them."""
-        tables = [self.rate_table.of(part) for part in parts_of(optimizer)]
-
-        def hold(factors: np.ndarray) -> None:
-            for table in tables:
-                table.hold(factors)
-
-        return hold
+        return partial(hold_all, [self.rate_table.of(part) for part in parts_of(optimizer)])
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
         """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -125,3 +125,9 @@ class TableRates(Rates):
     def entries(self) -> Any:
         """The table as an array."""
         return self.factors.now()
+
+
+def hold_all(tables: Iterable[Rates], factors: np.ndarray) -> None:
+    """Let every table hold the factors of the batches that follow."""
+    for table in tables:
+        table.hold(factors)

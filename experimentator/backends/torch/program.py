@@ -25,7 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from experimentator.backends import CannotRunError
-from experimentator.backends.torch.reuse import own, reuse
+from experimentator.backends.torch.reuse import looks, own, reuse
 from experimentator.graph import GraphError
 
 
@@ -186,6 +186,9 @@ def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, t
             graph.erase_node(node)
         elif node.target in SAME and len(node.args) == 1 and not node.kwargs:
             node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif node.target is torch.ops.aten.copy.default and looks(node) == looks(node.args[1]):  # into new memory
+            node.replace_all_uses_with(node.args[1])
             graph.erase_node(node)
     places = {node: place for place, node in enumerate(graph.find_nodes(op="placeholder"))}
     (ending,) = graph.find_nodes(op="output")

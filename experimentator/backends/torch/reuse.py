@@ -35,7 +35,7 @@ def reuse(graph: Any, own: Collection[Any] = ()) -> None:
         if (
             len(set(written)) == len(written)
             and all(isinstance(one, torch.fx.Node) and one not in read and is_free(one, node) for one in written)
-            and all(_looks(written[place]) == _looks(part) for place, part in parts.items())
+            and all(looks(written[place]) == looks(part) for place, part in parts.items())
         ):
             node.target = in_place
             for place, part in parts.items():
@@ -104,7 +104,8 @@ def _is_on_lists(node: Any) -> bool:
     return name.startswith("_foreach_") and not name.endswith("_") and isinstance(node.args[0], list)
 
 
-def _looks(node: Any) -> tuple[Any, ...]:
+def looks(node: Any) -> tuple[Any, ...]:
+    """Sizes, steps and dtype of what a node gives."""
     value = node.meta["val"]
     return value.shape, value.stride(), value.dtype
 

@@ -1,0 +1,191 @@
+"""What is computed again for its gradients: the same training in every number, with less memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from experimentator import Mode, Optimizers, Subset, build_experiment, gradient, ops
+from tests.frameworks import COMPILERS, ON_JAX
+
+DRAW = np.random.default_rng(0)
+WORDS, KINDS = DRAW.integers(0, 50, (48, 6)), DRAW.integers(0, 4, 48)
+
+
+def as_it_is(function: Any) -> Any:
+    return function
+
+
+def trained(*processors: Any, **settings: Any) -> Any:
+    """An experiment of two epochs of six batches, the last of each smaller, in calls of several."""
+    data = {"words": WORDS[:43], "kind": KINDS[:43]}
+    subsets = [Subset("training", Mode.TRAIN, data), Subset("validation", Mode.EVAL, data)]
+    loss = ops.SoftmaxCrossEntropy("batch_logits", "batch_kind")
+    given = {"optimizer": keras.optimizers.SGD(0.1, momentum=0.9), "seed": 0, "hide_progress": True} | settings
+    exp = build_experiment({"subsets": subsets, "batch_size": 8, "chunk_processors": [*processors, loss], **given})
+    exp.train(2)
+    return exp
+
+
+def assert_same(one: Any, other: Any, rtol: float = 1e-4) -> None:
+    weights = one.backend.weights(), other.backend.weights()
+    assert list(weights[0]) == list(weights[1])
+    for key, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][key], value, rtol, atol=1e-5, err_msg=key)
+    for before, after in zip(one.history, other.history, strict=True):
+        assert after["training_loss"] == pytest.approx(before["training_loss"], rel=rtol)
+        assert after["validation_loss"] == pytest.approx(before["validation_loss"], rel=rtol)
+
+
+def network() -> Any:
+    """Layers that draw, that keep statistics, and that add to the loss."""
+    keras.utils.set_random_seed(1)
+    words = keras.Input((6,), dtype="int32")
+    made = layers.Embedding(50, 8)(words)
+    made = layers.BatchNormalization()(layers.Dropout(0.3, seed=2)(made))
+    made = made + layers.MultiHeadAttention(2, 4, dropout=0.2, seed=3)(made, made)
+    made = layers.Dense(8, activation="gelu", activity_regularizer="l2", kernel_regularizer="l2")(made)
+    return keras.Model(words, layers.Dense(4)(layers.GlobalAveragePooling1D()(made)))
+
+
+@pytest.mark.parametrize("mode", ["full", "list_of_layers"])
+def test_a_network_made_under_a_scope_trains_as_without(mode):
+    plain = network()
+    chosen = [one.name for one in plain.layers if one.name.startswith(("dropout", "batch", "multi"))]
+    with keras.RematScope(mode=mode, **({"layer_names": chosen} if mode == "list_of_layers" else {})):
+        again = network()
+    again.set_weights(plain.get_weights())
+
+    names = {"inputs": "batch_words", "outputs": "batch_logits"}
+    assert_same(*(trained(ops.Model(one, **names)) for one in (plain, again)))
+
+
+class Parts:
+    """Layers called within functions, one of them with an option and a result of whole numbers; and one in another."""
+
+    def __init__(self, remat: Any):
+        keras.utils.set_random_seed(1)
+        self.remat, self.calls = remat, 0
+        self.words, self.normal, self.drop = layers.Embedding(50, 8), layers.BatchNormalization(), layers.Dropout(0.3)
+        self.dense = layers.Dense(8, activation="tanh", activity_regularizer="l2")
+        self.cell, self.head = layers.GRU(8), layers.Dense(4)
+
+    def __call__(self, chunk: Any) -> None:
+        made, best = self.remat(self.first)(chunk["batch_words"], scale=2.0)
+        chunk["batch_best"] = best
+        chunk["batch_logits"] = self.head(self.remat(self.second)(made))
+
+    def first(self, words: Any, *, scale: float) -> Any:
+        self.calls += 1
+        made = self.normal(self.drop(self.dense(self.words(words)))) * scale
+        return made, keras.ops.argmax(made, axis=-1)
+
+    def second(self, made: Any) -> Any:
+        return self.cell(self.drop(made + self.remat(self.drop)(made)))
+
+
+# Inductor takes a minute for a recurrent layer, and JAX without a compiler half of one.
+WAYS: dict[str, Any] = {name: {"jit_compile": jit} for name, jit in COMPILERS.items() if name != "inductor"}
+WAYS |= {} if ON_JAX else {"eager": {"eager": True}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_functions_that_are_computed_again_train_as_without(way):
+    assert_same(*(trained(Parts(remat), **WAYS[way]) for remat in (as_it_is, keras.remat)))
+
+
+def test_what_is_computed_again_has_the_precision_that_it_had():
+    losses = [
+        trained(Parts(remat), precision="bfloat16").history[-1]["training_loss"] for remat in (as_it_is, keras.remat)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_a_loss_of_its_own_is_computed_again_for_its_weights_alone():
+    def listed(remat: Any) -> list[Any]:
+        keras.utils.set_random_seed(1)
+        words, drop, one, other = layers.Embedding(50, 8), layers.Dropout(0.3), layers.Dense(4), layers.Dense(4)
+        trunk = lambda given: drop(words(given))  # noqa: E731
+
+        def left(chunk: Any) -> None:
+            chunk["batch_made"] = remat(trunk)(chunk["batch_words"])
+            chunk["batch_logits"] = keras.ops.mean(one(chunk["batch_made"]), axis=1)
+
+        def right(chunk: Any) -> None:
+            chunk["right_loss"] = keras.ops.mean(remat(other)(chunk["batch_made"]) ** 2)
+
+        return [left, right]
+
+    def optimizer() -> Any:
+        return Optimizers(
+            {"left": keras.optimizers.SGD(0.1), "right": keras.optimizers.SGD(0.2)}, losses={"right": "right_loss"}
+        )
+
+    assert_same(*(trained(*listed(one), optimizer=optimizer()) for one in (as_it_is, keras.remat)))
+
+
+def test_it_is_computed_again_and_only_where_there_are_gradients():
+    parts = Parts(keras.remat)
+    exp = trained(parts)
+    seen = parts.calls
+    exp.evaluate()
+    exp.predict("validation")
+
+    plain = Parts(as_it_is)
+    trained(plain)
+    assert (seen > plain.calls) == (not ON_JAX)  # which goes by what it traced
+    assert np.isfinite(exp.history[-1]["validation_loss"])
+
+
+def test_within_a_gradient_of_a_processor_and_outside_of_experiments():
+    layer = layers.Dense(1, activation="tanh")
+    images = keras.ops.convert_to_tensor(np.ones((3, 2), np.float32))
+    found = [keras.ops.stop_gradient(gradient(one(layer), images)) for one in (as_it_is, keras.remat)]
+    np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, found))
+
+
+MEMORY = """
+import resource, sys
+import keras, numpy as np
+from keras import layers
+from experimentator import Mode, Subset, build_experiment
+
+keras.utils.set_random_seed(1)
+ROWS = 6000
+wide = [keras.Sequential([layers.Dense(256, activation="gelu"), layers.LayerNormalization(), layers.Dropout(0.1)])
+        for _ in range(10)]
+
+def peak(remat):
+    def run(chunk):
+        made = chunk["batch_input"]
+        for part in wide:
+            made = remat(part)(made)
+        chunk["loss"] = keras.ops.mean(made**2)
+
+    data = {"input": np.ones((ROWS, 256), np.float32)}
+    build_experiment({
+        "subsets": [Subset("training", Mode.TRAIN, data)], "batch_size": ROWS, "chunk_processors": [run],
+        "optimizer": keras.optimizers.SGD(0.1), "hide_progress": True, "jit_compile": False,
+    }).train(2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+again = peak(keras.remat)
+print((again - before) / (peak(lambda function: function) - before))
+"""
+
+
+@pytest.mark.skipif(ON_JAX, reason="XLA on a CPU keeps the results of JAX all the same")
+def test_it_takes_less_memory():
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, timeout=300, env=dict(os.environ)
+    )
+
+    assert float(done.stdout.split()[-1]) < 0.7
