@@ -29,10 +29,13 @@ def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) ->
 
 
 class _Noting(Within):
-    """A scope that notes what it reads, and assigns in the scope around."""
+    """A scope that notes what it reads, and assigns in the scope around, or, as in `keras.Model.fit`, for good."""
 
     def add_update(self, update: Any) -> None:
-        self.original_scope.add_update(update)
+        if self.original_scope is None:
+            update[0]._direct_assign(update[1])
+        else:
+            self.original_scope.add_update(update)
 
 
 class _Draws(TorchDispatchMode):
