@@ -266,8 +266,10 @@ def has_rate(optimizer: Any, rate: Any) -> bool:
 
 def rate_of(optimizer: Any) -> float | None:
     """The learning rate of a Keras optimizer, as it is now; None where something else stands in its place."""
-    rate = getattr(optimizer, "learning_rate", None)
-    return None if rate is None else float(np.asarray(rate))
+    try:
+        return float(np.asarray(getattr(optimizer, "learning_rate", None)))
+    except (TypeError, ValueError):
+        return None
 
 
 def settle_rate(optimizer: Any, rate: Any, *, is_told: bool, is_made_of_it: bool) -> None:
