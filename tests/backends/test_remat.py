@@ -150,6 +150,57 @@ def test_within_a_gradient_of_a_processor_and_outside_of_experiments():
     np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, found))
 
 
+class Scaled(layers.Layer):
+    """A layer that lets its weight decay while it is trained."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=shape[1:], initializer="ones")
+
+    def call(self, rows: Any, training: bool = False) -> Any:
+        if training:
+            self.scale.assign(self.scale * 0.9)
+        return rows * self.scale
+
+
+def rows_by(remat: Any, how: str) -> Any:
+    """A processor that makes logits of one part, which is computed again in one of several ways."""
+    keras.utils.set_random_seed(1)
+    words, dense, side, head = layers.Embedding(50, 8), layers.Dense(8), layers.Dense(8), layers.Dense(4)
+    scaled, matrix = Scaled(), keras.Variable(np.eye(8, dtype="float32"))
+    dense.build((None, 8))
+
+    def run(chunk: Any) -> None:
+        rows = keras.ops.mean(words(chunk["batch_words"]), axis=1)
+        again = remat(lambda given: keras.ops.tanh(dense(given)))
+        if how == "closes over":
+            by = side(rows)
+            rows = remat(lambda given: keras.ops.tanh(dense(given)) * by)(rows)
+        elif how == "gradient of":
+            rows = gradient(lambda given: keras.ops.sum(again(given) ** 2), rows)
+        elif how == "of gradient":
+            rows = remat(lambda given: gradient(lambda one: keras.ops.sum(dense(one) ** 3), given))(rows)
+        elif how == "in a loop":
+            rows = keras.ops.fori_loop(0, 3, lambda place, given: again(given), rows)
+        elif how == "in a branch":
+            rows = keras.ops.cond(keras.ops.sum(rows) > 0, lambda: again(rows), lambda: rows)
+        elif how == "of a variable":
+            rows = remat(lambda given, by: keras.ops.tanh(given @ by))(rows, matrix)
+        elif how == "assigns":
+            rows = remat(lambda given: keras.ops.tanh(scaled(dense(given))))(rows)
+        chunk["batch_logits"] = head(rows)
+
+    return run
+
+
+HOW = ["closes over", "gradient of", "of gradient", "in a loop", "in a branch", "of a variable", "assigns"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_gradients_are_those_without_wherever_it_stands(how):
+    optimizer = lambda: keras.optimizers.SGD(0.1, weight_decay=0.01)  # noqa: E731
+    assert_same(*(trained(rows_by(one, how), optimizer=optimizer()) for one in (as_it_is, keras.remat)))
+
+
 MEMORY = """
 import resource, sys
 import keras, numpy as np

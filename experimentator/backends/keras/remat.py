@@ -39,8 +39,12 @@ class Within(keras.StatelessScope):
         around: Any = self.original_scope
         while around is not None and not isinstance(around, Assigned):
             around = getattr(around, "original_scope", None)
-        super().add_update(stopped(update, around.trained if around is not None else {}))
-        self.assigned[id(update[0])] = update[0]
+        variable = update[0]
+        trained = around.trained if around is not None else {}
+        if around is None and variable.trainable and variable._value is not None:
+            trained = {id(variable): keras.ops.convert_to_tensor(variable._value)}
+        super().add_update(stopped(update, trained))
+        self.assigned[id(variable)] = variable
 
     def get_current_value(self, variable: Any) -> Any:
         """What was assigned within, else what is known, or the scope around has; None stands for the variable's own."""

@@ -22,11 +22,11 @@ from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.seen import run_on_items
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
-from experimentator.backends.tensorflow.gradients import recomputed
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.onnx import teach
 from experimentator.backends.tensorflow.placed import placed
 from experimentator.backends.tensorflow.profile import profiled
+from experimentator.backends.tensorflow.recomputed import recomputed
 from experimentator.backends.tensorflow.touched import Touch, touched
 from experimentator.graph import Chunk, Graph, Node
 from experimentator.loading.memory import free_host_memory

@@ -1,8 +1,8 @@
-"""Gradients of what a graph writes, each loss for the weights that minimise it; and what is computed again for them."""
+"""Gradients of what a graph writes, each loss for the weights that minimise it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from experimentator.backends.keras.context import Forward, objective_of
 from experimentator.backends.keras.optimizers import shares
-from experimentator.backends.keras.remat import Apart
+from experimentator.backends.tensorflow.recomputed import here
 
 
+@here()
 def with_gradients(
     run: Forward, tensors: Any, variables: Iterable[Any], optimizer: Any
 ) -> tuple[Any, list[tuple[Any, Any]]]:
@@ -29,31 +30,6 @@ def with_gradients(
         # in a sparse gradient a row may stand several times, which add up: Keras would clip and square them one by one
         pairs = [(tf.convert_to_tensor(gradient), one) for gradient, one in pairs]
     return run.norms.put(outputs, pairs, optimizer), pairs
-
-
-def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What a function gives, of which nothing is kept for gradients: it is computed again for them."""
-    apart, flat = Apart(), keras.tree.flatten((arguments, options))
-    places = [place for place, one in enumerate(flat) if _is_float(one)]
-    first: list[Any] = []
-
-    def traced(*tensors: Any) -> list[Any]:
-        whole = dict(enumerate(flat)) | dict(zip(places, tensors, strict=True))
-        given, named = keras.tree.pack_sequence_as((arguments, options), list(whole.values()))
-        result, values, losses = apart.run(lambda: function(*given, **named))
-        first[:] = first or [result, values, len(losses)]
-        return [one for one in keras.tree.flatten(result) if _is_float(one)] + losses
-
-    found = tf.recompute_grad(traced)(*(flat[place] for place in places))
-    result, values, count = first
-    split = len(found) - count
-    apart.keep(values, found[split:])
-    floats = iter(found[:split])
-    return keras.tree.map_structure(lambda one: next(floats) if _is_float(one) else one, result)
-
-
-def _is_float(value: Any) -> bool:
-    return bool(keras.ops.is_tensor(value)) and value.dtype.is_floating
 
 
 def _adds(optimizer: Any) -> bool:

@@ -1,0 +1,105 @@
+"""What is computed again for its gradients, in a graph of TensorFlow.
+
+`tf.recompute_grad` takes no gradient to tensors that a function closes over, none of a gradient, and fails in loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import local
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow.python.eager.record import record_operation, stop_recording  # what `tf.custom_gradient` stands on
+
+from experimentator.backends.keras.remat import Apart
+
+_HERE = local()
+
+
+@contextmanager
+def here() -> Iterator[None]:
+    """Within, in this thread, what is computed in the graph that stands now may be computed again."""
+    before = getattr(_HERE, "graph", None)
+    _HERE.graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    try:
+        yield
+    finally:
+        _HERE.graph = before
+
+
+def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What a function gives, of which nothing is kept for gradients: it is computed again for them.
+
+    It is kept in Python, in branches and in loops; and where weights are assigned within, whose values before are gone.
+    """
+    graph = getattr(_HERE, "graph", None)
+    if graph is None or tf.executing_eagerly() or tf.compat.v1.get_default_graph() is not graph:
+        return function(*arguments, **options)
+    apart, flat = Apart(), keras.tree.flatten((arguments, options))
+    places = [place for place, one in enumerate(flat) if _has_gradient(one)]
+
+    def run(tensors: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
+        whole = dict(enumerate(flat)) | dict(zip(places, tensors, strict=True))
+        given, named = keras.tree.pack_sequence_as((arguments, options), list(whole.values()))
+        return apart.run(lambda: function(*given, **named))
+
+    own = [tf.identity(flat[place]) for place in places]
+    count = len(graph.get_operations())
+    with tf.GradientTape() as reading:
+        result, values, losses = run(own)
+    made = _floats(result, losses)
+    if made and not any(variable.trainable for variable in apart.variables or ()):
+        inputs = [flat[place] for place in places], _closed_over(graph.get_operations()[count:], made, own)
+        made = _instead(lambda tensors: _floats(*run(tensors)[::2]), made, inputs, reading.watched_variables())
+    split = len(made) - len(losses)
+    apart.keep(values, made[split:])
+    floats = iter(made[:split])
+    return keras.tree.map_structure(lambda one: next(floats) if _has_gradient(one) else one, result)
+
+
+def _instead(
+    again: Callable[[Sequence[Any]], list[Any]],
+    made: Sequence[Any],
+    inputs: tuple[Sequence[Any], Sequence[Any]],
+    variables: Sequence[Any],
+) -> list[Any]:
+    """The same tensors, whose gradients by given and other `inputs`, and by variables, come from computing `again`."""
+    given, others = inputs
+
+    def backward(*gradients: Any) -> list[Any]:
+        with tf.GradientTape() as tape, tf.control_dependencies(gradients):
+            copies = [one + tf.cast(_nothing(gradients[0]), one.dtype) for one in given]
+            tape.watch([*copies, *others])
+            found = again(copies)
+        return list(tape.gradient(found, [*copies, *others, *variables], output_gradients=gradients))
+
+    read = [tf.convert_to_tensor(variable) for variable in variables]
+    with stop_recording():
+        outputs = [tf.identity(one) for one in made]
+    record_operation("Recomputed", outputs, [*given, *others, *read], backward)
+    return outputs
+
+
+def _nothing(tensor: Any) -> Any:
+    """0, which cannot be known before the tensor: XLA computes in no other order."""
+    first = tf.cast(tf.reduce_max(tf.math.real(tf.reshape(tensor, [-1])[:1])), tf.bool)
+    return tf.where(tf.equal(first, first), 0.0, float("nan"))
+
+
+def _closed_over(operations: Sequence[Any], made: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+    """Tensors from before that operations read, or that are handed on, but for those that were given."""
+    within, known = {id(one) for one in operations}, {id(one) for one in given}
+    read = [one for operation in operations for one in operation.inputs] + list(made)
+    found = {id(one): one for one in read if _has_gradient(one) and id(one.op) not in within}
+    return [one for key, one in found.items() if key not in known]
+
+
+def _floats(result: Any, losses: Sequence[Any]) -> list[Any]:
+    return [one for one in keras.tree.flatten(result) if _has_gradient(one)] + list(losses)
+
+
+def _has_gradient(value: Any) -> bool:
+    return isinstance(value, tf.Tensor) and (value.dtype.is_floating or value.dtype.is_complex)
