@@ -201,6 +201,21 @@ def test_gradients_are_those_without_wherever_it_stands(how):
     assert_same(*(trained(rows_by(one, how), optimizer=optimizer()) for one in (as_it_is, keras.remat)))
 
 
+@pytest.mark.parametrize("way", [{}] if ON_JAX else [{}, {"eager": True}], ids=str)
+def test_what_a_layer_keeps_for_one_call_is_drawn_anew_in_the_next(way):
+    def listed(remat: Any) -> Any:
+        keras.utils.set_random_seed(1)
+        words, head = layers.Embedding(50, 8), layers.Dense(4)
+        cell = layers.LSTM(5, dropout=0.2, recurrent_dropout=0.2, unroll=True)  # XLA takes long for a loop
+
+        def run(chunk: Any) -> None:
+            chunk["batch_logits"] = head(remat(lambda given: cell(words(given)))(chunk["batch_words"]))
+
+        return run
+
+    assert_same(*(trained(listed(one), **way) for one in (as_it_is, keras.remat)))
+
+
 MEMORY = """
 import resource, sys
 import keras, numpy as np

@@ -115,8 +115,9 @@ def _contexts(asked: Callable[[], Contexts]) -> Contexts:
 @wraps(checkpoint._checkpoint_without_reentrant_generator)
 def _generator(function: Any, preserve: bool, asked: Callable[[], Contexts], *arguments: Any, **options: Any) -> Any:
     if not is_recomputing():
-        return _USUAL(function, preserve, asked, *arguments, **options)
-    return _USUAL(function, preserve, lambda: _contexts(asked), *arguments, **options)
+        return (yield from _USUAL(function, preserve, asked, *arguments, **options))
+    with checkpoint.set_checkpoint_early_stop(False):  # layers forget at the end of a call what they keep for it alone
+        return (yield from _USUAL(function, preserve, lambda: _contexts(asked), *arguments, **options))
 
 
 _USUAL = checkpoint._checkpoint_without_reentrant_generator
