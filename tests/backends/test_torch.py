@@ -1117,3 +1117,29 @@ def test_a_module_that_takes_a_chunk_is_a_processor():
     exp = build_experiment({"subsets": [Subset("all", Mode.EVAL, {"input": IMAGES})], "chunk_processors": [OfAChunk()]})
 
     np.testing.assert_array_equal(exp.predict({"batch_input": IMAGES})["batch_half"], IMAGES / 2)
+
+
+class Remembering(keras.optimizers.Optimizer):
+    """An optimizer that keeps the weights of the batch before."""
+
+    def build(self, variables: Any) -> None:
+        if not self.built:
+            super().build(variables)
+            self.before = self.add_optimizer_variables(variables, "before")
+
+    def update_step(self, gradient: Any, variable: Any, rate: Any) -> None:
+        self.assign(self.before[self._get_variable_index(variable)], variable.value)
+        self.assign(variable, variable - rate * gradient)
+
+
+@pytest.mark.parametrize("batches", [1, 4])
+def test_what_held_a_weight_before_is_kept_apart_from_what_it_becomes(batches):
+    kept = []
+    for way in (WAYS[0], WAYS[2]):
+        optimizer = Remembering(0.1)
+        exp = experiment(model(convolutional()), optimizer=optimizer, steps_per_call=batches, **way)
+        exp.train(1)
+        kept.append([keras.ops.convert_to_numpy(one) for one in optimizer.before])
+
+    for one, other in zip(*kept, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -54,8 +54,14 @@ class Batch(StatelessBatch):
         return flat[:weights], flat[weights : weights + slots], flat[weights + slots :]
 
     def keep_flat(self, flat: Values) -> None:
-        """Let variables hold the values of such a list."""
-        self.keep(*self.parted(flat)[:2])
+        """Let variables hold the values of such a list, among which may be what another holds until now."""
+        held = [variable.value for variable in (*self.weights, *self.slots)]
+        memory = {_memory(one) for one in held}
+        apart = [
+            new.clone() if _memory(new) in memory and not _is_same(new, one) else new
+            for new, one in zip(flat, held, strict=False)
+        ]
+        self.keep(*self.parted(apart)[:2])
 
     @property
     def tables(self) -> int:
@@ -108,6 +114,15 @@ class Batch(StatelessBatch):
 
     def _everything(self) -> list[Any]:
         return [*self.weights, *self.slots]
+
+
+def _memory(value: torch.Tensor) -> int:
+    """Where it stands, or what it is a view of."""
+    return value.untyped_storage().data_ptr()
+
+
+def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
 
 
 def _copies(values: Values) -> Values:
