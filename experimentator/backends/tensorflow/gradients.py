@@ -13,19 +13,19 @@ from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.tensorflow.recomputed import here
 
 
-@here()
 def with_gradients(
     run: Forward, tensors: Any, variables: Iterable[Any], optimizer: Any
 ) -> tuple[Any, list[tuple[Any, Any]]]:
     """What `run` writes for the tensors of a batch, and pairs of gradient and variable, where there is a gradient."""
     own = shares(optimizer, variables)
-    with tf.GradientTape(persistent=len(own) > 1) as tape:
-        outputs = run(tensors)
-        objectives = {loss: objective_of(outputs[loss], run.added, of, optimizer) for loss, of in own.items()}
     pairs = []
-    for loss, of in own.items():
-        gradients = tape.gradient(objectives[loss], list(map(value_of, of)))
-        pairs += [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
+    with here():
+        with tf.GradientTape(persistent=len(own) > 1) as tape:
+            outputs = run(tensors)
+            objectives = {loss: objective_of(outputs[loss], run.added, of, optimizer) for loss, of in own.items()}
+        for loss, of in own.items():
+            gradients = tape.gradient(objectives[loss], list(map(value_of, of)))
+            pairs += [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
     if run.norms.asked or not _adds(optimizer):
         # in a sparse gradient a row may stand several times, which add up: Keras would clip and square them one by one
         pairs = [(tf.convert_to_tensor(gradient), one) for gradient, one in pairs]
