@@ -112,13 +112,24 @@ def _contexts(asked: Callable[[], Contexts]) -> Contexts:
     return _Around(noting, lambda: first, draw), _Around(there, computed, dropping, reading, lambda: again, redraw)
 
 
-@wraps(checkpoint._checkpoint_without_reentrant_generator)
-def _generator(function: Any, preserve: bool, asked: Callable[[], Contexts], *arguments: Any, **options: Any) -> Any:
+# Where every checkpoint begins, whoever holds the function that asks for it; since PyTorch 2.15 under another name.
+_PLACES = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
+_NAME = next(name for name in _PLACES if hasattr(checkpoint, name))
+_USUAL = getattr(checkpoint, _NAME)
+
+
+@wraps(_USUAL)
+def _generator(*arguments: Any, **options: Any) -> Any:
     if not is_recomputing():
-        return (yield from _USUAL(function, preserve, asked, *arguments, **options))
+        return (yield from _USUAL(*arguments, **options))
+    if "context_fn" in options:
+        asked = options["context_fn"]
+        options["context_fn"] = lambda: _contexts(asked)
+    else:
+        function, preserve, asked, *others = arguments
+        arguments = function, preserve, lambda: _contexts(asked), *others
     with checkpoint.set_checkpoint_early_stop(False):  # layers forget at the end of a call what they keep for it alone
-        return (yield from _USUAL(function, preserve, lambda: _contexts(asked), *arguments, **options))
+        return (yield from _USUAL(*arguments, **options))
 
 
-_USUAL = checkpoint._checkpoint_without_reentrant_generator
-checkpoint._checkpoint_without_reentrant_generator = _generator
+setattr(checkpoint, _NAME, _generator)
