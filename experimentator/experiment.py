@@ -274,7 +274,7 @@ class BaseExperiment(Habits, Portrayed, Exported):
         found = lasting(load_weights(filename))
         chosen, matching = fitting(lasting(own), found, only=only, rename=rename, name=filename)
         self.backend.set_weights(own | chosen)
-        self.backend.begin_averages(self.optimizer, chosen)
+        resume.take_loaded(self, chosen)
         self.walk.looked = False  # at NaN that a training begins with
         return matching
 

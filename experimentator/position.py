@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from experimentator.config import ConfigError
+
 
 @dataclass
 class Position:
@@ -11,6 +13,7 @@ class Position:
 
     subset: str = ""
     batch: int = 0
+    batch_size: int = 0  # of this pass; 0 where it was not noted
     row: dict[str, float] = field(default_factory=dict)
     totals: dict[str, float] = field(default_factory=dict)
     weight: int = 0
@@ -18,3 +21,12 @@ class Position:
     seeds: dict[str, list[int]] = field(default_factory=dict)  # which training goes on with after an evaluation
     order: int = 0  # a mark of that of the pass, where the subset has a say in it
     predictions: int = 0  # since the call before: what begin events predicted
+
+    def check_batch_size(self, now: int) -> None:
+        """Refuse to go on within a pass whose batches were of another size: items would come twice, or never."""
+        if self.batch and self.batch_size not in (0, now):
+            raise ConfigError(
+                f"batch_size was changed within a pass: {self.batch} batches over {self.subset!r} are done.\n"
+                f"Seen: {now}, where the checkpoint has {self.batch_size}.\n"
+                "Set it back, train to the end of this epoch, then change it."
+            )

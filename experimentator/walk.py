@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from experimentator.suspects import (
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
     from experimentator.runner import Runners
+    from experimentator.saving.resume import Restored
 
 log = logging.getLogger(__name__)
 DEEP = 8  # so many passes at most, each within another
@@ -50,7 +51,7 @@ class Walk:
         self.goal = self.batches = 0
         self.rate: float | None = None  # of learning, as training began
         self.position: Position | None = None
-        self.restore: Callable[[], None] | None = None
+        self.restore: Restored | None = None
         self.held = Held()
         self.watch = Stopwatch()
         self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
@@ -129,6 +130,7 @@ class Walk:
         exp = self.exp
         if position is not None:
             self._restore(last=False)  # what begins of the epoch did to the data, the checkpoint has
+            position.check_batch_size(exp.batch_size)
         if subset.name != self.passing:  # else its items are being read as they were addressed
             self.address(subset, mode)
         feed = exp.program.feed(subset, mode)
@@ -301,6 +303,7 @@ class Walk:
                 finally:  # whatever a callback says, the weights have moved
                     self.batches += len(block.index) if mode == Mode.TRAIN else 0
             position.batch, position.weight = first + len(block.index), averages.weight
+            position.batch_size = cycle.batch_size
             if training is not None:
                 self._pause("step")
         return averages
@@ -339,7 +342,7 @@ class Walk:
     def _restore(self, *, last: bool) -> None:
         """Bring back what a checkpoint has; begin events may have changed some of it."""
         if self.restore is not None:
-            self.restore()
+            self.restore.again(self.exp)
             self.predictions = self.position.predictions if self.position else 0
             self.restore = None if last else self.restore
             self.is_cut_short |= self.position is not None  # until the epoch ends

@@ -21,6 +21,7 @@ from experimentator import (
     AverageMetrics,
     Callback,
     CheckpointEvery,
+    ConfigError,
     JsonLinesTracker,
     Mode,
     ResumeError,
@@ -229,6 +230,40 @@ def test_a_finished_training_goes_on_to_more_epochs_as_if_it_had_never_ended(ref
 
     old, new = ([one for one in lines(r) if "state/epochs" not in one] for r in (tmp_path / "long/p/long", run))
     assert old == new
+
+
+def test_weights_that_are_loaded_behind_a_resume_are_those_that_training_goes_on_with(reference, tmp_path):
+    run = cut(reference, 3, tmp_path)
+    exp = built(run.parent.parent, run.name)
+    exp.resume(run)
+    exp.save_weights(tmp_path / "as_saved.safetensors")
+    other = built(tmp_path / "other", "other")
+    other.load_weights(tmp_path / "as_saved.safetensors")
+    (slope,) = (key for key in other.backend.weights() if key.endswith("slope"))
+    other.backend.set_weights({**other.backend.weights(), slope: np.array(40.0)})
+    other.save_weights(tmp_path / "other.safetensors")
+
+    exp.load_weights(tmp_path / "other.safetensors")
+    exp.train(1)
+
+    assert exp.backend.weights()[slope] > 20  # two steps from 40
+
+
+def test_another_batch_size_within_a_pass_is_refused_and_may_be_set_behind_it(reference, tmp_path):
+    """Rows would be trained on twice, or never."""
+    run = cut(reference, 3, tmp_path)
+    exp = built(run.parent.parent, run.name)
+    exp.resume(run)
+    before = exp.batch_size
+    exp.batch_size = 2
+    with pytest.raises(ConfigError, match=rf"3 batches over 'training' are done.\nSeen: 2, where .* has {before}\."):
+        exp.train(EPOCHS)
+
+    exp.batch_size = before
+    exp.train(1)
+    exp.batch_size = 2
+    exp.train(2)
+    assert exp.counts["training"]["batches"] == 2 + len(exp.subset("training")) // 2
 
 
 # Refusals

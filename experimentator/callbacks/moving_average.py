@@ -133,7 +133,8 @@ class ExponentialMovingAverage(Callback):
         if walk.restore is not None and not walk.trains:
             log.warning(
                 "Measured with the weights as they are: the optimizer, which has their average, comes back once "
-                "training goes on. To measure the average: exp.load_weights('RUN/weights.average.safetensors')."
+                "training goes on. To measure the average, in another experiment: "
+                "exp.load_weights('RUN/weights.average.safetensors')."
             )
             return
         if not optimizer.built or not int(optimizer.iterations):

@@ -15,7 +15,6 @@ import random
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +97,7 @@ class Restored:
 
     def __init__(self, read: manifest.Read):
         self.path = read.path
+        self.loaded: set[str] = set()  # keys of weights that were read from another file since
         try:
             self.weights, self.arrays = (from_safetensors(read.files[n], read.path / n) for n in (WEIGHTS, ARRAYS))
             self.tree = from_json(read.files[STATE], read.path / STATE)
@@ -138,12 +138,12 @@ class Restored:
         walk = exp.walk
         exp.epoch, exp.history[:], walk.batches, walk.position = self.epoch, self.history, self.batches, self.position
         exp.program.chosen = dict(self.choices)
-        walk.restore = partial(self.again, exp)
+        walk.restore = self
         self.again(exp, optimizer=False)
         self.rate = rate_of(exp.optimizer)
 
     def again(self, exp: BaseExperiment, *, optimizer: bool = True) -> None:
-        """Set everything that begin events may have changed; a learning rate that was set since it was read stays."""
+        """Set everything that begin events may have changed; a rate and weights that were set meanwhile stay."""
         rate = exp.walk.rate if optimizer and exp.walk.rate != self.rate else None
         for key, value in self.changed.items():
             if key == "learning_rate" and rate is not None:
@@ -154,6 +154,7 @@ class Restored:
         if optimizer:
             own = {key.removeprefix(OPTIMIZER): a for key, a in self.arrays.items() if key.startswith(OPTIMIZER)}
             exp.backend.set_optimizer_state(exp.optimizer, own)
+            exp.backend.begin_averages(exp.optimizer, self.loaded)
             if rate is not None:
                 write_rate(exp.optimizer, rate)
         self._set_state(exp.state)
@@ -208,6 +209,14 @@ def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:
             callback.reopen(restored.path.parent.parent if (folder / CHECKPOINTS).is_dir() else None)
     log.info("Resumed from %s: %d epochs and %d batches are done.", restored.path, exp.epoch, exp.walk.batches)
     return restored.path
+
+
+def take_loaded(exp: BaseExperiment, weights: Mapping[str, np.ndarray]) -> None:
+    """Let averages of weights that were loaded begin anew, and a training that was resumed go on with them."""
+    exp.backend.begin_averages(exp.optimizer, weights)
+    if (restored := exp.walk.restore) is not None:
+        restored.weights = {**restored.weights, **weights}
+        restored.loaded |= weights.keys()
 
 
 def has_checkpoints(folder: Path) -> bool:
