@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experimentator.backends import Backend, get_backend
-from experimentator.checkpoint import load_weights, save_weights, weights_in
 from experimentator.config import ConfigError
 from experimentator.data.foreign import as_subset
 from experimentator.data.items import plain_array
@@ -22,19 +20,17 @@ from experimentator.loading.blocks import Cycle
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
-from experimentator.saving import resume
+from experimentator.saved import Saved
 from experimentator.saving.identity import identity, settings
-from experimentator.saving.manifest import KEPT
-from experimentator.saving.matching import Matching, fitting, named_by
 from experimentator.settings import LIBRARY_KEYS, check_values, listed, settle_rate, write_rate
 from experimentator.subset import find
-from experimentator.suspects import shapes_compared, tell_spoilt
+from experimentator.suspects import shapes_compared
 from experimentator.walk import Walk
 
 log = logging.getLogger(__name__)
 
 
-class BaseExperiment(Habits, Portrayed, Exported):
+class BaseExperiment(Habits, Portrayed, Saved, Exported):
     """An experiment from a configuration: a mapping, a Python file, its text, or an object with a `.dict`.
 
     Keyword arguments override the configuration before anything is derived from it. What a subclass may change by
@@ -249,56 +245,6 @@ class BaseExperiment(Habits, Portrayed, Exported):
     def set_learning_rate(self, rate: float) -> None:
         """Change the learning rate, here and in the optimizer."""
         self.learning_rate = rate
-
-    def save_weights(self, filename: Any, *, only: Any = None) -> None:
-        """Write the weights of every processor to a safetensors file, whole or not at all; `only` those of patterns."""
-        self._prepare()
-        weights = self.program.lasting(self.backend.weights())
-        weights = weights if only is None else {key: weights[key] for key in named_by(only, weights)}
-        tell_spoilt(weights, self._spoilt)
-        save_weights(filename, weights)
-
-    def load_weights(
-        self, filename: Any = "auto", *, only: Any = None, rename: Mapping[str, str] | None = None
-    ) -> Matching:
-        """Read weights that `save_weights` wrote; all that is asked for fits, or nothing changes. Says what matched.
-
-        `only="Trunk/*"` (a pattern of keys, or several) loads a part; `rename={"Body": "Trunk"}` gives nodes of the
-        file the names they have here. `"auto"` is the file beside the configuration, as in a run folder. What metrics
-        accumulate, and the states of what draws, are no weights.
-        """
-        self._prepare()
-        if filename == "auto":
-            filename = weights_in(self.own_folder() or Path())
-        own, lasting = self.backend.weights(), self.program.lasting
-        found = lasting(load_weights(filename))
-        chosen, matching = fitting(lasting(own), found, only=only, rename=rename, name=filename)
-        self.backend.set_weights(own | chosen)
-        resume.take_loaded(self, chosen)
-        self.walk.looked = False  # at NaN that a training begins with
-        return matching
-
-    def save_checkpoint(self, folder: Any, *, keep: int = KEPT) -> Path:
-        """Save all that a training needs to go on exactly, as a new numbered folder in `folder`; see `CheckpointEvery`.
-
-        Raises:
-            CheckpointError: when it cannot be written, naming the path.
-        """
-        self._prepare()
-        return resume.save(self, folder, keep=keep)
-
-    def resume(self, folder: Any) -> Path:
-        """Go on from the newest whole checkpoint in a folder: of a run, of checkpoints, or one itself.
-
-        The next `train` continues at the very batch. This must be the configuration that was saved; where it listed a
-        run folder, that one is continued.
-
-        Raises:
-            CheckpointError: when there is no checkpoint, or none that is whole.
-            ResumeError: when the checkpoint is of another experiment, saying what differs.
-        """
-        self._prepare()
-        return resume.resume(self, folder)
 
     # How
 
