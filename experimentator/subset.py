@@ -18,14 +18,13 @@ from experimentator.data.items import (
     DatasetError,
     ItemsDataset,
     as_dataset,
-    cut,
-    cut_pairs,
     keys_of,
     query,
     stack,
     usable_keys,
 )
 from experimentator.data.ordered import Ordered
+from experimentator.data.portions import cut, cut_pairs
 from experimentator.data.reading import Reading, drawing, reading, visits_now
 from experimentator.graph import Mode
 

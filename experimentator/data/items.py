@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from numbers import Number
 from typing import Any
 
@@ -245,18 +245,6 @@ def stack(
         for key, item in zip(keys, items, strict=True):
             check_names(item, usual, key=key, first=first, subset=subset)
     return {name: _column(name, [item[name] for item in items], keys, subset, into.get(name)) for name in items[0]}
-
-
-def cut(values: tuple[Any, ...], size: int) -> Iterator[tuple[Any, ...]]:
-    """The values, `size` of them at a time."""
-    return (values[start : start + size] for start in range(0, len(values), size))
-
-
-def cut_pairs(pairs: Iterable[tuple[Any, Any]], size: int) -> Iterator[tuple[tuple[Any, ...], list[Any]]]:
-    """Keys and items, `size` of each at a time."""
-    pairs = iter(pairs)
-    while part := list(itertools.islice(pairs, size)):
-        yield tuple(key for key, _ in part), [item for _, item in part]
 
 
 def check_names(

@@ -14,7 +14,8 @@ import numpy as np
 
 from experimentator.data.buckets import Buckets
 from experimentator.data.fields import Asking
-from experimentator.data.items import DatasetError, check_names, cut
+from experimentator.data.items import DatasetError, check_names
+from experimentator.data.portions import cut
 from experimentator.data.reading import visiting
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Ahead, Block, Making, Pass, Picked, Placing, Spec, specs_of
