@@ -14,7 +14,17 @@ EMPTY: Mapping[str, Any] = {}
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; training on would only spread it. `first` names where it began, if known."""
+    """The loss became NaN or infinite; training on would only spread it. `first` names where it began, if known.
+
+    >>> from experimentator import BaseExperiment, Mode, Subset, chunk_processor
+    >>> mean = chunk_processor(inputs=["batch_x"], outputs=["loss"])(lambda batch_x: batch_x.mean())
+    >>> subset = Subset("validation", Mode.EVAL, {"x": [0.5, float("nan")]})
+    >>> BaseExperiment({"subsets": [subset], "chunk_processors": [mean], "batch_size": 1}).evaluate()
+    Traceback (most recent call last):
+    experimentator.averages.NonFiniteLossError: The loss became nan in batch 1 of 'validation', epoch 1.
+    Look at the data of that batch, or list ops.AssertFinite(name) behind the processors you suspect.
+    'batch_x' holds NaN or infinity in the data, as in the item of key 1.
+    """
 
     first: str | None = None
 

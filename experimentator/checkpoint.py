@@ -25,7 +25,14 @@ UNABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, 
 
 
 class CheckpointError(OSError):
-    """A weights file that cannot be written or read; the message names it."""
+    """A weights file that cannot be written or read; the message names it.
+
+    >>> from experimentator import build_experiment
+    >>> build_experiment({}).load_weights("missing.safetensors")
+    Traceback (most recent call last):
+    experimentator.checkpoint.CheckpointError: There is no weights file 'missing.safetensors'.
+    Train and save one first.
+    """
 
 
 def weights_in(folder: str | os.PathLike[str]) -> Path:

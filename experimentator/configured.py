@@ -88,11 +88,24 @@ class Configured(metaclass=_Composed):
         )
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A setting, or `default`."""
+        """A setting, or `default`.
+
+        >>> from experimentator import build_experiment
+        >>> exp = build_experiment({"width": 8})
+        >>> exp.get("width"), exp.get("depth", 3)
+        (8, 3)
+        """
         return self.cfg.get(key, default)
 
     def update(self, **values: Any) -> None:
-        """Change several settings."""
+        """Change several settings.
+
+        >>> from experimentator import build_experiment
+        >>> exp = build_experiment({"width": 8})
+        >>> exp.update(width=16, batch_size=4)
+        >>> exp.width, exp.batch_size
+        (16, 4)
+        """
         self.cfg.update(values)
 
     @abstractmethod

@@ -109,11 +109,23 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         return self.program.compilers()
 
     def subset(self, name: str) -> Any:
-        """The subset of that name."""
+        """The subset of that name.
+
+        >>> from experimentator import Subset
+        >>> exp = BaseExperiment({"subsets": [Subset("validation", Mode.EVAL, {"x": [5, 6]})]})
+        >>> exp.subset("validation").keys
+        (0, 1)
+        """
         return find(self.subsets, name)
 
     def batch(self, name: str, batch_size: int | None = None) -> dict[str, Any]:
-        """One batch of a subset, to look at."""
+        """One batch of a subset, to look at.
+
+        >>> from experimentator import Subset
+        >>> exp = BaseExperiment({"subsets": [Subset("validation", Mode.EVAL, {"x": [5, 6, 7]})]})
+        >>> exp.batch("validation", 2)
+        {'batch_x': array([5, 6])}
+        """
         return next(self.batch_generator(name, batch_size))[1]
 
     def batch_generator(self, subset: Any, batch_size: int | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -125,7 +137,16 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         yield from subset.batches(batch_size or self.batch_size)
 
     def graph(self, mode: Any = Mode.TRAIN) -> Graph:
-        """The graph of a mode, pruned to what that mode computes; it draws itself in notebooks."""
+        """The graph of a mode, pruned to what that mode computes; it draws itself in notebooks.
+
+        >>> from experimentator import Subset, chunk_processor
+        >>> half = chunk_processor(outputs=["batch_half"])(lambda batch_x: batch_x / 2)
+        >>> error = chunk_processor(outputs=["loss"])(lambda batch_half, batch_y: ((batch_half - batch_y) ** 2).mean())
+        >>> subset = Subset("validation", Mode.EVAL, {"x": [1.0, 2.0], "y": [1.0, 3.0]})
+        >>> exp = BaseExperiment({"subsets": [subset], "chunk_processors": [half, error]})
+        >>> exp.graph("eval"), exp.graph("infer").select("batch_half").inputs
+        (<Graph EVAL: 2 processors, batch_x, batch_y -> loss>, frozenset({'batch_x'}))
+        """
         graph = self.program.graph(Mode.of(mode))
         graph.known = partial(facts, self)
         return graph
@@ -139,6 +160,20 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         passes, without what callbacks do once it is over.
 
         A callback ends it after an epoch by writing why into `state["stop"]`, which stays there until the next call.
+
+        >>> import keras
+        >>> from experimentator import Subset, build_experiment, ops
+        >>> x = np.linspace(-1, 1, 64)[:, None]
+        >>> guess = ops.Model(keras.layers.Dense(1), inputs="batch_x", outputs="batch_guess")
+        >>> error = ops.MeanSquaredError("batch_guess", "batch_y")
+        >>> config = {"subsets": [Subset("training", Mode.TRAIN, {"x": x, "y": 3 * x})], "hide_progress": True}
+        >>> config |= {"chunk_processors": [guess, error], "optimizer": keras.optimizers.SGD(0.5)}
+        >>> exp = build_experiment(config, batch_size=8)
+        >>> [row["epoch"] for row in exp.train(2)]
+        [1, 2]
+        >>> history = exp.train(3)  # which is one epoch more
+        >>> [row["epoch"] for row in history], history[-1]["training_loss"] < 1e-3
+        ([1, 2, 3], True)
 
         Raises:
             GraphError: when the graph is unsound, before anything is trained.
@@ -163,7 +198,17 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         return self.history
 
     def evaluate(self, subset: Any = None) -> dict[str, float]:
-        """Averages over a subset (given by name or itself), or over every EVAL subset, as `<subset>_<name>`."""
+        """Averages over a subset (given by name or itself), or over every EVAL subset, as `<subset>_<name>`.
+
+        >>> from experimentator import Subset, chunk_processor
+        >>> error = chunk_processor(outputs=["loss"])(lambda batch_x, batch_y: ((batch_x - batch_y) ** 2).mean())
+        >>> subset = Subset("validation", Mode.EVAL, {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 6.0]})
+        >>> exp = BaseExperiment({"subsets": [subset], "chunk_processors": [error]})
+        >>> exp.evaluate()
+        {'validation_loss': 3.0}
+        >>> exp.evaluate(Subset("tiny", Mode.EVAL, {"x": [0.0], "y": [0.5]}))  # which need not be listed
+        {'tiny_loss': 0.25}
+        """
         self._prepare()
         if subset is not None:
             subset = self.subset(subset) if isinstance(subset, str) else as_subset(subset, asker="evaluate")
@@ -190,6 +235,15 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
 
         A subset, or the name of one, stands for the items that an evaluation visits: rows are in the order of its keys,
         and names are those that INFER computes, as far as they have a value for each sample.
+
+        >>> from experimentator import Subset, chunk_processor
+        >>> double = chunk_processor(outputs=["batch_y"])(lambda batch_x: 2 * batch_x)
+        >>> subset = Subset("validation", Mode.EVAL, {"x": [4, 5]})
+        >>> exp = BaseExperiment({"subsets": [subset], "chunk_processors": [double]})
+        >>> exp.predict({"batch_x": np.array([1, 2, 3])})
+        {'batch_y': array([2, 4, 6])}
+        >>> exp.predict("validation", outputs=["batch_y"])
+        {'batch_y': array([ 8, 10])}
         """
         if isinstance(data, str) or not hasattr(data, "items"):
             return self._predict_subset(data, outputs)

@@ -29,7 +29,17 @@ class Exported:
     """What an experiment infers, for use elsewhere."""
 
     def as_processor(self: Any, outputs: Any, *, inputs: Any = None, mode: Any = Mode.ALL, node: str = "") -> Embedded:
-        """What this experiment infers, as a processor of another's list, where it is not trained; see `Embedded`."""
+        """What this experiment infers, as a processor of another's list, where it is not trained; see `Embedded`.
+
+        >>> import numpy as np
+        >>> from experimentator import BaseExperiment, chunk_processor
+        >>> double = chunk_processor(outputs=["batch_double"])(lambda batch_x: 2 * batch_x)
+        >>> shift = chunk_processor(outputs=["batch_y"])(lambda batch_double: batch_double + 1)
+        >>> teacher = BaseExperiment({"chunk_processors": [double]})
+        >>> student = BaseExperiment({"chunk_processors": [teacher.as_processor("batch_double"), shift]})
+        >>> student.predict({"batch_x": np.array([1, 2])})["batch_y"].tolist()
+        [3, 5]
+        """
         self._prepare_to_infer()
         return Embedded(self, outputs, inputs, mode, node)
 

@@ -36,7 +36,12 @@ BLOCKS_AHEAD = 3  # begun while the device works on one
 
 
 class KerasExperiment(BaseExperiment):
-    """Compiles the graph with what Keras runs on: TensorFlow, or what KERAS_BACKEND says, jax or torch."""
+    """Compiles the graph with what Keras runs on: TensorFlow, or what KERAS_BACKEND says, jax or torch.
+
+    >>> import keras
+    >>> build_experiment({"experiment_type": [KerasExperiment]}).backend.name == keras.backend.backend()
+    True
+    """
 
     @cached_property
     def backend(self) -> Backend:
@@ -45,7 +50,11 @@ class KerasExperiment(BaseExperiment):
 
 
 class TensorflowExperiment(BaseExperiment):
-    """Compiles the graph with TensorFlow, and refuses to run where Keras runs on something else."""
+    """Compiles the graph with TensorFlow, and refuses to run where Keras runs on something else.
+
+    >>> build_experiment({"experiment_type": [TensorflowExperiment]}).backend.name
+    'tensorflow'
+    """
 
     @cached_property
     def backend(self) -> Backend:
@@ -54,7 +63,14 @@ class TensorflowExperiment(BaseExperiment):
 
 
 class JaxExperiment(BaseExperiment):
-    """Compiles the graph with JAX, and refuses to run where Keras runs on something else."""
+    """Compiles the graph with JAX, and refuses to run where Keras runs on something else.
+
+    >>> build_experiment({"experiment_type": [JaxExperiment]}).backend  # where Keras runs on TensorFlow
+    Traceback (most recent call last):
+    experimentator.backends.MissingFrameworkError: The jax backend needs Keras to run on jax.
+    Seen: Keras runs on tensorflow.
+    Set KERAS_BACKEND=jax before Keras is imported, or leave experiment_type out.
+    """
 
     @cached_property
     def backend(self) -> Backend:
@@ -63,7 +79,12 @@ class JaxExperiment(BaseExperiment):
 
 
 class TorchExperiment(BaseExperiment):
-    """Compiles the graph with PyTorch, and refuses to run where Keras runs on something else."""
+    """Compiles the graph with PyTorch, and refuses to run where Keras runs on something else.
+
+    >>> exp = build_experiment({"experiment_type": [CallbackedExperiment, TorchExperiment]})  # which loads nothing yet
+    >>> [kind.__name__ for kind in type(exp).__mro__[1:4]]
+    ['TorchExperiment', 'CallbackedExperiment', 'BaseExperiment']
+    """
 
     @cached_property
     def backend(self) -> Backend:
@@ -97,6 +118,16 @@ class CallbackedExperiment(BaseExperiment):
     """Runs the callbacks at the begin and end of epochs, cycles and batches.
 
     Those that come within a training hear of its begin before anything else, and those that go, of its end.
+
+    >>> from types import SimpleNamespace
+    >>> from experimentator import Subset, chunk_processor
+    >>> tell = SimpleNamespace(on_cycle_end=lambda cycle_name, mode, **_: print(cycle_name, mode))
+    >>> mean = chunk_processor(inputs=["batch_x"], outputs=["loss"])(lambda batch_x: batch_x.mean())
+    >>> config = {"subsets": [Subset("validation", Mode.EVAL, {"x": [1, 2]})], "chunk_processors": [mean]}
+    >>> config |= {"experiment_type": [CallbackedExperiment], "callbacks": [tell], "hide_progress": True}
+    >>> build_experiment(config).evaluate()
+    validation EVAL
+    {'validation_loss': 1.5}
     """
 
     _heard: Sequence[int] = ()  # those that are listed, by identity
@@ -212,6 +243,14 @@ class AsyncExperiment(BaseExperiment):
     """Prepares the next blocks in `workers` (a thread for each core, 4 at most) while the device works on this one.
 
     `workers = "4 processes"` asks for processes, for transforms that spend their time in Python itself.
+
+    >>> from threading import current_thread, main_thread
+    >>> from experimentator import DataAugmentationDataset, Subset, chunk_processor
+    >>> told = lambda key, item: {"ahead": current_thread() is not main_thread()}
+    >>> items = Subset("validation", Mode.EVAL, DataAugmentationDataset([{"x": 0}, {"x": 1}], [told]))
+    >>> mean = chunk_processor(inputs=["batch_ahead"], outputs=["loss"])(lambda batch_ahead: batch_ahead.mean())
+    >>> build_experiment({"subsets": [items], "chunk_processors": [mean]}, experiment_type=[AsyncExperiment]).evaluate()
+    {'validation_loss': 1.0}
     """
 
     def cycle(self, feed: Any, batch_size: int) -> Cycle:
@@ -288,6 +327,9 @@ def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -
     place of what it assigns before anything is derived from it. Without `experiment_type`, every feature is on. The
     configuration of a run folder comes with the overrides of that run, and with its weights, loaded at first use,
     unless `load_weights` is False.
+
+    >>> build_experiment("width = 8; depth = 2 * width", width=16).depth  # a file of that text, as a rule
+    32
 
     Raises:
         ConfigError: for a configuration that cannot be read, or an unknown override.

@@ -88,15 +88,42 @@ class Habits(Configured):
         return Path(self.source.filename).parent if self.source.filename else None
 
     def batch_train(self, data: Mapping[str, Any], mode: Any = Mode.TRAIN) -> dict[str, Any]:
-        """Train on one batch, `{"batch_input": [B, ...], ...}`; evaluate it in another mode. Returns what results."""
+        """Train on one batch, `{"batch_input": [B, ...], ...}`; evaluate it in another mode. Returns what results.
+
+        >>> import keras, numpy as np
+        >>> from experimentator import build_experiment, ops
+        >>> guess = ops.Model(keras.layers.Dense(1), inputs="batch_x", outputs="batch_guess")
+        >>> error = ops.MeanSquaredError("batch_guess", "batch_y")
+        >>> exp = build_experiment({"chunk_processors": [guess, error], "optimizer": keras.optimizers.SGD(0.1)})
+        >>> batch = {"batch_x": np.array([[0.0], [1.0]]), "batch_y": np.array([[0.0], [2.0]])}
+        >>> first, *_, last = [exp.batch_train(batch)["loss"] for _ in range(20)]
+        >>> bool(last < first)
+        True
+        """
         return self._batch(data, Mode.of(mode))
 
     def batch_eval(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Evaluate one batch."""
+        """Evaluate one batch.
+
+        >>> import numpy as np
+        >>> from experimentator import BaseExperiment, chunk_processor
+        >>> error = chunk_processor(outputs=["loss"])(lambda batch_x, batch_y: abs(batch_x - batch_y).mean())
+        >>> exp = BaseExperiment({"chunk_processors": [error]})
+        >>> float(exp.batch_eval({"batch_x": np.array([1.0, 2.0]), "batch_y": np.array([1.0, 4.0])})["loss"])
+        1.0
+        """
         return self._batch(data, Mode.EVAL)
 
     def batch_infer(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Infer one batch; what inference does not need may be in it."""
+        """Infer one batch; what inference does not need may be in it.
+
+        >>> import numpy as np
+        >>> from experimentator import BaseExperiment, chunk_processor
+        >>> double = chunk_processor(outputs=["batch_double"])(lambda batch_x: 2 * batch_x)
+        >>> exp = BaseExperiment({"chunk_processors": [double]})
+        >>> exp.batch_infer({"batch_x": np.array([1, 2]), "batch_y": np.array([1, 4])})
+        {'batch_double': array([2, 4])}
+        """
         return self._batch(data, Mode.INFER)
 
     def names_of(self, names: Iterable[str], *, else_none: bool = False) -> Any:

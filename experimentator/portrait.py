@@ -27,6 +27,14 @@ class Portrayed:
 
         `names` narrows it to what these depend on. `view` is "graph"; "plan", with what was pruned, and why; or "list",
         with every processor of the mode (of undeclared callables without data, nothing else can be told).
+
+        >>> from experimentator import BaseExperiment, Subset, chunk_processor
+        >>> half = chunk_processor(outputs=["batch_half"])(lambda batch_x: batch_x / 2)
+        >>> subset = Subset("all", Mode.INFER, {"x": [1.0, 2.0]})
+        >>> print(BaseExperiment({"subsets": [subset], "chunk_processors": [half]}).describe("infer"))
+        INFER: 1 processor, batch_x -> batch_half
+        #  processor                    reads                writes                  mode
+        0  lambda batch_x: batch_x / 2  batch_x [B] float64  batch_half [B] float64  ALL
         """
         mode = Mode.of(mode)
         if view not in VIEWS:
@@ -50,6 +58,18 @@ class Portrayed:
         """What an error says about single processors, by name: which one failed, or where values are not finite.
 
         `graph.with_statuses` puts it on a picture.
+
+        >>> from experimentator import BaseExperiment, Subset, chunk_processor
+        >>> @chunk_processor(outputs=["loss"])
+        ... def error(batch_x):
+        ...     return batch_x / None
+        >>> subset = Subset("validation", Mode.EVAL, {"x": [1.0, 2.0]})
+        >>> exp = BaseExperiment({"subsets": [subset], "chunk_processors": [error]})
+        >>> try:
+        ...     exp.evaluate()
+        ... except TypeError as problem:
+        ...     print(exp.troubles(problem))
+        {'error': 'failed in EVAL: TypeError'}
         """
         found = _PLACE.search(" ".join(getattr(error, "__notes__", ())))
         graph = self.program.graphs.get(Mode.of(found[2]) if found else Mode.TRAIN)

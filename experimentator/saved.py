@@ -17,7 +17,20 @@ class Saved:
     """What an experiment has learned, on disk and back."""
 
     def save_weights(self: Any, filename: Any, *, only: Any = None) -> None:
-        """Write the weights of every processor to a safetensors file, whole or not at all; `only` those of patterns."""
+        """Write the weights of every processor to a safetensors file, whole or not at all; `only` those of patterns.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> import keras
+        >>> from experimentator import Mode, Subset, build_experiment, ops
+        >>> head = ops.Model(keras.layers.Dense(2), inputs="batch_x", outputs="batch_y", node="Head")
+        >>> subset = Subset("all", Mode.INFER, {"x": [[1.0, 2.0, 3.0]]})
+        >>> exp = build_experiment({"subsets": [subset], "chunk_processors": [head]})
+        >>> with TemporaryDirectory() as folder:
+        ...     exp.save_weights(f"{folder}/head.safetensors")
+        ...     exp.load_weights(f"{folder}/head.safetensors")
+        matched  Head/0/kernel [3, 2]
+        matched  Head/1/bias [2]
+        """
         self._prepare()
         weights = self.program.lasting(self.backend.weights())
         weights = weights if only is None else {key: weights[key] for key in named_by(only, weights)}
@@ -32,6 +45,26 @@ class Saved:
         `only="Trunk/*"` (a pattern of keys, or several) loads a part; `rename={"Body": "Trunk"}` gives nodes of the
         file the names they have here. `"auto"` is the file beside the configuration, as in a run folder. What metrics
         accumulate, and the states of what draws, are no weights.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> import keras
+        >>> from experimentator import Mode, Subset, build_experiment, ops
+        >>> def network(classes):
+        ...     trunk = ops.Model(keras.layers.Dense(8), inputs="batch_x", outputs="batch_h", node="Trunk")
+        ...     head = ops.Model(keras.layers.Dense(classes), inputs="batch_h", outputs="batch_y", node="Head")
+        ...     subset = Subset("all", Mode.INFER, {"x": [[1.0, 2.0, 3.0]]})
+        ...     return build_experiment({"subsets": [subset], "chunk_processors": [trunk, head]})
+        >>> with TemporaryDirectory() as folder:
+        ...     network(10).save_weights(f"{folder}/ten.safetensors")
+        ...     network(2).load_weights(f"{folder}/ten.safetensors", only="Trunk/*")
+        matched  Trunk/0/kernel [3, 8]
+        matched  Trunk/1/bias [8]
+        kept  Head/0/kernel [8, 2]
+        kept  Head/1/bias [2]
+
+        Raises:
+            CheckpointError: when the file cannot be read, naming it.
+            WeightsError: when something does not fit, saying what.
         """
         self._prepare()
         if filename == "auto":
@@ -47,6 +80,13 @@ class Saved:
     def save_checkpoint(self: Any, folder: Any, *, keep: int = KEPT) -> Path:
         """Save all that a training needs to go on exactly, as a new numbered folder in `folder`; see `CheckpointEvery`.
 
+        >>> from tempfile import TemporaryDirectory
+        >>> from experimentator import BaseExperiment, Mode, Subset
+        >>> exp = BaseExperiment({"subsets": [Subset("all", Mode.INFER, {"x": [1, 2]})]})
+        >>> with TemporaryDirectory() as folder:
+        ...     [exp.save_checkpoint(folder).name for _ in range(2)]
+        ['00000001', '00000002']
+
         Raises:
             CheckpointError: when it cannot be written, naming the path.
         """
@@ -58,6 +98,23 @@ class Saved:
 
         The next `train` continues at the very batch. This must be the configuration that was saved; where it listed a
         run folder, that one is continued.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> import keras
+        >>> from experimentator import Mode, Subset, build_experiment, ops
+        >>> def build():
+        ...     guess = ops.Model(keras.layers.Dense(1), inputs="batch_x", outputs="batch_guess")
+        ...     subset = Subset("training", Mode.TRAIN, {"x": [[0.0], [1.0]], "y": [[0.0], [2.0]]})
+        ...     config = {"subsets": [subset], "optimizer": keras.optimizers.SGD(0.5), "hide_progress": True}
+        ...     config["chunk_processors"] = [guess, ops.MeanSquaredError("batch_guess", "batch_y")]
+        ...     return build_experiment(config)
+        >>> exp, another = build(), build()
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = exp.train(2), exp.save_checkpoint(folder)
+        ...     another.resume(folder).name
+        '00000001'
+        >>> another.epoch, another.train(3)[-1]["training_loss"] == exp.train(3)[-1]["training_loss"]
+        (2, True)
 
         Raises:
             CheckpointError: when there is no checkpoint, or none that is whole.

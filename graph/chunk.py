@@ -30,6 +30,13 @@ class Chunk(Tensors):
     """Named tensors of one call, noting which names were read from outside, missed, written and deleted.
 
     Walking over the names notes nothing; reading the tensors on the way does.
+
+    >>> chunk = Chunk({"batch_x": 3}, mode=Mode.TRAIN)
+    >>> chunk["batch_y"] = chunk["batch_x"] * chunk.get("factor", 2)
+    >>> chunk
+    <Chunk batch_x, batch_y [TRAIN]>
+    >>> chunk.reads, chunk.misses, chunk.writes
+    (('batch_x',), ('factor',), ('batch_y',))
     """
 
     __slots__ = ("_deletes", "_misses", "_reads", "_writes", "mode")

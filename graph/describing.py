@@ -77,13 +77,29 @@ def describe_graph(
 
 
 def with_costs(description: Description, costs: Mapping[str, float], *, unit: str = "s") -> Description:
-    """What each node costs, by name: seconds, or its share of the whole (`unit="share"`)."""
+    """What each node costs, by name: seconds, or its share of the whole (`unit="share"`).
+
+    >>> from experimentator.graph import Graph, chunk_processor
+    >>> half = chunk_processor(inputs=["x"], outputs=["half"], node="Half")(lambda x: x / 2)
+    >>> print(with_costs(describe_graph(Graph([half], provided={"x"})), {"Half": 0.25}, unit="share"))
+    ALL: 1 processor, x -> half
+    #  processor              reads  writes  mode  cost
+    0  Half: lambda x: x / 2  x      half    ALL   25 %
+    """
     boxes = [replace(box, cost=costs.get(box.name, box.cost)) for box in description.boxes]
     return replace(description, boxes=tuple(boxes), cost_unit=unit)
 
 
 def with_statuses(description: Description, statuses: Mapping[str, str]) -> Description:
-    """How each node fared, by name: `ok`, `failed: ...`, `not run`, or anything worth a warning."""
+    """How each node fared, by name: `ok`, `failed: ...`, `not run`, or anything worth a warning.
+
+    >>> from experimentator.graph import Graph, chunk_processor
+    >>> half = chunk_processor(inputs=["x"], outputs=["half"], node="Half")(lambda x: x / 2)
+    >>> print(with_statuses(describe_graph(Graph([half], provided={"x"})), {"Half": "not run"}))
+    ALL: 1 processor, x -> half
+    #  processor              reads  writes  mode  status
+    0  Half: lambda x: x / 2  x      half    ALL   not run
+    """
     boxes = [replace(box, status=statuses.get(box.name, box.status)) for box in description.boxes]
     return replace(description, boxes=tuple(boxes))
 

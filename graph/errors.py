@@ -32,7 +32,20 @@ PREFIX = "batch_"  # of names that hold a value for each item of a batch
 
 
 class GraphError(ValueError):
-    """A graph that cannot be built or run; the message says what to change."""
+    """A graph that cannot be built or run; the message says what to change.
+
+    >>> from experimentator.graph import Graph, Mode, chunk_processor
+    >>> @chunk_processor(inputs=["batch_inptu"], outputs=["batch_half"])
+    ... def half(x):
+    ...     return x / 2
+    >>> try:
+    ...     Graph([half], provided={"batch_input"}, mode=Mode.TRAIN).select("batch_half")
+    ... except GraphError as error:
+    ...     print(f"{type(error).__name__}: {error}")
+    MissingTensorError: No tensor named 'batch_inptu' for #0 half(batch_inptu) [TRAIN], ...
+    Known here: batch_half, batch_input.
+    Did you mean 'batch_input'? Else list its writer, or add it to the dataset's items.
+    """
 
 
 class BrokenGraphError(GraphError):

@@ -186,6 +186,15 @@ def chunk_processor(
 
     Averages over a pass count each batch by its size. Where an output is the mean of a part of the batch only,
     `weights` names the output that says of how much: `weights={"loss": "count"}`. A class says so in `weights_of`.
+
+    >>> @chunk_processor(outputs=["batch_x"], mode=Mode.TRAIN)
+    ... def shift(batch_x, by=1):
+    ...     return batch_x + by
+    >>> shift
+    shift(batch_x)
+    >>> shift(chunk := Chunk({"batch_x": 3}, mode=Mode.TRAIN))
+    >>> chunk["batch_x"]
+    4
     """
     options: dict[str, Any] = {"mode": Mode.of(mode), "node": node, "after": after}
     if weights is not None:

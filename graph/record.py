@@ -52,6 +52,11 @@ def record(
     A callable that reads a name written below waits for it. One that never finds its name keeps the record it has
     in `known` (by place in the list: another mode's, for instance), else it is marked as failed. Entries of other
     modes are returned as they are. `call(node, chunk)`, if given, stands around each call.
+
+    >>> total = lambda chunk: chunk.update(loss=chunk["half"] + 1)
+    >>> half = lambda chunk: chunk.update(half=chunk["x"] / 2)
+    >>> [(one.inputs, one.outputs) for one in record([total, half], {"x": 1.0}, mode=Mode.TRAIN)]
+    [(('half',), ('loss',)), (('x',), ('half',))]
     """
     processors = tuple(processors)
     nodes = [node for node in nodes_of(processors) if node.runs_in(mode)]

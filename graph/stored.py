@@ -42,6 +42,12 @@ def to_json(description: Description) -> str:
 def from_json(text: str) -> Description:
     """The description that `to_json` wrote.
 
+    >>> from experimentator.graph import Graph, chunk_processor, describe_graph
+    >>> half = chunk_processor(inputs=["x"], outputs=["half"], node="Half")(lambda x: x / 2)
+    >>> description = describe_graph(Graph([half], provided={"x"}))
+    >>> from_json(to_json(description)) == description
+    True
+
     Raises:
         DescriptionError: when the text is no such file, of a later version, or damaged.
     """

@@ -16,7 +16,15 @@ _PREFIXES = ((0.9995e-3, 1e6, "µs"), (0.9995, 1e3, "ms"))  # below, times, unit
 
 
 def table(description: Description) -> str:
-    """One row per processor in execution order; an unsound graph is shown in list order, undeclared names as `?`."""
+    """One row per processor in execution order; an unsound graph is shown in list order, undeclared names as `?`.
+
+    >>> from experimentator.graph import Graph, chunk_processor, describe_graph
+    >>> half = chunk_processor(inputs=["x"], outputs=["half"], node="Half")(lambda x: x / 2)
+    >>> print(table(describe_graph(Graph([half], provided={"x"}))))
+    ALL: 1 processor, x -> half
+    #  processor              reads  writes  mode
+    0  Half: lambda x: x / 2  x      half    ALL
+    """
     rows = [_row(description, box) for box in _unfolded(description.boxes)]
     names = ("", "#", "processor", "reads", "writes", "mode", "group", "parameters", "cost", "status", "why")
     always = ("#", "processor", "reads", "writes", "mode")

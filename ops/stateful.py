@@ -41,6 +41,16 @@ class KerasMetric(Op):
     them, so that a training resumed within a pass goes on exactly; files of weights do not. INFER computes the metric
     of the batch.
 
+    >>> import numpy as np
+    >>> recall = KerasMetric(keras.metrics.Recall(thresholds=0.5), "batch_score", "batch_target", "hits")
+    >>> for score, target in ([0.9, 0.2], [1, 1]), ([0.8, 0.7], [1, 1]):
+    ...     chunk = Chunk({"batch_score": np.array(score), "batch_target": np.array(target)}, mode=Mode.EVAL)
+    ...     recall(chunk)
+    ...     float(chunk["hits"])  # of both batches, after the second
+    0.5
+    0.75
+    >>> recall.reset(Mode.EVAL)  # as a pass begins
+
     Raises:
         DeclarationError: for what is no metric of Keras, or one that cannot be copied, when the op is made.
         TensorError: for a metric that gives more than one number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -243,3 +244,17 @@ def test_the_callback_of_the_page_measures_is_watched_and_survives_a_resume(tmp_
     resumed.resume(tmp_path)
     assert resumed.walk.position.subset == "validation"
     assert resumed.train(2)[-1]["validation_recall"] == rows[-1]["validation_recall"]
+
+
+HOOKS = {"call_limit", "cycle", "fire", "listens", "requests"}  # of an experiment, for features: nobody calls them
+PLAIN = {"batch_generator", "expect_weights", "get_learning_rate", "names_of", "own_folder", "set_learning_rate"}
+
+
+def test_every_public_name_has_an_example():
+    names = {name: getattr(experimentator, name) for name in experimentator.__all__ if name != "__version__"}
+    names |= {f"ops.{name}": getattr(ops, name) for name in ops.__all__}
+    methods = inspect.getmembers(experimentator.BaseExperiment, inspect.isfunction)
+    names |= {name: one for name, one in methods if name not in HOOKS | PLAIN and not name.startswith("_")}
+
+    without = sorted(name for name, one in names.items() if ">>> " not in (one.__doc__ or ""))
+    assert not without, "show in its docstring what it does, as a doctest"

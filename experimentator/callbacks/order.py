@@ -20,7 +20,15 @@ LIFE = ("train_begin", "train_end", "block_end", "cycle_left", "pause")  # which
 
 
 class CallbackError(ValueError):
-    """Callbacks that cannot be ordered or called."""
+    """Callbacks that cannot be ordered or called.
+
+    >>> from experimentator import EarlyStopping
+    >>> EarlyStopping("validation_loss", patience="two epochs")
+    Traceback (most recent call last):
+    experimentator.callbacks.order.CallbackError: patience counts epochs.
+    Seen: 'two epochs'.
+    Write a whole number of at least 1.
+    """
 
 
 class Listener:

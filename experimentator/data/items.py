@@ -19,7 +19,16 @@ DETERMINISTIC = ("DictDataset",)  # mlworkflow datasets that give the same item 
 
 
 class DatasetError(ValueError):
-    """Data that cannot be used: what is wrong, what was seen, what to write."""
+    """Data that cannot be used: what is wrong, what was seen, what to write.
+
+    >>> from experimentator import Mode, Subset, build_experiment
+    >>> items = [{"words": [3, 1]}, {"words": [4, 1, 5]}]
+    >>> build_experiment({"subsets": [Subset("training", Mode.TRAIN, items)]}).batch("training")
+    Traceback (most recent call last):
+    experimentator.data.items.DatasetError: 'words' has one shape in key 0 of subset 'training' and another in key 1.
+    Seen: [2] and [3].
+    Crop, resize or pad the items to one shape, or let the subset pad them to a few: buckets={'words': [32, 64, 128]}.
+    """
 
     def __init__(self, wrong: str, seen: str, write: str):
         super().__init__(f"{wrong}\nSeen: {seen}.\n{write}")

@@ -43,7 +43,19 @@ LONGEST, BEFORE = 120, 40  # letters of a value, and those before a difference
 
 
 class ResumeError(ValueError):
-    """A checkpoint of another experiment; nothing was changed."""
+    """A checkpoint of another experiment; nothing was changed.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from experimentator import BaseExperiment, Mode, Subset
+    >>> config = {"subsets": [Subset("all", Mode.INFER, {"x": [1, 2]})]}
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = BaseExperiment(config, batch_size=2).save_checkpoint(folder)
+    ...     BaseExperiment(config, batch_size=4).resume(folder)
+    Traceback (most recent call last):
+    experimentator.saving.identity.ResumeError: ...00000001 was saved by another experiment; nothing was resumed.
+      batch_size (config): was 2, is 4
+    Give the same configuration and --set; or begin anew, with callbacks = [LoadWeights(...)] for its weights.
+    """
 
 
 def identity(exp: BaseExperiment) -> dict[str, Any]:

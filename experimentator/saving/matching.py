@@ -15,7 +15,24 @@ SHOWN = 12  # keys of each kind in a message
 
 
 class WeightsError(ValueError):
-    """Weights that do not fit the experiment; nothing was assigned."""
+    """Weights that do not fit the experiment; nothing was assigned.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import keras
+    >>> from experimentator import Mode, Subset, build_experiment, ops
+    >>> def classifier(classes):
+    ...     head = ops.Model(keras.layers.Dense(classes), inputs="batch_x", outputs="batch_logits", node="Head")
+    ...     subset = Subset("all", Mode.INFER, {"x": np.zeros([1, 3])})
+    ...     return build_experiment({"subsets": [subset], "chunk_processors": [head]})
+    >>> with TemporaryDirectory() as folder:
+    ...     classifier(2).save_weights(f"{folder}/two.safetensors")
+    ...     classifier(5).load_weights(f"{folder}/two.safetensors")
+    Traceback (most recent call last):
+    experimentator.saving.matching.WeightsError: The weights of ...two.safetensors' do not fit the experiment; ...
+      wrong shape  Head/0/kernel is [3, 2] in the file, [3, 5] in the experiment
+      wrong shape  Head/1/bias is [2] in the file, [5] in the experiment
+    To load a part, say which: load_weights(..., only="Node/*"). Node labels (`node=`) are part of the keys.
+    """
 
 
 @dataclass(frozen=True, repr=False)
