@@ -35,7 +35,9 @@ def section(part: Any) -> str:
 
 
 def row(name: str, part: Any) -> str:
-    """Its name, and the first paragraph of its docstring."""
+    """Its name, and the first paragraph of its docstring; of a second name, which is the first."""
+    if part.__name__ != name.removeprefix("ops."):
+        return f"| `{name}` | `{part.__name__}`, as earlier versions called it. |"
     text = " ".join((inspect.getdoc(part) or "").split("\n\n")[0].split())
     return f"| `{name}` | {text.replace('|', chr(92) + '|')} |"
 

@@ -11,7 +11,10 @@ from experimentator.graph.errors import UnknownModeError
 
 
 class Mode(IntFlag):
-    """A set of purposes; a chunk processor runs in those of its `mode`.
+    """What a graph is run for: TRAIN, EVAL or INFER, or a set of them; a chunk processor runs in those of its `mode`.
+
+    `exp.train` runs TRAIN and, for subsets of that mode, EVAL; `exp.evaluate` EVAL; `exp.predict` and `exp.export`
+    INFER, which needs no targets. ALL is all three.
 
     >>> str(Mode.TRAIN | Mode.EVAL), Mode.EVAL in Mode.ALL
     ('TRAIN|EVAL', True)
