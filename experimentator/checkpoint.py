@@ -25,7 +25,7 @@ UNABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, 
 
 
 class CheckpointError(OSError):
-    """A weights file that cannot be written or read; the message names it.
+    """Weights, a checkpoint, an export or another file of a run that cannot be written or read; the message names it.
 
     >>> from experimentator import build_experiment
     >>> build_experiment({}).load_weights("missing.safetensors")
