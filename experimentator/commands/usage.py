@@ -56,7 +56,7 @@ experimentator run CONFIG [options]: train the experiment of a configuration fil
                           --grid, points that are done stay as they are, and others go on or are trained again
   --checkpoint-seconds S  save a checkpoint every S seconds (default: at epoch ends, for under a hundredth of the time)
   --profile               record half a second of training into <run folder>/profile, for TensorBoard and Perfetto
-  --quiet                 no progress display; of a --grid, one line for each point
+  --quiet                 no progress display; of a --grid, a line where each point begins and where it ends
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
 
 Values are Python literals or bare words: 1e-3, [32, 64], True, adam.
