@@ -256,10 +256,11 @@ def _refuse_unknown(names: Collection[str], settable: Collection[str], problem: 
     for name in names:
         if name not in settable:
             near = get_close_matches(str(name), settable, n=3)
+            said = f"Write `{name} = ...` in it first" + (", or train(N), or --epochs N" if name == "epochs" else "")
             raise ConfigError(
                 f"{problem} {name!r}, so it cannot be overridden.",
                 f"Names that can be: {', '.join(sorted(told)) or 'none'}.",
-                f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Write `{name} = ...` in it first.",
+                f"Did you mean {' or '.join(map(repr, near))}?" if near and name != "epochs" else f"{said}.",
             )
 
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experimentator.checkpoint import load_weights, save_weights, weights_in
+from experimentator.config import ConfigError
 from experimentator.saving import resume
 from experimentator.saving.manifest import KEPT
 from experimentator.saving.matching import Matching, fitting, named_by
@@ -32,7 +35,7 @@ class Saved:
         matched  Head/1/bias [2]
         """
         self._prepare()
-        weights = self.program.lasting(self.backend.weights())
+        weights = _known(self)
         weights = weights if only is None else {key: weights[key] for key in named_by(only, weights)}
         tell_spoilt(weights, self._spoilt)
         save_weights(filename, weights)
@@ -69,10 +72,9 @@ class Saved:
         self._prepare()
         if filename == "auto":
             filename = weights_in(self.own_folder() or Path())
-        own, lasting = self.backend.weights(), self.program.lasting
-        found = lasting(load_weights(filename))
-        chosen, matching = fitting(lasting(own), found, only=only, rename=rename, name=filename)
-        self.backend.set_weights(own | chosen)
+        found = self.program.lasting(load_weights(filename))
+        chosen, matching = fitting(_known(self), found, only=only, rename=rename, name=filename)
+        self.backend.set_weights(self.backend.weights() | chosen)
         resume.take_loaded(self, chosen)
         self.walk.looked = False  # at NaN that a training begins with
         return matching
@@ -122,3 +124,15 @@ class Saved:
         """
         self._prepare()
         return resume.resume(self, folder)
+
+
+def _known(exp: Any) -> dict[str, np.ndarray]:
+    """The weights of every processor, where it can be known which there are."""
+    weights: dict[str, np.ndarray] = exp.program.lasting(exp.backend.weights())
+    if not weights and exp.chunk_processors and not exp.subsets:
+        raise ConfigError(
+            "It is not known yet which weights there are.",
+            "Seen: no subset, whose items would show it.",
+            "Give the experiment a subset, or call exp.predict({...}) first.",
+        )
+    return weights

@@ -1976,3 +1976,22 @@ def test_callbacks_that_nothing_calls_are_told(caplog, tmp_path):
         "output_folder is passed over: nothing writes a run. List CallbackedExperiment in experiment_type, too.",
     ]
     assert not (tmp_path / "runs").exists()
+
+
+def test_weights_that_nothing_is_known_of_are_neither_written_nor_read(tmp_path):
+    exp, other = (
+        build_experiment({"chunk_processors": [ops.Model(keras.layers.Dense(2), inputs="batch_x", outputs="batch_y")]})
+        for _ in range(2)
+    )
+    file = tmp_path / "weights.safetensors"
+    with pytest.raises(ConfigError, match="Give the experiment a subset, or call"):
+        exp.save_weights(file)
+    assert not file.exists()
+
+    before = exp.predict({"batch_x": [[1.0, 2.0]]})["batch_y"]
+    exp.save_weights(file)
+    with pytest.raises(ConfigError, match="Give the experiment a subset, or call"):
+        other.load_weights(file)
+    other.predict({"batch_x": [[1.0, 2.0]]})
+    other.load_weights(file)
+    assert other.predict({"batch_x": [[1.0, 2.0]]})["batch_y"].tolist() == before.tolist()
