@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
 from threading import RLock
@@ -25,6 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from experimentator.backends import CannotRunError
+from experimentator.backends.torch.compilable import compilable
 from experimentator.backends.torch.reuse import looks, own, reuse
 from experimentator.graph import GraphError
 
@@ -100,9 +101,9 @@ class Program:
         module = self.writing if own else self.reusing
         return self._run(Named(module).run if named else module, state, others)
 
-    def pure(self, state: Tensors, others: Tensors) -> tuple[Tensors, Tensors]:
+    def pure(self) -> Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]:
         """The same for a compiler, which uses memory again by itself."""
-        return self._run(self.module, state, others)
+        return partial(self._run, compilable(self.module))
 
     @cached_property
     def reusing(self) -> Any:
@@ -241,14 +242,14 @@ def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
 
     It runs the batches of `index` [K, B], the first `limit` of them, and gives the state and results, [K, ...] each.
     """
-    carried = [place for place in range(program.count) if place not in set(program.kept)]
+    carried, pure = [place for place in range(program.count) if place not in set(program.kept)], program.pure()
 
     def loop(
         state: Tensors, columns: Mapping[str, torch.Tensor], index: torch.Tensor, limit: torch.Tensor
     ) -> tuple[Tensors, Tensors]:
         def one(state: Tensors, place: torch.Tensor) -> tuple[Tensors, Tensors]:
             picked = torch.index_select(index, 0, place.reshape(1))[0]
-            return program.pure(state, [torch.index_select(columns[name], 0, picked) for name in names])
+            return pure(state, [torch.index_select(columns[name], 0, picked) for name in names])
 
         def body(place: torch.Tensor, buffers: Tensors, values: Tensors) -> tuple[torch.Tensor, Tensors, Tensors]:
             whole = list(state)
