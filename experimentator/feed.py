@@ -80,8 +80,8 @@ class ResidentFeed(Columnar):
         before: int = 0,
     ):
         super().__init__(subset, columns, kept)
-        self.rows = rows_for(len(next(iter(columns.values()))), before)
-        self.columns = put({name: _lengthened(columns[name], self.rows) for name in self.specs})
+        self.length = rows_for(len(next(iter(columns.values()))), before)
+        self.columns = put({name: _lengthened(columns[name], self.length) for name in self.specs})
         self.objects = {name: values for name, values in columns.items() if name not in self.specs}
 
     def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
@@ -117,7 +117,7 @@ def fed(feeds: Fed, subset: Subset, mode: Mode, **options: Any) -> Any:
     source = (subset, subset.dataset, subset.keys, subset.buckets)
     kept = feeds.get(id(subset))
     if kept is None or any(old is not new for old, new in zip(kept[0], source, strict=True)):
-        before = getattr(kept[1], "rows", 0) if kept else 0
+        before = getattr(kept[1], "length", 0) if kept else 0
         kept = feeds[id(subset)] = source, feed_of(subset, before=before, **options), {}
     _, own, others = kept
     if mode == subset.mode:

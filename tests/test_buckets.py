@@ -338,6 +338,16 @@ def test_buckets_may_be_assigned():
         exp.evaluate()
 
 
+def test_buckets_that_are_taken_away_leave_items_of_one_shape_on_the_device():
+    loss = chunk_processor(inputs=["batch_n"], outputs=["loss"])(lambda n: keras.ops.sum(n))
+    subset = Subset("s", Mode.EVAL, [{"n": [1, 1]}, {"n": [1, 1]}], buckets={"n": [3]})
+    exp = build_experiment({"subsets": [subset], "chunk_processors": [loss], "hide_progress": True})
+    assert exp.evaluate() == {"s_loss": 4}
+    subset.buckets = None
+
+    assert exp.evaluate() == {"s_loss": 4}
+
+
 def test_parts_of_a_combination_leave_buckets_to_it():
     part = Subset("a", Mode.TRAIN, [{"n": [1]}], buckets={"n": [2]})
     with pytest.raises(DatasetError, match=r"Part 'a' of subset 'both' has buckets.\nSeen: n 2.\nGive them to the"):
