@@ -17,6 +17,7 @@ from experimentator.exported import Exported
 from experimentator.graph import Graph, Mode
 from experimentator.habits import Habits
 from experimentator.loading.blocks import Cycle
+from experimentator.loading.feeds import Feed
 from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
@@ -282,15 +283,14 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         """The most batches between two moments at which somebody must act; None without such moments."""
         return None
 
-    def cycle(self, feed: Any, batch_size: int) -> Cycle:
+    def cycle(self, feed: Feed, batch_size: int) -> Cycle:
         """The batches of one pass; AsyncExperiment prepares them ahead."""
         is_alone = type(self).cycle is BaseExperiment.cycle
         if self.workers not in (None, "auto") and is_alone and not (feed.resident or self._told):
             self._told = True
             said = "workers=%r is passed over: nothing reads ahead. List AsyncExperiment in experiment_type, too."
             log.warning(said, self.workers)
-        cycle: Cycle = feed.cycle(batch_size)
-        return cycle
+        return feed.cycle(batch_size)
 
     def get_learning_rate(self) -> float:
         """The learning rate in force."""

@@ -24,6 +24,7 @@ from experimentator.elsewhere import tell_settings
 from experimentator.experiment import BaseExperiment
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Cycle
+from experimentator.loading.feeds import Feed
 from experimentator.loading.memory import keep_large_buffers
 from experimentator.loading.threads import Threads, awaited
 from experimentator.loading.workers import Workers
@@ -253,7 +254,7 @@ class AsyncExperiment(BaseExperiment):
     {'validation_loss': 1.0}
     """
 
-    def cycle(self, feed: Any, batch_size: int) -> Cycle:
+    def cycle(self, feed: Feed, batch_size: int) -> Cycle:
         """The batches of a pass, prepared ahead where preparing takes time."""
         if not feed.resident:
             keep_large_buffers()

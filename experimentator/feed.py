@@ -7,23 +7,22 @@ in host memory, a streamed feed reads and stacks the block's items; both blocks 
 
 from __future__ import annotations
 
-import copy
 import gc
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experimentator.data.columns import columns_of, is_columnar
 from experimentator.data.items import DatasetError, check_keys
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block, ColumnsPass, Pass, Picked, Placing, Rows, batch_bytes, specs_of
+from experimentator.loading.blocks import Block, ColumnsPass, Pass, Picked, Rows, batch_bytes, specs_of
 from experimentator.loading.bucketed import BucketedHostFeed, BucketedStreamFeed
+from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import check_kinds
 from experimentator.loading.memory import SHARE, free_host_memory
-from experimentator.loading.orders import Orders
 from experimentator.loading.streamed import StreamedFeed
 from experimentator.subset import Subset
 
@@ -31,21 +30,14 @@ log = logging.getLogger(__name__)
 LARGE = 1 << 26  # bytes of a subset
 
 
-class Columnar:
+class Columnar(Feed):
     """What feeds share that hold the whole subset as columns; `kept` are the keys that have rows, None for all."""
 
-    mode: Mode | None = None
-
     def __init__(self, subset: Subset, columns: Mapping[str, Any], kept: np.ndarray | None = None):
-        self.subset = subset
+        super().__init__(subset)
         self.specs = specs_of(columns)
         self.columns: Mapping[str, Any] = columns
         self.kept = kept
-        self.orders = Orders(subset)
-
-    def over_the_same(self) -> Self:
-        """A feed of the same data for passes of another mode."""
-        return copy.copy(self)
 
     def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
@@ -59,6 +51,11 @@ class Columnar:
         if not len(positions):
             raise self.subset.empty_error(self.subset.keys)
         return ColumnsPass(Rows(positions, batch_size, drop_last), partial(self._block, keys))
+
+    def tables(self) -> Iterator[tuple[Mapping[str, Any], list[Hashable]]]:
+        """All columns, and the keys that have rows."""
+        keys = self.subset.keys
+        yield self.columns, list(keys if self.kept is None else (keys[place] for place in self.kept))
 
     def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
         raise NotImplementedError
@@ -92,9 +89,7 @@ class ResidentFeed(Columnar):
 class HostFeed(Columnar):
     """The whole subset as columns in host memory; the rows of a block are gathered and travel."""
 
-    resident = False
     place = "in host memory"
-    placing: Placing | None = None
 
     def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
         names = self.specs if self.placing is None else self.placing.names
@@ -105,10 +100,15 @@ class HostFeed(Columnar):
         return block if self.placing is None else self.placing(block)
 
 
-Fed = dict[int, tuple[tuple[Any, ...], Any, dict[Mode, Any]]]  # by subset: of what it is, feed, those of other modes
+class Fed(NamedTuple):
+    """The feed of a subset, what it was made of, and its feeds for passes of other modes."""
+
+    source: tuple[Any, ...]
+    own: Feed
+    others: dict[Mode, Feed]
 
 
-def fed(feeds: Fed, subset: Subset, mode: Mode, **options: Any) -> Any:
+def fed(feeds: dict[int, Fed], subset: Subset, mode: Mode, **options: Any) -> Feed:
     """The feed of a subset, kept in `feeds`; made by `feed_of` with `options` at first, and anew when its data changed.
 
     Another mode than the subset's own has a copy over the same data, since a pass of it may lie within one of the
@@ -116,15 +116,14 @@ def fed(feeds: Fed, subset: Subset, mode: Mode, **options: Any) -> Any:
     """
     source = (subset, subset.dataset, subset.keys, subset.buckets)
     kept = feeds.get(id(subset))
-    if kept is None or any(old is not new for old, new in zip(kept[0], source, strict=True)):
-        before = getattr(kept[1], "length", 0) if kept else 0
-        kept = feeds[id(subset)] = source, feed_of(subset, before=before, **options), {}
-    _, own, others = kept
+    if kept is None or any(old is not new for old, new in zip(kept.source, source, strict=True)):
+        before = kept.own.length if kept else 0
+        kept = feeds[id(subset)] = Fed(source, feed_of(subset, before=before, **options), {})
     if mode == subset.mode:
-        return own
-    if mode not in others:
-        others[mode] = own.over_the_same()
-    return others[mode]
+        return kept.own
+    if mode not in kept.others:
+        kept.others[mode] = kept.own.over_the_same()
+    return kept.others[mode]
 
 
 def rows_for(number: int, before: int) -> int:
@@ -153,7 +152,7 @@ def feed_of(
     put: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     room: Callable[[], int],
     before: int = 0,
-) -> ResidentFeed | HostFeed | StreamedFeed | BucketedHostFeed | BucketedStreamFeed:
+) -> Feed:
     """The feed that `residency` names.
 
     With "auto", items known to be the same every time are columns: on the device if they take at most half of the
@@ -163,9 +162,7 @@ def feed_of(
     """
     if residency not in ("auto", "device", "host", "stream"):
         raise ValueError(f"residency={residency!r} is not known. Write 'auto', 'device', 'host' or 'stream'.")
-    if type(subset).batches is not Subset.batches or "batches" in vars(subset):
-        said = "%s.batches was replaced, and is for batches to look at. What replaces batch(keys) or query_item(key) "
-        log.warning(said + "is trained and evaluated on, too.", type(subset).__name__)
+    _tell_replaced(subset)
     first, sample = subset.sample()
     size = len(subset.keys) * batch_bytes(specs_of(sample))
     if size >= LARGE and residency != "stream":
@@ -186,13 +183,25 @@ def feed_of(
         return StreamedFeed(subset, first, sample)
     if buckets is not None:
         return BucketedHostFeed(subset, buckets, specs_of(sample))
+    kept, columns = _checked_columns(subset, sample)
+    if residency == "device":
+        return ResidentFeed(subset, columns, put, kept, before=before)
+    return HostFeed(subset, columns, kept)
+
+
+def _checked_columns(subset: Subset, sample: Mapping[str, Any]) -> tuple[np.ndarray | None, Mapping[str, Any]]:
+    """The subset as columns, none of which changes values in the dtype of the first item; and the keys with rows."""
     kept, columns = columns_of(subset)
     if not subset.has_own_batch:
         again = (pair for key in subset.keys for pair in zip([key], subset.items_of([key], [0]), strict=True))
         check_kinds(specs_of(columns), specs_of(sample), again, subset=subset.name)
-    if residency == "device":
-        return ResidentFeed(subset, columns, put, kept, before=before)
-    return HostFeed(subset, columns, kept)
+    return kept, columns
+
+
+def _tell_replaced(subset: Subset) -> None:
+    if type(subset).batches is not Subset.batches or "batches" in vars(subset):
+        said = "%s.batches was replaced, and is for batches to look at. What replaces batch(keys) or query_item(key) "
+        log.warning(said + "is trained and evaluated on, too.", type(subset).__name__)
 
 
 def _roomy(subset: Subset, size: int, room: Callable[[], int], before: int) -> str:

@@ -193,7 +193,7 @@ def _title(exp: Any) -> str:
 
 def _subset(exp: Any, subset: Any) -> tuple[str, ...]:
     feed = exp.program.feeds.get(id(subset))
-    where = "not read yet" if feed is None else feed[1].place
+    where = "not read yet" if feed is None else feed.own.place
     size = subset.amount
     specs, sizes = exp.program.specs_of(subset), {} if subset.buckets is None else subset.buckets.sizes
     items = ", ".join(f"{n} {_shape(spec, sizes.get(n.removeprefix('batch_'), [()]))}" for n, spec in specs.items())

@@ -18,6 +18,7 @@ from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.habits import check_given, shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
+from experimentator.loading.feeds import Feed
 from experimentator.pace import LIMIT, Pace
 from experimentator.runner import Runner, Runners, label_of
 from experimentator.selection import Selection, check_items, explain_objects, joined
@@ -43,7 +44,7 @@ class Program:
         self.graphs: dict[Mode, Graph] = {}
         self.runners: dict[Any, Runner] = {}
         self.predictors: dict[Any, Any] = {}
-        self.feeds: Fed = {}
+        self.feeds: dict[int, Fed] = {}
         self.retired: dict[str, dict[str, int]] = {}
         self.samples: dict[int, tuple[Any, Any, dict[str, Spec]]] = {}
         self.chosen: dict[str, tuple[str, bool]] = {}  # what a checkpoint tells of `choices`
@@ -139,7 +140,7 @@ class Program:
         self.notice()
         exp, feed = self.exp, self.feed(subset, mode)
         sizes, known = ("", {None}) if bucket is None else (subset.buckets.label(bucket), subset.buckets.each())
-        feed = feed if bucket is None else feed.parts[bucket]
+        part = feed if bucket is None else feed.parts[bucket]
         batch_size = exp.batch_size if bucket is None else subset.buckets.batch_sizes_for(exp.batch_size)[bucket]
         graph = self.graph(mode)
         check_items(subset, self.specs_of(subset), graph)  # its dataset may be another by now
@@ -148,7 +149,7 @@ class Program:
         if (runner := self.runners.get(key)) is None or not runner.serves(steps, like):
             room = steps if runner is None else runner.room(steps)
             self._retire([key, *(old for old in self.runners if old[0] == id(subset) and old[-1] not in known)])
-            batch = {name: feed.specs[name] for name in graph.inputs}
+            batch = {name: part.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * batch_size or 1))
             optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
             options = {"jit_compile": self._jit_compile(), "eager": bool(exp.eager), "seed": exp.seed or 0}
@@ -160,7 +161,7 @@ class Program:
         begin(graph)
         if not feed.resident:
             pace, names = runner.pace, sorted(graph.inputs)
-            feed.placing = Placing(names, pace.capacity * batch_size, exp.backend.put, pace.is_fixed)
+            part.placing = Placing(names, pace.capacity * batch_size, exp.backend.put, pace.is_fixed)
         return runner
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -180,7 +181,7 @@ class Program:
         """How each subset that ran was compiled: by which of the backend's `compilers`, or `eager`."""
         return {runner.label: runner.step.compiler for runner in self.runners.values()}
 
-    def feed(self, subset: Any, mode: Mode | None = None) -> Any:
+    def feed(self, subset: Any, mode: Mode | None = None) -> Feed:
         """The data of a subset for passes of a mode, by default its own; placed once."""
         options = {"residency": self.exp.residency, "put": self.exp.backend.put, "room": self.exp.backend.room}
         return fed(self.feeds, subset, mode or subset.mode, **options)

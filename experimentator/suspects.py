@@ -56,13 +56,8 @@ def bad_data(exp: Any) -> Iterator[str]:
     """NaN and infinity in the data that are trained on, as far as they are held; what streams is not."""
     graph = exp.program.graph(Mode.TRAIN)
     for feed in (exp.program.feed(subset) for subset in exp.subsets if subset.mode == Mode.TRAIN):
-        keys, kept = feed.subset.keys, getattr(feed, "kept", None)
-        tables = [(getattr(feed, "columns", {}), range(len(keys)) if kept is None else kept)]
-        for number, table in getattr(feed, "tables", {}).items():  # of buckets
-            tables.append((table, np.flatnonzero(feed.numbers == number)))
-        for columns, places in tables:
-            some = [keys[place] for place in places]
-            yield from _not_finite(columns, np.arange(len(some))[None], [some], graph)
+        for columns, keys in feed.tables():
+            yield from _not_finite(columns, np.arange(len(keys))[None], [keys], graph)
 
 
 def first_look(exp: Any) -> Iterator[str]:

@@ -184,7 +184,7 @@ def test_what_ends_a_training_ends_its_measurement(trouble, status, capsys):
 )
 def test_a_compiler_that_would_pay_in_a_longer_training_is_named(hands, said):
     subset = SimpleNamespace(is_training=True)
-    program = SimpleNamespace(feeds={id(subset): (None, SimpleNamespace(resident=True))})
+    program = SimpleNamespace(feeds={id(subset): SimpleNamespace(own=SimpleNamespace(resident=True))})
     compilers = {"graph": False, "xla": True, "xla-step": "step"}
     backend = SimpleNamespace(peak_memory=lambda: None, compilers=compilers)
     exp = SimpleNamespace(subsets=[subset], program=program, backend=backend, call_limit=lambda: None, eager=False)
@@ -211,7 +211,7 @@ def test_items_that_are_others_each_time_are_read_otherwise_and_never_kept(
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     exp = counted(feature, residency="stream")
     exp.train(1)
-    feeds = exp.program.feeds[id(exp.subsets[0])][1]
+    feeds = exp.program.feeds[id(exp.subsets[0])].own
     feeds.workers = Workers(2)
     seen = Seen(exp, {"data": seconds}, 8, 10, "graph", {}, {}, {}, ("", 0.0), exp, {}, busy=busy, varies=True)
     exp.columns = {"batch_input": np.full(8, 0.5)}

@@ -107,7 +107,7 @@ def described(trainer: Trainer) -> dict[str, Any]:
         "batch_size": trainer.ledger.block.index.shape[1],
         "steps": trainer.steps,
         "epochs": trainer.epochs,
-        "place": exp.program.feeds[id(subset)][1].place,
+        "place": exp.program.feeds[id(subset)].own.place,
         "left_out": trainer.left_out,
         "is_cut": not all(one.is_whole for one in trainer.rounds),
         "steps_per_second": _told_of(trainer.steps_per_second),

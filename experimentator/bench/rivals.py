@@ -47,7 +47,7 @@ def rivals_of(exp: Any, trainer: Trainer) -> list[Rival]:
     Columns are given as arrays, items that are streamed by a `PyDataset` with as many threads.
     """
     subset = next(one for one in exp.subsets if one.is_training)
-    graph, feed = exp.graph(Mode.TRAIN), exp.program.feeds[id(subset)][1]
+    graph, feed = exp.graph(Mode.TRAIN), exp.program.feeds[id(subset)].own
     steps = min(FEW, trainer.steps)
     data: Any
     if feed.place == "streamed":

@@ -11,6 +11,7 @@ import numpy as np
 from experimentator.bench.findings import Finding, Seen, percent
 from experimentator.data.columns import is_columnar
 from experimentator.loading.blocks import batch_bytes
+from experimentator.loading.feeds import Feed
 from experimentator.loading.memory import SHARE, free_host_memory
 from experimentator.loading.workers import Workers
 
@@ -46,14 +47,14 @@ def supply(seen: Seen) -> Iterator[Finding]:
     yield Finding("data", spent / seen.seconds, seen.gain(saved), f"{begin}: {change}.")
 
 
-def _fed(exp: Any, *, to_evaluate: bool) -> Iterator[tuple[Any, Any]]:
+def _fed(exp: Any, *, to_evaluate: bool) -> Iterator[tuple[Any, Feed]]:
     """The subsets of training or of evaluation, with their feeds."""
     for subset in exp.subsets:
         if subset.is_training != to_evaluate and id(subset) in exp.program.feeds:
-            yield subset, exp.program.feeds[id(subset)][1]
+            yield subset, exp.program.feeds[id(subset)].own
 
 
-def _remedy(seen: Seen, subset: Any, feed: Any, spent: float) -> Remedy:
+def _remedy(seen: Seen, subset: Any, feed: Feed, spent: float) -> Remedy:
     """Where the data should lie, or how they should be read."""
     size = len(subset.keys) * batch_bytes(feed.specs)
     fits = size <= SHARE * free_host_memory()
@@ -78,9 +79,9 @@ def _reads_ahead(exp: Any) -> bool:
     return any(kind.__name__ == "AsyncExperiment" for kind in type(exp).__mro__)
 
 
-def _otherwise(seen: Seen, feed: Any, spent: float) -> Remedy:
+def _otherwise(seen: Seen, feed: Feed, spent: float) -> Remedy:
     """How to read items that have to be read again: by what the cores do meanwhile."""
-    workers, cores, busy = getattr(feed, "workers", None) or Workers(1), os.cpu_count() or 1, max(1.0, seen.busy)
+    workers, cores, busy = feed.workers or Workers(1), os.cpu_count() or 1, max(1.0, seen.busy)
     begin = "set" if _reads_ahead(seen.exp) else "add AsyncExperiment to experiment_type, and set"
     if seen.busy < IDLE:
         count = max(PATIENT, 4 * workers.count)
@@ -92,9 +93,9 @@ def _otherwise(seen: Seen, feed: Any, spent: float) -> Remedy:
     return "make the items cheaper to read, or store them as they are read", spent * (1 - LEFT)
 
 
-def _wasteful(block: Any, feed: Any) -> tuple[str, str, float] | None:
+def _wasteful(block: Any, feed: Feed) -> tuple[str, str, float] | None:
     """The column with most bytes that a smaller dtype would hold as well; and which part of all bytes would remain."""
-    sizes = {name: spec.dtype.itemsize * int(np.prod(spec.shape[1:])) for name, spec in feed.specs.items()}
+    sizes = {name: batch_bytes({name: spec}) for name, spec in feed.specs.items()}
     name = max((name for name in sizes if name in block.columns), key=sizes.__getitem__)
     values, dtype = np.asarray(block.columns[name][:64]), feed.specs[name].dtype
     if dtype.kind not in "fiu" or dtype.itemsize == 1:

@@ -77,7 +77,7 @@ def _in_calls(seen: Seen) -> float:
 
 
 def _is_resident(exp: Any) -> bool:
-    return all(exp.program.feeds[id(one)][1].resident for one in exp.subsets if one.is_training)
+    return all(exp.program.feeds[id(one)].own.resident for one in exp.subsets if one.is_training)
 
 
 def _costly(seen: Seen, excess: float) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,11 +21,10 @@ from experimentator.data.reading import visiting
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Ahead, Block, Making, Pass, Picked, Placing, Spec, specs_of
 from experimentator.loading.dealing import BucketRows, dealt
+from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import check_kinds
-from experimentator.loading.orders import Orders
 from experimentator.loading.streamed import Stream, StreamedFeed
 from experimentator.loading.threads import Threads
-from experimentator.loading.workers import Workers
 from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
@@ -52,25 +52,21 @@ def _of_bucket(making: Making, bucket: int) -> Block | None:
     return block and replace(block, bucket=bucket)
 
 
-class BucketedFeed:
+class BucketedFeed(Feed):
     """What feeds of buckets share; `numbers` [keys] are those of their buckets, -1 for a key that is left out.
 
     `parts` have the `specs` of each bucket, and are told how its blocks are placed.
     """
 
-    resident = False
-    mode: Mode | None = None
-    workers: Workers | None = None
-
     def __init__(self, subset: Subset, buckets: Buckets, parts: Sequence[Any]):
-        self.subset, self.buckets, self.parts = subset, buckets, parts
-        self.orders = Orders(subset)
-        self.specs: Mapping[str, Spec] = parts[-1].specs
+        super().__init__(subset)
+        self.buckets, self.parts = buckets, parts
+        self.specs = parts[-1].specs
 
     @property
+    @abstractmethod
     def numbers(self) -> np.ndarray:
         """The number of the bucket of each key, [keys]; -1 for one that is left out."""
-        raise NotImplementedError
 
     def over_the_same(self) -> Self:
         """A feed of the same data for passes of another mode."""
@@ -117,16 +113,16 @@ class BucketedHostFeed(BucketedFeed):
             else:
                 found.append(buckets.of_item(item, key, subset=subset.name))
         self._numbers, self.row = np.array(found), np.zeros(len(keys), np.intp)
-        self.tables: dict[int, dict[str, Any]] = {}
+        self.by_bucket: dict[int, dict[str, Any]] = {}
         for number in sorted({*found} - {-1}):
             places = np.flatnonzero(self._numbers == number)
             self.row[places] = np.arange(len(places))
             some, rest = [keys[place] for place in places], [items[place] for place in places]
-            self.tables[number] = subset.stacked(some, rest, bucket=number)
-        if not self.tables:
+            self.by_bucket[number] = subset.stacked(some, rest, bucket=number)
+        if not self.by_bucket:
             raise subset.empty_error(keys)
         self.lists = self._lists(found)
-        specs = _common({number: specs_of(table) for number, table in self.tables.items()}, subset, buckets)
+        specs = _common({number: specs_of(table) for number, table in self.by_bucket.items()}, subset, buckets)
         check_kinds(specs, sample, there, subset=subset.name)
         sized = [_sized(specs, buckets, number) for number in range(buckets.count)]
         super().__init__(subset, buckets, [_HostPart(self, one, number) for number, one in enumerate(sized)])
@@ -140,23 +136,28 @@ class BucketedHostFeed(BucketedFeed):
         """Start a pass."""
         return BucketedPass(self.rows(batch_size), self.parts)
 
+    def tables(self) -> Iterator[tuple[Mapping[str, Any], list[Hashable]]]:
+        """One of each bucket."""
+        for number, table in self.by_bucket.items():
+            yield table, [self.subset.keys[place] for place in np.flatnonzero(self._numbers == number)]
+
     def gathered(self, name: str, places: np.ndarray, number: int, spec: Spec) -> np.ndarray:
         """The values of a name for keys at these places, as those of bucket `number`."""
         own = self._numbers[places]
         found = np.unique(own).tolist()
         if found == [number]:
-            values: np.ndarray = np.take(self.tables[number][name], self.row[places], axis=0)
+            values: np.ndarray = np.take(self.by_bucket[number][name], self.row[places], axis=0)
             return values.astype(spec.dtype, copy=False)
         out = spec.zeros(len(places))
         for smaller in found:
             (there,) = np.nonzero(own == smaller)
-            values = np.take(self.tables[smaller][name], self.row[places[there]], axis=0)
+            values = np.take(self.by_bucket[smaller][name], self.row[places[there]], axis=0)
             out[there] = self.buckets.grown(name, values, number)
         return out
 
     def _lists(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
         """What is no number, by name and key."""
-        tables, rows = self.tables, self.row.tolist()
+        tables, rows = self.by_bucket, self.row.tolist()
         names = [name for name, values in next(iter(tables.values())).items() if isinstance(values, list)]
         return {
             name: [tables[n][name][row] if n >= 0 else None for n, row in zip(numbers, rows, strict=True)]
@@ -167,7 +168,6 @@ class BucketedHostFeed(BucketedFeed):
 class _HostPart:
     """One bucket of a subset in host memory."""
 
-    resident = False
     placing: Placing | None = None
 
     def __init__(self, feed: BucketedHostFeed, specs: Mapping[str, Spec], number: int):

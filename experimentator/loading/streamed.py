@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from math import prod
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from experimentator.data.items import DatasetError, check_names
 from experimentator.data.reading import visiting
-from experimentator.graph import Mode
-from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, Rows, specs_of
+from experimentator.loading.blocks import Ahead, Block, Making, Pass, Rows, specs_of
+from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import kind_error, kind_of
-from experimentator.loading.orders import Orders
 from experimentator.loading.sieve import Loose, Sieve
 from experimentator.loading.threads import Threads
 from experimentator.loading.workers import Workers
 from experimentator.subset import Subset
 
 
-class StreamedFeed:
+class StreamedFeed(Feed):
     """Items read as they are needed, stacked a block at a time; `workers` share the batches of the blocks begun."""
 
-    resident = False
     place = "streamed"
-    mode: Mode | None = None
-    placing: Placing | None = None
-    workers: Workers | None = None
     bucket: int | None = None
 
     def __init__(self, subset: Subset, first: Hashable, sample: Mapping[str, Any]):
-        self.subset = subset
+        super().__init__(subset)
         self.first = first
-        self.orders = Orders(subset)
         self.specs = specs_of(sample)
         self.names = _of_items(sample)
         self.object_names = [name for name in sample if name not in self.specs]
@@ -75,10 +68,6 @@ class StreamedFeed:
     @processes.setter
     def processes(self, processes: Any) -> None:
         self.held[0] = processes
-
-    def over_the_same(self) -> Self:
-        """A feed of the same data for passes of another mode."""
-        return copy.copy(self)
 
     def pool(self) -> Threads | None:
         """The threads of a pass, if there are to be several."""
