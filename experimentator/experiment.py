@@ -29,6 +29,7 @@ from experimentator.suspects import shapes_compared
 from experimentator.walk import Walk
 
 log = logging.getLogger(__name__)
+PARTS = {"feeds": Program.drop_feeds, "steps": Program.drop_steps, "graphs": Program.drop_graphs}
 
 
 class BaseExperiment(Habits, Portrayed, Saved, Exported):
@@ -56,7 +57,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         self.history = []
         self._spoilt: set[str] = set()  # nodes whose weights were told not to be finite
         self.walk = Walk(self)
-        self._ready = self._told = False
+        self._told = False
 
     # What it holds
 
@@ -256,7 +257,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         self._notice()
         usual = partial(self.program.specs, Mode.INFER)
         with self.walk.inferring(), shapes_compared(columns, usual):
-            return self.program.predict(columns, None if outputs is None else listed(outputs))
+            return self.program.predictor.predict(columns, None if outputs is None else listed(outputs))
 
     def _predict_subset(self, given: Any, outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
         if not isinstance(given, str) and not hasattr(given, "query_item"):
@@ -311,9 +312,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
     def _prepare(self) -> None:
         """Build the graphs once: every unsound mode is reported before anything runs."""
         self._prepare_to_infer()
-        if not self._ready:
-            self.program.build()
-            self._ready = True
+        self.program.build()
 
     def _changed(self, key: str, old: Any, new: Any) -> None:
         """A setting changed: write it through, drop what was derived from it, and say so."""
@@ -336,10 +335,9 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
             )  # fmt: skip
 
     def _drop(self, name: str) -> bool:
-        if name in ("feeds", "steps", "graphs"):
-            if name == "graphs":
-                self._ready = False
-            return "program" in vars(self) and self.program.drop(name)
+        """Let go of what was made of a setting: a property, or a part of the program; says whether it was there."""
+        if name in PARTS:
+            return "program" in vars(self) and PARTS[name](self.program)
         return vars(self).pop(name, None) is not None
 
 

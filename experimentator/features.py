@@ -202,8 +202,8 @@ class CallbackedExperiment(BaseExperiment):
         if listed is None or "listeners" not in vars(self) or self.walk.is_under_way:
             return
         if [id(one) for one in listed] != self._heard:
-            for name in ("listeners", "graphs", "steps"):
-                self._drop(name)
+            self._drop("listeners")
+            self.program.drop_graphs()
             log.warning("callbacks changed: compiled again at the next call; the weights stay.")
 
     def _changed(self, key: str, old: Any, new: Any) -> None:

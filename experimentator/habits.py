@@ -150,7 +150,7 @@ class Habits(Configured):
 
     def _batch(self, data: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
         self._prepare()
-        results: dict[str, Any] = self.program.once(data, mode)
+        results: dict[str, Any] = self.program.predictor.once(data, mode)
         return results
 
 

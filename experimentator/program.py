@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experimentator.accumulating import begin, lasting, weighing, with_weights
+from experimentator.accumulating import begin, lasting, with_weights
 from experimentator.attributes import OFTEN, Attributes
 from experimentator.embedded import Embedded
 from experimentator.feed import Fed, fed
-from experimentator.flags import check_flags, with_flags
+from experimentator.flags import with_flags
 from experimentator.graph import Graph, GraphError, Mode
-from experimentator.habits import check_given, shown_of, task_properties
+from experimentator.habits import shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.loading.feeds import Feed
 from experimentator.pace import LIMIT, Pace
+from experimentator.predictor import Predictor
 from experimentator.runner import Runner, Runners, label_of
-from experimentator.selection import Selection, check_items, explain_objects, joined
-from experimentator.suspects import tell_many, tell_unused
+from experimentator.selection import Selection, check_items, explain_objects
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -42,8 +42,9 @@ class Program:
         self.has_recorded = False  # so that there are layers that may change
         self.selection = Selection(exp, {})
         self.graphs: dict[Mode, Graph] = {}
+        self.is_built = False  # so that all of them are sound
         self.runners: dict[Any, Runner] = {}
-        self.predictors: dict[Any, Any] = {}
+        self.predictor = Predictor(self)
         self.feeds: dict[int, Fed] = {}
         self.retired: dict[str, dict[str, int]] = {}
         self.samples: dict[int, tuple[Any, Any, dict[str, Spec]]] = {}
@@ -58,12 +59,15 @@ class Program:
         return (*self.exp.chunk_processors, *task.values())
 
     def build(self) -> None:
-        """Record and select the graph of every mode that a subset has."""
+        """Record and select the graph of every mode that a subset has, once."""
+        if self.is_built:
+            return
         for mode in ORDER:
             for subset in self.exp.subsets:
                 if subset.mode == mode:
                     check_items(subset, self.specs_of(subset), self.graph(mode))
         self.selection.check_outputs(self.wholes(), self.whole(Mode.INFER))
+        self.is_built = True
 
     def keep(self, subsets: Sequence[Any]) -> None:
         """Let go of data and steps of subsets that are none of these."""
@@ -72,21 +76,26 @@ class Program:
         self.samples = {key: sample for key, sample in self.samples.items() if key in ids}
         self._retire([key for key in self.runners if key[0] not in ids])
 
-    def drop(self, what: str) -> bool:
-        """Forget feeds, or compiled steps, or graphs and their steps; says whether there were any."""
-        if what == "feeds":
-            found = bool(self.feeds)
-            self.feeds.clear()
-            self.samples.clear()
-            return found
-        found = bool(self.runners or self.predictors or (what == "graphs" and self.graphs))
+    def drop_feeds(self) -> bool:
+        """Forget data that were placed; says whether there were any, as the others do."""
+        found = bool(self.feeds)
+        self.feeds.clear()
+        self.samples.clear()
+        return found
+
+    def drop_steps(self) -> bool:
+        """Forget what was compiled."""
+        found = self.predictor.clear() or bool(self.runners)
         self._retire(list(self.runners))
-        self.predictors.clear()
-        if what == "graphs":
-            self.recorded.clear()
-            self.graphs.clear()
-            self.attributes = None
-            vars(self).pop("processors", None)
+        return found
+
+    def drop_graphs(self) -> bool:
+        """Forget what was recorded and selected, and compiled of it."""
+        found = self.drop_steps() or bool(self.graphs)
+        self.recorded.clear()
+        self.graphs.clear()
+        self.is_built, self.attributes = False, None
+        vars(self).pop("processors", None)
         return found
 
     def graph(self, mode: Mode) -> Graph:
@@ -186,56 +195,6 @@ class Program:
         options = {"residency": self.exp.residency, "put": self.exp.backend.put, "room": self.exp.backend.room}
         return fed(self.feeds, subset, mode or subset.mode, **options)
 
-    def predict(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
-        """Run INFER over rows given as arrays, a batch at a time."""
-        self.notice()
-        total, size, step = len(next(iter(columns.values()))), self.exp.batch_size, self._predictor(columns, outputs)
-        starts, parts = range(0, max(total, 1), size), list[dict[str, np.ndarray]]()
-        rows = [np.arange(min(size, total - start), dtype=np.int32)[None] for start in starts]
-        for batch, (start, row) in enumerate(zip(starts, rows, strict=True)):  # only its rows travel with a batch
-            results = step({name: values[start : start + size] for name, values in columns.items()}, row)
-            parts.append({name: np.asarray(values) for name, values in results.items()})
-            check_flags(step.graph, parts[-1], first=batch)
-        asked = outputs or self.selection.outputs(step.graph)
-        found = {name: joined(name, [part[name] for part in parts], rows, asked) for name in parts[0]}
-        return {name: values for name, values in found.items() if values is not None}
-
-    def once(self, data: Mapping[str, Any], mode: Mode) -> dict[str, np.ndarray]:
-        """Run one batch in a mode, outside of any pass; in TRAIN it updates the weights."""
-        columns = {name: np.asarray(data[name]) for name in specs_of(data)}
-        size = len(next(iter(columns.values()), ()))
-        if mode == Mode.INFER:
-            step = self._predictor(columns, None)
-        else:
-            graph, key = self.graph(mode), (mode, "once")
-            check_given(columns, graph)
-            if key not in self.predictors or self.predictors[key].stale:
-                optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
-                options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
-                self.predictors[key] = self.exp.backend.compile(graph, specs_of(columns), optimizer, **options)
-            begin(graph)
-            step = self.predictors[key]
-        outputs = step(columns, np.arange(size, dtype=np.int32)[None])
-        results = {name: np.asarray(values) for name, values in outputs.items()}
-        check_flags(step.graph, results)
-        return {name: values[0] for name, values in results.items() if name not in weighing(step.graph)}
-
-    def _predictor(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> Any:
-        """The INFER step for what is given, for any batch size."""
-        specs = specs_of(columns)
-        shapes = tuple(sorted((name, spec.shape, str(spec.dtype)) for name, spec in specs.items()))
-        key = (shapes, tuple(outputs or "*"))
-        if key not in self.predictors:
-            processors = self.record(Mode.INFER, given=specs)
-            graph = Graph(processors, provided=specs, mode=Mode.INFER)
-            wanted = outputs or self.selection.inferred(graph) or self.selection.last_written(graph)
-            graph = with_flags(graph, wanted)
-            options = {"jit_compile": False, "eager": bool(self.exp.eager), "capacity": 1}
-            tell_unused(specs, graph)
-            tell_many([kind for kind, _ in self.predictors if isinstance(kind, tuple)], shapes)
-            self.predictors[key] = self.exp.backend.compile(graph, specs, None, **options)
-        return self.predictors[key]
-
     def record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:
         """The processors of a mode, every name known; TRAIN comes first, so that weights are always made alike."""
         exp = self.exp
@@ -280,7 +239,7 @@ class Program:
         if changes := self.exp.backend.changes(compiled=compiled):
             told = "Compiled" if compiled else "Recorded"
             log.warning("Changed after first use: %s. %s again at the next call.", "; ".join(changes), told)
-            self.exp._drop("graphs")
+            self.drop_graphs()
 
     @contextmanager
     def settling(self, runner: Runner) -> Iterator[None]:

@@ -19,24 +19,24 @@ from experimentator.optimizer_parts import parts_of, schedule_of
 
 log = logging.getLogger(__name__)
 
-# What each library key rebuilds when it changes after use: nothing is ever lost but what is listed.
+# What each library key rebuilds when it changes after use, with the steps of graphs: nothing else is ever lost.
 LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
     "experiment_type": (),
-    "subsets": ("subsets", "feeds", "steps", "graphs"),
+    "subsets": ("subsets", "feeds", "graphs"),
     "batch_size": ("steps",),
-    "chunk_processors": ("chunk_processors", "metrics", "graphs", "steps"),
-    "optimizer": ("optimizer", "graphs", "steps"),
+    "chunk_processors": ("chunk_processors", "metrics", "graphs"),
+    "optimizer": ("optimizer", "graphs"),
     "learning_rate": (),
-    "callbacks": ("callbacks", "listeners", "graphs", "steps"),
-    "metrics": ("metrics", "graphs", "steps"),
-    "outputs": ("outputs", "graphs", "steps"),
+    "callbacks": ("callbacks", "listeners", "graphs"),
+    "metrics": ("metrics", "graphs"),
+    "outputs": ("outputs", "graphs"),
     "seed": (),
     "eval_epochs": (),
     "steps_per_call": ("steps",),
     "residency": ("feeds", "steps"),
     "workers": (),
     "jit_compile": ("steps",),
-    "precision": ("graphs", "steps"),
+    "precision": ("graphs",),
     "eager": ("steps",),
     "hide_progress": ("listeners",),
     "project_name": ("run_folder", "listeners"),

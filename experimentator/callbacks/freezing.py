@@ -50,7 +50,7 @@ class Freeze(Callback):
         keys = named_by(self.patterns, self.exp.backend.weights())
         if self.epochs is None or self.exp.epoch < self.epochs:
             self._thaw = self.exp.backend.freeze(keys)
-            self.exp.program.drop("steps")  # what was compiled before trains them
+            self.exp.program.drop_steps()  # what was compiled before trains them
 
     def on_epoch_end(self, epoch: int, **_: Any) -> None:
         """Thaw when its epochs are over."""
@@ -66,4 +66,4 @@ class Freeze(Callback):
         if self._thaw is not None:
             self._thaw()
             self._thaw = None
-            self.exp.program.drop("steps")
+            self.exp.program.drop_steps()

@@ -38,7 +38,7 @@ class Schedule(Callback):
         """Let the optimizer follow a table of factors."""
         state.pop(FACTORS, None)  # of a pass that was cut short
         if self.hold is None:
-            self.exp.program.drop("steps")  # those compiled before read the rate elsewhere
+            self.exp.program.drop_steps()  # those compiled before read the rate elsewhere
         self.hold = self.exp.backend.rates(self.exp.program.require_optimizer())
 
     def on_cycle_begin(self, steps: int, epoch: int, epochs: int, state: dict[str, Any], **_: Any) -> None:

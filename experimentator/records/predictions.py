@@ -90,7 +90,7 @@ class Predictions:
             batches = _feed(exp, subset).batches(exp.batch_size)
         for some, batch in batches:
             keys += some
-            results = exp.program.predict({name: batch[name] for name in specs_of(batch)}, outputs)
+            results = exp.program.predictor.predict({name: batch[name] for name in specs_of(batch)}, outputs)
             for name, values in parts.items():
                 if len(results[name]) != len(some):
                     raise not_by_row(name, repr(subset.name), f"{list(results[name].shape)} for {len(some)} rows")

@@ -147,7 +147,7 @@ def test_a_step_compiles_for_each_number_of_rows_that_it_sees():
     outputs = [exp.predict({"batch_input": np.ones((rows, 3), np.float32)}) for rows in (40, 20, 1)]
 
     assert [len(one["batch_logits"]) for one in outputs] == [40, 20, 1]
-    assert [step.traces for step in exp.program.predictors.values()] == [4]  # of 16, 8, 4 and 1 rows
+    assert [step.traces for step in exp.program.predictor.steps.values()] == [4]  # of 16, 8, 4 and 1 rows
 
 
 def test_loss_scaling_skips_a_batch_of_infinite_gradients_and_halves_the_scale():

@@ -586,7 +586,7 @@ def test_one_process_predicts_images_of_any_shape_and_number(caplog):
             )
     assert "Traced again" not in caplog.text
     if ON_TENSORFLOW:  # others know no batch of any size
-        assert max(step.traces for step in exp.program.predictors.values()) <= 3
+        assert max(step.traces for step in exp.program.predictor.steps.values()) <= 3
 
 
 def test_a_loop_of_evaluation_stays_out_of_training():

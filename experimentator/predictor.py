@@ -1,0 +1,88 @@
+"""What runs arrays that are given, outside of any pass: rows in INFER, or one batch in a mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experimentator.accumulating import begin, weighing
+from experimentator.backends import Step
+from experimentator.flags import check_flags, with_flags
+from experimentator.graph import Graph, Mode
+from experimentator.habits import check_given
+from experimentator.loading.blocks import Spec, specs_of
+from experimentator.selection import joined
+from experimentator.suspects import tell_many, tell_unused
+
+if TYPE_CHECKING:
+    from experimentator.program import Program
+
+
+class Predictor:
+    """Steps for arrays that are given, made of the graphs of a program when first needed."""
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.steps: dict[tuple[Any, ...], Step] = {}  # INFER, by names and shapes of what is given, and by outputs
+        self.single: dict[Mode, Step] = {}  # the others, which take one batch
+
+    def clear(self) -> bool:
+        """Forget what was compiled; says whether anything was."""
+        found = bool(self.steps or self.single)
+        self.steps.clear()
+        self.single.clear()
+        return found
+
+    def predict(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
+        """Run INFER over rows given as arrays, a batch at a time."""
+        self.program.notice()
+        total, size, step = len(next(iter(columns.values()))), self.program.exp.batch_size, self._step(columns, outputs)
+        starts, parts = range(0, max(total, 1), size), list[dict[str, np.ndarray]]()
+        rows = [np.arange(min(size, total - start), dtype=np.int32)[None] for start in starts]
+        for batch, (start, row) in enumerate(zip(starts, rows, strict=True)):  # only its rows travel with a batch
+            results = step({name: values[start : start + size] for name, values in columns.items()}, row)
+            parts.append({name: np.asarray(values) for name, values in results.items()})
+            check_flags(step.graph, parts[-1], first=batch)
+        asked = outputs or self.program.selection.outputs(step.graph)
+        found = {name: joined(name, [part[name] for part in parts], rows, asked) for name in parts[0]}
+        return {name: values for name, values in found.items() if values is not None}
+
+    def once(self, data: Mapping[str, Any], mode: Mode) -> dict[str, np.ndarray]:
+        """Run one batch in a mode; in TRAIN it updates the weights."""
+        columns = {name: np.asarray(data[name]) for name in specs_of(data)}
+        size = len(next(iter(columns.values()), ()))
+        step = self._step(columns, None) if mode == Mode.INFER else self._single(columns, mode)
+        outputs = step(columns, np.arange(size, dtype=np.int32)[None])
+        results = {name: np.asarray(values) for name, values in outputs.items()}
+        check_flags(step.graph, results)
+        return {name: values[0] for name, values in results.items() if name not in weighing(step.graph)}
+
+    def _step(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> Step:
+        """The INFER step for what is given, for any batch size."""
+        specs, program = specs_of(columns), self.program
+        shapes = tuple(sorted((name, spec.shape, str(spec.dtype)) for name, spec in specs.items()))
+        key = (shapes, tuple(outputs or "*"))
+        if key not in self.steps:
+            processors = program.record(Mode.INFER, given=specs)
+            graph = Graph(processors, provided=specs, mode=Mode.INFER)
+            wanted = outputs or program.selection.inferred(graph) or program.selection.last_written(graph)
+            graph = with_flags(graph, wanted)
+            tell_unused(specs, graph)
+            tell_many([kind for kind, _ in self.steps], shapes)
+            self.steps[key] = self._compiled(graph, specs, Mode.INFER)
+        return self.steps[key]
+
+    def _single(self, columns: Mapping[str, Any], mode: Mode) -> Step:
+        """The step that trains or evaluates one batch."""
+        graph = self.program.graph(mode)
+        check_given(columns, graph)
+        if mode not in self.single or self.single[mode].stale:
+            self.single[mode] = self._compiled(graph, specs_of(columns), mode)
+        begin(graph)
+        return self.single[mode]
+
+    def _compiled(self, graph: Graph, specs: Mapping[str, Spec], mode: Mode) -> Step:
+        exp, optimizer = self.program.exp, self.program.require_optimizer() if mode == Mode.TRAIN else None
+        return exp.backend.compile(graph, specs, optimizer, jit_compile=False, eager=bool(exp.eager), capacity=1)
