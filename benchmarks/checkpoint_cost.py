@@ -114,7 +114,7 @@ def timed(listener: Any) -> list[float]:
 def shares(units: int, folder: Path, steps: int) -> dict[str, float]:
     """The part of a training's time that goes to saving."""
     exp = ours(units, steps, output_folder=str(folder), project_name="cost")
-    exp._prepare()
+    exp.program.prepare()
     savers = [timed(one) for one in exp.listeners if isinstance(one.callback, CheckpointEvery | RunFolder)]
     start = time.perf_counter()
     exp.train(EPOCHS)

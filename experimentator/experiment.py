@@ -24,7 +24,7 @@ from experimentator.records.predictions import Predictions
 from experimentator.saved import Saved
 from experimentator.saving.identity import identity, settings
 from experimentator.settings import LIBRARY_KEYS, check_values, listed, settle_rate, write_rate
-from experimentator.subset import find
+from experimentator.subset import find, refuse_twins
 from experimentator.suspects import shapes_compared
 from experimentator.walk import Walk
 
@@ -49,13 +49,11 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
     state: dict[str, Any]
     history: list[dict[str, float]]
     epoch = 0
-    _acting: Sequence[Any] = ()  # the callbacks that hear events, with those that the library adds
 
     def __init__(self, config: Any = None, **overrides: Any):
         super().__init__(config, **overrides)
         self.state = {}
         self.history = []
-        self._spoilt: set[str] = set()  # nodes whose weights were told not to be finite
         self.walk = Walk(self)
         self._told = False
 
@@ -65,7 +63,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
     def subsets(self) -> list[Any]:
         """The subsets, in the order they are run."""
         subsets = [as_subset(subset) for subset in self.cfg.get("subsets") or () if subset is not None]
-        _refuse_twins(subsets)
+        refuse_twins(subsets)
         return subsets
 
     @cached_property
@@ -190,7 +188,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
             raise ConfigError(
                 "There is nothing to train on.\nSeen: no TRAIN subset.\nList Subset(name, Mode.TRAIN, ...)."
             )
-        self._prepare()
+        self.program.prepare()
         self.program.require_optimizer()
         self.walk.settings = self.walk.settings or settings(self)  # as they are now: callbacks may change some
         self.walk.keys = self.walk.keys or {one.name: (len(one), one.keys) for one in self.subsets}
@@ -211,7 +209,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         >>> exp.evaluate(Subset("tiny", Mode.EVAL, {"x": [0.0], "y": [0.5]}))  # which need not be listed
         {'tiny_loss': 0.25}
         """
-        self._prepare()
+        self.program.prepare()
         if subset is not None:
             subset = self.subset(subset) if isinstance(subset, str) else as_subset(subset, asker="evaluate")
         chosen = [s for s in self.subsets if s.mode == Mode.EVAL] if subset is None else [subset]
@@ -263,7 +261,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         if not isinstance(given, str) and not hasattr(given, "query_item"):
             wrong, write = "predict takes tensors by name, or a subset", "Write predict({'batch_input': ...})."
             raise TypeError(f"{wrong}.\nSeen: {type(given).__name__}.\n{write}")
-        self._prepare_to_infer()
+        self.program.prepare_to_infer()
         subset = self.subset(given) if isinstance(given, str) else as_subset(given)
         with self.walk.inferring():
             return dict(Predictions.of(self, subset, listed(outputs)).outputs)
@@ -303,17 +301,6 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
 
     # How
 
-    def _prepare_to_infer(self) -> None:
-        """See what was changed; no other mode need be sound."""
-        self._notice()
-        self.program.notice()
-        _refuse_twins(self.subsets)  # some may be called otherwise by now
-
-    def _prepare(self) -> None:
-        """Build the graphs once: every unsound mode is reported before anything runs."""
-        self._prepare_to_infer()
-        self.program.build()
-
     def _changed(self, key: str, old: Any, new: Any) -> None:
         """A setting changed: write it through, drop what was derived from it, and say so."""
         dropped = [name for name in LIBRARY_KEYS.get(key, ()) if self._drop(name)]
@@ -339,10 +326,3 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         if name in PARTS:
             return "program" in vars(self) and PARTS[name](self.program)
         return vars(self).pop(name, None) is not None
-
-
-def _refuse_twins(subsets: Sequence[Any]) -> None:
-    """Refuse subsets of which two share a name: results, counts and draws go by it."""
-    names = [subset.name for subset in subsets]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"Two subsets share a name.\nSeen: {', '.join(names)}.\nGive each its own.")

@@ -40,7 +40,7 @@ class Exported:
         >>> student.predict({"batch_x": np.array([1, 2])})["batch_y"].tolist()
         [3, 5]
         """
-        self._prepare_to_infer()
+        self.program.prepare_to_infer()
         return Embedded(self, outputs, inputs, mode, node)
 
     def as_model(self: Any, outputs: Any = None, *, sizes: Sizes | None = None) -> Any:
@@ -64,7 +64,7 @@ class Exported:
             ConfigError: for sizes of what is no input, or where no subset shows what an item is.
             ValueError: for a backend that Keras does not run on.
         """
-        self._prepare_to_infer()
+        self.program.prepare_to_infer()
         return _model(self, listed(outputs), sizes or {})
 
     def export(self: Any, path: str | os.PathLike[str], outputs: Any = None, *, sizes: Sizes | None = None) -> Path:
@@ -90,7 +90,7 @@ class Exported:
             MissingFrameworkError: with the command that brings what is missing.
             ValueError: for what the format cannot say, such as draws in ONNX.
         """
-        self._prepare_to_infer()
+        self.program.prepare_to_infer()
         with self.walk.inferring():
             return _export(self, as_path(path, write='exp.export("digits.onnx")'), listed(outputs), sizes or {})
 

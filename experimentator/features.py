@@ -142,7 +142,7 @@ class CallbackedExperiment(BaseExperiment):
     @cached_property
     def listeners(self) -> list[Listener]:
         """The callbacks in the order they are called, with what they read; the progress display comes last."""
-        callbacks, before = list(self.callbacks), self._acting if self.walk.trains else ()
+        callbacks, before = list(self.callbacks), self.walk.acting if self.walk.trains else ()
         own = {type(callback): callback for callback in self._added if self.walk.trains}  # which go on
         added: list[Any] = []
         if (folder := RunFolder.of(self)) is not None and not any(isinstance(c, RunFolder) for c in callbacks):
@@ -158,7 +158,7 @@ class CallbackedExperiment(BaseExperiment):
         if self.walk.trains:
             self._changes.note(before, callbacks)
         self._heard = [id(callback) for callback in vars(self).get("callbacks", ())]
-        self._acting, self._added = callbacks, added
+        self.walk.acting, self._added = callbacks, added
         listeners = in_order(callbacks)  # once more: what a callback reads and hears may depend on the experiment
         for listener in listeners:
             listener.tensors = self._tensors

@@ -32,7 +32,6 @@ class Habits(Configured):
     program: Any
     chunk_processors: Any
     load_weights: Any
-    _prepare: Any
     _giving_way = frozenset({"folder", "inputs"})
     batch_inputs_names: Sequence[str] = ()
     batch_metrics_names: Sequence[str] = ()
@@ -149,7 +148,7 @@ class Habits(Configured):
             self.load_weights(weights)
 
     def _batch(self, data: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
-        self._prepare()
+        self.program.prepare()
         results: dict[str, Any] = self.program.predictor.once(data, mode)
         return results
 

@@ -23,6 +23,7 @@ from experimentator.pace import LIMIT, Pace
 from experimentator.predictor import Predictor
 from experimentator.runner import Runner, Runners, label_of
 from experimentator.selection import Selection, check_items, explain_objects
+from experimentator.subset import refuse_twins
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
@@ -57,6 +58,17 @@ class Program:
         task = task_properties(self.exp)
         self.selection = Selection(self.exp, task)
         return (*self.exp.chunk_processors, *task.values())
+
+    def prepare(self) -> None:
+        """Take in what was changed, and build the graphs: every unsound mode is reported before anything runs."""
+        self.prepare_to_infer()
+        self.build()
+
+    def prepare_to_infer(self) -> None:
+        """Take in what was changed; no other mode need be sound."""
+        self.exp._notice()
+        self.notice()
+        refuse_twins(self.exp.subsets)  # some may be called otherwise by now
 
     def build(self) -> None:
         """Record and select the graph of every mode that a subset has, once."""

@@ -34,10 +34,10 @@ class Saved:
         matched  Head/0/kernel [3, 2]
         matched  Head/1/bias [2]
         """
-        self._prepare()
+        self.program.prepare()
         weights = _known(self)
         weights = weights if only is None else {key: weights[key] for key in named_by(only, weights)}
-        tell_spoilt(weights, self._spoilt)
+        tell_spoilt(weights, self.walk.spoilt)
         save_weights(filename, weights)
 
     def load_weights(
@@ -69,7 +69,7 @@ class Saved:
             CheckpointError: when the file cannot be read, naming it.
             WeightsError: when something does not fit, saying what.
         """
-        self._prepare()
+        self.program.prepare()
         if filename == "auto":
             filename = weights_in(self.own_folder() or Path())
         found = self.program.lasting(load_weights(filename))
@@ -92,7 +92,7 @@ class Saved:
         Raises:
             CheckpointError: when it cannot be written, naming the path.
         """
-        self._prepare()
+        self.program.prepare()
         return resume.save(self, folder, keep=keep)
 
     def resume(self: Any, folder: Any) -> Path:
@@ -122,7 +122,7 @@ class Saved:
             CheckpointError: when there is no checkpoint, or none that is whole.
             ResumeError: when the checkpoint is of another experiment, saying what differs.
         """
-        self._prepare()
+        self.program.prepare()
         return resume.resume(self, folder)
 
 

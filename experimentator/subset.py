@@ -308,3 +308,10 @@ def find(subsets: Sequence[Any], name: str) -> Any:
             return subset
     known = ", ".join(subset.name for subset in subsets) or "none"
     raise ConfigError(f"No subset named {name!r}.\nThere are: {known}.\nWrite one of these.")
+
+
+def refuse_twins(subsets: Sequence[Any]) -> None:
+    """Refuse subsets of which two share a name: results, counts and draws go by it."""
+    names = [subset.name for subset in subsets]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Two subsets share a name.\nSeen: {', '.join(names)}.\nGive each its own.")

@@ -63,7 +63,7 @@ def bad_data(exp: Any) -> Iterator[str]:
 def first_look(exp: Any) -> Iterator[str]:
     """What is odd in an experiment that trains for the first time."""
     yield from leaks(exp.subsets)
-    exp.walk.constants = tell_spoilt(exp.program.lasting(exp.backend.weights()), exp._spoilt)
+    exp.walk.constants = tell_spoilt(exp.program.lasting(exp.backend.weights()), exp.walk.spoilt)
 
 
 def unheard(exp: Any) -> Iterator[str]:

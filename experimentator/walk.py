@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,9 @@ class Walk:
         self.held_by: dict[int, dict[str, str]] = {}  # attributes of callbacks as training began; see `undeclared`
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = self.looked = False
+        self.acting: Sequence[Any] = ()  # the callbacks that hear events, with those that the library adds
         self.constants: set[str] = set()  # nodes with weights that were NaN when training began
+        self.spoilt: set[str] = set()  # those of which that was told
         self.told: set[str] = set()  # sentences that are said once
         self.passing = ""  # the subset that a pass of a training goes over
         self.predictions = 0  # since the last pause
@@ -174,7 +176,7 @@ class Walk:
         state, before, held = self.exp.state, dict(self.exp.state), []
         within = self.depth and state.get("mode") == Mode.EVAL  # whose metrics and draws go on afterwards
         kept = passing(self.exp.backend.weights(), self.exp.program.wholes()) if within else {}
-        for callback in self.exp._acting if self.depth else ():
+        for callback in self.acting if self.depth else ():
             names = (name for name in listed(getattr(callback, "of_pass", ())) if hasattr(callback, name))
             held += [(callback, name, getattr(callback, name)) for name in names]
         self.depth += 1
@@ -206,7 +208,7 @@ class Walk:
     @contextmanager
     def inferring(self) -> Iterator[None]:
         """Within, weights are those that are evaluated with, and what is drawn changes nothing of a training."""
-        acting = self.exp._acting if self.exp.optimizer is not None and self.exp.listens("cycle_begin") else ()
+        acting = self.acting if self.exp.optimizer is not None and self.exp.listens("cycle_begin") else ()
         averaging = [one for one in acting if hasattr(one, "averaged")]
         with ExitStack() as stack:
             if self.trains:
@@ -247,7 +249,7 @@ class Walk:
 
     def _epoch(self, *, looks: bool) -> None:
         exp = self.exp
-        exp._prepare()  # callbacks may have changed what the lists of the configuration hold
+        exp.program.prepare()  # callbacks may have changed what the lists of the configuration hold
         position = self.position = self.position or Position(row={"epoch": exp.epoch + 1})
         self.watch = Stopwatch(position.seconds)
         exp.state.update(epoch=exp.epoch + 1, epochs=self.goal)

@@ -25,7 +25,7 @@ def build(*callbacks: Any, **changes: Any) -> Any:
 
 def moved(exp: Any, epochs: int) -> set[str]:
     """The keys of weights that training changes, seeds of random layers left out."""
-    exp._prepare()
+    exp.program.prepare()
     before = {key: array.copy() for key, array in exp.backend.weights().items() if array.dtype.kind == "f"}
     exp.train(epochs)
     return {key for key, array in before.items() if array.tobytes() != exp.backend.weights()[key].tobytes()}
@@ -62,7 +62,7 @@ def test_a_freeze_ends_after_its_epochs_and_leaves_no_trace():
 
 def build_and_prepare() -> Any:
     exp = build()
-    exp._prepare()
+    exp.program.prepare()
     return exp
 
 

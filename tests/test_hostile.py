@@ -37,7 +37,7 @@ sys.addaudithook(observe)
 
 refused, cases = 0, sorted(Path(sys.argv[1]).iterdir())
 exp = build_experiment(CONFIG, hide_progress=True)
-exp.listeners, exp._prepare(), experimentator.saving.identity.identity(exp)
+exp.listeners, exp.program.prepare(), experimentator.saving.identity.identity(exp)
 for case in cases:
     watching = True
     try:

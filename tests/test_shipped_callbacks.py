@@ -735,7 +735,7 @@ def test_every_batch_has_the_rate_of_its_place(recwarn):
 def blocks(exp: Any, epoch: int) -> Any:
     """The batches of an epoch of training, each to be called."""
     subset = exp.subsets[0]
-    exp._prepare()
+    exp.program.prepare()
     subset.seed, subset.epoch = 0, epoch - 1
     feed = exp.program.feed(subset)
     cycle = exp.cycle(feed, exp.batch_size)
@@ -1018,7 +1018,7 @@ def test_draws_go_on_from_prediction_to_prediction_of_an_average():
 
 def test_the_average_is_that_of_every_batch():
     exp = build(ExponentialMovingAverage(0.5), optimizer=keras.optimizers.SGD(0.1))
-    exp._prepare()
+    exp.program.prepare()
     expected = None
     for block in blocks(exp, 1):
         block()

@@ -156,7 +156,7 @@ def with_costs_of(
 
     Compiled as the setting `jit_compile` says; where that is "auto", with XLA on a GPU and without on a CPU.
     """
-    exp._prepare()
+    exp.program.prepare()
     mode = Mode.of(description.mode)
     graph = exp.program.whole(mode).select(*names) if names else exp.graph(mode)
     known = exp.backend.compilers

@@ -252,7 +252,7 @@ def _stand(ledger: Ledger, exp: Any) -> None:
     """Put a ledger at the seams of an experiment."""
     program, backend = exp.program, exp.backend
     for owner, name, kind in (
-        (exp, "_prepare", "compile"),
+        (program, "prepare", "compile"),
         (program, "graph", "compile"),
         (program, "feed", "data"),
     ):

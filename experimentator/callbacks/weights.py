@@ -162,7 +162,7 @@ class LoadWeights(Callback):
 def save(exp: Any, path: Path) -> None:
     """Save the weights, and beside them those that are evaluated where these are others."""
     exp.save_weights(path)
-    for callback in exp._acting:
+    for callback in exp.walk.acting:
         if hasattr(callback, "averaged"):
             with callback.averaged():
                 exp.save_weights(path.with_suffix(AVERAGED))
