@@ -89,15 +89,15 @@ class RunFolder:
     @classmethod
     def of(cls, exp: Any) -> RunFolder | None:
         """The run folder of an experiment: among its callbacks, or asked for by its `output_folder`, else None."""
-        listed = [callback for callback in exp.callbacks if isinstance(callback, cls)]
-        if not listed and exp.cfg.get("output_folder") and getattr(exp, "run_folder", None) is None:
-            exp.run_folder = cls(
+        listed, own = [callback for callback in exp.callbacks if isinstance(callback, cls)], vars(exp)
+        if not listed and exp.cfg.get("output_folder") and "_run_folder" not in own:
+            own["_run_folder"] = cls(
                 exp.cfg["output_folder"],
                 exp.project_name,
                 experiment_id=exp.cfg.get("experiment_id"),
                 overrides=exp.source.overrides,
             )
-        return listed[0] if listed else getattr(exp, "run_folder", None)
+        return listed[0] if listed else own.get("_run_folder")
 
     # The files
 

@@ -39,9 +39,9 @@ LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
     "precision": ("graphs",),
     "eager": ("steps",),
     "hide_progress": ("listeners",),
-    "project_name": ("run_folder", "listeners"),
-    "experiment_id": ("run_folder", "listeners"),
-    "output_folder": ("run_folder", "listeners"),
+    "project_name": ("_run_folder", "listeners"),
+    "experiment_id": ("_run_folder", "listeners"),
+    "output_folder": ("_run_folder", "listeners"),
 }
 
 # What a library key is when the configuration does not set it; None for the others.

@@ -403,6 +403,13 @@ def test_the_setting_alone_asks_for_a_run_folder(tmp_path):
     assert RunFolder.of(exp).project == tmp_path / "digits"
 
 
+def test_a_setting_may_be_called_run_folder(tmp_path):
+    exp = BaseExperiment({"output_folder": tmp_path, "project_name": "digits", "run_folder": "mine"})
+
+    assert RunFolder.of(exp).project == tmp_path / "digits"
+    assert exp.run_folder == exp.cfg["run_folder"] == "mine"
+
+
 def test_a_kind_of_run_folder_of_ones_own_is_where_others_leave_their_files(tmp_path):
     class Mine(RunFolder): ...
 
