@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.accumulating import marked_in
+from experimentator.callbacks.folder import run_folder
 from experimentator.checkpoint import WEIGHTS, weights_in
 from experimentator.config import ConfigError
 from experimentator.configured import Configured
 from experimentator.data.items import DatasetError
 from experimentator.graph import Chunk, ChunkProcessor, Graph, Mode
-from experimentator.runs import STATUS, RunFolder
+from experimentator.runs import STATUS
 from experimentator.settings import listed
 
 log = logging.getLogger(__name__)
@@ -81,10 +82,7 @@ class Habits(Configured):
 
     def own_folder(self) -> Path | None:
         """The run folder once training began; else the configuration's folder; None for neither."""
-        run = RunFolder.of(self)
-        if run is not None and run.path is not None:
-            return run.path
-        return Path(self.source.filename).parent if self.source.filename else None
+        return run_folder(self) or (Path(self.source.filename).parent if self.source.filename else None)
 
     def batch_train(self, data: Mapping[str, Any], mode: Any = Mode.TRAIN) -> dict[str, Any]:
         """Train on one batch, `{"batch_input": [B, ...], ...}`; evaluate it in another mode. Returns what results.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.folder import folder_of, run_folder
+from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError
 from experimentator.records.sparing import Sparing, seconds_to_save
@@ -75,8 +75,7 @@ class CheckpointEvery(Callback):
     @property
     def place(self) -> Path:
         """The folder of the checkpoints."""
-        run = run_folder(self.exp) if self.folder is None else None
-        return run / FOLDER if run is not None else folder_of(self.exp, self.folder, otherwise=FOLDER)
+        return Path(self.folder) if self.folder is not None else (run_folder(self.exp) or Path()) / FOLDER
 
     def on_train_begin(self, **_: Any) -> None:
         """Count from here."""
