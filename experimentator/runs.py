@@ -237,17 +237,23 @@ class RunFolder:
         if self.history.exists():  # Ctrl-C may have come between the writing of a row and the counting of it
             self._written = len(read_history(self.opened))
         self._append_new()  # another callback may have failed before this one was told
-        walk = getattr(self.exp, "walk", None)
-        begun = not self.exp.epoch and getattr(walk, "is_cut_short", False)
+        begun = not self.exp.epoch and self.exp.walk.is_cut_short
         if self._saved_epoch < self.exp.epoch or begun:
-            if status != "failed":
+            if status == "failed":
+                self._save_whole()
+            else:
                 self._save()
-            elif walk:
-                with suppress(Exception):  # the experiment may be unsound by now
-                    if walk.is_whole():
-                        self._save()
-                        self._saved_within = 0
         self._write_status(status)
+
+    def _save_whole(self) -> None:
+        """Of a training that failed, save the weights if they are those of the end of an epoch."""
+        with suppress(Exception):  # the experiment may be unsound by now
+            if self.exp.walk.is_whole():
+                try:
+                    self._save()
+                    self._saved_within = 0
+                except CheckpointError as error:
+                    log.warning("The weights of epoch %d are not saved. %s", self.exp.epoch, error)
 
     @property
     def _error(self) -> str:
@@ -272,17 +278,17 @@ class RunFolder:
             row |= {"epoch_of_weights": None, "weights": f"from the middle of epoch {self._saved_within}"}
         elif not self._saved_epoch:  # what lies there are the weights of the run that is resumed
             row |= {name: self._earlier[name] for name in ("epoch_of_weights", "weights") if name in self._earlier}
-        compilers = getattr(self.exp, "compilers", {}) or self._earlier.get("compilers")  # last bits depend on them
-        stop = getattr(self.exp, "state", {}).get("stop")  # why a callback ended the training
+        compilers = self.exp.compilers or self._earlier.get("compilers")  # last bits depend on them
+        stop = self.exp.state.get("stop")  # why a callback ended the training
         told = {"stopped": stop, "compilers": compilers, "processors": self._troubled()}
         row |= process() if status == "running" else {}
         with self._telling:
             write_json(self.opened / STATUS, row | {name: values for name, values in told.items() if values})
 
     def _describe(self) -> None:
-        exp, source = self.exp, getattr(self.exp, "source", None)
-        if text := getattr(source, "text", ""):
-            write_atomically(self.opened / "config.py", text.encode())
+        exp = self.exp
+        if exp.source.text:
+            write_atomically(self.opened / "config.py", exp.source.text.encode())
         write_json(self.opened / "config.json", resolved(exp.cfg))
         write_json(self.opened / "environment.json", environment(exp, self.overrides))
 

@@ -32,7 +32,9 @@ class Trained:
         self.source = load_text("rate = 0.1\nbest = float('nan')\n")
         self.cfg = {**self.source, **cfg}
         self.seed, self.epoch, self.history, self.callbacks = 0, 0, [], [folder]
-        self.saved = 0
+        self.saved, self.state, self.compilers = 0, {}, {}
+        self.backend = SimpleNamespace(name="numpy", device="CPU")
+        self.walk = SimpleNamespace(is_cut_short=False, is_whole=lambda: False)
         folder.init(self)
 
     def describe(self, mode):
@@ -385,6 +387,22 @@ def test_a_history_that_cannot_be_written_is_a_failure_in_the_status_too(folder,
         "failed",
         "CheckpointError: history.jsonl cannot be written.",
     )
+
+
+def test_weights_that_find_no_room_at_the_end_of_a_failed_training_are_told(folder, monkeypatch, caplog):
+    def full(*_):
+        raise CheckpointError("weights.safetensors cannot be written.")
+
+    exp = Trained(folder)
+    exp.walk.is_whole = lambda: True
+    monkeypatch.setattr(exp, "save_weights", full)
+    monkeypatch.setattr(type(folder._saving), "is_due", False)
+
+    with pytest.raises(ArithmeticError):
+        exp.train(2, fail=ArithmeticError("not finite"), at=2)
+
+    assert "The weights of epoch 1 are not saved. weights.safetensors cannot be written." in caplog.messages
+    assert (status(folder)["error"], status(folder)["epoch_of_weights"]) == ("ArithmeticError: not finite", None)
 
 
 def test_a_line_that_does_not_fit_leaves_no_part_of_it(tmp_path, monkeypatch):

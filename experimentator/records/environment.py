@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from experimentator.config import resolved
+from experimentator.config import Config, resolved
 from experimentator.records.neighbours import neighbours
 from experimentator.records.plainfile import read_json
 from experimentator.saving.identity import versions
@@ -31,16 +31,16 @@ def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
     which were and the SHA-256 of each;
     `overrides` that JSON does not bring back as they were are named in `not_stored`.
     """
-    backend, stored = getattr(exp, "backend", None), resolved(overrides)
+    stored = resolved(overrides)
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": sys.argv,
         "seed": plain(exp.seed),
-        "backend": getattr(backend, "name", None),
-        "device": str(getattr(backend, "device", None) or platform.machine()),
+        "backend": exp.backend.name,
+        "device": exp.backend.device,
         "platform": platform.platform(),
         "versions": versions(),
-        **_of_config(getattr(exp, "source", None)),
+        **_of_config(exp.source),
         "overrides": stored,
         "not_stored": [n for n, value in overrides.items() if n not in stored or not _is_same(stored[n], value)],
     }
@@ -95,9 +95,9 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _of_config(source: Any) -> dict[str, Any]:
+def _of_config(source: Config) -> dict[str, Any]:
     """Where the configuration comes from, and which commit it belongs to."""
-    text, filename = getattr(source, "text", ""), getattr(source, "filename", "")
+    text, filename = source.text, source.filename
     folder = os.path.dirname(os.path.abspath(filename)) if text and os.path.isfile(filename) else None
     told: dict[str, Any] = {"config_sha256": sha256(text)} if text else {}
     if folder is not None:
