@@ -58,7 +58,7 @@ class JaxStep(KerasStep):
         super().__init__(graph, batch.weights, outputs, chosen=EAGER if eager else chosen, capacity=capacity)
         self._functions: dict[str, Any] = {}
         self._shapes: dict[str, Any] = {}
-        self._told = Traces()
+        self._told = Traces(by_length=True)
 
     def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}.

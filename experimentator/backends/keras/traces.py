@@ -13,9 +13,13 @@ MANY = 12  # numbers of rows that one function is compiled for, until somebody s
 
 
 class Traces:
-    """Tells which name made a function be traced again; another length of all columns, as of a block, is expected."""
+    """Tells which name made a function be traced again.
 
-    def __init__(self) -> None:
+    Another length of all columns, as of a block, is expected where functions are made `by_length`.
+    """
+
+    def __init__(self, *, by_length: bool) -> None:
+        self.by_length = by_length
         self._signatures: dict[str, dict[str, tuple[Any, str]]] = {}
         self._lengths: dict[str, set[int]] = {}
 
@@ -23,14 +27,15 @@ class Traces:
         """The function `kind` is traced for `columns`."""
         dtype_of = keras.backend.standardize_dtype
         seen = {name: (tuple(column.shape), dtype_of(column.dtype)) for name, column in columns.items()}
-        before, skip = self._signatures.setdefault(kind, seen), len({len(column) for column in columns.values()}) == 1
+        lengths = {shape[0] for shape, _ in seen.values()}
+        before, skip = self._signatures.setdefault(kind, seen), self.by_length and len(lengths) == 1
         told = [
-            f"{name} was {list(shape)} {dtype}, is {list(seen[name][0])} {seen[name][1]}"
-            for name, (shape, dtype) in before.items()
-            if (shape[skip:], dtype) != (seen[name][0][skip:], seen[name][1])
+            f"{name} was {list(before[name][0])} {before[name][1]}, is {list(shape)} {dtype}"
+            for name, (shape, dtype) in seen.items()
+            if (shape[skip:], dtype) != (before[name][0][skip:], before[name][1])
         ]
         if told:
             log.warning("Traced again: %s.", "; ".join(told))
-        self._lengths.setdefault(kind, set()).update(len(column) for column in columns.values())
-        if len(self._lengths[kind]) == MANY:
+        self._lengths.setdefault(kind, set()).update(lengths)
+        if self.by_length and len(self._lengths[kind]) == MANY:
             log.warning("Compiled for %s numbers of rows, each for itself: give batches of one size.", MANY)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from experimentator.backends.keras.context import Forward, nothing_trained, update
 from experimentator.backends.keras.step import EAGER, KerasStep
+from experimentator.backends.keras.traces import Traces
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
 from experimentator.backends.tensorflow.failures import kept_from_a_trace, why_not_compiled
 from experimentator.backends.tensorflow.gradients import value_of, with_gradients
@@ -70,7 +71,7 @@ class TensorflowStep(KerasStep):
         self._first_seconds = self._trial_seconds = 0.0
         self._functions: dict[Any, Any] = {}
         self._rows: dict[str, int] = {}  # of the buffers that the function of any count knows
-        self._signatures: dict[Any, dict[str, str]] = {}
+        self._told = Traces(by_length=False)
 
     def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}, on the device.
@@ -147,7 +148,8 @@ class TensorflowStep(KerasStep):
 
             def run(columns: Any, index: Any, count: Any = None) -> Any:
                 self.traces += 1
-                self._explain((compiler, fixed), {**columns, "index": index})
+                known = {name: column for name, column in columns.items() if column.shape[0] is not None}
+                self._told.tell(f"{compiler}, fixed={fixed}", known)
                 tf.compat.v1.get_default_graph().seed = self.seed
                 with nullcontext() if compiler == GRAPH or has_gpu() else quick_draws():
                     return self._run(columns, index, count, compiled=compiler == BATCH)
@@ -158,15 +160,6 @@ class TensorflowStep(KerasStep):
             function._omit_frequent_tracing_warning = True  # it counts the steps of all experiments as one function
             self._functions[compiler, fixed] = function
         return self._functions[compiler, fixed]
-
-    def _explain(self, function: Any, tensors: Mapping[str, Any]) -> None:
-        """Say which name made a function be traced again; another batch size alone is expected."""
-        seen = {name: f"{list(tensor.shape)} {tensor.dtype.name}" for name, tensor in tensors.items()}
-        before = self._signatures.setdefault(function, seen)
-        known = {name for name, tensor in tensors.items() if tensor.shape[0] is not None} - {"index"}
-        changed = [f"{n} was {before[n]}, is {now}" for n, now in seen.items() if n in known and before[n] != now]
-        if changed:
-            log.warning("Traced again: %s.", "; ".join(changed))
 
     def _run(self, columns: Any, index: Any, count: Any, *, compiled: bool = False) -> Any:
         capacity = index.shape[0] if index.shape[0] is not None else tf.shape(index)[0]

@@ -75,7 +75,7 @@ class TorchStep(KerasStep):
         self._seconds = float("nan")  # of a batch without the compiler
         self._programs: dict[Any, Program] = {}
         self._loops: dict[Any, Callable[..., Any]] = {}
-        self._told = Traces()
+        self._told = Traces(by_length=True)
 
     def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
         """Every selected name stacked over the batches: {name: [K, ...]}; `fixed` changes nothing."""
