@@ -29,7 +29,7 @@ from experimentator.checkpoint import WEIGHTS, CheckpointError, add_lines, write
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
-from experimentator.records.environment import environment, plain, process
+from experimentator.records.environment import environment, json_value, process
 from experimentator.records.plainfile import read_bytes, read_json, values_of
 from experimentator.records.run_log import RunLog
 from experimentator.records.run_places import LATEST, Hold, emptied, folder_name, found, make, point
@@ -340,7 +340,7 @@ def append(path: Path, *rows: Mapping[str, Any]) -> None:
 
 def as_line(row: Mapping[str, Any]) -> str:
     """A row as a line of JSON."""
-    return json.dumps({name: plain(value) for name, value in row.items()}, allow_nan=False) + "\n"
+    return json.dumps({name: json_value(value) for name, value in row.items()}, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -158,7 +158,7 @@ def _why(description: Description, box: Box) -> str:
     return "; ".join(named) or "reads and writes nothing"
 
 
-def dtype_of(tensor: Any) -> str:
+def dtype_name(tensor: Any) -> str:
     """Name of the dtype of a tensor of any framework."""
     return str(getattr(tensor.dtype, "name", tensor.dtype)).removeprefix("torch.")
 
@@ -166,6 +166,6 @@ def dtype_of(tensor: Any) -> str:
 def _shape(tensor: Any) -> str:
     try:
         sizes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
-        return f"[{sizes}] {dtype_of(tensor)}"
+        return f"[{sizes}] {dtype_name(tensor)}"
     except Exception:  # not a tensor, or one of unknown rank; the processor's own error must get through
         return type(tensor).__name__

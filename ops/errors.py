@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experimentator.graph import GraphError
-from experimentator.graph.text import dtype_of
+from experimentator.graph.text import dtype_name
 
 
 class TensorError(GraphError):
@@ -75,4 +75,4 @@ def spell(tensor: Any) -> str:
     sizes = ["?" if size is None else str(size) for size in tuple(tensor.shape)]
     if sizes and sizes[0] == "?":
         sizes[0] = "B"
-    return f"[{', '.join(sizes)}] {dtype_of(tensor)}"
+    return f"[{', '.join(sizes)}] {dtype_name(tensor)}"

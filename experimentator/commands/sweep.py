@@ -42,50 +42,61 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     if arguments.seed is not None:
         sets[SEED] = arguments.seed
     _check(arguments, axes, sets)
-    chosen = points(axes, arguments.config, sample=arguments.sample)
-    asked = asked_of(arguments.config, arguments.epochs)
-    folder = _folder(arguments, sets)
-    register = Register(folder, arguments.config)
-    outcomes: dict[int, Outcome] = {}
-    jobs = arguments.jobs or 1
-    numbers = [register.number({**sets, **values}) for values in chosen]
-    epochs = arguments.epochs or _epochs(arguments.config)
-    display = Display(chosen, numbers, errors, jobs=jobs, epochs=epochs, is_quiet=arguments.quiet)
-
-    class Listener:
-        begins, waits = display.begins, display.waits
-
-        def ended(self, outcome: Outcome, printed: str) -> None:
-            outcomes[outcome.number] = outcome
-            register.end(outcome, {**sets, **outcome.values}, asked)
-            display.ended(outcome, printed)
-
-    def due() -> Iterator[Point]:
-        for number, values in zip(numbers, chosen, strict=True):
-            if done := register.done(number, values, asked):
-                outcomes[number] = done
-                display.is_done(number)
-                continue
-            run = folder.with_name(f"{folder.name}-{number}")
-            if register.was_begun(number):
-                wait_for(run)
-            register.begin(number, values, {**sets, **values})
-            yield Point(number, values, _command(arguments, values, run.name))
-
-    hang_seconds = arguments.hang_seconds or HANG_SECONDS
+    run = Sweep(arguments, sets, points(axes, arguments.config, sample=arguments.sample), errors)
+    hang_seconds, jobs = arguments.hang_seconds or HANG_SECONDS, arguments.jobs or 1
     supervisor = Supervisor(jobs=jobs, hang_seconds=hang_seconds, devices=devices(), is_quiet=arguments.quiet)
     try:
-        with display:
-            supervisor.train(due(), Listener())
+        with run.display:
+            supervisor.train(run.due(), run)
     except KeyboardInterrupt as stop:
         stop.add_note(
-            f"Give the command again with --experiment-id {folder.name} --resume auto to go on with the sweep."
+            f"Give the command again with --experiment-id {run.folder.name} --resume auto to go on with the sweep."
         )
         raise
     finally:
-        register.close()
-        _show(axes, [outcomes[number] for number in numbers if number in outcomes], folder, output, errors)
-    return next((one.exit_status for number in numbers if not (one := outcomes[number]).is_finished), 0)
+        run.register.close()
+        _show(axes, run.ended_so_far(), run.folder, output, errors)
+    return next((one.exit_status for one in run.ended_so_far() if not one.is_finished), 0)
+
+
+class Sweep:
+    """The points of a sweep: which are due, and what came of each, which the register keeps and the display tells."""
+
+    def __init__(
+        self, arguments: Namespace, sets: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]], errors: TextIO
+    ):
+        self.arguments, self.sets, self.chosen = arguments, sets, chosen
+        self.asked = asked_of(arguments.config, arguments.epochs)
+        self.folder = _folder(arguments, sets)
+        self.register = Register(self.folder, arguments.config)
+        self.numbers = [self.register.number({**sets, **values}) for values in chosen]
+        self.outcomes: dict[int, Outcome] = {}
+        jobs, epochs = arguments.jobs or 1, arguments.epochs or _epochs(arguments.config)
+        self.display = Display(chosen, self.numbers, errors, jobs=jobs, epochs=epochs, is_quiet=arguments.quiet)
+        self.begins, self.waits = self.display.begins, self.display.waits
+
+    def due(self) -> Iterator[Point]:
+        """The points that are not done, each as it is about to start."""
+        for number, values in zip(self.numbers, self.chosen, strict=True):
+            if done := self.register.done(number, values, self.asked):
+                self.outcomes[number] = done
+                self.display.is_done(number)
+                continue
+            run = self.folder.with_name(f"{self.folder.name}-{number}")
+            if self.register.was_begun(number):
+                wait_for(run)
+            self.register.begin(number, values, {**self.sets, **values})
+            yield Point(number, values, _command(self.arguments, values, run.name))
+
+    def ended(self, outcome: Outcome, printed: str) -> None:
+        """A point ended."""
+        self.outcomes[outcome.number] = outcome
+        self.register.end(outcome, {**self.sets, **outcome.values}, self.asked)
+        self.display.ended(outcome, printed)
+
+    def ended_so_far(self) -> list[Outcome]:
+        """What came of the points, in their order."""
+        return [self.outcomes[number] for number in self.numbers if number in self.outcomes]
 
 
 def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any]) -> None:

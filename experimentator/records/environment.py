@@ -35,7 +35,7 @@ def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": sys.argv,
-        "seed": plain(exp.seed),
+        "seed": json_value(exp.seed),
         "backend": exp.backend.name,
         "device": exp.backend.device,
         "platform": platform.platform(),
@@ -73,10 +73,10 @@ def process() -> dict[str, Any]:
     return {"process": os.getpid(), "host": platform.node()}
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """What JSON can hold.
 
-    >>> plain(float("nan")), plain((1, 2))
+    >>> json_value(float("nan")), json_value((1, 2))
     (None, '(1, 2)')
     """
     if callable(getattr(value, "item", None)):

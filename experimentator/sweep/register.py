@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.checkpoint import CheckpointError, add_lines, make_folder
-from experimentator.records.environment import plain, sha256
+from experimentator.records.environment import json_value, sha256
 from experimentator.records.neighbours import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, values_of
 from experimentator.records.run_places import Hold
@@ -167,7 +167,7 @@ def _row(line: bytes) -> dict[str, Any]:
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     kept = (list, tuple, dict)
-    plainly = {name: value if isinstance(value, kept) else plain(value) for name, value in values.items()}
+    plainly = {name: value if isinstance(value, kept) else json_value(value) for name, value in values.items()}
     told: dict[str, Any] = finite(json.loads(json.dumps(plainly, default=repr)))
     return told
 

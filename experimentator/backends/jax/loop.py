@@ -15,7 +15,7 @@ from jax import numpy as jnp
 
 from experimentator.backends.jax.batch import Batch, described
 from experimentator.backends.keras.stateless import State
-from experimentator.backends.keras.step import EAGER, KerasStep, placed
+from experimentator.backends.keras.step import EAGER, KerasStep, put_rows
 from experimentator.backends.keras.traces import Traces
 from experimentator.graph import Graph, GraphError
 
@@ -72,7 +72,7 @@ class JaxStep(KerasStep):
             parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
             return {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
         self.batches += len(index)
-        columns, index = placed(columns, index, self.put, tensor=jax.Array)
+        columns, index = put_rows(columns, index, self.put, tensor=jax.Array)
         if self.chosen in (EAGER, BATCH):
             results = jax.device_get([self._one(columns, rows) for rows in index])
             return {name: np.stack([outputs[name] for outputs in results]) for name in self.outputs}

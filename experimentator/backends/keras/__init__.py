@@ -31,8 +31,8 @@ from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates, hold_all
 from experimentator.backends.keras.remat import Way, recomputing
-from experimentator.backends.keras.scopes import plain, scope_of
-from experimentator.backends.keras.seen import Seen, dtype_of, shapes_by_running
+from experimentator.backends.keras.scopes import scope_name, scope_of
+from experimentator.backends.keras.seen import Seen, dtype_told, shapes_by_running
 from experimentator.backends.keras.state import assign, keyed
 from experimentator.backends.keras.step import KerasStep
 from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
@@ -256,7 +256,7 @@ class KerasBackend(ABC):
         """A selected graph as a `keras.Model`, which has those of our variables that it reads."""
         held = self.variables.read_by({node.name for node in graph.nodes})
         shapes = shapes_of(self, graph, specs, sizes)
-        return model_of(Infers(self.running(graph), shapes, held, plain(name)), specs, sizes)
+        return model_of(Infers(self.running(graph), shapes, held, scope_name(name)), specs, sizes)
 
     def export(self, model: Any, path: Path) -> None:
         """Write such a model in the format of a suffix."""
@@ -343,4 +343,4 @@ class KerasBackend(ABC):
 
     def shape_of(self, tensor: Any) -> Shape:
         """What is told of a tensor: its sizes, where they are known, and its dtype."""
-        return tuple(tensor.shape), dtype_of(tensor)
+        return tuple(tensor.shape), dtype_told(tensor)

@@ -13,13 +13,13 @@ Owner = TypeVar("Owner")
 
 def scope_of(node: Node) -> str:
     """The name scope that the operations of a processor stand in."""
-    return plain(node.name)
+    return scope_name(node.name)
 
 
-def plain(name: str) -> str:
+def scope_name(name: str) -> str:
     """A name with letters that every framework takes.
 
-    >>> plain("_my tâsk")
+    >>> scope_name("_my tâsk")
     'my_t_sk'
     """
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_.-") or "node"

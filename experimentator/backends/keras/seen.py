@@ -83,12 +83,12 @@ def shapes_by_running(backend: Any, graph: Graph, specs: Mapping[str, Any]) -> d
     return seen
 
 
-def dtype_of(tensor: Any) -> str:
+def dtype_told(tensor: Any) -> str:
     """The dtype of a tensor as Keras calls it, or where Keras has no name for it, as for JAX' keys, the framework."""
     try:
         return str(keras.backend.standardize_dtype(tensor.dtype))
     except ValueError:
-        return text.dtype_of(tensor)
+        return text.dtype_name(tensor)
 
 
 def _settings(backend: Any) -> tuple[Any, ...]:

@@ -58,7 +58,7 @@ class KerasStep(ABC):
         return padded
 
 
-def placed(
+def put_rows(
     columns: Columns, index: np.ndarray, put: Callable[[Columns], Columns], *, tensor: type
 ) -> tuple[Columns, np.ndarray]:
     """Columns on the device; of those on the host the rows of this call alone, since each length is compiled."""

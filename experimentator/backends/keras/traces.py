@@ -25,8 +25,8 @@ class Traces:
 
     def tell(self, kind: str, columns: Mapping[str, Any]) -> None:
         """The function `kind` is traced for `columns`."""
-        dtype_of = keras.backend.standardize_dtype
-        seen = {name: (tuple(column.shape), dtype_of(column.dtype)) for name, column in columns.items()}
+        name_of = keras.backend.standardize_dtype
+        seen = {name: (tuple(column.shape), name_of(column.dtype)) for name, column in columns.items()}
         lengths = {shape[0] for shape, _ in seen.values()}
         before, skip = self._signatures.setdefault(kind, seen), self.by_length and len(lengths) == 1
         told = [

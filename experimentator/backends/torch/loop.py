@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from experimentator.backends.keras.scopes import owner
-from experimentator.backends.keras.step import EAGER, KerasStep, placed
+from experimentator.backends.keras.step import EAGER, KerasStep, put_rows
 from experimentator.backends.keras.traces import Traces
 from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.failures import add_place
@@ -21,7 +21,7 @@ from experimentator.backends.torch.program import (
     FAILURES,
     Program,
     Tensors,
-    looped,
+    compiled_loop,
     refuse_kept,
     why_asked,
     why_failed,
@@ -82,7 +82,7 @@ class TorchStep(KerasStep):
         columns = {name: columns[name] for name in self.graph.inputs}
         index = np.asarray(index, dtype=np.int32)
         self.capacity = self.capacity or len(index)
-        columns, index = placed(columns, index, self.put, tensor=torch.Tensor)
+        columns, index = put_rows(columns, index, self.put, tensor=torch.Tensor)
         parts = []
         for rows in np.split(index, range(self.capacity, len(index), self.capacity)):
             state, results = self.run(columns, rows)
@@ -105,7 +105,7 @@ class TorchStep(KerasStep):
         if self.chosen is not None:
             return
         columns = {name: columns[name] for name in self.graph.inputs}
-        columns, index = placed(columns, index[: self.capacity], self.put, tensor=torch.Tensor)
+        columns, index = put_rows(columns, index[: self.capacity], self.put, tensor=torch.Tensor)
         if self._seconds != self._seconds:
             self._seconds = self._timed(PROGRAM, columns, index[:1])
         trial = TRIAL + EACH * max((program.size for program in self._programs.values()), default=0)
@@ -200,7 +200,7 @@ class TorchStep(KerasStep):
         if key not in self._loops:
             self._told.tell("loop", columns)
             self.traces += key[0] in {known for known, *_ in self._loops}
-            self._loops[key] = looped(program, list(columns))
+            self._loops[key] = compiled_loop(program, list(columns))
         return self._loops[key]
 
     def _look(self, error: Exception) -> None:

@@ -237,7 +237,7 @@ class Named(torch.fx.Interpreter):
             return super().run_node(n)
 
 
-def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
+def compiled_loop(program: Program, names: Sequence[str]) -> Callable[..., Any]:
     """The loop around a program of one batch, compiled at the first call: `loop(state, columns, index, limit)`.
 
     It runs the batches of `index` [K, B], the first `limit` of them, and gives the state and results, [K, ...] each.
@@ -247,15 +247,10 @@ def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
     def loop(
         state: Tensors, columns: Mapping[str, torch.Tensor], index: torch.Tensor, limit: torch.Tensor
     ) -> tuple[Tensors, Tensors]:
-        def one(state: Tensors, place: torch.Tensor) -> tuple[Tensors, Tensors]:
-            picked = torch.index_select(index, 0, place.reshape(1))[0]
-            return pure(state, [torch.index_select(columns[name], 0, picked) for name in names])
-
         def body(place: torch.Tensor, buffers: Tensors, values: Tensors) -> tuple[torch.Tensor, Tensors, Tensors]:
-            whole = list(state)
-            for n, value in zip(carried, values, strict=True):
-                whole[n] = value
-            whole, results = one(whole, place)
+            rows = torch.index_select(index, 0, place.reshape(1))[0]
+            tensors = [torch.index_select(columns[name], 0, rows) for name in names]
+            whole, results = pure(_with(state, carried, values), tensors)
             here = torch.arange(index.shape[0], device=index.device) == place
             filled = [
                 torch.where(here.reshape(-1, *[1] * result.ndim), result, buffer)
@@ -270,10 +265,23 @@ def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
         ]
         values = [state[n] for n in carried]
         _, buffers, values = while_loop(lambda place, *_: place < limit, body, (start, buffers, values))
-        after = list(state)
-        for n, value in zip(carried, values, strict=True):
-            after[n] = value
-        return after, buffers
+        return _with(state, carried, values), buffers
+
+    loop.__code__ = loop.__code__.replace(co_name=f"loop_{next(_NUMBERS)}")  # the compiler counts what it makes of one
+    return _told_of_the_first(torch.compile(loop, fullgraph=True, dynamic=False, options=OPTIONS))
+
+
+def _with(state: Tensors, places: Sequence[int], values: Tensors) -> Tensors:
+    """A state with these values at some places."""
+    whole = list(state)
+    for place, value in zip(places, values, strict=True):
+        whole[place] = value
+    return whole
+
+
+def _told_of_the_first(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled function whose first call fails with CannotRunError: what fails there is what the compiler made."""
+    has_run: list[bool] = []
 
     def run(*arguments: Any) -> tuple[Tensors, Tensors]:
         with torch.no_grad(), warnings.catch_warnings():
@@ -289,10 +297,6 @@ def looped(program: Program, names: Sequence[str]) -> Callable[..., Any]:
             has_run.append(True)
             return results
 
-    has_run: list[bool] = []  # what fails in the first call is what the compiler made
-
-    loop.__code__ = loop.__code__.replace(co_name=f"loop_{next(_NUMBERS)}")  # the compiler counts what it makes of one
-    compiled = torch.compile(loop, fullgraph=True, dynamic=False, options=OPTIONS)
     return run
 
 
