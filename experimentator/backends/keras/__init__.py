@@ -139,6 +139,12 @@ class KerasBackend(ABC):
                 self.abstract(partial(InContext(run).run, training=mode == Mode.TRAIN), specs)
         finally:
             self._reads = None
+        self._own(reads, kept)
+        seen.processors, self._seen[mode] = recorded[-1], seen
+        return recorded[-1]
+
+    def _own(self, reads: Sequence[Read], kept: Collection[int]) -> None:
+        """Note what each processor owns of what was read, and build again what would stay as it was in training."""
         for node, variable, called, is_held in sorted(reads, key=lambda read: read.is_held):  # who trains it, owns it
             if id(variable) in kept:
                 self._held[id(variable)] = is_held and self._held.get(id(variable), True)
@@ -149,8 +155,6 @@ class KerasBackend(ABC):
         self.watched.count(self._layers)
         self.variables.settle()
         self.added.clear()
-        seen.processors, self._seen[mode] = recorded[-1], seen
-        return recorded[-1]
 
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> KerasStep:
         """One step for a selected graph, of what it reads; with an optimizer, a training step on `loss`."""
@@ -205,8 +209,7 @@ class KerasBackend(ABC):
 
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
         """Every variable of an optimizer, and the rates it follows, under their places."""
-        own = keyed(self.used(optimizer))
-        return {key: np.asarray(variable) for key, variable in own.items()}
+        return {key: np.asarray(variable) for key, variable in keyed(self.used(optimizer)).items()}
 
     def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
         """Assign them; all of them, or an error and none."""
