@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import sys
 import threading
@@ -25,12 +24,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import WEIGHTS, CheckpointError, add_lines, write_atomically
+from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
-from experimentator.records.environment import environment, json_value, process
-from experimentator.records.plainfile import read_bytes, read_json, values_of
+from experimentator.records.environment import environment, process
+from experimentator.records.history import append, as_line, read_history
+from experimentator.records.plainfile import read_json
 from experimentator.records.run_log import RunLog
 from experimentator.records.run_places import LATEST, Hold, emptied, folder_name, found, make, point
 from experimentator.records.sparing import Sparing
@@ -308,39 +308,6 @@ class RunFolder:
             save(picture, self.diagram, timeout=DRAWING_SECONDS)
         except (CheckpointError, DiagramError) as error:
             log.warning("This run has no pipeline.svg. %s", error)
-
-
-def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The epochs of a run, one dictionary each; a last line that a crash cut short is left out.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     append(Path(folder, "history.jsonl"), {"epoch": 1, "training_loss": float("nan")})
-    ...     read_history(folder)
-    [{'epoch': 1, 'training_loss': nan}]
-    """
-    path = Path(folder) / "history.jsonl"
-    lines = read_bytes(path).splitlines(keepends=True)
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append({name: math.nan if value is None else value for name, value in values_of(line).items()})
-        except ValueError:
-            if number == len(lines) and not line.endswith(b"\n"):
-                break
-            wrong = f"{path} is damaged in line {number}."
-            raise CheckpointError(f"{wrong}\nSeen: {line[:60]!r}.\nRemove that line to read the others.") from None
-    return rows
-
-
-def append(path: Path, *rows: Mapping[str, Any]) -> None:
-    """Add lines of JSON to a file and force them to disk; NaN and infinity, which JSON lacks, become null."""
-    add_lines(path, "".join(map(as_line, rows)))
-
-
-def as_line(row: Mapping[str, Any]) -> str:
-    """A row as a line of JSON."""
-    return json.dumps({name: json_value(value) for name, value in row.items()}, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

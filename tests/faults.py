@@ -22,7 +22,7 @@ from pathlib import Path
 
 from experimentator import build_experiment
 from experimentator.checkpoint import CheckpointError, write_atomically
-from experimentator.runs import append, as_line
+from experimentator.records.history import append, as_line
 from experimentator.saving import manifest
 
 CONFIG = str(Path(__file__).parent / "configs" / "momentum.py")

@@ -18,7 +18,7 @@ from experimentator.cli import main
 from experimentator.commands import failures, usage, usage_of_runs
 from experimentator.commands.results import show_epochs, show_table
 from experimentator.config import ConfigError, parse_assignment
-from experimentator.runs import read_history
+from experimentator.records.history import read_history
 from experimentator.sweep.points import literal
 
 ROOT = Path(__file__).resolve().parent.parent

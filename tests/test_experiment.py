@@ -49,7 +49,7 @@ from experimentator import (
 from experimentator.backends import get_backend
 from experimentator.checkpoint import load_weights, save_weights
 from experimentator.graph import Graph
-from experimentator.runs import read_history
+from experimentator.records.history import read_history
 from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
 
 TEXT = """

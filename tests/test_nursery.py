@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from experimentator.cli import main
-from experimentator.runs import read_history
+from experimentator.records.history import read_history
 from experimentator.sweep import nursery
 
 ROOT = Path(__file__).resolve().parent.parent

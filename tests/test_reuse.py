@@ -17,8 +17,8 @@ from experimentator import build_experiment
 from experimentator.cli import main
 from experimentator.config import ConfigError
 from experimentator.data.choosing import PartKey
+from experimentator.records.history import read_history
 from experimentator.records.predictions import Predictions
-from experimentator.runs import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """\

@@ -19,9 +19,10 @@ from experimentator.callbacks.folder import run_folder
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load, load_text
 from experimentator.graph import Graph, describe_graph
-from experimentator.records import sparing
+from experimentator.records import history, sparing
 from experimentator.records.environment import environment
-from experimentator.runs import RunFolder, append, read_history
+from experimentator.records.history import append, read_history
+from experimentator.runs import RunFolder
 from tests.stubs import mix
 
 
@@ -379,7 +380,7 @@ def test_a_history_that_cannot_be_written_is_a_failure_in_the_status_too(folder,
         raise CheckpointError("history.jsonl cannot be written.")
 
     exp = Trained(folder)
-    monkeypatch.setattr(runs, "add_lines", full)
+    monkeypatch.setattr(history, "add_lines", full)
 
     with pytest.raises(CheckpointError, match="history"):
         exp.train(1)

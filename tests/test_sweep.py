@@ -24,7 +24,7 @@ from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
 from experimentator.commands.means import means_of
 from experimentator.config import ConfigError
-from experimentator.runs import read_history
+from experimentator.records.history import read_history
 from experimentator.sweep import supervisor
 from experimentator.sweep.outcome import Outcome
 from experimentator.sweep.picture import picture

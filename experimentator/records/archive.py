@@ -12,8 +12,9 @@ from typing import Any
 from experimentator.callbacks.weights import BEST
 from experimentator.checkpoint import CheckpointError
 from experimentator.commands.results import best_of, loss_of
+from experimentator.records.history import read_history
 from experimentator.records.plainfile import read_json, refusal
-from experimentator.runs import STATUS, read_history
+from experimentator.runs import STATUS
 
 DEEPEST = 4  # folders below the one that is looked through
 FILES = (STATUS, "environment.json", "config.json", BEST)

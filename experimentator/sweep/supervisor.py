@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from experimentator.checkpoint import CheckpointError
 from experimentator.commands.failures import INTERRUPTED, TERMINATED, Terminated
-from experimentator.runs import read_history
+from experimentator.records.history import read_history
 from experimentator.sweep.beat import BEAT, DONE, ERROR, FOLDER, LOADED, QUIET
 from experimentator.sweep.nursery import Forked, Nursery
 from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, UNFINISHED, Outcome

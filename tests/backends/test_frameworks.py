@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experimentator.cli import main
-from experimentator.runs import read_history
+from experimentator.records.history import read_history
 from tests.frameworks import NAME, ON_JAX
 
 CONFIG = Path(__file__).parents[1] / "configs" / "digits.py"

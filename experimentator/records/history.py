@@ -1,0 +1,47 @@
+"""The history of a run: a line of JSON for each epoch, that is only added to."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experimentator.checkpoint import CheckpointError, add_lines
+from experimentator.records.environment import json_value
+from experimentator.records.plainfile import read_bytes, values_of
+
+
+def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The epochs of a run, one dictionary each; a last line that a crash cut short is left out.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     append(Path(folder, "history.jsonl"), {"epoch": 1, "training_loss": float("nan")})
+    ...     read_history(folder)
+    [{'epoch': 1, 'training_loss': nan}]
+    """
+    path = Path(folder) / "history.jsonl"
+    lines = read_bytes(path).splitlines(keepends=True)
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append({name: math.nan if value is None else value for name, value in values_of(line).items()})
+        except ValueError:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break
+            wrong = f"{path} is damaged in line {number}."
+            raise CheckpointError(f"{wrong}\nSeen: {line[:60]!r}.\nRemove that line to read the others.") from None
+    return rows
+
+
+def append(path: Path, *rows: Mapping[str, Any]) -> None:
+    """Add lines of JSON to a file and force them to disk; NaN and infinity, which JSON lacks, become null."""
+    add_lines(path, "".join(map(as_line, rows)))
+
+
+def as_line(row: Mapping[str, Any]) -> str:
+    """A row as a line of JSON."""
+    return json.dumps({name: json_value(value) for name, value in row.items()}, allow_nan=False) + "\n"
