@@ -55,7 +55,6 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         self.state = {}
         self.history = []
         self.walk = Walk(self)
-        self._told = False
 
     # What it holds
 
@@ -285,10 +284,9 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
     def cycle(self, feed: Feed, batch_size: int) -> Cycle:
         """The batches of one pass; AsyncExperiment prepares them ahead."""
         is_alone = type(self).cycle is BaseExperiment.cycle
-        if self.workers not in (None, "auto") and is_alone and not (feed.resident or self._told):
-            self._told = True
+        if self.workers not in (None, "auto") and is_alone and not feed.resident:
             said = "workers=%r is passed over: nothing reads ahead. List AsyncExperiment in experiment_type, too."
-            log.warning(said, self.workers)
+            self.program.tell(said, self.workers)
         return feed.cycle(batch_size)
 
     def get_learning_rate(self) -> float:

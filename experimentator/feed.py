@@ -18,7 +18,7 @@ import numpy as np
 from experimentator.data.columns import columns_of, is_columnar
 from experimentator.data.items import DatasetError, check_keys
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block, ColumnsPass, Pass, Picked, Rows, batch_bytes, specs_of
+from experimentator.loading.blocks import Block, ColumnsPass, Pass, Picked, Rows, batch_bytes, block_of, specs_of
 from experimentator.loading.bucketed import BucketedHostFeed, BucketedStreamFeed
 from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import check_kinds
@@ -72,9 +72,9 @@ class ResidentFeed(Columnar):
         subset: Subset,
         columns: Mapping[str, Any],
         put: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        kept: np.ndarray | None = None,
+        kept: np.ndarray | None,
         *,
-        before: int = 0,
+        before: int,
     ):
         super().__init__(subset, columns, kept)
         self.length = rows_for(len(next(iter(columns.values()))), before)
@@ -94,10 +94,8 @@ class HostFeed(Columnar):
     def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
         names = self.specs if self.placing is None else self.placing.names
         columns = {name: np.take(self.columns[name], rows.ravel(), axis=0) for name in names}
-        index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
-        objects = {name: Picked(values, rows) for name, values in self.columns.items() if name not in self.specs}
-        block = Block(columns, index, Picked(keys, rows), objects)
-        return block if self.placing is None else self.placing(block)
+        objects = {name: values for name, values in self.columns.items() if name not in self.specs}
+        return block_of(columns, rows, keys, objects, self.placing)
 
 
 class Fed(NamedTuple):

@@ -265,11 +265,7 @@ class Program:
     def _batches_per_call(self) -> int | None:
         """A fixed number of batches for every call, None to find one by measuring."""
         if self.exp.call_limit() == 1:
-            if "call" not in self.told:
-                self.told.add("call")
-                log.warning(
-                    "A callback acts at every batch (on_batch_begin, or every=1), so every call runs one batch only."
-                )
+            self.tell("A callback acts at every batch (on_batch_begin, or every=1), so every call runs one batch only.")
             return 1
         wanted = self.exp.steps_per_call
         return None if wanted in (None, "auto") else int(wanted)
@@ -294,11 +290,15 @@ class Program:
         wanted, known = self.exp.jit_compile, self.exp.backend.compilers.values()
         if wanted == "auto" or wanted in known or not self.exp.backend.compiles:
             return wanted
-        if "jit_compile" not in self.told:
-            self.told.add("jit_compile")
-            there = ", ".join(map(repr, ("auto", *dict.fromkeys(known))))
-            log.warning("jit_compile=%r is passed over: on %s there is %s.", wanted, self.exp.backend.name, there)
+        there = ", ".join(map(repr, ("auto", *dict.fromkeys(known))))
+        self.tell("jit_compile=%r is passed over: on %s there is %s.", wanted, self.exp.backend.name, there)
         return "auto"
+
+    def tell(self, said: str, *values: Any) -> None:
+        """Warn, once of each matter."""
+        if said not in self.told:
+            self.told.add(said)
+            log.warning(said, *values)
 
     def _free(self, mode: Mode) -> set[str]:
         """Without data: every name that is read before it is written counts as the dataset's."""

@@ -99,19 +99,16 @@ class Selection:
                 if any(name in self.exp.program.specs(mode) for mode in Mode):
                     continue
                 near = get_close_matches(name, known, n=1, cutoff=CLOSE)
-                if near and not graph.written_in(name) and (node.name, name) not in self._told:
-                    self._told.add((node.name, name))
+                if near and not graph.written_in(name):
                     said = "%s is left out: it reads %r, which nothing writes and no subset gives. Did you mean %r?"
-                    log.warning(said, node, name, near[0])
+                    self._tell(node.name, name, said, node, name, near[0])
 
     def _tell_adding_up(self) -> None:
         """Warn of a metric of Keras within a function of the user's: nothing sets it back when a pass begins."""
         for named, name in (found for one in self.exp.program.processors for found in adding_up(one)):
-            if (named, name) not in self._told:
-                self._told.add((named, name))
-                said = "%s reads %s, a metric of Keras, which adds up from batch to batch, and from pass to pass. %s"
-                write = f'Write ops.KerasMetric(metric, "batch_logits", "batch_target"), or {name}.reset_state() first.'
-                log.warning(said, named, name, write)
+            said = "%s reads %s, a metric of Keras, which adds up from batch to batch, and from pass to pass. %s"
+            write = f'Write ops.KerasMetric(metric, "batch_logits", "batch_target"), or {name}.reset_state() first.'
+            self._tell(named, name, said, named, name, write)
 
     def _tell_squashed(self, graph: Graph) -> None:
         """Warn of a loss or metric on logits that is given what a softmax or sigmoid wrote."""
@@ -120,10 +117,9 @@ class Selection:
             for ref in [ref for ref in node.reads if hasattr(taking, "minds") and ref.name == taking.pair[0]]:
                 writer = graph.writers.get(ref)
                 squash, width = getattr(writer and writer.processor, "ends_in", {}).get(ref.name, ("", None))
-                if (write := taking.minds(squash, width)) and (node.name, squash) not in self._told:
-                    self._told.add((node.name, squash))
+                if write := taking.minds(squash, width):
                     said = "%s takes logits, and %r of %s ends in a %s. %s"
-                    log.warning(said, node, ref.name, writer, squash, write)
+                    self._tell(node.name, squash, said, node, ref.name, writer, squash, write)
 
     def _check_norms(self, graph: Graph) -> None:
         """Refuse to read or overwrite what is known of gradients: it is 0 until all processors have run."""
@@ -144,12 +140,17 @@ class Selection:
         for node in (node for node in graph.nodes if node.index not in used and graph.mode != Mode.INFER):
             for name in set(node.outputs) & ({"loss", *self.metrics} & selected.results.keys()):
                 writer = graph.writers.get(selected.results[name])
-                if writer is not None and (node.name, name) not in self._told:
-                    self._told.add((node.name, name))
+                if writer is not None:
                     added = ", and add them up with ops.CombineLosses([...])" if name == "loss" else ""
                     said = f"nobody reads it before. Give each an `output` of its own{added}."
                     told = "%s counts for nothing in %s: %s writes %r, too, and %s"
-                    log.warning(told, node, graph.mode, writer, name, said)
+                    self._tell(node.name, name, told, node, graph.mode, writer, name, said)
+
+    def _tell(self, node: str, name: str, said: str, *values: Any) -> None:
+        """Warn of a name, once for each processor."""
+        if (node, name) not in self._told:
+            self._told.add((node, name))
+            log.warning(said, *values)
 
     def last_written(self, graph: Graph) -> tuple[str, ...]:
         """What INFER needs, for the error that tells what was not given: the last name that is written."""

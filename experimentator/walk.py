@@ -232,7 +232,7 @@ class Walk:
             exp.backend.set_seeds(training)
 
     @contextmanager
-    def training_seeds(self, position: Position | None = None) -> Iterator[None]:
+    def training_seeds(self, position: Position | None) -> Iterator[None]:
         """Within, what is drawn changes nothing of what training draws after it."""
         position, backend = position or Position(), self.exp.backend
         position.seeds = position.seeds or backend.seeds()

@@ -10,6 +10,7 @@ import numpy as np
 
 EXACT = 12  # pairs; all ways to flip more than that are sampled
 FLIPS = 4096
+CONFIDENCE = 0.95
 
 
 class Spread(NamedTuple):
@@ -51,8 +52,8 @@ def p_value(differences: Sequence[float]) -> float:
     return float(np.mean(np.abs(signs @ ranked) >= abs(ranked.sum())))
 
 
-def interval(values: Sequence[float], *, sure: float = 0.95) -> tuple[float, float]:
-    """Between which of the values the true median lies, as sure as that or as sure as so few values can be.
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Between which of the values the true median lies, as sure as `CONFIDENCE` or as sure as so few values can be.
 
     From the signs alone, whatever the distribution (David and Nagaraja, Order Statistics, 7.1).
 
@@ -61,7 +62,7 @@ def interval(values: Sequence[float], *, sure: float = 0.95) -> tuple[float, flo
     """
     ordered = sorted(values)
     count, place, outside = len(ordered), 0, 2 / 2 ** len(ordered)
-    while place + 1 < count // 2 and outside + 2 * comb(count, place + 1) / 2**count <= 1 - sure:
+    while place + 1 < count // 2 and outside + 2 * comb(count, place + 1) / 2**count <= 1 - CONFIDENCE:
         place += 1
         outside += 2 * comb(count, place) / 2**count
     return ordered[place], ordered[count - 1 - place]

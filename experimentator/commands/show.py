@@ -24,7 +24,7 @@ Build = Callable[[str], Any]  # the experiment of a configuration file
 Told = Callable[[str], None]
 
 
-def show(arguments: Namespace, build: Build, told: Told = lambda _: None) -> str:
+def show(arguments: Namespace, build: Build, told: Told) -> str:
     """What the `graph` command prints, once it has drawn what it was to draw; `told` hears of measurements."""
     if arguments.output:
         diagram.check_suffix(arguments.output)

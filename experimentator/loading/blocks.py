@@ -223,6 +223,22 @@ class Picked(Sequence[Any]):
         return tuple(self.values[position] for position in self.rows[place])
 
 
+def block_of(
+    columns: Mapping[str, Any],
+    rows: np.ndarray,
+    keys: Sequence[Hashable],
+    objects: Mapping[str, Sequence[Any]],
+    placing: Placing | None = None,
+) -> Block:
+    """A block of the batches `rows` [K, B], whose values were gathered into `columns`; on the device, with `placing`.
+
+    `rows` are places in `keys` and `objects`.
+    """
+    index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+    block = Block(columns, index, Picked(keys, rows), {name: Picked(values, rows) for name, values in objects.items()})
+    return block if placing is None else placing(block)
+
+
 def batch_bytes(specs: Mapping[str, Spec]) -> int:
     """Bytes of one row."""
     return sum(spec.dtype.itemsize * prod(size or 1 for size in spec.shape) for spec in specs.values())

@@ -19,7 +19,7 @@ from experimentator.data.items import DatasetError, check_names
 from experimentator.data.portions import cut
 from experimentator.data.reading import visiting
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Ahead, Block, Making, Pass, Picked, Placing, Spec, specs_of
+from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, Spec, block_of, specs_of
 from experimentator.loading.dealing import BucketRows, dealt
 from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import check_kinds
@@ -180,10 +180,7 @@ class _HostPart:
     def _block(self, rows: np.ndarray) -> Block:
         names = self.specs if self.placing is None else self.placing.names
         columns = {name: self.feed.gathered(name, rows.ravel(), self.number, self.specs[name]) for name in names}
-        index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
-        objects = {name: Picked(values, rows) for name, values in self.feed.lists.items()}
-        block = Block(columns, index, Picked(self.feed.subset.keys, rows), objects)
-        return block if self.placing is None else self.placing(block)
+        return block_of(columns, rows, self.feed.subset.keys, self.feed.lists, self.placing)
 
 
 class BucketedStreamFeed(BucketedFeed):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.loading.blocks import Ahead, Block, Picked
+from experimentator.loading.blocks import Ahead, Block, block_of
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ class Loose:
 
     def block(self, batch_size: int) -> Block:
         """The rows as batches; their number is a multiple of `batch_size`."""
-        index = np.arange(len(self.keys), dtype=np.int32).reshape(-1, batch_size)
-        objects = {name: Picked(values, index) for name, values in self.objects.items()}
-        return Block(self.columns, index, Picked(self.keys, index), objects)
+        return block_of(self.columns, np.arange(len(self.keys)).reshape(-1, batch_size), self.keys, self.objects)
 
 
 class Sieve:

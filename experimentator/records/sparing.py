@@ -52,7 +52,7 @@ class Sparing:
         self.spent += self.seconds
 
 
-def seconds_to_save(exp: Any, *, copies: int = 1) -> float:
+def seconds_to_save(exp: Any, *, copies: int) -> float:
     """A guess of how long it takes to save the weights of an experiment, trained ones in so many copies."""
     numbers: int = sum(copies * trained + others for trained, others in exp.backend.sizes().values())
     return LEAST + 4 * numbers / SPEED
