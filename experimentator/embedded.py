@@ -77,5 +77,5 @@ def _selected(whole: Graph, outputs: list[str], given: Mapping[str, str]) -> Gra
 
 def named(exp: BaseExperiment) -> str:
     """The name of its configuration's file; of one in a run folder, of the one that was run."""
-    file = Path(getattr(exp.source, "filename", "") or "Experiment")
+    file = Path(exp.source.filename or "Experiment")
     return file.parent.parent.name if (file.parent / "status.json").is_file() else file.stem

@@ -310,9 +310,9 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
             log.log(level, "learning_rate is now %s, in the optimizer too.", new)
         if {"steps", "graphs"} & set(dropped):
             log.warning("%s changed: compiled again at the next call; the weights stay.", key)
-        derived = getattr(self.source, "derived", {}).get(key, ())
+        derived = self.source.derived.get(key, ())
         if key == "learning_rate":  # which the optimizer was told
-            derived = [name for name in derived if name != "optimizer"]
+            derived = tuple(name for name in derived if name != "optimizer")
         if derived:
             log.warning(
                 "%s changed, but the configuration derived %s from it, which keep their values. To change them too, "

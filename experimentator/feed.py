@@ -158,8 +158,6 @@ def feed_of(
     streamed. With buckets, which travel in batches of their own sizes, columns are in host memory. `before` is how many
     rows are there of the data that these replace.
     """
-    if residency not in ("auto", "device", "host", "stream"):
-        raise ValueError(f"residency={residency!r} is not known. Write 'auto', 'device', 'host' or 'stream'.")
     _tell_replaced(subset)
     first, sample = subset.sample()
     size = len(subset.keys) * batch_bytes(specs_of(sample))

@@ -164,11 +164,6 @@ def test_closing_a_pass_leaves_no_thread():
     assert not any(thread.is_alive() for thread in started)
 
 
-def test_an_unknown_residency_lists_those_there_are():
-    with pytest.raises(ValueError, match=r"residency='gpu' is not known. Write 'auto', 'device', 'host' or 'stream'"):
-        fed(numbered(3), "gpu")
-
-
 @pytest.mark.parametrize("residency", ["auto", "device", "host", "stream"])
 def test_an_empty_subset_is_named(residency):
     with pytest.raises(DatasetError, match="Subset 's' is empty"):

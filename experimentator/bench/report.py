@@ -100,7 +100,7 @@ def described(trainer: Trainer) -> dict[str, Any]:
     exp = trainer.exp
     subset = next(one for one in exp.subsets if one.is_training)
     return {
-        "configuration": getattr(exp.source, "filename", "") or "experiment",
+        "configuration": exp.source.filename or "experiment",
         "device": exp.backend.device,
         "backend": exp.backend.name,
         "compiler": compiler_of(exp),

@@ -63,8 +63,8 @@ def identity(exp: BaseExperiment) -> dict[str, Any]:
     if exp.walk.identity is None:
         exp.walk.identity = {
             **(exp.walk.settings or settings(exp)),
-            "modules": neighbours(getattr(exp.source, "filename", "")),
-            "program": _program(getattr(exp.source, "text", "")),
+            "modules": neighbours(exp.source.filename),
+            "program": _program(exp.source.text),
             "graph": {str(mode): _graph(exp, mode) for mode in dict.fromkeys(subset.mode for subset in exp.subsets)},
             "subsets": {one.name: _subset(one, exp.walk.keys.get(one.name)) for one in exp.subsets},
             "versions": versions(),
@@ -121,7 +121,7 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
 
 def _lines(stored: Path, exp: BaseExperiment) -> dict[str, tuple[Any, Any]]:
     """The first line of the configuration that is another than in the run folder, if that has one."""
-    own = getattr(exp.source, "text", "").splitlines()
+    own = exp.source.text.splitlines()
     try:
         text = read_bytes(stored).decode("utf-8").splitlines()
     except (CheckpointError, ValueError):
