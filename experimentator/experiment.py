@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.apart import inferring
 from experimentator.backends import Backend, get_backend
 from experimentator.config import ConfigError
 from experimentator.data.foreign import as_subset
@@ -253,7 +254,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
             raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\n{write}")
         self._notice()
         usual = partial(self.program.specs, Mode.INFER)
-        with self.walk.inferring(), shapes_compared(columns, usual):
+        with inferring(self.walk), shapes_compared(columns, usual):
             return self.program.predictor.predict(columns, None if outputs is None else listed(outputs))
 
     def _predict_subset(self, given: Any, outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
@@ -262,7 +263,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
             raise TypeError(f"{wrong}.\nSeen: {type(given).__name__}.\n{write}")
         self.program.prepare_to_infer()
         subset = self.subset(given) if isinstance(given, str) else as_subset(given)
-        with self.walk.inferring():
+        with inferring(self.walk):
             return dict(Predictions.of(self, subset, listed(outputs)).outputs)
 
     def fire(self, event: str, **state: Any) -> None:

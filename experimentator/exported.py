@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experimentator.apart import inferring
 from experimentator.checkpoint import CheckpointError, as_path, make_folder
 from experimentator.embedded import Embedded, named
 from experimentator.graph import Graph, MissingTensorError, Mode
@@ -91,7 +92,7 @@ class Exported:
             ValueError: for what the format cannot say, such as draws in ONNX.
         """
         self.program.prepare_to_infer()
-        with self.walk.inferring():
+        with inferring(self.walk):
             return _export(self, as_path(path, write='exp.export("digits.onnx")'), listed(outputs), sizes or {})
 
 

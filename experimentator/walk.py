@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from experimentator.accumulating import passing, sums_in
+from experimentator.accumulating import sums_in
+from experimentator.apart import apart, training_seeds
 from experimentator.averages import Averages, check_finite
-from experimentator.callbacks.order import CallbackError
-from experimentator.data.chance import generator
 from experimentator.graph import Mode
 from experimentator.pace import Stopwatch
 from experimentator.position import Position
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from experimentator.saving.resume import Restored
 
 log = logging.getLogger(__name__)
-DEEP = 8  # so many passes at most, each within another
-LASTING = ("stop", "gathered")  # entries of the state that a pass within another leaves there
 
 
 class Walk:
@@ -137,14 +134,14 @@ class Walk:
             self.address(subset, mode)
         feed = exp.program.feed(subset, mode)
         feed.mode = mode
-        with closing(exp.cycle(feed, exp.batch_size)) as cycle, self._apart(subset):
+        with closing(exp.cycle(feed, exp.batch_size)) as cycle, apart(self, subset):
             runners = exp.program.runners_of(subset, mode, cycle)
             try:
                 exp.fire("cycle_begin", cycle_name=subset.name, cycle_type=subset.type, mode=mode, steps=cycle.steps)
                 if position is not None:
                     self._restore(last=True)
                     self._mark_order(position, feed.orders.mark)
-                seeds = self.training_seeds(position) if mode == Mode.EVAL else nullcontext()
+                seeds = training_seeds(exp.backend, position) if mode == Mode.EVAL else nullcontext()
                 with seeds, self._passing(subset, position):
                     averages = self._pass(subset, mode, runners, position)
                 self._warn(unknown(averages, subset.name, listed(exp.cfg.get("metrics"))))
@@ -164,37 +161,6 @@ class Walk:
         finally:
             self.passing = before
 
-    @contextmanager
-    def _apart(self, subset: Any) -> Iterator[None]:
-        """Run a pass within another, which then finds the state, and attributes of callbacks (`of_pass`), as before."""
-        if self.depth == DEEP:
-            raise CallbackError(
-                "A callback evaluates, and hears of that evaluation, and evaluates, without end.\n"
-                f"Seen: {DEEP} evaluations, each within the one before.\n"
-                "Give it when = Mode.TRAIN, or let it look at `mode`."
-            )
-        state, before, held = self.exp.state, dict(self.exp.state), []
-        within = self.depth and state.get("mode") == Mode.EVAL  # whose metrics and draws go on afterwards
-        kept = passing(self.exp.backend.weights(), self.exp.program.wholes()) if within else {}
-        for callback in self.acting if self.depth else ():
-            names = (name for name in listed(getattr(callback, "of_pass", ())) if hasattr(callback, name))
-            held += [(callback, name, getattr(callback, name)) for name in names]
-        self.depth += 1
-        try:
-            yield
-        finally:
-            self.depth -= 1
-            if kept:
-                now = self.exp.backend.weights()
-                self.exp.backend.set_weights({key: kept.get(key, value) for key, value in now.items()})
-            if self.depth:
-                own = (name for name in state if name in LASTING or str(name).startswith(f"{subset.name}_"))
-                before |= {name: state[name] for name in own}
-                state.clear()
-                state.update(before)
-                for callback, name, value in held:
-                    setattr(callback, name, value)
-
     def _mark_order(self, position: Position, mark: int) -> None:
         """Warn where a pass goes on in another order than it began with."""
         if position.batch and position.order not in (0, mark):
@@ -204,43 +170,6 @@ class Walk:
                 position.subset,
             )
         position.order = mark
-
-    @contextmanager
-    def inferring(self) -> Iterator[None]:
-        """Within, weights are those that are evaluated with, and what is drawn changes nothing of a training."""
-        acting = self.acting if self.exp.optimizer is not None and self.exp.listens("cycle_begin") else ()
-        averaging = [one for one in acting if hasattr(one, "averaged")]
-        with ExitStack() as stack:
-            if self.trains:
-                stack.enter_context(self._drawing_apart())
-            for callback in averaging:
-                stack.enter_context(callback.averaged())
-            yield
-
-    @contextmanager
-    def _drawing_apart(self) -> Iterator[None]:
-        """Within, what is drawn depends on where the training stands, and on the predictions since its last pause."""
-        exp, at = self.exp, self.position or Position()
-        training = exp.backend.seeds()
-        address = ("predict", exp.epoch, self.batches, at.subset, at.batch, self.predictions)
-        self.predictions += 1
-        own = {key: generator(*state, *address).integers(1 << 31, size=len(state)) for key, state in training.items()}
-        exp.backend.set_seeds({key: state.tolist() for key, state in own.items()})
-        try:
-            yield
-        finally:
-            exp.backend.set_seeds(training)
-
-    @contextmanager
-    def training_seeds(self, position: Position | None) -> Iterator[None]:
-        """Within, what is drawn changes nothing of what training draws after it."""
-        position, backend = position or Position(), self.exp.backend
-        position.seeds = position.seeds or backend.seeds()
-        try:
-            yield
-        finally:
-            backend.set_seeds(position.seeds)
-            position.seeds = {}
 
     def address(self, subset: Any, mode: Mode | None = None) -> None:
         """Give the subset the seed and the epoch that its order and draws depend on; evaluating draws as if in none."""
