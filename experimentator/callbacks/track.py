@@ -94,9 +94,8 @@ class Track(Callback):
         error = sys.exception()
         failed = error is not None and error is not self._outer
         status = "finished" if not failed else "failed" if isinstance(error, Exception) else "interrupted"
-        folder = run_folder(self.exp)
-        for pattern in self.artifacts if folder is not None else ():
-            for path in sorted(folder.glob(pattern)) if folder is not None else ():
+        if (folder := run_folder(self.exp)) is not None:
+            for path in [path for pattern in self.artifacts for path in sorted(folder.glob(pattern))]:
                 self.delivery.send("artifact", path)
         self.delivery.close(status, seconds=self.seconds)
 
