@@ -10,13 +10,13 @@ from typing import Any
 HELD = (signal.SIGINT, signal.SIGTERM)
 
 
-class Held:
+class HeldSignals:
     """Within, once `arm` was called, the first signal waits for `deliver`; a second one acts at once.
 
     To act means what it meant before: KeyboardInterrupt for Ctrl-C, the end of the process with status 143 for SIGTERM,
     or whatever handler stood there. Signals that are ignored stay so, and other threads hold none.
 
-    >>> with Held() as held:
+    >>> with HeldSignals() as held:
     ...     held.arm()
     ...     signal.raise_signal(signal.SIGTERM)
     ...     assert held.waiting == "SIGTERM"
@@ -30,7 +30,7 @@ class Held:
         self.is_armed = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> HeldSignals:
         if threading.current_thread() is threading.main_thread():
             before = {number: signal.getsignal(number) for number in HELD}
             self._before = {n: handler for n, handler in before.items() if handler not in (None, signal.SIG_IGN)}

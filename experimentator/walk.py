@@ -15,7 +15,7 @@ from experimentator.pace import Stopwatch
 from experimentator.position import Position
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed, rate_of
-from experimentator.signals import Held
+from experimentator.signals import HeldSignals
 from experimentator.suspects import (
     first_look,
     idle_averages,
@@ -49,7 +49,7 @@ class Walk:
         self.rate: float | None = None  # of learning, as training began
         self.position: Position | None = None
         self.restore: Restored | None = None
-        self.held = Held()
+        self.held = HeldSignals()
         self.watch = Stopwatch()
         self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
         self.settings: dict[str, Any] | None = None  # what of it a training may change
@@ -81,7 +81,7 @@ class Walk:
             )
         elif self.is_cut_short and self.restore is None:
             log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", exp.epoch + 1)
-        with Held() as self.held:
+        with HeldSignals() as self.held:
             try:
                 self.trains = True
                 exp.fire("train_begin", epoch=exp.epoch, epochs=epochs)

@@ -132,13 +132,13 @@ class Ledger:
         if event == "epoch_end":
             self._end()
 
-    def passing(self, inner: Any, feed: Any, batch_size: int) -> Watched:
+    def passing(self, inner: Any, feed: Any, batch_size: int) -> TimedCycle:
         """A pass begins."""
         self.began = self.account.so_far()
         if feed.mode == Mode.EVAL:
             self.until = max(self.until, time.perf_counter() + EVALUATING * self.longest)
         with self.account.spending("data"):
-            self.cycle = Watched(inner(feed, batch_size), self, is_training=feed.mode == Mode.TRAIN)
+            self.cycle = TimedCycle(inner(feed, batch_size), self, is_training=feed.mode == Mode.TRAIN)
         return self.cycle
 
     def took(self, block: Any, start: float) -> None:
@@ -219,7 +219,7 @@ class Ledger:
             self.exp.state["stop"] = "enough was measured"
 
 
-class Watched:
+class TimedCycle:
     """A cycle whose blocks are waited for on the ledger's clock."""
 
     def __init__(self, cycle: Any, ledger: Ledger, *, is_training: bool):

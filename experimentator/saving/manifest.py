@@ -40,7 +40,7 @@ MOST_BYTES = 1 << 20  # of a manifest
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadCheckpoint:
     """A checkpoint that was verified: its files by name, and what the manifest says about it."""
 
     path: Path
@@ -81,7 +81,7 @@ def write(place: str | os.PathLike[str], files: Mapping[str, bytes], *, keep: in
     return path
 
 
-def read(path: str | os.PathLike[str], *, keep: bool = True) -> Read:
+def read(path: str | os.PathLike[str], *, keep: bool = True) -> ReadCheckpoint:
     """A checkpoint, every byte of it verified before anything is made of it.
 
     Unless asked to `keep` its files, it holds none: where one was just written, there may be no room for it twice.
@@ -105,14 +105,14 @@ def read(path: str | os.PathLike[str], *, keep: bool = True) -> Read:
         if isinstance(error, CheckpointError):
             raise
         raise _refusal(Path(error.filename or path), error.strerror or str(error)) from None
-    return Read(
+    return ReadCheckpoint(
         path,
         files if keep else {},
         {name: value for name, value in told.items() if name not in ("files", "manifest_sha256")},
     )
 
 
-def newest(place: str | os.PathLike[str]) -> Read | None:
+def newest(place: str | os.PathLike[str]) -> ReadCheckpoint | None:
     """The newest checkpoint in a folder that is whole, None without any; those that are not are told in the log.
 
     Raises:

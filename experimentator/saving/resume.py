@@ -95,7 +95,7 @@ class Restored:
 
     rate: float | None = None  # of learning, which the experiment had when it was given
 
-    def __init__(self, read: manifest.Read):
+    def __init__(self, read: manifest.ReadCheckpoint):
         self.path = read.path
         self.loaded: set[str] = set()  # keys of weights that were read from another file since
         try:
@@ -224,7 +224,7 @@ def has_checkpoints(folder: Path) -> bool:
     return bool(manifest.numbered(folder / CHECKPOINTS))
 
 
-def found(folder: Path) -> manifest.Read:
+def found(folder: Path) -> manifest.ReadCheckpoint:
     """The checkpoint that a folder stands for."""
     if os.path.lexists(folder / manifest.MANIFEST):
         return manifest.read(folder)

@@ -66,7 +66,7 @@ class Child:
         return int(done) if done.isdecimal() else 0
 
 
-class Listener(Protocol):
+class Audience(Protocol):
     """Who is told what happens, in this order for each point."""
 
     def begins(self, point: Point) -> None:
@@ -92,16 +92,16 @@ class Supervisor:
         self.children: list[Child] = []
         self.nursery = Nursery()
 
-    def train(self, points: Iterator[Point] | None, listener: Listener) -> None:
+    def train(self, points: Iterator[Point] | None, audience: Audience) -> None:
         """Train them all; what stops this (Ctrl-C, SIGTERM) stops them, and their ends are told."""
         try:
             while self.children or points is not None:
                 if points is None or len(self.children) == self.jobs:
-                    self._wait(listener)
+                    self._wait(audience)
                 elif (point := next(points, None)) is None:
                     points = None
                 else:
-                    listener.begins(point)
+                    audience.begins(point)
                     self.children.append(self._start(point))
         except BaseException as stop:
             try:
@@ -109,7 +109,7 @@ class Supervisor:
             finally:
                 for child in list(self.children):
                     with suppress(CheckpointError):  # of a full disk: the others' ends are told all the same
-                        self._reap(child, listener)
+                        self._reap(child, audience)
             raise
         finally:
             self.nursery.close()
@@ -130,15 +130,15 @@ class Supervisor:
             own["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
         return own
 
-    def _wait(self, listener: Listener) -> None:
+    def _wait(self, audience: Audience) -> None:
         """Until a point has ended, or a moment has passed."""
         ended = [child for child in self.children if child.process.poll() is not None]
         for child in ended:
-            self._reap(child, listener)
+            self._reap(child, audience)
         if not ended:
             for child in self.children:
                 self._listen(child)
-            listener.waits(self.children)
+            audience.waits(self.children)
             time.sleep(POLL)
 
     def _listen(self, child: Child) -> None:
@@ -152,7 +152,7 @@ class Supervisor:
             child.why = HUNG
             child.process.terminate()
 
-    def _reap(self, child: Child, listener: Listener) -> None:
+    def _reap(self, child: Child, audience: Audience) -> None:
         status = child.process.wait()
         self.children.remove(child)
         if status == -signal.SIGKILL and not child.why and _memory_kills() > child.kills:
@@ -162,7 +162,7 @@ class Supervisor:
         if outcome.seconds < QUICK:
             self.nursery.learn(_text(child.aside / LOADED))
         shutil.rmtree(child.aside, ignore_errors=True)
-        listener.ended(outcome, "\n".join(printed.splitlines()[-TOLD:]))
+        audience.ended(outcome, "\n".join(printed.splitlines()[-TOLD:]))
 
     def _stop_all(self, stop: BaseException) -> None:
         """Pass it on; whoever does not obey in time, or is waited for by somebody who asks twice, is killed."""

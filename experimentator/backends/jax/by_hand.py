@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,25 +29,20 @@ def looped(batch: Batch, compiler: str = LOOP) -> Timed:
     what depends on data alone.
     """
 
-    def one(state: State, columns: Any, rows: Any) -> tuple[State, Any]:
-        tensors = {name: column[rows] for name, column in columns.items()}
-        state, given = batch(state, tensors)
-        return state, given or tensors
-
     def loop(weights: Any, slots: Any, tables: Any, columns: Any, index: Any, count: Any) -> Any:
         def body(place: Any, carried: Any) -> Any:
-            state, given = one(carried[0], columns, index[place % index.shape[0]])
+            state, given = _picked(batch, carried[0], columns, index[place % index.shape[0]])
             loss = given["loss"].astype(jnp.float32) if "loss" in given else jnp.float32(0)
             return state, given, carried[2].at[place % LOSSES].set(loss)
 
         state = (weights, slots, tables)
-        shapes = jax.eval_shape(one, state, columns, index[0])[1]
+        shapes = jax.eval_shape(partial(_picked, batch), state, columns, index[0])[1]
         zeros = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
         (weights, slots, _), given, _ = lax.fori_loop(0, count, body, (state, zeros, jnp.zeros(LOSSES)))
         return slots, weights, given  # slots first, as in `JaxStep`
 
     def single(weights: Any, slots: Any, tables: Any, columns: Any, rows: Any) -> Any:
-        (weights, slots, _), given = one((weights, slots, tables), columns, rows)
+        (weights, slots, _), given = _picked(batch, (weights, slots, tables), columns, rows)
         return slots, weights, given
 
     looping, each = jax.jit(loop, donate_argnums=1), jax.jit(single, donate_argnums=1)
@@ -66,6 +62,13 @@ def looped(batch: Batch, compiler: str = LOOP) -> Timed:
         batch.keep(weights, slots)
 
     return timed
+
+
+def _picked(batch: Batch, state: State, columns: Any, rows: Any) -> tuple[State, Any]:
+    """The state after one batch of these rows, and what it gives, or else what it was made of."""
+    tensors = {name: column[rows] for name, column in columns.items()}
+    state, given = batch(state, tensors)
+    return state, given or tensors
 
 
 class JaxModel(GraphModel):
