@@ -51,6 +51,7 @@ class Predictor:
 
     def once(self, data: Mapping[str, Any], mode: Mode) -> dict[str, np.ndarray]:
         """Run one batch in a mode; in TRAIN it updates the weights."""
+        data = {name: _numbers(values) if isinstance(values, list) else values for name, values in data.items()}
         columns = {name: np.asarray(data[name]) for name in specs_of(data)}
         size = len(next(iter(columns.values()), ()))
         step = self._step(columns, None) if mode == Mode.INFER else self._single(columns, mode)
@@ -86,3 +87,12 @@ class Predictor:
     def _compiled(self, graph: Graph, specs: Mapping[str, Spec], mode: Mode) -> Step:
         exp, optimizer = self.program.exp, self.program.require_optimizer() if mode == Mode.TRAIN else None
         return exp.backend.compile(graph, specs, optimizer, jit_compile=False, eager=bool(exp.eager), capacity=1)
+
+
+def _numbers(values: list[Any]) -> Any:
+    """An array of what is typed by hand; other lists are those of objects, as a batch has them."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # ragged
+        return values
+    return array if array.dtype.kind in "biufc" else values

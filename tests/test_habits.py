@@ -124,6 +124,13 @@ def test_one_batch_trains_evaluates_and_infers():
     assert exp.batch_eval(batch)["loss"] < losses[0]
 
 
+def test_a_batch_may_be_typed_by_hand():
+    double = experimentator.chunk_processor(inputs=["batch_x"], outputs=["batch_double"])(lambda batch_x: 2 * batch_x)
+    batch = {"batch_x": [[1.0, 2.0]], "batch_names": ["a"], "batch_ragged": [[1], [2, 3]]}
+
+    assert build_experiment({"chunk_processors": [double]}).batch_infer(batch)["batch_double"].tolist() == [[2.0, 4.0]]
+
+
 def test_images_of_two_shapes_are_predicted_without_targets(trained):
     for side in (16, 20):
         results = trained.predict(images(5, side))
