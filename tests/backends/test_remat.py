@@ -100,6 +100,28 @@ def test_functions_that_are_computed_again_train_as_without(way):
     assert_same(*(trained(Parts(remat), **WAYS[way]) for remat in (as_it_is, keras.remat)))
 
 
+@pytest.mark.parametrize("way", [*WAYS][-1 if ON_JAX else -2 :])
+def test_layers_that_are_made_in_every_call_are_those_of_the_first_where_it_is_computed_again(way):
+    def listed(remat: Any) -> Any:
+        keras.utils.set_random_seed(1)
+
+        def block(made: Any) -> Any:
+            drawn = layers.Dropout(0.3, seed=2)(layers.LayerNormalization()(made))
+            return made + remat(lambda drawn: layers.Dense(8, activation="tanh")(drawn))(drawn)
+
+        def named(chunk: Any) -> None:
+            made = layers.Embedding(50, 8)(chunk["batch_words"])
+            for _ in range(2):
+                made = layers.Dense(8)(remat(block)(made))
+            chunk["batch_logits"] = layers.Dense(4)(keras.ops.mean(made, axis=1))
+
+        return named
+
+    plain, again = (trained(listed(remat), **WAYS[way]) for remat in (as_it_is, keras.remat))
+    assert len(plain.backend.weights()) == 1 + 2 * (2 + 1 + 2 + 2) + 2
+    assert_same(plain, again)
+
+
 def test_what_is_computed_again_has_the_precision_that_it_had():
     losses = [
         trained(Parts(remat), precision="bfloat16").history[-1]["training_loss"] for remat in (as_it_is, keras.remat)

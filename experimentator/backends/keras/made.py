@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from threading import RLock, get_ident
+from threading import RLock, get_ident, local
 from types import FrameType
 from typing import Any
 
@@ -21,6 +21,7 @@ Place = tuple[Any, ...]
 PASSING = ("keras.", "tensorflow.", "jax.", "torch.", "experimentator.backends.", "experimentator.graph.")
 # Keras' classes are the whole process's: one thread at a time stands in their place, and acts for itself alone.
 ONE_AT_A_TIME = RLock()
+_HERE = local()
 LISTED = ("initializer", "shape", "dtype", "trainable", "autocast", "aggregation", "synchronization", "name", "layout")
 
 
@@ -62,10 +63,7 @@ class Made:
         _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
         making, before = _Making(self, node, made, note), set(made)
         with (
-            ONE_AT_A_TIME,
-            making.of_layers(),
-            making.of_variables(),
-            self.watching(making.create),
+            making.standing(),
             losses_to(lambda layer, loss: added((layer.name, loss))),
             nullcontext() if read is None else self._reads_to(read),
         ):
@@ -140,22 +138,62 @@ class _Making:
     def __init__(self, owner: Made, node: Node, made: dict[Place, Any], note: Callable[[Any], None]):
         self.owner, self.node, self.made, self.note, self.given = owner, node, made, note, owner.given
         self.times = Counter[Place]()
-        self.top = sys._getframe(3)  # who calls the processor: above `within` and what contextlib puts around it
+        # who calls the processor, above `within` and what contextlib puts around it; and the calls that lead there
+        self.tops: Collection[FrameType] = [sys._getframe(3)]
+        self.below: tuple[Any, ...] = ()
         self.new_layers: set[int] = set()
         self.pending: dict[int, Place | None] = {}
         self.inside = False  # a Keras variable, which makes one of TensorFlow's
+        self.stands = False  # in some thread
         self.thread = get_ident()
 
     def place(self, kind: str) -> Place:
         """Which chain of calls, below the processor's own, asks for one of a kind; and how often it did before."""
-        chain: list[Any] = [kind]
-        frame: FrameType | None = sys._getframe(2)
-        while frame is not None and frame is not self.top:
+        self.times[key := (kind, *self._calls(sys._getframe(2)))] += 1
+        return key, self.times[key]
+
+    def _calls(self, frame: FrameType | None) -> tuple[Any, ...]:
+        chain: list[Any] = []
+        while frame is not None and frame not in self.tops:
             if not frame.f_globals.get("__name__", "").startswith(PASSING):
                 chain.append((frame.f_code, frame.f_lasti))
             frame = frame.f_back
-        self.times[key := tuple(chain)] += 1
-        return key, self.times[key]
+        return *chain, *self.below
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Within, this stands where Keras and the framework make layers and variables."""
+        before = getattr(_HERE, "making", None)
+        if before is self:  # what is computed again for its gradients is computed here the first time
+            yield
+            return
+        _HERE.making, stood = self, self.stands
+        # PyTorch computes again in threads of its own, for which the one that stands here may wait
+        lock = nullcontext() if stood else ONE_AT_A_TIME
+        try:
+            with lock, self.of_layers(), self.of_variables(), self.owner.watching(self.create):
+                self.stands = True
+                yield
+        finally:
+            _HERE.making, self.stands = before, stood
+
+    def from_here(self) -> Callable[[], AbstractContextManager[None]]:
+        """What gives a context in which what is asked for is what was asked for, or will be, from here on."""
+        below, times = self._calls(sys._getframe(2)), self.times.copy()
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            before = self.tops, self.below, self.times, self.thread
+            self.tops, self.below, self.times, self.thread = set(_stack()), below, times.copy(), get_ident()
+            try:
+                with self.standing():
+                    yield
+            finally:
+                times_now = self.times
+                self.tops, self.below, self.times, self.thread = before
+                self.times |= times_now
+
+        return again
 
     @contextmanager
     def of_layers(self) -> Iterator[None]:
@@ -244,6 +282,19 @@ class _Making:
                 "Let weights not depend on the size of images (pool before a Dense), and list a new processor "
                 "where another architecture is wanted."
             )
+
+
+def made_from_here() -> Callable[[], AbstractContextManager[None]]:
+    """What gives a context in which the processor that stands makes what it makes from here on."""
+    making = getattr(_HERE, "making", None)
+    return nullcontext if making is None else making.from_here()
+
+
+def _stack() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
 
-from experimentator.backends.keras.made import losses_to
+from experimentator.backends.keras.made import losses_to, made_from_here
 from experimentator.backends.keras.stateless import Assigned, stopped
 
 Way = Callable[..., Any]  # calls a function with what it is given, so that it can be called again
@@ -92,15 +92,16 @@ class Apart:
 
 
 def place() -> Callable[[], AbstractContextManager[None]]:
-    """What gives a context in which Keras knows what it knows here: mode, precision, and values of variables."""
+    """What gives a context in which Keras knows what it knows here: mode, precision, values, and what is made."""
     here, way = {name: get_global_attribute(name) for name in _PLACE}, getattr(_HERE, "way", None)
+    making = made_from_here()
 
     @contextmanager
     def there() -> Iterator[None]:
         before = {name: get_global_attribute(name) for name in _PLACE}
         _set(here)
         try:
-            with recomputing(way):
+            with recomputing(way), making():
                 yield
         finally:
             _set(before)
