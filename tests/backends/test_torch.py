@@ -776,6 +776,7 @@ UPDATES: dict[str, Any] = {
     "parts": lambda w, m, x: ([torch.cat([one * 0.5 for one in w.split([1, 2])]), m - w[1]], [w.sum()]),
     "type": lambda w, m, x: ([w - x, x * 0.5], [m > 0.5]),
     "shape": lambda w, m, x: ([w - x, x * 0.5], [m + x.expand(2, 3, 3)]),
+    "clone of a view": lambda w, m, x: ([w - x, m * 0.5], [w.unfold(1, 2, 1).clone().view(12)]),
 }
 
 
@@ -796,6 +797,23 @@ def test_a_state_of_a_programs_own_is_written_into_only_where_nobody_reads_it(na
     assert all(torch.equal(*pair) for pair in zip(state, wanted[-1], strict=False))
     for results, whole in zip(seen, wanted, strict=True):
         assert all(torch.equal(*pair) for pair in zip(results, whole[2:], strict=True))
+
+
+def test_numbers_that_are_viewed_are_no_arguments():
+    def update(state, others):
+        weight = state[0].detach().requires_grad_()
+        with torch.enable_grad():
+            number = torch.exp(1j * torch.complex(weight, others[0])).real.sum()
+        return [state[0] - torch.autograd.grad(number, weight)[0]], []
+
+    state, others = [torch.rand(3)], [torch.rand(3)]
+    torch.testing.assert_close(Program(update, state, others)(state, others), update(state, others))
+
+
+def test_integers_between_two_are_drawn_in_a_program():
+    program = Program(lambda state, others: ([], [torch.empty(99).random_(3, 5)]), [], [])
+
+    assert set(program([], [])[1][0].tolist()) == {3.0, 4.0}
 
 
 def test_a_call_takes_memory_for_its_state_once():

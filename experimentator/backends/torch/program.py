@@ -50,9 +50,10 @@ ASKED = (
 SAID = {".numpy() is not supported": LookedAtError, "but got FakeTensor": SizedError}
 # What the compiler says where it has no form for a graph, or where something that it needs is missing.
 FAILURES = (TorchDynamoException, InductorError, CannotRunError)
-# Operations that change arguments without saying so, as others that do.
+# Operations that change arguments without saying so, as others that do; and one whose name Python cannot write.
 TOLD = get_decompositions([torch.ops.aten.cudnn_batch_norm, torch.ops.aten.cudnn_batch_norm_backward]) | {
-    torch.ops.aten.native_batch_norm.default: native_batch_norm_decomposition
+    torch.ops.aten.native_batch_norm.default: native_batch_norm_decomposition,
+    getattr(torch.ops.aten.random_, "from"): lambda tensor, *limits: tensor.copy_(torch.randint_like(tensor, *limits)),
 }
 SAME = (torch.ops.aten.clone.default, torch.ops.aten.detach.default, torch.ops.aten.lift_fresh_copy.default)
 
@@ -185,7 +186,7 @@ def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, t
         if node.target is torch.ops.aten.copy_.default:  # to an argument, which nobody reads any more
             node.replace_all_uses_with(node.args[1])
             graph.erase_node(node)
-        elif node.target in SAME and len(node.args) == 1 and not node.kwargs:
+        elif node.target in SAME and len(node.args) == 1 and not node.kwargs and looks(node) == looks(node.args[0]):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif node.target is torch.ops.aten.copy.default and looks(node) == looks(node.args[1]):  # into new memory

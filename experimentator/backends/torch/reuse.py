@@ -69,11 +69,9 @@ def base(node: Any) -> Any:
 
 def _under(node: Any) -> Any:
     """What it is a view of; None where it has memory of its own."""
-    if node.op != "call_function":
-        return None
-    if node.target is getitem:
-        return node.args[0] if _is_view(node.args[0]) else None
-    return node.args[0] if _is_view(node) else None
+    if node.op != "call_function" or not isinstance(node.args[0], torch.fx.Node):
+        return None  # an argument; or what is made of a number
+    return node.args[0] if _is_view(node.args[0] if node.target is getitem else node) else None
 
 
 def _is_view(node: Any) -> bool:
