@@ -18,7 +18,7 @@ from scipy import stats
 
 from experimentator import Callback, CheckpointEvery, Mode, Subset, build_experiment, ops
 from experimentator.backends.torch.draws import computed
-from experimentator.backends.torch.program import Program
+from experimentator.backends.torch.program import Program, looped
 from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import ChunkProcessor, Graph, GraphError, chunk_processor
 
@@ -797,6 +797,36 @@ def test_a_state_of_a_programs_own_is_written_into_only_where_nobody_reads_it(na
     assert all(torch.equal(*pair) for pair in zip(state, wanted[-1], strict=False))
     for results, whole in zip(seen, wanted, strict=True):
         assert all(torch.equal(*pair) for pair in zip(results, whole[2:], strict=True))
+
+
+def test_a_compiled_loop_carries_what_changes_its_place():
+    def update(state, others):
+        return [state[1], others[0], state[2], state[2] + state[0]], [state[0].sum()]
+
+    state, batches = [torch.rand(1, 3) for _ in range(4)], torch.rand(3, 1, 3)
+    expected, sums = state, []
+    for batch in batches:
+        expected, (number,) = update(expected, [batch])
+        sums.append(number)
+    program = Program(update, state, [batches[0]])
+    index, limit = torch.arange(3)[:, None], torch.tensor(3)
+    after, (numbers,) = looped(program, ["x"])(state, {"x": batches[:, 0]}, index, limit)
+
+    assert program.kept == [2]
+    torch.testing.assert_close(numbers, torch.stack(sums))
+    torch.testing.assert_close([*after], [*expected])
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_inductor_reads_a_sum_when_it_is_complete():
+    def sums(rows, wanted, others):
+        rows, places = rows * 2, (torch.arange(8)[:, None], torch.arange(24))
+        masked = torch.ops.aten.index_put(rows[:, 44:], [wanted], torch.zeros([]))
+        return masked + torch.zeros(8, 24).index_put(places, rows[:, :24] * others, accumulate=True)
+
+    given = torch.randn(8, 68), torch.rand(8, 24) > 0.5, torch.randn(8, 24)
+    with torch._inductor.config.patch(force_disable_caches=True):
+        torch.testing.assert_close(torch.compile(sums)(*given), sums(*given))
 
 
 def test_numbers_that_are_viewed_are_no_arguments():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import wraps
 from typing import Any
 
 import torch
+from torch._inductor.scheduler import SchedulerNode
 
 aten = torch.ops.aten
+MENDED = "experimentator-1"  # for caches of what was compiled, in which may be what was compiled wrong
+_USUAL = SchedulerNode.recompute_size_and_body
 
 
 def compilable(module: Any) -> Any:
@@ -25,3 +29,17 @@ def compilable(module: Any) -> Any:
         node.replace_all_uses_with(drawn)
         graph.erase_node(node)
     return torch.fx.GraphModule(module, graph)
+
+
+@wraps(_USUAL)
+def _recomputed(node: Any, *arguments: Any, **options: Any) -> None:
+    """Compute anew what an operation reads, under the names that this has since it was written in place.
+
+    Inductor (that of PyTorch 2.13) takes those from before, so that a sum may be read before it is complete, such as
+    the gradient of an embedding.
+    """
+    _USUAL(node, *arguments, **options)
+    node.set_read_writes(node.read_writes.rename(node.mutation_renames))
+
+
+SchedulerNode.recompute_size_and_body = _recomputed

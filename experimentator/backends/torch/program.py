@@ -25,7 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from experimentator.backends import CannotRunError
-from experimentator.backends.torch.compilable import compilable
+from experimentator.backends.torch.compilable import MENDED, compilable
 from experimentator.backends.torch.reuse import looks, own, reuse
 from experimentator.graph import GraphError
 
@@ -88,7 +88,7 @@ class Program:
             self.module = _recorded(functionalize(recorded, remove="mutations"), [*state, *others])
         self.count = own
         self.results, self.shapes = _simplified(self.module)
-        self.kept = [place for place, one in enumerate(self.results[:own]) if one is not None]
+        self.kept = [place for place, one in enumerate(self.results[:own]) if one == place]
         self.size = len(self.module.graph.nodes)  # in operations
         self.result_bytes = sum(shape.numel() * dtype.itemsize for shape, dtype in self.shapes[own:])
 
@@ -285,7 +285,8 @@ def _told_of_the_first(compiled: Callable[..., Any]) -> Callable[..., Any]:
     has_run: list[bool] = []
 
     def run(*arguments: Any) -> tuple[Tensors, Tensors]:
-        with torch.no_grad(), warnings.catch_warnings():
+        caching = torch.compiler.config.patch(cache_key_tag=torch.compiler.config.cache_key_tag + MENDED)
+        with torch.no_grad(), caching, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's own
             try:
                 results: tuple[Tensors, Tensors] = compiled(*arguments)
