@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import keras
@@ -314,6 +315,100 @@ def test_what_is_computed_anew_draws_what_it_drew_and_keeps_statistics_once(way)
     for name, value in plain.items():
         for other in others:
             np.testing.assert_allclose(other[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+class Parted(torch.nn.Module):
+    """A hidden layer and what is made of it, with a weight of its own."""
+
+    def __init__(self, outputs: Any):
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.weight = torch.nn.Linear(192, 8), torch.nn.Parameter(torch.ones(4, 8))
+        self.outputs, self.deep = outputs, torch.nn.Linear(8, 8).requires_grad_(False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.outputs(self, self.hidden(images.flatten(1))).flatten(1).mean(1, keepdim=True))
+
+
+def slopes(network: Any, hidden: torch.Tensor) -> torch.Tensor:
+    own = dict(network.deep.named_parameters())
+    slope = torch.func.grad(lambda row: torch.func.functional_call(network.deep, own, row).sin().sum())
+    return torch.func.vmap(slope)(hidden) * network.weight[0]
+
+
+def waves(network: Any, hidden: torch.Tensor) -> torch.Tensor:
+    return torch.exp(1j * torch.fft.rfft(hidden * network.weight[0])).real
+
+
+def parts(network: Any, hidden: torch.Tensor) -> torch.Tensor:
+    return hidden.unfold(1, 4, 2).clone().view(len(hidden), -1) ** 2 * network.weight.sum()
+
+
+def product(tensor: torch.Tensor, weight: torch.Tensor):
+    return tensor * weight
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # TorchScript is deprecated
+    scripted = torch.jit.script(product)
+
+PARTED = {
+    "torch.vmap": lambda network, hidden: torch.vmap(lambda weight: hidden * weight, out_dims=1)(network.weight),
+    "torch.func": slopes,
+    "TorchScript": lambda network, hidden: scripted(hidden[:, None], network.weight),
+    "complex": waves,
+    "clone": parts,
+}
+
+
+@pytest.mark.parametrize("way", WAYS[::2], ids=["program", "eager"])
+@pytest.mark.parametrize("name", PARTED)
+def test_parameters_are_trained_wherever_they_are_handed(name, way):
+    ours = Parted(PARTED[name])
+    theirs = copy.deepcopy(ours)
+    exp = experiment(model(ours), **way)
+    exp.train(1)
+
+    by_hand(theirs, exp.callbacks[0].seen)
+    assert_same(ours, theirs)
+    assert not torch.equal(ours.weight, torch.ones(4, 8))
+
+
+@pytest.mark.parametrize("way", WAYS[::2], ids=["program", "eager"])
+def test_hooks_of_parameters_change_their_gradients(way):
+    ours, theirs = convolutional(), convolutional()
+    for network in (ours, theirs):
+        network[0].weight.register_hook(lambda slope: slope * 0.0)
+        network[4].bias.register_hook(lambda slope: slope.clamp(-0.01, 0.01))
+    exp = experiment(model(ours), **way)
+    exp.train(1)
+
+    by_hand(theirs, exp.callbacks[0].seen)
+    assert_same(ours, theirs)
+    assert torch.equal(ours[0].weight, convolutional()[0].weight)
+
+
+def test_members_of_an_ensemble_are_trained_with_statistics_that_stay():
+    def member(number: int) -> torch.nn.Module:
+        torch.manual_seed(number)
+        norm = torch.nn.BatchNorm1d(2)
+        norm.running_mean += number
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2), norm).eval()
+
+    members = [member(number) for number in range(3)]
+    base, (weights, buffers) = copy.deepcopy(members[0]).to("meta"), torch.func.stack_module_state(members)
+    weights = {name: torch.nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
+
+    def together(images: torch.Tensor) -> torch.Tensor:
+        call = lambda own, kept: torch.func.functional_call(base, (own, kept), images)
+        return torch.vmap(call)(weights, buffers).mean((0, 2))[:, None]
+
+    exp = experiment(model(together), optimizer=keras.optimizers.SGD(RATE, momentum=0.9))
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    exp.train(2)
+
+    assert exp.history[1]["training_loss"] < exp.history[0]["training_loss"]
+    assert all(not torch.equal(weight, before[name]) for name, weight in weights.items())
 
 
 def test_a_lazy_module_is_refused_with_what_to_do():

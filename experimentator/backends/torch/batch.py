@@ -91,6 +91,9 @@ class Batch(StatelessBatch):
         own = shares(self.optimizer, variables)
         with torch.enable_grad():
             trained = [state[0][place].detach().requires_grad_() for place in self.trained]
+            for place, value in zip(self.trained, trained, strict=True):
+                for hook in (self.weights[place]._value._backward_hooks or {}).values():  # of a parameter
+                    value.register_hook(hook)
             objectives, (outputs, weights) = self._objectives(state, tensors, own, trained)
             known = [*state[0]]
             for place, value in zip(self.trained, trained, strict=True):

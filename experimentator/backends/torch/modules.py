@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from threading import Lock, get_ident, local
+from threading import get_ident, local
 from typing import Any
 
 import keras
 import torch
 from keras.src.backend.common import global_state
-from torch._C._functorch import maybe_current_level
+from torch._C._functorch import is_functorch_wrapped_tensor, maybe_current_level
 from torch._dynamo.eval_frame import OptimizedModule
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import UninitializedParameter
@@ -21,6 +22,7 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from experimentator.backends.keras.lasting import put_back
+from experimentator.backends.torch.handed import handed
 from experimentator.backends.torch.symbolic import is_symbolic, stub
 from experimentator.graph import GraphError
 
@@ -91,7 +93,7 @@ class Modules:
         ]
         around, _INNERMOST.call = _INNERMOST.call, call
         try:
-            with _Standing(call.value), _applied(call.value):
+            with _Standing(call.value), handed(call.value):
                 yield
             call.keep()
         finally:
@@ -99,6 +101,7 @@ class Modules:
             for hook in hooks:
                 hook.remove()
             call.undo()
+            self._look_at_tops()
 
     def value(self, variable: Any) -> Any:
         """What a variable stands for: of a state, or while recording a stand-in."""
@@ -111,9 +114,10 @@ class Modules:
 
     def copied(self, value: Any) -> Any:
         """While recording, a stand-in for a value."""
-        with _disable_current_modes():
-            value = value.detach()
-        return value if self._copied is None else self._copied(value)
+        with temporarily_clear_interpreter_stack():  # of `torch.func`: what is met within it stays behind it
+            with _disable_current_modes():
+                value = value.detach()
+            return value if self._copied is None else self._copied(value)
 
     def variable(self, tensor: Any, name: str | None = None) -> Any:
         """The variable around a parameter or buffer; made when it is first met."""
@@ -125,7 +129,7 @@ class Modules:
                 tensor.data = tensor.data.to(self.place)
             variable = object.__new__(keras.Variable)
             is_trained = tensor.requires_grad and tensor.is_floating_point()
-            with _no_scope(), _disable_current_modes():
+            with _no_scope(), _disable_current_modes(), temporarily_clear_interpreter_stack():
                 _INIT(variable, tensor, trainable=is_trained, name=name or self._names.get(id(tensor), "parameter"))
             variable._path = f"module_{len(self._parameters)}/{variable.name.replace('.', '/')}"  # one for each
             self._parameters.append((tensor, variable))
@@ -136,7 +140,11 @@ class Modules:
         """A processor calls a module."""
         self._names |= {id(one): name for name, one in module.named_parameters() if id(one) not in self._names}
         self.met |= {id(one): (one, name) for name, one in module.named_modules() if id(one) not in self.met}
-        self.tops.setdefault(id(module), (module, _made_of(module)))
+        self.tops.setdefault(id(module), (module, []))
+
+    def _look_at_tops(self) -> None:
+        """Note what modules are made of when a call is over: in it, `functional_call` puts others in their place."""
+        self.tops |= {key: (one, _made_of(one)) for key, (one, made_of) in self.tops.items() if not made_of}
 
     def changes(self) -> tuple[list[str], bool]:
         """What was changed of parameters since they were met, in words; and whether there are others now."""
@@ -206,7 +214,8 @@ class _Call:
             for prefix, part in module.named_modules():
                 if id(part) not in self.met and not isinstance(part, keras.Layer):
                     self.met[id(part)] = part, dict(vars(part))
-                    with torch._C.DisableTorchFunction(), keras.device(str(self.modules.place)):
+                    device = keras.device(str(self.modules.place))
+                    with torch._C.DisableTorchFunction(), device, temporarily_clear_interpreter_stack():
                         self._prepare(part, prefix)
         casts = self.precision in ("bfloat16", "float16") and not self.under
         dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
@@ -238,7 +247,7 @@ class _Call:
     def _prepare(self, module: Any, prefix: str) -> None:
         module.training = module.training and self.training
         for name, buffer in module._buffers.items():
-            if buffer is None:
+            if buffer is None or is_functorch_wrapped_tensor(buffer):  # `functional_call` put it there
                 continue
             if id(buffer) not in self.standing:
                 variable = self.modules.variable(buffer, f"{prefix}.{name}".lstrip("."))
@@ -286,39 +295,6 @@ def _are_plain(arguments: Iterable[Any]) -> bool:
         if kind not in _PLAIN and not (kind in (tuple, list) and _are_plain(one)):
             return False
     return True
-
-
-class _Applied(local):
-    """What stands for parameters in this thread, and of all threads how many want that."""
-
-    value: Callable[[Any], Any] | None = None
-
-
-_APPLIED, _LOCK, _WANTED = _Applied(), Lock(), [0]
-_APPLY = torch.autograd.Function.__dict__["apply"]
-
-
-@contextmanager
-def _applied(value: Callable[[Any], Any]) -> Iterator[None]:
-    """Within, in this thread, so it is where a `torch.autograd.Function` is handed a parameter, which tells no mode."""
-    before, _APPLIED.value = _APPLIED.value, value
-    with _LOCK:
-        _WANTED[0] += 1
-        torch.autograd.Function.apply = classmethod(_apply)
-    try:
-        yield
-    finally:
-        _APPLIED.value = before
-        with _LOCK:
-            _WANTED[0] -= 1
-            if not _WANTED[0]:
-                torch.autograd.Function.apply = _APPLY
-
-
-def _apply(cls: Any, *arguments: Any, **options: Any) -> Any:
-    if _APPLIED.value is not None:
-        arguments = _pytree.tree_map_only(torch.nn.Parameter, _APPLIED.value, arguments)
-    return _APPLY.__get__(None, cls)(*arguments, **options)  # of Python or of C, as Python 3.13 has it
 
 
 def _made_of(module: Any) -> list[int]:

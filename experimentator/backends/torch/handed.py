@@ -1,0 +1,81 @@
+"""What stands for a parameter where something is handed it that tells no mode of PyTorch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from threading import Lock, local
+from typing import Any
+
+import torch
+from torch._functorch import eager_transforms, vmap
+from torch.utils import _pytree
+
+
+class _Here(local):
+    """What stands for parameters in this thread."""
+
+    value: Callable[[Any], Any] | None = None
+
+
+_HERE, _LOCK, _WANTED = _Here(), Lock(), [0]
+
+
+def standing(arguments: Any) -> Any:
+    """Arguments, with what stands for the parameters among them."""
+    return arguments if _HERE.value is None else _pytree.tree_map_only(torch.nn.Parameter, _HERE.value, arguments)
+
+
+@contextmanager
+def handed(value: Callable[[Any], Any]) -> Iterator[None]:
+    """Within, in this thread, so it is where a parameter goes to a `torch.autograd.Function`, `torch.vmap` or the like.
+
+    Functions of TorchScript are called as they were written: theirs can be recorded as little as those of modules.
+    """
+    before, _HERE.value = _HERE.value, value
+    with _LOCK:
+        _WANTED[0] += 1
+        for (owner, name), own in _OWN.items():
+            setattr(owner, name, own)
+    try:
+        yield
+    finally:
+        _HERE.value = before
+        with _LOCK:
+            _WANTED[0] -= 1
+            if not _WANTED[0]:
+                for (owner, name), usual in _USUAL.items():
+                    setattr(owner, name, usual)
+
+
+def _apply(cls: Any, *arguments: Any, **options: Any) -> Any:
+    usual = _USUAL[torch.autograd.Function, "apply"]
+    return usual.__get__(None, cls)(*standing(arguments), **options)  # of Python or of C, as Python 3.13 has it
+
+
+def _taking(usual: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(usual)
+    def take(tensor: Any, *others: Any) -> Any:
+        return usual(standing(tensor), *others)
+
+    return take
+
+
+def _scripted(function: Any, *arguments: Any, **options: Any) -> Any:
+    written = getattr(function, "_torchdynamo_inline", None)
+    if _HERE.value is None or written is None:
+        return _USUAL[torch._C.ScriptFunction, "__call__"](function, *arguments, **options)
+    return written(*arguments, **options)
+
+
+_PLACES = [
+    (torch.autograd.Function, "apply"),
+    (torch._C.ScriptFunction, "__call__"),
+    (vmap, "_add_batch_dim"),
+    (eager_transforms, "_wrap_for_grad"),
+]
+_USUAL: dict[Any, Any] = {(owner, name): vars(owner)[name] for owner, name in _PLACES}
+_OWN: dict[Any, Any] = dict(zip(_PLACES, [classmethod(_apply), _scripted], strict=False)) | {
+    place: _taking(_USUAL[place]) for place in _PLACES[2:]
+}
