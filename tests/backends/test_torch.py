@@ -912,6 +912,20 @@ def test_a_compiled_loop_carries_what_changes_its_place():
     torch.testing.assert_close([*after], [*expected])
 
 
+def test_views_may_be_of_what_a_compiler_lays_out_otherwise():
+    def update(state, others):
+        weight = state[0].detach().requires_grad_()
+        with torch.enable_grad():
+            slopes = torch.func.jacrev(lambda rows: torch.tanh(rows @ weight).sum(0))(others[0])
+            loss = torch.tanh(slopes.transpose(0, 1).flatten(1).mean(1)).square().mean()
+        return [state[0] - torch.autograd.grad(loss, weight)[0]], []
+
+    state, batch = [torch.rand(8, 8)], torch.rand(8, 8)
+    run = looped(Program(update, state, [batch]), ["x"])
+
+    torch.testing.assert_close(run(state, {"x": batch}, torch.arange(8)[None], torch.tensor(1)), update(state, [batch]))
+
+
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_inductor_reads_a_sum_when_it_is_complete():
     def sums(rows, wanted, others):

@@ -15,11 +15,14 @@ _USUAL = SchedulerNode.recompute_size_and_body
 
 
 def compilable(module: Any) -> Any:
-    """The same module, with draws by one probability made from an array of it.
+    """The same module, with draws by one probability made from an array of it, and views that may copy.
 
-    Inductor (that of PyTorch 2.13) fills memory with the former in place, and may do so behind what reads them.
+    Inductor (that of PyTorch 2.13) fills memory with the former in place, and may do so behind what reads them. Steps
+    of what operations give may be others there than those that the views were recorded with.
     """
     graph = deepcopy(module.graph)
+    for node in graph.find_nodes(op="call_function", target=aten.view.default):
+        node.target = aten.reshape.default
     for node in graph.find_nodes(op="call_function", target=aten.bernoulli.p):
         like, chance = (*node.args, 0.5)[:2]
         with graph.inserting_before(node):
