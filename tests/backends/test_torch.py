@@ -871,6 +871,7 @@ UPDATES: dict[str, Any] = {
     "parts": lambda w, m, x: ([torch.cat([one * 0.5 for one in w.split([1, 2])]), m - w[1]], [w.sum()]),
     "type": lambda w, m, x: ([w - x, x * 0.5], [m > 0.5]),
     "shape": lambda w, m, x: ([w - x, x * 0.5], [m + x.expand(2, 3, 3)]),
+    "turned": lambda w, m, x: ([w.t() + 0.0, m.t()], [w.contiguous().as_strided((3,), (1,)), m.contiguous().view(9)]),
     "clone of a view": lambda w, m, x: ([w - x, m * 0.5], [w.unfold(1, 2, 1).clone().view(12)]),
 }
 
@@ -891,7 +892,7 @@ def test_a_state_of_a_programs_own_is_written_into_only_where_nobody_reads_it(na
 
     assert all(torch.equal(*pair) for pair in zip(state, wanted[-1], strict=False))
     for results, whole in zip(seen, wanted, strict=True):
-        assert all(torch.equal(*pair) for pair in zip(results, whole[2:], strict=True))
+        torch.testing.assert_close(results, whole[2:])  # sums of what is laid out otherwise have other last bits
 
 
 def test_a_compiled_loop_carries_what_changes_its_place():

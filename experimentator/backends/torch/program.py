@@ -87,7 +87,7 @@ class Program:
             recorded = _recorded(flat, [*state, *others])
             self.module = _recorded(functionalize(recorded, remove="mutations"), [*state, *others])
         self.count = own
-        self.results, self.shapes = _simplified(self.module)
+        self.results, self.shapes = _simplified(self.module, own)
         self.kept = [place for place, one in enumerate(self.results[:own]) if one == place]
         self.size = len(self.module.graph.nodes)  # in operations
         self.result_bytes = sum(shape.numel() * dtype.itemsize for shape, dtype in self.shapes[own:])
@@ -175,10 +175,11 @@ def refuse_kept(values: Iterable[Any]) -> None:
             )
 
 
-def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, torch.dtype]]]:
+def _simplified(module: Any, own: int) -> tuple[list[int | None], list[tuple[torch.Size, torch.dtype]]]:
     """Take out what only copies, and let a module give what it computes alone.
 
-    Of each result it tells the number of the argument that it is, or None where it is computed; and what it looks like.
+    The first `own` results, a state, get the steps of the first arguments, with which all was recorded. Of each result
+    it tells the number of the argument that it is, or None where it is computed; and what it looks like.
     """
     graph = module.graph
     _take_names(graph)
@@ -194,12 +195,29 @@ def _simplified(module: Any) -> tuple[list[int | None], list[tuple[torch.Size, t
             graph.erase_node(node)
     places = {node: place for place, node in enumerate(graph.find_nodes(op="placeholder"))}
     (ending,) = graph.find_nodes(op="output")
+    after = [_laid_out(ending, node, like) for node, like in zip(ending.args[0][:own], places, strict=False)]
+    ending.args = ([*after, *ending.args[0][own:]],)
     results = [places.get(node) for node in ending.args[0]]
     shapes = [(node.meta["val"].shape, node.meta["val"].dtype) for node in ending.args[0]]
     ending.args = ([node for node in ending.args[0] if node not in places],)
     graph.eliminate_dead_code()
     module.recompile()
     return results, shapes
+
+
+def _laid_out(ending: Any, node: Any, like: Any) -> Any:
+    """A node, or a copy of it with the steps of another of its shape."""
+    value, wanted = node.meta["val"], like.meta["val"]
+    if value.shape != wanted.shape or value.stride() == wanted.stride():
+        return node
+    options = {"dtype": value.dtype, "device": value.device}
+    with ending.graph.inserting_before(ending):
+        empty = ending.graph.call_function(
+            torch.ops.aten.empty_strided.default, (wanted.shape, wanted.stride()), options
+        )
+        copy = ending.graph.call_function(torch.ops.aten.copy.default, (empty, node))
+    empty.meta["val"] = copy.meta["val"] = value.new_empty_strided(wanted.shape, wanted.stride())
+    return copy
 
 
 def _take_names(graph: Any) -> None:
