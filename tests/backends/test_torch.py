@@ -897,19 +897,19 @@ def test_a_state_of_a_programs_own_is_written_into_only_where_nobody_reads_it(na
 
 def test_a_compiled_loop_carries_what_changes_its_place():
     def update(state, others):
-        return [state[1], others[0], state[2], state[2] + state[0]], [state[0].sum()]
+        return [state[1], others[0], state[2], state[2] + state[0]], [(state[0].t() * others[0]).t()]
 
     state, batches = [torch.rand(1, 3) for _ in range(4)], torch.rand(3, 1, 3)
-    expected, sums = state, []
+    expected, tables = state, []
     for batch in batches:
-        expected, (number,) = update(expected, [batch])
-        sums.append(number)
+        expected, (table,) = update(expected, [batch])
+        tables.append(table)
     program = Program(update, state, [batches[0]])
     index, limit = torch.arange(3)[:, None], torch.tensor(3)
-    after, (numbers,) = looped(program, ["x"])(state, {"x": batches[:, 0]}, index, limit)
+    after, (found,) = looped(program, ["x"])(state, {"x": batches[:, 0]}, index, limit)
 
     assert program.kept == [2]
-    torch.testing.assert_close(numbers, torch.stack(sums))
+    torch.testing.assert_close(found, torch.stack(tables))
     torch.testing.assert_close([*after], [*expected])
 
 

@@ -272,7 +272,7 @@ def compiled_loop(program: Program, names: Sequence[str]) -> Callable[..., Any]:
             whole, results = pure(_with(state, carried, values), tensors)
             here = torch.arange(index.shape[0], device=index.device) == place
             filled = [
-                torch.where(here.reshape(-1, *[1] * result.ndim), result, buffer)
+                torch.where(here.reshape(-1, *[1] * result.ndim), result.contiguous(), buffer)
                 for buffer, result in zip(buffers, results, strict=True)
             ]
             return place + 1, filled, [whole[n].clone() for n in carried]
