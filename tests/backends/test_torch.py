@@ -19,7 +19,7 @@ from scipy import stats
 
 from experimentator import Callback, CheckpointEvery, Mode, Subset, build_experiment, ops
 from experimentator.backends.torch.draws import computed
-from experimentator.backends.torch.program import Program, looped
+from experimentator.backends.torch.program import Program, compiled_loop
 from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import ChunkProcessor, Graph, GraphError, chunk_processor
 
@@ -906,7 +906,7 @@ def test_a_compiled_loop_carries_what_changes_its_place():
         tables.append(table)
     program = Program(update, state, [batches[0]])
     index, limit = torch.arange(3)[:, None], torch.tensor(3)
-    after, (found,) = looped(program, ["x"])(state, {"x": batches[:, 0]}, index, limit)
+    after, (found,) = compiled_loop(program, ["x"])(state, {"x": batches[:, 0]}, index, limit)
 
     assert program.kept == [2]
     torch.testing.assert_close(found, torch.stack(tables))
@@ -922,7 +922,7 @@ def test_views_may_be_of_what_a_compiler_lays_out_otherwise():
         return [state[0] - torch.autograd.grad(loss, weight)[0]], []
 
     state, batch = [torch.rand(8, 8)], torch.rand(8, 8)
-    run = looped(Program(update, state, [batch]), ["x"])
+    run = compiled_loop(Program(update, state, [batch]), ["x"])
 
     torch.testing.assert_close(run(state, {"x": batch}, torch.arange(8)[None], torch.tensor(1)), update(state, [batch]))
 

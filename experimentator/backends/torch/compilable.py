@@ -17,8 +17,9 @@ _USUAL = SchedulerNode.recompute_size_and_body
 def compilable(module: Any) -> Any:
     """The same module, with draws by one probability made from an array of it, and views that may copy.
 
-    Inductor (that of PyTorch 2.13) fills memory with the former in place, and may do so behind what reads them. Steps
-    of what operations give may be others there than those that the views were recorded with.
+    Inductor fills memory with the former in place, in an order of its own, so that the same seed would draw otherwise
+    where something is computed again. Steps of what operations give may be others there than those that the views were
+    recorded with.
     """
     graph = deepcopy(module.graph)
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
