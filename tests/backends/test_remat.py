@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from experimentator import Mode, Optimizers, Subset, build_experiment, gradient, ops
+from experimentator import Mode, Optimizers, Subset, build_experiment, chunk_processor, gradient, ops
 from tests.frameworks import COMPILERS, ON_JAX
 
 DRAW = np.random.default_rng(0)
@@ -281,3 +281,22 @@ def test_it_takes_less_memory():
 
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 0.7
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a graph of TensorFlow updates weights in place")
+def test_what_is_computed_again_reads_weights_before_they_are_updated():
+    x = DRAW.normal(size=(70, 4)).astype("float32")
+    data = {"x": x, "y": x.sum(1, keepdims=True)}
+
+    def losses() -> tuple[float, ...]:
+        keras.utils.set_random_seed(1)
+        first, second = layers.Dense(6, activation="tanh"), layers.Dense(5)
+        again = keras.remat(lambda batch: second(first(batch)))
+        body = chunk_processor(inputs=["batch_x"], outputs=["batch_h"])(lambda batch_x: again(batch_x))
+        head = ops.Model(layers.Dense(1), inputs="batch_h", outputs="batch_p")
+        config = {"subsets": [Subset("training", Mode.TRAIN, data)], "optimizer": keras.optimizers.SGD(0.05)}
+        config["chunk_processors"] = [body, head, ops.MeanSquaredError("batch_p", "batch_y")]
+        settings = {"batch_size": 8, "jit_compile": False, "steps_per_call": 1, "seed": 1, "hide_progress": True}
+        return tuple(row["training_loss"] for row in build_experiment(config | settings).train(4))
+
+    assert len({losses() for _ in range(8)}) == 1

@@ -26,12 +26,15 @@ class Within(keras.StatelessScope):
     """A scope that reads what the scope around has, and knows which variables were assigned.
 
     No gradient passes an assignment, neither the inner one nor that of training. What it reads of variables that are
-    not trained goes into `known`, by their ids; or `again`, comes from there.
+    not trained goes into `known`, by their ids; or `again`, comes from there. Where `trained` is given, so does what it
+    reads of the others, which stands there, too: nothing is read twice.
     """
 
-    def __init__(self, known: dict[int, Any] | None = None, *, again: bool = False) -> None:
+    def __init__(
+        self, known: dict[int, Any] | None = None, trained: dict[int, Any] | None = None, *, again: bool = False
+    ) -> None:
         super().__init__()
-        self.known, self.again = known, again
+        self.known, self.trained, self.again = known, trained, again
         self.assigned: dict[int, Any] = {}
 
     def add_update(self, update: Any) -> None:
@@ -55,9 +58,13 @@ class Within(keras.StatelessScope):
             return keras.ops.copy(self.known[id(variable)])  # modules of PyTorch change it in place
         value = None if around is None else around.get_current_value(variable)
         read = variable._value if value is None else value
-        if self.known is not None and not (self.again or variable.trainable or read is None):
-            self.known.setdefault(id(variable), keras.ops.copy(read))
-        return value
+        if self.known is None or self.again or read is None:
+            return value
+        if id(variable) not in self.known and not (self.trained is None and variable.trainable):
+            self.known[id(variable)] = keras.ops.copy(read)
+            if self.trained is not None and variable.trainable:
+                self.trained[id(variable)] = self.known[id(variable)]
+        return value if self.trained is None else self.known[id(variable)]
 
 
 class Apart:
@@ -67,8 +74,9 @@ class Apart:
     what it gave.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trained: dict[int, Any] | None = None) -> None:
         self.known: dict[int, Any] = {}
+        self.trained = trained
         self.variables: list[Any] | None = None  # that the first run assigned
         self.layers: list[Any] = []  # that added a loss in it
         self.there = place()
@@ -76,7 +84,7 @@ class Apart:
     def run(self, function: Callable[..., Any], *given: Any) -> tuple[Any, list[Any], list[Any]]:
         """What the function gives, what it assigned, and the losses that its layers added."""
         added: list[tuple[Any, Any]] = []
-        scope = Within(self.known, again=self.variables is not None)
+        scope = Within(self.known, self.trained, again=self.variables is not None)
         with self.there(), losses_to(lambda layer, loss: added.append((layer, loss))), scope:
             result = function(*given)
         if self.variables is None:

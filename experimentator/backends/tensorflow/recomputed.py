@@ -38,7 +38,9 @@ def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) ->
     graph = getattr(_HERE, "graph", None)
     if graph is None or tf.executing_eagerly() or tf.compat.v1.get_default_graph() is not graph:
         return function(*arguments, **options)
-    apart, flat = Apart(), keras.tree.flatten((arguments, options))
+    # weights are read once: of a second read, TensorFlow forgets that it comes before the update
+    trained: dict[int, Any] = {}
+    apart, flat = Apart(trained), keras.tree.flatten((arguments, options))
     places = [place for place, one in enumerate(flat) if _has_gradient(one)]
 
     def run(tensors: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
@@ -52,7 +54,8 @@ def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) ->
         result, values, losses = run(own)
     made = _floats(result, losses)
     if made and not any(variable.trainable for variable in apart.variables or ()):
-        inputs = [flat[place] for place in places], _closed_over(graph.get_operations()[count:], made, own)
+        others = _closed_over(graph.get_operations()[count:], made, own)
+        inputs = [flat[place] for place in places], [*others, *trained.values()]
         made = _instead(lambda tensors: _floats(*run(tensors)[::2]), made, inputs, reading.watched_variables())
     split = len(made) - len(losses)
     apart.keep(values, made[split:])
