@@ -249,6 +249,27 @@ def test_weights_that_are_loaded_behind_a_resume_are_those_that_training_goes_on
     assert exp.backend.weights()[slope] > 20  # two steps from 40
 
 
+def test_a_checkpoint_that_is_saved_behind_a_resume_has_all_that_was_resumed(reference, tmp_path):
+    run = cut(reference, 3, tmp_path)
+    exp = built(run.parent.parent, run.name)
+    exp.resume(run)
+    exp.save_checkpoint(tmp_path / "again")
+    exp.learning_rate = 0.5
+    exp.save_checkpoint(tmp_path / "faster")
+
+    for place, rate in (("again", exp.walk.restore.rate), ("faster", 0.5)):
+        one, other = (built(tmp_path / place / name, name) for name in ("one", "other"))
+        one.resume(run / "checkpoints")
+        one.learning_rate = rate
+        other.resume(tmp_path / place)
+        for which in (one, other):
+            which.train(EPOCHS)
+        np.testing.assert_equal(
+            other.backend.optimizer_state(other.optimizer), one.backend.optimizer_state(one.optimizer)
+        )
+        np.testing.assert_equal(other.backend.weights(), one.backend.weights())
+
+
 def test_another_batch_size_within_a_pass_is_refused_and_may_be_set_behind_it(reference, tmp_path):
     """Rows would be trained on twice, or never."""
     run = cut(reference, 3, tmp_path)

@@ -66,7 +66,10 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
     """The files of a checkpoint."""
     walk = exp.walk
     arrays: dict[str, np.ndarray] = {}
-    arrays |= {f"{OPTIMIZER}{key}": array for key, array in _optimizer_state(exp).items()}
+    if (restored := walk.restore) is None:
+        arrays |= {f"{OPTIMIZER}{key}": array for key, array in _optimizer_state(exp).items()}
+    else:  # the optimizer gets its state when training begins
+        arrays |= {key: array for key, array in restored.arrays.items() if key.startswith(OPTIMIZER)}
     plain, objects = _plain(exp.state, arrays)
     tree = {
         "epoch": exp.epoch,
@@ -76,6 +79,8 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
         "state": plain,
         "callbacks": {name: pack(state, arrays, name=name) for name, state in states(exp).items() if state},
         "random": pack(_generators(), arrays, name="random"),
+        "loaded": sorted(restored.loaded) if restored else [],
+        "rate": restored.new_rate(rate_of(exp.optimizer)) if restored else None,
         "about": {
             **about,
             "goal": walk.goal,
@@ -97,7 +102,6 @@ class Restored:
 
     def __init__(self, read: manifest.ReadCheckpoint):
         self.path = read.path
-        self.loaded: set[str] = set()  # keys of weights that were read from another file since
         try:
             self.weights, self.arrays = (from_safetensors(read.files[n], read.path / n) for n in (WEIGHTS, ARRAYS))
             self.tree = from_json(read.files[STATE], read.path / STATE)
@@ -111,6 +115,9 @@ class Restored:
             self.history = unpack(self.tree["history"], self.arrays)
             self.callbacks = {name: unpack(one, self.arrays) for name, one in self.tree["callbacks"].items()}
             self.position = _position(unpack(self.tree["position"], self.arrays))
+            # keys of weights that were read from another file since, and a rate that was set
+            self.loaded = set(map(str, self.tree.get("loaded", ())))
+            self.set_rate = None if self.tree.get("rate") is None else float(self.tree["rate"])
             self.epoch, self.batches = int(self.tree["epoch"]), int(self.tree["batches"])
             if len(self.history) != self.epoch or not all(isinstance(row, dict) for row in self.history):
                 raise ValueError(f"{self.epoch} epochs with a history of {len(self.history)}")
@@ -144,7 +151,7 @@ class Restored:
 
     def again(self, exp: BaseExperiment, *, optimizer: bool = True) -> None:
         """Set everything that begin events may have changed; a rate and weights that were set meanwhile stay."""
-        rate = exp.walk.rate if optimizer and exp.walk.rate != self.rate else None
+        rate = self.new_rate(exp.walk.rate) if optimizer else None
         for key, value in self.changed.items():
             if key == "learning_rate" and rate is not None:
                 continue
@@ -162,6 +169,10 @@ class Restored:
             if name in self.callbacks:
                 self._load(name, one)
         _set_generators(self.generators, self.path)
+
+    def new_rate(self, now: float | None) -> float | None:
+        """The rate that was set since the checkpoint was saved, None if none was."""
+        return now if now != self.rate else self.set_rate
 
     def _load(self, name: str, callback: Any) -> None:
         """Give a callback its state; one that cannot take it is named."""
