@@ -49,7 +49,14 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
 
     state: dict[str, Any]
     history: list[dict[str, float]]
+    walk: Walk
     epoch = 0
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if own := [name for name in ("state", "history", "walk", "program") if name in vars(cls)]:
+            wrong = f"{cls.__name__} has a {own[0]!r} of its own, and that of the experiment is needed."
+            raise ConfigError(wrong, f"Seen: {vars(cls)[own[0]]!r:.60}.", "Give it another name.")
 
     def __init__(self, config: Any = None, **overrides: Any):
         super().__init__(config, **overrides)

@@ -147,6 +147,11 @@ class Habits(Configured):
 
     def _batch(self, data: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
         self.program.prepare()
+        if mode == Mode.TRAIN and self.walk.restore is not None:
+            said = (
+                "This batch counts until train() goes on from the checkpoint that was resumed, and is forgotten then."
+            )
+            self.program.tell(said)
         results: dict[str, Any] = self.program.predictor.once(data, mode)
         return results
 

@@ -1995,3 +1995,11 @@ def test_weights_that_nothing_is_known_of_are_neither_written_nor_read(tmp_path)
     other.predict({"batch_x": [[1.0, 2.0]]})
     other.load_weights(file)
     assert other.predict({"batch_x": [[1.0, 2.0]]})["batch_y"].tolist() == before.tolist()
+
+
+@pytest.mark.parametrize("name", ["state", "history", "walk", "program"])
+def test_what_an_experiment_needs_may_not_be_called_otherwise(name):
+    with pytest.raises(ConfigError, match=rf"Own has a '{name}' of its own(?s:.*)Give it another name"):
+        type("Own", (BaseExperiment,), {"__qualname__": "Own", name: property(lambda self: 1)})  # as a class statement
+    with pytest.raises(ConfigError, match=rf"'{name}' is the name of a method or property"):
+        build_experiment({name: 1})

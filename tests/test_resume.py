@@ -270,6 +270,19 @@ def test_a_checkpoint_that_is_saved_behind_a_resume_has_all_that_was_resumed(ref
         np.testing.assert_equal(other.backend.weights(), one.backend.weights())
 
 
+def test_a_batch_that_is_trained_on_by_itself_behind_a_resume_is_said_not_to_last(reference, tmp_path, caplog):
+    run = cut(reference, 3, tmp_path)
+    exp = built(run.parent.parent, run.name)
+    exp.batch_train(exp.batch("training"))
+    assert "forgotten" not in caplog.text
+
+    exp.resume(run)
+    exp.batch_train(exp.batch("training"))
+    assert caplog.text.count("counts until train() goes on from the checkpoint") == 1
+    exp.train(EPOCHS)
+    assert lines(run) == lines(reference)
+
+
 def test_another_batch_size_within_a_pass_is_refused_and_may_be_set_behind_it(reference, tmp_path):
     """Rows would be trained on twice, or never."""
     run = cut(reference, 3, tmp_path)
