@@ -54,9 +54,10 @@ def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) ->
         result, values, losses = run(own)
     made = _floats(result, losses)
     if made and not any(variable.trainable for variable in apart.variables or ()):
-        others = _closed_over(graph.get_operations()[count:], made, own)
-        inputs = [flat[place] for place in places], [*others, *trained.values()]
-        made = _instead(lambda tensors: _floats(*run(tensors)[::2]), made, inputs, reading.watched_variables())
+        within = graph.get_operations()[count:]
+        inputs = [flat[place] for place in places], [*_closed_over(within, made, own), *trained.values()]
+        read = [(variable, _first_read(variable, within)) for variable in reading.watched_variables()]
+        made = _instead(lambda tensors: _floats(*run(tensors)[::2]), made, inputs, read)
     split = len(made) - len(losses)
     apart.keep(values, made[split:])
     floats = iter(made[:split])
@@ -67,23 +68,57 @@ def _instead(
     again: Callable[[Sequence[Any]], list[Any]],
     made: Sequence[Any],
     inputs: tuple[Sequence[Any], Sequence[Any]],
-    variables: Sequence[Any],
+    variables: Sequence[tuple[Any, Any]],
 ) -> list[Any]:
-    """The same tensors, whose gradients by given and other `inputs`, and by variables, come from computing `again`."""
-    given, others = inputs
+    """The same tensors, whose gradients by given and other `inputs`, and by variables, come from computing `again`.
+
+    Variables of TensorFlow come with what was read of them.
+    """
+    (given, others), read = inputs, [value for _, value in variables]
 
     def backward(*gradients: Any) -> list[Any]:
-        with tf.GradientTape() as tape, tf.control_dependencies(gradients):
+        with tf.GradientTape() as tape, tf.control_dependencies(gradients), _standing(variables):
             copies = [one + tf.cast(_nothing(gradients[0]), one.dtype) for one in given]
-            tape.watch([*copies, *others])
+            tape.watch([*copies, *others, *read])
             found = again(copies)
-        return list(tape.gradient(found, [*copies, *others, *variables], output_gradients=gradients))
+        ways = (
+            [*copies, *others, *read],
+            [variable for variable, _ in variables],
+        )  # rows that are looked up go past what stands for a variable
+        by_values, by_rows = tape.gradient(found, ways, output_gradients=gradients)
+        split = len(by_values) - len(read)
+        return by_values[:split] + [_sum(*both) for both in zip(by_values[split:], by_rows, strict=True)]
 
-    read = [tf.convert_to_tensor(variable) for variable in variables]
     with stop_recording():
         outputs = [tf.identity(one) for one in made]
     record_operation("Recomputed", outputs, [*given, *others, *read], backward)
     return outputs
+
+
+@contextmanager
+def _standing(variables: Sequence[tuple[Any, Any]]) -> Iterator[None]:
+    """Within, variables of TensorFlow have the values that were read of them before."""
+    for variable, value in variables:
+        variable._cached_value = value
+    try:
+        yield
+    finally:
+        for variable, _ in variables:
+            variable._cached_value = None
+
+
+def _first_read(variable: Any, operations: Sequence[Any]) -> Any:
+    """What was read of a variable; where only rows were looked up, it is read now."""
+    handle = tf.compat.v1.get_default_graph().capture(variable.handle)
+    read = (one.outputs[0] for one in operations if one.type == "ReadVariableOp" and one.inputs[0] is handle)
+    first = next(read, None)
+    return tf.convert_to_tensor(variable) if first is None else first
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + tf.convert_to_tensor(other)
 
 
 def _nothing(tensor: Any) -> Any:
