@@ -230,7 +230,10 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         _is_optimizer,
         "Write a Keras optimizer, such as keras.optimizers.Adam(1e-3); for several, experimentator.Optimizers({...}).",
     ),
-    "learning_rate": (_is_rate, "Write a number from 0 on."),
+    "learning_rate": (
+        _is_rate,
+        "Write a number from 0 on; a schedule goes into the optimizer, keras.optimizers.Adam(schedule).",
+    ),
     "experiment_type": (_are_classes, "Write a list of classes, base first."),
     "epochs": (lambda v: _is_whole(v, 0), "Write a whole number of at least 0."),
     "batch_size": (lambda v: _is_whole(v, 1), "Write a whole number of at least 1."),
