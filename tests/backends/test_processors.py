@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
 import time
@@ -38,7 +39,7 @@ from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import DeclarationError
 from experimentator.saving.manifest import numbered
 from experimentator.saving.resume import Restored
-from tests.frameworks import NAME, ON_TENSORFLOW, variable
+from tests.frameworks import NAME, ON_JAX, ON_TENSORFLOW, variable
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 Y = X.sum(axis=1)
@@ -343,6 +344,22 @@ def test_layers_made_anew_are_shared_by_compilers_too(options):
     np.testing.assert_allclose(
         exp.evaluate()["validation_loss"], np.mean((prediction - Y)[:10] ** 2), rtol=1e-4, atol=1e-8
     )
+
+
+@pytest.mark.parametrize("settings", [{}, {"eager": True}], ids=["compiled", "eager"])
+def test_seeds_of_what_is_made_in_every_call_are_drawn_once_however_often_it_is_traced(settings):
+    def drops(chunk: Any) -> None:
+        for _ in range(2):
+            chunk["batch_input"] = layers.Dense(3)(layers.Dropout(0.5)(chunk["batch_input"]))
+
+    exp = experiment(drops, dense(), squares, **({} if ON_JAX else settings))
+    exp.program.prepare()
+    drawn = random.getstate()
+    exp.train(2)
+    exp.batch_size = 5
+    exp.train(3)
+
+    assert random.getstate() == drawn
 
 
 def test_nothing_is_made_twice_however_often_it_is_traced():

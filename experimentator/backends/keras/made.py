@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import RLock, get_ident, local
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import keras
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.random import seed_generator
 
 from experimentator.backends.keras.held import check_built
 from experimentator.graph import GraphError, Node
@@ -171,7 +172,7 @@ class _Making:
         # PyTorch computes again in threads of its own, for which the one that stands here may wait
         lock = nullcontext() if stood else ONE_AT_A_TIME
         try:
-            with lock, self.of_layers(), self.of_variables(), self.owner.watching(self.create):
+            with lock, self.of_layers(), self.of_variables(), self.of_seeds(), self.owner.watching(self.create):
                 self.stands = True
                 yield
         finally:
@@ -264,6 +265,25 @@ class _Making:
             yield
         finally:
             keras.Variable.__new__, keras.Variable.__init__ = kept, original
+
+    @contextmanager
+    def of_seeds(self) -> Iterator[None]:
+        """Within, the seed of what has none is the one that this place drew first: another trace draws no other."""
+        original: Any = seed_generator.python_random
+
+        def draw(low: int, high: int) -> int:
+            if get_ident() != self.thread or self.owner.building:
+                seed: int = original.randint(low, high)
+                return seed
+            if (place := self.place("seed")) not in self.made:
+                self.made[place] = original.randint(low, high)
+            return self.made[place]
+
+        seed_generator.python_random = SimpleNamespace(randint=draw)
+        try:
+            yield
+        finally:
+            seed_generator.python_random = original
 
     def create(self, creator: Callable[..., Any], **options: Any) -> Any:
         """The variable of TensorFlow that this place made first."""
