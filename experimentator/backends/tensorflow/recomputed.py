@@ -81,10 +81,8 @@ def _instead(
             copies = [one + tf.cast(_nothing(gradients[0]), one.dtype) for one in given]
             tape.watch([*copies, *others, *read])
             found = again(copies)
-        ways = (
-            [*copies, *others, *read],
-            [variable for variable, _ in variables],
-        )  # rows that are looked up go past what stands for a variable
+        # rows that are looked up go past what stands for a variable
+        ways = [*copies, *others, *read], [variable for variable, _ in variables]
         by_values, by_rows = tape.gradient(found, ways, output_gradients=gradients)
         split = len(by_values) - len(read)
         return by_values[:split] + [_sum(*both) for both in zip(by_values[split:], by_rows, strict=True)]
@@ -98,13 +96,14 @@ def _instead(
 @contextmanager
 def _standing(variables: Sequence[tuple[Any, Any]]) -> Iterator[None]:
     """Within, variables of TensorFlow have the values that were read of them before."""
+    before = [variable._cached_value for variable, _ in variables]  # one may stand within another
     for variable, value in variables:
         variable._cached_value = value
     try:
         yield
     finally:
-        for variable, _ in variables:
-            variable._cached_value = None
+        for (variable, _), value in zip(variables, before, strict=True):
+            variable._cached_value = value
 
 
 def _first_read(variable: Any, operations: Sequence[Any]) -> Any:
