@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -30,8 +31,18 @@ class Drawing(Op):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        is_generator = isinstance(self.seed, keras.random.SeedGenerator)
-        self._generator = self.seed if is_generator else keras.random.SeedGenerator(self.seed)
+        if isinstance(self.seed, keras.random.SeedGenerator):
+            self._generator = self.seed
+            return
+        seen, write = (
+            f"its seed is {self.seed!r}",
+            "Give a whole number from 0 to 2147483647, which every framework takes.",
+        )
+        self.require(self.seed is None or isinstance(self.seed, Integral), seen=seen, write=write)
+        try:
+            self._generator = keras.random.SeedGenerator(self.seed if self.seed is None else int(self.seed))
+        except (ValueError, OverflowError, RuntimeError):  # each framework has bounds and an error of its own
+            self.require(False, seen=seen, write=write)
 
     @property
     def generator(self) -> Any:

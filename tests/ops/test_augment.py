@@ -129,6 +129,24 @@ def test_a_window_as_large_as_the_image_is_the_image(run):
     np.testing.assert_array_equal(run(RandomCrop("x", (3, 4)), {"x": MANY}), MANY)
 
 
+def test_a_seed_may_be_a_number_of_numpy():
+    assert np.array_equal(
+        *(keras.ops.convert_to_numpy(RandomFlip("x", seed=seed).generator.state) for seed in (np.int64(7), 7))
+    )
+
+
+@pytest.mark.parametrize("seed", [1.5, "7", [1]])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(DeclarationError, match=r"its seed is .*\.\nGive a whole number from 0 to 2147483647"):
+        RandomFlip("x", seed=seed)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow takes any whole number")
+def test_a_seed_that_the_framework_cannot_hold_is_told():
+    with pytest.raises(DeclarationError, match=r"its seed is 1099511627776\.\nGive a whole number from 0"):
+        RandomFlip("x", seed=2**40)
+
+
 @every_op
 def test_a_seed_repeats_and_calls_differ(call, make):
     first, second = make(seed=4), make(seed=4)
