@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from experimentator import page as pages
 from experimentator.checkpoint import write_atomically
 from experimentator.graph import (
     Description,
@@ -22,11 +23,13 @@ from experimentator.graph import (
     to_model_explorer,
     tree,
 )
+from experimentator.graph.folding import folded
 
 log = logging.getLogger(__name__)
 
 DRAWN = ("svg", "png", "pdf")
 TIMEOUT = 60.0
+UNFOLDED_TO = 400  # edges; a page holds a larger graph folded only
 
 _MISSING = 87  # the exit status that says pygraphviz is not there, or does not load
 _CHILD = f"""
@@ -107,6 +110,41 @@ def picture(
     return _finished(data.decode(), styled=theme == "auto").encode() if format == "svg" else data
 
 
+def page(
+    views: Mapping[str, Graph | Description],
+    *,
+    timeout: float = TIMEOUT,
+    theme: str = "auto",
+    fold: bool | None = None,
+) -> str:
+    """The text of an HTML page that shows graphs, or views of them, by what their buttons say.
+
+    A click on a box lights what it depends on and what depends on it, and tells all that is known of it. The page
+    needs no other file and no network. What is drawn folded can be unfolded there, unless it is very large.
+
+    >>> from experimentator.graph import chunk_processor
+    >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["loss"])(lambda x: x)], provided={"x"})
+    >>> page({"training": graph}).count('data-box="p0"')
+    1
+    """
+    if not views:
+        raise DiagramError("A page needs something to show.", "no views", 'Write page({"training": graph}).')
+
+    def drawing(description: Description) -> tuple[Description, str]:
+        dot = to_dot(description, theme="light" if theme == "auto" else theme, fold=False)
+        svg = pages.named(draw(dot, "svg", timeout=timeout).decode())
+        return description, _finished(svg, styled=theme == "auto")
+
+    drawings = {}
+    for label, drawn in views.items():
+        whole = _described(drawn)
+        shown = [folded(whole, fold)]
+        if shown[0] != whole and len(whole.edges) <= UNFOLDED_TO:
+            shown.append(whole)
+        drawings[label] = [drawing(one) for one in shown]
+    return pages.page(drawings, theme=theme)
+
+
 def save(
     drawn: Graph | Description,
     path: str | os.PathLike[str],
@@ -117,8 +155,8 @@ def save(
 ) -> None:
     """Write a graph, or a view of one, as its file's suffix says.
 
-    svg, png and pdf are drawn; dot, gv, mmd (Mermaid), md (Mermaid for a Markdown page), txt, json (`from_json` reads
-    it back) and model-explorer.json (for Google's Model Explorer) are text.
+    svg, png and pdf are drawn, html is a page to click through; dot, gv, mmd (Mermaid), md (Mermaid for a Markdown
+    page), txt, json (`from_json` reads it back) and model-explorer.json (for Google's Model Explorer) are text.
 
     >>> import tempfile
     >>> from experimentator.graph import chunk_processor
@@ -131,6 +169,9 @@ def save(
     format = check_suffix(path)
     if format in DRAWN:
         data = picture(drawn, format, timeout=timeout, theme=theme, fold=fold)
+    elif format == "html":
+        description = _described(drawn)
+        data = page({description.mode: description}, timeout=timeout, theme=theme, fold=fold).encode()
     elif format in ("dot", "gv"):
         data = to_dot(_described(drawn), theme="light" if theme == "auto" else theme, fold=fold).encode()
     elif format in ("mmd", "md"):
@@ -173,7 +214,7 @@ WRITTEN: Mapping[str, Callable[[Description], str]] = {
     "model-explorer.json": to_model_explorer,
     "json": to_json,
 }
-_KNOWN = (*DRAWN, "dot", "gv", "mmd", "md", *WRITTEN)
+_KNOWN = (*DRAWN, "html", "dot", "gv", "mmd", "md", *WRITTEN)
 
 
 def _finished(svg: str, *, styled: bool) -> str:
@@ -187,7 +228,7 @@ def _finished(svg: str, *, styled: bool) -> str:
     svg = re.sub(r'<a xlink:title="([^"]*)">', r"<g><title>\1</title>", svg.replace("</a>", "</g>"))
     svg = svg.replace("<title> </title>", "").replace("<g><title>&#160;</title>", "<g>")
     svg = re.sub(r"<text [^>]*>\s*</text>\n", "", svg)
-    svg = re.sub(r'<g id="node\d+" class="node">.*?\n</g>\n(?=<|$)', _centred, svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="node\d+" class="node"[^>]*>.*?\n</g>\n(?=<|$)', _centred, svg, flags=re.DOTALL)
     return re.sub(r"(<svg[^>]*>)", rf"\1\n<style>{style_sheet()}</style>", svg, count=1) if styled else svg
 
 

@@ -19,6 +19,7 @@ from tests.graph.test_pictures import ODD
 from tests.stubs import mix
 
 STARTS = {
+    "html": b"<!doctype html>",
     "svg": b"<?xml",
     "png": b"\x89PNG",
     "pdf": b"%PDF",
@@ -57,7 +58,7 @@ def test_a_notebook_shows_the_picture(graph):
 
 
 def test_an_unknown_suffix_lists_the_known_ones(graph, tmp_path):
-    known = ".svg, .png, .pdf, .dot, .gv, .mmd, .md, .txt, .model-explorer.json, .json"
+    known = ".svg, .png, .pdf, .html, .dot, .gv, .mmd, .md, .txt, .model-explorer.json, .json"
 
     with pytest.raises(DiagramError, match=re.escape(known)):
         save(graph, tmp_path / "graph.jpg")

@@ -13,9 +13,9 @@ from typing import Any
 
 from experimentator import diagram
 from experimentator.bench.costs import with_costs_of
-from experimentator.checkpoint import CheckpointError
+from experimentator.checkpoint import CheckpointError, write_atomically
 from experimentator.commands.usage import UsageError
-from experimentator.graph import Description, Mode, changes, difference, from_json, tree, with_statuses
+from experimentator.graph import Description, GraphError, Mode, changes, difference, from_json, tree, with_statuses
 from experimentator.records.plainfile import read_bytes, values_of
 from experimentator.runs import DESCRIPTION, STATUS
 
@@ -26,22 +26,43 @@ Told = Callable[[str], None]
 
 def show(arguments: Namespace, build: Build, told: Told) -> str:
     """What the `graph` command prints, once it has drawn what it was to draw; `told` hears of measurements."""
-    if arguments.output:
-        diagram.check_suffix(arguments.output)
-    picture = _priced(arguments, build, told) if arguments.cost else _asked(arguments, build)
     if arguments.open and not arguments.output:
-        arguments.output = str(Path(tempfile.mkdtemp(prefix="experimentator-")) / "graph.svg")
-    if arguments.output:
-        fold = False if arguments.unfold else None
-        diagram.save(picture, arguments.output, theme=arguments.theme, fold=fold)
-        if arguments.open:
-            webbrowser.open(Path(arguments.output).resolve().as_uri())
-        return str(arguments.output)
-    if arguments.diff:
-        return changes(picture)
-    if arguments.tree:
-        return tree(picture)
-    return str(picture)
+        arguments.output = str(Path(tempfile.mkdtemp(prefix="experimentator-")) / "graph.html")
+    format = diagram.check_suffix(arguments.output) if arguments.output else ""
+    drawn: dict[str, Any] = {"theme": arguments.theme, "fold": False if arguments.unfold else None}
+    if format == "html" and not _one_view(arguments):
+        page = diagram.page(_modes(build(arguments.config), told), **drawn)
+        write_atomically(Path(arguments.output), page.encode())
+    else:
+        arguments.mode = arguments.mode or MODES[0]
+        picture = _priced(arguments, build, told) if arguments.cost else _asked(arguments, build)
+        if not format:
+            return changes(picture) if arguments.diff else tree(picture) if arguments.tree else str(picture)
+        diagram.save(picture, arguments.output, **drawn)
+    if arguments.open:
+        webbrowser.open(Path(arguments.output).resolve().as_uri())
+    return str(arguments.output)
+
+
+def _one_view(arguments: Namespace) -> bool:
+    """Whether one graph was asked for; else a page shows those of all modes."""
+    chosen = arguments.mode or arguments.names or arguments.plan or arguments.all or arguments.diff or arguments.cost
+    return bool(chosen) or _is_stored(arguments.config)
+
+
+def _modes(exp: Any, told: Told) -> dict[str, Description]:
+    """The graph of each mode that has one."""
+    views, errors = {}, []
+    for mode in MODES:
+        try:
+            views[mode.upper()] = exp.describe(mode)
+        except GraphError as error:
+            errors.append(error)
+    if not views:
+        raise errors[0]
+    for left_out in errors:
+        told(f"Left out: {left_out}")
+    return views
 
 
 def _asked(arguments: Namespace, build: Build) -> Description:

@@ -78,17 +78,17 @@ experimentator graph CONFIG [options]: print or draw the graph of chunk processo
 
 CONFIG is a configuration file, a run folder, or a description that -o FILE.json wrote.
 
-  --mode MODE             train, eval or infer (default: train)
+  --mode MODE             train, eval or infer (default: train; in a .html all three)
   --for NAME[,NAME]       only what these names depend on (default: what the mode computes)
   --plan                  show what is left out too, greyed, and why
   --all                   every processor of the mode, pruned or not
   --diff OTHER            what another configuration, run folder, description or mode has more, less or otherwise
   --cost                  measure what each processor costs, in about 20 seconds, and show it as heat and numbers
   --tree                  print it from each output back to what it needs
-  -o FILE                 write it; the suffix says how: .svg .png .pdf (drawn), .dot, .mmd or .md (Mermaid), .txt,
-                          .json (to compare with later), .model-explorer.json (for Google's model-explorer)
-  --open                  draw it and open it in the browser
-  --theme THEME           light, dark or auto (default: auto, where a .svg follows the reader's setting)
+  -o FILE                 write it; the suffix says how: .svg .png .pdf (drawn), .html (to click through), .dot, .mmd or
+                          .md (Mermaid), .txt, .json (to compare with later), .model-explorer.json (for that program)
+  --open                  draw it and open it in the browser; without -o, as a page to click through
+  --theme THEME           light, dark or auto (default: auto, where .svg and .html follow the reader's setting)
   --unfold                draw every processor of a large graph, and no chain as one box
   --set NAME=VALUE        give a name of the configuration another value; repeat at will
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
@@ -96,6 +96,7 @@ CONFIG is a configuration file, a run folder, or a description that -o FILE.json
 Examples:
   experimentator graph examples/digits.py
   experimentator graph task.py --mode infer --for batch_logits
+  experimentator graph task.py --open
   experimentator graph task.py --mode eval -o pipeline.svg
   experimentator graph task.py --diff eval
   experimentator graph runs/task/first --diff runs/task/latest -o difference.svg
@@ -188,8 +189,8 @@ class _Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; `command` is `help` or `version` where only a text is wanted, which `text` holds.
 
-    >>> parse(["task.py", "--epochs", "3"]).command, parse(["graph", "task.py"]).mode
-    ('run', 'train')
+    >>> parse(["task.py", "--epochs", "3"]).command, parse(["graph", "task.py"]).theme
+    ('run', 'auto')
     """
     first = argv[0] if argv else ""
     if first == "--version":
@@ -256,7 +257,7 @@ def _run_parser() -> _Parser:
 def _graph_parser() -> _Parser:
     parser = _Parser("graph", GRAPH_HELP)
     _add_common(parser)
-    parser.add_argument("--mode", type=str.lower, choices=("train", "eval", "infer"), default="train")
+    parser.add_argument("--mode", type=str.lower, choices=("train", "eval", "infer"))
     parser.add_argument("--for", dest="names", type=lambda text: [n.strip() for n in text.split(",") if n.strip()])
     parser.add_argument("-o", "--output", metavar="FILE")
     parser.add_argument("--diff", metavar="OTHER")

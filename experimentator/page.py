@@ -1,0 +1,60 @@
+"""A page of graphs to walk through: one HTML file that needs nothing else, and asks nobody for anything.
+
+`page.html` is the page and its script; here it gets the drawings, and as JSON what they show.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+
+from experimentator.graph import Description, to_json
+from experimentator.graph.palette import colors
+
+_PART = re.compile(r"<!-- (title|colors|drawings) -->|/\* (views) \*/\[\]")
+_NODE = re.compile(r'(<g id="node\d+" class="node")>\n<title>([a-z]+\d+)(?:_\w+)?</title>')
+_EDGE = re.compile(r'(<g id="edge\d+" class="edge")>\n<title>([a-z]+\d+)(?:_\w+)?&#45;&gt;([a-z]+\d+)</title>')
+
+Drawing = tuple[Description, str]  # and its SVG, as `named` made it
+
+
+def named(svg: str) -> str:
+    """What Graphviz drew, with the ids of boxes and edges where a script finds them."""
+    return _EDGE.sub(r'\1 data-source="\2" data-target="\3">', _NODE.sub(r'\1 data-box="\2">', svg))
+
+
+def page(views: Mapping[str, Sequence[Drawing]], *, theme: str = "auto") -> str:
+    """The page of these views, by what their buttons say: each is drawn once, or folded and then unfolded."""
+    title = " ".join(next(iter(views.values()))[0][0].headline.split())
+    listed = [
+        {"label": label, "drawings": [json.loads(to_json(description)) for description, _ in drawings]}
+        for label, drawings in views.items()
+    ]
+    places = [
+        f'<div class="drawing" data-view="{view}" data-drawing="{number}">\n{svg[svg.index("<svg") :]}</div>'
+        for view, drawings in enumerate(views.values())
+        for number, (_, svg) in enumerate(drawings)
+    ]
+    parts = {
+        "title": escape(title),
+        "colors": _colors(theme),
+        "drawings": "\n".join(places),
+        "views": json.dumps(listed).replace("<", r"\u003c"),
+    }
+    text = files("experimentator").joinpath("page.html").read_text(encoding="utf-8")
+    return _PART.sub(lambda part: parts[part[1] or part[2]], text)
+
+
+def _colors(theme: str) -> str:
+    """The palette as variables of the style sheet."""
+
+    def rule(name: str) -> str:
+        each = [f"--{use.replace(' ', '-')}: {color};" for use, color in colors(name).items()]
+        return f":root {{ color-scheme: {name}; {' '.join(each)} }}"
+
+    if theme != "auto":
+        return rule(theme)
+    return f"{rule('light')}\n@media (prefers-color-scheme: dark) {{ {rule('dark')} }}"

@@ -1,0 +1,159 @@
+"""The page of graphs: what it holds, and in a browser what it shows, lights and finds."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from experimentator.diagram import DiagramError, page, save
+from experimentator.graph import Graph, Mode, describe_graph, from_json, with_costs
+from tests.graph.test_pictures import ODD
+from tests.stubs import mix
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+in_a_browser = pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
+STEPS = [
+    mix("x -> h", node="Trunk"),
+    mix("h -> a", node="Left"),
+    mix("h y -> loss", node="Right"),
+    mix("a -> loss_left", node="End"),
+]
+
+
+def graph(mode=Mode.ALL):
+    return Graph(STEPS, provided={"x", "y"}, mode=mode).select("loss", "loss_left")
+
+
+def chain(length, name=None):
+    steps = [mix(f"x{step} -> x{step + 1}", node=name if step == 1 else f"Step {step}") for step in range(length)]
+    return Graph(steps, provided={"x0"}).select(f"x{length}")
+
+
+def views_of(text):
+    return json.loads(re.search(r"const VIEWS = (.*);  //", text)[1])
+
+
+def test_a_page_holds_what_each_view_shows():
+    described = with_costs(describe_graph(graph()), {"Trunk": 0.5})
+
+    views = views_of(page({"one": described, "other": graph().select("loss")}))
+
+    assert [view["label"] for view in views] == ["one", "other"]
+    assert from_json(json.dumps(views[0]["drawings"][0])) == described
+    assert [box["name"] for box in views[1]["drawings"][0]["boxes"]] == ["Trunk", "Right"]
+
+
+def test_every_box_port_and_edge_of_the_drawing_is_one_of_the_description():
+    description = describe_graph(graph())
+
+    text = page({"graph": description})
+
+    assert sorted(re.findall(r'data-box="(\w+)"', text)) == sorted(made.id for made in description.drawn)
+    drawn = re.findall(r'data-source="(\w+)" data-target="(\w+)"', text)
+    assert sorted(drawn) == sorted({(edge.source, edge.target) for edge in description.edges})
+
+
+def test_an_input_that_is_drawn_beside_each_reader_is_one_of_the_description():
+    steps = [mix(f"x -> y{step}") for step in range(6)]
+
+    text = page({"graph": Graph(steps, provided={"x"}).select(*[f"y{step}" for step in range(6)])})
+
+    assert re.findall(r'data-box="(in\d+)"', text) == ["in0"] * 6
+
+
+def test_what_is_folded_can_be_unfolded_unless_it_is_very_large_or_asked_for_whole():
+    def boxes(*asked, **options):
+        (view,) = views_of(page({"graph": chain(*asked)}, **options))
+        return [len(drawing["boxes"]) for drawing in view["drawings"]]
+
+    folded, unfolded = boxes(60)
+    assert (folded < 40, unfolded) == (True, 60)
+    assert len(boxes(500)) == 1
+    assert boxes(60, fold=False) == [60]
+
+
+def test_a_page_asks_nobody_for_anything(tmp_path):
+    save(graph(), tmp_path / "graph.html")
+
+    text = (tmp_path / "graph.html").read_text()
+    assert "default-src 'none'" in text
+    assert not re.search(r'(src|href)="|url\(|@import|fetch\(', text)
+
+
+def test_themes_are_as_in_pictures():
+    assert "prefers-color-scheme: dark" in page({"graph": graph()})
+    light, dark = (page({"graph": graph()}, theme=theme) for theme in ("light", "dark"))
+    assert "color-scheme: light" in light
+    assert "prefers-color-scheme" not in light + dark
+
+
+def test_a_page_of_nothing_is_refused():
+    with pytest.raises(DiagramError, match="no views"):
+        page({})
+
+
+@pytest.mark.parametrize("name", [*ODD, "</script><script>document.title = 'taken'</script>", "<!-- views -->"])
+def test_no_name_is_read_as_markup(name):
+    text = page({name: chain(3, name)})
+
+    assert text.count("<script") == text.count("</script>") == 1
+    assert views_of(text)[0]["drawings"][0]["boxes"][1]["name"].split() == name.split()
+
+
+def browsed(text, at, folder):
+    """The page as a browser has it, with the part of its address behind #."""
+    (folder / "page.html").write_text(text)
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    address = f"{(folder / 'page.html').as_uri()}#{at}"
+    command = [BROWSER, *quiet, f"--user-data-dir={folder / 'profile'}", "--dump-dom", address]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def lit(text):
+    """The ids of the boxes that are lit."""
+    found = re.findall(r'<g id="node\d+" class="node([^"]*)" data-box="(\w+)"', text)
+    return {box for classes, box in found if "lit" in classes.split()}
+
+
+def panel(text):
+    return re.sub(r"<[^>]*>", " ", text.partition('<aside id="panel">')[2].partition("</aside>")[0])
+
+
+@in_a_browser
+def test_a_processor_lights_what_it_needs_and_what_needs_it(tmp_path):
+    shown = browsed(page({"graph": graph()}), "at=Left", tmp_path)
+
+    names = {box.id: box.name for box in describe_graph(graph()).drawn}
+    assert {names[box] for box in lit(shown)} == {"x", "Trunk", "Left", "End", "loss_left"}
+    assert re.search(r"Left .* reads .* h .* from .* Trunk .* writes .* a .* to .* End", panel(shown), re.DOTALL)
+
+
+@in_a_browser
+def test_a_tensor_lights_its_writer_and_its_readers(tmp_path):
+    shown = browsed(page({"graph": graph()}), "tensor=h@1", tmp_path)
+
+    names = {box.id: box.name for box in describe_graph(graph()).boxes}
+    assert {names[box] for box in lit(shown)} == {"Trunk", "Left", "Right"}
+
+
+@in_a_browser
+def test_what_is_found_is_lit_and_listed_also_within_what_is_folded(tmp_path):
+    shown = browsed(page({"graph": chain(60)}), "find=step%2042", tmp_path)
+
+    assert len(lit(shown)) == 1
+    assert "1 found" in shown
+
+
+@in_a_browser
+def test_a_view_is_asked_for_by_its_name_and_no_name_becomes_markup(tmp_path):
+    name = "<b>bold</b></script><script>document.title = 'taken'</script>"
+    shown = browsed(page({"small": graph(), "other": chain(3, name)}), "view=other&at=Step%202", tmp_path)
+
+    assert re.search(r'data-view="0"[^>]* hidden', shown)
+    assert not re.search(r'data-view="1"[^>]* hidden', shown)
+    assert "&lt;b&gt;bold&lt;/b&gt;" in shown
+    assert "<title>taken" not in shown
+    assert "Step 2" in panel(shown)
