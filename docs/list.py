@@ -1,6 +1,8 @@
-"""List the ready parts in `docs/parts.md`, from their own docstrings: a table behind each of the page's marks.
+"""List what is public: in `docs/parts.md`, from docstrings, a table behind each of the page's marks; and for editors.
 
-Command:  python docs/list.py [PAGE]      (default: parts.md beside this file)
+Editors and type checkers cannot see names that are loaded when first used: `experimentator/__init__.pyi` tells them.
+
+Command:  python docs/list.py [PAGE STUB]      (default: those two files)
 """
 
 from __future__ import annotations
@@ -54,6 +56,17 @@ def listed(page: str) -> str:
     return re.sub(r"<!-- (\w+) -->\n(?:\|.*\n)*", table, page)
 
 
+def stub() -> str:
+    """The top-level names and where they live, as imports that editors and type checkers read."""
+    lines = ['"""For editors and type checkers: written by docs/list.py from __init__.py."""', ""]
+    lines += ["from experimentator import graph as graph", "from experimentator import ops as ops"]
+    homes = sorted((home, name) for name, home in experimentator._HOME.items())
+    lines += [f"from {home} import {name} as {name}" for home, name in homes]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "parts.md"
-    path.write_text(listed(path.read_text("utf-8")), "utf-8")
+    given = [Path(path) for path in sys.argv[1:]]
+    parts, typed = given or [HERE / "parts.md", HERE.parent / "experimentator" / "__init__.pyi"]
+    parts.write_text(listed(parts.read_text("utf-8")), "utf-8")
+    typed.write_text(stub(), "utf-8")

@@ -25,7 +25,7 @@ from experimentator.records.predictions import Predictions
 from experimentator.saved import Saved
 from experimentator.saving.identity import identity, settings
 from experimentator.settings import LIBRARY_KEYS, check_values, listed, settle_rate, write_rate
-from experimentator.subset import find, refuse_twins
+from experimentator.subset import Subset, find, refuse_twins
 from experimentator.suspects import shapes_compared
 from experimentator.walk import Walk
 
@@ -67,7 +67,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
     # What it holds
 
     @cached_property
-    def subsets(self) -> list[Any]:
+    def subsets(self) -> list[Subset]:
         """The subsets, in the order they are run."""
         subsets = [as_subset(subset) for subset in self.cfg.get("subsets") or () if subset is not None]
         refuse_twins(subsets)
@@ -115,7 +115,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
         """How each subset that ran was compiled: by which of `exp.backend.compilers`, or `eager`; a run notes it."""
         return self.program.compilers()
 
-    def subset(self, name: str) -> Any:
+    def subset(self, name: str) -> Subset:
         """The subset of that name.
 
         >>> from experimentator import Subset

@@ -320,7 +320,7 @@ def compose(classes: Any) -> type[BaseExperiment]:
         ) from None
 
 
-def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -> Any:
+def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -> BaseExperiment:
     """An experiment composed of the classes in `experiment_type`, base first.
 
     `config` is a path (of a file or a run folder), text, a mapping, or an object with a `.dict`; overrides take the
@@ -344,7 +344,7 @@ def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -
     check_values(source)
     if isinstance(config, Mapping) and not source.text:
         tell_settings(source)
-    exp = compose(source.get("experiment_type"))(source)
+    exp: BaseExperiment = compose(source.get("experiment_type"))(source)
     if load_weights:
         exp.expect_weights()
     return exp

@@ -297,7 +297,7 @@ class Subset(Ordered):
         return known[1]
 
 
-def find(subsets: Sequence[Any], name: str) -> Any:
+def find(subsets: Sequence[Subset], name: str) -> Subset:
     """The subset called `name`; an error lists those there are.
 
     >>> find([Subset("training", Mode.TRAIN, [{"x": 1}])], "training")

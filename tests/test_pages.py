@@ -145,10 +145,35 @@ PARTS = (ROOT / "docs" / "parts.md").read_text("utf-8")
 
 def test_the_parts_that_are_listed_are_those_there_are(tmp_path):
     (tmp_path / "parts.md").write_text(re.sub(r"^\| `(?!on_).*\n", "", PARTS, flags=re.MULTILINE), "utf-8")
-    command = [sys.executable, str(ROOT / "docs" / "list.py"), str(tmp_path / "parts.md")]
+    written = tmp_path / "parts.md", tmp_path / "stub.pyi"
+    command = [sys.executable, str(ROOT / "docs" / "list.py"), *map(str, written)]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
 
-    assert (tmp_path / "parts.md").read_text("utf-8") == PARTS, "write it anew: python docs/list.py"
+    known = PARTS, (ROOT / "experimentator" / "__init__.pyi").read_text("utf-8")
+    assert tuple(one.read_text("utf-8") for one in written) == known, "write them anew: python docs/list.py"
+
+
+def test_a_type_checker_knows_the_top_level_names_and_what_an_experiment_gives(tmp_path):
+    (tmp_path / "task.py").write_text(
+        "from experimentator import Mode, Subset, build_experiment\n"
+        "exp = build_experiment('task.py', width=3)\n"
+        "exp.width = 4\n"
+        "reveal_type(exp.subset('training'))\n"
+        "reveal_type(exp.evaluate())\n"
+        "exp.train('five')\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "setup.cfg"), str(tmp_path / "task.py")]
+    done = subprocess.run(
+        command, env={**os.environ, "MYPYPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+
+    told = [line.partition("task.py:")[2] for line in done.stdout.splitlines() if "task.py:" in line]
+    assert told[:2] == [
+        '4: note: Revealed type is "experimentator.subset.Subset"',
+        '5: note: Revealed type is "dict[str, float]"',
+    ]
+    assert told[2].startswith("6: error: Argument 1 to ")
+    assert len(told) == 3
 
 
 def test_callbacks_are_given_what_the_page_says():
