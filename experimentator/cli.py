@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from experimentator.commands import collector, failures
@@ -144,6 +145,8 @@ def _run(arguments: argparse.Namespace, is_built: Callable[[], None] = lambda: N
     if folder and folder.path:
         files = {"weights": folder.weights, "diagram": folder.diagram, "profile": folder.opened / "profile"}
         found = {name: str(path) for name, path in files.items() if path.exists()}
+        if len(exp.history) > 1:
+            found["curves"] = f"experimentator runs {quote(str(folder.path))} --open"
         show_values({"run folder": str(folder.path), **found}, sys.stdout)
     return 0
 

@@ -1,6 +1,6 @@
-"""A page of graphs to walk through: one HTML file that needs nothing else, and asks nobody for anything.
+"""Pages to look at in a browser: one HTML file each, that needs nothing else and asks nobody for anything.
 
-`page.html` is the page and its script; here it gets the drawings, and as JSON what they show.
+Pages and their scripts lie in `pages/`; here they get what they show: drawings, and values as JSON.
 """
 
 from __future__ import annotations
@@ -10,15 +10,33 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 from experimentator.graph import Description, to_json
 from experimentator.graph.palette import colors
 
-_PART = re.compile(r"<!-- (title|colors|drawings) -->|/\* (views) \*/\[\]")
+_PART = re.compile(r"<!-- (title|style|drawings) -->|/\* (data) \*/\[\]")
 _NODE = re.compile(r'(<g id="node\d+" class="node")>\n<title>([a-z]+\d+)(?:_\w+)?</title>')
 _EDGE = re.compile(r'(<g id="edge\d+" class="edge")>\n<title>([a-z]+\d+)(?:_\w+)?&#45;&gt;([a-z]+\d+)</title>')
 
 Drawing = tuple[Description, str]  # and its SVG, as `named` made it
+
+
+def filled(name: str, *, title: str, data: Any, drawings: str = "", theme: str = "auto") -> str:
+    """The page of that name: `data` are values of JSON, which its script reads; nothing of it becomes markup.
+
+    >>> "<title>a &lt; b</title>" in filled("runs", title="a < b", data={"runs": [], "charts": []})
+    True
+    """
+    pages = files("experimentator").joinpath("pages")
+    parts = {
+        "title": escape(title),
+        "style": _colors(theme) + "\n" + pages.joinpath("style.css").read_text(encoding="utf-8"),
+        "drawings": drawings,
+        "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c"),
+    }
+    text = pages.joinpath(f"{name}.html").read_text(encoding="utf-8")
+    return _PART.sub(lambda part: parts[part[1] or part[2]], text)
 
 
 def named(svg: str) -> str:
@@ -27,7 +45,7 @@ def named(svg: str) -> str:
 
 
 def page(views: Mapping[str, Sequence[Drawing]], *, theme: str = "auto") -> str:
-    """The page of these views, by what their buttons say: each is drawn once, or folded and then unfolded."""
+    """The page of graphs, by what their buttons say: each is drawn once, or folded and then unfolded."""
     title = " ".join(next(iter(views.values()))[0][0].headline.split())
     listed = [
         {"label": label, "drawings": [json.loads(to_json(description)) for description, _ in drawings]}
@@ -38,14 +56,7 @@ def page(views: Mapping[str, Sequence[Drawing]], *, theme: str = "auto") -> str:
         for view, drawings in enumerate(views.values())
         for number, (_, svg) in enumerate(drawings)
     ]
-    parts = {
-        "title": escape(title),
-        "colors": _colors(theme),
-        "drawings": "\n".join(places),
-        "views": json.dumps(listed).replace("<", r"\u003c"),
-    }
-    text = files("experimentator").joinpath("page.html").read_text(encoding="utf-8")
-    return _PART.sub(lambda part: parts[part[1] or part[2]], text)
+    return filled("graph", title=title, data=listed, drawings="\n".join(places), theme=theme)
 
 
 def _colors(theme: str) -> str:

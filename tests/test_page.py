@@ -2,19 +2,15 @@
 
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from experimentator.diagram import DiagramError, page, save
 from experimentator.graph import Graph, Mode, describe_graph, from_json, with_costs
+from tests.browser import browsed, in_a_browser, text_of
 from tests.graph.test_pictures import ODD
 from tests.stubs import mix
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-in_a_browser = pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
 STEPS = [
     mix("x -> h", node="Trunk"),
     mix("h -> a", node="Left"),
@@ -103,15 +99,6 @@ def test_no_name_is_read_as_markup(name):
     assert views_of(text)[0]["drawings"][0]["boxes"][1]["name"].split() == name.split()
 
 
-def browsed(text, at, folder):
-    """The page as a browser has it, with the part of its address behind #."""
-    (folder / "page.html").write_text(text)
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    address = f"{(folder / 'page.html').as_uri()}#{at}"
-    command = [BROWSER, *quiet, f"--user-data-dir={folder / 'profile'}", "--dump-dom", address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-
-
 def lit(text):
     """The ids of the boxes that are lit."""
     found = re.findall(r'<g id="node\d+" class="node([^"]*)" data-box="(\w+)"', text)
@@ -119,7 +106,7 @@ def lit(text):
 
 
 def panel(text):
-    return re.sub(r"<[^>]*>", " ", text.partition('<aside id="panel">')[2].partition("</aside>")[0])
+    return text_of(text, '<aside id="panel">', "</aside>")
 
 
 @in_a_browser

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import operator
 import re
+import tempfile
+import webbrowser
 from argparse import Namespace
 from ast import literal_eval
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TextIO
 
+from experimentator.checkpoint import write_atomically
+from experimentator.commands.curves import PLACES, curves
 from experimentator.commands.failures import printable
 from experimentator.commands.results import show_table
 from experimentator.commands.usage import UsageError
@@ -26,7 +31,6 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-HOUSEHOLD = ("experiment_id", "output_folder", "project_name", "hide_progress", "epochs")  # tell nothing of a result
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class Filter:
 
 def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     """Do what `experimentator runs` was asked; returns the exit status: 5 where a folder could not be read."""
+    if arguments.output and not arguments.output.endswith(".html"):
+        raise UsageError(f"the page of runs is HTML\nSeen: -o {arguments.output}. Write a name that ends in .html.")
     filters = [Filter.of(text) for text in arguments.filters]
     found = find_runs(arguments.folder)
     asked = [*(one.name for one in filters), *([arguments.sort] if arguments.sort else [])]
@@ -79,7 +85,15 @@ def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     runs = [run for run in found if all(one.allows(run.value(one.name)) for one in filters)]
     if arguments.sort:
         runs = _sorted(runs, arguments.sort, descending=arguments.descending)
-    if arguments.json:
+    if arguments.open and not arguments.output:
+        arguments.output = str(Path(tempfile.mkdtemp(prefix="experimentator-")) / "runs.html")
+    if arguments.output:
+        page = curves(runs, asked, title=f"Runs in {printable(arguments.folder)}")
+        write_atomically(Path(arguments.output), page.encode())
+        output.write(f"{arguments.output}\n")
+        if arguments.open:
+            webbrowser.open(Path(arguments.output).resolve().as_uri())
+    elif arguments.json:
         output.write(json.dumps([told(run) for run in runs], indent=2, allow_nan=False) + "\n")
     elif runs:
         show_table([_row(run, asked) for run in runs], output)
@@ -103,7 +117,7 @@ def told(run: Run) -> dict[str, Any]:
 def _row(run: Run, asked: Sequence[str]) -> dict[str, Any]:
     value = run.best.get(run.measure)
     best = f"{run.measure} {value:.4g} in epoch {run.best.get('epoch', '?')}" if value is not None else ""
-    hidden = (*asked, *HOUSEHOLD)
+    hidden = (*asked, *PLACES)
     overrides = ", ".join(f"{name}={value!r}" for name, value in run.overrides.items() if name not in hidden)
     row = {"run": run.name, "status": run.status, "epochs": run.epochs, "best": best, "started": run.started[:16]}
     more = {name: _shown(run.value(name)) for name in asked if name not in row}

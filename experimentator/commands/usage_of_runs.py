@@ -14,6 +14,8 @@ experimentator runs [FOLDER] [options]: list the runs in a folder and below it (
   --sort NAME             by a value instead of by when they started; runs without it come last
   --descending            the largest first
   --json                  everything as JSON
+  -o FILE.html            a page with the curves of what was measured, and the table
+  --open                  the same, opened in the browser
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
 
 Names are status, epochs, started, project, id and run; what was measured in the best epoch; and what is configured.
@@ -24,6 +26,7 @@ Examples:
   experimentator runs
   experimentator runs runs/digits --sort validation_accuracy --descending
   experimentator runs --filter status=finished --filter "validation_loss<0.2" --filter learning_rate=0.001
+  experimentator runs runs/digits --open
   experimentator runs --json > runs.json
 """
 
@@ -99,7 +102,10 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--filter", dest="filters", action="append", default=[])
     parser.add_argument("--sort", metavar="NAME")
     parser.add_argument("--descending", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("-o", "--output", metavar="FILE")
+    parser.add_argument("--open", action="store_true")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:

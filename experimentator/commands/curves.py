@@ -1,0 +1,85 @@
+"""The page of the `runs` command: the curves of what runs measured, one chart for each measure, and their table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from experimentator import page
+from experimentator.checkpoint import CheckpointError
+from experimentator.commands.failures import printable
+from experimentator.records.archive import Run
+from experimentator.records.history import read_history
+
+MOST = 1000  # points of a curve; of a longer one, so many of its epochs, the last among them
+HOUSEHOLD = ("epoch", "epoch_time")
+PLACES = ("experiment_id", "output_folder", "project_name", "hide_progress", "epochs")  # tell nothing of a result
+
+
+def curves(runs: Sequence[Run], asked: Sequence[str] = (), *, title: str) -> str:
+    """The page; `asked` are names whose values stand in the table, too."""
+    histories = [_history(run) for run in runs]
+    names = dict.fromkeys(name for rows in histories for row in rows for name in row)
+    listed = [
+        {"row": _row(run, asked), "best": run.best.get("epoch"), "measure": run.measure, "history": _columns(history)}
+        for run, history in zip(runs, histories, strict=True)
+    ]
+    return page.filled("runs", title=title, data={"runs": listed, "charts": charts_of(names)})
+
+
+def charts_of(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Which measures share a chart: the same of several subsets, of which each is told by its name; losses first.
+
+    >>> charts_of(["epoch", "training_loss", "validation_loss", "validation_accuracy"])[0]
+    {'title': 'loss', 'series': [['training', 'training_loss'], ['validation', 'validation_loss']]}
+    """
+    names = [name for name in names if name not in HOUSEHOLD]
+    found = [name.removesuffix("_loss") for name in names if name.endswith("_loss")]
+    subsets = [one for one in found if not any(one.startswith(f"{other}_") for other in found)]
+    charts: dict[str, list[list[str]]] = {"loss": []}
+    for name in names:
+        subset = next((one for one in subsets if name.startswith(f"{one}_")), "")
+        charts.setdefault(name.removeprefix(f"{subset}_") if subset else name, []).append([subset or name, name])
+    return [{"title": title, "series": series} for title, series in charts.items() if series]
+
+
+def _history(run: Run) -> list[dict[str, Any]]:
+    """The epochs of a run that can be read; of one that cannot, the listing says why."""
+    try:
+        return read_history(run.folder)
+    except CheckpointError:
+        return []
+
+
+def _columns(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Numbers by name, one for each epoch, None for what is none; and `seconds`, from the beginning on."""
+    seconds, spent = [], 0.0
+    for row in history:
+        spent += _number(row.get("epoch_time")) or 0.0
+        seconds.append(spent)
+    step = -(-len(history) // MOST) or 1
+    places = range(len(history) - 1, -1, -step)[::-1]
+    names = dict.fromkeys(name for row in history for name in row)
+    columns = {name: [_number(history[place].get(name)) for place in places] for name in names}
+    return {name: values for name, values in columns.items() if any(one is not None for one in values)} | {
+        "seconds": [_number(seconds[place]) for place in places]
+    }
+
+
+def _number(value: Any) -> float | None:
+    """To six digits, which no eye tells apart; None for what cannot be drawn."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        return None
+    return value if type(value) is int else float(f"{value:.6g}")
+
+
+def _row(run: Run, asked: Iterable[str]) -> dict[str, float | str]:
+    """What the table says of a run: numbers, by which it sorts, and texts."""
+    best = {run.measure: run.best.get(run.measure), "in epoch": run.best.get("epoch")} if run.measure else {}
+    more = {name: run.value(name) for name in asked} | {
+        name: value for name, value in run.overrides.items() if name not in PLACES
+    }
+    row = {"run": run.name, "status": run.status, "epochs": run.epochs, **best, "started": run.started[:16], **more}
+    known = {name: (_number(value), value) for name, value in row.items() if value is not None}
+    return {printable(name): printable(value) if one is None else one for name, (one, value) in known.items()}
