@@ -101,6 +101,11 @@ def test_another_suffix_is_refused_before_anything_is_read(tmp_path, capsys):
     assert "Write a name that ends in .html" in capsys.readouterr().err
 
 
+def test_json_is_not_opened(runs, capsys):
+    assert main(["runs", str(runs), "--json", "--open"]) == 2
+    assert "Write one of them" in capsys.readouterr().err
+
+
 def test_open_writes_a_page_and_opens_it(runs, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
