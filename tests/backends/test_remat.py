@@ -284,7 +284,7 @@ def test_it_takes_less_memory():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a graph of TensorFlow updates weights in place")
-@pytest.mark.parametrize("kind", ["of layers", "of TensorFlow"])
+@pytest.mark.parametrize("kind", ["of layers", "of TensorFlow", "one within another"])
 def test_what_is_computed_again_reads_weights_before_they_are_updated(kind):
     x = DRAW.normal(size=(70, 4)).astype("float32")
     data = {"x": x, "y": x.sum(1, keepdims=True)}
@@ -301,8 +301,9 @@ def test_what_is_computed_again_reads_weights_before_they_are_updated(kind):
                 for end, size, width in ((1, 24, 6), (0.7, 30, 5), (0.4, 8, 4))
             )
             first = lambda batch: tf.tanh((batch + tf.gather(rows, [1])) @ one)  # noqa: E731
-            second = lambda made: made @ other + 0.1 * tf.reduce_sum(rows)  # noqa: E731
-        again = remat(lambda batch: second(first(batch)))
+            second = lambda made: made @ other + 0.1 * tf.reduce_sum(rows) * tf.reduce_sum(one)  # noqa: E731
+        within = remat(first) if kind == "one within another" else first
+        again = remat(lambda batch: second(within(batch)))
         body = chunk_processor(inputs=["batch_x"], outputs=["batch_h"])(lambda batch_x: again(batch_x))
         head = ops.Model(layers.Dense(1), inputs="batch_h", outputs="batch_p")
         config = {"subsets": [Subset("training", Mode.TRAIN, data)], "optimizer": keras.optimizers.SGD(0.02)}
