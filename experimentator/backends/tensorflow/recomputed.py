@@ -77,13 +77,14 @@ def _instead(
     (given, others), read = inputs, [value for _, value in variables]
 
     def backward(*gradients: Any) -> list[Any]:
-        with tf.GradientTape() as tape, tf.control_dependencies(gradients), _standing(variables):
-            copies = [one + tf.cast(_nothing(gradients[0]), one.dtype) for one in given]
-            tape.watch([*copies, *others, *read])
-            found = again(copies)
-        # rows that are looked up go past what stands for a variable
-        ways = [*copies, *others, *read], [variable for variable, _ in variables]
-        by_values, by_rows = tape.gradient(found, ways, output_gradients=gradients)
+        with _standing(variables):  # while gradients are taken, too: what is computed again within reads them then
+            with tf.GradientTape() as tape, tf.control_dependencies(gradients):
+                copies = [one + tf.cast(_nothing(gradients[0]), one.dtype) for one in given]
+                tape.watch([*copies, *others, *read])
+                found = again(copies)
+            # rows that are looked up go past what stands for a variable
+            ways = [*copies, *others, *read], [variable for variable, _ in variables]
+            by_values, by_rows = tape.gradient(found, ways, output_gradients=gradients)
         split = len(by_values) - len(read)
         return by_values[:split] + [_sum(*both) for both in zip(by_values[split:], by_rows, strict=True)]
 
