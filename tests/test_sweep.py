@@ -275,6 +275,22 @@ def test_points_that_share_a_device_leave_memory_to_each_other(monkeypatch):
     assert {words[2] for words in told[2:]} <= {"2", "5"}
 
 
+@pytest.mark.parametrize("own", [None, "of_the_user"])
+def test_points_on_jax_share_what_they_compile_while_the_sweep_runs(own, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    if own:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", own)
+    seen = (
+        "folder = os.environ['JAX_COMPILATION_CACHE_DIR']\nprint(folder, Path(folder).is_dir(), file=open('seen', 'a'))"
+    )
+    Path("pains.py").write_text(f"{LIGHT}{PAINS}\nfrom pathlib import Path\n{seen}\n", "utf-8")
+
+    assert sweep("--grid", "rate=[0.1, 0.2]", epochs="1") == 0
+    ((folder, was_there),) = {tuple(line.split()) for line in Path("seen").read_text("utf-8").splitlines()}
+    assert (folder, was_there) == ((own, "False") if own else (folder, "True"))
+    assert not Path(folder).exists()
+
+
 def test_one_device_is_nobodys_in_particular(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
 

@@ -91,9 +91,11 @@ class Supervisor:
         self.prints_aside = jobs > 1 or is_quiet
         self.children: list[Child] = []
         self.nursery = Nursery()
+        self.compiled = ""  # the folder in which a point on JAX finds what an earlier one compiled
 
     def train(self, points: Iterator[Point] | None, audience: Audience) -> None:
         """Train them all; what stops this (Ctrl-C, SIGTERM) stops them, and their ends are told."""
+        self.compiled = tempfile.mkdtemp(prefix="experimentator-compiled-")
         try:
             while self.children or points is not None:
                 if points is None or len(self.children) == self.jobs:
@@ -113,6 +115,7 @@ class Supervisor:
             raise
         finally:
             self.nursery.close()
+            shutil.rmtree(self.compiled, ignore_errors=True)
 
     def _start(self, point: Point) -> Child:
         slot = min(set(range(self.jobs)) - {child.slot for child in self.children})
@@ -125,7 +128,9 @@ class Supervisor:
         return Child(point, process, aside, slot, _memory_kills())
 
     def _environment(self, slot: int) -> dict[str, str]:
-        own = {**(SHARING if self.jobs > 1 else {}), **os.environ}
+        kept = {"JAX_COMPILATION_CACHE_DIR": self.compiled, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        kept = {} if "JAX_COMPILATION_CACHE_DIR" in os.environ else kept
+        own = {**(SHARING if self.jobs > 1 else {}), **kept, **os.environ}
         if self.devices and self.jobs > 1:
             own["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
         return own
