@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from experimentator.accumulating import sums_in
@@ -12,6 +12,7 @@ from experimentator.apart import apart, training_seeds
 from experimentator.averages import Averages, check_finite
 from experimentator.graph import Mode
 from experimentator.pace import Stopwatch
+from experimentator.patches import patched
 from experimentator.position import Position
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed, rate_of
@@ -142,7 +143,8 @@ class Walk:
                     self._restore(last=True)
                     self._mark_order(position, feed.orders.mark)
                 seeds = training_seeds(exp.backend, position) if mode == Mode.EVAL else nullcontext()
-                with seeds, self._passing(subset, position):
+                passing = subset.name if position is not None else self.passing  # another pass may lie within it
+                with seeds, patched(self, passing=passing):
                     averages = self._pass(subset, mode, runners, position)
                 self._warn(unknown(averages, subset.name, listed(exp.cfg.get("metrics"))))
                 results = {f"{subset.name}_{name}": mean for name, mean in averages.means().items()}
@@ -151,15 +153,6 @@ class Walk:
                 exp.fire("cycle_left")
                 raise
         return results
-
-    @contextmanager
-    def _passing(self, subset: Any, position: Position | None) -> Iterator[None]:
-        """Within, note which subset training goes over; another pass over the same lies within it."""
-        before, self.passing = self.passing, subset.name if position is not None else self.passing
-        try:
-            yield
-        finally:
-            self.passing = before
 
     def _mark_order(self, position: Position, mark: int) -> None:
         """Warn where a pass goes on in another order than it began with."""

@@ -14,6 +14,7 @@ import numpy as np
 from experimentator.bench.ledger import KINDS, Epoch, Ledger
 from experimentator.bench.spread import Spread, spread_of
 from experimentator.data.columns import is_columnar
+from experimentator.patches import patched
 
 LONGEST = 2.0  # seconds after which an epoch is cut at most
 SHORTEST = 0.5  # and at least
@@ -149,11 +150,8 @@ def varies(exp: Any) -> bool:
     if is_columnar(subset) or subset.has_own_batch:
         return False
     key, first = subset.sample()
-    before, subset.epoch = subset.epoch, subset.epoch + 1
-    try:
+    with patched(subset, epoch=subset.epoch + 1):
         again = subset.batch([key])
-    finally:
-        subset.epoch = before
     return any(not np.array_equal(first[name], again[name]) for name in first)
 
 

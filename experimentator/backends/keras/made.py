@@ -16,6 +16,7 @@ from keras.src.random import seed_generator
 
 from experimentator.backends.keras.held import check_built
 from experimentator.graph import GraphError, Node
+from experimentator.patches import patched
 
 Place = tuple[Any, ...]
 # Frames of these say nothing about the place, and may stand in one trace and not in another.
@@ -90,7 +91,6 @@ class Made:
 
     @contextmanager
     def _reads_to(self, read: Callable[[Any], None]) -> Iterator[None]:
-        before = {name: vars(keras.Variable).get(name) for name in ("value", "assign")}
         get, put, thread = keras.Variable.value.fget, keras.Variable.assign, get_ident()
 
         def note(variable: Any) -> None:
@@ -105,15 +105,8 @@ class Made:
             note(variable)
             return put(variable, value)
 
-        keras.Variable.value, keras.Variable.assign = property(value), assign
-        try:
+        with patched(keras.Variable, value=property(value), assign=assign):
             yield
-        finally:
-            for name, one in before.items():
-                if one is None:
-                    delattr(keras.Variable, name)
-                else:
-                    setattr(keras.Variable, name, one)
 
 
 def deferred(backend: Any, node: Node, options: dict[str, Any]) -> dict[str, Any]:
@@ -221,16 +214,14 @@ class _Making:
             finally:
                 self.owner.calling -= 1
 
-        keras.Layer.__init__, keras.Layer.__call__ = made, call
-        try:
+        with patched(keras.Layer, __init__=made, __call__=call):
             yield
-        finally:
-            keras.Layer.__init__, keras.Layer.__call__ = init, original
 
     @contextmanager
     def of_variables(self) -> Iterator[None]:
         """Within, `keras.Variable(...)` gives what this place made first: layers and seeds make theirs that way."""
-        kept = vars(keras.Variable).get("__new__", staticmethod(_plain))  # a class that had one cannot do without again
+        # a class that had a `__new__` of its own cannot do without again
+        keras.Variable.__new__ = kept = vars(keras.Variable).get("__new__", staticmethod(_plain))
         original = keras.Variable.__init__
 
         def new(cls: type, *arguments: Any, **options: Any) -> Any:
@@ -260,11 +251,8 @@ class _Making:
             if place is not None:
                 self.made[place] = variable
 
-        keras.Variable.__new__, keras.Variable.__init__ = staticmethod(new), init
-        try:
+        with patched(keras.Variable, __new__=staticmethod(new), __init__=init):
             yield
-        finally:
-            keras.Variable.__new__, keras.Variable.__init__ = kept, original
 
     @contextmanager
     def of_seeds(self) -> Iterator[None]:
@@ -279,11 +267,8 @@ class _Making:
                 self.made[place] = original.randint(low, high)
             return self.made[place]
 
-        seed_generator.python_random = SimpleNamespace(randint=draw)
-        try:
+        with patched(seed_generator, python_random=SimpleNamespace(randint=draw)):
             yield
-        finally:
-            seed_generator.python_random = original
 
     def create(self, creator: Callable[..., Any], **options: Any) -> Any:
         """The variable of TensorFlow that this place made first."""
@@ -328,11 +313,8 @@ def losses_to(added: Callable[[Any, Any], None]) -> Iterator[None]:
         else:
             original(layer, loss)
 
-    keras.Layer.add_loss = add
-    try:
+    with patched(keras.Layer, add_loss=add):
         yield
-    finally:
-        keras.Layer.add_loss = original
 
 
 def _plain(cls: type, *arguments: Any, **options: Any) -> Any:

@@ -20,6 +20,7 @@ from experimentator.backends.keras.context import InContext
 from experimentator.backends.keras.onnx import check_known, check_runs
 from experimentator.graph import Graph, Ref
 from experimentator.loading.blocks import Spec
+from experimentator.patches import patched
 
 log = logging.getLogger(__name__)
 FLEX = re.compile(rb"Flex[A-Z]\w+")
@@ -79,11 +80,8 @@ def shapes_of(backend: Any, graph: Graph, specs: Mapping[str, Any], sizes: Mappi
 
     def at(rows: int, factor: int) -> dict[Ref, Shape]:
         items = _items(specs, sizes, factor)
-        before, backend.batch_size = backend.batch_size, rows
-        try:
+        with patched(backend, batch_size=rows):
             return backend.shapes(graph, {n: Spec((rows, *own), specs[n].dtype) for n, own in items.items()})
-        finally:
-            backend.batch_size = before
 
     one, is_free = at(2, 1), any(None in some for some in sizes.values())
     try:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from experimentator.optimizer_parts import schedule_of, unscaled
+from experimentator.patches import patched
 from experimentator.saving.matching import WeightsError, named_by
 
 
@@ -132,11 +133,8 @@ class Optimizers(keras.optimizers.MultiOptimizer):
             return
         state, averages, value = [*part.variables, *variables], part.use_ema, keras.ops.convert_to_tensor
         before = [keras.ops.copy(value(one)) for one in state]
-        part.use_ema = False
-        try:
+        with patched(part, use_ema=False):
             part.apply(gradients, variables)
-        finally:
-            part.use_ema = averages
         acts = keras.ops.equal((self._batches() + 1) % every, 0)
         for one, old in zip(state, before, strict=True):
             one.assign(keras.ops.where(acts, value(one), old))

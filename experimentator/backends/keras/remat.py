@@ -16,6 +16,7 @@ from keras.src.backend.common.global_state import get_global_attribute, set_glob
 
 from experimentator.backends.keras.made import losses_to, made_from_here
 from experimentator.backends.keras.stateless import Assigned, stopped
+from experimentator.patches import patched
 
 Way = Callable[..., Any]  # calls a function with what it is given, so that it can be called again
 _PLACE = ("current_call_ctx", "autocast_scope", "stateless_scope")  # what Keras knows of where a thread is
@@ -122,15 +123,9 @@ def _set(attributes: dict[str, Any]) -> None:
         set_global_attribute(name, value)
 
 
-@contextmanager
-def recomputing(way: Way | None = None) -> Iterator[None]:
+def recomputing(way: Way | None = None) -> AbstractContextManager[None]:
     """Within, in this thread, what is to be computed again is called so; without a `way` as around, or just called."""
-    before = getattr(_HERE, "way", None)
-    _HERE.way = way or before or _call
-    try:
-        yield
-    finally:
-        _HERE.way = before
+    return patched(_HERE, way=way or getattr(_HERE, "way", _call))
 
 
 def is_recomputing() -> bool:

@@ -11,6 +11,7 @@ from tensorflow.python.ops import random_ops_util  # where every stateless draw,
 
 from experimentator.backends.keras.scopes import owner
 from experimentator.graph import Node
+from experimentator.patches import patched
 
 WITH_STATE = {  # operations that go on from a state which nobody can read or write; XLA starts it from chance
     "Multinomial", "ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "RandomShuffle",
@@ -40,8 +41,5 @@ def quick_draws() -> Iterator[None]:
         is_open = not hasattr(alg, "graph") and alg in open_choice
         return original(seed, algorithms.THREEFRY if is_open else alg)
 
-    random_ops_util.get_key_counter_alg = pick
-    try:
+    with patched(random_ops_util, get_key_counter_alg=pick):
         yield
-    finally:
-        random_ops_util.get_key_counter_alg = original

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import local
 from typing import Any
 
@@ -15,19 +15,14 @@ import tensorflow as tf
 from tensorflow.python.eager.record import record_operation, stop_recording  # what `tf.custom_gradient` stands on
 
 from experimentator.backends.keras.remat import Apart
+from experimentator.patches import patched
 
 _HERE = local()
 
 
-@contextmanager
-def here() -> Iterator[None]:
+def here() -> AbstractContextManager[None]:
     """Within, in this thread, what is computed in the graph that stands now may be computed again."""
-    before = getattr(_HERE, "graph", None)
-    _HERE.graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-    try:
-        yield
-    finally:
-        _HERE.graph = before
+    return patched(_HERE, graph=None if tf.executing_eagerly() else tf.compat.v1.get_default_graph())
 
 
 def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

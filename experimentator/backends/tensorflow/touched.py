@@ -12,6 +12,7 @@ from tensorflow.python.ops import resource_variable_ops as own
 
 from experimentator.backends.keras.held import within_held
 from experimentator.backends.keras.made import ONE_AT_A_TIME
+from experimentator.patches import patched
 
 
 class Touch(NamedTuple):
@@ -74,12 +75,12 @@ def touched(listens: Callable[[], bool] = lambda: True) -> Iterator[Callable[[],
 
     with ONE_AT_A_TIME:
         handle, accessed = own.BaseResourceVariable.handle, own.variable_accessed
-        own.BaseResourceVariable.handle, own.variable_accessed = property(asked), told
-        try:
-            with tf.GradientTape(watch_accessed_variables=False):  # with one, a `tf.function` tells in eager, too
-                yield lambda: sorted(found.values(), key=_place)
-        finally:
-            own.BaseResourceVariable.handle, own.variable_accessed = handle, accessed
+        with (
+            patched(own.BaseResourceVariable, handle=property(asked)),
+            patched(own, variable_accessed=told),
+            tf.GradientTape(watch_accessed_variables=False),  # with one, a `tf.function` tells in eager, too
+        ):
+            yield lambda: sorted(found.values(), key=_place)
 
 
 def _place(touch: Touch) -> tuple[bool, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from threading import local
 from typing import Any
@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.stateless import State, StatelessBatch, Values
+from experimentator.patches import patched
 
 UPDATE = "(update)"  # what profiles call it; no processor is called so
 
@@ -137,18 +138,13 @@ def _detached(outputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.detach() for name, value in outputs.items()}
 
 
-@contextmanager
-def _choosing(variables: Callable[[], list[Any]]) -> Iterator[None]:
+def _choosing(variables: Callable[[], list[Any]]) -> AbstractContextManager[None]:
     """Within, in this thread, `keras.ops.cond` takes both ways, and results and variables from the one that holds.
 
     Optimizers ask so whether gradients are to be gathered or applied; Keras on PyTorch would look at the condition,
     whose value a trace does not know.
     """
-    _HERE.variables = variables
-    try:
-        yield
-    finally:
-        _HERE.variables = None
+    return patched(_HERE, variables=variables)
 
 
 def _cond(condition: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:

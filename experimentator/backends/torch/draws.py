@@ -7,8 +7,8 @@ and a GPU would be waited for. Here each number is a hash of seed, counter and p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from math import erf, prod, sqrt
 from threading import local
@@ -20,21 +20,16 @@ from keras.src.backend.torch import random as of_keras  # where `keras.random` a
 from keras.src.random.seed_generator import draw_seed
 
 from experimentator.backends.torch.symbolic import is_symbolic
+from experimentator.patches import patched
 
 GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15 - (1 << 64), 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
 DIGITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}  # binary ones, that a number below 1 may have
 _HERE = local()
 
 
-@contextmanager
-def computed(*, wanted: bool = True) -> Iterator[None]:
+def computed(*, wanted: bool = True) -> AbstractContextManager[None]:
     """Within, in this thread, `keras.random` draws computed numbers; or the usual ones again, where not `wanted`."""
-    before = is_computed()
-    _HERE.wanted = wanted
-    try:
-        yield
-    finally:
-        _HERE.wanted = before
+    return patched(_HERE, wanted=wanted)
 
 
 def is_computed() -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from experimentator.backends.keras.model import apart, check_able, quietly
 from experimentator.backends.keras.norms import Norms
 from experimentator.backends.keras.onnx import ROWS, check_known, check_runs
 from experimentator.backends.torch.batch import Batch
+from experimentator.patches import patched
 
 
 class Stored(torch.nn.Module):
@@ -49,7 +48,7 @@ def export(model: Any, path: Path, place: torch.device) -> None:
     stored = Stored(infers, place)
     with torch.no_grad(), quietly():
         try:
-            with _counting_along_axes():
+            with patched(of_keras, arange=wraps(_USUAL)(_arange)):  # which takes a size that a trace leaves open
                 program = torch.export.export(stored, (samples,), dynamic_shapes=(axes,), strict=False)
         except UserError as error:
             raise ValueError(
@@ -101,13 +100,3 @@ def _kind(number: Any) -> Any:
 
 
 _USUAL = of_keras.arange
-
-
-@contextmanager
-def _counting_along_axes() -> Iterator[None]:
-    """Within, `keras.ops.arange` takes a size that a trace leaves open."""
-    of_keras.arange = wraps(_USUAL)(_arange)
-    try:
-        yield
-    finally:
-        of_keras.arange = _USUAL
