@@ -60,23 +60,12 @@ class JaxStep(KerasStep):
         self._shapes: dict[str, Any] = {}
         self._told = Traces(by_length=True)
 
-    def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
-        """Every selected name stacked over the batches: {name: [K, ...]}.
-
-        `fixed` chooses the function with a fixed count; unless given, whole calls of `capacity` use it.
-        """
-        columns = {name: columns[name] for name in self.graph.inputs}
-        index = np.asarray(index, dtype=np.int32)
-        self.capacity = self.capacity or len(index)
-        if len(index) > self.capacity:
-            parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
-            return {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
-        self.batches += len(index)
+    def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         columns, index = put_rows(columns, index, self.put, tensor=jax.Array)
         if self.chosen in (EAGER, BATCH):
             results = jax.device_get([self._one(columns, rows) for rows in index])
             return {name: np.stack([outputs[name] for outputs in results]) for name in self.outputs}
-        fixed = not self.is_host and (len(index) == self.capacity if fixed is None else fixed)
+        fixed = fixed and not self.is_host
         arguments = (index,) if fixed else (self._padded(index), np.int32(len(index)))
         outputs = self._called("whole" if fixed else "any", self._loop, columns, *arguments)
         fits = fixed or len(index) == self.capacity  # a slice of all of it is a call of its own all the same

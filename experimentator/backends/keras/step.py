@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ EAGER = "eager"
 
 
 class KerasStep(ABC):
-    """A compiled graph as `experimentator.backends.Step` describes it; a framework adds the loop."""
+    """A compiled graph as `experimentator.backends.Step` describes it; a framework adds the loop over batches."""
 
     default: ClassVar[str]  # the compiler until one is chosen
 
@@ -44,6 +44,26 @@ class KerasStep(ABC):
     def stale(self) -> bool:
         """Whether a layer was frozen or thawed since, so that the step must be compiled again."""
         return [variable.trainable for variable in self.weights] != self._trained
+
+    def __call__(self, columns: Columns, index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
+        """Every selected name stacked over the batches: {name: [K, ...]}; more than `capacity` are run in parts.
+
+        `fixed` chooses the function with a fixed count, if there is one; unless given, parts of `capacity` use it.
+        """
+        columns = {name: columns[name] for name in self.graph.inputs}
+        index = np.asarray(index, dtype=np.int32)
+        self.capacity = self.capacity or len(index)
+        parts = []
+        for rows in np.split(index, range(self.capacity, len(index), self.capacity)):
+            parts.append(self._run(columns, rows, fixed=len(rows) == self.capacity if fixed is None else fixed))
+            self.batches += len(rows)
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+
+    @abstractmethod
+    def _run(self, columns: Columns, index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
+        """The same of at most `capacity` batches."""
 
     def _warn_of_draws(self, found: Mapping[str, str], text: str) -> None:
         """Say which processors draw by operations that no seed can put back to where they were; each once."""

@@ -73,22 +73,9 @@ class TensorflowStep(KerasStep):
         self._rows: dict[str, int] = {}  # of the buffers that the function of any count knows
         self._told = Traces(by_length=False)
 
-    def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
-        """Every selected name stacked over the batches: {name: [K, ...]}, on the device.
-
-        `fixed` chooses the function with a fixed count; unless given, whole calls of `capacity` use it.
-        """
-        columns = {name: columns[name] for name in self.graph.inputs}
-        index = np.asarray(index, dtype=np.int32)
-        self.capacity = self.capacity or len(index)
-        if len(index) > self.capacity:
-            parts = [self(columns, part) for part in np.split(index, range(self.capacity, len(index), self.capacity))]
-            return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
-        self.batches += len(index)
+    def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         if self.chosen == EAGER:
-            return dict(self._run(columns, tf.constant(index), None))
-        if fixed is None:
-            fixed = len(index) == self.capacity
+            return self._loop(columns, tf.constant(index), None)
         try:
             return self._call(self.compiler, columns, index, fixed=fixed)
         except FAILURES as error:
@@ -152,7 +139,7 @@ class TensorflowStep(KerasStep):
                 self._told.tell(f"{compiler}, fixed={fixed}", known)
                 tf.compat.v1.get_default_graph().seed = self.seed
                 with nullcontext() if compiler == GRAPH or has_gpu() else quick_draws():
-                    return self._run(columns, index, count, compiled=compiler == BATCH)
+                    return self._loop(columns, index, count, compiled=compiler == BATCH)
 
             any_size = compiler == GRAPH and self.optimizer is None  # a second number of rows makes the trace for all
             jit = True if compiler == LOOP else None
@@ -161,7 +148,7 @@ class TensorflowStep(KerasStep):
             self._functions[compiler, fixed] = function
         return self._functions[compiler, fixed]
 
-    def _run(self, columns: Any, index: Any, count: Any, *, compiled: bool = False) -> Any:
+    def _loop(self, columns: Any, index: Any, count: Any, *, compiled: bool = False) -> dict[str, Any]:
         capacity = index.shape[0] if index.shape[0] is not None else tf.shape(index)[0]
         arrays = {
             name: tf.TensorArray(spec.dtype, capacity, infer_shape=False, element_shape=None)

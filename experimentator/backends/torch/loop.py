@@ -77,21 +77,11 @@ class TorchStep(KerasStep):
         self._loops: dict[Any, Callable[..., Any]] = {}
         self._told = Traces(by_length=True)
 
-    def __call__(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool | None = None) -> dict[str, Any]:
-        """Every selected name stacked over the batches: {name: [K, ...]}; `fixed` changes nothing."""
-        columns = {name: columns[name] for name in self.graph.inputs}
-        index = np.asarray(index, dtype=np.int32)
-        self.capacity = self.capacity or len(index)
-        columns, index = put_rows(columns, index, self.put, tensor=torch.Tensor)
-        parts = []
-        for rows in np.split(index, range(self.capacity, len(index), self.capacity)):
-            state, results = self.run(columns, rows)
-            refuse_kept([*state, *results])
-            self.batch.keep_flat(state)
-            parts.append([keras.ops.convert_to_numpy(values) for values in results])
-            self.batches += len(rows)
-        whole = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-        return dict(zip(self.outputs, whole, strict=True))
+    def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
+        state, results = self.run(*put_rows(columns, index, self.put, tensor=torch.Tensor))
+        refuse_kept([*state, *results])
+        self.batch.keep_flat(state)
+        return dict(zip(self.outputs, map(keras.ops.convert_to_numpy, results), strict=True))
 
     def result_bytes(self, batch_size: int) -> int:
         """Bytes that come back for each batch."""
