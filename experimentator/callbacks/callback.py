@@ -50,4 +50,5 @@ class Callback:
     every: int | None = None
 
     def init(self, exp: Any) -> None:
-        """Called before anything runs; between two trainings again, where callbacks were changed."""
+        """Keep the experiment; called before anything runs, and again where callbacks changed between two trainings."""
+        self.exp = exp

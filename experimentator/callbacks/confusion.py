@@ -54,10 +54,6 @@ class ConfusionMatrix(Callback):
         self.cycles: dict[str, np.ndarray] = {}
         self.counts = np.zeros((self.size, self.size), int)
 
-    def init(self, exp: Any) -> None:
-        """Remember where names and folder are known."""
-        self.exp = exp
-
     def on_train_begin(self, **_: Any) -> None:
         """Refuse names that nothing produces."""
         check_tensors(self.inputs, self.exp, asker=self)

@@ -40,10 +40,6 @@ class TerminateOnNaN(Callback):
     def __init__(self) -> None:
         self._restore: Callable[[], None] | None = None
 
-    def init(self, exp: Any) -> None:
-        """Remember whose weights they are."""
-        self.exp = exp
-
     def state_dict(self) -> dict[str, Any]:
         """Nothing that a resume needs."""
         return {}

@@ -40,10 +40,6 @@ class Freeze(Callback):
             )
         self._thaw: Callable[[], None] | None = None
 
-    def init(self, exp: Any) -> None:
-        """Remember whose weights they are."""
-        self.exp = exp
-
     def on_train_begin(self, **_: Any) -> None:
         """Freeze; refuses a pattern that names nothing, before anything is trained."""
         self.on_train_end()

@@ -89,10 +89,6 @@ class StateLogger(Callback):
     def __init__(self, filename: str | os.PathLike[str] | None = None):
         self.filename = filename
 
-    def init(self, exp: Any) -> None:
-        """Remember whose state it is."""
-        self.exp = exp
-
     @property
     def path(self) -> Path:
         """The file of the lines."""

@@ -64,10 +64,6 @@ class FindLearningRate(Callback):
         self.losses: list[float] = []
         self.suggestion: float | None = None
 
-    def init(self, exp: Any) -> None:
-        """Remember whose rate it is."""
-        self.exp = exp
-
     def on_train_begin(self, state: dict[str, Any], **_: Any) -> None:
         """Search, if nothing was trained yet."""
         if self.exp.epoch == 0 and not self.rates:

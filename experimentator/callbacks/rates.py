@@ -148,10 +148,6 @@ class SaveLearningRate(Callback):
     before = ("RunFolder", "StateLogger", "PrintLoss")
     outputs = ("learning_rate",)
 
-    def init(self, exp: Any) -> None:
-        """Remember whose rate it is."""
-        self.exp = exp
-
     def on_epoch_end(self, state: dict[str, Any], **_: Any) -> None:
         """Write the rate."""
         self.exp.history[-1]["learning_rate"] = state["learning_rate"] = self.exp.get_learning_rate()

@@ -40,10 +40,6 @@ class EarlyStopping(Callback):
         self.patience, self.waited = patience, 0
         self.inputs = (metric,) if metric else ()
 
-    def init(self, exp: Any) -> None:
-        """Remember where the history is."""
-        self.exp = exp
-
     def on_train_begin(self, **_: Any) -> None:
         """Refuse a metric that nothing produces."""
         self.watched.start(self.exp, asker=self)

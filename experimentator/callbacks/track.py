@@ -62,10 +62,6 @@ class Track(Callback):
     def __repr__(self) -> str:
         return f"Track({type(self.tracker).__name__})"
 
-    def init(self, exp: Any) -> None:
-        """Remember whose measures they are."""
-        self.exp = exp
-
     def on_train_begin(self, **_: Any) -> None:
         """Open the run, in the tracker's thread."""
         self._outer = sys.exception()  # training may be called while somebody handles an exception

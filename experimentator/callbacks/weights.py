@@ -62,10 +62,6 @@ class SaveWeights(Callback):
         self.watched = Monitored(metric, mode)
         self.inputs = (metric,) if metric else ()
 
-    def init(self, exp: Any) -> None:
-        """Remember whose weights they are."""
-        self.exp = exp
-
     def on_train_begin(self, **_: Any) -> None:
         """Refuse a metric that nothing produces."""
         if self.strategy == "best":
@@ -136,10 +132,6 @@ class LoadWeights(Callback):
     ):
         self.filename, self.only, self.rename = filename, only, rename
         self.loaded = False
-
-    def init(self, exp: Any) -> None:
-        """Remember who loads."""
-        self.exp = exp
 
     def on_train_begin(self, **_: Any) -> None:
         """Load, if nothing was trained yet."""
