@@ -8,7 +8,7 @@ from typing import Any
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
-from experimentator.callbacks.numbers import is_number
+from experimentator.callbacks.numbers import is_number, is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.records.sparing import Sparing, seconds_to_save
 from experimentator.saving.manifest import KEPT, clean
@@ -120,5 +120,5 @@ class CheckpointEvery(Callback):
 
 def _check(**counts: Any) -> None:
     for name, count in counts.items():
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        if count is not None and not is_whole(count, least=1):
             raise CallbackError(f"{name}={count!r} is no period.\nSeen: {count!r}.\nWrite a number above 0.")

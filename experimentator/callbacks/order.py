@@ -9,6 +9,7 @@ from typing import Any
 
 import networkx as nx
 
+from experimentator.callbacks.numbers import is_whole
 from experimentator.elsewhere import callback_of_others
 from experimentator.graph import Mode
 
@@ -190,13 +191,13 @@ def _every(callback: Any) -> int:
     every = getattr(callback, "every", None)
     if every is None:
         return 0
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+    if not is_whole(every, least=1):
         name = type(callback).__name__
         raise CallbackError(
             f"{name}.every is how many batches lie between two acts.\nSeen: {every!r}.\n"
             "Write a number above 0, or None to hear of every batch."
         )
-    return every
+    return int(every)
 
 
 def _phase(callback: Any) -> int:

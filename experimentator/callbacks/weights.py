@@ -12,6 +12,7 @@ from typing import Any
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of, run_folder
 from experimentator.callbacks.monitored import Monitored
+from experimentator.callbacks.numbers import is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import AVERAGED, write_atomically
 
@@ -52,8 +53,7 @@ class SaveWeights(Callback):
         mode: str | None = None,
         folder: str | os.PathLike[str] | None = None,
     ):
-        whole = isinstance(strategy, int) and not isinstance(strategy, bool) and strategy > 0
-        if strategy not in STRATEGIES and not whole:
+        if strategy not in STRATEGIES and not is_whole(strategy, least=1):
             raise CallbackError(
                 f"SaveWeights knows no strategy {strategy!r}.\nSeen: strategy={strategy!r}.\n"
                 "Write 'last', 'best' or 'all', or a number N for every N-th epoch."
