@@ -97,9 +97,6 @@ optimizer = keras.optimizers.Adam(2e-3, global_clipnorm=1.0)
 class Recognised(Callback):
     """At the end: how many of 500 images a classifier of real ones takes for the digit that was asked for."""
 
-    def init(self, exp):
-        self.exp = exp
-
     def on_epoch_end(self, epoch, epochs, **_):
         if epoch == epochs:
             wished = np.arange(500) % 10

@@ -64,9 +64,6 @@ optimizer = keras.optimizers.Adam(learning_rate)
 class Probe(Callback):
     """After a pass over the validation images: a linear classifier on the features, from a few labels."""
 
-    def init(self, exp):
-        self.exp = exp
-
     def on_cycle_end(self, cycle_name, metrics, **_):
         if cycle_name != "validation":
             return

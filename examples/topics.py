@@ -81,9 +81,6 @@ optimizer = keras.optimizers.Adam(learning_rate, clipnorm=1.0)
 class Writes(Callback):
     """After the training: what the model writes, each letter drawn as it expects it."""
 
-    def init(self, exp):
-        self.exp = exp
-
     def on_train_end(self, **_):
         random, text = np.random.default_rng(seed), beginning
         given = np.zeros((1, 128), np.uint8)
