@@ -18,7 +18,17 @@ import numpy as np
 from experimentator.data.columns import columns_of, is_columnar
 from experimentator.data.items import DatasetError, check_keys
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block, ColumnsPass, Pass, Picked, Rows, batch_bytes, block_of, specs_of
+from experimentator.loading.blocks import (
+    Block,
+    ColumnsPass,
+    Pass,
+    Picked,
+    Rows,
+    batch_bytes,
+    block_of,
+    padded,
+    specs_of,
+)
 from experimentator.loading.bucketed import BucketedHostFeed, BucketedStreamFeed
 from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import check_kinds
@@ -78,7 +88,7 @@ class ResidentFeed(Columnar):
     ):
         super().__init__(subset, columns, kept)
         self.length = rows_for(len(next(iter(columns.values()))), before)
-        self.columns = put({name: _lengthened(columns[name], self.length) for name in self.specs})
+        self.columns = put({name: padded(columns[name], self.length) for name in self.specs})
         self.objects = {name: values for name, values in columns.items() if name not in self.specs}
 
     def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
@@ -135,12 +145,6 @@ def rows_for(number: int, before: int) -> int:
     if number <= before < 2 * number:
         return before
     return 1 << (number - 1).bit_length() if number > before > 0 else number
-
-
-def _lengthened(column: np.ndarray, rows: int) -> np.ndarray:
-    """A column with rows of zeros behind it, which no batch reads, up to so many."""
-    short = rows - len(column)
-    return np.concatenate([column, np.zeros((short, *column.shape[1:]), column.dtype)]) if short else column
 
 
 def feed_of(

@@ -134,7 +134,7 @@ class Placing:
         """The same block with its columns on the device."""
         rows = block.index.size
         fixed = self.is_fixed(len(block.index)) and all(len(block.columns[name]) == rows for name in self.names)
-        columns = {name: _padded(block.columns[name], rows if fixed else self.rows) for name in self.names}
+        columns = {name: padded(block.columns[name], rows if fixed else self.rows) for name in self.names}
         return replace(block, columns=self.put(columns), fixed=fixed)
 
     def buffer(self, shape: tuple[int, ...]) -> int:
@@ -142,7 +142,8 @@ class Placing:
         return prod(shape) if self.is_fixed(shape[0]) else self.rows
 
 
-def _padded(values: np.ndarray, rows: int) -> np.ndarray:
+def padded(values: np.ndarray, rows: int) -> np.ndarray:
+    """The values with rows of zeros behind them, which no batch reads, up to so many."""
     if len(values) >= rows:
         return values
     buffer = np.zeros((rows, *values.shape[1:]), values.dtype)

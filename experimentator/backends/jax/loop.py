@@ -18,6 +18,7 @@ from experimentator.backends.keras.stateless import State
 from experimentator.backends.keras.step import EAGER, KerasStep, put_rows
 from experimentator.backends.keras.traces import Traces
 from experimentator.graph import Graph, GraphError
+from experimentator.loading.blocks import padded
 
 # XLA with the loop around the step; or for each step, called from Python. On a CPU, convolutions within XLA's loop were
 # 16 times as slow (32 and 64 channels), where other networks gain from the loop.
@@ -66,7 +67,7 @@ class JaxStep(KerasStep):
             results = jax.device_get([self._one(columns, rows) for rows in index])
             return {name: np.stack([outputs[name] for outputs in results]) for name in self.outputs}
         fixed = fixed and not self.is_host
-        arguments = (index,) if fixed else (self._padded(index), np.int32(len(index)))
+        arguments = (index,) if fixed else (padded(index, self.capacity or 0), np.int32(len(index)))
         outputs = self._called("whole" if fixed else "any", self._loop, columns, *arguments)
         fits = fixed or len(index) == self.capacity  # a slice of all of it is a call of its own all the same
         return {name: outputs[name] if fits else outputs[name][: len(index)] for name in self.outputs}

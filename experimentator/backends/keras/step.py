@@ -71,12 +71,6 @@ class KerasStep(ABC):
             log.warning(text, node, kind)
         self.draws_with_state |= found
 
-    def _padded(self, index: np.ndarray) -> np.ndarray:
-        """An index with rows of zeros behind it, up to the capacity."""
-        padded = np.zeros((self.capacity or len(index), index.shape[1]), np.int32)
-        padded[: len(index)] = index
-        return padded
-
 
 def put_rows(
     columns: Columns, index: np.ndarray, put: Callable[[Columns], Columns], *, tensor: type

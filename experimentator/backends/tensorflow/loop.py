@@ -19,6 +19,7 @@ from experimentator.backends.tensorflow.draws import draws_with_state, quick_dra
 from experimentator.backends.tensorflow.failures import kept_from_a_trace, why_not_compiled
 from experimentator.backends.tensorflow.gradients import value_of, with_gradients
 from experimentator.graph import Graph
+from experimentator.loading.blocks import padded
 
 log = logging.getLogger(__name__)
 # How a training step may be compiled, and the `jit_compile` that asks for it: by TensorFlow alone; by XLA together with
@@ -127,7 +128,7 @@ class TensorflowStep(KerasStep):
         if fixed:
             return dict(self._function(compiler, fixed)(columns, index))
         self._rows = {name: column.shape[0] for name, column in columns.items()}
-        outputs = self._function(compiler, fixed)(columns, self._padded(index), np.int32(count))
+        outputs = self._function(compiler, fixed)(columns, padded(index, self.capacity or 0), np.int32(count))
         return {name: values if count == self.capacity else values[:count] for name, values in outputs.items()}
 
     def _function(self, compiler: str, fixed: bool) -> Any:
