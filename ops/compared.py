@@ -12,7 +12,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op, is_discrete
+from experimentator.ops.op import Op, alike, is_discrete
 
 log = logging.getLogger(__name__)
 CARRIED = (
@@ -286,6 +286,4 @@ def emptied(tensor: Any, labelled: Any) -> Any:
 
 def _fits(first: Any, second: Any, axes: int) -> bool:
     """Whether the leading axes agree, as far as their sizes are known."""
-    sizes = tuple(first.shape)[:axes], tuple(second.shape)[:axes]
-    known = [(a, b) for a, b in zip(*sizes) if a is not None and b is not None]
-    return len(sizes[0]) == len(sizes[1]) and all(a == b for a, b in known)
+    return alike(tuple(first.shape)[:axes], tuple(second.shape)[:axes])

@@ -11,7 +11,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, Op, holding, is_discrete
+from experimentator.ops.op import InPlace, Op, alike, holding, is_discrete
 
 
 @dataclass(eq=False)
@@ -146,19 +146,12 @@ def _claim(op: Op, name: str, condition: Any, values: Mapping[str, Any]) -> Any:
     """The condition as bool, with axes of size 1 at its end, to be broadcast against the values."""
     condition = keras.ops.convert_to_tensor(condition)
     shapes = [tuple(tensor.shape) for tensor in values.values()]
-    leading = all(
-        _alike(shape, shapes[0]) and _alike(tuple(condition.shape), shape[: len(condition.shape)]) for shape in shapes
-    )
+    leading = alike(*shapes) and alike(tuple(condition.shape), *(shape[: len(condition.shape)] for shape in shapes))
     if not is_discrete(condition) or not leading:
         rule = "A condition is bool or integer, [B] or with the leading axes of the values, which have one shape"
         write = f"Compare with Apply above, which writes {name!r}, or give these shapes."
         raise TensorError(op, rule=rule, tensors={name: condition, **values}, write=write)
     return keras.ops.cast(condition, "bool")[(..., *[None] * (len(shapes[0]) - len(condition.shape)))]
-
-
-def _alike(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> bool:
-    """Whether two shapes agree, as far as they are known."""
-    return len(first) == len(second) and all(None in (a, b) or a == b for a, b in zip(first, second))
 
 
 def _chosen(condition: Any, yes: Any, no: Any, *, op: Op, name: str) -> Any:

@@ -18,7 +18,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op, is_whole
+from experimentator.ops.op import Op, alike, is_whole
 
 
 @dataclass(eq=False)
@@ -73,7 +73,7 @@ class Stack(Joining):
 
     def join(self, tensors: Sequence[Any]) -> Any:
         rank = len(tensors[0].shape)
-        if not _alike(tensors, None) or not -rank - 1 <= self.axis <= rank:
+        if not _are_alike(tensors, None) or not -rank - 1 <= self.axis <= rank:
             write = f"Give tensors of one shape, and an axis from {-rank - 1} to {rank}."
             raise self.refuse(f"Tensors of one shape are stacked, here along axis {self.axis}", tensors, write)
         return keras.ops.stack(tensors, axis=self.axis)
@@ -99,7 +99,7 @@ class Concatenate(Joining):
 
     def join(self, tensors: Sequence[Any]) -> Any:
         rank = len(tensors[0].shape)
-        if not -rank <= self.axis < rank or not _alike(tensors, self.axis % rank):
+        if not -rank <= self.axis < rank or not _are_alike(tensors, self.axis % rank):
             write = "Give tensors that are alike in all other axes, or another axis."
             raise self.refuse(f"Tensors are joined along axis {self.axis}", tensors, write)
         return keras.ops.concatenate(tensors, axis=self.axis)
@@ -201,8 +201,6 @@ class NamedOutputs(Op):
             first += size
 
 
-def _alike(tensors: Sequence[Any], but: int | None) -> bool:
+def _are_alike(tensors: Sequence[Any], but: int | None) -> bool:
     """Whether shapes agree in all axes but one, as far as their sizes are known."""
-    shapes = [tuple(size for axis, size in enumerate(tensor.shape) if axis != but) for tensor in tensors]
-    same_rank = len({len(tensor.shape) for tensor in tensors}) == 1
-    return same_rank and all(len(set(sizes) - {None}) < 2 for sizes in zip(*shapes))
+    return alike(*([None if axis == but else size for axis, size in enumerate(tensor.shape)] for tensor in tensors))

@@ -144,6 +144,16 @@ def is_discrete(tensor: Any) -> bool:
     return dtype_of(tensor).startswith(("int", "uint", "bool"))
 
 
+def alike(*shapes: Sequence[int | None]) -> bool:
+    """Whether shapes agree, as far as their sizes are known.
+
+    >>> alike((None, 3), (2, 3)), alike((2, 3), (2, 3, 1)), alike((2, None), (2, 3), (2, 4))
+    (True, False, False)
+    """
+    known = ([size for size in sizes if size is not None] for sizes in zip(*shapes))
+    return len({len(shape) for shape in shapes}) == 1 and all(size == sizes[0] for sizes in known for size in sizes)
+
+
 def limits(dtype: str) -> tuple[int, int]:
     """The least and the largest number of a bool or integer dtype."""
     if dtype == "bool":

@@ -187,8 +187,7 @@ class OneHot(InPlace):
     def __post_init__(self) -> None:
         self.dtype = _checked_dtype(self, self.dtype)
         super().__post_init__()
-        if self.num_classes < 1:
-            raise DeclarationError(repr(self), seen="it has no classes", write="Give the number of classes.")
+        self.require(self.num_classes >= 1, seen="it has no classes", write="Give the number of classes.")
 
     def compute(self, tensor: Any) -> Any:
         if not is_discrete(tensor):
