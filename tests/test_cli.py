@@ -24,7 +24,7 @@ from experimentator.sweep.points import literal
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = str(ROOT / "tests" / "configs" / "light.py")
 DIGITS = str(ROOT / "tests" / "configs" / "digits.py")
-HELPS = {"run": usage.RUN_HELP, "graph": usage.GRAPH_HELP, "bench": usage.BENCH_HELP, **usage_of_runs.HELP}
+HELPS = {command: text for command, (text, _) in {**usage.USAGE, **usage_of_runs.USAGE_OF_RUNS}.items()}
 COMMAND = [sys.executable, "-m", "experimentator"]
 
 

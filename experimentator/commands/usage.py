@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -222,20 +222,17 @@ def _check_first(word: str, rest: Sequence[str]) -> None:
 
 
 def _parser(command: str) -> _Parser:
-    own = {"run": _run_parser, "graph": _graph_parser, "bench": _bench_parser, "verify-resume": _verify_parser}
-    if command in own:
-        return own[command]()
-    from experimentator.commands import usage_of_runs
+    from experimentator.commands.usage_of_runs import USAGE_OF_RUNS
 
-    parser = _Parser(command, usage_of_runs.HELP[command])
+    text, add = {**USAGE, **USAGE_OF_RUNS}[command]
+    parser = _Parser(command, text)
     parser.add_argument("--traceback", action="store_true")
-    usage_of_runs.ADD[command](parser)
+    add(parser)
     return parser
 
 
-def _run_parser() -> _Parser:
-    parser = _Parser("run", RUN_HELP)
-    _add_common(parser)
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
     parser.add_argument("--epochs", type=_count)
     parser.add_argument("--grid", action="append", default=[], metavar="NAME=[V1,V2]")
     parser.add_argument("--sample", type=_times, metavar="N")
@@ -251,25 +248,21 @@ def _run_parser() -> _Parser:
     parser.add_argument("--report", help=argparse.SUPPRESS)  # a folder where the process of a point tells how far it is
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # the process of the sweep: gone, it ends, too
     parser.add_argument("--forked", action="store_true", help=argparse.SUPPRESS)  # its imports came before it
-    return parser
 
 
-def _graph_parser() -> _Parser:
-    parser = _Parser("graph", GRAPH_HELP)
-    _add_common(parser)
+def _add_graph(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
     parser.add_argument("--mode", type=str.lower, choices=("train", "eval", "infer"))
-    parser.add_argument("--for", dest="names", type=lambda text: [n.strip() for n in text.split(",") if n.strip()])
+    parser.add_argument("--for", dest="names", type=names)
     parser.add_argument("-o", "--output", metavar="FILE")
     parser.add_argument("--diff", metavar="OTHER")
     parser.add_argument("--theme", choices=("light", "dark", "auto"), default="auto")
     for option in ("plan", "all", "cost", "tree", "open", "unfold"):
         parser.add_argument(f"--{option}", action="store_true")
-    return parser
 
 
-def _bench_parser() -> _Parser:
-    parser = _Parser("bench", BENCH_HELP)
-    _add_common(parser)
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
     parser.add_argument("--seconds", type=_seconds, default=30.0)
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--against", choices=("keras",))
@@ -279,23 +272,29 @@ def _bench_parser() -> _Parser:
     parser.add_argument("-o", "--output", metavar="FILE")
     parser.add_argument("--epochs", type=_count)
     parser.add_argument("--seed", type=int)
-    return parser
 
 
-def _verify_parser() -> _Parser:
-    parser = _Parser("verify-resume", VERIFY_HELP)
-    _add_common(parser)
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
     parser.add_argument("--kills", type=_times, default=3)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--epochs", type=_count)
     parser.add_argument("--output-folder")
-    return parser
 
 
-def _add_common(parser: _Parser) -> None:
+def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG")
+    add_set(parser)
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """The option that gives names of a configuration other values."""
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--traceback", action="store_true")
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _seconds(text: str) -> float:
@@ -318,3 +317,12 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
     return int(text)
+
+
+Usage = Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]  # help and arguments by command
+USAGE: Usage = {
+    "run": (RUN_HELP, _add_run),
+    "graph": (GRAPH_HELP, _add_graph),
+    "bench": (BENCH_HELP, _add_bench),
+    "verify-resume": (VERIFY_HELP, _add_verify),
+}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
 
-from experimentator.commands.usage import OUTPUT_FOLDER
+from experimentator.commands.usage import OUTPUT_FOLDER, Usage, add_set, names
 
 RUNS_HELP = """\
 experimentator runs [FOLDER] [options]: list the runs in a folder and below it (default: runs).
@@ -89,13 +88,6 @@ Examples:
   experimentator export runs/shapes/latest --sizes "batch_input=[None, None, 3]" -o shapes.onnx
 """
 
-HELP: Mapping[str, str] = {
-    "runs": RUNS_HELP,
-    "evaluate": EVALUATE_HELP,
-    "predict": PREDICT_HELP,
-    "export": EXPORT_HELP,
-}
-
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", default=OUTPUT_FOLDER, metavar="FOLDER")
@@ -118,13 +110,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     parser.add_argument("--subset", metavar="NAME", required=True)
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
-    parser.add_argument("--outputs", dest="names", type=_names)
+    parser.add_argument("--outputs", dest="names", type=names)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
-    parser.add_argument("--outputs", dest="names", type=_names)
+    parser.add_argument("--outputs", dest="names", type=names)
     parser.add_argument("--sizes", action="append", default=[], metavar="NAME=SIZES")
 
 
@@ -132,16 +124,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--weights", default="last")
     parser.add_argument("--config", metavar="FILE")
-    parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="NAME=VALUE")
+    add_set(parser)
 
 
-def _names(text: str) -> Sequence[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-ADD: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
-    "runs": _add_runs,
-    "evaluate": _add_evaluate,
-    "predict": _add_predict,
-    "export": _add_export,
+USAGE_OF_RUNS: Usage = {
+    "runs": (RUNS_HELP, _add_runs),
+    "evaluate": (EVALUATE_HELP, _add_evaluate),
+    "predict": (PREDICT_HELP, _add_predict),
+    "export": (EXPORT_HELP, _add_export),
 }
