@@ -23,6 +23,7 @@ from experimentator.graph.chunk import Chunk
 from experimentator.graph.errors import DeclarationError, UndeclaredWriteError, UnwrittenOutputError, brief
 from experimentator.graph.mode import Mode
 from experimentator.graph.signatures import asks_for_training, required_parameters, ways_to_pass
+from experimentator.graph.text import cut
 
 
 def _told_of_training(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -249,7 +250,7 @@ def describe(processor: Any) -> str:
             text = " ".join((compact(processor) or repr(processor)).split())
         except Exception:  # a repr that fails must not take the message down with it
             text = f"{type(processor).__name__}()"
-        return text if len(text) <= 200 else f"{text[:197]}..."
+        return cut(text, 200)
     if not callable(processor):
         return brief(processor)
     place = _place(processor)

@@ -20,6 +20,7 @@ from experimentator.commands.curves import PLACES, curves
 from experimentator.commands.failures import printable
 from experimentator.commands.results import show_table
 from experimentator.commands.usage import UsageError
+from experimentator.graph.text import cut
 from experimentator.records.archive import Run, find_runs
 from experimentator.records.plainfile import finite
 
@@ -184,5 +185,4 @@ def _clean(value: Any) -> Any:
     """A value for one cell of a table."""
     if _is_number(value):
         return value
-    text = printable(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return cut(printable(value), 60)

@@ -56,6 +56,11 @@ def final_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("epoch", "epoch_time")}
 
 
+def numbers_in(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of it is a number, and no truth value."""
+    return {name: value for name, value in row.items() if type(value) in (int, float)}
+
+
 def loss_of(names: Iterable[str]) -> str:
     """The name by which runs are compared: that of the validation loss, or else of any subset's; empty for none.
 

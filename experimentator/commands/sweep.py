@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from experimentator.checkpoint import CheckpointError, write_atomically
 from experimentator.commands.failures import printable
 from experimentator.commands.means import REPEATS, means_of, show_means
-from experimentator.commands.results import best_of, final_metrics, loss_of, show_table
+from experimentator.commands.results import best_of, final_metrics, loss_of, numbers_in, show_table
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
 from experimentator.config import parse_assignment
 from experimentator.records.run_places import folder_name, make
@@ -259,7 +259,7 @@ def _told(outcome: Outcome) -> str:
     """What went wrong in a line, or the loss."""
     if not outcome.is_finished:
         return f": {printable(outcome.error.splitlines()[0])}" if outcome.error else ""
-    metrics = _numbers(final_metrics(outcome.last))
+    metrics = numbers_in(final_metrics(outcome.last))
     name = loss_of(metrics)
     return f": {name} {metrics[name]:.4g}" if name else ""
 
@@ -268,7 +268,7 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, ou
     """The table of points on stdout, their means over seeds, and the picture."""
     if not outcomes:
         return
-    measured = [_numbers(final_metrics(one.last)) if one.is_finished else {} for one in outcomes]
+    measured = [numbers_in(final_metrics(one.last)) if one.is_finished else {} for one in outcomes]
     names = dict.fromkeys(name for metrics in measured for name in metrics)
     rows = [
         {
@@ -312,10 +312,6 @@ def _grouped(outcomes: Sequence[Outcome]) -> dict[str, str]:
 def _ending(outcome: Outcome) -> str:
     is_told = outcome.status <= 0 or outcome.why or outcome.ended.startswith("exit")
     return outcome.ended if is_told else f"{outcome.ended} (exit {outcome.status})"
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metrics.items() if type(value) in (int, float)}
 
 
 def _short(folder: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from experimentator.callbacks.weights import BEST
 from experimentator.checkpoint import CheckpointError
-from experimentator.commands.results import best_of, loss_of
+from experimentator.commands.results import best_of, loss_of, numbers_in
 from experimentator.records.history import read_history
 from experimentator.records.plainfile import read_json, refusal
 from experimentator.runs import STATUS
@@ -155,20 +155,16 @@ def _has_ended(process: int) -> bool:
 
 def _best(history: list[dict[str, Any]], told: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """What a run is best by, and the row of that epoch; the last row where nothing tells."""
-    rows = [_numbers(row) for row in history]
+    rows = [numbers_in(row) for row in history]
     measure, epoch = told.get("metric"), told.get("epoch")
     chosen = next((row for row in rows if row.get("epoch") == epoch and epoch is not None), None)
     if chosen is None and len(rows) < (epoch if type(epoch) is int else 0):  # the process died before it wrote the line
-        chosen = _numbers({"epoch": epoch, str(measure): told.get("value")})
+        chosen = numbers_in({"epoch": epoch, str(measure): told.get("value")})
     if chosen is not None and isinstance(measure, str):
         return measure, chosen
     if (place := best_of(rows)) is None:
         return "", rows[-1] if rows else {}
     return loss_of(name for row in rows for name in row), rows[place]
-
-
-def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if type(value) in (int, float)}
 
 
 def _values(told: Any) -> dict[str, Any]:
