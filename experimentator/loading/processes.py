@@ -14,7 +14,6 @@ import threading
 import time
 import weakref
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -31,6 +30,7 @@ from experimentator.data.items import DatasetError
 from experimentator.data.reading import visiting
 from experimentator.loading.memory import keep_large_buffers
 from experimentator.loading.shared import Address, Borrowed, Lending
+from experimentator.loading.threads import awaited
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 60  # processes that nobody needs for so long end, and start again when needed
@@ -156,29 +156,23 @@ class _Process:
                 raise TerminatedWorkerError(str(error)) from None
             if is_new and hasattr(threading, "_register_atexit"):
                 threading._register_atexit(end_all)  # before loky waits for what hangs: behind its own call
-            kept, batch = self._awaited(asked)
+            self.looks = 0  # in a row, at a process that is stopped
+            kept, batch = awaited(asked, self._end_stopped, LOOK_SECONDS)
             return kept, self.lending.taken(batch, into)
         except TerminatedWorkerError:
             self.executor = None
             raise
 
-    def _awaited(self, asked: Future[Any]) -> Any:
-        """What was asked for. A process that stays stopped (SIGSTOP) is killed: nobody may ever let it go on."""
-        looks = 0
-        while True:
-            try:
-                return asked.result(LOOK_SECONDS)
-            except TimeoutError:
-                if asked.done():  # meanwhile, or by an error of this kind
-                    return asked.result()
-            stopped = list(filter(_is_stopped, list(self.executor._processes or ())))
-            looks = looks + 1 if stopped else 0
-            if looks == LOOKS:
-                said = "Worker process %d has been stopped (SIGSTOP) for %.0f s and more; it is killed."
-                log.warning(said, stopped[0], (LOOKS - 1) * LOOK_SECONDS)
-                for pid in stopped:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+    def _end_stopped(self) -> None:
+        """Kill a process that stays stopped (SIGSTOP), look after look: nobody may ever let it go on."""
+        stopped = list(filter(_is_stopped, list(self.executor._processes or ())))
+        self.looks = self.looks + 1 if stopped else 0
+        if self.looks == LOOKS:
+            said = "Worker process %d has been stopped (SIGSTOP) for %.0f s and more; it is killed."
+            log.warning(said, stopped[0], (LOOKS - 1) * LOOK_SECONDS)
+            for pid in stopped:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _is_stopped(pid: int) -> bool:

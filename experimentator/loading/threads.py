@@ -67,11 +67,11 @@ def _serve(calls: SimpleQueue[Any]) -> None:
     calls.put(None)  # for the next one
 
 
-def awaited(future: Future[Any], meanwhile: Callable[[], None]) -> Any:
-    """The result of a future; `meanwhile` is called again and again while it is not there, and may raise."""
+def awaited(future: Future[Any], meanwhile: Callable[[], None], every: float = LOOK_SECONDS) -> Any:
+    """The result of a future; `meanwhile` is called every so many seconds while it is not there, and may raise."""
     while True:
         try:
-            return future.result(LOOK_SECONDS)
+            return future.result(every)
         except TimeoutError:
             if future.done():  # by now, or by an error of this kind
                 return future.result()
