@@ -37,6 +37,7 @@ from experimentator.backends.torch.recomputed import recomputed
 from experimentator.backends.torch.unsaved import Unsaved
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node
 from experimentator.loading.memory import free_host_memory
+from experimentator.patches import patched
 
 
 class TorchBackend(KerasBackend):
@@ -87,7 +88,7 @@ class TorchBackend(KerasBackend):
             with (
                 Known(self.modules),  # variables that the function makes get their values when it ends
                 FakeTensorMode(allow_non_fake_inputs=True) as mode,
-                _quietly(),
+                patched(logging.getLogger("torch._subclasses.fake_tensor"), disabled=True),  # errors are raised
                 self.modules.recording(mode.from_tensor),
             ):
                 returned = function(self._samples(specs))
@@ -248,18 +249,6 @@ def _dtype(name: str, dtype: Any) -> torch.dtype:
         raise ValueError(f"{name!r} is {dtype}, which PyTorch does not train on. Give int64, or floats.")
     made: torch.dtype = keras.src.backend.torch.core.to_torch_dtype(str(dtype))
     return made
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Within, PyTorch does not log errors of operations on tensors without values, which are raised anyway."""
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 BACKEND = TorchBackend
