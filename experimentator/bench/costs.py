@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.bench.findings import HOW
 from experimentator.bench.spread import Spread, p_value, spread_of
 from experimentator.graph import Description, Graph, Mode, Ref, with_costs
 from experimentator.graph.text import priced
@@ -27,8 +28,6 @@ CALL_SECONDS = 0.02  # a timed call takes this long, so that calling costs nothi
 MOST_CALL = 1 << 14  # batches
 FEW = 8  # processors that are always measured one by one
 LEAST_ROUNDS, ROUNDS = 6, 15  # fewer could not be sure of a sign
-COMPILED = {"xla": "with XLA", "xla-step": "with XLA", "graph": "without XLA", "eager": "uncompiled"}
-COMPILED |= {"program": "without Inductor", "inductor": "with Inductor"}
 Times = Mapping[tuple[str, int], Sequence[float]]  # seconds a batch, by kind of prefix and its length
 SURE = 0.05  # a cost whose sign is less certain than this counts as noise
 
@@ -165,7 +164,7 @@ def with_costs_of(
     if exp.backend.compiles and compiler not in known:
         compiler = exp.backend.compile(graph, exp.program.specs(mode)).compiler
     costs = costs_of(exp, graph, sample_of(exp, mode), compiler=compiler, seconds=seconds, told=told)
-    title = f"a step of {costs.batch_size} takes {priced(costs.step, 's')} {COMPILED[costs.compiler]}"
+    title = f"a step of {costs.batch_size} takes {priced(costs.step, 's')} {HOW[costs.compiler]}"
     return replace(with_costs(description, costs.by_name()), title=title)
 
 

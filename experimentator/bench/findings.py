@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# How a step is compiled, in words, by the name of the compiler.
+HOW = {"graph": "without XLA", "xla": "with XLA", "xla-step": "with XLA for each step", "eager": "uncompiled"}
+HOW |= {"program": "without Inductor", "inductor": "with Inductor"}
+
 
 @dataclass(frozen=True)
 class Seen:

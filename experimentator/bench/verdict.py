@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any
 
-from experimentator.bench.findings import Finding, Seen, percent
+from experimentator.bench.findings import HOW, Finding, Seen, percent
 from experimentator.bench.supply import supply
 
 WORTH = 1.15  # times as fast; what promises less is not named
@@ -14,8 +14,6 @@ CALL_SECONDS = 2e-3  # a call of a compiled step costs at most: 0.1 to 0.7 ms, m
 ROOM = 1.6  # times as long, which twice the batch takes at most where there is room on the device
 BETTER = 0.8  # of the time, for the other compiler to be named
 MOST = 0.5  # of the time; a part that takes more of it is named
-HOW = {"graph": "without XLA", "xla": "with XLA", "xla-step": "with XLA for each step"}
-HOW |= {"program": "without Inductor", "inductor": "with Inductor"}
 RARER = 5  # times as many epochs from one evaluation to the next
 
 
