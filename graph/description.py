@@ -7,8 +7,8 @@ batch_input@1 [B, 28, 28, 1] uint8
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -220,6 +220,22 @@ class Description:
     def _versions(self) -> Counter[str]:
         refs = {ref for box in self.kept for member in box.members for ref in (*member.reads, *member.writes)}
         return Counter([ref.name for ref in refs])
+
+
+def edges_into(description: Description) -> defaultdict[str, list[Edge]]:
+    """The edges that lead to each box and port, by its id; none to one that only gives."""
+    into: defaultdict[str, list[Edge]] = defaultdict(list)
+    for edge in description.edges:
+        into[edge.target].append(edge)
+    return into
+
+
+def bundles(description: Description) -> Mapping[tuple[str, str, str], Sequence[Ref]]:
+    """Edges with the same source, target and state, which pictures draw as one: what passes along them."""
+    along: defaultdict[tuple[str, str, str], list[Ref]] = defaultdict(list)
+    for edge in description.edges:
+        along[edge.source, edge.target, edge.state] += [] if edge.ref is None else [edge.ref]
+    return along
 
 
 def _names(ports: tuple[Port, ...]) -> list[str]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from experimentator.graph.description import Box, Description, Port, bundles
 from experimentator.graph.folding import folded
 from experimentator.graph.labels import NAMES, TIP, box_label, box_tooltip, edge_label, port_label, quoted
 from experimentator.graph.legend import faint, heat, legend, line_of, look, use_of
 from experimentator.graph.palette import colors
 from experimentator.graph.rows import rows
 from experimentator.graph.text import cut
-
-if TYPE_CHECKING:
-    from experimentator.graph.description import Box, Description, Edge, Port
+from experimentator.graph.versions import Ref
 
 REPEAT_ABOVE = 4  # readers; one input fanned out to many makes Graphviz hang, so it is drawn beside each of them
 WRAP_ABOVE = 12  # processors side by side
@@ -101,20 +99,17 @@ class _Drawing:
 
     def _edges(self) -> Iterator[str]:
         ports = {port.id: port for port in self.description.inputs}
-        joined: defaultdict[tuple[str, str, str], list[Edge]] = defaultdict(list)
-        for edge in self.description.edges:
-            joined[edge.source, edge.target, edge.state].append(edge)
+        joined = bundles(self.description)
         ending = {source for source, target, _ in joined if target in self.ends} - ports.keys()
-        for (source, target, state), edges in joined.items():
+        for (source, target, state), refs in joined.items():
             if source in self.repeated:
                 port = ports[source]  # greyed as what it stands beside
                 yield self._port(f"{source}_{target}", replace(port, state=state) if state == "pruned" else port)
                 source = f"{source}_{target}"
             straight = ["weight=4"] if source in ending and target not in self.ends else []  # what goes on goes down
-            yield f"  {source} -> {target} [{', '.join([*self._edge(edges, state, target), *straight])}];"
+            yield f"  {source} -> {target} [{', '.join([*self._edge(refs, state, target), *straight])}];"
 
-    def _edge(self, edges: list[Edge], state: str, target: str) -> Iterator[str]:
-        refs = [edge.ref for edge in edges if edge.ref is not None]
+    def _edge(self, refs: Sequence[Ref], state: str, target: str) -> Iterator[str]:
         if not refs:
             yield f'style=dashed, label=<after>, fontcolor="{self.colors["faint"]}"'
         elif target not in self.ends or any(self.description.shown(ref) != ref.name for ref in refs):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from experimentator.graph.description import Box, Description, Edge, Port, edges_into
 from experimentator.graph.text import priced, weighed
+from experimentator.graph.versions import Ref
 
-if TYPE_CHECKING:
-    from experimentator.graph.description import Box, Description, Edge, Port
-    from experimentator.graph.versions import Ref
-
-    Pairs = list[dict[str, str]]
+Pairs = list[dict[str, str]]
 
 
 def to_model_explorer(description: Description) -> str:
@@ -25,9 +22,7 @@ def to_model_explorer(description: Description) -> str:
     >>> [(node["label"], node["namespace"]) for node in nodes]
     [('x', ''), ('Head', 'model'), ('y', '')]
     """
-    into: defaultdict[str, list[Edge]] = defaultdict(list)
-    for edge in description.edges:
-        into[edge.target].append(edge)
+    into = edges_into(description)
     places = _places(description)
     nodes = [
         *(_port(description, port, places, into[port.id]) for port in description.inputs),

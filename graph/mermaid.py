@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from experimentator.graph.description import Port
+from experimentator.graph.description import Box, Description, Port, bundles
 from experimentator.graph.folding import folded
 from experimentator.graph.labels import arguments, broken, facts, headed
 from experimentator.graph.legend import line_of, use_of
 from experimentator.graph.palette import colors
 from experimentator.graph.text import cut, printable, titled
-
-if TYPE_CHECKING:
-    from experimentator.graph.description import Box, Description, Edge
 
 _SPECIAL = {ord(letter): f"#{ord(letter)};" for letter in '#"<>&`%\\'}  # they would start markup or directives
 _NAMES = 4  # tensors on one edge
@@ -94,11 +89,7 @@ def _marked(made: Box | Port) -> str:
 
 def _edges(description: Description) -> Iterator[str]:
     outputs = {port.id for port in description.outputs}
-    joined: defaultdict[tuple[str, str, str], list[Edge]] = defaultdict(list)
-    for edge in description.edges:
-        joined[edge.source, edge.target, edge.state].append(edge)
-    for (source, target, state), edges in joined.items():
-        refs = [edge.ref for edge in edges if edge.ref is not None]
+    for (source, target, state), refs in bundles(description).items():
         few = refs if len(refs) <= _NAMES else refs[: _NAMES - 1]
         named = [line for ref in few for line in (cut(description.shown(ref), 48), description.spec(ref)) if line]
         named += [f"and {len(refs) - len(few)} more"] if len(refs) > len(few) else []

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from math import ceil, sqrt
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from experimentator.graph.description import Description
+from experimentator.graph.description import Description, edges_into
 
 
 def rows(description: Description, *, most: int) -> Iterator[tuple[str, str]]:
@@ -25,10 +23,8 @@ def rows(description: Description, *, most: int) -> Iterator[tuple[str, str]]:
 
 def _depths(description: Description) -> dict[str, int]:
     """How far each box is from the inputs; boxes stand in execution order, edges that go back are not counted."""
-    into: defaultdict[str, list[str]] = defaultdict(list)
-    for edge in description.edges:
-        into[edge.target].append(edge.source)
+    into = edges_into(description)
     depths: dict[str, int] = {}
     for box in description.boxes:
-        depths[box.id] = 1 + max((depths.get(source, 0) for source in into[box.id]), default=0)
+        depths[box.id] = 1 + max((depths.get(edge.source, 0) for edge in into[box.id]), default=0)
     return depths

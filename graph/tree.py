@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from experimentator.graph.description import Port
+from experimentator.graph.description import Box, Description, Edge, Port, edges_into
 from experimentator.graph.text import printable, titled
 
-if TYPE_CHECKING:
-    from experimentator.graph.description import Box, Description, Edge
-
-    Line = tuple[str, str, str, str]  # before its text, before those below it, the name, where that comes from
+Line = tuple[str, str, str, str]  # before its text, before those below it, the name, where that comes from
 
 
 def tree(description: Description) -> str:
@@ -35,9 +30,7 @@ class _Tree:
     def __init__(self, description: Description):
         self.description = description
         self.made: dict[str, Box | Port] = {made.id: made for made in description.drawn}
-        self.into: defaultdict[str, list[Edge]] = defaultdict(list)
-        for edge in description.edges:
-            self.into[edge.target].append(edge)
+        self.into = edges_into(description)
         self.seen: set[str] = set()
 
     def lines(self) -> Iterator[str]:
