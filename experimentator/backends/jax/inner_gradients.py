@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import keras
 
-from experimentator.backends.keras.remat import Apart
+from experimentator.backends.keras.remat import Apart, of_tensors
 
 
 def gradients(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Any]:
@@ -29,14 +29,7 @@ def gradients(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Any]:
 
 def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What a function gives, of which nothing is kept for gradients: it is computed again for them."""
-    apart, flat = Apart(), keras.tree.flatten((arguments, options))
-    places = [place for place, one in enumerate(flat) if keras.ops.is_tensor(one)]
-
-    def traced(tensors: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-        whole = dict(enumerate(flat)) | dict(zip(places, tensors, strict=True))
-        given, named = keras.tree.pack_sequence_as((arguments, options), list(whole.values()))
-        return apart.run(lambda: function(*given, **named))
-
-    result, values, losses = jax.checkpoint(traced)([flat[place] for place in places])
+    apart, (tensors, call) = Apart(), of_tensors(function, arguments, options, keras.ops.is_tensor)
+    result, values, losses = jax.checkpoint(lambda tensors: apart.run(call, tensors))(tensors)
     apart.keep(values, losses)
     return result

@@ -100,6 +100,21 @@ class Apart:
             layer.add_loss(loss)
 
 
+def of_tensors(
+    function: Callable[..., Any], arguments: Any, options: Any, wanted: Callable[[Any], bool]
+) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+    """The tensors that are `wanted` among arguments and options, and the same function of them alone."""
+    flat = keras.tree.flatten((arguments, options))
+    places = [place for place, one in enumerate(flat) if wanted(one)]
+
+    def call(tensors: Sequence[Any]) -> Any:
+        whole = dict(enumerate(flat)) | dict(zip(places, tensors, strict=True))
+        given, named = keras.tree.pack_sequence_as((arguments, options), list(whole.values()))
+        return function(*given, **named)
+
+    return [flat[place] for place in places], call
+
+
 def place() -> Callable[[], AbstractContextManager[None]]:
     """What gives a context in which Keras knows what it knows here: mode, precision, values, and what is made."""
     here, way = {name: get_global_attribute(name) for name in _PLACE}, getattr(_HERE, "way", None)

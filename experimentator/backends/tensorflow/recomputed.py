@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import local
 from typing import Any
 
@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager.record import record_operation, stop_recording  # what `tf.custom_gradient` stands on
 
-from experimentator.backends.keras.remat import Apart
+from experimentator.backends.keras.remat import Apart, of_tensors
 from experimentator.patches import patched
 
 _HERE = local()
@@ -35,24 +35,17 @@ def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) ->
         return function(*arguments, **options)
     # weights are read once: of a second read, TensorFlow forgets that it comes before the update
     trained: dict[int, Any] = {}
-    apart, flat = Apart(trained), keras.tree.flatten((arguments, options))
-    places = [place for place, one in enumerate(flat) if _has_gradient(one)]
-
-    def run(tensors: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
-        whole = dict(enumerate(flat)) | dict(zip(places, tensors, strict=True))
-        given, named = keras.tree.pack_sequence_as((arguments, options), list(whole.values()))
-        return apart.run(lambda: function(*given, **named))
-
-    own = [tf.identity(flat[place]) for place in places]
+    apart, (given, call) = Apart(trained), of_tensors(function, arguments, options, _has_gradient)
+    own = list(map(tf.identity, given))
     count = len(graph.get_operations())
     with tf.GradientTape() as reading:
-        result, values, losses = run(own)
+        result, values, losses = apart.run(call, own)
     made = _floats(result, losses)
     if made and not any(variable.trainable for variable in apart.variables or ()):
         within = graph.get_operations()[count:]
-        inputs = [flat[place] for place in places], [*_closed_over(within, made, own), *trained.values()]
+        inputs = given, [*_closed_over(within, made, own), *trained.values()]
         read = [(variable, _first_read(variable, within)) for variable in reading.watched_variables()]
-        made = _instead(lambda tensors: _floats(*run(tensors)[::2]), made, inputs, read)
+        made = _instead(lambda tensors: _floats(*apart.run(call, tensors)[::2]), made, inputs, read)
     split = len(made) - len(losses)
     apart.keep(values, made[split:])
     floats = iter(made[:split])
@@ -92,14 +85,10 @@ def _instead(
 @contextmanager
 def _standing(variables: Sequence[tuple[Any, Any]]) -> Iterator[None]:
     """Within, variables of TensorFlow have the values that were read of them before."""
-    before = [variable._cached_value for variable, _ in variables]  # one may stand within another
-    for variable, value in variables:
-        variable._cached_value = value
-    try:
+    with ExitStack() as stack:
+        for variable, value in variables:
+            stack.enter_context(patched(variable, _cached_value=value))
         yield
-    finally:
-        for (variable, _), value in zip(variables, before, strict=True):
-            variable._cached_value = value
 
 
 def _first_read(variable: Any, operations: Sequence[Any]) -> Any:
