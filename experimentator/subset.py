@@ -46,8 +46,8 @@ class Subset(Ordered):
     the first `length` keys are visited. Where `shuffled_keys` is replaced, that says how many.
 
     The order of a training subset is a pure function of (seed, name of the subset, epoch), which are `subset.seed`,
-    `subset.name` and `subset.epoch`; that one counts from 0. What is drawn while an
-    item is read depends on these, its key, and the visit; in other modes not on the epoch (see `item_random`).
+    `subset.name` and `subset.epoch`; that one counts from 0. What is drawn while an item is read depends on these, its
+    key, and the visit; in other modes not on the epoch (see `item_random`).
 
     >>> subset = Subset("training", Mode.TRAIN, {"input": np.arange(6), "target": np.arange(6) % 2})
     >>> len(subset), subset.query_item(3)

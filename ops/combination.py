@@ -27,8 +27,7 @@ class CombineLosses(Op):
     """Add up losses, each times its factor: every part [] keeps its own name, the sum is `output` [] float32.
 
     `parts` is a dictionary from name to factor, or a list of names with factors of 1; one name stands for a list of
-    one, as in `inputs=` elsewhere. A part with a factor of 0 is
-    still computed and reported.
+    one, as in `inputs=` elsewhere. A part with a factor of 0 is still computed and reported.
 
     >>> from experimentator.graph import Mode
     >>> chunk = Chunk({"digit_loss": 2.0, "same_loss": 3.0}, mode=Mode.TRAIN)

@@ -26,7 +26,7 @@ from experimentator.ops.op import dtype_of, is_discrete, is_number, rounded
 
 @dataclass(eq=False)
 class Intensity(RandomOp):
-    """A change of images in [0, 1]; the rest of what all of this module do."""
+    """What all ops of this module share: images are brought into [0, 1], changed, clipped, and brought back."""
 
     scale: float | None = field(default=None, kw_only=True)
 

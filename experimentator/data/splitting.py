@@ -44,11 +44,10 @@ def split(
     """The keys of a dataset in parts: `split(dataset, {"training": 0.8, "validation": 0.2})`, disjoint, covering all.
 
     `shares` sum to 1, to 100 as percentages, or to how many keys there are as numbers of them; every part gets its
-    share of all keys, less than one key off. With
-    `stratify`, a field of the key or the item or a function of (key) or (key, item), so does it of each class, and of
-    all keys as before, however many classes and however small; NaN is a class. With `group`, keys of one group come
-    into one part, and the shares are met as well as the sizes of the groups allow. Parts of an array are
-    `images[parts["training"]]`.
+    share of all keys, less than one key off. With `stratify`, a field of the key or the item or a function of (key) or
+    (key, item), it gets its share of each class, too, however many classes there are and however small; NaN is a class.
+    With `group`, keys of one group come into one part, and the shares are met as well as the sizes of the groups allow.
+    Parts of an array are `images[parts["training"]]`.
 
     >>> parts = split({"input": np.arange(10)}, {"training": 80, "validation": 20})
     >>> len(parts["training"]), sorted(parts["training"] + parts["validation"]) == list(range(10))

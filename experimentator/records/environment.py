@@ -28,8 +28,8 @@ def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
     """What a run depends on, as plain values for `environment.json`.
 
     `config_sha256` is that of the configuration's text, `config_folder` where modules beside it are found, `modules`
-    which were and the SHA-256 of each;
-    `overrides` that JSON does not bring back as they were are named in `not_stored`.
+    which of them were imported, with the SHA-256 of each. `not_stored` names the `overrides` that JSON does not bring
+    back as they were.
     """
     stored = resolved(overrides)
     return {

@@ -70,8 +70,7 @@ class Program:
 
     It gives the new state and what else the function returns. Nothing that is given is changed in place, unless it is
     the program's own, so that operations that only copy are left out, and a state stays what it is where a program is
-    interrupted. Entries of the
-    state that the function hands back as they came are noted in `kept`: no loop need carry them.
+    interrupted. `kept` notes entries of the state that the function hands back as they came: no loop need carry them.
     """
 
     def __init__(
