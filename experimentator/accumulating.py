@@ -1,4 +1,4 @@
-"""What stands for a pass other than the mean of its batches: what accumulates, and what says how much it weighs.
+"""Results that a pass does not simply average: those that accumulate, and those that say how much they weigh.
 
 What accumulates is set back when a pass begins, and its last value stands for all of it. A processor whose
 `weights_of` maps a name that it writes to another says by the latter how much of the batch the former is the mean of.
@@ -32,7 +32,7 @@ class Weighed(np.ndarray):
 
     @classmethod
     def of(cls, values: np.ndarray, weights: np.ndarray) -> Weighed:
-        """These values, so weighed.
+        """The values with these weights.
 
         >>> Weighed.of(np.array([1.0, 0.5]), np.array([3, 1])).weights
         array([3, 1])

@@ -136,7 +136,7 @@ def _outside(processor: Any) -> dict[str, Any]:
 
 
 def _called(name: str, methods: dict[str, list[FunctionType]], waiting: list[FunctionType]) -> dict[str, FunctionType]:
-    """The methods of that name, which wait to be read, too."""
+    """The methods of that name, which are put among those `waiting` to be read."""
     waiting += methods.get(name, ())
     return {f"{OUTSIDE[2]}{name}{n or ''}": method for n, method in enumerate(methods.get(name, ()))}
 
@@ -194,7 +194,7 @@ def _read(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @cache
 def _does(code: CodeType) -> Hashable:
-    """What code does, wherever it stands: a cell of a notebook that runs again makes the same once more."""
+    """What code does, wherever it stands: a notebook's cell that runs again defines the same function elsewhere."""
     constants = [_does(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
     return code.co_code, code.co_names, tuple(constants)
 
@@ -219,7 +219,7 @@ def _named(processor: Any) -> str:
 
 
 def _default(processor: Any, name: str, new: Any) -> tuple[str, Hashable, Any]:
-    """What the class says of an attribute that the object did not have; without a word it is no change."""
+    """What the class says of an attribute that the object did not have; where it says nothing, there was no change."""
     missing = object()
     value = missing if name.startswith(OUTSIDE) else getattr(type(processor), name, missing)
     return ("", _print(new), new) if value is missing else (_told(value), _print(value), value)

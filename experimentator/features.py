@@ -206,14 +206,14 @@ class CallbackedExperiment(BaseExperiment):
             log.warning("callbacks changed: compiled again at the next call; the weights stay.")
 
     def _changed(self, key: str, old: Any, new: Any) -> None:
-        if key == "callbacks" and self.walk.is_under_way:  # those there were see the epoch through
+        if key == "callbacks" and self.walk.is_under_way:  # those before hear the epoch to its end
             self._drop(key)
             _ = self.callbacks  # listed anew, which is noticed when the next epoch begins
         else:
             super()._changed(key, old, new)
 
     def _note_numbers(self, names: Iterable[str]) -> None:
-        """Numbers in the state, which a callback says that it writes, stand in the history."""
+        """Put numbers that a callback says it writes from the state into the history."""
         for name in names:
             value = self.state.get(name)
             if isinstance(value, np.ndarray) and value.ndim == 0:

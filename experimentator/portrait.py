@@ -130,7 +130,7 @@ def groups(exp: Any) -> dict[int, str]:
 def _until(graph: Graph, failed: int, error: BaseException) -> Iterator[tuple[str, str]]:
     """How each processor fared, by name, where one failed; what comes behind the first NaN has run all the same.
 
-    In modes other than TRAIN it is told of that one alone: the others have been trained.
+    In modes other than TRAIN the failed one alone is told of: the others have been trained.
     """
     order = [node for node in graph.order if graph.mode == Mode.TRAIN or node.index == failed]
     names, places = [node.name for node in order], [node.index for node in order]

@@ -46,7 +46,7 @@ class Runner:
         return not self.step.stale and self.like == like and steps <= self.pace.steps
 
     def room(self, steps: int) -> int:
-        """For how many batches to make the one that comes after this one: what has grown will grow on."""
+        """For how many batches to make the runner that replaces this one: a subset that has grown will grow on."""
         return 1 << (steps - 1).bit_length() if steps > self.pace.steps else steps
 
     def run(self, block: Block, *, remaining: int, where: str = "", first: int = 0) -> dict[str, np.ndarray]:

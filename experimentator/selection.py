@@ -84,7 +84,7 @@ class Selection:
         return graph.mode == Mode.EVAL and not (written and not written & Mode.EVAL)
 
     def look(self, whole: Graph, selected: Graph) -> None:
-        """Refuse, or warn of, what a mode computes otherwise than it looks."""
+        """Refuse, or warn of, graphs that compute something else than they seem to."""
         self._check_norms(whole)
         self._tell_slips(whole)
         self._tell_adding_up()
@@ -92,7 +92,7 @@ class Selection:
         self._tell_overwritten(whole, selected)
 
     def _tell_slips(self, graph: Graph) -> None:
-        """Warn of processors left out of a graph for want of a name that nobody knows, where another is nearly it."""
+        """Warn of processors left out because nothing has a name that they read, where a known name is much like it."""
         known = {*graph.outputs, *graph.provided}
         for node in graph.nodes:
             for name in [ref.name for ref in node.reads if ref.name not in known]:

@@ -142,7 +142,7 @@ class Ledger:
         return self.cycle
 
     def took(self, block: Any, start: float) -> None:
-        """A block of a pass is there; copies that another thread made meanwhile were what was waited for."""
+        """A block of a pass is there; time in which another thread copied data counts as transfer, not as waiting."""
         end = time.perf_counter()
         copying = sum(max(0.0, min(end, b) - max(start, a)) for a, b in self.copies)
         self.copies.clear()

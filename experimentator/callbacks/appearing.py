@@ -18,7 +18,7 @@ class Appearing:
         self.before = set(before)
 
     def begin(self, state: dict[str, Any]) -> Appearing:
-        """What is to tell them in the cycle that begins; those that the one before left must not count again."""
+        """The same for the cycle that begins; numbers of the cycle before are taken out of the state."""
         for name in self.names:
             state.pop(name, None)
         return Appearing(state)

@@ -63,9 +63,9 @@ def resting() -> Iterator[None]:
 def _finish() -> None:
     """Let what is still open be closed as ever when the process ends: a file that a callback writes, and never closes.
 
-    Only where nothing of the kind is left is a framework let be, and where it says nothing of that. What keeps an
-    experiment is the module of its configuration, and the frames of functions that have returned, held by exceptions
-    that a framework remembers.
+    So the framework's objects stay uncollected only where nothing is left to be closed, and where no package would
+    complain of them. What keeps an experiment alive is the module of its configuration, and the frames of functions
+    that have returned, held by exceptions that a framework remembers.
     """
     is_done = False
     try:

@@ -146,7 +146,7 @@ def _refuse_unknown(names: Sequence[str], runs: Sequence[Run], folder: str) -> N
 
 
 def _refuse_unlike(filters: Sequence[Filter], runs: Sequence[Run]) -> None:
-    """A filter that orders numbers by a text, or texts by a number, would match no run without a word."""
+    """Refuse a filter that compares numbers with a text, or texts with a number: it would silently match no run."""
     for one in filters:
         known = [value for run in runs if not _is_missing(value := run.value(one.name))]
         if one.sign in ("=", "!=") or not known or any(_is_number(v) == _is_number(one.value) for v in known):

@@ -33,10 +33,10 @@ def quotas(totals: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def _even_out(over: np.ndarray, free: np.ndarray, lack: np.ndarray) -> None:
-    """Hand units on, in place, from parts with too many or to parts with too few, along the shortest way."""
+    """Hand units on, in place, from parts that have too many to parts that have too few, along the shortest way."""
     while (worst := np.abs(lack)).max() >= 1:
         start = int(worst.argmax())
-        # What a part with too few lacks is what it has too many of among the free places.
+        # Searched from the part that is worst off: one with too few is, seen by its `free` places, one with too many.
         held, others, sign = (over, free, 1) if lack[start] < 0 else (free, over, -1)
         came_from, waiting = {start: start}, [start]
         for part in waiting:

@@ -74,7 +74,7 @@ def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
 
 
 def items_like(specs: Mapping[str, Spec], subsets: Iterable[Any], rows: int) -> dict[str, np.ndarray]:
-    """Of names with the sizes of `specs`, the first item of a subset, so many times; names that none has are left out.
+    """By name, the first item of a subset that has the sizes of `specs`, repeated; names without one are left out.
 
     What predicts may be given other dtypes than subsets have.
     """

@@ -110,13 +110,13 @@ class Ladder:
         self.next = {one: next((n for n in there if n > one and buckets.holds(n, one)), None) for one in there}
 
     def last(self, bucket: int) -> int:
-        """The bucket in which items of this one end that fill no batch on their way."""
+        """The bucket that items of this one reach if they fill no batch on the way."""
         while (larger := self.next[bucket]) is not None:
             bucket = larger
         return bucket
 
     def rests(self, counts: Mapping[int, int]) -> dict[int, int]:
-        """How much is left over of buckets of which no other holds the items, for so many items of each."""
+        """How many items are left over in buckets whose items fit in no other, given how many items each bucket has."""
         waiting: dict[int, int] = defaultdict(int)
         rests = {}
         for bucket, larger in self.next.items():
@@ -128,7 +128,7 @@ class Ladder:
         return rests
 
     def kept(self, numbers: np.ndarray) -> np.ndarray:
-        """All turns but the last few, without which nothing is left over, where that costs no more than what is."""
+        """Which turns are used: not the last few, if nothing is left over without them and no more items are lost."""
         lasts = np.array([self.last(one) if one in self.next else -1 for one in range(len(self.sizes))])[numbers]
         kept = np.ones(len(numbers), bool)
         counts = Counter(numbers.tolist())

@@ -187,7 +187,7 @@ _ALIVE: weakref.WeakSet[_Process] = weakref.WeakSet()
 
 
 def end_all() -> None:
-    """End every process that reads: whoever leaves without Python's own farewell would wait until they are tired."""
+    """End every process that reads: whoever ends this process at once leaves them waiting for `IDLE_SECONDS`."""
     _end(list(_ALIVE))
 
 
@@ -197,10 +197,10 @@ def _end(processes: Iterable[_Process]) -> None:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # which has no types
-    """Generators that all of Python shares stay those that all share: functions of `numpy.random` hold one.
+    """Sends generators that all of Python shares by name: a function of `numpy.random` holds one.
 
-    Datasets of mlworkflow that filter or augment keep what they made of the last item, in a generator that no copy can
-    have; it begins without.
+    Datasets of mlworkflow that filter or augment keep what they made of the last item in a generator, which cannot be
+    pickled; copies begin without it.
     """
 
     def reducer_override(self, one: Any) -> Any:
@@ -287,7 +287,7 @@ def _start(content: bytes, folders: Sequence[str], modules: Sequence[str]) -> No
 
 
 def _go_on_without_parent() -> None:
-    """Let Linux send SIGCONT when the parent dies, or a thread of it: one that is stopped could not see that, and end.
+    """Let Linux send SIGCONT when the parent, or a thread of it, dies: a stopped process could not see that, and end.
 
     A signal that ends would come too soon: threads that start processes end with each pass.
     """
@@ -297,7 +297,7 @@ def _go_on_without_parent() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Where the process that trains is killed, nobody tells its workers; theirs is then another parent."""
+    """End with the process that trains: killed, it cannot tell its workers, which then have another parent."""
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(0)

@@ -146,7 +146,7 @@ def _status(written: Mapping[str, Any]) -> str:
 
 
 def _has_ended(process: int) -> bool:
-    """Whether only its number is left: of an orphan, for as long as a container without an init runs."""
+    """Whether it is a zombie, as an orphan stays in a container without an init."""
     try:
         return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[:1] == [b"Z"]
     except OSError:  # not Linux

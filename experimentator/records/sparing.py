@@ -10,9 +10,9 @@ LEAST = 4e-3  # seconds that writing and renaming a file takes, however small it
 
 
 class Sparing:
-    """Says when work is due again: after so long that the last time was at most a share of the time between two.
+    """Says when work is due again: after so long that the last time took a `share` of the time since at most.
 
-    `guess` is how many seconds it takes, until it was done once; `with` it, the work is timed.
+    `guess` is how many seconds the work takes, until it was done once; `with` it, the work is timed.
 
     >>> saving = Sparing(share=0.01, guess=0.5)  # first due after 50 seconds
     >>> saving.is_due

@@ -144,7 +144,7 @@ class KerasBackend(ABC):
         return recorded[-1]
 
     def _own(self, reads: Sequence[Read], kept: Collection[int]) -> None:
-        """Note what each processor owns of what was read, and build again what would stay as it was in training."""
+        """Note what each processor owns of what was read, and build again networks that were built in training."""
         for node, variable, called, is_held in sorted(reads, key=lambda read: read.is_held):  # who trains it, owns it
             if id(variable) in kept:
                 self._held[id(variable)] = is_held and self._held.get(id(variable), True)

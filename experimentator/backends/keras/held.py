@@ -11,7 +11,7 @@ from experimentator.graph import GraphError
 
 
 def within_held() -> bool:
-    """Whether a scope stands around, here or further out, in which variables are held."""
+    """Whether one of the scopes around is `Held`."""
     scope: Any = get_stateless_scope()
     while scope is not None and not isinstance(scope, Held):
         scope = getattr(scope, "original_scope", None)

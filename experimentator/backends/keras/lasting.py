@@ -17,8 +17,9 @@ def build_outside(
 ) -> None:
     """Let what a layer makes in its `build`, constants too, outlive the trace that happens to build it.
 
-    A `keras.Sequential` calls its layers there, and keeps for good whether that was in training: `later` gets what
-    does it again, to be run where nobody trains, so that `network(images)` of one's own is an inference.
+    A `keras.Sequential` calls its layers in its `build`, and then always calls them in training or inference as it did
+    there. So `later` gets a call that builds it again, to be made outside of training: the user's own
+    `network(images)` then infers.
     """
     build = layer.build
     if layer.built or getattr(build, "_is_default", False):  # which runs `call`, on tensors of the trace

@@ -172,7 +172,7 @@ class _Making:
             _HERE.making, self.stands = before, stood
 
     def from_here(self) -> Callable[[], AbstractContextManager[None]]:
-        """What gives a context in which what is asked for is what was asked for, or will be, from here on."""
+        """Makes a context in which code that ran from here on runs again, and is handed out what it made before."""
         below, times = self._calls(sys._getframe(2)), self.times.copy()
 
         @contextmanager
@@ -290,7 +290,7 @@ class _Making:
 
 
 def made_from_here() -> Callable[[], AbstractContextManager[None]]:
-    """What gives a context in which the processor that stands makes what it makes from here on."""
+    """The same for the processor that is being called in this thread, if one is."""
     making = getattr(_HERE, "making", None)
     return nullcontext if making is None else making.from_here()
 

@@ -214,7 +214,7 @@ class TensorflowStep(KerasStep):
         self.timings[compiler] = min(self.timings.get(compiler, seconds), seconds)
 
     def _falls_back(self, error: Exception) -> bool:
-        """Whether `error` means that XLA cannot compile the graph; then the graph runs without, and that is said."""
+        """Whether `error` means that XLA cannot compile the graph, which then runs without XLA, with a warning."""
         reason = why_not_compiled(error, self.graph.nodes)
         if reason:
             self.chosen = GRAPH
@@ -222,7 +222,7 @@ class TensorflowStep(KerasStep):
         return bool(reason)
 
     def _refused(self, error: Exception) -> ValueError | None:
-        """What to write where XLA was asked for and cannot compile the graph; None for an `error` about others."""
+        """The error where XLA was asked for and cannot compile the graph; None for an `error` about something else."""
         reason = "" if self.compiler == GRAPH else why_not_compiled(error, self.graph.nodes)
         seen = f"Seen: jit_compile={COMPILERS.get(self.compiler)!r}."
         change = "Write jit_compile='auto', or False."

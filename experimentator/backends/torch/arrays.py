@@ -53,7 +53,7 @@ def _call(_: Any, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
 
 
 def _constant(value: Any, is_double: bool) -> Any:
-    """An array of float64, which numpy makes unasked, does not make all that follows float64."""
+    """A constant of float64, numpy's default, as Keras' default: else all that is computed with it became float64."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray) and value.dtype == np.float64 and not is_double:

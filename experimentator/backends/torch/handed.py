@@ -1,4 +1,4 @@
-"""What stands for a parameter where something is handed it that tells no mode of PyTorch's."""
+"""What stands for a parameter where PyTorch hands it to functions that it calls past every `TorchFunctionMode`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def standing(arguments: Any) -> Any:
 
 @contextmanager
 def handed(value: Callable[[Any], Any]) -> Iterator[None]:
-    """Within, in this thread, so it is where a parameter goes to a `torch.autograd.Function`, `torch.vmap` or the like.
+    """Within, in this thread, `torch.autograd.Function`, `torch.vmap` and the like get the `value` of a parameter.
 
     Functions of TorchScript are called as they were written: theirs can be recorded as little as those of modules.
     """

@@ -194,7 +194,7 @@ class TorchStep(KerasStep):
         return self._loops[key]
 
     def _look(self, error: Exception) -> None:
-        """Say which processor looks at values, so that the graph runs in Python; or refuse to, where that was asked."""
+        """Warn which processor looks at values, so the graph runs in Python; an error if it must be compiled."""
         reason = why_asked(error)
         if not self.auto and self.chosen == LOOP:
             change = "Write jit_compile='auto'; or keras.ops.where, or torch.where, instead of what looks at values."
@@ -203,7 +203,7 @@ class TorchStep(KerasStep):
         self.chosen = EAGER
 
     def _refuse(self, error: Exception) -> None:
-        """Say why Inductor cannot compile the graph, which then runs without; or that, where it was asked for."""
+        """Warn why Inductor cannot compile the graph, which then runs without; an error where it was asked for."""
         reason = why_failed(error)
         if not self.auto:
             change = "Write jit_compile='auto', or False."

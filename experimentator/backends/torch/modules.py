@@ -188,7 +188,7 @@ class _Call:
         self.under: list[tuple[Any, AbstractContextManager[Any]]] = []  # modules that are being called
 
     def value(self, parameter: Any) -> Any:
-        """What stands for a parameter; where somebody takes gradients by himself, it can be taken gradients by."""
+        """What stands for a parameter; it requires gradients where a processor may take some itself."""
         with torch._C.DisableTorchFunction():  # else what is done here would ask for values, too
             if is_symbolic():
                 return stub(parameter)
@@ -271,7 +271,7 @@ def is_stand_in(tensor: Any) -> bool:
 
 
 class _Standing(TorchFunctionMode):
-    """Where a function of PyTorch is handed a parameter, the value of its variable stands."""
+    """Within, functions of PyTorch that are handed a parameter get the value of its variable."""
 
     def __init__(self, value: Callable[[Any], Any]):
         super().__init__()
@@ -289,7 +289,7 @@ class _Standing(TorchFunctionMode):
 
 
 def _are_plain(arguments: Iterable[Any]) -> bool:
-    """Whether there is no parameter among them, told at once: what runs in Python calls functions by the thousand."""
+    """Whether there is no parameter among them; quick, since it is asked at every call of a function of PyTorch."""
     for one in arguments:
         kind = type(one)
         if kind not in _PLAIN and not (kind in (tuple, list) and _are_plain(one)):
@@ -317,7 +317,7 @@ def _check(tensor: Any) -> None:
 
 @contextmanager
 def _no_scope() -> Iterator[None]:
-    """Outside of Keras' scopes, in which no variable can be made of a value."""
+    """Within, Keras' stateless scope is away: in it, no variable can be made of a value."""
     scope = global_state.get_global_attribute("stateless_scope")
     global_state.set_global_attribute("stateless_scope", None)
     try:

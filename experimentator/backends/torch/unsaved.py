@@ -24,10 +24,11 @@ DRAWS = (
 
 
 class Unsaved(TorchDispatchMode):
-    """Within, while what is of the batch, parameters and buffers have no values, tells of what else is gone on from.
+    """Within, tells of tensors and generators that a processor goes on from, and that no checkpoint holds.
 
-    A tensor that has values there comes from elsewhere: an attribute of the processor, or a global. To write what
-    follows from the batch into it is `refused`, since no program can; the rest is warned of once.
+    Tensors of the batch, parameters and buffers have no values there. One that has values comes from elsewhere: an
+    attribute of the processor, or a global. To write what follows from the batch into it is `refused`, since no program
+    can; the rest is warned of once.
     """
 
     supports_higher_order_operators = True  # such as torch.cond: what they do within is told of like the rest
