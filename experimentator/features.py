@@ -17,6 +17,7 @@ import numpy as np
 from experimentator.backends import Backend, get_backend
 from experimentator.callbacks.changes import Changes, holds
 from experimentator.callbacks.checkpoint_every import CheckpointEvery
+from experimentator.callbacks.numbers import is_scalar
 from experimentator.callbacks.order import CallbackError, Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
@@ -215,10 +216,10 @@ class CallbackedExperiment(BaseExperiment):
     def _note_numbers(self, names: Iterable[str]) -> None:
         """Put numbers that a callback says it writes from the state into the history."""
         for name in names:
-            value = self.state.get(name)
+            value: Any = self.state.get(name)
             if isinstance(value, np.ndarray) and value.ndim == 0:
                 value = value[()]
-            if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+            if is_scalar(value):
                 self.history[-1][name] = value.item() if isinstance(value, np.number) else value
 
     def listens(self, event: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.callbacks.numbers import is_whole
 from experimentator.config import ConfigError
 from experimentator.loading.workers import Workers
 from experimentator.optimizer_parts import parts_of, schedule_of
@@ -184,12 +185,8 @@ def listed(names: Any) -> list[str]:
     return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
-def _is_whole(value: Any, least: int) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
-
-
 def _says_when(value: Any) -> bool:
-    return value is None or _is_whole(value, 0) or (isinstance(value, Container) and not isinstance(value, str))
+    return value is None or is_whole(value, least=0) or (isinstance(value, Container) and not isinstance(value, str))
 
 
 def _is_list(value: Any) -> bool:
@@ -235,10 +232,10 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "Write a number from 0 on; a schedule goes into the optimizer, keras.optimizers.Adam(schedule).",
     ),
     "experiment_type": (_are_classes, "Write a list of classes, base first."),
-    "epochs": (lambda v: _is_whole(v, 0), "Write a whole number of at least 0."),
-    "batch_size": (lambda v: _is_whole(v, 1), "Write a whole number of at least 1."),
+    "epochs": (lambda v: is_whole(v, least=0), "Write a whole number of at least 0."),
+    "batch_size": (lambda v: is_whole(v, least=1), "Write a whole number of at least 1."),
     "steps_per_call": (
-        lambda v: v in (None, "auto") or _is_whole(v, 1),
+        lambda v: v in (None, "auto") or is_whole(v, least=1),
         "Write 'auto', or a whole number of at least 1.",
     ),
     "eval_epochs": (_says_when, "Write how often, in epochs, or a collection of epochs, or None for every epoch."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
+from experimentator.callbacks.numbers import is_scalar
 
 COUNTERS = ("epoch", "epochs", "batch", "steps")  # numbers of the engine in the state
 
@@ -36,10 +36,6 @@ class Appearing:
         prefixes = tuple(f"{subset.name}_" for subset in exp.subsets)
         skipped = {*self.before, *COUNTERS, *exp.graph(mode).results}
         new = {name: value for name, value in state.items() if name not in skipped and not name.startswith(prefixes)}
-        found = {name: value for name, value in new.items() if _is_number(value)}
+        found = {name: value for name, value in new.items() if is_scalar(value)}
         self.names |= found.keys()
         return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

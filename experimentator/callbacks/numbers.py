@@ -1,9 +1,16 @@
-"""Which values of a callback's parameters are numbers."""
+"""Which values are numbers."""
 
 from __future__ import annotations
 
 from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether it may stand in the history: a number of Python's or numpy's, NaN too, and no truth value."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
