@@ -270,12 +270,9 @@ class ReadAhead:
 
     def __init__(self, cycle: Any):
         self.cycle, self.steps, self.batch_size, self.buckets = cycle, cycle.steps, cycle.batch_size, cycle.buckets
+        self.skip, self.left_out = cycle.skip, False
         self.pool = Threads(1, "experimentator-feed")
         self.begun: deque[Future[Block | None]] = deque()
-
-    def skip(self, batches: int) -> None:
-        """Begin behind the first `batches`."""
-        self.cycle.skip(batches)
 
     def take(self, ahead: Callable[[int], int]) -> Block | None:
         """The next block, once it is whole."""
@@ -287,6 +284,7 @@ class ReadAhead:
                 return None
             block: Block | None = awaited(self.begun.popleft(), self.meanwhile)
             if block is not None:
+                self.left_out = self.cycle.left_out
                 return block
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ class Position:
     subset: str = ""
     batch: int = 0
     batch_size: int = 0  # of this pass; 0 where it was not noted
+    left_out: bool = True  # whether items of this pass may have been left out, so that its batches are others'
     row: dict[str, float] = field(default_factory=dict)
     totals: dict[str, float] = field(default_factory=dict)
     weight: int = 0

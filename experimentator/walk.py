@@ -208,7 +208,7 @@ class Walk:
         begun = position.batch
         averages = Averages(position.totals, position.weight, sums_in(runners.at(begun).step.graph))
         if begun:
-            cycle.skip(begun)
+            cycle.skip(begun, left_out=position.left_out)
         if training is not None:
             cycle.meanwhile = self._heed
         remaining = (self.goal - self.exp.epoch) * cycle.steps
@@ -227,7 +227,7 @@ class Walk:
                 finally:  # whatever a callback says, the weights have moved
                     self.batches += len(block.index) if mode == Mode.TRAIN else 0
             position.batch, position.weight = first + len(block.index), averages.weight
-            position.batch_size = cycle.batch_size
+            position.batch_size, position.left_out = cycle.batch_size, cycle.left_out
             if training is not None:
                 self._pause("step")
         return averages

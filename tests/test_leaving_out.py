@@ -102,9 +102,9 @@ def test_calls_end_where_they_must_though_items_are_left_out(count, dropped, siz
     assert sum(block.index.size for block in blocks) == count - len(dropped & set(range(count)))
 
 
-def test_items_of_a_dataset_that_leaves_out_by_itself_are_read_again_where_it_says_so():
+def test_items_of_a_dataset_that_leaves_out_by_itself_are_read_again():
     class Gaps:
-        keys, leaves_out = range(9), True
+        keys = range(9)
 
         def query_item(self, key):
             return {"n": key, "path": f"/{key}"} if key % 3 else None

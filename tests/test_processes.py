@@ -65,8 +65,6 @@ def test_processes_give_the_batches_that_threads_give():
 class Large:
     """Images so large that they reach the training in memory that both processes see; some are of another dtype."""
 
-    leaves_out = True
-
     def __init__(self, shape=(80, 90, 3), absent=(), other=()):
         self.keys, self.shape, self.absent, self.other = range(11), shape, absent, other
 

@@ -21,6 +21,7 @@ from experimentator import (
     AverageMetrics,
     Callback,
     CheckpointEvery,
+    CombinedSubset,
     ConfigError,
     JsonLinesTracker,
     Mode,
@@ -183,6 +184,27 @@ def test_a_log_of_states_has_each_epoch_once(tmp_path):
         texts.append((run / "state.jsonl").read_text().splitlines())
 
     assert [[json.loads(line)["epoch"] for line in text] for text in texts] == [[1, 2, 3]] * 2
+
+
+class Gaps:
+    """A dataset that says nothing of the items that it leaves out."""
+
+    keys = range(30)
+
+    def query_item(self, key):
+        return {"input": key / 30, "target": key / 15} if key % 3 else None
+
+
+@pytest.mark.parametrize(
+    "kind", [Subset, lambda *given: CombinedSubset(*given[:2], [Subset("half", Mode.TRAIN, given[2])])]
+)
+def test_whatever_leaves_items_out_a_pass_goes_on_behind_what_was_trained_on(tmp_path, kind):
+    subsets = [kind("training", Mode.TRAIN, Gaps())]
+    built(tmp_path, "whole", subsets=subsets, steps_per_call=1).train(EPOCHS)
+    whole = tmp_path / "p" / "whole"
+
+    for number in (1, 3, 8):
+        assert resumed(cut(whole, number, tmp_path / str(number)), subsets=subsets) == lines(whole)
 
 
 @pytest.mark.parametrize("batches", [None, 1, 2])

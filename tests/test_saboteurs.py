@@ -156,7 +156,7 @@ SABOTEURS = {
         "test_resume.py",
         STEP,
     ),
-    "a batch is left out": Saboteur("walk.py", "cycle.skip(begun)", "cycle.skip(begun + 1)", "test_resume.py", STEP),
+    "a batch is left out": Saboteur("walk.py", "cycle.skip(begun,", "cycle.skip(begun + 1,", "test_resume.py", STEP),
     "every epoch has the order of the first": Saboteur(
         "data/ordered.py", "self.name, self.epoch, *address", "self.name, 0 * self.epoch, *address", "test_subset.py"
     ),

@@ -237,7 +237,7 @@ class TimedCycle:
         with ledger.account.spending("data"):
             block = self.cycle.take(lambda done: min(ahead(done), ledger.most))
         if block is not None:
-            self.taken += len(block.index)
+            self.taken, self.left_out = self.taken + len(block.index), self.cycle.left_out
             ledger.took(block, start)
             if self.is_training:
                 ledger.trained(block)

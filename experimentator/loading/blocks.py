@@ -56,8 +56,10 @@ class Cycle(Protocol):
     def take(self, ahead: Ahead) -> Block | None:
         """The next batches, `ahead(done)` at most where `done` went before; None when the pass is over."""
 
-    def skip(self, batches: int) -> None:
-        """Leave out so many batches, before any was taken: they were trained on already."""
+    left_out: bool  # whether items read so far were left out
+
+    def skip(self, batches: int, *, left_out: bool = True) -> None:
+        """Leave out so many batches, before any was taken: they were trained on already, items `left_out` or not."""
 
     def close(self) -> None:
         """Let go of what reads ahead; a pass that is over has done so."""
@@ -159,6 +161,7 @@ class Pass:
     """
 
     buckets: np.ndarray | None = None
+    left_out = False
     meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called before each batch that is read at once
 
     def __init__(self, rows: Rows, close: Callable[[], None] = lambda: None):
@@ -166,7 +169,7 @@ class Pass:
         self.steps, self.batch_size = rows.steps, rows.batch_size
         self.done = 0
 
-    def skip(self, batches: int) -> None:
+    def skip(self, batches: int, *, left_out: bool = True) -> None:
         """Begin behind the first `batches`."""
         self.done = batches
 

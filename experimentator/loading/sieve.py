@@ -53,13 +53,14 @@ class Sieve:
         self.batch_size, self.drop_last, self.none_left = batch_size, drop_last, none_left
         self.waiting: Loose | None = None
         self.came = self.went = self.skipping = 0  # batches, as they are read and as they are handed on
-        self.is_over = False
+        self.left_out = self.is_over = False
 
     def cut(self, rows: Loose, shape: tuple[int, int], ahead: Ahead) -> Block | None:
         """The next batches, of the rows kept out of `shape` [K, B]: as they come if these are all; None if too few."""
         is_whole = self.waiting is None and not self.skipping and self.came == self.went
         self.came += shape[0]
-        if is_whole and len(rows.keys) == shape[0] * shape[1]:
+        self.left_out |= len(rows.keys) < shape[0] * shape[1]
+        if is_whole and not self.left_out:
             self.went = self.came
             return rows.block(shape[1])
         self.waiting = rows if self.waiting is None else self.waiting.followed_by(rows)

@@ -129,9 +129,14 @@ class Stream(Pass):
         self.sieve = Sieve(rows.batch_size, drop_last=rows.drop_last, none_left=none_left)
         self.tail = rows.positions[rows.steps * rows.batch_size :]
 
-    def skip(self, batches: int) -> None:
-        """Begin behind the first `batches`; where items may be left out before them, these are read to know."""
-        if may_leave_out(self.feed.subset.dataset):
+    @property
+    def left_out(self) -> bool:  # type: ignore[override]  # here it may change
+        """Whether items read so far were None."""
+        return self.sieve.left_out
+
+    def skip(self, batches: int, *, left_out: bool = True) -> None:
+        """Begin behind the first `batches`; where items before them were left out, these are read to know which."""
+        if left_out:
             self.sieve.skipping = batches
         else:
             super().skip(batches)
@@ -180,16 +185,6 @@ class Stream(Pass):
 
     def _placed(self, block: Block | None) -> Block | None:
         return block if block is None or self.feed.placing is None else self.feed.placing(block)
-
-
-def may_leave_out(dataset: Any) -> bool:
-    """Whether items may be None: where a dataset or one of its parents has transforms, or says `leaves_out = True`."""
-    seen = 0
-    while dataset is not None and seen < 100:
-        if getattr(dataset, "transforms", None) or getattr(dataset, "leaves_out", False):
-            return True
-        dataset, seen = getattr(dataset, "parent", None), seen + 1
-    return False
 
 
 def _close(pool: Threads | None) -> None:
