@@ -145,7 +145,7 @@ def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Co
     if isinstance(source, str) and ("\n" in source or "=" in source):
         return load_text(source, overrides, known=known)
     raise ConfigError(
-        f"{_short(source)} is not a configuration.",
+        f"{steady_repr(source)} is not a configuration.",
         "Read as a path, there is no such file and it does not end in .py; "
         "read as config text, it has no '=' and no second line."
         if isinstance(source, str)
@@ -267,7 +267,7 @@ def _refuse_unknown(names: Collection[str], settable: Collection[str], problem: 
 def _overridden(values: Mapping[Any, Any], overrides: Mapping[str, object], known: Collection[str]) -> Config:
     settable = {*values, *known}
     if odd := [key for key in (*settable, *overrides) if not isinstance(key, str)]:
-        wrong, seen = "A configuration's keys are names.", f"One of them is {_short(odd[0])}."
+        wrong, seen = "A configuration's keys are names.", f"One of them is {steady_repr(odd[0])}."
         raise ConfigError(wrong, seen, "Write a string for every key.")
     # any name may be added to a dictionary, but one that is nearly another is a slip
     slips = [n for n in overrides if n not in settable and get_close_matches(n, settable, n=1, cutoff=0.8)]
@@ -320,14 +320,16 @@ def _json(value: Any, parents: tuple[int, ...] = ()) -> JSON:
     if isinstance(value, dict):
         rest = {"...": f"{len(value) - _MOST} more"} if len(value) > _MOST else {}
         first = itertools.islice(value.items(), _MOST)
-        return {_cut(key) if isinstance(key, str) else _short(key): _json(item, inside) for key, item in first} | rest
+        return {
+            _cut(key) if isinstance(key, str) else steady_repr(key): _json(item, inside) for key, item in first
+        } | rest
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
         item = value.item()  # a numpy scalar, or whatever behaves as one
-        return _json(item) if type(item) is not type(value) else _short(value)
-    return _short(value)
+        return _json(item) if type(item) is not type(value) else steady_repr(value)
+    return steady_repr(value)
 
 
-def _short(value: object) -> str:
+def steady_repr(value: object) -> str:
     """A `repr` that cannot fail and that says the same in every process: sets sorted, no addresses."""
     shortener = reprlib.Repr()
     shortener.maxset = shortener.maxfrozenset = shortener.maxother = shortener.maxstring = 100_000

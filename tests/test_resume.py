@@ -207,6 +207,21 @@ def test_whatever_leaves_items_out_a_pass_goes_on_behind_what_was_trained_on(tmp
         assert resumed(cut(whole, number, tmp_path / str(number)), subsets=subsets) == lines(whole)
 
 
+class Frame:
+    """A key without anything by which another process would know it."""
+
+
+@pytest.mark.parametrize("key", [Frame, lambda: frozenset(map(str, np.random.permutation(64)))])
+def test_keys_of_any_kind_are_known_again(tmp_path, key):
+    built(tmp_path, "one", subsets=[Subset("training", Mode.TRAIN, {key(): {"input": 1.0, "target": 2.0}})]).train(1)
+    again = {key(): {"input": 1.0, "target": 2.0}}
+
+    exp = built(tmp_path, "one", subsets=[Subset("training", Mode.TRAIN, again)])
+    exp.resume(tmp_path / "p" / "one")
+
+    assert exp.epoch == 1
+
+
 @pytest.mark.parametrize("batches", [None, 1, 2])
 def test_a_tracker_of_lines_is_told_nothing_twice(tmp_path, batches):
     """At every step: what it was told of epochs and batches that are trained again goes."""

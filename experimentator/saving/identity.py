@@ -9,7 +9,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experimentator.checkpoint import CheckpointError
-from experimentator.config import resolved
+from experimentator.config import resolved, steady_repr
+from experimentator.data.items import DatasetError
+from experimentator.data.keys import key_digest
 from experimentator.graph import Mode
 from experimentator.optimizer_parts import unscaled
 from experimentator.records.neighbours import neighbours
@@ -240,9 +242,19 @@ def _subset(subset: Any, began: tuple[int, Any] | None) -> str:
     count, keys = began or (len(subset), subset.keys)
     digest = hashlib.sha256()
     for key in keys:
-        digest.update(repr(key).encode())
+        digest.update(_known(key).encode())
     buckets = f", buckets of {subset.buckets!r}" if subset.buckets else ""
     return f"{subset.mode}, {count} items, keys {digest.hexdigest()[:16]}{buckets}"
+
+
+def _known(key: Hashable) -> str:
+    """A key as another process has it, too: a plain object has another address there, and a set another order."""
+    if isinstance(key, str | int):
+        return repr(key)
+    try:
+        return key_digest(key)
+    except DatasetError:
+        return steady_repr(key)
 
 
 def _where(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any]:
