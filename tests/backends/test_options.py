@@ -97,6 +97,19 @@ def test_a_schedule_with_warm_up_acts_on_every_batch_of_a_call(jit):
     np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-3, atol=1e-5)
 
 
+def test_a_schedule_that_takes_the_place_of_a_rate_acts_and_is_told(caplog):
+    subsets = [Subset("training", Mode.TRAIN, {"x": X, "y": Y})]
+    config = {"subsets": subsets, "chunk_processors": [linear(), squares], "optimizer": keras.optimizers.SGD(RATE)}
+    exp = build_experiment(config, hide_progress=True)
+    exp.train(1)
+    before = weights_of(exp.backend)
+    exp.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(0.0, 8)
+    exp.train(2)
+
+    np.testing.assert_array_equal(weights_of(exp.backend), before)
+    assert "SGD: learning_rate was 'a number', is CosineDecay. Compiled again at the next call." in caplog.text
+
+
 @compilers
 def test_a_schedule_that_begins_anew_does_so_later_each_time(jit):
     schedule = keras.optimizers.schedules.CosineDecayRestarts(RATE, 2)

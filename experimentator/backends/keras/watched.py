@@ -88,11 +88,11 @@ class Watched:
 
 
 def _plain(one: Any) -> Iterator[tuple[str, Any]]:
-    return (
-        (name, value)
-        for name, value in list(vars(one).items())
-        if name[:1] != "_" and isinstance(value, PLAIN) and name not in OF_KERAS
-    )
+    for name, value in list(vars(one).items()):
+        if name[:1] != "_" and isinstance(value, PLAIN) and name not in OF_KERAS:
+            yield name, value
+        elif name == "_learning_rate":  # a number is assigned to what is there, and a schedule takes its place
+            yield "learning_rate", "a number" if hasattr(value, "assign") else value
 
 
 def _own(layer: Any) -> list[int]:
@@ -111,4 +111,6 @@ def _named(one: Any) -> str:
 
 
 def _told(value: Any) -> str:
-    return value.__name__ if isinstance(value, FunctionType) else repr(value)
+    if isinstance(value, FunctionType):
+        return value.__name__
+    return type(value).__name__ if hasattr(value, "get_config") else repr(value)
