@@ -368,6 +368,17 @@ def test_a_mistake_is_told(path, outputs, sizes, error, said, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.skipif(ON_TORCH, reason="PyTorch writes any name")
+def test_a_name_that_tensorflow_has_not_is_refused_with_what_to_write(tmp_path):
+    exp = build(subsets=[Subset("all", Mode.INFER, {"größe": [1.0]})], chunk_processors=[ops.Scale("batch_größe")])
+
+    with pytest.raises(
+        ValueError, match=r"cannot name an input of a file so.\nSeen: 'batch_größe'.\nLet items call it"
+    ):
+        exp.export(tmp_path / "program", ["batch_größe"])
+    assert os.listdir(tmp_path) == []
+
+
 @not_on_jax
 def test_what_draws_is_written_or_refused_and_nothing_remains(tmp_path):
     """ONNX has no such draws, and PyTorch's are of a fixed number of rows."""

@@ -24,6 +24,7 @@ from experimentator.patches import patched
 
 log = logging.getLogger(__name__)
 FLEX = re.compile(rb"Flex[A-Z]\w+")
+PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 # What writes a format, besides the framework itself.
 NEEDED = {
     ("tensorflow", ".onnx"): ("onnx", "tf2onnx"),
@@ -151,6 +152,12 @@ def check_able(model: Any, path: Path) -> None:
                 f"{path.suffix or 'SavedModel'} files cannot be written here.\nSeen: {error}.\n"
                 f'Type: pip install "experimentator-dl[{extra}]".'
             ) from None
+    odd = sorted(name for name in model._inputs_struct if not PLAIN_NAME.fullmatch(name))
+    if path.suffix in ("", ".tflite") and odd:
+        raise ValueError(
+            f"TensorFlow cannot name an input of a file so.\nSeen: {', '.join(map(repr, odd))}.\n"
+            "Let items call it something of the letters A to Z, digits, '_', '-' and '.'; or name a file .onnx."
+        )
     both = sorted(set(model._inputs_struct) & set(model._outputs_struct))
     if path.suffix == ".onnx" and both:
         raise ValueError(
