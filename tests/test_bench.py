@@ -423,22 +423,33 @@ def test_callbacks_that_a_subclass_adds_are_called_once():
 
 
 def test_the_dear_processor_is_told_from_the_cheap_ones():
-    cheap = chunk_processor(inputs=["x"], outputs=["x"], node="cheap")(lambda x: x + 1)
+    cheap = chunk_processor(inputs=["batch_input"], outputs=["x"], node="cheap")(lambda x: x + 1)
     dear = chunk_processor(inputs=["x"], outputs=["loss"], node="dear")(
         lambda x: sum(np.sin(x).sum() for _ in range(300))
     )
     exp = counted(
         subsets=[Subset("training", Mode.TRAIN, {"input": np.ones((64, 100))})],
     )
-    graph = Graph([cheap, dear], provided={"x"}, mode=Mode.TRAIN).select("loss")
-    columns, index = sample_of(exp, Mode.TRAIN)
+    graph = Graph([cheap, dear], provided={"batch_input"}, mode=Mode.TRAIN).select("loss")
 
-    costs = costs_of(exp, graph, ({"x": columns["batch_input"]}, index), compiler="graph", seconds=0.5)
+    costs = costs_of(exp, graph, sample_of(exp, graph), compiler="graph", seconds=0.5)
 
     first, second = costs.processors
     assert second.is_sure
     assert second.seconds > 0.8 * costs.step
     assert costs.by_name() == {"cheap": first.seconds if first.is_sure else 0.0, "dear": second.seconds}
+
+
+def test_costs_are_those_of_what_the_graph_reads_of_items_that_are_there():
+    """Some are left out, and what nobody reads is a number in the first item alone."""
+    items = [{"input": float(n), "note": None if n else 1} if n % 3 != 1 else None for n in range(9)]
+    exp = counted(subsets=[Subset("training", Mode.TRAIN, items)], batch_size=4)
+    graph = Graph([], provided={"batch_input"}, mode=Mode.TRAIN).select("batch_input")
+
+    columns, index = sample_of(exp, graph)
+
+    assert {name: len(values) for name, values in columns.items()} == {"batch_input": 6}
+    assert sorted(index.ravel().tolist()) == [0, 0, 1, 1, 2, 3, 4, 5]
 
 
 # The arithmetic

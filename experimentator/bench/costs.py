@@ -163,19 +163,17 @@ def with_costs_of(
     compiler = next((name for name, setting in known.items() if setting == exp.jit_compile), default)
     if exp.backend.compiles and compiler not in known:
         compiler = exp.backend.compile(graph, exp.program.specs(mode)).compiler
-    costs = costs_of(exp, graph, sample_of(exp, mode), compiler=compiler, seconds=seconds, told=told)
+    costs = costs_of(exp, graph, sample_of(exp, graph), compiler=compiler, seconds=seconds, told=told)
     title = f"a step of {costs.batch_size} takes {priced(costs.step, 's')} {HOW[costs.compiler]}"
     return replace(with_costs(description, costs.by_name()), title=title)
 
 
-def sample_of(exp: Any, mode: Mode) -> tuple[Mapping[str, Any], np.ndarray]:
-    """Two batches of a subset of a mode, placed, with their index [2, B]."""
-    subset = next((one for one in exp.subsets if one.mode == mode), exp.subsets[0])
-    keys = [subset.keys[place % len(subset.keys)] for place in range(2 * exp.batch_size)]
-    batch = subset.batch(keys)
-    names = exp.program.specs(mode)
-    index = np.arange(len(keys), dtype=np.int32).reshape(2, -1)
-    return exp.backend.put({name: batch[name] for name in names}), index
+def sample_of(exp: Any, graph: Graph) -> tuple[Mapping[str, Any], np.ndarray]:
+    """What a graph reads of a subset of its mode, placed, with the index [2, B] of two batches."""
+    subset = next((one for one in exp.subsets if one.mode == graph.mode), exp.subsets[0])
+    kept, batch = next(subset.batches(2 * exp.batch_size))
+    index = np.arange(2 * exp.batch_size, dtype=np.int32) % len(kept)
+    return exp.backend.put({name: batch[name] for name in sorted(graph.inputs)}), index.reshape(2, -1)
 
 
 def _chosen(prefixes: Prefixes, sample: Any, seconds: float, told: Callable[[str], None]) -> dict[int, list[int]]:
