@@ -313,6 +313,8 @@ def _tried(value: Any) -> Any:
 def _array(name: Any, values: Any) -> np.ndarray:
     try:
         return plain_array(name, values)
+    except DatasetError:
+        raise
     except ValueError as error:
         raise DatasetError(
             f"{name!r} in a dict of arrays is ragged.",
