@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import NamedTuple
 
@@ -161,6 +162,15 @@ def test_a_mask_is_no_list_of_keys(mask):
     told = r"'training' has a mask for keys.\nSeen: True, True, .*\nWrite .*np.flatnonzero\(mask\)"
     with pytest.raises(DatasetError, match=told):
         training({"input": np.arange(5)}, keys=mask)
+
+
+@pytest.mark.parametrize("keys", [100, slice(0, 100)])
+def test_what_is_no_list_of_keys_is_refused_by_subset(keys):
+    told = (
+        rf"Subset 'training' has no list of keys.\nSeen: {re.escape(repr(keys))}.\nWrite a list of keys, such as range"
+    )
+    with pytest.raises(DatasetError, match=told):
+        training(ITEMS, keys=keys)
 
 
 def test_numpy_keys_are_taken():

@@ -137,6 +137,9 @@ def _is_dataset(source: Any) -> bool:
 
 def usable_keys(keys: Iterable[Hashable], *, subset: str) -> tuple[Hashable, ...]:
     """The keys that a subset is given; a mask in place of them is refused: True would be taken for item 1."""
+    if not hasattr(keys, "__iter__") and not hasattr(keys, "__getitem__"):
+        wrong, write = f"Subset {subset!r} has no list of keys.", "Write a list of keys, such as range(100)."
+        raise DatasetError(wrong, f"{keys!r:.60}", write)
     found = tuple(keys)
     if len(found) > 2 and isinstance(found[0], (bool, np.bool_)):
         seen, write = f"{found[0]}, {found[1]}, {found[2]}, ...", "Write where they are True: np.flatnonzero(mask)."
@@ -311,10 +314,9 @@ def _tried(value: Any) -> Any:
 
 
 def _array(name: Any, values: Any) -> np.ndarray:
+    refuse_masks(name, [values])
     try:
         return plain_array(name, values)
-    except DatasetError:
-        raise
     except ValueError as error:
         raise DatasetError(
             f"{name!r} in a dict of arrays is ragged.",
