@@ -244,11 +244,15 @@ def _built(load: Any) -> Any:
     """The experiment of a configuration that `load` runs."""
     from experimentator.commands.noise import filtered
 
-    with filtered(), collector.resting():
-        config = load()
-        from experimentator import build_experiment
+    words, sys.argv = sys.argv, sys.argv[:1]  # a configuration that reads some, as argparse does, has none
+    try:
+        with filtered(), collector.resting():
+            config = load()
+            from experimentator import build_experiment
 
-        return build_experiment(config, load_weights=False)
+            return build_experiment(config, load_weights=False)
+    finally:
+        sys.argv = words
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -203,6 +203,18 @@ def test_a_configuration_may_exit_by_itself():
     assert main(["task.py"]) == 7
 
 
+def test_words_of_the_command_are_not_those_of_a_configuration(monkeypatch, capsys):
+    parsing = (
+        'import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument("--width", type=int, default=3)\n'
+    )
+    Path("light.py").write_text(f"{parsing}width = parser.parse_args().width\n{Path(LIGHT).read_text()}")
+    monkeypatch.setattr(sys, "argv", ["experimentator", "run", "light.py", "--quiet"])
+
+    assert main(sys.argv[1:]) == 0
+    assert json.loads((only_run() / "config.json").read_text())["width"] == 3
+    assert json.loads((only_run() / "environment.json").read_text())["argv"] == sys.argv
+
+
 def test_of_a_strangers_long_error_the_first_lines_are_shown():
     frames = '\n  File "/usr/lib/python3.11/threading.py", line 995, in _bootstrap\n' * 30
     error = RuntimeError(f"Graph execution error:\n{frames}\nReceived a label of 12.\n" + "0 bytes\n" * 40)
