@@ -23,7 +23,7 @@ from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
 from experimentator.saved import Saved
-from experimentator.saving.identity import identity, settings
+from experimentator.saving.identity import begin, identity
 from experimentator.settings import LIBRARY_KEYS, check_values, listed, settle_rate, write_rate
 from experimentator.subset import Subset, find, refuse_twins
 from experimentator.suspects import shapes_compared
@@ -197,8 +197,7 @@ class BaseExperiment(Habits, Portrayed, Saved, Exported):
             )
         self.program.prepare()
         self.program.require_optimizer()
-        self.walk.settings = self.walk.settings or settings(self)  # as they are now: callbacks may change some
-        self.walk.keys = self.walk.keys or {one.name: (len(one), one.keys) for one in self.subsets}
+        begin(self)
         if self.listens("pause"):
             identity(self)
         self.walk.train(epochs)

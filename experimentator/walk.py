@@ -14,6 +14,7 @@ from experimentator.graph import Mode
 from experimentator.pace import Stopwatch
 from experimentator.patches import patched
 from experimentator.position import Position
+from experimentator.saving.identity import changeable
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed, rate_of
 from experimentator.signals import HeldSignals
@@ -55,6 +56,7 @@ class Walk:
         self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
         self.settings: dict[str, Any] | None = None  # what of it a training may change
         self.keys: dict[str, tuple[int, Any]] = {}  # of each subset, and for how many items they stood
+        self.left: Any = None  # what somebody may change between trainings, as the last one left it
         self.held_by: dict[int, dict[str, str]] = {}  # attributes of callbacks as training began; see `undeclared`
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = self.looked = False
@@ -104,6 +106,7 @@ class Walk:
                     exp.fire("train_end")
                 finally:
                     self.trains = False
+                self.left = changeable(exp)
 
     def is_whole(self) -> bool:
         """Whether the weights are those of the end of an epoch, and finite."""

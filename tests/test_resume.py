@@ -23,6 +23,7 @@ from experimentator import (
     CheckpointEvery,
     CombinedSubset,
     ConfigError,
+    EarlyStopping,
     JsonLinesTracker,
     Mode,
     ResumeError,
@@ -348,6 +349,35 @@ def with_other_keys(place):
     exp = built(place, "new")
     exp.subset("training").keys = exp.subset("training").keys[:-1]
     return exp
+
+
+class Faster:
+    learning_rate = 0.01
+
+
+BETWEEN = {
+    "optimizer": lambda exp: setattr(exp, "optimizer", Faster()),
+    "processors": lambda exp: exp.chunk_processors.append(lambda chunk: chunk.update(more=chunk["loss"])),
+    "callbacks": lambda exp: exp.callbacks.append(EarlyStopping("training_loss")),
+    "subsets": lambda exp: setattr(exp, "subsets", exp.subsets[:1]),
+    "keys": lambda exp: setattr(exp.subset("training"), "keys", range(12)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BETWEEN)
+def test_what_is_changed_between_trainings_is_changed_before_a_resume(tmp_path, what):
+    exp = built(tmp_path, "one")
+    exp.train(1)
+    BETWEEN[what](exp)
+    exp.train(2)
+
+    with pytest.raises(ResumeError, match="saved by another experiment"):
+        built(tmp_path, "one").resume(tmp_path / "p" / "one")
+    again = built(tmp_path, "one")
+    BETWEEN[what](again)
+    again.resume(tmp_path / "p" / "one")
+    again.train(3)
+    assert again.epoch == 3
 
 
 class Extra(Callback):

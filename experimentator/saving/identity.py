@@ -63,8 +63,9 @@ class ResumeError(ValueError):
 def identity(exp: BaseExperiment) -> dict[str, Any]:
     """What an experiment is, as plain values that another process can compare."""
     if exp.walk.identity is None:
+        begin(exp)
         exp.walk.identity = {
-            **(exp.walk.settings or settings(exp)),
+            **(exp.walk.settings or {}),
             "modules": neighbours(exp.source.filename),
             "program": _program(exp.source.text),
             "graph": {str(mode): _graph(exp, mode) for mode in dict.fromkeys(subset.mode for subset in exp.subsets)},
@@ -73,6 +74,35 @@ def identity(exp: BaseExperiment) -> dict[str, Any]:
             "machine": machine(exp),
         }
     return exp.walk.identity
+
+
+def begin(exp: BaseExperiment) -> None:
+    """Note the settings and keys with which it begins to train: callbacks may change some.
+
+    What somebody changed since the last training ended is noted, too, but for plain settings and rates, which a
+    checkpoint has: an experiment goes on with it that was changed alike.
+    """
+    walk = exp.walk
+    walk.settings = walk.settings or settings(exp)
+    walk.keys = walk.keys or {one.name: (len(one), one.keys) for one in exp.subsets}
+    if walk.left is None or walk.left == (now := changeable(exp)):
+        return
+    (config, subsets, optimizer), walk.identity = walk.left, None
+    if optimizer != now[2] or config.get("optimizer") != now[0].get("optimizer"):
+        walk.settings["optimizer"] = settings(exp)["optimizer"]
+    for name in config.keys() | now[0].keys():
+        if config.get(name) != now[0].get(name):
+            walk.settings["config"] |= {name: now[0].get(name)}
+    walk.settings["config"] = _said(walk.settings["config"])
+    changed = {name: one[1:3] for name, one in now[1].items() if subsets.get(name) != one}
+    walk.keys = {name: one for name, one in walk.keys.items() if name in now[1]} | changed
+
+
+def changeable(exp: BaseExperiment) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """What somebody may change between trainings: settings that hold objects, subsets, and which optimizer it is."""
+    config = {key: value for key, value in settings(exp)["config"].items() if not is_plain(exp.cfg[key])}
+    subsets = {one.name: (str(one.mode), len(one), one.keys, repr(one.buckets)) for one in exp.subsets}
+    return config, subsets, id(exp.cfg.get("optimizer"))
 
 
 def settings(exp: BaseExperiment) -> dict[str, Any]:

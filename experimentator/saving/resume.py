@@ -25,7 +25,16 @@ from experimentator.config import resolved
 from experimentator.data.reading import lock
 from experimentator.position import Position
 from experimentator.saving import manifest
-from experimentator.saving.identity import FREE, ResumeError, check_same, comparable, doubts, identity, undone
+from experimentator.saving.identity import (
+    FREE,
+    ResumeError,
+    changeable,
+    check_same,
+    comparable,
+    doubts,
+    identity,
+    undone,
+)
 from experimentator.saving.matching import match, refusal
 from experimentator.saving.packing import (
     PackingError,
@@ -145,7 +154,7 @@ class Restored:
         walk = exp.walk
         exp.epoch, exp.history[:], walk.batches, walk.position = self.epoch, self.history, self.batches, self.position
         exp.program.chosen = dict(self.choices)
-        walk.restore = self
+        walk.restore, walk.left = self, changeable(exp)
         self.again(exp, optimizer=False)
         self.rate = rate_of(exp.optimizer)
 
