@@ -217,9 +217,9 @@ def test_latest_leads_to_the_newest_run(tmp_path):
     assert os.readlink(tmp_path / "experiment" / "latest") == "second"
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "..", "", "latest", "a\nb", "x" * 201, " "])
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", "", "latest", "a\nb", "x" * 201, "日" * 80, " "])
 def test_a_name_that_is_no_folder_is_refused(tmp_path, name):
-    with pytest.raises(ConfigError, match="no name for a folder"):
+    with pytest.raises(ConfigError, match=r"no name for a folder.\n(.|\n)*(at most 200 bytes|the link to the newest)"):
         RunFolder(tmp_path, name)
 
 

@@ -22,6 +22,7 @@ if sys.platform != "win32":
 
 log = logging.getLogger(__name__)
 LATEST = "latest"
+MOST_BYTES = 200  # of a name; file systems take 255, and others stand behind it
 OF_POINTS = "--report", "--parent"  # options of the command line of a point of a sweep
 
 
@@ -94,11 +95,11 @@ def point(link: Path, target: str) -> None:
 
 def folder_name(name: Any, *, key: str) -> str:
     """One level of a path, and no more."""
-    bad = not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable()
+    bad = not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= MOST_BYTES
     if bad or set(name) & set('/\\:*?"<>|') or name != name.strip(". ") or name == LATEST:
         wrong = f"{key} is no name for a folder."
         taken = "Write another one: this is the link to the newest run."
-        write = taken if name == LATEST else "Use letters, digits, '-' and '_'."
+        write = taken if name == LATEST else f"Use letters, digits, '-' and '_', at most {MOST_BYTES} bytes of them."
         raise ConfigError(wrong, f"Seen: {name!r:.80}.", write)
     return str(name)
 
