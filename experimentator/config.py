@@ -162,7 +162,12 @@ def resolved(mapping: Mapping[str, object]) -> dict[str, JSON]:
     >>> resolved({"rate": 0.1, "shape": (2, 3), "best": float("inf"), "model": object(), "os": os})
     {'rate': 0.1, 'shape': [2, 3], 'best': 'inf', 'model': '<object object>'}
     """
-    return {k: _json(v) for k, v in mapping.items() if not k.startswith("_") and not _is_imported(k, v)}
+    return {name: _json(mapping[name]) for name in own_names(mapping)}
+
+
+def own_names(mapping: Mapping[str, object]) -> list[str]:
+    """The names that a configuration sets: neither private ones, nor modules, functions and classes that it imports."""
+    return [name for name, value in mapping.items() if not name.startswith("_") and not _is_imported(name, value)]
 
 
 @dataclass(frozen=True)

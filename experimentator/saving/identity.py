@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experimentator.checkpoint import CheckpointError
-from experimentator.config import resolved, steady_repr
+from experimentator.config import own_names, resolved, steady_repr
 from experimentator.data.items import DatasetError
 from experimentator.data.keys import key_digest
 from experimentator.graph import Mode
@@ -100,14 +100,15 @@ def begin(exp: BaseExperiment) -> None:
 
 def changeable(exp: BaseExperiment) -> tuple[dict[str, Any], dict[str, Any], int]:
     """What somebody may change between trainings: settings that hold objects, subsets, and which optimizer it is."""
-    config = {key: value for key, value in settings(exp)["config"].items() if not is_plain(exp.cfg[key])}
+    names = [name for name in own_names(exp.cfg) if name not in FREE and not is_plain(exp.cfg[name])]
+    config = _said({name: comparable(exp.cfg[name]) for name in names})
     subsets = {one.name: (str(one.mode), len(one), one.keys, repr(one.buckets)) for one in exp.subsets}
     return config, subsets, id(exp.cfg.get("optimizer"))
 
 
 def settings(exp: BaseExperiment) -> dict[str, Any]:
     """What of an identity a training may change: its configuration, and the rates of its optimizer."""
-    config = {key: comparable(exp.cfg[key]) for key in resolved(exp.cfg) if key not in FREE}
+    config = {name: comparable(exp.cfg[name]) for name in own_names(exp.cfg) if name not in FREE}
     optimizer = exp.cfg.get("optimizer")
     parts = getattr(optimizer, "parts", {}) or {"": optimizer}
     rates = {f"learning rate{of and f' of {of}'}": _rate(part) for of, part in parts.items()}
