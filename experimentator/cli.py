@@ -243,16 +243,14 @@ def _tell(text: str) -> None:
 def _built(load: Any) -> Any:
     """The experiment of a configuration that `load` runs."""
     from experimentator.commands.noise import filtered
+    from experimentator.patches import patched
 
-    words, sys.argv = sys.argv, sys.argv[:1]  # a configuration that reads some, as argparse does, has none
-    try:
-        with filtered(), collector.resting():
-            config = load()
-            from experimentator import build_experiment
+    # a configuration that reads words of the command line, as argparse does, has none
+    with patched(sys, argv=sys.argv[:1]), filtered(), collector.resting():
+        config = load()
+        from experimentator import build_experiment
 
-            return build_experiment(config, load_weights=False)
-    finally:
-        sys.argv = words
+        return build_experiment(config, load_weights=False)
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import numpy as np
 from experimentator.backends import Backend, get_backend
 from experimentator.callbacks.changes import Changes, holds
 from experimentator.callbacks.checkpoint_every import CheckpointEvery
-from experimentator.callbacks.numbers import is_scalar
 from experimentator.callbacks.order import CallbackError, Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
@@ -31,6 +30,7 @@ from experimentator.loading.threads import Threads, awaited
 from experimentator.loading.workers import Workers
 from experimentator.records.environment import overrides_of
 from experimentator.runs import RunFolder
+from experimentator.scalars import is_scalar
 from experimentator.settings import LIBRARY_KEYS, check_values
 
 log = logging.getLogger(__name__)

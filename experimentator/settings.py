@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.callbacks.numbers import is_whole
 from experimentator.config import ConfigError
 from experimentator.loading.workers import Workers
 from experimentator.optimizer_parts import parts_of, schedule_of
+from experimentator.scalars import is_whole
 
 log = logging.getLogger(__name__)
 

@@ -54,7 +54,9 @@ def runs(tmp_path):
 
 def listed(folder, *filters, sort=None, descending=False, as_json=False):
     output, errors = io.StringIO(), io.StringIO()
-    arguments = Namespace(folder=str(folder), filters=filters, sort=sort, descending=descending, json=as_json)
+    arguments = Namespace(
+        output=None, folder=str(folder), filters=filters, sort=sort, descending=descending, json=as_json, open=False
+    )
     status = list_runs(arguments, output, errors)
     return status, output.getvalue(), errors.getvalue()
 
@@ -303,7 +305,8 @@ def observe(event, arguments):
     if event.startswith(("pickle.", "marshal.", "os.system", "os.exec", "os.spawn", "subprocess.", "socket.")):
         events.append((event, arguments))
 sys.addaudithook(observe)
-listing.list_runs(Namespace(folder=str(place), filters=[], sort="epochs", descending=True, json=False),
+listing.list_runs(Namespace(folder=str(place), filters=[], sort="epochs", descending=True, json=False, output=None,
+    open=False),
                   sys.stdout, sys.stderr)
 listed = list(events)
 exec("1")

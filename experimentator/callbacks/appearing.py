@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from experimentator.callbacks.numbers import is_scalar
+from experimentator.scalars import is_scalar
 
 COUNTERS = ("epoch", "epochs", "batch", "steps")  # numbers of the engine in the state
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
-from experimentator.callbacks.numbers import is_number, is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.records.sparing import Sparing, seconds_to_save
 from experimentator.saving.manifest import KEPT, clean
+from experimentator.scalars import is_number, is_whole
 
 FOLDER = "checkpoints"
 SHARE = 0.007  # of the time may be spent in saving, without a period

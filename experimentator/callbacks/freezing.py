@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.numbers import is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.saving.matching import named_by
+from experimentator.scalars import is_whole
 
 
 class Freeze(Callback):

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError, names_in
 from experimentator.graph import Mode
+from experimentator.scalars import is_number
 
 log = logging.getLogger(__name__)
 SMALLER = ("loss", "error")  # endings of names of which less is better

@@ -13,11 +13,11 @@ import numpy as np
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
-from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import AVERAGED, WEIGHTS
 from experimentator.graph import Mode
 from experimentator.optimizer_parts import parts_of
+from experimentator.scalars import is_number
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import networkx as nx
 
-from experimentator.callbacks.numbers import is_whole
 from experimentator.elsewhere import callback_of_others
 from experimentator.graph import Mode
+from experimentator.scalars import is_whole
 
 EVENTS = tuple(f"{what}_{when}" for what in ("epoch", "cycle", "batch") for when in ("begin", "end"))
 FETCHING = ("batch_end", "cycle_end")  # events whose parameters may name tensors

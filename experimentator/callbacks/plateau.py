@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from experimentator.callbacks.monitored import Monitored
-from experimentator.callbacks.numbers import is_number, is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.rates import Schedule
+from experimentator.scalars import is_number, is_whole
 
 log = logging.getLogger(__name__)
 

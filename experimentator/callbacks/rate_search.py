@@ -12,12 +12,12 @@ import numpy as np
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of, run_folder
-from experimentator.callbacks.numbers import is_number, is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.picture import curve
 from experimentator.checkpoint import write_atomically
 from experimentator.graph import Mode
 from experimentator.optimizer_parts import schedule_of
+from experimentator.scalars import is_number, is_whole
 
 log = logging.getLogger(__name__)
 SMOOTHING = 0.8  # of the losses, which are noisy from batch to batch

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.numbers import is_number
 from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
+from experimentator.scalars import is_number
 
 FACTORS = "learning_rate_factors"  # in the state during a training pass: [steps], what all schedules made of it
 

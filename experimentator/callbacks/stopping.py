@@ -7,8 +7,8 @@ from typing import Any
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import Monitored
-from experimentator.callbacks.numbers import is_whole
 from experimentator.callbacks.order import CallbackError
+from experimentator.scalars import is_whole
 
 
 class EarlyStopping(Callback):

@@ -9,10 +9,10 @@ from typing import Any
 
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
-from experimentator.callbacks.numbers import is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.config import resolved
 from experimentator.graph import Mode
+from experimentator.scalars import is_whole
 from experimentator.trackers.delivery import Delivery
 from experimentator.trackers.tracker import TrackedRun, Tracker
 

@@ -12,9 +12,9 @@ from typing import Any
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of, run_folder
 from experimentator.callbacks.monitored import Monitored
-from experimentator.callbacks.numbers import is_whole
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import AVERAGED, write_atomically
+from experimentator.scalars import is_whole
 
 log = logging.getLogger(__name__)
 STRATEGIES = ("last", "best", "all")

@@ -23,7 +23,7 @@ from experimentator.sweep.points import Between, axes_of, constant_in, literal, 
 from experimentator.sweep.register import REGISTER, Register, asked_of, wait_for
 from experimentator.sweep.supervisor import Child, Point, Supervisor, devices
 
-PICTURE = "sweep.svg"
+PICTURE, COMPILED = "sweep.svg", "compiled"
 SEED = "seed"
 HANG_SECONDS = 3600.0
 MOMENT = 0.1
@@ -44,7 +44,13 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     _check(arguments, axes, sets)
     run = Sweep(arguments, sets, points(axes, arguments.config, sample=arguments.sample), errors)
     hang_seconds, jobs = arguments.hang_seconds or HANG_SECONDS, arguments.jobs or 1
-    supervisor = Supervisor(jobs=jobs, hang_seconds=hang_seconds, devices=devices(), is_quiet=arguments.quiet)
+    supervisor = Supervisor(
+        jobs=jobs,
+        hang_seconds=hang_seconds,
+        compiled=run.folder / COMPILED,
+        devices=devices(),
+        is_quiet=arguments.quiet,
+    )
     try:
         with run.display:
             supervisor.train(run.due(), run)

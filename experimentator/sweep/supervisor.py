@@ -83,19 +83,20 @@ class Supervisor:
     """Trains points, `jobs` at once; one without a sign for `hang_seconds` is ended, or more before its first sign.
 
     With several at once, or where it is to be quiet, each prints into a file; `devices` are given to them in turn, by
-    number or name.
+    number or name. In the folder `compiled`, which goes with the sweep, points on JAX find what others compiled.
     """
 
-    def __init__(self, *, jobs: int, hang_seconds: float, devices: Sequence[str] = (), is_quiet: bool = False):
+    def __init__(
+        self, *, jobs: int, hang_seconds: float, compiled: Path, devices: Sequence[str] = (), is_quiet: bool = False
+    ):
         self.jobs, self.hang_seconds, self.devices = jobs, hang_seconds, devices
+        self.compiled = compiled.absolute()
         self.prints_aside = jobs > 1 or is_quiet
         self.children: list[Child] = []
         self.nursery = Nursery()
-        self.compiled = ""  # the folder in which a point on JAX finds what an earlier one compiled
 
     def train(self, points: Iterator[Point] | None, audience: Audience) -> None:
         """Train them all; what stops this (Ctrl-C, SIGTERM) stops them, and their ends are told."""
-        self.compiled = tempfile.mkdtemp(prefix="experimentator-compiled-")
         try:
             while self.children or points is not None:
                 if points is None or len(self.children) == self.jobs:
@@ -128,7 +129,7 @@ class Supervisor:
         return Child(point, process, aside, slot, _memory_kills())
 
     def _environment(self, slot: int) -> dict[str, str]:
-        kept = {"JAX_COMPILATION_CACHE_DIR": self.compiled, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        kept = {"JAX_COMPILATION_CACHE_DIR": str(self.compiled), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         kept = {} if "JAX_COMPILATION_CACHE_DIR" in os.environ else kept
         own = {**(SHARING if self.jobs > 1 else {}), **kept, **os.environ}
         if self.devices and self.jobs > 1:
