@@ -146,3 +146,16 @@ def test_a_scale_has_round_numbers_also_where_it_is_logarithmic(tmp_path):
     plain, log = (re.findall(r'text-anchor="end">(.*?)<', browsed(text, at, tmp_path)) for at in ("", "log"))
     assert plain[:6] == ["2", "4", "6", "8", "10", *plain[5:6]]
     assert {"0.01", "0.1", "1", "10"} <= set(log)
+
+
+@in_a_browser
+@pytest.mark.parametrize("name", ["constructor", "toString"])
+def test_a_measure_may_have_any_name_also_where_other_runs_lack_it(runs, name):
+    write_run(runs / "task" / "odd", [0.5, 0.4], **{name: 3})
+    (runs / "task" / "odd" / "history.jsonl").write_text(json.dumps({"epoch": 1, name: 2.5}))
+
+    shown = browsed(page_of(runs), "", runs.parent)
+
+    assert shown.count('class="curve"') == 6
+    assert f"<b>{name}</b>" in shown
+    assert "native code" not in text_of(shown, "<tbody", "</tbody>")
