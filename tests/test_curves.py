@@ -159,3 +159,12 @@ def test_a_measure_may_have_any_name_also_where_other_runs_lack_it(runs, name):
     assert shown.count('class="curve"') == 6
     assert f"<b>{name}</b>" in shown
     assert "native code" not in text_of(shown, "<tbody", "</tbody>")
+
+
+def test_whole_numbers_of_any_size_can_be_drawn_and_are_told_as_they_are(tmp_path):
+    write_run(tmp_path / "runs" / "task" / "large", [10**17, 10**17 + 16, 10**400], seed=2**63, limit=10**400)
+
+    (run,) = data_of(page_of(tmp_path / "runs"))["runs"]
+
+    assert run["history"]["validation_loss"] == [1e17, 1e17, None]
+    assert (run["row"]["seed"], run["row"]["limit"]) == (str(2**63), str(10**400))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +13,7 @@ from experimentator.records.archive import Run
 from experimentator.records.history import read_history
 
 MOST = 1000  # points of a curve; of a longer one, so many of its epochs, the last among them
+LARGE = 10**15  # beyond it, a browser does not tell each whole number from the next
 HOUSEHOLD = ("epoch", "epoch_time")
 PLACES = ("experiment_id", "output_folder", "project_name", "hide_progress", "epochs")  # tell nothing of a result
 
@@ -68,10 +69,12 @@ def _columns(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float | Non
 
 
 def _number(value: Any) -> float | None:
-    """To six digits, which no eye tells apart; None for what cannot be drawn."""
-    if type(value) not in (int, float) or not math.isfinite(value):
+    """To six digits, which no eye tells apart, or a whole one that is not very large; None for what cannot be drawn."""
+    if type(value) is int and abs(value) < LARGE:
+        return value
+    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
         return None
-    return value if type(value) is int else float(f"{value:.6g}")
+    return float(f"{value:.6g}")
 
 
 def _row(run: Run, asked: Iterable[str]) -> dict[str, float | str]:
@@ -82,4 +85,7 @@ def _row(run: Run, asked: Iterable[str]) -> dict[str, float | str]:
     }
     row = {"run": run.name, "status": run.status, "epochs": run.epochs, **best, "started": run.started[:16], **more}
     known = {name: (_number(value), value) for name, value in row.items() if value is not None}
-    return {printable(name): printable(value) if one is None else one for name, (one, value) in known.items()}
+    return {
+        printable(name): printable(value) if one is None or (type(value) is int and one is not value) else one
+        for name, (one, value) in known.items()
+    }
