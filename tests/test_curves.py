@@ -168,3 +168,17 @@ def test_whole_numbers_of_any_size_can_be_drawn_and_are_told_as_they_are(tmp_pat
 
     assert run["history"]["validation_loss"] == [1e17, 1e17, None]
     assert (run["row"]["seed"], run["row"]["limit"]) == (str(2**63), str(10**400))
+
+
+@in_a_browser
+def test_whole_numbers_and_near_marks_are_told_in_full(tmp_path):
+    write_run(tmp_path / "runs" / "task" / "one", [1234.5, 1234.7, 1234.9], seed=20260102)
+    rows = [{"epoch": epoch, "validation_loss": 1234.5 + epoch / 10} for epoch in range(12340, 12345)]
+    (tmp_path / "runs" / "task" / "one" / "history.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    shown = browsed(page_of(tmp_path / "runs"), "", tmp_path)
+
+    marks = re.findall(r'text-anchor="(\w+)">(.*?)<', shown)
+    assert {"12340", "12341", "12342", "12343", "12344"} <= {mark for side, mark in marks if side == "middle"}
+    assert len(set(marks)) == len(marks)
+    assert "20260102" in text_of(shown, "<tbody", "</tbody>")
