@@ -73,13 +73,14 @@ def test_measures_of_several_subsets_share_a_chart_and_parts_of_a_loss_have_one_
     }
 
 
-def test_a_long_history_is_thinned_to_its_last_epoch(tmp_path):
-    write_run(tmp_path / "runs" / "task" / "long", [1 / (1 + epoch) for epoch in range(2500)])
+def test_a_long_history_is_thinned_to_its_best_and_its_last_epoch(tmp_path):
+    write_run(tmp_path / "runs" / "task" / "long", [abs(2000 - epoch) for epoch in range(1, 2501)])
 
     (run,) = data_of(page_of(tmp_path / "runs"))["runs"]
 
     epochs = run["history"]["epoch"]
-    assert len(epochs) == len(run["history"]["validation_loss"]) == 834
+    assert len(epochs) == len(run["history"]["validation_loss"]) == 835
+    assert 2000 in epochs
     assert epochs[-1] == run["row"]["epochs"] == 2500
     assert run["history"]["seconds"][-1] == 3750
 
@@ -182,3 +183,15 @@ def test_whole_numbers_and_near_marks_are_told_in_full(tmp_path):
     assert {"12340", "12341", "12342", "12343", "12344"} <= {mark for side, mark in marks if side == "middle"}
     assert len(set(marks)) == len(marks)
     assert "20260102" in text_of(shown, "<tbody", "</tbody>")
+
+
+@in_a_browser
+def test_the_best_epoch_is_marked_also_where_an_earlier_one_looks_the_same(tmp_path):
+    write_run(tmp_path / "runs" / "task" / "one", [0.50000002, 0.9, 0.50000001])
+
+    shown = browsed(page_of(tmp_path / "runs"), "", tmp_path)
+
+    (curve,) = re.findall(
+        r'class="curve" d="M([^"]*)" stroke="[^"]*" stroke-dasharray="" data-run="0"></path><circle', shown
+    )
+    assert f'cx="{float(curve.split("L")[-1].split()[0]):g}"' in shown

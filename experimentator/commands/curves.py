@@ -12,7 +12,7 @@ from experimentator.commands.failures import printable
 from experimentator.records.archive import Run
 from experimentator.records.history import read_history
 
-MOST = 1000  # points of a curve; of a longer one, so many of its epochs, the last among them
+MOST = 1000  # points of a curve; of a longer one, about so many of its epochs, the last and the best among them
 LARGE = 10**15  # beyond it, a browser does not tell each whole number from the next
 HOUSEHOLD = ("epoch", "epoch_time")
 PLACES = ("experiment_id", "output_folder", "project_name", "hide_progress", "epochs")  # tell nothing of a result
@@ -23,7 +23,12 @@ def curves(runs: Sequence[Run], asked: Sequence[str] = (), *, title: str) -> str
     histories = [_history(run) for run in runs]
     names = dict.fromkeys(name for rows in histories for row in rows for name in row)
     listed = [
-        {"row": _row(run, asked), "best": run.best.get("epoch"), "measure": run.measure, "history": _columns(history)}
+        {
+            "row": _row(run, asked),
+            "best": run.best.get("epoch"),
+            "measure": run.measure,
+            "history": _columns(history, run.best.get("epoch")),
+        }
         for run, history in zip(runs, histories, strict=True)
     ]
     return page.filled("runs", title=title, data={"runs": listed, "charts": charts_of(names)})
@@ -53,14 +58,18 @@ def _history(run: Run) -> list[dict[str, Any]]:
         return []
 
 
-def _columns(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+def _columns(history: Sequence[Mapping[str, Any]], best: Any) -> dict[str, list[float | None]]:
     """Numbers by name, one for each epoch, None for what is none; and `seconds`, from the beginning on."""
     seconds, spent = [], 0.0
     for row in history:
         spent += _number(row.get("epoch_time")) or 0.0
         seconds.append(spent)
     step = -(-len(history) // MOST) or 1
-    places = range(len(history) - 1, -1, -step)[::-1]
+    kept = {
+        *range(len(history) - 1, -1, -step),
+        *(place for place, row in enumerate(history) if row.get("epoch") == best),
+    }
+    places = sorted(kept)
     names = dict.fromkeys(name for row in history for name in row)
     columns = {name: [_number(history[place].get(name)) for place in places] for name in names}
     return {name: values for name, values in columns.items() if any(one is not None for one in values)} | {
