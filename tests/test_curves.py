@@ -195,3 +195,14 @@ def test_the_best_epoch_is_marked_also_where_an_earlier_one_looks_the_same(tmp_p
         r'class="curve" d="M([^"]*)" stroke="[^"]*" stroke-dasharray="" data-run="0"></path><circle', shown
     )
     assert f'cx="{float(curve.split("L")[-1].split()[0]):g}"' in shown
+
+
+@in_a_browser
+def test_marks_of_a_scale_fit_beside_it(tmp_path):
+    write_run(tmp_path / "runs" / "task" / "one", [1e-30, 1.0, 1e30, 2e30])
+
+    text = page_of(tmp_path / "runs")
+
+    for at in ("", "log"):
+        marks = re.findall(r'text-anchor="end">(.*?)<', browsed(text, at, tmp_path))
+        assert max(map(len, marks)) <= 8
