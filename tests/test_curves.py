@@ -48,7 +48,7 @@ def test_a_page_holds_the_rows_and_the_histories_of_the_runs(runs):
         "started": "2026-01-02T03:04", "rate": 0.1,
     }  # fmt: skip
     assert fast["history"]["validation_loss"] == [0.5, 0.25, None]
-    assert fast["history"]["seconds"] == [1.5, 3.0, 4.5]
+    assert fast["seconds"] == [1.5, 3.0, 4.5]
     assert (slow["best"], slow["measure"]) == (3, "validation_loss")
 
 
@@ -82,7 +82,7 @@ def test_a_long_history_is_thinned_to_its_best_and_its_last_epoch(tmp_path):
     assert len(epochs) == len(run["history"]["validation_loss"]) == 835
     assert 2000 in epochs
     assert epochs[-1] == run["row"]["epochs"] == 2500
-    assert run["history"]["seconds"][-1] == 3750
+    assert run["seconds"][-1] == 3750
 
 
 def test_a_run_that_cannot_be_read_is_in_the_table(runs, capsys):
@@ -206,3 +206,14 @@ def test_marks_of_a_scale_fit_beside_it(tmp_path):
     for at in ("", "log"):
         marks = re.findall(r'text-anchor="end">(.*?)<', browsed(text, at, tmp_path))
         assert max(map(len, marks)) <= 8
+
+
+def test_a_measure_may_be_called_seconds_and_an_epoch_without_its_time_has_none(tmp_path):
+    write_run(tmp_path / "runs" / "task" / "one", [])
+    rows = [{"epoch": 1, "epoch_time": 2.0, "seconds": 7.5}, {"epoch": 2, "seconds": 8.5}]
+    (tmp_path / "runs" / "task" / "one" / "history.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    (run,) = data_of(page_of(tmp_path / "runs"))["runs"]
+
+    assert run["history"]["seconds"] == [7.5, 8.5]
+    assert run["seconds"] == [2.0, None]

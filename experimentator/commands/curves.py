@@ -23,12 +23,8 @@ def curves(runs: Sequence[Run], asked: Sequence[str] = (), *, title: str) -> str
     histories = [_history(run) for run in runs]
     names = dict.fromkeys(name for rows in histories for row in rows for name in row)
     listed = [
-        {
-            "row": _row(run, asked),
-            "best": run.best.get("epoch"),
-            "measure": run.measure,
-            "history": _columns(history, run.best.get("epoch")),
-        }
+        {"row": _row(run, asked), "best": run.best.get("epoch"), "measure": run.measure}
+        | _columns(history, run.best.get("epoch"))
         for run, history in zip(runs, histories, strict=True)
     ]
     return page.filled("runs", title=title, data={"runs": listed, "charts": charts_of(names)})
@@ -58,12 +54,14 @@ def _history(run: Run) -> list[dict[str, Any]]:
         return []
 
 
-def _columns(history: Sequence[Mapping[str, Any]], best: Any) -> dict[str, list[float | None]]:
-    """Numbers by name, one for each epoch, None for what is none; and `seconds`, from the beginning on."""
-    seconds, spent = [], 0.0
+def _columns(history: Sequence[Mapping[str, Any]], best: Any) -> dict[str, Any]:
+    """Numbers by name, one for each epoch, None for what is none; and the seconds from the beginning on."""
+    seconds: list[float | None] = []
+    spent = 0.0
     for row in history:
-        spent += _number(row.get("epoch_time")) or 0.0
-        seconds.append(spent)
+        time = _number(row.get("epoch_time"))
+        spent += time or 0.0
+        seconds.append(None if time is None else _number(spent))
     step = -(-len(history) // MOST) or 1
     kept = {
         *range(len(history) - 1, -1, -step),
@@ -72,9 +70,8 @@ def _columns(history: Sequence[Mapping[str, Any]], best: Any) -> dict[str, list[
     places = sorted(kept)
     names = dict.fromkeys(name for row in history for name in row)
     columns = {name: [_number(history[place].get(name)) for place in places] for name in names}
-    return {name: values for name, values in columns.items() if any(one is not None for one in values)} | {
-        "seconds": [_number(seconds[place]) for place in places]
-    }
+    drawn = {name: values for name, values in columns.items() if any(one is not None for one in values)}
+    return {"history": drawn, "seconds": [seconds[place] for place in places]}
 
 
 def _number(value: Any) -> float | None:
