@@ -217,3 +217,17 @@ def test_a_measure_may_be_called_seconds_and_an_epoch_without_its_time_has_none(
 
     assert run["history"]["seconds"] == [7.5, 8.5]
     assert run["seconds"] == [2.0, None]
+
+
+@in_a_browser
+@pytest.mark.parametrize(
+    "at, told",
+    [("find=nowhere", "no run is chosen"), ("log", "what is above zero"), ("over=nothing", "accuracy")],
+)
+def test_what_hides_all_curves_is_told(tmp_path, at, told):
+    write_run(tmp_path / "runs" / "task" / "one", [])
+    (tmp_path / "runs" / "task" / "one" / "history.jsonl").write_text('{"epoch": 1, "accuracy": -0.5}\n')
+
+    shown = browsed(page_of(tmp_path / "runs"), at, tmp_path)
+
+    assert told in text_of(shown, '<main id="charts"', "</main>")
