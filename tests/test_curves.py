@@ -231,3 +231,12 @@ def test_what_hides_all_curves_is_told(tmp_path, at, told):
     shown = browsed(page_of(tmp_path / "runs"), at, tmp_path)
 
     assert told in text_of(shown, '<main id="charts"', "</main>")
+
+
+@in_a_browser
+def test_each_run_and_each_column_is_a_button(runs):
+    shown = browsed(page_of(runs), "", runs.parent)
+
+    assert re.findall('<button aria-pressed="true"[^>]*>(.*?)</button>', shown) == ["task/fast", "task/slow"]
+    heads = text_of(shown, "<thead", "</thead>").split()
+    assert {"run", "status", "epochs", "validation_loss", "started", "rate"} <= set(heads)
