@@ -144,3 +144,12 @@ def test_a_view_is_asked_for_by_its_name_and_no_name_becomes_markup(tmp_path):
     assert "&lt;b&gt;bold&lt;/b&gt;" in shown
     assert "<title>taken" not in shown
     assert "Step 2" in panel(shown)
+
+
+@in_a_browser
+def test_a_tensor_may_have_any_name(tmp_path):
+    steps = [mix("x -> constructor"), mix("constructor -> constructor", node="Twice")]
+    text = page({"graph": Graph(steps, provided={"x"}).select("constructor")})
+
+    assert re.search(r"reads .* constructor@1 .* writes .* constructor@2", panel(browsed(text, "at=Twice", tmp_path)))
+    assert "In order of execution" in panel(browsed(text, "tensor=toString", tmp_path))
