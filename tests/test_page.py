@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import quote
 
 import pytest
 
@@ -153,3 +154,18 @@ def test_a_tensor_may_have_any_name(tmp_path):
 
     assert re.search(r"reads .* constructor@1 .* writes .* constructor@2", panel(browsed(text, "at=Twice", tmp_path)))
     assert "In order of execution" in panel(browsed(text, "tensor=toString", tmp_path))
+
+
+@in_a_browser
+def test_an_address_leads_to_each_box_also_to_a_folded_one_and_to_ports_of_the_name_of_a_processor(tmp_path):
+    steps = [mix(f"x{step} -> x{step + 1}", node="x0" if step == 4 else f"Step {step}") for step in range(60)]
+    graph = Graph(steps, provided={"x0"}).select("x60")
+    text = page({"graph": graph})
+    (folded, *_) = [box for box in views_of(text)[0]["drawings"][0]["boxes"] if box.get("folded")]
+
+    def chosen(at):
+        return re.findall(r'class="[^"]*chosen[^"]*" data-box="(\w+)"', browsed(text, at, tmp_path))
+
+    assert chosen(f"at={quote(folded['name'])}") == [folded["id"]]
+    assert chosen("unfold&at=x0") == ["p4"]
+    assert chosen("unfold&at=in0") == ["in0"]
