@@ -169,3 +169,18 @@ def test_an_address_leads_to_each_box_also_to_a_folded_one_and_to_ports_of_the_n
     assert chosen(f"at={quote(folded['name'])}") == [folded["id"]]
     assert chosen("unfold&at=x0") == ["p4"]
     assert chosen("unfold&at=in0") == ["in0"]
+
+
+@in_a_browser
+def test_what_is_chosen_comes_into_view_and_says_its_name(tmp_path):
+    text = page({"graph": graph()})
+    far = text.replace("follow();\n</script>", "follow();\nlook({x: -900, y: -900, width: 9, height: 9});\n</script>")
+    chosen = far.replace("height: 9});", "height: 9});\nchoose({id: 'p1'});")
+
+    def view(page):
+        return re.findall('viewBox="(.*?)"', page)
+
+    assert view(browsed(far, "", tmp_path)) == ["-900 -900 9 9"]
+    shown = browsed(chosen, "", tmp_path)
+    assert view(shown) != ["-900 -900 9 9"]
+    assert 'role="button" aria-label="Left"' in shown
