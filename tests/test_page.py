@@ -184,3 +184,17 @@ def test_what_is_chosen_comes_into_view_and_says_its_name(tmp_path):
     shown = browsed(chosen, "", tmp_path)
     assert view(shown) != ["-900 -900 9 9"]
     assert 'role="button" aria-label="Left"' in shown
+
+
+@in_a_browser
+def test_a_choice_is_kept_when_it_is_unfolded(tmp_path):
+    text = page({"graph": chain(60)})
+    (folded, *_) = [box for box in views_of(text)[0]["drawings"][0]["boxes"] if box.get("folded")]
+
+    unfolded = browsed(
+        text.replace("follow();\n</script>", "follow();\n$('unfold').click();\n</script>"),
+        f"at={quote(folded['name'])}",
+        tmp_path,
+    )
+
+    assert f"<h2>{folded['folded'][0]['name']}</h2>" in unfolded
