@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import webbrowser
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from experimentator.graph import Description, to_json
@@ -57,6 +59,12 @@ def page(views: Mapping[str, Sequence[Drawing]], *, theme: str = "auto") -> str:
         for number, (_, svg) in enumerate(drawings)
     ]
     return filled("graph", title=title, data=listed, drawings="\n".join(places), theme=theme)
+
+
+def look_at(path: str, told: Callable[[str], Any]) -> None:
+    """Open a file in a browser; `told` hears where there is none."""
+    if not webbrowser.open(Path(path).resolve().as_uri()):
+        told(f"No browser could be started here. Open it in yours: {path}")
 
 
 def _colors(theme: str) -> str:

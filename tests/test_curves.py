@@ -118,6 +118,15 @@ def test_open_writes_a_page_and_opens_it(runs, monkeypatch, capsys):
     assert address.endswith("runs.html")
 
 
+def test_no_browser_to_open_a_page_is_told(runs, monkeypatch, capsys):
+    monkeypatch.setattr("webbrowser.open", lambda address: False)
+
+    assert main(["runs", str(runs), "--open"]) == 0
+
+    path, told = capsys.readouterr()
+    assert told == f"No browser could be started here. Open it in yours: {path}"
+
+
 def test_values_of_runs_never_become_markup(tmp_path):
     write_run(tmp_path / "runs" / "task" / "odd", [1.0], name="</script><script>document.title = 'taken'</script>")
 

@@ -6,7 +6,6 @@ import json
 import operator
 import re
 import tempfile
-import webbrowser
 from argparse import Namespace
 from ast import literal_eval
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from experimentator.commands.failures import printable
 from experimentator.commands.results import show_table
 from experimentator.commands.usage import UsageError
 from experimentator.graph.text import cut
+from experimentator.page import look_at
 from experimentator.records.archive import Run, find_runs
 from experimentator.records.plainfile import finite
 
@@ -95,7 +95,7 @@ def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
         write_atomically(Path(arguments.output), page.encode())
         output.write(f"{arguments.output}\n")
         if arguments.open:
-            webbrowser.open(Path(arguments.output).resolve().as_uri())
+            look_at(arguments.output, lambda text: errors.write(f"{printable(text)}\n"))
     elif arguments.json:
         output.write(json.dumps([told(run) for run in runs], indent=2, allow_nan=False) + "\n")
     elif runs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import webbrowser
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from experimentator.bench.costs import with_costs_of
 from experimentator.checkpoint import CheckpointError, write_atomically
 from experimentator.commands.usage import UsageError
 from experimentator.graph import Description, GraphError, Mode, changes, difference, from_json, tree, with_statuses
+from experimentator.page import look_at
 from experimentator.records.plainfile import read_bytes, values_of
 from experimentator.runs import DESCRIPTION, STATUS
 
@@ -40,7 +40,7 @@ def show(arguments: Namespace, build: Build, told: Told) -> str:
             return changes(picture) if arguments.diff else tree(picture) if arguments.tree else str(picture)
         diagram.save(picture, arguments.output, **drawn)
     if arguments.open:
-        webbrowser.open(Path(arguments.output).resolve().as_uri())
+        look_at(arguments.output, told)
     return str(arguments.output)
 
 
