@@ -102,6 +102,11 @@ def test_another_suffix_is_refused_before_anything_is_read(tmp_path, capsys):
     assert "Write a name that ends in .html" in capsys.readouterr().err
 
 
+def test_a_suffix_may_be_written_in_capitals(runs):
+    assert main(["runs", str(runs), "-o", str(runs.parent / "RUNS.HTML")]) == 0
+    assert (runs.parent / "RUNS.HTML").is_file()
+
+
 def test_json_is_not_opened(runs, capsys):
     assert main(["runs", str(runs), "--json", "--open"]) == 2
     assert "Write one of them" in capsys.readouterr().err

@@ -76,7 +76,7 @@ class Filter:
 
 def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     """Do what `experimentator runs` was asked; returns the exit status: 5 where a folder could not be read."""
-    if arguments.output and not arguments.output.endswith(".html"):
+    if arguments.output and not arguments.output.lower().endswith(".html"):
         raise UsageError(f"the page of runs is HTML\nSeen: -o {arguments.output}. Write a name that ends in .html.")
     if arguments.open and arguments.json:
         raise UsageError("--json is not to be looked at\nSeen: --json and --open. Write one of them.")
