@@ -198,3 +198,11 @@ def test_a_choice_is_kept_when_it_is_unfolded(tmp_path):
     )
 
     assert f"<h2>{folded['folded'][0]['name']}</h2>" in unfolded
+
+
+@in_a_browser
+def test_a_processor_of_a_blank_name_can_be_clicked_on(tmp_path):
+    shown = browsed(page({"graph": chain(3, " ")}), "", tmp_path)
+
+    assert '<button class="link">p1</button>' in shown
+    assert 'aria-label="p1"' in shown
