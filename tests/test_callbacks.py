@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import wraps
 
 import pytest
@@ -251,3 +252,23 @@ def test_a_phase_that_does_not_exist_is_refused():
         CallbackError, match=r"Mine.phase is when(.|\n)*Seen: 'recrod'.\nWrite one of 'prepare', 'act', 'r"
     ):
         names(make("Mine", phase="recrod"))
+
+
+@pytest.mark.parametrize("own", [property(lambda self: 3), 3, lambda self: 3])
+def test_a_callback_keeps_the_experiment_unless_it_has_something_else_of_that_name(own):
+    plain, other = Callback(), type("Mine", (Callback,), {"exp": own})()
+    before = other.exp
+
+    for exp in ("first", "second"):
+        plain.init(exp)
+        other.init(exp)
+        assert plain.exp == exp
+        assert other.exp == before
+
+
+def test_a_callback_that_is_a_frozen_dataclass_keeps_the_experiment():
+    frozen = dataclass(frozen=True)(type("Frozen", (Callback,), {}))()
+
+    frozen.init("first")
+
+    assert frozen.exp == "first"

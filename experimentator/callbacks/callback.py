@@ -48,7 +48,12 @@ class Callback:
     of_pass: Sequence[str] = ()
     when: Mode = Mode.ALL
     every: int | None = None
+    exp: Any
 
     def init(self, exp: Any) -> None:
-        """Keep the experiment; called before anything runs, and again where callbacks changed between two trainings."""
-        self.exp = exp
+        """Keep the experiment; called before anything runs, and again where callbacks changed between two trainings.
+
+        An `exp` of one's own, an attribute, a property or a method, stays what it is.
+        """
+        if getattr(self, "exp", None) is getattr(self, "_kept", None):
+            vars(self).update(exp=exp, _kept=exp)  # a frozen dataclass refuses to be set attributes
