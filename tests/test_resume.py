@@ -38,7 +38,7 @@ from experimentator.cli import main
 from experimentator.commands.outside import lines
 from experimentator.records.archive import find_runs
 from experimentator.saving import resume
-from experimentator.saving.identity import undone
+from experimentator.saving.identity import identity, undone
 from experimentator.saving.manifest import newest, numbered
 
 ROOT = Path(__file__).parent.parent
@@ -221,6 +221,14 @@ def test_keys_of_any_kind_are_known_again(tmp_path, key):
     exp.resume(tmp_path / "p" / "one")
 
     assert exp.epoch == 1
+
+
+def test_keys_of_checkpoints_that_are_there_are_known_as_they_were(tmp_path):
+    """Their digest is in the checkpoint, so that it may not change."""
+    items = {("a", number): {"input": 1.0, "target": 2.0} for number in range(6)}
+    exp = built(tmp_path, "one", subsets=[Subset("all", Mode.EVAL, items)])
+
+    assert identity(exp)["subsets"]["all"].endswith("6 items, keys f9bdc19c5de4588c")
 
 
 @pytest.mark.parametrize("batches", [None, 1, 2])

@@ -280,8 +280,9 @@ def _subset(subset: Any, began: tuple[int, Any] | None) -> str:
 
 def _known(key: Hashable) -> str:
     """A key as another process has it, too: a plain object has another address there, and a set another order."""
-    if isinstance(key, str | int):
-        return repr(key)
+    text = repr(key)
+    if isinstance(key, str | int) or not ("0x" in text or "frozenset(" in text):
+        return text
     try:
         return key_digest(key)
     except DatasetError:
