@@ -388,6 +388,25 @@ def test_what_is_changed_between_trainings_is_changed_before_a_resume(tmp_path, 
     assert again.epoch == 3
 
 
+class Narrows(Callback):
+    """Takes keys away in each epoch, and saves in the second."""
+
+    def on_epoch_end(self, epoch, **_):
+        self.exp.subset("training").keys = range(20 - epoch)
+        if epoch == 2:
+            self.exp.save_checkpoint("checkpoints")
+
+
+def test_what_a_callback_changes_in_a_later_training_is_no_change_of_the_experiment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exp, again = (build_experiment(CONFIG, callbacks=[Narrows()], hide_progress=True) for _ in range(2))
+    exp.train(1)
+    exp.train(2)
+
+    again.resume("checkpoints")
+    assert again.epoch == exp.epoch
+
+
 class Extra(Callback):
     def state_dict(self):
         return {"count": 1}

@@ -85,7 +85,7 @@ def begin(exp: BaseExperiment) -> None:
     walk = exp.walk
     walk.settings = walk.settings or settings(exp)
     walk.keys = walk.keys or {one.name: (len(one), one.keys) for one in exp.subsets}
-    if walk.left is None or walk.left == (now := changeable(exp)):
+    if walk.trains or walk.left is None or walk.left == (now := changeable(exp)):
         return
     (config, subsets, optimizer), walk.identity = walk.left, None
     if optimizer != now[2] or config.get("optimizer") != now[0].get("optimizer"):
