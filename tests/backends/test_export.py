@@ -379,6 +379,13 @@ def test_a_name_that_tensorflow_has_not_is_refused_with_what_to_write(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["a>b", "a\\b", "-a", "1.a"])
+def test_a_name_that_tensorflow_takes_is_written(name, tmp_path):
+    exp = build(subsets=[Subset("all", Mode.INFER, {name: [1.0]})], chunk_processors=[ops.Scale(f"batch_{name}")])
+
+    assert exp.export(tmp_path / ("program.pt2" if ON_TORCH else "program"), [f"batch_{name}"]).exists()
+
+
 @not_on_jax
 def test_what_draws_is_written_or_refused_and_nothing_remains(tmp_path):
     """ONNX has no such draws, and PyTorch's are of a fixed number of rows."""

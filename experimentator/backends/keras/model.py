@@ -24,7 +24,7 @@ from experimentator.patches import patched
 
 log = logging.getLogger(__name__)
 FLEX = re.compile(rb"Flex[A-Z]\w+")
-PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
+PLAIN_NAME = re.compile(r"[\w.>\\-]+", re.ASCII)  # TensorFlow takes these two as well
 # What writes a format, besides the framework itself.
 NEEDED = {
     ("tensorflow", ".onnx"): ("onnx", "tf2onnx"),
