@@ -1,6 +1,6 @@
 """Attributes that are others for a while: of a framework's class or module, of an object, of a thread's own values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ def patched(owner: Any, **others: Any) -> Iterator[None]:
     >>> Dense.kind, vars(Dense).get("kind")
     ('plain', None)
     """
-    before = {name: vars(owner)[name] for name in others if name in vars(owner)}
+    before = dict(_held(owner, others))
     for name, other in others.items():
         setattr(owner, name, other)
     try:
@@ -30,3 +30,12 @@ def patched(owner: Any, **others: Any) -> Iterator[None]:
                 setattr(owner, name, before[name])
             else:
                 delattr(owner, name)
+
+
+def _held(owner: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Those of the attributes that the owner does not inherit, with their values."""
+    for name in names:
+        if hasattr(getattr(type(owner), name, None), "__set__"):  # of a property or a slot, which cannot be deleted
+            yield name, getattr(owner, name)
+        elif name in vars(owner):
+            yield name, vars(owner)[name]

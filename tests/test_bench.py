@@ -246,6 +246,17 @@ def test_items_that_an_epoch_draws_are_told_from_those_that_stay():
     assert [varies(counted(subsets=[Subset("training", Mode.TRAIN, one)])) for one in (drawn, kept)] == [True, False]
 
 
+def test_a_subset_that_computes_its_epoch_has_it_again_once_that_is_known():
+    class Late(Subset):
+        epoch = property(lambda self: self.since + 5, lambda self, epoch: setattr(self, "since", epoch - 5))
+
+    kept = DataAugmentationDataset({"input": np.arange(64.0)}, [lambda key, item: item])
+    exp = counted(subsets=[Late("training", Mode.TRAIN, kept)])
+
+    assert not varies(exp)
+    assert exp.subset("training").epoch == 0
+
+
 def test_evaluation_that_is_cut_counts_as_if_it_had_gone_on():
     trainer = Trainer(counted(steps_per_call=1), 1)
 
