@@ -217,9 +217,16 @@ def test_latest_leads_to_the_newest_run(tmp_path):
     assert os.readlink(tmp_path / "experiment" / "latest") == "second"
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "..", "", "latest", "a\nb", "x" * 201, "日" * 80, " "])
+@pytest.mark.parametrize("name", ["x" * 240, "日" * 80])
+def test_a_name_may_be_as_long_as_file_systems_take(tmp_path, name):
+    Trained(RunFolder(tmp_path, name, experiment_id=name)).train(1)
+
+    assert os.readlink(tmp_path / name / "latest") == name
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", "", "latest", "a\nb", "x" * 241, "日" * 81, " "])
 def test_a_name_that_is_no_folder_is_refused(tmp_path, name):
-    with pytest.raises(ConfigError, match=r"no name for a folder.\n(.|\n)*(at most 200 bytes|the link to the newest)"):
+    with pytest.raises(ConfigError, match=r"no name for a folder.\n(.|\n)*(at most 240 bytes|the link to the newest)"):
         RunFolder(tmp_path, name)
 
 

@@ -22,7 +22,7 @@ if sys.platform != "win32":
 
 log = logging.getLogger(__name__)
 LATEST = "latest"
-MOST_BYTES = 200  # of a name; file systems take 255, and others stand behind it
+MOST_BYTES = 240  # of a name; file systems take 255, and `.latest.` stands before it for a moment
 OF_POINTS = "--report", "--parent"  # options of the command line of a point of a sweep
 
 
