@@ -1493,18 +1493,28 @@ def test_a_pass_that_was_stopped_goes_on_with_its_weights(tmp_path):
 # What is told of numbers that are not what they seem
 
 
-def test_numbers_of_numpy_drawn_in_a_processor_are_told_to_be_drawn_once(caplog):
+@pytest.mark.parametrize("draw, source", [(np.random.normal, "np.random"), (random.random, "Python's random")])
+def test_numbers_drawn_on_the_host_in_a_processor_are_told_to_be_drawn_once(caplog, draw, source):
     def noisy(chunk):
-        chunk["batch_input"] = chunk["batch_input"] + np.random.normal()
+        chunk["batch_input"] = chunk["batch_input"] + draw()
 
     exp = experiment(noisy, dense(), squares)
     exp.train(2)
 
-    (told,) = [record.getMessage() for record in caplog.records if "np.random" in record.getMessage()]
-    assert told.startswith("#0 noisy draws from np.random while it is recorded")
+    (told,) = [record.getMessage() for record in caplog.records if "draws from" in record.getMessage()]
+    assert told.startswith(f"#0 noisy draws from {source} while it is recorded")
     caplog.clear()
     experiment(noisy, dense(), squares, eager=True).train(1)
-    assert not [record for record in caplog.records if "np.random" in record.getMessage()]
+    assert not [record for record in caplog.records if "draws from" in record.getMessage()]
+
+
+def test_layers_that_draw_their_seeds_themselves_are_not_told_to_draw_once(caplog):
+    def dropped(chunk):
+        chunk["batch_input"] = layers.Dropout(0.5)(layers.Dense(1)(chunk["batch_input"]))
+
+    experiment(dropped, dense(), squares).train(2)
+
+    assert not [record for record in caplog.records if "draws from" in record.getMessage()]
 
 
 def test_a_class_that_the_logits_do_not_have_is_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,26 +16,35 @@ log = logging.getLogger(__name__)
 
 
 class DrawnOnce:
-    """Warns of processors that draw from numpy's own generator: compiled, such a number is the same in every batch."""
+    """Warns of processors that draw from numpy's or Python's own generator: compiled, all batches have such a number.
+
+    Layers may do so, too: keras.layers.AugMix and RandAugment choose by Python's what they do to a batch.
+    """
 
     def __init__(self) -> None:
-        self.told: set[str] = set()
+        self.told: set[tuple[str, str]] = set()
 
     @contextmanager
     def watched(self, node: Node, *, eager: bool) -> Iterator[None]:
         """Within, a processor runs; what is not compiled draws anew for each batch."""
-        before = None if eager else _state()
+        before = None if eager else _states()
         yield
-        if before is not None and _state() != before and node.name not in self.told:
-            self.told.add(node.name)
-            log.warning(
-                "%s draws from np.random while it is recorded: compiled, each batch has that same number. Write "
-                "keras.random.normal(..., seed=keras.random.SeedGenerator(1)), or draw in the dataset.",
-                node,
-            )
+        if before is None:
+            return
+        moved = [name for name, state in _states().items() if state != before[name]]
+        for name in moved:
+            if (node.name, name) not in self.told:
+                self.told.add((node.name, name))
+                log.warning(
+                    "%s draws from %s while it is recorded: compiled, each batch has that same number. Write "
+                    "keras.random.normal(..., seed=keras.random.SeedGenerator(1)), or draw in the dataset.",
+                    node,
+                    name,
+                )
 
 
-def _state() -> tuple[Any, ...]:
-    """Where numpy's generator stands: it counts through a block of numbers, and then makes the next."""
+def _states() -> dict[str, tuple[Any, ...]]:
+    """Where the generators stand: each counts through a block of numbers, and then makes the next."""
     _, block, place, *spare = np.random.get_state(legacy=True)
-    return (place, int(block[0]), *spare)
+    _, (first, *_, at), gauss = random.getstate()
+    return {"np.random": (place, int(block[0]), *spare), "Python's random": (at, first, gauss)}
