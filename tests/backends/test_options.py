@@ -346,6 +346,25 @@ def test_eager_steps_through_processors_on_real_values_and_trains_the_same():
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
 
 
+LOOKING = {
+    "a part": lambda x: x[:, : keras.ops.argmax(x[0]) + 1],
+    "those that hold": lambda x: x[x > 0],
+    "an entry of a list": lambda x: [1.0, 2.0, 3.0][keras.ops.argmax(x[0])],
+}
+
+
+@pytest.mark.parametrize("look", LOOKING.values(), ids=list(LOOKING))
+def test_eager_runs_what_takes_a_tensor_for_a_place(look):
+    def first(chunk):
+        chunk["batch_x"] = chunk["batch_x"] * keras.ops.mean(keras.ops.convert_to_tensor(look(chunk["batch_x"])))
+
+    exp = experiment(first, eager=True)
+    exp.train(1)
+
+    scaled = exp.predict({"batch_x": X[:4]}, outputs=["batch_x"])["batch_x"]
+    np.testing.assert_allclose(scaled, X[:4] * np.mean(look(X[:4])), rtol=1e-5)
+
+
 def test_what_fails_in_eager_is_told_without_the_frames_of_a_framework():
     x = X.copy()
     x[-1] += 1e12  # recording sees the first

@@ -30,7 +30,12 @@ from experimentator.backends.keras.seen import real_batch, run_on_items
 from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory
 
-ASKED = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+ASKED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 class JaxBackend(KerasBackend):
@@ -59,7 +64,7 @@ class JaxBackend(KerasBackend):
         with self.settling():
             try:
                 outputs = batch.shapes(state, tensors)
-            except ASKED:
+            except (TypeError, IndexError):  # those of `ASKED` are, and what JAX says of places in a slice
                 if not self.eager:
                     raise
                 outputs = batch.run_once(state, real_batch(self, specs))
@@ -97,11 +102,13 @@ class JaxBackend(KerasBackend):
         """Run a processor under its name; where it asks a tensor for its value, say what to write."""
         try:
             super().call(node, chunk)
-        except ASKED as error:
-            error.add_note(
-                "Tensors of JAX have no values while a graph is traced. Write keras.ops or jax.numpy, not numpy or tf, "
-                "and keras.ops.where or keras.ops.cond, not `if`."
-            )
+        except (*ASKED, IndexError) as error:
+            if isinstance(error, ASKED) or "Tracer" in str(error):
+                error.add_note(
+                    "Tensors of JAX have no values while a graph is traced. Write keras.ops or jax.numpy, not numpy or "
+                    "tf, keras.ops.where or keras.ops.cond, not `if`, and keras.ops.slice, not `[a:b]`, for places "
+                    "that are tensors; or let it run uncompiled, with eager=True."
+                )
             raise
         except (TypeError, ValueError) as error:
             if "Tracer" in str(error) and not isinstance(error, GraphError):
