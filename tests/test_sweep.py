@@ -278,6 +278,7 @@ def test_points_that_share_a_device_leave_memory_to_each_other(monkeypatch):
 @pytest.mark.parametrize("own", [None, "of_the_user"])
 def test_points_on_jax_share_what_they_compile_while_the_sweep_runs(own, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setattr(supervisor, "ROOM", 0)
     if own:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", own)
     seen = "place = Path(os.environ['JAX_COMPILATION_CACHE_DIR']); place.mkdir(exist_ok=True)"
@@ -288,6 +289,16 @@ def test_points_on_jax_share_what_they_compile_while_the_sweep_runs(own, monkeyp
     (folder,) = set(Path("seen").read_text("utf-8").split())
     assert folder == (own or str(Path("runs/pains/s/compiled").absolute()))
     assert Path(folder).exists() == bool(own)
+
+
+def test_what_points_on_jax_compile_does_not_fill_the_disk(monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setattr(supervisor, "ROOM", 1 << 60)
+    seen = "print('JAX_COMPILATION_CACHE_DIR' in os.environ, file=open('seen', 'a'))"
+    Path("pains.py").write_text(f"{LIGHT}{PAINS}\n{seen}\n", "utf-8")
+
+    assert sweep("--grid", "rate=[0.1, 0.2]", epochs="1") == 0
+    assert Path("seen").read_text("utf-8").split() == ["False", "False"]
 
 
 def test_one_device_is_nobodys_in_particular(monkeypatch):

@@ -26,6 +26,7 @@ from experimentator.records.neighbours import neighbours
 from experimentator.records.plainfile import read_bytes
 from experimentator.saving.packing import is_plain
 from experimentator.saving.undeclared import undeclared
+from experimentator.settings import LIBRARY_KEYS
 from experimentator.version import __version__
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def begin(exp: BaseExperiment) -> None:
 
 
 def changeable(exp: BaseExperiment) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """What somebody may change between trainings: settings that hold objects, subsets, and which optimizer it is."""
-    names = [name for name in own_names(exp.cfg) if name not in FREE and not is_plain(exp.cfg[name])]
+    """What somebody may change between trainings: settings of the library that hold objects, subsets, and which optimizer it is."""
+    names = [name for name in exp.cfg.keys() & LIBRARY_KEYS if name not in FREE and not is_plain(exp.cfg[name])]
     config = _said({name: comparable(exp.cfg[name]) for name in names})
     subsets = {one.name: (str(one.mode), len(one), one.keys, repr(one.buckets)) for one in exp.subsets}
     return config, subsets, id(exp.cfg.get("optimizer"))

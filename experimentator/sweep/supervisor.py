@@ -27,6 +27,7 @@ START_SECONDS = 60.0  # for a point to import, read its data and compile before 
 GRACE = 10.0  # seconds for a training to put its run folder in order once it is told to stop
 ANSWERS = (INTERRUPTED, TERMINATED, -9, -15)  # statuses of a process that was told to stop, and did or was killed
 QUICK = 120.0  # seconds of a point, in which its imports count for something
+ROOM = 1 << 30  # bytes that are free for others where points keep what JAX compiles
 TOLD = 20  # last lines of what a point printed
 EARLY = (
     "its process ended with exit status 0 before its training was done. "
@@ -130,7 +131,8 @@ class Supervisor:
 
     def _environment(self, slot: int) -> dict[str, str]:
         kept = {"JAX_COMPILATION_CACHE_DIR": str(self.compiled), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        kept = {} if "JAX_COMPILATION_CACHE_DIR" in os.environ else kept
+        is_full = shutil.disk_usage(self.compiled.parent).free < ROOM
+        kept = {} if is_full or "JAX_COMPILATION_CACHE_DIR" in os.environ else kept
         own = {**(SHARING if self.jobs > 1 else {}), **kept, **os.environ}
         if self.devices and self.jobs > 1:
             own["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
