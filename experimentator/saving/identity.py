@@ -100,7 +100,7 @@ def begin(exp: BaseExperiment) -> None:
 
 
 def changeable(exp: BaseExperiment) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """What somebody may change between trainings: settings of the library that hold objects, subsets, and which optimizer it is."""
+    """What somebody may change between trainings: subsets, the optimizer, other settings of ours that hold objects."""
     names = [name for name in exp.cfg.keys() & LIBRARY_KEYS if name not in FREE and not is_plain(exp.cfg[name])]
     config = _said({name: comparable(exp.cfg[name]) for name in names})
     subsets = {one.name: (str(one.mode), len(one), one.keys, repr(one.buckets)) for one in exp.subsets}
