@@ -17,7 +17,7 @@ from typing import Any
 from experimentator.graph import Description, to_json
 from experimentator.graph.palette import colors
 
-_PART = re.compile(r"<!-- (title|style|drawings) -->|/\* (data) \*/\[\]")
+_PART = re.compile(r"<!-- (head|title|colors|drawings) -->|/\* (data) \*/\[\]")
 _NODE = re.compile(r'(<g id="node\d+" class="node")>\n<title>([a-z]+\d+)(?:_\w+)?</title>')
 _EDGE = re.compile(r'(<g id="edge\d+" class="edge")>\n<title>([a-z]+\d+)(?:_\w+)?&#45;&gt;([a-z]+\d+)</title>')
 
@@ -30,15 +30,19 @@ def filled(name: str, *, title: str, data: Any, drawings: str = "", theme: str =
     >>> "<title>a &lt; b</title>" in filled("runs", title="a < b", data={"runs": [], "charts": []})
     True
     """
-    pages = files("experimentator").joinpath("pages")
     parts = {
         "title": escape(title),
-        "style": _colors(theme) + "\n" + pages.joinpath("style.css").read_text(encoding="utf-8"),
+        "colors": _colors(theme),
         "drawings": drawings,
         "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c"),
     }
-    text = pages.joinpath(f"{name}.html").read_text(encoding="utf-8")
-    return _PART.sub(lambda part: parts[part[1] or part[2]], text)
+
+    def put(name: str) -> str:
+        text = files("experimentator").joinpath("pages", f"{name}.html").read_text(encoding="utf-8")
+        return _PART.sub(lambda part: parts[part[1] or part[2]], text)
+
+    parts["head"] = put("head")
+    return put(name)
 
 
 def named(svg: str) -> str:

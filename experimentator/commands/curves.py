@@ -7,25 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experimentator import page
-from experimentator.checkpoint import CheckpointError
 from experimentator.commands.failures import printable
+from experimentator.commands.results import final_metrics
 from experimentator.records.archive import Run
-from experimentator.records.history import read_history
 
 MOST = 1000  # points of a curve; of a longer one, about so many of its epochs, the last and the best among them
 LARGE = 10**15  # beyond it, a browser does not tell each whole number from the next
-HOUSEHOLD = ("epoch", "epoch_time")
 PLACES = ("experiment_id", "output_folder", "project_name", "hide_progress", "epochs")  # tell nothing of a result
 
 
 def curves(runs: Sequence[Run], asked: Sequence[str] = (), *, title: str) -> str:
     """The page; `asked` are names whose values stand in the table, too."""
-    histories = [_history(run) for run in runs]
-    names = dict.fromkeys(name for rows in histories for row in rows for name in row)
+    names = dict.fromkeys(name for run in runs for row in run.history for name in row)
     listed = [
         {"row": _row(run, asked), "best": run.best.get("epoch"), "measure": run.measure}
-        | _columns(history, run.best.get("epoch"))
-        for run, history in zip(runs, histories, strict=True)
+        | _columns(run.history, run.best.get("epoch"))
+        for run in runs
     ]
     return page.filled("runs", title=title, data={"runs": listed, "charts": charts_of(names)})
 
@@ -36,7 +33,7 @@ def charts_of(names: Iterable[str]) -> list[dict[str, Any]]:
     >>> charts_of(["epoch", "training_loss", "validation_loss", "validation_accuracy"])[0]
     {'title': 'loss', 'series': [['training', 'training_loss'], ['validation', 'validation_loss']]}
     """
-    names = [name for name in names if name not in HOUSEHOLD]
+    names = list(final_metrics(dict.fromkeys(names)))
     found = [name.removesuffix("_loss") for name in names if name.endswith("_loss")]
     subsets = [one for one in found if not any(one.startswith(f"{other}_") for other in found)]
     charts: dict[str, list[list[str]]] = {"loss": []}
@@ -44,14 +41,6 @@ def charts_of(names: Iterable[str]) -> list[dict[str, Any]]:
         subset = next((one for one in subsets if name.startswith(f"{one}_")), "")
         charts.setdefault(name.removeprefix(f"{subset}_") if subset else name, []).append([subset or name, name])
     return [{"title": title, "series": series} for title, series in charts.items() if series]
-
-
-def _history(run: Run) -> list[dict[str, Any]]:
-    """The epochs of a run that can be read; of one that cannot, the listing says why."""
-    try:
-        return read_history(run.folder)
-    except CheckpointError:
-        return []
 
 
 def _columns(history: Sequence[Mapping[str, Any]], best: Any) -> dict[str, Any]:

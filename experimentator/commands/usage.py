@@ -86,7 +86,7 @@ CONFIG is a configuration file, a run folder, or a description that -o FILE.json
   --cost                  measure what each processor costs, in about 20 seconds, and show it as heat and numbers
   --tree                  print it from each output back to what it needs
   -o FILE                 write it; the suffix says how: .svg .png .pdf (drawn), .html (to click through), .dot, .mmd or
-                          .md (Mermaid), .txt, .json (to compare with later), .model-explorer.json (for that program)
+                          .md (Mermaid), .txt, .json (to compare with later), .model-explorer.json (for Model Explorer)
   --open                  draw it and open it in the browser; without -o, as a page to click through
   --theme THEME           light, dark or auto (default: auto, where .svg and .html follow the reader's setting)
   --unfold                draw every processor of a large graph, and no chain as one box

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ class Run:
 
     `status` is running, finished, interrupted or failed; lost for one whose process is gone without a word; damaged for
     a folder that cannot be read, and `problem` says why. `best` is the epoch of the history that `best.json` names,
-    else the one with the smallest validation loss; `measure` is what it is best by.
+    else the one with the smallest validation loss; `measure` is what it is best by. `history` is that
+    of a folder that could be read.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Run:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
+    history: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:
@@ -98,6 +100,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         _values(environment.get("overrides")),
         found.get("config.json", {}),
         _text(status.get("error")),
+        history,
     )
 
 
