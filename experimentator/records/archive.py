@@ -27,8 +27,8 @@ class Run:
 
     `status` is running, finished, interrupted or failed; lost for one whose process is gone without a word; damaged for
     a folder that cannot be read, and `problem` says why. `best` is the epoch of the history that `best.json` names,
-    else the one with the smallest validation loss; `measure` is what it is best by. `history` is that
-    of a folder that could be read.
+    else the one with the smallest validation loss; `measure` is what it is best by. `history` has
+    a row for each epoch.
     """
 
     folder: Path
