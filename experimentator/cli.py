@@ -109,12 +109,12 @@ def _obey(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, is_built: Callable[[], None] = lambda: None) -> int:
     from experimentator.commands.results import final_metrics, show_epochs, show_values
-    from experimentator.sweep.beat import Beat
+    from experimentator.sweep.heartbeat import Heartbeat
 
     exp, epochs = _experiment(arguments)
     is_built()
     folder = _run_folder(exp, arguments)
-    beat = Beat(Path(arguments.report), folder) if arguments.report else None
+    beat = Heartbeat(Path(arguments.report), folder) if arguments.report else None
     if beat and folder:
         exp.callbacks.append(beat)
     elif beat:
@@ -153,8 +153,8 @@ def _run(arguments: argparse.Namespace, is_built: Callable[[], None] = lambda: N
 
 def _point(arguments: argparse.Namespace) -> int:
     """A training that is one of a grid's, which is told what becomes of it, and whose end it does not survive."""
-    from experimentator.sweep.beat import end_with, tell_done, tell_error, tidy
-    from experimentator.sweep.nursery import Loaded
+    from experimentator.sweep.fork_server import Loaded
+    from experimentator.sweep.heartbeat import end_with, tell_done, tell_error, tidy
 
     end_with(arguments.parent)
     loaded = Loaded(arguments.report, is_forked=arguments.forked)

@@ -31,8 +31,8 @@ from typing import Any
 from zlib import crc32
 
 from experimentator.assignments import grid, parse_assignment, parse_grid
-from experimentator.elsewhere import to_write
 from experimentator.extras import to_type
+from experimentator.other_libraries import to_write
 from experimentator.overrides import (
     HIDDEN,
     ConfigError,

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from experimentator.config import Config, as_config
-from experimentator.elsewhere import ATTRIBUTES
+from experimentator.other_libraries import ATTRIBUTES
 from experimentator.settings import DEFAULTS, LIBRARY_KEYS, LISTS, Settings, check_names, check_values
 
 

@@ -9,31 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.apart import inferring
 from experimentator.backends import Backend, get_backend
 from experimentator.config import ConfigError
 from experimentator.data.foreign import as_subset
 from experimentator.data.items import plain_array
+from experimentator.diagnosis import shapes_compared
 from experimentator.exported import Exported
 from experimentator.graph import Graph, Mode
-from experimentator.habits import Habits
+from experimentator.isolation import inferring
+from experimentator.legacy import Legacy
 from experimentator.loading.blocks import Cycle
 from experimentator.loading.feeds import Feed
-from experimentator.portrait import Portrayed, facts
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
 from experimentator.saved import Saved
 from experimentator.saving.identity import begin, identity
 from experimentator.settings import LIBRARY_KEYS, check_values, listed, settle_rate, write_rate
 from experimentator.subset import Subset, find, refuse_twins
-from experimentator.suspects import shapes_compared
+from experimentator.summary import Summarised, facts
 from experimentator.walk import Walk
 
 log = logging.getLogger(__name__)
 PARTS = {"feeds": Program.drop_feeds, "steps": Program.drop_steps, "graphs": Program.drop_graphs}
 
 
-class BaseExperiment(Habits, Portrayed, Saved, Exported):
+class BaseExperiment(Legacy, Summarised, Saved, Exported):
     """An experiment from a configuration: a mapping, a Python file, its text, or an object with a `.dict`.
 
     Keyword arguments override the configuration before anything is derived from it. What a subclass may change by

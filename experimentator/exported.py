@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experimentator.apart import inferring
 from experimentator.checkpoint import CheckpointError, as_path, make_folder
 from experimentator.embedded import Embedded, named
 from experimentator.graph import Graph, MissingTensorError, Mode
+from experimentator.isolation import inferring
 from experimentator.loading.blocks import Spec
 from experimentator.overrides import ConfigError
 from experimentator.settings import listed

@@ -20,7 +20,6 @@ from experimentator.callbacks.checkpoint_every import CheckpointEvery
 from experimentator.callbacks.order import CallbackError, Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
-from experimentator.elsewhere import tell_settings
 from experimentator.experiment import BaseExperiment
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Cycle
@@ -28,6 +27,7 @@ from experimentator.loading.feeds import Feed
 from experimentator.loading.memory import keep_large_buffers
 from experimentator.loading.threads import Threads, awaited
 from experimentator.loading.workers import Workers
+from experimentator.other_libraries import tell_settings
 from experimentator.records.environment import overrides_of
 from experimentator.runs import RunFolder
 from experimentator.scalars import is_scalar

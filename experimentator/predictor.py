@@ -9,12 +9,12 @@ import numpy as np
 
 from experimentator.accumulating import begin, weighing
 from experimentator.backends import Step
+from experimentator.diagnosis import tell_many, tell_unused
 from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, Mode
-from experimentator.habits import check_given
+from experimentator.legacy import check_given
 from experimentator.loading.blocks import Spec, specs_of
 from experimentator.selection import joined
-from experimentator.suspects import tell_many, tell_unused
 
 if TYPE_CHECKING:
     from experimentator.program import Program

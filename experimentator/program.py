@@ -16,7 +16,7 @@ from experimentator.embedded import Embedded
 from experimentator.feed import Fed, fed
 from experimentator.flags import with_flags
 from experimentator.graph import Graph, GraphError, Mode
-from experimentator.habits import shown_of, task_properties
+from experimentator.legacy import shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.loading.feeds import Feed
 from experimentator.pace import LIMIT, Pace

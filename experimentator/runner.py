@@ -13,7 +13,7 @@ from experimentator.accumulating import Marks
 from experimentator.flags import check_flags
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block
-from experimentator.loading.dealing import RUN, longest_runs
+from experimentator.loading.bucket_order import RUN, longest_runs
 from experimentator.pace import Pace
 
 

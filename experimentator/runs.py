@@ -33,7 +33,7 @@ from experimentator.records.history import append, as_line, read_history
 from experimentator.records.plainfile import read_json
 from experimentator.records.run_log import RunLog
 from experimentator.records.run_places import LATEST, Hold, emptied, folder_name, found, make, point
-from experimentator.records.sparing import Sparing
+from experimentator.records.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ class RunFolder:
         self._begun = 0  # the epoch that began last
         self._earlier: Mapping[str, Any] = {}  # what the status told when the run was resumed
         self._saved_epoch = self._saved_within = 0
-        self._saving, self._telling = Sparing(WEIGHTS_SHARE), Sparing(STATUS_SHARE)
-        self._noting = Sparing(HISTORY_SHARE)
+        self._saving, self._telling = Throttle(WEIGHTS_SHARE), Throttle(STATUS_SHARE)
+        self._noting = Throttle(HISTORY_SHARE)
         self._drawing: threading.Thread | None = None
 
     def __repr__(self) -> str:

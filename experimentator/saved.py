@@ -10,10 +10,10 @@ import numpy as np
 
 from experimentator.checkpoint import load_weights, save_weights, weights_in
 from experimentator.config import ConfigError
+from experimentator.diagnosis import tell_spoilt
 from experimentator.saving import resume
 from experimentator.saving.manifest import KEPT
 from experimentator.saving.matching import Matching, fitting, named_by
-from experimentator.suspects import tell_spoilt
 
 
 class Saved:

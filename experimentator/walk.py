@@ -8,17 +8,8 @@ from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from experimentator.accumulating import sums_in
-from experimentator.apart import apart, training_seeds
 from experimentator.averages import Averages, check_finite
-from experimentator.graph import Mode
-from experimentator.pace import Stopwatch
-from experimentator.patches import patched
-from experimentator.position import Position
-from experimentator.saving.identity import changeable
-from experimentator.saving.undeclared import remember
-from experimentator.settings import listed, rate_of
-from experimentator.signals import HeldSignals
-from experimentator.suspects import (
+from experimentator.diagnosis import (
     first_look,
     idle_averages,
     passed_over,
@@ -28,6 +19,15 @@ from experimentator.suspects import (
     unheard,
     unknown,
 )
+from experimentator.graph import Mode
+from experimentator.isolation import apart, training_seeds
+from experimentator.pace import Stopwatch
+from experimentator.patches import patched
+from experimentator.position import Position
+from experimentator.saving.identity import changeable
+from experimentator.saving.undeclared import remember
+from experimentator.settings import listed, rate_of
+from experimentator.signals import HeldSignals
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment

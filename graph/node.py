@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from experimentator.graph.errors import DeclarationError, UnknownModeError
+from experimentator.graph.foreign import foreign
 from experimentator.graph.mode import Mode
 from experimentator.graph.processor import ChunkProcessor, UndeclaredFunction, describe, label_of, names_of, source_of
 from experimentator.graph.recorded import RecordedProcessor, as_listed
-from experimentator.graph.strangers import stranger
 from experimentator.graph.versions import Ref, Signature, bind
 
 
@@ -151,7 +151,7 @@ def _signature(processor: Any, index: int) -> Signature | None:
         raise _error(processor, index, "it is a class", f"List an object of it: {processor.__name__}(...).")
     inputs, outputs = getattr(processor, "inputs", None), getattr(processor, "outputs", None)
     if inputs is None and outputs is None:
-        if not isinstance(processor, ChunkProcessor) and (found := stranger(processor)):
+        if not isinstance(processor, ChunkProcessor) and (found := foreign(processor)):
             what, write = found
             raise _error(processor, index, f"it is {what}, which takes tensors and not the chunk", write)
         return None

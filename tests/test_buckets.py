@@ -25,9 +25,9 @@ from experimentator import (
     chunk_processor,
     item_random,
 )
+from experimentator.diagnosis import bad_data
 from experimentator.feed import feed_of
 from experimentator.loading.workers import Workers
-from experimentator.suspects import bad_data
 from tests.drawing import Sequences
 from tests.stand_ins import law
 

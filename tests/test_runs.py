@@ -19,7 +19,7 @@ from experimentator.callbacks.folder import run_folder
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load, load_text
 from experimentator.graph import Graph, describe_graph
-from experimentator.records import history, sparing
+from experimentator.records import history, throttle
 from experimentator.records.environment import environment
 from experimentator.records.history import append, read_history
 from experimentator.runs import RunFolder
@@ -71,7 +71,7 @@ def folder(tmp_path):
 def slow_disk(monkeypatch):
     """Every look at the clock finds it two seconds later, so that a save takes long."""
     clock = iter(range(0, 10_000, 2))
-    monkeypatch.setattr(sparing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(throttle, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
 
 def status(folder):

@@ -202,7 +202,11 @@ SLOW = {
         *TRAINED,
     ),
     "an evaluation moves the seeds": Saboteur(
-        "apart.py", "backend.set_seeds(position.seeds)", "pass", "backends/test_processors.py", "an_evaluation_draws"
+        "isolation.py",
+        "backend.set_seeds(position.seeds)",
+        "pass",
+        "backends/test_processors.py",
+        "an_evaluation_draws",
     ),
     "what layers add is left out": Saboteur(
         "backends/keras/context.py", "in keras.tree.flatten(losses)", "in []", "backends/test_options.py", "layers_add"

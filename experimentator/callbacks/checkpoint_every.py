@@ -9,7 +9,7 @@ from typing import Any
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
-from experimentator.records.sparing import Sparing, seconds_to_save
+from experimentator.records.throttle import Throttle, seconds_to_save
 from experimentator.saving.manifest import KEPT, clean
 from experimentator.scalars import is_number, is_whole
 
@@ -61,7 +61,7 @@ class CheckpointEvery(Callback):
         self.every, self.epochs, self.seconds, self.keep, self.folder = steps, epochs, seconds, keep, folder
         self.has_period = (steps, epochs, seconds) != (None, None, None)
         self.saved: Any = None  # where the training stood at the last save
-        self.saving = Sparing(SHARE)
+        self.saving = Throttle(SHARE)
 
     def init(self, exp: Any) -> None:
         """Remember what is saved."""

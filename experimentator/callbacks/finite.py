@@ -9,9 +9,9 @@ import numpy as np
 
 from experimentator.averages import NonFiniteLossError
 from experimentator.callbacks.callback import Callback
+from experimentator.diagnosis import spoilt, spoilt_error
 from experimentator.graph import Mode
 from experimentator.saving.matching import node_of
-from experimentator.suspects import spoilt, spoilt_error
 
 
 class TerminateOnNaN(Callback):

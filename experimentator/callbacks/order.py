@@ -9,8 +9,8 @@ from typing import Any
 
 import networkx as nx
 
-from experimentator.elsewhere import callback_of_others
 from experimentator.graph import Mode
+from experimentator.other_libraries import callback_of_others
 from experimentator.scalars import is_whole
 
 EVENTS = tuple(f"{what}_{when}" for what in ("epoch", "cycle", "batch") for when in ("begin", "end"))

@@ -22,7 +22,7 @@ from experimentator.config import Config, ConfigError, importing_from, load, loa
 from experimentator.exported import check_new
 from experimentator.records.archive import is_run, read_run
 from experimentator.records.environment import sha256
-from experimentator.records.neighbours import changed
+from experimentator.records.local_modules import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, refusal
 from experimentator.records.predictions import Predictions, check_suffix
 from experimentator.runs import STATUS

@@ -13,7 +13,7 @@ import numpy as np
 
 from experimentator.checkpoint import CheckpointError
 from experimentator.data.copies import copy_before_transforms
-from experimentator.elsewhere import BY_PLACE, dataset_of_others
+from experimentator.other_libraries import BY_PLACE, dataset_of_others
 
 DETERMINISTIC = ("DictDataset",)  # mlworkflow datasets that give the same item every time
 

@@ -20,7 +20,7 @@ from experimentator.data.portions import cut
 from experimentator.data.reading import visiting
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, Spec, block_of, specs_of
-from experimentator.loading.dealing import BucketRows, dealt
+from experimentator.loading.bucket_order import BucketRows, dealt
 from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import check_kinds
 from experimentator.loading.streamed import Stream, StreamedFeed

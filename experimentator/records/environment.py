@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.config import Config, resolved
-from experimentator.records.neighbours import neighbours
+from experimentator.records.local_modules import neighbours
 from experimentator.records.plainfile import read_json
 from experimentator.saving.identity import versions
 

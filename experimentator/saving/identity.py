@@ -22,7 +22,7 @@ from experimentator.data.items import DatasetError
 from experimentator.data.keys import key_digest
 from experimentator.graph import Mode
 from experimentator.optimizer_parts import unscaled
-from experimentator.records.neighbours import neighbours
+from experimentator.records.local_modules import neighbours
 from experimentator.records.plainfile import read_bytes
 from experimentator.saving.packing import is_plain
 from experimentator.saving.undeclared import undeclared

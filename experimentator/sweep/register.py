@@ -16,11 +16,11 @@ from typing import Any
 
 from experimentator.checkpoint import CheckpointError, add_lines, make_folder
 from experimentator.records.environment import json_value, sha256
-from experimentator.records.neighbours import changed
+from experimentator.records.local_modules import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, values_of
 from experimentator.records.run_places import Hold
 from experimentator.runs import STATUS
-from experimentator.sweep.beat import ORPHAN_SECONDS, WATCH_SECONDS
+from experimentator.sweep.heartbeat import ORPHAN_SECONDS, WATCH_SECONDS
 from experimentator.sweep.outcome import FINISHED, Outcome
 from experimentator.sweep.points import key_of
 

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from experimentator.checkpoint import CheckpointError
 from experimentator.commands.failures import INTERRUPTED, TERMINATED, Terminated
 from experimentator.records.history import read_history
-from experimentator.sweep.beat import BEAT, DONE, ERROR, FOLDER, LOADED, QUIET
-from experimentator.sweep.nursery import Forked, Nursery
+from experimentator.sweep.fork_server import Forked, ForkServer
+from experimentator.sweep.heartbeat import BEAT, DONE, ERROR, FOLDER, LOADED, QUIET
 from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, UNFINISHED, Outcome
 
 POLL = 0.05  # seconds
@@ -94,7 +94,7 @@ class Supervisor:
         self.compiled = compiled.absolute()
         self.prints_aside = jobs > 1 or is_quiet
         self.children: list[Child] = []
-        self.nursery = Nursery()
+        self.fork_server = ForkServer()
 
     def train(self, points: Iterator[Point] | None, audience: Audience) -> None:
         """Train them all; what stops this (Ctrl-C, SIGTERM) stops them, and their ends are told."""
@@ -116,7 +116,7 @@ class Supervisor:
                         self._reap(child, audience)
             raise
         finally:
-            self.nursery.close()
+            self.fork_server.close()
             shutil.rmtree(self.compiled, ignore_errors=True)
 
     def _start(self, point: Point) -> Child:
@@ -125,7 +125,7 @@ class Supervisor:
         command = [*point.command, "--report", str(aside), "--parent", str(os.getpid())]
         printed, environment = aside / "printed" if self.prints_aside else None, self._environment(slot)
         words = command[command.index("run") :]
-        forked = self.nursery.start(words, aside, printed, environment, is_patient=not self.children)
+        forked = self.fork_server.start(words, aside, printed, environment, is_patient=not self.children)
         process = forked or _started(command, printed, environment)
         return Child(point, process, aside, slot, _memory_kills())
 
@@ -168,7 +168,7 @@ class Supervisor:
         printed = _text(child.aside / "printed")
         outcome = _outcome(child, status)
         if outcome.seconds < QUICK:
-            self.nursery.learn(_text(child.aside / LOADED))
+            self.fork_server.learn(_text(child.aside / LOADED))
         shutil.rmtree(child.aside, ignore_errors=True)
         audience.ended(outcome, "\n".join(printed.splitlines()[-TOLD:]))
 

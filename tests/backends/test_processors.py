@@ -34,7 +34,7 @@ from experimentator import (
     chunk_processor,
     ops,
 )
-from experimentator.backends.keras.seen import shapes_by_running
+from experimentator.backends.keras.shapes import shapes_by_running
 from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import DeclarationError
 from experimentator.saving.manifest import numbered

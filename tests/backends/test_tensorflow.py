@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from experimentator import ChunkProcessor, Freeze, Mode, Subset, build_experiment, ops
-from experimentator.backends.tensorflow.placed import LARGE, placed
+from experimentator.backends.tensorflow.placement import LARGE, placed
 from experimentator.graph import chunk_processor
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, linear, noisy, numpy_descent, squares, training_step
 

@@ -23,10 +23,10 @@ from experimentator.backends.jax.profile import profiled
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import fitted
-from experimentator.backends.keras.made import Made, deferred
+from experimentator.backends.keras.memoised import Memoised, deferred
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
-from experimentator.backends.keras.seen import real_batch, run_on_items
+from experimentator.backends.keras.shapes import real_batch, run_on_items
 from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory
 
@@ -94,9 +94,9 @@ class JaxBackend(KerasBackend):
         """Whether a value stands for one that a trace will compute."""
         return isinstance(value, jax.core.Tracer)
 
-    def maker(self) -> Made:
+    def maker(self) -> Memoised:
         """Hands out Keras variables that processors make in their calls."""
-        return Made(given=partial(deferred, self))
+        return Memoised(given=partial(deferred, self))
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name; where it asks a tensor for its value, say what to write."""

@@ -21,22 +21,22 @@ from experimentator.backends import MissingFrameworkError, Shape, Sizes, Watch
 from experimentator.backends.keras.averaging import begin_averages, give_averages
 from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
-from experimentator.backends.keras.held import Held, check_built, within_held
-from experimentator.backends.keras.lasting import build_outside, without_traces
-from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.host_draws import HostDraws
+from experimentator.backends.keras.memoised import Memoised
 from experimentator.backends.keras.model import Infers, model_of, shapes_of, write
+from experimentator.backends.keras.no_gradient import NoGradient, check_built, within_no_gradient
 from experimentator.backends.keras.norms import Norms, asked_in
-from experimentator.backends.keras.once import DrawnOnce
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates, hold_all
 from experimentator.backends.keras.remat import Way, recomputing
 from experimentator.backends.keras.scopes import scope_name, scope_of
-from experimentator.backends.keras.seen import Seen, dtype_told, shapes_by_running
+from experimentator.backends.keras.shapes import RecordedShapes, dtype_told, shapes_by_running
+from experimentator.backends.keras.staleness import Staleness
 from experimentator.backends.keras.state import assign, keyed
 from experimentator.backends.keras.step import KerasStep
+from experimentator.backends.keras.trace_leaks import build_outside, without_traces
 from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
-from experimentator.backends.keras.watched import Watched
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.optimizer_parts import parts_of, unscaled
 
@@ -66,13 +66,13 @@ class KerasBackend(ABC):
         self.precision: str | None = None
         self.eager = False
         self.added: list[tuple[str, Any]] = []  # losses that layers added since the last batch began, with their names
-        self.watched = Watched()
-        self.drawn_once = DrawnOnce()
+        self.staleness = Staleness()
+        self.drawn_once = HostDraws()
         self._steps: WeakSet[Any] = WeakSet()  # those that are still held, which profiles look into
         self._layers: dict[int, Any] = {}
         self._reads: list[Read] | None = None  # while recording
         self._reader = ""
-        self._seen: dict[Mode, Seen] = {}
+        self._seen: dict[Mode, RecordedShapes] = {}
         self._held: dict[int, bool] = {}  # of variables that are read: whether no gradient reaches them anywhere
         self._unbuilt: list[Callable[[], Any]] = []
         self._scaled: dict[int, Any] = {}
@@ -97,9 +97,9 @@ class KerasBackend(ABC):
     def is_traced(self, value: Any) -> bool:
         """Whether a value stands for one that a trace will compute."""
 
-    def maker(self) -> Made:
+    def maker(self) -> Memoised:
         """What hands out the layers and variables that processors make in their calls."""
-        return Made()
+        return Memoised()
 
     def others_touched(self) -> AbstractContextManager[Callable[[], Iterable[Any]]]:
         """Within, notes variables touched that Keras may not know; the function tells them, and which are held."""
@@ -115,7 +115,7 @@ class KerasBackend(ABC):
         self._unbuilt.clear()
         recorded: list[tuple[Any, ...]] = []
         reads, kept = list[Read](), set[int]()
-        seen = Seen(self, specs)
+        seen = RecordedShapes(self, specs)
 
         def call(node: Node, chunk: Chunk) -> None:
             before, self._reader = len(reads), node.name
@@ -151,8 +151,8 @@ class KerasBackend(ABC):
             self.variables.note(node, variable if id(variable) in kept else None, called=called)
         while self._unbuilt:  # those within others last, and so first here
             self._unbuilt.pop()()
-        self.watched.look(self._layers.values())
-        self.watched.count(self._layers)
+        self.staleness.look(self._layers.values())
+        self.staleness.count(self._layers)
         self.variables.settle()
         self.added.clear()
 
@@ -184,7 +184,7 @@ class KerasBackend(ABC):
 
     def forget(self) -> None:
         """Find the weights anew at the next recording: the processors changed."""
-        self.variables, self.watched = Variables(), Watched()
+        self.variables, self.staleness = Variables(), Staleness()
         for known in (self._layers, self._held, self._seen):
             known.clear()
 
@@ -270,7 +270,7 @@ class KerasBackend(ABC):
         layer = self.running(graph)
 
         def run(tensors: Mapping[str, Any]) -> Any:
-            with Held():
+            with NoGradient():
                 return layer.run(dict(tensors), training=False)
 
         return run
@@ -291,19 +291,19 @@ class KerasBackend(ABC):
             if isinstance(plain := unscaled(optimizer), Optimizers):
                 plain.route(own)
             optimizer.build(trainable_some_day(own.values()))
-        self.watched.look(parts_of(optimizer), made_with=True)
+        self.staleness.look(parts_of(optimizer), made_with=True)
         return optimizer
 
     def changes(self, *, compiled: bool) -> list[str]:
         """What was changed of layers and optimizers, in words; told once. Weights that are others are found anew."""
-        changes = self.watched.changes() if compiled else []
-        if others := self.watched.others():
+        changes = self.staleness.changes() if compiled else []
+        if others := self.staleness.others():
             self.forget()
         return [*changes, *others]
 
     def settling(self) -> AbstractContextManager[None]:
         """Within, a step is called, and what changes of them is their own affair."""
-        return self.watched.settling(self._layers)
+        return self.staleness.settling(self._layers)
 
     def batch_of(self, graph: Graph, detach: int) -> Forward:
         """A graph as a function of the tensors of a batch; no gradient reaches its first `detach` nodes."""
@@ -336,7 +336,7 @@ class KerasBackend(ABC):
 
     def _note_read(self, variable: Any) -> None:
         assert self._reads is not None
-        self._reads.append(Read(self._reader, variable, self.made.calling > 0, within_held()))
+        self._reads.append(Read(self._reader, variable, self.made.calling > 0, within_no_gradient()))
 
     @contextmanager
     def _building(self) -> Iterator[None]:

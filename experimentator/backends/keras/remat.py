@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
 
-from experimentator.backends.keras.made import losses_to, made_from_here
+from experimentator.backends.keras.memoised import losses_to, made_from_here
 from experimentator.backends.keras.stateless import Assigned, stopped
 from experimentator.patches import patched
 

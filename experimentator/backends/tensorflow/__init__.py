@@ -15,19 +15,19 @@ from experimentator.backends import Shape, Timed
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import check_losses
 from experimentator.backends.keras.fit import fitted
-from experimentator.backends.keras.made import Made
+from experimentator.backends.keras.memoised import Memoised
 from experimentator.backends.keras.model import check_able
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
-from experimentator.backends.keras.seen import run_on_items
+from experimentator.backends.keras.shapes import run_on_items
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.onnx import teach
-from experimentator.backends.tensorflow.placed import placed
+from experimentator.backends.tensorflow.placement import placed
 from experimentator.backends.tensorflow.profile import profiled
+from experimentator.backends.tensorflow.raw_variables import Touch, touched
 from experimentator.backends.tensorflow.recomputed import recomputed
-from experimentator.backends.tensorflow.touched import Touch, touched
 from experimentator.graph import Chunk, Graph, Node
 from experimentator.loading.memory import free_host_memory
 from experimentator.overrides import ConfigError
@@ -143,9 +143,9 @@ class TensorflowBackend(KerasBackend):
         """Whether a value is a tensor of a graph."""
         return bool(tf.is_symbolic_tensor(value))
 
-    def maker(self) -> Made:
+    def maker(self) -> Memoised:
         """Hands out variables of TensorFlow's, too, that processors make in their calls."""
-        return Made(watching=tf.variable_creator_scope)
+        return Memoised(watching=tf.variable_creator_scope)
 
     def others_touched(self) -> AbstractContextManager[Callable[[], list[Touch]]]:
         """Within, notes which of TensorFlow's own variables are read or changed, and where."""

@@ -19,10 +19,10 @@ from experimentator.backends import CannotRunError, Timed
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import fitted
-from experimentator.backends.keras.made import Made, deferred
+from experimentator.backends.keras.memoised import Memoised, deferred
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
-from experimentator.backends.keras.seen import real_batch
+from experimentator.backends.keras.shapes import real_batch
 from experimentator.backends.torch.arrays import taken
 from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.by_hand import FAILURES, TorchModel, looped
@@ -118,16 +118,16 @@ class TorchBackend(KerasBackend):
         """Whether a value stands for one that a trace will compute."""
         return isinstance(value, FakeTensor)
 
-    def maker(self) -> Made:
+    def maker(self) -> Memoised:
         """Hands out Keras variables that processors make in their calls."""
-        return Made(given=self._given)
+        return Memoised(given=self._given)
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
     ) -> tuple[Any, ...]:
         """Run the list once; modules that it calls are watched from now on."""
         recorded = super().record(processors, specs, mode, known)
-        self.watched.look(module for module, _ in self.modules.met.values())
+        self.staleness.look(module for module, _ in self.modules.met.values())
         return recorded
 
     def changes(self, *, compiled: bool) -> list[str]:
@@ -149,13 +149,13 @@ class TorchBackend(KerasBackend):
         thaw = super().freeze(keys)
         for module in within:
             module.training = False
-        self.watched.changes()  # our own, which nobody need hear of
+        self.staleness.changes()  # our own, which nobody need hear of
 
         def thawed() -> None:
             thaw()
             for module in within:
                 module.training = True
-            self.watched.changes()
+            self.staleness.changes()
 
         return thawed
 

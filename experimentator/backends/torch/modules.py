@@ -21,8 +21,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
-from experimentator.backends.keras.lasting import put_back
-from experimentator.backends.torch.handed import handed
+from experimentator.backends.keras.trace_leaks import put_back
+from experimentator.backends.torch.stand_ins import handed
 from experimentator.backends.torch.symbolic import is_symbolic, stub
 from experimentator.graph import GraphError
 

@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils import _pytree, checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experimentator.backends.keras.made import losses_to
+from experimentator.backends.keras.memoised import losses_to
 from experimentator.backends.keras.remat import Within, is_recomputing, place
 from experimentator.backends.torch.draws import computed
 

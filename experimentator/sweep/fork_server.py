@@ -25,9 +25,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experimentator.sweep.beat import tell_loaded
+from experimentator.sweep.heartbeat import tell_loaded
 
-START_SECONDS = 60.0  # for the imports; then points are started as if there were no nursery
+START_SECONDS = 60.0  # for the imports; then points are started as if there were no fork server
 ADOPTION_SECONDS = 10.0
 POLL = 0.01
 INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")  # what does not change while a sweep runs
@@ -93,7 +93,7 @@ def _own() -> list[str]:
 
 
 class Forked:
-    """A child of this process that the nursery became: the part of `subprocess.Popen` that a supervisor needs."""
+    """A child of this process that the fork server became: the part of `subprocess.Popen` that a supervisor needs."""
 
     def __init__(self, pid: int):
         self.pid = pid
@@ -130,7 +130,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-class Nursery:
+class ForkServer:
     """Starts points by forks once it knows what they load, where the system can; else gives None: they start anew."""
 
     def __init__(self) -> None:
@@ -222,7 +222,7 @@ def _set_subreaper(value: bool) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-# In the nursery
+# In the fork server
 
 
 def wait(orders: int, answers: int) -> None:

@@ -9,12 +9,12 @@ SPEED = 2e8  # bytes a second that are gathered, written and forced to disk, as 
 LEAST = 4e-3  # seconds that writing and renaming a file takes, however small it is
 
 
-class Sparing:
+class Throttle:
     """Says when work is due again: after so long that the last time took a `share` of the time since at most.
 
     `guess` is how many seconds the work takes, until it was done once; `with` it, the work is timed.
 
-    >>> saving = Sparing(share=0.01, guess=0.5)  # first due after 50 seconds
+    >>> saving = Throttle(share=0.01, guess=0.5)  # first due after 50 seconds
     >>> saving.is_due
     False
     >>> with saving:
@@ -42,7 +42,7 @@ class Sparing:
         """Whether it has waited long enough."""
         return self.waited * self.share >= self.seconds
 
-    def __enter__(self) -> Sparing:
+    def __enter__(self) -> Throttle:
         self._start = time.monotonic()
         return self
 

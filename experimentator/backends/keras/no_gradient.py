@@ -10,24 +10,24 @@ from keras.src.backend.common.stateless_scope import get_stateless_scope
 from experimentator.graph import GraphError
 
 
-def within_held() -> bool:
-    """Whether one of the scopes around is `Held`."""
+def within_no_gradient() -> bool:
+    """Whether one of the scopes around is `NoGradient`."""
     scope: Any = get_stateless_scope()
-    while scope is not None and not isinstance(scope, Held):
+    while scope is not None and not isinstance(scope, NoGradient):
         scope = getattr(scope, "original_scope", None)
     return scope is not None
 
 
 def check_built() -> None:
     """Refuse to make weights of an experiment within another, where they would be lost."""
-    if within_held():
+    if within_no_gradient():
         raise GraphError(
             "An experiment within another has no weights yet.\nSeen: a layer that is not built.\n"
             "Give that experiment a subset, which shows what it is built for, or call its `predict` on a batch before."
         )
 
 
-class Held(keras.StatelessScope):
+class NoGradient(keras.StatelessScope):
     """A scope in which no gradient reaches a Keras variable, and none is changed but the states of what draws."""
 
     def add_update(self, update: Any) -> None:

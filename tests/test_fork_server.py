@@ -13,7 +13,7 @@ import pytest
 
 from experimentator.cli import main
 from experimentator.records.history import read_history
-from experimentator.sweep import nursery
+from experimentator.sweep import fork_server
 
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = (ROOT / "tests" / "configs" / "light.py").read_text("utf-8")
@@ -134,11 +134,11 @@ def test_a_fork_that_no_sweep_knows_of_ends():
     """As when the sweep is killed between the fork and its adoption."""
     code = """
 import json, os
-from experimentator.sweep import nursery
-one = nursery.Nursery()
-one.learn(nursery.Loaded().told())
+from experimentator.sweep import fork_server
+one = fork_server.ForkServer()
+one.learn(fork_server.Loaded().told())
 one._open(dict(os.environ))
-assert one._answer() == nursery.READY
+assert one._answer() == fork_server.READY
 order = {"words": ["--version"], "adopted": "nowhere", "printed": None, "environment": dict(os.environ)}
 one.orders.write((json.dumps(order) + chr(10)).encode())
 print(one._answer().decode(), flush=True)
@@ -147,7 +147,7 @@ os._exit(0)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
 
     pid = int(done.stdout.split()[0])
-    until = time.monotonic() + nursery.ADOPTION_SECONDS + 10
+    until = time.monotonic() + fork_server.ADOPTION_SECONDS + 10
     with suppress(FileNotFoundError, ProcessLookupError):
         while Path(f"/proc/{pid}/cmdline").read_bytes():
             assert time.monotonic() < until, "it waits for ever"
@@ -193,7 +193,7 @@ if rate == 0.25:
         with suppress(FileNotFoundError, ProcessLookupError):  # one that ended meanwhile
             words, parent = (place / "cmdline").read_bytes(), (place / "stat").read_text().split()[3]
             is_other = place.name != str(os.getpid()) and parent == str(os.getppid())
-            if is_other and b"experimentator.sweep.nursery" in words:
+            if is_other and b"experimentator.sweep.fork_server" in words:
                 os.kill(int(place.name), signal.SIGKILL)
                 Path("killed").touch()
 """
@@ -219,7 +219,7 @@ def test_a_forked_process_is_waited_for_as_others_are():
     pid = os.fork()
     if not pid:
         signal.pause()
-    process = nursery.Forked(pid)
+    process = fork_server.Forked(pid)
 
     assert process.poll() is None
     with pytest.raises(subprocess.TimeoutExpired):

@@ -19,14 +19,14 @@ OF_KERAS = {
 }
 
 
-class Watched:
+class Staleness:
     """Plain attributes of layers and optimizers as they were when traced: rates, momenta, activations, texts.
 
     What a layer changes by itself while it is traced, such as a counter, is not watched; nor are private attributes.
 
     >>> class Dropout:
     ...     rate = 0.1
-    >>> layer, watched = Dropout(), Watched()
+    >>> layer, watched = Dropout(), Staleness()
     >>> layer.rate = 0.2
     >>> watched.look([layer])
     >>> layer.rate = 0.5

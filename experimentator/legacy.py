@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 PROPERTIES = {"metrics": Mode.TRAIN | Mode.EVAL, "outputs": Mode.INFER}  # and when they are evaluated
 
 
-class Habits(Configured):
+class Legacy(Configured):
     """Names and methods of earlier versions.
 
     A task class may list names in `batch_inputs_names` (what undeclared processors see of a batch; all of it unless

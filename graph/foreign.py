@@ -31,12 +31,12 @@ _KINDS = {
 _ROOMS = {room.partition(".")[0] for room, _ in _KINDS} | {"lightning", "pytorch_lightning"}
 
 
-def stranger(processor: Any) -> tuple[str, str] | None:
+def foreign(processor: Any) -> tuple[str, str] | None:
     """What an object that takes tensors is, and what to write; None for any other.
 
     One with a `__call__` of its own takes what it says, and a module of PyTorch with a parameter called `chunk` that.
 
-    >>> stranger(print) is None
+    >>> foreign(print) is None
     True
     """
     classes = type(processor).__mro__

@@ -14,7 +14,7 @@ import keras
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.random import seed_generator
 
-from experimentator.backends.keras.held import check_built
+from experimentator.backends.keras.no_gradient import check_built
 from experimentator.graph import GraphError, Node
 from experimentator.patches import patched
 
@@ -27,7 +27,7 @@ _HERE = local()
 LISTED = ("initializer", "shape", "dtype", "trainable", "autocast", "aggregation", "synchronization", "name", "layout")
 
 
-class Made:
+class Memoised:
     """What each processor made, by the place in its code that made it.
 
     A layer that is made anew in every call is called in the person of the first: all modes, traces and numbers of
@@ -129,7 +129,7 @@ def deferred(backend: Any, node: Node, options: dict[str, Any]) -> dict[str, Any
 class _Making:
     """One call of a processor: hands out layers and variables by the place that asks for them."""
 
-    def __init__(self, owner: Made, node: Node, made: dict[Place, Any], note: Callable[[Any], None]):
+    def __init__(self, owner: Memoised, node: Node, made: dict[Place, Any], note: Callable[[Any], None]):
         self.owner, self.node, self.made, self.note, self.given = owner, node, made, note, owner.given
         self.times = Counter[Place]()
         # who calls the processor, above `within` and what contextlib puts around it; and the calls that lead there

@@ -19,7 +19,7 @@ FOLDER, BEAT, ERROR, DONE, LOADED = "folder", "beat", "error", "done", "loaded"
 QUIET = "quiet"  # the beat of one that has none
 
 
-class Beat:
+class Heartbeat:
     """Tells after a call of the compiled step, in training and evaluation, how far the training is.
 
     The training itself tells it, no thread beside it: where it hangs, nothing is told.

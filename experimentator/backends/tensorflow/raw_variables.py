@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops as own
 
-from experimentator.backends.keras.held import within_held
-from experimentator.backends.keras.made import ONE_AT_A_TIME
+from experimentator.backends.keras.memoised import ONE_AT_A_TIME
+from experimentator.backends.keras.no_gradient import within_no_gradient
 from experimentator.patches import patched
 
 
@@ -60,7 +60,7 @@ def touched(listens: Callable[[], bool] = lambda: True) -> Iterator[Callable[[],
         if get_ident() != thread or id(variable) in found or not listens():
             return
         if getattr(variable, "_handle", None) is not None:
-            found[id(variable)] = Touch(variable, within_held())  # before it is read, which asks for its handle
+            found[id(variable)] = Touch(variable, within_no_gradient())  # before it is read, which asks for its handle
             with suppress(tf.errors.FailedPreconditionError):  # it has no value yet
                 before = variable.read_value() if tf.executing_eagerly() else None
                 found[id(variable)] = found[id(variable)]._replace(before=before)

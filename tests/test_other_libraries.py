@@ -10,7 +10,7 @@ import pytest
 import experimentator
 from experimentator import CallbackError, ConfigError, GraphError, Track, build_experiment
 from experimentator.callbacks.order import in_order
-from experimentator.elsewhere import ATTRIBUTES, CALLBACKS, SETTINGS
+from experimentator.other_libraries import ATTRIBUTES, CALLBACKS, SETTINGS
 from tests.stand_ins import subsets
 
 

@@ -15,7 +15,7 @@ from experimentator.graph import Node
 log = logging.getLogger(__name__)
 
 
-class DrawnOnce:
+class HostDraws:
     """Warns of processors that draw from numpy's or Python's own generator: compiled, all batches have such a number.
 
     Layers may do so, too: keras.layers.AugMix and RandAugment choose by Python's what they do to a batch.

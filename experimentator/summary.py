@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from experimentator.accumulating import weighing
 from experimentator.callbacks.order import in_order
+from experimentator.diagnosis import spoilt
 from experimentator.graph import Description, Graph, Mode, describe_graph, plan, whole
-from experimentator.suspects import spoilt
 
 log = logging.getLogger(__name__)
 MODES = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
@@ -19,7 +19,7 @@ VIEWS = ("graph", "plan", "list")
 _PLACE = re.compile(r"In chunk processor #(\d+) .*?\[(TRAIN|EVAL|INFER)\]")
 
 
-class Portrayed:
+class Summarised:
     """Shows itself: as a summary where it is printed or stands last in a notebook's cell, and its graphs by mode."""
 
     def describe(self: Any, mode: Any = "train", *names: str, view: str = "graph") -> Description:

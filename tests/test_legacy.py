@@ -21,7 +21,7 @@ from experimentator import (
     Subset,
     build_experiment,
 )
-from experimentator.habits import UntracedError
+from experimentator.legacy import UntracedError
 
 CONFIG = Path(__file__).parent / "configs" / "ball.py"
 NAMES = """

@@ -13,7 +13,7 @@ from experimentator.graph import Chunk, Graph, Mode, Node, Ref, text
 from experimentator.loading.blocks import items_like
 
 
-class Seen:
+class RecordedShapes:
     """What a backend saw while it recorded a list: the shape of each tensor that it was given, or that a node wrote."""
 
     def __init__(self, backend: Any, specs: Mapping[str, Any]):
