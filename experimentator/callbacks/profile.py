@@ -18,9 +18,10 @@ SECONDS = 0.5  # of training that are recorded at least: profiles grow by megaby
 class Profile:
     """Record half a second of training, once it runs at its pace: from the second epoch on, or in the only one.
 
-    `folder/plugins/profile` opens in TensorBoard (with its profile plugin), `folder/trace.json.gz` in Perfetto
-    (ui.perfetto.dev); operations carry the processor they belong to, and the pass, forward or backward (under XLA on a
-    CPU, TensorFlow names fused kernels only). `folder` may be a function that tells it, once training has begun.
+    `folder/trace.json.gz` opens in Perfetto (ui.perfetto.dev), where operations carry the processor they belong to, and
+    the pass, forward or backward (under XLA on a CPU, TensorFlow names fused kernels only). `folder/plugins/profile`
+    opens in TensorBoard (`pip install tensorboard xprof`), whose Framework Op Stats lists operations by such names; it
+    knows no time of a step, as a call runs many. `folder` may be a function that tells it, once training has begun.
 
     >>> Profile("runs/digits/first/profile")
     Profile('runs/digits/first/profile')
