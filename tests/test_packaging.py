@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import re
 import statistics
 import subprocess
 import sys
@@ -146,3 +147,24 @@ def test_the_shelf_imports_nothing_of_ours_but_the_graph(module):
     rooms = {".".join(name.split(".")[:2]) for name in imports(module) if name.startswith("experimentator")}
 
     assert rooms <= {"experimentator.graph", "experimentator.ops"}
+
+
+def modules_named_in(text: str) -> set[str]:
+    return {name.rpartition("/")[2] for name in re.findall(r"`([a-z_/]*[a-z_])`", text)}
+
+
+def test_the_architecture_names_each_module_and_none_that_is_gone():
+    rooms = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Rooms")[2].partition("## How")[0]
+    first_column = "\n".join(re.findall(r"^\| (.+?) \|", rooms, flags=re.MULTILINE))
+    elsewhere = {
+        "ops",
+        "callbacks",
+        "trackers",
+        "tensorflow",
+        "jax",
+        "torch",
+    }  # listed in docs/parts.md, or of one framework
+    modules = {path.stem for path in MODULES if not elsewhere & set(path.parts) and not path.stem.startswith("__")}
+
+    assert modules - modules_named_in(rooms) == {"version"}
+    assert modules_named_in(first_column) - modules == set()
