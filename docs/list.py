@@ -46,7 +46,7 @@ def row(name: str, part: Any) -> str:
 
 def listed(page: str) -> str:
     """The page, with what is public now."""
-    known = {name: getattr(experimentator, name) for name in experimentator.__all__ if not name.startswith("_")}
+    known = {name: getattr(experimentator, name) for name in sorted(experimentator._HOME) if not name.startswith("_")}
     known |= {f"ops.{name}": getattr(ops, name) for name in ops.__all__}
 
     def table(mark: re.Match[str]) -> str:

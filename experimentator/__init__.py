@@ -59,7 +59,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 _ROOMS = ("graph", "ops")
 
-__all__ = sorted(_HOME)  # `import *` must not load a framework, as `ops` would
+__all__ = sorted([*_HOME, "ops"])  # not `graph`, which a configuration may not be called
 
 
 def __getattr__(name: str) -> Any:
@@ -71,4 +71,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_ROOMS]
+    return [*__all__, "graph"]

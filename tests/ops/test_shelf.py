@@ -10,6 +10,7 @@ import pytest
 
 import experimentator.ops
 from experimentator import ops
+from experimentator.config import load_text
 from experimentator.graph import ChunkProcessor, DeclarationError, Graph, Mode
 
 EVERY = {
@@ -77,6 +78,12 @@ every_op = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
 def test_every_op_of_the_shelf_is_in_these_tests():
     assert {name for name in ops.__all__ if not name.endswith("Error") or "Mean" in name} == {*EVERY, *APART}
     assert all(hasattr(ops, name) for name in ops.__all__)
+
+
+def test_a_star_import_brings_the_shelf():
+    text = "from experimentator import *\nchunk_processors = [ops.Scale('batch_input')]\ngraph_of = Graph"
+
+    assert isinstance(load_text(text)["chunk_processors"][0], ops.Scale)
 
 
 @every_op
