@@ -1,7 +1,7 @@
-"""Digits made of noise, step by step: a diffusion model (Ho et al., 2020) whose whole sampler is part of the graph.
+"""A diffusion model (Ho et al., 2020) makes digits from noise, step by step; the whole sampler is part of the graph.
 
 Command:  experimentator run examples/digit_diffusion.py
-Result:   asked for a digit, it makes one that a classifier of real images recognises 19 times of 20; prints some
+Result:   a classifier of real images recognises 19 of 20 generated digits as the one asked for; prints some of them
 Time:     about 10 seconds of training on two CPU cores
 """
 
