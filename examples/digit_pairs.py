@@ -1,4 +1,4 @@
-"""Pairs of handwritten digits: which digit is each, and are they the same? Two inputs, three outputs, one trunk.
+"""Pairs of handwritten digits: which digit is each, and are they the same? Two inputs, three outputs, one shared trunk.
 
 Command:  experimentator run examples/digit_pairs.py
 Result:   validation accuracy of 0.96 or more for each digit, 0.95 or more for `same`
