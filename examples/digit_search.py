@@ -1,4 +1,4 @@
-"""Digits on cluttered images: where are they? A heat map is learned, its peaks are the detections.
+"""Detection: where are the digits on a cluttered image? The network learns a heat map; its peaks are the detections.
 
 Command:  experimentator run examples/digit_search.py
 Result:   validation precision and recall of 0.985 or more, within 2 pixels, for digits never seen in training
