@@ -1,4 +1,4 @@
-"""Two tasks on turned digits, which one and by which angle, where most labels are missing.
+"""Multi-task learning with most labels missing: which digit is it, and by which angle is it turned?
 
 Command:  experimentator run examples/digit_tasks.py
 Result:   validation digit accuracy of 0.87 or more from a tenth of the labels; angles within 7 degrees on average
