@@ -1,8 +1,8 @@
-"""Digits without labels: pairs of views of one image are pulled together, then few labels suffice.
+"""Contrastive learning without labels: pairs of views of an image are pulled together; then a few labels suffice.
 
 Command:  experimentator run examples/digit_views.py
-Result:   a linear classifier that sees 5 labels of each digit is right on 0.90 or more of the validation images, where
-          one on pixels is on 0.73
+Result:   validation accuracy of 0.90 or more for a linear classifier on the features, trained on 5 labels of each
+          digit, where one on the pixels has 0.73
 Time:     about 20 seconds of training on two CPU cores
 """
 
