@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8 pixels, with a small convolutional network.
+"""A small convolutional network classifies handwritten digits of 8x8 pixels.
 
 Command:  experimentator run examples/digits.py      (or: make demo)
 Result:   validation accuracy of 0.985 or more after 20 epochs
