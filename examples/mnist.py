@@ -1,8 +1,8 @@
-"""MNIST with the network of the classic example: three blocks of convolution, then two dense layers.
+"""MNIST with a classic network: three convolutional blocks, then two dense layers.
 
 Command:  experimentator run examples/mnist.py
 Result:   validation accuracy of 0.985 or more after 5 epochs
-Time:     about a minute an epoch on two CPU cores, seconds on a GPU; the data is fetched once (11 MB)
+Time:     about a minute an epoch on two CPU cores, seconds on a GPU; the data are downloaded once (11 MB)
 """
 
 import contextlib
