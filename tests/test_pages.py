@@ -74,39 +74,41 @@ def kernel(weights):
 
 
 PROMISED = {
-    "Fine-tuning: rates by part, and a part that waits": lambda exp, rows, seen: exp.optimizer["Trunk"].iterations == 0,
-    "Adapters: a trained network, changed a little": lambda exp, rows, seen: (
+    "Fine-tuning: a learning rate for each part, frozen layers": lambda exp, rows, seen: (
+        exp.optimizer["Trunk"].iterations == 0
+    ),
+    "LoRA: adapters on a trained network": lambda exp, rows, seen: (
         np.array_equal(kernel(exp.backend.weights()), kernel(load_weights("base.safetensors")))
         and any(key.endswith("lora_kernel_b") and value.any() for key, value in exp.backend.weights().items())
     ),
-    "A number that changes along the training": lambda exp, rows, seen: (
+    "Annealing: a number that changes during training": lambda exp, rows, seen: (
         rows[1]["training_weight_now"] == pytest.approx(0.2) and exp.counts["training"]["traces"] <= 3
     ),
-    "Evaluating within a long epoch": lambda exp, rows, seen: (
+    "Long epochs: evaluation and checkpoints within an epoch": lambda exp, rows, seen: (
         exp.counts["training"]["batches"] == 20 and [len(row) for row in rows] == [5, 5]
     ),
-    "How sure a network is: a temperature, and dropout that stays on": lambda exp, rows, seen: (
+    "Uncertainty: temperature scaling and Monte Carlo dropout": lambda exp, rows, seen: (
         float(exp.cfg["temperature"].numpy()) < 2.5
         and not np.array_equal(*(exp.predict("validation", outputs="batch_drawn")["batch_drawn"] for _ in range(2)))
         and np.array_equal(*(exp.predict("validation", outputs="batch_logits")["batch_logits"] for _ in range(2)))
     ),
-    "A variational autoencoder: draws, and what is drawn from": lambda exp, rows, seen: (
+    "Variational autoencoder: sampling within the graph": lambda exp, rows, seen: (
         exp.predict({"batch_code": np.zeros((5, 8), "float32")})["batch_image"].shape == (5, 8, 8, 1)
     ),
-    "Sequences: taught with the right letter, read with its own": lambda exp, rows, seen: (
-        seen == {"batch_written": (3, 6)}
-    ),
-    "Hard items more often: an order of one's own": lambda exp, rows, seen: (
+    "Sequences: teacher forcing, then decoding": lambda exp, rows, seen: seen == {"batch_written": (3, 6)},
+    "Hard example mining: an order of your own": lambda exp, rows, seen: (
         np.ptp(exp.subset("training").chances) > 0.1 and rows[1]["training_loss"] > rows[1]["validation_loss"]
     ),
-    "Data that grow while one trains: a replay buffer, labels asked for": lambda exp, rows, seen: (
+    "Replay buffers and active learning: data that grow": lambda exp, rows, seen: (
         len(exp.subset("training").keys) == 100 + 2 * 50 and exp.counts["training"]["batches"] == 3 + 4
     ),
-    "Items of several lengths: buckets": lambda exp, rows, seen: (
+    "Items of several lengths: buckets and padding": lambda exp, rows, seen: (
         sum(label.startswith("training (") for label in exp.compilers) == 3
         and exp.program.counts()["training"]["batches"] == len(rows) * (160 // exp.batch_size)
     ),
-    "The worst items of each evaluation": lambda exp, rows, seen: len(list(Path(exp.folder).glob("worst-*.json"))) == 2,
+    "Error analysis: the worst items of each evaluation": lambda exp, rows, seen: (
+        len(list(Path(exp.folder).glob("worst-*.json"))) == 2
+    ),
 }
 
 
