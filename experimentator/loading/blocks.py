@@ -12,15 +12,16 @@ import numpy as np
 
 from experimentator.data.items import is_numeric
 
-BLOCK_BYTES = 64 << 20  # a block that travels is at most this large, or one batch
+BLOCK_BYTES = 64 << 20  # the most bytes of a block that travels to the device, unless it is one batch
 
 
 @dataclass(frozen=True)
 class Block:
     """K batches: `columns` {name: [N, ...]}, `index` [K, B] int32, the keys of each batch, and host-side objects.
 
-    `fixed` says whether columns that travelled have the size of the function that runs just K batches; None if
-    resident. `bucket` is the number of the bucket that its items are padded to, if the subset has buckets.
+    `fixed` is for columns that were copied to the device: whether they have just the rows of K batches, for the
+    function compiled for K, and no padding; None if resident. `bucket` is the number of the bucket that its items are
+    padded to, if the subset has buckets.
     """
 
     columns: Mapping[str, Any]
@@ -31,18 +32,18 @@ class Block:
     bucket: int | None = None
 
 
-Ahead = Callable[[int], int]  # how many batches to run after so many
-Making = Callable[[], Block | None]  # what finishes a block that was begun; None where all of it was left out
+Ahead = Callable[[int], int]  # given the batches done, how many to run next
+Making = Callable[[], Block | None]  # waits for a block that was begun; None if all its items were left out
 
 
 class Spec(NamedTuple):
-    """What one name of a batch looks like: shape with the batch axis first, and dtype."""
+    """Shape (batch axis first, None) and dtype of one name of a batch."""
 
     shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
 
     def zeros(self, rows: int) -> np.ndarray:
-        """An array of that many rows; those that nothing fills travel, too, and must hold numbers that can."""
+        """An array of `rows` zeros: rows that nothing fills reach the device, too, and must hold valid numbers."""
         return np.zeros((rows, *(int(size or 0) for size in self.shape[1:])), self.dtype)
 
 
@@ -54,15 +55,15 @@ class Cycle(Protocol):
     buckets: np.ndarray | None  # the number of the bucket of each batch, [steps]
 
     def take(self, ahead: Ahead) -> Block | None:
-        """The next batches, `ahead(done)` at most where `done` went before; None when the pass is over."""
+        """The next batches, at most `ahead(done)` after `done` batches; None when the pass is over."""
 
     left_out: bool  # whether items read so far were left out
 
     def skip(self, batches: int, *, left_out: bool = True) -> None:
-        """Leave out so many batches, before any was taken: they were trained on already, items `left_out` or not."""
+        """Skip the first `batches`, trained on before; `left_out` is whether some of their items may be None."""
 
     def close(self) -> None:
-        """Let go of what reads ahead; a pass that is over has done so."""
+        """Stop reading ahead; done by itself at the end of the pass."""
 
 
 def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
@@ -76,9 +77,9 @@ def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
 
 
 def items_like(specs: Mapping[str, Spec], subsets: Iterable[Any], rows: int) -> dict[str, np.ndarray]:
-    """By name, the first item of a subset that has the sizes of `specs`, repeated; names without one are left out.
+    """For each name of `specs`, an item of a subset with these sizes, repeated `rows` times; names without one lack.
 
-    What predicts may be given other dtypes than subsets have.
+    Items are cast to the dtypes of `specs`, which `predict` may be given, other than those of subsets.
     """
     found: dict[str, np.ndarray] = {}
     for subset in subsets:
@@ -92,7 +93,7 @@ def items_like(specs: Mapping[str, Spec], subsets: Iterable[Any], rows: int) -> 
 
 @dataclass(frozen=True)
 class Rows:
-    """The order of one pass, cut into batches: `[K, B]` positions and a last, smaller row where it is kept."""
+    """The order of one pass, `positions` [N] int32, cut into batches; a last, smaller batch may be kept."""
 
     positions: np.ndarray
     batch_size: int
@@ -121,10 +122,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Placing:
-    """How blocks that travel reach the device: `names` the graph reads, in buffers of `rows`, through `put`.
+    """Copies blocks to the device: the `names` that the graph reads, in buffers of `rows` rows, by `put`.
 
-    Buffers have one size, so that a shorter block does not make the step be traced again; a block of a number of
-    batches that `is_fixed`, as most are once the pace has settled, has a function of its own and travels as it is.
+    Buffers have one size, so that a shorter block does not make the step trace again. A block whose number of batches
+    `is_fixed`, as most are once the pace has settled, has a compiled function of its own, and is not padded.
     """
 
     names: Sequence[str]
@@ -145,7 +146,7 @@ class Placing:
 
 
 def padded(values: np.ndarray, rows: int) -> np.ndarray:
-    """The values with rows of zeros behind them, which no batch reads, up to so many."""
+    """The values, padded with zeros to `rows` rows; no batch reads the padding."""
     if len(values) >= rows:
         return values
     buffer = np.zeros((rows, *values.shape[1:]), values.dtype)
@@ -156,13 +157,13 @@ def padded(values: np.ndarray, rows: int) -> np.ndarray:
 class Pass:
     """A cursor over the rows of one pass.
 
-    Blocks come in two steps, so that others are read while one is trained on: `make(rows, ahead)` starts to read a
-    block and returns a function, which waits for what was read and returns the block, or None where all was left out.
+    Blocks are made in two parts, so that some are read while one is trained on: `make(rows, ahead)` starts to read a
+    block and returns a function that waits for it and returns it, or None if all its items were left out.
     """
 
     buckets: np.ndarray | None = None
     left_out = False
-    meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called before each batch that is read at once
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called before each batch that is read without workers
 
     def __init__(self, rows: Rows, close: Callable[[], None] = lambda: None):
         self.rows, self.close = rows, close
@@ -174,7 +175,7 @@ class Pass:
         self.done = batches
 
     def begin(self, ahead: Ahead) -> Making | None:
-        """Start to read the next block; returns what waits for it, None when the pass is over."""
+        """Start to read the next block; returns the function that waits for it, None when the pass is over."""
         rows = self.rows.take(self.done, ahead(self.done))
         if rows is None:
             return self.rest(ahead)
@@ -186,7 +187,7 @@ class Pass:
         raise NotImplementedError
 
     def rest(self, ahead: Ahead) -> Making | None:
-        """What makes a block when no rows are left; here nothing."""
+        """Like `begin`, when no rows are left: items may wait that filled no batch; here none."""
         return None
 
     def take(self, ahead: Ahead) -> Block | None:
@@ -199,19 +200,19 @@ class Pass:
 
 
 class ColumnsPass(Pass):
-    """A pass over columns that are all there: `block(rows)` cuts one out."""
+    """A pass over whole columns: `block(rows)` cuts a block out."""
 
     def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block]):
         super().__init__(rows)
         self.block = block
 
     def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
-        """Nothing to read: what cuts the block out."""
+        """The function that cuts the block out; there is nothing to read."""
         return partial(self.block, rows)
 
 
 class Picked(Sequence[Any]):
-    """What belongs to each batch of a block, such as its keys, picked out when somebody asks.
+    """Values for each batch of a block, such as its keys, picked by `rows` [K, B] only when they are read.
 
     >>> list(Picked("abcd", np.array([[3, 0], [1, 2]])))
     [('d', 'a'), ('b', 'c')]
@@ -234,9 +235,9 @@ def block_of(
     objects: Mapping[str, Sequence[Any]],
     placing: Placing | None = None,
 ) -> Block:
-    """A block of the batches `rows` [K, B], whose values were gathered into `columns`; on the device, with `placing`.
+    """A block of K batches, whose values were gathered into `columns`, [K*B, ...] each; on the device, with `placing`.
 
-    `rows` are places in `keys` and `objects`.
+    `rows` [K, B] are the places of its items in `keys` and `objects`.
     """
     index = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
     block = Block(columns, index, Picked(keys, rows), {name: Picked(values, rows) for name, values in objects.items()})

@@ -1,4 +1,4 @@
-"""Which batches of which buckets there are in a pass, and in which order they come."""
+"""Cuts the order of a pass into batches of one bucket each, and orders these."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from experimentator.data.buckets import Buckets
 from experimentator.loading.blocks import Rows
 
-RUN = 8  # batches of one bucket that follow each other in training: enough for a call, few among those of an epoch
+RUN = 8  # batches of one bucket in a row in training, at most: enough for a call, few in an epoch
 
 
 @dataclass(frozen=True)
 class BucketRows(Rows):
-    """The order of a pass in batches of one bucket each: `buckets` their numbers, `ends` where each ends, `[steps]`.
+    """The order of a pass in batches of one bucket each: `buckets` and `ends` [steps], the bucket and end of each.
 
-    `turns` are the places that the positions had in the order of the subset.
+    `turns` [N] are the places that the positions had in the order of the subset.
 
     >>> buckets, ends = np.array([1, 1, 0, 1]), np.array([2, 4, 6, 7])
     >>> rows = BucketRows(np.arange(7), 2, False, buckets, ends, turns=np.arange(7))
@@ -51,15 +51,15 @@ class BucketRows(Rows):
 def dealt(
     positions: np.ndarray, numbers: np.ndarray, buckets: Buckets, batch_size: int, *, drop_last: bool
 ) -> BucketRows:
-    """Positions in their order, the number of the bucket of each beside them, as batches of one bucket.
+    """Batches of one bucket each, from positions [N] in the order of the pass and `numbers` [N], their buckets.
 
-    Items of a bucket that fill no batch go into a batch of a larger bucket (`Ladder`). What is too little even there is
-    a smaller batch; training drops it, if its bucket has other batches. So that it is not always the largest bucket
-    that loses items, as many of the last items of the epoch are left out instead, of any bucket, where all buckets have
-    one batch size.
+    Items that fill no batch of their bucket go into a larger bucket (`Ladder`). If they fill none there either, they
+    become a smaller batch, which training drops if its bucket has other batches. So that the largest bucket does not
+    always lose items, training instead leaves out as many of the last items of the epoch, of any bucket, if nothing is
+    left over then: always with one batch size for all buckets.
 
-    Batches of one bucket come in runs, each somewhere between the turns of its first and its last item: at most `RUN`
-    in training, else all of a bucket. Smaller batches are the last.
+    Batches of one bucket come in runs, of at most `RUN` batches in training, else of all. The place of a run in the
+    order is that of one of its items. Smaller batches come last.
 
     >>> buckets = Buckets({"x": [4, 8]})
     >>> rows = dealt(np.arange(10, 16), np.array([1, 0, 0, 1, 0, 1]), buckets, batch_size=2, drop_last=False)
@@ -73,7 +73,7 @@ def dealt(
     runs, rests = ladder.cut(turns, numbers[turns], RUN if drop_last else None)
 
     def turn(run: Run) -> int:
-        """That of an item which is chosen by its position, so that it may be any when the order is shuffled."""
+        """The turn of the item with the smallest position: a random one of the run, if the order is shuffled."""
         own = run[1][numbers[run[1]] == run[0]]
         own = own if len(own) else run[1]
         return int(own[positions[own].argmin()])
@@ -96,9 +96,9 @@ Run = tuple[int, np.ndarray]  # the number of a bucket, and turns in the order o
 
 
 class Ladder:
-    """Where what fills no batch of a bucket goes: into the next bucket of a pass that holds it, if there is one.
+    """Where items go that fill no batch of their bucket: into the next larger bucket of the pass that holds them.
 
-    `there` are the numbers of the buckets that items are of, in their order.
+    `there` are the numbers of the buckets that have items, in order.
 
     >>> ladder = Ladder(Buckets({"x": [2, 4, 8]}), [0, 2], batch_size=3)
     >>> ladder.next, ladder.rests({0: 4, 2: 4})
@@ -110,13 +110,13 @@ class Ladder:
         self.next = {one: next((n for n in there if n > one and buckets.holds(n, one)), None) for one in there}
 
     def last(self, bucket: int) -> int:
-        """The bucket that items of this one reach if they fill no batch on the way."""
+        """The last bucket that items of this one can move on to."""
         while (larger := self.next[bucket]) is not None:
             bucket = larger
         return bucket
 
     def rests(self, counts: Mapping[int, int]) -> dict[int, int]:
-        """How many items are left over in buckets whose items fit in no other, given how many items each bucket has."""
+        """The items left over in each bucket from which they cannot move on, given how many items each bucket has."""
         waiting: dict[int, int] = defaultdict(int)
         rests = {}
         for bucket, larger in self.next.items():
@@ -128,7 +128,7 @@ class Ladder:
         return rests
 
     def kept(self, numbers: np.ndarray) -> np.ndarray:
-        """Which turns are used: not the last few, if nothing is left over without them and no more items are lost."""
+        """Which turns are used, [N] bool: not the last few, if nothing is left over then and no more items are lost."""
         lasts = np.array([self.last(one) if one in self.next else -1 for one in range(len(self.sizes))])[numbers]
         kept = np.ones(len(numbers), bool)
         counts = Counter(numbers.tolist())
@@ -143,7 +143,7 @@ class Ladder:
         return kept
 
     def cut(self, turns: np.ndarray, numbers: np.ndarray, most: int | None) -> tuple[list[Run], dict[int, np.ndarray]]:
-        """Runs of at most `most` whole batches, and what is left over."""
+        """Runs of at most `most` whole batches (None: any number), and the items left over, by bucket."""
         runs: list[Run] = []
         waiting: dict[int, list[np.ndarray]] = defaultdict(list)
         rests: dict[int, np.ndarray] = {}
@@ -160,7 +160,7 @@ class Ladder:
 
 
 def longest_runs(buckets: np.ndarray) -> dict[int, int]:
-    """How many batches of each bucket follow each other at most, of the buckets of batches in their order.
+    """The most batches of each bucket in a row; `buckets` are those of the batches in order.
 
     >>> longest_runs(np.array([1, 1, 0, 1, 1, 1]))
     {1: 3, 0: 1}

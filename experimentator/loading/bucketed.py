@@ -1,4 +1,4 @@
-"""Feeds of subsets with buckets: every batch is of one bucket, and so are the batches of one call."""
+"""Feeds of subsets with buckets: all batches of a block are of one bucket."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from experimentator.loading.threads import Threads
 from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
-LONG_SECONDS = 10.0  # of reading every item for its size
-MANY = 256  # keys that a thread is asked for at once: to ask for one takes longer than most answers
+LONG_SECONDS = 10.0  # of reading every item for its size, after which it is warned
+MANY = 256  # keys of one task of a thread: a task for each key would take longer than most answers
 
 
 class BucketedPass(Pass):
-    """A pass whose blocks are made by what makes those of their bucket."""
+    """A pass whose blocks are made by the part of their bucket, of `parts`."""
 
     rows: BucketRows
 
@@ -42,7 +42,7 @@ class BucketedPass(Pass):
         self.parts, self.buckets = parts, rows.buckets
 
     def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
-        """What the part of their bucket makes of these rows, which count as done already."""
+        """Let the part of their bucket make the block; `done` counts these rows already."""
         bucket = int(self.rows.buckets[self.done - len(rows)])
         return partial(_of_bucket, self.parts[bucket].make(rows, ahead), bucket)
 
@@ -53,9 +53,9 @@ def _of_bucket(making: Making, bucket: int) -> Block | None:
 
 
 class BucketedFeed(Feed):
-    """What feeds of buckets share; `numbers` [keys] are those of their buckets, -1 for a key that is left out.
+    """The base class of feeds with buckets.
 
-    `parts` have the `specs` of each bucket, and are told how its blocks are placed.
+    `parts`, one for each bucket, have the `specs` of its batches, and get the `placing` of its blocks.
     """
 
     def __init__(self, subset: Subset, buckets: Buckets, parts: Sequence[Any]):
@@ -75,7 +75,7 @@ class BucketedFeed(Feed):
         return other
 
     def rows(self, batch_size: int) -> BucketRows:
-        """The order of the pass that begins, of positions in the keys."""
+        """The order of the pass that begins, as positions in the keys."""
         positions, drop_last = self.orders.of(self.mode)
         numbers = self.numbers[positions]
         positions, numbers = positions[numbers >= 0], numbers[numbers >= 0]
@@ -137,12 +137,12 @@ class BucketedHostFeed(BucketedFeed):
         return BucketedPass(self.rows(batch_size), self.parts)
 
     def tables(self) -> Iterator[tuple[Mapping[str, Any], list[Hashable]]]:
-        """One of each bucket."""
+        """The table of each bucket, with its keys."""
         for number, table in self.by_bucket.items():
             yield table, [self.subset.keys[place] for place in np.flatnonzero(self._numbers == number)]
 
     def gathered(self, name: str, places: np.ndarray, number: int, spec: Spec) -> np.ndarray:
-        """The values of a name for keys at these places, as those of bucket `number`."""
+        """The values of a name for the keys at these places, padded to bucket `number`: [N, ...]."""
         own = self._numbers[places]
         found = np.unique(own).tolist()
         if found == [number]:
@@ -156,7 +156,7 @@ class BucketedHostFeed(BucketedFeed):
         return out
 
     def _lists(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
-        """What is no number, by name and key."""
+        """Values that are no numbers: {name: one for each key}, None for a key that is left out."""
         tables, rows = self.by_bucket, self.row.tolist()
         names = [name for name, values in next(iter(tables.values())).items() if isinstance(values, list)]
         return {
@@ -174,7 +174,7 @@ class _HostPart:
         self.feed, self.specs, self.number = feed, specs, number
 
     def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
-        """What gathers a block of these rows, and places it."""
+        """The function that gathers a block of these rows, and places it."""
         return partial(self._block, rows)
 
     def _block(self, rows: np.ndarray) -> Block:
@@ -184,7 +184,7 @@ class _HostPart:
 
 
 class BucketedStreamFeed(BucketedFeed):
-    """Items read as they are needed; before the first pass their sizes are asked for, or each is read once."""
+    """Items read as they are needed; before the first pass `by` tells their sizes, or each item is read once."""
 
     place = "streamed"
 
@@ -195,7 +195,7 @@ class BucketedStreamFeed(BucketedFeed):
 
     @property
     def numbers(self) -> np.ndarray:
-        """The number of the bucket of each key, by what `by` says or by its item; asked anew for other draws."""
+        """The number of the bucket of each key, by `by` or by its item; found anew where random draws differ."""
         subset = self.subset
         address = subset.seed, -1 if self.mode == Mode.EVAL and subset.is_training else 0
         if self._asked is None or self._asked[0] != address:
@@ -203,7 +203,7 @@ class BucketedStreamFeed(BucketedFeed):
         return self._asked[1]
 
     def _numbers(self, seed: int, epoch: int) -> np.ndarray:
-        """Those of a pass with this seed, whatever the epoch of a training; `workers` read."""
+        """The numbers for passes with this seed, the same in all epochs of a training; `workers` read."""
         subset, start = self.subset, time.perf_counter()
         reader = copy.copy(subset)
         reader.seed, reader.epoch = seed, epoch
@@ -256,7 +256,7 @@ class _StreamedPart(StreamedFeed):
         self.specs = _sized(self.specs, buckets, number)
 
     def read(self, keys: Sequence[Hashable], visits: Sequence[int], columns: dict[str, np.ndarray], start: int) -> Any:
-        """As of any stream; nothing may be left out any more, since batches are made by then."""
+        """As in the base; but no item may be left out now, since batches were made before."""
         kept, objects = super().read(keys, visits, columns, start)
         if kept is not None:
             odd = next(key for place, key in enumerate(keys) if place not in kept)
@@ -277,14 +277,14 @@ class _StreamedPart(StreamedFeed):
 
 
 def _asking(subset: Subset, buckets: Buckets) -> Asking | None:
-    """What answers by `by`."""
+    """The function `by`, to ask about keys; None without it."""
     if buckets.by is None:
         return None
     return Asking(buckets.by, subset.dataset, f"`by` of the buckets of subset {subset.name!r}")
 
 
 def _sized(specs: Mapping[str, Spec], buckets: Buckets, number: int) -> dict[str, Spec]:
-    """The specs of bucket `number`, from those of any."""
+    """The specs of bucket `number`, from those of any bucket."""
     sizes = {f"batch_{name}": listed[number] for name, listed in buckets.sizes.items()}
     return {
         name: spec._replace(shape=(None, *sizes.get(name, ()), *spec.shape[1 + len(sizes.get(name, ())) :]))
@@ -293,7 +293,7 @@ def _sized(specs: Mapping[str, Spec], buckets: Buckets, number: int) -> dict[str
 
 
 def _common(tables: Mapping[int, Mapping[str, Spec]], subset: Subset, buckets: Buckets) -> dict[str, Spec]:
-    """What the tables of all buckets hold, in the last; a value that varies and is in no bucket is refused."""
+    """The common specs of the tables of all buckets, in the last one; a value that varies unnamed is refused."""
     sized = [_sized(specs, buckets, -1) for specs in tables.values()]
     for specs in sized:
         for name in sized[0].keys() | specs.keys():

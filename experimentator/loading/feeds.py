@@ -1,4 +1,4 @@
-"""What a feed is: the data of one subset, pass by pass."""
+"""The base class of feeds: the data of one subset, pass by pass."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from experimentator.subset import Subset
 
 
 class Feed(ABC):
-    """The data of a subset; `cycle` begins a pass over them. What one kind lacks is empty, as here."""
+    """The data of a subset; `cycle` begins a pass over them. Attributes that a kind of feed lacks stay empty."""
 
-    place: ClassVar[str]  # where the data lie, in words
-    resident = False  # all of them on the device, where only row numbers travel
-    length = 0  # rows of the columns there
+    place: ClassVar[str]  # where the data are, in words
+    resident = False  # whether all of them are on the device, so that only row numbers are copied
+    length = 0  # rows of the columns on the device
     specs: Mapping[str, Spec]  # names, shapes and dtypes of batches
-    parts: Sequence[Any] = ()  # of a subset with buckets, one for each: its own `specs`, and `placing` of its blocks
-    mode: Mode | None = None  # of the passes that begin; None for the own of the subset
-    placing: Placing | None = None  # how blocks that travel reach the device
-    workers: Workers | None = None  # what reads items; None for the thread that trains
+    parts: Sequence[Any] = ()  # with buckets, one for each, with its own `specs` and `placing`
+    mode: Mode | None = None  # of the passes that begin; None for the subset's own
+    placing: Placing | None = None  # copies blocks to the device
+    workers: Workers | None = None  # they read items; None for the training thread
 
     def __init__(self, subset: Subset):
         self.subset = subset
@@ -39,5 +39,5 @@ class Feed(ABC):
         return copy.copy(self)
 
     def tables(self) -> Iterator[tuple[Mapping[str, Any], list[Hashable]]]:
-        """The columns that are held, each time with the keys of their rows; of what is streamed none."""
+        """The columns that the feed holds, with the keys of their rows; none of a streamed subset."""
         yield from ()

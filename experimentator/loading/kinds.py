@@ -1,4 +1,4 @@
-"""Items of one shape and dtype: what is said of one that has another."""
+"""Checks that all items of a subset have one shape and dtype."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experimentator.loading.blocks import Spec
 
 
 def kind_error(name: str, subset: str, odd: Hashable, first: Hashable, seen: Spec | None, spec: Spec) -> DatasetError:
-    """An item that does not go with the first one.
+    """The error for an item whose shape or dtype differs from the first one's.
 
     >>> specs = [Spec((None, 3), np.dtype(one)) for one in ("float64", "float32")]
     >>> print(str(kind_error("batch_input", "training", 7, 0, *specs)).splitlines()[1])
@@ -27,17 +27,17 @@ def kind_error(name: str, subset: str, odd: Hashable, first: Hashable, seen: Spe
 
 
 def kind_of(spec: Spec | None) -> str:
-    """Shape and dtype of an item, as a message has them."""
+    """Shape and dtype of an item, for messages."""
     return "an object" if spec is None else f"{list(spec.shape[1:])} {spec.dtype}"
 
 
 def check_kinds(
     made: Mapping[str, Spec], sample: Mapping[str, Spec], items: Iterable[tuple[Hashable, Any]], *, subset: str
 ) -> None:
-    """Refuse arrays whose values would change in the dtype of the first item: all others would travel as theirs.
+    """Refuse items whose values would change when cast to the dtype of the first one, as the feed casts them.
 
-    Items are looked at only where the columns that were `made` of them have another dtype than the `sample`. Plain
-    numbers of Python, which have no dtype, may be whole ones and others.
+    Items are looked at only where the columns `made` of them have a wider dtype than the `sample`. Python numbers,
+    which have no dtype, may be both int and float.
     """
     wide = [n for n, spec in made.items() if n in sample and not np.can_cast(spec.dtype, sample[n].dtype, "safe")]
     if not wide:

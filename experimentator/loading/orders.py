@@ -1,4 +1,4 @@
-"""The order of each pass over a subset; that of the next epoch is made while the device works on this one."""
+"""The order of each pass over a subset; the next epoch's is computed in a thread during this one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from experimentator.graph import Mode
 from experimentator.loading.threads import Threads
 from experimentator.subset import Subset
 
-FEW = 4096  # keys whose order is made as quickly as a thread is asked for it
+FEW = 4096  # keys below which a thread does not pay
 
 
 class Orders:
     """The orders of a subset, pass by pass.
 
-    The shuffle of a Subset is a pure function of (seed, name, epoch), so it may be made ahead; a subclass, or an
-    instance, that has a say in it is asked when its pass begins.
+    The shuffle of a Subset is a pure function of (seed, name, epoch), so it may be computed ahead; a subclass or an
+    instance that replaces any part of it is asked when its pass begins.
 
     >>> orders = Orders(Subset("training", Mode.TRAIN, {"x": np.arange(5000)}))
     >>> first, drop_last = orders.of(Mode.TRAIN)
@@ -31,14 +31,14 @@ class Orders:
 
     def __init__(self, subset: Subset):
         self.subset = subset
-        self.mark = 0  # of the last order that a subset had a say in
+        self.mark = 0  # a checksum of the last order, if `shuffled_keys` was replaced
         self._pool: Threads | None = None
         self._ahead: tuple[Any, Future[np.ndarray]] | None = None
 
     def of(self, mode: Mode | None) -> tuple[np.ndarray, bool]:
         """The positions of the pass that begins, [N] int32, and whether a last, smaller batch is dropped.
 
-        Evaluating a training subset leaves nothing out, and takes the keys as they are listed.
+        A training subset that is evaluated takes all keys, in their listed order.
         """
         subset = self.subset
         if not len(subset):
@@ -57,7 +57,7 @@ class Orders:
         return subset.is_training and len(subset.keys) >= FEW and not is_own and vars(subset).keys().isdisjoint(ruling)
 
     def _taken(self) -> np.ndarray:
-        """The order of this epoch, made by now or at once; and the next one is begun."""
+        """The order of this epoch, made ahead or now; starts to make the next one."""
         ahead, now = self._ahead, self.subset
         order = ahead[1].result() if ahead and ahead[0] == _address(now) else now.order()
         coming = copy.copy(now)

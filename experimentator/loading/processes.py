@@ -33,22 +33,22 @@ from experimentator.loading.shared import Address, Borrowed, Lending
 from experimentator.loading.threads import awaited
 
 log = logging.getLogger(__name__)
-IDLE_SECONDS = 60  # processes that nobody needs for so long end, and start again when needed
-WATCH_SECONDS = 1  # after which a process at the latest ends whose parent was killed
+IDLE_SECONDS = 60  # an idle process ends after this time, and starts again when needed
+WATCH_SECONDS = 1  # a process looks this often whether its parent was killed, to end, too
 LOOK_SECONDS = 2.0  # between two looks at a process that is waited for
-LOOKS = 6  # at one that is stopped, in a row, before it is killed; looks, since Ctrl-Z stops those who look, too
+LOOKS = 6  # at a stopped process in a row before it is killed; not seconds, since Ctrl-Z stops the one that looks, too
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, as Linux calls it
 THREADS = "or write workers = 4, for threads."
-_own: dict[str, Any] = {}  # what a worker process reads from
-_by_value = threading.Lock()  # while cloudpickle is told what to pickle whole
+_own: dict[str, Any] = {}  # in a worker process: its copy of the subset
+_by_value = threading.Lock()  # held while modules are registered with cloudpickle
 
 
 class Processes:
-    """Processes that read batches of a subset as it is now, one batch each at a time.
+    """Processes with copies of a subset as it is now, which read one batch each at a time.
 
-    Before each item, random generators in the dataset, and those that all share, are set to what the address of the
-    item says (see `reading`): copies would repeat each other else. A process that dies is replaced, and its batch is
-    read again; a key that kills its process every time is named.
+    Before each item, random generators in the dataset, and the shared ones, are set to the address of the item (see
+    `reading`), or else copies would draw the same numbers. A process that dies is replaced, and its batch is read
+    again; a key that kills its process again is named.
     """
 
     def __init__(self, subset: Any, count: int):
@@ -62,7 +62,7 @@ class Processes:
         weakref.finalize(self, _end, started)
 
     def hold(self, subset: Any, count: int) -> bool:
-        """Whether these are so many, and their copies are still what the subset is."""
+        """Whether there are `count` of them, with copies equal to the subset as it is now."""
         return self.subset is subset and self.count == count and _digest(_pickled(subset)) == self._digest
 
     def batch(
@@ -72,13 +72,13 @@ class Processes:
         into: Mapping[str, np.ndarray] = {},
         bucket: int | None = None,
     ) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """What `Subset.read` gives, read by a process that is free; waits for one. The visits are those of the keys."""
+        """The result of `Subset.read`, from the next free process; `visits` are those of the keys."""
         process = self._free.get()
         try:
             read: tuple[np.ndarray | None, dict[str, Any]] = self._read(process, keys, visits, into, bucket)
             return read
         except DatasetError as error:
-            error.__cause__ = None  # the traceback of another process, as text
+            error.__cause__ = None  # it is the worker's traceback, as text
             raise
         finally:
             self._free.put(process)
@@ -139,24 +139,24 @@ class _Process:
         address: tuple[int, int, int | None],
         into: Mapping[str, np.ndarray],
     ) -> Any:
-        """A batch, as the process stacked it; large arrays that fit go `into` their place by memory that both see."""
+        """The places kept, and a batch; large arrays that fit come by shared memory, and are copied `into` place."""
         if is_new := self.executor is None:
             self.executor = loky.ProcessPoolExecutor(
                 1,
                 timeout=IDLE_SECONDS,
                 initializer=_start,
                 initargs=(self.content, _folders(), modules_of_the_user()),
-                env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # a dataset may keep what it has read
+                env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # datasets may cache items: that is no leak
             )
         try:
             lent = self.lending.addresses(into)
             try:
                 asked = self.executor.submit(_serve, _sent(keys), visits, address, lent)
-            except RuntimeError as error:  # loky lists its processes while a thread of its own takes a dead one out
+            except RuntimeError as error:  # loky's own thread removes a dead process while loky lists them
                 raise TerminatedWorkerError(str(error)) from None
             if is_new and hasattr(threading, "_register_atexit"):
-                threading._register_atexit(end_all)  # before loky waits for what hangs: behind its own call
-            self.looks = 0  # in a row, at a process that is stopped
+                threading._register_atexit(end_all)  # runs before loky's, which would wait for a hanging process
+            self.looks = 0  # in a row that found the process stopped
             kept, batch = awaited(asked, self._end_stopped, LOOK_SECONDS)
             return kept, self.lending.taken(batch, into)
         except TerminatedWorkerError:
@@ -164,7 +164,7 @@ class _Process:
             raise
 
     def _end_stopped(self) -> None:
-        """Kill a process that stays stopped (SIGSTOP), look after look: nobody may ever let it go on."""
+        """Kill a process that was stopped (SIGSTOP) at LOOKS looks in a row: it might never be continued."""
         stopped = list(filter(_is_stopped, list(self.executor._processes or ())))
         self.looks = self.looks + 1 if stopped else 0
         if self.looks == LOOKS:
@@ -176,7 +176,7 @@ class _Process:
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether a process is stopped, where the system tells that in /proc."""
+    """Whether a process is stopped, by /proc."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] == "T"
     except (OSError, IndexError):  # it is gone, or there is no /proc
@@ -187,7 +187,7 @@ _ALIVE: weakref.WeakSet[_Process] = weakref.WeakSet()
 
 
 def end_all() -> None:
-    """End every process that reads: whoever ends this process at once leaves them waiting for `IDLE_SECONDS`."""
+    """End every worker process; call it before `os._exit`, or they stay for `IDLE_SECONDS`."""
     _end(list(_ALIVE))
 
 
@@ -197,10 +197,10 @@ def _end(processes: Iterable[_Process]) -> None:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # which has no types
-    """Sends generators that all of Python shares by name: a function of `numpy.random` holds one.
+    """Pickles the shared generators by name, which functions of `numpy.random` hold.
 
-    Datasets of mlworkflow that filter or augment keep what they made of the last item in a generator, which cannot be
-    pickled; copies begin without it.
+    Datasets of mlworkflow that filter or augment cache the last item in a Python generator, which cannot be pickled;
+    copies begin without it.
     """
 
     def reducer_override(self, one: Any) -> Any:
@@ -220,7 +220,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _pickled(subset: Any) -> bytes:
-    """The subset as bytes, classes and functions of configurations and notebooks included."""
+    """The subset as bytes, including classes and functions that configurations and notebooks define."""
     try:
         file = io.BytesIO()
         with _configurations_by_value():
@@ -236,7 +236,7 @@ def _pickled(subset: Any) -> bytes:
 
 @contextmanager
 def _configurations_by_value() -> Iterator[None]:
-    """Within, what configurations define is pickled whole: no other process can import it."""
+    """Within, classes and functions of configurations are pickled by value: no other process can import them."""
     with _by_value:
         written = [module for name, module in list(sys.modules.items()) if name.startswith(CONFIG_MODULE)]
         for module in written:
@@ -249,7 +249,7 @@ def _configurations_by_value() -> Iterator[None]:
 
 
 def _sent(keys: Sequence[Hashable]) -> Sequence[Hashable] | bytes:
-    """Keys as another process can have them: as bytes where they may hold what a configuration defines."""
+    """Keys to send; as bytes where they may be of classes that a configuration defines."""
     if all(map(_is_plain, keys)):
         return keys
     with _configurations_by_value():
@@ -265,7 +265,7 @@ def _digest(content: bytes) -> bytes:
 
 
 def _folders() -> list[str]:
-    """Where modules lie that were imported from elsewhere than `sys.path`, as beside a configuration."""
+    """The folders of imported modules that `sys.path` lacks, such as the configuration's."""
     files = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()) if "." not in name]
     places = [Path(file).parent for name, file in files if file]
     roots = [place.parent if (place / "__init__.py").exists() else place for place in places]
@@ -276,7 +276,7 @@ def _folders() -> list[str]:
 
 
 def _start(content: bytes, folders: Sequence[str], modules: Sequence[str]) -> None:
-    """Ctrl-C is for the process that trains, which ends its workers."""
+    """Set a worker process up; it ignores Ctrl-C, since the training process ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_large_buffers()
     _go_on_without_parent()
@@ -287,9 +287,10 @@ def _start(content: bytes, folders: Sequence[str], modules: Sequence[str]) -> No
 
 
 def _go_on_without_parent() -> None:
-    """Let Linux send SIGCONT when the parent, or a thread of it, dies: a stopped process could not see that, and end.
+    """Let Linux send SIGCONT when the parent dies, so that a stopped process can see that, and end.
 
-    A signal that ends would come too soon: threads that start processes end with each pass.
+    It is sent when the parent's thread that started the process ends, as after each pass: so it must not be a signal
+    that kills.
     """
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):  # of another C library
@@ -297,7 +298,7 @@ def _go_on_without_parent() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End with the process that trains: killed, it cannot tell its workers, which then have another parent."""
+    """End when the training process has ended: if it was killed, this process has another parent."""
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(0)
@@ -309,7 +310,7 @@ def _serve(
     address: tuple[int, int, int | None],
     lent: Mapping[str, Address],
 ) -> Any:
-    keys = pickle.loads(sent) if isinstance(sent, bytes) else sent  # noqa: S301  # by the process that trains
+    keys = pickle.loads(sent) if isinstance(sent, bytes) else sent  # noqa: S301  # from the training process
     if "subset" not in _own:
         _own["subset"], _own["borrowed"] = _unpickled(_own.pop("content")), Borrowed()
         _own["subset"].reads_alone = True
@@ -325,7 +326,7 @@ def _serve(
 
 def _unpickled(content: bytes) -> Any:
     try:
-        return _Unpickler(io.BytesIO(content)).load()  # bytes that the training process made of its own subset
+        return _Unpickler(io.BytesIO(content)).load()  # the training process's own subset
     except Exception as error:
         raise DatasetError(
             "A subset cannot be made anew in a worker process.",

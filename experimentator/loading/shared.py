@@ -1,4 +1,4 @@
-"""Arrays in memory that two processes see, so that large batches need not go through a pipe."""
+"""Arrays in memory shared by two processes, so that large batches need not go through a pipe."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-LARGE = 1 << 16  # bytes of an array for which it pays
+LARGE = 1 << 16  # bytes from which sharing an array pays
 _serials = itertools.count()
 
 
 class Address(NamedTuple):
-    """Where another process finds an array; `serial` tells it from one that lay there before."""
+    """Where another process finds an array; `serial` tells it from an earlier array at the same path."""
 
     serial: int
     path: str
@@ -26,7 +26,7 @@ class Address(NamedTuple):
 
 
 class Lent:
-    """An array that a process of the same user may map by its address; it is gone with its processes.
+    """An array that a process of the same user may map by its address; freed when both processes let go of it.
 
     >>> lent = Lent((2, 3), np.dtype("uint8")) if Lent.is_possible() else None
     >>> if lent: mapped(lent.address)[1] = 7
@@ -44,7 +44,7 @@ class Lent:
 
     @staticmethod
     def is_possible() -> bool:
-        """Whether this system has such memory: Linux does."""
+        """Whether the system supports this: Linux does."""
         return hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
 
 
@@ -55,20 +55,20 @@ def mapped(address: Address) -> np.ndarray:
 
 
 class Lending:
-    """The arrays that one worker process fills, by name; made when first asked for, and kept."""
+    """In the training process: the shared arrays that one worker process fills, by name; made when first needed."""
 
     def __init__(self) -> None:
         self.lent: dict[str, Lent] = {}
 
     def addresses(self, into: Mapping[str, np.ndarray]) -> dict[str, Address]:
-        """Where to put what goes into these arrays; small ones have no address."""
+        """Addresses of shared arrays like those of `into`; small ones have none."""
         for name, array in into.items() if Lent.is_possible() else ():
             if array.nbytes >= LARGE and (name not in self.lent or not _alike(self.lent[name].array, array)):
                 self.lent[name] = Lent(array.shape, array.dtype)
         return {name: one.address for name, one in self.lent.items() if name in into and _alike(one.array, into[name])}
 
     def taken(self, batch: dict[str, Any], into: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """The batch, with what lies in the lent arrays copied into its place."""
+        """The batch, with the contents of shared arrays, marked None in it, copied into the arrays of `into`."""
         for name in [name for name, values in batch.items() if values is None]:
             into[name][...] = self.lent[name].array
             batch[name] = into[name]
@@ -76,13 +76,13 @@ class Lending:
 
 
 class Borrowed:
-    """In a worker process: the arrays that were lent to it, by name."""
+    """In a worker process: the shared arrays that it fills, by name."""
 
     def __init__(self) -> None:
         self.known: dict[str, tuple[int, np.ndarray]] = {}
 
     def at(self, addresses: Mapping[str, Address]) -> dict[str, np.ndarray]:
-        """The arrays at these addresses, as far as this process may map them."""
+        """The arrays at these addresses, if this process may map them."""
         for name, address in addresses.items():
             if name not in self.known or self.known[name][0] != address.serial:
                 self.known.pop(name, None)
@@ -91,7 +91,7 @@ class Borrowed:
         return {name: self.known[name][1] for name in addresses if name in self.known}
 
     def given(self, batch: Mapping[str, Any], into: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """The batch to send back: None for what lies in the lent arrays."""
+        """The batch to send back; values that are in shared arrays are None in it."""
         sent = dict(batch)
         for name, room in into.items():
             values = batch.get(name)

@@ -1,4 +1,4 @@
-"""Whole batches out of rows of which some are left out."""
+"""Makes whole batches of a stream of rows from which some are left out."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Loose:
 
 
 class Sieve:
-    """Cuts the rows that are kept into batches; what fills none waits for the next block, or for the end of the pass.
+    """Cuts kept rows into batches; rows that fill none wait for the next block, or for the end of the pass.
 
-    As long as nothing is left out, blocks pass through it as they are. `skipping` batches are left out whole, since
-    they were trained on already. Blocks end where `ahead(done)` batches say, as in `Cycle.take`.
+    As long as nothing is left out, blocks pass through unchanged. The first `skipping` batches are dropped, since they
+    were trained on already. A block has at most `ahead(done)` batches, as in `Cycle.take`.
 
     >>> sieve = Sieve(2, drop_last=False, none_left=ValueError)
     >>> rows, ahead = Loose({"x": np.array([0, 2, 3])}, [*"acd"], {}), lambda done: 1  # of [2, 2]; b is left out
@@ -52,11 +52,11 @@ class Sieve:
     def __init__(self, batch_size: int, *, drop_last: bool, none_left: Callable[[], Exception]):
         self.batch_size, self.drop_last, self.none_left = batch_size, drop_last, none_left
         self.waiting: Loose | None = None
-        self.came = self.went = self.skipping = 0  # batches, as they are read and as they are handed on
+        self.came = self.went = self.skipping = 0  # numbers of batches: read, handed on, still to skip
         self.left_out = self.is_over = False
 
     def cut(self, rows: Loose, shape: tuple[int, int], ahead: Ahead) -> Block | None:
-        """The next batches, of the rows kept out of `shape` [K, B]: as they come if these are all; None if too few."""
+        """The next block, given the kept rows of a read block of `shape` (K, B); None if they fill no batch."""
         is_whole = self.waiting is None and not self.skipping and self.came == self.went
         self.came += shape[0]
         self.left_out |= len(rows.keys) < shape[0] * shape[1]
@@ -67,7 +67,7 @@ class Sieve:
         return self._next(ahead)
 
     def rest(self, ahead: Ahead) -> Block | None:
-        """What still waits at the end of the pass, a smaller batch at last; a pass without any item is an error."""
+        """The next block at the end of the pass, a smaller batch last; raises if the pass had no items at all."""
         block, left = self._next(ahead), self.waiting
         if block is not None or self.is_over:
             return block
@@ -80,7 +80,7 @@ class Sieve:
         return None
 
     def _next(self, ahead: Ahead) -> Block | None:
-        """As many whole batches of what waits as a block may hold."""
+        """As many whole batches of the waiting rows as a block may hold."""
         if self.waiting is None:
             return None
         rows, size = self.waiting, self.batch_size

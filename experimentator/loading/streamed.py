@@ -1,4 +1,4 @@
-"""A feed of items that are read as they are needed, by workers that share the batches of the blocks begun."""
+"""The feed that reads items as they are needed; workers read the batches of several blocks at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from experimentator.subset import Subset
 
 
 class StreamedFeed(Feed):
-    """Items read as they are needed, stacked a block at a time; `workers` share the batches of the blocks begun."""
+    """Items read as they are needed, stacked a block at a time; `workers` read batches of several blocks at once."""
 
     place = "streamed"
     bucket: int | None = None
@@ -42,7 +42,7 @@ class StreamedFeed(Feed):
         return Stream(self, positions, Rows(np.arange(len(positions)), batch_size, drop_last), self.pool())
 
     def read(self, keys: Sequence[Hashable], visits: Sequence[int], columns: dict[str, np.ndarray], start: int) -> Any:
-        """Put one batch into the columns from row `start` on; returns the places kept (None: all), and objects."""
+        """Read one batch into the columns from row `start` on; returns the places kept (None: all), and objects."""
         into = {name: column[start : start + len(keys)] for name, column in columns.items()}
         kept, batch = self._batch(keys, visits, into)
         if kept is not None and not len(kept):
@@ -55,14 +55,14 @@ class StreamedFeed(Feed):
         return kept, {name: values for name, values in batch.items() if name not in self.specs}
 
     def buffer(self, shape: tuple[int, ...]) -> tuple[Iterable[str], int]:
-        """The names of the columns that are filled for batches of `shape` [K, B], and their length."""
+        """The names of the columns to fill for batches of `shape` (K, B), and their rows."""
         if self.placing is None:
             return self.specs, prod(shape)
         return self.placing.names, self.placing.buffer(shape)
 
     @property
     def processes(self) -> Any:
-        """Those that read, if any do."""
+        """The worker processes, or None."""
         return self.held[0]
 
     @processes.setter
@@ -70,24 +70,24 @@ class StreamedFeed(Feed):
         self.held[0] = processes
 
     def pool(self) -> Threads | None:
-        """The threads of a pass, if there are to be several."""
+        """The threads of a pass; None for one worker."""
         if self.workers is None or self.workers == Workers(1):
             return None
         return Threads(self.workers.count, "experimentator-worker")
 
     def start_processes(self) -> None:
-        """Make those that are to read, if any are, of the subset as it is now."""
+        """Start worker processes, if `workers` asks for them, with copies of the subset as it is now."""
         if self.workers is None or not self.workers.are_processes:
             self.processes = None
         elif self.processes is None or not self.processes.hold(self.subset, self.workers.count):
-            from experimentator.loading.processes import Processes  # 0.1 s that only those pay who ask for processes
+            from experimentator.loading.processes import Processes  # takes 0.1 s
 
             self.processes = Processes(self.subset, self.workers.count)
 
     def _batch(
         self, keys: Sequence[Hashable], visits: Sequence[int], into: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """The items of `keys` stacked: straight into the columns where nobody has a say in between."""
+        """The places kept, and the items of `keys` stacked, straight into the columns unless `batch` was replaced."""
         if self.processes is not None:
             read: tuple[np.ndarray | None, dict[str, Any]] = self.processes.batch(keys, visits, into, self.bucket)
             return read
@@ -112,7 +112,7 @@ class StreamedFeed(Feed):
         raise kind_error(name, self.subset.name, odd, self.first, seen, spec)
 
     def _fits(self, name: str, values: Any) -> bool:
-        """Whether values are of the shape of the first item, and lose nothing in its dtype."""
+        """Whether values have the shape of the first item, and can be cast safely to its dtype."""
         seen, spec = specs_of({name: values}).get(name), self.specs[name]
         return seen is not None and seen.shape == spec.shape and np.can_cast(seen.dtype, spec.dtype, "safe")
 
@@ -135,7 +135,7 @@ class Stream(Pass):
         return self.sieve.left_out
 
     def skip(self, batches: int, *, left_out: bool = True) -> None:
-        """Begin behind the first `batches`; where items before them were left out, these are read to know which."""
+        """Begin behind the first `batches`; if items may be `left_out`, they are read again to know which."""
         if left_out:
             self.sieve.skipping = batches
         else:
@@ -143,11 +143,11 @@ class Stream(Pass):
             self.sieve.came = self.sieve.went = batches
 
     def rest(self, ahead: Ahead) -> Making | None:
-        """What was too little for a batch, or for a call, now that nothing follows."""
+        """Make a block of the items that wait in the sieve, now that none follow."""
         return None if self.sieve.is_over else partial(self._rest, ahead)
 
     def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
-        """Every batch is read into its part of the block, so that workers share nothing but the buffers."""
+        """Let each batch be read into its own rows of the block's columns."""
         feed, places = self.feed, rows.ravel()
         keys, visits = [self.keys[place] for place in self.positions[places]], self.visits[places].tolist()
         names, size = feed.buffer(rows.shape)
@@ -162,7 +162,7 @@ class Stream(Pass):
         return read()
 
     def _rest(self, ahead: Ahead) -> Block | None:
-        """What still waits, and then the rows of a batch that was to be dropped, which may fill one now."""
+        """Read the rows of the dropped last batch, which may fill one with items that wait; then empty the sieve."""
         if len(self.tail) and (self.sieve.waiting is not None or not self.sieve.went):
             tail, self.tail = self.tail, self.tail[:0]
             return self.make(tail[None], ahead)()
@@ -171,7 +171,7 @@ class Stream(Pass):
     def _finish(
         self, shape: Any, keys: list[Hashable], columns: dict[str, Any], parts: Iterable[Any], ahead: Ahead
     ) -> Block | None:
-        """Wait until every batch of the block is read."""
+        """Wait until every batch of the block is read, then cut what is kept into batches."""
         read = [part.result() if isinstance(part, Future) else part for part in parts]
         names = self.feed.object_names
         objects = {name: [one for _, objects in read for one in objects.get(name, ())] for name in names}

@@ -1,4 +1,4 @@
-"""Threads that read: a pool of them that does not keep a process from ending, whatever an item waits for."""
+"""A pool of threads that read items, and that do not keep the process from ending if an item hangs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-LOOK_SECONDS = 0.2  # between two looks whether a wait is to be left
-END_SECONDS = 1.0  # that a process which ends leaves to items under way
+LOOK_SECONDS = 0.2  # between two calls of `meanwhile` during a wait
+END_SECONDS = 1.0  # time for items under way when the process ends
 _ALIVE: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class Threads:
-    """As a ThreadPoolExecutor, whose threads Python waits for when it ends, and would for ever where an item hangs.
+    """Like a ThreadPoolExecutor, but Python does not wait at its exit for these threads, which may hang.
 
     >>> Threads(2, "readers").submit(lambda: 7).result()
     7
@@ -30,7 +30,7 @@ class Threads:
         self._end = weakref.finalize(self, self._calls.put, None)
 
     def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        """Let a thread call it."""
+        """Let a thread run the call."""
         if not self._end.alive:
             raise RuntimeError("cannot submit to threads that were told to end")
         future: Future[Any] = Future()
@@ -45,7 +45,7 @@ class Threads:
         return future
 
     def shutdown(self) -> None:
-        """Let threads end once they are through with what they do; nothing else is begun."""
+        """End the threads after their calls under way; waiting calls are cancelled."""
         if self._end.alive:
             with suppress(Empty):
                 while (waiting := self._calls.get_nowait()) is not None:
@@ -64,23 +64,23 @@ def _serve(calls: SimpleQueue[Any]) -> None:
             else:
                 future.set_result(result)
         del asked, future, call
-    calls.put(None)  # for the next one
+    calls.put(None)  # for the next thread
 
 
 def awaited(future: Future[Any], meanwhile: Callable[[], None], every: float = LOOK_SECONDS) -> Any:
-    """The result of a future; `meanwhile` is called every so many seconds while it is not there, and may raise."""
+    """The result of a future; until it is there, `meanwhile` is called every `every` seconds, and may raise."""
     while True:
         try:
             return future.result(every)
         except TimeoutError:
-            if future.done():  # by now, or by an error of this kind
+            if future.done():  # just now, or its own result is a TimeoutError
                 return future.result()
         meanwhile()
 
 
 @atexit.register
 def _leave_time() -> None:
-    """Threads in the midst of C code are better not cut off; those that hang are left behind."""
+    """Give threads within C code time to end, since cutting them off may crash; hanging ones are left."""
     until = time.monotonic() + END_SECONDS
     for thread in list(_ALIVE):
         thread.join(max(0.0, until - time.monotonic()))

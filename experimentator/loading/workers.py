@@ -1,4 +1,4 @@
-"""How many workers read the batches of a streamed subset: threads, or processes where that was asked for.
+"""The setting `workers`: how many threads, or processes if asked for, read the batches of a streamed subset.
 
 Threads share the dataset and cost nothing to start; numpy lets them run at once. Processes are for transforms that
 spend their time in Python itself: each gets a copy of the subset, and sends whole batches back.
