@@ -1,1 +1,1 @@
-"""Items, and what is composed of them: datasets over datasets, subsets that choose, splits, numbers by address."""
+"""Items and datasets: stacking, datasets over datasets, subsets that choose, splits, random draws by address."""

@@ -1,4 +1,4 @@
-"""Datasets whose items are changed on the way, by functions of (key, item), or drawn twice."""
+"""Datasets that change the items of another: by transforms, functions of (key, item), or by drawing each twice."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Transform = Callable[..., Any]
 class DataAugmentationDataset(WrappedDataset):
     """A dataset whose items pass through `transforms`, functions of (key, item) or (key, item, mode) -> item or None.
 
-    None leaves the item out: batches are made of those that follow. A transform may change the item in place, arrays
-    included: it gets a copy. `mode` is the mode of the subset that reads. A transform with a parameter `random` gets a
-    `numpy.random.Generator` of its own; one that draws from `np.random`, `random` or a generator of its own finds it
-    set. Either way, draws depend on seed, subset, key, visit and, in training, epoch: never on the workers. Transforms
-    with `random` run at once in several threads, those that draw otherwise one after the other. Where all of them give
-    the same each time, `dataset.deterministic = True` lets an experiment keep what they gave.
+    None leaves the item out: batches are filled with the items that follow. A transform may change the item in place,
+    arrays included: it gets a copy. `mode` is the mode of the subset that reads. A transform with a parameter `random`
+    gets a `numpy.random.Generator`; one that draws from `np.random`, `random` or a generator that it holds finds that
+    seeded. Either way, draws depend on seed, subset, key, visit and, in training, epoch: never on the workers.
+    Transforms with `random` run in several threads at once, others that draw run one after the other. If all of them
+    give the same each time, `dataset.deterministic = True` lets an experiment keep their items.
 
     >>> def brighten(key, item, random):
     ...     item["input"] = item["input"] + random.integers(10)
@@ -45,7 +45,7 @@ class DataAugmentationDataset(WrappedDataset):
         DatasetError: when an item is read, for a transform that takes other arguments.
     """
 
-    _draws_in = ("parent",)  # what transforms draw is taken care of here
+    _draws_in = ("parent",)  # generators in transforms are set here
 
     def __init__(self, parent: Any, transforms: Iterable[Transform | None] = ()):
         super().__init__(parent)
@@ -53,7 +53,7 @@ class DataAugmentationDataset(WrappedDataset):
         self._plans: tuple[_Plan, ...] = ()
 
     def query_item(self, key: Hashable, mode: Any = None) -> Any:
-        """The item of one key, or None where a transform leaves it out."""
+        """The item of one key, or None if a transform leaves it out."""
         item = self.parent.query_item(key)
         if item is None or not self.transforms:
             return item
@@ -68,7 +68,7 @@ class DataAugmentationDataset(WrappedDataset):
         return item
 
     def _planned(self) -> tuple[_Plan, ...]:
-        """How each transform is called; found out once, and when the list was changed."""
+        """How each transform is called; found once, and again when the list was changed."""
         plans = self._plans
         if len(plans) != len(self.transforms) or any(
             plan.transform is not transform for plan, transform in zip(plans, self.transforms, strict=True)
@@ -85,10 +85,10 @@ class _Plan:
     """A transform, what it takes, and the generators it draws from."""
 
     transform: Transform
-    mode: str | None  # "by name", "by place", or not at all
+    mode: str | None  # how it takes the mode: "by name", "by place", or None if not
     takes_random: bool
     generators: list[Any]
-    seeds: list[Any]  # of Keras, which are not set; none once it was told that one was drawn from
+    seeds: list[Any]  # Keras' seed generators, which are not set; emptied once the warning was given
 
     KINDS: ClassVar = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -121,7 +121,7 @@ class _Plan:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Warn once of draws from Keras: they depend on what was read before."""
+        """Warn once if it draws from Keras' seed generators: such draws depend on what was read before."""
         before = [np.asarray(seed.state).tolist() for seed in self.seeds]
         yield
         if [np.asarray(seed.state).tolist() for seed in self.seeds] != before:
@@ -135,10 +135,10 @@ class _Plan:
 
 
 class PairedDataset(WrappedDataset):
-    """Each key twice, with draws of its own each time, for contrastive training: `first_<name>` and `second_<name>`.
+    """Reads each key twice, with different draws, for contrastive training: `first_<name>` and `second_<name>`.
 
-    `shared` names what both have in common, such as a target: it keeps its name, as first drawn. A key of which one
-    draw is left out is left out.
+    Names in `shared`, such as a target, keep their name, with the value of the first draw. A key is left out if either
+    draw is.
 
     >>> def noise(key, item, random):
     ...     return {**item, "input": item["input"] + random.normal()}
@@ -157,7 +157,7 @@ class PairedDataset(WrappedDataset):
 
     @property
     def deterministic(self) -> bool:  # type: ignore[override]  # computed, where the base has a constant
-        """Whether both draws are the same, every time."""
+        """Whether the parent's items are the same every time, so that both draws are equal."""
         return bool(getattr(self.parent, "deterministic", False))
 
     def query_item(self, key: Hashable) -> Any:

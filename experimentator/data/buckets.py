@@ -1,4 +1,4 @@
-"""The few lengths that items of many lengths are padded to."""
+"""Buckets: the few sizes that items of many sizes are padded to."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ Size = tuple[int, ...]  # of the leading axes of a value
 class Buckets:
     """The few sizes that items of many sizes are padded to: `Subset(..., buckets={"tokens": [32, 64, 128]})`.
 
-    `sizes` says for each name that varies how long it is in each bucket; a tuple is the size of the leading axes, such
-    as `{"input": [(128, 256), (256, 128)]}` of images [H, W, C]. Several names have as many sizes each. An item is of
-    the first bucket that all its names fit in. `fill`, a number or one for each name, stands behind what an item holds.
-    A mask is what the network makes of it: `Embedding(mask_zero=True)`, or the length as one more name of the item.
-    Batches of a BalancedSubset or CombinedSubset are of one bucket, too: balanced over a pass, and not one by one.
+    `sizes` gives, for each name that varies, its length in each bucket; a tuple is the size of the leading axes, such
+    as `{"input": [(128, 256), (256, 128)]}` for images [H, W, C]. All names have equally many sizes. An item goes into
+    the first bucket that all its names fit in, and is padded with `fill`, a number, or one for each name. No mask is
+    made: use `Embedding(mask_zero=True)`, or give the length as one more name of the item. A batch of a BalancedSubset
+    or CombinedSubset is of one bucket, too, so these are balanced over a pass, not in each batch.
 
-    `batch_sizes` are those of each bucket, in place of the experiment's: many short items make as good a batch as few
-    long ones.
+    `batch_sizes` has the batch size of each bucket, in place of the experiment's: short items allow larger batches.
 
     `by` tells the size of an item: a field of its key or of the item, or a function of (key) or (key, item), which
-    gives the size of the name that varies, or a tuple of those of all names in their order. Where it needs the key
-    alone, no item is read to make batches; without it, every item is read once.
+    returns the size of the name that varies, or a tuple of the sizes of all names in order. If it needs the key alone,
+    no item is read to make batches; without it, every item is read once.
 
     >>> buckets = Buckets({"tokens": [2, 4]}, fill=-1)
     >>> [one["tokens"].tolist() for one in buckets.padded([{"tokens": [7]}, {"tokens": [7, 8, 9]}], "ab", subset="")]
     [[7, -1, -1, -1], [7, 8, 9, -1]]
 
     Raises:
-        DatasetError: for sizes that are no whole numbers above 0, of which one name has more than another, or that come
-            behind a bucket that is as large; for a fill that is no number or of another name.
+        DatasetError: for sizes that are not whole numbers above 0, or not equally many for each name, or that fit in an
+            earlier bucket; for a fill that is no number or of another name.
     """
 
     def __init__(
@@ -67,11 +66,11 @@ class Buckets:
 
     @classmethod
     def of(cls, given: Any) -> Buckets | None:
-        """What a subset is given: none, buckets, or their sizes."""
+        """From what a subset is given: None, Buckets, or their sizes."""
         return given if given is None or isinstance(given, Buckets) else cls(given)
 
     def whole(self) -> Buckets:
-        """One bucket that holds what all of them do."""
+        """A single bucket that is as large as all of them."""
         sizes = {name: [tuple(map(max, zip(*listed, strict=True)))] for name, listed in self.sizes.items()}
         return Buckets(sizes, fill=self.fills, batch_sizes=self.batch_sizes and [min(self.batch_sizes)])
 
@@ -80,7 +79,7 @@ class Buckets:
         return self.batch_sizes or (batch_size,) * self.count
 
     def work(self, number: int, batch_size: int) -> int:
-        """How large the batches of a bucket are, for comparing them."""
+        """The size of a bucket's batches in numbers, to compare buckets."""
         return self.batch_sizes_for(batch_size)[number] * sum(prod(sizes[number]) for sizes in self.sizes.values())
 
     def each(self) -> list[tuple[Size, ...]]:
@@ -88,7 +87,7 @@ class Buckets:
         return list(zip(*self.sizes.values(), strict=True))
 
     def label(self, number: int) -> str:
-        """The sizes of one bucket, each said once where that tells the buckets apart."""
+        """The sizes of one bucket as text; equal sizes once, if the texts of all buckets still differ."""
         every = [list(map(_said, sizes)) for sizes in self.each()]
         once = [", ".join(dict.fromkeys(sizes)) for sizes in every]
         return once[number] if len(set(once)) == self.count else ", ".join(every[number])
@@ -107,7 +106,7 @@ class Buckets:
         return max(number for number in range(self.count) if self.holds(number, first))
 
     def asked(self, answer: Any, key: Hashable, *, subset: str) -> int:
-        """The bucket of an item of which `by` says how large it is."""
+        """The first bucket for the size that `by` answered."""
         answers = [answer] if len(self.sizes) == 1 else answer
         try:
             pairs = zip(self.sizes, answers, strict=True)
@@ -121,7 +120,7 @@ class Buckets:
     def padded(
         self, items: Sequence[Mapping[str, Any]], keys: Sequence[Hashable], *, subset: str, number: int | None = None
     ) -> list[dict[str, Any]]:
-        """The items with what varies padded to bucket `number`, else to the first that all of them fit in."""
+        """The items, padded to bucket `number`, or else to the first bucket that holds all of them."""
         found = [self._sizes_of(item, key, subset) for item, key in zip(items, keys, strict=True)]
         if number is None:
             most = {name: tuple(map(max, zip(*(one[name] for one in found), strict=True))) for name in self.sizes}
@@ -138,19 +137,19 @@ class Buckets:
         return [{**item, **{name: self._one(name, item[name], number) for name in self.sizes}} for item in items]
 
     def grown(self, name: str, values: np.ndarray, number: int) -> np.ndarray:
-        """Stacked values [B, ...] of a smaller bucket as those of bucket `number`; other names stay as they are."""
+        """Stacked values [B, ...] padded to bucket `number`; a name that does not vary stays as it is."""
         name = name.removeprefix("batch_")
         if name not in self.sizes or values.shape[1 : 1 + len(self.sizes[name][0])] == self.sizes[name][number]:
             return values
         size = self.sizes[name][number]
         out = np.zeros((len(values), *size, *values.shape[1 + len(size) :]), values.dtype)
-        if self.fills[name] or values.dtype.kind not in "biufc":  # zero is no empty text, nor False an object 0
+        if self.fills[name] or values.dtype.kind not in "biufc":  # else zeros are right
             out[...] = self._fill(name, values.dtype)
         out[(slice(None), *(slice(length) for length in values.shape[1 : 1 + len(size)]))] = values
         return out
 
     def refuse_axes(self, name: str, one: Sequence[Any], other: Sequence[Any], subset: str) -> DatasetError:
-        """The error for values that differ in axes of which no bucket says the size."""
+        """The error for values that differ in axes whose size no bucket gives."""
         seen = f"{list(one)} and {list(other)}"
         if name in self.sizes:
             axes = max(2, len(self.sizes[name][0]) + 1)
@@ -183,7 +182,7 @@ class Buckets:
         )
 
     def _check(self, sizes: Mapping[str, Size], number: int, key: Hashable, subset: str) -> None:
-        """Refuse an item that does not fit in the bucket that it was said to be of."""
+        """Refuse an item that does not fit in the bucket it was assigned to."""
         for name, listed in self.sizes.items():
             if not _fits(sizes[name], listed[number]):
                 said = "what `by` of the buckets says" if self.by else "when it was read for its size"
@@ -194,7 +193,7 @@ class Buckets:
                 )
 
     def _check_axes(self, items: Sequence[Mapping[str, Any]], subset: str) -> None:
-        """Refuse arrays that differ in axes of which no bucket says the size."""
+        """Refuse arrays that differ in axes whose size no bucket gives."""
         for name in items[0]:
             axes = len(self.sizes[name][0]) if name in self.sizes else 0
             arrays = [item[name] for item in items if isinstance(item.get(name), np.ndarray)]
@@ -206,7 +205,7 @@ class Buckets:
         return grown
 
     def _fill(self, name: str, dtype: np.dtype[Any]) -> np.ndarray:
-        """What stands behind values of that dtype; a number that these cannot hold is refused."""
+        """The fill of a name in that dtype; refused if the dtype cannot hold it."""
         fill = np.asarray(self.fills[name])
         with np.errstate(all="ignore"):
             found = fill.astype(dtype)
@@ -276,7 +275,7 @@ def _batch_sizes(listed: Any, count: int) -> tuple[int, ...]:
 
 
 def _size(value: Any, axes: int | None) -> Size:
-    """A size of leading axes: a whole number of one, or a tuple of them."""
+    """A size of leading axes as a tuple, from a whole number or a tuple of them; else a ValueError."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     size = tuple(value) if isinstance(value, tuple | list) else (value,)
     whole = tuple(int(one) for one in size)
@@ -286,7 +285,7 @@ def _size(value: Any, axes: int | None) -> Size:
 
 
 def _numbers(value: Any) -> tuple[int, ...] | None:
-    """The shape of a value, None where it is no array of numbers."""
+    """The shape of a value; None if it is no array of numbers."""
     try:
         array = np.asarray(value)
     except ValueError:  # ragged

@@ -1,7 +1,7 @@
-"""Random numbers that depend on an address, such as (seed, subset, epoch), and setting generators to an address.
+"""Random numbers that depend on an address, such as (seed, subset, epoch), and nothing else.
 
-A generator that a dataset or a transform holds, or shares with all of Python, gives whatever comes next: which numbers
-an item gets would depend on what was read before, and on how many workers read. So generators are found, and set anew.
+With a generator that a dataset or transform holds, or Python's or numpy's shared one, an item's draws would depend on
+what was read before and on the number of workers. So such generators are found, and seeded by address for each item.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-MOST = 100_000  # objects that are looked at
-DATA = 1_000  # containers with more entries hold data, not code
-NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "ROT_TWO", "SWAP")  # steps that move values only
-QUIET = {*sys.stdlib_module_names, "experimentator"}  # their code is not read, nor that of installed packages
-ELSEWHERE: set[str] = set()  # in a worker process: modules of the user that are imported where it was started
+MOST = 100_000  # objects that are searched
+DATA = 1_000  # containers with more entries hold data, and are not searched
+NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "ROT_TWO", "SWAP")  # only move values
+QUIET = {*sys.stdlib_module_names, "experimentator"}  # code of these, and of installed packages, is not searched
+ELSEWHERE: set[str] = set()  # in a worker process: the user's modules that the training process had imported
 KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 SHARED: dict[int, str] = {id(random._inst): "random", id(np.random.mtrand._rand): "numpy"}
 
@@ -43,16 +43,16 @@ def shared_generators() -> list[Any]:
 
 
 def modules_of_the_user() -> list[str]:
-    """The modules imported here that are searched for generators, but not the script that runs."""
+    """The imported modules that are searched for generators, without the script that runs."""
     return [name for name in list(sys.modules) if not _is_installed(name.partition(".")[0]) and name != "__main__"]
 
 
 def generators_in(root: Any) -> list[Any]:
-    """Every generator of numpy or of Python that can be reached from an object: attributes, containers, code.
+    """Every generator of numpy or Python that can be reached from an object: by attributes, containers, code.
 
-    Code is that of functions and of methods, and of what these call, but not that of installed packages; one that
-    calls `np.random.normal` reaches the generator that numpy shares. An object may narrow where to look, by
-    `_draws_in`: names of attributes.
+    Searched is the code of functions and methods, and of functions they call, but not of installed packages; code that
+    calls `np.random.normal` reaches numpy's shared generator. A class may narrow the search to some attributes, by
+    their names in `_draws_in`.
 
     >>> class Noise:
     ...     def __init__(self):
@@ -64,12 +64,12 @@ def generators_in(root: Any) -> list[Any]:
 
 
 def seeds_in(root: Any) -> list[Any]:
-    """Every `keras.random.SeedGenerator` that can be reached alike, as those of layers: they are not set."""
+    """Every `keras.random.SeedGenerator` that can be reached in the same way, as in layers; these are not set."""
     return [one for one in _reached(root) if type(one).__name__ == "SeedGenerator"] if "keras" in sys.modules else []
 
 
 def _reached(root: Any) -> Iterator[Any]:
-    seen: dict[int, Any] = {}  # kept alive, since ids are of living objects only
+    seen: dict[int, Any] = {}  # kept alive, so that no id is reused
     waiting = [root]
     while waiting and len(seen) < MOST:
         one = waiting.pop()
@@ -81,7 +81,7 @@ def _reached(root: Any) -> Iterator[Any]:
 
 
 def reseed(generators: Sequence[Any], *address: Hashable) -> None:
-    """Set generators to what their place and the address say; those that all share have a place of their own.
+    """Seed generators by the address and by their place among `generators`; shared ones by name instead of place.
 
     >>> one, other = np.random.default_rng(1), np.random.default_rng(2)
     >>> reseed([one], "training", 3)
@@ -104,7 +104,7 @@ def reseed(generators: Sequence[Any], *address: Hashable) -> None:
 
 
 def states_of(generators: Sequence[Any]) -> list[Any]:
-    """Where generators stand, for `restore`."""
+    """The states of generators, for `restore`."""
     return [
         one.bit_generator.state if isinstance(one, np.random.Generator)
         else one.get_state() if isinstance(one, np.random.RandomState)
@@ -114,7 +114,7 @@ def states_of(generators: Sequence[Any]) -> list[Any]:
 
 
 def restore(generators: Sequence[Any], states: Sequence[Any]) -> None:
-    """Put generators back to where they stood.
+    """Set generators back to states from `states_of`.
 
     >>> one = np.random.default_rng(1)
     >>> states = states_of([one])
@@ -137,7 +137,7 @@ def _digest(address: Sequence[Any], size: int) -> bytes:
 
 
 def _parts(one: Any) -> Iterator[Any]:
-    """What an object leads to; nothing where it holds data. Another thread may add to it meanwhile."""
+    """The objects to search next, from one; none if it holds data. Copied, since another thread may change it."""
     if isinstance(one, (str, bytes, int, float, np.ndarray, ModuleType, type)):
         return
     if isinstance(one, (dict, list, tuple, set, frozenset)):
@@ -159,7 +159,7 @@ def _parts(one: Any) -> Iterator[Any]:
 
 
 def _methods(cls: type) -> Iterator[FunctionType]:
-    """The functions of a class and of its bases, as far as their code is read."""
+    """The functions of a class and its bases whose code is searched."""
     for base in cls.__mro__:
         for value in () if _is_quiet(base) else list(vars(base).values()):
             if isinstance(value, property):
@@ -178,14 +178,14 @@ def _is_quiet(one: Any) -> bool:
 
 @cache
 def _is_installed(package: str) -> bool:
-    if package == "__main__":  # the script that runs; in a worker process, where it is sent by value, that of the pool
+    if package == "__main__":  # the script that runs; in a worker process, where that comes by value, the pool's
         return False
     file = getattr(sys.modules.get(package), "__file__", None) or ""
     return package in QUIET or "site-packages" in file or "dist-packages" in file
 
 
 def chain_of(dataset: Any) -> tuple[Any, ...]:
-    """A dataset and its parents, with the transforms that they have now, by their ids."""
+    """The ids of a dataset, its parents, and all their current transforms."""
     links: list[Any] = []
     while dataset is not None and len(links) < 100:
         transforms = getattr(dataset, "transforms", None)
@@ -195,7 +195,7 @@ def chain_of(dataset: Any) -> tuple[Any, ...]:
 
 
 def _mentioned(function: FunctionType) -> Iterator[Any]:
-    """What a function's code names: globals, what it imports, and what modules among these hold."""
+    """The objects that a function's code names: globals, imports, closure variables, and attributes of modules."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
     known = {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
     waiting = [function.__code__]
@@ -206,7 +206,7 @@ def _mentioned(function: FunctionType) -> Iterator[Any]:
 
 
 def _named(code: CodeType, names: Mapping[str, Any], local: dict[str, Any]) -> Iterator[Any]:
-    """Follow `module.part.function` from left to right, and local names of modules."""
+    """The objects that code loads, following `module.part.function`, imports, and local names of modules."""
     value: Any = None
     origin: Any = None
     constant: Any = None
@@ -238,7 +238,7 @@ def _named(code: CodeType, names: Mapping[str, Any], local: dict[str, Any]) -> I
 
 def _module(name: str) -> ModuleType | None:
     if name in ELSEWHERE:
-        with suppress(ImportError):  # which the function will meet itself
+        with suppress(ImportError):  # the function will raise it itself
             return importlib.import_module(name)
     return sys.modules.get(name)
 

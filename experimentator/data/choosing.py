@@ -1,4 +1,4 @@
-"""Subsets that choose: keys of which something holds, classes equally often, other subsets in proportions."""
+"""Subsets that filter keys by a predicate, balance classes, or mix other subsets in proportions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from experimentator.subset import Subset
 
 
 class FilteredSubset(Subset):
-    """The keys of which a predicate is true: a function of (key) or of (key, item), or the name of a field that is.
+    """The keys for which a predicate is true: a function of (key) or (key, item), or the name of a field with a bool.
 
-    Items are read where the predicate asks for them, once, when the keys are first needed.
+    Items are read only if the predicate takes them, once, when the keys are first needed.
 
     >>> from experimentator import Mode
     >>> subset = FilteredSubset("even", Mode.EVAL, {"input": np.arange(6)}, predicate=lambda key: key % 2 == 0)
@@ -35,7 +35,7 @@ class FilteredSubset(Subset):
 
     @property
     def predicate(self) -> str | Callable[..., Any]:
-        """What is true of the keys in use; assign to change it."""
+        """The predicate of the keys in use; assign to change it."""
         return self._predicate
 
     @predicate.setter
@@ -43,12 +43,12 @@ class FilteredSubset(Subset):
         self._predicate, self._keys = predicate, None
 
     def choose(self, keys: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
-        """The keys of which the predicate is true."""
+        """The keys for which the predicate is true."""
         asking = Asking(self.predicate, self.dataset, f"The predicate of subset {self.name!r}")
         return tuple(key for key in keys if asking.holds(key))
 
     def empty_error(self, keys: Sequence[Hashable]) -> DatasetError:
-        """What to do about a subset without items."""
+        """The error for a subset without items."""
         if len(keys) or not self._candidates:
             return super().empty_error(keys)
         wrong = f"Subset {self.name!r} is empty: its predicate is true of no key."
@@ -56,12 +56,11 @@ class FilteredSubset(Subset):
 
 
 class BalancedSubset(Subset):
-    """Every class equally often: `by` is a field of the key or the item, or a function of (key) or (key, item).
+    """Every class equally often: `by`, a field of the key or the item, or a function of (key) or (key, item), gives it.
 
-    A predicate is such a function, too: what it is true of and the rest are then equally often in it. Classes take
-    turns, so that each batch is as balanced as whole numbers allow. An epoch shows every key at least once, those of
-    small classes several times, each time with draws of its own; or it visits `length` keys, drawn anew in each epoch.
-    `classes` lists what there must be.
+    It may also be a predicate, which makes two classes. Classes take turns, so that each batch is as balanced as whole
+    numbers allow. An epoch visits every key at least once, those of small classes several times, each time with other
+    draws; or it visits `length` keys, drawn anew in each epoch. `classes` lists the classes that must be there.
 
     >>> from experimentator import Mode
     >>> items = {"input": np.arange(6), "target": np.array([0, 0, 0, 0, 0, 1])}
@@ -70,7 +69,7 @@ class BalancedSubset(Subset):
     (10, [0, 1, 0, 1])
 
     Raises:
-        DatasetError: for an unknown field, for a class of `classes` without a key, or if there is one class only.
+        DatasetError: for an unknown field, a class of `classes` without a key or a class not in it, or a single class.
     """
 
     def __init__(
@@ -134,10 +133,10 @@ class PartKey(NamedTuple):
 class CombinedSubset(Subset):
     """Several subsets in one, mixed in every batch: `CombinedSubset("training", Mode.TRAIN, [real, drawn], [3, 1])`.
 
-    `proportions` are numbers in the order of the parts, or by their names; without them, parts are mixed as they are
-    large. The parts take turns, so that a batch whose size is a multiple of the proportions' sum (as whole numbers)
-    holds exactly so many of each. An epoch shows every key of every part at least once, small ones several times; or
-    it visits `length` keys. Each part keeps its own order, repetitions and dataset; keys are `PartKey`s.
+    `proportions` are numbers in the order of the parts, or by their names; by default, the sizes of the parts. The
+    parts take turns, so that a batch whose size is a multiple of the proportions' sum (as whole numbers) holds each
+    part in exactly its proportion. An epoch visits every key of every part at least once, those of small parts several
+    times; or it visits `length` keys. Each part keeps its own order, repetitions and dataset; keys are `PartKey`s.
 
     >>> from experimentator import Mode
     >>> real = Subset("real", Mode.TRAIN, {"input": np.arange(30)})
@@ -181,7 +180,7 @@ class CombinedSubset(Subset):
 
     @property
     def keys(self) -> tuple[Hashable, ...]:
-        """The keys of all parts; those of the parts may be assigned."""
+        """The keys of all parts; assign to the parts to change them."""
         theirs = [part.keys for part in self.parts]
         if self._known is None or any(a is not b for a, b in zip(self._known[0], theirs, strict=True)):
             keys = tuple(PartKey(part.name, key) for part in self.parts for key in part.keys)
@@ -223,7 +222,7 @@ class CombinedSubset(Subset):
         return interleaved(turns, rounds)
 
     def _round(self, part: Subset, offset: int, rounds: int, turn: int) -> np.ndarray:
-        """The part's own order, another one for each time that an epoch comes round to its first key again."""
+        """The positions of one round through a part, in its own order; each round of an epoch has another order."""
         part.seed, part.epoch = self.seed, self.epoch * rounds + turn
         positions = part.order()
         if self.is_training and not part.is_training:

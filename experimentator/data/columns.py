@@ -1,4 +1,4 @@
-"""A whole subset as columns, one array for each name: where the items are the same every time, they are read once."""
+"""A whole subset as columns, one array for each name, for items that are the same every time and read once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def is_columnar(subset: Subset) -> bool:
 
 
 def columns_of(subset: Subset) -> tuple[np.ndarray | None, Mapping[str, Any]]:
-    """The whole subset as `{"batch_input": [N, ...], ...}`, every item read once, and which of its keys are there."""
+    """The places of keys with items (None: all), and the subset as `{"batch_input": [N, ...], ...}`, read once."""
     if subset.has_own_batch:
         return None, subset.batch(subset.keys)
     if is_columnar(subset) and isinstance(subset.dataset, ArrayDataset) and subset.keys:
         try:
             columns = subset.dataset.columns(subset.keys)
         except (TypeError, IndexError, OverflowError):
-            return subset.read(subset.keys)  # one of them is no row: reading them one by one names it
+            return subset.read(subset.keys)  # a key is no row: reading them one by one raises an error that names it
         return None, {f"batch_{n}": array if is_numeric(array) else list(array) for n, array in columns.items()}
     kept, columns = subset.read(subset.keys)
     if kept is not None and not len(kept):

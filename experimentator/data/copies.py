@@ -1,4 +1,4 @@
-"""Copies of items, so that a transform that works in place changes no other's."""
+"""Copies of items for transforms, which may change them in place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def copy_before_transforms(dataset: Any) -> None:
-    """Put `_own` before the transforms, so that one that works in place does not reach what a parent keeps."""
+    """Put `_own` before the transforms of a dataset and its parents, so that these do not change a parent's items."""
     while dataset is not None:
         transforms = getattr(dataset, "transforms", None)
         if isinstance(transforms, list) and hasattr(dataset, "add_transform") and _own not in transforms[:1]:
@@ -28,5 +28,5 @@ def own_copy(item: Any) -> Any:
 
 
 def _own(key: Hashable, item: Any) -> Any:
-    """A transform that hands on a copy of the item."""
+    """A transform that copies the item."""
     return own_copy(item)

@@ -1,4 +1,4 @@
-"""What our datasets share: the protocol of mlworkflow's, over a parent."""
+"""The base class of datasets over a parent dataset, with the protocol of mlworkflow's datasets."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Item = dict[str, Any]
 
 
 class WrappedDataset:
-    """A dataset over another: its keys, and items made of its items. A subclass says `query_item`.
+    """A dataset with the keys of another and items made of its items; subclasses define `query_item`.
 
-    `parent` is what a `Subset` takes: a dataset of mlworkflow's, a mapping, a sequence, or a dict of arrays.
+    `parent` is anything that a `Subset` takes: a mlworkflow dataset, a mapping, a sequence, or a dict of arrays.
     """
 
     deterministic = False
@@ -37,7 +37,7 @@ class WrappedDataset:
 
     @property
     def context(self) -> ChainMap[Any, Any]:
-        """What mlworkflow's datasets hand on to those around them."""
+        """The parent's context, which mlworkflow's datasets hand on to those that wrap them."""
         context: ChainMap[Any, Any] = getattr(self.parent, "context", ChainMap())
         return context
 
@@ -71,7 +71,7 @@ class WrappedDataset:
 def collate_fn(items: Sequence[Item | None]) -> Item:
     """Items stacked into a batch, names prefixed: `[{"input": ...}, ...]` -> `{"batch_input": [B, ...]}`.
 
-    None among the items is left out.
+    Items that are None are left out.
 
     >>> collate_fn([{"input": 1, "path": "a"}, {"input": 2, "path": "b"}])
     {'batch_input': array([1, 2]), 'batch_path': ['a', 'b']}

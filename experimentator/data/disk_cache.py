@@ -1,7 +1,7 @@
-"""Items kept on disk, one file each: made once, by whichever process comes first, and read by all.
+"""A dataset that caches items on disk, one file each: the first process that needs an item writes it, all read it.
 
 A file holds the numbers of an item as safetensors, everything else as JSON, and a digest of both: nothing in it can be
-run, and an entry that is damaged is noticed and made anew.
+run, and a damaged file is noticed and made anew.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ Parts = tuple[dict[str, np.ndarray], str]
 class DiskCachedDataset(WrappedDataset):
     """The items of a parent, kept in files under `folder`; several processes and threads may use it at once.
 
-    Write it around what takes long and gives the same each time, and transforms that draw around it. What the parent
-    draws all the same is drawn once, by the key alone. Files are found by their key and by `version`: give another one
-    when the parent changes. A writer that is killed leaves a hidden file that nobody reads; no part of an item is ever
-    read.
+    Wrap it around slow datasets that give the same each time, and put random transforms outside of it. If the parent
+    draws random numbers, it does so once, by the key alone. Files are found by key and `version`: give another version
+    when the parent changes. A partial file is never read: a writer that is killed leaves only a hidden one.
 
-    Arrays are of numbers or booleans; other values of an item are what JSON has: strings, numbers, None, lists and
-    dictionaries; tuples and arrays among them come back as they were.
+    Arrays are of numbers or booleans; other values of an item are those of JSON: strings, numbers, None, lists and
+    dictionaries; tuples and arrays within them come back as such.
 
     >>> import tempfile
     >>> class Slow:
@@ -51,7 +50,7 @@ class DiskCachedDataset(WrappedDataset):
     ({'input': array([0., 0.], dtype=float32), 'path': '/a'}, ['a'])
 
     Raises:
-        DatasetError: for an item that files cannot hold, naming the value, and for keys that differ from run to run.
+        DatasetError: for an item that files cannot hold, naming the value, and for keys without a stable digest.
         CheckpointError: where nothing can be written.
     """
 
@@ -68,7 +67,7 @@ class DiskCachedDataset(WrappedDataset):
         return self.folder / digest[:2] / f"{digest}.safetensors"
 
     def query_item(self, key: Hashable) -> Any:
-        """The item of one key, from its file if there is one."""
+        """The item of one key, from its file if there is one, else from the parent."""
         path = self.path(key)
         found = self._read(path)
         if found is None:
@@ -79,7 +78,7 @@ class DiskCachedDataset(WrappedDataset):
         return _put_together(found)
 
     def _read(self, path: Path) -> Parts | None:
-        """The parts of an item, None where there is no file or a damaged one."""
+        """The parts of an item; None if its file is missing or damaged."""
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -120,7 +119,7 @@ def _taken_apart(item: Any, key: Hashable) -> Parts:
 
 
 def _put_together(parts: Parts) -> Any:
-    """The item: of its own, whoever else has read it."""
+    """The item of these parts, with values that nothing else shares."""
     arrays, text = parts
 
     def value(plain: Any) -> Any:
@@ -146,7 +145,7 @@ def _written(parts: Parts) -> bytes:
 
 
 def _checked(data: bytes) -> Parts:
-    """The parts of a file; a ValueError where it is damaged or holds something else."""
+    """The parts in the bytes of a file; ValueError if it is damaged or no such file."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -165,7 +164,7 @@ def _checked(data: bytes) -> Parts:
 
 def _digest(parts: Parts) -> str:
     arrays, text = parts
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))  # which processors have instructions for
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))  # CPUs have instructions for SHA-256
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)

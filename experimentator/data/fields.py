@@ -1,4 +1,4 @@
-"""What is asked of keys and items: a field by its name, or a function of (key) or of (key, item)."""
+"""Values asked of keys and items: a field by its name, or a function of (key) or (key, item)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from experimentator.data.reading import Reading
 class Asking:
     """Answers for single keys of a dataset: `by` is the name of a field, or a function of (key) or of (key, item).
 
-    A field is looked for in the key (a NamedTuple, a dataclass, a mapping), then in the item; an item that a transform
-    leaves out is taken from before the transforms. `asker` is for messages.
+    A field is looked for in the key (a NamedTuple, a dataclass, a mapping), then in the item; if a transform leaves the
+    item out, the parent's is used. `asker` is for messages.
 
     >>> from experimentator.data.items import ItemsDataset
     >>> Asking("parity", ItemsDataset({3: {"parity": "odd"}}), asker="the example").answer(3)
     'odd'
 
-    A builtin function, such as `{1, 2}.__contains__`, is one of (key); values that are not a number are one class.
+    A builtin function without a signature, such as `{1, 2}.__contains__`, takes (key). All NaN are one value.
 
     Raises:
-        DatasetError: for a function of other arguments or one that fails, and for a name that neither key nor item has.
+        DatasetError: for a function that takes other arguments or fails, and for a name that neither key nor item has.
     """
 
     by: str | Callable[..., Any]
@@ -38,7 +38,7 @@ class Asking:
     asker: str
 
     def answer(self, key: Hashable) -> Any:
-        """The value for one key; numpy's scalars as Python's."""
+        """The value for one key; numpy scalars as Python numbers."""
         if isinstance(self.by, str):
             return _plain(self._field(key, self.by))
         given = (key, self._item(key)) if self._takes == 2 else (key,)
@@ -52,7 +52,7 @@ class Asking:
             raise DatasetError(f"{self.asker} fails on key {key!r:.80}.", seen, write) from error
 
     def answers(self, keys: Iterable[Hashable]) -> list[Any]:
-        """The value for each key, in their order; these can be hashed."""
+        """The value for each key, in order; raises for values that cannot be hashed."""
         found = []
         for key in keys:
             value = self.answer(key)
@@ -67,7 +67,7 @@ class Asking:
         return found
 
     def holds(self, key: Hashable) -> bool:
-        """Whether a predicate is true of a key; what is neither true nor false is refused."""
+        """Whether a predicate is true for a key; an answer that is no bool is refused."""
         value = self.answer(key)
         if isinstance(value, bool):
             return value
@@ -79,13 +79,13 @@ class Asking:
 
     @cached_property
     def _takes(self) -> int:
-        """How many arguments the function takes, asked once: a signature takes longer than most answers."""
+        """How many arguments the function takes, 1 or 2; looked up once, since that takes longer than most calls."""
         write = "Write a function of (key), or of (key, item)."
         if not callable(self.by):
             raise DatasetError(f"{self.asker} is no function and no name.", f"{self.by!r:.60}", write)
         try:
             parameters = inspect.signature(self.by).parameters.values()
-        except ValueError:  # a builtin does not tell
+        except ValueError:  # a builtin without a signature
             return 1
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         needed = [p for p in positional if p.default is p.empty]
@@ -95,7 +95,7 @@ class Asking:
         return takes
 
     def _item(self, key: Hashable) -> Mapping[str, Any]:
-        """The item, with draws that depend on the key alone; where it is left out, as a parent has it."""
+        """The item, with draws that depend on the key alone; if it is left out, the nearest parent's that is not."""
         item, dataset = None, self.dataset
         with Reading(("asked",)).at(key, 0):
             while item is None and dataset is not None:
@@ -131,6 +131,6 @@ def _fields_of(key: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy's, or an array of one, as Python's; one NaN for all, since none equals another."""
+    """A numpy scalar, or array of one number, as a Python number; NaN as np.nan, so that all NaN are one value."""
     value = value.item() if isinstance(value, (np.generic, np.ndarray)) and value.size == 1 else value
     return np.nan if isinstance(value, float) and value != value else value

@@ -1,4 +1,4 @@
-"""Subsets that somebody else wrote, as the engine takes them."""
+"""Wraps objects that follow the protocol of subsets, and are not `Subset`s."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from experimentator.subset import Subset
 class ForeignSubset(Subset):
     """A subset that is no `Subset`, but has a `name`, a `mode` or `type`, and `query_item`, `dataset` or both.
 
-    Its own `keys`, `shuffled_keys()` and `query_item(key)` are used; `seed` and `epoch` are handed on where it has
-    them. Whatever else it has can be read here.
+    Its own `keys`, `shuffled_keys()` and `query_item(key)` are used; `seed` and `epoch` are set on it before it
+    shuffles. Its other attributes can be read here.
 
     >>> class Mine:
     ...     name, type, keys = "validation", "eval", ["a", "b"]
@@ -46,7 +46,7 @@ class ForeignSubset(Subset):
         return "shuffled_keys" in vars(self) or hasattr(self.given, "shuffled_keys")
 
     def shuffled_keys(self) -> tuple[Hashable, ...]:
-        """Its own order, where it has one."""
+        """Its own order, if it has one."""
         if not hasattr(self.given, "shuffled_keys"):
             return super().shuffled_keys()
         with suppress(AttributeError):
@@ -69,10 +69,10 @@ class _Items:
 
 
 def as_subset(given: Any, *, asker: str = "") -> Subset:
-    """A `Subset` as it is, and anything else that follows its protocol, wrapped; `asker` is who was given it.
+    """A `Subset` as it is, and an object that follows its protocol wrapped; `asker` is the method that was given it.
 
     Raises:
-        DatasetError: for what is no subset.
+        DatasetError: for an object that is no subset.
     """
     if isinstance(given, Subset):
         return given

@@ -15,7 +15,7 @@ from experimentator.checkpoint import CheckpointError
 from experimentator.data.copies import copy_before_transforms
 from experimentator.other_libraries import BY_PLACE, dataset_of_others
 
-DETERMINISTIC = ("DictDataset",)  # mlworkflow datasets that give the same item every time
+DETERMINISTIC = ("DictDataset",)  # classes of mlworkflow whose items are the same every time
 
 
 class DatasetError(ValueError):
@@ -34,7 +34,7 @@ class DatasetError(ValueError):
         super().__init__(f"{wrong}\nSeen: {seen}.\n{write}")
         self.parts = wrong, seen, write
 
-    def __reduce__(self) -> tuple[Any, ...]:  # it may come from a worker process
+    def __reduce__(self) -> tuple[Any, ...]:  # for errors of worker processes
         return type(self), self.parts, vars(self)
 
 
@@ -58,11 +58,11 @@ class ArrayDataset:
 
     def query_item(self, key: Any) -> dict[str, Any]:
         """Row `key` of every array."""
-        row = operator.index(key)  # a slice or a boolean would pick something else than a row
+        row = operator.index(key)  # a slice is refused, and True is row 1, no mask
         return {name: array[row] for name, array in self.arrays.items()}
 
     def columns(self, keys: Sequence[Any]) -> dict[str, Any]:
-        """The rows of `keys` of every array; as they are where that is all of them, in order."""
+        """The rows of `keys` of every array; the arrays themselves if these are all rows in order."""
         if keys == tuple(self.keys):
             return dict(self.arrays)
         rows = np.fromiter(map(operator.index, keys), np.intp, len(keys))
@@ -84,28 +84,28 @@ class ItemsDataset:
 
 
 class PlacesDataset:
-    """A source that is read by place, `source[0]` being a dictionary, as a dataset; it may give others each time."""
+    """A source whose `source[i]` are dictionaries, as a dataset; its items may differ each time."""
 
     def __init__(self, source: Any):
         self.source = source
         self.keys = range(len(source))
 
     def query_item(self, key: Any) -> Any:
-        """What the source gives at that place."""
+        """The item at that place of the source."""
         return self.source[operator.index(key)]
 
 
 def as_dataset(source: Any, *, subset: str) -> Any:
     """Anything that holds items, as an object with `keys` and `query_item`.
 
-    The transforms of a `TransformedDataset`, here or further up its parents, get copies of items to work on.
+    The transforms of mlworkflow's `TransformedDataset`, also among its parents, are made to work on copies of items.
     """
     if hasattr(source, "query_item") and hasattr(source, "keys"):
         copy_before_transforms(source)
         return source
     if isinstance(source, Mapping):
         values = list(source.values())
-        if values and all(map(_is_dataset, values)):  # one of many may be a column of dictionaries
+        if values and all(map(_is_dataset, values)):  # if some are not, one may be a column of dictionaries
             parts = list(map(repr, source))
             seen = f"a {type(source).__name__} of datasets, {', '.join(parts[:3])}"
             raise DatasetError(f"Subset {subset!r} has several.", seen, f"Give it one: data[{parts[0]}].")
@@ -128,15 +128,15 @@ def as_dataset(source: Any, *, subset: str) -> Any:
 
 
 def _is_dataset(source: Any) -> bool:
-    """Whether something gives items: by keys, or dictionaries by place."""
+    """Whether an object has items: by keys, or dictionaries by place."""
     try:
         return hasattr(source, "query_item") or (len(source) > 0 and isinstance(source[0], Mapping))
-    except (LookupError, TypeError):  # it is read by something else, or holds nothing
+    except (LookupError, TypeError):  # it is not indexed by place
         return False
 
 
 def usable_keys(keys: Iterable[Hashable], *, subset: str) -> tuple[Hashable, ...]:
-    """The keys that a subset is given; a mask in place of them is refused: True would be taken for item 1."""
+    """The keys that a subset is given, as a tuple; a boolean mask is refused: True would be taken for key 1."""
     if not hasattr(keys, "__iter__") and not hasattr(keys, "__getitem__"):
         wrong, write = f"Subset {subset!r} has no list of keys.", "Write a list of keys, such as range(100)."
         raise DatasetError(wrong, f"{keys!r:.60}", write)
@@ -153,7 +153,7 @@ def usable_keys(keys: Iterable[Hashable], *, subset: str) -> tuple[Hashable, ...
 
 
 def keys_of(dataset: Any, *, subset: str) -> tuple[Hashable, ...]:
-    """Every key of a dataset; a generator in its place is read once, and the dataset keeps what it gave."""
+    """Every key of a dataset; if its `keys` are a generator, they are replaced by the tuple."""
     try:
         keys: Any = dataset.keys() if callable(dataset.keys) else dataset.keys
         found = tuple(_all(keys))
@@ -169,21 +169,21 @@ def keys_of(dataset: Any, *, subset: str) -> tuple[Hashable, ...]:
 
 
 def _all(keys: Any) -> Any:
-    """All keys: what mlworkflow's `keys.all()` gives, which arrays have under another meaning."""
+    """All keys: of mlworkflow's by `keys.all()`, which means something else for arrays."""
     return keys.all() if hasattr(keys, "all") and not hasattr(keys, "dtype") else keys
 
 
 def listed_keys(dataset: Any) -> Collection[Hashable] | None:
-    """The keys of a dataset where asking for them costs nothing; None where they would have to be found."""
+    """The keys of a dataset if they are a plain container; None if listing them might take time."""
     keys: Any = None if callable(dataset.keys) else dataset.keys
     keys = _all(keys) if hasattr(keys, "__len__") else keys
     return keys if isinstance(keys, (tuple, list, range, dict, set, frozenset)) else None
 
 
 def check_keys(dataset: Any, keys: Collection[Hashable], *, subset: str) -> None:
-    """Refuse keys that a dataset does not have, as far as it tells which it has."""
+    """Refuse keys that a dataset does not have, if it has a plain list of them."""
     known = listed_keys(dataset)
-    if known is None or isinstance(dataset, ArrayDataset):  # whose rows may be counted from the end
+    if known is None or isinstance(dataset, ArrayDataset):  # negative keys are rows, too
         return
     known = known if isinstance(known, range) else dict.fromkeys(known)
     missing = [key for key in keys if key not in known]
@@ -202,24 +202,24 @@ def _some(keys: Collection[Hashable]) -> str:
 
 
 def is_deterministic(dataset: Any) -> bool:
-    """Whether an item is known to be the same every time: as the dataset says, or for what cannot be otherwise."""
+    """Whether items are known to be the same every time: by the dataset's `deterministic`, else by its class."""
     return bool(getattr(dataset, "deterministic", type(dataset).__name__ in DETERMINISTIC))
 
 
 def is_numeric(values: Any) -> bool:
-    """Whether values are numbers that may cross to a device; anything else stays on the host."""
+    """Whether values are numbers, which may go to a device; anything else stays on the host."""
     dtype = np.asarray(values).dtype
-    return dtype.kind in "biufc" or dtype.isbuiltin == 2  # 2: types that others register, such as bfloat16
+    return dtype.kind in "biufc" or dtype.isbuiltin == 2  # 2: registered types, such as bfloat16
 
 
 def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any] | None:
-    """The item of `key`, as a dictionary of its own; None where it is to be left out."""
+    """The item of `key`, as a new dictionary; None if it is to be left out."""
     try:
         item = dataset.query_item(key)
-    except (DatasetError, CheckpointError) as error:  # which says what to write
+    except (DatasetError, CheckpointError) as error:  # its message says what to write
         error.add_note(f"For key {key!r:.80} of subset {subset!r}.")
         raise
-    except (Exception, SystemExit) as error:  # one item must not end the program without a word
+    except (Exception, SystemExit) as error:  # an item that exits must not end the program silently
         write = "Mend the item, or leave its key out: Subset(..., keys=[...])."
         if isinstance(error, LookupError) and (known := listed_keys(dataset)) is not None and key not in known:
             write += f" It is none of the dataset's keys, {_some(known)}."
@@ -248,11 +248,11 @@ def stack(
 ) -> dict[str, Any]:
     """Items with the same names stacked by name: numbers as `[B, ...]` arrays, anything else as a list of objects.
 
-    An array of `into` that fits is filled and returned in place of a new one.
+    If an array in `into` fits, it is filled and returned instead of a new one.
     """
     into = into or {}
     if any(item.keys() != items[0].keys() for item in items):
-        usual = Counter(map(frozenset, items)).most_common(1)[0][0]  # the odd one is to be named, not those beside it
+        usual = Counter(map(frozenset, items)).most_common(1)[0][0]  # so that the odd item is named in the error
         first = next(key for key, item in zip(keys, items, strict=True) if item.keys() == usual)
         for key, item in zip(keys, items, strict=True):
             check_names(item, usual, key=key, first=first, subset=subset)
@@ -262,7 +262,7 @@ def stack(
 def check_names(
     names: Collection[Any], expected: Collection[Any], *, key: Hashable, first: Hashable, subset: str
 ) -> None:
-    """Refuse an item that has other names than the first one."""
+    """Refuse an item that has other names than expected."""
     if odd := set(names) ^ set(expected):
         raise DatasetError(
             f"Key {key!r} of subset {subset!r} has other names than key {first!r}: {', '.join(sorted(map(str, odd)))}.",
@@ -289,26 +289,26 @@ def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str,
 
 
 def _example(one: Sequence[int], other: Sequence[int]) -> str:
-    """Sizes of as many axes as differ."""
+    """Example sizes for the error, of the axes that differ."""
     axes = max((axis for axis, (a, b) in enumerate(zip(one, other, strict=False), start=1) if a != b), default=1)
     return "32, 64, 128" if axes == 1 else ", ".join(str((size,) * axes) for size in (32, 64, 128))
 
 
 def _fit(arrays: Sequence[np.ndarray], into: np.ndarray | None) -> bool:
-    """Whether equally shaped arrays lose nothing when they are stacked into `into`."""
+    """Whether arrays of one shape can be stacked into `into` without loss."""
     if into is None or into.shape != (len(arrays), *arrays[0].shape):
         return False
     return all(np.can_cast(dtype, into.dtype, "safe") for dtype in {array.dtype for array in arrays})
 
 
 def _tried(value: Any) -> Any:
-    """The value as an array, or an array of one object where numpy should not look into it."""
+    """The value as an array; an array of one object for what numpy should not convert."""
     if hasattr(value, "dtype") or hasattr(type(value), "__array_interface__") or np.isscalar(value):
         return np.asarray(value)
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         try:
             return np.asarray(value)
-        except ValueError:  # ragged: an object, which stays on the host
+        except ValueError:  # ragged: an object
             pass
     return np.array(None, dtype=object)
 
@@ -326,7 +326,7 @@ def _array(name: Any, values: Any) -> np.ndarray:
 
 
 def refuse_masks(name: Any, values: Sequence[Any]) -> None:
-    """Refuse masked arrays of which something is masked: nothing here would heed that."""
+    """Refuse masked arrays with masked values: the masks would be ignored."""
     if np.ma.MaskedArray in set(map(type, values)):
         masked = next((one for one in values if np.ma.is_masked(one)), None)
         if masked is not None:
@@ -338,7 +338,7 @@ def refuse_masks(name: Any, values: Sequence[Any]) -> None:
 
 
 def plain_array(name: Any, values: Any) -> np.ndarray:
-    """An array in the byte order of this machine (files of IDX, FITS or HDF5 have theirs) with no value masked.
+    """An array in this machine's byte order (files of IDX, FITS or HDF5 may have another); masked values are refused.
 
     >>> plain_array("target", np.array([2, 3], dtype=object))  # as pandas may hold them
     array([2, 3])

@@ -1,4 +1,4 @@
-"""Keys of datasets as bytes that are the same in every process and on every day, unlike `hash`."""
+"""Digests of dataset keys that are the same in every process and run, unlike `hash`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from experimentator.data.items import DatasetError
 
 
 class Keys(tuple[Hashable, ...]):
-    """The keys of a dataset: a tuple, with the `all()` that mlworkflow's keys have.
+    """The keys of a dataset: a tuple with the method `all()` of mlworkflow's keys.
 
     >>> Keys([3, 4]).all()
     (3, 4)
@@ -32,7 +32,7 @@ class Keys(tuple[Hashable, ...]):
 
 
 def key_digest(key: Hashable) -> str:
-    """32 hexadecimal digits for a key; equal keys have equal digits, others have others.
+    """A digest of a key, 32 hexadecimal digits: equal for equal keys, else different.
 
     A key is a number, a string, bytes, a path, a date, a member of an Enum, None, or tuples (named ones too),
     frozensets and dataclasses of these.
@@ -41,7 +41,7 @@ def key_digest(key: Hashable) -> str:
     True
 
     Raises:
-        DatasetError: for a key of which nothing is known that stays the same.
+        DatasetError: for a key of another type.
     """
     return hashlib.blake2b(_encoded(key), digest_size=16).hexdigest()
 
@@ -59,7 +59,7 @@ def _encoded(key: Any) -> bytes:
 
 
 def _joined(kind: bytes, *parts: bytes) -> bytes:
-    """Parts behind their lengths, so that no two lists of parts give the same bytes."""
+    """The parts, each after its length, so that different lists of parts give different bytes."""
     return kind + b"".join(len(part).to_bytes(8, "little") + part for part in parts)
 
 

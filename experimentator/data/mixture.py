@@ -1,4 +1,4 @@
-"""In which order several kinds take turns, so that every stretch of it holds them in their proportions."""
+"""Orders in which several kinds take turns, so that every stretch holds them in their proportions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from experimentator.data.items import DatasetError
 
-FINEST = 1_000  # proportions given as floats are taken as fractions with denominators up to this
+FINEST = 1_000  # the largest denominator when float proportions become fractions
 
 
 def proportions_of(given: Any, names: Sequence[str], *, asker: str) -> tuple[int, ...]:
@@ -40,9 +40,9 @@ def proportions_of(given: Any, names: Sequence[str], *, asker: str) -> tuple[int
 
 
 def take_turns(proportions: Sequence[int], length: int) -> np.ndarray:
-    """Which kind comes at each place, `[length] int`: the one that is furthest behind its proportion.
+    """The kind at each place, `[length] int`: always the one that is furthest behind its proportion.
 
-    Any `sum(proportions)` places from a multiple of that sum on hold each kind exactly as often as its proportion.
+    Each run of `sum(proportions)` places that starts at a multiple of it holds each kind exactly in proportion.
 
     >>> take_turns([2, 1], 6).tolist()
     [0, 1, 0, 0, 1, 0]
@@ -52,7 +52,7 @@ def take_turns(proportions: Sequence[int], length: int) -> np.ndarray:
 
 
 def length_to_show_all(proportions: Sequence[int], sizes: Sequence[int]) -> int:
-    """How many places it takes until kind i has come `sizes[i]` times, for every i; whole rounds where these are short.
+    """The places it takes until each kind i has come `sizes[i]` times; whole rounds of `sum(proportions)` if short.
 
     >>> length_to_show_all([1, 1], [2, 5])
     10
@@ -67,7 +67,7 @@ def length_to_show_all(proportions: Sequence[int], sizes: Sequence[int]) -> int:
 
 
 def interleaved(turns: np.ndarray, rounds: Sequence[Callable[[int], np.ndarray]]) -> np.ndarray:
-    """Positions in the order of `turns`: kind i gives those of `rounds[i](0)`, then of `rounds[i](1)`, and so on.
+    """Positions [N] int32 in the order of `turns` [N]: those of kind i are `rounds[i](0)`, then `rounds[i](1)`, ...
 
     >>> interleaved(np.array([0, 1, 0, 1]), [lambda _: np.array([5, 6]), lambda _: np.array([7])]).tolist()
     [5, 7, 6, 7]
@@ -107,7 +107,7 @@ def _is_above_zero(number: Any) -> bool:
 
 
 def checked_length(length: Any, name: str) -> int | None:
-    """How many keys an epoch visits; anything but a whole number above 0 is refused."""
+    """The setting `length` of a subset: None, or a whole number above 0; anything else is refused."""
     if length is None:
         return None
     if type(length) is not bool and isinstance(length, (int, np.integer)) and length > 0:
@@ -117,7 +117,7 @@ def checked_length(length: Any, name: str) -> int | None:
 
 
 def stretch(start: int, length: int, round_of: Callable[[int], np.ndarray], size: int) -> np.ndarray:
-    """Places `start` to `start + length` of rounds of `size` places each, one behind the other: [length].
+    """The places `start` to `start + length` of a sequence of rounds, of `size` places each: [length].
 
     >>> stretch(4, 4, lambda number: np.arange(3) + 10 * number, 3).tolist()
     [11, 12, 20, 21]

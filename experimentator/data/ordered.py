@@ -24,7 +24,7 @@ class Ordered:
     mode: Mode
     seed: int
     epoch: int
-    _length: int | None = None  # of subsets that were pickled before there was any
+    _length: int | None = None  # for subsets pickled by versions without `length`
 
     @property
     def is_training(self) -> bool:
@@ -53,7 +53,7 @@ class Ordered:
 
     @property
     def is_part(self) -> bool:
-        """Whether an epoch visits `length` keys; a class that makes its own order says by itself how many."""
+        """Whether an epoch visits `length` keys; not if the class or instance makes its own order."""
         return self.length is not None and not self.reorders and type(self).arrange is Ordered.arrange
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class Ordered:
         return f"{len(self):,}{whole} items"
 
     def arrange(self) -> np.ndarray:
-        """Positions in `keys` in the order of this epoch, `[len(self)] int32`; shuffled for a training subset."""
+        """Positions in `keys` in the order of this epoch, `[len(self)] int32`; shuffled in training."""
         positions = np.tile(np.arange(len(self.keys), dtype=np.int32), self.repetitions)
         length = self.length if self.is_part else None
         if not self.is_training or length is None:
@@ -79,11 +79,11 @@ class Ordered:
 
     def _round_of(self, positions: np.ndarray, number: int) -> np.ndarray:
         whole = copy.copy(self)
-        whole.seed, whole.epoch = self.seed, number  # a copy has none
+        whole.seed, whole.epoch = self.seed, number  # copies begin with seed and epoch 0
         return whole.shuffled(positions)
 
     def shuffled(self, positions: np.ndarray, *address: Any) -> np.ndarray:
-        """The same positions in an order that depends on seed, name and epoch, and the rest of an address."""
+        """The positions, shuffled by seed, name, epoch and `address`."""
         return generator(self.seed, self.name, self.epoch, *address).permutation(positions)
 
     def shuffled_keys(self) -> tuple[Hashable, ...]:
@@ -93,14 +93,14 @@ class Ordered:
 
     @property
     def reorders(self) -> bool:
-        """Whether `shuffled_keys` was replaced, so that it rules the order."""
+        """Whether `shuffled_keys` was replaced, so that it makes the order."""
         return "shuffled_keys" in vars(self) or type(self).shuffled_keys is not Ordered.shuffled_keys
 
     def order(self) -> np.ndarray:
-        """Positions in `keys` in which this epoch visits them, int32: what `shuffled_keys` says where it was replaced.
+        """The order of this epoch as positions in `keys`, [N] int32; by `shuffled_keys`, if that was replaced.
 
         Raises:
-            DatasetError: if that gives none, or others than `keys`.
+            DatasetError: if `shuffled_keys` gives no keys, or others than `keys`.
         """
         if not self.reorders:
             return self.arrange()
@@ -116,7 +116,7 @@ class Ordered:
         return np.array(positions, dtype=np.int32)
 
     def visits(self, positions: np.ndarray) -> np.ndarray:
-        """How often the key at each of these positions was visited before, in this order: [N] int."""
+        """For each position in this order, how often its key came before: [N] int."""
         if len(set(self.keys)) < len(self.keys):
             first: dict[Hashable, int] = {}
             positions = np.array([first.setdefault(key, place) for place, key in enumerate(self.keys)])[positions]

@@ -1,4 +1,4 @@
-"""How much is padded, and arrays of several lengths padded together."""
+"""Chooses bucket sizes that pad least, and concatenates arrays of several lengths."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from experimentator.data.items import DatasetError
 def bucket_sizes(lengths: Iterable[int], count: int, *, multiple_of: int = 1) -> list[int]:
     """The sizes of at most `count` buckets that leave the least padding for items of these lengths.
 
-    They are multiples of `multiple_of`: 8 is what tensor cores like. Found by dynamic programming over the lengths that
-    there are, so that no others leave less.
+    They are multiples of `multiple_of`, such as 8, which suits tensor cores. Found by dynamic programming over the
+    given lengths, so that no other sizes leave less.
 
     >>> bucket_sizes([3, 3, 4, 9, 10, 30], 3)
     [4, 10, 30]
@@ -33,8 +33,8 @@ def bucket_sizes(lengths: Iterable[int], count: int, *, multiple_of: int = 1) ->
         write = "Give whole numbers: bucket_sizes([len(item) for item in items], 4)."
         raise DatasetError("Buckets are found for lengths that there are.", seen, write)
     sizes, counts = np.unique(-(-np.maximum(found, 1) // multiple_of) * multiple_of, return_counts=True)
-    before = np.concatenate([[0], np.cumsum(counts)])  # items that are shorter than each size
-    costs, ends = sizes * before[1:], []  # of all up to each size in one bucket
+    before = np.concatenate([[0], np.cumsum(counts)])  # number of items shorter than each size
+    costs, ends = sizes * before[1:], []  # padded length of all items up to each size, in one bucket
     for _ in range(min(count, len(sizes)) - 1):
         last = np.full(len(sizes), -1)
         better = costs.copy()
@@ -53,7 +53,7 @@ def bucket_sizes(lengths: Iterable[int], count: int, *, multiple_of: int = 1) ->
 
 
 def together(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays [N, ...] one behind the other; where other axes are of several lengths, zeros fill them to the longest.
+    """Arrays [N, ...] concatenated; if their other axes differ in length, they are padded with zeros to the longest.
 
     >>> together([np.ones((1, 2), int), np.ones((1, 3), int)]).tolist()
     [[1, 1, 0], [1, 1, 1]]

@@ -1,4 +1,4 @@
-"""Keys and items, so many at a time."""
+"""Cuts keys and items into parts of one size."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The reading of one item: what its random numbers depend on, whoever reads it and whatever was read before.
+"""The item that is being read, and its address, on which all its random draws depend.
 
-The address is (seed, subset, key, which visit of the key it is), and in training the epoch, too: evaluation sees the
-same draws every time, training others every epoch, with any number of workers of any kind.
+The address is (seed, subset, key, number of the visit), and in training the epoch: evaluation draws the same every
+time, training differently in every epoch, whatever the number and kind of workers and the items read before.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from experimentator.data.chance import generator, reseed, restore, states_of
 from experimentator.data.keys import key_digest
 from experimentator.graph import Mode
 
-lock = RLock()  # generators that are set to an address serve one item at a time
+lock = RLock()  # held while generators are set to the address of an item
 _now: ContextVar[Reading | None] = ContextVar("reading", default=None)
 _visits: ContextVar[tuple[Sequence[Hashable], Sequence[int]]] = ContextVar("visits", default=((), ()))
 
 
 class Reading:
-    """The items that are being read, one after the other; `with` it, draws depend on their address.
+    """The items that are being read, one after the other; within it, draws depend on the address of the current one.
 
     >>> with Reading((0, "training", 5)).at("a", 0):
     ...     first = item_random().uniform(), item_random().uniform()
@@ -40,14 +40,14 @@ class Reading:
         self.at(None, 0)
 
     def at(self, key: Hashable, visit: int) -> Reading:
-        """Go on to an item: its key, and which visit of it this is, the first of a pass being 0."""
+        """Go on to an item: its key, and the number of this visit of it, from 0 in each pass."""
         self.key, self.visit, self.asked = key, visit, 0
         self._address: tuple[Any, ...] | None = None
         return self
 
     @property
     def address(self) -> tuple[Any, ...]:
-        """Where the item stands, in values that are the same in every process; made when somebody draws."""
+        """The address of the item, the same in every process; computed when something draws."""
         if self._address is None:
             self._address = (*self.place, key_digest(self.key), self.visit)
         return self._address
@@ -61,14 +61,14 @@ class Reading:
 
 
 def reading() -> Reading | None:
-    """The reading that goes on in this thread."""
+    """The reading in this thread, None outside of one."""
     return _now.get()
 
 
 def item_random() -> np.random.Generator:
-    """A generator of random numbers for the item that is being read: for datasets and transforms of one's own.
+    """A random generator for the item that is being read, for use in your own datasets and transforms.
 
-    Each call within one item gives another generator; outside of a subset, it is one that nobody can repeat.
+    Each call within one item gives another generator; outside of a subset, an unseeded one.
 
     >>> class Noise:
     ...     keys = range(3)
@@ -88,9 +88,9 @@ def item_random() -> np.random.Generator:
 
 @contextmanager
 def drawing(generators: Sequence[Any], *, place: Hashable = None, putting_back: bool = True) -> Iterator[None]:
-    """Meanwhile `generators` give what the address of this reading says; after it they stand where they stood.
+    """Within, `generators` are seeded by the address of this reading; afterwards their states are restored.
 
-    Where nobody else draws from them, `putting_back` may be left out: it takes longer than setting them.
+    If nothing else draws from them, `putting_back` may be False: it takes longer than seeding.
     """
     now = _now.get()
     if now is None or not generators:
@@ -111,7 +111,7 @@ def drawing(generators: Sequence[Any], *, place: Hashable = None, putting_back: 
 
 @contextmanager
 def visiting(keys: Sequence[Hashable], visits: Sequence[int]) -> Iterator[None]:
-    """Meanwhile the readings of `keys` are those visits of them, the first of a pass being 0."""
+    """Within, `visits_now(keys)` are these visits, counted from 0 in each pass."""
     before = _visits.set((keys, visits))
     try:
         yield
@@ -120,7 +120,7 @@ def visiting(keys: Sequence[Hashable], visits: Sequence[int]) -> Iterator[None]:
 
 
 def visits_now(keys: Sequence[Hashable]) -> Sequence[int]:
-    """Which visits of these keys come now: what `visiting` says of them, else the first."""
+    """The numbers of the visits of these keys: those set by `visiting`, else 0."""
     known, visits = _visits.get()
     if keys is known:
         return visits
@@ -131,7 +131,7 @@ def visits_now(keys: Sequence[Hashable]) -> Sequence[int]:
 
 
 def visits_of(positions: np.ndarray) -> np.ndarray:
-    """For each of these numbers, how often it came before: [N] int -> [N] int.
+    """For each number, how often it came before: [N] int -> [N] int.
 
     >>> visits_of(np.array([5, 3, 5, 5])).tolist()
     [0, 0, 1, 2]

@@ -1,6 +1,6 @@
-"""Cutting the keys of a dataset into parts: by percentages or into folds, stratified, and with groups kept whole.
+"""Splits the keys of a dataset by shares or into folds, stratified, and with groups kept together.
 
-What part a key belongs to depends on the keys, the shares and the seed, not on the order in which keys are listed.
+The part of a key depends on the keys, the shares and the seed, not on the order in which keys are listed.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def split(
 ) -> dict[str, list[Hashable]]:
     """The keys of a dataset in parts: `split(dataset, {"training": 0.8, "validation": 0.2})`, disjoint, covering all.
 
-    `shares` sum to 1, to 100 as percentages, or to how many keys there are as numbers of them; every part gets its
-    share of all keys, less than one key off. With `stratify`, a field of the key or the item or a function of (key) or
-    (key, item), it gets its share of each class, too, however many classes there are and however small; NaN is a class.
-    With `group`, keys of one group come into one part, and the shares are met as well as the sizes of the groups allow.
-    Parts of an array are `images[parts["training"]]`.
+    `shares` sum to 1, to 100 (percentages), or to the number of keys; every part gets its share of all keys, less than
+    one key off. With `stratify`, a field of the key or the item or a function of (key) or (key, item), it gets its
+    share of each class, too, however many and small these are; NaN is a class. With `group`, keys of one group go into
+    one part, and the shares are met as well as the sizes of the groups allow. For arrays, use
+    `images[parts["training"]]`.
 
     >>> parts = split({"input": np.arange(10)}, {"training": 80, "validation": 20})
     >>> len(parts["training"]), sorted(parts["training"] + parts["validation"]) == list(range(10))
     (8, True)
 
     Raises:
-        DatasetError: for shares that sum to none of these, unknown fields, fewer keys or groups than parts, or keys of
-            which nothing stays the same from run to run.
+        DatasetError: for other sums of shares, unknown fields, fewer keys or groups than parts, or keys without a
+            stable digest.
     """
     listed = keys_of(as_dataset(dataset, subset="training"), subset="training") if keys is None else tuple(keys)
     wanted = _checked_shares(shares, len(listed))
@@ -103,15 +103,15 @@ def k_fold(
 class BasicDatasetSplitter:
     """Subsets "training", "validation" and "testing" of a dataset: `BasicDatasetSplitter(15, 15)(dataset, fold=0)`.
 
-    A percentage of 0 leaves its subset away. Other folds validate and test on other keys, each key in one of the first
-    100 / (validation_pc + testing_pc) folds. Fields, groups and seed are those of `split`.
+    A percentage of 0 leaves its subset out. The first floor(100 / (validation_pc + testing_pc)) folds validate and test
+    on disjoint keys; further ones repeat them. `stratify`, `group` and `seed` are those of `split`.
 
     >>> subsets = BasicDatasetSplitter(validation_pc=20, testing_pc=10)({"input": np.arange(50)})
     >>> [str(subset) for subset in subsets]
     ['training [TRAIN]: 35 items', 'validation [EVAL]: 10 items', 'testing [EVAL]: 5 items']
 
     Raises:
-        DatasetError: for percentages below 0, or of more than 100 together, when it is called.
+        DatasetError: when called, for percentages below 0, or above 100 together.
     """
 
     validation_pc: float = 15
@@ -166,7 +166,7 @@ def _parts(
 def _units(
     classes: Sequence[Hashable], groups: Sequence[Hashable], seed: int
 ) -> list[tuple[Hashable, Counter[Hashable]]]:
-    """Groups with how many of each class they hold: large ones first, else as the seed shuffles them."""
+    """Groups with their number of keys of each class, by descending size; equal sizes are shuffled by the seed."""
     held: dict[Hashable, Counter[Hashable]] = {}
     for one, cls in zip(groups, classes, strict=True):
         held.setdefault(one, Counter())[cls] += 1
@@ -176,9 +176,9 @@ def _units(
 
 
 def _dealt(units: Sequence[tuple[Hashable, Counter[Hashable]]], shares: Sequence[float]) -> dict[Hashable, int]:
-    """The part of every group: that which still lacks most of the classes it holds, then most of all.
+    """The part of every group: the one that lacks most keys of the group's classes, then most keys in sum.
 
-    What parts lack is counted in whole keys, hence groups of one key fill each part exactly.
+    Lacks are counted in whole keys, so groups of one key fill each part exactly.
     """
     totals: Counter[Hashable] = Counter()
     for _, held in units:
@@ -200,7 +200,7 @@ def _dealt(units: Sequence[tuple[Hashable, Counter[Hashable]]], shares: Sequence
 
 
 def _checked_shares(shares: Any, count: int = 0) -> dict[str, float]:
-    """Shares that sum to 1, of such, of percentages, or of whole numbers that sum to `count`."""
+    """Shares that sum to 1, made of shares, percentages, or whole numbers that sum to `count`."""
     fine = isinstance(shares, Mapping) and all(
         type(share) is not bool and isinstance(share, (int, float, np.integer, np.floating)) and 0 <= share < math.inf
         for share in shares.values()
