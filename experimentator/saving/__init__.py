@@ -1,1 +1,1 @@
-"""A training on disk and back: what a checkpoint holds, and whether it fits."""
+"""Checkpoints and weights: what is saved of a training, and whether it fits the experiment that loads it."""

@@ -1,4 +1,4 @@
-"""Whether an experiment is the one that a checkpoint is of, and what its exactness rests on."""
+"""Compares an experiment with the one that a checkpoint was saved from, and tells why a resume may not be exact."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Settings that change no result: where files go, what is shown, how data travel, how long to train.
+# Settings that change no result: where files go, what is shown, how data reach the device, how long to train.
 FREE = {
     "output_folder", "project_name", "experiment_id", "hide_progress", "workers", "steps_per_call", "residency",
     "epochs",
 }  # fmt: skip
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
-MOST = 8  # differences that are told
-LONGEST, BEFORE = 120, 40  # letters of a value, and those before a difference
+MOST = 8  # differences in an error
+LONGEST, BEFORE = 120, 40  # characters shown of a value, and of those before the difference
 
 
 class ResumeError(ValueError):
@@ -62,7 +62,7 @@ class ResumeError(ValueError):
 
 
 def identity(exp: BaseExperiment) -> dict[str, Any]:
-    """What an experiment is, as plain values that another process can compare."""
+    """All that two experiments are compared by, as plain values that another process can read."""
     if exp.walk.identity is None:
         begin(exp)
         exp.walk.identity = {
@@ -78,10 +78,10 @@ def identity(exp: BaseExperiment) -> dict[str, Any]:
 
 
 def begin(exp: BaseExperiment) -> None:
-    """Note the settings and keys with which it begins to train: callbacks may change some.
+    """Note the settings and keys with which training begins, since callbacks may change some.
 
-    What somebody changed since the last training ended is noted, too, but for plain settings and rates, which a
-    checkpoint has: an experiment goes on with it that was changed alike.
+    Changes since the last training ended are noted, too, so that they must be made again before a resume; except
+    those of plain settings and rates, which a checkpoint holds.
     """
     walk = exp.walk
     walk.settings = walk.settings or settings(exp)
@@ -100,7 +100,7 @@ def begin(exp: BaseExperiment) -> None:
 
 
 def changeable(exp: BaseExperiment) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """What somebody may change between trainings: subsets, the optimizer, other settings of ours that hold objects."""
+    """What may be changed between trainings: library settings that hold objects, subsets, and the optimizer's id."""
     names = [name for name in exp.cfg.keys() & LIBRARY_KEYS if name not in FREE and not is_plain(exp.cfg[name])]
     config = _said({name: comparable(exp.cfg[name]) for name in names})
     subsets = {one.name: (str(one.mode), len(one), one.keys, repr(one.buckets)) for one in exp.subsets}
@@ -108,7 +108,7 @@ def changeable(exp: BaseExperiment) -> tuple[dict[str, Any], dict[str, Any], int
 
 
 def settings(exp: BaseExperiment) -> dict[str, Any]:
-    """What of an identity a training may change: its configuration, and the rates of its optimizer."""
+    """The part of an identity that a training may change: its configuration, and the rates of its optimizer."""
     config = {name: comparable(exp.cfg[name]) for name in own_names(exp.cfg) if name not in FREE}
     optimizer = exp.cfg.get("optimizer")
     parts = getattr(optimizer, "parts", {}) or {"": optimizer}
@@ -120,7 +120,7 @@ def settings(exp: BaseExperiment) -> dict[str, Any]:
 
 
 def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> None:
-    """Refuse a checkpoint of another experiment; say so where only versions or the machine are others.
+    """Refuse a checkpoint of another experiment; warn where only versions or the machine differ.
 
     Raises:
         ResumeError: naming what differs.
@@ -128,7 +128,7 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
     own = identity(exp)
     differing: dict[str, tuple[Any, Any]] = {}
     since = {key: own["config"].get(key) for key, value in saved["changed"].items() if own["config"].get(key) == value}
-    saved = {**saved, "config": _said(saved["config"]) | since}  # what was set between trainings may be set by now
+    saved = {**saved, "config": _said(saved["config"]) | since}  # settings changed between trainings may be set already
     for part in ("config", "optimizer", "graph", "subsets"):
         old, new = saved.get(part, own[part]), own[part]
         if part == "optimizer" and "learning_rate" in since:
@@ -154,7 +154,7 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
 
 
 def _lines(stored: Path, exp: BaseExperiment) -> dict[str, tuple[Any, Any]]:
-    """The first line of the configuration that is another than in the run folder, if that has one."""
+    """The first line of the configuration that differs from the one in the run folder, if there is one."""
     own = exp.source.text.splitlines()
     try:
         text = read_bytes(stored).decode("utf-8").splitlines()
@@ -171,7 +171,7 @@ def _code(line: str) -> str:
 
 
 def doubts(exp: BaseExperiment) -> list[str]:
-    """Why a resume of this training may not be exact, as far as can be told."""
+    """Known reasons why a resume of this training may not be exact."""
     draws = {node: kind for one in exp.program.runners.values() for node, kind in one.step.draws_with_state.items()}
     return [
         *(f"{name} keeps something and has no state_dict" for name in undeclared(exp)),
@@ -180,7 +180,7 @@ def doubts(exp: BaseExperiment) -> list[str]:
 
 
 def undone(path: Path, differing: Mapping[str, tuple[Any, Any]]) -> ResumeError:
-    """The error that tells each difference."""
+    """The error that lists the differences."""
     places = [(name, *_where(old, new)) for name, (old, new) in list(differing.items())[:MOST]]
     lines = [f"  {name}{place}: {_differ(repr(old), repr(new))}" for name, place, old, new in places]
     more = [f"  and {len(differing) - MOST} more"] if len(differing) > MOST else []
@@ -198,14 +198,14 @@ def undone(path: Path, differing: Mapping[str, tuple[Any, Any]]) -> ResumeError:
 
 
 def versions() -> dict[str, str]:
-    """The library, Python, and the frameworks that are loaded."""
+    """Versions of the library, of Python, and of the frameworks that are loaded."""
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in FRAMEWORKS}
     known = {name: str(version) for name, version in loaded.items() if version}
     return {"experimentator": __version__, "python": platform.python_version(), **known}
 
 
 def machine(exp: BaseExperiment) -> dict[str, Any]:
-    """What the last bits of a result depend on besides: backend, device, processor, cores, and settings of threads."""
+    """What else the last bits of a result depend on: backend, device, processor, cores, and thread settings."""
     settings = {name: os.environ[name] for name in THREADS if name in os.environ}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     backend = {"backend": exp.backend.name, "device": str(exp.backend.device)}
@@ -213,7 +213,7 @@ def machine(exp: BaseExperiment) -> dict[str, Any]:
 
 
 def comparable(value: Any) -> Any:
-    """A value as another process finds it again: of an object its class, and the plain fields of a dataclass."""
+    """A value in a form that is equal in another process: of an object its class, and plain fields or attributes."""
     if is_plain(value):
         return resolved({"value": value})["value"]
     if isinstance(value, list | tuple):
@@ -222,7 +222,7 @@ def comparable(value: Any) -> Any:
         fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
         plain = {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
         return {"class": type(value).__name__, **plain}
-    if hasattr(value, "learning_rate"):  # an optimizer; its rate stands apart
+    if hasattr(value, "learning_rate"):  # an optimizer; its rate is compared apart
         parts = {pattern: comparable(part) for pattern, part in getattr(value, "parts", {}).items()}
         also = {"parts": parts, "losses": value.losses} if parts else {}
         also |= {"every": value.every} if getattr(value, "every", None) else {}
@@ -236,12 +236,12 @@ def _plain_attributes(value: Any) -> dict[str, Any]:
 
 
 def _said(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that say something: no callbacks are none, listed or not."""
+    """Settings without None and empty lists, which mean the same as not set."""
     return {key: value for key, value in config.items() if value not in (None, [])}
 
 
 def _rate(optimizer: Any) -> float | None:
-    """The learning rate of one optimizer, where it is a number."""
+    """The learning rate of one optimizer, None if it follows a schedule."""
     kept = getattr(unscaled(optimizer), "_learning_rate", None)
     is_number = kept is not None and not hasattr(kept, "get_config")
     return float(str(np.float32(np.asarray(getattr(kept, "base", kept))))) if is_number else None  # 0.01, not 0.0099999
@@ -255,7 +255,7 @@ def _schedule(optimizer: Any) -> dict[str, Any]:
 
 
 def _program(text: str) -> str:
-    """A hash of what a configuration file says, comments and blank space left out."""
+    """A hash of a configuration's code, regardless of comments and white space."""
     return hashlib.sha256(ast.dump(ast.parse(text)).encode()).hexdigest()
 
 
@@ -270,7 +270,7 @@ def _refs(refs: Any) -> str:
 
 
 def _subset(subset: Any, began: tuple[int, Any] | None) -> str:
-    """How many items it has, or `began` with, and a hash of the keys in their order."""
+    """Mode, number of items, a hash of the keys in order, buckets; items and keys as training `began`, if given."""
     count, keys = began or (len(subset), subset.keys)
     digest = hashlib.sha256()
     for key in keys:
@@ -280,7 +280,7 @@ def _subset(subset: Any, began: tuple[int, Any] | None) -> str:
 
 
 def _known(key: Hashable) -> str:
-    """A key as another process has it, too: a plain object has another address there, and a set another order."""
+    """A key as text that is equal in another process, without addresses, sets ordered."""
     text = repr(key)
     if isinstance(key, str | int) or not ("0x" in text or "frozenset(" in text):
         return text
@@ -291,7 +291,7 @@ def _known(key: Hashable) -> str:
 
 
 def _where(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any]:
-    """The first place inside two values where they differ, and what each has there."""
+    """The first place inside two values where they differ, and both parts there."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = [(f"[{number}]", *both) for number, both in enumerate(zip(old, new, strict=True))]
     elif isinstance(old, dict) and isinstance(new, dict) and old.get("class") == new.get("class"):
@@ -306,7 +306,7 @@ def _where(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any]:
 
 
 def _differ(old: str, new: str) -> str:
-    """Both texts in short; where they are long, from a little before the first letter that differs."""
+    """Both texts, cut; long ones begin a little before the first character that differs."""
     pairs = enumerate(zip(old, new, strict=False))
     first = next((place for place, (one, other) in pairs if one != other), min(len(old), len(new)))
     start = first - BEFORE if max(len(old), len(new)) > LONGEST and first > LONGEST - BEFORE else 0

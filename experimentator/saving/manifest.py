@@ -1,8 +1,8 @@
-"""Checkpoints on disk: a folder that is whole, byte by byte, or that is not taken.
+"""Checkpoints on disk: folders that are verified byte by byte, and used only if they are whole.
 
-A checkpoint is written aside as `.tmp-<random>`: its files, each forced to disk, then `MANIFEST.json` with the size and
-the SHA-256 of every other file and of itself. Then the folder gets its name, a number that counts up. Older ones go
-once the new one was read back. Nothing in it is run: files are safetensors and JSON, of three fixed names.
+A checkpoint is written as `.tmp-<random>`: its files, each forced to disk, then `MANIFEST.json` with the size and the
+SHA-256 of every other file and the SHA-256 of itself. Then the folder is renamed to a number that counts up. Older
+ones are removed once the new one was read back. Reading runs no code: files are safetensors and JSON, of three names.
 
 >>> import tempfile
 >>> with tempfile.TemporaryDirectory() as place:
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "MANIFEST.json"
 FILES = ("weights.safetensors", "state.safetensors", "state.json")
 FORMAT = 1
-KEPT = 2  # at least: the newest may be the one that a power cut or a bad disk spoils
+KEPT = 2  # not 1: the newest may be damaged by a power cut or a bad disk
 ASIDE = ".tmp-"
 MOST_BYTES = 1 << 20  # of a manifest
 
@@ -49,7 +49,7 @@ class ReadCheckpoint:
 
 
 def write(place: str | os.PathLike[str], files: Mapping[str, bytes], *, keep: int = KEPT, **about: Any) -> Path:
-    """Write a checkpoint into the folder `place`, verify it, and let go of all but the newest `keep`.
+    """Write a checkpoint into the folder `place`, verify it, and remove all but the newest `keep`.
 
     `about` are plain values for the manifest. When this returns, the checkpoint survives a power cut.
 
@@ -82,12 +82,12 @@ def write(place: str | os.PathLike[str], files: Mapping[str, bytes], *, keep: in
 
 
 def read(path: str | os.PathLike[str], *, keep: bool = True) -> ReadCheckpoint:
-    """A checkpoint, every byte of it verified before anything is made of it.
+    """A checkpoint, after every byte of it was verified.
 
-    Unless asked to `keep` its files, it holds none: where one was just written, there may be no room for it twice.
+    Without `keep` it is verified only, and holds no files: of one just written, memory may not hold a second copy.
 
     Raises:
-        CheckpointError: naming the file that is damaged, missing, too many, or no plain file.
+        CheckpointError: naming the file that is damaged, missing, unexpected, or no plain file.
     """
     path = Path(path)
     try:
@@ -113,7 +113,7 @@ def read(path: str | os.PathLike[str], *, keep: bool = True) -> ReadCheckpoint:
 
 
 def newest(place: str | os.PathLike[str]) -> ReadCheckpoint | None:
-    """The newest checkpoint in a folder that is whole, None without any; those that are not are told in the log.
+    """The newest whole checkpoint in a folder; None if it has no checkpoints. Damaged ones are warned of.
 
     Raises:
         CheckpointError: when there are checkpoints and none is whole.
@@ -143,13 +143,13 @@ def numbered(place: Path) -> list[Path]:
 
 
 def clean(place: Path) -> None:
-    """Remove what writers that were killed left aside."""
+    """Remove temporary folders of writers that were killed."""
     for path in place.glob(f"{ASIDE}*"):
         _remove(path)
 
 
 def _fill(aside: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
-    """The files, each forced to disk, and the manifest last."""
+    """Write the files, each forced to disk, and the manifest last."""
     told = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     for name, data in files.items():
         _put(aside / name, data)
@@ -158,7 +158,7 @@ def _fill(aside: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> 
 
 
 def _sealed(values: Mapping[str, Any]) -> bytes:
-    """A manifest with the hash of its own text: every byte of it counts."""
+    """The bytes of a manifest that holds the hash of its own text."""
     digest = hashlib.sha256(to_json(values)).hexdigest()
     return to_json({**values, "manifest_sha256": digest})
 
@@ -175,7 +175,7 @@ def _put(path: Path, data: bytes) -> None:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """The values of a manifest whose text is what such values are written as, hash included."""
+    """The values of a manifest, whose bytes must be just those that `_sealed` writes for them."""
     data = _bytes(path, most=MOST_BYTES)
     values = from_json(data, path)
     own = (
@@ -198,7 +198,7 @@ def _is_entry(one: Any) -> bool:
 
 
 def _verified(path: Path, *, size: int, sha256: str, keep: bool) -> bytes:
-    """What the manifest tells of a file is true of it; its bytes, or none of them."""
+    """Check a file against its size and hash in the manifest; returns its bytes, or none without `keep`."""
     if keep:
         data = _bytes(path, size=size)
         digest = hashlib.sha256(data)
@@ -211,7 +211,7 @@ def _verified(path: Path, *, size: int, sha256: str, keep: bool) -> bytes:
 
 
 def _opened(path: Path, *, size: int | None = None, most: int = 0) -> tuple[BufferedReader, int]:
-    """A plain file, opened once, links not followed; its real size is looked at before anything is read."""
+    """A plain file, opened without following links, and its size, which is checked before anything is read."""
     try:
         file, seen = opened(path)
     except ValueError as error:
@@ -240,7 +240,7 @@ def _refusal(path: Path, seen: str) -> CheckpointError:
 
 
 def _remove(path: Path) -> None:
-    """Take a folder away so that no half of it is ever found under its name."""
+    """Remove a folder: it is renamed first, so that no part of it is ever found under its name."""
     try:
         aside = path if path.name.startswith(ASIDE) else path.rename(path.with_name(f"{ASIDE}{secrets.token_hex(8)}"))
         shutil.rmtree(aside)

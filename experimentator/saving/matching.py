@@ -1,4 +1,4 @@
-"""How the weights of a file fit those of an experiment: what matches, what is missing, what it may be called."""
+"""Matches the weights of a file with those of an experiment: which fit, which are missing, and near names."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True, repr=False)
 class Matching:
-    """Keys (`node/ordinal/name`) of weights, by how those of a file fit those of an experiment.
+    """Keys (`node/ordinal/name`) of weights, by how the file's fit the experiment's.
 
-    `kept` are those of the experiment that were not asked for.
+    `kept` are keys of the experiment that were not asked for.
 
     >>> own, found = {"Dense/0/kernel": np.zeros((3, 2))}, {"Dense/0/kernel": np.ones((3, 2))}
     >>> match(own, found)
@@ -63,7 +63,7 @@ class Matching:
 
 
 def match(own: Mapping[str, Any], found: Mapping[str, Any], *, only: str | Iterable[str] | None = None) -> Matching:
-    """Compare weights by key, shape and kind of number; `only` are patterns of keys that are asked for."""
+    """Compare weights by key, shape and kind of dtype; `only` has patterns of the keys that are asked for."""
     patterns = _patterns(only, own)
     mine, theirs = _asked(own, patterns), _asked(found, patterns)
     both = [key for key in mine if key in theirs]
@@ -86,10 +86,10 @@ def match(own: Mapping[str, Any], found: Mapping[str, Any], *, only: str | Itera
 
 
 def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """What was found, under the ordinals of an experiment where only they differ within a node.
+    """The weights found, under the ordinals of the experiment where only ordinals differ within a node.
 
-    Ordinals tell in which order a framework read weights: of a GRU, the bias first, or last; how many layers that draw
-    lie between; and whether there are weights of other names, too, such as those of adapters.
+    Ordinals count weights in the order in which a framework read them. They differ between frameworks (the bias of a
+    GRU is first or last), with the number of seeds in between, and if there are other weights, such as adapters'.
 
     >>> aligned({"Net/0/kernel": 1, "Net/1/bias": 2}, {"Net/0/bias": 3, "Net/1/kernel": 4})
     {'Net/1/bias': 3, 'Net/0/kernel': 4}
@@ -108,10 +108,10 @@ def aligned(own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_occurrence(keys: Iterable[str]) -> dict[str, dict[tuple[str, int], str]]:
-    """Keys by node, and there by the variable's name and how often that came before."""
+    """Keys by node, and within a node by (name of the variable, how often the name came before)."""
     nodes: dict[str, dict[tuple[str, int], str]] = {}
     seen = Counter[tuple[str, str]]()
-    for key in sorted(keys, key=_ordinal):  # a file gives them in any order
+    for key in sorted(keys, key=_ordinal):  # a file has them in any order
         node, name = node_of(key), _variable(key)
         nodes.setdefault(node, {})[name, seen[node, name]] = key
         seen[node, name] += 1
@@ -121,14 +121,14 @@ def _by_occurrence(keys: Iterable[str]) -> dict[str, dict[tuple[str, int], str]]
 def _of_both(
     mine: Mapping[tuple[str, int], str], theirs: Mapping[tuple[str, int], str]
 ) -> tuple[dict[Any, str], dict[Any, str]]:
-    """What two nodes have of variables whose name is as frequent in both."""
+    """The entries of two nodes, limited to names that occur equally often in both."""
     counts, others = (Counter(name for name, _ in one) for one in (mine, theirs))
     here = {place: key for place, key in mine.items() if counts[place[0]] == others[place[0]]}
     return here, {place: key for place, key in theirs.items() if place in here}
 
 
 def _alike(mine: Mapping[Any, str], theirs: Mapping[Any, str]) -> bool:
-    """Whether two nodes differ in the order of their weights alone, or alone in what lies between."""
+    """Whether two nodes have the same ordinals in another order, or the same order with other ordinals."""
     ordinals = [set(map(_ordinal, keys.values())) for keys in (mine, theirs)]
     return ordinals[0] == ordinals[1] or list(mine) == list(theirs)
 
@@ -146,17 +146,17 @@ def fitting(
     rename: Mapping[str, str] | None = None,
     name: Any = None,
 ) -> tuple[dict[str, Any], Matching]:
-    """The weights of a file that an experiment asks for, under its own keys; everything fits, or it is refused.
+    """The weights of a file that an experiment asks for, under its own keys; refused if any does not fit.
 
-    `only` narrows what is asked for to keys that patterns name (`"Trunk/*"`, `"*/kernel"`); `rename` gives nodes of the
-    file, or single weights, the names that they have here. `name` is that of the file, for messages.
+    `only` limits what is asked for to patterns of keys (`"Trunk/*"`, `"*/kernel"`); `rename` maps names of nodes in
+    the file, or of single weights, to their names here. `name` is that of the file, for messages.
 
     >>> own, found = {"Trunk/0/bias": np.zeros(2), "Head/0/bias": np.zeros(3)}, {"Body/0/bias": np.ones(2)}
     >>> fitting(own, found, only="Trunk/*", rename={"Body": "Trunk"})[0]
     {'Trunk/0/bias': array([1., 1.])}
 
     Raises:
-        WeightsError: with what matched, what is missing, unexpected or of another shape, and near matches.
+        WeightsError: listing matched, missing, unexpected and misshapen weights, and near matches.
     """
     found = aligned(own, _renamed(found, rename or {}))
     matching = match(own, found, only=only)
@@ -173,7 +173,7 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
     write = f"Name nodes as they are here: load_weights(..., rename={{{named}}}). " if moved else ""
     write += f"To load a part, say which: load_weights(..., only={_a_part(matching)}). "
     write += "Node labels (`node=`) are part of the keys."
-    if found and not any("/" in key for key in found):  # as a module of PyTorch calls them, or another library
+    if found and not any("/" in key for key in found):  # keys of a PyTorch module or another library
         write = (
             "They are no weights that an experiment saved. Load those of a module of PyTorch into it: "
             "module.load_state_dict(safetensors.torch.load_file(...))."
@@ -183,7 +183,7 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
 
 
 def _a_part(matching: Matching) -> str:
-    """Patterns of what would fit, to write as they are: of a node, or of names where these alone tell it apart."""
+    """Code for `only=` of weights that would fit: patterns of names, if names tell them apart, else of a node."""
     odd = (*matching.missing, *matching.misshapen, *matching.unexpected)
     nodes = sorted({node_of(key) for key in matching.matched} - {node_of(key) for key in odd})
     others = {_variable(key) for key in odd}
@@ -194,7 +194,7 @@ def _a_part(matching: Matching) -> str:
 
 
 def named_by(patterns: str | Iterable[str], known: Iterable[str]) -> list[str]:
-    """The keys that patterns name: `Trunk/*`, `*/kernel`, or a node's name for all it has.
+    """The keys that match patterns: `Trunk/*`, `*/kernel`, or a node's name for all of its weights.
 
     >>> named_by("Trunk", ["Trunk/0/kernel", "Head/0/kernel"])
     ['Trunk/0/kernel']
@@ -204,7 +204,7 @@ def named_by(patterns: str | Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def _patterns(only: str | Iterable[str] | None, known: Iterable[str]) -> list[str]:
-    """The patterns; one that names nothing is refused."""
+    """The patterns as a list; one that matches nothing is refused."""
     if only is not None and not isinstance(only, Iterable):
         raise WeightsError(f'only={only!r} names no weights.\nSeen: {type(only).__name__}.\nWrite only="Trunk/*".')
     patterns = ["*"] if only is None else [only] if isinstance(only, str) else list(only)
@@ -268,12 +268,12 @@ def _variable(key: str) -> str:
 
 def _fits(own: Any, found: Any) -> bool:
     kinds = {_dtype(own).kind, _dtype(found).kind}
-    same = len(kinds) == 1 or bool(kinds & {"V"}) or kinds <= {"i", "u"}  # V: bfloat16 and the like
+    same = len(kinds) == 1 or bool(kinds & {"V"}) or kinds <= {"i", "u"}  # V: bfloat16 and similar
     return tuple(own.shape) == tuple(found.shape) and same
 
 
 def _dtype(array: Any) -> Any:
-    return np.dtype(getattr(array.dtype, "as_numpy_dtype", array.dtype))  # TensorFlow's own variables have no numpy one
+    return np.dtype(getattr(array.dtype, "as_numpy_dtype", array.dtype))  # TensorFlow's variables have no numpy dtype
 
 
 def _form(array: Any) -> str:
@@ -288,7 +288,7 @@ def _near(key: str, array: Any, unexpected: Iterable[str], found: Mapping[str, A
 
 
 def _moved(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
-    """Nodes of the file that hold just what a node here misses."""
+    """Nodes of the file that hold just the weights that a node here misses: {name in the file: name here}."""
     missing, spare = _by_node(matching.missing, own), _by_node(matching.unexpected, found)
     moved: dict[str, str] = {}
     for node, content in missing.items():

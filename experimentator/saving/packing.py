@@ -1,4 +1,4 @@
-"""Plain values and arrays as JSON and safetensors, and back, bit for bit; what is no value is refused by name.
+"""Plain values and arrays as JSON and safetensors, and back, bit for bit; other objects are refused by name.
 
 >>> arrays = {}
 >>> tree = pack({"best": float("inf"), "seen": (1, np.arange(2))}, arrays, name="callback")
@@ -24,8 +24,8 @@ from experimentator.checkpoint import CheckpointError
 from experimentator.graph import Mode
 from experimentator.records.plainfile import strict_json
 
-KIND = "$"  # the key that tells a value which JSON lacks from a dict
-DEEPEST = 50  # levels
+KIND = "$"  # the key that marks a value of a type that JSON lacks
+DEEPEST = 50  # levels of nesting
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
@@ -34,7 +34,7 @@ DTYPES = {
 
 
 class PackingError(TypeError):
-    """A value that is neither number, text nor array, nor made of such."""
+    """A value that is no number, text or array, nor a container of such."""
 
 
 def pack(value: Any, arrays: dict[str, np.ndarray], *, name: str) -> Any:
@@ -52,7 +52,7 @@ def is_plain(value: Any) -> bool:
 
 
 def unpack(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The value again.
+    """The value that `pack` was given.
 
     Raises:
         CheckpointError: for a tree that `pack` did not make.
@@ -71,12 +71,12 @@ def unpack(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def to_json(values: Any) -> bytes:
-    """JSON that says the same for the same values, byte by byte."""
+    """JSON whose bytes are equal for equal values."""
     return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
 
 
 def from_json(data: bytes, path: Path) -> Any:
-    """Strict JSON, of a checkpoint."""
+    """The values of a checkpoint's JSON file, read strictly."""
     try:
         return strict_json(data)
     except ValueError as error:
@@ -96,7 +96,7 @@ def from_safetensors(data: bytes, path: Path) -> dict[str, np.ndarray]:
 
     try:
         found: list[tuple[str, dict[str, Any]]] = deserialize(data)  # type: ignore[no-untyped-call]  # ships no types
-        return {  # its data are bytearrays, so that arrays may be written to, and need no copy
+        return {  # the data are bytearrays, so that arrays are writable without a copy
             name: np.frombuffer(one["data"], np.dtype(DTYPES[one["dtype"]])).reshape(one["shape"])
             for name, one in found
         }
@@ -108,7 +108,7 @@ def _packed(value: Any, arrays: dict[str, np.ndarray], name: str, depth: int) ->
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
-        sign = "-" * (math.copysign(1, value) < 0)  # NaN has one, too, which its repr leaves out
+        sign = "-" * (math.copysign(1, value) < 0)  # also of NaN, whose repr leaves it out
         return value if math.isfinite(value) else {KIND: "float", "of": f"{sign}{abs(value)!r}"}
     if isinstance(value, Mode):
         return {KIND: "mode", "of": int(value)}

@@ -1,9 +1,9 @@
-"""What a training needs to go on as if nothing had happened: taken from an experiment, and given back to another.
+"""Captures all that a training needs to continue exactly, and restores it into a newly built experiment.
 
 A checkpoint holds three files. `weights.safetensors`: every variable of every processor, seeds of random layers
 included, under `node/ordinal/name`. `state.safetensors`: the optimizer's variables and the arrays of callbacks.
-`state.json`: where the training stands, its history, the plain values of the state, the state of callbacks, the
-generators that Python and numpy share, and under `about` what it was made with.
+`state.json`: the position of the training, its history, the plain values of the state, the state of callbacks, the
+shared generators of Python, numpy and PyTorch, and under `about` the identity of the experiment.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
-CHECKPOINTS = "checkpoints"  # of a run folder
+CHECKPOINTS = "checkpoints"  # the folder of them in a run folder
 WEIGHTS, ARRAYS, STATE = manifest.FILES
-PASSING = ("averages", "block", "results", "why")  # in the state, of the call that is over
+PASSING = ("averages", "block", "results", "why")  # entries of the state that last for one call only
 OPTIMIZER = "optimizer/"
 ABOUT: Mapping[str, type] = {
     "config": dict, "modules": dict, "program": str, "graph": dict, "subsets": dict, "versions": dict, "machine": dict,
@@ -77,7 +77,7 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
     arrays: dict[str, np.ndarray] = {}
     if (restored := walk.restore) is None:
         arrays |= {f"{OPTIMIZER}{key}": array for key, array in _optimizer_state(exp).items()}
-    else:  # the optimizer gets its state when training begins
+    else:  # resumed, but not trained since: the optimizer does not have its state yet
         arrays |= {key: array for key, array in restored.arrays.items() if key.startswith(OPTIMIZER)}
     plain, objects = _plain(exp.state, arrays)
     tree = {
@@ -100,14 +100,14 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
         },
     }
     files = {ARRAYS: to_safetensors(arrays)}
-    arrays.clear()  # there may be no room for all of it, as arrays and as bytes
+    arrays.clear()  # memory may not hold all of it twice, as arrays and as bytes
     return {WEIGHTS: to_safetensors(exp.backend.weights()), **files, STATE: to_json(tree)}
 
 
 class Restored:
-    """A checkpoint that was verified and read; `into(exp)` gives an experiment its state, all of it or none."""
+    """A checkpoint that was verified and read; `into(exp)` restores all of it into an experiment, or nothing."""
 
-    rate: float | None = None  # of learning, which the experiment had when it was given
+    rate: float | None = None  # the learning rate of the experiment after `into`
 
     def __init__(self, read: manifest.ReadCheckpoint):
         self.path = read.path
@@ -124,7 +124,7 @@ class Restored:
             self.history = unpack(self.tree["history"], self.arrays)
             self.callbacks = {name: unpack(one, self.arrays) for name, one in self.tree["callbacks"].items()}
             self.position = _position(unpack(self.tree["position"], self.arrays))
-            # keys of weights that were read from another file since, and a rate that was set
+            # if it was saved after a resume, before training: keys of weights loaded meanwhile, and a rate set
             self.loaded = set(map(str, self.tree.get("loaded", ())))
             self.set_rate = None if self.tree.get("rate") is None else float(self.tree["rate"])
             self.epoch, self.batches = int(self.tree["epoch"]), int(self.tree["batches"])
@@ -137,7 +137,7 @@ class Restored:
             ) from None
 
     def into(self, exp: BaseExperiment) -> None:
-        """Check that the experiment is the one that was saved, then let its next training go on from here."""
+        """Check that the experiment is the one that was saved, then let its next training continue from here."""
         check_same(self.about, exp, self.path)
         own = [name for name, state in states(exp).items() if state or name in self.callbacks]
         if sorted(own) != sorted(self.callbacks):
@@ -159,7 +159,7 @@ class Restored:
         self.rate = rate_of(exp.optimizer)
 
     def again(self, exp: BaseExperiment, *, optimizer: bool = True) -> None:
-        """Set everything that begin events may have changed; a rate and weights that were set meanwhile stay."""
+        """Set everything that begin events may have changed; a rate and weights set since `into` stay."""
         rate = self.new_rate(exp.walk.rate) if optimizer else None
         for key, value in self.changed.items():
             if key == "learning_rate" and rate is not None:
@@ -180,11 +180,11 @@ class Restored:
         _set_generators(self.generators, self.path)
 
     def new_rate(self, now: float | None) -> float | None:
-        """The rate that was set since the checkpoint was saved, None if none was."""
+        """The learning rate, if it was set since the checkpoint was saved; else None."""
         return now if now != self.rate else self.set_rate
 
     def _load(self, name: str, callback: Any) -> None:
-        """Give a callback its state; one that cannot take it is named."""
+        """Give a callback its state; an error names the callback."""
         try:
             callback.load_state_dict(copy.deepcopy(self.callbacks[name]))
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -194,14 +194,14 @@ class Restored:
             ) from error
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        """The saved values in their order; objects, which cannot be saved, are those of the begin events."""
+        """Set the saved values, in order; objects, which cannot be saved, stay as begin events set them."""
         objects = {name: state[name] for name in (*map(str, self.about["objects"]), *PASSING) if name in state}
         state.clear()
         state |= copy.deepcopy(self.state) | objects
 
 
 def _put(values: Any, *, into: Any) -> bool:
-    """Write values into arrays, and dictionaries of them, that others may hold, too; whether they are of that form."""
+    """Write arrays, or dictionaries of them, in place, since others may hold them; returns False if they do not fit."""
     if isinstance(into, np.ndarray) and isinstance(values, np.ndarray):
         fits = into.shape == values.shape and into.dtype == values.dtype and into.flags.writeable
         if fits:
@@ -220,7 +220,7 @@ def _is_equal(value: Any, other: Any) -> bool:
 
 
 def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:
-    """Let an experiment go on from the newest whole checkpoint in a folder: of a run, of checkpoints, or one itself."""
+    """Let an experiment continue from the newest whole checkpoint of a run folder or a folder of them, or from one."""
     folder = as_path(folder, write='exp.resume("runs/digits/latest")')
     restored = Restored(found(folder))
     restored.into(exp)
@@ -232,7 +232,7 @@ def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:
 
 
 def take_loaded(exp: BaseExperiment, weights: Mapping[str, np.ndarray]) -> None:
-    """Let averages of weights that were loaded begin anew, and a training that was resumed go on with them."""
+    """Restart the averages of loaded weights, and let a resumed training continue with the loaded weights."""
     exp.backend.begin_averages(exp.optimizer, weights)
     if (restored := exp.walk.restore) is not None:
         restored.weights = {**restored.weights, **weights}
@@ -245,7 +245,7 @@ def has_checkpoints(folder: Path) -> bool:
 
 
 def found(folder: Path) -> manifest.ReadCheckpoint:
-    """The checkpoint that a folder stands for."""
+    """The checkpoint of a folder: itself, or the newest whole one in it."""
     if os.path.lexists(folder / manifest.MANIFEST):
         return manifest.read(folder)
     within = folder / CHECKPOINTS
@@ -261,7 +261,7 @@ def found(folder: Path) -> manifest.ReadCheckpoint:
 
 
 def with_state(exp: BaseExperiment) -> dict[str, Any]:
-    """Callbacks that have something to save, under their class and place among those of one class."""
+    """Callbacks with a `state_dict`, by class and number among those of the class: `EarlyStopping#1`."""
     named: dict[str, Any] = {}
     for one in listening(exp):
         if hasattr(one, "state_dict"):
@@ -271,7 +271,7 @@ def with_state(exp: BaseExperiment) -> dict[str, Any]:
 
 
 def states(exp: BaseExperiment) -> dict[str, Any]:
-    """What callbacks declare; an empty dict means that nothing needs to be saved."""
+    """The state of each callback that declares one; an empty dict means that nothing needs to be saved."""
     return {name: one.state_dict() for name, one in with_state(exp).items()}
 
 
@@ -280,13 +280,13 @@ def _optimizer_state(exp: BaseExperiment) -> dict[str, np.ndarray]:
 
 
 def _changed(exp: BaseExperiment, config: Mapping[str, Any]) -> list[str]:
-    """Settings of plain values that were changed since the training began, such as the learning rate."""
+    """Names of plain settings that were changed since the training began, such as the learning rate."""
     own = {key: comparable(exp.cfg[key]) for key in resolved(exp.cfg) if key not in FREE and is_plain(exp.cfg[key])}
     return [key for key, value in own.items() if config.get(key, value if value in (None, []) else None) != value]
 
 
 def _plain(state: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], list[str]]:
-    """The values of the state that can be saved, in their order, and the names of the others."""
+    """The values of the state that can be saved, packed, in order, and the names of the others."""
     plain, objects = {}, []
     for name, value in state.items():
         if name not in PASSING:
@@ -298,11 +298,11 @@ def _plain(state: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
 
 
 def _generators() -> dict[str, Any]:
-    """The generators that a whole process shares: Python's, numpy's, and PyTorch's, of which its operations draw."""
-    with lock:  # a worker may have set them to the address of an item, for as long as it reads that
+    """The states of the generators that a process shares: Python's, numpy's, and PyTorch's (CPU and GPUs)."""
+    with lock:  # a thread that reads an item sets them to its address meanwhile
         version, words, gauss = random.getstate()
         kind, key, *rest = np.random.get_state(legacy=True)
-    # as words, since JSON would spend a line on each
+    # as an array, since JSON would need a line for each word
     found = {"python": [version, np.array(words, np.uint64), gauss], "numpy": [str(kind), key, *map(_number, rest)]}
     if torch := sys.modules.get("torch"):
         of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
@@ -327,7 +327,7 @@ def _set_generators(state: Mapping[str, Any], path: Path) -> None:
 
 
 def _position(values: Any) -> Position | None:
-    """Where a training stands, from values that can be that."""
+    """The position of a training; raises for values that are none."""
     if values is None:
         return None
     counts, sums = (

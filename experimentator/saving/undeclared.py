@@ -1,4 +1,4 @@
-"""Callbacks that keep something from batch to batch, and do not say what of it must survive a resume."""
+"""Finds callbacks whose attributes change in training, but which declare no state to save for a resume."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
-MOST = 1 << 26  # bytes that are hashed; what is larger is told by which object it is
+MOST = 1 << 26  # bytes of a value that is hashed; a larger one is compared by identity
 
 
 def listening(exp: BaseExperiment) -> list[Any]:
-    """The callbacks of an experiment, those that it adds by itself too."""
+    """The callbacks of an experiment, including those that it adds itself."""
     return [one.callback for one in getattr(exp, "listeners", ())]
 
 
 def remember(exp: BaseExperiment) -> None:
-    """Note what callbacks without `state_dict` hold as training begins."""
+    """Note the attributes of callbacks without `state_dict` as training begins."""
     for one in listening(exp):
         if not hasattr(one, "state_dict") and id(one) not in exp.walk.held_by:
             exp.walk.held_by[id(one)] = _prints(one)
 
 
 def undeclared(exp: BaseExperiment) -> list[str]:
-    """Callbacks whose attributes changed since, though they declare no state; each is warned of once."""
+    """Class names of callbacks whose attributes changed since, without a `state_dict`; each is warned of once."""
     found = exp.walk.undeclared
     for one in listening(exp):
         kind = type(one).__name__
@@ -53,7 +53,7 @@ def _prints(callback: Any) -> dict[str, str]:
 
 
 def _print(value: Any) -> str:
-    """What tells a value from another: its bytes, or which object it is."""
+    """A fingerprint of a value: a hash of its contents, or its identity."""
     arrays: dict[str, np.ndarray] = {}
     try:
         digest = hashlib.sha256(to_json(pack(value, arrays, name="value")))
