@@ -1,1 +1,1 @@
-"""What runs leave behind, and how it is read without running anything."""
+"""The files that runs leave, and how they are read without running code."""

@@ -1,4 +1,4 @@
-"""Runs on disk, read without running anything: how each ended, what it measured, with which settings."""
+"""Reads run folders without running code: how each run ended, what it measured, with which settings."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from experimentator.records.history import read_history
 from experimentator.records.plainfile import read_json, refusal
 from experimentator.runs import STATUS
 
-DEEPEST = 4  # folders below the one that is looked through
+DEEPEST = 4  # levels of folders that are searched
 FILES = (STATUS, "environment.json", "config.json", BEST)
-SIGNS = (STATUS, "history.jsonl", "environment.json")  # one of these makes a folder a run
+SIGNS = (STATUS, "history.jsonl", "environment.json")  # any of these makes a folder a run
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as its folder tells it.
+    """One run, as its folder has it.
 
-    `status` is running, finished, interrupted or failed; lost for one whose process is gone without a word; damaged for
-    a folder that cannot be read, and `problem` says why. `best` is the epoch of the history that `best.json` names,
-    else the one with the smallest validation loss; `measure` is what it is best by. `history` has
-    a row for each epoch.
+    `status` is running, finished, interrupted or failed; lost, if it says running but its process is gone; damaged, if
+    the folder cannot be read, with the reason in `problem`. `best` is the row of the epoch that `best.json` names, else
+    the one with the smallest validation loss; `measure` is the name that it is best by. `history` has a row for each
+    epoch.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class Run:
         return "/".join(self.folder.parts[-2:])
 
     def value(self, name: str) -> Any:
-        """What a name stands for in this run: of itself, measured, or configured; None for nothing."""
+        """The value of a name in this run: its own fields, measured in the best epoch, or configured; else None."""
         own: dict[str, Any] = {"run": self.name, "project": self.folder.parent.name, "id": self.folder.name}
         own |= {"status": self.status, "epochs": self.epochs, "started": self.started}
         known = (own, self.best, self.overrides, self.config)
@@ -129,7 +129,7 @@ def _folders(place: Path, depth: int) -> Iterator[Path]:
 
 
 def _status(written: Mapping[str, Any]) -> str:
-    """What the folder tells, unless it says running and the process that ran it is gone."""
+    """The status in the file; lost, if it is running on this machine and the process is gone."""
     told, process, host = _text(written.get("status")), written.get("process"), written.get("host")
     if (
         told != "running"
@@ -140,16 +140,16 @@ def _status(written: Mapping[str, Any]) -> str:
     ):
         return told or "unknown"
     try:
-        os.kill(process, 0)  # signal 0 only asks; on Windows it would not
+        os.kill(process, 0)  # signal 0 only checks; on Windows it would kill
     except ProcessLookupError:
         return "lost"
-    except OSError:  # somebody else's process lives under that number
+    except OSError:  # another user's process has that number
         return told
     return "lost" if _has_ended(process) else told
 
 
 def _has_ended(process: int) -> bool:
-    """Whether it is a zombie, as an orphan stays in a container without an init."""
+    """Whether a process is a zombie, as orphans stay in a container without an init."""
     try:
         return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[:1] == [b"Z"]
     except OSError:  # not Linux
@@ -157,7 +157,7 @@ def _has_ended(process: int) -> bool:
 
 
 def _best(history: list[dict[str, Any]], told: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What a run is best by, and the row of that epoch; the last row where nothing tells."""
+    """The name that a run is best by, and the row of its best epoch; "" and the last row if unknown."""
     rows = [numbers_in(row) for row in history]
     measure, epoch = told.get("metric"), told.get("epoch")
     chosen = next((row for row in rows if row.get("epoch") == epoch and epoch is not None), None)
@@ -171,7 +171,7 @@ def _best(history: list[dict[str, Any]], told: Mapping[str, Any]) -> tuple[str, 
 
 
 def _values(told: Any) -> dict[str, Any]:
-    """A mapping of names; nothing of anything else."""
+    """A dictionary as it is; empty for anything else."""
     return dict(told) if isinstance(told, dict) else {}
 
 

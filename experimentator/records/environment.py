@@ -1,4 +1,4 @@
-"""What a run depends on besides its configuration: versions, device, the state of its git repository, overrides."""
+"""environment.json: what a run depends on besides its configuration, as versions, device, git commit, overrides."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from experimentator.records.plainfile import read_json
 from experimentator.saving.identity import versions
 
 log = logging.getLogger(__name__)
-OF_ITS_OWN = ("output_folder", "project_name", "experiment_id", "hide_progress")  # overrides that another run has not
-GIT_SECONDS = 3.0  # a training waits no longer than this for its repository
+OF_ITS_OWN = ("output_folder", "project_name", "experiment_id", "hide_progress")  # overrides that reuse does not take
+GIT_SECONDS = 3.0  # a training waits no longer than this for git
 
 
 def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
-    """What a run depends on, as plain values for `environment.json`.
+    """The plain values of `environment.json`.
 
-    `config_sha256` is that of the configuration's text, `config_folder` where modules beside it are found, `modules`
-    which of them were imported, with the SHA-256 of each. `not_stored` names the `overrides` that JSON does not bring
-    back as they were.
+    `config_sha256` is that of the configuration's text, `config_folder` the folder of its file, `modules` the SHA-256
+    of each module in it that was imported. `not_stored` names the `overrides` that JSON cannot hold exactly.
     """
     stored = resolved(overrides)
     return {
@@ -49,7 +48,7 @@ def environment(exp: Any, overrides: Mapping[str, Any] = {}) -> dict[str, Any]:
 def overrides_of(source: Any, given: Collection[str] = ()) -> dict[str, Any]:
     """The overrides that a run was built with, where `source` is the path of its folder, or of `config.py` in it.
 
-    Where that run went and what it showed are left out, and what is `given` now; {} for anything else.
+    Overrides of its folder, names and progress display are left out, and names `given` now; {} for any other source.
     """
     if not isinstance(source, str | os.PathLike) or "\n" in str(source):
         return {}
@@ -69,12 +68,12 @@ def overrides_of(source: Any, given: Collection[str] = ()) -> dict[str, Any]:
 
 
 def process() -> dict[str, Any]:
-    """Which process this is, so that others can see whether it still runs."""
+    """This process, so that others can check whether it still runs."""
     return {"process": os.getpid(), "host": platform.node()}
 
 
 def json_value(value: Any) -> Any:
-    """What JSON can hold.
+    """A value that JSON can hold: a number or text, None for NaN and infinity, else the repr.
 
     >>> json_value(float("nan")), json_value((1, 2))
     (None, '(1, 2)')
@@ -96,7 +95,7 @@ def sha256(text: str) -> str:
 
 
 def _of_config(source: Config) -> dict[str, Any]:
-    """Where the configuration comes from, and which commit it belongs to."""
+    """The entries about the configuration: its hash, folder, modules and git commit."""
     text, filename = source.text, source.filename
     folder = os.path.dirname(os.path.abspath(filename)) if text and os.path.isfile(filename) else None
     told: dict[str, Any] = {"config_sha256": sha256(text)} if text else {}
@@ -108,7 +107,7 @@ def _of_config(source: Config) -> dict[str, Any]:
 
 
 def _git(folder: str) -> dict[str, Any] | None:
-    """The commit of a folder, and whether files that git knows were changed since; None outside of git."""
+    """The commit of a folder, and whether tracked files were changed since; None outside of a repository."""
     try:
         commit = _said(folder, "rev-parse", "HEAD")
         changes = _said(folder, "status", "--porcelain", "--untracked-files=no")
@@ -118,7 +117,7 @@ def _git(folder: str) -> dict[str, Any] | None:
 
 
 def _said(folder: str, *words: str) -> str:
-    # optional locks: another git command must not find the repository locked by a training that starts
+    # no optional locks: a training that starts must not make another git command fail
     quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     command = ["git", "-c", "core.fsmonitor=false", "-C", str(Path(folder)), *words]
     done = subprocess.run(
@@ -128,7 +127,7 @@ def _said(folder: str, *words: str) -> str:
 
 
 def _is_same(stored: Any, value: Any) -> bool:
-    """Whether what JSON holds is the value itself, a list standing for a tuple."""
+    """Whether the stored JSON value equals the value; lists and tuples count as equal."""
     if isinstance(value, list | tuple):
         both = isinstance(stored, list) and len(stored) == len(value)
         return both and all(map(_is_same, stored, value))

@@ -1,4 +1,4 @@
-"""The history of a run: a line of JSON for each epoch, that is only added to."""
+"""The history of a run, `history.jsonl`: a line of JSON for each epoch, appended to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from experimentator.records.plainfile import read_bytes, values_of
 
 
 def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The epochs of a run, one dictionary each; a last line that a crash cut short is left out.
+    """The epochs of a run, one dictionary each; an incomplete last line, left by a crash, is ignored.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

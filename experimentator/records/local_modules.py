@@ -1,4 +1,4 @@
-"""Modules that a configuration imports from its own folder: a part of what is trained, though it is not in its text."""
+"""Modules that a configuration imports from its own folder: they belong to what is trained, and are hashed, too."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-CONFIG_MODULES = "experimentator"  # under such a name a configuration itself is run
+CONFIG_MODULES = "experimentator"  # prefix of the module names of the library and of configurations
 
 
 def neighbours(filename: str) -> dict[str, str]:
     """The Python files below the folder of a configuration that are imported now, each with its SHA-256.
 
-    Installed packages are left out, in an environment that lies in that folder, too.
+    Installed packages are left out, even if their environment lies in that folder.
 
     >>> neighbours("<text>")
     {}
@@ -30,7 +30,7 @@ def neighbours(filename: str) -> dict[str, str]:
 
 
 def changed(folder: Path, recorded: Mapping[str, str]) -> list[str]:
-    """Those recorded files that are not in the folder as they were."""
+    """The recorded files that are missing in the folder, or have another hash."""
     return [name for name, known in recorded.items() if digest(folder / name) != known]
 
 

@@ -1,4 +1,4 @@
-"""Files of a run that anybody may have made: bounded, plain, and nothing in them is run."""
+"""Safe reading of files of unknown origin: plain files of bounded size only, as strict JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from experimentator.checkpoint import CheckpointError
 
-MOST_BYTES = 1 << 26  # of a file of JSON, or of a history
+MOST_BYTES = 1 << 26  # of a JSON file or a history
 FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -35,7 +35,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def opened(path: str | os.PathLike[str]) -> tuple[BufferedReader, int]:
-    """A plain file, opened once, and its size; OSError, or ValueError where something else is in its place."""
+    """A plain file, opened without following links, and its size; raises OSError, or ValueError if it is not plain."""
     handle = os.open(path, FLAGS)  # non-blocking: a pipe would wait for its writer
     told = os.fstat(handle)
     if stat.S_ISREG(told.st_mode):
@@ -45,7 +45,7 @@ def opened(path: str | os.PathLike[str]) -> tuple[BufferedReader, int]:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The values of a file that holds one JSON object; NaN, infinity and what nests too deep are refused.
+    """The values of a file that holds one JSON object; NaN, infinity and too deep nesting are refused.
 
     Raises:
         CheckpointError: naming the file.
@@ -70,7 +70,7 @@ def values_of(text: bytes) -> dict[str, Any]:
 
 
 def strict_json(text: bytes) -> Any:
-    """JSON without the liberties of Python's reader: no NaN, no key twice, no endless nesting.
+    """Values of strict JSON: NaN, repeated keys and too deep nesting raise ValueError.
 
     >>> strict_json(b'{"epoch": 1, "epoch": 2}')
     Traceback (most recent call last):
@@ -83,14 +83,14 @@ def strict_json(text: bytes) -> Any:
 
 
 def refusal(path: str | os.PathLike[str], seen: str) -> CheckpointError:
-    """The error for a file that is not what a run leaves."""
+    """The error for a file that cannot be read."""
     return CheckpointError(
         f"{os.fspath(path)!r} cannot be read.\nSeen: {seen}.\nName the folder of a run, as a training leaves it."
     )
 
 
 def finite(value: Any) -> Any:
-    """Plain values as JSON holds them: null stands for NaN and infinity, which it lacks.
+    """Plain values with None in place of NaN and infinity, which JSON lacks.
 
     >>> finite({"loss": [1.0, math.nan]})
     {'loss': [1.0, None]}

@@ -1,4 +1,4 @@
-"""What a trained experiment gives for each key of a subset, and the files that hold it."""
+"""Predictions: the outputs of INFER for each key of a subset, and the files that they are saved to."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from experimentator.selection import not_by_row
 
 SUFFIXES = (".npz", ".jsonl", ".csv")
 KEYS = "keys"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # beginnings of a cell that spreadsheets compute
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is a formula for spreadsheets
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Keys of samples [N], and for each name a value for each of them [N, ...].
+    """Keys of items [N], and for each output a value for each key, [N, ...].
 
     >>> Predictions(["a", "b"], {"batch_x": np.array([0.5, 1.0])}).csv()
     b'key,batch_x\\na,0.5\\nb,1.0\\n'
@@ -39,13 +39,13 @@ class Predictions:
 
     @classmethod
     def of(cls, exp: Any, subset: Any, outputs: Sequence[str] = ()) -> Predictions:
-        """Run INFER over a subset, in the order of its keys; all that comes back is kept in memory.
+        """Run INFER over a subset, in the order of its keys; the results are kept in memory.
 
-        Gives `outputs`, or what INFER computes, of which what is no value for each sample is left out. Values of
-        several lengths, as of a subset with buckets, have zeros behind them, up to the longest.
+        Returns `outputs`, or else the names that INFER computes, without those that have no value for each item. Values
+        of several lengths, as with buckets, are padded with zeros to the longest.
         """
         before = subset.seed, subset.epoch
-        if subset.name != exp.walk.passing:  # else its items are being read as they were addressed
+        if subset.name != exp.walk.passing:  # else a pass over it is under way, and reads with its own seed
             exp.walk.address(subset, Mode.EVAL)
         try:
             return cls._named(exp, subset, outputs) if outputs else cls._inferred(exp, subset)
@@ -54,7 +54,7 @@ class Predictions:
 
     @classmethod
     def _inferred(cls, exp: Any, subset: Any) -> Predictions:
-        """What INFER computes."""
+        """The outputs that INFER computes."""
         keys: list[Hashable] = []
         parts: dict[str, list[np.ndarray]] = {}
         asked, passed_over = exp.program.selection.outputs(exp.graph(Mode.INFER)), set[str]()
@@ -79,7 +79,7 @@ class Predictions:
 
     @classmethod
     def _named(cls, exp: Any, subset: Any, outputs: Sequence[str]) -> Predictions:
-        """Names of any kind, whatever INFER computes otherwise."""
+        """The given `outputs`, of whatever names."""
         keys: list[Hashable] = []
         parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
         if not subset.keys:
@@ -101,7 +101,7 @@ class Predictions:
     def _in_order(
         cls, exp: Any, subset: Any, keys: list[Hashable], parts: Mapping[str, Sequence[np.ndarray]]
     ) -> Predictions:
-        """The parts as one; those of buckets, which came one bucket after the other, in the order of the subset."""
+        """The parts concatenated; with buckets, which come in another order, sorted to the order of the subset."""
         found = {name: together(arrays) for name, arrays in parts.items()}
         if subset.buckets is None:
             return cls(keys, found)
@@ -115,7 +115,7 @@ class Predictions:
         write_atomically(Path(filename), form())
 
     def npz(self) -> bytes:
-        """Arrays by name, and `keys`: whole numbers or texts; nothing is pickled."""
+        """The bytes of a `.npz`: arrays by name, and `keys`, integers or texts; nothing is pickled."""
         if KEYS in self.outputs:
             raise ConfigError(f"An output is called {KEYS!r}, as the keys are.", "Seen: .npz.", "Write a .jsonl file.")
         file = io.BytesIO()
@@ -124,7 +124,7 @@ class Predictions:
         return file.getvalue()
 
     def jsonl(self) -> bytes:
-        """A line for each key; NaN and infinity, which JSON lacks, become null."""
+        """The bytes of a `.jsonl`: a line for each key; NaN and infinity, which JSON lacks, become null."""
         named = self._named_keys()
         lines = (
             json.dumps({**named[row], **{name: finite(values[row].tolist()) for name, values in self.outputs.items()}})
@@ -133,7 +133,7 @@ class Predictions:
         return "".join(f"{line}\n" for line in lines).encode()
 
     def csv(self) -> bytes:
-        """A line for each key, and a column for each number of its outputs: `name`, or `name_0`, `name_1`, ..."""
+        """The bytes of a `.csv`: a line for each key, a column for each number: `name`, or `name_0`, `name_1`, ..."""
         flat = {name: values.reshape(len(values), -1) for name, values in self.outputs.items()}
         head = [
             name if self.outputs[name].ndim == 1 else f"{name}_{place}"
@@ -150,7 +150,7 @@ class Predictions:
         return file.getvalue().encode()
 
     def _named_keys(self) -> list[dict[str, int | str]]:
-        """For each sample its `key`; of one with parts that have names, as in a combined subset, `key_<name>` each."""
+        """For each item its `key`; of NamedTuple keys, as in a combined subset, a `key_<name>` for each field."""
         kinds = {type(key) for key in self.keys}
         fields: Sequence[str] = getattr(kinds.pop(), "_fields", ()) if len(kinds) == 1 else ()
         if not fields:
@@ -162,7 +162,7 @@ class Predictions:
         ]
 
     def _plain_keys(self) -> list[int | str]:
-        """Keys as whole numbers where all are, else as texts."""
+        """Keys as integers if all are, else as texts."""
         if all(isinstance(key, int | np.integer) and not isinstance(key, bool) for key in self.keys):
             return [int(key) for key in self.keys if isinstance(key, int | np.integer)]
         return [key if isinstance(key, str) else repr(key) for key in self.keys]
@@ -194,12 +194,12 @@ def _passed(exp: Any, subset: Any) -> Iterator[tuple[Any, dict[str, np.ndarray]]
 
 
 def _feed(exp: Any, subset: Any) -> Any:
-    """The data of a subset as evaluation reads them: of one that trains, too, all and in order."""
+    """The feed of a subset, set to read all items in order, as in evaluation."""
     feed = exp.program.feed(subset, Mode.INFER)
     feed.mode = Mode.EVAL
     return feed
 
 
 def _harmless(key: int | str) -> int | str:
-    """A key that no spreadsheet takes for a formula."""
+    """A key that spreadsheets do not take for a formula."""
     return f"'{key}" if isinstance(key, str) and key.startswith(FORMULA) else key

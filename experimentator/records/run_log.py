@@ -1,4 +1,4 @@
-"""The library's log lines of a run, in a file of its run folder."""
+"""`log.txt` of a run folder: what the library logs during the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOGGER = "experimentator"
 
 
 class RunLog(logging.Handler):
-    """Writes what the library logs, from INFO on, into a file; elsewhere nothing more is heard than without it.
+    """Writes the library's log messages, from INFO on, into a file; other handlers get no more than without it.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -33,17 +33,17 @@ class RunLog(logging.Handler):
         self.is_open = False
 
     def open(self) -> None:
-        """Listen."""
+        """Start to listen; lowers the level of the library's logger to INFO, if needed."""
         if not self.is_open:
             self.is_open = True
             self.logger.addHandler(self)
             if self.logger.getEffectiveLevel() > logging.INFO:
                 self.before = self.logger.level, self.logger.propagate
                 self.logger.setLevel(logging.INFO)
-                self.logger.propagate = False  # others would hear more than they asked for; `emit` passes that on
+                self.logger.propagate = False  # others did not ask for INFO; `emit` passes on what they did
 
     def close(self) -> None:
-        """Leave logging as it was."""
+        """Restore the logger's settings."""
         if self.is_open:
             self.is_open = False
             self.logger.removeHandler(self)
@@ -54,18 +54,18 @@ class RunLog(logging.Handler):
         super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Add a line to the file; further lines of one message stand indented."""
+        """Append a message to the file; its further lines are indented."""
         lines = [printable(line) for line in self.format(record).splitlines()]
         try:
             with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("\n    ".join(lines) + "\n")
-        except OSError as error:  # the history, which counts, says so aloud when the disk is full
+        except OSError as error:  # not fatal: the history raises when the disk is full
             self.path = Path(os.devnull)
             logging.getLogger(__name__).warning("The log of this run ends here: %s.", error.strerror)
         if self.before is not None and self.before[1] and record.levelno >= self._asked():
             logging.root.callHandlers(record)
 
     def _asked(self) -> int:
-        """The level from which on others hear."""
+        """The level that the library's logger had before."""
         assert self.before is not None  # noqa: S101  # for the type checker
         return self.before[0] or logging.root.level

@@ -1,4 +1,4 @@
-"""Places of runs: each has a folder of its own, and `latest` leads to the newest."""
+"""Folders of runs: makes, names, locks and finds them; `latest` links to the newest."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if sys.platform != "win32":
 
 log = logging.getLogger(__name__)
 LATEST = "latest"
-MOST_BYTES = 240  # of a name; file systems take 255, and `.latest.` stands before it for a moment
-OF_POINTS = "--report", "--parent"  # options of the command line of a point of a sweep
+MOST_BYTES = 240  # of a name; file systems allow 255, and a temporary link has the prefix `.latest.`
+OF_POINTS = "--report", "--parent"  # options in the command line of a sweep's point
 
 
 class Hold:
-    """A folder that this process alone may train in; the system lets go of it when the process ends, however.
+    """A lock on a folder, so that one training uses it; the system releases it when the process ends in any way.
 
     Raises:
-        CheckpointError: where another process, or another training of this one, holds it.
+        CheckpointError: if another process, or another training of this one, holds it.
     """
 
     def __init__(self, path: Path, *, what: str = "training"):
@@ -50,13 +50,13 @@ class Hold:
             log.info("%s cannot be held: %s", path, error)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if sys.platform != "win32":
             self._close()
 
 
 def make(project: Path, experiment_id: str | None) -> Path:
-    """A new folder; the time in UTC, and a number where that is taken."""
+    """A new folder, named by the id, else by the time in UTC, with a number if that is taken."""
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     names = [experiment_id] if experiment_id else chain([stamp], (f"{stamp}-{number}" for number in count(2)))
     for name in names:
@@ -83,18 +83,18 @@ def _unusable(path: Path, seen: str) -> CheckpointError:
 
 
 def point(link: Path, target: str) -> None:
-    """Let a symbolic link name the newest run; there is the old link or the new one at any moment."""
+    """Let a symbolic link point to the newest run; it is replaced atomically."""
     aside = link.with_name(f".{link.name}.{target}")
     try:
         aside.symlink_to(target, target_is_directory=True)
         os.replace(aside, link)
-    except OSError as error:  # some systems and file systems have no links: a convenience is missing, the run is whole
+    except OSError as error:  # no links on this system or file system: only a convenience is missing
         aside.unlink(missing_ok=True)
         log.info("There is no link %s to this run: %s", link, error)
 
 
 def folder_name(name: Any, *, key: str) -> str:
-    """One level of a path, and no more."""
+    """The name, if it can be that of a single folder; else refused."""
     bad = not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= MOST_BYTES
     if bad or set(name) & set('/\\:*?"<>|') or name != name.strip(". ") or name == LATEST:
         wrong = f"{key} is no name for a folder."
@@ -105,7 +105,7 @@ def folder_name(name: Any, *, key: str) -> str:
 
 
 def emptied(path: Path) -> Path:
-    """The same folder with what is in it moved to a new one inside: `before-1`, `before-2`, ..."""
+    """The same folder, after its contents were moved into a new one inside: `before-1`, `before-2`, ..."""
     left = [one for one in path.iterdir() if not re.fullmatch(r"before-\d+", one.name)]
     try:
         if left:
@@ -119,7 +119,7 @@ def emptied(path: Path) -> Path:
 
 
 def found(project: Path, experiment_id: str | None) -> Path | None:
-    """The run of that id, else the newest of the project that is no point of a sweep; None where there is none."""
+    """The run with this id, or without an id the newest of the project that is no point of a sweep; or None."""
     if experiment_id:
         path = project / experiment_id
         return path if path.is_dir() else None
@@ -132,7 +132,7 @@ def found(project: Path, experiment_id: str | None) -> Path | None:
 
 
 def _described(run: Path) -> Mapping[str, Any]:
-    """What its environment.json says; nothing of a run that was killed before it had one."""
+    """The values of a run's environment.json; empty for a run that was killed before it had one."""
     try:
         return read_json(run / "environment.json")
     except CheckpointError:
@@ -140,6 +140,6 @@ def _described(run: Path) -> Mapping[str, Any]:
 
 
 def _is_point(described: Mapping[str, Any]) -> bool:
-    """Whether a sweep began a run: its command line has what a sweep adds."""
+    """Whether a run is a point of a sweep, by the options that a sweep adds to its command line."""
     argv = described.get("argv")
     return isinstance(argv, list) and all(option in argv for option in OF_POINTS)

@@ -1,18 +1,18 @@
-"""Work beside a training, such as saving it, at a small share of its time."""
+"""Limits work beside a training, such as saving, to a small share of its time."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-SPEED = 2e8  # bytes a second that are gathered, written and forced to disk, as a first guess
-LEAST = 4e-3  # seconds that writing and renaming a file takes, however small it is
+SPEED = 2e8  # bytes a second for gathering, writing and forcing to disk, as a first guess
+LEAST = 4e-3  # seconds for writing and renaming a file of any size
 
 
 class Throttle:
-    """Says when work is due again: after so long that the last time took a `share` of the time since at most.
+    """Says when work is due again: when the seconds that it took last are at most a `share` of the time since then.
 
-    `guess` is how many seconds the work takes, until it was done once; `with` it, the work is timed.
+    `guess` is the seconds that the work takes, used until it was done once; a `with` block times it.
 
     >>> saving = Throttle(share=0.01, guess=0.5)  # first due after 50 seconds
     >>> saving.is_due
@@ -29,17 +29,17 @@ class Throttle:
         self.begin()
 
     def begin(self) -> None:
-        """Count from here."""
+        """Start to wait from now."""
         self.at = time.monotonic()
 
     @property
     def waited(self) -> float:
-        """Seconds since the last time."""
+        """Seconds since the work was done last."""
         return time.monotonic() - self.at
 
     @property
     def is_due(self) -> bool:
-        """Whether it has waited long enough."""
+        """Whether the work may be done."""
         return self.waited * self.share >= self.seconds
 
     def __enter__(self) -> Throttle:
@@ -53,6 +53,6 @@ class Throttle:
 
 
 def seconds_to_save(exp: Any, *, copies: int) -> float:
-    """A guess of how long it takes to save the weights of an experiment, trained ones in so many copies."""
+    """An estimate of the seconds to save an experiment's weights, with `copies` of the trained ones."""
     numbers: int = sum(copies * trained + others for trained, others in exp.backend.sizes().values())
     return LEAST + 4 * numbers / SPEED
