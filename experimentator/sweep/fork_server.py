@@ -1,7 +1,7 @@
-"""Points that need not load a framework again: each is a fork of a process that has loaded what an earlier one did.
+"""Starts points without importing the framework again: by forking a process that has imported what the first one did.
 
-The framework's import is most of what a short training takes. A fork begins where the import ended, with nothing
-computed yet; it has a process, a group and an exit status of its own, and is the sweep's own child, as if started anew.
+The framework's import takes most of the time of a short training. A fork begins where the imports ended, with nothing
+computed yet; it is a child of the sweep with its own process group and exit status, as if started anew.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from typing import Any
 
 from experimentator.sweep.heartbeat import tell_loaded
 
-START_SECONDS = 60.0  # for the imports; then points are started as if there were no fork server
+START_SECONDS = 60.0  # to wait for the imports; after that, points are started without a fork server
 ADOPTION_SECONDS = 10.0
 POLL = 0.01
-INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")  # what does not change while a sweep runs
+INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")  # modules that do not change while a sweep runs
 OWN = "experimentator."
-SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: whose parent ends becomes a child of this process
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: orphaned descendants become children of this process
 READY, ADOPTED, FORKED = b"ready", "adopted", "--forked"
-OF_OPENBLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # as it asks for them
-MOST_OF_OPENBLAS = 64  # threads, as numpy's wheels are built
+OF_OPENBLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # in the order in which OpenBLAS reads them
+MOST_OF_OPENBLAS = 64  # threads of OpenBLAS at most, in numpy's wheels
 DRIVER = "/dev/nvidia"
 
 
 class Loaded:
-    """What a process has imported since this was made, and what of its surroundings an import may depend on.
+    """The modules that a process has imported, and the environment and `sys.path` that imports may depend on.
 
-    A point tells it into its `place` once its experiment is built, for others to begin with. One that `is_forked`
-    began with the imports of another; where its configuration changes what imports depend on, they came too early.
+    A point reports them into `place` once its experiment is built, for the fork server. A point that `is_forked` began
+    with the imports of another; if its configuration changes the environment or `sys.path`, these came too early.
     """
 
     def __init__(self, place: str = "", *, is_forked: bool = False):
@@ -51,7 +51,7 @@ class Loaded:
         self.before, self.path = dict(os.environ), list(sys.path)
 
     def is_built(self) -> None:
-        """Tell it; of a fork, let the process begin anew if it has to."""
+        """Report the modules; a fork instead starts anew if its imports came too early."""
         if self.may_begin_anew:
             self.check()
             self.may_begin_anew = False
@@ -59,7 +59,7 @@ class Loaded:
             tell_loaded(self.place, self.told())
 
     def check(self) -> None:
-        """Begin anew, in this very process, if the imports came too early: before training, or where that failed."""
+        """Start Python anew in this process (exec) if the imports came too early; before training, or at an error."""
         if self.may_begin_anew and (self.changed() or sys.path != self.path):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -67,19 +67,19 @@ class Loaded:
             os.execve(sys.executable, [sys.executable, "-m", "experimentator", *words], self.before)
 
     def changed(self) -> dict[str, str | None]:
-        """Variables of the environment that are new, other, or gone (None)."""
+        """Environment variables that are new, changed, or gone (None)."""
         now = dict(os.environ)
         return {name: now.get(name) for name in now.keys() | self.before if now.get(name) != self.before.get(name)}
 
     def told(self) -> str:
-        """Installed modules in the order of their imports, and the environment, as JSON; none if `sys.path` changed."""
+        """The report, as JSON: modules in the order of import, and environment; empty if `sys.path` changed."""
         if sys.path != self.path:
             return ""
         return json.dumps({"modules": installed(), "own": _own(), "changed": self.changed()})
 
 
 def installed() -> dict[str, str]:
-    """Modules that do not change while a sweep runs, and the files that they came from."""
+    """Imported modules that do not change while a sweep runs, with their files."""
     files = {name: getattr(getattr(one, "__spec__", None), "origin", None) for name, one in list(sys.modules.items())}
     return {
         name: file
@@ -93,14 +93,14 @@ def _own() -> list[str]:
 
 
 class Forked:
-    """A child of this process that the fork server became: the part of `subprocess.Popen` that a supervisor needs."""
+    """A child process that was forked for a point, with the part of `subprocess.Popen` that a supervisor needs."""
 
     def __init__(self, pid: int):
         self.pid = pid
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """The exit status, once there is one; minus the signal where one ended it."""
+        """The exit status, once there is one; minus the signal if one ended it."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -117,21 +117,21 @@ class Forked:
         return status
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, if it still runs."""
+        """Send a signal, if the process still runs."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Tell it to stop."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Let it end at once."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
 class ForkServer:
-    """Starts points by forks once it knows what they load, where the system can; else gives None: they start anew."""
+    """Starts points by forks, on Linux, once it knows what they import; `start` returns None if it cannot."""
 
     def __init__(self) -> None:
         self.told = ""
@@ -140,7 +140,7 @@ class ForkServer:
         self.is_usable = sys.platform == "linux" and signal.getsignal(signal.SIGCHLD) != signal.SIG_IGN
 
     def learn(self, told: str) -> None:
-        """Take what a point that started anew told of itself; the first decides."""
+        """Take the report of a point that was started anew; the first one counts."""
         with suppress(ValueError):  # the disk was full
             self.told = self.told or (told and json.dumps(json.loads(told)))
 
@@ -153,9 +153,9 @@ class ForkServer:
         *,
         is_patient: bool = True,
     ) -> Forked | None:
-        """A point with these words for the command line, which prints into a file where one is named.
+        """Fork a point with these words as command line, which prints into the file `printed`, if given.
 
-        Only where it `is_patient` is a process waited for that is still loading.
+        While the server is still importing, it is waited for only if `is_patient`.
         """
         if not self.is_usable or not self.told:
             return None
@@ -176,13 +176,13 @@ class ForkServer:
                 _set_subreaper(False)
             (aside / ADOPTED).touch()
             return point
-        except (OSError, ValueError):  # it is not to be forked, or ended, or took too long
+        except (OSError, ValueError):  # the server cannot fork, has ended, or took too long
             self.close()
             self.is_usable = False
             return None
 
     def close(self) -> None:
-        """End the process that waits; what it became goes on."""
+        """End the server process; forked points continue."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -226,8 +226,8 @@ def _set_subreaper(value: bool) -> None:
 
 
 def wait(orders: int, answers: int) -> None:
-    """Load, and become a point whenever told to, until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses Ctrl-C means the sweep
+    """Import, then fork a point for every order, until the sweep closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep
     sweep = os.getppid()
     told = json.load(sys.stdin)
     loaded = Loaded()
@@ -245,14 +245,14 @@ def wait(orders: int, answers: int) -> None:
 
 
 def _load(names: Sequence[str]) -> None:
-    """Import, and show nothing of it; streams stay the same, since what is imported may keep them."""
+    """Import modules without output; by file descriptors, since modules may keep `sys.stdout` and `sys.stderr`."""
     kept = os.dup(1), os.dup(2)
     with open(os.devnull, "w", encoding="ascii") as nothing:
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
     gc.disable()
     for name in names:
-        with suppress(BaseException):  # what a point needs, it imports, and shows how that fails
+        with suppress(BaseException):  # a point that needs it imports it again, and shows the error
             __import__(name)
     gc.freeze()
     gc.enable()
@@ -264,26 +264,26 @@ def _load(names: Sequence[str]) -> None:
 
 
 def _can_fork() -> bool:
-    """Whether there is nothing that a fork would lack: a GPU, or threads but for OpenBLAS', which knows of forks."""
+    """Whether a fork is safe: no GPU is open, and no threads run except OpenBLAS', which survives forks."""
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
         libraries = {line.split()[-1] for line in file if "openblas" in line}
     asked = next((os.environ[name] for name in OF_OPENBLAS if os.environ.get(name, "").isdecimal()), "")
     each = min(int(asked or MOST_OF_OPENBLAS), len(os.sched_getaffinity(0)), MOST_OF_OPENBLAS)
     files = []
     for one in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the one that lists them
+        with suppress(FileNotFoundError):  # the descriptor that lists them
             files.append(os.readlink(f"/proc/self/fd/{one}"))
     are_known = len(os.listdir("/proc/self/task")) == 1 + len(libraries) * (each - 1)
     return threading.active_count() == 1 and are_known and not any(file.startswith(DRIVER) for file in files)
 
 
 def _is_new(answers: int) -> bool:
-    """Fork: True in the new process. One between the two ends at once, so that the sweep adopts the new one."""
+    """Fork twice; True in the new process. The one in between ends at once, so that the sweep adopts the new one."""
     receives, sends = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads, which were looked at
+        warnings.simplefilter("ignore")  # about threads, which `_can_fork` checked
         between = os.fork()
         child = os.fork() if not between else 0
     if child:
@@ -300,11 +300,11 @@ def _is_new(answers: int) -> bool:
 
 
 def _be(order: Mapping[str, Any], changed: Mapping[str, str | None], sweep: int) -> None:
-    """Be the point, as if this process had been started for it."""
+    """Run the point, as if this process had been started for it."""
     until = time.monotonic() + ADOPTION_SECONDS
-    while os.getppid() != sweep or not os.path.exists(order["adopted"]):  # the one between is about to end
+    while os.getppid() != sweep or not os.path.exists(order["adopted"]):  # until the process in between has ended
         if time.monotonic() > until:
-            os._exit(1)  # nobody knows of it: the point may have been started anew
+            os._exit(1)  # the sweep does not know this process, and may have started the point anew
         time.sleep(POLL)
     own = {**order["environment"], **changed}
     os.environ.clear()

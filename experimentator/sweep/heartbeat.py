@@ -1,4 +1,4 @@
-"""What the process of a point tells the sweep that began it: its run folder, how far it is, and that it is done."""
+"""How the process of a point reports to its sweep: by files for its run folder, progress, error, and end."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 
 WATCH_SECONDS = 0.5
 TELL_SECONDS = 0.2
-ORPHAN_SECONDS = 30.0  # for a training whose sweep is gone to put its run folder in order
-# Files in the folder that a sweep gives to the process.
+ORPHAN_SECONDS = 30.0  # in which a training whose sweep is gone must end
+# Files in the folder `place` that a sweep makes for the process.
 FOLDER, BEAT, ERROR, DONE, LOADED = "folder", "beat", "error", "done", "loaded"
-QUIET = "quiet"  # the beat of one that has none
+QUIET = "quiet"  # the beat of a process that reports no progress
 
 
 class Heartbeat:
-    """Tells after a call of the compiled step, in training and evaluation, how far the training is.
+    """A callback that reports progress after calls of the compiled step, in training and evaluation.
 
-    The training itself tells it, no thread beside it: where it hangs, nothing is told.
+    The training's own thread reports, so that a training that hangs is silent.
     """
 
     phase = "record"
@@ -31,15 +31,15 @@ class Heartbeat:
         self.place, self.run, self.told = place, run, 0.0
 
     def init(self, exp: Any) -> None:
-        """Remember whose progress it is."""
+        """Remember the experiment."""
         self.exp, self.calls = exp, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing that a resume needs."""
+        """Empty: a resume needs nothing."""
         return {}
 
     def on_block_end(self, **_: Any) -> None:
-        """Count the call, and tell now and then."""
+        """Count the call, and report every TELL_SECONDS."""
         if not self.calls:
             self.tell_folder()
         self.calls += 1
@@ -48,11 +48,11 @@ class Heartbeat:
             self._write(BEAT, f"{self.exp.epoch} {self.calls}")
 
     def keep_quiet(self) -> None:
-        """Tell that nothing will be told: there are no callbacks."""
+        """Report that there will be no reports, since there are no callbacks."""
         self._write(BEAT, QUIET)
 
     def tell_folder(self) -> None:
-        """Tell which run folder it is, once there is one."""
+        """Report the run folder, once there is one."""
         if self.run and self.run.path:
             self._write(FOLDER, str(self.run.path.absolute()))
 
@@ -63,36 +63,36 @@ class Heartbeat:
 
 
 def tell_error(place: str, error: BaseException) -> None:
-    """Tell what ended the process of a point, in a line: it may have no run folder that says so."""
+    """Report the error that ended the process of a point, in one line: it may have no run folder yet."""
     lines = f"{type(error).__name__}: {error}".removesuffix(": ").splitlines()
     Path(place, ERROR).write_text(lines[0] if lines else "", "utf-8")
 
 
 def tell_done(place: str) -> None:
-    """Tell that the training is done: an exit status of 0 alone may be that of an `os._exit` in its midst."""
+    """Report that the training is done: exit status 0 alone may come from an `os._exit` within it."""
     Path(place, DONE).touch()
 
 
 def tell_loaded(place: str, loaded: str) -> None:
-    """Tell what the process has imported, for others to begin with; without room for it, they start anew."""
+    """Report the modules that the process has imported, for the fork server; skipped if the disk is full."""
     with suppress(OSError):
         Path(place, LOADED).write_text(loaded, "utf-8")
 
 
 def tidy(place: str, parent: int) -> None:
-    """Take away what was told, where the sweep that was to read it, and to take it away, is gone."""
+    """Remove the reports, if the sweep that would read and remove them is gone."""
     if os.getppid() != parent:
         shutil.rmtree(place, ignore_errors=True)
 
 
 def end_with(parent: int) -> None:
-    """Let this process end as SIGTERM ends it, once its parent is gone: killed, a sweep cannot say so."""
+    """Send this process SIGTERM once its parent is gone: a sweep that is killed cannot do it."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(WATCH_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(ORPHAN_SECONDS)  # it may hang: then nobody is left who could end it
+        time.sleep(ORPHAN_SECONDS)  # if it hangs, there is no sweep to kill it
         if os.getpgrp() == os.getpid():
             os.killpg(os.getpid(), signal.SIGKILL)
 

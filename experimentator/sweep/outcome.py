@@ -1,4 +1,4 @@
-"""How the training of a point ended."""
+"""How the training of a point of a sweep ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a point ended: in a word, with the exit status, the run folder, its last epoch and what went wrong.
+    """How a point ended: exit status, run folder, last epoch and error.
 
     >>> Outcome(3, {"rate": 0.1}, 4).ended, Outcome(3, {"rate": 0.1}, -9).ended
     ('not finite', 'killed (SIGKILL)')
@@ -34,12 +34,12 @@ class Outcome:
     folder: str = ""
     seconds: float = 0.0
     error: str = ""
-    why: str = ""  # where the status alone does not tell it
+    why: str = ""  # replaces the word for the status, if that does not tell
     last: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ended(self) -> str:
-        """In a word."""
+        """How it ended, in a word."""
         if self.why or self.status in WORDS:
             return self.why or WORDS[self.status]
         if self.status < 0:
@@ -48,12 +48,12 @@ class Outcome:
 
     @property
     def is_finished(self) -> bool:
-        """Whether its training is done; a status of 0 alone does not tell it."""
+        """Whether its training is done; exit status 0 alone does not prove it."""
         return self.ended == FINISHED
 
     @property
     def exit_status(self) -> int:
-        """As a shell tells it: 128 and the signal for a process that one ended; never 0 for what is not finished."""
+        """The exit status as in a shell: 128 plus the signal if one ended the process; never 0 if not finished."""
         return 128 - self.status if self.status < 0 else self.status or int(not self.is_finished)
 
 

@@ -1,4 +1,4 @@
-"""What each axis of a sweep does, as one picture: a panel for each axis, a dot for each point."""
+"""The picture of a sweep, as SVG: a panel for each axis, a dot for each point, the loss over the values."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from experimentator.commands.results import loss_of
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 260, 260, 64, 14, 64, 44  # of a panel
 INK, FAINT, DOT, BEST = "#24292e", "#dfe3e6", "#0072b2", "#d55e00"
 MOST_LABELS, LETTER = 8, 7  # of a panel; pixels
-LARGEST = 1e100  # beyond, and for NaN, nothing is drawn to scale; and what is smaller than its inverse is no less
-DECADE = 8.0  # largest by smallest, from which on numbers are drawn by their order of magnitude
+LARGEST = 1e100  # larger numbers, and NaN, are not drawn; on log scales, smaller than its inverse count as that
+DECADE = 8.0  # ratio of the largest to the smallest number from which the scale is logarithmic
 
 
 def picture(
@@ -26,10 +26,10 @@ def picture(
     title: str = "",
     drawn: AbstractSet[str] = frozenset(),
 ) -> str:
-    """The last validation loss (else another loss, else what there is) of each point over each axis, as SVG.
+    """The last validation loss (else another loss, else the first measure) of each point over each axis, as SVG.
 
-    Axes of many numbers, and those named in `drawn`, have a scale, by orders of magnitude where they span some; others
-    have their values side by side. Empty with nothing to draw.
+    Axes of many numbers, and those named in `drawn`, have a scale, logarithmic if they span a large range; others have
+    their values side by side. Empty if there is nothing to draw.
 
     >>> drawn = picture([{"rate": 0.1}, {"rate": 0.01}], [{"validation_loss": 2.0}, {"validation_loss": 1.0}])
     >>> drawn.count("<circle")
@@ -46,7 +46,7 @@ def picture(
 
 
 def escape(text: str) -> str:
-    """Text as XML holds it."""
+    """Text, printable and escaped for XML."""
     return escaped(printable(text))
 
 
@@ -56,7 +56,7 @@ def _measure(measured: Sequence[Mapping[str, float]]) -> str:
 
 
 def _values(known: Sequence[tuple[Mapping[str, Any], float]], axis: str) -> list[Any]:
-    """What an axis has, without repetition: numbers by size, others as they came."""
+    """The distinct values of an axis: numbers sorted, others in the order of points."""
     found = list({repr(values[axis]): values[axis] for values, _ in known if axis in values}.values())
     return sorted(found) if all(map(_is_number, found)) else found
 
@@ -99,7 +99,7 @@ def _page(
 
 
 class _Scale:
-    """Numbers on a line from `start` to `end`, by size or by order of magnitude."""
+    """Maps numbers to a line from `start` to `end`, linearly or by logarithm."""
 
     def __init__(self, numbers: Sequence[float], *, is_log: bool, start: float, end: float):
         self.is_log, self.start, self.end = is_log, start, end
@@ -112,7 +112,7 @@ class _Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round numbers within it, some four."""
+        """About four round numbers within the scale."""
         if self.is_log and self.high - self.low > 1.5:
             powers = range(floor(self.low) + 1, floor(self.high) + 1)
             if len(powers) > 2:
@@ -129,7 +129,7 @@ class _Scale:
 
 
 class _Axis:
-    """Where the values of an axis stand, and their labels."""
+    """Maps the values of an axis to places, with labels."""
 
     def __init__(self, values: Sequence[Any], *, is_drawn: bool):
         if (is_drawn or len(values) > MOST_LABELS) and all(map(_is_number, values)):
@@ -141,7 +141,7 @@ class _Axis:
         step = (end - start) // max(1, len(values) - 1)
         self.scale, self.places = None, {repr(value): start + step * place for place, value in enumerate(values)}
         texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-        room, every = max(5, step // LETTER), 1  # letters; of labels, words that do not fit are cut, numbers left out
+        room, every = max(5, step // LETTER), 1  # letters of a label; words that do not fit are cut, numbers left out
         if all(map(_is_number, values)):
             every, room = -(-max(map(len, texts)) // room), len(max(texts, key=len))
         every = max(every, -(-len(values) // MOST_LABELS))

@@ -1,4 +1,4 @@
-"""The points of a sweep: a grid over names of a configuration, or draws from it, known by their values."""
+"""The points of a sweep: a grid over names of a configuration, or random draws, identified by their values."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from experimentator.config import ConfigError, grid, load, parse_grid
 from experimentator.overrides import assigned, values_of
 from experimentator.settings import LIBRARY_KEYS
 
-DIGITS = 4  # of a number that is drawn: enough to tell points apart, few enough to read
-TRIES = 1000  # for a draw that is not among the points yet
+DIGITS = 4  # significant digits of drawn numbers
+TRIES = 1000  # draws for each point, until it differs from the others
 
 
 @dataclass(frozen=True)
 class Between:
-    """An axis without steps: numbers from `low` to `high`, whole ones where both ends are.
+    """A range to draw from: numbers from `low` to `high`, whole ones if both ends are.
 
-    Of `loguniform` every order of magnitude is drawn equally often: for rates and widths.
+    `loguniform` draws every order of magnitude equally often, as suits rates and widths.
 
     >>> Between.of("loguniform(1e-4, 0.1)"), Between.of("[1, 2]")
     (Between(low=0.0001, high=0.1, is_log=True), None)
@@ -36,10 +36,10 @@ class Between:
 
     @classmethod
     def of(cls, text: str) -> Between | None:
-        """The axis that a text writes; None where it writes something else.
+        """The range that a text describes; None if it describes something else.
 
         Raises:
-            ConfigError: for ends between which nothing lies.
+            ConfigError: for ends that are no numbers, or not in order.
         """
         found = re.fullmatch(r"\s*(log)?uniform\s*\(([^,()]+),([^,()]+)\)\s*", text)
         if found is None:
@@ -60,13 +60,13 @@ class Between:
         return cls(low, high, bool(found[1]))
 
     def draw(self, source: random.Random) -> float:
-        """One number."""
+        """Draw one number."""
         whole = isinstance(self.low, int) and isinstance(self.high, int)
         if whole and not self.is_log:
             return source.randint(int(self.low), int(self.high))
         if not self.is_log:
             number = source.uniform(self.low, self.high)
-        elif whole:  # the ends as often as others
+        elif whole:  # half a step beyond, so that the ends are drawn as often as others
             number = math.exp(source.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5)))
         else:
             number = math.exp(source.uniform(math.log(self.low), math.log(self.high)))
@@ -75,7 +75,7 @@ class Between:
 
 
 def axes_of(texts: Sequence[str]) -> dict[str, Sequence[Any] | Between]:
-    """The axes as the command line writes them: lists of values, or ranges to draw from.
+    """The axes of a grid as typed: lists of values, or ranges to draw from.
 
     >>> axes_of(["width=[32, 64]", "rate=loguniform(1e-4, 0.1)"])
     {'width': [32, 64], 'rate': Between(low=0.0001, high=0.1, is_log=True)}
@@ -87,7 +87,7 @@ def axes_of(texts: Sequence[str]) -> dict[str, Sequence[Any] | Between]:
         found = Between.of(value) if equals else None
         if found is not None:
             ranges[name.strip()] = found
-            text = f"{name}=[0]"  # takes its place, and is refused where the name is none, or is there already
+            text = f"{name}=[0]"  # a placeholder, so that parse_grid checks the name
         plain.append(text)
     return {name: ranges.get(name, values) for name, values in parse_grid(plain).items()}
 
@@ -95,12 +95,12 @@ def axes_of(texts: Sequence[str]) -> dict[str, Sequence[Any] | Between]:
 def points(
     axes: Mapping[str, Sequence[Any] | Between], config: str, *, sample: int | None = None
 ) -> list[dict[str, Any]]:
-    """The points over names of a configuration file, which is not run: every combination, or a `sample` of them.
+    """The points of a grid over names of a configuration file, which is not run: all combinations, or a `sample`.
 
-    The same axes give the same sample, of which a larger one is a continuation.
+    The same axes give the same sample; a larger sample begins with the smaller one.
 
     Raises:
-        ConfigError: for a name that the file does not set, or a range of which no sample is asked for.
+        ConfigError: for a name that the file does not set, or a range without a sample.
     """
     unknown = set(axes) - {*names_in(config), *LIBRARY_KEYS}
     if unknown or not Path(config).is_file():
@@ -112,7 +112,7 @@ def points(
         name = next(name for name in axes if name not in lists)
         wrong = f"The axis {name!r} is a range, of which there is no end of points."
         raise ConfigError(wrong, "No number of points is asked for.", "Add --sample N, to draw N of them.")
-    return list({key_of(point): point for point in grid(lists)}.values())  # a value written twice is one
+    return list({key_of(point): point for point in grid(lists)}.values())  # equal values give one point
 
 
 def _drawn(axes: Mapping[str, Sequence[Any] | Between], count: int) -> Iterator[dict[str, Any]]:
@@ -128,7 +128,7 @@ def _drawn(axes: Mapping[str, Sequence[Any] | Between], count: int) -> Iterator[
 
 
 def key_of(values: Mapping[str, Any]) -> str:
-    """What a point is known by: its values, whatever their order.
+    """The key that identifies a point: its values, sorted by name.
 
     >>> key_of({"rate": 0.1, "name": "adam"})
     '{"name": "\\'adam\\'", "rate": "0.1"}'
@@ -137,7 +137,7 @@ def key_of(values: Mapping[str, Any]) -> str:
 
 
 def names_in(config: str) -> tuple[str, ...]:
-    """The names that a configuration file assigns; none of a file that cannot be read, which `load` complains about."""
+    """The names that a configuration file assigns; none if it cannot be read, which `load` will report."""
     try:
         return assigned(ast.parse(Path(config).read_text("utf-8-sig")))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
@@ -145,7 +145,7 @@ def names_in(config: str) -> tuple[str, ...]:
 
 
 def constant_in(config: str, name: str) -> Any:
-    """What a configuration file says a name is, where it is written there as a literal; else None."""
+    """The value that a configuration file assigns to a name, if it is a literal; else None."""
     try:
         found = values_of(ast.parse(Path(config).read_text("utf-8-sig")), name)
         return ast.literal_eval(found[-1]) if found else None
@@ -154,13 +154,13 @@ def constant_in(config: str, name: str) -> Any:
 
 
 def literal(value: Any) -> str:
-    """A value as the command line reads it back.
+    """A value as text that the command line parses back.
 
     >>> literal([1e-3, "adam"]), literal(float("inf"))
     ("[0.001, 'adam']", '1e999')
 
     Raises:
-        ConfigError: for one that cannot be written down.
+        ConfigError: for a value that is no literal.
     """
     if isinstance(value, float) and math.isinf(value):
         return "1e999" if value > 0 else "-1e999"

@@ -1,6 +1,6 @@
-"""What a sweep has done: lines of JSON in `sweep.jsonl` that are only ever added to, each with a checksum.
+"""The register of a sweep, `sweep.jsonl`: lines of JSON that are only appended to, each with a checksum.
 
-A line is added before a point begins and once it has ended, and forced to disk: whatever ends the sweep, the next one
+A line is added, and forced to disk, before a point begins and after it has ended: however the sweep ends, the next one
 knows which points are done, and which number, and so which run folder, belongs to which values.
 """
 
@@ -29,7 +29,7 @@ CHECK = "crc32"
 
 
 class Register:
-    """The points of the sweep in `folder`, by number; this process alone may add to them.
+    """The points of the sweep in `folder`, by number; the folder is locked for this process.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ class Register:
     (1, 2, 1)
 
     Raises:
-        CheckpointError: where another process holds it, or a line of it is damaged, but for a last one cut short.
+        CheckpointError: if another process holds it, or a line is damaged other than an incomplete last one.
     """
 
     def __init__(self, folder: Path, config: str = ""):
@@ -52,7 +52,7 @@ class Register:
             self._note(row)
 
     def close(self) -> None:
-        """Let others go on with it."""
+        """Release the lock."""
         self._held.release()
 
     def was_begun(self, number: int) -> bool:
@@ -60,15 +60,15 @@ class Register:
         return number in self._begun
 
     def number(self, values: Mapping[str, Any]) -> int:
-        """The number of a point: of one that was begun its own, else the next."""
+        """The number of a point: the one it has already, else the next free one."""
         return self._numbers.setdefault(key_of(values), 1 + max(self._numbers.values(), default=0))
 
     def begin(self, number: int, values: Mapping[str, Any], known_by: Mapping[str, Any]) -> None:
-        """Note that a point begins, before it does."""
+        """Note that a point is about to begin."""
         self._add({"event": "begun", "point": number, "values": _plain(values), "key": key_of(known_by)})
 
     def end(self, outcome: Outcome, known_by: Mapping[str, Any], asked: str) -> None:
-        """Note how a point ended, and what was `asked` of it."""
+        """Note how a point ended; `asked` is the result of `asked_of` then."""
         row = {"event": "ended", "point": outcome.number, "values": _plain(outcome.values), "key": key_of(known_by)}
         row |= {"ended": outcome.ended, "status": outcome.status, "seconds": round(outcome.seconds, 3)}
         row |= {"done": outcome.is_finished, "run": self._near(outcome.folder), "error": outcome.error}
@@ -76,10 +76,10 @@ class Register:
         self._add(row)
 
     def done(self, number: int, values: Mapping[str, Any], asked: str) -> Outcome | None:
-        """How a point ended that need not be trained again: it finished, the same is asked, and its run is there."""
+        """The outcome of a point that need not be trained again: finished, of the same `asked`, its run intact."""
         row = self._ended.get(number, {})
         run, last = row.get("run", ""), row.get("last", {})
-        # a line without `done` says no more than that the status was 0: it needs a run folder that says the rest
+        # lines of earlier versions lack `done`: a status of 0 counts only with a run folder that says finished
         is_done = row.get("done", run and row.get("ended") == FINISHED)
         if not is_done or row.get("asked") != asked or run != Path(run).name:
             return None
@@ -88,7 +88,7 @@ class Register:
         return Outcome(number, values, 0, run and str(self.path.parent.parent / run), row["seconds"], last=last)
 
     def _near(self, folder: str) -> str:
-        """A run folder as seen from beside the sweep's, where it is there, so that both may be moved together."""
+        """The name of a run folder that is beside the sweep's, so that both may be moved together; else its path."""
         is_near = folder and Path(folder).parent == self.path.parent.parent.absolute()
         return Path(folder).name if is_near else folder
 
@@ -119,14 +119,14 @@ class Register:
         return rows
 
     def _cut(self, count: int) -> None:
-        """Take the last bytes away: a line that a crash cut short."""
+        """Remove the last `count` bytes: an incomplete line, left by a crash."""
         with self.path.open("rb+") as file:
             file.truncate(self.path.stat().st_size - count)
             os.fsync(file.fileno())
 
 
 def wait_for(run: Path) -> None:
-    """Wait for a training to let go of its run folder: of a sweep that was killed, it takes a moment to end."""
+    """Wait until a training releases its run folder: after its sweep was killed, it needs a moment to end."""
     until = time.monotonic() + ORPHAN_SECONDS + WATCH_SECONDS
     while run.is_dir() and time.monotonic() < until:
         try:
@@ -137,7 +137,7 @@ def wait_for(run: Path) -> None:
 
 
 def asked_of(config: str, epochs: int | None) -> str:
-    """What is asked of every point, in short: a configuration's text, and how long to train."""
+    """A hash of what all points share: the text of the configuration, and the epochs to train."""
     return sha256(json.dumps([Path(config).read_bytes().decode("utf-8", "replace"), epochs]))[:16]
 
 
@@ -147,10 +147,10 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _row(line: bytes) -> dict[str, Any]:
-    """A line as it was written.
+    """The values of a line, whose checksum must be right.
 
     Raises:
-        ValueError: saying what is wrong with it.
+        ValueError: saying what is wrong with the line.
     """
     body, sign, check = line.rpartition(f', "{CHECK}": "'.encode())
     if not sign or check != f'{zlib.crc32(body + b"}"):08x}"}}\n'.encode():
@@ -173,7 +173,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_whole(run: Path, config: str) -> bool:
-    """Whether a run is there, finished, of modules that are beside the configuration as they were."""
+    """Whether a run folder says finished, and the modules beside the configuration are unchanged since."""
     try:
         modules = read_json(run / "environment.json").get("modules", {})
         status = read_json(run / STATUS).get("status")

@@ -1,4 +1,4 @@
-"""Processes of points, some side by side: how each ended is what the system says; done is what both say."""
+"""Runs the processes of points, several at once, watches their progress, and finds out how each ended."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from experimentator.sweep.outcome import HUNG, OUT_OF_MEMORY, UNFINISHED, Outcom
 
 POLL = 0.05  # seconds
 START_SECONDS = 60.0  # for a point to import, read its data and compile before its first step, on a busy machine
-GRACE = 10.0  # seconds for a training to put its run folder in order once it is told to stop
-ANSWERS = (INTERRUPTED, TERMINATED, -9, -15)  # statuses of a process that was told to stop, and did or was killed
-QUICK = 120.0  # seconds of a point, in which its imports count for something
-ROOM = 1 << 30  # bytes that are free for others where points keep what JAX compiles
-TOLD = 20  # last lines of what a point printed
+GRACE = 10.0  # seconds in which a training must end once it is told to stop
+ANSWERS = (INTERRUPTED, TERMINATED, -9, -15)  # exit statuses of a process that was told to stop
+QUICK = 120.0  # seconds; imports matter for the time of shorter points
+ROOM = 1 << 30  # bytes of free disk space from which points share JAX's compilation cache
+TOLD = 20  # last lines of a point's output that are shown
 EARLY = (
     "its process ended with exit status 0 before its training was done. "
     "Look for sys.exit and os._exit in the configuration and its callbacks."
 )
-# Processes that share a device each take what they need of its memory, not all of it.
+# Processes that share a GPU must not reserve all of its memory.
 SHARING = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """One training to start: its number, its values, and the command line of it."""
+    """One training to start: its number, its values, and its command line."""
 
     number: int
     values: Mapping[str, Any]
@@ -48,13 +48,13 @@ class Point:
 
 @dataclass
 class Child:
-    """A point under way; `aside` is the folder where its process tells how far it is."""
+    """A point under way; `aside` is the folder into which its process reports."""
 
     point: Point
     process: subprocess.Popen[bytes] | Forked
     aside: Path
     slot: int
-    kills: int  # of processes for want of memory, since the system started
+    kills: int  # of processes by the kernel for lack of memory, since boot, as the point began
     begun: float = field(default_factory=time.monotonic)
     beat: str = ""
     heard: float = field(default_factory=time.monotonic)
@@ -62,29 +62,29 @@ class Child:
 
     @property
     def epoch(self) -> int:
-        """Epochs done, as last heard."""
+        """Epochs done, by the last report."""
         done = self.beat.partition(" ")[0]
         return int(done) if done.isdecimal() else 0
 
 
 class Audience(Protocol):
-    """Who is told what happens, in this order for each point."""
+    """Hears of each point, in this order."""
 
     def begins(self, point: Point) -> None:
         """A point is about to start."""
 
     def waits(self, children: Sequence[Child]) -> None:
-        """Nothing happened; these are under way."""
+        """Called regularly while nothing ends, with the points under way."""
 
     def ended(self, outcome: Outcome, printed: str) -> None:
-        """A point ended; `printed` is the end of what it wrote, where the terminal did not show it."""
+        """A point ended; `printed` is the end of its output, if that went to a file."""
 
 
 class Supervisor:
-    """Trains points, `jobs` at once; one without a sign for `hang_seconds` is ended, or more before its first sign.
+    """Trains points, `jobs` at once; ends one that is silent for `hang_seconds`, at first for START_SECONDS or more.
 
-    With several at once, or where it is to be quiet, each prints into a file; `devices` are given to them in turn, by
-    number or name. In the folder `compiled`, which goes with the sweep, points on JAX find what others compiled.
+    With several at once, or `is_quiet`, each prints into a file; `devices`, numbers or names of GPUs, are given to them
+    in turn. `compiled` is the folder of a JAX compilation cache that points share, removed after the sweep.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Supervisor:
         self.fork_server = ForkServer()
 
     def train(self, points: Iterator[Point] | None, audience: Audience) -> None:
-        """Train them all; what stops this (Ctrl-C, SIGTERM) stops them, and their ends are told."""
+        """Train all points; an exception such as Ctrl-C or SIGTERM stops them, and the audience hears their ends."""
         try:
             while self.children or points is not None:
                 if points is None or len(self.children) == self.jobs:
@@ -112,7 +112,7 @@ class Supervisor:
                 self._stop_all(stop)
             finally:
                 for child in list(self.children):
-                    with suppress(CheckpointError):  # of a full disk: the others' ends are told all the same
+                    with suppress(CheckpointError):  # on a full disk, the others must be reaped all the same
                         self._reap(child, audience)
             raise
         finally:
@@ -139,7 +139,7 @@ class Supervisor:
         return own
 
     def _wait(self, audience: Audience) -> None:
-        """Until a point has ended, or a moment has passed."""
+        """Reap points that ended, else sleep a moment."""
         ended = [child for child in self.children if child.process.poll() is not None]
         for child in ended:
             self._reap(child, audience)
@@ -173,7 +173,7 @@ class Supervisor:
         audience.ended(outcome, "\n".join(printed.splitlines()[-TOLD:]))
 
     def _stop_all(self, stop: BaseException) -> None:
-        """Pass it on; whoever does not obey in time, or is waited for by somebody who asks twice, is killed."""
+        """Pass the signal on to all points; after GRACE seconds, or at a second signal, kill those that still run."""
         gently = isinstance(stop, KeyboardInterrupt) and not isinstance(stop, Terminated) and sys.platform != "win32"
         for child in self.children:
             with suppress(ProcessLookupError):
@@ -190,12 +190,12 @@ class Supervisor:
 
 
 def _started(command: Sequence[str], printed: Path | None, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A process of its own, in a group of its own: Ctrl-C reaches the sweep only, which passes it on once."""
+    """Start a process in its own group: so Ctrl-C reaches the sweep only, which passes it on once."""
     with printed.open("wb") if printed else nullcontext() as file:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=file or sys.__stderr__,  # stdout is for the table of points
+            stdout=file or sys.__stderr__,  # stdout is for the sweep's table
             stderr=file,
             env=environment,
             process_group=0,
@@ -203,7 +203,7 @@ def _started(command: Sequence[str], printed: Path | None, environment: Mapping[
 
 
 def devices() -> list[str]:
-    """The GPUs that points may be given to, one each, where there are several; found without a framework."""
+    """The GPUs to give to points, one each, if there are several; found without a framework."""
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     if told is None and shutil.which("nvidia-smi"):
         with suppress(subprocess.TimeoutExpired):
@@ -215,7 +215,7 @@ def devices() -> list[str]:
 
 
 def _outcome(child: Child, status: int) -> Outcome:
-    """How a point ended; what it told itself counts where it ended by itself."""
+    """The outcome of a point; the error that it reported counts only if it ended by itself."""
     folder, error = _text(child.aside / FOLDER), _text(child.aside / ERROR) if status > 0 else ""
     if (why := _why(child, status)) == UNFINISHED:
         error = EARLY
@@ -227,7 +227,7 @@ def _outcome(child: Child, status: int) -> Outcome:
 
 
 def _why(child: Child, status: int) -> str:
-    """What the status alone does not tell; of a point that was told to stop, too, a status of its own tells more."""
+    """The reason that the status does not tell; dropped for a hung point that ended with a status of its own."""
     if not status:
         return "" if (child.aside / DONE).exists() else child.why or UNFINISHED
     return "" if child.why == HUNG and status not in ANSWERS else child.why
@@ -243,7 +243,7 @@ def _end_group(child: Child) -> None:
 
 
 def _memory_kills() -> int:
-    """Processes that the kernel has killed for want of memory, in any control group; 0 where it does not tell."""
+    """The number of processes that the kernel killed for lack of memory, in any control group; 0 if unknown."""
     with suppress(OSError):
         for line in Path("/proc/vmstat").read_text("ascii").splitlines():
             if line.startswith("oom_kill "):
