@@ -1,1 +1,1 @@
-"""What the command line does beyond parsing: one module for each command, and how results and failures read."""
+"""The commands of the command line: a module for each, and how results and failures are shown."""

@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept from looking at all of a framework's objects again and again."""
+"""Keeps Python's garbage collector from scanning all of a framework's objects again and again."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-MANY = 100_000  # objects that one import brings: a framework
+MANY = 100_000  # objects made by one import, from which it is a framework's
 FRAMEWORKS = ("tensorflow", "keras", "jax", "jaxlib", "torch")
-TELLING = ("triton",)  # packages that complain, on the terminal, of objects that nobody has collected in the end
+TELLING = ("triton",)  # packages that print warnings about objects not collected at exit
 _is_ours = False
 
 
 def take() -> None:
-    """Tell that this process is the command line's own, in which nobody else has objects."""
+    """Note that this process is the command line's own, with no objects of other code."""
     global _is_ours
     _is_ours = True
     atexit.register(_finish)
@@ -27,18 +27,18 @@ def take() -> None:
 
 @contextmanager
 def resting() -> Iterator[None]:
-    """Let nothing be collected while modules are imported; in a process of our own, let a framework's objects be.
+    """Stop collection during imports; in a process of our own, exclude a framework's objects from it for good (freeze).
 
-    There are up to a million of them, and they stay. To look at them takes a third of the time of the import, and a
-    second when the process ends. What a configuration makes itself is collected as ever.
+    They are up to a million, and stay alive. Scanning them takes a third of the time of the import, and a second at
+    exit. Objects that a configuration makes itself are collected as usual.
     """
     importing, depth = builtins.__import__, [0]
     known = {id(one): one for one in _wanting_an_end()} if _is_ours else {}
 
     def resting_import(name: str, *arguments: Any, **named: Any) -> Any:
-        if name in sys.modules or depth[0] or not gc.isenabled():  # an import within an import, or somebody's wish
+        if name in sys.modules or depth[0] or not gc.isenabled():  # nested, or collection was disabled
             return importing(name, *arguments, **named)
-        # Frozen, nobody would find in the end what the configuration has opened.
+        # Not frozen if the configuration has open files: `_finish` could not find them.
         is_free = _is_ours and all(id(one) in known for one in _wanting_an_end() if not isinstance(one, Generator))
         before = gc.get_threshold()
         depth[0] += 1
@@ -56,16 +56,16 @@ def resting() -> Iterator[None]:
     try:
         yield
     finally:
-        if builtins.__import__ is resting_import:  # else somebody has wrapped it, who may still call it
+        if builtins.__import__ is resting_import:  # else other code has wrapped it, and may still call it
             builtins.__import__ = importing
 
 
 def _finish() -> None:
-    """Let what is still open be closed as ever when the process ends: a file that a callback writes, and never closes.
+    """At exit, unfreeze objects if collecting them could close something, such as a file that a callback left open.
 
-    So the framework's objects stay uncollected only where nothing is left to be closed, and where no package would
-    complain of them. What keeps an experiment alive is the module of its configuration, and the frames of functions
-    that have returned, held by exceptions that a framework remembers.
+    They stay frozen only if nothing is left to be closed, and no package would complain. Before that, drop what keeps
+    an experiment alive: the module of its configuration, and frames of returned functions, held by exceptions that a
+    framework stores.
     """
     is_done = False
     try:
@@ -86,13 +86,13 @@ def _let_go() -> None:
     for name in [name for name in sys.modules if name.startswith(CONFIG_MODULE)]:
         del sys.modules[name]
     for frame in [one for one in gc.get_objects() if type(one) is FrameType and not one.f_code.co_flags & lasting]:
-        with suppress(RuntimeError):  # it has not returned
+        with suppress(RuntimeError):  # still running
             frame.clear()
     gc.collect()
 
 
 def _wanting_an_end() -> list[Any]:
-    """Open files, but for the streams that Python sees to, and objects with a `__del__` that are not a framework's."""
+    """Open files, except standard streams, and objects with a `__del__` that are not of a framework's classes."""
     streams = {id(part) for stream in (sys.stdin, sys.stdout, sys.stderr) for part in _parts(stream)}
     objects = gc.get_objects()
     kinds = {kind for kind in set(map(type, objects)) if _may_want_an_end(kind)}
@@ -100,7 +100,7 @@ def _wanting_an_end() -> list[Any]:
 
 
 def _may_want_an_end(kind: type) -> bool:
-    bases = type.__dict__["__mro__"].__get__(kind)  # whatever its metaclass answers
+    bases = type.__dict__["__mro__"].__get__(kind)  # bypasses metaclasses
     if io.IOBase in bases:
         return True
     is_told = any("__del__" in type.__dict__["__dict__"].__get__(base) for base in bases)
@@ -110,7 +110,7 @@ def _may_want_an_end(kind: type) -> bool:
 def _is_closed(one: Any) -> bool:
     try:
         return isinstance(one, io.IOBase) and bool(one.closed)
-    except Exception:  # detached from what it wrote to, for one
+    except Exception:  # as of a detached stream
         return False
 
 

@@ -1,4 +1,4 @@
-"""The page of the `runs` command: the curves of what runs measured, one chart for each measure, and their table."""
+"""The page of the `runs` command: curves of runs, one chart for each measure, and their table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from experimentator.commands.failures import printable
 from experimentator.commands.results import final_metrics
 from experimentator.records.archive import Run
 
-MOST = 1000  # points of a curve; of a longer one, about so many of its epochs, the last and the best among them
-LARGE = 10**15  # beyond it, a browser does not tell each whole number from the next
-PLACES = ("experiment_id", "output_folder", "project_name", "hide_progress", "epochs")  # tell nothing of a result
+MOST = 1000  # points of a curve, about; a longer one is thinned, but keeps the last and the best epoch
+LARGE = 10**15  # JavaScript does not tell larger whole numbers apart
+PLACES = ("experiment_id", "output_folder", "project_name", "hide_progress", "epochs")  # overrides that are not shown
 
 
 def curves(runs: Sequence[Run], asked: Sequence[str] = (), *, title: str) -> str:
-    """The page; `asked` are names whose values stand in the table, too."""
+    """The page; `asked` are names of further columns of the table."""
     names = dict.fromkeys(name for run in runs for row in run.history for name in row)
     listed = [
         {"row": _row(run, asked), "best": run.best.get("epoch"), "measure": run.measure}
@@ -28,7 +28,7 @@ def curves(runs: Sequence[Run], asked: Sequence[str] = (), *, title: str) -> str
 
 
 def charts_of(names: Iterable[str]) -> list[dict[str, Any]]:
-    """Which measures share a chart: the same of several subsets, of which each is told by its name; losses first.
+    """The charts: a measure of several subsets shares one, a series for each subset; losses come first.
 
     >>> charts_of(["epoch", "training_loss", "validation_loss", "validation_accuracy"])[0]
     {'title': 'loss', 'series': [['training', 'training_loss'], ['validation', 'validation_loss']]}
@@ -44,7 +44,7 @@ def charts_of(names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def _columns(history: Sequence[Mapping[str, Any]], best: Any) -> dict[str, Any]:
-    """Numbers by name, one for each epoch, None for what is none; and the seconds from the beginning on."""
+    """The curves of a run: numbers by name, one for each epoch or None, and the seconds of training so far."""
     seconds: list[float | None] = []
     spent = 0.0
     for row in history:
@@ -64,7 +64,7 @@ def _columns(history: Sequence[Mapping[str, Any]], best: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """To six digits, which no eye tells apart, or a whole one that is not very large; None for what cannot be drawn."""
+    """A number to draw: to six digits, or a whole one that is not very large; None for anything else."""
     if type(value) is int and abs(value) < LARGE:
         return value
     if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
@@ -73,7 +73,7 @@ def _number(value: Any) -> float | None:
 
 
 def _row(run: Run, asked: Iterable[str]) -> dict[str, float | str]:
-    """What the table says of a run: numbers, by which it sorts, and texts."""
+    """A run's row in the table: numbers, by which it can be sorted, and texts."""
     best = {run.measure: run.best.get(run.measure), "in epoch": run.best.get("epoch")} if run.measure else {}
     more = {name: run.value(name) for name in asked} | {
         name: value for name, value in run.overrides.items() if name not in PLACES

@@ -1,4 +1,4 @@
-"""What a failure looks like on a terminal: one message, the user's own lines, and an exit status for its cause."""
+"""Failures on the terminal: one message, the user's own lines of the traceback, and an exit status by cause."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
-MOST_LINES = 15  # of the text of an error that is not ours
+MOST_LINES = 15  # shown of the text of an error of other libraries
 
 _CODES = {
     "UsageError": 2,
@@ -29,17 +29,17 @@ _CODES = {
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OURS = tuple(str(folder) + "/" for folder in (_PACKAGE, (_PACKAGE / "graph").resolve(), (_PACKAGE / "ops").resolve()))
 _STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve()) + "/"
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # which Keras writes into messages
-# Packages whose frames are of no help in finding one's mistake.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # colour codes, which Keras writes into messages
+# Packages whose frames do not help to find a mistake.
 _STRANGERS = {"absl", "jax", "keras", "mlworkflow", "networkx", "numpy", "tensorflow", "torch"}
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; it ends a training as Ctrl-C does."""
+    """Raised at SIGTERM, which ends a training as Ctrl-C does."""
 
 
 def exit_status(error: BaseException) -> int:
-    """The exit status for what went wrong; classes are told by name, so that no room has to be imported.
+    """The exit status for an error; classes are recognised by name, so that nothing has to be imported.
 
     >>> exit_status(KeyboardInterrupt()), exit_status(FileNotFoundError()), exit_status(ZeroDivisionError())
     (130, 5, 1)
@@ -57,7 +57,7 @@ def exit_status(error: BaseException) -> int:
 
 
 def message(error: BaseException) -> str:
-    """What the user should read: no frame of the library, of TensorFlow or of Keras.
+    """The message for the user, without frames of the library, TensorFlow or Keras.
 
     >>> try:
     ...     1 / 0
@@ -79,7 +79,7 @@ def message(error: BaseException) -> str:
 
 
 def printable(text: object) -> str:
-    """A text without the characters that would command a terminal.
+    """A text with control characters, which a terminal would obey, replaced by "?".
 
     >>> printable("name\\x1b[31m\\x07")
     'name?[31m?'
@@ -88,7 +88,7 @@ def printable(text: object) -> str:
 
 
 def _origin(error: BaseException) -> list[str]:
-    """Where the user's own exception behind one of ours came from, unless the message has said it all."""
+    """The user's exception behind one of ours, and its lines, unless the message has them already."""
     cause = error.__cause__
     frames = [] if cause is None else list(_frames(cause))
     said = getattr(cause, "strerror", None)
@@ -106,7 +106,7 @@ def _is_told(kind: type) -> bool:
 
 
 def _is_deliberate(error: BaseException) -> bool:
-    """A ValueError that the library itself raised, to say what to write."""
+    """Whether it is a ValueError raised by the library itself, whose message says what to write."""
     places = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     return isinstance(error, ValueError) and bool(places) and _resolved(places[-1]).startswith(_OURS)
 
@@ -116,7 +116,7 @@ def _named(error: BaseException) -> str:
 
 
 def _brief(error: BaseException) -> str:
-    """Its first lines: TensorFlow adds every frame that built the graph, and pages of what it had in memory."""
+    """Its first lines: TensorFlow adds every frame that built the graph, and pages of memory statistics."""
     lines = [line for line in _named(error).splitlines() if line.strip() and not line.lstrip().startswith('File "')]
     more = [f"... {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
     return "\n".join(lines[:MOST_LINES] + more)
@@ -127,7 +127,7 @@ def _notes(error: BaseException) -> list[str]:
 
 
 def _frames(error: BaseException) -> Iterator[str]:
-    """The user's own places, outermost first, each with its line."""
+    """The user's own frames, outermost first, each with its line."""
     for frame, number in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
         if not _is_foreign(code.co_filename):
@@ -148,7 +148,7 @@ def _is_foreign(filename: str) -> bool:
 
 
 def _shown(filename: str) -> str:
-    """Relative to the current folder where it lies below it."""
+    """The path, relative to the current folder if it is below that."""
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename
 

@@ -1,4 +1,4 @@
-"""Which framework Keras takes, where nobody chose one; loads none."""
+"""Chooses the framework that Keras runs on, if the user has not; imports none."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def prefer_installed() -> None:
-    """Let Keras run on JAX, or else on PyTorch, where TensorFlow, which it would take, is not installed.
+    """If TensorFlow, Keras' default, is not installed, let Keras run on JAX, or else on PyTorch.
 
-    KERAS_BACKEND stands above that, and a choice of another backend in `keras.json`, which Keras makes by itself.
+    KERAS_BACKEND, and another backend in `keras.json`, which Keras itself reads, take precedence.
     """
     if "KERAS_BACKEND" in os.environ or "keras" in sys.modules or find_spec("tensorflow") is not None:
         return

@@ -1,4 +1,4 @@
-"""The `runs` command: which runs there are, narrowed and sorted, as a table or as JSON."""
+"""The `runs` command: lists runs, filtered and sorted, as a table, as JSON or as a page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Filter:
-    """A name, a comparison and a value; numbers compare as numbers, texts as texts, and nothing with nothing.
+    """A name, a comparison and a value: numbers compare as numbers, texts as texts; a missing value never matches.
 
     >>> Filter.of("validation_accuracy>=0.9"), Filter.of("status=finished").allows("failed")
     (Filter(name='validation_accuracy', sign='>=', value=0.9), False)
@@ -48,7 +48,7 @@ class Filter:
 
     @classmethod
     def of(cls, text: str) -> Filter:
-        """A filter as it is typed."""
+        """The filter that a text describes."""
         found = re.fullmatch(r"\s*([^<>=!\s]+)\s*(>=|<=|!=|=|>|<)=?\s*(.*?)\s*", text)
         if found is None:
             raise UsageError(
@@ -64,7 +64,7 @@ class Filter:
         return cls(name, sign, _value(value))
 
     def allows(self, value: Any) -> bool:
-        """Whether a run of which this is the value is listed."""
+        """Whether a run with this value is listed."""
         if value is None:
             return False
         if _is_number(value) != _is_number(self.value):
@@ -75,7 +75,7 @@ class Filter:
 
 
 def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
-    """Do what `experimentator runs` was asked; returns the exit status: 5 where a folder could not be read."""
+    """Run `experimentator runs`; returns the exit status: 5 if a run folder could not be read, else 0."""
     if arguments.output and not arguments.output.lower().endswith(".html"):
         raise UsageError(f"the page of runs is HTML\nSeen: -o {arguments.output}. Write a name that ends in .html.")
     if arguments.open and arguments.json:
@@ -109,7 +109,7 @@ def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
 
 
 def told(run: Run) -> dict[str, Any]:
-    """A run as JSON holds it."""
+    """A run as plain values for JSON."""
     best = {"measure": run.measure, **run.best} if run.best else None
     problem = {"problem": run.problem} if run.problem else {}
     own = {"run": str(run.folder), "status": run.status, "epochs": run.epochs, "started": run.started}
@@ -128,7 +128,7 @@ def _row(run: Run, asked: Sequence[str]) -> dict[str, Any]:
 
 
 def _sorted(runs: Sequence[Run], name: str, *, descending: bool) -> list[Run]:
-    """By one value, numbers before texts; runs without it come last either way."""
+    """Runs by one value, numbers before texts; runs without it come last in both directions."""
     known = [run for run in runs if not _is_missing(run.value(name))]
     ordered = sorted(known, key=lambda run: _key(run.value(name)), reverse=descending)
     return [*ordered, *(run for run in runs if _is_missing(run.value(name)))]
@@ -146,7 +146,7 @@ def _refuse_unknown(names: Sequence[str], runs: Sequence[Run], folder: str) -> N
 
 
 def _refuse_unlike(filters: Sequence[Filter], runs: Sequence[Run]) -> None:
-    """Refuse a filter that compares numbers with a text, or texts with a number: it would silently match no run."""
+    """Refuse a filter with < or > that compares numbers with a text or texts with a number: no run would match."""
     for one in filters:
         known = [value for run in runs if not _is_missing(value := run.value(one.name))]
         if one.sign in ("=", "!=") or not known or any(_is_number(v) == _is_number(one.value) for v in known):

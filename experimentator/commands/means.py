@@ -1,4 +1,4 @@
-"""Points of a sweep that measure the same again, with another seed or fold: their means, and whether these differ."""
+"""Means over points of a sweep that differ only in seed or fold, and a test whether these means differ."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from experimentator.bench.spread import p_value
 from experimentator.commands.results import best_of, loss_of, show_table
 from experimentator.sweep.outcome import Outcome
 
-REPEATS = ("seed", "fold")  # axes along which the same is measured again
+REPEATS = ("seed", "fold")  # axes of repetitions
 TESTED = "p to best"
 
 
 def show_means(rows: Sequence[Mapping[str, Any]], output: TextIO) -> None:
-    """Their table, and what its last column means."""
+    """Print the table of means, and an explanation of its last column."""
     best = best_of(rows)
     show_table(rows, output, best=best if len(rows) > 1 else None)
     if pairs := min((min(row["runs"], rows[best or 0]["runs"]) for row in rows if TESTED in row), default=0):
@@ -28,9 +28,9 @@ def show_means(rows: Sequence[Mapping[str, Any]], output: TextIO) -> None:
 
 
 def means_of(outcomes: Sequence[Outcome], measured: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
-    """Points that differ by their seed or fold alone, as one row: means, and standard deviations between them.
+    """A row for each group of points that differ only in seed or fold: means and standard deviations of measures.
 
-    Where several rows have the same seeds and folds, each has how likely it is no other than the best.
+    Rows that have two or more seeds and folds in common with the best row get the p-value of their difference to it.
     """
     groups: dict[str, list[tuple[Mapping[str, Any], Mapping[str, float]]]] = {}
     for one, metrics in zip(outcomes, measured, strict=True):

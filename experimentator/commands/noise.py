@@ -1,4 +1,4 @@
-"""Keep what TensorFlow prints while it is imported off the terminal; everything else passes."""
+"""Filters messages that TensorFlow prints during its import; all other output passes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ for line in sys.stdin.buffer:
 
 @contextmanager
 def filtered() -> Iterator[None]:
-    """Drop the known noise from descriptor 2; Python's own stderr goes straight to where it went.
+    """Within, known noise is dropped from file descriptor 2; Python's own stderr bypasses the filter.
 
-    A process does the dropping, so that the last words of a crash still come through.
+    The filter is a process, so that the last messages of a crash still come through.
     """
     if sys.stderr is not sys.__stderr__ or sys.stderr is None or sys.stderr.fileno() != 2:
-        yield  # somebody has taken stderr over: a test, a notebook
+        yield  # stderr was replaced, as by a test or a notebook
         return
     sys.stderr.flush()
     aside = os.dup(2)
@@ -41,5 +41,5 @@ def filtered() -> Iterator[None]:
         yield
     finally:
         os.dup2(aside, 2)
-        with suppress(subprocess.TimeoutExpired):  # a process that the configuration started may hold the pipe
+        with suppress(subprocess.TimeoutExpired):  # a process that the configuration started may keep the pipe open
             child.wait(timeout=1.0)

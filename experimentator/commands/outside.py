@@ -1,8 +1,8 @@
-"""What a run left, read without the library: a line for every saved thing, with a hash of its bytes.
+"""Reads a run folder without the library: a line for every saved value, with a hash of its bytes.
 
-`python outside.py RUN` prints them, for one run to be compared with another. It imports the standard library only, so
-that a mistake of the library cannot hide itself. Times differ from run to run: columns that end in `_time` are left
-out.
+`python outside.py RUN` prints the lines, to compare one run with another. It imports the standard library only, so
+that an error of the library cannot hide itself. Columns that end in `_time` are left out, since times differ between
+runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOGS = ("history.jsonl", "state.jsonl")
 
 
 def lines(run: Path) -> list[str]:
-    """Everything in the newest checkpoint of a run, and its logs."""
+    """The lines for everything in the newest checkpoint of a run, and in its logs."""
     newest = sorted(path for path in (run / "checkpoints").iterdir() if path.name.isdigit())[-1]
     found = [line for file in ("weights", "state") for line in _tensors(newest / f"{file}.safetensors", file)]
     tree = json.loads((newest / "state.json").read_bytes())

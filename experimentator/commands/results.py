@@ -1,4 +1,4 @@
-"""Results as people read them: tables of epochs and of the points of a grid, for a terminal or as plain columns."""
+"""Prints results: tables of epochs and of the points of a grid, drawn on a terminal, else as plain columns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, TextIO
 
 from experimentator.commands.failures import printable
 
-MOST_EPOCHS = 20  # on a terminal; all of them elsewhere
+MOST_EPOCHS = 20  # shown on a terminal; elsewhere all
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], file: TextIO, *, best: int | None = None) -> None:
-    """A table of rows, the `best` of them marked: drawn on a terminal, else in aligned columns.
+    """Print a table of rows, with row number `best` marked: drawn on a terminal, else in aligned columns.
 
     >>> import sys
     >>> show_table([{"epoch": 1, "training_loss": 0.5}, {"epoch": 2, "training_loss": 0.25}], sys.stdout, best=1)
@@ -31,7 +31,7 @@ def show_table(rows: Sequence[Mapping[str, Any]], file: TextIO, *, best: int | N
 
 
 def show_epochs(history: Sequence[Mapping[str, Any]], file: TextIO) -> None:
-    """A table of the epochs; on a terminal the last ones of many."""
+    """Print a table of the epochs; on a terminal only the last ones."""
     last = history[-MOST_EPOCHS:] if file.isatty() else history
     show_table(last, file)
     if len(last) < len(history):
@@ -39,7 +39,7 @@ def show_epochs(history: Sequence[Mapping[str, Any]], file: TextIO) -> None:
 
 
 def show_values(values: Mapping[str, Any], file: TextIO) -> None:
-    """One line for each name.
+    """Print a line for each name.
 
     >>> import sys
     >>> show_values({"validation_accuracy": 0.98765, "weights": "runs/weights.safetensors"}, sys.stdout)
@@ -52,17 +52,17 @@ def show_values(values: Mapping[str, Any], file: TextIO) -> None:
 
 
 def final_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What an epoch measured, without its number and time."""
+    """The measures of an epoch: its row without `epoch` and `epoch_time`."""
     return {name: value for name, value in row.items() if name not in ("epoch", "epoch_time")}
 
 
 def numbers_in(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What of it is a number, and no truth value."""
+    """The entries of a row that are numbers, and no bools."""
     return {name: value for name, value in row.items() if type(value) in (int, float)}
 
 
 def loss_of(names: Iterable[str]) -> str:
-    """The name by which runs are compared: that of the validation loss, or else of any subset's; empty for none.
+    """The name by which runs are compared: `validation_loss`, else the first loss of a subset; empty without one.
 
     >>> loss_of(["training_loss", "validation_loss", "validation_accuracy"])
     'validation_loss'
@@ -72,7 +72,7 @@ def loss_of(names: Iterable[str]) -> str:
 
 
 def best_of(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """The place of the row with the smallest validation loss, or else loss of any subset.
+    """The place of the row with the smallest loss (see `loss_of`); None if no row has one.
 
     >>> best_of([{"training_loss": 0.1, "validation_loss": 0.9}, {}, {"training_loss": 0.2, "validation_loss": 0.8}])
     2

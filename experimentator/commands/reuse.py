@@ -1,7 +1,7 @@
-"""The `evaluate`, `predict` and `export` commands: an experiment built from its run folder, with the weights it left.
+"""The `evaluate`, `predict` and `export` commands: an experiment rebuilt from its run folder, with its weights.
 
-Building it runs the configuration, a program: the text stored in the folder, if it is the one that was trained, or a
-file that is named instead. Weights and everything else of a run are data, and nothing in them is run.
+This runs the configuration, a program: the text stored in the folder, if it is the one that was trained, or a file
+named instead. Weights and all other files of a run are only data.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Build = Callable[[Callable[[], Config]], Any]
 
 
 def evaluate(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
-    """Do what `experimentator evaluate` was asked: averages over a subset, or over every EVAL subset."""
+    """Run `experimentator evaluate`: print averages over a subset, or over every EVAL subset."""
     exp = restored(arguments, build, errors)
     results = exp.evaluate(arguments.subset)
     if arguments.json:
@@ -42,7 +42,7 @@ def evaluate(arguments: Namespace, build: Build, output: TextIO, errors: TextIO)
 
 
 def predict(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
-    """Do what `experimentator predict` was asked: what INFER gives for every key of a subset, as a file."""
+    """Run `experimentator predict`: write the outputs of INFER for every key of a subset to a file."""
     check_suffix(arguments.output)
     exp = restored(arguments, build, errors)
     Predictions.of(exp, exp.subset(arguments.subset)).save(arguments.output)
@@ -50,7 +50,7 @@ def predict(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) 
 
 
 def export(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
-    """Do what `experimentator export` was asked: what INFER computes, as a file for use elsewhere."""
+    """Run `experimentator export`: write the INFER graph to a file for use elsewhere."""
     check_new(Path(arguments.output))
     sizes = dict(map(parse_assignment, arguments.sizes))
     exp = restored(arguments, build, errors)
@@ -71,9 +71,9 @@ def restored(arguments: Namespace, build: Build, errors: TextIO) -> Any:
 
 @contextmanager
 def stored(run: str, given: Mapping[str, Any], *, instead: str | None = None) -> Iterator[Callable[[], Config]]:
-    """What loads the configuration of a run, or the file `instead` of it, with the run's overrides and those given.
+    """A function that loads the configuration of a run, or the file `instead`, with the run's overrides and `given`.
 
-    Within, modules that lay beside it when it was trained can be imported.
+    Within, modules in the folder of the original configuration can be imported.
     """
     folder = Path(run)
     if not is_run(folder):
@@ -91,7 +91,7 @@ def stored(run: str, given: Mapping[str, Any], *, instead: str | None = None) ->
 
 
 def _trained(folder: Path, environment: Mapping[str, Any]) -> str:
-    """The text of the stored configuration, if it is the one that the training recorded."""
+    """The text of the stored configuration; refused if its SHA-256 is not the one that the training recorded."""
     path, recorded = folder / "config.py", environment.get("config_sha256")
     write = "Read it, then name it yourself if you trust it: --config FILE."
     if recorded is None:
@@ -106,7 +106,7 @@ def _trained(folder: Path, environment: Mapping[str, Any]) -> str:
 
 
 def _check_modules(environment: Mapping[str, Any]) -> None:
-    """Refuse modules beside the configuration that are not what the training imported."""
+    """Refuse if modules beside the configuration have changed since the training."""
     folder, recorded = environment.get("config_folder"), environment.get("modules", {})
     if isinstance(folder, str) and isinstance(recorded, dict) and (others := changed(Path(folder), recorded)):
         raise ConfigError(
@@ -117,7 +117,7 @@ def _check_modules(environment: Mapping[str, Any]) -> None:
 
 
 def _overrides(environment: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The overrides of the run, and those given now, which win."""
+    """The overrides of the run, updated by those given now."""
     stored, lost = environment.get("overrides", {}), environment.get("not_stored", [])
     if not isinstance(stored, dict) or not isinstance(lost, list):
         raise ConfigError("environment.json is damaged.", "Seen: overrides that are none.", "Name another run.")
@@ -131,7 +131,7 @@ def _overrides(environment: Mapping[str, Any], given: Mapping[str, Any]) -> dict
 
 
 def _weights(folder: Path, asked: str) -> Path:
-    """The file that `--weights` means; averaged weights where the training evaluated with those."""
+    """The file that `--weights` means; averaged weights if the training evaluated with these."""
     if asked not in ("last", "best"):
         inside = folder / asked
         return inside if inside.is_file() and not Path(asked).exists() else Path(asked)
@@ -151,7 +151,7 @@ def _weights(folder: Path, asked: str) -> Path:
 
 
 def _epoch(weights: Path) -> str:
-    """Of which epoch a run's last or best weights are, and of how many: while it trains, not every epoch is saved."""
+    """The epoch of a run's last or best weights, as the end of a message; empty for other files."""
     folder, name = weights.parent, weights.name.removesuffix(AVERAGED).removesuffix(".safetensors")
     told = {"weights": (STATUS, "epoch_of_weights"), "best": (BEST, "epoch")}.get(name)
     if told is None or not (folder / told[0]).is_file() or not is_run(folder):

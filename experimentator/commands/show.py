@@ -1,4 +1,4 @@
-"""The `graph` command: which picture was asked for, of what, and where it goes."""
+"""The `graph` command: prints or draws the graph of a configuration, run or file, or the difference of two."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from experimentator.records.plainfile import read_bytes, values_of
 from experimentator.runs import DESCRIPTION, STATUS
 
 MODES = ("train", "eval", "infer")
-Build = Callable[[str], Any]  # the experiment of a configuration file
+Build = Callable[[str], Any]  # builds the experiment of a configuration file
 Told = Callable[[str], None]
 
 
 def show(arguments: Namespace, build: Build, told: Told) -> str:
-    """What the `graph` command prints, once it has drawn what it was to draw; `told` hears of measurements."""
+    """Draw what was asked for; returns what the command prints. `told` gets messages for the user."""
     if arguments.open and not arguments.output:
         arguments.output = str(Path(tempfile.mkdtemp(prefix="experimentator-")) / "graph.html")
     format = diagram.check_suffix(arguments.output) if arguments.output else ""
@@ -45,13 +45,13 @@ def show(arguments: Namespace, build: Build, told: Told) -> str:
 
 
 def _one_view(arguments: Namespace) -> bool:
-    """Whether one graph was asked for; else a page shows those of all modes."""
+    """Whether a single graph was asked for; else a page shows the graphs of all modes."""
     chosen = arguments.mode or arguments.names or arguments.plan or arguments.all or arguments.diff or arguments.cost
     return bool(chosen) or _is_stored(arguments.config)
 
 
 def _modes(exp: Any, told: Told) -> dict[str, Description]:
-    """The graph of each mode that has one."""
+    """The graph of each mode; modes with errors are left out, unless all have some."""
     views, errors = {}, []
     for mode in MODES:
         try:
@@ -87,7 +87,7 @@ def _asked(arguments: Namespace, build: Build) -> Description:
 
 
 def _is_stored(source: str) -> bool:
-    """Whether it is a run folder or a file of JSON."""
+    """Whether a source is a run folder or a JSON file, and no configuration."""
     return source not in MODES and (Path(source).is_dir() or Path(source).suffix == ".json")
 
 
@@ -101,7 +101,7 @@ def _priced(arguments: Namespace, build: Build, told: Told) -> Description:
 
 
 def _described(source: str, mode: str, arguments: Namespace, build: Build) -> Description:
-    """The description of a configuration, or the one that a run folder or a file of JSON holds."""
+    """The description of a configuration's graph, or the one that a run folder or JSON file holds."""
     if not _is_stored(source):
         return _of_experiment(build(source), mode, arguments)
     return _of_run(Path(source), mode) if Path(source).is_dir() else _graph_in(Path(source).resolve())
@@ -114,7 +114,7 @@ def _of_experiment(exp: Any, mode: str, arguments: Namespace) -> Description:
 
 
 def _of_run(folder: Path, mode: str) -> Description:
-    """What a run folder holds; nothing of it is run."""
+    """The description that a run folder holds, with the status of the run; no code of it is run."""
     if Mode.of(mode) != Mode.TRAIN:
         raise UsageError(
             f"a run folder holds the graph of TRAIN only\nName its configuration: {folder / 'config.py'} --mode {mode}"
@@ -133,7 +133,7 @@ def _of_run(folder: Path, mode: str) -> Description:
 
 
 def _status(path: Path) -> tuple[str, dict[str, str]]:
-    """How a run ended, and what it found out about single processors."""
+    """The status of a run, and that of single processors."""
     text = _read(path)
     try:
         found = values_of(text.encode())

@@ -1,4 +1,4 @@
-"""`run --grid`: the points of a sweep, what is already done, and how it is shown while it runs and in the end."""
+"""`run --grid`: trains the points of a sweep that are not done, and shows progress and results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PICTURE, COMPILED = "sweep.svg", "compiled"
 SEED = "seed"
 HANG_SECONDS = 3600.0
 MOMENT = 0.1
-OPTIONS = {  # of a command line, which all points of a grid get
+OPTIONS = {  # settings that all points share, with the option that gives each
     "experiment_id": "--experiment-id",
     "output_folder": "--output-folder",
     "project_name": "--set project_name=NAME",
@@ -66,7 +66,7 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
 
 
 class Sweep:
-    """The points of a sweep: which are due, and what came of each, which the register keeps and the display tells."""
+    """The points of a sweep: which are due, and their outcomes, which go to the register and the display."""
 
     def __init__(
         self, arguments: Namespace, sets: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]], errors: TextIO
@@ -101,7 +101,7 @@ class Sweep:
         self.display.ended(outcome, printed)
 
     def ended_so_far(self) -> list[Outcome]:
-        """What came of the points, in their order."""
+        """The outcomes so far, in the order of points."""
         return [self.outcomes[number] for number in self.numbers if number in self.outcomes]
 
 
@@ -121,7 +121,7 @@ def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any
 
 
 def _folder(arguments: Namespace, sets: Mapping[str, Any]) -> Path:
-    """The folder of the sweep, where its points will have theirs: a new one, or that of the sweep to go on with."""
+    """The folder of the sweep: a new one, or that of the sweep to continue. Run folders of points are beside it."""
     output = arguments.output_folder or sets.get("output_folder") or constant_in(arguments.config, "output_folder")
     project = sets.get("project_name") or constant_in(arguments.config, "project_name") or Path(arguments.config).stem
     place = Path(output or OUTPUT_FOLDER) / folder_name(project, key="project_name")
@@ -135,7 +135,7 @@ def _folder(arguments: Namespace, sets: Mapping[str, Any]) -> Path:
             )
         if not is_there and arguments.resume == LATEST:
             raise CheckpointError(_nothing(place))
-        is_empty = folder.is_dir() and not any(folder.iterdir())  # what a sweep leaves that is killed at once
+        is_empty = folder.is_dir() and not any(folder.iterdir())  # left by a sweep that was killed at once
         return folder if is_there or is_empty else make(place, arguments.experiment_id)
     found = max(place.glob(f"*/{REGISTER}"), key=lambda path: path.stat().st_mtime_ns, default=None)
     if arguments.resume and found is not None:
@@ -146,7 +146,7 @@ def _folder(arguments: Namespace, sets: Mapping[str, Any]) -> Path:
 
 
 def _begun_now(place: Path) -> Path:
-    """A folder named by the time in UTC; where that is taken, another second comes."""
+    """A new folder named by the time in UTC; if that is taken, wait for the next second."""
     while True:
         name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
         try:
@@ -181,7 +181,7 @@ def _command(arguments: Namespace, values: Mapping[str, Any], experiment_id: str
 
 
 class Display:
-    """What is told of a sweep under way: a line for each point on stderr; on a terminal, how far all are, too."""
+    """Shows a sweep under way: a line for each point on stderr; on a terminal, with several jobs, a progress bar."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class Display:
         self.places = {number: place for place, number in enumerate(numbers, start=1)}
         self.progress: Any = None
         self.count, self.shown = 0, 0.0
-        self.errors_told: set[str] = set()  # printed whole; again, by their first lines
+        self.errors_told: set[str] = set()  # errors printed in full, once each
 
     def __enter__(self) -> None:
         if self.jobs > 1 and self.errors.isatty():
@@ -216,16 +216,16 @@ class Display:
             self.progress.stop()
 
     def is_done(self, number: int) -> None:
-        """A point need not be trained."""
+        """Show that a point is done already."""
         self._tell(f"{self._name(number)}  finished before")
         self._count()
 
     def begins(self, point: Point) -> None:
-        """A point starts."""
+        """Show that a point starts."""
         self._tell(self._name(point.number))
 
     def waits(self, children: Sequence[Child]) -> None:
-        """Show where those under way are."""
+        """Show the epochs of the points under way."""
         if self.progress is None or time.monotonic() - self.shown < 0.5:
             return
         self.shown = time.monotonic()
@@ -234,7 +234,7 @@ class Display:
         self.progress.update(self.progress.task_ids[0], description=told)
 
     def ended(self, outcome: Outcome, printed: str) -> None:
-        """How a point ended, where the terminal did not show it."""
+        """Show how a point ended, if its own output did not."""
         self._count()
         place = f"point {self.places[outcome.number]}/{len(self.chosen)}"
         if not outcome.is_finished and printed and outcome.error not in self.errors_told:
@@ -262,7 +262,7 @@ class Display:
 
 
 def _told(outcome: Outcome) -> str:
-    """What went wrong in a line, or the loss."""
+    """The first line of the error, or the loss, as the end of a line."""
     if not outcome.is_finished:
         return f": {printable(outcome.error.splitlines()[0])}" if outcome.error else ""
     metrics = numbers_in(final_metrics(outcome.last))
@@ -271,7 +271,7 @@ def _told(outcome: Outcome) -> str:
 
 
 def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, output: TextIO, errors: TextIO) -> None:
-    """The table of points on stdout, their means over seeds, and the picture."""
+    """Print the table of points and their means over seeds to stdout, errors to stderr, and write the picture."""
     if not outcomes:
         return
     measured = [numbers_in(final_metrics(one.last)) if one.is_finished else {} for one in outcomes]
@@ -301,12 +301,12 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, ou
     try:
         write_atomically(folder / PICTURE, page.encode())
         errors.write(f"{folder / PICTURE} shows what each axis does; {REGISTER} beside it has all in JSON.\n")
-    except CheckpointError as error:  # what ended the sweep is told, not this
+    except CheckpointError as error:  # not raised: it would hide the error that ended the sweep
         errors.write(f"There is no {PICTURE}. {error}\n")
 
 
 def _grouped(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """The first lines of what went wrong, each with the run, and how many others had the same."""
+    """The first line of each different error, with one of its runs and the number of others."""
     groups: dict[str, list[Outcome]] = {}
     for one in outcomes:
         if one.error:

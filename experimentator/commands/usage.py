@@ -1,4 +1,4 @@
-"""What may be typed: the arguments of the command line and their help, written by hand so that it reads well."""
+"""The arguments of the command line and their help, which is written by hand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 COMMANDS = ("run", "graph", "bench", "runs", "evaluate", "predict", "export", "verify-resume")
-LATEST, AUTO = "latest", "auto"  # which run is resumed, where none is named
-OUTPUT_FOLDER = "runs"  # where runs go, where it is not said
+LATEST, AUTO = "latest", "auto"  # values of --resume that name no run
+OUTPUT_FOLDER = "runs"  # where runs go by default
 
 HELP = """\
 experimentator: train the experiment of a configuration file, look at its graph, use what was trained.
@@ -179,7 +179,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\n{self._guess(message)}Type: {self.prog} --help")
 
     def _guess(self, message: str) -> str:
-        """Which options were meant by those that there are not."""
+        """A guess of the options that were meant by unknown ones."""
         known = [name for name, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
         words = [word.partition("=")[0] for word in message.partition("arguments: ")[2].split() if word[:1] == "-"]
         near = [name for word in words for name in get_close_matches(word, known, n=1, cutoff=0.75)]
@@ -187,7 +187,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments; `command` is `help` or `version` where only a text is wanted, which `text` holds.
+    """The parsed arguments; if `command` is `help` or `version`, only `text` is to be printed.
 
     >>> parse(["task.py", "--epochs", "3"]).command, parse(["graph", "task.py"]).theme
     ('run', 'auto')
@@ -212,7 +212,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _check_first(word: str, rest: Sequence[str]) -> None:
-    """A misspelt command is not taken for a configuration, nor is a word that stands before one."""
+    """Refuse a first word that is no command and no file, such as a misspelt command."""
     if word in COMMANDS or word.startswith("-") or word.endswith(".py") or os.path.exists(word):
         return
     near = get_close_matches(word.lower(), COMMANDS, n=1)
@@ -245,9 +245,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint-seconds", type=_seconds)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--quiet", action="store_true")
-    parser.add_argument("--report", help=argparse.SUPPRESS)  # a folder where the process of a point tells how far it is
-    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # the process of the sweep: gone, it ends, too
-    parser.add_argument("--forked", action="store_true", help=argparse.SUPPRESS)  # its imports came before it
+    parser.add_argument("--report", help=argparse.SUPPRESS)  # of points: the folder for progress reports
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # of points: the sweep, with which they end
+    parser.add_argument("--forked", action="store_true", help=argparse.SUPPRESS)  # by the fork server
 
 
 def _add_graph(parser: argparse.ArgumentParser) -> None:
@@ -288,12 +288,12 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
-    """The option that gives names of a configuration other values."""
+    """Add the option --set."""
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="NAME=VALUE")
 
 
 def names(text: str) -> list[str]:
-    """Names with commas between them."""
+    """Names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

@@ -1,4 +1,4 @@
-"""What may be typed about runs that were trained: the help and arguments of `runs` and what uses one."""
+"""The arguments and help of the commands on trained runs: `runs`, `evaluate`, `predict`, `export`."""
 
 from __future__ import annotations
 

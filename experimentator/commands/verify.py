@@ -1,7 +1,7 @@
-"""Proof that a configuration resumes exactly: its training is killed at random moments, resumed, and compared.
+"""`verify-resume`: proves that a configuration resumes exactly, by killing, resuming and comparing its training.
 
-Everything runs in processes of its own, as the user would start them; what they left is read by `outside.py`, which
-does not import the library.
+Trainings run in processes, as the user would start them; their files are read by `outside.py`, which does not import
+the library.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from experimentator.commands import outside
 from experimentator.sweep.points import names_in
 
 POLL = 0.005  # seconds between two looks at a training
-EARLY = 0.6  # of what is left of a training: kills come before, since it must be found short of its end
-SAVES = 15.0  # in the time that epochs take, less what is compiled
-COMPILING = 60.0  # seconds at most, taken off a training of one epoch
-ANYWHEN = 0.25  # of the kills come at any moment, while things are loaded and compiled, too
-SHOWN = 8  # differences that are told
-MORE = 6  # kills at most beyond those asked for, where none of them came between the first save and the end
+EARLY = 0.6  # share of the rest of a training in which it is killed, so that it is hit before its end
+SAVES = 15.0  # checkpoints in the time of the epochs, without compilation
+COMPILING = 60.0  # seconds taken off a training of one epoch, as the most that compilation takes
+ANYWHEN = 0.25  # share of the kills at any moment, also during imports and compilation
+SHOWN = 8  # differences that are shown
+MORE = 6  # extra kills at most, if none so far came between the first checkpoint and the end
 Say = Callable[[str], None]
 
 
 class TrainingFailedError(RuntimeError):
-    """A training ended by itself with an error: there is nothing to compare."""
+    """A training failed by itself, so that there is nothing to compare."""
 
     def __init__(self, status: int, text: str):
         super().__init__(f"The training failed with exit status {status}.\n{text.strip()}")
@@ -44,7 +44,7 @@ class TrainingFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is tried: a configuration, options of `experimentator run`, how many kills, drawn from which seed."""
+    """What to try: a configuration, options of `experimentator run`, the number of kills, the seed of their moments."""
 
     config: str
     options: Sequence[str] = ()
@@ -54,7 +54,7 @@ class Plan:
 
 
 def verify(plan: Plan, say: Say) -> bool:
-    """Whether every killed and resumed training left what the uninterrupted one did; `say` gets each line told."""
+    """Whether every killed and resumed training left the same as the uninterrupted one; `say` prints a line."""
     place = Path(plan.folder or tempfile.mkdtemp(prefix="experimentator-verify-"))
     seed = int.from_bytes(os.urandom(4), "little") if plan.seed is None else plan.seed
     say(f"{plan.config}: {plan.kills} kills at moments drawn with --seed {seed}; runs are in {place}")
@@ -63,7 +63,7 @@ def verify(plan: Plan, say: Say) -> bool:
         seconds = trial.reference()
     finally:
         if plan.folder is None:
-            with suppress(OSError):  # nothing was written: the configuration has an error
+            with suppress(OSError):  # removes it only if empty, as after an error in the configuration
                 place.rmdir()
     runs = trial.killed(seconds)
     expected = _read(trial.path("reference"))
@@ -106,11 +106,11 @@ class Trial:
         return seconds
 
     def killed(self, seconds: float) -> list[str]:
-        """Train, and kill, until there were enough kills; returns the names of the runs, each finished."""
+        """Train and kill until there were enough kills, then finish all runs; returns their names."""
         runs = ["killed-1"]
         while self.kills < self.plan.kills or (not self.resumed and self.kills < self.plan.kills + MORE):
             if not self._kill(runs[-1], seconds) or _saved(self.path(runs[-1])) == self.total:
-                runs.append(f"killed-{len(runs) + 1}")  # nothing is left of it to be killed in
+                runs.append(f"killed-{len(runs) + 1}")  # it is finished: kill another
         runs = [run for run in runs if self.path(run).exists()]
         for run in runs:
             if not self._is_over(run):
@@ -118,7 +118,7 @@ class Trial:
         return runs
 
     def blame(self, expected: Sequence[str]) -> None:
-        """Find out whether two uninterrupted trainings differ, too."""
+        """Train once more without interruption, to see whether such trainings differ, too."""
         self.reference("reference-2")
         if _read(self.path("reference-2")) != list(expected):
             self.say("Two uninterrupted trainings differ, too: look for numbers that no seed rules, not at the resume.")
@@ -126,7 +126,7 @@ class Trial:
             self.say("Two uninterrupted trainings are equal: it is the resume that differs.")
 
     def _kill(self, run: str, seconds: float) -> bool:
-        """Kill a training soon after it saved some batches, or at any moment; False where it ended before."""
+        """Kill a training after it saved a drawn number of batches, or at any moment; False if it ended before."""
         before, path = _stamp(self.path(run)), self.path(run)
         done, share = _saved(path) or 0, EARLY * self.draws.random()
         goal = done + share * (self.total - done) if self.draws.random() > ANYWHEN else self.total
@@ -160,7 +160,7 @@ class Trial:
         )
 
     def _training(self, child: subprocess.Popen[str], run: str, before: int) -> float:
-        """The moment when a training begins: its run folder says so anew."""
+        """Wait until a training begins, when it rewrites its status; returns that moment."""
         while child.poll() is None and _stamp(self.path(run)) <= before:
             time.sleep(POLL)
         return time.monotonic()
@@ -176,7 +176,7 @@ class Trial:
 
 
 def _fixed(plan: Plan, say: Say) -> list[str]:
-    """What must be fixed for two trainings to be comparable, where the configuration leaves it open."""
+    """Options that make two trainings comparable, for settings that the configuration leaves open."""
     known = {*names_in(plan.config), *(option.partition("=")[0] for option in plan.options)}
     options = []
     if "jit_compile" not in known and _times_compilers():
@@ -198,14 +198,14 @@ def _times_compilers() -> bool:
 
 
 def _read(run: Path) -> list[str]:
-    """What a run left, read in a process that does not import the library."""
+    """The lines of `outside.py` for a run, from a process that does not import the library."""
     command = [sys.executable, "-I", str(Path(outside.__file__)), str(run)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
 def _compare(run: str, expected: Sequence[str], seen: Sequence[str], say: Say) -> bool:
-    """Tell what differs."""
+    """Whether a run equals the reference; prints the differences."""
     names = Counter(_kind(line) for line in expected)
     covered = ", ".join(f"{count} {kind}" for kind, count in names.items())
     if list(expected) == list(seen):
@@ -222,12 +222,12 @@ def _compare(run: str, expected: Sequence[str], seen: Sequence[str], say: Say) -
 
 
 def _says_little(name: str) -> int:
-    """The history first, which says when they parted, and hashes last."""
+    """A sort key: the history first, which shows when the runs diverged, hashes last."""
     return 2 - name.startswith("state.json/") - name.startswith("state.json/history/")
 
 
 def _kind(line: str) -> str:
-    """To what a saved thing belongs, in a word."""
+    """The kind of a saved value, in words."""
     name = line.rsplit(" = ", 1)[0]
     if name.startswith("weights/"):
         return "weights and seeds"
@@ -237,7 +237,7 @@ def _kind(line: str) -> str:
 
 
 def _tell_limits(run: Path, say: Say) -> None:
-    """What the proof does not cover."""
+    """Print what the proof does not cover."""
     about = json.loads((_checkpoints(run)[-1] / "state.json").read_bytes())["about"]
     for doubt in about["doubts"]:
         say(f"not covered: {doubt}")
@@ -250,13 +250,13 @@ def _done(run: Path) -> str:
 
 
 def _saved(run: Path) -> int | None:
-    """Batches in the newest checkpoint; None without one."""
+    """Batches done in the newest checkpoint; None without one."""
     found = _checkpoints(run)
     return int(json.loads((found[-1] / "MANIFEST.json").read_bytes())["step"]) if found else None
 
 
 def _pace(run: Path, seconds: float) -> float:
-    """Seconds that the epochs take, the first as long as the others; where it is alone, what is beyond compiling."""
+    """Seconds of all epochs, at the median of all but the first; of a single epoch, less COMPILING."""
     rows = (run / "history.jsonl").read_text("utf-8").splitlines()
     times = sorted(json.loads(row)["epoch_time"] for row in rows[1:])
     return len(rows) * float(times[len(times) // 2]) if times else max(0.0, seconds - COMPILING)
@@ -268,7 +268,7 @@ def _checkpoints(run: Path) -> list[Path]:
 
 
 def _stamp(run: Path) -> int:
-    """When the status of a run was last written; 0 without one."""
+    """When status.json of a run was last written, in ns; 0 without one."""
     try:
         return (run / "status.json").stat().st_mtime_ns
     except FileNotFoundError:
