@@ -1,7 +1,7 @@
-"""Results that a pass does not simply average: those that accumulate, and those that say how much they weigh.
+"""Results that a pass does not simply average: accumulating ones, and ones that come with a weight.
 
-What accumulates is set back when a pass begins, and its last value stands for all of it. A processor whose
-`weights_of` maps a name that it writes to another says by the latter how much of the batch the former is the mean of.
+Accumulating processors are reset when a pass begins, and their last value is the result of the pass. A processor's
+`weights_of` maps an output to another of its outputs, which says how many items of the batch the first is a mean of.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from experimentator.graph import Graph, Node
 from experimentator.saving.matching import node_of
 
-SEEDS = "/seed_generator_state"  # how keys of the states end that `keras.random.SeedGenerator`s have
+SEEDS = "/seed_generator_state"  # suffix of the keys of states of `keras.random.SeedGenerator`
 
 
 class Running(np.ndarray):
-    """Values [K] after each batch of something that accumulates; averages take the last.
+    """Values [K] of an accumulating result, one after each batch; averages take the last.
 
     >>> np.array([0.5, 0.75]).view(Running)
     Running([0.5 , 0.75])
@@ -26,7 +26,7 @@ class Running(np.ndarray):
 
 
 class Weighed(np.ndarray):
-    """Values [K], one for each batch, and the `weights` [K] that each has in an average."""
+    """Values [K], one for each batch, and `weights` [K]: the weight of each in an average."""
 
     weights: Any = None
 
@@ -43,7 +43,7 @@ class Weighed(np.ndarray):
 
 
 def with_weights(graph: Graph) -> Graph:
-    """Select what selected names weigh, too, and the parts of sums that have weights of their own."""
+    """Select the weights of selected names, too, and the parts of sums where a part has weights."""
     if parts := _weighed_parts(graph):
         graph = graph.select(*graph.results, *parts)
     weights = _weights(graph).values()
@@ -51,23 +51,23 @@ def with_weights(graph: Graph) -> Graph:
 
 
 def marked_in(processors: Iterable[Any]) -> list[str]:
-    """What the metric processors of a list measure."""
+    """The names that the metric processors of a list write, without weights."""
     return [name for one in processors if getattr(one, "is_metric", False) for name in measured_by(one)]
 
 
 def measured_by(processor: Any) -> list[str]:
-    """What a metric writes, less the names that are weights of others."""
+    """The outputs of a metric, without those that are weights of others."""
     weights = getattr(processor, "weights_of", {}).values()
     return [name for name in processor.outputs if name not in weights]
 
 
 def weighing(graph: Graph) -> set[str]:
-    """Names of a graph that are weights of others."""
+    """The names in a graph that are weights of other names."""
     return {weight for node in graph.nodes for weight in _said(node).values()}
 
 
 def lasting(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[str, np.ndarray]:
-    """Weights by key, less what lives for one pass: what metrics accumulate, and counts of draws.
+    """Weights by key, without the state of a pass: accumulated metrics, and states of seed generators.
 
     >>> [*lasting({"Model/0/kernel": np.zeros(2), "Model/1/seed_generator_state": np.zeros(2)}, graphs=[])]
     ['Model/0/kernel']
@@ -78,15 +78,15 @@ def lasting(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[
 
 
 def passing(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[str, np.ndarray]:
-    """The others: copies of what lives for one pass."""
+    """The weights that `lasting` leaves out, the state of a pass, copied."""
     kept = lasting(weights, graphs)
     return {key: np.array(values) for key, values in weights.items() if key not in kept}
 
 
 def sums_in(graph: Graph) -> dict[str, Mapping[str, float]]:
-    """Selected names that are sums of other selected names, each times a factor: {name: {part: factor}}.
+    """Selected names that are weighted sums of other selected names: {name: {part: factor}}.
 
-    A processor says so in `sums_of`.
+    A processor declares them in `sums_of`.
     """
     found: dict[str, Mapping[str, float]] = {}
     for node in graph.order:  # sums of sums come after these
@@ -99,7 +99,7 @@ def sums_in(graph: Graph) -> dict[str, Mapping[str, float]]:
 
 
 def _weighed_parts(graph: Graph) -> set[str]:
-    """Parts of selected sums, and of sums among these, where one of them is no mean of a whole batch."""
+    """The parts of selected sums, also of nested ones, where a part has weights of its own."""
     last = {name: node for node in graph.order for name in node.outputs}
     weighed = {name for name, node in last.items() if name in _said(node)}
     sums: dict[str, set[str]] = {}
@@ -116,21 +116,21 @@ def _weighed_parts(graph: Graph) -> set[str]:
 
 
 def begin(graph: Graph) -> None:
-    """Set back what the processors of a graph accumulate: a pass begins."""
+    """Reset the accumulating processors of a graph, when a pass begins."""
     for node in _running(graph):
         running: Any = node.processor
         running.reset(graph.mode)
 
 
 class Marks:
-    """Which results of a graph accumulate, and what others weigh: looked up once, since calls are many."""
+    """Which results of a graph accumulate, and which have weights: looked up once, not at every call."""
 
     def __init__(self, graph: Graph):
         self.running = {name for node in _running(graph) for name in node.outputs} & graph.results.keys()
         self.weights = {name: weight for name, weight in _weights(graph).items() if weight in graph.results}
 
     def put(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The results of a call, so marked; weights go with what they weigh."""
+        """The results of a call as `Running` or `Weighed` arrays; the weights themselves are taken out."""
         outputs = outputs | {name: outputs[name].view(Running) for name in self.running}
         outputs |= {name: Weighed.of(outputs[name], outputs[weight]) for name, weight in self.weights.items()}
         for weight in set(self.weights.values()):
@@ -139,7 +139,7 @@ class Marks:
 
 
 def _weights(graph: Graph) -> dict[str, str]:
-    """What each selected name weighs, where the processor that wrote it last says so."""
+    """For each selected name, the name of its weights, if the processor that wrote it last declares one."""
     found = {}
     for node in graph.nodes:
         for name, weight in _said(node).items():

@@ -1,4 +1,4 @@
-"""Overrides and grids as the command line writes them."""
+"""Parses overrides and grids as typed on the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from experimentator.overrides import ConfigError
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """One override as the command line writes it: a name and a Python literal, or a bare word or path.
+    """One override as typed, NAME=VALUE: the value is a Python literal, or a bare word or path.
 
     >>> parse_assignment("rate=1e-4"), parse_assignment("name=adam"), parse_assignment("folder=runs/first")
     (('rate', 0.0001), ('name', 'adam'), ('folder', 'runs/first'))
@@ -31,7 +31,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
-    """The axes of a grid as the command line writes them.
+    """The axes of a grid as typed, NAME=[VALUE, ...] each.
 
     >>> parse_grid(["rate=[0.1, 0.01]", "batch_size=(32, 64)"])
     {'rate': [0.1, 0.01], 'batch_size': [32, 64]}
@@ -61,7 +61,7 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _with_words_quoted(value: str) -> str:
-    """A list with its bare words in quotes, where that is what it lacks; else all of it in quotes.
+    """The value with its bare words quoted, if that makes it a literal; else all of it in quotes.
 
     >>> _with_words_quoted("[adam, sgd]"), _with_words_quoted("[1, 2")
     ("['adam', 'sgd']", "'[1, 2'")
@@ -74,7 +74,7 @@ def _with_words_quoted(value: str) -> str:
 
 
 def _not_a_word(value: str) -> str:
-    """Why a value that is no literal cannot be meant as a bare word or path either; empty if it can."""
+    """Why a value that is no literal is no bare word or path either; empty if it may be one."""
     if value.startswith(("[", "{", "(", "'", '"')):
         return "is a broken literal"
     if value.casefold() in {"true", "false", "none"}:

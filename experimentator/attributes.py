@@ -1,4 +1,4 @@
-"""What chunk processors compute with: what somebody changed of it after their graph was compiled."""
+"""Finds attributes and globals of chunk processors that were changed after their graph was compiled."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from zlib import crc32
 
 import numpy as np
 
-DECLARING = ("inputs", "outputs", "mode", "after", "node")  # what the graph asks, where nothing is compiled too
+DECLARING = ("inputs", "outputs", "mode", "after", "node")  # attributes that graphs depend on, even if not compiled
 PLAIN = (bool, Number, str, bytes, Enum, type(None))
 CONTAINERS = (list, tuple, dict)
-DEEP = 50  # containers within each other that are looked into
-MOST = 10_000  # entries of a container that are compared; one with more holds data
-SMALL = 1 << 16  # bytes of an array that are compared; of a larger one, which object it is
+DEEP = 50  # levels of nested containers that are compared
+MOST = 10_000  # entries of a container that are compared; a larger one holds data
+SMALL = 1 << 16  # bytes of an array that is compared by value; a larger one is compared by identity
 OFTEN = (
     "Each change compiles anew. A number that changes often may live in a keras.Variable(..., trainable=False), which "
     "a callback assigns: that compiles once."
 )
 OUTSIDE = ("global ", "enclosed ", "the code of ")
-LIBRARIES = ("experimentator.", "keras.", "builtins")  # whose code is not read
+LIBRARIES = ("experimentator.", "keras.", "builtins")  # modules whose classes are not searched
 
 
 class Attributes:
-    """The attributes of processors as they were when first used, to compare with what they are later.
+    """The attributes of processors when first used, to compare with later: a compiled graph keeps the traced ones.
 
-    So are the global names and the closure that their code reads, where these are numbers, texts, arrays, and lists or
-    dictionaries of them, and the code itself, with that of functions it calls: a compiled graph holds what it was
-    traced with. What processors change by themselves while they are recorded (layers made at the first call, counters)
-    is not watched; nor are private attributes, and what cached properties keep.
+    Compared are public attributes; the globals and closure variables that their code reads, if they are numbers, texts,
+    arrays, or lists or dictionaries of them; and the code itself, with that of functions it calls. Not compared are
+    attributes that processors change themselves while they are recorded (layers made at the first call, counters), and
+    values of cached properties.
 
     >>> class Crop:
     ...     size, made = 8, None
@@ -58,14 +58,14 @@ class Attributes:
 
     @contextmanager
     def settling(self) -> Iterator[None]:
-        """Within, processors are traced or run: what they change of themselves is not reported."""
+        """Around tracing or running: attributes that processors change meanwhile are never reported."""
         before = self._now()
         yield
         for own, old, new in zip(self._own, before, self._now(), strict=True):
             own.update(name for name in new if name not in old or new[name] != old[name])
 
     def changes(self, *, compiled: bool = True) -> list[str]:
-        """What was changed, in words; where nothing is `compiled`, most changes act by themselves."""
+        """The changes, in words; if nothing is `compiled`, only of what graphs depend on: others take effect anyway."""
         return [
             f"#{place} {_named(self._processors[place])}: {name} was {old}, is {_told(new)}"
             for place, name, old, new in self._changed()
@@ -84,7 +84,7 @@ class Attributes:
 
 
 def adding_up(processor: Any) -> Iterator[tuple[str, str]]:
-    """The processor, and names by which its code reads a metric of Keras that it neither sets back nor keeps apart."""
+    """The processor, and each name by which its code reads a Keras metric, unless it resets or isolates its state."""
     own = getattr(processor, "__dict__", {})
     functions = [one for one in _outside(processor).values() if isinstance(one, FunctionType)]
     attributes = {name for function in functions for name in _read(function.__code__)[1]}
@@ -100,7 +100,7 @@ def _is_metric(value: Any) -> bool:
 
 
 def _watched(processor: Any) -> dict[str, tuple[Any, Hashable]]:
-    """Attributes of an object, and globals of its code, with their prints; values are kept, so that ids stay theirs."""
+    """The values to compare, by name, with their fingerprints; values are kept so that no id is reused."""
     attributes = getattr(processor, "__dict__", {})
     own = {
         name: (value, _print(value))
@@ -111,7 +111,7 @@ def _watched(processor: Any) -> dict[str, tuple[Any, Hashable]]:
 
 
 def _outside(processor: Any) -> dict[str, Any]:
-    """Plain values outside that the code of a processor reads, and that code; of what it calls in its file, too."""
+    """The code of a processor, with functions of its module that it calls, and the plain outer values they read."""
     found: dict[str, Any] = {}
     function, methods = _function(processor), _methods(processor)
     waiting = [function] if function else []
@@ -136,13 +136,13 @@ def _outside(processor: Any) -> dict[str, Any]:
 
 
 def _called(name: str, methods: dict[str, list[FunctionType]], waiting: list[FunctionType]) -> dict[str, FunctionType]:
-    """The methods of that name, which are put among those `waiting` to be read."""
+    """The methods of that name, by what messages call them; they are added to `waiting`, to be read."""
     waiting += methods.get(name, ())
     return {f"{OUTSIDE[2]}{name}{n or ''}": method for n, method in enumerate(methods.get(name, ()))}
 
 
 def _function(processor: Any) -> FunctionType | None:
-    """The function that a processor is, or stands around."""
+    """The function that a processor is or wraps, if any."""
     function = getattr(processor, "__dict__", {}).get("function", processor)
     while isinstance(function, partial):
         function = function.func
@@ -151,7 +151,7 @@ def _function(processor: Any) -> FunctionType | None:
 
 
 def _methods(processor: Any) -> dict[str, list[FunctionType]]:
-    """The functions of the user's classes of a processor, by name, those of bases too."""
+    """Methods and property getters of a processor's classes outside the libraries, by name; bases too."""
     owner = processor.__self__ if isinstance(processor, MethodType) else processor
     found: dict[str, list[FunctionType]] = {}
     for cls in type(owner).__mro__:
@@ -170,7 +170,7 @@ def _is_set(cell: CellType) -> bool:
 
 
 def _values(function: FunctionType, names: Iterable[str]) -> Iterator[tuple[str, str, Any]]:
-    """What a function's code reads by the names of its module, and of functions around it."""
+    """The globals, of `names`, and the closure variables that a function reads: (kind, name, value)."""
     for name in names:
         if name in function.__globals__:
             yield OUTSIDE[0], name, function.__globals__[name]
@@ -181,7 +181,7 @@ def _values(function: FunctionType, names: Iterable[str]) -> Iterator[tuple[str,
 
 @cache
 def _read(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of globals and of attributes that code reads, that of functions within it, too."""
+    """Names of globals and of attributes that code reads, including nested functions."""
     steps = list(dis.get_instructions(code))
     inner = [_read(const) for const in code.co_consts if isinstance(const, CodeType)]
     names = [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
@@ -194,13 +194,13 @@ def _read(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @cache
 def _does(code: CodeType) -> Hashable:
-    """What code does, wherever it stands: a notebook's cell that runs again defines the same function elsewhere."""
+    """A fingerprint of code without its place: a notebook cell that runs again defines an equal function elsewhere."""
     constants = [_does(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
     return code.co_code, code.co_names, tuple(constants)
 
 
 def _kept(value: Any) -> str:
-    """What may be changed in place, in words now; of all else the value itself is kept, and told when it changes."""
+    """The text of a value that may be changed in place; empty for others, whose text is made when they change."""
     return _told(value) if isinstance(value, (*CONTAINERS, np.ndarray, FunctionType)) else ""
 
 
@@ -209,7 +209,7 @@ def _told(value: Any) -> str:
         if isinstance(value, FunctionType):
             return f"{value.__name__} of line {value.__code__.co_firstlineno}"
         return reprlib.repr(value)
-    except Exception:  # no change is worth that a training stops
+    except Exception:  # a failing repr must not stop a training
         return f"<{type(value).__name__}>"
 
 
@@ -219,19 +219,19 @@ def _named(processor: Any) -> str:
 
 
 def _default(processor: Any, name: str, new: Any) -> tuple[str, Hashable, Any]:
-    """What the class says of an attribute that the object did not have; where it says nothing, there was no change."""
+    """The class's default of an attribute that the object did not have: text, fingerprint, value; else the new one."""
     missing = object()
     value = missing if name.startswith(OUTSIDE) else getattr(type(processor), name, missing)
     return ("", _print(new), new) if value is missing else (_told(value), _print(value), value)
 
 
 def _print(value: Any) -> Hashable:
-    """What tells a value from another: itself where it is plain, its parts, else which object it is."""
+    """A fingerprint: a plain value itself, a container by its parts, any other object by identity."""
     return _printed(value, [MOST], ())
 
 
 def _printed(value: Any, left: list[int], parents: tuple[int, ...]) -> Hashable:
-    """The same within containers, of which so many entries are `left` to look at, and none within itself."""
+    """The same for nested values: `left` counts the entries still compared, `parents` end a cycle of references."""
     left[0] -= 1
     is_fresh = id(value) not in parents and len(parents) < DEEP
     if isinstance(value, CONTAINERS) and is_fresh and len(value) <= left[0]:

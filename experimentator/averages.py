@@ -9,7 +9,7 @@ import numpy as np
 
 from experimentator.accumulating import Running, Weighed
 
-WEIGHT = " weight"  # behind a name, among totals: the sum of what its values weigh
+WEIGHT = " weight"  # suffix of a name in `totals`: the sum of the weights of its values
 EMPTY: Mapping[str, Any] = {}
 
 
@@ -30,7 +30,7 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class Averages:
-    """Means over a cycle, weighted by batch size, or by what is said to be a value's weight.
+    """Means over a cycle, weighted by batch size, or by the weights that come with `Weighed` values.
 
     >>> averages = Averages()
     >>> averages.add({"loss": np.array([1.0, 2.0])}, batch_size=4)
@@ -38,13 +38,13 @@ class Averages:
     >>> averages.means()
     {'loss': 2.4}
 
-    What accumulates over the pass is taken as it was last:
+    Of `Running` values, which accumulate over the pass, the last is taken:
 
     >>> averages.add({"auc": np.array([0.5, 0.75]).view(Running)}, batch_size=2)
     >>> averages.means()["auc"]
     0.75
 
-    The mean of a part of a batch weighs as much as that part is large; an empty part is passed over:
+    A mean over a part of each batch is weighted by the size of that part; an empty part is passed over:
 
     >>> averages.add({"hits": Weighed.of(np.array([1.0, 0.5]), np.array([3.0, 1.0]))}, batch_size=4)
     >>> averages.means()["hits"]
@@ -63,17 +63,17 @@ class Averages:
     ) -> None:
         self.totals = {} if totals is None else totals
         self.weight, self.sums = weight, sums
-        self.left_out: dict[str, list[int]] = {}  # shapes, of a batch
+        self.left_out: dict[str, list[int]] = {}  # names that are no scalars, with their shape in one batch
 
     def add(self, outputs: Mapping[str, Any], *, batch_size: int) -> None:
-        """Scalars of K batches, `[K]` each; anything else is left out."""
+        """Add the results of K batches: scalars, `[K]` each; anything else is left out."""
         for name, values in {name: usual(values) for name, values in outputs.items()}.items():
             if values.ndim != 1 or values.dtype.kind not in "biuf":
                 self.left_out[name] = list(values.shape[1:])
                 continue
             total = self.totals.get(name, 0.0)
             if isinstance(values, Weighed):
-                known = np.where(values.weights == 0, 0.0, values)  # of nothing, a mean may be NaN
+                known = np.where(values.weights == 0, 0.0, values)  # the mean of an empty part may be NaN
                 self.totals[name] = added(total, known, values.weights)
                 self.totals[name + WEIGHT] = added(self.totals.get(name + WEIGHT, 0.0), values.weights)
             else:
@@ -84,7 +84,7 @@ class Averages:
 
     @property
     def of_nothing(self) -> list[str]:
-        """Names of which no batch held anything: their means are NaN."""
+        """Names whose weights are 0 in all batches: their means are NaN."""
         return [name for name in self.totals if self.totals.get(name + WEIGHT) == 0.0]
 
     def means(self) -> dict[str, float]:
@@ -98,14 +98,14 @@ class Averages:
             known = {part: factor for part, factor in parts.items() if part not in unknown}
             if name in means and parts.keys() <= means.keys():
                 means[name] = sum(factor * means[part] for part, factor in known.items()) if known else float("nan")
-                unknown |= set() if known else {name}  # of which other sums may be made
+                unknown |= set() if known else {name}  # other sums may contain it
         return means
 
 
 def added(total: float, values: np.ndarray, weight: Any = 1.0) -> float:
-    """`total` plus `weight` (one, or one for each) times each value, one after the other.
+    """`total` plus `weight` (one number, or one for each value) times each value, added one after the other.
 
-    So the last bits do not depend on how many batches a call ran.
+    Thus the last bits do not depend on how many batches a call ran.
 
     >>> values = np.array([0.1] * 10)
     >>> added(added(0.0, values[:3]), values[3:]) == added(0.0, values)
@@ -116,7 +116,7 @@ def added(total: float, values: np.ndarray, weight: Any = 1.0) -> float:
 
 
 def usual(values: np.ndarray) -> np.ndarray:
-    """bfloat16 and the like as float32, of which numpy knows that they are numbers."""
+    """bfloat16 and similar as float32: numpy does not know their dtypes as numbers."""
     if values.dtype.isbuiltin != 2:
         return values
     plain = np.asarray(values, np.float32)

@@ -1,6 +1,6 @@
-"""Weights on disk: safetensors, written whole or not at all, read without running anything.
+"""Files that are written whole or not at all, above all weights as safetensors; reading them runs no code.
 
-A file holds the SHA-256 of its weights, where safetensors leaves room for remarks; other tools pass it over.
+A weights file holds the SHA-256 of its weights, in safetensors' metadata; other tools ignore it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 WEIGHTS = "weights.safetensors"
-DIGEST = "experimentator.sha256"  # the remark in a file
-AVERAGED = ".average.safetensors"  # how files end of weights that were averaged: what the training evaluated with
-# what a system says that cannot force a folder to disk
+DIGEST = "experimentator.sha256"  # the key in a file's metadata
+AVERAGED = ".average.safetensors"  # suffix of files of averaged weights, which the training evaluated with
+# errors of systems that cannot force a folder to disk
 UNABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
 
 
@@ -36,14 +36,14 @@ class CheckpointError(OSError):
 
 
 def weights_in(folder: str | os.PathLike[str]) -> Path:
-    """The weights of a run: averaged ones, where its training evaluated with those."""
+    """The weights file of a run: of averaged weights, if its training evaluated with these."""
     path = Path(folder, WEIGHTS)
     average = path.with_suffix(AVERAGED)
     return average if average.is_file() else path
 
 
 def as_path(given: Any, *, write: str) -> Path:
-    """A path, of whatever stands for one.
+    """A path from a string or path-like object; for others an error that says what to `write`.
 
     >>> as_path(3, write='exp.resume("runs/digits/latest")')
     Traceback (most recent call last):
@@ -59,7 +59,7 @@ def as_path(given: Any, *, write: str) -> Path:
 
 
 def save_weights(filename: str | os.PathLike[str], weights: Mapping[str, np.ndarray]) -> None:
-    """Write weights aside, force them to disk, then give them their name: no half file is ever seen."""
+    """Write weights to a temporary file, force it to disk, then rename it: a partial file is never seen."""
     from safetensors.numpy import save
 
     path = as_path(filename, write='exp.save_weights("weights.safetensors")')
@@ -73,7 +73,7 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
         CheckpointError: naming the file, where it cannot be read or is not what was saved. Files of other tools hold no
-            digest, and damage to their numbers is not seen.
+            digest, so that damaged numbers in them are not noticed.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -110,7 +110,7 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _digest(weights: Mapping[str, np.ndarray]) -> str:
-    """The SHA-256 of weights: names, kinds of number, shapes and bytes, as a little-endian machine has them."""
+    """The SHA-256 of names, dtypes, shapes and little-endian bytes of weights."""
     digest = hashlib.sha256()
     for name, array in sorted(weights.items()):
         digest.update(f"{name!a} {array.dtype.name} {array.shape}\n".encode())
@@ -119,9 +119,9 @@ def _digest(weights: Mapping[str, np.ndarray]) -> str:
 
 
 def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
-    """Replace `path` by a file holding `data`, or leave it as it was; the old file or the new one, never a part.
+    """Replace `path` by a file holding `data`, or leave it as it was, never in part.
 
-    Without `lasting`, nobody waits for the disk: a power cut may take the file, or leave it empty.
+    Without `lasting` it is not forced to disk: after a power cut the file may be missing or empty.
     """
     try:
         make_folder(path.parent)
@@ -170,7 +170,7 @@ def add_lines(path: Path, text: str) -> None:
 
 
 def shorten(path: Path, lines: int) -> None:
-    """Cut a file that lines are added to back to so many, as a checkpoint knows it; one that has fewer stays."""
+    """Cut a file to its first `lines` lines, those a checkpoint counts; a shorter one stays."""
     try:
         kept = path.read_bytes().splitlines(keepends=True)[:lines] if path.exists() else []
         size = sum(map(len, kept))
@@ -183,7 +183,7 @@ def shorten(path: Path, lines: int) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are not there, and force the name of each to disk."""
+    """Make a folder and missing parents, and force the name of each to disk."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in missing:
@@ -191,7 +191,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk, where the system can: Windows and some network file systems cannot."""
+    """Force the names in a folder to disk, if the system can: Windows and some network file systems cannot."""
     try:
         handle = os.open(folder, os.O_RDONLY)
         try:

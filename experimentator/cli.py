@@ -1,4 +1,4 @@
-"""The command line: `run` trains a configuration file, alone or over a grid; the rest looks, measures, uses.
+"""The command line: `run` trains a configuration file, once or over a grid; other commands show, measure and use it.
 
 Frameworks take seconds to load, so nothing is imported before it is needed.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from experimentator.runs import RunFolder
 
 EPOCHS = 10
-LONG = ("num_epochs", "n_epochs", "nb_epochs", "max_epochs", "EPOCHS")  # what others call it
+LONG = ("num_epochs", "n_epochs", "nb_epochs", "max_epochs", "EPOCHS")  # usual names for `epochs` elsewhere
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")  # what is of no help is left out here
+    os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")  # `failures` leaves out what is of no help
     prefer_installed()
     _open_streams()
     if argv is None:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _obey(parse(words))
             sys.stdout.flush()
             return status
-    except SystemExit as stop:  # the configuration's own
+    except SystemExit as stop:  # raised by the configuration
         return _obey_exit(stop.code)
     except BaseException as error:
         status = _fail(error, whole)
@@ -61,16 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Let what is written to a stream that the caller closed (`>&-`) be lost, and nothing else."""
+    """Discard what is written to a stream that the caller closed (`>&-`), instead of failing."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for as long as the process lives
         elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what a terminal without Unicode cannot show, as escapes
+            stream.reconfigure(errors="backslashreplace")  # for terminals without Unicode
 
 
 def _obey_exit(code: object) -> int:
-    """As Python does: a number is the status, a text is shown."""
+    """The exit status of `sys.exit(code)`, as Python has it: a number is the status, a text is shown."""
     if code is None or isinstance(code, int):
         return code or 0
     print(code, file=sys.stderr)
@@ -152,7 +152,7 @@ def _run(arguments: argparse.Namespace, is_built: Callable[[], None] = lambda: N
 
 
 def _point(arguments: argparse.Namespace) -> int:
-    """A training that is one of a grid's, which is told what becomes of it, and whose end it does not survive."""
+    """Train one point of a grid: report to the process that runs the grid, and end with it."""
     from experimentator.sweep.fork_server import Loaded
     from experimentator.sweep.heartbeat import end_with, tell_done, tell_error, tidy
 
@@ -245,7 +245,7 @@ def _built(load: Any) -> Any:
     from experimentator.commands.noise import filtered
     from experimentator.patches import patched
 
-    # a configuration that reads words of the command line, as argparse does, has none
+    # a configuration that reads sys.argv, as argparse does, must not see our arguments
     with patched(sys, argv=sys.argv[:1]), filtered(), collector.resting():
         config = load()
         from experimentator import build_experiment
@@ -254,7 +254,7 @@ def _built(load: Any) -> Any:
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the options change in the configuration; `--epochs` does where the file says `epochs` itself."""
+    """The settings that options override; `--epochs` does so if the file assigns `epochs`."""
     from experimentator.sweep.points import names_in
 
     overrides = _assignments(arguments)
@@ -288,11 +288,11 @@ def _run_folder(exp: Any, arguments: argparse.Namespace) -> RunFolder | None:
 
 
 def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
-    """Let the experiment go on with a run that was begun; with `auto`, there may be none."""
+    """Let the experiment continue an earlier run; with `auto`, there may be none."""
     from experimentator.checkpoint import CheckpointError
     from experimentator.saving.resume import has_checkpoints
 
-    if folder is None and which == AUTO:  # as there is nothing to resume
+    if folder is None and which == AUTO:  # nothing to resume
         return
     if folder is None:
         raise UsageError("--resume needs a run folder, which this experiment_type has not")
@@ -313,7 +313,7 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
 
 def _fail(error: BaseException, whole: bool) -> int:
     status = failures.exit_status(error)
-    if status == failures.BROKEN_PIPE:  # whoever read our output has enough
+    if status == failures.BROKEN_PIPE:  # the reader closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif whole:
         traceback.print_exception(error)
@@ -323,7 +323,7 @@ def _fail(error: BaseException, whole: bool) -> int:
 
 
 def _leave(status: int) -> NoReturn:
-    """Exit with this status: where Ctrl-C passed through C code that runs Python, `sys.exit` would die of SIGINT."""
+    """Exit with this status; after Ctrl-C within C code that runs Python, `sys.exit` would die of SIGINT instead."""
     if reading := sys.modules.get("experimentator.loading.processes"):
         reading.end_all()
     atexit._run_exitfuncs()
@@ -334,7 +334,7 @@ def _leave(status: int) -> NoReturn:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a training as Ctrl-C does: with its run folder in order."""
+    """Let SIGTERM end a training as Ctrl-C does, with a complete run folder."""
 
     def stop(*_: Any) -> None:
         raise failures.Terminated

@@ -1,4 +1,4 @@
-"""Run a Python configuration file, with some of its names overridden before it runs.
+"""Runs a Python configuration file, with some of its names overridden before it runs.
 
 >>> text = "rate = 0.1\\nscale = rate * 10\\nhalve = lambda x: x / scale"
 >>> config = load_text(text, {"rate": 0.2})
@@ -49,14 +49,14 @@ __all__ += ["grid", "parse_assignment", "parse_grid"]
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 CONFIG_MODULE = "experimentator_config_"
-_LONGEST, _MOST = 200, 20  # characters of a text, items of a list, that are kept with a run
+_LONGEST, _MOST = 200, 20  # characters of a text, items of a list, stored with a run
 
 
 class Config(dict[str, Any]):
-    """The names a configuration sets, with where they come from.
+    """The names a configuration sets, and their source.
 
     `filename` and `text` are its source; `derived` says which names the file computed from each name; `overrides` are
-    the values that took the place of what it assigns.
+    the values that replaced what it assigns.
 
     >>> config = load_text("import os\\nrate = 0.1\\n_hidden = 1")
     >>> config["rate"], config.resolved()
@@ -89,12 +89,12 @@ def load(
 ) -> Config:
     """Run the configuration file at `path`, or that of a run folder.
 
-    `overrides` replace what it assigns, before what follows from it.
+    `overrides` replace what it assigns, and names that it computes from these follow.
 
-    Its folder heads `sys.path` while it runs, so that `import my_task` finds `my_task.py` beside it; an import inside a
-    function that is called later does not. `known` names may be overridden although the file does not assign them. With
-    a `seed` (overridden, or literal in the file: `seed = 3`) Python's and numpy's generators are seeded first; a
-    seed that the file computes (`seed = base + 1`) rules what comes below it.
+    Its folder is first in `sys.path` while it runs, so that `import my_task` finds `my_task.py` beside it; an import
+    inside a function that is called later does not. Names in `known` may be overridden though the file does not assign
+    them. With a `seed` (overridden, or literal in the file: `seed = 3`) Python's and numpy's generators are seeded
+    first; a seed that the file computes (`seed = base + 1`) seeds them from that line on.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -155,9 +155,9 @@ def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Co
 
 
 def resolved(mapping: Mapping[str, object]) -> dict[str, JSON]:
-    """A configuration's values as JSON, to store with a run; what is no number, text or list becomes a short `repr`.
+    """A configuration's values as JSON, to store with a run; other objects become a short `repr`.
 
-    Modules, imported functions and classes, and names that start with `_` are left out; so is the most of what is long.
+    Modules, imported functions and classes, and names that start with `_` are left out; long values are cut.
 
     >>> resolved({"rate": 0.1, "shape": (2, 3), "best": float("inf"), "model": object(), "os": os})
     {'rate': 0.1, 'shape': [2, 3], 'best': 'inf', 'model': '<object object>'}
@@ -226,7 +226,7 @@ def _execute(source: _Source, code: CodeType, door: Door) -> dict[str, Any]:
         frames = traceback.walk_tb(error.__traceback__)
         line = [None, *(at for frame, at in frames if frame.f_code.co_filename == source.code_name)][-1]
         raises = line is not None and re.search(r"(^|[:;])\s*raise\b", source.lines[line - 1])
-        is_told = raises or isinstance(error, ConfigError)  # whose words are enough
+        is_told = raises or isinstance(error, ConfigError)  # the configuration's own message, no advice needed
         command = to_type(error.name) if isinstance(error, ModuleNotFoundError) else to_write(error)
         write = "" if is_told else command or "Correct this line, or override a name that it uses."
         raise source.error(line, type(error).__name__, error, write=write) from error
@@ -244,7 +244,7 @@ def _new_module(filename: str) -> ModuleType:
 
 @contextmanager
 def importing_from(folder: str | None) -> Iterator[None]:
-    """Let the config import the modules beside it."""
+    """Within, modules in this folder can be imported, as those beside a configuration."""
     if not folder:
         yield
         return
@@ -329,13 +329,13 @@ def _json(value: Any, parents: tuple[int, ...] = ()) -> JSON:
             _cut(key) if isinstance(key, str) else steady_repr(key): _json(item, inside) for key, item in first
         } | rest
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
-        item = value.item()  # a numpy scalar, or whatever behaves as one
+        item = value.item()  # a numpy scalar, or an object that behaves like one
         return _json(item) if type(item) is not type(value) else steady_repr(value)
     return steady_repr(value)
 
 
 def steady_repr(value: object) -> str:
-    """A `repr` that cannot fail and that says the same in every process: sets sorted, no addresses."""
+    """A `repr` that cannot fail and is the same in every process: sets sorted, no addresses."""
     shortener = reprlib.Repr()
     shortener.maxset = shortener.maxfrozenset = shortener.maxother = shortener.maxstring = 100_000
     text = re.sub(rf" at 0x[0-9a-fA-F]+|{CONFIG_MODULE}\d+\.", "", shortener.repr(value))

@@ -1,4 +1,4 @@
-"""An object made of a configuration: its settings read and write as attributes, and it hears of every change."""
+"""An object made of a configuration: its settings are attributes, and `_changed` hears of every change."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from experimentator.settings import DEFAULTS, LIBRARY_KEYS, LISTS, Settings, che
 class _Composed(type):
     """Takes the namespace of a `type(name, bases, config)` call as the configuration.
 
-    So that `type("Exp", (MyExperiment, BaseExperiment), {"batch_size": 32, ...})()` is an experiment of that
-    configuration, whose `subsets` do not hide the property of that name. A class statement always sets
-    `__qualname__`; such a call does not.
+    Thus `type("Exp", (MyExperiment, BaseExperiment), {"batch_size": 32, ...})()` is an experiment of that
+    configuration, and a setting such as `subsets` does not hide the property of that name. A class statement always
+    sets `__qualname__`; such a call does not.
     """
 
     def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> Any:
@@ -43,15 +43,15 @@ class Configured(metaclass=_Composed):
         vars(self).update(source=source, cfg=Settings(source, self._assigned), _seen={})
 
     def __getattr__(self, name: str) -> Any:
-        if hasattr(type(self), name):  # a property failed with an AttributeError of its own: let that one be seen
+        if hasattr(type(self), name):  # a property raised an AttributeError: show that one
             return object.__getattribute__(self, name)
         cfg = vars(self).get("cfg", {})
         if name in cfg or name in LIBRARY_KEYS:
             return cfg.get(name, DEFAULTS.get(name))
         wrong = f"{type(self).__name__!r} object has no attribute {name!r}, nor a setting of that name"
-        if name in ATTRIBUTES:  # without `obj`, or Python would add a name that looks alike
+        if name in ATTRIBUTES:  # without `obj`, so that Python suggests no similar name
             raise AttributeError(f"{wrong}.\n{ATTRIBUTES[name]}", name=name, obj=None)
-        if near := get_close_matches(name, LIBRARY_KEYS, n=1, cutoff=0.88):  # as where it is written
+        if near := get_close_matches(name, LIBRARY_KEYS, n=1, cutoff=0.88):  # the cutoff of check_names
             raise AttributeError(f"{wrong}.\nDid you mean {near[0]!r}?", name=name, obj=None)
         raise AttributeError(wrong, name=name, obj=self)
 
@@ -77,7 +77,7 @@ class Configured(metaclass=_Composed):
             super().__delattr__(name)
 
     def __dir__(self) -> list[str]:
-        """What a notebook completes: settings, too."""
+        """Attributes and settings, for completion."""
         return sorted({*super().__dir__(), *LIBRARY_KEYS, *(key for key in self.cfg if key.isidentifier())})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -113,7 +113,7 @@ class Configured(metaclass=_Composed):
         """A setting has a new value."""
 
     def _taken(self) -> set[str]:
-        """Public names of methods and properties, which no setting may have."""
+        """Public names of methods, properties and annotations, which no setting may have."""
         annotated = {name for one in type(self).__mro__ for name in vars(one).get("__annotations__", ())}
         names = {*dir(type(self)), *annotated} - self._giving_way
         return {name for name in names if not name.startswith("_")}
@@ -121,11 +121,11 @@ class Configured(metaclass=_Composed):
     def _assigned(self, key: str, old: Any, new: Any) -> None:
         if key not in LIBRARY_KEYS:
             check_names({key: new}, set=self.cfg, taken=self._taken())
-        self._seen.pop(key, None)  # or it would be told once more, as changed within
+        self._seen.pop(key, None)  # or `_notice` would report it once more
         self._changed(key, old, new)
 
     def _notice(self) -> None:
-        """See what was changed inside the lists of the configuration since they were last used."""
+        """Report lists of the configuration that were changed in place since they were last used."""
         now = {key: [id(one) for one in self.cfg[key]] for key in LISTS if isinstance(self.cfg.get(key), list)}
         for key in self._seen.keys() & now.keys():
             if self._seen[key] != now[key]:

@@ -1,4 +1,4 @@
-"""What often stands behind numbers that are not finite, or an error of shapes, looked for once they are there."""
+"""Looks for usual mistakes: warnings before a training, and notes to errors of non-finite values or of shapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experimentator.optimizer_parts import parts_of
 from experimentator.saving.matching import node_of
 
 log = logging.getLogger(__name__)
-MANY = 8  # kinds of shapes
+MANY = 8  # kinds of shapes that `predict` compiles for before it warns
 
 
 def spoilt(weights: Mapping[str, np.ndarray], *, finite: bool = False) -> Iterator[str]:
@@ -33,7 +33,7 @@ def spoilt(weights: Mapping[str, np.ndarray], *, finite: bool = False) -> Iterat
 
 
 def spoilt_error(exp: Any, node: str, *, where: str) -> NonFiniteLossError:
-    """What is said of weights that became NaN while the loss did not, and of NaN in the data."""
+    """The error for weights that became NaN while the loss stayed finite, with notes on NaN in the data."""
     error = NonFiniteLossError(
         f"The loss is finite, but weights are NaN, after {where}.\nSeen: NaN in weights of {node}.\n"
         "Look for NaN in the data (ops.AssertFinite(name) finds it), lower learning_rate, or clip gradients."
@@ -44,7 +44,7 @@ def spoilt_error(exp: Any, node: str, *, where: str) -> NonFiniteLossError:
 
 
 def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> set[str]:
-    """Warn of weights that are NaN, once for each processor: the loss need not show it; returns all of these."""
+    """Warn of processors with NaN weights, once each: the loss need not show it. Returns all of their names."""
     found = {*spoilt(weights)}
     for node in sorted(found - told):
         log.warning("Weights of %s are NaN, whatever the loss says.", node)
@@ -53,7 +53,7 @@ def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> set[str]:
 
 
 def bad_data(exp: Any) -> Iterator[str]:
-    """NaN and infinity in the data that are trained on, as far as they are held; what streams is not."""
+    """Sentences about NaN and infinity in training data that are held as columns; streamed data are not searched."""
     graph = exp.program.graph(Mode.TRAIN)
     for feed in (exp.program.feed(subset) for subset in exp.subsets if subset.mode == Mode.TRAIN):
         for columns, keys in feed.tables():
@@ -61,13 +61,13 @@ def bad_data(exp: Any) -> Iterator[str]:
 
 
 def first_look(exp: Any) -> Iterator[str]:
-    """What is odd in an experiment that trains for the first time."""
+    """Warnings before an experiment trains for the first time."""
     yield from leaks(exp.subsets)
     exp.walk.constants = tell_spoilt(exp.program.lasting(exp.backend.weights()), exp.walk.spoilt)
 
 
 def unheard(exp: Any) -> Iterator[str]:
-    """What is set and nobody acts on."""
+    """Warnings of settings that nothing acts on."""
     if not hasattr(type(exp), "listeners"):
         for name, acts in (("callbacks", "calls them"), ("output_folder", "writes a run")):
             if exp.cfg.get(name):
@@ -75,13 +75,13 @@ def unheard(exp: Any) -> Iterator[str]:
 
 
 def tell_many(kinds: Collection[Any], new: Any) -> None:
-    """Warn of the growing time to predict things of ever other shapes, each compiled by itself."""
+    """Warn when `predict` compiles for many shapes, each of which takes time."""
     if new not in kinds and len({*kinds, new}) == MANY:
         log.warning("predict has compiled for %d kinds of shapes. Pad what varies to a few lengths.", MANY)
 
 
 def tell_unused(given: Collection[str], graph: Graph) -> None:
-    """Warn of names that are given to predict and computed all the same, from others that are given."""
+    """Warn of names that are given to `predict` but computed anyway, from other given names."""
     for node in graph.nodes:
         for name in (set(node.outputs) & set(given)) - graph.inputs:
             said = "predict is given %r and does not use it: %s computes it from %s, which is given, too."
@@ -89,7 +89,7 @@ def tell_unused(given: Collection[str], graph: Graph) -> None:
 
 
 def unknown(averages: Averages, subset: str, metrics: Collection[str]) -> Iterator[str]:
-    """Say which metrics are no single number of a batch, and what is the mean of nothing."""
+    """Warnings of metrics that are not a single number for each batch, and of means over nothing."""
     for name in (name for name in metrics if name in averages.left_out):
         shape = averages.left_out[name]
         yield (
@@ -104,7 +104,7 @@ def unknown(averages: Averages, subset: str, metrics: Collection[str]) -> Iterat
 
 
 def idle_averages(exp: Any) -> Iterator[str]:
-    """Say where an optimizer keeps an average of the weights that nothing takes: Keras' fit does so at its end."""
+    """A warning where an optimizer averages weights (use_ema) and nothing uses that; Keras' fit does at its end."""
     parts = [part for part in parts_of(exp.optimizer) if getattr(part, "use_ema", False)]
     idle = [part for part in parts if not part.ema_overwrite_frequency]
     if idle and not any(hasattr(callback, "averaged") for callback in exp.callbacks):
@@ -116,7 +116,7 @@ def idle_averages(exp: Any) -> Iterator[str]:
 
 @contextmanager
 def suspicions(exp: Any, graph: Graph, block: Any) -> Iterator[None]:
-    """Within, an error for values that are not finite tells what in the block may stand behind it."""
+    """Within, errors for non-finite values get notes on what in the block's data may have caused them."""
     try:
         yield
     except (NonFiniteLossError, FloatingPointError) as error:
@@ -126,7 +126,7 @@ def suspicions(exp: Any, graph: Graph, block: Any) -> Iterator[None]:
 
 
 def _not_finite(columns: Mapping[str, Any], index: np.ndarray, keys: Sequence[Any], graph: Graph) -> Iterator[str]:
-    """Names that hold NaN or infinity in batches [K, B], with a key of each, but for labels that may be missing."""
+    """A sentence for each name with NaN or infinity in batches `index` [K, B], except labels that may be missing."""
     compared = {name for node in graph.nodes if _leaves_out(node) for name in node.inputs}
     for name in sorted(graph.inputs & columns.keys() - compared):
         rows = _on_host(columns[name])
@@ -139,19 +139,19 @@ def _not_finite(columns: Mapping[str, Any], index: np.ndarray, keys: Sequence[An
 
 
 def _on_host(values: Any) -> np.ndarray:
-    """Columns as numpy has them; a tensor of PyTorch does not leave its device by itself."""
+    """Columns as numpy arrays, also from PyTorch tensors on a GPU."""
     rows = np.asarray(values.cpu() if type(values).__module__.startswith("torch") else values)
     return rows.astype(np.float32) if rows.dtype.name == "bfloat16" else rows
 
 
 def _leaves_out(node: Node) -> bool:
-    """Whether a processor leaves out what has no label, or weighs it."""
+    """Whether a processor masks, weights, or leaves out items without a label."""
     named = (getattr(node.processor, name, None) for name in ("mask", "weight"))
     return any(isinstance(name, str) for name in named) or getattr(node.processor, "nan_is_no_label", None) is True
 
 
 def _odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
-    """Class ids of a block that are no class of the logits they are compared with, a sentence for each loss."""
+    """A sentence for each loss or metric whose class ids in a block are outside the classes of its logits."""
     for node in graph.nodes:
         compared: tuple[str, ...] = getattr(node.processor, "pair", ())
         if _leaves_out(node) or len(compared) != 2 or compared[1] not in block.columns:
@@ -172,7 +172,7 @@ def _odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
 
 
 def leaks(subsets: Sequence[Any]) -> Iterator[str]:
-    """Training subsets that hold a part of what others evaluate on, a sentence for each pair; all of it may be meant.
+    """A sentence for each training subset that has some of an evaluation subset's keys; having all may be meant.
 
     >>> from experimentator import Mode, Subset
     >>> data = {"input": np.arange(10)}
@@ -192,7 +192,7 @@ def leaks(subsets: Sequence[Any]) -> Iterator[str]:
 
 
 def passed_over(subsets: Sequence[Any], batch_size: int) -> Iterator[str]:
-    """Keys that are passed over: by a `length` that is no whole number of batches, or since the dataset has grown.
+    """Warnings of keys that are not used: `length` is no multiple of the batch size, or the dataset has grown.
 
     >>> from experimentator import Mode, Subset
     >>> print(*passed_over([Subset("training", Mode.TRAIN, {"input": np.arange(64)}, length=20)], 8))
@@ -212,18 +212,18 @@ def passed_over(subsets: Sequence[Any], batch_size: int) -> Iterator[str]:
 
 
 def _source(subset: Any) -> tuple[int, ...]:
-    """What tells whether keys of two subsets are those of the same items: the dataset beneath all wrappers."""
+    """The identity of the dataset beneath all wrappers: where it is equal, equal keys are the same items."""
     dataset = subset.dataset
     while getattr(dataset, "parent", None) is not None:
         dataset = dataset.parent
-    if isinstance(dataset, ArrayDataset):  # made for each subset that is given the same arrays
+    if isinstance(dataset, ArrayDataset):  # another object for each subset, though the arrays are the same
         return tuple(map(id, dataset.arrays.values()))
     return (id(dataset.items if isinstance(dataset, ItemsDataset) else dataset),)
 
 
 @contextmanager
 def shapes_compared(columns: Mapping[str, np.ndarray], usual: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-    """Within, an error tells which of the `columns` have other shapes than batches `usual`ly have: name to spec."""
+    """Within, an error gets notes on `columns` whose shapes differ from the specs that `usual` returns, by name."""
     try:
         yield
     except Exception as error:

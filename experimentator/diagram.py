@@ -1,4 +1,4 @@
-"""Pictures of graphs; the only room that knows Graphviz, which runs in a process of its own that can be killed."""
+"""Pictures of graphs. The only module that uses Graphviz, which runs in a process of its own that can be killed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DRAWN = ("svg", "png", "pdf")
 TIMEOUT = 60.0
 UNFOLDED_TO = 400  # edges; a page holds a larger graph folded only
 
-_MISSING = 87  # the exit status that says pygraphviz is not there, or does not load
+_MISSING = 87  # the exit status if pygraphviz cannot be imported
 _CHILD = f"""
 import sys
 try:
@@ -74,7 +74,7 @@ def draw(dot: str, format: str, *, timeout: float = TIMEOUT) -> bytes:
     """
     if format not in DRAWN:
         raise DiagramError("There is no such picture format.", repr(format), f"Write one of: {', '.join(DRAWN)}.")
-    command = [sys.executable, "-P", "-c", _CHILD, format]  # -P: no pygraphviz.py of the current folder
+    command = [sys.executable, "-P", "-c", _CHILD, format]  # -P: ignore a pygraphviz.py in the current folder
     try:
         done = subprocess.run(command, input=dot.encode(), capture_output=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
@@ -95,10 +95,10 @@ def picture(
     theme: str = "auto",
     fold: bool | None = None,
 ) -> bytes:
-    """The picture of a graph, or of a view of one; an SVG says more where the mouse rests.
+    """The picture of a graph, or of a view of one; an SVG has tooltips.
 
-    `theme` is light, dark or auto: then an SVG goes with the reader's screen, and others are light. `fold` draws
-    chains and rows of equals as one box each; by default where there are many processors.
+    `theme` is light, dark or auto: then an SVG follows the reader's colour scheme, and other formats are light. `fold`
+    draws chains and rows of equal processors as one box each; by default where there are many processors.
 
     >>> from experimentator.graph import chunk_processor
     >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["loss"])(lambda x: x)], provided={"x"})
@@ -117,10 +117,10 @@ def page(
     theme: str = "auto",
     fold: bool | None = None,
 ) -> str:
-    """The text of an HTML page that shows graphs, or views of them, by what their buttons say.
+    """The text of an HTML page of graphs, or views of them; keys are the labels of the buttons that show them.
 
-    A click on a box lights what it depends on and what depends on it, and tells all that is known of it. The page
-    needs no other file and no network. What is drawn folded can be unfolded there, unless it is very large.
+    A click on a box highlights what it depends on and what depends on it, and shows its details. The page needs no
+    other file and no network. A folded graph can be unfolded there, unless it is very large.
 
     >>> from experimentator.graph import chunk_processor
     >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["loss"])(lambda x: x)], provided={"x"})
@@ -153,9 +153,9 @@ def save(
     theme: str = "auto",
     fold: bool | None = None,
 ) -> None:
-    """Write a graph, or a view of one, as its file's suffix says.
+    """Write a graph, or a view of one, in the format of the file's suffix.
 
-    svg, png and pdf are drawn, html is a page to click through; dot, gv, mmd (Mermaid), md (Mermaid for a Markdown
+    svg, png and pdf are drawn, html is an interactive page; dot, gv, mmd (Mermaid), md (Mermaid for a Markdown
     page), txt, json (`from_json` reads it back) and model-explorer.json (for Google's Model Explorer) are text.
 
     >>> import tempfile
@@ -218,11 +218,11 @@ _KNOWN = (*DRAWN, "html", "dot", "gv", "mmd", "md", *WRITTEN)
 
 
 def _finished(svg: str, *, styled: bool) -> str:
-    """What Graphviz drew, made fit for browsers.
+    """Graphviz' SVG, adapted to browsers.
 
-    Tooltips become titles, which every browser shows (Graphviz writes links that lead nowhere, and ids). Colours go
-    with the reader's screen. Lines of boxes are anchored at their middle: where Graphviz lets them begin is right for
-    the fonts of this machine only.
+    Tooltips become titles, which every browser shows (Graphviz writes links that lead nowhere, and ids). If `styled`,
+    colours follow the reader's colour scheme. Lines of text in boxes are anchored at their middle: Graphviz computes
+    their start for the fonts of this machine only.
     """
     svg = re.sub(r'(<g id="(?:node|edge|clust)\d+" class="\w+">)\n<title>.*?</title>', r"\1", svg)
     svg = re.sub(r'<a xlink:title="([^"]*)">', r"<g><title>\1</title>", svg.replace("</a>", "</g>"))
@@ -233,7 +233,7 @@ def _finished(svg: str, *, styled: bool) -> str:
 
 
 def _centred(node: re.Match[str]) -> str:
-    """The SVG of a box or ellipse, with its lines around its middle."""
+    """The SVG of a box or ellipse, with its lines of text centered."""
     outline = re.search(r' d="([^"]*)"', node[0])
     ellipse = re.search(r' cx="([^"]*)"', node[0])
     if outline:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Embedded(ChunkProcessor):
-    """What an experiment infers, computed within the graph of another; `exp.as_processor(...)` makes it.
+    """The inference of one experiment within the graph of another; `exp.as_processor(...)` makes it.
 
-    Its processors run as in INFER, whatever the mode around. Its weights are read and never trained: gradients pass
-    through to what it is given, and stop at them. They are the experiment's own, and go into files of the other's
-    weights as well, under this node (`node=`, else the name of its configuration's file).
+    Its processors run as in INFER, whatever the outer mode. Its weights are never trained: gradients flow through to
+    its inputs, but not into the weights. They are shared with the inner experiment, and are saved with the outer one's
+    weights, too, under this node (`node=`, else the name of its configuration file).
 
-    `outputs` are names that it infers: one, several, or a dictionary to their names in the other. So is `inputs`, where
-    these differ, or where a part is wanted that begins in the midst of its list (of an autoencoder, the decoder).
+    `outputs` are names that it infers: one, several, or a dictionary to their names in the outer graph. `inputs` is
+    such a dictionary, for names that differ, or to begin in the middle of its list (at an autoencoder's decoder).
 
     >>> import numpy as np
     >>> from experimentator import build_experiment, chunk_processor
@@ -68,7 +68,7 @@ def _renamed(names: Any) -> dict[str, str]:
 
 
 def _selected(whole: Graph, outputs: list[str], given: Mapping[str, str]) -> Graph:
-    """What makes the outputs: of what is given alone, if that is enough; a part of the list may begin in its midst."""
+    """The graph that makes the outputs: from the given names alone if possible, so that it may begin in mid-list."""
     if given:
         with suppress(GraphError):
             return Graph(whole.processors, provided=given, mode=Mode.INFER).select(*outputs)
@@ -76,6 +76,6 @@ def _selected(whole: Graph, outputs: list[str], given: Mapping[str, str]) -> Gra
 
 
 def named(exp: BaseExperiment) -> str:
-    """The name of its configuration's file; of one in a run folder, of the one that was run."""
+    """The name of an experiment's configuration file; for a run folder, the name of its project."""
     file = Path(exp.source.filename or "Experiment")
     return file.parent.parent.name if (file.parent / "status.json").is_file() else file.stem

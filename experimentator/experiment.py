@@ -1,4 +1,4 @@
-"""The experiment: one object that holds subsets, callbacks and the graph, and through which all is read and changed."""
+"""The experiment: one object that holds subsets, callbacks and the graph; all is read and changed through it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ PARTS = {"feeds": Program.drop_feeds, "steps": Program.drop_steps, "graphs": Pro
 class BaseExperiment(Legacy, Summarised, Saved, Exported):
     """An experiment from a configuration: a mapping, a Python file, its text, or an object with a `.dict`.
 
-    Keyword arguments override the configuration before anything is derived from it. What a subclass may change by
-    overriding, with `super()`: `subsets`, `callbacks`, `metrics`, `outputs`; so do the library's own features, each for
-    one concern: what is fired, how a pass is read, which backend computes.
+    Keyword arguments override the configuration before anything is derived from it. A subclass may override `subsets`,
+    `callbacks`, `metrics` and `outputs`, and call `super()` there; the library's own features override one concern
+    each: how events are fired, how a pass is read, which backend computes.
 
     >>> from experimentator.graph import chunk_processor
     >>> total = chunk_processor(inputs=["batch_x"], outputs=["total"])(lambda batch_x: batch_x.sum())
@@ -81,7 +81,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
 
     @cached_property
     def callbacks(self) -> list[Any]:
-        """The callbacks as listed; CallbackedExperiment runs them. A change of the list acts from the next call on."""
+        """The callbacks as listed; CallbackedExperiment runs them. A training takes changes at its next epoch."""
         return [callback for callback in self.cfg.get("callbacks") or () if callback is not None]
 
     @cached_property
@@ -96,7 +96,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
 
     @cached_property
     def backend(self) -> Backend:
-        """What compiles the graph: the framework of Keras for one of its optimizers, else the numpy reference."""
+        """What compiles the graph: the framework of Keras if the optimizer is of Keras, else the numpy reference."""
         kinds = type(self.cfg.get("optimizer")).__mro__
         return get_backend("keras" if any(kind.__module__.startswith("keras") for kind in kinds) else "numpy")
 
@@ -112,7 +112,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
 
     @property
     def compilers(self) -> dict[str, str]:
-        """How each subset that ran was compiled: by which of `exp.backend.compilers`, or `eager`; a run notes it."""
+        """The compiler of each subset that ran: one of `exp.backend.compilers`, or `eager`; status.json has it."""
         return self.program.compilers()
 
     def subset(self, name: str) -> Subset:
@@ -163,10 +163,11 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
     def train(self, epochs: int | None = None) -> list[dict[str, float]]:
         """Train up to a total of `epochs` (default: the setting), evaluate as `eval_epochs` says; returns the history.
 
-        That is a row for each epoch: its number, averages, what callbacks wrote, and `epoch_time`, the seconds of its
-        passes, without what callbacks do once it is over.
+        The history has a row for each epoch: its number, averages, what callbacks wrote, and `epoch_time`, the seconds
+        of its passes, without what callbacks do at the end of the epoch.
 
-        A callback ends it after an epoch by writing why into `state["stop"]`, which stays there until the next call.
+        A callback ends the training after the epoch under way by writing the reason into `state["stop"]`, which stays
+        there until the next `train`.
 
         >>> import keras
         >>> from experimentator import Subset, build_experiment, ops
@@ -224,7 +225,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
                 "There is nothing to evaluate on.\nSeen: no EVAL subset.\nList Subset(name, Mode.EVAL, ...)."
             )
         for name in ("epoch", "epochs"):
-            self.state.setdefault(name, self.epoch)  # callbacks read them, and no training may have begun
+            self.state.setdefault(name, self.epoch)  # callbacks read them, even if nothing was trained yet
         results: dict[str, float] = {}
         for one in chosen:
             results |= self.walk.cycle(one, Mode.EVAL)
@@ -234,13 +235,13 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
     def predict(self, data: Any, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run INFER on `{"batch_input": [N, ...], ...}`, `batch_size` rows at a time; no targets are needed.
 
-        Returns `outputs`, or else the setting, or else every name that can be computed from what is given. An
-        array without a value for each row is as one batch gives it; of several batches it is left out, or refused where
-        it is asked for. What is drawn goes on from call to call; within a training, as from a callback, it leaves what
-        training draws alone.
+        Returns `outputs`, or else the setting, or else every name that can be computed from what is given. An array
+        without a value for each row is returned if one batch holds all rows; else it is left out, or refused if it was
+        asked for. Random draws continue from call to call; a prediction within a training, as by a callback, does not
+        change what the training draws.
 
-        A subset, or the name of one, stands for the items that an evaluation visits: rows are in the order of its keys,
-        and names are those that INFER computes, as far as they have a value for each sample.
+        For a subset, or the name of one, it predicts the items that an evaluation visits, in the order of its keys, and
+        returns the outputs of INFER that have a value for each item.
 
         >>> from experimentator import Subset, chunk_processor
         >>> double = chunk_processor(outputs=["batch_y"])(lambda batch_x: 2 * batch_x)
@@ -273,11 +274,11 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
             return dict(Predictions.of(self, subset, listed(outputs)).outputs)
 
     def fire(self, event: str, **state: Any) -> None:
-        """Tell callbacks that something happened; here nobody listens, CallbackedExperiment does."""
+        """Update `state` with the values of an event; CallbackedExperiment calls the callbacks, too."""
         self.state.update(state)
 
     def listens(self, event: str) -> bool:
-        """Whether somebody acts on `event`."""
+        """Whether a callback acts on `event`."""
         return False
 
     def requests(self, mode: Mode = Mode.ALL) -> Iterable[str]:
@@ -285,7 +286,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         return ()
 
     def call_limit(self) -> int | None:
-        """The most batches between two moments at which somebody must act; None without such moments."""
+        """The most batches that one call of a step may run, so that callbacks act in time; None for no limit."""
         return None
 
     def cycle(self, feed: Feed, batch_size: int) -> Cycle:
@@ -318,7 +319,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         if {"steps", "graphs"} & set(dropped):
             log.warning("%s changed: compiled again at the next call; the weights stay.", key)
         derived = self.source.derived.get(key, ())
-        if key == "learning_rate":  # which the optimizer was told
+        if key == "learning_rate":  # the optimizer was told above
             derived = tuple(name for name in derived if name != "optimizer")
         if derived:
             log.warning(
@@ -327,7 +328,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
             )  # fmt: skip
 
     def _drop(self, name: str) -> bool:
-        """Let go of what was made of a setting: a property, or a part of the program; says whether it was there."""
+        """Drop what depends on a setting: a property, or a part of the program; returns whether it was there."""
         if name in PARTS:
             return "program" in vars(self) and PARTS[name](self.program)
         return vars(self).pop(name, None) is not None

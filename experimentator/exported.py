@@ -1,4 +1,4 @@
-"""What others make of an experiment: a processor of another's list, a Keras model, a file that runs without us."""
+"""An experiment's inference for use elsewhere: as a processor, a Keras model, or a file that runs without us."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Sizes = Mapping[str, Sequence[int | None]]
 
 
 class Exported:
-    """What an experiment infers, for use elsewhere."""
+    """The methods of an experiment that export its inference."""
 
     def as_processor(self: Any, outputs: Any, *, inputs: Any = None, mode: Any = Mode.ALL, node: str = "") -> Embedded:
-        """What this experiment infers, as a processor of another's list, where it is not trained; see `Embedded`.
+        """This experiment's inference as a processor for another one's list, where it is not trained: see `Embedded`.
 
         >>> import numpy as np
         >>> from experimentator import BaseExperiment, chunk_processor
@@ -45,13 +45,13 @@ class Exported:
         return Embedded(self, outputs, inputs, mode, node)
 
     def as_model(self: Any, outputs: Any = None, *, sizes: Sizes | None = None) -> Any:
-        """What this experiment infers, as a `keras.Model` from tensors by name to tensors by name.
+        """This experiment's inference as a `keras.Model` from tensors by name to tensors by name.
 
-        It computes `outputs`, or else the setting, or else all that the graph of INFER does, less what items have; it
-        takes the names that these are made of. An input has the sizes of an item, and any number of rows;
-        `sizes={"batch_input": [None, None, 3]}` gives it others, None for any. What no item has, such as the noise that
-        a sampler begins with, is an input of float32 where `sizes` names it. Its weights are the experiment's own: what
-        trains one trains the other.
+        It computes `outputs`, or else the setting, or else all names that the graph of INFER computes and items lack;
+        its inputs are the names that these depend on. An input has the shape of an item, and any number of rows;
+        `sizes={"batch_input": [None, None, 3]}` gives it another, None for any size. A name that no item has, such as
+        the noise of a sampler, is an input of float32 if `sizes` has it. The weights are shared: training one trains
+        the other.
 
         >>> import numpy as np
         >>> from experimentator import Mode, Subset, build_experiment, chunk_processor
@@ -62,18 +62,18 @@ class Exported:
         6
 
         Raises:
-            ConfigError: for sizes of what is no input, or where no subset shows what an item is.
-            ValueError: for a backend that Keras does not run on.
+            ConfigError: for sizes of a name that is no input, or where no subset shows what items are like.
+            ValueError: for a backend that is not one of Keras.
         """
         self.program.prepare_to_infer()
         return _model(self, listed(outputs), sizes or {})
 
     def export(self: Any, path: str | os.PathLike[str], outputs: Any = None, *, sizes: Sizes | None = None) -> Path:
-        """Write what `as_model` gives as a file, with the weights it evaluates with, for use without this library.
+        """Write the model of `as_model` to a file, with the weights that evaluation uses; it runs without this library.
 
-        The suffix says of what kind: none for a folder of TensorFlow's (SavedModel; from JAX, too), `.onnx` (from
-        TensorFlow and PyTorch), `.tflite` (TensorFlow), `.pt2` (PyTorch). Inputs and outputs have their names, and any
-        number of rows. All of it is there in the end, or nothing; what is there already stays.
+        The suffix chooses the format: none for a SavedModel folder (from TensorFlow and JAX), `.onnx` (from TensorFlow
+        and PyTorch), `.tflite` (TensorFlow), `.pt2` (PyTorch). Inputs and outputs keep their names, and take any number
+        of rows. The file is written whole or not at all; an existing one is never replaced.
 
         >>> from experimentator import Mode, Subset, build_experiment, chunk_processor
         >>> double = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(lambda batch_x: 2 * batch_x)
@@ -86,10 +86,10 @@ class Exported:
         Suffixes: ...
 
         Raises:
-            CheckpointError: where something is there already, or it cannot be written.
+            CheckpointError: if the path exists already, or cannot be written.
             ConfigError: for another suffix, and as `as_model` does.
-            MissingFrameworkError: with the command that brings what is missing.
-            ValueError: for what the format cannot say, such as draws in ONNX.
+            MissingFrameworkError: with the command that installs what is missing.
+            ValueError: for operations that the format lacks, such as random draws in ONNX.
         """
         self.program.prepare_to_infer()
         with inferring(self.walk):
@@ -122,7 +122,7 @@ def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:
 
 
 def _whole(exp: BaseExperiment, specs: Mapping[str, Spec], sizes: Any) -> tuple[Graph, dict[str, Spec]]:
-    """The graph of INFER and what it is given: what items have, and float32 of the sizes of what nothing gives."""
+    """The graph of INFER and its specs: those of items, and float32 of `sizes` for names that nothing writes."""
     whole = exp.program.whole(Mode.INFER)
     free = {ref.name for node in whole.nodes for ref in node.reads if not whole.written_in(ref.name)} - specs.keys()
     given = {name: sizes[name] for name in free if isinstance(sizes, Mapping) and name in sizes}
@@ -138,7 +138,7 @@ def _whole(exp: BaseExperiment, specs: Mapping[str, Spec], sizes: Any) -> tuple[
 
 
 def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Sizes) -> Path:
-    """Write it aside, then give it its name."""
+    """Write to a temporary path, then rename."""
     check_new(path)
     if path.suffix not in (formats := exp.backend.formats):
         kinds = ", ".join(suffix or "none (a folder)" for suffix in formats)
@@ -148,7 +148,7 @@ def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Size
             f"Suffixes: {kinds}." if kinds else "Train with TensorFlow, JAX or PyTorch.",
         )
     model = _model(exp, outputs, sizes)
-    if path.suffix == ".onnx":  # which is tried
+    if path.suffix == ".onnx":  # the backend tries the file on an item
         model.layers[-1].item = _item(exp)
     try:
         make_folder(path.parent)
@@ -170,18 +170,18 @@ def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Size
 
 
 def _item(exp: BaseExperiment) -> dict[str, Any]:
-    """A batch of one item, which a file may be tried on."""
+    """A batch of one item, to try an exported file on."""
     subsets = sorted(exp.subsets, key=lambda subset: subset.mode != Mode.INFER)
     return dict(subsets[0].sample()[1]) if subsets else {}
 
 
 def _is_of_files(error: Exception) -> bool:
-    """Whether it is about a file, of the system or of TensorFlow, which has errors of its own for them."""
+    """Whether it is an error of files: an OSError, or one of TensorFlow's own."""
     return isinstance(error, OSError) or type(error).__name__ in OF_FILES
 
 
 def check_new(path: Path) -> None:
-    """Refuse to write where something is already."""
+    """Refuse a path that exists."""
     if os.path.lexists(path):
         seen = "a folder" if path.is_dir() else "a file"
         raise CheckpointError(f"{path} is there already.\nSeen: {seen}.\nName another, or remove it.")
@@ -204,7 +204,7 @@ def _chosen(whole: Graph, names: Sequence[str]) -> Graph:
 
 
 def _sizes(name: str, given: Sizes, spec: Any) -> tuple[int | None, ...]:
-    """The sizes of an input, less the batch axis: as they are asked for, or those of the first item."""
+    """The sizes of an input without the batch axis: those asked for, or those of the first item."""
     own = tuple(spec.shape[1:])
     asked = given.get(name, own)
     if not _are_sizes(asked) or len(asked) != len(own):

@@ -1,4 +1,4 @@
-"""What to type where a framework is missing."""
+"""The pip commands that install a missing framework."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OF = {"tensorflow": "tensorflow", "keras": "tensorflow", "jax": "jax", "jaxlib":
 
 
 def to_type(package: str | None) -> str:
-    """The command that brings a framework; empty for packages that are none.
+    """The command that installs the framework of a package, as a sentence; empty for other packages.
 
     >>> to_type("jaxlib")
     'Type: pip install "experimentator-dl[jax]" (or [jax-cuda] for NVIDIA GPUs).'

@@ -34,11 +34,11 @@ from experimentator.scalars import is_scalar
 from experimentator.settings import LIBRARY_KEYS, check_values
 
 log = logging.getLogger(__name__)
-BLOCKS_AHEAD = 3  # begun while the device works on one
+BLOCKS_AHEAD = 3  # blocks that are begun while the device works on one
 
 
 class KerasExperiment(BaseExperiment):
-    """Compiles the graph with what Keras runs on: TensorFlow, or what KERAS_BACKEND says, jax or torch.
+    """Compiles the graph with the framework that Keras runs on: TensorFlow, or jax or torch by KERAS_BACKEND.
 
     >>> import keras
     >>> build_experiment({"experiment_type": [KerasExperiment]}).backend.name == keras.backend.backend()
@@ -94,9 +94,9 @@ class TorchExperiment(BaseExperiment):
 
 
 class DummyExperiment(BaseExperiment):
-    """Walks over the data and calls callbacks, and computes nothing: to try them, and to see what they take.
+    """Walks over the data and calls callbacks, but computes nothing: to try both, and to see how long they take.
 
-    Names that a declared processor writes, and the loss, are 0.0. It stands last in `experiment_type`.
+    All names that a declared processor writes, and the loss, are 0.0. List it last in `experiment_type`.
 
     >>> from types import SimpleNamespace
     >>> from experimentator import Subset
@@ -112,13 +112,13 @@ class DummyExperiment(BaseExperiment):
         return get_backend("dummy")
 
 
-LAST = ("cycle_left", "train_end")  # events that an error brings
+LAST = ("cycle_left", "train_end")  # events that are fired while an error passes, too
 
 
 class CallbackedExperiment(BaseExperiment):
     """Runs the callbacks at the begin and end of epochs, cycles and batches.
 
-    Those that come within a training hear of its begin before anything else, and those that go, of its end.
+    A callback that is added within a training hears `train_begin` before anything else, a removed one `train_end`.
 
     >>> from types import SimpleNamespace
     >>> from experimentator import Subset, chunk_processor
@@ -131,9 +131,9 @@ class CallbackedExperiment(BaseExperiment):
     {'validation_loss': 1.5}
     """
 
-    _heard: Sequence[int] = ()  # those that are listed, by identity
-    _added: Sequence[Any] = ()  # those that are not
-    _sound: Sequence[Listener] = ()  # the listeners before callbacks were changed
+    _heard: Sequence[int] = ()  # ids of the callbacks that are listed
+    _added: Sequence[Any] = ()  # callbacks that the library added to them
+    _sound: Sequence[Listener] = ()  # the last listeners whose order was sound
 
     @cached_property
     def _changes(self) -> Changes:
@@ -143,7 +143,7 @@ class CallbackedExperiment(BaseExperiment):
     def listeners(self) -> list[Listener]:
         """The callbacks in the order they are called, with what they read; the progress display comes last."""
         callbacks, before = list(self.callbacks), self.walk.acting if self.walk.trains else ()
-        own = {type(callback): callback for callback in self._added if self.walk.trains}  # which go on
+        own = {type(callback): callback for callback in self._added if self.walk.trains}  # kept within a training
         added: list[Any] = []
         if (folder := RunFolder.of(self)) is not None and not any(isinstance(c, RunFolder) for c in callbacks):
             added.append(own.get(RunFolder, folder))
@@ -171,7 +171,7 @@ class CallbackedExperiment(BaseExperiment):
         listeners: Sequence[Listener]
         try:
             listeners = self.listeners
-        except CallbackError:  # of what came within a training, whose end must be heard all the same
+        except CallbackError:  # a callback added within a training does not fit; its end must be heard all the same
             if event not in LAST or not self._sound:
                 raise
             listeners = self._sound
@@ -179,7 +179,7 @@ class CallbackedExperiment(BaseExperiment):
         self._call(listeners, event)
 
     def _call(self, listeners: Sequence[Listener], event: str) -> None:
-        """One after the other; of an event that ends something all hear, though one of them fails."""
+        """Call one after the other; an event of LAST reaches all of them, though one fails."""
         for place, listener in enumerate(listeners, start=1):
             try:
                 listener.call(event, self.state)
@@ -198,7 +198,7 @@ class CallbackedExperiment(BaseExperiment):
 
     def _notice(self) -> None:
         super()._notice()
-        listed = vars(self).get("callbacks")  # a list of its own, which may be changed in place, too
+        listed = vars(self).get("callbacks")  # of the property, once used; may be changed in place
         if listed is None or "listeners" not in vars(self) or self.walk.is_under_way:
             return
         if [id(one) for one in listed] != self._heard:
@@ -207,14 +207,14 @@ class CallbackedExperiment(BaseExperiment):
             log.warning("callbacks changed: compiled again at the next call; the weights stay.")
 
     def _changed(self, key: str, old: Any, new: Any) -> None:
-        if key == "callbacks" and self.walk.is_under_way:  # those before hear the epoch to its end
+        if key == "callbacks" and self.walk.is_under_way:  # the callbacks until now hear the epoch to its end
             self._drop(key)
-            _ = self.callbacks  # listed anew, which is noticed when the next epoch begins
+            _ = self.callbacks  # listed anew, which `_notice` sees when the next epoch begins
         else:
             super()._changed(key, old, new)
 
     def _note_numbers(self, names: Iterable[str]) -> None:
-        """Put numbers that a callback says it writes from the state into the history."""
+        """Copy numbers that a callback declares as its outputs from the state into the history."""
         for name in names:
             value: Any = self.state.get(name)
             if isinstance(value, np.ndarray) and value.ndim == 0:
@@ -227,13 +227,13 @@ class CallbackedExperiment(BaseExperiment):
         return super().listens(event) or any(listener.hears(event) for listener in self.listeners)
 
     def call_limit(self) -> int | None:
-        """One batch where a callback acts before each; else what divides every callback's `every`."""
+        """1 where a callback acts before each batch; else the greatest common divisor of the callbacks' `every`."""
         if self.listens("batch_begin"):
             return 1
         return gcd(*(listener.every for listener in self.listeners if listener.every)) or super().call_limit()
 
     def requests(self, mode: Mode = Mode.ALL) -> Iterable[str]:
-        """The names that callbacks which act in `mode` read at batch and cycle ends."""
+        """The names that callbacks acting in `mode` read at the ends of batches and cycles."""
         yield from super().requests(mode)
         for listener in self.listeners:
             if listener.when & mode:
@@ -264,7 +264,7 @@ class AsyncExperiment(BaseExperiment):
 
 
 class ReadAhead:
-    """A cycle in which the blocks after this one are begun already, so that workers need not wait for a block's end."""
+    """A cycle that has begun the blocks after the one in use, so that workers need not wait for a block's end."""
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called while a block is waited for; may raise
 
@@ -275,7 +275,7 @@ class ReadAhead:
         self.begun: deque[Future[Block | None]] = deque()
 
     def take(self, ahead: Callable[[int], int]) -> Block | None:
-        """The next block, once it is whole."""
+        """The next block, once it has been read."""
         while True:
             while len(self.begun) <= BLOCKS_AHEAD and (making := self.cycle.begin(ahead)) is not None:
                 self.begun.append(self.pool.submit(making))
@@ -288,7 +288,7 @@ class ReadAhead:
                 return block
 
     def close(self) -> None:
-        """Let go of the threads, and of blocks that nobody takes any more."""
+        """Stop the threads, and drop the blocks that were begun."""
         self.begun.clear()
         self.pool.shutdown()
         self.cycle.close()

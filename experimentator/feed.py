@@ -1,4 +1,4 @@
-"""Feeds: the batches of one cycle as `(columns, index, keys)` blocks, resident or streamed.
+"""Feeds: hold or read the data of a subset, and give the batches of a pass as blocks (columns, index, keys).
 
 A step runs the K batches of a block in one call: batch k is rows `index[k]` of the columns. A resident feed hands out
 the same columns every time and the next K rows of the epoch's order. A host feed gathers the block's rows from columns
@@ -41,7 +41,7 @@ LARGE = 1 << 26  # bytes of a subset
 
 
 class Columnar(Feed):
-    """What feeds share that hold the whole subset as columns; `kept` are the keys that have rows, None for all."""
+    """A feed that holds the whole subset as columns; `kept` are the places of keys that have rows, None for all."""
 
     def __init__(self, subset: Subset, columns: Mapping[str, Any], kept: np.ndarray | None = None):
         super().__init__(subset)
@@ -72,7 +72,7 @@ class Columnar(Feed):
 
 
 class ResidentFeed(Columnar):
-    """The whole subset as columns, kept where `put` places them; only row numbers travel."""
+    """The whole subset as columns on the device, where `put` places them; only row numbers travel."""
 
     resident = True
     place = "on the device"
@@ -117,10 +117,10 @@ class Fed(NamedTuple):
 
 
 def fed(feeds: dict[int, Fed], subset: Subset, mode: Mode, **options: Any) -> Feed:
-    """The feed of a subset, kept in `feeds`; made by `feed_of` with `options` at first, and anew when its data changed.
+    """The feed of a subset, kept in `feeds`; `feed_of` makes it with `options`, anew if the data were replaced.
 
-    Another mode than the subset's own has a copy over the same data, since a pass of it may lie within one of the
-    other.
+    For another mode than the subset's own it is a copy over the same data, since a pass of one may lie within a pass
+    of the other.
     """
     source = (subset, subset.dataset, subset.keys, subset.buckets)
     kept = feeds.get(id(subset))
@@ -135,9 +135,10 @@ def fed(feeds: dict[int, Fed], subset: Subset, mode: Mode, **options: Any) -> Fe
 
 
 def rows_for(number: int, before: int) -> int:
-    """For how many rows to make columns on the device, whose number a step is compiled for, behind columns of `before`.
+    """The number of rows of columns on the device for `number` items; `before` is that of the columns they replace.
 
-    What has grown will grow on, to twice as much without another compilation.
+    Steps are compiled for this number, so a dataset that has grown gets a power of two: room to grow without another
+    compilation.
 
     >>> rows_for(1000, 0), rows_for(1100, 1000), rows_for(2000, 2048), rows_for(1000, 2048)
     (1000, 2048, 2048, 1000)
@@ -158,15 +159,15 @@ def feed_of(
     """The feed that `residency` names.
 
     With "auto", items known to be the same every time are columns: on the device if they take at most half of the
-    bytes that `room` says are free there, else on the host if they take at most half of its free memory. All else is
-    streamed. With buckets, which travel in batches of their own sizes, columns are in host memory. `before` is how many
-    rows are there of the data that these replace.
+    bytes that `room` says are free there, else on the host if they take at most half of its free memory. All others are
+    streamed. Of a subset with buckets, columns are in host memory. `before` is the number of rows of the columns that
+    these replace.
     """
     _tell_replaced(subset)
     first, sample = subset.sample()
     size = len(subset.keys) * batch_bytes(specs_of(sample))
     if size >= LARGE and residency != "stream":
-        gc.collect()  # experiments that nobody holds any more hold their data until then, as where a cell runs again
+        gc.collect()  # frees the data of experiments without references, as after a notebook cell ran again
     if residency == "auto":
         residency = _roomy(subset, size, room, before) if is_columnar(subset) else "stream"
     buckets = subset.buckets
@@ -177,7 +178,7 @@ def feed_of(
             "Leave one of them out; what `batch` does to single items may be a transform of its dataset.",
         )
     if residency == "stream":
-        check_keys(subset.dataset, subset.keys, subset=subset.name)  # all other feeds read every item by now
+        check_keys(subset.dataset, subset.keys, subset=subset.name)  # the other feeds read every item now anyway
         if buckets is not None:
             return BucketedStreamFeed(subset, buckets, first, sample)
         return StreamedFeed(subset, first, sample)
@@ -190,7 +191,7 @@ def feed_of(
 
 
 def _checked_columns(subset: Subset, sample: Mapping[str, Any]) -> tuple[np.ndarray | None, Mapping[str, Any]]:
-    """The subset as columns, none of which changes values in the dtype of the first item; and the keys with rows."""
+    """Places of keys with rows (None: all), and columns; refuses values that the first item's dtype would change."""
     kept, columns = columns_of(subset)
     if not subset.has_own_batch:
         again = (pair for key in subset.keys for pair in zip([key], subset.items_of([key], [0]), strict=True))
@@ -205,7 +206,7 @@ def _tell_replaced(subset: Subset) -> None:
 
 
 def _roomy(subset: Subset, size: int, room: Callable[[], int], before: int) -> str:
-    """The place that has room for columns of so many bytes: the device, else the host; else they are streamed."""
+    """The residency with room for columns of `size` bytes: "device", else "host", else "stream"."""
     if subset.buckets is None:
         rows = rows_for(len(subset.keys), before)
         if size // len(subset.keys) * rows <= SHARE * room():

@@ -1,4 +1,4 @@
-"""What a training does not notice: a pass within another, the draws of an evaluation, a prediction."""
+"""Keeps a training unaffected by a pass within another, by the draws of an evaluation, and by predictions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from experimentator.settings import listed
 if TYPE_CHECKING:
     from experimentator.walk import Walk
 
-DEEP = 8  # so many passes at most, each within another
-LASTING = ("stop", "gathered")  # entries of the state that a pass within another leaves there
+DEEP = 8  # passes within each other, at most
+LASTING = ("stop", "gathered")  # entries of the state that an inner pass may change for good
 
 
 @contextmanager
 def apart(walk: Walk, subset: Any) -> Iterator[None]:
-    """Run a pass within another, which then finds the state, and attributes of callbacks (`of_pass`), as before."""
+    """Run a pass; if it is within another, restore that one's state and callback attributes (`of_pass`) after it."""
     if walk.depth == DEEP:
         raise CallbackError(
             "A callback evaluates, and hears of that evaluation, and evaluates, without end.\n"
@@ -31,7 +31,7 @@ def apart(walk: Walk, subset: Any) -> Iterator[None]:
             "Give it when = Mode.TRAIN, or let it look at `mode`."
         )
     exp, state, before, held = walk.exp, walk.exp.state, dict(walk.exp.state), []
-    within = walk.depth and state.get("mode") == Mode.EVAL  # whose metrics and draws go on afterwards
+    within = walk.depth and state.get("mode") == Mode.EVAL  # its metrics and draws continue after the inner pass
     kept = passing(exp.backend.weights(), exp.program.wholes()) if within else {}
     for callback in walk.acting if walk.depth else ():
         names = (name for name in listed(getattr(callback, "of_pass", ())) if hasattr(callback, name))
@@ -55,7 +55,7 @@ def apart(walk: Walk, subset: Any) -> Iterator[None]:
 
 @contextmanager
 def training_seeds(backend: Backend, position: Position | None) -> Iterator[None]:
-    """Within, what is drawn changes nothing of what training draws after it."""
+    """Put the backend's seed states back afterwards, so that an evaluation changes no draw of the training."""
     position = position or Position()
     position.seeds = position.seeds or backend.seeds()
     try:
@@ -67,7 +67,7 @@ def training_seeds(backend: Backend, position: Position | None) -> Iterator[None
 
 @contextmanager
 def inferring(walk: Walk) -> Iterator[None]:
-    """Within, weights are those that are evaluated with, and what is drawn changes nothing of a training."""
+    """Predict within: with averaged weights, where evaluation takes these, and without changing a training's draws."""
     acting = walk.acting if walk.exp.optimizer is not None and walk.exp.listens("cycle_begin") else ()
     averaging = [one for one in acting if hasattr(one, "averaged")]
     with ExitStack() as stack:
@@ -80,7 +80,7 @@ def inferring(walk: Walk) -> Iterator[None]:
 
 @contextmanager
 def _drawing_apart(walk: Walk) -> Iterator[None]:
-    """Within, what is drawn depends on where the training stands, and on the predictions since its last pause."""
+    """Within, draws depend on the training's position and on the number of predictions since its last pause only."""
     exp, at = walk.exp, walk.position or Position()
     training = exp.backend.seeds()
     address = ("predict", exp.epoch, walk.batches, at.subset, at.batch, walk.predictions)

@@ -1,4 +1,4 @@
-"""What task files of earlier versions ask of an experiment: properties over the chunk, and one batch at a time."""
+"""The interface that task files of earlier versions use: properties that read the chunk, and single batches."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from experimentator.runs import STATUS
 from experimentator.settings import listed
 
 log = logging.getLogger(__name__)
-PROPERTIES = {"metrics": Mode.TRAIN | Mode.EVAL, "outputs": Mode.INFER}  # and when they are evaluated
+PROPERTIES = {"metrics": Mode.TRAIN | Mode.EVAL, "outputs": Mode.INFER}  # with the modes they are evaluated in
 
 
 class Legacy(Configured):
     """Names and methods of earlier versions.
 
-    A task class may list names in `batch_inputs_names` (what undeclared processors see of a batch; all of it unless
-    given), `batch_metrics_names` (what training and evaluation compute besides) and `batch_outputs_names` (what
-    inference returns). Its properties `metrics` and `outputs` may be dictionaries of tensors of `self.chunk`.
+    A task class may list names in `batch_inputs_names` (those that undeclared processors see of a batch; by default
+    all), `batch_metrics_names` (those that training and evaluation compute in addition) and `batch_outputs_names`
+    (those that inference returns). Its properties `metrics` and `outputs` may be dictionaries of tensors of
+    `self.chunk`.
     """
 
     program: Any
@@ -54,14 +55,14 @@ class Legacy(Configured):
 
     @property
     def chunk(self) -> Any:
-        """The tensors of the list's end, while `metrics` and `outputs` are evaluated for a graph."""
+        """The tensors at the end of the list; there only while `metrics` and `outputs` are evaluated for a graph."""
         if "_chunk" not in vars(self):
             raise UntracedError
         return vars(self)["_chunk"]
 
     @property
     def inputs(self) -> Any:
-        """What the graph of the first subset's mode reads of a batch: names with shapes and dtypes."""
+        """The names that the graph of the first subset's mode reads of a batch, with shapes and dtypes."""
         if "inputs" in self.cfg:
             return self.cfg["inputs"]  # a setting of that name
         subsets = self.program.exp.subsets
@@ -77,15 +78,15 @@ class Legacy(Configured):
 
     @property
     def folder(self) -> Any:
-        """Where the run is kept, once training began; else where the configuration file lies; None for neither."""
+        """The setting `folder` if there is one, else `own_folder()`."""
         return self.cfg["folder"] if "folder" in self.cfg else self.own_folder()  # a setting of that name
 
     def own_folder(self) -> Path | None:
-        """The run folder once training began; else the configuration's folder; None for neither."""
+        """The run folder once training began; else the configuration file's folder; None without either."""
         return run_folder(self) or (Path(self.source.filename).parent if self.source.filename else None)
 
     def batch_train(self, data: Mapping[str, Any], mode: Any = Mode.TRAIN) -> dict[str, Any]:
-        """Train on one batch, `{"batch_input": [B, ...], ...}`; evaluate it in another mode. Returns what results.
+        """Train on one batch, `{"batch_input": [B, ...], ...}`, or evaluate it in another `mode`; returns the results.
 
         >>> import keras, numpy as np
         >>> from experimentator import build_experiment, ops
@@ -112,7 +113,7 @@ class Legacy(Configured):
         return self._batch(data, Mode.EVAL)
 
     def batch_infer(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Infer one batch; what inference does not need may be in it.
+        """Infer one batch, which may hold names that inference does not need.
 
         >>> import numpy as np
         >>> from experimentator import BaseExperiment, chunk_processor
@@ -124,7 +125,7 @@ class Legacy(Configured):
         return self._batch(data, Mode.INFER)
 
     def names_of(self, names: Iterable[str], *, else_none: bool = False) -> Any:
-        """Names as a list; with their tensors while a graph is made, so that a task class may build on them."""
+        """Names as a list; while a graph is made, they map to their tensors, for a task class to compute with."""
         names = list(dict.fromkeys(names))
         chunk = vars(self).get("_chunk")
         if chunk is None:
@@ -157,7 +158,7 @@ class Legacy(Configured):
 
 
 class UntracedError(RuntimeError):
-    """`exp.chunk`, or what depends on it, was asked for while no graph is made."""
+    """`exp.chunk`, or a property that needs it, was read while no graph is made."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -167,7 +168,7 @@ class UntracedError(RuntimeError):
 
 
 class Names(list[str]):
-    """Names that also map to their tensors: a task class may add to them as to a list, or as to a dictionary.
+    """Names that also map to their tensors: a task class may extend them like a list or like a dictionary.
 
     >>> names = Names(["loss"], {"loss": 0.5})
     >>> [*names, "error"], {**names, "error": 0.25}, names | {"error": 0.25}
@@ -210,12 +211,12 @@ class Names(list[str]):
 
 
 class TaskProperty(ChunkProcessor):
-    """A property of a task class over the chunk, as a processor at the end of the list: its tensors become names."""
+    """A task class's property that reads the chunk, as a processor at the end of the list: it writes its tensors."""
 
     def __init__(self, exp: Any, what: str):
         self.exp, self.what, self.mode, self.node = exp, what, PROPERTIES[what], what
         self.names: tuple[str, ...] = ()
-        self._source = None  # not the line above
+        self._source = None  # or the line above would be shown as its source
 
     def __call__(self, chunk: Chunk) -> None:
         named = _evaluated(self.exp, self.what, chunk)
@@ -234,7 +235,7 @@ class TaskProperty(ChunkProcessor):
 
 
 class _Probe(dict[str, Any]):
-    """Tells by an error that it was looked into."""
+    """Stands for the chunk: raises UntracedError when it is read."""
 
     def _tell(self, *_: Any) -> Any:
         raise UntracedError
@@ -246,7 +247,7 @@ _PROBE = _Probe()
 
 
 def task_properties(exp: Any) -> dict[str, TaskProperty]:
-    """Those of `metrics` and `outputs` that a task class makes of the chunk; lists of names are not among them."""
+    """The properties `metrics` and `outputs`, where a task class computes them from the chunk, as processors."""
     return {what: TaskProperty(exp, what) for what in PROPERTIES if _looks_into_the_chunk(exp, what)}
 
 
@@ -275,7 +276,7 @@ def _unusable(exp: Any, what: str, value: Any) -> ConfigError:
 
 
 def _evaluated(exp: Any, what: str, chunk: Any) -> Any:
-    """The property, evaluated anew, with `exp.chunk` being `chunk`; nothing of it is kept."""
+    """The property, evaluated anew with `exp.chunk` being `chunk`; its value is not cached."""
     kept = vars(exp)
     kept.pop(what, None)
     kept["_chunk"] = chunk
@@ -287,7 +288,7 @@ def _evaluated(exp: Any, what: str, chunk: Any) -> Any:
 
 
 def shown_of(specs: Mapping[str, Any], names: Iterable[str], processors: Iterable[Any]) -> dict[str, Any]:
-    """What undeclared processors see of a batch: some names, and those that declared ones read; all without names."""
+    """The specs that undeclared processors see: of `names` and of what declared ones read; of all if no names."""
     shown = set(names)
     if not shown:
         return dict(specs)
@@ -299,7 +300,7 @@ def shown_of(specs: Mapping[str, Any], names: Iterable[str], processors: Iterabl
 
 
 def check_given(columns: Mapping[str, Any], graph: Graph) -> None:
-    """Refuse a batch that lacks what a graph reads."""
+    """Refuse a batch that lacks a name that the graph reads."""
     missing = sorted(graph.inputs - columns.keys())
     if missing:
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""Names that Keras, PyTorch and Lightning have for what is called otherwise here, and what to write instead."""
+"""Names of Keras, PyTorch and Lightning that are called differently here, and what to write instead."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-# What is asked of a model or a trainer elsewhere.
+# Attributes of a model or a trainer elsewhere.
 _EVALUATE = 'Write exp.evaluate(), over every EVAL subset, or exp.evaluate("validation"), over one.'
 _EXPORT = "Write exp.export(PATH) for a file that runs without this library."
 _LOAD = "Write exp.load_weights(PATH); exp.resume(FOLDER) goes on with a training."
@@ -55,7 +55,7 @@ ATTRIBUTES: Mapping[str, str] = {
     "weights": _WEIGHTS,
 }
 
-# What is given to a model or a trainer elsewhere, and would do nothing here.
+# Arguments of a model or a trainer elsewhere, which would do nothing as settings here.
 SETTINGS: Mapping[str, str] = {
     "accumulate_grad_batches": "Write optimizer = keras.optimizers.Adam(1e-3, gradient_accumulation_steps=4).",
     "class_weight": "Give it to the loss: ops.SoftmaxCrossEntropy(..., class_weights=[1.0, 5.0]).",
@@ -72,13 +72,13 @@ SETTINGS: Mapping[str, str] = {
 
 
 def tell_settings(given: Mapping[str, Any]) -> None:
-    """Warn of names in a mapping that other libraries would act on; in a file they may be used further down."""
+    """Warn of names in a mapping that only other libraries act on; a file is not checked: it may use them itself."""
     for name in sorted(SETTINGS.keys() & given.keys()):
-        if name != "shuffle" or not given[name]:  # which is what is done
+        if name != "shuffle" or not given[name]:  # shuffle=True is what is done anyway
             log.warning("%s is no setting of this library. %s", name, SETTINGS[name])
 
 
-# What is listed among callbacks elsewhere.
+# Callbacks of other libraries.
 _AVERAGED = "Write experimentator.ExponentialMovingAverage(...)."
 _PROGRESS = "Leave it out: progress is shown, unless the setting hide_progress is True."
 _TRACK = "Write experimentator.Track(experimentator.TensorBoardTracker())."
@@ -115,7 +115,7 @@ _OWN = (
     "Write a class of your own: hooks take values by name, as on_epoch_end(self, epoch, training_loss, **_), and "
     "init(self, exp) gives the experiment."
 )
-_LOOPS = {  # by where a class comes from: what it is, and what to write where its name tells no more
+_LOOPS = {  # by the package of a class: what it is, and what to write if CALLBACKS lacks its name
     "keras.src.optimizers": ("a schedule of Keras, for its optimizers", _SCHEDULE),
     "keras": ("a callback of Keras, for its fit", _OWN),
     "lightning": ("of Lightning, for its Trainer", _OWN),
@@ -139,14 +139,14 @@ def callback_of_others(callback: Any) -> tuple[str, str] | None:
     return None
 
 
-# What a configuration imports, forgot to, or calls with other arguments.
+# Names that a configuration fails to import, or calls with other arguments.
 _OF_A_MODULE = re.compile(r"cannot import name '(\w+)' from 'experimentator(?:\.(ops|graph))?'")
 _OF_A_CALL = re.compile(r"(\w+)(?:\.__init__)?\(\) (?:got|missing|takes) ")
 _OF_A_MODE = re.compile(r"<(Mode\.\w+): \d+>")
 
 
 def to_write(error: BaseException) -> str:
-    """What to write where a name of this library is not imported, or not there, or takes other arguments; else empty.
+    """Advice for an error about a name of this library: not imported, unknown, or called wrongly; else empty.
 
     >>> to_write(NameError("name 'Subset' is not defined", name="Subset"))
     'Add a line above: from experimentator import Subset'
@@ -157,7 +157,7 @@ def to_write(error: BaseException) -> str:
     if isinstance(error, ImportError) and (found := _OF_A_MODULE.search(str(error))):
         return _to_import(found[1], found[2] or "")
     if isinstance(error, TypeError) and (found := _OF_A_CALL.match(str(error))):
-        with suppress(Exception):  # of objects of the user's that are looked at; no advice is worth hiding the error
+        with suppress(Exception):  # the user's objects are looked at, and advice must not hide the error
             return _to_call(found[1], error)
     return ""
 
@@ -174,7 +174,7 @@ def _to_import(name: str, room: str) -> str:
 
 
 def _to_call(name: str, error: BaseException) -> str:
-    """With which arguments, where a line calls what is ours: others have classes of these names, too."""
+    """The signature to call, if the line calls a name of this library: others have classes of these names, too."""
     calls = [call for at in traceback.walk_tb(error.__traceback__) for call in [_called(name, *at)] if call is not None]
     called = calls[-1] if calls else None
     is_ours = any(called is getattr(_package(room), name, None) for room in ("", "ops"))
@@ -188,7 +188,7 @@ def _to_call(name: str, error: BaseException) -> str:
 
 
 def _called(name: str, frame: FrameType, line: int) -> Any:
-    """What a line of code calls by that name, or by a dotted one that ends in it; None where it calls no such thing."""
+    """The object that a line of code calls by that name, plain or at the end of a dotted one; None if it does not."""
     text = linecache.getline(frame.f_code.co_filename, line)
     found = re.search(rf"(?<![\w.])((?:\w+\.)*){re.escape(name)}\s*\(", text)
     if found is None:
@@ -200,7 +200,7 @@ def _called(name: str, frame: FrameType, line: int) -> Any:
     return value
 
 
-# Data as others hold them.
+# Data in the containers of other libraries.
 BY_PLACE = """. For one read by place, as of PyTorch, give Named(source):
 
 class Named:
@@ -212,7 +212,7 @@ class Named:
 
 
 def dataset_of_others(source: Any) -> str:
-    """How kinds of data that others use become a dataset, to go on a list of what is one; nothing for unknown ones.
+    """How data of another library become a dataset, as the end of an error message; empty for unknown kinds.
 
     >>> dataset_of_others(iter([]))
     '. Items need keys, to be shuffled and found again: list(source), of dictionaries'
@@ -242,7 +242,7 @@ def dataset_of_others(source: Any) -> str:
 
 
 def _of_tensorflow(source: Any) -> str:
-    """A `tf.data.Dataset` as a list of items: one by one, and with names."""
+    """The code that makes a list of items with names of a `tf.data.Dataset`."""
     spec = source.element_spec
     parts = list(spec.values()) if isinstance(spec, Mapping) else list(spec) if isinstance(spec, tuple) else [spec]
     shapes: list[Any] = [getattr(part, "shape", None) for part in parts]

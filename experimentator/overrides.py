@@ -1,4 +1,4 @@
-"""Overrides: what they replace in a configuration, and what follows from what.
+"""Overrides: replaces assigned values in a configuration's syntax tree, and finds which names are computed from which.
 
 Only module level counts: bodies of functions, lambdas and classes have names of their own.
 """
@@ -38,13 +38,13 @@ class Binding(NamedTuple):
     name: str
     reads: frozenset[str]
     is_whole: bool = True  # False for `name[0] = ...` and `name.field = ...`
-    is_value: bool = True  # False for what is imported, and for functions and classes
+    is_value: bool = True  # False for imports, functions and classes
 
 
 def assigned(tree: ast.Module, *, values_only: bool = False) -> tuple[str, ...]:
     """The names assigned at module level, in the order of their first assignment.
 
-    With `values_only`, those that are imported, and functions and classes, are left out.
+    With `values_only`, imported names, functions and classes are left out.
 
     >>> assigned(ast.parse("a, (b, *c) = f()\\nfor d in c:\\n    e: int\\nx[0] = 1"))
     ('a', 'b', 'c', 'd', 'e')
@@ -67,13 +67,13 @@ def derived(tree: ast.Module, overridden: Collection[str] = ()) -> dict[str, tup
 
 
 def literal_seed(tree: ast.Module) -> int | None:
-    """The number that the file assigns to `seed`, where it stands there as such."""
+    """The number that the file assigns to `seed` as a literal; None if it does not."""
     constants = [one.value for one in values_of(tree, "seed") if isinstance(one, ast.Constant)]
     return constants[-1] if constants and isinstance(constants[-1], int) else None
 
 
 def values_of(tree: ast.Module, name: str) -> list[ast.expr]:
-    """What a file assigns to a name, outside of blocks, in its order.
+    """The expressions that a file assigns to a name at top level, outside of blocks, in order.
 
     >>> [ast.unparse(value) for value in values_of(ast.parse("a = b = 1; a: int = 1 + 1"), "a")]
     ['1', '1 + 1']
@@ -99,17 +99,17 @@ def replace_values(tree: ast.Module, overridden: Collection[str]) -> ast.Module:
 
 
 class Door(MutableMapping[str, object]):
-    """The namespace as module-level code writes it: an overridden name takes nothing but its override.
+    """The namespace that module-level code writes to: whatever is assigned to an overridden name, it gets its override.
 
-    `a, b = f()`, `for a in ...`, `import x as a` and the like have no right-hand side to replace.
-    Reads go straight to the one namespace, which is also what functions and lambdas see.
+    Needed for `a, b = f()`, `for a in ...`, `import x as a` and the like, which have no right-hand side to replace.
+    Reads go to the plain dictionary `names`, which functions and lambdas see as well.
 
     >>> names = {}
     >>> exec("a, b = 1, 2\\nfor c in 'xyz': pass", names, Door(names, {"a": 5, "c": "w"}))
     >>> names["a"], names["b"], names["c"]
     (5, 2, 'w')
 
-    `written` hears of every name that takes a value.
+    `written(name, value)` is called for every assignment.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ def _hidden(target: ast.expr, place: ast.AST) -> ast.expr:
 
 
 def _bindings(body: Iterable[ast.AST], given: frozenset[str] = frozenset()) -> Iterator[Binding]:
-    """Every assignment in file order; `given` are the names read by the enclosing conditions."""
+    """Every assignment in file order; `given` are the names that enclosing `if`, `for`, ... read."""
     for node in body:
         yield from (own._replace(reads=own.reads | given) for own in _own_bindings(node))
         if not isinstance(node, _SCOPES):
@@ -203,7 +203,7 @@ def _bindings(body: Iterable[ast.AST], given: frozenset[str] = frozenset()) -> I
 
 
 def _own_bindings(node: ast.AST) -> Iterator[Binding]:
-    """What the statement itself binds, without the blocks in it."""
+    """The bindings of the statement itself, without the blocks in it."""
     for part in _headers(node):
         yield from (Binding(w.target.id, _reads(w.value)) for w in _walruses(part))
     match node:
@@ -260,7 +260,7 @@ def _captured(pattern: ast.pattern, reads: frozenset[str]) -> Iterator[Binding]:
 
 
 def _control(node: ast.AST) -> frozenset[str]:
-    """What decides whether the statement's blocks run."""
+    """The names that decide whether the statement's blocks run."""
     match node:
         case ast.If(test=test) | ast.While(test=test):
             return _reads(test)

@@ -1,4 +1,4 @@
-"""How many batches a call runs, and how long something takes."""
+"""How many batches a call of a step runs, found by timing; and a stopwatch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ LIMIT = 8192  # batches a call runs at most, whatever their speed
 
 
 class Pace:
-    """How many batches a call runs: found by doubling while calls are short, then equal blocks.
+    """How many batches a call runs: doubled while calls are short, then settled on equal blocks.
 
-    A pace lives as long as its compiled step. `steps` is the length of one pass over the subset; calls also end at
-    every multiple of `stride`, where a callback must act.
+    A pace lives as long as its compiled step. `steps` is the number of batches in a pass; calls also end at every
+    multiple of `stride`, where a callback must act. `most` limits a call, `fixed` sets its batches without timing.
 
     >>> pace = Pace(steps=100, fixed=None)
     >>> pace.saw(1, seconds=9.0)  # the first call compiles, and counts for nothing
@@ -40,7 +40,7 @@ class Pace:
         return min(self.count, self.stride - done % self.stride) if self.stride else self.count
 
     def saw(self, count: int, seconds: float) -> None:
-        """A call of `count` batches took `seconds`."""
+        """Note that a call of `count` batches took `seconds`."""
         self.done += count
         if not self.compiled:
             self.compiled, self.compile_seconds = True, seconds
@@ -56,9 +56,9 @@ class Pace:
         self.settled = True
 
     def expect(self, remaining: int) -> None:
-        """So many batches lie ahead: compile for the settled count where a tenth of the time of all buys that.
+        """Decide whether to compile for the settled count: if that takes at most a tenth of the time of all batches.
 
-        Those that are done count too, so that a training in many short parts ends up where a long one begins.
+        All are those done and the `remaining`, so that a training in many short parts decides as one long one does.
         """
         self.fixing |= self.settled and 0.1 * (self.done + remaining) * self.step_seconds > self.compile_seconds
 
@@ -68,7 +68,7 @@ class Pace:
 
 
 class Stopwatch:
-    """Seconds since it was made, and those `before`."""
+    """Seconds since it was made, plus `before`."""
 
     def __init__(self, before: float = 0.0) -> None:
         self.start = time.perf_counter() - before

@@ -1,6 +1,6 @@
-"""Pages to look at in a browser: one HTML file each, that needs nothing else and asks nobody for anything.
+"""Pages for the browser: one HTML file each, which needs no other file and no network.
 
-Pages and their scripts lie in `pages/`; here they get what they show: drawings, and values as JSON.
+The templates and their scripts lie in `pages/`; here they are filled with drawings, and values as JSON.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _PART = re.compile(r"<!-- (head|title|colors|drawings) -->|/\* (data) \*/\[\]")
 _NODE = re.compile(r'(<g id="node\d+" class="node")>\n<title>([a-z]+\d+)(?:_\w+)?</title>')
 _EDGE = re.compile(r'(<g id="edge\d+" class="edge")>\n<title>([a-z]+\d+)(?:_\w+)?&#45;&gt;([a-z]+\d+)</title>')
 
-Drawing = tuple[Description, str]  # and its SVG, as `named` made it
+Drawing = tuple[Description, str]  # a description, and its SVG as `named` made it
 
 
 def filled(name: str, *, title: str, data: Any, drawings: str = "", theme: str = "auto") -> str:
-    """The page of that name: `data` are values of JSON, which its script reads; nothing of it becomes markup.
+    """The page of that name: `data` are JSON values that its script reads; they are escaped, so none becomes markup.
 
     >>> "<title>a &lt; b</title>" in filled("runs", title="a < b", data={"runs": [], "charts": []})
     True
@@ -46,12 +46,12 @@ def filled(name: str, *, title: str, data: Any, drawings: str = "", theme: str =
 
 
 def named(svg: str) -> str:
-    """What Graphviz drew, with the ids of boxes and edges where a script finds them."""
+    """Graphviz' SVG, with the ids of boxes and edges as `data-` attributes for scripts."""
     return _EDGE.sub(r'\1 data-source="\2" data-target="\3">', _NODE.sub(r'\1 data-box="\2">', svg))
 
 
 def page(views: Mapping[str, Sequence[Drawing]], *, theme: str = "auto") -> str:
-    """The page of graphs, by what their buttons say: each is drawn once, or folded and then unfolded."""
+    """The page of graphs, by the labels of their buttons: each has one drawing, or a folded and an unfolded one."""
     title = " ".join(next(iter(views.values()))[0][0].headline.split())
     listed = [
         {"label": label, "drawings": [json.loads(to_json(description)) for description, _ in drawings]}
@@ -66,13 +66,13 @@ def page(views: Mapping[str, Sequence[Drawing]], *, theme: str = "auto") -> str:
 
 
 def look_at(path: str, told: Callable[[str], Any]) -> None:
-    """Open a file in a browser; `told` hears where there is none."""
+    """Open a file in a browser; if there is none, `told` is called with what to do."""
     if not webbrowser.open(Path(path).resolve().as_uri()):
         told(f"No browser could be started here. Open it in yours: {path}")
 
 
 def _colors(theme: str) -> str:
-    """The palette as variables of the style sheet."""
+    """The palette as CSS variables."""
 
     def rule(name: str) -> str:
         each = [f"--{use.replace(' ', '-')}: {color};" for use, color in colors(name).items()]

@@ -1,4 +1,4 @@
-"""Attributes that are others for a while: of a framework's class or module, of an object, of a thread's own values."""
+"""Replaces attributes for a while: of a framework's class or module, of an object, of a thread-local."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Any
 
 @contextmanager
 def patched(owner: Any, **others: Any) -> Iterator[None]:
-    """Within, these attributes of `owner` are others; afterwards it has its own again, or inherits as before.
+    """Within, `owner` has these attributes; afterwards it has its own again, or inherits as before.
 
     >>> class Layer:
     ...     kind = "plain"
@@ -33,7 +33,7 @@ def patched(owner: Any, **others: Any) -> Iterator[None]:
 
 
 def _held(owner: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Those of the attributes that the owner does not inherit, with their values."""
+    """The attributes that the owner itself has, not inherited ones, with their values."""
     for name in names:
         if hasattr(getattr(type(owner), name, None), "__set__"):  # of a property or a slot, which cannot be deleted
             yield name, getattr(owner, name)

@@ -9,22 +9,22 @@ from experimentator.config import ConfigError
 
 @dataclass
 class Position:
-    """Where an epoch stands between two calls: the subset under way, its next batch, and what was measured so far."""
+    """Where an epoch stands between two calls: its subset, the next batch of that, and the results so far."""
 
     subset: str = ""
     batch: int = 0
     batch_size: int = 0  # of this pass; 0 where it was not noted
-    left_out: bool = True  # whether items of this pass may have been left out, so that its batches are others'
+    left_out: bool = True  # whether items may have been left out so far, which shifts the batches
     row: dict[str, float] = field(default_factory=dict)
     totals: dict[str, float] = field(default_factory=dict)
     weight: int = 0
     seconds: float = 0.0
-    seeds: dict[str, list[int]] = field(default_factory=dict)  # which training goes on with after an evaluation
-    order: int = 0  # a mark of that of the pass, where the subset has a say in it
-    predictions: int = 0  # since the call before: what begin events predicted
+    seeds: dict[str, list[int]] = field(default_factory=dict)  # states of seeds to put back after an evaluation
+    order: int = 0  # a mark of the order of the pass; 0 where the library alone makes it
+    predictions: int = 0  # calls of `predict` since the last pause, as by begin events
 
     def check_batch_size(self, now: int) -> None:
-        """Refuse to go on within a pass whose batches were of another size: items would come twice, or never."""
+        """Refuse to continue a pass with another batch size: items would be visited twice, or never."""
         if self.batch and self.batch_size not in (0, now):
             raise ConfigError(
                 f"batch_size was changed within a pass: {self.batch} batches over {self.subset!r} are done.\n"

@@ -1,4 +1,4 @@
-"""What runs arrays that are given, outside of any pass: rows in INFER, or one batch in a mode."""
+"""Runs arrays that are given to `predict` or `batch_train`, outside of any pass."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class Predictor:
-    """Steps for arrays that are given, made of the graphs of a program when first needed."""
+    """Steps for given arrays, compiled from the graphs of a program when first needed."""
 
     def __init__(self, program: Program):
         self.program = program
-        self.steps: dict[tuple[Any, ...], Step] = {}  # INFER, by names and shapes of what is given, and by outputs
-        self.single: dict[Mode, Step] = {}  # the others, which take one batch
+        self.steps: dict[tuple[Any, ...], Step] = {}  # INFER, by names, shapes, dtypes and outputs
+        self.single: dict[Mode, Step] = {}  # TRAIN and EVAL, for one batch
 
     def clear(self) -> bool:
-        """Forget what was compiled; says whether anything was."""
+        """Drop what was compiled; returns whether anything was."""
         found = bool(self.steps or self.single)
         self.steps.clear()
         self.single.clear()
@@ -41,7 +41,7 @@ class Predictor:
         total, size, step = len(next(iter(columns.values()))), self.program.exp.batch_size, self._step(columns, outputs)
         starts, parts = range(0, max(total, 1), size), list[dict[str, np.ndarray]]()
         rows = [np.arange(min(size, total - start), dtype=np.int32)[None] for start in starts]
-        for batch, (start, row) in enumerate(zip(starts, rows, strict=True)):  # only its rows travel with a batch
+        for batch, (start, row) in enumerate(zip(starts, rows, strict=True)):  # only a batch's rows travel
             results = step({name: values[start : start + size] for name, values in columns.items()}, row)
             parts.append({name: np.asarray(values) for name, values in results.items()})
             check_flags(step.graph, parts[-1], first=batch)
@@ -61,7 +61,7 @@ class Predictor:
         return {name: values[0] for name, values in results.items() if name not in weighing(step.graph)}
 
     def _step(self, columns: Mapping[str, Any], outputs: Sequence[str] | None) -> Step:
-        """The INFER step for what is given, for any batch size."""
+        """The INFER step for these names, shapes and dtypes, for any batch size."""
         specs, program = specs_of(columns), self.program
         shapes = tuple(sorted((name, spec.shape, str(spec.dtype)) for name, spec in specs.items()))
         key = (shapes, tuple(outputs or "*"))
@@ -90,7 +90,7 @@ class Predictor:
 
 
 def _numbers(values: list[Any]) -> Any:
-    """An array of what is typed by hand; other lists are those of objects, as a batch has them."""
+    """A list of numbers as an array; a list of other objects stays, as in a batch."""
     try:
         array = np.asarray(values)
     except ValueError:  # ragged

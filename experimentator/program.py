@@ -1,4 +1,4 @@
-"""The compiled side of an experiment: one graph and one step for each mode, made when first needed."""
+"""The compiled side of an experiment: graphs by mode, steps by subset and mode, each made when first needed."""
 
 from __future__ import annotations
 
@@ -39,39 +39,39 @@ class Program:
         self.exp = exp
         self.recorded: dict[Mode, tuple[Any, ...]] = {}
         self.attributes: Attributes | None = None
-        self.noticed = 0  # how often they were found changed
-        self.has_recorded = False  # so that there are layers that may change
+        self.noticed = 0  # how often attributes were found changed
+        self.has_recorded = False  # whether there are layers that may change
         self.selection = Selection(exp, {})
         self.graphs: dict[Mode, Graph] = {}
-        self.is_built = False  # so that all of them are sound
+        self.is_built = False  # whether the graphs of all subsets' modes are known to be sound
         self.runners: dict[Any, Runner] = {}
         self.predictor = Predictor(self)
         self.feeds: dict[int, Fed] = {}
         self.retired: dict[str, dict[str, int]] = {}
         self.samples: dict[int, tuple[Any, Any, dict[str, Spec]]] = {}
-        self.chosen: dict[str, tuple[str, bool]] = {}  # what a checkpoint tells of `choices`
+        self.chosen: dict[str, tuple[str, bool]] = {}  # `choices` as a checkpoint has them
         self.told: set[str] = set()
 
     @cached_property
     def processors(self) -> tuple[Any, ...]:
-        """The list, and behind it what a task class makes of the chunk."""
+        """The listed processors, and behind them the properties of a task class that read the chunk."""
         task = task_properties(self.exp)
         self.selection = Selection(self.exp, task)
         return (*self.exp.chunk_processors, *task.values())
 
     def prepare(self) -> None:
-        """Take in what was changed, and build the graphs: every unsound mode is reported before anything runs."""
+        """Take in changes of settings and processors, and build the graphs: unsound ones fail before anything runs."""
         self.prepare_to_infer()
         self.build()
 
     def prepare_to_infer(self) -> None:
-        """Take in what was changed; no other mode need be sound."""
+        """Take in changes, without building graphs: modes other than INFER need not be sound."""
         self.exp._notice()
         self.notice()
-        refuse_twins(self.exp.subsets)  # some may be called otherwise by now
+        refuse_twins(self.exp.subsets)  # one may have been renamed
 
     def build(self) -> None:
-        """Record and select the graph of every mode that a subset has, once."""
+        """Record and select the graphs of all modes that subsets have, and check items and `outputs`, once."""
         if self.is_built:
             return
         for mode in ORDER:
@@ -82,27 +82,27 @@ class Program:
         self.is_built = True
 
     def keep(self, subsets: Sequence[Any]) -> None:
-        """Let go of data and steps of subsets that are none of these."""
+        """Drop data and steps of all other subsets."""
         ids = {id(subset) for subset in subsets}
         self.feeds = {key: feed for key, feed in self.feeds.items() if key in ids}
         self.samples = {key: sample for key, sample in self.samples.items() if key in ids}
         self._retire([key for key in self.runners if key[0] not in ids])
 
     def drop_feeds(self) -> bool:
-        """Forget data that were placed; says whether there were any, as the others do."""
+        """Drop data that were placed; returns whether there were any, as do the others below."""
         found = bool(self.feeds)
         self.feeds.clear()
         self.samples.clear()
         return found
 
     def drop_steps(self) -> bool:
-        """Forget what was compiled."""
+        """Drop compiled steps."""
         found = self.predictor.clear() or bool(self.runners)
         self._retire(list(self.runners))
         return found
 
     def drop_graphs(self) -> bool:
-        """Forget what was recorded and selected, and compiled of it."""
+        """Drop recordings, graphs and compiled steps."""
         found = self.drop_steps() or bool(self.graphs)
         self.recorded.clear()
         self.graphs.clear()
@@ -114,7 +114,7 @@ class Program:
         """The graph of a mode, selected to what that mode computes."""
         if mode not in self.graphs:
             whole = self.whole(mode)
-            if mode == Mode.INFER and self.selection.outputs(whole):  # what nobody writes is given to `predict`
+            if mode == Mode.INFER and self.selection.outputs(whole):  # names without a writer are given to `predict`
                 given = {name for name in self._free(mode) if not whole.written_in(name)}
                 whole = Graph(whole.processors, provided={*whole.provided, *given}, mode=mode)
             try:
@@ -126,24 +126,24 @@ class Program:
         return self.graphs[mode]
 
     def whole(self, mode: Mode) -> Graph:
-        """The graph of a mode before pruning, every name known."""
+        """The graph of a mode before pruning, from recorded processors."""
         return Graph(self.record(mode), provided=self.specs(mode) or self._free(mode), mode=mode)
 
     def wholes(self) -> list[Graph]:
-        """Those of all modes that a subset has."""
+        """The unpruned graphs of all modes that a subset has."""
         return [self.whole(mode) for mode in {subset.mode for subset in self.exp.subsets}]
 
     def lasting(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Weights without what is of a pass."""
+        """Weights without the state of a pass (accumulated metrics, counts of draws)."""
         return lasting(weights, self.wholes())
 
     def specs(self, mode: Mode) -> dict[str, Spec]:
-        """Names, shapes and dtypes of the batches that a mode sees: of its first subset, else of any."""
+        """Names, shapes and dtypes of a mode's batches: of its first subset, else of the first subset of any mode."""
         subsets = sorted(self.exp.subsets, key=lambda subset: subset.mode != mode)
         return self.specs_of(subsets[0]) if subsets else {}
 
     def specs_of(self, subset: Any) -> dict[str, Spec]:
-        """Names, shapes and dtypes of the batches of a subset; its first item tells, until its data are placed."""
+        """Names, shapes and dtypes of a subset's batches; taken from its first item until its data are placed."""
         if id(subset) in self.feeds:
             return dict(self.feed(subset).specs)
         kept = self.samples.get(id(subset))
@@ -153,18 +153,18 @@ class Program:
         return dict(kept[2])
 
     def runners_of(self, subset: Any, mode: Mode, cycle: Any) -> Runners:
-        """What runs the batches of one pass."""
+        """The runners of one pass, `cycle`."""
         return Runners(self, subset, mode, cycle)
 
     def runner(self, subset: Any, mode: Mode, *, steps: int, bucket: int | None = None) -> Runner:
-        """The step of a mode over passes of `steps` batches of a subset, or in turn of one bucket."""
+        """The runner for passes of `steps` batches over a subset, or over one bucket of it; compiled if needed."""
         self.notice()
         exp, feed = self.exp, self.feed(subset, mode)
         sizes, known = ("", {None}) if bucket is None else (subset.buckets.label(bucket), subset.buckets.each())
         part = feed if bucket is None else feed.parts[bucket]
         batch_size = exp.batch_size if bucket is None else subset.buckets.batch_sizes_for(exp.batch_size)[bucket]
         graph = self.graph(mode)
-        check_items(subset, self.specs_of(subset), graph)  # its dataset may be another by now
+        check_items(subset, self.specs_of(subset), graph)  # its dataset may have been replaced
         own = None if bucket is None else subset.buckets.each()[bucket]
         key, like = (id(subset), mode, batch_size, own), self._compiler(label_of(subset.name, sizes), mode)
         if (runner := self.runners.get(key)) is None or not runner.serves(steps, like):
@@ -193,22 +193,22 @@ class Program:
         return totals
 
     def _retire(self, keys: Iterable[Any]) -> None:
-        """Let go of runners; what they did still counts."""
+        """Drop runners; their counts are kept."""
         for key in keys:
             if key in self.runners:
                 self.runners.pop(key).count(self.retired)
 
     def compilers(self) -> dict[str, str]:
-        """How each subset that ran was compiled: by which of the backend's `compilers`, or `eager`."""
+        """The compiler of each subset that ran: one of the backend's `compilers`, or `eager`."""
         return {runner.label: runner.step.compiler for runner in self.runners.values()}
 
     def feed(self, subset: Any, mode: Mode | None = None) -> Feed:
-        """The data of a subset for passes of a mode, by default its own; placed once."""
+        """The feed of a subset for passes of a mode, by default its own; its data are placed once."""
         options = {"residency": self.exp.residency, "put": self.exp.backend.put, "room": self.exp.backend.room}
         return fed(self.feeds, subset, mode or subset.mode, **options)
 
     def record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:
-        """The processors of a mode, every name known; TRAIN comes first, so that weights are always made alike."""
+        """The recorded processors of a mode; TRAIN is recorded first, so that weights are always made in one order."""
         exp = self.exp
         if given is not None or self.exp.subsets:  # without data, nothing is recorded and no framework is needed
             backend = exp.backend
@@ -228,7 +228,7 @@ class Program:
     def _noted(
         self, processors: Sequence[Any], specs: Mapping[str, Spec], mode: Mode, known: Mapping[int, Any]
     ) -> tuple[Any, ...]:
-        """Record processors, and note their attributes: until now they may be changed, from now on it is told."""
+        """Record processors, and note their attributes: changes are reported from now on."""
         within = (other for one in processors if isinstance(one, Embedded) for other in one.within)
         self.attributes = self.attributes or Attributes([*processors, *within])
         shown = shown_of(specs, self.exp.batch_inputs_names, processors)
@@ -238,7 +238,7 @@ class Program:
         return recorded
 
     def notice(self) -> None:
-        """See what was changed in processors since they were recorded; their graphs are made anew."""
+        """Look for changes of processors and layers since they were recorded: warn, and drop what was compiled."""
         if not self.has_recorded:
             return
         compiled = not self.exp.eager and self.exp.backend.name != "numpy"
@@ -255,7 +255,7 @@ class Program:
 
     @contextmanager
     def settling(self, runner: Runner) -> Iterator[None]:
-        """Around a call of a step: what processors, layers and optimizers change in the first is their own affair."""
+        """Around a call of a step: in the first, processors, layers and optimizers may change their own attributes."""
         if self.attributes is None or runner.calls > 1:
             yield
             return
@@ -263,7 +263,7 @@ class Program:
             yield
 
     def _batches_per_call(self) -> int | None:
-        """A fixed number of batches for every call, None to find one by measuring."""
+        """The fixed number of batches for every call; None to find it by measuring."""
         if self.exp.call_limit() == 1:
             self.tell("A callback acts at every batch (on_batch_begin, or every=1), so every call runs one batch only.")
             return 1
@@ -271,12 +271,12 @@ class Program:
         return None if wanted in (None, "auto") else int(wanted)
 
     def choices(self) -> dict[str, tuple[str, bool]]:
-        """How training subsets are compiled, and whether that is settled."""
+        """For each training subset, its compiler, and whether that choice is settled."""
         runners = (runner for key, runner in self.runners.items() if key[1] == Mode.TRAIN)
         return self.chosen | {one.label: (one.step.compiler, one.step.is_settled) for one in runners}
 
     def _compiler(self, label: str, mode: Mode) -> str | None:
-        """What a step begins with: the choice that a checkpoint tells, or in evaluation what training runs with."""
+        """The compiler a step begins with: in TRAIN a checkpoint's settled choice, else the one training runs with."""
         if self.exp.jit_compile != "auto":
             return None
         if mode == Mode.TRAIN:
@@ -286,7 +286,7 @@ class Program:
         return next((compiler for compiler, _ in reversed(choices)), None)
 
     def _jit_compile(self) -> Any:
-        """The setting, or "auto" where this backend has no such compiler, which is said."""
+        """The setting, or "auto" with a warning where this backend has no such compiler."""
         wanted, known = self.exp.jit_compile, self.exp.backend.compilers.values()
         if wanted == "auto" or wanted in known or not self.exp.backend.compiles:
             return wanted
@@ -295,18 +295,18 @@ class Program:
         return "auto"
 
     def tell(self, said: str, *values: Any) -> None:
-        """Warn, once of each matter."""
+        """Warn, once for each text `said`."""
         if said not in self.told:
             self.told.add(said)
             log.warning(said, *values)
 
     def _free(self, mode: Mode) -> set[str]:
-        """Without data: every name that is read before it is written counts as the dataset's."""
+        """The names that are read and have no writer: without data, they count as the dataset's."""
         graph = Graph(self.processors, provided=(), mode=mode)
         return {ref.name for node in graph.nodes for ref in node.reads if ref not in graph.writers}
 
     def require_optimizer(self) -> Any:
-        """The optimizer, or what to write where there is none."""
+        """The optimizer; raises where there is none."""
         if self.exp.optimizer is None:
             raise ValueError(
                 "There is no optimizer to train with.\nSeen: optimizer=None.\n"

@@ -1,4 +1,4 @@
-"""A compiled step at work: the calls of it, their pace, and what it did."""
+"""Runners: they call a compiled step block by block, and count batches, calls and seconds."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Runner:
     pace: Pace
     name: str = ""
     like: str | None = None  # the compiler of training that it was made to follow
-    bucket: str = ""  # whose batches it runs, as its sizes
-    share: float = 1.0  # of the batches of a pass that it runs
-    steps: int = 0  # so many of them
-    decider: Runner | None = None  # that of the bucket whose choice of compiler this one follows
+    bucket: str = ""  # the sizes of the bucket whose batches it runs
+    share: float = 1.0  # its part of the batches of a pass
+    steps: int = 0  # the number of batches it runs in a pass
+    decider: Runner | None = None  # the runner of another bucket, whose choice of compiler this one follows
     batches: int = 0
     calls: int = 0
     seconds: float = 0.0  # spent in calls of the step, results fetched
@@ -38,15 +38,15 @@ class Runner:
 
     @property
     def label(self) -> str:
-        """The subset, and the bucket of it."""
+        """The name of the subset, with the sizes of the bucket if there is one."""
         return label_of(self.name, self.bucket)
 
     def serves(self, steps: int, like: str | None) -> bool:
-        """Whether it can run passes of so many batches, compiled as wanted; shorter ones than it was made for, too."""
+        """Whether it can run passes of `steps` batches, at most those it was made for, compiled like `like`."""
         return not self.step.stale and self.like == like and steps <= self.pace.steps
 
     def room(self, steps: int) -> int:
-        """For how many batches to make the runner that replaces this one: a subset that has grown will grow on."""
+        """The number of batches to make this one's successor for: a power of two, if the subset has grown."""
         return 1 << (steps - 1).bit_length() if steps > self.pace.steps else steps
 
     def run(self, block: Block, *, remaining: int, where: str = "", first: int = 0) -> dict[str, np.ndarray]:
@@ -67,25 +67,25 @@ class Runner:
         seconds = time.perf_counter() - start
         self.calls, self.batches = self.calls + 1, self.batches + len(block.index)
         self.seconds += seconds
-        # to choose compiles, too, so that the first call itself may find all compiled
+        # choosing a compiler compiles, too, so the first call is timed from before it
         self.pace.saw(len(block.index), seconds if self.pace.compiled else time.perf_counter() - began)
         check_flags(self.step.graph, fetched, where=where, first=first)
         return self.marks.put(fetched)
 
     def count(self, totals: dict[str, dict[str, int]]) -> None:
-        """Add what it did to the totals of its subset."""
+        """Add its counts to the totals of its subset."""
         one = totals.setdefault(self.name, dict.fromkeys(("batches", "calls", "traces"), 0))
         for name, number in (("batches", self.batches), ("calls", self.calls), ("traces", self.step.traces)):
             one[name] += number
 
 
 def label_of(subset: str, bucket: str) -> str:
-    """The name of a subset, with the sizes of a bucket of it if it has any."""
+    """The name of a subset, with the sizes of a bucket if there is one."""
     return f"{subset} ({bucket})" if bucket else subset
 
 
 class Runners:
-    """What runs the batches of one pass, `cycle`: one runner for all of them, or one for those of each bucket."""
+    """The runners of one pass, `cycle`: a single one, or one for each bucket."""
 
     def __init__(self, program: Any, subset: Any, mode: Mode, cycle: Any):
         self.cycle = cycle
@@ -98,24 +98,24 @@ class Runners:
             self.runners = _by_bucket(program, subset, mode, self.buckets)
 
     def at(self, batch: int) -> Runner:
-        """The runner of a batch, by its number; behind the last one, that of the last."""
+        """The runner of batch number `batch`; past the end, the last batch's."""
         if self.buckets is None:
             return self.runners[0]
         return self.runners[int(self.buckets[min(batch, len(self.buckets) - 1)])]
 
     def blocks(self, first: int = 0) -> Iterator[tuple[int, Runner, Block]]:
-        """The blocks of the pass from batch `first` on: the number of their first batch, and what runs them."""
+        """The blocks of the pass from batch `first` on: the number of each one's first batch, its runner, the block."""
         while (block := self.cycle.take(lambda done: self.at(done).pace.ahead(done))) is not None:
             yield first, self.at(first), block
             first += len(block.index)
 
 
 def _by_bucket(program: Any, subset: Any, mode: Mode, buckets: np.ndarray) -> dict[int, Runner]:
-    """A runner for each bucket; `buckets` [steps] are the numbers of those of each batch."""
+    """A runner for each bucket; `buckets` [steps] int has the bucket of each batch."""
     runners: dict[int, Runner] = {}
     runs = longest_runs(buckets)
     for number in sorted(runs, reverse=True):  # the largest is compiled first
-        steps = RUN if mode == Mode.TRAIN and len(runs) > 1 else runs[number]  # the former in every epoch
+        steps = RUN if mode == Mode.TRAIN and len(runs) > 1 else runs[number]  # alike in every epoch
         runner = program.runner(subset, mode, steps=steps, bucket=number)
         runner.steps = int(np.sum(buckets == number))
         runner.share = runner.steps / len(buckets)

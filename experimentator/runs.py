@@ -1,15 +1,15 @@
-"""Run folders: everything a training leaves on disk, each file whole at any moment, readable without running anything.
+"""Run folders: everything a training leaves on disk; each file is whole at any moment, and reading it runs no code.
 
 config.py            the configuration as given, where it came from a file or text
 config.json          its resolved values
 environment.json     versions, device, git commit, seed, overrides and the command
 history.jsonl        one flat line for each epoch
 log.txt              what the library logged
-weights.safetensors  the weights: until the training ends of the first epoch or a later one, then of the last
-pipeline.svg         the graph that is trained, of a failed run with what failed; pipeline.json is the same to
-                     compare with (`experimentator graph RUN`)
-status.json          running, finished, interrupted or failed, which epoch's end the weights are from, and how each
-                     subset was compiled
+weights.safetensors  the weights of the last epoch; while the training runs, those of an earlier epoch
+pipeline.svg         the graph that is trained; after a failure it shows what failed. pipeline.json is its description,
+                     for `experimentator graph RUN`
+status.json          running, finished, interrupted or failed, the epoch that the weights are from, and the compiler of
+                     each subset
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ DESCRIPTION = "pipeline.json"
 STATUS = "status.json"
 LOG = "log.txt"
 DRAWING_SECONDS = 10.0  # a training waits no longer than this for its picture
-WEIGHTS_SHARE, STATUS_SHARE, HISTORY_SHARE = 0.003, 0.002, 0.002  # of the time of a training, to write each
-LASTING = 0.4  # seconds after which a line of the history is written at the latest, at the end of the call under way
+WEIGHTS_SHARE, STATUS_SHARE, HISTORY_SHARE = 0.003, 0.002, 0.002  # share of a training's time for writing each
+LASTING = 0.4  # seconds that a line of the history waits at most, until the end of the call under way
 
 
 class RunFolder:
     """A callback that keeps a training in a folder of its own: `<output_folder>/<project>/<experiment id>/`.
 
-    The folder is made when training starts and is never one that exists: without an id, its name is the time in UTC.
-    The setting `output_folder` adds this callback by itself.
+    The folder is made when training starts, and must not exist; without an id, its name is the time in UTC. The setting
+    `output_folder` adds this callback.
 
     >>> RunFolder("runs", project="digits", experiment_id="first")
     RunFolder('runs/digits/first')
     """
 
     leaves_files = True
-    phase = "record"  # its line of the history has what the others wrote
+    phase = "record"  # called after the others, so that the history has what they wrote
 
     def __init__(
         self,
@@ -70,14 +70,14 @@ class RunFolder:
         self.experiment_id = experiment_id and folder_name(experiment_id, key="experiment_id")
         self.overrides = dict(overrides)
         self.path: Path | None = None
-        self.prepared: Path | None = None  # a folder to begin in, which is there already
+        self.prepared: Path | None = None  # an existing folder to begin in
         self._log: RunLog | None = None
         self._held: Hold | None = None
         self.problem: BaseException | None = None
-        self._outer: BaseException | None = None  # one that was handled around the training
-        self._written = 0  # epochs
+        self._outer: BaseException | None = None  # an exception being handled when the training was called
+        self._written = 0  # epochs in the history file
         self._begun = 0  # the epoch that began last
-        self._earlier: Mapping[str, Any] = {}  # what the status told when the run was resumed
+        self._earlier: Mapping[str, Any] = {}  # status.json as it was when the run was resumed
         self._saved_epoch = self._saved_within = 0
         self._saving, self._telling = Throttle(WEIGHTS_SHARE), Throttle(STATUS_SHARE)
         self._noting = Throttle(HISTORY_SHARE)
@@ -88,7 +88,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, exp: Any) -> RunFolder | None:
-        """The run folder of an experiment: among its callbacks, or asked for by its `output_folder`, else None."""
+        """The run folder of an experiment: listed in its callbacks, or made for its `output_folder`, else None."""
         listed, own = [callback for callback in exp.callbacks if isinstance(callback, cls)], vars(exp)
         if not listed and exp.cfg.get("output_folder") and "_run_folder" not in own:
             own["_run_folder"] = cls(
@@ -108,7 +108,7 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The weights of the last epoch saved."""
+        """The file of weights of the last epoch saved."""
         return self.opened / WEIGHTS
 
     @property
@@ -118,7 +118,7 @@ class RunFolder:
 
     @property
     def earlier(self) -> Path | None:
-        """The run of that id that is there already, or the newest of the project but for sweeps; None without one."""
+        """The existing run with this id, or else the newest of the project that is no point of a sweep; or None."""
         return found(self.project, self.experiment_id)
 
     # What happens
@@ -129,7 +129,7 @@ class RunFolder:
 
     def on_train_begin(self, **_: Any) -> None:
         """Make the folder and describe the run; raises where nothing can be written."""
-        self._outer = sys.exception()  # training may be called while somebody handles an exception
+        self._outer = sys.exception()  # train may be called within an except block
         if self.path is None:
             self.path = self.prepared or make(self.project, self.experiment_id)
             self._hold(self.path)
@@ -142,16 +142,16 @@ class RunFolder:
         self._listen()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: what a run has done is in its files."""
+        """Empty: the state of a run is in its files."""
         return {}
 
     def begin_again(self, path: Path) -> None:
-        """Use the folder of a run that ended before anything was saved; what it left is kept in `before-1`, ..."""
+        """Use the folder of a run that ended before a checkpoint; its files are moved to `before-1`, ..."""
         self._hold(path)
         self.prepared = emptied(path)
 
     def reopen(self, path: Path | None) -> None:
-        """Go on in the folder of a run that is resumed; its history is what the checkpoint counts."""
+        """Continue in the folder of a resumed run; its history is replaced by the checkpoint's."""
         if path is None:
             return
         self._hold(path)
@@ -163,30 +163,30 @@ class RunFolder:
         self._write_status("running")
 
     def on_epoch_begin(self, **_: Any) -> None:
-        """The first epoch opens the folder where nothing did before."""
+        """Open the folder, if `on_train_begin` was not called."""
         self.on_train_begin()
         self._begun = self.exp.epoch + 1
 
     def on_epoch_end(self, **_: Any) -> None:
-        """Add the epoch to the history, save the weights, say how far it is: each where it takes little of the time."""
+        """Write the history, weights and status, each only if that takes little of the training's time."""
         self.on_pause()
         saves = self._saving.is_due
         if saves:
-            self._append_new()  # no weights of an epoch that the history does not have
+            self._append_new()  # the history must have the epoch of the weights
             self._save()
         if saves or self._telling.is_due:
             self._write_status("running")
 
     def on_pause(self, **_: Any) -> None:
-        """Lines of the history that wait are on disk within a second."""
+        """Write waiting lines of the history, so that they are on disk within a second."""
         if self._noting.is_due or self._noting.waited >= LASTING:
             self._append_new()
 
     def on_train_end(self, **_: Any) -> None:
-        """Save what is not yet saved, and say how the training ended; weights of a failed epoch replace nothing."""
+        """Save what is not saved yet, and how the training ended; weights of a failed epoch are not saved."""
         if self.path is None:
             return
-        error = sys.exception()  # `train` tells us on its way out, while the exception passes
+        error = sys.exception()  # called in `finally`, while the exception passes
         self.problem = None if error is self._outer else error
         try:
             self._end(_ending(self.problem))
@@ -221,7 +221,7 @@ class RunFolder:
             self._drawing = None
         try:
             self._complete(status)
-        except CheckpointError as error:  # a full disk, which may have no room to say so, either
+        except CheckpointError as error:  # a full disk: writing the status may fail, too
             self.problem = self.problem or error
             with suppress(CheckpointError):
                 self._write_status("failed")
@@ -233,8 +233,8 @@ class RunFolder:
         )
 
     def _complete(self, status: str) -> None:
-        """Write what is not yet written, and how it ended."""
-        if self.history.exists():  # Ctrl-C may have come between the writing of a row and the counting of it
+        """Write what is not written yet, and the final status."""
+        if self.history.exists():  # Ctrl-C may have come after a row was written, before it was counted
             self._written = len(read_history(self.opened))
         self._append_new()  # another callback may have failed before this one was told
         begun = not self.exp.epoch and self.exp.walk.is_cut_short
@@ -246,8 +246,8 @@ class RunFolder:
         self._write_status(status)
 
     def _save_whole(self) -> None:
-        """Of a training that failed, save the weights if they are those of the end of an epoch."""
-        with suppress(Exception):  # the experiment may be unsound by now
+        """Save the weights of a failed training, if they are those of the end of an epoch."""
+        with suppress(Exception):  # the experiment may be unusable after the failure
             if self.exp.walk.is_whole():
                 try:
                     self._save()
@@ -269,16 +269,16 @@ class RunFolder:
         with self._saving:
             self.exp.save_weights(self.weights)
         self._saved_epoch = self.exp.epoch
-        self._saved_within = self._begun if self._begun > self.exp.epoch else 0  # an epoch that was stopped half-way
+        self._saved_within = self._begun if self._begun > self.exp.epoch else 0  # stopped within that epoch
 
     def _write_status(self, status: str) -> None:
         error = None if self.problem is None else self._error
         row = {"status": status, "error": error, "epoch": self.exp.epoch, "epoch_of_weights": self._saved_epoch or None}
         if self._saved_within:
             row |= {"epoch_of_weights": None, "weights": f"from the middle of epoch {self._saved_within}"}
-        elif not self._saved_epoch:  # what lies there are the weights of the run that is resumed
+        elif not self._saved_epoch:  # the file has the weights from before the resume
             row |= {name: self._earlier[name] for name in ("epoch_of_weights", "weights") if name in self._earlier}
-        compilers = self.exp.compilers or self._earlier.get("compilers")  # last bits depend on them
+        compilers = self.exp.compilers or self._earlier.get("compilers")  # results depend on them in the last bits
         stop = self.exp.state.get("stop")  # why a callback ended the training
         told = {"stopped": stop, "compilers": compilers, "processors": self._troubled()}
         row |= process() if status == "running" else {}
@@ -293,14 +293,14 @@ class RunFolder:
         write_json(self.opened / "environment.json", environment(exp, self.overrides))
 
     def _troubled(self) -> dict[str, str]:
-        """What a failure says about single processors."""
+        """By processor, what the failure says about it."""
         troubles: dict[str, str] = self.exp.troubles(self.problem) if isinstance(self.problem, Exception) else {}
         return troubles
 
     def _draw(self) -> None:
         described = self.exp.describe(Mode.TRAIN)
         write_atomically(self.opened / DESCRIPTION, to_json(described).encode())
-        self._drawing = threading.Thread(target=self._picture, args=(described,), daemon=True)  # a tenth of a second
+        self._drawing = threading.Thread(target=self._picture, args=(described,), daemon=True)  # takes 0.1 s
         self._drawing.start()
 
     def _picture(self, picture: Description) -> None:

@@ -1,4 +1,4 @@
-"""What an experiment writes and reads back: weights, which others may take, and checkpoints, to go on from exactly."""
+"""Saving and loading of an experiment: weights, for any experiment, and checkpoints, to continue a training exactly."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from experimentator.saving.matching import Matching, fitting, named_by
 
 
 class Saved:
-    """What an experiment has learned, on disk and back."""
+    """The methods of an experiment that save and load weights and checkpoints."""
 
     def save_weights(self: Any, filename: Any, *, only: Any = None) -> None:
-        """Write the weights of every processor to a safetensors file, whole or not at all; `only` those of patterns.
+        """Write the weights of all processors, or `only` those of patterns, to a safetensors file, whole or not at all.
 
         >>> from tempfile import TemporaryDirectory
         >>> import keras
@@ -43,11 +43,11 @@ class Saved:
     def load_weights(
         self: Any, filename: Any = "auto", *, only: Any = None, rename: Mapping[str, str] | None = None
     ) -> Matching:
-        """Read weights that `save_weights` wrote; all that is asked for fits, or nothing changes. Says what matched.
+        """Read weights that `save_weights` wrote: all that are asked for, or none if one does not fit. Returns matches.
 
         `only="Trunk/*"` (a pattern of keys, or several) loads a part; `rename={"Body": "Trunk"}` gives nodes of the
-        file the names they have here. `"auto"` is the file beside the configuration, as in a run folder. What metrics
-        accumulate, and the states of what draws, are no weights.
+        file the names they have here. `"auto"` is the file beside the configuration, as in a run folder. States of
+        metrics and of seed generators do not count as weights.
 
         >>> from tempfile import TemporaryDirectory
         >>> import keras
@@ -76,11 +76,11 @@ class Saved:
         chosen, matching = fitting(_known(self), found, only=only, rename=rename, name=filename)
         self.backend.set_weights(self.backend.weights() | chosen)
         resume.take_loaded(self, chosen)
-        self.walk.looked = False  # at NaN that a training begins with
+        self.walk.looked = False  # look for NaN again when training begins
         return matching
 
     def save_checkpoint(self: Any, folder: Any, *, keep: int = KEPT) -> Path:
-        """Save all that a training needs to go on exactly, as a new numbered folder in `folder`; see `CheckpointEvery`.
+        """Save all that a training needs to continue exactly, in a new numbered folder; see `CheckpointEvery`.
 
         >>> from tempfile import TemporaryDirectory
         >>> from experimentator import BaseExperiment, Mode, Subset
@@ -96,10 +96,10 @@ class Saved:
         return resume.save(self, folder, keep=keep)
 
     def resume(self: Any, folder: Any) -> Path:
-        """Go on from the newest whole checkpoint in a folder: of a run, of checkpoints, or one itself.
+        """Continue from the newest intact checkpoint in a run folder or a folder of checkpoints, or from a given one.
 
-        The next `train` continues at the very batch. This must be the configuration that was saved; where it listed a
-        run folder, that one is continued.
+        The next `train` continues at the very batch. The configuration must be the one that was saved; if it had a run
+        folder, that one is continued.
 
         >>> from tempfile import TemporaryDirectory
         >>> import keras
@@ -127,7 +127,7 @@ class Saved:
 
 
 def _known(exp: Any) -> dict[str, np.ndarray]:
-    """The weights of every processor, where it can be known which there are."""
+    """The weights of every processor; raises where no subset shows which there are."""
     weights: dict[str, np.ndarray] = exp.program.lasting(exp.backend.weights())
     if not weights and exp.chunk_processors and not exp.subsets:
         raise ConfigError(

@@ -9,12 +9,12 @@ import numpy as np
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether it may stand in the history: a number of Python's or numpy's, NaN too, and no truth value."""
+    """Whether a value may stand in the history: a number of Python or numpy, also NaN, but no bool."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number that compares, and no truth value.
+    """Whether a value is a real number, but not NaN or a bool.
 
     >>> is_number(0.5), is_number("0.5"), is_number(True), is_number(float("nan"))
     (True, False, False, False)
@@ -23,7 +23,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_whole(value: Any, *, least: int) -> bool:
-    """Whether it is a whole number of at least `least`.
+    """Whether a value is a whole number of at least `least`.
 
     >>> is_whole(3, least=1), is_whole(2.5, least=1), is_whole(0, least=1)
     (True, False, False)

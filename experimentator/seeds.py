@@ -1,4 +1,4 @@
-"""The seed of a configuration: what it sets, from when it is known."""
+"""Seeds Python's, numpy's and the frameworks' generators while a configuration file runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from experimentator.overrides import ConfigError
 
-# Frameworks that have a generator of their own, and what seeds it.
+# Frameworks that have a generator of their own, and the call that seeds it.
 OWN: Mapping[str, Callable[[Any, int], Any]] = {
     "tensorflow": lambda tensorflow, seed: tensorflow.random.set_seed(seed),
     "torch": lambda torch, seed: torch.manual_seed(seed),
@@ -20,10 +20,10 @@ OWN: Mapping[str, Callable[[Any, int], Any]] = {
 
 
 class Seeds:
-    """Seeds the generators that initial weights are drawn from, as soon as a file's seed is known; None leaves them.
+    """Seeds the generators that initial weights are drawn from, as soon as the file's seed is known; not if it is None.
 
-    Keras draws from Python's, task files often from numpy's, modules of PyTorch and `tf.random` from those of their
-    frameworks, once these are imported. A seed that is `given` stays.
+    Keras draws from Python's generator, task files often from numpy's, PyTorch modules and `tf.random` from that of
+    their framework, which is seeded once it is imported. If the seed is `given`, the file's own is ignored.
     """
 
     def __init__(self, seed: Any, *, given: bool):
@@ -31,7 +31,7 @@ class Seeds:
         self._begin()
 
     def written(self, name: str, value: object) -> None:
-        """A line of the file gave a name a value; it may have imported a framework."""
+        """Called when the file has assigned a name: it may be `seed`, or a framework may have been imported."""
         if name == "seed" and not self.given and isinstance(value, int | np.integer) and value != self.seed:
             self.seed = int(value)
             self._begin()
@@ -42,7 +42,7 @@ class Seeds:
         self.reached: set[str] = set()
         if self.seed is None:
             return
-        import rich.style  # noqa: F401  # Keras imports it, and it draws a number: before the seed, then, and not after
+        import rich.style  # noqa: F401  # Keras imports it, and it draws a number: let it do so before the seed
 
         try:
             random.seed(operator.index(self.seed))
@@ -53,7 +53,7 @@ class Seeds:
         self._reach()
 
     def _reach(self) -> None:
-        """Seed frameworks that are imported by now, each once."""
+        """Seed the frameworks that are imported by now, each once."""
         for name in OWN.keys() - self.reached if self.seed is not None else ():
             if hasattr(module := sys.modules.get(name), "random"):
                 OWN[name](module, operator.index(self.seed) % 2**31)

@@ -1,4 +1,4 @@
-"""What each mode computes: `loss`, and what settings, callbacks and task classes ask for."""
+"""Which names each mode computes: `loss`, and those that settings, callbacks and task classes ask for."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from experimentator.optimizer_parts import losses_of
 from experimentator.settings import listed
 
 log = logging.getLogger(__name__)
-CLOSE = 0.9  # how alike names are of which one is probably meant for the other: all but a letter or two
+CLOSE = 0.9  # similarity from which a name is probably a slip for another: they differ in a letter or two
 
 
 class Selection:
-    """Names to select in a graph of an experiment; `task` are its properties that stand in the list as processors."""
+    """Names to select in an experiment's graphs; `task` has the task class's properties that act as processors."""
 
     def __init__(self, exp: Any, task: Mapping[str, Any]):
         self.exp, self.task = exp, task
@@ -35,13 +35,13 @@ class Selection:
         return list(self.task["metrics"].names) if "metrics" in self.task else listed(self.exp.metrics)
 
     def outputs(self, graph: Graph) -> list[str]:
-        """What inference was asked to return; nothing where it was not said."""
+        """The names that inference is set to return; empty where no setting says."""
         if "outputs" in self.task:
             return _known(self.task["outputs"].names, graph)
         return listed(self.exp.outputs)
 
     def inferred(self, graph: Graph) -> list[str]:
-        """What inference returns where a call does not say: what was asked for, else what can be computed."""
+        """The names inference returns by default: those it is set to, else all that can be computed."""
         weights = weighing(graph)
         return self.outputs(graph) or [name for name in graph.computable if name not in weights]
 
@@ -56,14 +56,14 @@ class Selection:
                 raise
 
     def wanted(self, graph: Graph) -> list[str]:
-        """What a mode computes: `loss` and what is asked for; metrics too in EVAL."""
+        """The names a mode computes: `loss` and what is asked for; metrics too in EVAL."""
         exp, written, mode = self.exp, set(graph.outputs), graph.mode
         if mode == Mode.INFER:
             aside = {"loss", *self.metrics} - {*exp.batch_metrics_names}
             return self.outputs(graph) or [name for name in self.inferred(graph) if name not in aside]
         asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or self._evaluates(name, graph)]
         marked = marked_in(exp.chunk_processors)
-        asked += _known([name for name in self.metrics if name not in marked], graph)  # what a class adds to them
+        asked += _known([name for name in self.metrics if name not in marked], graph)  # names that a task class adds
         asked += _known(exp.batch_metrics_names, graph)
         if mode == Mode.EVAL and (unknown := [name for name in exp.batch_metrics_names if name not in asked]):
             log.warning("batch_metrics_names lists %s, which evaluation does not know.", ", ".join(map(repr, unknown)))
@@ -79,12 +79,12 @@ class Selection:
         return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
 
     def _evaluates(self, name: str, graph: Graph) -> bool:
-        """Whether evaluation must know a metric, which is not one that other modes alone write."""
+        """Whether EVAL must know a metric: nothing writes it at all, or a processor of EVAL does."""
         written = graph.written_in(name)
         return graph.mode == Mode.EVAL and not (written and not written & Mode.EVAL)
 
     def look(self, whole: Graph, selected: Graph) -> None:
-        """Refuse, or warn of, graphs that compute something else than they seem to."""
+        """Refuse, or warn of, graphs that do not compute what they seem to."""
         self._check_norms(whole)
         self._tell_slips(whole)
         self._tell_adding_up()
@@ -92,7 +92,7 @@ class Selection:
         self._tell_overwritten(whole, selected)
 
     def _tell_slips(self, graph: Graph) -> None:
-        """Warn of processors left out because nothing has a name that they read, where a known name is much like it."""
+        """Warn of processors left out because they read a name that nothing has and that is close to a known one."""
         known = {*graph.outputs, *graph.provided}
         for node in graph.nodes:
             for name in [ref.name for ref in node.reads if ref.name not in known]:
@@ -104,14 +104,14 @@ class Selection:
                     self._tell(node.name, name, said, node, name, near[0])
 
     def _tell_adding_up(self) -> None:
-        """Warn of a metric of Keras within a function of the user's: nothing sets it back when a pass begins."""
+        """Warn of a Keras metric within a user's function: nothing resets it when a pass begins."""
         for named, name in (found for one in self.exp.program.processors for found in adding_up(one)):
             said = "%s reads %s, a metric of Keras, which adds up from batch to batch, and from pass to pass. %s"
             write = f'Write ops.KerasMetric(metric, "batch_logits", "batch_target"), or {name}.reset_state() first.'
             self._tell(named, name, said, named, name, write)
 
     def _tell_squashed(self, graph: Graph) -> None:
-        """Warn of a loss or metric on logits that is given what a softmax or sigmoid wrote."""
+        """Warn of a loss or metric on logits that is given the output of a softmax or sigmoid."""
         for node in graph.nodes:
             taking: Any = node.processor
             for ref in [ref for ref in node.reads if hasattr(taking, "minds") and ref.name == taking.pair[0]]:
@@ -122,7 +122,7 @@ class Selection:
                     self._tell(node.name, squash, said, node, ref.name, writer, squash, write)
 
     def _check_norms(self, graph: Graph) -> None:
-        """Refuse to read or overwrite what is known of gradients: it is 0 until all processors have run."""
+        """Refuse to read or overwrite the norm of gradients: it is 0 until all processors have run."""
         for node in graph.nodes:
             for name in getattr(node.processor, "norm_of", ()):
                 others = [one for one in graph.nodes if one is not node and name in (*one.inputs, *one.outputs)]
@@ -134,7 +134,7 @@ class Selection:
                     )
 
     def _tell_overwritten(self, graph: Graph, selected: Graph) -> None:
-        """Warn of losses and metrics that nobody reads before another writes the same name."""
+        """Warn of losses and metrics that nothing reads before another processor writes the same name."""
         trained = self.exp.program.graphs.get(Mode.TRAIN)
         used = {node.index for node in (*selected.nodes, *(trained.nodes if trained else ()))}
         for node in (node for node in graph.nodes if node.index not in used and graph.mode != Mode.INFER):
@@ -153,21 +153,21 @@ class Selection:
             log.warning(said, *values)
 
     def last_written(self, graph: Graph) -> tuple[str, ...]:
-        """What INFER needs, for the error that tells what was not given: the last name that is written."""
+        """The name to select in INFER where nothing can be computed, so that the error tells what is missing."""
         written = [name for node in graph.nodes for name in node.outputs if name not in ("loss", *self.metrics)]
         return tuple(written[-1:])
 
 
 def not_by_row(name: str, of: str, seen: str) -> ConfigError:
-    """The error for an output that is asked for, and is no value for each row."""
+    """The error for an output that is asked for and has no value for each row."""
     write = "Name another output; what a batch has as a whole, predict gives for at most batch_size rows."
     return ConfigError(f"{name!r} is no value for each row of {of}.", f"Seen: {seen}.", write)
 
 
 def joined(name: str, results: Sequence[np.ndarray], rows: Sequence[np.ndarray], asked: Iterable[str]) -> Any:
-    """What batches of these rows gave, one behind the other: [1, B, ...] each; of a number, one for each batch.
+    """The results of batches, [1, B, ...] each, concatenated to [N, ...]; of a scalar, [1] each, one for each batch.
 
-    None, or refused where it is asked for, of arrays of several batches that have no value for each row.
+    `rows` are [1, B] each. Of several batches, an array without a value for each row is None, and refused if `asked`.
     """
     values = [one[0] if one.ndim > 1 else one for one in results]
     for one, row in zip(values, rows, strict=True):
@@ -180,7 +180,7 @@ def joined(name: str, results: Sequence[np.ndarray], rows: Sequence[np.ndarray],
 
 
 def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
-    """Refuse a subset whose items lack a number that the graph of its mode reads; shapes may differ."""
+    """Refuse a subset whose items lack a numeric value that the graph of its mode reads; shapes may differ."""
     for name in sorted(graph.inputs - specs.keys()):
         _refuse_objects(name, subset)
         if not subset.has_own_batch and (odd := _odd(name, subset)) is not None:
@@ -193,7 +193,7 @@ def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
 
 
 def explain_objects(error: GraphError, mode: Mode, subsets: Iterable[Any]) -> None:
-    """Add to the error why a name is missing: its items hold no numbers, or nothing writes a loss."""
+    """Add to the error why a name is missing: nothing writes a loss; raise another if items hold no numbers there."""
     for problem in getattr(error, "problems", (error,)):
         is_loss = getattr(problem, "name", None) == "loss" and getattr(problem, "reader", None) is None
         if is_loss and "is produced only in" not in str(problem):
@@ -231,7 +231,7 @@ def _objects(name: str, subset: Any, value: Any, where: str = "") -> DatasetErro
 
 
 def _odd(name: str, subset: Any) -> DatasetError | None:
-    """The error that names the first key whose value is no number, where others have numbers."""
+    """The error that names the first key whose value is no number, though other keys have numbers."""
     for key in subset.keys:
         value = subset.read([key])[1].get(name)
         if isinstance(value, list):
@@ -240,13 +240,13 @@ def _odd(name: str, subset: Any) -> DatasetError | None:
 
 
 def _known(names: Iterable[str], graph: Graph) -> list[str]:
-    """Those of some names that are written or provided."""
+    """The names that the graph writes or is provided with."""
     written = set(graph.outputs)
     return [name for name in names if name in written or name in graph.provided]
 
 
 def _parts_of_loss(graph: Graph, metrics: Iterable[str]) -> list[str]:
-    """Those metrics that the loss is made of, so that reporting them costs nothing."""
+    """The metrics that the loss is computed from, so that reporting them costs nothing."""
     metrics = list(metrics)
     made = {name for node in graph.select("loss").nodes for name in node.outputs} if metrics else set()
     return [name for name in metrics if name in made]

@@ -1,4 +1,4 @@
-"""The configuration of a living experiment: a dictionary that tells the experiment when it changes."""
+"""The settings of an experiment: a dictionary that reports every change, and checks of names and values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from experimentator.scalars import is_whole
 
 log = logging.getLogger(__name__)
 
-# What each library key rebuilds when it changes after use, with the steps of graphs: nothing else is ever lost.
+# What is dropped and rebuilt when a library key changes after use ("graphs" includes their steps).
 LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
     "experiment_type": (),
     "subsets": ("subsets", "feeds", "graphs"),
@@ -45,7 +45,7 @@ LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
     "output_folder": ("_run_folder", "listeners"),
 }
 
-# What a library key is when the configuration does not set it; None for the others.
+# The values of library keys that the configuration does not set; None for the others.
 DEFAULTS: Mapping[str, Any] = {
     "batch_size": 32,
     "residency": "auto",
@@ -55,17 +55,17 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 
-# Settings that hold lists, which may be changed in place.
+# Settings whose lists may be changed in place.
 LISTS = ("subsets", "chunk_processors", "callbacks", "metrics", "outputs")
 PRECISIONS = ("float32", "bfloat16", "float16")
-SHORT = 7  # letters of names that words are easily like
-WORDS = ("optimize", "val_epochs")  # a letter short of a key, and names all the same
+SHORT = 7  # names with fewer letters resemble keys by accident
+WORDS = ("optimize", "val_epochs")  # names that lack a letter of a key, and are meant as they are
 
 
 class Settings(dict[str, Any]):
-    """`exp.cfg`: reads and writes like any dictionary; `changed(key, old, new)` hears of every new value.
+    """`exp.cfg`: reads and writes like any dictionary; calls `changed(key, old, new)` for every new value.
 
-    A key that is taken out counts as set to None. A value that `changed` refuses is not kept.
+    A removed key counts as set to None. If `changed` raises, the value before is restored.
 
     >>> settings = Settings({"batch_size": 32}, lambda key, old, new: print(key, old, new))
     >>> settings["batch_size"] = 64
@@ -119,7 +119,7 @@ class Settings(dict[str, Any]):
 
     def _tell(self, key: str, before: Mapping[str, Any]) -> None:
         old, new = before.get(key), self.get(key)
-        if old is new and key != "learning_rate":  # which an optimizer may have been told otherwise
+        if old is new and key != "learning_rate":  # the optimizer's may differ from the setting
             return
         try:
             self.changed(key, old, new)
@@ -130,7 +130,7 @@ class Settings(dict[str, Any]):
 
 
 def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Collection[str]) -> None:
-    """Refuse near misses of library keys, and keys that would hide a method.
+    """Refuse misspelled library keys, and keys that would hide a method.
 
     >>> check_names({"batchsize": 32}, set=(), taken=())
     Traceback (most recent call last):
@@ -139,7 +139,7 @@ def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Colle
     """
     for key, value in values.items():
         if inspect.ismodule(value) or inspect.isroutine(value) or inspect.isclass(value):
-            continue  # what a file imports is no setting
+            continue  # imported by the file: no setting
         if key in taken and key not in LIBRARY_KEYS:
             raise ConfigError(
                 f"{key!r} is the name of a method or property of the experiment.\n"
@@ -155,9 +155,9 @@ def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Colle
 
 
 def _is_own(name: str, *, beside: str) -> bool:
-    """Whether what is nearly a key may be a name of one's own beside it: `g_optimizer`, `subset` and `speed` may.
+    """Whether a name close to a set key may be the user's own, as `g_optimizer`, `subset` and `speed` may.
 
-    What lacks a letter, or has two of them swapped, may not, nor what differs in what is easily mistaken.
+    A name that lacks a letter of the key, has letters swapped, or differs only in case, "_", or s for z, may not.
     """
     plain, key = (one.lower().replace("_", "").replace("s", "z") for one in (name, beside))
     is_word = name in WORDS or len(name) < SHORT or (f"{name}s" == beside and not name.endswith("s"))
@@ -168,7 +168,7 @@ def _is_own(name: str, *, beside: str) -> bool:
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Refuse values of library keys that could only fail later.
+    """Refuse values of library keys that would fail later.
 
     >>> check_values({"batch_size": 0})
     Traceback (most recent call last):
@@ -260,12 +260,12 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def has_rate(optimizer: Any, rate: Any) -> bool:
-    """Whether that is the learning rate of a Keras optimizer."""
+    """Whether `rate` is the learning rate of a Keras optimizer, in float32."""
     return bool(np.float32(float(getattr(optimizer, "learning_rate", np.nan))) == np.float32(rate))
 
 
 def rate_of(optimizer: Any) -> float | None:
-    """The learning rate of a Keras optimizer, as it is now; None where something else stands in its place."""
+    """The current learning rate of a Keras optimizer; None if it has none that is a number."""
     try:
         return float(np.asarray(getattr(optimizer, "learning_rate", None)))
     except (TypeError, ValueError):
@@ -273,11 +273,12 @@ def rate_of(optimizer: Any) -> float | None:
 
 
 def settle_rate(optimizer: Any, rate: Any, *, is_told: bool, is_made_of_it: bool) -> None:
-    """Write the setting into an optimizer that is used first, and say so; one that follows a schedule keeps that.
+    """Write the setting `learning_rate` into an optimizer at first use; one that follows a schedule keeps that.
 
-    `is_made_of_it` is whether the configuration made the optimizer of the rate: its schedule, then, too.
+    Either is logged: the former if `is_told`, the latter unless `is_made_of_it`, that is, the configuration computed
+    the optimizer from the rate.
     """
-    is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # as that of one of several
+    is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # that of one part is enough
     if schedule_of(optimizer) is not None:
         if not is_there and not is_made_of_it:
             said = "learning_rate = %s in the configuration counts for nothing: the optimizer follows a schedule. %s"
@@ -291,7 +292,7 @@ def settle_rate(optimizer: Any, rate: Any, *, is_told: bool, is_made_of_it: bool
 
 
 def write_rate(optimizer: Any, rate: Any) -> bool:
-    """Set the learning rate of a Keras optimizer, unless it is there already; says whether it was set."""
+    """Set the learning rate of a Keras optimizer, unless it has it already; returns whether it was set."""
     if not hasattr(optimizer, "learning_rate"):
         raise ConfigError(
             f"The optimizer has no learning rate to set to {rate!r}.\nSeen: {optimizer!r:.80}.\n"

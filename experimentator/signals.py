@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training: they wait until the experiment is between two calls of its step."""
+"""Holds Ctrl-C and SIGTERM while training, until the experiment is between two calls of its step."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ HELD = (signal.SIGINT, signal.SIGTERM)
 class HeldSignals:
     """Within, once `arm` was called, the first signal waits for `deliver`; a second one acts at once.
 
-    To act means what it meant before: KeyboardInterrupt for Ctrl-C, the end of the process with status 143 for SIGTERM,
-    or whatever handler stood there. Signals that are ignored stay so, and other threads hold none.
+    To act is to call the handler from before, by default KeyboardInterrupt for Ctrl-C and the end of the process with
+    status 143 for SIGTERM. Ignored signals stay ignored; outside of the main thread none is held.
 
     >>> with HeldSignals() as held:
     ...     held.arm()
@@ -41,18 +41,18 @@ class HeldSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put back what stood there; what still waits acts now, unless something else ends the training."""
+        """Restore the handlers; a signal that waits acts now, unless an error passes."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if error is None:
             self.deliver()
 
     def arm(self) -> None:
-        """From now on there is something that a signal would lose."""
+        """Hold signals from now on: there is progress to lose."""
         self.is_armed = True
 
     def deliver(self) -> None:
-        """Let a signal that waits act."""
+        """Let a waiting signal act."""
         if self.waiting is not None:
             number, self.waiting = signal.Signals[self.waiting], None
             self._act(number, None)
@@ -66,6 +66,6 @@ class HeldSignals:
 
     def _act(self, number: int, frame: FrameType | None) -> None:
         before = self._before[number]
-        if not callable(before):  # the system's own way would end the process with everything as it lies
+        if not callable(before):  # the system's default would end the process at once
             raise SystemExit(128 + number)
         before(number, frame)

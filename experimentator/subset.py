@@ -34,20 +34,19 @@ class Subset(Ordered):
 
     `dataset` is a `mlworkflow.Dataset` or anything with `keys` and `query_item(key)`; for convenience also a mapping
     from keys to items, a sequence of items, or a dict of equally long arrays. An item is a dict from names to values;
-    batches hold them as `batch_<name>`. A key whose item is None is left out. A dict of arrays is read once, so that
-    others put into it later are not seen; nor are keys that a dataset has got since it was asked for them, nor values
-    that are changed in place where columns are kept (residency "auto" or "device"): assign `subset.dataset` anew. Each
-    key is visited `repetitions` times an epoch; `len` counts the visits. `mode` may be of an Enum of one's own whose
-    members are called TRAIN, EVAL and INFER; `stage` is the older word for it. Items of many lengths are padded to a
-    few `buckets`.
+    batches hold them as `batch_<name>`. A key whose item is None is left out. Not seen until `subset.dataset` is
+    assigned anew: arrays put into a dict later, keys that a dataset gets later, and values changed in place where
+    columns are kept (residency "auto" or "device"). Each key is visited `repetitions` times an epoch; `len` counts the
+    visits. `mode` may be of the user's own Enum with members TRAIN, EVAL and INFER; `stage` is the older word for it.
+    Items of many lengths are padded to a few `buckets`.
 
-    An epoch of training visits `length` keys, where that is given, and the next one goes on with those that are left:
-    what happens at the end of an epoch, such as an evaluation, then comes before all keys were seen. In other modes
-    the first `length` keys are visited. Where `shuffled_keys` is replaced, that says how many.
+    With `length`, an epoch of training visits that many keys, and the next epoch continues with the rest, so that
+    epochs end, and evaluations come, before all keys were seen. In other modes the first `length` keys are visited.
+    Where `shuffled_keys` is replaced, it decides how many.
 
-    The order of a training subset is a pure function of (seed, name of the subset, epoch), which are `subset.seed`,
-    `subset.name` and `subset.epoch`; that one counts from 0. What is drawn while an item is read depends on these, its
-    key, and the visit; in other modes not on the epoch (see `item_random`).
+    The order of a training subset is a pure function of `subset.seed`, `subset.name` and `subset.epoch`, which counts
+    from 0. Random draws while an item is read depend on these, on its key and on the visit; in other modes not on the
+    epoch (see `item_random`).
 
     >>> subset = Subset("training", Mode.TRAIN, {"input": np.arange(6), "target": np.arange(6) % 2})
     >>> len(subset), subset.query_item(3)
@@ -57,8 +56,8 @@ class Subset(Ordered):
     ((4, 5), [4, 5])
     """
 
-    _buckets: Buckets | None = None  # of subsets that were pickled before there were any
-    reads_alone = False  # whether a process of its own reads, where generators that all share may be set without care
+    _buckets: Buckets | None = None  # for subsets pickled by versions without buckets
+    reads_alone = False  # True in a worker process: shared generators may be set without putting them back
 
     def __init__(
         self,
@@ -81,7 +80,7 @@ class Subset(Ordered):
         self.name = name
         self.mode = Mode.of(mode)
         self._given_mode = mode
-        self._finds_keys = True  # in the dataset, as long as none are given
+        self._finds_keys = True  # take the dataset's keys: none are given
         self.dataset = dataset
         self.buckets = buckets
         self.repetitions = repetitions
@@ -95,7 +94,7 @@ class Subset(Ordered):
 
     @property
     def dataset(self) -> Any:
-        """Where items come from; assign to change it, keys that were not given with it."""
+        """The source of the items; assigning another one also takes its keys, unless keys were given."""
         return self._dataset
 
     @dataset.setter
@@ -121,14 +120,14 @@ class Subset(Ordered):
 
     @property
     def is_outgrown(self) -> bool:
-        """Whether its dataset, asked for all keys once, has another number of them by now."""
+        """Whether its dataset has another number of keys now than when it was asked for all of them."""
         if not self._finds_keys or self._candidates is None:
             return False
         keys: Any = self.dataset.items if isinstance(self.dataset, ItemsDataset) else self.dataset.keys
         return hasattr(keys, "__len__") and len(keys) != len(self._candidates)
 
     def choose(self, keys: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
-        """Which of the keys given are used: here all."""
+        """The keys to use, of those given or found: here all."""
         return keys
 
     @property
@@ -142,7 +141,7 @@ class Subset(Ordered):
 
     @property
     def type(self) -> Any:
-        """The mode, under the name of older task files; as it was given where that is of somebody else's Enum."""
+        """The mode, under the name of older task files; as given, if it is of the user's own Enum."""
         given = self._given_mode
         return given if isinstance(given, Enum) and Mode.of(given) == self.mode else self.mode
 
@@ -153,20 +152,20 @@ class Subset(Ordered):
         return f"<Subset {self}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        # Generators are found anew where it is read, and the address travels with each batch.
+        # A worker process finds generators anew, and gets seed and epoch with each batch.
         return {**vars(self), "_generators": None, "seed": 0, "epoch": 0}
 
     # Items
 
     def query_item(self, key: Hashable) -> dict[str, Any] | None:
-        """The item of one key, without the prefix, or None where it is left out; a failure names the key."""
+        """The item of one key, names without prefix, or None if it is left out; an error names the key."""
         if reading() is None:
             with self._reading().at(key, 0), drawing(self._found_generators(), place="item"):
                 return query(self.dataset, key, subset=self.name)
         return query(self.dataset, key, subset=self.name)
 
     def items_of(self, keys: Iterable[Hashable], visits: Iterable[int]) -> list[Any]:
-        """The item of each key at that visit of it, without prefixes; None where it is left out."""
+        """The item of each key at the given visit of it, names without prefix; None if it is left out."""
         items, generators = [], self._found_generators()
         with self._reading() as now:
             for key, visit in zip(keys, visits, strict=True):
@@ -181,9 +180,9 @@ class Subset(Ordered):
     def batches(
         self, batch_size: int, keys: Iterable[Hashable] | None = None, drop_last: bool | None = None
     ) -> Iterator[tuple[tuple[Hashable, ...], dict[str, Any]]]:
-        """Yield `(keys, batch)`, a batch being `{"batch_input": [B, ...], ...}`; keys that are left out are not there.
+        """Yield `(keys, batch)`, `{"batch_input": [B, ...], ...}` each, without keys that are left out.
 
-        A last, smaller batch is dropped with `drop_last`, which training subsets do, unless it is the only one.
+        With `drop_last`, by default in training, a last, smaller batch is dropped, unless it is the only one.
 
         Raises:
             DatasetError: for items that cannot be read or do not fit together, and if all are left out.
@@ -220,7 +219,7 @@ class Subset(Ordered):
     def read(
         self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None, bucket: int | None = None
     ) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """A batch, padded to `bucket` if there are any, and the places in `keys` of its items: None for all of them."""
+        """The places in `keys` of items that are there (None: all), and their batch, padded to `bucket` if given."""
         if not len(keys):
             raise self.empty_error(keys)
         items = self.items_of(keys, visits_now(keys))
@@ -245,7 +244,7 @@ class Subset(Ordered):
         return {f"batch_{name}": values for name, values in stack(items, keys, subset=self.name, into=own).items()}
 
     def sample(self) -> tuple[Hashable, dict[str, Any]]:
-        """The first key that is not left out, and a batch of it alone: what others look like, in the last bucket."""
+        """The first key that is not left out, and a batch of it alone, in the last bucket that holds it."""
         for key in self.keys:
             if self.has_own_batch:
                 return key, self.batch([key])
@@ -261,7 +260,7 @@ class Subset(Ordered):
         return "batch" in vars(self) or type(self).batch is not Subset.batch
 
     def empty_error(self, keys: Sequence[Hashable]) -> DatasetError:
-        """What to do about a subset without items."""
+        """The error for a subset without items."""
         if len(keys):
             write = "Let a transform give some items back, and None for the rest."
             return DatasetError(f"Subset {self.name!r} leaves out every item.", f"None for key {keys[0]!r}", write)
@@ -275,7 +274,7 @@ class Subset(Ordered):
     # How
 
     def _kept(self, keys: tuple[Hashable, ...], size: int) -> Iterator[tuple[Hashable, dict[str, Any]]]:
-        """Pairs of key and item, without those left out; `size` items are read at a time."""
+        """Pairs of key and item, without those left out, read `size` items at a time."""
         count: defaultdict[Hashable, Iterator[int]] = defaultdict(itertools.count)
         for part in cut(keys, size):
             visits = [next(count[key]) for key in part]
@@ -288,17 +287,17 @@ class Subset(Ordered):
         return Reading((self.seed, self.name, epoch), mode=self.type)
 
     def _found_generators(self) -> list[Any]:
-        """The generators that this subset and its dataset hold, looked for again when transforms were added."""
+        """The generators that this subset and its dataset hold; searched again when transforms were added."""
         at, known = chain_of(self.dataset), self._generators
         if known is None or known[0] != at:
-            found = generators_in(copy.copy(self))  # which has found none yet
+            found = generators_in(copy.copy(self))  # a copy has no `_generators`
             shared = shared_generators() if self.reads_alone else []
             known = self._generators = at, [*shared, *(one for one in found if one not in shared)]
         return known[1]
 
 
 def find(subsets: Sequence[Subset], name: str) -> Subset:
-    """The subset called `name`; an error lists those there are.
+    """The subset called `name`; raises if there is none.
 
     >>> find([Subset("training", Mode.TRAIN, [{"x": 1}])], "training")
     <Subset training [TRAIN]: 1 items>
@@ -311,7 +310,7 @@ def find(subsets: Sequence[Subset], name: str) -> Subset:
 
 
 def refuse_twins(subsets: Sequence[Any]) -> None:
-    """Refuse subsets of which two share a name: results, counts and draws go by it."""
+    """Refuse two subsets of one name: results, counts and draws depend on it."""
     names = [subset.name for subset in subsets]
     if len(set(names)) < len(names):
         raise ConfigError(f"Two subsets share a name.\nSeen: {', '.join(names)}.\nGive each its own.")

@@ -1,4 +1,4 @@
-"""An experiment as people look at it: descriptions of its graphs with all that is known, and a summary of the whole."""
+"""An experiment as people look at it: descriptions of its graphs with shapes and weights, and a summary."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _PLACE = re.compile(r"In chunk processor #(\d+) .*?\[(TRAIN|EVAL|INFER)\]")
 
 
 class Summarised:
-    """Shows itself: as a summary where it is printed or stands last in a notebook's cell, and its graphs by mode."""
+    """The methods of an experiment that show it: a summary when printed, or last in a notebook cell, and its graphs."""
 
     def describe(self: Any, mode: Any = "train", *names: str, view: str = "graph") -> Description:
-        """What a mode computes, to look at: prints as a table, draws itself in notebooks, saves by `diagram.save`.
+        """The graph of a mode, to look at: prints as a table, draws itself in notebooks, saves by `diagram.save`.
 
-        `names` narrows it to what these depend on. `view` is "graph"; "plan", with what was pruned, and why; or "list",
-        with every processor of the mode (of undeclared callables without data, nothing else can be told).
+        `names` narrows it to processors that these depend on. `view` is "graph"; "plan", with pruned processors and the
+        reasons; or "list", with every processor of the mode (without data and with undeclared callables, always this).
 
         >>> from experimentator import BaseExperiment, Subset, chunk_processor
         >>> half = chunk_processor(outputs=["batch_half"])(lambda batch_x: batch_x / 2)
@@ -42,7 +42,7 @@ class Summarised:
             raise ValueError(f"There is no view {view!r}.\nSeen: {view!r}.\n{write}")
         _see_changes(self)
         graph = self.program.whole(mode)
-        unknown = not all(node.declared for node in graph.nodes)  # without data, nothing was recorded: no pruning
+        unknown = not all(node.declared for node in graph.nodes)  # without data, nothing was recorded and pruned
         if view == "graph" and not names and not unknown:
             graph, weights = self.graph(mode), weighing(self.graph(mode))
             shown = graph.select(*(name for name in graph.results if name not in weights)) if weights else graph
@@ -55,7 +55,7 @@ class Summarised:
         return describe_graph(graph.select(*names), **known)
 
     def troubles(self: Any, error: BaseException) -> dict[str, str]:
-        """What an error says about single processors, by name: which one failed, or where values are not finite.
+        """What an error says about single processors, by name: which failed, or has non-finite weights.
 
         `graph.with_statuses` puts it on a picture.
 
@@ -92,7 +92,7 @@ class Summarised:
 
 
 def facts(exp: Any, graph: Graph) -> dict[str, Any]:
-    """Shapes and sizes of weights, for `describe_graph`; what cannot be known without data is left out."""
+    """Shapes, groups, and sizes of weights, as options of `describe_graph`; without data, only what is known."""
     _see_changes(exp)
     specs = exp.program.specs(graph.mode)
     able = graph.select(*graph.computable) if specs and graph.computable else None
@@ -100,23 +100,23 @@ def facts(exp: Any, graph: Graph) -> dict[str, Any]:
     if able is not None and able.inputs <= specs.keys():
         try:
             shapes = exp.backend.shapes(able, specs)
-        except Exception as error:  # of the user's processors: training will tell, and a picture must not stop it
+        except Exception as error:  # in the user's processors: training will raise it, a picture must not
             log.info("The shapes in this picture are not known: %s", error)
     weights = {"weights": exp.backend.sizes(), "shares": exp.backend.shared()} if specs else {}
     return {"shapes": shapes, "groups": groups(exp), **weights}
 
 
 def _see_changes(exp: Any) -> None:
-    """See what was changed of processors, unless a training goes on, which sees it when a pass begins."""
+    """Look for changed processors, unless a training runs: that looks itself when a pass begins."""
     if not exp.walk.trains:
         exp.program.notice()
 
 
 def groups(exp: Any) -> dict[int, str]:
-    """Places in the list by the name of the configuration's list that they come from.
+    """For places in the list of processors, the name of the configuration's list that they come from.
 
-    A configuration that writes `augmentation = [crop, flip]` and `chunk_processors = [*augmentation, model]` sees the
-    first two in a box of that name.
+    With `augmentation = [crop, flip]` and `chunk_processors = [*augmentation, model]`, pictures show the first two in
+    a box "augmentation".
     """
     places = {id(processor): place for place, processor in enumerate(exp.chunk_processors) if processor is not None}
     found: dict[int, str] = {}
@@ -128,13 +128,13 @@ def groups(exp: Any) -> dict[int, str]:
 
 
 def _until(graph: Graph, failed: int, error: BaseException) -> Iterator[tuple[str, str]]:
-    """How each processor fared, by name, where one failed; what comes behind the first NaN has run all the same.
+    """The status of each processor, by name, where one failed; those behind a first NaN have run all the same.
 
-    In modes other than TRAIN the failed one alone is told of: the others have been trained.
+    In modes other than TRAIN only the failed one has a status, since the picture shows the graph that is trained.
     """
     order = [node for node in graph.order if graph.mode == Mode.TRAIN or node.index == failed]
     names, places = [node.name for node in order], [node.index for node in order]
-    if failed not in places:  # pruned, as in a graph that was predicted with
+    if failed not in places:  # pruned here; it failed in another graph, as in `predict`
         return
     at = places.index(failed)
     where = "" if graph.mode == Mode.TRAIN else f" in {graph.mode}"
@@ -154,7 +154,7 @@ class Section(NamedTuple):
 
 
 def summary(exp: Any) -> list[Section]:
-    """Subsets with sizes, the graph of each mode, parameters, callbacks in order, where things run."""
+    """Subsets with sizes, the graph of each mode, parameters, callbacks in order, backend and device."""
     sections = [
         Section("subsets", [_subset(exp, subset) for subset in exp.subsets]),
         Section("graph", [_graph(exp, mode) for mode in _modes(exp)]),
@@ -231,7 +231,7 @@ def _listeners(exp: Any) -> Sequence[Any]:
 
 
 def _place(exp: Any) -> tuple[str, ...]:
-    found: dict[str, list[str]] = {}  # of a subset with buckets, those of each
+    found: dict[str, list[str]] = {}  # several, if the subset has buckets
     for runner in exp.program.runners.values():
         found.setdefault(runner.name, []).append(runner.step.compiler)
     compilers = ", ".join(f"{name} with {' and '.join(dict.fromkeys(ways))}" for name, ways in found.items())

@@ -1,4 +1,4 @@
-"""The walk through a training: epochs, passes over subsets, calls of the compiled step, and where it stands."""
+"""The walk through a training: epochs, passes over subsets, calls of the compiled step, and its position."""
 
 from __future__ import annotations
 
@@ -38,39 +38,39 @@ log = logging.getLogger(__name__)
 
 
 class Walk:
-    """Trains epoch by epoch, and is at rest between two calls, where callbacks hear `pause`.
+    """Trains epoch by epoch; between two calls of a step it is at rest, and fires `pause`.
 
-    `batches` counts those trained on since the beginning; `position` is None between epochs. A resumed walk begins in
-    the middle: the begin events of what is under way are fired anew, then `restore` brings everything back to how the
-    checkpoint has it.
+    `batches` counts the batches trained on since the first epoch; `position` is None between epochs. A resumed walk
+    begins within an epoch: the begin events of what is under way are fired anew, then `restore` sets everything to what
+    the checkpoint has.
     """
 
     def __init__(self, exp: BaseExperiment):
         self.exp = exp
         self.goal = self.batches = 0
-        self.rate: float | None = None  # of learning, as training began
+        self.rate: float | None = None  # the learning rate as training began
         self.position: Position | None = None
         self.restore: Restored | None = None
         self.held = HeldSignals()
         self.watch = Stopwatch()
         self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
-        self.settings: dict[str, Any] | None = None  # what of it a training may change
-        self.keys: dict[str, tuple[int, Any]] = {}  # of each subset, and for how many items they stood
-        self.left: Any = None  # what somebody may change between trainings, as the last one left it
+        self.settings: dict[str, Any] | None = None  # the part of it that a training may change
+        self.keys: dict[str, tuple[int, Any]] = {}  # by subset: items of an epoch, and keys, as training began
+        self.left: Any = None  # what may be changed between trainings, as the last one left it
         self.held_by: dict[int, dict[str, str]] = {}  # attributes of callbacks as training began; see `undeclared`
         self.undeclared: list[str] = []
         self.is_cut_short = self.trains = self.looked = False
         self.acting: Sequence[Any] = ()  # the callbacks that hear events, with those that the library adds
         self.constants: set[str] = set()  # nodes with weights that were NaN when training began
-        self.spoilt: set[str] = set()  # those of which that was told
-        self.told: set[str] = set()  # sentences that are said once
-        self.passing = ""  # the subset that a pass of a training goes over
+        self.spoilt: set[str] = set()  # nodes whose NaN weights were warned of
+        self.told: set[str] = set()  # warnings that were given, each once
+        self.passing = ""  # the name of the subset that the training's own pass goes over
         self.predictions = 0  # since the last pause
-        self.depth = 0  # passes under way: a callback may evaluate in the midst of one
+        self.depth = 0  # passes under way: a callback may evaluate within a pass
 
     @property
     def is_under_way(self) -> bool:
-        """Whether an epoch of a training is."""
+        """Whether an epoch of a training is under way."""
         return self.trains and self.position is not None
 
     def train(self, epochs: int) -> None:
@@ -100,7 +100,7 @@ class Walk:
                     log.warning("Training ends after epoch %d: %s", exp.epoch, exp.state["stop"])
                 self._pause("end")
             finally:
-                if self.restore is None:  # else it was not begun: another attempt goes on from the checkpoint
+                if self.restore is None:  # else nothing was trained: the next `train` starts from the checkpoint
                     self.position = None
                 try:
                     exp.fire("train_end")
@@ -114,7 +114,7 @@ class Walk:
         return at_rest and not any(spoilt(self.exp.program.lasting(self.exp.backend.weights()), finite=True))
 
     def _look_at_weights(self) -> None:
-        """Raise where weights became NaN, as behind a ReLU, which hides it from the loss."""
+        """Raise where weights became NaN: a ReLU behind them may hide it from the loss."""
         exp = self.exp
         weights = exp.program.lasting(exp.backend.weights())
         bad = next((node for node in spoilt(weights) if node not in self.constants), None)
@@ -122,19 +122,19 @@ class Walk:
             raise spoilt_error(exp, bad, where=f"epoch {exp.epoch + 1}")
 
     def _warn(self, sentences: Iterable[str]) -> None:
-        """Say what was not said before."""
+        """Log each sentence as a warning, once."""
         for said in sentences:
             if said not in self.told:
                 self.told.add(said)
                 log.warning(said)
 
     def cycle(self, subset: Any, mode: Mode, position: Position | None = None) -> dict[str, float]:
-        """One pass over a subset, in training one that may be resumed; its averages under `<subset>_<name>`."""
+        """One pass over a subset; its averages as `<subset>_<name>`. With `position`, a training's, it is resumable."""
         exp = self.exp
         if position is not None:
-            self._restore(last=False)  # what begins of the epoch did to the data, the checkpoint has
+            self._restore(last=False)  # for begin events of the epoch that changed data
             position.check_batch_size(exp.batch_size)
-        if subset.name != self.passing:  # else its items are being read as they were addressed
+        if subset.name != self.passing:  # else a pass over it is under way, and reads with its own seed
             self.address(subset, mode)
         feed = exp.program.feed(subset, mode)
         feed.mode = mode
@@ -168,7 +168,7 @@ class Walk:
         position.order = mark
 
     def address(self, subset: Any, mode: Mode | None = None) -> None:
-        """Give the subset the seed and the epoch that its order and draws depend on; evaluating draws as if in none."""
+        """Set the seed and epoch that a subset's order and draws depend on; -1 where a TRAIN subset is evaluated."""
         is_evaluated = mode == Mode.EVAL and subset.is_training
         subset.seed, subset.epoch = self.exp.seed or 0, -1 if is_evaluated else self.exp.epoch
 
@@ -206,7 +206,7 @@ class Walk:
         return wanted is None or number in wanted
 
     def _pass(self, subset: Any, mode: Mode, runners: Runners, training: Position | None) -> Averages:
-        """Run every block of a pass, or what is left of it, and tell what came of it."""
+        """Run every block of a pass, or the rest of a resumed one, and tell callbacks the results."""
         position, cycle = training or Position(), runners.cycle
         begun = position.batch
         averages = Averages(position.totals, position.weight, sums_in(runners.at(begun).step.graph))
@@ -227,7 +227,7 @@ class Walk:
                 try:
                     self._tell(block, outputs, first, averages)
                     check_finite(outputs, where=where, first=first, training=mode == Mode.TRAIN)
-                finally:  # whatever a callback says, the weights have moved
+                finally:  # even if a callback raises, the weights have changed
                     self.batches += len(block.index) if mode == Mode.TRAIN else 0
             position.batch, position.weight = first + len(block.index), averages.weight
             position.batch_size, position.left_out = cycle.batch_size, cycle.left_out
@@ -236,7 +236,7 @@ class Walk:
         return averages
 
     def _tell(self, block: Any, outputs: Mapping[str, Any], first: int, averages: Averages) -> None:
-        """Tell batch-level callbacks about every batch of the call, from its stacked results."""
+        """Fire `batch_end` for every batch of a call, from its stacked results, then `block_end`."""
         exp = self.exp
         if exp.listens("batch_end"):
             for place in range(len(block.index)):
@@ -244,17 +244,17 @@ class Walk:
                 exp.fire("batch_end", batch=first + place, keys=block.keys[place], **batch)
         last = first + len(block.index) - 1
         exp.fire("block_end", batch=last, averages=averages, block=block, results=outputs)
-        for name in ("averages", "block", "results"):  # of this call only; `block` and `results` as large as the data
+        for name in ("averages", "block", "results"):  # of this call only, and `block` may be as large as the data
             exp.state.pop(name, None)
 
     def _pause(self, why: str) -> None:
-        """Between two calls, all callbacks told: the moment to save. A signal that waited acts now."""
+        """Between two calls of a step, with all callbacks told: callbacks save, and a signal that waits acts."""
         self.predictions = 0
         self.held.arm()  # before the first call there is nothing to lose, and loading data may take long
         self._rest(why)
 
     def _heed(self) -> None:
-        """Let a signal act while the next data are waited for, which may take long, or hang: all are at rest, too."""
+        """Let a signal act while the next block is waited for, which may take long: the experiment is at rest."""
         if self.held.waiting:
             self._rest("signal")
 
@@ -267,7 +267,7 @@ class Walk:
         self.held.deliver()
 
     def _restore(self, *, last: bool) -> None:
-        """Bring back what a checkpoint has; begin events may have changed some of it."""
+        """Set everything to what the checkpoint has, again: begin events may have changed it; `last` ends that."""
         if self.restore is not None:
             self.restore.again(self.exp)
             self.predictions = self.position.predictions if self.position else 0
