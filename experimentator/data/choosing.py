@@ -56,9 +56,9 @@ class FilteredSubset(Subset):
 
 
 class BalancedSubset(Subset):
-    """Every class equally often: `by`, a field of the key or the item, or a function of (key) or (key, item), gives it.
+    """Every class equally often; `by`, a field of key or item or a function of (key) or (key, item), gives the class.
 
-    It may also be a predicate, which makes two classes. Classes take turns, so that each batch is as balanced as whole
+    `by` may be a predicate, which makes two classes. Classes take turns, so that each batch is as balanced as whole
     numbers allow. An epoch visits every key at least once, those of small classes several times, each time with other
     draws; or it visits `length` keys, drawn anew in each epoch. `classes` lists the classes that must be there.
 
