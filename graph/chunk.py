@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 else:
 
     class Tensors(MutableMapping, dict):
-        """A real `dict` of which every method goes through `[]`, `del`, `in` and iteration."""
+        """A real `dict` whose other methods (`update`, `items`, ...) all go through `[]`, `del`, `in` and iteration."""
 
         __slots__ = ()
 
 
 class Chunk(Tensors):
-    """Named tensors of one call, noting which names were read from outside, missed, written and deleted.
+    """The named tensors of one call; notes which names the callable reads, misses, writes and deletes.
 
-    Walking over the names notes nothing; reading the tensors on the way does.
+    Iterating over the names notes nothing; `chunk[name]`, `name in chunk`, `items()` and `values()` note reads.
 
     >>> chunk = Chunk({"batch_x": 3}, mode=Mode.TRAIN)
     >>> chunk["batch_y"] = chunk["batch_x"] * chunk.get("factor", 2)
@@ -51,7 +51,7 @@ class Chunk(Tensors):
 
     @property
     def training(self) -> bool:
-        """Whether this call trains: what layers take as `training`."""
+        """True in mode TRAIN: what layers take as `training`."""
         return self.mode == Mode.TRAIN
 
     @property
@@ -118,7 +118,7 @@ class Chunk(Tensors):
         return self[name]
 
     def pop(self, name: str, *default: Any) -> Any:
-        """Take a tensor away from the processors below; `default`, if given, where there is none."""
+        """Remove and return a tensor: processors below do not see it. `default`, if given, where there is none."""
         if default and name not in self:
             return default[0]
         tensor = self[name]
@@ -141,15 +141,15 @@ class Chunk(Tensors):
 
 
 class DeclaredChunk(Chunk):
-    """What a processor with declared names is handed: it reads at a dictionary's own speed.
+    """The chunk of a processor with declared names; reading from it is as quick as from a plain dictionary.
 
-    A read or write outside the declaration raises, so that an old tensor is never read by mistake. Whoever makes one
-    sets `mode`, `node` and `unwritten` (the node's outputs): a method for it would cost a fifth of a call.
+    A read or write outside the declaration raises, so that no processor reads a stale tensor by mistake. The caller
+    sets `mode`, `node` and `unwritten` (the node's outputs): an `__init__` for it would cost a fifth of a call.
     """
 
     __slots__ = ("node", "unwritten")
     node: Node
-    unwritten: set[str]  # so that an overwrite that is forgotten does not pass for the old tensor
+    unwritten: set[str]  # outputs not written yet: a forgotten overwrite must not hand on the old tensor
 
     __init__ = dict.__init__
     __getitem__ = dict.__getitem__
@@ -168,7 +168,7 @@ class DeclaredChunk(Chunk):
 
     def __delitem__(self, name: str) -> None:
         if name in self.node.outputs:
-            self.unwritten.add(name)  # again
+            self.unwritten.add(name)  # it has to be written again
         elif name not in self.node.deletes:
             own = self.node
             raise UndeclaredWriteError(own, name=name, outputs=own.outputs, deletes=own.deletes)

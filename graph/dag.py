@@ -34,7 +34,8 @@ from experimentator.graph.text import where
 from experimentator.graph.versions import Ref
 
 if TYPE_CHECKING:
-    # Slots of versions: those taken in, how many, per node those read and written, and those given out.
+    # A slot is the place of a version in the list of a run's values. A Program: names of the inputs, number of slots,
+    # for each node the slots it reads and writes, and the slots of the results.
     Slots = tuple[tuple[str, int], ...]
     Program = tuple[tuple[str, ...], int, list[tuple[Node, Any, Slots, Slots]], Slots]
 
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
 class Graph:
     """The dataflow of a list of chunk processors, for one mode.
 
-    `provided` are the names the dataset has. Overwritten names mean what the list says; a name written once may be
-    declared anywhere. Binding never fails; selecting fails once, with everything that is wrong.
+    `provided` are the names the dataset has. Where a name is overwritten, list order says which version is read; a name
+    written once may have its writer anywhere. Binding names to versions never fails; `select` raises every problem at
+    once.
 
-    `known` is asked what else pictures may show, as keyword arguments of `describe_graph`; an experiment sets it.
+    `known(graph)` returns what else pictures may show, as keyword arguments of `describe_graph`; an experiment sets it.
 
     >>> from experimentator.graph import chunk_processor
     >>> double = chunk_processor(inputs=["x"], outputs=["x"])(lambda x: 2 * x)
@@ -126,16 +128,16 @@ class Graph:
 
     @cached_property
     def report(self) -> Report:
-        """What is wrong, found on demand."""
+        """Finds what is wrong with the graph, on demand."""
         return Report(self)
 
     # What it does
 
     def select(self, *outputs: str | Sequence[str]) -> Graph:
-        """Prune to what `outputs` depend on; `name` is its last version, `name@1` an older one; a list may hold them.
+        """Prune to what `outputs` need: `name` is its last version, `name@1` an older one; a list may hold them.
 
-        A node that writes nothing stays if all it reads is computed anyway. A name that is provided, but whose
-        writer lacks an input, is taken as given (not in TRAIN and EVAL, where that would hide a mistake).
+        A node that writes nothing stays if all it reads is computed anyway. A provided name whose writer lacks an
+        input is taken as it is provided (not in TRAIN and EVAL, where that would hide a mistake).
 
         Raises:
             GraphError: once, with every missing name, ambiguous write and cycle among what is kept.
@@ -153,9 +155,9 @@ class Graph:
         return Graph(record(self.processors, tensors, mode=self.mode), provided=self.provided, mode=self.mode)
 
     def run(self, tensors: Mapping[str, Any], *, call: Call | None = None) -> dict[str, Any]:
-        """Run the processors in order on `tensors`; returns each selected name (else all that is written).
+        """Run the processors in order on `tensors`; returns the selected names (else all that are written).
 
-        `call(node, chunk)`, if given, stands around each `node.processor(chunk)`.
+        `call(node, chunk)`, if given, is called in place of `node.processor(chunk)`, and calls it.
 
         Raises:
             GraphError: for an unsound graph, a missing input, or a processor that breaks its declaration.
@@ -181,12 +183,12 @@ class Graph:
         return {name: values[slot] for name, slot in results}
 
     def waits(self, node: Node) -> tuple[Node, ...]:
-        """The nodes that `node` runs after by order alone."""
+        """The nodes that `node` runs after because of its `after` alone: it reads no tensor of theirs."""
         writers = [self.writers.get(ref) for ref in node.reads]
         return tuple(earlier for earlier in dict.fromkeys(self.report.afters(node)) if earlier not in writers)
 
     def to_dot(self) -> str:
-        """Graphviz DOT text: deterministic, drawn without a device."""
+        """Graphviz DOT text: deterministic, and made without touching a device."""
         return to_dot(self._described())
 
     def to_mermaid(self) -> str:
@@ -263,7 +265,7 @@ class Graph:
             return None
 
     def _in_order(self) -> bool:
-        """Whether list order is an execution order: then it is the one that the DAG gives, without building it."""
+        """Whether list order is an execution order; it is then what sorting the DAG would give, without building it."""
         writers, afters = self.writers, self.report.afters
         for node in self.nodes:
             for ref in node.reads:
@@ -274,13 +276,13 @@ class Graph:
         return True
 
     def _find(self, name: str) -> Ref:
-        """The version a selected name stands for, written or not."""
+        """The version that a selected name stands for; it may have no writer."""
         if name in self._deleted:
             return Ref(name, self._deleted[name])
         return self._last.get(name) or Ref.of(name) or Ref(name, 0)
 
     def _ancestors(self, refs: Iterable[Ref]) -> set[Node]:
-        """The nodes that `refs` depend on, and those that write nothing and read only what is there anyway."""
+        """The nodes that `refs` depend on, and nodes without outputs whose reads are all available anyway."""
         writers = self.writers
         kept: set[Node] = set()
         frontier = list(refs)
@@ -301,7 +303,7 @@ class Graph:
         return graph
 
     def _without_shadowing_writers(self) -> Graph:
-        """Take a given name at its word where its writer cannot run: the graph without that writer."""
+        """The graph without those writers of provided names that cannot run: these names are taken as provided."""
         if self.mode in (Mode.TRAIN, Mode.EVAL) or self._wanted is not None:
             return self
         graph, without = self, frozenset[int]()
@@ -328,7 +330,7 @@ class Graph:
 
 
 def _selected(outputs: tuple[Any, ...]) -> tuple[str, ...]:
-    """Names, one by one or in one list, once each."""
+    """The selected names, given one by one or as one list, without duplicates."""
     listed = tuple(outputs[0]) if len(outputs) == 1 and isinstance(outputs[0], (list, tuple)) else outputs
     for name in listed:
         if not isinstance(name, str):

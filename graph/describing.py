@@ -1,4 +1,4 @@
-"""Graphs as descriptions: the one place where a picture looks at processors."""
+"""Turn graphs into descriptions: the only place where a picture looks at processors."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     Spec = tuple[Sequence[int | None] | None, str]
 
-_FULL = 2000  # letters of an argument in full
+_FULL = 2000  # characters of one argument
 _DEEPEST = 8  # groups within groups
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in every process
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # a memory address, which differs in every process
 
 
 def describe_graph(
@@ -46,11 +46,11 @@ def describe_graph(
     statuses: Mapping[str, str] | None = None,
     title: str = "",
 ) -> Description:
-    """A graph with all that is known about it; broken and undeclared ones too. Touches no device and no data.
+    """Describe a graph, broken and undeclared ones too, with all that is known about it; touches no device and no data.
 
-    `shapes` holds shape and dtype by version, with None for the batch. By node name: `weights` the trainable and
+    `shapes` maps versions to shape (None for the batch) and dtype. By node name: `weights` the numbers of trainable and
     frozen parameters, `shares` the nodes whose parameters it uses too, `costs` and `statuses` what a run found.
-    `groups` by place in the list (else the part of a name before its last `/`, else the processor's own `group`).
+    `groups` maps places in the list (else: the part of a name before its last `/`, else the processor's own `group`).
 
     >>> from experimentator.graph import Graph, Ref, chunk_processor
     >>> scale = chunk_processor(inputs=["x"], outputs=["x"], node="Scale")(lambda x: x / 10)
@@ -77,7 +77,7 @@ def describe_graph(
 
 
 def with_costs(description: Description, costs: Mapping[str, float], *, unit: str = "s") -> Description:
-    """What each node costs, by name: seconds, or its share of the whole (`unit="share"`).
+    """The description with the cost of each node, by name: seconds, or its share of the whole (`unit="share"`).
 
     >>> from experimentator.graph import Graph, chunk_processor
     >>> half = chunk_processor(inputs=["x"], outputs=["half"], node="Half")(lambda x: x / 2)
@@ -91,7 +91,7 @@ def with_costs(description: Description, costs: Mapping[str, float], *, unit: st
 
 
 def with_statuses(description: Description, statuses: Mapping[str, str]) -> Description:
-    """How each node fared, by name: `ok`, `failed: ...`, `not run`, or anything worth a warning.
+    """The description with the status of each node, by name: `ok`, `failed: ...`, `not run`; others are warnings.
 
     >>> from experimentator.graph import Graph, chunk_processor
     >>> half = chunk_processor(inputs=["x"], outputs=["half"], node="Half")(lambda x: x / 2)
@@ -149,7 +149,7 @@ def _box(
 
 
 def _code(processor: Any) -> str | None:
-    """The source line of what nothing else describes: lambdas, and functions that declare nothing."""
+    """The source line of processors that nothing else describes: lambdas, and callables that declare nothing."""
     if isinstance(processor, FunctionProcessor):
         return code_of(processor.function) if processor.__name__ == "<lambda>" else None
     undeclared = isinstance(processor, UndeclaredFunction) or not isinstance(processor, ChunkProcessor)
@@ -157,7 +157,7 @@ def _code(processor: Any) -> str | None:
 
 
 def _group(processor: Any, name: str) -> str | None:
-    """The part of the name before its last `/`; else what the processor says."""
+    """The part of the name before its last `/`; else the processor's own `group`."""
     prefix = "/".join(name.rpartition("/")[0].strip("/ ").split("/")[:_DEEPEST])
     own = getattr(processor, "group", None)
     return prefix or (own if isinstance(own, str) and own else None)
@@ -191,7 +191,7 @@ def _is_metric(node: Node) -> bool:
 
 
 def _with_roles(boxes: Sequence[Box], metrics: set[int]) -> tuple[Box, ...]:
-    """`loss` for what writes it, and for metrics that it is made of."""
+    """Role `loss` for the writer of the loss and for metrics that it reads, `metric` for other metrics."""
     loss = {box.index for box in boxes if "loss" in (ref.name for ref in box.writes)}
     parts = {ref for box in boxes if box.index in loss for ref in box.reads}
     loss |= {box.index for box in boxes if box.index in metrics and not parts.isdisjoint(box.writes)}

@@ -1,4 +1,4 @@
-"""What a picture of a graph says, as plain values: every face is drawn from it, and files of it can be compared.
+"""A graph as plain values: every face (table, tree, DOT, Mermaid, JSON) is drawn from them, and two can be compared.
 
 >>> tensor = Tensor("batch_input", 1, (None, 28, 28, 1), "uint8")
 >>> print(tensor.ref, tensor.spec)
@@ -31,7 +31,7 @@ class DescriptionError(ValueError):
 
 @dataclass(frozen=True)
 class Tensor:
-    """One version of one name; its leading `None` is the batch, `[B, ...]`."""
+    """One version of a tensor name; a leading None in its shape is the batch, `[B, ...]`."""
 
     name: str
     version: int
@@ -40,7 +40,7 @@ class Tensor:
 
     @property
     def ref(self) -> Ref:
-        """The version that others refer to it by."""
+        """Name and version, by which boxes and edges refer to it."""
         return Ref(self.name, self.version)
 
     @property
@@ -75,7 +75,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Edge:
-    """A tensor on its way between two boxes or ports, by their ids; without `ref`, an order and nothing else."""
+    """A tensor that passes from one box or port to another, by their ids; without `ref`, only an order (`after`)."""
 
     source: str
     target: str
@@ -88,8 +88,8 @@ class Box:
     """One processor: what it is, how it differs from others of its kind, and what is known about it.
 
     `role` is processor, loss or metric. `state` is empty, or what a view found: added, removed, rewired, changed or
-    pruned, with `notes` that say why. `shares` names those whose parameters it uses too. `cost` and `status` are
-    those of a run. `folded` holds the boxes it stands for.
+    pruned, with `notes` that say why. `shares` names the processors whose parameters it uses too. `cost` and `status`
+    come from a run. `folded` holds the boxes that a folded one stands for.
     """
 
     id: str
@@ -119,7 +119,7 @@ class Box:
 
     @property
     def described(self) -> str:
-        """The processor in one line, behind its label where that says more."""
+        """The processor in one line, with its label in front where the line lacks it."""
         return f"{self.label}: {self.text}" if self.label else self.text
 
     @property
@@ -129,7 +129,7 @@ class Box:
 
     @property
     def health(self) -> str:
-        """What the status comes down to: ok, failed, idle, warning, or nothing known."""
+        """The status in one word: ok, failed, idle or warning; empty where there is none."""
         status = (self.status or "").casefold()
         words = {"ok": "ok", "failed": "failed", "error": "failed", "not run": "idle", "skipped": "idle"}
         return next((health for word, health in words.items() if status.startswith(word)), "warning" if status else "")
@@ -142,7 +142,7 @@ class Box:
 
 @dataclass(frozen=True, repr=False)
 class Description:
-    """A graph as a picture shows it; `boxes` stand in execution order, `total` counts the mode's list.
+    """A graph as a picture shows it; `boxes` stand in execution order, `total` counts all processors of the mode.
 
     >>> from experimentator.graph import Graph, chunk_processor, describe_graph
     >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["loss"])(lambda x: x)], provided={"x"})
@@ -168,7 +168,7 @@ class Description:
 
     @property
     def kept(self) -> tuple[Box, ...]:
-        """The boxes that run: those that no view has pruned or seen removed."""
+        """The boxes that run: neither pruned by a plan nor removed in a difference."""
         return tuple(box for box in self.boxes if box.state not in ("pruned", "removed"))
 
     @property
@@ -180,7 +180,7 @@ class Description:
         return printable(f"{self.title + ': ' if self.title else ''}{self.mode}: {size}, {' -> '.join(ends)}")
 
     def level(self, group: str = "") -> tuple[list[Box], list[str]]:
-        """The boxes that stand in a group (or in none), and the groups directly within it."""
+        """The boxes directly in a group (`""`: in none), and the groups directly within it."""
         start = f"{group}/" if group else ""
         here = [box for box in self.boxes if (box.group or "") == group]
         deeper = [box.group for box in self.boxes if box.group and box.group.startswith(start) and box.group != group]
@@ -223,7 +223,7 @@ class Description:
 
 
 def edges_into(description: Description) -> defaultdict[str, list[Edge]]:
-    """The edges that lead to each box and port, by its id; none to one that only gives."""
+    """The incoming edges of each box and port, by its id; an empty list where there are none."""
     into: defaultdict[str, list[Edge]] = defaultdict(list)
     for edge in description.edges:
         into[edge.target].append(edge)
@@ -231,7 +231,7 @@ def edges_into(description: Description) -> defaultdict[str, list[Edge]]:
 
 
 def bundles(description: Description) -> Mapping[tuple[str, str, str], Sequence[Ref]]:
-    """Edges with the same source, target and state, which pictures draw as one: what passes along them."""
+    """The versions that pass along edges of the same source, target and state, which pictures draw as one edge."""
     along: defaultdict[tuple[str, str, str], list[Ref]] = defaultdict(list)
     for edge in description.edges:
         along[edge.source, edge.target, edge.state] += [] if edge.ref is None else [edge.ref]
@@ -239,6 +239,6 @@ def bundles(description: Description) -> Mapping[tuple[str, str, str], Sequence[
 
 
 def _names(ports: tuple[Port, ...]) -> list[str]:
-    """Each name once, in order; those that a view has removed are left out."""
+    """Each name once, in order, without removed and pruned ports."""
     there = [port for port in ports if port.state not in ("removed", "pruned")]
     return list(dict.fromkeys(name for port in there for name in port.folded or (port.name,)))

@@ -33,7 +33,7 @@ def difference(before: Description, after: Description, *, title: str = "differe
 
 
 class _Difference:
-    """Two descriptions, and which boxes and ports of them are the same."""
+    """Two descriptions, and which of their boxes and ports correspond."""
 
     def __init__(self, before: Description, after: Description):
         self.before, self.after = before, after
@@ -116,7 +116,7 @@ class _Difference:
 
 
 class Key(NamedTuple):
-    """An edge, whatever its version is called."""
+    """An edge without its version number, by which edges of the two graphs are matched."""
 
     source: str
     target: str
@@ -128,7 +128,7 @@ def _key(edge: Edge) -> Key:
 
 
 def _by_target(some: Iterable[Key], others: Container[Key]) -> defaultdict[str, list[Key]]:
-    """Those that are not among the others."""
+    """The keys in `some` but not in `others`, by target."""
     found: defaultdict[str, list[Key]] = defaultdict(list)
     for key in some:
         if key not in others:
@@ -140,7 +140,7 @@ def _by_target(some: Iterable[Key], others: Container[Key]) -> defaultdict[str, 
 
 
 def _pairs(before: Sequence[Box], after: Sequence[Box]) -> Iterator[tuple[Box, Box]]:
-    """Equal ones in the same sequence first, then equal ones that moved, then ever less alike."""
+    """Pairs of boxes: equal ones in the same sequence first, then equal ones that moved, then ever less alike."""
     olds, news = ([*sorted(boxes, key=lambda box: box.index)] for boxes in (before, after))
     blocks = SequenceMatcher(None, [*map(_whole, olds)], [*map(_whole, news)], autojunk=False).get_matching_blocks()
     found = [(olds[a + step], news[b + step]) for a, b, size in blocks for step in range(size)]
@@ -157,7 +157,7 @@ def _pairs(before: Sequence[Box], after: Sequence[Box]) -> Iterator[tuple[Box, B
 
 
 def _uncounted(text: str | None) -> str | None:
-    """Without the numbers of Keras layers, which count what was made before: `dense_3` is `dense`, 'dense_3' is not."""
+    """Text without the counters that Keras appends to layer names: `dense_3` is `dense`; 'dense_3' in quotes stays."""
     return text and _COUNTED.sub(r"\1", text)
 
 

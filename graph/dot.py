@@ -18,13 +18,13 @@ from experimentator.graph.versions import Ref
 REPEAT_ABOVE = 4  # readers; one input fanned out to many makes Graphviz hang, so it is drawn beside each of them
 WRAP_ABOVE = 12  # processors side by side
 _EFFORTS = ((400, "nslimit=2; nslimit1=2; mclimit=0.5"), (1500, "nslimit=0.2; nslimit1=0.2; mclimit=0.2"))  # by edges
-_HURRIED = "nslimit=0.2; nslimit1=0.2; mclimit=0.1; splines=line"  # seconds where the others take minutes
+_HURRIED = "nslimit=0.2; nslimit1=0.2; mclimit=0.1; splines=line"  # beyond: seconds where the others take minutes
 
 
 def to_dot(description: Description, *, theme: str = "light", fold: bool | None = None) -> str:
-    """Boxes for processors, ellipses for what goes in and comes out, names on the edges.
+    """Graphviz DOT: boxes for processors, ellipses for inputs and outputs, tensor names on the edges.
 
-    `fold` draws long chains and rows as one box each; by default where there are many processors.
+    `fold` draws long chains and rows as one box each; by default where there are more than 40 processors.
 
     >>> from experimentator.graph import Graph, chunk_processor, describe_graph
     >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["y"])(lambda x: -x)], provided={"x"})
@@ -103,7 +103,7 @@ class _Drawing:
         ending = {source for source, target, _ in joined if target in self.ends} - ports.keys()
         for (source, target, state), refs in joined.items():
             if source in self.repeated:
-                port = ports[source]  # greyed as what it stands beside
+                port = ports[source]  # greyed if its reader is
                 yield self._port(f"{source}_{target}", replace(port, state=state) if state == "pruned" else port)
                 source = f"{source}_{target}"
             straight = ["weight=4"] if source in ending and target not in self.ends else []  # what goes on goes down
@@ -122,7 +122,7 @@ class _Drawing:
             yield f'style={drawn}, color="{line_of(state, self.colors)}", fontcolor="{ink}"'
 
     def _invisible(self) -> Iterator[str]:
-        """Hold rows below each other, with the ends that only they have."""
+        """Invisible edges that hold rows below each other, along with inputs and outputs that are theirs alone."""
         tops = {
             edge.target: f"{edge.source}_{edge.target}"
             for edge in self.description.edges
@@ -134,7 +134,7 @@ class _Drawing:
 
 
 def _repeated(description: Description) -> set[str]:
-    """Inputs with many readers, unless they come out as they are."""
+    """Inputs with many readers, which are drawn once per reader; not those that are also outputs."""
     inputs = {port.id for port in description.inputs}
     outputs = {port.id for port in description.outputs}
     pairs = {(edge.source, edge.target) for edge in description.edges if edge.source in inputs}

@@ -140,7 +140,7 @@ class CycleError(GraphError):
 
 
 class UnknownNodeError(GraphError):
-    """`after` points at nothing."""
+    """`after` names a processor that is not in the list."""
 
     def __init__(self, reader: Any, *, target: str, known: Sequence[str]):
         super().__init__(
@@ -222,14 +222,14 @@ def near(name: str, known: Iterable[str]) -> str | None:
 
 
 def raise_all(problems: Iterable[GraphError]) -> None:
-    """Raise nothing, the one problem, or a report of them all."""
+    """Raise the one problem, or a report of several; returns if there are none."""
     found = list(islice(problems, MOST_PROBLEMS + 1))
     if found:
         raise found[0] if len(found) == 1 else BrokenGraphError(found)
 
 
 def names_in_short(names: Sequence[str], most: int) -> str:
-    """Comma-separated, the first of them if they are many.
+    """Names separated by commas; beyond `most`, how many more there are.
 
     >>> names_in_short(["x", "y", "z"], 2)
     'x, y and 1 more'

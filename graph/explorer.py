@@ -14,7 +14,7 @@ Pairs = list[dict[str, str]]
 
 
 def to_model_explorer(description: Description) -> str:
-    """A collection of one graph: groups as layers, shapes on the edges, all that is known at the side.
+    """JSON of one graph for the viewer: groups as layers, shapes on the edges, all other facts in the side panel.
 
     >>> from experimentator.graph import Graph, chunk_processor, describe_graph
     >>> graph = Graph([chunk_processor(inputs=["x"], outputs=["y"], node="model/Head")(lambda x: -x)], provided={"x"})
@@ -34,7 +34,7 @@ def to_model_explorer(description: Description) -> str:
 
 
 def _places(description: Description) -> Mapping[tuple[str, Ref], str]:
-    """Which output of its writer a version is."""
+    """For each source and version, which output of the source it is (a number as text)."""
     written = {(box.id, ref): str(place) for box in description.boxes for place, ref in enumerate(box.writes)}
     return {**written, **{(port.id, port.ref): "0" for port in description.inputs}}
 

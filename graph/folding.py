@@ -1,4 +1,4 @@
-"""Large graphs made small enough to read: chains, rows of equals and groups as one box each, listing its members."""
+"""Fold large graphs until they can be read: chains, rows of like boxes and groups become boxes that list them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 FOLD_ABOVE = 40  # boxes
 GROUPS_ABOVE = 120  # boxes; only then are groups folded as wholes
-_CHAIN, _ROW, _PORTS = 3, 4, 5  # how many make one
-_SHORTEST, _PARTS = 5, 20  # at first, a chain of all processors would be so many boxes, of at least so many each
-_LONGEST = 50  # where that is not enough
+_CHAIN, _ROW, _PORTS = 3, 4, 5  # fewest boxes of a chain, boxes of a row, and ports, that become one
+_SHORTEST, _PARTS = 5, 20  # a part of a chain has at most 1/_PARTS of all processors, or _SHORTEST
+_LONGEST = 50  # the limit doubles up to about so many, while too many boxes are left
 
 
 def fold(description: Description, *, above: int = FOLD_ABOVE) -> Description:
-    """The same graph in fewer boxes, if it has more than `above`; what a view has marked stays a box of its own.
+    """The same graph in fewer boxes, if it has more than `above`; boxes marked by a difference or a bad status stay.
 
     >>> from experimentator.graph import Graph, chunk_processor, describe_graph
     >>> steps = [chunk_processor(inputs=[f"x{i}"], outputs=[f"x{i + 1}"])(lambda x: -x) for i in range(100)]
@@ -51,7 +51,7 @@ def fold(description: Description, *, above: int = FOLD_ABOVE) -> Description:
 
 
 def folded(description: Description, wanted: bool | None) -> Description:
-    """As asked for; by default, if it is large."""
+    """The description folded (True), as it is (False), or folded if it is large (None)."""
     if wanted is False:
         return description
     return fold(description, above=0) if wanted else fold(description)
@@ -69,7 +69,7 @@ def _alike(box: Box) -> Hashable:
 
 
 def _chains(description: Description, longest: int) -> Iterator[list[Box]]:
-    """Boxes of which each feeds the next one and nothing else, and is all that the next one needs but for inputs."""
+    """Runs of boxes in which each feeds the next one only, and the next reads nothing else but inputs of the graph."""
     boxes = {box.id: box for box in description.boxes if _foldable(box) and box.role == "processor"}
     after, before = _ends(description.edges)
     inputs = {port.id for port in description.inputs}
@@ -88,7 +88,7 @@ def _chains(description: Description, longest: int) -> Iterator[list[Box]]:
 
 
 def _parts(chain: list[Box], longest: int) -> Iterator[list[Box]]:
-    """Parts of about equal length, of no more than `longest` processors."""
+    """A chain cut into parts of about equal length, of at most `longest` processors each."""
     total = sum(len(box.members) for box in chain)
     most = -(-total // -(-total // longest))
     part, count = [chain[0]], len(chain[0].members)
@@ -101,7 +101,7 @@ def _parts(chain: list[Box], longest: int) -> Iterator[list[Box]]:
 
 
 def _rows(description: Description, longest: int) -> Iterator[list[Box]]:
-    """Boxes of one kind with the same sources and targets; ports of their own count as equal."""
+    """Boxes of one kind with the same sources and targets; ports that only one box has count as equal."""
     after, before = _ends(description.edges)
     ports = {port.id: port.role for port in (*description.inputs, *description.outputs)}
     found: defaultdict[Hashable, list[Box]] = defaultdict(list)
@@ -119,7 +119,7 @@ def _rows(description: Description, longest: int) -> Iterator[list[Box]]:
 
 
 def _blocks(description: Description, longest: int) -> Iterator[list[Box]]:
-    """Boxes that feed one box and nothing else, with that box, where all of it builds on one other: skips, branches."""
+    """A box with the boxes that feed only it, where all of them read from at most one other box: skips, branches."""
     boxes = {box.id: box for box in description.boxes if _foldable(box) and box.role == "processor"}
     after, before = _ends(description.edges)
     inputs = {port.id for port in description.inputs}
@@ -135,7 +135,7 @@ def _blocks(description: Description, longest: int) -> Iterator[list[Box]]:
 
 
 def _stretches(description: Description, most: int) -> Iterator[list[Box]]:
-    """What is left of a tangle, cut along its order: about `most` boxes, none of which waits on a later one."""
+    """The last resort: the execution order cut into about `most` stretches, none of which waits on a later one."""
     size = -(-len(description.boxes) // most)
     stretch: list[Box] = []
     for box in description.boxes:
@@ -148,7 +148,7 @@ def _stretches(description: Description, most: int) -> Iterator[list[Box]]:
 
 
 def _groups(description: Description) -> Iterator[list[Box]]:
-    """What the innermost groups hold."""
+    """The boxes of each of the most deeply nested groups."""
     found: defaultdict[Hashable, list[Box]] = defaultdict(list)
     deepest = max(((box.group or "").count("/") for box in description.boxes if box.group), default=0)
     for box in description.boxes:
@@ -171,7 +171,7 @@ def _ends(edges: Iterable[Edge]) -> tuple[defaultdict[str, list[str]], defaultdi
 
 
 def _merged(description: Description, batches: Iterable[list[Box]], *, whole: bool = False) -> Description:
-    """One box for each batch, at the place of its first; a whole group is one box of the group around it."""
+    """Each list of boxes as one box, at the place of its first; a whole group is one box of the group around it."""
     ones: dict[str, Box] = {}
     for batch in batches:
         one = _of_group(batch) if whole else _one(batch)
@@ -182,7 +182,7 @@ def _merged(description: Description, batches: Iterable[list[Box]], *, whole: bo
 
 
 def _moved(edges: Iterable[Edge], ids: dict[str, str]) -> tuple[Edge, ...]:
-    """Edges between boxes that became one are gone."""
+    """The edges between the new ids, without those within one folded box."""
     moved: dict[Edge, None] = {}
     for edge in edges:
         source, target = ids.get(edge.source, edge.source), ids.get(edge.target, edge.target)
@@ -218,7 +218,7 @@ def _one(batch: list[Box]) -> Box:
 
 
 def _of_group(batch: list[Box]) -> Box:
-    """A box named after the group; that of a single box says so too."""
+    """One box for a group, named after it, even where the group has a single box."""
     around, _, label = (batch[0].group or "").rpartition("/")
     return replace(_one(batch), label=label, group=around or None)
 
@@ -240,7 +240,7 @@ def _with_ports_folded(description: Description) -> Description:
 def _fewer(
     ports: Iterable[Port], ends: defaultdict[str, list[str]], ids: dict[str, str], whole: set[str]
 ) -> tuple[Port, ...]:
-    """One port for many that lead to the same boxes; for any that lead to folded ones, where no more can be seen."""
+    """Ports with the same ends as one: from `_PORTS` of them on, or from two on where all their ends are folded."""
     found: defaultdict[Hashable, list[Port]] = defaultdict(list)
     for port in ports:
         found[port.role, port.state, tuple(ends[port.id])].append(port)

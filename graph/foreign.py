@@ -1,11 +1,14 @@
-"""Objects of other libraries that take tensors where a chunk is handed on, told by names: no framework is imported."""
+"""Losses, metrics, layers and modules of other libraries, which take tensors and not chunks, found by class names.
+
+No framework is imported.
+"""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
-# By where a class comes from, and what it is called: what it is, and what to write.
+# (module of a class, name of a class): what it is, and what to write.
 _KINDS = {
     ("keras", "Loss"): (
         "a loss",
@@ -32,16 +35,16 @@ _ROOMS = {room.partition(".")[0] for room, _ in _KINDS} | {"lightning", "pytorch
 
 
 def foreign(processor: Any) -> tuple[str, str] | None:
-    """What an object that takes tensors is, and what to write; None for any other.
+    """What a listed loss, metric, layer or module is, and what to write instead; None for what can take the chunk.
 
-    One with a `__call__` of its own takes what it says, and a module of PyTorch with a parameter called `chunk` that.
+    A class of the user's with its own `__call__` can, and a module of PyTorch whose `forward` has a parameter `chunk`.
 
     >>> foreign(print) is None
     True
     """
     classes = type(processor).__mro__
     first = next((kind for kind in classes if "__call__" in vars(kind)), object)
-    if first.__module__.partition(".")[0] not in _ROOMS:  # a `__call__` of its own takes what it says
+    if first.__module__.partition(".")[0] not in _ROOMS:  # the user's own `__call__` may take a chunk
         return None
     kinds = [(f"{kind.__module__}.", kind.__name__) for kind in classes]
     for (room, name), found in _KINDS.items():

@@ -1,4 +1,4 @@
-"""What stands in a box and on an edge, as Graphviz's HTML-like labels; and in full, where the mouse rests on it."""
+"""Labels of boxes, edges and ports in Graphviz's HTML-like markup, and the full text of tooltips."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from experimentator.graph.description import Box, Description, Port
     from experimentator.graph.versions import Ref
 
-WIDTH, SMALL = 30, 38  # letters in a line
+WIDTH, SMALL = 30, 38  # characters in a line
 LINES = 3  # of arguments, code or notes
 NAMES = 4  # tensors on one edge
 LISTED = 8  # members of a folded box
-TOLD = 40  # the same, where the mouse rests on it
-TIP = 4000  # letters there; Graphviz reads no string of 16,384
+TOLD = 40  # the same in a tooltip
+TIP = 4000  # characters of a tooltip; Graphviz reads no string of 16,384
 _PIECE = re.compile(r"[^\s(\[{=,/]*[(\[{=,/]*\s*")
 
 
 def box_label(description: Description, box: Box, faint: str) -> str:
-    """Name, arguments, code, what is known and what a view found."""
+    """Name, arguments, code, facts (parameters, cost, status) and a view's notes."""
     head = f"{box.mark} {headed(box) or 'lambda'}" if box.mark else headed(box)
     lines = [f"<B>{line}</B>" for line in _lines(head, 2)]
     lines += [f'<FONT POINT-SIZE="10">{line}</FONT>' for line in _lines(arguments(box), LINES)]
@@ -45,7 +45,7 @@ def headed(box: Box) -> str:
 
 
 def arguments(box: Box) -> str:
-    """What tells the box from others of its kind, less the name that stands above it."""
+    """The arguments without the name, which stands above them; for a folded box, its members."""
     if box.folded:
         around = "/".join(filter(None, (box.group, box.label)))
         names = [within(member, around) for member in box.members]
@@ -63,13 +63,13 @@ def arguments(box: Box) -> str:
 
 
 def within(box: Box, group: str | None) -> str:
-    """The name, less the group that is plain from where it stands."""
+    """The name, less the group in whose frame it stands."""
     return printable(box.name.removeprefix(f"{group}/").strip() or box.name)
 
 
 def facts(description: Description, box: Box) -> Iterator[str]:
     """Modes, parameters, cost and status."""
-    if box.mode != "ALL" and not any(note.startswith(box.mode) for note in box.notes):  # which says so too
+    if box.mode != "ALL" and not any(note.startswith(box.mode) for note in box.notes):  # a note says so already
         yield f"{box.mode} only"
     if box.deletes:
         yield f"deletes {', '.join(box.deletes)}"
@@ -97,9 +97,9 @@ def box_tooltip(description: Description, box: Box) -> str:
 
 
 def edge_label(description: Description, refs: Sequence[Ref], faint: str, *, state: str = "") -> str:
-    """Names, each with its shape below; what does not run has no versions.
+    """Names, each with its shape below; names alone where the edge is pruned.
 
-    The lines begin at one place, beside the edge: where they end depends on the fonts of whoever looks at an SVG.
+    Lines are aligned left, beside the edge: how wide they are depends on the fonts of the reader who opens an SVG.
     """
     few = refs if len(refs) <= NAMES else refs[: NAMES - 1]
     lines: list[str] = []
@@ -124,7 +124,7 @@ def port_label(description: Description, port: Port, colors: Mapping[str, str]) 
 
 
 def escaped(text: str) -> str:
-    """Text within an HTML-like label; one of blanks alone keeps its place.
+    """Text for an HTML-like label; a blank text becomes a space that keeps its place.
 
     >>> escaped("a<b & c")
     'a&lt;b &amp; c'
@@ -144,7 +144,7 @@ def _named(description: Description, refs: Iterable[Ref]) -> list[str]:
 
 
 def broken(text: str, most: int, width: int = WIDTH) -> list[str]:
-    """At most so many lines: broken at blanks and behind brackets, commas and the like; what is left over is cut.
+    """Text in at most `most` lines, broken at blanks and behind brackets, commas, `=` and `/`; the rest is cut off.
 
     >>> broken("Scale(scale=255.0, output='scaled')", 3, 18)
     ['Scale(scale=255.0,', "output='scaled')"]
@@ -165,7 +165,7 @@ def _lines(text: str, most: int, width: int = WIDTH) -> list[str]:
 
 
 def _font(text: str, color: str, *, size: int = 9, face: str = "") -> str:
-    """Small print; a higher blank keeps it clear of the line above, which Graphviz would let it touch."""
+    """Small print, with a higher blank behind it: Graphviz would let it touch the line above."""
     named = f' FACE="{face}"' if face else ""
     air = f'<FONT POINT-SIZE="{size + 2}">&#160;</FONT>'
     return f'<FONT POINT-SIZE="{size}" COLOR="{color}"{named}>{text}</FONT>{air}'

@@ -1,4 +1,4 @@
-"""How things look, and the legend that says so: colours of boxes and ports, and the entries that a picture needs."""
+"""The looks of boxes and ports (colours, outlines), and the legend that explains the looks that occur."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _IN_A_ROW = 6
 
 
 def use_of(made: Box | Port, heats: Mapping[str, str]) -> str:
-    """What the colour of a box or port says: the most urgent thing known about it."""
+    """The use of a box or port, which names its colour: the most urgent thing known about it."""
     if made.state:
         return "changed" if made.state == "rewired" else made.state
     health = getattr(made, "health", "")
@@ -69,7 +69,7 @@ def faint(use: str, colors: Colors) -> str:
 
 
 def line_of(use: str, colors: Colors) -> str:
-    """The colour of its outline."""
+    """The colour of the outline."""
     plain = colors["line"] if use == "processor" or use.startswith("heat") else colors[_LINES.get(use, use)]
     return colors.get(f"{use} line", plain)
 
@@ -100,7 +100,7 @@ def _squares(description: Description, colors: Colors) -> Iterator[tuple[str, st
 
 
 def _scale(description: Description, colors: Colors) -> Iterator[str]:
-    """From no heat to the most."""
+    """The colours from no cost to the highest one."""
     if heat(description):
         top = max(box.cost for box in description.boxes if box.cost is not None and box.cost < inf)
         squares = [f'<FONT COLOR="{colors[f"heat {step}"]}">■</FONT>' for step in range(1, HEATS)]

@@ -14,7 +14,7 @@ from experimentator.graph.text import cut, printable, titled
 
 _SPECIAL = {ord(letter): f"#{ord(letter)};" for letter in '#"<>&`%\\'}  # they would start markup or directives
 _NAMES = 4  # tensors on one edge
-WIDTH, LINES = 24, 6  # letters in a line: of longer ones, Mermaid breaks words, and what stands for a quote in them
+WIDTH, LINES = 24, 6  # characters in a line; Mermaid breaks longer ones within words, and within an escaped quote
 
 
 def to_mermaid(description: Description, *, fold: bool | None = None) -> str:
@@ -62,7 +62,7 @@ def _box(description: Description, box: Box) -> str:
     if box.folded:
         named = f"{box.mark} {headed(box)}: {arguments(box)}".strip()
     code = box.code or ""
-    if code.startswith("lambda"):  # uncut, unlike where it must stand in one line
+    if code.startswith("lambda"):  # uncut: a box may have several lines
         named, code = " ".join(filter(None, (box.mark, box.label and f"{box.label}:", code))), ""
     texts = [named, code, *facts(description, box), *box.notes]
     lines = [_escaped(line) for text in texts if text for line in broken(_plain(text, box.code), LINES, WIDTH)]
@@ -71,12 +71,12 @@ def _box(description: Description, box: Box) -> str:
 
 
 def _plain(text: str, code: str | None) -> str:
-    """Code has quotes of the other kind: Mermaid may break lines within what stands for a double one."""
+    """Code with single quotes in place of double ones: Mermaid may break a line within the escape of a double one."""
     return text.replace('"', "'") if code else text
 
 
 def _port(description: Description, port: Port) -> str:
-    """The name; what it is, as there is no legend; and its shape."""
+    """The name, its role (Mermaid draws no legend) and its shape."""
     role = "" if port.role == port.name else port.role
     told = f"{role} {'' if port.folded else description.spec(port.ref)}".strip()
     return "<br>".join(_escaped(line) for line in (_marked(port), told) if line)
@@ -100,7 +100,7 @@ def _edges(description: Description) -> Iterator[str]:
 
 
 def _classes(description: Description) -> Iterator[str]:
-    """The colours of what occurs, a plain processor's left to the page."""
+    """Colours of the looks that occur; a plain processor has the page's."""
     shades = colors("light")
     for use in sorted({use_of(made, {}) for made in description.drawn} - {"processor"}):
         dash = ",stroke-dasharray:4" if use in ("removed", "pruned", "missing") else ""

@@ -32,7 +32,7 @@ class Mode(IntFlag):
     def of(cls, value: Any) -> Mode:
         """Read a mode from its name, its number, or a member of somebody else's Enum.
 
-        Such a member is read by its name, else by its value; so TRAIN may have any value there.
+        An Enum member is read by its name, else by its value: somebody else's TRAIN may have any value.
 
         >>> Mode.of("train"), Mode.of(6) == Mode.EVAL | Mode.INFER
         (<Mode.TRAIN: 1>, True)

@@ -51,12 +51,12 @@ class Node:
 
     @property
     def listed(self) -> Any:
-        """The processor as it stands in the list, where `processor` is what recording made of it."""
+        """The processor as the user listed it; `processor` may be a RecordedProcessor around it."""
         return as_listed(self.processor)
 
     @property
     def failed(self) -> str | None:
-        """The name whose absence kept an undeclared callable from being recorded; what it writes is not known."""
+        """The missing name that stopped the recording of an undeclared callable; its outputs are then unknown."""
         return self.processor.failed if isinstance(self.processor, RecordedProcessor) else None
 
     @property
@@ -66,7 +66,7 @@ class Node:
 
     @property
     def deletes(self) -> tuple[str, ...]:
-        """Names the processor takes away from those below it."""
+        """Names the processor deletes: those below do not see them."""
         return self.signature.deletes
 
     @property
@@ -76,7 +76,7 @@ class Node:
 
     @property
     def described(self) -> str:
-        """The processor in one line, behind its label where that says more."""
+        """The processor in one line, with its label in front where the line lacks it."""
         line = describe(self.processor)
         label = getattr(self.listed, "node", None)
         return f"{label}: {line}" if label and label not in line else line
@@ -97,7 +97,7 @@ def nodes_of(processors: Iterable[Any]) -> list[Node]:
             try:
                 nodes.append(Node(index, _unique(label_of(entry), taken), entry))
             except Exception as error:
-                if not isinstance(error, DeclarationError):  # which says so itself
+                if not isinstance(error, DeclarationError):  # which names the place itself
                     error.add_note(f"While reading what {describe(entry)} at chunk_processors[{index}] declares.")
                 raise
     return nodes
@@ -110,15 +110,15 @@ def bind_nodes(nodes: Sequence[Node], *, provided: Collection[str]) -> None:
 
 
 def require_place_for_chunk(node: Node) -> None:
-    """Refuse an undeclared callable that cannot be called with one value; one that does not tell may try."""
+    """Refuse an undeclared callable that cannot be called with the chunk alone; one without a signature may try."""
     call: Any = node.processor
     call = call.function if isinstance(call, UndeclaredFunction) else call
     if not (inspect.isroutine(call) or inspect.isclass(call) or isinstance(call, partial)):
         call = call.__call__  # as Python finds it: it may be static, or made by a decorator
-    if hasattr(call, "__signature__"):  # said by somebody, who may be wrong
+    if hasattr(call, "__signature__"):  # written by hand, and perhaps wrong
         return
     try:
-        signature = inspect.signature(call, follow_wrapped=False)  # a decorator may hand on something else
+        signature = inspect.signature(call, follow_wrapped=False)  # a decorator's own parameters count
     except (TypeError, ValueError):
         return
     try:
@@ -170,7 +170,7 @@ def _mode(processor: Any, index: int) -> Mode:
 
 
 def _after(processor: Any, index: int) -> tuple[Any, ...]:
-    """Labels, classes and processors; one may stand for itself."""
+    """`after` as a tuple of labels, classes and processors; a single one needs no list."""
     after = getattr(processor, "after", None)
     if after is None or (isinstance(after, tuple) and not after):
         return ()

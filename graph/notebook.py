@@ -17,7 +17,7 @@ def svg(description: Description) -> str | None:
 
 def mimebundle(description: Description) -> dict[str, str]:
     """The picture as SVG and the table as text; without a picture, the text says why."""
-    diagram: Any = import_module("experimentator.diagram")  # by name: Graphviz is another room
+    diagram: Any = import_module("experimentator.diagram")  # by name: this room imports no other
     try:
         return {"image/svg+xml": diagram.picture(description).decode(), "text/plain": str(description)}
     except diagram.DiagramError as error:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from experimentator.graph.description import DescriptionError
 
-# Each light colour is there once, so that a style sheet can name its dark partner. None is a colour that SVG has a
-# word for: Graphviz would write the word.
+# Each light colour occurs once, so that a style sheet can map it to its dark partner. None has an SVG keyword:
+# Graphviz would write the keyword.
 COLORS: Mapping[str, tuple[str, str]] = {
     "page": ("#fefefd", "#15191d"),
     "ink": ("#1d2125", "#e4e8eb"),
@@ -67,7 +67,7 @@ def colors(theme: str) -> Mapping[str, str]:
 
 
 def style_sheet() -> str:
-    """CSS that turns a light SVG dark where the reader's screen is.
+    """CSS that gives a light SVG its dark colours where the reader's screen is dark.
 
     >>> '[fill="#d5e9f7"]{fill:#123a55}' in style_sheet()
     True

@@ -40,7 +40,7 @@ def _told_of_training(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Undeclared:
-    """None where a processor sets nothing; and nothing in the class, where a dataclass would take it for a default."""
+    """None on objects that set nothing; absent from the class, where a dataclass would take a value for a default."""
 
     def __set_name__(self, kind: type, name: str) -> None:
         self.name = name
@@ -55,7 +55,7 @@ class ChunkProcessor:
 
     Set the attributes in the class, in `__init__`, as dataclass fields or as properties. A processor that sets
     neither `inputs` nor `outputs` is undeclared: what it reads and writes is recorded when data first passes.
-    `chunk.training` and `chunk.mode` say which call this is; a parameter `training` of `__call__` is given the first.
+    In a call, `chunk.mode` and `chunk.training` tell the mode; a parameter `training` of `__call__` gets the latter.
 
     >>> class Halve(ChunkProcessor):
     ...     inputs, outputs = ["x"], ["half"]
@@ -80,7 +80,7 @@ class ChunkProcessor:
         super().__init_subclass__(**kwargs)
         if "__repr__" not in vars(cls):  # or @dataclass would write one that can fail
             cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # the inherited one
-        call = cls.__call__  # perhaps of a mixin
+        call = cls.__call__  # it may come from a mixin
         if not hasattr(call, "tells_of_training") and asks_for_training(call):
             cls.__call__ = _told_of_training(call)  # type: ignore[method-assign]
 
@@ -136,7 +136,7 @@ class FunctionProcessor(ChunkProcessor):
 
     def _written(self, result: Any) -> Mapping[str, Any]:
         outputs = tuple(self.outputs or ())
-        if hasattr(result, "keys") and isinstance(result, Mapping):  # the first alone is quick
+        if hasattr(result, "keys") and isinstance(result, Mapping):  # `hasattr` alone is quick
             if unknown := [name for name in result if name not in outputs]:
                 raise UndeclaredWriteError(self, name=str(unknown[0]), outputs=outputs)
             return result
@@ -180,13 +180,13 @@ def chunk_processor(
     """Declare a plain function of tensors as a chunk processor.
 
     The function receives the tensors by name (in order, where its parameters have other names) and returns one
-    tensor, a tuple in the order of `outputs`, or a dictionary. `inputs` are its parameters without a default, unless
-    given. A parameter called `training` that is no input tells whether this call trains; a function of `chunk` alone
-    takes the chunk itself, with the names that are declared. Without `inputs` and `outputs`, too, any function takes
-    the chunk, and what it reads and writes is recorded.
+    tensor, a tuple in the order of `outputs`, or a dictionary. `inputs` default to its parameters without a default. A
+    parameter `training` that is no input receives whether this call trains; a function of `chunk` alone receives the
+    chunk, limited to the declared names. Where neither `inputs` nor `outputs` are given, any function receives the
+    chunk, and what it reads and writes is recorded.
 
-    Averages over a pass count each batch by its size. Where an output is the mean of a part of the batch only,
-    `weights` names the output that says of how much: `weights={"loss": "count"}`. A class says so in `weights_of`.
+    Averages over a pass weigh each batch by its size. If an output is the mean over only a part of the batch, `weights`
+    maps it to the output that holds the size of that part: `weights={"loss": "count"}`. In a class it is `weights_of`.
 
     >>> @chunk_processor(outputs=["batch_x"], mode=Mode.TRAIN)
     ... def shift(batch_x, by=1):
@@ -222,7 +222,7 @@ def chunk_processor(
 
 
 def names_of(names: Any, *, of: Any, place: int | None = None) -> tuple[str, ...]:
-    """The names in a declaration, once each; a single name may stand for itself."""
+    """The names of a declaration, without duplicates; a single string is one name."""
     if names is None:
         return ()
     if isinstance(names, str):
@@ -235,7 +235,7 @@ def names_of(names: Any, *, of: Any, place: int | None = None) -> tuple[str, ...
             seen = f"its inputs and outputs are {type(name).__name__}, not names"
             write = "A layer or model becomes a processor as ops.Model(model, inputs=[...], outputs=[...])."
             raise DeclarationError(_at(of, place), seen=seen, write=f"Give lists of names. {write}")
-    # A set's order is another in every process.
+    # The order of a set of strings differs from process to process.
     return tuple(sorted(names)) if isinstance(names, (set, frozenset)) else tuple(dict.fromkeys(names))
 
 
@@ -295,7 +295,7 @@ def _place(function: Any) -> str | None:
 
 
 def compact(processor: ChunkProcessor) -> str:
-    """The standard `repr` less the tensor names, which stand on the edges; empty for a `repr` of one's own."""
+    """The standard `repr` less the tensor names, which stand on the edges; empty if the class has its own `repr`."""
     if type(processor).__repr__ is not ChunkProcessor.__repr__:
         return ""
     tensors = {*names_of(processor.inputs or (), of=processor), *names_of(processor.outputs or (), of=processor)}
@@ -322,11 +322,11 @@ def _differs(processor: ChunkProcessor, name: str, value: Any) -> bool:
 
 
 def in_short(value: Any) -> str:
-    """A value in at most 48 letters; functions, models and arrays by name."""
+    """A value in at most 48 characters; functions, models and arrays by name."""
     try:
         if callable(value) or hasattr(value, "shape"):
             name = str(getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__))
-            return name.partition(":")[0].rpartition("/")[2][:48]  # less the scope of a trace
+            return name.partition(":")[0].rpartition("/")[2][:48]  # less the scope of a trace and `:0`
     except Exception:  # as in `brief`
         return f"<{type(value).__name__}>"
     return brief(value)

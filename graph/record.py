@@ -30,7 +30,7 @@ class _Seen(NamedTuple):
 
 
 class _RecordingChunk(Chunk):
-    """A chunk that also finds names written only below, but does not list them."""
+    """A chunk in which names that only a node below writes can be read, though they are not listed."""
 
     __slots__ = ("ahead",)
     ahead: Mapping[str, Any]
@@ -47,11 +47,11 @@ def record(
     known: Mapping[int, RecordedProcessor] | None = None,
     call: Call | None = None,
 ) -> tuple[Any, ...]:
-    """Run the list once on `tensors`, abstract or real; returns it with undeclared callables declared.
+    """Run the list once on `tensors`, abstract or real; returns it with every undeclared callable recorded.
 
-    A callable that reads a name written below waits for it. One that never finds its name keeps the record it has
-    in `known` (by place in the list: another mode's, for instance), else it is marked as failed. Entries of other
-    modes are returned as they are. `call(node, chunk)`, if given, stands around each call.
+    A callable that reads a name written below waits for it. If the name never turns up, the callable keeps its record
+    from `known` (by place in the list; of another mode, for instance), else it is marked as failed. Entries of other
+    modes are returned as they are. `call(node, chunk)`, if given, is called in place of `node.processor(chunk)`.
 
     >>> total = lambda chunk: chunk.update(loss=chunk["half"] + 1)
     >>> half = lambda chunk: chunk.update(half=chunk["x"] / 2)
@@ -96,7 +96,7 @@ class _Tape:
                 break
 
     def _sweep(self) -> bool:
-        """Run what has not run yet, and what stands below a node that ran late; says whether anything ran."""
+        """Run nodes that have not run yet, and all below the first one that now succeeds; returns whether one did."""
         visible, ahead, late = dict(self.tensors), self._ahead(), False
         for node in self.nodes:
             if late or node not in self.seen:
@@ -108,7 +108,7 @@ class _Tape:
         return late
 
     def _ahead(self) -> dict[str, Any]:
-        """Names that only one node writes, wherever it stands."""
+        """Tensors by name, of the names that only one node has written, wherever it stands."""
         written = [item for seen in self.seen.values() for item in seen.written.items()]
         writers = Counter([name for name, _ in written])
         return {name: tensor for name, tensor in written if writers[name] == 1 and name not in self.tensors}

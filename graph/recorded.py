@@ -34,5 +34,5 @@ class RecordedProcessor(ChunkProcessor):
 
 
 def as_listed(processor: Any) -> Any:
-    """The entry of the list that a processor, recorded or not, stands for."""
+    """The entry of the user's list behind a processor, recorded or not."""
     return processor.processor if isinstance(processor, RecordedProcessor) else processor

@@ -49,7 +49,7 @@ class Report:
                 yield self._missing(name, reader=None)
 
     def cycles(self) -> Iterator[GraphError]:
-        """One path for every knot of processors that wait on each other."""
+        """One error for each group of processors that wait on each other, with one cycle as its path."""
         if self.graph._sorted is not None:
             return
         dag = self.graph.dag
@@ -61,7 +61,7 @@ class Report:
         """The nodes of the graph that `node.after` points at: by label, by class, or by the processor itself."""
         for target in node.after:
             for earlier in self._by_target.get(target if isinstance(target, str) else id(target), ()):
-                if earlier is not node:  # one of a class may run after the others of it
+                if earlier is not node:  # `after` a processor's own class means the others of that class
                     yield earlier
 
     @cached_property
@@ -84,7 +84,7 @@ class Report:
         return frozenset(ready)
 
     def shadowing(self) -> frozenset[int]:
-        """Places of nodes that cannot run and hide a given name they do not build upon."""
+        """Places of nodes that cannot run, but write a provided name without depending on it."""
         provided = self.graph.provided
         return frozenset(
             node.index

@@ -1,4 +1,4 @@
-"""Very wide rows of a picture, broken into several: invisible edges that hold one box below another."""
+"""Break very wide rows of a picture into several, by invisible edges that hold one box below another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from experimentator.graph.description import Description, edges_into
 
 
 def rows(description: Description, *, most: int) -> Iterator[tuple[str, str]]:
-    """Pairs (upper, lower) of boxes; none where no more than `most` stand side by side."""
+    """Pairs (upper, lower) of boxes for such edges; none where no more than `most` boxes stand side by side."""
     levels: defaultdict[tuple[int, str | None], list[str]] = defaultdict(list)
     depth = _depths(description)
     for box in description.boxes:

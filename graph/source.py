@@ -1,4 +1,4 @@
-"""The source line of a callable: what a lambda does is said nowhere but in its text.
+"""The source text of a callable, for pictures: nothing but its text says what a lambda does.
 
 >>> code_of(lambda chunk: chunk.update(y=2 * chunk["x"]))
 'lambda chunk: chunk.update(y=2 * chunk["x"])'
@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any
 
-_LIMIT = 300  # letters of code
+_LIMIT = 300  # characters of code
 
 
 def code_of(processor: Any) -> str | None:
@@ -42,7 +42,7 @@ class _Piece:
         self.first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
 
     def fits(self, code: CodeType) -> bool:
-        """Whether the code was compiled from here: by its name, and for lambdas by the place of what it does."""
+        """Whether the code was compiled from here: by its name, and for lambdas by the columns of its instructions."""
         if not isinstance(self.node, ast.Lambda):
             return code.co_name == self.node.name
         body = self.node.body
@@ -69,7 +69,7 @@ def _pieces(text: str) -> tuple[_Piece, ...]:
 
 
 def _code(processor: Any) -> CodeType | None:
-    """The code of the function within partial, undeclared and bound ones."""
+    """The code object of the function within a `partial`, an UndeclaredFunction or a bound method."""
     for within in ("func", "function", "__func__"):
         if not inspect.isfunction(processor):
             processor = getattr(processor, within, processor)

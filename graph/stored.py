@@ -1,7 +1,7 @@
-"""Descriptions as JSON files: two runs' graphs can be compared without running anything.
+"""Descriptions as JSON files, so that graphs of two runs can be compared without running anything.
 
 The file is one object. `format` is "experimentator graph", `version` is 1; readers refuse a higher version and
-ignore names they do not know. docs/graph.schema.json says all of it for machines. The rest are the fields of
+ignore names they do not know. docs/graph.schema.json is its JSON schema. The rest are the fields of
 `Description`, those with default values left out:
 
     mode, total, title, cost_unit
@@ -67,7 +67,7 @@ def from_json(text: str) -> Description:
 
 
 def _check(description: Description) -> None:
-    """Refuse what no face could draw: states and roles that nobody knows, edges that lead nowhere."""
+    """Refuse what no face could draw: unknown states and roles, edges whose ends do not exist."""
     for made in description.drawn:
         if made.state not in ("", *MARKS) or made.role not in ROLES:
             raise _damaged(f"{made.id!r} of the file", f"state {made.state!r} and role {made.role!r}")
@@ -86,7 +86,7 @@ def _plain(value: Any) -> Any:
 
 
 def _read(kind: Any, value: Any, place: str) -> Any:
-    """The value of a type that its plain form stands for; checked, as the file may come from anywhere."""
+    """A value of type `kind` from its plain JSON form; checked, as the file may come from anywhere."""
     if is_dataclass(kind):
         return _read_object(kind, value, place)
     if get_origin(kind) is UnionType:

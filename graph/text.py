@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from experimentator.graph.node import Node
     from experimentator.graph.versions import Ref
 
-_PREFIXES = ((0.9995e-3, 1e6, "µs"), (0.9995, 1e3, "ms"))  # below, times, unit
+_PREFIXES = ((0.9995e-3, 1e6, "µs"), (0.9995, 1e3, "ms"))  # for costs below, factor, unit
 
 
 def table(description: Description) -> str:
@@ -90,7 +90,7 @@ def priced(cost: float | None, unit: str) -> str:
 
 
 def titled(box: Box) -> str:
-    """A processor in one line; of a lambda, the text that it is.
+    """A processor in one line; a lambda by its source text.
 
     >>> from experimentator.graph.description import Box
     >>> titled(Box("p0", 0, "Half", "lambda", "lambda (a.py:3)", label="Half", code="lambda chunk: chunk.update(y=1)"))
@@ -102,7 +102,7 @@ def titled(box: Box) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """At most so many letters.
+    """Text of at most `most` characters.
 
     >>> cut("abcdefgh", 6)
     'abc...'
@@ -141,7 +141,7 @@ def _row(description: Description, box: Box) -> list[str]:
 
 
 def _refs(description: Description, box: Box, refs: Iterable[Ref]) -> str:
-    """Names, with shapes where they first turn up, then set apart by commas; what does not run has no versions."""
+    """Names and versions, with shapes where they first occur (then separated by commas); names alone if pruned."""
     if box.state == "pruned":
         return " ".join(ref.name for ref in refs)
     first = (*box.writes, *description.given)

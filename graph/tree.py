@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from experimentator.graph.description import Box, Description, Edge, Port, edges_into
 from experimentator.graph.text import printable, titled
 
-Line = tuple[str, str, str, str]  # before its text, before those below it, the name, where that comes from
+Line = tuple[str, str, str, str]  # prefix of its line, prefix of lines below, name, id of its source
 
 
 def tree(description: Description) -> str:
-    """Every output, and below it what it is made from; what stands above already is named and not repeated.
+    """Every output, and below it what it is computed from; what has been shown above is not repeated, but named.
 
     >>> from experimentator.graph import Graph, chunk_processor, describe_graph
     >>> scale = chunk_processor(inputs=["x"], outputs=["x"], node="Scale")(lambda x: -x)

@@ -1,4 +1,4 @@
-"""What can be looked at in a graph: the whole list, each mode, and the plan for the names asked for."""
+"""Views of a graph: the whole list, each mode, and the plan for the names asked for."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plan(graph: Graph, *names: str, **facts: Any) -> Description:
 
 
 class _Plan:
-    """The boxes that are kept; then, greyed, the others of the mode as bound in it, and those of other modes."""
+    """The boxes that run; then, greyed, the others of the mode (with its versions), and those of other modes."""
 
     def __init__(self, graph: Graph, chosen: Graph, facts: Mapping[str, Any]):
         self.chosen = chosen
@@ -74,7 +74,7 @@ class _Plan:
         )
 
     def _add(self, others: Description) -> None:
-        """The boxes that are not there yet, and what they would read."""
+        """Add the boxes that are not there yet, greyed, and the edges that lead to them."""
         new = [box for box in others.boxes if box.id not in self.boxes]
         self.boxes.update((box.id, replace(box, state="pruned", notes=(self._why(box),))) for box in new)
         ids, ports = {box.id for box in new}, {port.id: port for port in others.inputs}
@@ -106,7 +106,7 @@ class _Plan:
 
 
 def interleaved(boxes: Iterable[Box], others: Iterable[Box]) -> tuple[Box, ...]:
-    """Both, each of the others behind the one that stands nearest above it in the list."""
+    """All boxes, each of `others` behind the one of `boxes` that stands nearest above it in the list."""
     kept = list(boxes)
     places = sorted((box.index, place) for place, box in enumerate(kept))
     behind: defaultdict[int, list[Box]] = defaultdict(list)
