@@ -23,7 +23,7 @@ class Sigmoid(InPlace):
 
     @property
     def ends_in(self) -> dict[str, tuple[str, int | None]]:
-        """What it does, by the name it writes; of any width."""
+        """The activation and width of what is written, `{name: ("sigmoid", None)}`; None means any width."""
         return dict.fromkeys(self.outputs, ("sigmoid", None))
 
     def compute(self, tensor: Any) -> Any:
@@ -45,7 +45,7 @@ class Softmax(InPlace):
 
     @property
     def ends_in(self) -> dict[str, tuple[str, int | None]]:
-        """What it does, by the name it writes; of any width."""
+        """The activation and width of what is written, `{name: ("softmax", None)}`; None means any width."""
         return dict.fromkeys(self.outputs, ("softmax", None))
 
     def compute(self, tensor: Any) -> Any:
@@ -67,7 +67,7 @@ class ArgMax(InPlace):
 
     def compute(self, tensor: Any) -> Any:
         tensor = keras.ops.convert_to_tensor(tensor)
-        if "float" in keras.backend.standardize_dtype(tensor.dtype):  # of which Keras' has no form in ONNX and LiteRT
+        if "float" in keras.backend.standardize_dtype(tensor.dtype):  # Keras' own has no form in ONNX and LiteRT
             largest = keras.ops.max(tensor, axis=self.axis, keepdims=True)
             is_nan = keras.ops.not_equal(tensor, tensor)  # as in numpy, NaN is larger than any number
             tensor = keras.ops.cast(keras.ops.logical_or(tensor == largest, is_nan), "int32")

@@ -15,8 +15,8 @@ from experimentator.ops.op import Op
 class Apply(Op):
     """Call a function: the tensors named by `inputs` by position, what it returns under the names of `outputs`.
 
-    It returns one tensor, a tuple in the order of `outputs`, or a dictionary by name. A parameter called `training`
-    that no input fills tells whether this call trains.
+    It returns one tensor, a tuple in the order of `outputs`, or a dictionary by name. A parameter `training` that no
+    input fills receives whether this call trains.
 
     >>> from experimentator.graph import Mode
     >>> chunk = Chunk({"batch_left": 5, "batch_right": 3}, mode=Mode.ALL)

@@ -1,8 +1,8 @@
 """Random changes of images, in TRAIN only unless `mode=` says otherwise; each image draws its own.
 
-An op draws once a call, through its `generator`, a `keras.random.SeedGenerator` made from `seed`; another may be put
-there. Two ops made with the same number for `seed` draw alike: so an image and its mask are flipped, cut and turned
-together.
+Each call of an op draws once, from its `generator`: a `keras.random.SeedGenerator` made from `seed`, which may be
+replaced. Two ops with the same number as `seed` make the same draws: so an image and its mask are flipped, cut and
+turned together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _AXES = {"horizontal": (2,), "vertical": (1,), "both": (1, 2)}
 
 @dataclass(eq=False)
 class Drawing(Op):
-    """An op that draws, in TRAIN only unless `mode=` says otherwise; two of the same number for `seed` draw alike."""
+    """An op that draws random numbers, in TRAIN only unless `mode=` says otherwise; equal seeds give equal draws."""
 
     seed: int | keras.random.SeedGenerator | None = field(default=None, kw_only=True)
     mode: Mode = field(default=Mode.TRAIN, kw_only=True)
@@ -64,7 +64,7 @@ class RandomOp(Drawing, InPlace):
     """An op that draws for one tensor of images: `name` [B, H, W, ...] any dtype."""
 
     def check_images(self, tensor: Any) -> None:
-        """Refuse what has no rows and columns."""
+        """Refuse a tensor that has no rows and columns."""
         check_images(self, self.name, tensor)
 
 

@@ -1,4 +1,4 @@
-"""Watching over tensors while they pass."""
+"""Ops that check or show tensors while they pass."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from experimentator.ops.op import Op, as_float, dtype_of
 class AssertFinite(Op):
     """Watch for NaN and infinity: `name` [...] passes unchanged, `<name>_is_finite` [] float32 is 1.0 or 0.0.
 
-    Where values are at hand (eager), a 0.0 raises at once. Compiled code cannot raise, so there it only writes the
-    flag, which costs one reduction and is pruned if nobody asks for it: ask for the names in `checks`, and raise
+    Where values are known (eager), a failed check raises at once. Compiled code cannot raise: there the op only writes
+    the flag, which costs one reduction and is pruned if nobody asks for it. Ask for the names in `checks`, and raise
     `failure(...)` when one of them is 0.0. `name` is both read and written, to keep the op in the dataflow.
 
     >>> from experimentator.graph import Mode
@@ -35,14 +35,14 @@ class AssertFinite(Op):
     Look at the data, lower the learning rate, or put AssertFinite further up to find where it begins.
 
     Raises:
-        NotFiniteError: a FloatingPointError, where values are at hand.
+        NotFiniteError: a FloatingPointError, where values are known.
     """
 
     name: str
 
     @property
     def checks(self) -> tuple[str, ...]:
-        """Names of flags that an engine fetches: 0.0 means that the check failed."""
+        """Names of flags that are fetched with the results of a batch: 0.0 means that the check failed."""
         return (f"{self.name}_is_finite",)
 
     @property
@@ -72,7 +72,7 @@ class AssertShape(Op):
 
     `shape` has one entry for each axis: its size, None for any, or a letter, which stands for one size wherever it
     occurs. Compiled code is checked once, while it is traced; sizes that are not known then are not checked. The op
-    acts where what it reads is computed anyway.
+    runs wherever the tensor it reads is computed anyway.
 
     >>> import numpy as np
     >>> from experimentator.graph import Mode
@@ -126,10 +126,10 @@ class AssertShape(Op):
 
 @dataclass(eq=False)
 class Print(Op):
-    """Show what passes: shapes and dtypes of `names`, and values where they are at hand (eager); nothing is written.
+    """Show tensors as they pass: shapes and dtypes of `names`, and values where they are known; nothing is written.
 
-    Compiled code shows a shape once, the first time it is traced: `eager=True` of an experiment shows every batch.
-    Lines go to `to`, a function of text such as a logger's method. The op acts where what it reads is computed anyway.
+    Compiled code shows a shape once, the first time it is traced: `eager=True` of an experiment shows all batches.
+    Lines go to `to`, a function of text such as a logger's method. It runs where all it reads is computed anyway.
 
     >>> import numpy as np
     >>> from experimentator.graph import Mode
@@ -144,7 +144,7 @@ class Print(Op):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._traced: set[Any] = set()  # recording, each mode and each number of batches trace the same again
+        self._traced: set[Any] = set()  # shown already: recording, each mode and each number of batches trace anew
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same

@@ -61,7 +61,7 @@ class CombineLosses(Op):
 
     @property
     def sums_of(self) -> Mapping[str, Mapping[str, float]]:
-        """The sum over a pass is that of what the parts are over it, whatever each of them weighs."""
+        """Over a pass, the sum is that of its parts' figures for the pass, each averaged with weights of its own."""
         return {self.output: self.factors}
 
     @property
@@ -144,4 +144,4 @@ def one_number(op: Op, name: str, part: Any) -> Any:
 
 
 def _scalar(name: str) -> Any:
-    return keras.Variable(0.0, dtype="float32", name=name.replace("/", "_"))  # Keras forbids the stroke
+    return keras.Variable(0.0, dtype="float32", name=name.replace("/", "_"))  # Keras forbids slashes

@@ -26,16 +26,16 @@ CARRIED = (
 class Compared(Op):
     """Compare two tensors value by value and write the mean over the batch: [] float32.
 
-    With `weight`, naming tensor w [B] (or [B, T, ...], as many leading axes of the values as it has), the mean is
+    With `weight`, the name of a tensor w [B] (or [B, T, ...], the first axes of the values), the mean is
     sum(w * value) / sum(w), and 0 if the weights sum to 0; weights are not negative.
 
-    `mask` names a tensor of such a shape, bool: where it is False there is no label. With `nan_is_no_label` there is
-    none where the target is NaN, either; class ids may then be floats. What has no label counts as if it were not in
-    the batch: in the mean, in the gradients, and whatever the prediction is there. Without any label the mean is 0.
+    `mask` names a bool tensor of such a shape: False means no label. With `nan_is_no_label` a target of NaN means no
+    label, too; class ids may then be floats. Values without a label count as if they were not in the batch: neither in
+    the mean nor in the gradients, whatever the prediction is there. Without any label the mean is 0.
 
-    `is_metric` says that the number is reported, averaged over the cycle: over what has a label there, each thing
-    weighing what it does in its batch, since the sum of weights is written, too, where there are any: `<name>.weight`,
-    [] float32. Otherwise batches weigh as much as their size.
+    `is_metric` says that the number is reported, averaged over the cycle. With weights, a mask or `nan_is_no_label` the
+    sum of the weights is written, too, as `<name>.weight` [] float32, and each batch counts by it: so the average is
+    that of all labels of the cycle. Otherwise batches count by their size.
     """
 
     is_metric: ClassVar[bool] = True
@@ -55,16 +55,16 @@ class Compared(Op):
 
     @property
     def written(self) -> tuple[str, ...]:
-        """The names of what is measured."""
+        """The names under which the measured numbers are written."""
         raise NotImplementedError
 
     def minds(self, squash: str, width: int | None) -> str:
-        """What to write where the prediction ends in a "softmax" or "sigmoid" so wide; nothing where that is fine."""
+        """What to write if the prediction ends in a "softmax" or "sigmoid" of that width; empty if that is fine."""
         return ""
 
     @property
     def weights_of(self) -> dict[str, str]:
-        """Names of numbers that say how much of the batch each of those written is the mean of; empty for all of it."""
+        """For each number written, the name of its weight: of how much of the batch it is the mean; empty for all."""
         leaves_out = self.weight is not None or self.mask is not None or self.nan_is_no_label
         return {name: f"{name}.weight" for name in self.written} if leaves_out and self.is_metric else {}
 
@@ -76,7 +76,7 @@ class Compared(Op):
         self._tell_mask(chunk)
         tensors = [keras.ops.convert_to_tensor(chunk[name]) for name in self.pair]
         labelled = self._labelled(chunk, tensors)
-        if labelled is not None:  # or what stands where no label is could reach the gradients as 0 * NaN
+        if labelled is not None:  # else a NaN where there is no label could reach the gradients as 0 * NaN
             tensors = [emptied(tensor, labelled) for tensor in tensors]
         values, labelled = self.measure(tensors, labelled)
         if labelled is not None:
@@ -88,15 +88,15 @@ class Compared(Op):
         return self.compare(*tensors), labelled
 
     def compare(self, prediction: Any, target: Any) -> Any:
-        """One value, float32 where it is to be averaged, for each thing predicted."""
+        """One value for each prediction; float32 where values are averaged."""
         raise NotImplementedError
 
     def importance(self, tensors: Sequence[Any]) -> Any:
-        """A weight for each thing predicted that follows from the tensors compared; None where all weigh the same."""
+        """A weight for each prediction that follows from the tensors compared; None where all weigh the same."""
         return None
 
     def summarise(self, values: Any, shares: Any) -> tuple[Any, ...]:
-        """What is written for `outputs`; `shares` has one weight for each value, None where all weigh the same."""
+        """What is written to `outputs`; `shares` has one weight for each value, None where all weigh the same."""
         if not self.weights_of:
             return (keras.ops.mean(values) if shares is None else weighted_mean(values, shares),)
         shares = keras.ops.ones_like(values, dtype="float32") if shares is None else shares
@@ -107,14 +107,14 @@ class Compared(Op):
         return TensorError(self, rule=rule, tensors=dict(zip(self.pair, (prediction, target))), write=write)
 
     def _tell_mask(self, chunk: Chunk) -> None:
-        """Warn once of a mask that layers hand on beside the prediction, where the op is told of none."""
+        """Warn once if the prediction carries a mask of Keras and the op is given neither mask nor weight."""
         carries = getattr(chunk[self.pair[0]], "_keras_mask", None) is not None
         if carries and self.weight is None and self.mask is None and not (self.nan_is_no_label or self._is_told):
             self._is_told = True
             log.warning(CARRIED, self, self.pair[0])
 
     def _labelled(self, chunk: Chunk, tensors: Sequence[Any]) -> Any:
-        """Where there is a label, bool; None where the op is not told that one may miss."""
+        """Where there is a label, bool; None if the op is not told that labels may be missing."""
         found = [self._given_mask(chunk[self.mask], tensors)] if self.mask is not None else []
         if self.nan_is_no_label:
             found += [keras.ops.logical_not(keras.ops.isnan(t)) for t in tensors[1:] if not is_discrete(t)]
@@ -222,7 +222,7 @@ def class_rows(op: Compared, prediction: Any, target: Any) -> Any:
 
 
 def class_ids(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any] | None:
-    """The target as ids [B, ...] int32, 0 for one that is no class, and which are; None where it holds rows."""
+    """The target as ids [B, ...] int32 (0 if no class), and which of them are classes; None where it holds rows."""
     target, is_ids = _targets(op, prediction, target)
     if not is_ids:
         return None
@@ -256,20 +256,20 @@ def _are_classes(ids: Any, classes: Any) -> Any:
 
 
 def _whole(ids: Any) -> Any:
-    """Class ids as int32; floats between two classes are none."""
+    """Class ids as int32; -1 for a float between two ids."""
     if is_discrete(ids):
         return keras.ops.cast(ids, "int32")
     return keras.ops.cast(keras.ops.where(ids == keras.ops.floor(ids), ids, -1.0), "int32")
 
 
 def size_of(tensor: Any, axis: int) -> Any:
-    """How many there are along an axis: a number where that is known, which costs a graph nothing, else a tensor."""
+    """The size of an axis: a number where it is known, which costs a graph nothing, else a tensor."""
     size = tensor.shape[axis]
     return keras.ops.shape(tensor)[axis] if size is None else size
 
 
 def spread(tensor: Any, rank: int) -> Any:
-    """At this rank: axes of size 1 are added at the end; where there are too many, all along them must hold."""
+    """The tensor at this rank: axes of size 1 are added at the end; surplus last axes are reduced by `all`."""
     size = len(tensor.shape)
     if size > rank:
         return keras.ops.all(tensor, axis=tuple(range(rank, size)))
@@ -277,7 +277,7 @@ def spread(tensor: Any, rank: int) -> Any:
 
 
 def emptied(tensor: Any, labelled: Any) -> Any:
-    """The tensor, with 0 where there is no label; as it is where they do not fit, which `compare` reports."""
+    """The tensor, with 0 where there is no label; unchanged if the shapes do not fit, which `compare` reports."""
     labelled = spread(labelled, len(tensor.shape))
     sizes = zip(tuple(labelled.shape), tuple(tensor.shape))
     fits = all(None in (has, size) or has in (1, size) for has, size in sizes)

@@ -1,4 +1,4 @@
-"""Counting which answers were given to which questions.
+"""Counts of right and wrong answers: confusion matrix, precision and recall.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -21,11 +21,11 @@ from experimentator.ops.op import is_discrete
 
 @dataclass(eq=False)
 class ConfusionMatrix(FromPrediction):
-    """How often each class was taken for which: [K, K] float32, one row for each true class.
+    """How often each true class (row) is predicted as which class (column): [K, K] float32.
 
     `prediction` is [B, ..., K] logits or scores, or [B, ...] integers such as ArgMax writes; `target` ids [B, ...]
     or rows [B, ..., K]. K is `num_classes`. The matrix is that of one batch: add them up over a cycle. With `weight`
-    each thing predicted counts as much as it weighs. NaN and ids that are no class are not counted.
+    each prediction counts as much as it weighs. NaN and ids that are no class are not counted.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -39,7 +39,7 @@ class ConfusionMatrix(FromPrediction):
         TensorError: for shapes that do not fit, or class ids that are not integers.
     """
 
-    is_metric: ClassVar[bool] = False  # no average
+    is_metric: ClassVar[bool] = False  # a matrix has no average
     output: str = "confusion_matrix"
     num_classes: int = field(kw_only=True)
 
@@ -63,7 +63,7 @@ class ConfusionMatrix(FromPrediction):
         return (keras.ops.reshape(counts, (size, size)),)
 
     def _scores(self, prediction: Any) -> Any:
-        """Predicted ids as rows; an id that is no class becomes one of NaN."""
+        """Predicted ids as one-hot rows; an id that is no class becomes a row of NaN."""
         if not is_discrete(prediction):
             return prediction
         ids = keras.ops.cast(prediction, "int32")[..., None]
@@ -74,12 +74,12 @@ class ConfusionMatrix(FromPrediction):
 
 @dataclass(eq=False)
 class PrecisionRecall(Compared):
-    """Of the answers that were yes the share that is right, and of the true ones the share that was found.
+    """Precision, the share of yes answers that are right, and recall, the share of true ones that are found.
 
-    `prediction` and `target` are [B, ...], alike but for a last axis of size 1; answers are yes above `threshold`,
-    0.0 fits logits, 0.5 probabilities; targets are yes above 0.5. Writes [] float32 under the names `precision` and
-    `recall`, each 0 where a batch has nothing to divide by. What is divided by is written, too, under
-    `precision.weight` and `recall.weight`, so that the averages of a cycle are the cycle's precision and recall.
+    `prediction` and `target` are [B, ...], alike but for a last axis of size 1. Answers above `threshold` are yes (0.0
+    fits logits, 0.5 probabilities), and so are targets above 0.5. Writes [] float32 under the names `precision` and
+    `recall`, each 0 where its denominator is 0. The denominators are written, too, as `precision.weight` and
+    `recall.weight`, so that the averages over a cycle are the cycle's precision and recall.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -126,7 +126,7 @@ class PrecisionRecall(Compared):
 
 
 def _counted(cells: Any, shares: Any, count: int) -> Any:
-    """How often each number below `count` occurs, [count] float32."""
+    """How often each number below `count` occurs, each cell counted by its share: [count] float32."""
     shares = keras.ops.ones_like(cells, dtype="float32") if shares is None else shares
     cells, shares = keras.ops.reshape(cells, (-1, 1)), keras.ops.reshape(shares, (-1,))
     return keras.ops.scatter_update(keras.ops.zeros(count, "float32"), cells, shares, reduction="add")

@@ -1,6 +1,6 @@
 """Losses that place embeddings: what belongs together near, the rest apart.
 
-Weights and masks are those of every loss; a row that a mask leaves out is nobody's negative, either.
+Weights and masks work as in every loss; a row that a mask leaves out is no negative of another row, either.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -22,7 +22,7 @@ import keras
 from experimentator.ops.compared import Compared, spread
 from experimentator.ops.errors import TensorError
 
-_NEVER = -1e9  # for exp() as good as minus infinity, but with gradients where a row has nothing else
+_NEVER = -1e9  # as good as minus infinity for exp(), but with gradients where a row has nothing else
 
 
 @dataclass(eq=False)
@@ -119,7 +119,7 @@ class Triplet(Compared):
 
 
 def check_rows(op: Compared, tensors: Sequence[Any]) -> None:
-    """Refuse what is not one embedding for each row, alike in all tensors."""
+    """Refuse tensors that are not all [B, D], of one shape."""
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if any(len(shape) != 2 for shape in shapes) or any(len(set(sizes) - {None}) > 1 for sizes in zip(*shapes)):
         write = "Write GlobalAveragePool or Apply above, so that each row is one embedding."
@@ -140,7 +140,7 @@ def _of_partners(views: Any) -> Any:
 
 
 def _of_others(cosines: Any, counted: Any) -> Any:
-    """[2 B, 2 B] without what a view is not told from: itself, and rows that do not count."""
+    """The cosines [2 B, 2 B], _NEVER where they do not count: of a view with itself, and with rows left out."""
     places = keras.ops.arange(keras.ops.shape(cosines)[0], dtype="int32")
     others = places[:, None] != places[None, :]
     if counted is not None:

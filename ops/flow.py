@@ -1,4 +1,4 @@
-"""What reaches whom: other names, gradients, and values from elsewhere."""
+"""Ops that pass values on: under other names, without gradients, or chosen from several tensors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Rename(Op):
 
     @property
     def sums_of(self) -> dict[str, dict[str, float]]:
-        """A number for the batch is over a pass what it is under its other name."""
+        """The figure of a pass under the new name is that under the old one."""
         return {self.to: {self.name: 1.0}}
 
     @property
@@ -65,7 +65,7 @@ class Where(Op):
     """Choose value by value: `output` is `yes` where `condition` holds, else `no`.
 
     `condition` is bool or integer (0 does not hold), [B] or with as many leading axes of the values as it has; `yes`
-    and `no` name tensors [B, ...] alike, or one of them is a number: integers become float32 for one that is not whole.
+    and `no` name tensors [B, ...] alike, or one of them is a number: if it is not whole, integers become float32.
 
     >>> from experimentator.graph import Mode
     >>> chunk = Chunk({"batch_has_size": [True, False], "batch_size": [[3.0], [7.0]]}, mode=Mode.TRAIN)
@@ -111,7 +111,7 @@ class Mask(Op):
     """Keep values where `mask` holds, put `fill` elsewhere: `name` [B, ...] any number, in place or to `output`.
 
     `mask` is bool or integer (0 does not hold), [B] or with as many leading axes of `name` as it has. The dtype stays,
-    but integers become float32 for a fill that is not whole: NaN, which losses may take for no label.
+    but integers become float32 for a fill that is not whole, such as NaN, which losses may take for no label.
 
     >>> from experimentator.graph import Mode
     >>> chunk = Chunk({"batch_digit": [3, 7], "batch_known": [True, False]}, mode=Mode.TRAIN)

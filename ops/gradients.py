@@ -1,4 +1,4 @@
-"""What is known of gradients."""
+"""The norm of each batch's gradient as a tensor."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from experimentator.ops.op import Op
 
 @dataclass(eq=False)
 class GradientNorm(Op):
-    """How long the gradient of each batch is: [] float32, the root of the sum of all its squares; TRAIN only.
+    """The L2 norm of the gradient of each batch: [] float32, the root of the sum of all its squares; TRAIN only.
 
-    Of all weights that are trained, or of those that `only` names, as in `Freeze` and `exp.load_weights`:
-    `"Trunk/*"`, `"*/bias"`, or a list. It is the gradient that the optimizer is given, before it clips; of each batch
-    also where several make one update. The history has its mean, `training_gradient_norm`. Where float16 overflows, and
-    the optimizer passes over the batch, it is infinite or NaN, and so is the mean.
+    Of all trained weights, or of those that `only` names, as in `Freeze` and `exp.load_weights`: `"Trunk/*"`,
+    `"*/bias"`, or a list. It is the gradient that the optimizer is given, before clipping; there is one for each batch
+    even if several make one update. The history has its mean, `training_gradient_norm`. Where float16 overflows, and
+    the optimizer skips the batch, it is infinite or NaN, and so is the mean.
 
-    The gradient is known once all processors have run: none may read the name, or write it anew.
+    The gradient is known once all processors have run: none may read or write the name.
 
     >>> GradientNorm(only="Trunk/*", output="trunk_gradient").outputs
     ('trunk_gradient',)
@@ -52,7 +52,7 @@ class GradientNorm(Op):
 
     @property
     def norm_of(self) -> dict[str, Any]:
-        """Which weights the name that is written tells of; the backend puts it there."""
+        """`{output: only}`: of which weights the backend writes the norm under that name."""
         return {self.output: self.only}
 
     def __call__(self, chunk: Chunk) -> None:

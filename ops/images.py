@@ -1,4 +1,4 @@
-"""Images in another size, or with other values for the same picture.
+"""Images in another size, or as uint8 to be looked at.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -139,7 +139,7 @@ class CenterCrop(InPlace):
 
 @dataclass(eq=False)
 class ToUint8(InPlace):
-    """From what a network writes to what one looks at: `name` [...] any number -> uint8, round(x * scale).
+    """Turn what a network writes into an image to look at: `name` [...] any number -> uint8, round(x * scale).
 
     [0, 1] becomes [0, 255]; values beyond become 0 or 255, NaN 0. It undoes Scale.
 
@@ -166,19 +166,19 @@ class ToUint8(InPlace):
 
 
 def check_images(op: Op, name: str, tensor: Any) -> None:
-    """Refuse what has no rows and columns."""
+    """Refuse a tensor that has no rows and columns."""
     if len(tensor.shape) < 3:
         write = "Give [B, H, W, C] or [B, H, W]."
         raise TensorError(op, rule="Images have rows and columns", tensors={name: tensor}, write=write)
 
 
 def check_size(op: Op, size: Any) -> None:
-    """Refuse what is not (height, width)."""
+    """Refuse a size that is not (height, width)."""
     fine = isinstance(size, Sequence) and len(size) == 2 and all(is_whole(n) and n > 0 for n in size)
     op.require(fine, seen=f"its size is {size!r}", write="Give (height, width).")
 
 
 def check_interpolation(op: Op, interpolation: str) -> None:
-    """Refuse what has no XLA form."""
+    """Refuse an interpolation that has no XLA form."""
     write = f"Write one of {', '.join(map(repr, _INTERPOLATIONS))}."
     op.require(interpolation in _INTERPOLATIONS, seen=f"there is no interpolation {interpolation!r}", write=write)

@@ -1,6 +1,6 @@
 """Losses for what is rare: a few true answers among many, a small object in a large image.
 
-Weights, masks and NaN as no label are those of every loss.
+Weights, `mask` and `nan_is_no_label` work as in every loss.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -24,13 +24,13 @@ from experimentator.ops.compared import FromLogits, align, class_rows, spread
 
 @dataclass(eq=False)
 class Focal(FromLogits):
-    """Cross entropy of yes-no questions that turns away from what is easy: `logits` [B, ...], `target` alike in [0, 1].
+    """Cross entropy of yes-no questions in which easy ones count less: `logits` [B, ...], `target` alike in [0, 1].
 
     -a_t (1 - p_t)^gamma log p_t, with p_t the probability of the true answer, and a_t = `alpha` for yes, 1 - alpha
     for no, 1 for both where alpha is None (Lin et al., "Focal Loss for Dense Object Detection", 2017, equation 5).
-    A target between no and yes counts as so much of each. Class ids [B, ...] beside logits [B, ..., K] ask K
-    questions each, as in the paper. The mean is over questions, too; the paper sums, and divides by the number of
-    objects, so that a factor stands between the two.
+    A target between no and yes counts as so much of each. Class ids [B, ...] with logits [B, ..., K] are K questions
+    each, as in the paper. The mean is over questions, too; the paper divides the sum by the number of objects, so that
+    the two differ by a factor.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -59,7 +59,7 @@ class Focal(FromLogits):
         return weights[0] * yes * self._surprise(z) + weights[1] * (1.0 - yes) * self._surprise(-z)
 
     def _surprise(self, z: Any) -> Any:
-        """(1 - p)^gamma (-log p) with p = sigmoid(z): logarithms of both lose nothing where p is near 0 or 1."""
+        """(1 - p)^gamma (-log p) with p = sigmoid(z), from logarithms of p and 1 - p: exact where p is near 0 or 1."""
         return keras.ops.exp(-self.gamma * keras.ops.softplus(z)) * keras.ops.softplus(-z)
 
 
@@ -69,7 +69,7 @@ class Dice(FromLogits):
 
     1 - (2 sum(p t) + s) / (sum(p^2) + sum(t^2) + s), with p = sigmoid(logits), sums over all axes but the batch, and
     s = `smooth`, with which two empty images overlap (Milletari et al., "V-Net", 2016, section 3, without s). Class
-    ids [B, ...] beside logits [B, ..., K] exclude each other: p = softmax(logits), and the mean is over classes.
+    ids [B, ...] with logits [B, ..., K] exclude each other: p = softmax(logits), and the mean is over classes.
     Weights are [B]; a mask [B], or for pixels.
 
     >>> import numpy as np
@@ -124,6 +124,6 @@ def _questions(op: FromLogits, logits: Any, target: Any) -> tuple[Any, Any]:
 
 
 def _is_of_classes(logits: Any, target: Any) -> bool:
-    """Whether the target holds class ids; [B, H, W, 1] beside logits of several classes does, too."""
+    """Whether the target holds class ids: one axis fewer than logits of several classes, or a last axis of size 1."""
     classes, rank = logits.shape[-1] if len(logits.shape) else 1, len(logits.shape)
     return classes != 1 and (len(target.shape) == rank - 1 or (len(target.shape) == rank and target.shape[-1] == 1))

@@ -1,7 +1,7 @@
 """Random changes of how bright pixels are, in TRAIN only unless `mode=` says otherwise; each image draws its own.
 
-They work on the range of an image: [0, 255] for integers, [0, 1] for floats, or [0, `scale`] where that is given.
-Results are clipped to it, so write them above Standardize.
+The ops work on the range of a pixel: [0, 255] for integers, [0, 1] for floats, or [0, `scale`] where that is given.
+Results are clipped to it, so list these ops above Standardize.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -55,7 +55,7 @@ class Intensity(RandomOp):
 class RandomBrightness(Intensity):
     """Add a number to each image: `name` [B, H, W, ...] any number, unchanged in shape and dtype.
 
-    Uniform between -`amount` and `amount`, or between the two given, in shares of the range of a pixel.
+    The number is uniform between -`amount` and `amount`, or between the two given, in shares of the range of a pixel.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -116,7 +116,7 @@ class RandomContrast(Intensity):
 
 @dataclass(eq=False)
 class Gamma(Intensity):
-    """Brighten or darken what is neither black nor white: `name` [B, H, W, ...] any number, same shape and dtype.
+    """Brighten or darken the tones between black and white: `name` [B, H, W, ...] any number, same shape and dtype.
 
     x^g for x in [0, 1], with log g uniform between the logarithms of `exponents`, so that 1/g is as likely as g.
 
@@ -174,7 +174,7 @@ class Noise(Intensity):
 
 
 def low_to_high(op: Intensity, name: str, ends: Any, *, above: float) -> None:
-    """Refuse what is not a range."""
+    """Refuse ends that are not (least, largest)."""
     fine = isinstance(ends, Sequence) and len(ends) == 2 and above <= ends[0] <= ends[1]
     write = "Give the largest change, or (least, largest)." if above < 1e-6 else "Give (least, largest), above 0."
     op.require(fine, seen=f"its {name} is {getattr(op, name)!r}", write=write)

@@ -23,7 +23,7 @@ from experimentator.ops.op import Op, alike, is_whole
 
 @dataclass(eq=False)
 class Joining(Op):
-    """Several tensors into one."""
+    """An op that makes one tensor of several."""
 
     names: Sequence[str]
     output: str
@@ -45,7 +45,7 @@ class Joining(Op):
         chunk[self.output] = self.join([keras.ops.convert_to_tensor(chunk[name]) for name in self.names])
 
     def join(self, tensors: Sequence[Any]) -> Any:
-        """What is written, from what is read."""
+        """The tensor to write, from the tensors read."""
         raise NotImplementedError
 
     def refuse(self, rule: str, tensors: Sequence[Any], write: str) -> TensorError:
@@ -202,5 +202,5 @@ class NamedOutputs(Op):
 
 
 def _are_alike(tensors: Sequence[Any], but: int | None) -> bool:
-    """Whether shapes agree in all axes but one, as far as their sizes are known."""
+    """Whether shapes agree in all axes but axis `but`, as far as their sizes are known."""
     return alike(*([None if axis == but else size for axis, size in enumerate(tensor.shape)] for tensor in tensors))

@@ -1,11 +1,11 @@
 """Losses: each a mean over the batch, [] float32, computed in float32 whatever the dtypes of its inputs.
 
 With `weight=` naming per-sample weights w [B], the mean is sum(w * loss) / sum(w), and 0 if they sum to 0. With
-`class_weights=` a sample's weight, or what its weight is multiplied by, is that of its class.
+`class_weights=` each sample weighs as much as its class, times its own weight if there is one.
 
-What has no label is left out, as if it were not in the batch: where the tensor named by `mask=` is False, and with
-`nan_is_no_label=True` where the target is NaN. A cycle's figure is the mean over all labels of the cycle, weighted as
-they are; that of a sum of losses (`CombineLosses`) is the sum of those of its parts, where these are measured.
+Values without a label are left out, as if they were not in the batch: where the tensor named by `mask=` is False, and
+with `nan_is_no_label=True` where the target is NaN. A cycle's figure is the mean over all labels of the cycle, with
+their weights; for a sum of losses (`CombineLosses`) it is the sum of its parts' figures, where these are measured.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -35,9 +35,9 @@ from experimentator.ops.op import is_number, plain
 
 @dataclass(eq=False)
 class ClassWeighted(FromLogits):
-    """A loss whose samples may weigh as much as their classes do: `class_weights` has one number for each class.
+    """A loss that may weigh each sample by its class: `class_weights` has one number for each class.
 
-    They are a list, or a dictionary that names each class 0 ... K - 1. A row of shares weighs sum_k q_k w_k.
+    They are a list, or a dictionary by class 0 ... K - 1. A target that is a row of shares q weighs sum_k q_k w_k.
 
     >>> ClassWeighted("batch_logits", "batch_target", class_weights=[1.0, -1.0])
     Traceback (most recent call last):
@@ -70,20 +70,20 @@ class ClassWeighted(FromLogits):
         return keras.ops.sum(rows * keras.ops.convert_to_tensor(weights, dtype="float32"), axis=-1)
 
     def _weights(self) -> list[Any] | None:
-        """Those of classes 0, 1, ...; None for one that a dictionary leaves out, and an empty list for no list."""
+        """Weights of classes 0, 1, ...; None for a class that a dictionary lacks, an empty list for what is no list."""
         given: Any = plain(self.class_weights)
         if isinstance(given, Mapping):
             return [given.get(place) for place in range(len(given))]
         return None if given is None else list(given) if isinstance(given, Iterable) else []
 
     def shares_of_classes(self, prediction: Any, target: Any) -> Any:
-        """[..., K] float32: how much of each thing predicted belongs to each class."""
+        """[..., K] float32: the share of each class in each target."""
         return class_rows(self, prediction, target)
 
 
 @dataclass(eq=False)
 class SoftmaxCrossEntropy(ClassWeighted):
-    """How surprising the true classes are: `logits` [B, ..., K], `target` ids [B, ...] integer or rows [B, ..., K].
+    """Cross entropy of softmax(logits): `logits` [B, ..., K], `target` ids [B, ...] integer or rows [B, ..., K].
 
     -sum_k q_k log softmax(logits)_k, where q is the target's row; with `label_smoothing` a, (1 - a) q + a / K
     (Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7). Ids may also
@@ -124,7 +124,7 @@ class SoftmaxCrossEntropy(ClassWeighted):
         return -keras.ops.sum(terms, axis=-1)
 
     def _of_ids(self, ids: Any, logits: Any) -> Any:
-        """The usual case, for which frameworks have one operation; that of Keras on JAX takes no logit of -inf."""
+        """Losses of class ids, for which frameworks have one operation; Keras' on JAX takes no logit of -inf."""
         if keras.backend.backend() in ("tensorflow", "torch"):
             return keras.ops.sparse_categorical_crossentropy(ids, logits, from_logits=True)
         log_scores = keras.ops.log_softmax(logits, axis=-1)
@@ -137,11 +137,11 @@ class SoftmaxCrossEntropy(ClassWeighted):
 
 @dataclass(eq=False)
 class SigmoidCrossEntropy(ClassWeighted):
-    """How surprising the true answers to yes-no questions are: `logits` and `target` [B, ...], targets in [0, 1].
+    """Cross entropy of yes-no questions, of sigmoid(logits): `logits` and `target` [B, ...], targets in [0, 1].
 
     -t log s - (1 - t) log(1 - s) with s = sigmoid(z), computed as max(z, 0) - z t + log(1 + exp(-|z|)), which
     neither overflows nor loses small values; the mean is over questions, too. [B, 1] may be compared with [B]. The
-    two `class_weights` are that of no and that of yes.
+    two `class_weights` are for no and for yes.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode

@@ -1,7 +1,7 @@
 """Metrics: each a mean over the batch, [] float32, reported as its average over the cycle.
 
 With `weight=` naming per-sample weights w [B], the mean is sum(w * hit) / sum(w), and 0 if they sum to 0. `mask=`
-and `nan_is_no_label=True` leave out what has no label, as in losses: of a batch and of a cycle.
+and `nan_is_no_label=True` leave out values without a label, as in losses, from the figure of a batch and of a cycle.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -44,7 +44,7 @@ class Accuracy(FromPrediction):
     output: str = "accuracy"
     threshold: float = field(default=0.0, kw_only=True)
 
-    def minds(self, squash: str, width: int | None) -> str:  # of several classes the largest counts
+    def minds(self, squash: str, width: int | None) -> str:  # of several classes the largest wins
         return "Write threshold=0.5." if squash == "sigmoid" and width == 1 and not self.threshold else ""
 
     def compare(self, prediction: Any, target: Any) -> Any:
@@ -97,7 +97,7 @@ class TopKAccuracy(FromPrediction):
 class MeanAbsoluteError(FromPrediction):
     """The mean of |prediction - target|: both [B, ...] any number; [B, 1] may be compared with [B].
 
-    It may be a loss, too: its slope is that of the error's sign, and 0 where there is no error.
+    It may be a loss, too: its gradient is the error's sign, and 0 where there is no error.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -130,6 +130,6 @@ def _hits(op: FromPrediction, prediction: Any, target: Any, k: int) -> Any:
 
 
 def _largest(rows: Any) -> tuple[Any, Any]:
-    """The class that each row [B, ..., K] says most of, [B, ...] int32, and which rows are of numbers."""
+    """The class with the largest share of each row [B, ..., K], [B, ...] int32, and which rows hold no NaN."""
     total = keras.ops.sum(rows, axis=-1)
     return keras.ops.cast(keras.ops.argmax(rows, axis=-1), "int32"), total == total

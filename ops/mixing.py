@@ -24,13 +24,13 @@ from experimentator.ops.errors import TensorError
 from experimentator.ops.images import check_images
 from experimentator.ops.op import dtype_of, is_discrete, rounded
 
-_TABLE = 512  # quantiles of the beta distribution, which are dense enough for
-_LARGEST = 10  # an alpha up to this
+_TABLE = 512  # quantiles of the beta distribution in a table, dense enough for
+_LARGEST = 10  # an alpha up to this one
 
 
 @dataclass(eq=False)
 class Mixing(Drawing):
-    """Mix every sample with another of the batch, and its target to the same share."""
+    """Mix every sample with another of the batch, and their targets in the same proportion."""
 
     input: str
     target: str
@@ -49,7 +49,7 @@ class Mixing(Drawing):
         check_images(self, self.input, images)
         rows = self._rows(images, target)
         draws = self.draw(images, 4)
-        partner = keras.ops.argsort(draws[:, 0])  # of a random order: each sample is partner once
+        partner = keras.ops.argsort(draws[:, 0])  # a random order, in which each sample is partner once
         mixed, kept = self.mix(images, keras.ops.take(images, partner, axis=0), draws[:, 1:])
         kept = kept[(..., *[None] * (len(rows.shape) - 1))]
         chunk[self.input] = mixed
@@ -150,17 +150,17 @@ def _between(size: Any, place: Any, side: Any) -> Any:
 
 
 def beta_table(op: Mixing, alpha: float) -> Any:
-    """Of the lower half of the beta distribution's quantiles x, (2 x)^alpha: it is nearly a straight line."""
+    """(2 x)^alpha for quantiles x of the lower half of the beta distribution: nearly a straight line."""
     fine = 0 < alpha <= _LARGEST
     op.require(fine, seen=f"its alpha is {alpha!r}", write=f"Give a number above 0, at most {_LARGEST}.")
     powers = np.linspace(0.0, 1.0, 64 * _TABLE)
-    density = (1.0 - 0.5 * powers ** (1.0 / alpha)) ** (alpha - 1.0)  # that of x is (x (1 - x))^(alpha - 1)
+    density = (1.0 - 0.5 * powers ** (1.0 / alpha)) ** (alpha - 1.0)  # in x it is (x (1 - x))^(alpha - 1)
     below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
     return np.interp(np.linspace(0.0, 1.0, _TABLE), below / below[-1], powers).astype("float32")
 
 
 def _beta(draws: Any, table: Any, alpha: float) -> Any:
-    """Uniform draws to draws from a symmetric beta distribution: samplers of it have no XLA form."""
+    """Uniform draws to draws from a symmetric beta distribution, by a table: samplers of it have no XLA form."""
     table = keras.ops.convert_to_tensor(table)
     place = (1.0 - keras.ops.absolute(2.0 * draws - 1.0)) * (_TABLE - 1)
     lower = keras.ops.clip(keras.ops.floor(place), 0, _TABLE - 2)

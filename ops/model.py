@@ -15,7 +15,7 @@ from experimentator.ops.errors import SignatureError
 from experimentator.ops.op import Op
 
 log = logging.getLogger(__name__)
-STEPS = {  # what a model has for loops that are not run here: those of Keras, and of Lightning
+STEPS = {  # methods that the loops of Keras and of Lightning call, and nothing calls here
     "Model": ("train_step", "test_step", "compute_loss"),
     "LightningModule": ("training_step", "validation_step", "configure_optimizers"),
 }
@@ -30,11 +30,11 @@ class Model(Op):
     `model` is a Keras layer, a Keras model, or a function or object that holds layers. Names are given as one
     string, as a list in the model's own order, or as a dictionary from the model's names to ours.
 
-    Several inputs reach a functional model as its list, anything else by position if its `call` takes that many,
-    else as one list. A dictionary reaches a functional model by its inputs' names, anything else by the parameters
-    of `call`, else as one dictionary. A returned dictionary or dataclass is written by its keys, of which `outputs` may
-    leave some out; so is a named tuple where `outputs` is a dictionary. Every Keras layer, and a plain callable that
-    has such a parameter, is told whether this call trains; `training=False` says no in all modes (a frozen network
+    Several inputs are passed to a functional model as one list; to others by position if `call` takes that many, else
+    as one list. A dictionary is passed to a functional model by its inputs' names; to others by the parameters of
+    `call`, else as one dictionary. A returned dictionary or dataclass is written by its keys, of which `outputs` may
+    leave some out; so is a named tuple where `outputs` is a dictionary. Every Keras layer, and any callable with a
+    parameter `training`, is told whether this call trains; `training=False` says no in all modes (a frozen network
     without dropout), `training=True` yes (dropout that stays on, to be averaged over).
 
     >>> pair = lambda left, right: {"sum": left + right, "gap": left - right}
@@ -54,7 +54,7 @@ class Model(Op):
     ((2, 3), 2)
 
     Raises:
-        DeclarationError: if `model` cannot be called, is a class, or has nothing to be told of training by, when the op
+        DeclarationError: if `model` cannot be called, is a class, or takes no `training` where it is given, when the op
             is made.
         SignatureError: if names or their number do not fit what the model takes or returns.
     """
@@ -83,7 +83,7 @@ class Model(Op):
 
     @property
     def ends_in(self) -> dict[str, tuple[str, int | None]]:
-        """What squashes outputs, and how wide these are, as far as that can be seen: `{name: ("sigmoid", 1)}`."""
+        """The last activation of each output and its width, as far as they can be seen: `{name: ("sigmoid", 1)}`."""
         known = _ends(self.model)
         if isinstance(self._gives, Mapping):
             by_key = dict(zip(getattr(self.model, "output_names", ()), known))
@@ -129,7 +129,7 @@ def _by_name(op: Model, tensors: dict[str, Any], known: Sequence[str] | None) ->
     named = {name: one for name, one in own.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
     parameters = [name for name in named if name != "mask"]
     needed = {name for name in parameters if named[name].default is inspect.Parameter.empty}
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in own.values())  # as what wraps another does
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in own.values())  # as a wrapper does
     if set(tensors) <= named.keys() or (takes_any and needed <= set(tensors)):
         return [], tensors
     if len(parameters or own) == 1:
@@ -154,7 +154,7 @@ def _parameters(model: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _called(model: Any) -> Any:
-    """What takes the tensors: of a Keras layer its `call`, of a module of PyTorch its `forward`."""
+    """The function that takes the tensors: `call` of a Keras layer, `forward` of a module of PyTorch."""
     return model.call if isinstance(model, keras.Layer) else getattr(model, "forward", model)
 
 
@@ -180,7 +180,7 @@ def _results(op: Model, result: Any) -> dict[str, Any]:
 
 
 def _with_keys(op: Model, result: Any) -> Any:
-    """What a dataclass holds, or where keys are chosen a named tuple, by its names; anything else as it is."""
+    """Fields of a dataclass by name, and of a named tuple if `outputs` is a dictionary; other results unchanged."""
     if is_dataclass(result) and not isinstance(result, (Mapping, type)):
         return {one.name: getattr(result, one.name) for one in fields(result)}
     return result._asdict() if isinstance(op._gives, Mapping) and hasattr(result, "_asdict") else result
@@ -261,7 +261,7 @@ def _check_callable(op: Model) -> None:
 
 
 def _tell_steps(model: Any) -> None:
-    """Warn of methods that the loop of another library would call: what they compute would be missed."""
+    """Warn of methods of the user's that the loop of another library would call: here nothing calls them."""
     kinds = type(model).__mro__
     theirs = [kind for kind in kinds if kind.__module__.startswith(("keras.", "lightning.", "pytorch_lightning."))]
     names = {name for kind in theirs for name in STEPS.get(kind.__name__, ())}

@@ -1,4 +1,4 @@
-"""What all ops share: `mode=`, `node=` and `after=`, and the reading of one tensor into one.
+"""Base classes of all ops: `mode=`, `node=` and `after=`, and one tensor in, one out; and checks of their arguments.
 
 An op works eagerly on numpy arrays and tensors, inside a compiled function, and with a batch size that is not known.
 """
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class Op(ChunkProcessor):
     """A declared chunk processor with a label and a mode; two equal ops are two nodes.
 
-    Arguments annotated as numbers are refused where they are none, before an op checks their range.
+    An argument that is annotated as a number and is none is refused, before an op checks its range.
 
     >>> from experimentator.ops import Cast
     >>> Cast("batch_input", mode="train", node="To float").mode
@@ -48,14 +48,14 @@ class Op(ChunkProcessor):
             self._require_number(argument.name, str(argument.type).split(" | "))
 
     def require(self, claim: bool, *, seen: str, write: str) -> None:
-        """Refuse a declaration for which the claim does not hold."""
+        """Raise DeclarationError unless the claim holds."""
         if not claim:
             raise DeclarationError(repr(self), seen=seen, write=write)
 
     def refuse_metric(self, called: Any) -> None:
-        """Refuse a metric of Keras where a function is called: nothing would set it back when a pass begins.
+        """Refuse a metric of Keras where a function is called: nothing would reset it when a pass begins.
 
-        Of those that give a value for each call, as torchmetrics' do, it is told what the history shows.
+        Of metrics with a value for each call, as torchmetrics' have, warn that the history shows the mean over batches.
         """
         adds_up = getattr(called, "__name__", "__call__") in ("__call__", "update_state", "result")
         is_metric = adds_up and isinstance(getattr(called, "__self__", called), keras.metrics.Metric)
@@ -70,7 +70,7 @@ class Op(ChunkProcessor):
             )  # fmt: skip
 
     def _require_number(self, name: str, kinds: Sequence[str]) -> None:
-        """Refuse an argument that is none of what its annotation says, where that is a number or a choice with one."""
+        """Refuse an argument that is nothing its annotation names, where that is a number or a choice with one."""
         if {"int", "float"} & set(kinds) and set(kinds) <= set(_KINDS):
             value = getattr(self, name)
             fine = any(_KINDS[kind][1](value) for kind in kinds)
@@ -102,7 +102,7 @@ class InPlace(Op):
         chunk[self.outputs[0]] = self.compute(keras.ops.convert_to_tensor(chunk[self.name]))
 
     def compute(self, tensor: Any) -> Any:
-        """What is written, from what is read."""
+        """The tensor to write, from the tensor read."""
         raise NotImplementedError
 
 
@@ -117,11 +117,11 @@ def is_number(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Values of numpy as numbers and lists of them; all else as it is."""
+    """Arrays and scalars of numpy as lists and numbers; all else unchanged."""
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-_KINDS = {  # what annotations of arguments say: in words, and whether a value is so
+_KINDS = {  # by annotation of an argument: in words, and whether a value is one
     "int": ("a whole number", is_whole),
     "float": ("a number", is_number),
     "str": ("a name", lambda value: isinstance(value, str)),

@@ -79,8 +79,8 @@ class TopKPeaks(Op):
 
     Writes `positions` [B, K, 2] float32 (row, column) and `values` [B, K] float32, NaN where an image has fewer than
     K = `k` peaks. A peak is no smaller than any pixel up to `radius` rows and columns away; of equal ones the first
-    counts. Channels have peaks of their own, among which the strongest are chosen: `channels` names a tensor
-    [B, K] int32 to write theirs to, -1 for none; write Select above for the peaks of one.
+    counts. Each channel has peaks of its own, and the strongest of all channels are written: `channels` names a tensor
+    [B, K] int32 for the channels they are of, -1 for none. For the peaks of one channel, list Select above.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode

@@ -1,4 +1,4 @@
-"""Some places of an axis, such as channels, classes or points.
+"""Keep or drop some places of an axis, such as channels, classes or points.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -24,7 +24,7 @@ from experimentator.ops.op import InPlace, Op, is_whole, plain
 class Select(InPlace):
     """Keep some places of an axis: `name` [B, ..., N] -> [B, ..., n] for n `places`, in their order.
 
-    One place, given as a number, takes the axis away. Places below 0 count from the end; an array of integers is a
+    One place, given as a number, removes the axis. Places below 0 count from the end; an array of integers is a
     list of them.
 
     >>> import numpy as np
@@ -85,14 +85,14 @@ class Drop(InPlace):
 
 
 def check_places(op: Op, places: Any) -> None:
-    """Refuse what is not a whole number, or several."""
+    """Refuse places that are neither a whole number nor several."""
     listed = _listed(places)
     fine = bool(listed) and all(is_whole(place) for place in listed)
     op.require(fine, seen=f"its places are {places!r}", write="Give one place, or a list of them.")
 
 
 def places_of(op: InPlace, tensor: Any, places: int | Sequence[int], axis: int) -> list[int]:
-    """Places as a list, from 0 where the size is known; refuses those that are not there."""
+    """Places as a list, counted from 0 where the size is known; refuses those that do not exist."""
     listed = _listed(places)
     rank = len(tensor.shape)
     size = tensor.shape[axis] if -rank <= axis < rank else 0

@@ -28,9 +28,9 @@ from experimentator.ops.op import dtype_of, rounded
 class RandomRotation(RandomOp):
     """Turn each image about its middle: `name` [B, H, W, ...] any number, unchanged in shape and dtype.
 
-    By an angle between -`degrees` and `degrees`, or between the two given, counterclockwise above 0, all equally
-    likely. What comes from outside is `fill`. `interpolation` is "bilinear", rounded for integers, or "nearest",
-    which mixes no values.
+    The angle is uniform between -`degrees` and `degrees`, or between the two given; above 0 it is counterclockwise.
+    Pixels from outside the image are `fill`. `interpolation` is "bilinear", rounded for integers, or "nearest", which
+    mixes no values.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -40,7 +40,7 @@ class RandomRotation(RandomOp):
     [[[2, 4], [1, 3]]]
 
     Raises:
-        DeclarationError: for other angles than one from 0 on or two in order, or another interpolation.
+        DeclarationError: for degrees that are not a number from 0 on or two in order, or another interpolation.
         TensorError: for fewer than three axes.
     """
 

@@ -28,15 +28,15 @@ from experimentator.ops.op import Op, is_discrete
 
 @dataclass(eq=False)
 class KerasMetric(Op):
-    """A metric of `keras.metrics`, one for a whole cycle: what no average of batches gives, such as AUC.
+    """A metric of `keras.metrics` over a whole cycle, for what no average over batches gives, such as AUC.
 
-    `prediction` and `target` are shaped as the metric takes them, and two of [B] as [B, 1]; without a target it takes
-    one tensor, as `keras.metrics.Mean` does. `weight` names its sample weights [B]; a sample whose `mask` [B] is False
-    weighs nothing, nor, with `nan_is_no_label`, one whose target holds NaN. Writes [] float32: the metric of the
+    `prediction` and `target` are shaped as the metric takes them, two of [B] are passed as [B, 1]; without a target the
+    metric takes one tensor, as `keras.metrics.Mean` does. `weight` names sample weights [B]; a sample weighs nothing if
+    its `mask` [B] is False or, with `nan_is_no_label`, if its target holds NaN. Writes [] float32: the metric over all
     batches since the cycle began, so that its last value is the cycle's, whatever the size of the last batch. `output`
     is the metric's name unless given.
 
-    The metric's variables stay on the device, are set back when a pass begins, and are not trained. Training and
+    The metric's variables stay on the device, are reset when a pass begins, and are not trained. Training and
     evaluation have variables of their own, so that evaluating within a training pass disturbs nothing. Checkpoints hold
     them, so that a training resumed within a pass goes on exactly; files of weights do not. INFER computes the metric
     of the batch.
@@ -84,7 +84,7 @@ class KerasMetric(Op):
         return (self.output,)
 
     def reset(self, mode: Mode) -> None:
-        """Begin anew: a pass of that mode begins."""
+        """Reset the variables of that mode, as a pass of it begins."""
         self._of(mode).reset_state()
 
     def __call__(self, chunk: Chunk) -> None:
@@ -129,7 +129,7 @@ class KerasMetric(Op):
 
     def _number(self, result: Any) -> Any:
         shape = getattr(result, "shape", None)
-        if shape is not None and tuple(shape) == (1,):  # as F1Score has it of a single class
+        if shape is not None and tuple(shape) == (1,):  # as F1Score gives for a single class
             result, shape = result[0], ()
         if shape is None or len(shape):
             tensors = result if isinstance(result, dict) else {self.output: keras.ops.convert_to_tensor(result)}
@@ -139,7 +139,7 @@ class KerasMetric(Op):
 
 
 def _uncounted(name: str, kind: str) -> str:
-    """A name without the number that Keras gives those that have none of their own; one that was given stays.
+    """A metric's name without the number that Keras appends to names it makes up; a name that was given stays.
 
     >>> _uncounted("mean_metric_2", "MeanMetric"), _uncounted("iou_2", "IoU"), _uncounted("ece15_1", "ECE15")
     ('mean_metric', 'iou_2', 'ece15')
