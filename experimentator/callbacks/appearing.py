@@ -7,18 +7,18 @@ from typing import Any
 
 from experimentator.scalars import is_scalar
 
-COUNTERS = ("epoch", "epochs", "batch", "steps")  # numbers of the engine in the state
+COUNTERS = ("epoch", "epochs", "batch", "steps")  # numbers that the engine writes into the state
 
 
 class Appearing:
-    """The numbers that callbacks write into the state during a cycle, told from the engine's and from older ones."""
+    """Finds the numbers that callbacks write into the state during a cycle, apart from the engine's and older ones."""
 
     def __init__(self, before: Iterable[str] = ()) -> None:
         self.names: set[str] = set()
         self.before = set(before)
 
     def begin(self, state: dict[str, Any]) -> Appearing:
-        """The same for the cycle that begins; numbers of the cycle before are taken out of the state."""
+        """A new one for the cycle that begins; the numbers found in the last cycle are removed from the state."""
         for name in self.names:
             state.pop(name, None)
         return Appearing(state)
@@ -28,11 +28,11 @@ class Appearing:
         return {"names": sorted(self.names), "before": sorted(map(str, self.before))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on telling."""
+        """Restore the names."""
         self.names, self.before = set(state["names"]), set(state["before"])
 
     def find(self, state: Mapping[str, Any], exp: Any, mode: Any) -> dict[str, Any]:
-        """Names and numbers that appeared since."""
+        """Names and numbers that appeared since `begin`, but for results of the graph and names of a subset."""
         prefixes = tuple(f"{subset.name}_" for subset in exp.subsets)
         skipped = {*self.before, *COUNTERS, *exp.graph(mode).results}
         new = {name: value for name, value in state.items() if name not in skipped and not name.startswith(prefixes)}

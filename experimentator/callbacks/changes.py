@@ -9,7 +9,7 @@ from experimentator.callbacks.order import Listener, in_order
 
 
 class Changes:
-    """Which callbacks came, and which went, since the last event: they hear of the training's begin, or of its end.
+    """Callbacks added since the last event, to be told of the training's begin, and removed ones, told of its end.
 
     >>> first, second = object(), object()
     >>> changes = Changes()
@@ -23,17 +23,17 @@ class Changes:
         self.gone: list[Any] = []
 
     def note(self, before: Sequence[Any], now: Sequence[Any]) -> None:
-        """Remember which callbacks came and went; one that came and went unheard did neither."""
+        """Remember added and removed callbacks; one that came and went between two events counts as neither."""
         gone = [callback for callback in before if not holds(now, callback) and not holds(self.late, callback)]
         late = [callback for callback in now if not holds(before, callback)]
         self.gone = [callback for callback in (*self.gone, *gone) if not holds(now, callback)]
         self.late = [callback for callback in (*self.late, *late) if holds(now, callback)]
 
     def tell(self, listeners: Iterable[Listener], state: dict[str, Any]) -> None:
-        """Those that went hear `train_end`, those that came, `train_begin`."""
-        if not (self.late or self.gone):  # as at every batch, but for a few
+        """Call `train_end` of the removed callbacks, and `train_begin` of the added ones."""
+        if not (self.late or self.gone):  # as after nearly every batch
             return
-        late, gone, self.late, self.gone = self.late, self.gone, [], []  # what they do may bring others
+        late, gone, self.late, self.gone = self.late, self.gone, [], []  # these calls may change callbacks again
         for listener in in_order(gone):
             listener.call("train_end", state)
         for listener in listeners:
@@ -42,5 +42,5 @@ class Changes:
 
 
 def holds(callbacks: Iterable[Any], one: Any) -> bool:
-    """Whether a callback is among others, itself and not its equal."""
+    """Whether a callback is among others, by identity."""
     return any(callback is one for callback in callbacks)

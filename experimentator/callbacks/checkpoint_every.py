@@ -14,21 +14,21 @@ from experimentator.saving.manifest import KEPT, clean
 from experimentator.scalars import is_number, is_whole
 
 FOLDER = "checkpoints"
-SHARE = 0.007  # of the time may be spent in saving, without a period
-COPIES = 3  # of what is trained, as a guess: with the two moments of Adam
-SECONDS = 600.0  # without a period, an epoch that lasts longer is saved within
+SHARE = 0.007  # share of the time that saving may take, if no period is given
+COPIES = 3  # copies of the trained weights in a checkpoint, as a guess: with the two moments of Adam
+SECONDS = 600.0  # if no period is given, longer epochs are saved within, too
 
 
 class CheckpointEvery(Callback):
     """Save everything that a training needs to go on exactly: every so many batches, epochs or seconds.
 
-    `steps` counts batches trained on, and calls of the compiled step end at every so many of a pass; `seconds` act at
+    `steps` counts batches trained on, and calls of the compiled step end at each such batch of a pass; `seconds` act at
     the next end of a call, at most half a second later. Without any of them: at the end of epochs, and every ten
-    minutes within, so that saving takes less than a hundredth of the time; a run folder does that by itself. At the
-    end of a training, and at the first SIGTERM or Ctrl-C, it is saved in any case.
+    minutes within, so that saving takes less than a hundredth of the time; a run folder does that by itself. At the end
+    of a training, and at the first SIGTERM or Ctrl-C, a checkpoint is saved in any case.
 
     Checkpoints are folders `00000001`, ... in `folder`, else in `checkpoints/` of the run folder, else of the current
-    folder; the newest `keep` are kept. Each was forced to disk and read back before an older one goes. `exp.resume`, or
+    folder; the newest `keep` are kept. Each is forced to disk and read back before an older one goes. `exp.resume`, or
     `experimentator run CONFIG --resume`, goes on from the newest that is whole.
 
     Reads everything; writes nothing into the state.
@@ -42,7 +42,7 @@ class CheckpointEvery(Callback):
     Write a number above 0.
     """
 
-    phase = "record"  # what it saves, the others have done
+    phase = "record"  # it saves what the others have done
     leaves_files = True
 
     def __init__(
@@ -64,7 +64,7 @@ class CheckpointEvery(Callback):
         self.saving = Throttle(SHARE)
 
     def init(self, exp: Any) -> None:
-        """Remember what is saved."""
+        """Keep the experiment, and count from where it stands."""
         self.exp = exp
         self._note()
 

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: a matrix of counts over a cycle."""
+"""The confusion matrix of a cycle, counted and drawn by a callback."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ConfusionMatrix(Callback):
         check_tensors(self.inputs, self.exp, asker=self)
 
     def on_cycle_begin(self, **_: Any) -> None:
-        """Begin anew."""
+        """Reset the counts."""
         self.counts = np.zeros((self.size, self.size), int)
 
     def on_block_end(self, results: Mapping[str, np.ndarray], **_: Any) -> None:
@@ -86,7 +86,7 @@ class ConfusionMatrix(Callback):
         self.counts = _added(self.counts, self.count(*ids))
 
     def count(self, prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """The matrix of ids [N] and [N]."""
+        """The matrix [K, K] of predicted and true ids, [N] each."""
         known = (prediction >= 0) & (target >= 0)
         prediction, target = prediction[known], target[known]
         seen = 1 + int(max(prediction.max(initial=-1), target.max(initial=-1)))
@@ -112,7 +112,7 @@ class ConfusionMatrix(Callback):
         return {"counts": self.counts, "cycles": self.cycles}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the counts and the matrices."""
         self.counts, self.cycles = state["counts"], dict(state["cycles"])
 
     def svg(self, cycle_name: str) -> str:
@@ -140,7 +140,7 @@ def _ids(values: np.ndarray, *, are_rows: bool) -> np.ndarray:
 
 
 def _check_ids(name: str, values: np.ndarray, ids: np.ndarray) -> None:
-    """Refuse ids that were made of numbers between two classes, such as one score for each sample; NaN is no label."""
+    """Refuse ids made of numbers that are not whole, such as one score for each sample; NaN is no label."""
     if values.size != ids.size or values.dtype.kind in "iub":
         return
     plain = values.ravel().astype(np.float64)

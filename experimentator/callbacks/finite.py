@@ -18,15 +18,15 @@ class TerminateOnNaN(Callback):
     """Name the chunk processor that first made NaN or infinity, when the loss is not finite.
 
     The engine stops on such a loss by itself. With this callback the failing batch is run again, processor by
-    processor, with the weights it had: those of the call's start are kept, and the batches before it are repeated.
-    The experiment is left with these weights, as it was before the failing batch. That costs a copy of weights and
-    optimizer state on the device for each call of many batches, and their memory.
+    processor, with the weights it had: weights are copied at the start of each call, and the batches of the call before
+    the failing one are repeated. The experiment is left as it was before the failing batch. That costs a copy of
+    weights and optimizer state on the device for each call of many batches, and their memory.
 
-    Weights that became NaN while the loss is finite, as where a ReLU makes 0 of NaN, end it after every epoch; without
-    this callback they are looked at after the first and the last of a call of `train`.
+    NaN in weights while the loss is finite, as where a ReLU makes 0 of NaN, ends the training after any epoch; without
+    this callback, weights are checked only after the first and the last epoch of a call of `train`.
 
-    Reads the results of each call; writes nothing. The error is the engine's, with the processor in its message, and
-    marks it in the picture of a run folder.
+    Reads the results of each call; writes nothing. The error is the engine's, with the processor in its message; the
+    picture of a run folder marks that processor.
 
     >>> [event for event in ("batch_end", "block_end") if hasattr(TerminateOnNaN, f"on_{event}")]
     ['block_end']
@@ -58,7 +58,7 @@ class TerminateOnNaN(Callback):
             self._restore = self.exp.backend.snapshot(self.exp.optimizer)
 
     def on_cycle_end(self, mode: Mode, cycle_name: str, **_: Any) -> None:
-        """Let go of the copy; look at the weights, since a ReLU hides NaN from the loss."""
+        """Drop the copy; check the weights, since a ReLU hides NaN from the loss."""
         self._restore = None
         bad = next(spoilt(self.exp.program.lasting(self.exp.backend.weights())), None) if mode == Mode.TRAIN else None
         if bad is not None:
@@ -96,7 +96,7 @@ class TerminateOnNaN(Callback):
             step(block.columns, block.index[:place], fixed=False)
 
     def _cause(self, node: str) -> tuple[str, str]:
-        """What stands behind it: weights that an update spoilt, or the processor itself."""
+        """Cause and advice, in words: weights that an update spoilt, or the processor itself."""
         own = [values for key, values in self.exp.backend.weights().items() if node_of(key) == node]
         if all(np.isfinite(values).all() for values in own if values.dtype.kind == "f"):
             return "", "Keep its inputs in the range it is made for, or lower learning_rate."

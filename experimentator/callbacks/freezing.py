@@ -12,7 +12,7 @@ from experimentator.scalars import is_whole
 
 
 class Freeze(Callback):
-    """Let training leave the weights that `patterns` name as they are, for the first `epochs` epochs or all of them.
+    """Freeze the weights that `patterns` name, for the first `epochs` epochs or for the whole training.
 
     Patterns are those of `exp.load_weights`: `"Trunk/*"`, `"Trunk"` for the same, `"*/bias"`; `exp.backend.weights()`
     has the keys, as files of weights do. A layer all of whose weights are named is frozen as Keras does it:
@@ -58,7 +58,7 @@ class Freeze(Callback):
         return {}
 
     def on_train_end(self, **_: Any) -> None:
-        """Leave no trace, whatever ended the training."""
+        """Thaw, whatever ended the training."""
         if self._thaw is not None:
             self._thaw()
             self._thaw = None

@@ -15,7 +15,7 @@ from experimentator.graph import Mode
 
 
 class Gathered(dict[str, dict[str, Any]]):
-    """What was gathered, by subset; a kind of its own, so that the state does not save it once more."""
+    """What was gathered, by subset; a class of its own, so that the state does not save it a second time."""
 
 
 class GatherCycleMetrics(Callback):
@@ -23,7 +23,7 @@ class GatherCycleMetrics(Callback):
 
     `names` are tensors to keep: `cycles["validation"]` then holds `keys` [N], per-sample outputs [B, ...] as [N, ...],
     and numbers of a batch [] as [batches]; host-side objects of the items come as lists. Outputs of several lengths, as
-    of a subset with buckets, have zeros behind them, up to the longest. Numbers that other callbacks
+    of a subset with buckets, are padded with zeros to the longest. Numbers that other callbacks
     wrote into the state during the cycle become `<subset>_<name>` in the history. Everything is kept in host memory
     until the subset's next cycle; `when=Mode.EVAL` leaves out those of training.
 
@@ -44,7 +44,7 @@ class GatherCycleMetrics(Callback):
         self.parts: dict[str, list[Any]] = {}
 
     def init(self, exp: Any) -> None:
-        """Remember the graph's owner."""
+        """Keep the experiment."""
         self.exp, self.written = exp, Appearing()
 
     def on_train_begin(self, **_: Any) -> None:
@@ -56,13 +56,13 @@ class GatherCycleMetrics(Callback):
         return {"cycles": dict(self.cycles), "parts": _whole(self.parts), "written": self.written.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on gathering."""
+        """Restore what was gathered."""
         self.cycles = self.exp.state["gathered"] = Gathered(state["cycles"])
         self.parts = {n: whole if isinstance(whole, list) else [whole] for n, whole in state["parts"].items()}
         self.written.load_state_dict(state["written"])
 
     def on_cycle_begin(self, cycle_name: str, state: dict[str, Any], **_: Any) -> None:
-        """Begin anew."""
+        """Begin with nothing gathered."""
         self.written = self.written.begin(state)
         self.parts = {name: [] for name in ("keys", *self.inputs)}
 
@@ -81,7 +81,7 @@ class GatherCycleMetrics(Callback):
     def on_cycle_end(
         self, cycle_name: str, mode: Any, metrics: dict[str, float], state: dict[str, Any], **_: Any
     ) -> None:
-        """Put the parts together, and the numbers into the history."""
+        """Put the parts together, and write the numbers of callbacks into the history."""
         if self.inputs:
             self.cycles[cycle_name] = {name: whole for name, whole in _whole(self.parts).items() if len(whole)}
             self.parts = {}

@@ -1,4 +1,4 @@
-"""A training told as it goes: times, lines of losses, the state as JSON."""
+"""Callbacks that report a training as it goes: times, lines of losses, the state as JSON."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class PrintLoss(Callback):
 class StateLogger(Callback):
     """Add a line of JSON at the end of each epoch: every number, text and truth value in the state.
 
-    What is no plain value is left out; NaN and infinity, which JSON lacks, become null. Lines go to `filename`, else to
-    `state.jsonl` in the run folder, else here.
+    Values that are not plain are left out; NaN and infinity, which JSON lacks, become null. Lines go to `filename`,
+    else to `state.jsonl` in the run folder, else in the current one.
 
     >>> StateLogger.line({"epoch": 1, "validation_loss": float("nan"), "keys": (1, 2)})
     '{"epoch": 1, "validation_loss": null}'

@@ -1,4 +1,4 @@
-"""Averages over a cycle of what patterns name: by batch size, NaN left out."""
+"""Averages over a cycle of numbers whose names match patterns: weighted by batch size, without NaN."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class AverageMetrics(Callback):
-    """Average over each cycle what `patterns` (regular expressions, for whole names) name, leaving NaN out.
+    """Average over each cycle the numbers that `patterns` (regular expressions, for whole names) name, leaving NaN out.
 
     Takes numbers of a batch [], weighted by batch size, and per-sample values [B], each weighing the same; NaN means
     that there is no value, as for samples without a label. Names are those that processors write, in every mode that
@@ -52,7 +52,7 @@ class AverageMetrics(Callback):
         self.known: dict[Mode, tuple[Any, list[str]]] = {}
 
     def init(self, exp: Any) -> None:
-        """Look batch by batch only where other callbacks do, which may write into the state."""
+        """Listen to `on_batch_end` only if other callbacks do, which may write numbers into the state."""
         self.exp, self.written = exp, Appearing()
         self.totals: dict[str, Total] = {}
         if any(hasattr(callback, "on_batch_end") for callback in exp.callbacks if callback is not self):
@@ -67,7 +67,7 @@ class AverageMetrics(Callback):
     measures = inputs
 
     def _found(self, mode: Mode) -> list[str]:
-        """What matches in a mode, looked up once for each recording of the list."""
+        """The names that match in a mode, looked up once for each recording of the list."""
         graph, program = self.exp.program.whole(mode), self.exp.program
         recorded = program.recorded.get(mode)
         if mode not in self.known or self.known[mode][0] is not recorded:
@@ -98,12 +98,12 @@ class AverageMetrics(Callback):
         return {"totals": sums, "written": self.written.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on adding."""
+        """Restore the sums."""
         self.totals = {name: Total(*one) for name, one in state["totals"].items()}
         self.written.load_state_dict(state["written"])
 
     def on_cycle_begin(self, state: dict[str, Any], **_: Any) -> None:
-        """Begin anew."""
+        """Reset the sums."""
         self.totals = {}
         self.written = self.written.begin(state)
 
@@ -116,7 +116,7 @@ class AverageMetrics(Callback):
     def on_block_end(self, block: Any, results: Mapping[str, np.ndarray], **_: Any) -> None:
         """Take the results of a call: [K] or [K, B]."""
         for name, values in results.items():
-            if isinstance(values, Running):  # the cycle has it whole
+            if isinstance(values, Running):  # the engine has the figure of the whole cycle
                 continue
             if self.matches(name) and values.ndim <= 2 and values.dtype.kind in "biuf":
                 each = values.weights if isinstance(values, Weighed) else block.index.shape[1]
@@ -139,7 +139,7 @@ def _check(pattern: str) -> None:
 
 
 class Total:
-    """A sum and its weight; NaN has none."""
+    """A weighted sum and its weight, both without NaN."""
 
     def __init__(self, sum: float = 0.0, weight: float = 0.0) -> None:
         self.sum, self.weight = sum, weight

@@ -39,7 +39,7 @@ class Monitored:
         if not is_number(min_delta) or min_delta < 0:
             raise CallbackError(f"min_delta is a number from 0 on.\nSeen: {min_delta!r}.\nWrite how much counts, or 0.")
         self.name, self.min_delta = metric, min_delta
-        self.told = False  # that it is not measured
+        self.told = False  # whether a warning said that it is not measured
         self.best: float | None = None
         self.epoch: int | None = None
         self.mode = mode or _better(metric or "_loss")
@@ -85,7 +85,7 @@ class Monitored:
         return {"best": self.best, "epoch": self.epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a best value."""
+        """Restore the best value and its epoch."""
         self.best, self.epoch = state["best"], state["epoch"]
 
 
@@ -124,7 +124,7 @@ def check_known(name: Any, known: Collection[str], *, asker: Any) -> None:
     """
     if name in known:
         return
-    ends = [one for one in known if one.endswith(f"_{name}")]  # `loss`, as others call it, of a subset
+    ends = [one for one in known if one.endswith(f"_{name}")]  # `loss` may mean `validation_loss`
     near = [repr(one) for one in ends or get_close_matches(str(name), known, n=2)]
     guess = f"Did you mean {' or '.join(near)}? Else add" if near else "Add"
     raise CallbackError(
@@ -153,7 +153,7 @@ def _written(exp: Any) -> list[str]:
 
 
 def _has_passed(subset: Any, name: Any, row: Mapping[str, Any]) -> bool:
-    """Whether the pass that a name is of took place in an epoch."""
+    """Whether, in this epoch, there was a pass over the subset that a name begins with."""
     of = f"{subset.name}_"
     return str(name).startswith(of) and any(other.startswith(of) for other in row)
 

@@ -1,4 +1,4 @@
-"""An exponential average of the weights: evaluated and predicted with, trained without."""
+"""An exponential moving average of the weights, for evaluation and prediction, while training goes on without it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class ExponentialMovingAverage(Callback):
     own (`use_ema` of the optimizer), so it is kept inside the compiled loop, is part of the optimizer's state, and
     covers what is trained and what layers keep, such as the statistics of BatchNormalization; a variable of your own,
     which a callback assigns, stays as it is. Each evaluation and each `exp.predict` swaps the weights and swaps them
-    back; `with ema.averaged():` does so for anything else. Of weights that `exp.load_weights` reads, the average begins
-    anew with what was read. Both are saved: a run folder (or `folder`) gets
-    `weights.average.safetensors` at each epoch's end, and so do files of SaveWeights.
+    back; `with ema.averaged():` does so for anything else. After `exp.load_weights` the average of the loaded weights
+    begins anew with what was loaded. Weights and average are both saved: the average goes to
+    `weights.average.safetensors` in a run folder (or `folder`) at each epoch's end, and beside files of SaveWeights.
 
     Reads and writes weights; nothing in the state.
 
@@ -46,7 +46,7 @@ class ExponentialMovingAverage(Callback):
             raise CallbackError(f"momentum={momentum!r} makes no average.\nSeen: {momentum!r}.\nWrite 0.99 or 0.999.")
         self.momentum, self.folder = momentum, folder
         self._restore: Callable[[], None] | None = None
-        self._depth = 1  # of the pass that it was entered for
+        self._depth = 1  # of the evaluation that swapped the weights
 
     def init(self, exp: Any) -> None:
         """Turn the average on, before the optimizer makes its variables."""
@@ -54,7 +54,7 @@ class ExponentialMovingAverage(Callback):
         self.on_train_begin()
 
     def on_train_begin(self, **_: Any) -> None:
-        """Do so for an optimizer that took the place of another, too."""
+        """Turn it on for an optimizer that took the place of another, too."""
         optimizer = self.exp.optimizer
         parts = parts_of(optimizer)
         if any(not hasattr(part, "use_ema") or (part.built and not part.use_ema) for part in parts):
@@ -67,7 +67,7 @@ class ExponentialMovingAverage(Callback):
             part.use_ema, part.ema_momentum = True, self.momentum
 
     def on_cycle_begin(self, mode: Mode, **_: Any) -> None:
-        """Evaluate with the average."""
+        """Swap in the average for an evaluation."""
         if mode == Mode.TRAIN:
             self._leave()
         elif self._restore is None:
@@ -75,12 +75,12 @@ class ExponentialMovingAverage(Callback):
             self._depth = self.exp.walk.depth
 
     def on_cycle_end(self, **_: Any) -> None:
-        """Train without it; an evaluation that this one lay in goes on with it."""
+        """Swap the weights back, unless this evaluation lies within another, which goes on with the average."""
         if self.exp.walk.depth == self._depth:
             self._leave()
 
     def on_cycle_left(self, **_: Any) -> None:
-        """As after one that was not cut short."""
+        """The same for an evaluation that was cut short."""
         self.on_cycle_end()
 
     def on_epoch_end(self, **_: Any) -> None:
@@ -105,7 +105,7 @@ class ExponentialMovingAverage(Callback):
         return {"trained": {key: np.array(array) for key, array in trained.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on evaluating, with those to come back to."""
+        """Restore the weights that training goes on with, in the middle of an evaluation."""
         self._restore = None
         if state["trained"] is not None:
             backend = self.exp.backend

@@ -16,8 +16,8 @@ from experimentator.scalars import is_whole
 EVENTS = tuple(f"{what}_{when}" for what in ("epoch", "cycle", "batch") for when in ("begin", "end"))
 FETCHING = ("batch_end", "cycle_end")  # events whose parameters may name tensors
 WITHIN = ("cycle_", "batch_", "block_")  # events of a pass, which `when` may narrow to some modes
-PHASES = ("prepare", "act", "record")  # what the rest builds on; the rest; what tells of all of it
-LIFE = ("train_begin", "train_end", "block_end", "cycle_left", "pause")  # which the library's own callbacks hear too
+PHASES = ("prepare", "act", "record")  # callbacks that others build on; the usual ones; those that tell of all others
+LIFE = ("train_begin", "train_end", "block_end", "cycle_left", "pause")  # more events, for the library's callbacks
 
 
 class CallbackError(ValueError):
@@ -94,7 +94,7 @@ class Listener:
 
 
 def in_order(callbacks: Sequence[Any]) -> list[Listener]:
-    """Phases, readers after writers, `before` and `after`; what they leave open is settled by list order.
+    """Callbacks by phase, readers after writers, by `before` and `after`; list order settles the rest.
 
     >>> from experimentator import Callback
     >>> class First(Callback): pass
@@ -120,7 +120,7 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
 
 
 def _refuse_slips(callback: Any) -> None:
-    """Tell what would never be called, before anything runs."""
+    """Refuse methods that would never be called or could not be, and objects that are no callbacks, before a run."""
     name = type(callback).__name__
     if found := callback_of_others(callback):
         what, write = found
@@ -155,7 +155,7 @@ def _refuse_slips(callback: Any) -> None:
 
 
 def _refuse_places(callback: Any, name: str, method: str) -> None:
-    """Tell of a parameter that has no name for whoever calls."""
+    """Refuse a positional-only parameter: values are passed by name."""
     signature = inspect.signature(getattr(callback, method))
     if nameless := [one.name for one in signature.parameters.values() if one.kind is one.POSITIONAL_ONLY]:
         raise CallbackError(
@@ -201,7 +201,7 @@ def _every(callback: Any) -> int:
 
 
 def _phase(callback: Any) -> int:
-    """The place of its phase; callbacks act, unless they say otherwise."""
+    """The rank of its phase; "act" unless it says otherwise."""
     phase = getattr(callback, "phase", "act")
     if phase not in PHASES:
         raise CallbackError(

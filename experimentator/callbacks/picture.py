@@ -11,7 +11,7 @@ import numpy as np
 STYLE = 'font-family="sans-serif" font-size="12"'
 WIDTH, HEIGHT, MARGIN = 640, 400, 60
 CELL = 44
-LETTER, LONGEST = 7, 24  # pixels of a letter, letters of a name
+LETTER, LONGEST = 7, 24  # pixels of a character, characters of a name
 SHOWN = 32  # classes with numbers in the cells; more make a picture of colours
 
 
@@ -41,7 +41,7 @@ def curve(x: Sequence[float], y: Sequence[float], *, title: str, labels: tuple[s
 
 
 def round_step(span: float) -> float:
-    """From mark to mark on an axis: a round number that divides it into some four parts.
+    """The distance between marks on an axis of length `span`: a round number that makes about four parts.
 
     >>> round_step(1.0), round_step(37)
     (0.2, 10.0)
@@ -70,7 +70,7 @@ def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
     lines.append(f'<rect x="{left}" y="{top}" width="{side}" height="{side}" fill="#fff" stroke="#ddd"/>')
     drawn = (
         np.ndindex(*counts.shape) if shown else zip(*np.nonzero(counts), strict=True)
-    )  # of many classes, what is there
+    )  # with many classes, only cells above 0
     for row, column in drawn:
         x, y, depth = left + column * size, top + row * size, float(share[row, column])
         lines.append(f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill="{_blue(depth)}"{edge}/>')

@@ -81,6 +81,6 @@ class ReduceLROnPlateau(Schedule):
         return {**self.watched.state_dict(), "waited": self.waited, "scale": self.scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting, at the rate that it was."""
+        """Restore the best value, the count of epochs, and the rate."""
         self.watched.load_state_dict(state)
         self.waited, self.scale = state["waited"], state["scale"]

@@ -12,16 +12,16 @@ from typing import Any
 from experimentator.graph import Mode
 
 log = logging.getLogger(__name__)
-SECONDS = 0.5  # of training that are recorded at least: profiles grow by megabytes a second
+SECONDS = 0.5  # recorded at least; profiles grow by megabytes a second
 
 
 class Profile:
-    """Record half a second of training, once it runs at its pace: from the second epoch on, or in the only one.
+    """Record half a second of training at its full pace: from the second epoch on, or in the only one.
 
     `folder/trace.json.gz` opens in Perfetto (ui.perfetto.dev), where operations carry the processor they belong to, and
     the pass, forward or backward (under XLA on a CPU, TensorFlow names fused kernels only). `folder/plugins/profile`
     opens in TensorBoard (`pip install tensorboard xprof`), whose Framework Op Stats lists operations by such names; it
-    knows no time of a step, as a call runs many. `folder` may be a function that tells it, once training has begun.
+    knows no time of a step, as a call runs many. `folder` may be a function that returns it, once training has begun.
 
     >>> Profile("runs/digits/first/profile")
     Profile('runs/digits/first/profile')
@@ -59,7 +59,7 @@ class Profile:
             self._start()
 
     def on_cycle_end(self, mode: Any, **_: Any) -> None:
-        """What comes between two passes is no part of it."""
+        """Stop: what comes between two passes is not recorded."""
         if mode == Mode.TRAIN:
             self._stop()
 

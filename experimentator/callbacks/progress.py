@@ -21,8 +21,8 @@ from rich.text import Text
 from experimentator.graph import Mode
 
 REDRAW_SECONDS = 0.1  # bars are drawn at most this often, however short the calls of the step are
-CELL_SECONDS = 0.5  # and a notebook's line, of which each is a message to a browser
-LINE_SECONDS = 60.0  # where lines cannot be drawn over, as in a file, a pass that takes long writes one so often
+CELL_SECONDS = 0.5  # and a notebook's line this often: each is a message to a browser
+LINE_SECONDS = 60.0  # a long pass writes a line this often where lines cannot be redrawn, as in a file
 GLUE = "\N{NO-BREAK SPACE}"  # between a name and its number, while a line is folded
 ESSENTIALS = 3  # averages beside a bar: the loss and the first metrics
 
@@ -30,7 +30,7 @@ ESSENTIALS = 3  # averages beside a bar: the loss and the first metrics
 class Progress:
     """Epochs and batches done, loss and metrics as they become known, batches a second, time to go.
 
-    It acts once a call of the compiled step, never once a batch, and a display that is gone stops no run.
+    It draws once per call of the compiled step, never per batch, and a display that fails stops no run.
     """
 
     phase = "record"
@@ -40,14 +40,14 @@ class Progress:
         stderr: Any = _Forgiving(sys.stderr)
         self.console = console or Console(file=stderr)
         self.bars: Bars | None = None
-        self.cell: Any = None  # what shows the epoch under way in a notebook, and its line once it is over
+        self.cell: Any = None  # the output of a notebook's cell for the epoch under way
         self.title = ""  # of the epoch
         self.start = self.drawn = 0.0
         self.epoch = 0  # how many are over
         self.is_training = True
 
     def init(self, exp: Any) -> None:
-        """Remember where subsets and history are read."""
+        """Keep the experiment, for its subsets and history."""
         self.exp = exp
 
     def state_dict(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Progress:
         self.drawn = time.perf_counter()
 
     def on_cycle_begin(self, cycle_name: str, steps: int, mode: Mode, **_: Any) -> None:
-        """A bar for the pass."""
+        """Begin a bar for the pass."""
         self.start, self.is_training = time.perf_counter(), mode == Mode.TRAIN
         self.drawn = self.drawn if self.title else self.start
         if self.bars is not None:
@@ -75,14 +75,14 @@ class Progress:
             self._draw(self.bars)
 
     def on_block_end(self, batch: int, averages: Any, cycle_name: str, steps: int, **_: Any) -> None:
-        """What is known so far."""
+        """Show what is known so far."""
         now = time.perf_counter()
         if now - self.drawn < (REDRAW_SECONDS if self.bars else CELL_SECONDS if self._in_cell else LINE_SECONDS):
             return
         essentials = dict(list(averages.means().items())[:ESSENTIALS])
         seen = f"{(batch + 1) / (now - self.start):,.0f} batches/s  {_shown(essentials).replace(GLUE, ' ')}"
         if self.bars is not None:
-            # The bar may be that of an evaluation that lay within this pass.
+            # The bar may still show an evaluation that ran within this pass.
             self.bars.update(self.inner, description=cycle_name, total=steps, completed=batch + 1, seen=seen)
             if self.is_training:
                 self.bars.update(self.total, completed=self.epoch + self._share(cycle_name, (batch + 1) / steps))
@@ -93,16 +93,16 @@ class Progress:
             self.drawn = now
 
     def on_cycle_end(self, **_: Any) -> None:
-        """An evaluation of its own has its own line."""
+        """An evaluation outside of a training keeps a line of its own."""
         if not self.title:
             self.cell = None
 
     def on_cycle_left(self, **_: Any) -> None:
-        """One that is cut short, too."""
+        """The same for a pass that is cut short."""
         self.on_cycle_end()
 
     def on_epoch_end(self, epoch: int, **_: Any) -> None:
-        """A line that stays, for every epoch."""
+        """Write a line that stays, for every epoch."""
         row = dict(self.exp.history[-1])
         row.pop("epoch", None)
         time_taken = f"{row.pop('epoch_time', 0.0):.1f} s"
@@ -125,7 +125,7 @@ class Progress:
         self.cell, self.title = None, ""
 
     def _share(self, subset: str, share: float) -> float:
-        """How much of the epoch is done with a share of a pass; each training pass counts as much, others nothing."""
+        """The share of the epoch that is done at a share of a pass: training passes count equally, others nothing."""
         trained = [one.name for one in self.exp.subsets if one.mode == Mode.TRAIN]
         return (trained.index(subset) + share) / len(trained) if subset in trained else 0.0
 
@@ -134,7 +134,7 @@ class Progress:
         return self.console.is_jupyter
 
     def _write(self, line: str, *, moving: bool = False) -> None:
-        """A line; in a notebook one that is `moving` gives way to the next, and at last to that of its epoch."""
+        """Write a line; in a notebook, a `moving` one is replaced by the next, and at last by that of its epoch."""
         if self._in_cell and (moving or self.cell is not None):
             from IPython.display import display
 
@@ -170,7 +170,7 @@ def _shown(values: Mapping[str, Any], width: int = 0) -> str:
 
 
 def _number(value: Any) -> str:
-    """Three decimals, or as many digits as say as much of what is small or large."""
+    """A number with three decimals; if it is small or large, with three or four significant digits."""
     if not isinstance(value, Real):
         return str(value)
     size = abs(float(value))
@@ -224,7 +224,7 @@ class _Seen(ProgressColumn):
 
 
 class _Forgiving:
-    """A stream on which what cannot be written is lost, and nothing else."""
+    """A stream that drops what cannot be written, without an error."""
 
     def __init__(self, stream: TextIO | None):
         self.stream = stream

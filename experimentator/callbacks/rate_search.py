@@ -21,9 +21,9 @@ from experimentator.scalars import is_number, is_whole
 
 log = logging.getLogger(__name__)
 SMOOTHING = 0.8  # of the losses, which are noisy from batch to batch
-WORSE = 4.0  # times the best loss end the search
+WORSE = 4.0  # times the best loss: there the search ends
 WINDOWS = 8  # the slope at a rate is taken over the range divided by this
-DROP = 0.02  # of the first loss, at least, or nothing was learnt
+DROP = 0.02  # of the first loss: a smaller fall does not count as learning
 
 
 class FindLearningRate(Callback):
@@ -170,8 +170,8 @@ class _Blocks:
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     """The rate around which the loss falls fastest; None where it does not fall.
 
-    The slope at a rate is the median of those between the losses around it (Theil, 1950), so that a batch that happens
-    to be hard or easy, the first one above all, is not taken for learning.
+    The slope at a rate is the median of those between the losses around it (Theil, 1950), so that a single batch that
+    is hard or easy, the first one above all, is not taken for learning.
     """
     smoothed, half = smooth(losses), max(2, len(losses) // WINDOWS // 2)
     until = int(np.argmin(smoothed)) + 1

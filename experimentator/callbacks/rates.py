@@ -1,4 +1,4 @@
-"""The learning rate along a training: warm-up, decay, cosine, and what it was.
+"""Schedules of the learning rate (warm-up, decay, cosine), and a record of it in the history.
 
 A schedule multiplies the rate that the optimizer was given (`exp.learning_rate`) by a factor, a pure function of how
 far training is, in epochs. Once a pass its factors for all batches are written to the device, where the compiled loop
@@ -19,18 +19,18 @@ from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
 from experimentator.scalars import is_number
 
-FACTORS = "learning_rate_factors"  # in the state during a training pass: [steps], what all schedules made of it
+FACTORS = "learning_rate_factors"  # in the state during a training pass: [steps], the product of all schedules' factors
 
 
 class Schedule(Callback):
-    """A factor of the learning rate for each batch; `factor` says which."""
+    """A schedule of the learning rate: `factor` gives a factor for each batch."""
 
     phase = "prepare"
     when = Mode.TRAIN
     before = ("FindLearningRate", "SaveLearningRate")
 
     def init(self, exp: Any) -> None:
-        """Remember whose rate it is."""
+        """Keep the experiment."""
         self.exp, self.steps = exp, 1
         self.hold: Callable[[np.ndarray], None] | None = None
 
@@ -54,11 +54,11 @@ class Schedule(Callback):
         return {}
 
     def on_cycle_end(self, state: dict[str, Any], **_: Any) -> None:
-        """The next pass has its own factors."""
+        """Remove the factors of the pass."""
         state.pop(FACTORS, None)
 
     def on_train_end(self, **_: Any) -> None:
-        """Outside training the rate is the one given."""
+        """Go back to the rate that was given."""
         if self.hold is not None:
             self.hold(np.ones(self.steps))
 
@@ -68,7 +68,7 @@ class Schedule(Callback):
 
 
 class LearningRateWarmUp(Schedule):
-    """Raise the learning rate from `initial` times itself to the whole, linearly over the first `duration` epochs.
+    """Raise the learning rate linearly, from `initial` times its value to the whole, over the first `duration` epochs.
 
     Acts inside the compiled loop, batch by batch: see this module. `duration` may be a fraction of an epoch.
     Reads epoch and steps; writes the optimizer's rate.
@@ -110,7 +110,7 @@ class LearningRateDecay(Schedule):
 
 
 class LearningRateCosine(Schedule):
-    """Lower the learning rate along half a cosine to `floor` times itself, from `start` to `epochs` epochs.
+    """Lower the learning rate along half a cosine to `floor` times its value, from `start` to `epochs` epochs.
 
     Without `epochs` it ends with the training, so that training on to a larger total changes its course. Acts inside
     the compiled loop, batch by batch: see this module. Reads epoch, epochs and steps; writes the optimizer's rate.

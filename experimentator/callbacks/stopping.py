@@ -15,7 +15,7 @@ class EarlyStopping(Callback):
     """End the training once `metric` has not improved for `patience` epochs in which it was measured.
 
     `metric` is `<subset>_<name>`, without one the loss of the first EVAL subset. It improves by more than `min_delta`;
-    `mode` is "min" or "max", needed where the name does not tell, as loss, error, accuracy, recall or f1 at its end do.
+    `mode` is "min" or "max", needed unless the name ends in a known word such as loss, error, accuracy, recall or f1.
     NaN is no improvement. The training ends as if its epochs were over; the reason is logged, stands in
     `state["stop"]`, and in the `status.json` of a run folder. `SaveWeights("best", metric)` keeps the weights of the
     best epoch. Training on afterwards goes on counting, so the next epoch without an improvement ends it again.
@@ -66,6 +66,6 @@ class EarlyStopping(Callback):
         return {**self.watched.state_dict(), "waited": self.waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the best value and the count of epochs."""
         self.watched.load_state_dict(state)
         self.waited = state["waited"]

@@ -22,10 +22,9 @@ METHODS = ("start", "scalars", "artifact", "finish")
 class Track(Callback):
     """Hand each epoch's measures to a tracker, as `validation/accuracy`, and at the end files of the run folder.
 
-    With `batches=50`, what every 50th batch of training measured, too, as `batch/loss`; then steps are batches trained
-    on, for epochs as well, else the numbers of epochs. `artifacts` are patterns of files in the run folder. The tracker
-    works in a thread of its own: one that fails or hangs costs a warning, and `seconds` at the end of the training at
-    most.
+    With `batches=50`, the results of every 50th training batch, too, as `batch/loss`; steps then count trained batches,
+    for epochs as well, else epochs. `artifacts` are patterns of files in the run folder. The tracker works in a thread
+    of its own: if it fails or hangs, that costs a warning, and at the end of the training `seconds` at most.
 
     Reads the history, and results of calls as they are: calls do not become shorter. Writes nothing into the state.
 
@@ -109,7 +108,7 @@ class Track(Callback):
         project = folder.parent.name if folder is not None else str(self.exp.project_name)
         name = folder.name if folder is not None else str(self.exp.cfg.get("experiment_id") or self.name)
         walk = self.exp.walk
-        is_within = walk.position is not None  # an epoch whose own line, told after its last batch, comes again
+        is_within = walk.position is not None  # then the row of its epoch, told after the last batch, comes again
         epochs = walk.batches - is_within if self.batches else self.exp.epoch
         return TrackedRun(project, name, folder, resolved(self.exp.cfg), epochs=epochs, batches=walk.batches)
 

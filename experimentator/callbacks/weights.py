@@ -1,4 +1,4 @@
-"""Weights on disk: which epochs' are kept, and which ones a training starts from."""
+"""Save weights at the end of epochs, and load those that a training starts from."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class SaveWeights(Callback):
             self._refuse_another()
 
     def _refuse_another(self) -> None:
-        """Two that keep their best in one folder would overwrite each other's."""
+        """Refuse another that keeps its best in the same folder: they would overwrite each other's."""
         for one in self.exp.callbacks:
             same = isinstance(one, SaveWeights) and one.strategy == "best" and one.folder == self.folder
             if same and one is not self:
@@ -106,7 +106,7 @@ class SaveWeights(Callback):
         return self.watched.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on comparing with that value."""
+        """Restore the best value."""
         self.watched.load_state_dict(state)
 
 
@@ -152,7 +152,7 @@ class LoadWeights(Callback):
 
 
 def save(exp: Any, path: Path) -> None:
-    """Save the weights, and beside them those that are evaluated where these are others."""
+    """Save the weights, and beside them their average if evaluation uses one."""
     exp.save_weights(path)
     for callback in exp.walk.acting:
         if hasattr(callback, "averaged"):
