@@ -9,13 +9,13 @@ from collections import deque
 from typing import Any
 
 log = logging.getLogger(__name__)
-ROOM = 10_000  # calls that may wait; what comes while more do is dropped
+ROOM = 10_000  # calls that may wait; further ones are dropped
 
 
 class Delivery:
     """Calls the methods of a tracker one after the other, in a thread of its own; training never waits for them.
 
-    Whatever a tracker raises is told once, in a warning, and so is what is dropped because it hangs.
+    The first error of a tracker, or first call dropped because it hangs, is logged as a warning; later ones are not.
 
     >>> class Told:
     ...     def scalars(self, values, step): print(step, values)
@@ -40,7 +40,7 @@ class Delivery:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread still works, or hangs."""
+        """Whether the thread has not ended: it works, or hangs."""
         return self.thread.is_alive()
 
     def send(self, method: str, *arguments: Any) -> None:
@@ -54,7 +54,7 @@ class Delivery:
             self.changed.notify()
 
     def close(self, status: str, *, seconds: float) -> None:
-        """Finish, and wait for that, but no longer than `seconds`."""
+        """Send `finish`, and wait until it is done, but no longer than `seconds`."""
         with self.changed:
             self.waiting.append(("finish", (status,)))
             self.changed.notify()

@@ -1,4 +1,4 @@
-"""A tracker that needs nothing: lines of JSON in a file."""
+"""A tracker without dependencies: lines of JSON in a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experimentator.trackers.tracker import TrackedRun
 
 
 class JsonLinesTracker:
-    """Add a line of JSON for each thing that is told: to `filename`, else to `scalars.jsonl` in the run folder or here.
+    """Add a line of JSON for each call: to `filename`, else to `scalars.jsonl` in the run folder or the current one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -31,13 +31,13 @@ class JsonLinesTracker:
         self.path = Path("scalars.jsonl")
 
     def start(self, run: TrackedRun) -> None:
-        """The first line: project, name and configuration; what is told again after a kill goes."""
+        """Write project, name and configuration; after a kill, remove lines that will be told again."""
         self.path = Path(self.filename) if self.filename is not None else (run.folder or Path()) / "scalars.jsonl"
         self._forget(run)
         self._add({"project": run.project, "run": run.name, "config": dict(run.config)})
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """A line for an epoch; NaN and infinity, which JSON lacks, become null."""
+        """A line for an epoch or a batch; NaN and infinity, which JSON lacks, become null."""
         self._add({"step": step, **values})
 
     def artifact(self, path: Path) -> None:
@@ -53,7 +53,7 @@ class JsonLinesTracker:
             file.write(json.dumps(finite(row), allow_nan=False) + "\n")
 
     def _forget(self, run: TrackedRun) -> None:
-        """Leave out lines of this run that lie behind what was done when it starts, and a line that was cut short."""
+        """Remove this run's lines of steps beyond those done when it starts, and lines that were cut short."""
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         is_own = is_always = run.folder is not None and self.filename is None
         kept = []
@@ -68,7 +68,7 @@ class JsonLinesTracker:
 
 
 def _row(line: bytes) -> dict[str, Any]:
-    """The values of a line; none of one that is damaged."""
+    """The values of a line; none if it is damaged."""
     try:
         return values_of(line)
     except ValueError:

@@ -17,8 +17,8 @@ LONGEST, MOST = 250, 100  # characters of the name of a parameter; parameters a 
 class MlflowTracker:
     """Log to MLflow: the project is the experiment, settings are parameters, files are artifacts.
 
-    `tracking_uri` is a server or a local store (`"sqlite:///mlflow.db"`), without one what MLflow makes of
-    `MLFLOW_TRACKING_URI` or of its default.
+    `tracking_uri` is a server or a local store (`"sqlite:///mlflow.db"`); without one, MLflow takes
+    `MLFLOW_TRACKING_URI` or its default.
 
     >>> MlflowTracker("sqlite:///mlflow.db").tracking_uri
     'sqlite:///mlflow.db'

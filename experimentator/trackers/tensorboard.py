@@ -39,7 +39,7 @@ class TensorBoardTracker:
         self._add([_text("config", json.dumps(dict(run.config), indent=2))], step=0)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """An event for an epoch, on disk at once."""
+        """An event for an epoch or a batch, on disk at once."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         self._add([Summary.Value(tag=name, simple_value=value) for name, value in values.items()], step=step)

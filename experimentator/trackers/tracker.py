@@ -10,15 +10,15 @@ from typing import Any, Protocol
 
 
 class MissingTrackerError(ImportError):
-    """What a tracker writes with is not installed; the message holds the command to type."""
+    """The package that a tracker writes with is not installed; the message holds the command to type."""
 
 
 @dataclass(frozen=True)
 class TrackedRun:
     """The run that is tracked: `folder` is its run folder, if it has one, and `config` its resolved values.
 
-    `epochs` and `batches` are the last steps of each that are done as it starts: what a killed training told of later
-    ones is told again.
+    `epochs` and `batches` are the last steps of each kind that are done as it starts: later ones, which a killed
+    training may have told, are told again.
 
     >>> TrackedRun("digits", "first").config
     {}
@@ -33,7 +33,7 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Takes what a run measures to where somebody looks at it; any object with these methods is one.
+    """Takes what a run measures to where it can be looked at; any object with these methods is a tracker.
 
     >>> class Told:
     ...     def start(self, run): print("start", run.name)
@@ -58,7 +58,7 @@ class Tracker(Protocol):
 
 
 def require(module: str, *, asker: object) -> None:
-    """Refuse a tracker whose package is missing, where the configuration lists it; the extra is called like it.
+    """Refuse a tracker whose package is missing, when it is made; the extra to install is named like the package.
 
     >>> require("no_such_package", asker=object())
     Traceback (most recent call last):

@@ -15,7 +15,7 @@ from experimentator.trackers.tracker import TrackedRun, require
 class WandbTracker:
     """Log to Weights & Biases, under the project and the name of the run; files go into the run folder, or here.
 
-    `mode` is "online", "offline" or "disabled", without one what W&B makes of its own settings; offline runs are sent
+    `mode` is "online", "offline" or "disabled"; without one, W&B's own settings decide. Offline runs are sent
     by `wandb sync`. `options` go to `wandb.init`, such as `entity=`, `tags=`, `project=`.
 
     >>> WandbTracker(mode="offline").mode
@@ -35,7 +35,7 @@ class WandbTracker:
         import wandb
 
         settings = wandb.Settings(console="off", silent=True)  # the terminal is the progress display's
-        wandb.setup(settings)  # told here, too, it asks nobody for a key: it would wait for an answer
+        wandb.setup(settings)  # or it would ask for a key, and wait for the answer
         fixed = {"config": dict(run.config), "mode": self.mode, "resume": "allow", "settings": settings}
         given = {"project": run.project, "name": run.name, "id": re.sub(r"[^\w.-]", "-", run.name), **self.options}
         self.run = wandb.init(dir=run.folder or os.getcwd(), **fixed, **given)
