@@ -1,1 +1,1 @@
-"""The bench: a training measured on the machine at hand, and what to change about it."""
+"""The bench: measures a training on this machine, and says what to change about it."""

@@ -1,4 +1,4 @@
-"""The `bench` command: what is measured, beside what, and where the answer goes."""
+"""The `bench` command: what is measured, compared with what, and where the report goes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Answer = tuple[Mapping[str, Any], str, Callable[[], bytes]]
 
 
 def bench(arguments: Namespace, build: Build, told: Callable[[str], None]) -> str:
-    """What the `bench` command prints, once it has measured; `told` hears of the progress."""
+    """Measure, and return what the `bench` command prints; `told` is called with words on the progress."""
     suffix = _checked_suffix(arguments)
     with _each_once():
         report, text, draw = _measured(arguments, build, told)
@@ -39,7 +39,7 @@ def bench(arguments: Namespace, build: Build, told: Callable[[str], None]) -> st
 
 @contextmanager
 def _each_once() -> Iterator[None]:
-    """Without warnings said before: one graph is compiled many times over, in parts."""
+    """Within, each log message passes once: one graph is compiled many times over, in parts."""
     last = logging.lastResort
     filters = [(handler, _New()) for handler in logging.getLogger().handlers or ([last] if last else [])]
     for handler, new in filters:
@@ -65,7 +65,7 @@ class _New(logging.Filter):
 
 
 def _measured(arguments: Namespace, build: Build, told: Callable[[str], None]) -> Answer:
-    """The report, its text, and what draws it."""
+    """The report, its text, and a function that draws it."""
     options: dict[str, Any] = {"seconds": arguments.seconds, "told": told}
     if arguments.sweep:
         name, values = axis(arguments.sweep)
@@ -104,7 +104,7 @@ def costed(exp: Any, report: Mapping[str, Any]) -> Description:
 
 
 def _checked_suffix(arguments: Namespace) -> str:
-    """How the file to write ends: known before anything is measured."""
+    """The suffix of the file to write, checked before anything is measured."""
     if not arguments.output:
         return ""
     suffix = Path(arguments.output).suffix.lower()

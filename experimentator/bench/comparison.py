@@ -14,18 +14,18 @@ from experimentator.bench.spread import interval, p_value
 from experimentator.bench.trainer import Trainer
 
 LEAST_ROUNDS, MOST_ROUNDS = 8, 40
-MOST_SECONDS = 0.4  # of one round of one of them
+MOST_SECONDS = 0.4  # of one round of one training
 SURE = 0.05
-# By how much one must be quicker. Two experiments of one configuration keep a pace of their own, by where their memory
-# lies: of 8 rounds in turn, half told them apart without a margin, 3 % with this one; those 10 % apart, nine in ten.
+# By how much one must be quicker. Two experiments of one configuration differ in pace, by where their memory lies: in
+# 8 rounds in turn, half of such pairs were told apart without a margin, 3 % with this one; of pairs 10 % apart, 90 %.
 MARGIN = 0.03
 Told = Callable[[str], None]
 
 
 def in_turn(trainers: Sequence[Trainer], seconds: float, told: Told, failed: dict[Trainer, str] | None = None) -> None:
-    """Rounds of all of them in turn, once each has its pace, for about so many seconds.
+    """Warm up all trainers, then train rounds of all in turn, for about `seconds` in all.
 
-    One that fails is left out where `failed` is there to know why, as long as another is left.
+    One that fails is left out, and its error noted in `failed` (if given), as long as another is left.
     """
     left = list(trainers)
 
@@ -54,7 +54,7 @@ def in_turn(trainers: Sequence[Trainer], seconds: float, told: Told, failed: dic
 def compared(
     names: tuple[str, str], build: Callable[[str], tuple[Any, int]], *, seconds: float, told: Told
 ) -> dict[str, Any]:
-    """How many times as many samples a second the first trains as the second, and how sure that is."""
+    """How many times the second's samples a second the first trains, and how sure that is."""
     trainers = [Trainer(*build(name)) for name in names]
     in_turn(trainers, seconds, told)
     ours, theirs = ([one.samples / one.training for one in trainer.rounds] for trainer in trainers)
@@ -73,7 +73,7 @@ def compared(
 
 
 def comparison_text(report: Mapping[str, Any]) -> str:
-    """Both, and the answer in words."""
+    """Both trainings as a table, and the answer in words."""
     return "\n".join(_lines(report))
 
 

@@ -1,10 +1,10 @@
 """What each processor of a graph costs, forward and backward: by timing prefixes of the graph, compiled, in turn.
 
 A compiler fuses processors, so that no clock can stand between them. But the graph up to a processor can be compiled
-alone (`Graph.select` of what is alive there), and so can the training with no gradient before it. What one more
+alone (`Graph.select` of the tensors alive there), and so can the training with no gradient before it. What one more
 processor adds to the time of a step is its cost. Times are lower quartiles, since a busy machine only ever adds; so
-costs add up to the step. A prefix must write what it leaves, where the whole may never make it (XLA reads only the rows
-that a crop keeps): no prefix counts as more than a longer one. Differences carry the noise of both times: each comes
+costs add up to the step. A prefix must write its tensors, which the whole may never make (XLA reads only the rows that
+a crop keeps): so no prefix counts as more than a longer one. Differences carry the noise of both times: each comes
 with its quartiles over rounds in which all prefixes were timed in turn.
 """
 
@@ -24,10 +24,10 @@ from experimentator.bench.spread import Spread, p_value, spread_of
 from experimentator.graph import Description, Graph, Mode, Ref, with_costs
 from experimentator.graph.text import priced
 
-CALL_SECONDS = 0.02  # a timed call takes this long, so that calling costs nothing beside
+CALL_SECONDS = 0.02  # a timed call takes this long, beside which the cost of calling is small
 MOST_CALL = 1 << 14  # batches
 FEW = 8  # processors that are always measured one by one
-LEAST_ROUNDS, ROUNDS = 6, 15  # fewer could not be sure of a sign
+LEAST_ROUNDS, ROUNDS = 6, 15  # fewer rounds could not settle the sign of a cost
 Times = Mapping[tuple[str, int], Sequence[float]]  # seconds a batch, by kind of prefix and its length
 SURE = 0.05  # a cost whose sign is less certain than this counts as noise
 
@@ -36,7 +36,7 @@ SURE = 0.05  # a cost whose sign is less certain than this counts as noise
 class Cost:
     """Seconds a step that a processor, or several in a row, add: forward, and backward with the update of weights.
 
-    One that `is_fused` made the prefix quicker: the compiler does it together with what is beside it.
+    If it `is_fused`, the prefix became quicker with it: the compiler fuses it with its neighbours.
     """
 
     names: tuple[str, ...]
@@ -48,7 +48,7 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Both."""
+        """Forward and backward."""
         return self.forward + self.backward
 
 
@@ -70,12 +70,12 @@ class Costs:
         return asdict(self) | {"processors": processors, "by_name": self.by_name()}
 
     def by_name(self) -> dict[str, float]:
-        """Seconds a step of each processor, 0 where noise hides it, for `graph.with_costs`; in a row, alike."""
+        """Seconds a step of each processor, 0 where noise hides it, for `graph.with_costs`; in a row, equal parts."""
         return {name: c.is_sure * c.seconds / len(c.names) for c in self.processors for name in c.names}
 
 
 class Prefixes:
-    """The compiled prefixes of a graph: `forward(i)` runs the first i nodes, `training(i)` gives them no gradient."""
+    """Compiled prefixes of a graph: `forward(i)` runs the first i nodes, `training(i)` trains all but them."""
 
     def __init__(self, exp: Any, graph: Graph, *, compiler: str):
         self.exp, self.graph, self.compiler = exp, graph, compiler
@@ -87,7 +87,7 @@ class Prefixes:
         return len(self.graph.order)
 
     def forward(self, first: int) -> Callable[..., None]:
-        """The first nodes, and nothing of the others."""
+        """A function that runs the first nodes only."""
         names = [str(ref) for ref in self._alive(first)]
         return self._once(("forward", first), partial(self.exp.backend.by_hand, self.graph.select(*names)))
 
@@ -104,7 +104,7 @@ class Prefixes:
         return self.known[key]
 
     def _alive(self, first: int) -> list[Ref]:
-        """What the first nodes leave for the others and for whoever asked."""
+        """The versions at hand after the first nodes that later nodes or the results need."""
         done, rest = self.graph.order[:first], self.graph.order[first:]
         there = {ref for node in done for ref in node.writes} | {Ref(name, 0) for name in self.graph.inputs}
         wanted = [*(ref for node in rest for ref in node.reads), *self.graph.results.values()]
@@ -151,7 +151,7 @@ def bounded(times: Times) -> dict[tuple[str, int], float]:
 def with_costs_of(
     exp: Any, description: Description, names: Sequence[str], told: Callable[[str], None], *, seconds: float = 15.0
 ) -> Description:
-    """A description of a mode with what its processors cost, of the step that mode runs for `names`, or by itself.
+    """A description of a mode with the costs of its processors, in the step for `names`, else in the mode's own step.
 
     Compiled as the setting `jit_compile` says; where that is "auto", with XLA on a GPU and without on a CPU.
     """
@@ -169,7 +169,7 @@ def with_costs_of(
 
 
 def sample_of(exp: Any, graph: Graph) -> tuple[Mapping[str, Any], np.ndarray]:
-    """What a graph reads of a subset of its mode, placed, with the index [2, B] of two batches."""
+    """Columns of two batches that a graph reads of a subset of its mode, on the device, and their index [2, B]."""
     subset = next((one for one in exp.subsets if one.mode == graph.mode), exp.subsets[0])
     kept, batch = next(subset.batches(2 * exp.batch_size))
     index = np.arange(2 * exp.batch_size, dtype=np.int32) % len(kept)
@@ -177,7 +177,7 @@ def sample_of(exp: Any, graph: Graph) -> tuple[Mapping[str, Any], np.ndarray]:
 
 
 def _chosen(prefixes: Prefixes, sample: Any, seconds: float, told: Callable[[str], None]) -> dict[int, list[int]]:
-    """Where to cut: everywhere if there is time to compile it, else where most is spent; and batches in a call."""
+    """Where to cut (everywhere, if there is time to compile that; else where most is spent), and batches in a call."""
     end = time.perf_counter() + seconds
     least, _ = _enough(prefixes.training(0), sample)  # a part takes no longer than the whole, whatever noise says
     counts: dict[int, list[int]] = {}
@@ -201,7 +201,7 @@ def _next(cuts: Sequence[int], spent: Mapping[int, float]) -> int | None:
 
 
 def _enough(run: Callable[..., None], sample: Any) -> tuple[int, float]:
-    """How many batches fill a call, and seconds a batch."""
+    """How many batches make a call long enough, and seconds a batch."""
     count = 1
     while (step := _timed(run, sample, count)) * count < CALL_SECONDS / 4 and count < MOST_CALL:
         count *= 4

@@ -13,7 +13,7 @@ from experimentator.bench.trainer import Trainer
 from experimentator.callbacks.picture import round_step
 
 Told = Callable[[str], None]
-BAR = 30  # letters
+BAR = 30  # characters
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 360, 80, 50, 40
 
 
@@ -25,7 +25,7 @@ def swept(
     seconds: float,
     told: Told,
 ) -> dict[str, Any]:
-    """The training with each value of a setting, all in turn; a value that cannot be trained with is told of."""
+    """The training with each value of a setting, all in turn; a value that fails is listed with its error."""
     trainers = []
     for value in values:
         exp, epochs = make({name: value})

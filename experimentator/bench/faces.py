@@ -20,7 +20,7 @@ WORDS = {
 TITLES = {"graph": "no XLA", "xla": "XLA", "xla-step": "XLA for each step"}  # of a loop by hand
 TITLES |= {"program": "no Inductor", "inductor": "Inductor"}
 WIDTH = 100
-LONGEST = 48  # letters of a processor
+LONGEST = 48  # characters of a processor
 
 
 def as_text(report: Mapping[str, Any]) -> str:
@@ -55,7 +55,7 @@ def rate(spread: Mapping[str, float]) -> str:
 
 
 def brief(error: Exception) -> str:
-    """What an error says first, after its name.
+    """The class of an error, and the first line of its message.
 
     >>> brief(ValueError("Shapes differ.\\nSeen: ..."))
     'ValueError: Shapes differ.'

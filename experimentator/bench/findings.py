@@ -1,4 +1,4 @@
-"""What was seen of a training, and what may be found in it: what takes its time, and which change would save some."""
+"""What was measured of a training, and findings about it: what takes its time, and which change would save some."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Seen:
     `whole` holds seconds by kind of the training as configured, `evaluating` those of them that its `evaluations` took;
     `steps` are batches of an epoch. `hands` are seconds a step of loops by hand (one for each compiler, and `twice the
     batch`), `compiling` the seconds these took to compile, `callbacks` seconds by callback and event.
-    `busy` is how many cores worked on average, `varies` whether items were others when they were read again.
+    `busy` is how many cores worked on average, `varies` whether items differed when they were read again.
     """
 
     exp: Any
@@ -59,7 +59,7 @@ class Seen:
         return self.trained(*kinds) / self.seconds
 
     def gain(self, saved: float) -> float:
-        """How many times as fast it would be, with so many seconds saved."""
+        """How many times as fast the training would be, with so many seconds saved."""
         return self.seconds / max(self.seconds - saved, 1e-9)
 
 

@@ -13,11 +13,11 @@ from experimentator.bench.faces import brief
 from experimentator.bench.spread import Spread, spread_of
 from experimentator.graph import Mode
 
-CALL_SECONDS = 0.05  # at least this long is timed at once
+CALL_SECONDS = 0.05  # the shortest time that is measured
 
 
 class Hand:
-    """A loop around the training graph by hand: `compile_seconds` for its first call, `seconds` a step by round."""
+    """A loop by hand around the training graph: `compile_seconds` of its first call, `seconds` a step of each round."""
 
     def __init__(self, name: str, run: Any, columns: Any, index: np.ndarray):
         self.name, self.run, self.columns, self.index = name, run, columns, index
@@ -47,7 +47,7 @@ class Hand:
 def hands_of(exp: Any, block: Any, refused: dict[str, str]) -> Iterator[Hand]:
     """The loop by hand with each compiler, and with twice the batch for the one that training uses.
 
-    `block` is one of training, whose rows serve as data. What cannot run is left out, and `refused` gets to know why.
+    `block` is one of training, whose rows serve as data. A loop that cannot run is left out; `refused` gets the reason.
     """
     graph = exp.graph(Mode.TRAIN)
     columns = {name: block.columns[name] for name in graph.inputs}
@@ -60,7 +60,7 @@ def hands_of(exp: Any, block: Any, refused: dict[str, str]) -> Iterator[Hand]:
             yield Hand(name, exp.backend.by_hand(graph, exp.optimizer, compiler=compiler), columns, rows)
         except CannotRunError as error:
             refused[name] = str(error)
-        except Exception as error:  # a graph may take batches of one size: one that keeps something for each place
+        except Exception as error:  # a graph that keeps something for each place takes one batch size only
             if rows is index:
                 raise
             refused[name] = brief(error)

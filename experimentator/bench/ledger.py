@@ -1,4 +1,4 @@
-"""Where the seconds of a training go: a ledger that stands at its seams while it runs, and adds up to the whole."""
+"""Where the seconds of a training go: its feeds, steps and callbacks are wrapped, each moment counts as one kind."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from experimentator.graph import Mode
 
 KINDS = ("data", "transfer", "device", "callbacks", "compile", "library")
 Spent = defaultdict[str, float]  # seconds by kind
-MANY = 12  # blocks of a pass, after which those that were read ahead at its start count for little
-EVALUATING = 0.25  # of the time after which an epoch is cut
+MANY = 12  # blocks of a pass; when so many ran in a cut one, those before the second are left out
+EVALUATING = 0.25  # of the time after which an epoch is cut, for each pass of evaluation
 LONG_WAIT = 2.0  # seconds; blocks that take longer to read are made smaller, so that a measurement ends
 
 
@@ -40,7 +40,7 @@ class Account:
 
     @contextmanager
     def spending(self, kind: str) -> Iterator[None]:
-        """What passes within is of this kind, but for what is of another within it."""
+        """Within, time counts as this kind, but for what a `spending` within it counts."""
         self._charge()
         self.kinds.append(kind)
         try:
@@ -50,17 +50,17 @@ class Account:
             self.kinds.pop()
 
     def move(self, seconds: float, source: str, target: str) -> None:
-        """Count seconds as of another kind."""
+        """Count seconds of one kind as another."""
         self.spent[source] -= seconds
         self.spent[target] += seconds
 
     def so_far(self) -> Spent:
-        """What was spent since the last closing, which goes on."""
+        """What was spent since the last `close`; the account goes on."""
         self._charge()
         return self.spent.copy()
 
     def close(self) -> Spent:
-        """What was spent since the last closing."""
+        """What was spent since the last `close`; the account begins anew."""
         self._charge()
         spent, self.spent = self.spent, defaultdict(float)
         return spent
@@ -75,8 +75,8 @@ class Account:
 class Epoch:
     """What one epoch took: seconds by kind, and how many batches it trained.
 
-    `evaluating` is the part of the seconds that went to evaluation, what was compiled for it left out, and `evaluation`
-    what evaluation would have taken had none of its passes been cut; `evaluations` is how often that was.
+    `evaluating` is the part of the seconds that went to evaluation, without compiling for it; `evaluation` is what that
+    would have been had none of its passes been cut; `evaluations` is how often it evaluated.
     """
 
     spent: Mapping[str, float]
@@ -99,9 +99,9 @@ class Epoch:
 
 
 class Ledger:
-    """Stands at the seams of an experiment (feeds, steps, callbacks, compilations) and keeps an account of each epoch.
+    """Wraps the feeds, steps, callbacks and compilations of an experiment, and keeps an account of each epoch.
 
-    An epoch is cut after `longest` seconds, and what came before its second block is then left out, if many followed:
+    An epoch is cut after `longest` seconds. If many blocks ran by then, what came before the second one is left out:
     readers that begin a pass are no measure of their pace. Each pass of evaluation may take `EVALUATING` of that at
     least. The training stops after an epoch, once `wanted` seconds have passed. `block` is the last one of training.
     """
@@ -133,7 +133,7 @@ class Ledger:
             self._end()
 
     def passing(self, inner: Any, feed: Any, batch_size: int) -> TimedCycle:
-        """A pass begins."""
+        """Begin a pass, whose blocks are waited for on this clock."""
         self.began = self.account.so_far()
         if feed.mode == Mode.EVAL:
             self.until = max(self.until, time.perf_counter() + EVALUATING * self.longest)
@@ -142,7 +142,7 @@ class Ledger:
         return self.cycle
 
     def took(self, block: Any, start: float) -> None:
-        """A block of a pass is there; time in which another thread copied data counts as transfer, not as waiting."""
+        """Note the arrival of a block; time in which another thread copied data counts as transfer, not as waiting."""
         end = time.perf_counter()
         copying = sum(max(0.0, min(end, b) - max(start, a)) for a, b in self.copies)
         self.copies.clear()
@@ -151,14 +151,14 @@ class Ledger:
             self.most = max(1, len(block.index) // 2)
 
     def trained(self, block: Any) -> None:
-        """The second block of a pass and those after it count even where the pass is cut."""
+        """Count a block of training; where a pass is cut, only the second and those after it may count."""
         if self.block_of_pass == 1:
             self.first = self.account.spent.copy(), self.batches, self.samples
         self.block_of_pass += 1
         self.block, self.batches, self.samples = block, self.batches + len(block.index), self.samples + block.index.size
 
     def placed(self, put: Any, columns: Any) -> Any:
-        """Columns go to the device."""
+        """Place columns on the device, on the clock."""
         if threading.get_ident() == self.main:
             with self.account.spending("transfer"):
                 return put(columns)
@@ -169,7 +169,7 @@ class Ledger:
             self.copies.append((start, time.perf_counter()))
 
     def ran(self, runner: Any, run: Any, block: Any, **options: Any) -> Any:
-        """A call in which something is traced counts as compilation, but for what its batches take at their pace."""
+        """Run a call; one that traces counts as compilation, less what its batches take at their pace."""
         before, traces = self.account.spent["device"], runner.step.traces
         with self.account.spending("device"):
             outputs = run(block, **options)
@@ -180,7 +180,7 @@ class Ledger:
         return outputs
 
     def told(self, listener: Any, call: Any, event: str, state: Any) -> None:
-        """One callback hears of an event."""
+        """Call one callback, and count its time."""
         start = time.perf_counter()
         call(event, state)
         if listener.hears(event):
@@ -197,7 +197,7 @@ class Ledger:
         self.first = defaultdict(float), 0, 0
 
     def _evaluated(self) -> None:
-        """A pass of evaluation is over, or was cut: the rest of it would have gone on as it began."""
+        """Account for a pass of evaluation; the rest of one that was cut would have gone on as it began."""
         for kind, seconds in self.account.so_far().items():
             if kind != "compile":
                 self.evaluating[kind] += seconds - self.began[kind]
@@ -220,7 +220,7 @@ class Ledger:
 
 
 class TimedCycle:
-    """A cycle whose blocks are waited for on the ledger's clock."""
+    """A cycle, with the waiting for its blocks on the ledger's clock."""
 
     def __init__(self, cycle: Any, ledger: Ledger, *, is_training: bool):
         self.cycle, self.ledger, self.is_training = cycle, ledger, is_training
@@ -244,12 +244,12 @@ class TimedCycle:
         return block
 
     def close(self) -> None:
-        """Let go of what reads ahead."""
+        """Stop reading ahead."""
         self.cycle.close()
 
 
 def _stand(ledger: Ledger, exp: Any) -> None:
-    """Put a ledger at the seams of an experiment."""
+    """Wrap the methods of an experiment that a ledger times."""
     program, backend = exp.program, exp.backend
     for owner, name, kind in (
         (program, "prepare", "compile"),

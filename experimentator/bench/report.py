@@ -21,14 +21,14 @@ from experimentator.graph import Mode
 Told = Callable[[str], None]
 LEAST_ROUNDS = 5
 MOST_ROUNDS = 30
-MOST_SECONDS = 0.4  # of one round of one of them
+MOST_SECONDS = 0.4  # of one round of one training or loop
 
 
 def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told: Told) -> dict[str, Any]:
     """Measure the training of an experiment for about so many seconds.
 
-    A third of them reaches the pace, a third is for rounds of the training and of the loops by hand in turn, a third
-    for the costs of processors.
+    A third of them is for reaching the pace, a third for rounds of the training and of the loops by hand in turn, a
+    third for the costs of processors.
     """
     padded = of_one_size(exp)
     trainer = Trainer(exp, epochs)
@@ -52,8 +52,8 @@ def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told
 
 
 def _rounds(trainer: Trainer, hands: list[Hand], rivals: list[Rival], seconds: float) -> None:
-    """All of them in turn, so that they share the machine's moods."""
-    trainer.settle(4 * MOST_SECONDS)  # compiling the others took the memory that data travel through
+    """Rounds of all in turn, so that a busy machine slows all of them."""
+    trainer.settle(4 * MOST_SECONDS)  # compiling the others has left caches cold
     end = time.perf_counter() + seconds
     each = min(MOST_SECONDS, seconds / LEAST_ROUNDS / 2)
     for number in range(MOST_ROUNDS):
@@ -137,7 +137,7 @@ def _seen(trainer: Trainer, hands: list[Hand], costs: Costs) -> Seen:
 
 
 def _ratio(trainer: Trainer, others: list[float]) -> Spread:
-    """How many times as fast as another the training is, by paired rounds."""
+    """How many times as fast as another loop the training is, by paired rounds."""
     return spread_of([theirs / ours for ours, theirs in zip(trainer.step_seconds, others, strict=True)])
 
 

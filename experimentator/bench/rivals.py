@@ -17,7 +17,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "50 steps per execution": {"steps_per_execution": 50, "jit_compile": False},
     "XLA, 50 steps per execution": {"steps_per_execution": 50, "jit_compile": True},
 }
-FEW = 200  # steps of an epoch at most: Keras needs about a millisecond for one
+FEW = 200  # most steps of an epoch: Keras needs about a millisecond for one
 
 
 class Rival:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-EXACT = 12  # pairs; all ways to flip more than that are sampled
+EXACT = 12  # up to so many pairs, all ways to flip signs are tried; of more, FLIPS are sampled
 FLIPS = 4096
 CONFIDENCE = 0.95
 
@@ -33,7 +33,7 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def p_value(differences: Sequence[float]) -> float:
-    """How often differences of pairs would lie as far on one side if each could as well have the other sign.
+    """How likely differences of pairs are to lie as far to either side, if each could as well have the other sign.
 
     The signed-rank test of Wilcoxon (1945), which outliers do not sway: exact for few pairs, sampled for more.
 
@@ -53,7 +53,7 @@ def p_value(differences: Sequence[float]) -> float:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Between which of the values the true median lies, as sure as `CONFIDENCE` or as sure as so few values can be.
+    """A confidence interval of the median, as sure as `CONFIDENCE` or as sure as so few values can be.
 
     From the signs alone, whatever the distribution (David and Nagaraja, Order Statistics, 7.1).
 

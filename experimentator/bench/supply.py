@@ -1,4 +1,4 @@
-"""What is found about waiting for data and moving them: where they should lie, and how they should be read."""
+"""Findings about waiting for data and moving them: where they should lie, and how they should be read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from experimentator.loading.memory import SHARE, free_host_memory
 from experimentator.loading.workers import Workers
 
 KINDS = ("data", "transfer")
-LEFT = 0.1  # of the waiting that remains when data lie on the device
+LEFT = 0.1  # share of the waiting that remains when data lie on the device
 GATHERING = 2e9  # bytes a second that are picked in host memory and travel, about
 IDLE = 0.5  # cores; where fewer work while data are waited for, reading them is waiting too
-ACROSS = 5e-5  # seconds for each item that comes from another process, about: draws are addressed, results travel
+ACROSS = 5e-5  # seconds for each item from another process, about: to address its draws, and send it
 PATIENT = 8  # threads at least for reading that waits
 Remedy = tuple[str, float]  # what to write, and the seconds that it saves
 
@@ -55,7 +55,7 @@ def _fed(exp: Any, *, to_evaluate: bool) -> Iterator[tuple[Any, Feed]]:
 
 
 def _remedy(seen: Seen, subset: Any, feed: Feed, spent: float) -> Remedy:
-    """Where the data should lie, or how they should be read."""
+    """Where the data should lie, or how they should be read, and the seconds that saves."""
     size = len(subset.keys) * batch_bytes(feed.specs)
     fits = size <= SHARE * free_host_memory()
     if feed.place == "in host memory":
@@ -80,7 +80,7 @@ def _reads_ahead(exp: Any) -> bool:
 
 
 def _otherwise(seen: Seen, feed: Feed, spent: float) -> Remedy:
-    """How to read items that have to be read again: by what the cores do meanwhile."""
+    """How to read items that have to be read in every epoch: by what the cores do meanwhile."""
     workers, cores, busy = feed.workers or Workers(1), os.cpu_count() or 1, max(1.0, seen.busy)
     begin = "set" if _reads_ahead(seen.exp) else "add AsyncExperiment to experiment_type, and set"
     if seen.busy < IDLE:

@@ -16,17 +16,17 @@ from experimentator.bench.spread import Spread, spread_of
 from experimentator.data.columns import is_columnar
 from experimentator.patches import patched
 
-LONGEST = 2.0  # seconds after which an epoch is cut at most
+LONGEST = 2.0  # seconds until an epoch is cut, at most
 SHORTEST = 0.5  # and at least
 WARM_SECONDS = 20.0  # spent at most on reaching the pace
-STEADY = 0.02  # of an epoch that compiling may take, once the pace is reached
+STEADY = 0.02  # share of an epoch that compiling may take, once the pace is reached
 
 
 class Trainer:
     """Trains an experiment in rounds.
 
     `epochs` is how long the configuration would train: what is compiled, and when, depends on it. `evaluations` is how
-    often it would evaluate meanwhile; where it would at all, each epoch that is measured does.
+    often it would evaluate meanwhile; if it would at all, each measured epoch evaluates.
     """
 
     def __init__(self, exp: Any, epochs: int):
@@ -60,7 +60,7 @@ class Trainer:
         return self.rounds[-1]
 
     def settle(self, seconds: float) -> None:
-        """Train some epochs that do not count, where they are short: what came between has left caches cold."""
+        """Train some epochs that do not count, where epochs are short: other work since then has left caches cold."""
         if self.ledger.epochs[-1].seconds < seconds:
             self._train(seconds / 4, cut=LONGEST)
 
@@ -80,7 +80,7 @@ class Trainer:
         return spread_of([one.samples / one.training for one in self.rounds])
 
     def pace(self) -> dict[str, float]:
-        """Seconds by kind for each batch trained, at the pace; what is still compiled then belongs to the start."""
+        """Seconds by kind for each batch trained, at the pace; compiling counts as 0, as it belongs to the start."""
         total = _sum(self.rounds)
         return {k: 0.0 if k == "compile" else (total.spent[k] - total.evaluating[k]) / total.batches for k in KINDS}
 
@@ -115,13 +115,13 @@ class Trainer:
         return all(runner.pace.settled for runner in self._runners())
 
     def _train(self, seconds: float, *, cut: float) -> list[Epoch]:
-        """Epochs that take this long at least, one of them at least; each is cut where it takes much longer."""
+        """Train epochs until so many seconds have passed, at least one; each is cut after `cut` seconds."""
         ledger, first = self.ledger, len(self.ledger.epochs)
         ledger.wanted, ledger.longest = seconds, cut
         with _quietly():
             while True:
                 for runner in self._runners():
-                    runner.step.batches = 0  # so that a compiler pays, or not, as in a training of its own
+                    runner.step.batches = 0  # so that compiling pays, or not, as in a training of its own
                 self.exp.train(self.exp.epoch + self.epochs)
                 if ledger.wanted <= 0:
                     return ledger.epochs[first:]
@@ -145,7 +145,7 @@ def of_one_size(exp: Any) -> dict[str, str]:
 
 
 def varies(exp: Any) -> bool:
-    """Whether an item of training that is read again, in another epoch, is another item."""
+    """Whether an item of training that is read again, in another epoch, differs."""
     subset = next(one for one in exp.subsets if one.is_training)
     if is_columnar(subset) or subset.has_own_batch:
         return False
@@ -183,7 +183,7 @@ def _sum(epochs: Sequence[Epoch]) -> Epoch:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the word that a training ends early: it is meant to."""
+    """Within, the log does not say that the training ends early: it is meant to."""
     logger = logging.getLogger("experimentator.walk")
     drop = lambda record: not str(record.msg).startswith("Training ends")  # noqa: E731
     logger.addFilter(drop)

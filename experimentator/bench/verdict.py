@@ -9,9 +9,9 @@ from typing import Any
 from experimentator.bench.findings import HOW, Finding, Seen, percent
 from experimentator.bench.supply import supply
 
-WORTH = 1.15  # times as fast; what promises less is not named
+WORTH = 1.15  # times as fast; changes that promise less are not named
 CALL_SECONDS = 2e-3  # a call of a compiled step costs at most: 0.1 to 0.7 ms, more with more tensors
-ROOM = 1.6  # times as long, which twice the batch takes at most where there is room on the device
+ROOM = 1.6  # times as long: what twice the batch takes at most, if the device has room
 BETTER = 0.8  # of the time, for the other compiler to be named
 MOST = 0.5  # of the time; a part that takes more of it is named
 RARER = 5  # times as many epochs from one evaluation to the next
@@ -35,7 +35,7 @@ def _evaluation(seen: Seen) -> Iterator[Finding]:
 
 
 def _callbacks(seen: Seen) -> Iterator[Finding]:
-    """Callbacks, and what they keep calls from doing."""
+    """Callbacks, and the one that takes most."""
     name = max(seen.callbacks, key=lambda one: seen.callbacks[one], default="")
     spent = seen.whole.get("callbacks", 0.0)
     if name and spent:
@@ -58,7 +58,7 @@ def _compile(seen: Seen) -> Iterator[Finding]:
 
 
 def _calls(seen: Seen) -> Iterator[Finding]:
-    """Calls of few batches, which cost what they cost whatever they run."""
+    """Calls of few batches each: a call has a cost of its own, whatever it runs."""
     if seen.exp.eager:
         saved = seen.trained("device") - seen.batches * seen.hands[next(iter(seen.exp.backend.compilers))]
         yield Finding("eager", seen.share("device"), seen.gain(saved), "eager=True runs uncompiled: take it off.")
