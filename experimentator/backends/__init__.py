@@ -1,4 +1,4 @@
-"""Backends: what compiles a graph into one step for K batches; found by name, so that none is imported early."""
+"""Backends, which compile a graph into one step for K batches: their protocols; found by name, none imported early."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Step(Protocol):
 
     graph: Graph
     capacity: int | None  # the most batches a call runs; longer calls are split
-    batches: int  # run so far: with those ahead, what `choose` weighs a compilation against
+    batches: int  # run so far: `choose` weighs a compilation against these and those ahead
     chosen: str | None  # the `compiler`, once one is settled on; may be set until then
     draws_with_state: Mapping[str, str]  # processors whose draws cannot be saved, and by which operation they draw
 
@@ -43,7 +43,7 @@ class Step(Protocol):
 
     @property
     def is_settled(self) -> bool:
-        """Whether `compiler` is how it stays."""
+        """Whether `compiler` is final."""
 
     @property
     def stale(self) -> bool:
@@ -69,11 +69,11 @@ class Backend(Protocol):
     name: str
     device: str
     precision: str | None
-    compiles: bool  # or runs processors in Python, without training them
+    compiles: bool  # False: runs processors in Python, without training them
     compilers: Mapping[str, Any]  # ways of running a training step by name, and the `jit_compile` that asks for each
     eager: bool  # processors run uncompiled, to be stepped through
-    batch_size: int  # which abstract batches have where a framework knows no batch of any size
-    subsets: Sequence[Any]  # whose items stand in abstract batches where processors look at values
+    batch_size: int  # rows of abstract batches, where a framework knows no batch of any size
+    subsets: Sequence[Any]  # their items stand in abstract batches where processors look at values
     formats: Mapping[str, str]  # of exported models, by suffix, as Keras calls them
 
     def record(
@@ -85,7 +85,7 @@ class Backend(Protocol):
         """One step for a selected graph; with an optimizer, a training step."""
 
     def held(self, graph: Graph) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-        """A graph as a function of tensors within that of another, where its weights are read and not trained."""
+        """A graph as a function to be called within another, where its weights are read and not trained."""
 
     def shapes(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
         """Shape and dtype of every version in a graph that can run on batches of `specs`; nothing is computed."""
@@ -122,16 +122,16 @@ class Backend(Protocol):
         """Bytes that are free where columns are placed."""
 
     def forget(self) -> None:
-        """Find the weights anew at the next recording: the processors changed."""
+        """Forget the weights, after the processors changed: the next recording finds them anew."""
 
     def changes(self, *, compiled: bool) -> list[str]:
-        """What was changed of layers and optimizers since they were `compiled`, in words; told once.
+        """What was changed of layers and optimizers since they were `compiled`, in words, each once.
 
-        Where nothing is compiled, only that layers have other weights, which must be recorded.
+        Where nothing is compiled, only layers that have other weights now, which must be recorded.
         """
 
     def settling(self) -> AbstractContextManager[None]:
-        """Within, a step is called, and what changes of them is their own affair."""
+        """Within, a step is called: what layers and optimizers change of themselves is not reported by `changes`."""
 
     def put(self, columns: Columns) -> Columns:
         """Place columns where the step reads them."""
@@ -143,13 +143,13 @@ class Backend(Protocol):
         """Assign weights by key; all of them, or an error and none."""
 
     def begin_averages(self, optimizer: Any, keys: Collection[str]) -> None:
-        """Let averages that an optimizer keeps of the weights of these keys begin anew, with what these are now."""
+        """Restart averages that an optimizer keeps of the weights of these keys, from their present values."""
 
     def seeds(self) -> dict[str, list[int]]:
-        """Where generators that processors draw from in the graph stand, by key of `weights`."""
+        """States of the seed generators that processors draw from in the graph, by key of `weights`."""
 
     def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
-        """Put them there again."""
+        """Set the states of seed generators again."""
 
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
         """Every variable of an optimizer under its place in it: slots, counters, loss scale, rates that it follows."""
@@ -167,14 +167,14 @@ class Backend(Protocol):
         """Let training leave the weights of these keys as they are; calling the result thaws them."""
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
-        """What sets the factors [steps] of the learning rate for the batches that follow, one for each."""
+        """A function that sets the factors [steps] of the learning rate for the next batches, one for each."""
 
     def spoilt(self, graph: Graph, columns: Columns, rows: np.ndarray) -> tuple[Node, str] | None:
-        """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
+        """The first node that makes NaN or infinity of finite values, on one batch, and the name that it writes."""
 
 
 def get_backend(name: str) -> Backend:
-    """A new backend by its name; `keras` is that of what Keras runs on, and `dummy` computes nothing.
+    """A new backend by its name; `keras` means that of the framework Keras runs on, and `dummy` computes nothing.
 
     >>> get_backend("numpy").name
     'numpy'
@@ -195,12 +195,12 @@ def get_backend(name: str) -> Backend:
 
 
 def framework() -> str:
-    """What Keras runs on, as KERAS_BACKEND says or its own settings: `tensorflow`, `jax` or another; it is imported."""
+    """The framework that Keras runs on, by KERAS_BACKEND or its settings: `tensorflow`, `jax`, ...; imports it."""
     return str(import_module("keras").backend.backend())
 
 
 class Watch:
-    """Stands around the processors of one eager run and notes the first that spoils its values.
+    """Wraps the processors of one eager run, and notes the first that makes NaN or infinity of finite values.
 
     NaN may mean "no label", so a node that was handed such a value is not blamed for passing it on.
     """

@@ -29,7 +29,7 @@ class DummyBackend(NumpyBackend):
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
     ) -> tuple[Any, ...]:
-        """One processor for all: batches are made as ever, and thrown away."""
+        """One processor in place of all: batches are made as usual, and thrown away."""
         declared = [name for processor in processors for name in (getattr(processor, "outputs", None) or ())]
         return (Idle(tuple(specs), tuple(dict.fromkeys(["loss", *declared]).keys() - specs.keys())),)
 

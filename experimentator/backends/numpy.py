@@ -117,21 +117,21 @@ class NumpyBackend:
         return timed
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
-        """Keras has no such backend."""
+        """Refused: this backend makes no Keras model."""
         raise ValueError(
             "The numpy backend has no Keras beside it.\nSeen: processors that run in Python.\n"
             "Leave --against keras out, or train with TensorFlow or JAX."
         )
 
     def model(self, graph: Graph, specs: Mapping[str, Any], sizes: Mapping[str, Sizes], name: str) -> Any:
-        """Keras has no such backend."""
+        """Refused: this backend makes no Keras model."""
         raise ValueError(
             "The numpy backend makes no Keras model.\nSeen: processors that run in Python.\n"
             "Write them with keras.ops, and train with TensorFlow, JAX or PyTorch."
         )
 
     def export(self, model: Any, path: Path) -> None:
-        """There is none."""
+        """Not called: no model is made."""
 
     def peak_memory(self) -> int | None:
         """There is no device but the host."""
@@ -164,17 +164,17 @@ class NumpyBackend:
         """There is nothing to assign."""
 
     def begin_averages(self, optimizer: Any, keys: Collection[str]) -> None:
-        """There are none."""
+        """No averages are kept."""
 
     def seeds(self) -> dict[str, list[int]]:
-        """There are none."""
+        """No seed generators are known to this backend."""
         return {}
 
     def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
-        """There are none."""
+        """No seed generators are known to this backend."""
 
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
-        """Nothing is known about what stands where an optimizer does."""
+        """An optimizer, if there is one, is not Keras': nothing is known of its state."""
         return {}
 
     def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
@@ -192,12 +192,12 @@ class NumpyBackend:
         )
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
-        """One rate for a whole pass, since what trains here, if anything, is not compiled: that of its first batch."""
+        """One rate for a whole pass, that of its first batch, since nothing compiled reads rates here."""
         base = float(optimizer.learning_rate)
         return lambda factors: setattr(optimizer, "learning_rate", base * float(factors[0]))
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
-        """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
+        """The first node that makes NaN or infinity of finite values, on one batch, and the name that it writes."""
         watch = Watch()
         graph.run({name: np.asarray(columns[name])[rows] for name in graph.inputs}, call=watch)
         return watch.found

@@ -64,7 +64,7 @@ class JaxBackend(KerasBackend):
         with self.settling():
             try:
                 outputs = batch.shapes(state, tensors)
-            except (TypeError, IndexError):  # those of `ASKED` are, and what JAX says of places in a slice
+            except (TypeError, IndexError):  # as those of `ASKED` are, and what JAX raises for tensors in a slice
                 if not self.eager:
                     raise
                 outputs = batch.run_once(state, real_batch(self, specs))
@@ -83,11 +83,11 @@ class JaxBackend(KerasBackend):
             return jax.eval_shape(function, self._specs(specs))
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
-        """Within, operations carry a name that compilers and profilers tell."""
+        """Within, operations carry a name that compilers and profilers show."""
         return jax.named_scope(name)
 
     def outside_of_traces(self) -> AbstractContextManager[Any]:
-        """Within, tensors are real, even where a trace is going on around."""
+        """Within, tensors are real, even inside a trace."""
         return jax.ensure_compile_time_eval()
 
     def is_traced(self, value: Any) -> bool:
@@ -95,7 +95,7 @@ class JaxBackend(KerasBackend):
         return isinstance(value, jax.core.Tracer)
 
     def maker(self) -> Memoised:
-        """Hands out Keras variables that processors make in their calls."""
+        """Hands out the layers and Keras variables that processors make in their calls."""
         return Memoised(given=partial(deferred, self))
 
     def call(self, node: Node, chunk: Chunk) -> None:
@@ -166,7 +166,7 @@ class JaxBackend(KerasBackend):
 
 
 def _placed(name: str, values: Any) -> Any:
-    """A copy of a column on the device, of a dtype that JAX has; waited for, since `values` may change behind it."""
+    """A copy of a column on the device, of a dtype that JAX has; waited for, since `values` may change afterwards."""
     if isinstance(values, jax.Array):
         return values
     values = np.asarray(values)

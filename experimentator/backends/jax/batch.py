@@ -21,14 +21,14 @@ CONVOLUTION = "conv_general_dilated"
 class Batch(StatelessBatch):
     """Forward, or forward, backward and update, of one batch.
 
-    An optimizer leaves alone what no gradient reaches, where JAX gives zeros: the program of the gradients tells which
-    ones are.
+    JAX gives zeros as gradients of weights that no loss reaches. The optimizer leaves such weights alone: the program
+    of the gradients tells which they are.
     """
 
     def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None, devices: Devices | None = None):
         super().__init__(run, variables, optimizer)
         self.devices = devices or Devices()
-        self.convolves = False  # as far as `shapes` has seen it
+        self.convolves = False  # set by `shapes`
         self._layouts: list[Any] = []  # of weights and slots, as `state` has seen them
         self._reached: list[int] | None = None
         self._compiled = jax.jit(self._with_gradients if optimizer is not None else self._forward)  # traced once
@@ -40,7 +40,7 @@ class Batch(StatelessBatch):
         return weights, slots, tables
 
     def shapes(self, state: State, tensors: Any) -> dict[str, Any]:
-        """Shapes and dtypes of what one batch gives; learns what it is made of, and which weights gradients reach."""
+        """Shapes and dtypes of a batch's outputs; notes whether it convolves, and which weights gradients reach."""
         state, tensors = described((state, tensors))
         if self.optimizer is None:
             traced = self._compiled.trace(state, tensors)
@@ -54,7 +54,7 @@ class Batch(StatelessBatch):
         check_losses(outputs, own)
         reached = set()
         for loss, variables in own.items():
-            if len(own) > 1:  # each for itself: what only others reach has zeros that were computed
+            if len(own) > 1:  # each alone: what only the others reach has computed zeros
                 traced = jax.jit(partial(self._with_gradients, only=loss)).trace(trained, state, tensors)
             zeros = _zeros(traced.jaxpr.jaxpr)[len(traced.jaxpr.jaxpr.outvars) - len(gradients) :]
             ids = set(map(id, variables))
@@ -64,7 +64,7 @@ class Batch(StatelessBatch):
         return self._in_order(outputs)
 
     def run_once(self, state: State, tensors: Any) -> dict[str, Any]:
-        """The same from a real batch, where a processor looks at values: every weight counts as reached."""
+        """The same from a real batch, for processors that look at values: every trained weight counts as reached."""
         if self.optimizer is None:
             return self._in_order(self._forward(state, tensors)[0])
         self._reached = list(self.trained)
@@ -106,8 +106,8 @@ class Batch(StatelessBatch):
     ) -> tuple[tuple[dict[str, Any], Values], Values]:
         """What `_forward` gives, and for each trained weight the gradient of the loss that it minimises.
 
-        The forward pass is one: two, with a gradient of each by its own weights alone, took 1.4 times as long where
-        numbers are drawn. Each backward pass has zeros for the other losses. With `only`, that loss alone is looked at.
+        There is one forward pass: two, with a gradient of each by its own weights alone, took 1.4 times as long where
+        numbers are drawn. In a backward pass the other losses have a seed of 0. `only` limits it to one loss.
         """
         variables = [self.weights[place] for place in self.trained]
         own = {loss: of for loss, of in shares(self.optimizer, variables).items() if only in (None, loss)}
@@ -141,7 +141,7 @@ def _operations(program: Any) -> set[str]:
 
 
 def _zeros(program: Any) -> list[bool]:
-    """For each result of a program, whether it is the zeros that stand for no gradient."""
+    """For each result of a program, whether it is a constant zero, which stands for no gradient."""
     made = {variable: one for one in program.eqns for variable in one.outvars if _fills_with_zero(one)}
     return [_is_zero(one) or (not hasattr(one, "val") and one in made) for one in program.outvars]
 

@@ -1,4 +1,4 @@
-"""The loop as one would write it by hand around a graph: no experiment, no feed, no callbacks, data where it runs."""
+"""The loop as one would write it by hand around a graph: no experiment, feed or callbacks, data on the device."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FAILURES = (jax.errors.JaxRuntimeError,)
 
 
 def looped(batch: Batch, compiler: str = LOOP) -> Timed:
-    """`run(columns, index, count)`: `batch` for `count` batches, those of `index` [R, B] in turn, waited for.
+    """`run(columns, index, count)`: runs `count` batches, of the rows `index` [R, B] in turn, and waits for them.
 
-    What a batch gives is carried to the next one, so that the compiler may not leave it out; losses are kept, too, the
-    last `LOSSES` of them. A single row is given twice: XLA would see that all batches are one, and take out of the loop
-    what depends on data alone.
+    The outputs of a batch are carried to the next one, so that the compiler cannot drop them; the last `LOSSES` losses
+    are kept, too. A single row of `index` is given twice: else XLA sees that all batches are one, and takes out of the
+    loop what depends on data alone.
     """
 
     def loop(weights: Any, slots: Any, tables: Any, columns: Any, index: Any, count: Any) -> Any:
@@ -65,14 +65,14 @@ def looped(batch: Batch, compiler: str = LOOP) -> Timed:
 
 
 def _picked(batch: Batch, state: State, columns: Any, rows: Any) -> tuple[State, Any]:
-    """The state after one batch of these rows, and what it gives, or else what it was made of."""
+    """The state after one batch of these rows, and its outputs; its tensors, if it has none."""
     tensors = {name: column[rows] for name, column in columns.items()}
     state, given = batch(state, tensors)
     return state, given or tensors
 
 
 class JaxModel(GraphModel):
-    """Its step is a pure function, as Keras on JAX asks for."""
+    """A model whose training step is a pure function, as Keras on JAX asks for."""
 
     def __init__(self, batch: Batch):
         super().__init__()
@@ -81,7 +81,7 @@ class JaxModel(GraphModel):
         _, slots, self.tables = batch.state()
         known = {id(variable) for variable in batch.optimizer.variables}
         pairs = zip(batch.slots, slots, strict=True)
-        self.rates = {id(v): value for v, value in pairs if id(v) not in known}  # what the optimizer follows
+        self.rates = {id(v): value for v, value in pairs if id(v) not in known}  # rates that the optimizer follows
 
     def train_step(self, state: Any, data: Any) -> Any:
         trained, others, slots, metrics = state

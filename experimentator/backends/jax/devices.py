@@ -18,8 +18,8 @@ class Devices:
     """One device, or those of `keras.distribution.set_distribution(...)`, as it was when an experiment began.
 
     Of several, each computes its part of every batch. The program is that of one device: a mean, a gradient and the
-    statistics of a BatchNormalization are of the whole batch, and XLA adds up where parts meet. Columns lie on each
-    device whole, weights as the distribution says.
+    statistics of a BatchNormalization are of the whole batch, and XLA adds up what the devices compute. Columns lie on
+    each device whole, weights as the distribution says.
     """
 
     def __init__(self) -> None:
@@ -39,20 +39,20 @@ class Devices:
         if self.distribution is None:
             return array.sharding
         axes = array.sharding.spec if getattr(array.sharding, "mesh", None) == self.mesh else ()
-        while axes and axes[-1] is None:  # one way of writing it: functions are compiled for each
+        while axes and axes[-1] is None:  # else equal layouts are written in two ways, and compiled twice
             axes = axes[:-1]
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def placed(self, array: Any) -> Any:
-        """The array, laid out so."""
+        """The array in that layout."""
         if self.distribution is None or (layout := self.layout(array)) == array.sharding:
             return array
         return jax.device_put(array, layout)
 
     def split(self, tensors: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
-        """The same batch, of whose rows each device has its part; within a trace. Rows that do not divide stay whole.
+        """The same batch, its rows divided among the devices; within a trace. Rows that do not divide stay whole.
 
-        That is so of the last rows of an evaluation; of batches in training it is told.
+        The last rows of an evaluation may not divide; for batches of training, this is logged.
         """
         rows = {len(tensor) for tensor in tensors.values()}
         if not any(number % self.parts for number in rows) and self.distribution is not None:
@@ -65,7 +65,7 @@ class Devices:
         return dict(tensors)
 
     def kept(self, values: Sequence[Any], layouts: Sequence[Any]) -> list[Any]:
-        """New values of variables, laid out as those before them; within a trace."""
+        """New values of variables in the layouts of the old ones; within a trace."""
         if self.distribution is None:
             return list(values)
         return [lax.with_sharding_constraint(value, layout) for value, layout in zip(values, layouts, strict=True)]

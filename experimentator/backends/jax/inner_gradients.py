@@ -1,6 +1,6 @@
-"""Gradients within a graph, and what is computed again for them.
+"""Gradients that processors take within a graph, and rematerialization, on JAX.
 
-What layers assign and add to the loss meanwhile comes out as values.
+What layers assign and add to the loss meanwhile is returned as values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def gradients(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Any]:
 
 
 def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What a function gives, of which nothing is kept for gradients: it is computed again for them."""
+    """The result of a function of which nothing is kept for gradients: it is computed again for them."""
     apart, (tensors, call) = Apart(), of_tensors(function, arguments, options, keras.ops.is_tensor)
     result, values, losses = jax.checkpoint(lambda tensors: apart.run(call, tensors))(tensors)
     apart.keep(values, losses)

@@ -24,7 +24,7 @@ from experimentator.loading.blocks import padded
 # 16 times as slow (32 and 64 channels), where other networks gain from the loop.
 COMPILERS = {"xla": True, "xla-step": "step"}
 LOOP, BATCH = COMPILERS
-SEED = "uint32[2]"  # how JAX tells the state of a generator
+SEED = "uint32[2]"  # how errors of JAX name the state of a seed generator
 _NUMBERS = count(1)
 
 
@@ -69,7 +69,7 @@ class JaxStep(KerasStep):
         fixed = fixed and not self.is_host
         arguments = (index,) if fixed else (padded(index, self.capacity or 0), np.int32(len(index)))
         outputs = self._called("whole" if fixed else "any", self._loop, columns, *arguments)
-        fits = fixed or len(index) == self.capacity  # a slice of all of it is a call of its own all the same
+        fits = fixed or len(index) == self.capacity  # a slice costs a call, even if it takes everything
         return {name: outputs[name] if fits else outputs[name][: len(index)] for name in self.outputs}
 
     def result_bytes(self, batch_size: int) -> int:
@@ -80,7 +80,7 @@ class JaxStep(KerasStep):
         """There is nothing to choose: JAX compiles with XLA."""
 
     def programs(self) -> list[str]:
-        """The texts of what was compiled for the first calls."""
+        """The texts of the compiled programs, as of their first calls."""
         pairs = [(self._functions[kind], shapes) for kind, shapes in self._shapes.items()]
         return [function.lower(*shapes).compile().as_text() for function, shapes in pairs]
 
@@ -95,7 +95,7 @@ class JaxStep(KerasStep):
     def _called(
         self, kind: str, run: Callable[..., Any], columns: Mapping[str, Any], *arguments: Any
     ) -> dict[str, Any]:
-        """What a compiled function writes; the variables hold the state that it gives."""
+        """Call a compiled function on the state, let the variables hold the new one, and return the outputs."""
         state = self.batch.state()
         if kind not in self._functions:
             self._functions[kind] = self._compiled(kind, run)
@@ -110,8 +110,8 @@ class JaxStep(KerasStep):
     def _compiled(self, kind: str, run: Callable[..., Any]) -> Any:
         """A function of weights, slots and tables of the state, columns, index (and count) to slots, weights, results.
 
-        Slots come first: JAX lets the first result of a shape have the memory of the first argument that is given away.
-        Behind the weights they had one another's, and each was copied twice.
+        Slots come first: JAX gives the memory of the first donated argument to the first result of its shape. Behind
+        the weights, slots got one another's memory, and each was copied twice.
         """
 
         def traced(weights: Any, slots: Any, tables: Any, columns: Any, *arguments: Any) -> Any:
@@ -130,7 +130,7 @@ class JaxStep(KerasStep):
         return state, {name: outputs[name] for name in self.outputs}
 
     def _loop(self, state: State, columns: Any, index: Any, limit: Any = None) -> tuple[State, dict[str, Any]]:
-        """The same of all batches of an index, or of the first `limit` ones."""
+        """The state after all batches of an index, or the first `limit` ones, and their results, stacked."""
 
         def one(state: State, rows: Any) -> tuple[State, dict[str, Any]]:
             return self._batch(state, columns, rows)
@@ -148,7 +148,7 @@ class JaxStep(KerasStep):
 
 
 def _kept(error: Exception) -> GraphError:
-    """What to write where a processor kept a tensor of an earlier trace."""
+    """The error for a processor that kept a tensor of an earlier trace."""
     kind = re.search(r"value with type (\S+)", str(error))
     frames = re.findall(r"^(.+:\d+):\d+ \((.*)\)$", str(error), flags=re.MULTILINE)
     own = re.compile(r"[/\\]keras[/\\]src[/\\]|[/\\]experimentator[/\\]backends[/\\]")

@@ -20,8 +20,8 @@ Names = Mapping[tuple[str, str], str]  # by module and instruction, the path of 
 def profiled(folder: Path, scopes: Mapping[str, str], programs: Callable[[], Iterable[str]]) -> Iterator[None]:
     """Record what runs within: `folder/plugins/profile` for TensorBoard, and `folder/trace.json.gz` for Perfetto.
 
-    `scopes` holds the names of processors by name scope. JAX tells of instructions; `programs`, the texts of what was
-    compiled, say which operation each of them was made from, and so which processor.
+    `scopes` holds the names of processors by name scope. JAX records instructions; `programs`, the texts of what was
+    compiled, tell which operation each was made from, and so which processor.
     """
     with jax.profiler.trace(str(folder)):
         yield

@@ -51,8 +51,8 @@ class KerasBackend(ABC):
     rate_table: ClassVar[type[Rates]]
     recomputed: Way
     compiles = True
-    batch_size = 2  # which abstract batches have where a framework knows no batch of any size
-    subsets: Sequence[Any] = ()  # whose items stand in abstract batches where processors look at values
+    batch_size = 2  # rows of abstract batches, where a framework knows no batch of any size
+    subsets: Sequence[Any] = ()  # their items stand in abstract batches where processors look at values
 
     def __init__(self) -> None:
         running = keras.backend.backend()
@@ -68,12 +68,12 @@ class KerasBackend(ABC):
         self.added: list[tuple[str, Any]] = []  # losses that layers added since the last batch began, with their names
         self.staleness = Staleness()
         self.drawn_once = HostDraws()
-        self._steps: WeakSet[Any] = WeakSet()  # those that are still held, which profiles look into
+        self._steps: WeakSet[Any] = WeakSet()  # still in use, which profiles look into
         self._layers: dict[int, Any] = {}
         self._reads: list[Read] | None = None  # while recording
         self._reader = ""
         self._seen: dict[Mode, RecordedShapes] = {}
-        self._held: dict[int, bool] = {}  # of variables that are read: whether no gradient reaches them anywhere
+        self._held: dict[int, bool] = {}  # by id of a variable that is read: whether no gradient reaches it anywhere
         self._unbuilt: list[Callable[[], Any]] = []
         self._scaled: dict[int, Any] = {}
 
@@ -87,22 +87,22 @@ class KerasBackend(ABC):
 
     @abstractmethod
     def scope(self, name: str) -> AbstractContextManager[Any]:
-        """Within, operations carry a name that compilers and profilers tell."""
+        """Within, operations carry a name that compilers and profilers show."""
 
     @abstractmethod
     def outside_of_traces(self) -> AbstractContextManager[Any]:
-        """Within, tensors are real, even where a trace is going on around."""
+        """Within, tensors are real, even inside a trace."""
 
     @abstractmethod
     def is_traced(self, value: Any) -> bool:
         """Whether a value stands for one that a trace will compute."""
 
     def maker(self) -> Memoised:
-        """What hands out the layers and variables that processors make in their calls."""
+        """The object that hands out layers and variables that processors make in their calls."""
         return Memoised()
 
     def others_touched(self) -> AbstractContextManager[Callable[[], Iterable[Any]]]:
-        """Within, notes variables touched that Keras may not know; the function tells them, and which are held."""
+        """Within, notes use of variables that Keras may not know; the function returns them, and which are held."""
         return nullcontext(lambda: ())
 
     def record(
@@ -125,7 +125,7 @@ class KerasBackend(ABC):
             of_keras = {id(getattr(read.variable, "_value", None)) for read in reads[before:]}
             own = [one for one in others() if one.is_state and id(one.variable) not in of_keras]
             reads.extend(Read(node.name, one.variable, is_held=one.is_held) for one in own)
-            kept.update(id(read.variable) for read in reads[before:])  # of a call that fails, nothing is that it made
+            kept.update(id(read.variable) for read in reads[before:])  # of a failed call, nothing it made is kept
 
         def run(tensors: Any) -> dict[str, Any]:
             seen.take(tensors)
@@ -135,7 +135,7 @@ class KerasBackend(ABC):
 
         self._reads = reads
         try:
-            with self.settling():  # what layers change by themselves when they are called is their affair
+            with self.settling():  # what layers change of themselves when called is not reported
                 self.abstract(partial(InContext(run).run, training=mode == Mode.TRAIN), specs)
         finally:
             self._reads = None
@@ -144,12 +144,12 @@ class KerasBackend(ABC):
         return recorded[-1]
 
     def _own(self, reads: Sequence[Read], kept: Collection[int]) -> None:
-        """Note what each processor owns of what was read, and build again networks that were built in training."""
-        for node, variable, called, is_held in sorted(reads, key=lambda read: read.is_held):  # who trains it, owns it
+        """Note which processor owns each variable read, and build networks again that were built in training mode."""
+        for node, variable, called, is_held in sorted(reads, key=lambda read: read.is_held):  # trained reads come first
             if id(variable) in kept:
                 self._held[id(variable)] = is_held and self._held.get(id(variable), True)
             self.variables.note(node, variable if id(variable) in kept else None, called=called)
-        while self._unbuilt:  # those within others last, and so first here
+        while self._unbuilt:  # inner networks were noted last, and are built first
             self._unbuilt.pop()()
         self.staleness.look(self._layers.values())
         self.staleness.count(self._layers)
@@ -170,7 +170,7 @@ class KerasBackend(ABC):
         return self.seen(graph, specs) or shapes_by_running(self, graph, specs)
 
     def seen(self, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape] | None:
-        """The same, if recording saw them."""
+        """The same as recording saw it; None if it did not."""
         seen = self._seen.get(graph.mode)
         return None if seen is None else seen.find(graph, specs)
 
@@ -183,7 +183,7 @@ class KerasBackend(ABC):
         return self.variables.shared()
 
     def forget(self) -> None:
-        """Find the weights anew at the next recording: the processors changed."""
+        """Forget the weights, after the processors changed: the next recording finds them anew."""
         self.variables, self.staleness = Variables(), Staleness()
         for known in (self._layers, self._held, self._seen):
             known.clear()
@@ -197,11 +197,11 @@ class KerasBackend(ABC):
         self.variables.assign(weights)
 
     def seeds(self) -> dict[str, list[int]]:
-        """The states of `keras.random.SeedGenerator`s, those of layers too."""
+        """States of `keras.random.SeedGenerator`s, those of layers too."""
         return {key: np.asarray(variable).tolist() for key, variable in self._seeds().items()}
 
     def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
-        """Put them there again."""
+        """Set the states of seed generators again."""
         own = self._seeds()
         for key, state in seeds.items():
             dtype = keras.backend.standardize_dtype(own[key].dtype)  # 32 bits, which PyTorch takes for signed ones
@@ -228,7 +228,7 @@ class KerasBackend(ABC):
         give_averages(optimizer, trainable_some_day(v for v in self.variables if not self.is_held(v)), self._layers)
 
     def begin_averages(self, optimizer: Any, keys: Collection[str]) -> None:
-        """Let the averages that the optimizer keeps of the weights of these keys be what these are now."""
+        """Restart averages that the optimizer keeps of the weights of these keys, from their present values."""
         begin_averages(optimizer, [one for key, one in self.variables.keyed().items() if key in keys])
 
     def freeze(self, keys: Collection[str]) -> Callable[[], None]:
@@ -236,11 +236,11 @@ class KerasBackend(ABC):
         return frozen([one for key, one in self.variables.keyed().items() if key in keys], self._layers.values())
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
-        """What sets the factors of the learning rate for the batches that follow; the compiled loop reads them."""
+        """A function that sets factors of the learning rate for the next batches; the compiled loop reads them."""
         return partial(hold_all, [self.rate_table.of(part) for part in parts_of(optimizer)])
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
-        """The first node that makes a value that is not finite of finite ones, on one batch, and its name."""
+        """The first node that makes NaN or infinity of finite values, on one batch, and the name that it writes."""
         watch = Watch(self.call, keras.ops.convert_to_numpy)
         batch = {name: keras.ops.take(columns[name], rows, axis=0) for name in graph.inputs}
         self.running(graph, watch).run(batch, training=graph.mode == Mode.TRAIN)
@@ -282,7 +282,7 @@ class KerasBackend(ABC):
             node.processor(chunk)
 
     def used(self, optimizer: Any) -> Any:
-        """The optimizer that updates, built: the one given, or the one that scales the loss around it."""
+        """The optimizer that updates, built: the one given, or for float16 one that scales the loss around it."""
         if self.precision == "float16" or is_in_float16(self._layers.values()):
             optimizer = self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
         optimizer = self._scaled.get(id(optimizer), optimizer)
@@ -295,14 +295,14 @@ class KerasBackend(ABC):
         return optimizer
 
     def changes(self, *, compiled: bool) -> list[str]:
-        """What was changed of layers and optimizers, in words; told once. Weights that are others are found anew."""
+        """What was changed of layers and optimizers, in words, each once; other weights are found anew."""
         changes = self.staleness.changes() if compiled else []
         if others := self.staleness.others():
             self.forget()
         return [*changes, *others]
 
     def settling(self) -> AbstractContextManager[None]:
-        """Within, a step is called, and what changes of them is their own affair."""
+        """Within, a step is called: what layers and optimizers change of themselves is not reported by `changes`."""
         return self.staleness.settling(self._layers)
 
     def batch_of(self, graph: Graph, detach: int) -> Forward:
@@ -329,7 +329,7 @@ class KerasBackend(ABC):
         return {key: one for key, one in self.variables.keyed().items() if key.endswith(SEEDS)}
 
     def _note(self, layer: Any) -> None:
-        """A layer is called, wherever the call stands: attribute scans would miss those among a lambda's globals."""
+        """Note a layer that is called, wherever the call stands: attribute scans would miss a lambda's globals."""
         self._layers.setdefault(id(layer), layer)
         build_outside(layer, self._building, self._unbuilt)
         set_precision(layer, self.precision)
@@ -345,5 +345,5 @@ class KerasBackend(ABC):
             yield
 
     def shape_of(self, tensor: Any) -> Shape:
-        """What is told of a tensor: its sizes, where they are known, and its dtype."""
+        """Sizes of a tensor, where they are known, and its dtype."""
         return tuple(tensor.shape), dtype_told(tensor)

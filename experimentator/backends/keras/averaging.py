@@ -1,4 +1,4 @@
-"""The averages of weights that an optimizer keeps: given to the weights, and begun anew."""
+"""The averages of weights that an optimizer keeps: given to the weights, and restarted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def give_averages(optimizer: Any, weights: Sequence[Any], layers: Mapping[int, A
 
 
 def begin_averages(optimizer: Any, weights: Iterable[Any]) -> None:
-    """Let the averages of some weights be what these are now, as where a file of weights was read."""
+    """Restart the averages of some weights from their present values, as after reading a file of weights."""
     chosen = {id(variable) for variable in weights}
     for part in (one for one in parts_of(optimizer) if getattr(one, "use_ema", False) and one.built):
         for variable, average in zip(part._trainable_variables, part._model_variables_moving_average, strict=True):

@@ -1,4 +1,4 @@
-"""Functions of tensors inside a Keras layer, and what is asked of the loss they give."""
+"""Functions of tensors inside a Keras layer, the loss that training minimises, and the update."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class InContext(keras.Layer):
 class Forward:
     """A graph as a function of the tensors of a batch; `added` are the losses that its layers added by themselves.
 
-    Layers do so by `add_loss`, or by an `activity_regularizer`. `is_held` tells of a variable whether it is only read
-    where no gradient reaches it, `norms` what its processors ask to know of gradients.
+    Layers do so by `add_loss`, or by an `activity_regularizer`. `is_held(variable)` tells whether a variable is only
+    read where no gradient reaches it; `norms` are norms of gradients that processors ask for.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Forward:
         return self.run(tensors)
 
     def trained(self, variables: Iterable[Any]) -> list[Any]:
-        """Those that are trained now."""
+        """The variables that are trained now."""
         return [variable for variable in variables if variable.trainable and not self.is_held(variable)]
 
 
@@ -103,7 +103,7 @@ def _term(layer: str, added: Any, dtype: Any) -> Any:
 
 
 def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
-    """Update variables; an optimizer that was made for others, or to keep less, is refused in plain words."""
+    """Update variables; an optimizer that was built for other variables or settings is refused in plain words."""
     put_back = copied(_averaged_untrained(optimizer, variables))
     try:
         optimizer.apply(gradients, variables)
@@ -131,7 +131,7 @@ def _averaged_untrained(optimizer: Any, trained: Iterable[Any]) -> list[Any]:
 
 
 def nothing_trained(trainable: Sequence[Any]) -> ValueError:
-    """What to write where no gradient reaches a weight."""
+    """The error for a loss whose gradient reaches no weight."""
     return ValueError(
         "Nothing is trained: 'loss' depends on no trainable variable.\n"
         f"Seen: {len(trainable)} trainable variables.\n"

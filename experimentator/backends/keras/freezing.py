@@ -11,10 +11,10 @@ _FROZEN = "_is_frozen_for_now"
 
 
 def frozen(variables: Iterable[Any], layers: Iterable[Any]) -> Callable[[], None]:
-    """Let training leave `variables` as they are; calling the result makes everything as it was.
+    """Freeze `variables`; calling the result makes everything as it was.
 
-    A layer all of whose weights are held is frozen itself: BatchNormalization then keeps its statistics too, which it
-    would else go on gathering.
+    A layer all of whose weights are frozen is frozen itself: BatchNormalization then keeps its statistics too, which it
+    would update otherwise.
     """
     held = {id(variable) for variable in variables}
     within = [layer for layer in layers if _weights(layer) and all(id(v) in held for v in _weights(layer))]
@@ -30,14 +30,14 @@ def frozen(variables: Iterable[Any], layers: Iterable[Any]) -> Callable[[], None
 
 
 def is_frozen(variable: Any) -> bool:
-    """Whether it is a variable of a framework's own that is frozen for now."""
+    """Whether it is a variable of the framework itself, not of Keras, that is frozen for now."""
     return getattr(variable, _FROZEN, False)
 
 
 def _let(one: Any, flag: bool) -> None:
     if isinstance(one, keras.Variable | keras.Layer):
         one.trainable = flag
-    else:  # TensorFlow's own say so when they are made, and not later
+    else:  # a tf.Variable takes `trainable` when it is made, and not later
         one._trainable = flag
         setattr(one, _FROZEN, not flag)
 

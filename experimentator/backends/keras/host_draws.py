@@ -1,4 +1,4 @@
-"""What a processor draws on the host while it is recorded, and never again."""
+"""Warnings of processors that draw random numbers on the host: once, while they are recorded, and never again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class HostDraws:
-    """Warns of processors that draw from numpy's or Python's own generator: compiled, all batches have such a number.
+    """Warns of processors that draw from numpy's or Python's global generator: compiled, all batches get one number.
 
     Layers may do so, too: keras.layers.AugMix and RandAugment choose by Python's what they do to a batch.
     """
@@ -26,7 +26,7 @@ class HostDraws:
 
     @contextmanager
     def watched(self, node: Node, *, eager: bool) -> Iterator[None]:
-        """Within, a processor runs; what is not compiled draws anew for each batch."""
+        """Within, a processor runs; for `eager`, which draws anew for each batch, nothing is watched."""
         before = None if eager else _states()
         yield
         if before is None:
@@ -44,7 +44,7 @@ class HostDraws:
 
 
 def _states() -> dict[str, tuple[Any, ...]]:
-    """Where the generators stand: each counts through a block of numbers, and then makes the next."""
+    """The states of the generators, in short: each counts through a block of numbers, and then makes the next."""
     _, block, place, *spare = np.random.get_state(legacy=True)
     _, (first, *_, at), gauss = random.getstate()
     return {"np.random": (place, int(block[0]), *spare), "Python's random": (at, first, gauss)}

@@ -19,9 +19,9 @@ from experimentator.graph import GraphError, Node
 from experimentator.patches import patched
 
 Place = tuple[Any, ...]
-# Frames of these say nothing about the place, and may stand in one trace and not in another.
+# Frames of these modules say nothing about the place, and may stand in one trace and not in another.
 PASSING = ("keras.", "tensorflow.", "jax.", "torch.", "experimentator.backends.", "experimentator.graph.")
-# Keras' classes are the whole process's: one thread at a time stands in their place, and acts for itself alone.
+# Keras' classes are patched for the whole process: one thread at a time does so, and its patches act on it alone.
 ONE_AT_A_TIME = RLock()
 _HERE = local()
 LISTED = ("initializer", "shape", "dtype", "trainable", "autocast", "aggregation", "synchronization", "name", "layout")
@@ -30,13 +30,13 @@ LISTED = ("initializer", "shape", "dtype", "trainable", "autocast", "aggregation
 class Memoised:
     """What each processor made, by the place in its code that made it.
 
-    A layer that is made anew in every call is called in the person of the first: all modes, traces and numbers of
+    A layer that the code makes anew in every call gives way to that of the first call: all modes, traces and numbers of
     batches share it, and the optimizer knows its weights. A place is the chain of calls from the processor down to the
     line that makes something, with a count for loops, so that what is made at the first call only does not shift what
-    is made at every call. What a layer makes in its `build` is its own; what a failed call made is nobody's.
+    is made at every call. What a layer makes in its `build` belongs to it; what a failed call made is dropped.
 
-    `watching` lets a function stand where the framework makes variables of its own; `given` may change what a Keras
-    variable of a node is made with.
+    `watching(create)` patches `create` in where the framework makes variables of its own; `given` may change the
+    arguments that a node's Keras variable is made with.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Memoised:
     ) -> Iterator[None]:
         """Within, what the processor of `node` makes is made once.
 
-        `note` hears of every layer that is called, `added` of every loss that a layer adds by itself, with its name,
-        and `read` of every Keras variable that is read or assigned, but for what is to build a layer.
+        `note` is called with every layer that is called, `added` with every loss that a layer adds by itself, and its
+        name, and `read` with every Keras variable that is read or assigned, but for what is to build a layer.
         """
         processor = node.listed
-        _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept, so that its id stays its
+        _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept: so its id stays unique
         making, before = _Making(self, node, made, note), set(made)
         with (
             making.standing(),
@@ -71,14 +71,14 @@ class Memoised:
         ):
             try:
                 yield
-            except BaseException:  # the next call may go on from here, and must not get what stands at these places
+            except BaseException:  # the next call must not get what this one made
                 for place in made.keys() - before:
                     del made[place]
                 raise
 
     @contextmanager
     def of_a_layer(self) -> Iterator[None]:
-        """Within, a layer is built: what it makes is not made anew in another call, and stands at no place."""
+        """Within, a layer is built: what it makes is made only once, and gets no place."""
         self.building += 1
         try:
             yield
@@ -86,7 +86,7 @@ class Memoised:
             self.building -= 1
 
     def listens(self) -> bool:
-        """Whether what is read or assigned now is for the batch: not to build a layer, nor to find a shape."""
+        """Whether reads and assignments now are those of the batch: not to build a layer, nor to find a shape."""
         return not self.building and not in_symbolic_scope()
 
     @contextmanager
@@ -110,7 +110,7 @@ class Memoised:
 
 
 def deferred(backend: Any, node: Node, options: dict[str, Any]) -> dict[str, Any]:
-    """What a variable is made with inside a trace: a function that gives its initial value once that has ended."""
+    """Arguments to make a variable inside a trace: its initial value as a function, called once that has ended."""
     initial = options["initializer"]
     if callable(initial) or isinstance(initial, str):
         return options
@@ -132,17 +132,17 @@ class _Making:
     def __init__(self, owner: Memoised, node: Node, made: dict[Place, Any], note: Callable[[Any], None]):
         self.owner, self.node, self.made, self.note, self.given = owner, node, made, note, owner.given
         self.times = Counter[Place]()
-        # who calls the processor, above `within` and what contextlib puts around it; and the calls that lead there
+        # the frame that calls the processor, above `within` and contextlib; and the chain of calls that leads there
         self.tops: Collection[FrameType] = [sys._getframe(3)]
         self.below: tuple[Any, ...] = ()
         self.new_layers: set[int] = set()
         self.pending: dict[int, Place | None] = {}
-        self.inside = False  # a Keras variable, which makes one of TensorFlow's
-        self.stands = False  # in some thread
+        self.inside = False  # while a Keras variable is made, which makes a tf.Variable
+        self.stands = False  # whether the patches stand, in some thread
         self.thread = get_ident()
 
     def place(self, kind: str) -> Place:
-        """Which chain of calls, below the processor's own, asks for one of a kind; and how often it did before."""
+        """The chain of calls, below the processor's own, that asks for one of a kind, and how often it has asked."""
         self.times[key := (kind, *self._calls(sys._getframe(2)))] += 1
         return key, self.times[key]
 
@@ -156,13 +156,13 @@ class _Making:
 
     @contextmanager
     def standing(self) -> Iterator[None]:
-        """Within, this stands where Keras and the framework make layers and variables."""
+        """Within, Keras and the framework are patched, so that layers and variables are made through this object."""
         before = getattr(_HERE, "making", None)
-        if before is self:  # what is computed again for its gradients is computed here the first time
+        if before is self:  # rematerialized code runs here the first time
             yield
             return
         _HERE.making, stood = self, self.stands
-        # PyTorch computes again in threads of its own, for which the one that stands here may wait
+        # PyTorch computes again in threads of its own, for which the thread that holds the lock may wait
         lock = nullcontext() if stood else ONE_AT_A_TIME
         try:
             with lock, self.of_layers(), self.of_variables(), self.of_seeds(), self.owner.watching(self.create):
@@ -172,7 +172,7 @@ class _Making:
             _HERE.making, self.stands = before, stood
 
     def from_here(self) -> Callable[[], AbstractContextManager[None]]:
-        """Makes a context in which code that ran from here on runs again, and is handed out what it made before."""
+        """A function that makes contexts: code that ran from here on and runs again in one gets what it made before."""
         below, times = self._calls(sys._getframe(2)), self.times.copy()
 
         @contextmanager
@@ -191,7 +191,7 @@ class _Making:
 
     @contextmanager
     def of_layers(self) -> Iterator[None]:
-        """Within, a layer that this call made gives way to the one that this place called first."""
+        """Within, a layer that this call made gives way to the one that was called first at the same place."""
         init, original = keras.Layer.__init__, keras.Layer.__call__
 
         def made(layer: Any, *arguments: Any, **options: Any) -> None:
@@ -219,8 +219,8 @@ class _Making:
 
     @contextmanager
     def of_variables(self) -> Iterator[None]:
-        """Within, `keras.Variable(...)` gives what this place made first: layers and seeds make theirs that way."""
-        # a class that had a `__new__` of its own cannot do without again
+        """Within, `keras.Variable(...)` returns what this place made first: layers and seeds make theirs that way."""
+        # a `__new__` that was set on a class cannot be taken off again
         keras.Variable.__new__ = kept = vars(keras.Variable).get("__new__", staticmethod(_plain))
         original = keras.Variable.__init__
 
@@ -256,7 +256,7 @@ class _Making:
 
     @contextmanager
     def of_seeds(self) -> Iterator[None]:
-        """Within, the seed of what has none is the one that this place drew first: another trace draws no other."""
+        """Within, a generator without a seed gets the one drawn first at its place: another trace draws no other."""
         original: Any = seed_generator.python_random
 
         def draw(low: int, high: int) -> int:
@@ -271,7 +271,7 @@ class _Making:
             yield
 
     def create(self, creator: Callable[..., Any], **options: Any) -> Any:
-        """The variable of TensorFlow that this place made first."""
+        """The tf.Variable that this place made first."""
         if self.inside or self.owner.building:
             return creator(**options)
         place = self.place("tf.Variable")
@@ -290,7 +290,7 @@ class _Making:
 
 
 def made_from_here() -> Callable[[], AbstractContextManager[None]]:
-    """The same for the processor that is being called in this thread, if one is."""
+    """`from_here` of the processor that is being called in this thread; a context that does nothing, if none is."""
     making = getattr(_HERE, "making", None)
     return nullcontext if making is None else making.from_here()
 
@@ -304,7 +304,7 @@ def _stack() -> Iterator[FrameType]:
 
 @contextmanager
 def losses_to(added: Callable[[Any, Any], None]) -> Iterator[None]:
-    """Within, what a layer adds to the loss goes there; Keras would keep it until a model of its own is called."""
+    """Within, a loss that a layer adds goes to `added`; Keras would keep it until a model of its own is called."""
     original, thread = keras.Layer.add_loss, get_ident()
 
     def add(layer: Any, loss: Any) -> None:

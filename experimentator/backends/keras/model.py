@@ -25,7 +25,7 @@ from experimentator.patches import patched
 log = logging.getLogger(__name__)
 FLEX = re.compile(rb"Flex[A-Z]\w+")
 PLAIN_NAME = re.compile(r"[\w.>\\-]+", re.ASCII)  # TensorFlow takes these two as well
-# What writes a format, besides the framework itself.
+# Packages that a format needs, besides the framework itself.
 NEEDED = {
     ("tensorflow", ".onnx"): ("onnx", "tf2onnx"),
     ("torch", ".onnx"): ("onnx", "onnxscript"),
@@ -39,7 +39,7 @@ class Infers(keras.Layer):
     def __init__(self, graph: InContext, results: Mapping[str, Shape], held: Sequence[Any], name: str):
         super().__init__(name=name, autocast=False)
         self.graph, self.results, self.held = graph, dict(results), list(held)
-        self.item: dict[str, Any] = {}  # a batch of one, which a file may be tried on
+        self.item: dict[str, Any] = {}  # an item as a batch of one, on which a file is tried
         self.built = True
 
     def call(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,11 +47,11 @@ class Infers(keras.Layer):
         return apart({name: results[name] for name in self.results}, tensors)
 
     def compute_output_spec(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known; Keras would run the graph on sizes of its own, which not every network takes."""
+        """The shapes known already; Keras would run the graph on sizes of its own, which not every network takes."""
         return {name: keras.KerasTensor(sizes, dtype, name=name) for name, (sizes, dtype) in self.results.items()}
 
     def get_config(self) -> dict[str, Any]:
-        """Refused: what Keras saves can be made anew from classes and numbers, and processors are any Python."""
+        """Refused: Keras saves what can be made again from classes and numbers, and processors are any Python."""
         raise NotImplementedError(
             "The model of an experiment cannot be saved as Keras saves models: its processors are Python.\n"
             "Write exp.export(PATH) for a file that runs without them, exp.save_weights(PATH) for the weights alone."
@@ -59,7 +59,7 @@ class Infers(keras.Layer):
 
 
 def apart(results: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Results as tensors of their own: formats of files know none that is an input, too, or is there twice."""
+    """Results as separate tensors: formats of files know none that is an input, too, or is there twice."""
     taken, found = set(map(id, given.values())), {}
     for name, value in results.items():
         tensor = keras.ops.convert_to_tensor(value)
@@ -77,7 +77,7 @@ def model_of(layer: Infers, specs: Mapping[str, Any], sizes: Mapping[str, Sizes]
 
 
 def shapes_of(backend: Any, graph: Graph, specs: Mapping[str, Any], sizes: Mapping[str, Sizes]) -> dict[str, Shape]:
-    """Of what a graph gives; an axis that is another for other batches is None."""
+    """Shapes of a graph's results; an axis whose size differs between batches is None."""
 
     def at(rows: int, factor: int) -> dict[Ref, Shape]:
         items = _items(specs, sizes, factor)
@@ -87,7 +87,7 @@ def shapes_of(backend: Any, graph: Graph, specs: Mapping[str, Any], sizes: Mappi
     one, is_free = at(2, 1), any(None in some for some in sizes.values())
     try:
         other = at(3, 2 if is_free else 1)
-    except Exception:  # it may be more than a network takes
+    except Exception:  # doubled sizes may be more than a network takes
         if not is_free:
             raise
         other = {ref: ((), dtype) for ref, (_, dtype) in one.items()}
@@ -95,7 +95,7 @@ def shapes_of(backend: Any, graph: Graph, specs: Mapping[str, Any], sizes: Mappi
 
 
 def _items(specs: Mapping[str, Any], sizes: Mapping[str, Sizes], factor: int) -> dict[str, tuple[int, ...]]:
-    """Sizes of an item that a graph takes; those that are free are its own, or a multiple."""
+    """Sizes of an item by input; free ones are those of the items, times `factor`."""
     return {
         name: tuple(
             own * factor if size is None else size for own, size in zip(specs[name].shape[1:], some, strict=True)
@@ -142,7 +142,7 @@ def _check_read(model: Any, path: Path) -> None:
 
 
 def check_able(model: Any, path: Path) -> None:
-    """Refuse a format that something is missing for, or that has no form for such outputs."""
+    """Refuse a format whose package is missing, or that cannot have these inputs and outputs."""
     for package in NEEDED.get((keras.backend.backend(), path.suffix), ()):
         try:
             import_module(package)
@@ -167,7 +167,7 @@ def check_able(model: Any, path: Path) -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Within, converters do not tell of their own affairs."""
+    """Within, converters do not log or warn."""
     logs = [logging.getLogger(name) for name in ("tf2onnx", "tf2onnx.tfonnx", "absl", "tensorflow", "torch.onnx")]
     levels = [log.level for log in logs]
     for log in logs:

@@ -1,4 +1,4 @@
-"""Weights that are read within a trace and not trained."""
+"""Weights that are read within a trace and not trained: those of an experiment within another."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def check_built() -> None:
 
 
 class NoGradient(keras.StatelessScope):
-    """A scope in which no gradient reaches a Keras variable, and none is changed but the states of what draws."""
+    """A scope in which no gradient reaches a Keras variable, and none is changed but states of seed generators."""
 
     def add_update(self, update: Any) -> None:
-        """Whole numbers go on, as those that are drawn from do; the rest is forgotten with the scope."""
+        """Pass on integers, such as states of seed generators; other updates are dropped with the scope."""
         super().add_update(update)
         variable, value = update
         if "float" not in str(variable.dtype):
@@ -41,7 +41,7 @@ class NoGradient(keras.StatelessScope):
                 self.original_scope.add_update(update)
 
     def get_current_value(self, variable: Any) -> Any:
-        """What the scope around has, or the variable itself, behind a stop of gradients."""
+        """The value that the scope around has, or the variable's own, behind a stop of gradients."""
         own, around = super().get_current_value(variable), self.original_scope
         if own is not None:
             return own

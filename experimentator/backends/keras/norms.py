@@ -1,4 +1,4 @@
-"""The length of gradients, for processors that ask for it."""
+"""Norms of gradients, for processors that ask for them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from experimentator.saving.matching import named_by
 
 
 def asked_in(graph: Graph) -> dict[str, Any]:
-    """What processors ask to know of gradients, in `norm_of`: by the name it goes by, of which weights."""
+    """The norms that processors ask for in `norm_of`: by name, the patterns of the weights; None for all."""
     writers = {name: graph.writers.get(ref) for name, ref in graph.results.items()}
     asked = {name: getattr(node.processor, "norm_of", {}) for name, node in writers.items() if node is not None}
     return {name: of[name] for name, of in asked.items() if name in of}
 
 
 class Norms:
-    """Lengths of gradients that are `asked` for, by name: of the weights that patterns name, or of all.
+    """Norms of gradients that are `asked` for, by name: of the weights that patterns name, or of all.
 
     `keyed` gives all weights by key.
     """
@@ -28,7 +28,7 @@ class Norms:
         self.asked, self.keyed = asked, keyed
 
     def put(self, outputs: dict[str, Any], pairs: Iterable[tuple[Any, Any]], optimizer: Any) -> dict[str, Any]:
-        """The outputs of a batch, with these lengths; `pairs` are gradients and the variables that they are of."""
+        """The outputs of a batch, with these norms; `pairs` are gradients and the variables that they are of."""
         if not self.asked:
             return outputs
         found, keyed = {id(variable): gradient for gradient, variable in pairs}, self.keyed()
@@ -41,6 +41,6 @@ class Norms:
 
 
 def _length(gradients: Iterable[Any]) -> Any:
-    """Of all of them as one vector: [] float32."""
+    """The L2 norm of all of them as one vector: [] float32."""
     flat = [keras.ops.cast(keras.ops.convert_to_tensor(one), "float32") for one in gradients]
     return keras.ops.sqrt(sum((keras.ops.sum(keras.ops.square(one)) for one in flat), start=keras.ops.zeros(())))

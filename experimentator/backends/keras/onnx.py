@@ -1,4 +1,4 @@
-"""Whether a file is ONNX, and gives what the graph gives that it was made of."""
+"""Checks of an ONNX file: that it is valid, and computes what the graph computes that it was made of."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 log = logging.getLogger(__name__)
-ROWS = 2, 3  # of the batches that a file is tried on; PyTorch takes an axis of one for one that is always one
+ROWS = 2, 3  # rows of the batches that a file is tried on; to PyTorch, an axis of 1 is always 1
 FAR = 0.05  # of the largest number: rounding is far below, a file that computes something else far above
-FATAL = 4  # what onnxruntime logs by itself
+FATAL = 4  # onnxruntime's own log tells of fatal errors only
 
 Given = Mapping[str, Any]
 
@@ -36,8 +36,8 @@ def check_known(path: Path) -> None:
 def check_runs(path: Path, run: Callable[[Given], Given], model: Any) -> None:
     """Refuse a file that does not run, or gives something else than `run` of the model; where onnxruntime is installed.
 
-    It is tried on an item. Where a size of an input is none of an item's, on zeros, for which a graph may not be made:
-    what is odd then is only told.
+    It is tried on an item. Where an input has sizes that no item has, it is tried on zeros, which the graph may not be
+    made for: what is odd then is only logged.
     """
     try:
         onnxruntime = import_module("onnxruntime")
@@ -65,7 +65,7 @@ def check_runs(path: Path, run: Callable[[Given], Given], model: Any) -> None:
 
 
 class _OddError(Exception):
-    """What a trial found; `is_of_cpu` where it tells nothing of the file."""
+    """What a trial found wrong; `is_of_cpu` where that says nothing about the file."""
 
     is_of_cpu = False
 
@@ -103,14 +103,14 @@ def _check_batch(path: Path, onnxruntime: Any, run: Callable[[Given], Given], gi
 
 
 def _is_drawing(path: Path) -> bool:
-    """Whether it draws, so that no two runs give the same."""
+    """Whether the file draws random numbers, so that no two runs give the same."""
     onnx = import_module("onnx")
     kinds = {node.op_type for node in onnx.load(path).graph.node}
     return any(kind.startswith("Random") or kind in ("Bernoulli", "Multinomial") for kind in kinds)
 
 
 def _compare(name: str, found: np.ndarray, expected: np.ndarray) -> None:
-    """Refuse another shape; and numbers that are far, but for whole ones, which a tie or a rounding makes others."""
+    """Refuse another shape, and floats that are far off; integers may differ, by a tie or a rounding."""
     if found.shape != expected.shape:
         raise _OddError(f"{name!r} is {list(found.shape)}, and {list(expected.shape)} in the graph")
     if keras.backend.is_float_dtype(str(expected.dtype)):

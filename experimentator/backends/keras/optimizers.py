@@ -59,8 +59,8 @@ class Optimizers(keras.optimizers.MultiOptimizer):
         self.losses, self.every = dict(losses or {}), dict(every or {})
         for pattern in self.every:
             self[pattern]._batches_seen = self._batches  # by which it finds its place in a table of rates
-        self._proportions: list[float] = []  # of the rates to the last, as somebody set them one by one
-        self._written: list[float] = []  # rates that were set all at once
+        self._proportions: list[float] = []  # of the rates to the last, from when they were set one by one
+        self._written: list[float] = []  # rates as they were last set together
 
     def __repr__(self) -> str:
         parts = (f"{pattern!r}: {type(part).__name__}" for pattern, part in self._routes.parts.items())
@@ -126,7 +126,7 @@ class Optimizers(keras.optimizers.MultiOptimizer):
         return keras.ops.convert_to_tensor(self._iterations)
 
     def _update(self, part: Any, gradients: list[Any], variables: list[Any]) -> None:
-        """Let one act; where it is not its turn, all is as before, but for averages, which go on in every batch."""
+        """Let one update; if it is not its turn, all is restored but for averages, which go on in every batch."""
         every = next((number for pattern, number in self.every.items() if self[pattern] is part), 1)
         if every == 1:
             part.apply(gradients, variables)
@@ -143,7 +143,7 @@ class Optimizers(keras.optimizers.MultiOptimizer):
 
     @staticmethod
     def _average(part: Any, acts: Any) -> None:
-        """Let averages take in weights, and weights be averages after so many updates, where that is asked for."""
+        """Update averages, and where `ema_overwrite_frequency` asks for it, put them in place of the weights."""
         weights, often = part._trainable_variables, part.ema_overwrite_frequency
         part._update_model_variables_moving_average(weights)
         if often:

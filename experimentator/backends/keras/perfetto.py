@@ -23,7 +23,7 @@ def write_trace(folder: Path, processes: Iterable[tuple[str, Lines]]) -> None:
 
 
 def event_of(name: str, start: float, duration: float, paths: Iterable[str], scopes: Mapping[str, str]) -> Event:
-    """Something that ran for `duration` from `start`, in microseconds; `paths` may tell the scope that it stands in.
+    """An event that ran for `duration` from `start`, in microseconds; `paths` may tell the scope that it stands in.
 
     `scopes` holds the names of processors by name scope. The first path that stands in one gives the event its name.
     """

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import keras
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-_OWN: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # of layers, which experiments may share, their own policies
+_OWN: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # policies that layers had, as experiments may share layers
 
 
 def set_precision(layer: Any, precision: str | None) -> None:

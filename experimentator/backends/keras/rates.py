@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Rates(ABC):
-    """Stands where a Keras optimizer keeps its learning rate: `base` times the factor of the batch at hand.
+    """Takes the place of a Keras optimizer's learning rate: `base` times the factor of the current batch.
 
     Keras calls it at every update. Setting the optimizer's rate sets the base, through `assign`. The table is written
     once a pass, so that no batch waits for the host; past its end its last entry holds.
@@ -50,7 +50,7 @@ class Rates(ABC):
         return {"base": self.base, "factors": self.factors, "start": self.start}
 
     def hold(self, factors: np.ndarray) -> None:
-        """Let `factors` [steps] rule the batches that follow."""
+        """Use `factors` [steps] for the next batches."""
         self.start.assign(self._batches())
         self.factors.assign(np.asarray(factors, np.float32))
 
@@ -59,7 +59,7 @@ class Rates(ABC):
         self.base.assign(float(rate))
 
     def __call__(self) -> Any:
-        """The rate of the batch at hand."""
+        """The rate of the current batch."""
         factors = self.entries()
         last = keras.ops.cast(keras.ops.shape(factors)[0] - 1, self.start.dtype)
         place = keras.ops.clip(self._batches() - self.start, 0, last)
@@ -71,7 +71,7 @@ class Rates(ABC):
 
     def _batches(self) -> Any:
         """Batches since the optimizer was made; where gradients are accumulated, it counts updates."""
-        seen = getattr(self.optimizer, "_batches_seen", None)  # of one that acts in some batches alone
+        seen = getattr(self.optimizer, "_batches_seen", None)  # set if it updates in every N-th batch only
         if seen is not None:
             return keras.ops.copy(seen())  # JAX donates every buffer, once
         updates = keras.ops.convert_to_tensor(self.optimizer.iterations)
@@ -79,10 +79,10 @@ class Rates(ABC):
 
 
 class Table:
-    """Float32 [any], as a variable that may change its length; a value that a trace computes may stand in for it.
+    """Float32 [any], as a variable that may change its length; a trace may put a value of its own in its place.
 
-    It is filled up to a power of two with its last entry, which holds past its end anyway: a function is compiled for
-    few lengths.
+    It is filled up to a power of two with its last entry, which holds past its end anyway: so a function is compiled
+    for few lengths.
     """
 
     shape = (None,)
@@ -99,7 +99,7 @@ class Table:
 
     @contextmanager
     def standing(self, value: Any) -> Iterator[None]:
-        """Within, a value of a trace stands where this one is read."""
+        """Within, reading the table gives `value`, a tensor of a trace."""
         self._standing = value
         try:
             yield
@@ -107,7 +107,7 @@ class Table:
             self._standing = None
 
     def now(self) -> Any:
-        """What is read at this moment."""
+        """The value to read now."""
         return self.value if self._standing is None else self._standing
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""What is computed again for its gradients: `keras.remat`, and layers that were made under `keras.RematScope`.
+"""Rematerialization: `keras.remat`, and layers that were made under `keras.RematScope`.
 
-The second time draws the same numbers and reads the same statistics, in the same context, and assigns nothing.
+Values computed again for gradients use the same draws and statistics, in the same context, and assign nothing.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from experimentator.backends.keras.memoised import losses_to, made_from_here
 from experimentator.backends.keras.stateless import Assigned, stopped
 from experimentator.patches import patched
 
-Way = Callable[..., Any]  # calls a function with what it is given, so that it can be called again
-_PLACE = ("current_call_ctx", "autocast_scope", "stateless_scope")  # what Keras knows of where a thread is
+Way = Callable[..., Any]  # calls a function, so that it is computed again for gradients
+_PLACE = ("current_call_ctx", "autocast_scope", "stateless_scope")  # Keras' context of a thread
 _HERE = local()
 
 
 class Within(keras.StatelessScope):
-    """A scope that reads what the scope around has, and knows which variables were assigned.
+    """A scope that reads through to the scope around, and notes which variables were assigned.
 
-    No gradient passes an assignment, neither the inner one nor that of training. What it reads of variables that are
-    not trained goes into `known`, by their ids; or `again`, comes from there. Where `trained` is given, so does what it
-    reads of the others, which stands there, too: nothing is read twice.
+    No gradient passes an assignment, neither the inner one nor that of training. Values read of untrained variables are
+    kept in `known`, by id; with `again` they are taken from there. Where `trained` is given, values of trained ones are
+    kept in both, and used: nothing is read twice.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Within(keras.StatelessScope):
         self.assigned: dict[int, Any] = {}
 
     def add_update(self, update: Any) -> None:
-        """Remember the variable."""
+        """Note that the variable was assigned; no gradient passes its new value."""
         around: Any = self.original_scope
         while around is not None and not isinstance(around, Assigned):
             around = getattr(around, "original_scope", None)
@@ -51,7 +51,7 @@ class Within(keras.StatelessScope):
         self.assigned[id(variable)] = variable
 
     def get_current_value(self, variable: Any) -> Any:
-        """What was assigned within, else what is known, or the scope around has; None stands for the variable's own."""
+        """The value assigned within, else the known one, else that of the scope around; None for the variable's own."""
         own, around = super().get_current_value(variable), self.original_scope
         if own is not None:
             return own
@@ -69,10 +69,10 @@ class Within(keras.StatelessScope):
 
 
 class Apart:
-    """Runs a function so that what its layers assign and add to the loss comes out, as values.
+    """Runs a function, and returns as values what its layers assign and add to the loss.
 
-    `run` gives them, and may be called again, elsewhere; `keep` lets the variables and layers of the first run have
-    what it gave.
+    `run` may be called again, elsewhere; `keep` assigns and adds such values to the variables and layers of the first
+    run.
     """
 
     def __init__(self, trained: dict[int, Any] | None = None) -> None:
@@ -93,7 +93,7 @@ class Apart:
         return result, [scope.state_mapping[one] for one in scope.assigned], [loss for _, loss in added]
 
     def keep(self, values: Sequence[Any], losses: Sequence[Any]) -> None:
-        """Assign and add them."""
+        """Assign the values, and add the losses."""
         for variable, value in zip(self.variables or (), values, strict=True):
             variable.assign(value)
         for layer, loss in zip(self.layers, losses, strict=True):
@@ -116,7 +116,7 @@ def of_tensors(
 
 
 def place() -> Callable[[], AbstractContextManager[None]]:
-    """What gives a context in which Keras knows what it knows here: mode, precision, values, and what is made."""
+    """A function that makes contexts in which Keras is as it is here: mode, precision, values, and layers made."""
     here, way = {name: get_global_attribute(name) for name in _PLACE}, getattr(_HERE, "way", None)
     making = made_from_here()
 
@@ -139,7 +139,7 @@ def _set(attributes: dict[str, Any]) -> None:
 
 
 def recomputing(way: Way | None = None) -> AbstractContextManager[None]:
-    """Within, in this thread, what is to be computed again is called so; without a `way` as around, or just called."""
+    """Within, in this thread, rematerialized functions are called by `way`; without one as around, or plainly."""
     return patched(_HERE, way=way or getattr(_HERE, "way", _call))
 
 

@@ -17,7 +17,7 @@ def scope_of(node: Node) -> str:
 
 
 def scope_name(name: str) -> str:
-    """A name with letters that every framework takes.
+    """A name in characters that every framework takes.
 
     >>> scope_name("_my tâsk")
     'my_t_sk'
@@ -31,7 +31,7 @@ def owner(path: str, nodes: Iterable[Node]) -> Node | None:
 
 
 def owner_of(path: str, scopes: Mapping[str, Owner]) -> Owner | None:
-    """What stands for the outermost of these scopes in the path of an operation: layers within have scopes, too.
+    """The value of the outermost of these scopes in the path of an operation: layers within have scopes, too.
 
     >>> owner_of("while/gradient_tape/while/in_context/Model/dense/MatMul:MatMul", {"Model": "Model"})
     'Model'

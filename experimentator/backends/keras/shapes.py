@@ -1,4 +1,4 @@
-"""Sizes and dtypes of tensors: as recording saw them, else from a run of their own."""
+"""Sizes and dtypes of tensors: as recording saw them, else from an abstract run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RecordedShapes:
         own = _items({name: specs[name] for name in graph.inputs if name in specs})
         places = {ref: (node.index, ref.name) for node in graph.nodes for ref in node.writes}
         is_it = (
-            not self.backend.eager  # where what is changed of processors acts by itself, and is not told
+            not self.backend.eager  # where changed processors act at once, without a recording
             and _settings(self.backend) == self.settings
             and own.keys() == graph.inputs
             and all(self.specs.get(name) == spec for name, spec in own.items())
@@ -66,7 +66,7 @@ def run_on_items(backend: Any, function: Any, specs: Mapping[str, Any]) -> Any:
 
 
 def shapes_by_running(backend: Any, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
-    """The same from one run on abstract batches."""
+    """Shape and dtype of every version in a graph, from one run on abstract batches."""
     seen: dict[Ref, Shape] = {}
 
     def call(node: Node, chunk: Chunk) -> None:
@@ -97,5 +97,5 @@ def _settings(backend: Any) -> tuple[Any, ...]:
 
 
 def _items(specs: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Batches by what they hold for an item."""
+    """Shape and dtype of one item, by name."""
     return {name: (tuple(spec.shape[1:]), spec.dtype) for name, spec in specs.items()}

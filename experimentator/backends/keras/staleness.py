@@ -1,4 +1,4 @@
-"""Layers and optimizers: what somebody changed of them after they were traced."""
+"""Changes that somebody made to layers and optimizers after they were traced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 PLAIN = (int, float, str, bytes, Enum, FunctionType, type(None))  # bool is an int
 
-# What Keras itself sets of a layer, and of a network that it trains or predicts with.
+# Attributes that Keras itself sets of a layer, and of a network that it trains or predicts with.
 OF_KERAS = {
     *("built", "compiled", "history", "loss", "optimizer", "predict_function", "run_eagerly", "steps_per_execution"),
     *("stop_evaluating", "stop_predicting", "stop_training", "test_function", "train_function"),
@@ -36,7 +36,7 @@ class Staleness:
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[Any, dict[str, Any]]] = {}
-        self._marks: dict[int, list[int]] = {}  # ids of all values, where nothing had changed
+        self._marks: dict[int, list[int]] = {}  # ids of all attributes, from when nothing had changed
         self._own: set[tuple[int, str]] = set()
         self._parts: dict[int, tuple[Any, list[int]]] = {}  # layers, and which weights and layers they have
 
@@ -45,7 +45,7 @@ class Staleness:
         return [f"{_named(one)} has other weights or layers" for one, own in self._parts.values() if _own(one) != own]
 
     def look(self, objects: Iterable[Any], *, made_with: bool = False) -> None:
-        """From now on, changes of these are changes; with `made_with`, of parameters of their classes alone."""
+        """Watch these from now on; with `made_with`, only attributes that are parameters of their classes."""
         for one in objects:
             if made_with and id(one) not in self._seen:
                 makers = [getattr(cls, "__init__") for cls in type(one).__mro__[:-1]]  # noqa: B009
@@ -54,19 +54,19 @@ class Staleness:
             self._seen.setdefault(id(one), (one, dict(_plain(one))))
 
     def count(self, layers: Mapping[int, Any]) -> None:
-        """From now on, these having other weights or layers of their own is a change."""
+        """Note which weights and layers these have, so that `others` can tell which have other ones."""
         self._parts = {key: (one, _own(one)) for key, one in layers.items()}
 
     @contextmanager
     def settling(self, layers: Mapping[int, Any]) -> Iterator[None]:
-        """Within, they are traced, and what changes of them is their own affair, as is what layers make."""
+        """Within, layers are traced: attributes that they change and weights that they make are not reported."""
         before = self._now()
         yield
         self.count(layers)
         self._own.update(at for at, value in self._now().items() if not _same(before.get(at), value))
 
     def changes(self) -> list[str]:
-        """What was changed, in words; told once."""
+        """What was changed since it was last reported, in words."""
         found = [one for one in self._changed() if (id(one[0]), one[1]) not in self._own]
         for one, name, _, new in found:
             self._seen[id(one)][1][name] = new
@@ -91,12 +91,12 @@ def _plain(one: Any) -> Iterator[tuple[str, Any]]:
     for name, value in list(vars(one).items()):
         if name[:1] != "_" and isinstance(value, PLAIN) and name not in OF_KERAS:
             yield name, value
-        elif name == "_learning_rate":  # a number is assigned to what is there, and a schedule takes its place
+        elif name == "_learning_rate":  # a number is assigned to what is there, a schedule replaces it
             yield "learning_rate", "a number" if hasattr(value, "assign") else value
 
 
 def _own(layer: Any) -> list[int]:
-    """What it has of its own, by identity; the backend holds all that was there, so that no id is given twice."""
+    """Its variables and layers, by identity; the backend holds all that was there, so that no id is given twice."""
     lists = ("_trainable_variables", "_non_trainable_variables", "_layers")
     return [id(one) for name in lists for one in getattr(layer, name, ())]
 

@@ -15,7 +15,7 @@ from experimentator.saving.matching import WeightsError
 def keyed(optimizer: Any) -> dict[str, Any]:
     """Every variable of a built optimizer under its place, and the tables of rates that it follows, if any.
 
-    Places are the keys: the names that Keras gives to slots hold counters of the process.
+    Places are the keys, since names that Keras gives to slots hold counters of the process.
     """
     own = {f"{place:04d}": variable for place, variable in enumerate(optimizer.variables)}
     for place, part in enumerate(parts_of(optimizer)):

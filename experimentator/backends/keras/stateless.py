@@ -1,4 +1,4 @@
-"""One batch as a pure function of values: what backends share that hand a compiler no variables."""
+"""One batch as a pure function of values, for backends whose compilers take no variables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ State = tuple[Values, Values, Values]  # of the weights, of what the optimizer k
 class StatelessBatch:
     """Forward and update of one batch; a framework adds how gradients are taken.
 
-    Keras reads and writes variables by their identity; a `keras.StatelessScope` stands values in their place, so that
+    Keras reads and writes variables by their identity; a `keras.StatelessScope` puts values in their place, so that
     the framework sees a function of values.
     """
 
@@ -32,7 +32,7 @@ class StatelessBatch:
 
     @property
     def slots(self) -> list[Any]:
-        """What the optimizer keeps, and rates where it follows tables; what processors read is among the weights."""
+        """Variables of the optimizer and of rates that it follows; those that processors read are among the weights."""
         if self.optimizer is None:
             return []
         weights, rates = set(map(id, self.weights)), self._rates()
@@ -62,7 +62,7 @@ class StatelessBatch:
     def _holding(self, state: State, trained: Mapping[int, Any] | None = None) -> keras.StatelessScope:
         """Within, variables have the values of a state, and what is assigned to them goes to the scope.
 
-        Where `trained` has the values of those that are trained, by their ids, no gradient passes an assignment.
+        With `trained`, values of the trained variables by id, no gradient passes an assignment.
         """
         pairs = zip([*self.weights, *self.slots], [*state[0], *state[1]], strict=True)
         return keras.StatelessScope(pairs) if trained is None else Assigned(pairs, trained)
@@ -70,7 +70,7 @@ class StatelessBatch:
     def _objectives(
         self, state: State, tensors: Any, own: Mapping[str, Sequence[Any]], trained: Values
     ) -> tuple[dict[str, Any], tuple[dict[str, Any], Values]]:
-        """What is minimised, as a function of the trained weights; with it, what `_forward` gives."""
+        """The objectives as a function of the trained weights; with them, what `_forward` gives."""
         weights = list(state[0])
         for place, value in zip(self.trained, trained, strict=True):
             weights[place] = value
@@ -102,7 +102,7 @@ class StatelessBatch:
 
 
 class Assigned(keras.StatelessScope):
-    """A scope in which a gradient of what is assigned is one of the variable itself, as where variables are real."""
+    """A scope in which the gradient of an assigned value is that of the variable itself, as with real variables."""
 
     def __init__(self, pairs: Iterable[tuple[Any, Any]], trained: Mapping[int, Any]):
         super().__init__(pairs)
@@ -113,7 +113,7 @@ class Assigned(keras.StatelessScope):
 
 
 def stopped(update: tuple[Any, Any], trained: Mapping[int, Any]) -> tuple[Any, Any]:
-    """A variable and what is assigned to it, which no gradient passes; `trained` are values by ids of variables."""
+    """A variable and its new value, which passes only the variable's own gradient; `trained` are values by id."""
     variable, value = update
     value = keras.ops.stop_gradient(value)
     if id(variable) in trained:

@@ -63,7 +63,7 @@ class KerasStep(ABC):
 
     @abstractmethod
     def _run(self, columns: Columns, index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
-        """The same of at most `capacity` batches."""
+        """Run at most `capacity` batches."""
 
     def _warn_of_draws(self, found: Mapping[str, str], text: str) -> None:
         """Say which processors draw by operations that no seed can put back to where they were; each once."""
@@ -75,7 +75,7 @@ class KerasStep(ABC):
 def put_rows(
     columns: Columns, index: np.ndarray, put: Callable[[Columns], Columns], *, tensor: type
 ) -> tuple[Columns, np.ndarray]:
-    """Columns on the device; of those on the host the rows of this call alone, since each length is compiled."""
+    """Columns on the device; of host columns only the rows of this call, since each length is compiled."""
     if all(isinstance(column, tensor) for column in columns.values()):
         return columns, index
     rows = {name: np.asarray(column)[index.ravel()] for name, column in columns.items()}

@@ -1,4 +1,4 @@
-"""What outlives the trace that makes it, and what must not."""
+"""What layers build outlives the trace that builds it; tensors of a trace do not outlive it in attributes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from experimentator.graph.recorded import as_listed
 def build_outside(
     layer: Any, outside_of_traces: Callable[[], AbstractContextManager[Any]], later: list[Callable[[], Any]]
 ) -> None:
-    """Let what a layer makes in its `build`, constants too, outlive the trace that happens to build it.
+    """Build a layer outside of the trace that first calls it, so that weights and constants made there outlive it.
 
-    A `keras.Sequential` calls its layers in its `build`, and then always calls them in training or inference as it did
+    A `keras.Sequential` calls its layers in its `build`, and ever after calls them in training or inference as it did
     there. So `later` gets a call that builds it again, to be made outside of training: the user's own
     `network(images)` then infers.
     """
     build = layer.build
-    if layer.built or getattr(build, "_is_default", False):  # which runs `call`, on tensors of the trace
+    if layer.built or getattr(build, "_is_default", False):  # the default one runs `call`, on tensors of the trace
         return
 
     @wraps(build)
     def outside(*shapes: Any, **named: Any) -> Any:
         object.__setattr__(layer, "build", build)
-        if type(layer) is keras.Sequential:  # what one's own does in its `build` may not be done twice
+        if type(layer) is keras.Sequential:  # Keras' own class only: a user's `build` may not run twice
             later.append(partial(build, *shapes, **named))
         with outside_of_traces():
             return build(*shapes, **named)
@@ -38,7 +38,7 @@ def build_outside(
 
 @contextmanager
 def without_traces(processors: Iterable[Any], is_traced: Callable[[Any], bool]) -> Iterator[None]:
-    """After a run of a list, attributes are again what they were where it left a tensor of its trace in them.
+    """Run a list within; afterwards, attributes of processors that hold a tensor of its trace are as they were before.
 
     A table kept in a cached property is then made anew in the next trace, for which the old one would be out of reach.
     """

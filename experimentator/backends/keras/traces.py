@@ -9,13 +9,13 @@ from typing import Any
 import keras
 
 log = logging.getLogger(__name__)
-MANY = 12  # numbers of rows that one function is compiled for, until somebody should hear of it
+MANY = 12  # numbers of rows that one function is compiled for, before a warning
 
 
 class Traces:
     """Tells which name made a function be traced again.
 
-    Another length of all columns, as of a block, is expected where functions are made `by_length`.
+    With `by_length`, functions are compiled for each number of rows, and another one, as of a block, is expected.
     """
 
     def __init__(self, *, by_length: bool) -> None:
@@ -24,7 +24,7 @@ class Traces:
         self._lengths: dict[str, set[int]] = {}
 
     def tell(self, kind: str, columns: Mapping[str, Any]) -> None:
-        """The function `kind` is traced for `columns`."""
+        """Note that the function `kind` is traced for `columns`; warn if it was traced for others before."""
         name_of = keras.backend.standardize_dtype
         seen = {name: (tuple(column.shape), name_of(column.dtype)) for name, column in columns.items()}
         lengths = {shape[0] for shape, _ in seen.values()}

@@ -27,7 +27,7 @@ def copied(variables: Sequence[Any]) -> Callable[[], None]:
 
 
 def trainable_some_day(variables: Iterable[Any]) -> list[Any]:
-    """What an optimizer is built for: frozen variables too, as they may thaw; untrained ones of TensorFlow do not."""
+    """Variables to build an optimizer for: frozen ones too, as they may thaw; untrained ones of TensorFlow do not."""
     floating = (variable for variable in variables if "float" in str(variable.dtype))
     return [one for one in floating if one.trainable or isinstance(one, keras.Variable) or is_frozen(one)]
 
@@ -56,7 +56,7 @@ class Variables:
         self._read_only: dict[int, Any] = {}  # so far, in the recording under way
 
     def note(self, node: str, variable: Any, *, called: bool = False) -> None:
-        """Node `node` reads `variable`; `called`: in a call of a layer. Without one, it has its place in the order."""
+        """Node `node` reads `variable`; `called`: in a layer's call. None gives the node its place in the order."""
         if variable is None:
             self._owned.setdefault(node, [])
             return
@@ -109,7 +109,7 @@ class Variables:
         return {node: tuple(owners) for node, owners in found.items()}
 
     def read_by(self, nodes: AbstractSet[str]) -> list[Any]:
-        """Those that some of these nodes read; of whole numbers, such as states of what draws, those that they own."""
+        """Variables that some of these nodes read; integers, such as states of seed generators, if they own them."""
         return [
             variable
             for node, variables in self._owned.items()
@@ -129,7 +129,7 @@ class Variables:
 
 def _identity(variable: Any) -> int:
     inner = getattr(variable, "_value", None)
-    return id(inner if hasattr(inner, "assign") else variable)  # Keras' may stand around one of TensorFlow's
+    return id(inner if hasattr(inner, "assign") else variable)  # a Keras variable may wrap a tf.Variable
 
 
 def _name(variable: Any) -> str:

@@ -127,16 +127,16 @@ class TensorflowBackend(KerasBackend):
         except ValueError as error:
             if "lifted out" not in str(error):
                 raise
-        # A variable of TensorFlow's begins with a value that the graph computes: `tf.function` finds how to compute it.
+        # A tf.Variable begins with a value that the graph computes: `tf.function` finds how to compute it.
         batch = {name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()}
         return tf.function(function, autograph=False).get_concrete_function(batch).structured_outputs
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
-        """Within, operations carry a name that compilers and profilers tell."""
+        """Within, operations carry a name that compilers and profilers show."""
         return tf.name_scope(name)
 
     def outside_of_traces(self) -> AbstractContextManager[Any]:
-        """Within, tensors are real, even where a trace is going on around."""
+        """Within, tensors are real, even inside a trace."""
         return tf.init_scope()
 
     def is_traced(self, value: Any) -> bool:
@@ -144,11 +144,11 @@ class TensorflowBackend(KerasBackend):
         return bool(tf.is_symbolic_tensor(value))
 
     def maker(self) -> Memoised:
-        """Hands out variables of TensorFlow's, too, that processors make in their calls."""
+        """Hands out the layers and variables, tf.Variables too, that processors make in their calls."""
         return Memoised(watching=tf.variable_creator_scope)
 
     def others_touched(self) -> AbstractContextManager[Callable[[], list[Touch]]]:
-        """Within, notes which of TensorFlow's own variables are read or changed, and where."""
+        """Within, notes which tf.Variables that are not Keras' are read or changed, and where."""
         return touched(self.made.listens)
 
     def export(self, model: Any, path: Path) -> None:

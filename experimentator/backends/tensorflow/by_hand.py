@@ -1,4 +1,4 @@
-"""The loop as one would write it by hand around a graph: no experiment, no feed, no callbacks, data where it runs."""
+"""The loop as one would write it by hand around a graph: no experiment, feed or callbacks, data on the device."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LOSSES = 1024
 
 
 def looped(batch: Batch, compiler: str = GRAPH, nodes: Sequence[Node] = ()) -> Timed:
-    """`run(columns, index, count)`: `batch` for `count` batches, those of `index` [R, B] in turn, waited for.
+    """`run(columns, index, count)`: runs `count` batches, of the rows `index` [R, B] in turn, and waits for them.
 
-    What a batch gives is carried to the next one, so that no compiler may leave it out; losses are kept, too, the last
-    `LOSSES` of them. A single row is given twice: XLA would see that all batches are one, and take out of the loop
+    The outputs of a batch are carried to the next one, so that no compiler can drop them; the last `LOSSES` losses are
+    kept, too. A single row of `index` is given twice: else XLA sees that all batches are one, and takes out of the loop
     what depends on data alone.
     """
 
@@ -64,7 +64,7 @@ def looped(batch: Batch, compiler: str = GRAPH, nodes: Sequence[Node] = ()) -> T
 
 
 def forward(run: Batch) -> Batch:
-    """What a graph writes for one batch; the batch itself where it writes nothing."""
+    """The outputs of a graph for one batch; the batch itself if it has none."""
     return lambda tensors: _tensors(run(tensors)) or tensors
 
 
@@ -81,7 +81,7 @@ def trained(run: Forward, variables: list[Any], optimizer: Any) -> Batch:
 
 
 class TensorflowModel(GraphModel):
-    """Its step is a batch that updates the variables."""
+    """A model whose training step is a batch that updates the variables."""
 
     def __init__(self, batch: Batch):
         super().__init__()
@@ -98,7 +98,7 @@ def _tensors(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _zeros(one: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
-    """Something of the shape of what a batch gives, to begin a loop with; traced aside where that tells the shapes."""
+    """Values shaped like a batch's outputs, to begin a loop with; shapes come from a trace, or else from a batch."""
     aside = tf.function(one, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32)).structured_outputs
     if all(spec.shape.is_fully_defined() for spec in aside.values()):
         return {name: tf.zeros(spec.shape, spec.dtype) for name, spec in aside.items()}

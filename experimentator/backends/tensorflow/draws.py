@@ -1,4 +1,4 @@
-"""Random draws: quick under XLA on a CPU, and told where a seed does not rule them."""
+"""Random draws: made quick under XLA on a CPU, and found where no seed rules them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from experimentator.backends.keras.scopes import owner
 from experimentator.graph import Node
 from experimentator.patches import patched
 
-WITH_STATE = {  # operations that go on from a state which nobody can read or write; XLA starts it from chance
+WITH_STATE = {  # operations with a hidden state, which nobody can read or set; XLA starts it at random
     "Multinomial", "ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "RandomShuffle",
     "RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal",
 }  # fmt: skip
 
 
 def draws_with_state(nodes: Sequence[Node]) -> dict[str, str]:
-    """Processors in TensorFlow's present graph whose draws have a state: their text, and the operation."""
+    """Processors in TensorFlow's present graph whose draws have a hidden state: their text, and the operation."""
     operations = tf.compat.v1.get_default_graph().get_operations()
     kinds = {one.name: one.type for one in operations if one.type in WITH_STATE}
     return {str(owner(name, nodes) or name): kind for name, kind in kinds.items()}

@@ -1,4 +1,4 @@
-"""What TensorFlow and XLA refuse, in terms of processors."""
+"""Errors of TensorFlow and XLA, in terms of processors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients of what a graph writes, each loss for the weights that minimise it."""
+"""Gradients of the losses that a graph writes, each for the weights that minimise it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def with_gradients(
             gradients = tape.gradient(objectives[loss], list(map(value_of, of)))
             pairs += [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
     if run.norms.asked or not _adds(optimizer):
-        # in a sparse gradient a row may stand several times, which add up: Keras would clip and square them one by one
+        # in a sparse gradient a row may occur several times, to be added up: Keras would clip and square each by itself
         pairs = [(tf.convert_to_tensor(gradient), one) for gradient, one in pairs]
     return run.norms.put(outputs, pairs, optimizer), pairs
 
@@ -39,5 +39,5 @@ def _adds(optimizer: Any) -> bool:
 
 
 def value_of(variable: Any) -> Any:
-    """TensorFlow's variable, which Keras' may stand around."""
+    """The tf.Variable, or the one that a Keras variable wraps."""
     return variable if isinstance(variable, tf.Variable) else variable.value

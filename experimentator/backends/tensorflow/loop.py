@@ -28,10 +28,10 @@ COMPILERS = {"graph": False, "xla": True, "xla-step": "step"}
 FAILURES = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError)
 PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled
 PROBES = 3  # times
-CLEARLY = 0.95  # of the time without XLA, for XLA to be taken: a toss-up must not change bits from run to run
+CLEARLY = 0.95  # XLA is taken below this share of the time without: a toss-up must not change bits from run to run
 TRIAL = 3.0  # what trying XLA costs, its compilation above all, in times of the first call without it
-WORTH = 3.0  # times as long as a trial, for it to be made
-HOPELESS = 2.0  # times as slow as without XLA, not to be timed again
+WORTH = 3.0  # a trial is made if the batches take so many times as long
+HOPELESS = 2.0  # times as slow as without XLA: not timed again
 CALL_SECONDS = 1e-4  # what a call of XLA for one batch costs
 DRAWS = (
     "%s draws by %s, whose state cannot be saved: a run that is resumed draws other numbers, and under XLA every run "
@@ -43,8 +43,8 @@ GRAPH, LOOP, BATCH = COMPILERS
 class TensorflowStep(KerasStep):
     """A compiled graph; see `experimentator.backends.Step`.
 
-    A call runs at most `capacity` batches, more are split. Calls share a function whose count varies; calls of the one
-    size that most have may use a function with that count fixed (`fixed=True`), which runs quicker. With
+    A call runs at most `capacity` batches; more are split. Calls share a function whose count of batches varies; those
+    of the most common size may use a function with that count fixed (`fixed=True`), which runs quicker. With
     `jit_compile="auto"` a GPU uses XLA, and a CPU what `choose` finds to be fastest for this graph: no XLA, XLA around
     the loop, or around each step of it; until then it runs without XLA.
     """
@@ -71,7 +71,7 @@ class TensorflowStep(KerasStep):
         self.timings: dict[str, float] = {}
         self._first_seconds = self._trial_seconds = 0.0
         self._functions: dict[Any, Any] = {}
-        self._rows: dict[str, int] = {}  # of the buffers that the function of any count knows
+        self._rows: dict[str, int] = {}  # lengths of the columns that the function of any count was traced for
         self._told = Traces(by_length=False)
 
     def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class TensorflowStep(KerasStep):
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
         """Settle an open choice of compiler for `remaining` batches, by timing each on a copy of the state.
 
-        One after the other is tried, where the batches done and ahead take much longer than the trial; else later.
+        Compilers are tried one by one, each as soon as the batches done and ahead take much longer than its trial.
         """
         if self._untried(remaining) is None:
             return
@@ -112,7 +112,7 @@ class TensorflowStep(KerasStep):
         """The compiler to try next; None where that would not pay, or nothing is open."""
         if self.is_settled:
             return None
-        if GRAPH not in self.timings:  # one batch may be worth it
+        if GRAPH not in self.timings:  # it says whether others are worth a trial
             return GRAPH
         untried = BATCH if LOOP in self.timings else LOOP
         return untried if (self.batches + remaining) * self.timings[GRAPH] > WORTH * self._trial_seconds else None
@@ -163,7 +163,7 @@ class TensorflowStep(KerasStep):
             return place + 1, {name: array.write(place, outputs[name]) for name, array in arrays.items()}
 
         limit, place = capacity if count is None else count, tf.constant(0)
-        if self.chosen == EAGER:  # no frames of TensorFlow around those of a processor
+        if self.chosen == EAGER:  # in plain Python: no frames of TensorFlow around those of a processor
             while place < limit:
                 place, arrays = body(place, arrays)
         else:
@@ -186,7 +186,7 @@ class TensorflowStep(KerasStep):
         return outputs
 
     def _try(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray) -> None:
-        """Time a compiler and TensorFlow alone by turns, so that both share the machine's moods."""
+        """Time a compiler and TensorFlow alone by turns, so that a busy machine slows both."""
         start = time.perf_counter()
         if compiler == GRAPH:
             self._probe(GRAPH, columns, index)
@@ -200,7 +200,7 @@ class TensorflowStep(KerasStep):
         self._trial_seconds = time.perf_counter() - start  # the next one will take about as long
         if self.timings[compiler] < CLEARLY * self.timings[GRAPH]:
             self.chosen = compiler
-        elif compiler == BATCH or self.timings[GRAPH] < CALL_SECONDS:  # else the calls alone would take longer
+        elif compiler == BATCH or self.timings[GRAPH] < CALL_SECONDS:  # XLA's calls for each step would take longer
             self.chosen = GRAPH
         log.info("seconds per batch: %s; using %s", self.timings, self.compiler)
 
@@ -261,7 +261,7 @@ def has_gpu() -> bool:
 
 
 def _lengthened(column: Any, rows: int) -> Any:
-    """A column with rows of zeros behind it, up to so many: it is that long, and need not be traced for."""
+    """A column with rows of zeros behind it, up to so many, for which the function was traced."""
     short = max(0, rows - column.shape[0])
     return tf.concat([column, tf.zeros([short, *column.shape[1:]], column.dtype)], axis=0) if short else column
 

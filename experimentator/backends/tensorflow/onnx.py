@@ -13,7 +13,7 @@ class Erfc:
 
     @classmethod
     def version_9(cls, graph: Any, node: Any, **_: Any) -> None:
-        """Let two nodes stand for one, where ONNX has Erf."""
+        """Replace the node by 1 - Erf(x), as ONNX has Erf."""
         (given,), (name,), shapes, dtypes = node.input, node.output, node.output_shapes, node.output_dtypes
         of_numpy = import_module("tf2onnx.utils").map_onnx_to_numpy_type
         one = graph.make_const(f"{node.name}_one", np.ones((), of_numpy(graph.get_dtype(given))))
@@ -25,5 +25,5 @@ class Erfc:
 
 
 def teach() -> None:
-    """Let the converter know it."""
+    """Let the converter know `Erfc`."""
     import_module("tf2onnx.handler").tf_op("Erfc")(Erfc)

@@ -11,14 +11,14 @@ from experimentator.backends.tensorflow.loop import has_gpu
 
 LARGE = 1 << 20  # bytes of an array, from which on a copy costs more than the calls around it
 PLAIN = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)} | {"float16", "float32", "float64"}
-ALIGNED = 64  # bytes: TensorFlow copies what begins elsewhere
+ALIGNED = 64  # bytes: TensorFlow copies arrays that begin at other addresses
 
 
 def placed(values: Any) -> Any:
     """An array as a tensor with memory of its own, which no later change of the array reaches.
 
-    TensorFlow copies an array, and then the copy, which numpy does not align as TensorFlow wants it: while data are
-    placed, they took three times their memory. A tensor may stand around memory that is aligned, by DLPack.
+    TensorFlow copies an array, and then the copy, unless it is aligned: while data were placed, they took three times
+    their memory. Here an array is copied once, into aligned memory, which DLPack wraps as a tensor.
 
     >>> placed(np.arange(3)).numpy().tolist()
     [0, 1, 2]

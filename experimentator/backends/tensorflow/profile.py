@@ -43,7 +43,7 @@ def _event(plane: Any, line: Any, event: Any, scopes: Mapping[str, str]) -> Even
 
 
 def _texts(plane: Any, event: Any) -> Iterator[str]:
-    """What else is told of an event in words: on a GPU, the operation that a kernel was made from."""
+    """Other texts of an event: on a GPU, the operation that a kernel was made from."""
     for stat in event.stats:
         kind = stat.WhichOneof("value")
         if kind == "str_value":

@@ -1,4 +1,4 @@
-"""Which variables of TensorFlow's own are touched: read or changed, trained or not, such as states of generators."""
+"""The tf.Variables that a processor reads or changes, Keras' aside, trained or not, such as states of generators."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Touch(NamedTuple):
 def touched(listens: Callable[[], bool] = lambda: True) -> Iterator[Callable[[], list[Touch]]]:
     """Within, notes the variables that this thread touches, while `listens` says so, in order.
 
-    Whoever reads, assigns, scatters or draws asks for a variable's handle, but for a `tf.function` that was traced
-    before: it tells that it has the variables. Tapes see what is trained alone, and take a third longer.
+    Reading, assigning, scattering and drawing ask for a variable's handle, which is patched; a `tf.function` that was
+    traced before tells that it accesses the variable. Tapes see trainable variables alone, and take a third longer.
 
     >>> counter = tf.Variable(1, trainable=False)
     >>> with touched() as found:
@@ -60,7 +60,7 @@ def touched(listens: Callable[[], bool] = lambda: True) -> Iterator[Callable[[],
         if get_ident() != thread or id(variable) in found or not listens():
             return
         if getattr(variable, "_handle", None) is not None:
-            found[id(variable)] = Touch(variable, within_no_gradient())  # before it is read, which asks for its handle
+            found[id(variable)] = Touch(variable, within_no_gradient())  # first, since reading asks for the handle
             with suppress(tf.errors.FailedPreconditionError):  # it has no value yet
                 before = variable.read_value() if tf.executing_eagerly() else None
                 found[id(variable)] = found[id(variable)]._replace(before=before)
@@ -78,11 +78,11 @@ def touched(listens: Callable[[], bool] = lambda: True) -> Iterator[Callable[[],
         with (
             patched(own.BaseResourceVariable, handle=property(asked)),
             patched(own, variable_accessed=told),
-            tf.GradientTape(watch_accessed_variables=False),  # with one, a `tf.function` tells in eager, too
+            tf.GradientTape(watch_accessed_variables=False),  # within one, a `tf.function` tells in eager, too
         ):
             yield lambda: sorted(found.values(), key=_place)
 
 
 def _place(touch: Touch) -> tuple[bool, int]:
-    """Trained ones first, and as they were made, as tapes have them: a `tf.function` tells its own in any order."""
+    """Trainable ones first, in the order in which they were made, as in tapes: a `tf.function` tells in any order."""
     return not touch.variable.trainable, getattr(touch.variable._handle, "_id", 0)

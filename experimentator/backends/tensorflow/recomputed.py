@@ -1,6 +1,6 @@
-"""What is computed again for its gradients, in a graph of TensorFlow.
+"""Rematerialization in a graph of TensorFlow: values are computed again for gradients.
 
-`tf.recompute_grad` takes no gradient to tensors that a function closes over, none of a gradient, and fails in loops.
+`tf.recompute_grad` has no gradients by tensors that a function closes over, none of gradients, and fails in loops.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.python.eager.record import record_operation, stop_recording  # what `tf.custom_gradient` stands on
+from tensorflow.python.eager.record import record_operation, stop_recording  # what `tf.custom_gradient` is built on
 
 from experimentator.backends.keras.remat import Apart, of_tensors
 from experimentator.patches import patched
@@ -21,19 +21,20 @@ _HERE = local()
 
 
 def here() -> AbstractContextManager[None]:
-    """Within, in this thread, what is computed in the graph that stands now may be computed again."""
+    """Within, in this thread, functions called in the present graph may be computed again."""
     return patched(_HERE, graph=None if tf.executing_eagerly() else tf.compat.v1.get_default_graph())
 
 
 def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What a function gives, of which nothing is kept for gradients: it is computed again for them.
+    """The result of a function of which nothing is kept for gradients: it is computed again for them.
 
-    It is kept in Python, in branches and in loops; and where weights are assigned within, whose values before are gone.
+    Its values are kept after all in eager code, in branches and in loops; and where weights are assigned within, whose
+    values before are gone.
     """
     graph = getattr(_HERE, "graph", None)
     if graph is None or tf.executing_eagerly() or tf.compat.v1.get_default_graph() is not graph:
         return function(*arguments, **options)
-    # weights are read once: of a second read, TensorFlow forgets that it comes before the update
+    # Weights are read once: of a second read, TensorFlow would not know that it comes before the update.
     trained: dict[int, Any] = {}
     apart, (given, call) = Apart(trained), of_tensors(function, arguments, options, _has_gradient)
     own = list(map(tf.identity, given))
@@ -58,19 +59,19 @@ def _instead(
     inputs: tuple[Sequence[Any], Sequence[Any]],
     variables: Sequence[tuple[Any, Any]],
 ) -> list[Any]:
-    """The same tensors, whose gradients by given and other `inputs`, and by variables, come from computing `again`.
+    """Tensors like `made`, whose gradients, by given and other `inputs` and by variables, come from calling `again`.
 
-    Variables of TensorFlow come with what was read of them.
+    Each of `variables` is a tf.Variable with the value that was read of it.
     """
     (given, others), read = inputs, [value for _, value in variables]
 
     def backward(*gradients: Any) -> list[Any]:
-        with _standing(variables):  # while gradients are taken, too: what is computed again within reads them then
+        with _standing(variables):  # while gradients are taken, too: nested recomputation reads them then
             with tf.GradientTape() as tape, tf.control_dependencies(gradients):
                 copies = [one + tf.cast(_nothing(gradients[0]), one.dtype) for one in given]
                 tape.watch([*copies, *others, *read])
                 found = again(copies)
-            # rows that are looked up go past what stands for a variable
+            # looking up rows reads the variable itself, not the value in its place
             ways = [*copies, *others, *read], [variable for variable, _ in variables]
             by_values, by_rows = tape.gradient(found, ways, output_gradients=gradients)
         split = len(by_values) - len(read)
@@ -84,7 +85,7 @@ def _instead(
 
 @contextmanager
 def _standing(variables: Sequence[tuple[Any, Any]]) -> Iterator[None]:
-    """Within, variables of TensorFlow have the values that were read of them before."""
+    """Within, these variables have the values that were read of them before."""
     with ExitStack() as stack:
         for variable, value in variables:
             stack.enter_context(patched(variable, _cached_value=value))
@@ -92,7 +93,7 @@ def _standing(variables: Sequence[tuple[Any, Any]]) -> Iterator[None]:
 
 
 def _first_read(variable: Any, operations: Sequence[Any]) -> Any:
-    """What was read of a variable; where only rows were looked up, it is read now."""
+    """The value that was read of a variable; if only rows were looked up, it is read now."""
     handle = tf.compat.v1.get_default_graph().capture(variable.handle)
     read = (one.outputs[0] for one in operations if one.type == "ReadVariableOp" and one.inputs[0] is handle)
     first = next(read, None)
@@ -106,13 +107,13 @@ def _sum(one: Any, other: Any) -> Any:
 
 
 def _nothing(tensor: Any) -> Any:
-    """0, which cannot be known before the tensor: XLA computes in no other order."""
+    """A 0 that depends on the tensor, so that XLA computes what uses it afterwards."""
     first = tf.cast(tf.reduce_max(tf.math.real(tf.reshape(tensor, [-1])[:1])), tf.bool)
     return tf.where(tf.equal(first, first), 0.0, float("nan"))
 
 
 def _closed_over(operations: Sequence[Any], made: Sequence[Any], given: Sequence[Any]) -> list[Any]:
-    """Tensors from before that operations read, or that are handed on, but for those that were given."""
+    """Tensors made before, which these operations read or which `made` hands on, but for those that were given."""
     within, known = {id(one) for one in operations}, {id(one) for one in given}
     read = [one for operation in operations for one in operation.inputs] + list(made)
     found = {id(one): one for one in read if _has_gradient(one) and id(one.op) not in within}

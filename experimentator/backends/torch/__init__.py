@@ -54,7 +54,7 @@ class TorchBackend(KerasBackend):
         self.place = torch.device(keras.src.backend.torch.core.get_device())
         self.modules = Modules(self.place)
         self._told: set[tuple[str, str]] = set()
-        self._refused: list[GraphError] = []  # in the recording under way; what runs in Python may do it
+        self._refused: list[GraphError] = []  # of the recording under way; a graph run in Python may do so
         self.device = torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else self.place.type.upper()
 
     def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> TorchStep:
@@ -76,10 +76,10 @@ class TorchBackend(KerasBackend):
         return TorchStep(graph, batch, outputs, self.put, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
-        """What a function returns, without values, on batches of `batch_size`; variables stay as they are.
+        """The structure that a function returns, without values, on batches of `batch_size`; variables do not change.
 
-        What looks at values is given those of an item, as far as there is one: zeros may be none that it takes; and so
-        is all, for `eager`. What that draws changes nothing of what is drawn after it.
+        A function that looks at values runs on items, as far as there are any, since it may not take zeros; so does
+        all, for `eager`. Its draws change nothing of what is drawn later.
         """
         if self.eager:
             return self._run_on_items(function, specs)
@@ -92,7 +92,7 @@ class TorchBackend(KerasBackend):
                 self.modules.recording(mode.from_tensor),
             ):
                 returned = function(self._samples(specs))
-        except ASKED:  # what was assigned until then, such as seeds, has no values, and went with its scope
+        except ASKED:  # assignments until then, as of seeds, had no values, and were dropped
             return self._run_on_items(function, specs)
         if self._refused:
             raise self._refused[0]
@@ -104,12 +104,12 @@ class TorchBackend(KerasBackend):
             return function(real_batch(self, specs))
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
-        """Within, operations carry a name that profilers tell."""
+        """Within, operations carry a name that profilers show."""
         return torch.profiler.record_function(name)
 
     @contextmanager
     def outside_of_traces(self) -> Iterator[None]:
-        """Within, tensors are real, even where a trace is going on around."""
+        """Within, tensors are real, even inside a trace."""
         real = self.modules.recording(torch.clone)
         with _disable_current_modes(), computed(wanted=False), keras.device(str(self.place)), real:
             yield
@@ -119,7 +119,7 @@ class TorchBackend(KerasBackend):
         return isinstance(value, FakeTensor)
 
     def maker(self) -> Memoised:
-        """Hands out Keras variables that processors make in their calls."""
+        """Hands out the layers and Keras variables that processors make in their calls."""
         return Memoised(given=self._given)
 
     def record(
@@ -131,7 +131,7 @@ class TorchBackend(KerasBackend):
         return recorded
 
     def changes(self, *, compiled: bool) -> list[str]:
-        """What was changed of layers, modules and optimizers; where parameters are others, they are found anew."""
+        """What was changed of layers, modules and optimizers; other parameters are found anew."""
         told, has_others = self.modules.changes()
         found = [*super().changes(compiled=compiled), *(told if compiled or has_others else ())]
         if has_others:
@@ -139,7 +139,7 @@ class TorchBackend(KerasBackend):
         return found
 
     def forget(self) -> None:
-        """Find the weights anew at the next recording."""
+        """Forget the weights and the modules: the next recording finds them anew."""
         super().forget()
         self.modules = Modules(self.place)
 
@@ -149,7 +149,7 @@ class TorchBackend(KerasBackend):
         thaw = super().freeze(keys)
         for module in within:
             module.training = False
-        self.staleness.changes()  # our own, which nobody need hear of
+        self.staleness.changes()  # our own changes are not to be reported
 
         def thawed() -> None:
             thaw()
@@ -160,7 +160,7 @@ class TorchBackend(KerasBackend):
         return thawed
 
     def call(self, node: Node, chunk: Chunk) -> None:
-        """Run a processor under its name, with numbers that are computed where it draws them."""
+        """Run a processor under its name; what it draws from `keras.random` is computed."""
         around = self.modules.within(training=chunk.training, precision=self.precision, reading=self._reading)
         is_abstract = self._reads is not None and any(map(self.is_traced, dict.values(chunk)))
         with computed(), taken(), around, Unsaved(node, self._told, self._refused) if is_abstract else nullcontext():
@@ -210,7 +210,7 @@ class TorchBackend(KerasBackend):
         return int(torch.cuda.max_memory_allocated(self.place)) if self.place.type == "cuda" else None
 
     def _given(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
-        """What a variable is made with; integers are not trained, for which PyTorch has no gradients."""
+        """Arguments to make a variable with; integers are not trained, as PyTorch has no gradients for them."""
         options = deferred(self, node, options)
         is_float = "float" in keras.backend.standardize_dtype(options.get("dtype") or keras.config.floatx())
         return options if is_float else options | {"trainable": False}

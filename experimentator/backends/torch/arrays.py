@@ -1,4 +1,4 @@
-"""Arrays of numpy that meet tensors in a processor: constants, as they are on other frameworks."""
+"""Numpy arrays that meet tensors in a processor are constants, as on other frameworks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HERE, _LOCK, _WANTED = _Here(), Lock(), [0]
 def taken() -> Iterator[None]:
     """Within, in this thread, `array + tensor`, `tensor > array`, `numpy.sqrt(tensor)` and the like give tensors.
 
-    PyTorch makes arrays of numpy of them, which has no gradients, and no place in a recorded program.
+    PyTorch would make numpy arrays of the tensors, which have no gradients, and no place in a recorded program.
     """
     _HERE.depth += 1
     with _LOCK:
@@ -44,7 +44,7 @@ def taken() -> Iterator[None]:
 
 
 def _call(_: Any, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-    """What numpy calls, for operators and its functions of single numbers, where a tensor is among the inputs."""
+    """Called by numpy, for operators and ufuncs, where a tensor is among the inputs."""
     function = getattr(keras.ops, NAMES.get(ufunc.__name__, ufunc.__name__), None)
     if not _HERE.depth or function is None or method != "__call__" or options:
         return _of_numpy(getattr(ufunc, method), inputs, options)
@@ -53,7 +53,7 @@ def _call(_: Any, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
 
 
 def _constant(value: Any, is_double: bool) -> Any:
-    """A constant of float64, numpy's default, as Keras' default: else all that is computed with it became float64."""
+    """A float64 array, numpy's default, in Keras' default dtype: else all that is computed with it became float64."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray) and value.dtype == np.float64 and not is_double:
@@ -62,6 +62,6 @@ def _constant(value: Any, is_double: bool) -> Any:
 
 
 def _of_numpy(function: Any, inputs: Any, options: Any) -> Any:
-    """What numpy does by itself: it computes on arrays, and gives a tensor."""
+    """What numpy does by itself: it computes on arrays; the result becomes a tensor."""
     found = function(*(np.asarray(one) if isinstance(one, torch.Tensor) else one for one in inputs), **options)
     return found if "out" in options else keras.tree.map_structure(torch.as_tensor, found)

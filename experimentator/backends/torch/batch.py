@@ -19,7 +19,7 @@ from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.stateless import State, StatelessBatch, Values
 from experimentator.patches import patched
 
-UPDATE = "(update)"  # what profiles call it; no processor is called so
+UPDATE = "(update)"  # scope of the update in profiles; no processor has this name
 
 
 class Batch(StatelessBatch):
@@ -46,16 +46,16 @@ class Batch(StatelessBatch):
         return weights, slots, tables
 
     def flat_state(self) -> Values:
-        """The same as one list: weights, slots, tables."""
+        """The state as one list: weights, slots, tables."""
         return [value for values in self.state() for value in values]
 
     def parted(self, flat: Values) -> State:
-        """A state of such a list."""
+        """The state of a flat list."""
         weights, slots = len(self.weights), len(self.slots)
         return flat[:weights], flat[weights : weights + slots], flat[weights + slots :]
 
     def keep_flat(self, flat: Values) -> None:
-        """Let variables hold the values of such a list, among which may be what another holds until now."""
+        """Let variables hold the values of a flat list; one in the memory of another variable is copied."""
         held = [variable.value for variable in (*self.weights, *self.slots)]
         memory = {_memory(one) for one in held}
         apart = [
@@ -84,7 +84,7 @@ class Batch(StatelessBatch):
             return (self._updated(state, pairs) if pairs else state), _detached(outputs)
 
     def gradients(self, state: State, tensors: Any) -> tuple[dict[int, Any], tuple[dict[str, Any], Values]]:
-        """By place of each trained weight, that of the loss which it minimises; those that none reaches are left out.
+        """Gradients by place of each trained weight, of the loss it minimises; weights that none reaches are left out.
 
         With them, what the graph writes, and the weights after it.
         """
@@ -99,7 +99,7 @@ class Batch(StatelessBatch):
             known = [*state[0]]
             for place, value in zip(self.trained, trained, strict=True):
                 known[place] = value
-            with self._holding((known, *state[1:])), self.standing():  # what is computed anew on the way reads them
+            with self._holding((known, *state[1:])), self.standing():  # recomputation reads them
                 found: dict[int, Any] = {}
                 for loss, of in own.items():
                     found |= self._share(objectives[loss], of, trained, last=loss == [*own][-1])
@@ -112,7 +112,7 @@ class Batch(StatelessBatch):
         ids = set(map(id, of))
         values = {n: one for n, one in zip(self.trained, trained, strict=True) if id(self.weights[n]) in ids}
         seed, wanted = torch.ones_like(objective), tuple(values.values())
-        with torch.autograd.set_multithreading_enabled(False):  # what is computed anew is computed where Keras knows us
+        with torch.autograd.set_multithreading_enabled(False):  # recomputation needs Keras' context of this thread
             found = _engine_run_backward((objective,), (seed,), not last, False, wanted, True, accumulate_grad=False)
         return {place: one for place, one in zip(values, found, strict=True) if one is not None}
 
@@ -121,7 +121,7 @@ class Batch(StatelessBatch):
 
 
 def _memory(value: torch.Tensor) -> int:
-    """Where it stands, or what it is a view of."""
+    """The address of its memory, or of that which it is a view of."""
     return value.untyped_storage().data_ptr()
 
 
@@ -130,7 +130,7 @@ def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _copies(values: Values) -> Values:
-    """Optimizers change values in place: so that nothing else does, they get copies, which a trace sees through."""
+    """Copies, as optimizers change values in place; a recorded program leaves needless ones out."""
     return [value.clone() for value in values]
 
 
@@ -139,10 +139,10 @@ def _detached(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choosing(variables: Callable[[], list[Any]]) -> AbstractContextManager[None]:
-    """Within, in this thread, `keras.ops.cond` takes both ways, and results and variables from the one that holds.
+    """Within, in this thread, `keras.ops.cond` computes both branches, and takes results and variables by condition.
 
-    Optimizers ask so whether gradients are to be gathered or applied; Keras on PyTorch would look at the condition,
-    whose value a trace does not know.
+    Optimizers use it to gather or to apply gradients; Keras on PyTorch would look at the condition, whose value a trace
+    does not know.
     """
     return patched(_HERE, variables=variables)
 
@@ -168,9 +168,9 @@ def _cond(condition: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any
 
 
 class _Apart(TorchFunctionMode):
-    """Within one way, `a -= b` changes nothing that was there before, but for variables: the other way reads it, too.
+    """Within one branch, `a -= b` changes no earlier tensor but values of variables: the other branch reads it, too.
 
-    Elsewhere tensors cannot be changed, and Keras writes so, as in `CosineDecayRestarts`.
+    Keras writes so, as in `CosineDecayRestarts`, since tensors of other frameworks cannot be changed.
     """
 
     def __init__(self, own: Iterable[Any]):

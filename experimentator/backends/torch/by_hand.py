@@ -19,7 +19,7 @@ CALL = 256  # batches that one call of the loop runs
 
 
 def looped(step: TorchStep) -> Timed:
-    """`run(columns, index, count)`: `step` for `count` batches, those of `index` [R, B] in turn, waited for."""
+    """`run(columns, index, count)`: runs `count` batches, of the rows `index` [R, B] in turn, and waits for them."""
 
     def timed(columns: Mapping[str, Any], index: np.ndarray, count: int) -> None:
         rows = np.asarray(index)[np.arange(max(count, 1)) % len(index)]
@@ -37,7 +37,7 @@ def looped(step: TorchStep) -> Timed:
 
 
 class TorchModel(GraphModel):
-    """Its step takes gradients as PyTorch does."""
+    """A model whose training step takes gradients by autograd."""
 
     def __init__(self, run: Forward, variables: list[Any], optimizer: Any):
         super().__init__()

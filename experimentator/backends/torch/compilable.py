@@ -1,4 +1,4 @@
-"""A graph as Inductor computes it right."""
+"""Changes to a graph, and to Inductor, so that Inductor compiles it right."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import torch
 from torch._inductor.scheduler import SchedulerNode
 
 aten = torch.ops.aten
-MENDED = "experimentator-1"  # for caches of what was compiled, in which may be what was compiled wrong
+MENDED = "experimentator-1"  # tags caches of compiled functions, as those from without these changes may be wrong
 _USUAL = SchedulerNode.recompute_size_and_body
 
 
 def compilable(module: Any) -> Any:
-    """The same module, with draws by one probability made from an array of it, and views that may copy.
+    """The same module, with draws by one probability made from an array of it, and `reshape` in place of `view`.
 
-    Inductor fills memory with the former in place, in an order of its own, so that the same seed would draw otherwise
-    where something is computed again. Steps of what operations give may be others there than those that the views were
-    recorded with.
+    Inductor computes such draws in place, in an order of its own, so that the same seed would give other numbers where
+    something is computed again. Strides of results may differ there from those that views were recorded with.
     """
     graph = deepcopy(module.graph)
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
@@ -37,10 +36,10 @@ def compilable(module: Any) -> Any:
 
 @wraps(_USUAL)
 def _recomputed(node: Any, *arguments: Any, **options: Any) -> None:
-    """Compute anew what an operation reads, under the names that this has since it was written in place.
+    """Recompute what an operation reads, under the names that buffers have since they were written in place.
 
-    Inductor (that of PyTorch 2.13) takes those from before, so that a sum may be read before it is complete, such as
-    the gradient of an embedding.
+    Inductor (of PyTorch 2.13) takes the names from before, so that a sum may be read before it is complete, such as the
+    gradient of an embedding.
     """
     _USUAL(node, *arguments, **options)
     node.set_read_writes(node.read_writes.rename(node.mutation_renames))

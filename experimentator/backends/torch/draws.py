@@ -1,8 +1,8 @@
 """Random numbers that are computed: what `keras.random` draws within a graph, as a function of its seeds.
 
-Keras on PyTorch seeds a generator of PyTorch's with the value of a seed, for which it must know it: a trace does not,
-and a GPU would be waited for. Here each number is a hash of seed, counter and place (SplitMix64: Steele, Lea and Flood,
-"Fast splittable pseudorandom number generators", 2014), so that they are the same however a graph is run.
+Keras on PyTorch seeds a generator of PyTorch's with the value of a seed, which a trace does not know, and for which a
+GPU would be waited for. Here each number is a hash of seed, counter and place (SplitMix64: Steele, Lea and Flood,
+"Fast splittable pseudorandom number generators", 2014), so that numbers are the same however a graph is run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from experimentator.backends.torch.symbolic import is_symbolic
 from experimentator.patches import patched
 
 GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15 - (1 << 64), 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
-DIGITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}  # binary ones, that a number below 1 may have
+DIGITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}  # binary digits of a number below 1
 _HERE = local()
 
 
@@ -81,14 +81,14 @@ def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None)
 
 
 def shuffle(x: Any, axis: int = 0, seed: Any = None) -> torch.Tensor:
-    """`x` with an axis in another order, one for each place before it."""
+    """`x` with an axis in random order, another one for each place of the axes before it."""
     x = keras.ops.convert_to_tensor(x)
     places = _bits(x.shape[: axis + 1], seed).argsort(axis)
     return x.gather(axis, places.reshape(*places.shape, *[1] * (x.ndim - axis - 1)).expand(x.shape))
 
 
 def _bell(shape: Any, mean: Any, stddev: Any, dtype: Any, seed: Any, within: float) -> torch.Tensor:
-    """Normal numbers: the quantiles of numbers within (-1, 1), or less of it, of which none is a border."""
+    """Normal numbers: quantiles of uniform numbers in (-1, 1) times `within`, never of the ends."""
     dtype, real = _dtypes(dtype)
     digits = 52 if real == torch.float64 else 23
     numbers = (2 * _shifted(_bits(shape, seed), 64 - digits) + 1).to(real) * 2.0**-digits - 1.0
@@ -123,7 +123,7 @@ def _dtypes(dtype: Any) -> tuple[str, torch.dtype]:
 
 
 def _standing(own: Callable[..., Any]) -> None:
-    """Let `own` answer where Keras' function of that name is called within `computed`."""
+    """Replace Keras' function of the same name: within `computed`, `own` answers."""
     usual = getattr(of_keras, own.__name__)
 
     @wraps(usual)

@@ -31,7 +31,7 @@ class Stored(torch.nn.Module):
             self.register_buffer(f"weight_{number}", value)
 
     def forward(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What is written of one batch; what changes of the weights meanwhile is dropped."""
+        """The outputs for one batch; changes of the weights are dropped."""
         outputs = self.batch((list(self.buffers()), [], []), tensors)[1]
         return apart({name: outputs[name] for name in self.names}, tensors)
 
@@ -79,9 +79,9 @@ def export(model: Any, path: Path, place: torch.device) -> None:
 
 
 def _leave_as_they_are(graph: Any) -> None:
-    """Take out what drops an axis that is not of size one, which PyTorch passes over, and ONNX fails at.
+    """Take out `squeeze` of an axis that is not of size one, which PyTorch ignores, and ONNX fails at.
 
-    Keras' `take` does so.
+    Keras' `take` makes such operations.
     """
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
         if node.meta["val"].ndim == node.args[0].meta["val"].ndim:

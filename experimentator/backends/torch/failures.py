@@ -1,4 +1,4 @@
-"""What PyTorch refuses, in terms of processors."""
+"""Notes on errors of PyTorch: what to write, and which processor failed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 from experimentator.graph import Node
 
-# In what PyTorch says, where an array of numpy meets a tensor, and where whole numbers have 32 bits.
+# Parts of PyTorch's messages where a numpy array meets a tensor, and where integers have 32 bits and not 64.
 OF_NUMPY = re.compile(r"requires grad\. Use tensor\.detach\(\)\.numpy\(\)|not numpy\.ndarray")
 OF_LONG = re.compile(r"dtype to be Long|scalar type Long|dtype int64 for index|index tensor of type")
 
 
 def add_cures(error: Exception) -> None:
-    """Note what to write, where that is known."""
+    """Note what to write, where the message is known."""
     if OF_NUMPY.search(str(error)):
         change = "write the function of keras.ops instead, or keras.ops.convert_to_tensor(array)"
         error.add_note(f"A tensor of PyTorch meets numpy there: {change}.")

@@ -1,4 +1,4 @@
-"""Gradients within a graph, whose computation is recorded, too."""
+"""Gradients that processors take within a graph, whose computation is recorded, too."""
 
 from __future__ import annotations
 

@@ -34,20 +34,20 @@ log = logging.getLogger(__name__)
 COMPILERS = {"program": False, "inductor": True}
 PROGRAM, LOOP = COMPILERS
 PROBES = 3  # times that each way is timed
-CLEARLY = 0.95  # of the time without Inductor, for it to be taken: a toss-up must not change bits from run to run
-TRIAL, EACH = 4.0, 0.05  # seconds that Inductor takes, and more for each operation
-WORTH = 3.0  # times as long as a trial, for it to be made
-KEPT = 1 << 18  # bytes of results that the compiled loop carries: it copies them at every batch
+CLEARLY = 0.95  # Inductor is taken below this share of the time without: a toss-up must not change bits from run to run
+TRIAL, EACH = 4.0, 0.05  # seconds that compiling with Inductor takes, and more for each operation
+WORTH = 3.0  # a trial is made if the batches take so many times as long
+KEPT = 1 << 18  # bytes of results in one compiled loop, which copies them at every batch
 Columns = Mapping[str, torch.Tensor]
 
 
 class TorchStep(KerasStep):
     """A compiled graph; see `experimentator.backends.Step`.
 
-    One run of Python on tensors without values records which operations a batch takes, forward, backward and update.
-    They run one after the other, without Python's or autograd's part; or Inductor makes one function of them and of the
-    loop around them, where `jit_compile` asks for it, or with "auto" where `choose` finds that quicker. A graph that
-    looks at values cannot be recorded, and runs in Python. Each number of rows is recorded for itself.
+    One run of Python on tensors without values records the operations of a batch, forward, backward and update. They
+    run one after the other, without Python or autograd; or Inductor makes one function of them and of the loop around
+    them, where `jit_compile` asks for it, or with "auto" where `choose` finds that quicker. A graph that looks at
+    values cannot be recorded, and runs in Python. Each number of rows is recorded separately.
     """
 
     default = PROGRAM
@@ -70,7 +70,7 @@ class TorchStep(KerasStep):
         self.batch, self.put, self.auto = batch, put, jit_compile == "auto"
         if batch.place.type == "cpu":
             keep_large_buffers()
-        self.is_profiled = False  # under names, and so without the compiler
+        self.is_profiled = False  # operations run one by one, under names, without the compiler
         self._most = 0  # rows that a batch had
         self._seconds = float("nan")  # of a batch without the compiler
         self._programs: dict[Any, Program] = {}
@@ -90,7 +90,7 @@ class TorchStep(KerasStep):
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
         """Settle an open choice for `remaining` batches, by timing both ways, where a trial is worth it; else later.
 
-        No state is kept of it, nor of the generators that operations of PyTorch draw from.
+        The trial changes neither the state nor the generators that operations of PyTorch draw from.
         """
         if self.chosen is not None:
             return
@@ -117,7 +117,7 @@ class TorchStep(KerasStep):
         state = self.batch.flat_state()
         rows = torch.as_tensor(np.asarray(index, np.int64)).to(self.batch.place)
         self._most = max(self._most, rows.shape[1])
-        is_rest = len(rows) == 1 and rows.shape[1] < self._most  # of an evaluation, for which nothing is compiled
+        is_rest = len(rows) == 1 and rows.shape[1] < self._most  # last rows of an evaluation, not worth a compilation
         if (compiler or self.compiler) == LOOP and not self.is_profiled and not is_rest:
             try:
                 return self._looped(state, columns, rows)
@@ -126,7 +126,7 @@ class TorchStep(KerasStep):
             except FAILURES as error:
                 self._refuse(error)
         results: list[Tensors] = []
-        for picked in rows:  # from the second on, the state is nobody else's
+        for picked in rows:  # from the second on, this loop alone holds the state
             tensors = {name: column[picked] for name, column in columns.items()}
             state, given = self._one(state, columns, tensors, own=bool(results))
             results.append(given)
@@ -154,7 +154,7 @@ class TorchStep(KerasStep):
             raise
 
     def _batch(self, names: list[str]) -> Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]:
-        """One batch in Python: of a flat state and tensors of `names`, to the state and what was asked for."""
+        """A function that runs one batch in Python: flat state and tensors of `names` in, state and results out."""
 
         def run(state: Tensors, tensors: Tensors) -> tuple[Tensors, Tensors]:
             after, outputs = self.batch(self.batch.parted(state), dict(zip(names, tensors, strict=True)))
@@ -163,7 +163,7 @@ class TorchStep(KerasStep):
         return run
 
     def _program(self, state: Tensors, tensors: Columns, columns: Columns) -> Program:
-        """The batch as a program, for tensors like these; tables of rates may change their length."""
+        """The batch as a program, recorded for tensors of these shapes; tables of rates may change their length."""
         given = [*tensors.values(), *state[len(state) - self.batch.tables :]]
         key = tuple((tensor.shape, tensor.dtype) for tensor in given)
         if key not in self._programs:
@@ -194,7 +194,7 @@ class TorchStep(KerasStep):
         return self._loops[key]
 
     def _look(self, error: Exception) -> None:
-        """Warn which processor looks at values, so the graph runs in Python; an error if it must be compiled."""
+        """Warn which processor looks at values, so that the graph runs in Python; raise if it must be compiled."""
         reason = why_asked(error)
         if not self.auto and self.chosen == LOOP:
             change = "Write jit_compile='auto'; or keras.ops.where, or torch.where, instead of what looks at values."
@@ -203,7 +203,7 @@ class TorchStep(KerasStep):
         self.chosen = EAGER
 
     def _refuse(self, error: Exception) -> None:
-        """Warn why Inductor cannot compile the graph, which then runs without; an error where it was asked for."""
+        """Warn why Inductor cannot compile the graph, which then runs without; raise if it was asked for."""
         reason = why_failed(error)
         if not self.auto:
             change = "Write jit_compile='auto', or False."
@@ -214,7 +214,7 @@ class TorchStep(KerasStep):
         self.chosen = PROGRAM
 
     def _timed(self, compiler: str, columns: Columns, index: np.ndarray) -> float:
-        """Seconds per batch, the best of a few calls behind one that compiles."""
+        """Seconds per batch, the best of a few calls after one that compiles."""
         best = float("inf")
         with torch.random.fork_rng([self.batch.place] if self.batch.place.type == "cuda" else []):
             for place in range(PROBES + 1):

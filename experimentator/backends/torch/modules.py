@@ -1,4 +1,4 @@
-"""What processors use of PyTorch's own: `torch.nn.Module`s and parameters, as variables of the graph."""
+"""PyTorch's own `torch.nn.Module`s and parameters in processors, as variables of the graph."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from experimentator.backends.torch.stand_ins import handed
 from experimentator.backends.torch.symbolic import is_symbolic, stub
 from experimentator.graph import GraphError
 
-TOLD = 4  # changes of parameters that are told by name
+TOLD = 4  # most changes of parameters that are reported by name
 Reading = Callable[[Callable[[], Any]], Any]  # is called with what reads a variable
 _PLAIN = frozenset({torch.Tensor, torch.dtype, torch.device, torch.Size, int, float, bool, str, type(None)})
-_INIT = keras.Variable.__init__  # which stands elsewhere while a processor runs
+_INIT = keras.Variable.__init__  # the original, which is patched while a processor runs
 
 
 class Known(keras.StatelessScope):
@@ -48,32 +48,32 @@ class Modules:
     """Keras variables around parameters and buffers of PyTorch's own, found where processors use them.
 
     A function of PyTorch that is handed a parameter gets the value of its variable, so that a batch is a function of
-    values; buffers, such as the statistics of a BatchNorm2d, become copies of theirs, and what was made of these is
-    assigned. Outside of training modules infer; in training they are in the mode that somebody left them in, so that a
-    part may be kept in `eval()`.
+    values. Buffers, such as the statistics of a BatchNorm2d, are copies in a call, and what became of them is assigned
+    to their variables. Outside of training modules are in eval mode; in training they are in the mode that the user
+    left them in, so that a part may be kept in `eval()`.
     """
 
     def __init__(self, place: torch.device):
         self.place = place
         self.met: dict[int, tuple[Any, str]] = {}  # modules that were called, and those within, with their names there
-        self.tops: dict[int, tuple[Any, list[int]]] = {}  # those that processors call, and of what they were made
+        self.tops: dict[int, tuple[Any, list[int]]] = {}  # called by processors, with ids of parts and parameters
         self._variables: dict[int, Any] = {}
         self._parameters: list[tuple[Any, Any]] = []  # with their variables; kept, so that no id is given twice
         self._names: dict[int, str] = {}
         self._of_keras: dict[int, Any] = {}
-        self._news: list[Any] = []  # of these, whose parameters are to be looked up
+        self._news: list[Any] = []  # of these, those whose parameters are to be looked up
         self._copied: Callable[[Any], Any] | None = None  # while recording, what makes a stand-in
         self._copies: dict[int, Any] = {}
 
     def know(self, variable: Any) -> None:
-        """A variable of Keras itself stands around its parameter; one that is made in a trace gets that afterwards."""
+        """Note a variable of Keras itself, to look up its parameter; one made in a trace gets that afterwards."""
         if id(variable) not in self._of_keras:
             self._of_keras[id(variable)] = variable
             self._news.append(variable)
 
     @contextmanager
     def recording(self, copied: Callable[[Any], Any]) -> Iterator[None]:
-        """Within, stand-ins are read, so that what a processor changes in place changes no weight."""
+        """Within, stand-ins are read for variables, so that changes in place by a processor change no weight."""
         before = self._copied, self._copies
         self._copied, self._copies = copied, {}
         try:
@@ -85,7 +85,7 @@ class Modules:
     def within(
         self, *, training: bool, precision: str | None = None, reading: Reading = lambda read: read()
     ) -> Iterator[None]:
-        """Within, in this thread, parameters and modules are such; `reading` is given what reads those of modules."""
+        """Within, in this thread, parameters and modules act as variables; `reading` is given the reads of modules."""
         call = _Call(self, training, precision, reading)
         hooks = [
             register_module_forward_pre_hook(call.begin),
@@ -104,7 +104,7 @@ class Modules:
             self._look_at_tops()
 
     def value(self, variable: Any) -> Any:
-        """What a variable stands for: of a state, or while recording a stand-in."""
+        """The value of a variable: that of a state, or while recording a stand-in."""
         value = variable.value
         if self._copied is None or value is not variable._value:
             return value
@@ -114,7 +114,7 @@ class Modules:
 
     def copied(self, value: Any) -> Any:
         """While recording, a stand-in for a value."""
-        with temporarily_clear_interpreter_stack():  # of `torch.func`: what is met within it stays behind it
+        with temporarily_clear_interpreter_stack():  # of `torch.func`, whose wrappers must not get out of it
             with _disable_current_modes():
                 value = value.detach()
             return value if self._copied is None else self._copied(value)
@@ -131,13 +131,13 @@ class Modules:
             is_trained = tensor.requires_grad and tensor.is_floating_point()
             with _no_scope(), _disable_current_modes(), temporarily_clear_interpreter_stack():
                 _INIT(variable, tensor, trainable=is_trained, name=name or self._names.get(id(tensor), "parameter"))
-            variable._path = f"module_{len(self._parameters)}/{variable.name.replace('.', '/')}"  # one for each
+            variable._path = f"module_{len(self._parameters)}/{variable.name.replace('.', '/')}"  # unique
             self._parameters.append((tensor, variable))
             self._variables[id(tensor)] = self._variables[id(variable._value)] = variable
         return self._variables[id(tensor)]
 
     def meets(self, module: Any) -> None:
-        """A processor calls a module."""
+        """Note a module that a processor calls, and all within it."""
         self._names |= {id(one): name for name, one in module.named_parameters() if id(one) not in self._names}
         self.met |= {id(one): (one, name) for name, one in module.named_modules() if id(one) not in self.met}
         self.tops.setdefault(id(module), (module, []))
@@ -176,7 +176,7 @@ class Modules:
 
 
 class _Call:
-    """Modules that one call of a processor meets, with all that is in them: some read what is in others."""
+    """One call of a processor: modules that it meets, with all that is in them, as some read what is in others."""
 
     def __init__(self, modules: Modules, training: bool, precision: str | None, reading: Reading):
         self.modules, self.training, self.precision, self.reading = modules, training, precision, reading
@@ -188,7 +188,7 @@ class _Call:
         self.under: list[tuple[Any, AbstractContextManager[Any]]] = []  # modules that are being called
 
     def value(self, parameter: Any) -> Any:
-        """What stands for a parameter; it requires gradients where a processor may take some itself."""
+        """The value in place of a parameter; it requires gradients where a processor may take some itself."""
         with torch._C.DisableTorchFunction():  # else what is done here would ask for values, too
             if is_symbolic():
                 return stub(parameter)
@@ -200,7 +200,7 @@ class _Call:
         return value
 
     def begin(self, module: Any, _: Any) -> None:
-        """Before a module is called; for the first time, it gets copies of buffers, and is told to infer."""
+        """Called before a module: at first, it gets copies of its buffers, and eval mode outside of training."""
         if get_ident() != self.thread or _INNERMOST.call is not self or isinstance(module, keras.Layer):
             return
         if isinstance(module, (torch.jit.ScriptModule, OptimizedModule)):
@@ -230,12 +230,12 @@ class _Call:
             self.under.pop()[1].__exit__(None, None, None)
 
     def keep(self) -> None:
-        """Assign what became of the buffers."""
+        """Assign the buffers' copies to their variables."""
         for module, name, buffer in self.buffers:
             self.standing[id(buffer)][0].assign(module._buffers[name])
 
     def undo(self) -> None:
-        """Modules are as they were, but for what they themselves changed."""
+        """Restore the modules, but for what they themselves changed."""
         for _, context in reversed(self.under):
             context.__exit__(None, None, None)
         for module, name, buffer in self.buffers:
@@ -317,7 +317,7 @@ def _check(tensor: Any) -> None:
 
 @contextmanager
 def _no_scope() -> Iterator[None]:
-    """Within, Keras' stateless scope is away: in it, no variable can be made of a value."""
+    """Within, Keras' stateless scope is taken off: in it, no variable can be made of a value."""
     scope = global_state.get_global_attribute("stateless_scope")
     global_state.set_global_attribute("stateless_scope", None)
     try:

@@ -38,7 +38,7 @@ class SizedError(RuntimeError):
     """A tensor without values was to become a size."""
 
 
-# What Python asks that only real tensors answer: the value of one, or a shape that depends on values.
+# What Python code asks that only real tensors answer: the value of one, or a shape that depends on values.
 ASKED = (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -46,11 +46,11 @@ ASKED = (
     LookedAtError,
     SizedError,
 )
-# What the other errors say where such a thing is asked.
+# Parts of other errors' messages that mean such a thing, too.
 SAID = {".numpy() is not supported": LookedAtError, "but got FakeTensor": SizedError}
-# What the compiler says where it has no form for a graph, or where something that it needs is missing.
+# Errors of the compiler where it has no form for a graph, or where something that it needs is missing.
 FAILURES = (TorchDynamoException, InductorError, CannotRunError)
-# Operations that change arguments without saying so, as others that do; and one whose name Python cannot write.
+# Replaces operations that change arguments without declaring it, and one whose name Python cannot write.
 TOLD = get_decompositions([torch.ops.aten.cudnn_batch_norm, torch.ops.aten.cudnn_batch_norm_backward]) | {
     torch.ops.aten.native_batch_norm.default: native_batch_norm_decomposition,
     getattr(torch.ops.aten.random_, "from"): lambda tensor, *limits: tensor.copy_(torch.randint_like(tensor, *limits)),
@@ -62,15 +62,15 @@ _NUMBERS = count()
 _OF_LIBRARIES = re.compile(r"[/\\](torch|keras|experimentator[/\\](backends|graph))[/\\]|<")
 # C++ around the kernels, without Python between them; compiled apart from them, or a C++ compiler takes minutes for it.
 OPTIONS = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
-_ONE_AT_A_TIME = RLock()  # PyTorch stands functions of its own in the process' place while it records
+_ONE_AT_A_TIME = RLock()  # PyTorch patches functions of its own for the whole process while it records
 
 
 class Program:
     """A function of tensors to tensors as a list of PyTorch's operations: `program(state, others)`.
 
-    It gives the new state and what else the function returns. Nothing that is given is changed in place, unless it is
-    the program's own, so that operations that only copy are left out, and a state stays what it is where a program is
-    interrupted. `kept` notes entries of the state that the function hands back as they came: no loop need carry them.
+    It returns the new state and the other results. No argument is changed in place, unless it is the program's own: so
+    operations that only copy are left out, and a state stays what it is where a program is interrupted. `kept` lists
+    entries of the state that the function returns unchanged: no loop need carry them.
     """
 
     def __init__(
@@ -102,17 +102,17 @@ class Program:
         return self._run(Named(module).run if named else module, state, others)
 
     def pure(self) -> Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]:
-        """The same for a compiler, which uses memory again by itself."""
+        """The program for a compiler, which reuses memory by itself."""
         return partial(self._run, compilable(self.module))
 
     @cached_property
     def reusing(self) -> Any:
-        """The module, with what it makes on the way changed in place."""
+        """The module, with intermediate values changed in place."""
         return self._in_place(deepcopy(self.module.graph))
 
     @cached_property
     def writing(self) -> Any:
-        """The same, which changes the state as well, where nothing else that comes out shares its memory."""
+        """The same, with the state changed in place, too, where nothing else that comes out shares its memory."""
         graph = deepcopy(self.module.graph)
         (ending,) = graph.find_nodes(op="output")
         return self._in_place(graph, own(graph.find_nodes(op="placeholder"), self.results, ending.args[0], self.count))
@@ -138,7 +138,7 @@ class Program:
 
 
 def _recorded(function: Callable[..., Any], arguments: Tensors) -> Any:
-    """What a function does, on tensors without values; others that it meets are constants."""
+    """Record a function on tensors without values; other tensors that it meets are constants."""
     with torch.no_grad():
         record = make_fx(function, tracing_mode="fake", decomposition_table=TOLD, _allow_non_fake_inputs=True)
         try:
@@ -158,7 +158,7 @@ def _recorded(function: Callable[..., Any], arguments: Tensors) -> Any:
 
 
 def asking(error: Exception) -> Exception | None:
-    """What one of `ASKED` stands for an error; None where that is about something else."""
+    """The error of `ASKED` that another error means; None if it is about something else."""
     kind = next((kind for said, kind in SAID.items() if said in str(error)), None)
     return None if kind is None else kind(str(error)).with_traceback(error.__traceback__)
 
@@ -175,10 +175,10 @@ def refuse_kept(values: Iterable[Any]) -> None:
 
 
 def _simplified(module: Any, own: int) -> tuple[list[int | None], list[tuple[torch.Size, torch.dtype]]]:
-    """Take out what only copies, and let a module give what it computes alone.
+    """Remove copies from a module, and let it return only what it computes.
 
-    The first `own` results, a state, get the steps of the first arguments, with which all was recorded. Of each result
-    it tells the number of the argument that it is, or None where it is computed; and what it looks like.
+    The first `own` results, a state, get the strides of the first arguments, with which all was recorded. Returns for
+    each result the number of the argument that it is, None if it is computed; and shape and dtype of each.
     """
     graph = module.graph
     _take_names(graph)
@@ -205,7 +205,7 @@ def _simplified(module: Any, own: int) -> tuple[list[int | None], list[tuple[tor
 
 
 def _laid_out(ending: Any, node: Any, like: Any) -> Any:
-    """A node, or a copy of it with the steps of another of its shape."""
+    """A node, or a copy of it with the strides of another node of its shape."""
     value, wanted = node.meta["val"], like.meta["val"]
     if value.shape != wanted.shape or value.stride() == wanted.stride():
         return node
@@ -220,9 +220,9 @@ def _laid_out(ending: Any, node: Any, like: Any) -> Any:
 
 
 def _take_names(graph: Any) -> None:
-    """Let operations know their scope, which is told by what stands around them, and take that out.
+    """Give operations the scope that profiler markers around them name, and remove the markers.
 
-    Those of the backward pass, around which nothing stands, have the scope of what they read.
+    Operations of the backward pass have no markers, and get the scope of what they read.
     """
     within: list[str] = []
     has_forward, marks = False, []
@@ -285,7 +285,7 @@ def compiled_loop(program: Program, names: Sequence[str]) -> Callable[..., Any]:
         _, buffers, values = while_loop(lambda place, *_: place < limit, body, (start, buffers, values))
         return _with(state, carried, values), buffers
 
-    loop.__code__ = loop.__code__.replace(co_name=f"loop_{next(_NUMBERS)}")  # the compiler counts what it makes of one
+    loop.__code__ = loop.__code__.replace(co_name=f"loop_{next(_NUMBERS)}")  # the compiler counts compilations by code
     return _told_of_the_first(torch.compile(loop, fullgraph=True, dynamic=False, options=OPTIONS))
 
 
@@ -298,13 +298,13 @@ def _with(state: Tensors, places: Sequence[int], values: Tensors) -> Tensors:
 
 
 def _told_of_the_first(compiled: Callable[..., Any]) -> Callable[..., Any]:
-    """A compiled function whose first call fails with CannotRunError: what fails there is what the compiler made."""
+    """A compiled function; a RuntimeError in its first call, by what the compiler made, becomes CannotRunError."""
     has_run: list[bool] = []
 
     def run(*arguments: Any) -> tuple[Tensors, Tensors]:
         caching = torch.compiler.config.patch(cache_key_tag=torch.compiler.config.cache_key_tag + MENDED)
         with torch.no_grad(), caching, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the compiler's own
+            warnings.simplefilter("ignore")  # of the compiler
             try:
                 results: tuple[Tensors, Tensors] = compiled(*arguments)
             except torch.OutOfMemoryError:

@@ -1,7 +1,7 @@
-"""What is computed again for its gradients, by `torch.utils.checkpoint`: with the same draws, statistics and seeds.
+"""Rematerialization by `torch.utils.checkpoint`, with the same draws, statistics and seeds both times.
 
-PyTorch sets its generators back for that. In a recorded program, no generator has a state that could be set back: what
-is drawn the first time is kept, and drawn again.
+PyTorch resets its generators for that. In a recorded program no generator has a state that could be reset: what was
+drawn the first time is kept, and used again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
 
 def recomputed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What a function gives, of which nothing is kept for gradients: it is computed again for them."""
+    """The result of a function of which nothing is kept for gradients: it is computed again for them."""
     return checkpoint.checkpoint(function, *arguments, use_reentrant=False, **options)
 
 
 class _Noting(Within):
-    """A scope that notes what it reads, and assigns in the scope around, or, as in `keras.Model.fit`, for good."""
+    """A scope that notes what it reads, and assigns to the scope around, or, as in `keras.Model.fit`, to variables."""
 
     def add_update(self, update: Any) -> None:
         if self.original_scope is None:
@@ -46,7 +46,7 @@ class _Noting(Within):
 
 
 class _Draws(TorchDispatchMode):
-    """Notes what is drawn; or `again`, gives what was."""
+    """Notes numbers that are drawn; with `again`, returns those instead."""
 
     def __init__(self, drawn: list[Any], *, again: bool):
         super().__init__()
@@ -65,7 +65,7 @@ class _Draws(TorchDispatchMode):
 
 
 def _draws_nothing(function: Any, arguments: Any, options: Any) -> bool:
-    """Whether it is an attention without a dropout."""
+    """Whether it is an attention without dropout."""
     names = [one.name for one in function._schema.arguments]
     given = {one.name: one.default_value for one in function._schema.arguments if one.has_default_value()}
     given |= dict(zip(names, arguments, strict=False)) | options
@@ -77,9 +77,9 @@ def _copied(values: Any) -> Any:
 
 
 class _Around(TorchDispatchMode):
-    """Contexts around the first time that something is computed, and around each that it is computed again.
+    """Contexts around the first computation, or around each that repeats it.
 
-    It is no mode itself, but in a trace PyTorch takes no other context.
+    It does nothing as a mode, but in a trace PyTorch takes no other context.
     """
 
     def __init__(self, *contexts: Callable[[], AbstractContextManager[Any]]):
@@ -98,7 +98,7 @@ class _Around(TorchDispatchMode):
 
 
 def _contexts(asked: Callable[[], Contexts]) -> Contexts:
-    """Those that were asked for, with ours around them."""
+    """The contexts that a caller asked for, with ours around them."""
     there, known, drawn = place(), dict[int, Any](), list[Any]()
     first, again = asked()
     noting, dropping, reading = (
@@ -112,7 +112,7 @@ def _contexts(asked: Callable[[], Contexts]) -> Contexts:
     return _Around(noting, lambda: first, draw), _Around(there, computed, dropping, reading, lambda: again, redraw)
 
 
-# Where every checkpoint begins, whoever holds the function that asks for it; since PyTorch 2.15 under another name.
+# Every checkpoint begins there, even of a caller that imported the function before; PyTorch 2.15 renamed it.
 _PLACES = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
 _NAME = next(name for name in _PLACES if hasattr(checkpoint, name))
 _USUAL = getattr(checkpoint, _NAME)
@@ -128,7 +128,7 @@ def _generator(*arguments: Any, **options: Any) -> Any:
     else:
         function, preserve, asked, *others = arguments
         arguments = function, preserve, lambda: _contexts(asked), *others
-    with checkpoint.set_checkpoint_early_stop(False):  # layers forget at the end of a call what they keep for it alone
+    with checkpoint.set_checkpoint_early_stop(False):  # layers drop at the end of a call what they keep for it
         return (yield from _USUAL(*arguments, **options))
 
 

@@ -1,4 +1,4 @@
-"""Memory that a recorded program writes again: what nobody reads any more is changed in place."""
+"""Reuse of memory in a recorded program: values that nothing reads any more are changed in place."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ UNSAFE_VIEW = torch.ops.aten._unsafe_view.default  # a view, though it does not 
 
 
 def reuse(graph: Any, own: Collection[Any] = ()) -> None:
-    """Let operations write into `own` arguments, and into what operations on lists made, where nobody reads it later.
+    """Let operations write into `own` arguments and results of operations on lists, where nothing reads these later.
 
-    Updates are such operations. Where weights are many, to touch new memory takes longer than the arithmetic.
+    Updates are operations on lists (`_foreach_*`). With many weights, touching new memory takes longer than arithmetic.
     """
     order = {node: place for place, node in enumerate(graph.nodes)}
 
@@ -45,10 +45,10 @@ def reuse(graph: Any, own: Collection[Any] = ()) -> None:
 
 
 def own(arguments: Sequence[Any], results: Sequence[int | None], computed: Sequence[Any], count: int) -> set[Any]:
-    """Which of the first `count` arguments, a state, may be written into where an earlier run made that state.
+    """Which of the first `count` arguments, a state, may be written into if an earlier run made that state.
 
-    `results` tells of each result, the new state first, which argument it is; or None for the next one of `computed`.
-    Left out is what shares its memory with another result, and what is a view of something.
+    `results` has for each result, the new state first, the number of the argument that it is, or None for the next one
+    of `computed`. Arguments whose new value shares memory with another result, or is a view, are left out.
     """
     values = iter(computed)
     given = [next(values) if place is None else arguments[place] for place in results]
@@ -61,14 +61,14 @@ def own(arguments: Sequence[Any], results: Sequence[int | None], computed: Seque
 
 
 def base(node: Any) -> Any:
-    """The node whose memory it stands on: the one that it is a view of, or itself."""
+    """The node whose memory a node uses: the one that it is a view of, or itself."""
     while (under := _under(node)) is not None:
         node = under
     return node
 
 
 def _under(node: Any) -> Any:
-    """What it is a view of; None where it has memory of its own."""
+    """The node that it is a view of; None if it has memory of its own."""
     if node.op != "call_function" or not isinstance(node.args[0], torch.fx.Node):
         return None  # an argument; or what is made of a number
     return node.args[0] if _is_view(node.args[0] if node.target is getitem else node) else None
@@ -79,7 +79,7 @@ def _is_view(node: Any) -> bool:
 
 
 def _readers(node: Any) -> list[Any]:
-    """All that read it, or a view of it."""
+    """All nodes that read it, or a view of it."""
     found = list(node.users)
     for reader in found:
         if _under(reader) is not None:
@@ -88,7 +88,7 @@ def _readers(node: Any) -> list[Any]:
 
 
 def _in_place(node: Any) -> Any:
-    """The operation that writes what this one makes into its first argument, or arguments; None where there is none."""
+    """The operation that writes the result of this one into its first argument, or arguments; None if there is none."""
     is_known = getattr(node.target, "namespace", "") == "aten" and torch.Tag.pointwise in node.target.tags
     if not is_known and not _is_on_lists(node):
         return None
@@ -103,7 +103,7 @@ def _is_on_lists(node: Any) -> bool:
 
 
 def looks(node: Any) -> tuple[Any, ...]:
-    """Sizes, steps and dtype of what a node gives."""
+    """Shape, strides and dtype of a node's value."""
     value = node.meta["val"]
     return value.shape, value.stride(), value.dtype
 

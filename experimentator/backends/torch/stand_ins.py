@@ -1,4 +1,4 @@
-"""What stands for a parameter where PyTorch hands it to functions that it calls past every `TorchFunctionMode`."""
+"""Values in place of parameters, for functions that PyTorch calls past every `TorchFunctionMode`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils import _pytree
 
 
 class _Here(local):
-    """What stands for parameters in this thread."""
+    """What gives the values of parameters in this thread."""
 
     value: Callable[[Any], Any] | None = None
 
@@ -23,7 +23,7 @@ _HERE, _LOCK, _WANTED = _Here(), Lock(), [0]
 
 
 def standing(arguments: Any) -> Any:
-    """Arguments, with what stands for the parameters among them."""
+    """Arguments, with values in place of the parameters among them."""
     return arguments if _HERE.value is None else _pytree.tree_map_only(torch.nn.Parameter, _HERE.value, arguments)
 
 
@@ -31,7 +31,7 @@ def standing(arguments: Any) -> Any:
 def handed(value: Callable[[Any], Any]) -> Iterator[None]:
     """Within, in this thread, `torch.autograd.Function`, `torch.vmap` and the like get the `value` of a parameter.
 
-    Functions of TorchScript are called as they were written: theirs can be recorded as little as those of modules.
+    Functions of TorchScript run from their Python source: like compiled modules, they cannot be recorded.
     """
     before, _HERE.value = _HERE.value, value
     with _LOCK:

@@ -1,4 +1,4 @@
-"""Keras' symbolic calls, by which it builds what a layer holds: on "meta", a device whose tensors have no values.
+"""Keras' symbolic calls, by which it builds layers: on "meta", a device whose tensors have no values.
 
 Where such a call fails there, Keras calls once more, on the usual device.
 """
@@ -18,12 +18,12 @@ def is_symbolic() -> bool:
 
 
 def stub(parameter: torch.Tensor) -> torch.Tensor:
-    """What stands for a parameter in such a call."""
+    """A tensor in place of a parameter in such a call."""
     return parameter if parameter.device.type == "meta" else torch.empty_like(parameter, device="meta")
 
 
 class ReadThrough(keras.StatelessScope):
-    """Keras' scope around a symbolic call, where the scope around that hears of what is read, too.
+    """Keras' scope around a symbolic call, through which the scope around it hears of reads, too.
 
     What was assigned in a call that failed on "meta" is no value for the second one.
     """

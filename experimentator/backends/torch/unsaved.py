@@ -1,4 +1,4 @@
-"""What a processor goes on from that no checkpoint holds: tensors that it changes, and generators of its own."""
+"""State that a processor keeps and no checkpoint holds: tensors that it changes, and generators of its own."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ DRAWS = (
 
 
 class Unsaved(TorchDispatchMode):
-    """Within, tells of tensors and generators that a processor goes on from, and that no checkpoint holds.
+    """Within, finds tensors and generators whose state a processor keeps, and no checkpoint holds.
 
     Tensors of the batch, parameters and buffers have no values there. One that has values comes from elsewhere: an
-    attribute of the processor, or a global. To write what follows from the batch into it is `refused`, since no program
-    can; the rest is warned of once.
+    attribute of the processor, or a global. Writing what follows from the batch into it is `refused`, since no program
+    can do that; the rest is warned of once.
     """
 
-    supports_higher_order_operators = True  # such as torch.cond: what they do within is told of like the rest
+    supports_higher_order_operators = True  # such as torch.cond, the operations in which are seen like others
 
     def __init__(self, node: Any, told: set[tuple[str, str]], refused: list[GraphError]):
         super().__init__()
@@ -39,7 +39,7 @@ class Unsaved(TorchDispatchMode):
 
     @classmethod
     def is_infra_mode(cls) -> bool:
-        """What PyTorch compiles by itself, for such operations, need not know of it."""
+        """True: what PyTorch compiles by itself, for such operations, ignores this mode."""
         return True
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
