@@ -8,8 +8,6 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import networkx as nx
-
 from experimentator.graph.chunk import DeclaredChunk
 from experimentator.graph.describing import describe_graph
 from experimentator.graph.description import Description
@@ -34,6 +32,8 @@ from experimentator.graph.text import where
 from experimentator.graph.versions import Ref
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     # A slot is the place of a version in the list of a run's values. A Program: names of the inputs, number of slots,
     # for each node the slots it reads and writes, and the slots of the results.
     Slots = tuple[tuple[str, int], ...]
@@ -82,6 +82,8 @@ class Graph:
     @cached_property
     def dag(self) -> nx.DiGraph[Node]:
         """The nodes as a networkx graph; an edge's `refs` are the versions it moves (none: order alone)."""
+        import networkx as nx  # a fifth of a second, for graphs that are not listed in order
+
         self._require_declared()
         edges: dict[tuple[Node, Node], tuple[Ref, ...]] = {}
         for reader in self.nodes:
@@ -259,6 +261,8 @@ class Graph:
         """The execution order; None where there are cycles."""
         if self._in_order():
             return self.nodes
+        import networkx as nx
+
         try:
             return tuple(nx.lexicographical_topological_sort(self.dag, key=lambda node: node.index))
         except nx.NetworkXUnfeasible:

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import networkx as nx
-
 from experimentator.graph.errors import (
     AmbiguousWriteError,
     CycleError,
@@ -21,6 +19,8 @@ from experimentator.graph.processor import kind_of, label_of
 from experimentator.graph.versions import Ref
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from experimentator.graph.dag import Graph
 
 
@@ -52,6 +52,8 @@ class Report:
         """One error for each group of processors that wait on each other, with one cycle as its path."""
         if self.graph._sorted is not None:
             return
+        import networkx as nx
+
         dag = self.graph.dag
         knots = [knot for knot in nx.strongly_connected_components(dag) if len(knot) > 1 or _waits_on_itself(dag, knot)]
         for knot in sorted([sorted(knot, key=_place) for knot in knots], key=lambda knot: _place(knot[0])):
@@ -181,6 +183,8 @@ def _waits_on_itself(dag: nx.DiGraph[Node], knot: set[Node]) -> bool:
 
 
 def _cycle(dag: nx.DiGraph[Node], knot: Sequence[Node]) -> CycleError:
+    import networkx as nx
+
     inside = set(knot)
     loop = nx.DiGraph([edge for edge in dag.edges(knot) if edge[1] in inside])
     hops = nx.find_cycle(loop, knot[0])

@@ -94,6 +94,19 @@ def test_importing_the_library_loads_no_framework():
     assert loaded.stdout.split() == []
 
 
+def test_a_graph_that_is_listed_in_order_runs_without_networkx():
+    """To load it takes as long as all else that a small training loads."""
+    code = (
+        "import sys; from experimentator.graph import Graph, chunk_processor\n"
+        'double = chunk_processor(inputs=["x"], outputs=["y"])(lambda x: 2 * x)\n'
+        "print(Graph([double], provided={'x'}).select('y').run({'x': 3}), 'networkx' in sys.modules)"
+    )
+
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+
+    assert told.stdout == "{'y': 6} False\n"
+
+
 def test_importing_the_library_is_quick():
     def median_cost() -> float:
         pairs = [seconds("import experimentator") - seconds("pass") for _ in range(5)]

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-import networkx as nx
-
 from experimentator.graph import Mode
 from experimentator.other_libraries import callback_of_others
 from experimentator.scalars import is_whole
@@ -103,12 +101,14 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
     ['First', 'Second']
     """
     listeners = [Listener(callback, place) for place, callback in enumerate(callbacks)]
+    waits = [(one, other) for one in listeners for other in listeners if one is not other and _precedes(one, other)]
+    if all(one.place < other.place for one, other in waits):
+        return listeners
+    import networkx as nx
+
     dag: nx.DiGraph[Listener] = nx.DiGraph()
     dag.add_nodes_from(listeners)
-    for one in listeners:
-        for other in listeners:
-            if one is not other and _precedes(one, other):
-                dag.add_edge(one, other)
+    dag.add_edges_from(waits)
     try:
         return list(nx.lexicographical_topological_sort(dag, key=lambda listener: listener.place))
     except nx.NetworkXUnfeasible:

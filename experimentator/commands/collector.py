@@ -33,21 +33,21 @@ def resting() -> Iterator[None]:
     exit. Objects that a configuration makes itself are collected as usual.
     """
     importing, depth = builtins.__import__, [0]
-    known = {id(one): one for one in _wanting_an_end()} if _is_ours else {}
+    known = {id(one): one for one in _wanting_an_end(gc.get_objects())} if _is_ours else {}
 
     def resting_import(name: str, *arguments: Any, **named: Any) -> Any:
         if name in sys.modules or depth[0] or not gc.isenabled():  # nested, or collection was disabled
             return importing(name, *arguments, **named)
-        # Not frozen if the configuration has open files: `_finish` could not find them.
-        is_free = _is_ours and all(id(one) in known for one in _wanting_an_end() if not isinstance(one, Generator))
         before = gc.get_threshold()
         depth[0] += 1
+        if _is_ours:
+            gc.collect(0)  # from here on, what is young is what the import brings
         gc.set_threshold(0)
         try:
             return importing(name, *arguments, **named)
         finally:
             depth[0] -= 1
-            if is_free and gc.get_count()[0] > MANY:
+            if _is_ours and gc.get_count()[0] > MANY and all(id(one) in known for one in _opened()):
                 gc.freeze()
             if gc.get_threshold() == (0, *before[1:]):
                 gc.set_threshold(*before)
@@ -71,7 +71,7 @@ def _finish() -> None:
     try:
         if gc.get_freeze_count():
             _let_go()
-            is_done = not _wanting_an_end() and not any(name in sys.modules for name in TELLING)
+            is_done = not _wanting_an_end(gc.get_objects()) and not any(name in sys.modules for name in TELLING)
     finally:
         if not is_done:
             gc.unfreeze()
@@ -91,10 +91,15 @@ def _let_go() -> None:
     gc.collect()
 
 
-def _wanting_an_end() -> list[Any]:
+def _opened() -> list[Any]:
+    """Objects older than the last import, to be closed at exit: frozen, they would not be found."""
+    older = [one for generation in (1, 2) for one in gc.get_objects(generation)]
+    return [one for one in _wanting_an_end(older) if not isinstance(one, Generator)]
+
+
+def _wanting_an_end(objects: list[Any]) -> list[Any]:
     """Open files, except standard streams, and objects with a `__del__` that are not of a framework's classes."""
     streams = {id(part) for stream in (sys.stdin, sys.stdout, sys.stderr) for part in _parts(stream)}
-    objects = gc.get_objects()
     kinds = {kind for kind in set(map(type, objects)) if _may_want_an_end(kind)}
     return [one for one in objects if type(one) in kinds and id(one) not in streams and not _is_closed(one)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import sys
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from numbers import Number
@@ -327,9 +328,8 @@ def _array(name: Any, values: Any) -> np.ndarray:
 
 def refuse_masks(name: Any, values: Sequence[Any]) -> None:
     """Refuse masked arrays with masked values: the masks would be ignored."""
-    if np.ma.MaskedArray in set(map(type, values)):
-        masked = next((one for one in values if np.ma.is_masked(one)), None)
-        if masked is not None:
+    if "numpy.ma" in sys.modules and np.ma.MaskedArray in set(map(type, values)):  # it takes time to load
+        for masked in filter(np.ma.is_masked, values):
             raise DatasetError(
                 f"{name!r} is a masked array, of which nothing here heeds the mask.",
                 f"{np.ma.getmaskarray(masked).sum():,} of {masked.size:,} values are masked",
