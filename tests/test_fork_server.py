@@ -78,7 +78,7 @@ def test_unseeded_draws_are_each_points_own():
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_what_is_set_in_the_environment_before_an_import_is_set_there_for_every_point(jobs):
-    write("scipy.stats", 'os.environ["OF_AN_IMPORT"] = "set"\nimport scipy.stats\n' + LIGHT)
+    write("networkx", 'os.environ["OF_AN_IMPORT"] = "set"\nimport networkx\n' + LIGHT)
 
     assert sweep("--jobs", jobs) == 0
 
@@ -147,7 +147,7 @@ os._exit(0)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
 
     pid = int(done.stdout.split()[0])
-    until = time.monotonic() + fork_server.ADOPTION_SECONDS + 10
+    until = time.monotonic() + fork_server.ADOPTION_SECONDS / 2  # without waiting for a sweep that is gone
     with suppress(FileNotFoundError, ProcessLookupError):
         while Path(f"/proc/{pid}/cmdline").read_bytes():
             assert time.monotonic() < until, "it waits for ever"
@@ -197,7 +197,7 @@ if rate == 0.25:
                 os.kill(int(place.name), signal.SIGKILL)
                 Path("killed").touch()
 """
-    write("networkx", kill + LIGHT)
+    write("rich.progress", kill + LIGHT)
 
     assert sweep(rates="[0.5, 0.25, 0.125, 0.75]") == 0
 
@@ -208,7 +208,7 @@ if rate == 0.25:
 
 def test_a_long_point_is_nobodys_beginning(monkeypatch):
     monkeypatch.setattr("experimentator.sweep.supervisor.QUICK", 0.0)
-    write("networkx", LIGHT)
+    write("rich.progress", LIGHT)
 
     assert sweep() == 0
 

@@ -244,6 +244,14 @@ def wait(orders: int, answers: int) -> None:
             _be(order, told["changed"], sweep)
 
 
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:  # gone, or somebody else's number by now
+        return False
+    return True
+
+
 def _load(names: Sequence[str]) -> None:
     """Import modules without output; by file descriptors, since modules may keep `sys.stdout` and `sys.stderr`."""
     kept = os.dup(1), os.dup(2)
@@ -303,7 +311,7 @@ def _be(order: Mapping[str, Any], changed: Mapping[str, str | None], sweep: int)
     """Run the point, as if this process had been started for it."""
     until = time.monotonic() + ADOPTION_SECONDS
     while os.getppid() != sweep or not os.path.exists(order["adopted"]):  # until the process in between has ended
-        if time.monotonic() > until:
+        if time.monotonic() > until or not _is_there(sweep):
             os._exit(1)  # the sweep does not know this process, and may have started the point anew
         time.sleep(POLL)
     own = {**order["environment"], **changed}
