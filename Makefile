@@ -5,6 +5,8 @@
 EPOCHS ?= 12
 ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# Tests start Python several hundred times: each would compile all modules anew, a quarter of a second.
+unexport PYTHONDONTWRITEBYTECODE
 
 SHELL := /bin/sh
 RUN := .venv/bin/python
