@@ -43,23 +43,31 @@ def variable(value: Any, **options: Any) -> Any:
 
 def gradients(function: Callable[..., Any], *tensors: Any) -> list[np.ndarray]:
     """Of a number that a function gives, by the tensors it is given."""
+    return value_and_gradients(function, *tensors)[1:]
+
+
+def value_and_gradients(function: Callable[..., Any], *tensors: Any) -> list[np.ndarray]:
+    """A number that a function gives, and its gradients by the tensors it is given."""
     tensors = tuple(keras.ops.convert_to_tensor(tensor) for tensor in tensors)
     if ON_JAX:
         import jax
 
-        return list(map(np.asarray, jax.grad(function, tuple(range(len(tensors))))(*tensors)))
+        value, found = jax.value_and_grad(function, tuple(range(len(tensors))))(*tensors)
+        return list(map(np.asarray, (value, *found)))
     if ON_TORCH:
         import torch
 
         tensors = tuple(tensor.detach().requires_grad_() for tensor in tensors)
-        found = torch.autograd.grad(function(*tensors), tensors, allow_unused=True, materialize_grads=True)
-        return list(map(np.asarray, found))
+        total = function(*tensors)
+        found = torch.autograd.grad(total, tensors, allow_unused=True, materialize_grads=True)
+        return list(map(np.asarray, (total.detach(), *found)))
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         total = function(*tensors)
-    return list(map(np.asarray, tape.gradient(total, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)))
+    found = tape.gradient(total, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return list(map(np.asarray, (total, *found)))
 
 
 def gradients_of(function: Callable[[], Any], variables: Sequence[Any]) -> list[np.ndarray]:

@@ -23,7 +23,7 @@ from experimentator.ops import (
     TopKAccuracy,
     Triplet,
 )
-from tests.frameworks import compiled, gradients
+from tests.frameworks import compiled, value_and_gradients
 
 RNG = np.random.default_rng(11)
 LOGITS = RNG.normal(0, 2, (8, 5)).astype("float32")
@@ -70,7 +70,7 @@ def loss_and_gradient(op, tensors, *, jit=None):
         return chunk["loss"]
 
     loss = compiled(loss) if jit else loss
-    return [np.asarray(loss(keras.ops.convert_to_tensor(tensors["p"]))), *gradients(loss, tensors["p"])]
+    return value_and_gradients(loss, tensors["p"])
 
 
 def without(rows, **tensors):
