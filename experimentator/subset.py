@@ -243,15 +243,22 @@ class Subset(Ordered):
         own = {name.removeprefix("batch_"): array for name, array in (into or {}).items()}
         return {f"batch_{name}": values for name, values in stack(items, keys, subset=self.name, into=own).items()}
 
-    def sample(self) -> tuple[Hashable, dict[str, Any]]:
-        """The first key that is not left out, and a batch of it alone, in the last bucket that holds it."""
+    def sample(self, shapes: Mapping[str, tuple[int | None, ...]] | None = None) -> tuple[Hashable, dict[str, Any]]:
+        """The first key that is not left out, and a batch of it alone, in the last bucket that holds it.
+
+        Given `shapes`, the sizes of an item in the batches of one bucket, it is the first key that fits that bucket.
+        """
+        wanted = self.buckets.of_shapes(shapes) if self.buckets is not None and shapes else None
         for key in self.keys:
             if self.has_own_batch:
                 return key, self.batch([key])
             (item,) = self.items_of([key], visits_now([key]))
             if item is not None:
-                last = None if self.buckets is None else self.buckets.last(item, key, subset=self.name)
-                return key, self.stacked([key], [item], bucket=last)
+                fits = [None] if self.buckets is None else self.buckets.all_of(item, key, subset=self.name)
+                if wanted is None or wanted in fits:
+                    return key, self.stacked([key], [item], bucket=fits[-1] if wanted is None else wanted)
+        if wanted is not None:  # a bucket that only others fill
+            return self.sample()
         raise self.empty_error(self.keys)
 
     @property

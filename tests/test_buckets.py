@@ -27,6 +27,7 @@ from experimentator import (
 )
 from experimentator.diagnosis import bad_data
 from experimentator.feed import feed_of
+from experimentator.loading.blocks import Spec, items_like
 from experimentator.loading.workers import Workers
 from tests.drawing import Sequences
 from tests.stand_ins import law
@@ -262,6 +263,22 @@ def test_a_batch_to_look_at_has_the_least_length_that_holds_it():
         [[1, 2, 3, 4, 0], [1, 2, 3, 0, 0]],
     ]
     assert subset.sample()[1]["batch_n"].shape == (1, 9)
+
+
+def test_what_stands_for_a_batch_of_a_bucket_is_one_item_that_fits_there():
+    items = {length: {"n": np.ones(length), "length": np.int32(length)} for length in [8, 7, 4, 1]}
+    subset = Subset("s", Mode.EVAL, items, buckets={"n": SIZES})
+    found = [
+        items_like(
+            {"batch_n": Spec((None, size), np.dtype("float64")), "batch_length": Spec((None,), np.dtype("int32"))},
+            [subset],
+            2,
+        )
+        for size in SIZES
+    ]
+
+    assert [batch["batch_n"].shape for batch in found] == [(2, size) for size in SIZES]
+    assert [batch["batch_length"].tolist() for batch in found] == [[1, 1], [4, 4], [8, 8]]
 
 
 def test_by_tells_lengths_without_reading():

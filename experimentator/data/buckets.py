@@ -100,10 +100,18 @@ class Buckets:
         """The first bucket that an item fits in."""
         return self._first(self._sizes_of(item, key, subset), key, subset)
 
-    def last(self, item: Mapping[str, Any], key: Hashable, *, subset: str) -> int:
-        """The last bucket that an item fits in."""
+    def all_of(self, item: Mapping[str, Any], key: Hashable, *, subset: str) -> list[int]:
+        """The buckets that an item fits in."""
         first = self.of_item(item, key, subset=subset)
-        return max(number for number in range(self.count) if self.holds(number, first))
+        return [number for number in range(self.count) if self.holds(number, first)]
+
+    def of_shapes(self, shapes: Mapping[str, tuple[int | None, ...]]) -> int | None:
+        """The bucket whose batches hold these shapes for an item, by prefixed names; None where that is no bucket."""
+        found = {name: shapes[f"batch_{name}"] for name in self.sizes if f"batch_{name}" in shapes}
+        for number in range(self.count):
+            if all(shape[: len(size)] == size for name, shape in found.items() for size in [self.sizes[name][number]]):
+                return number
+        return None
 
     def asked(self, answer: Any, key: Hashable, *, subset: str) -> int:
         """The first bucket for the size that `by` answered."""

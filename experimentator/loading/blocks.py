@@ -79,12 +79,14 @@ def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
 def items_like(specs: Mapping[str, Spec], subsets: Iterable[Any], rows: int) -> dict[str, np.ndarray]:
     """For each name of `specs`, an item of a subset with these sizes, repeated `rows` times; names without one lack.
 
-    Items are cast to the dtypes of `specs`, which `predict` may be given, other than those of subsets.
+    Items are cast to the dtypes of `specs`, which `predict` may be given, other than those of subsets. With buckets, the
+    item fits in the bucket of these sizes, so that its lengths match its arrays.
     """
     found: dict[str, np.ndarray] = {}
+    shapes = {name: spec.shape[1:] for name, spec in specs.items()}
     for subset in subsets:
         if specs.keys() - found.keys():
-            batch = subset.sample()[1]
+            batch = subset.sample(shapes)[1]
             fits = [n for n, seen in specs_of(batch).items() if n in specs and seen.shape[1:] == specs[n].shape[1:]]
             items = {name: np.asarray(batch[name])[:1].astype(specs[name].dtype) for name in fits}
             found = {name: np.repeat(item, rows, axis=0) for name, item in items.items()} | found
