@@ -449,3 +449,25 @@ def test_new_processors_ask_for_new_optimizers():
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"made for other weights.*\n.*\n.*= experimentator.Optimizers\("):
         exp.train(2)
+
+
+class Lookahead(keras.optimizers.SGD):
+    """Slow weights begin as the weights, and follow halfway."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.slow = self.add_optimizer_variables(variables, "slow")
+        for slow, weight in zip(self.slow, variables, strict=True):
+            slow.assign(weight)
+
+    def update_step(self, gradient, variable, learning_rate):
+        slow = self.slow[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate)
+        self.assign(slow, slow + 0.5 * (variable - slow))
+
+
+def test_what_an_optimizer_keeps_may_begin_as_the_weights():
+    exp = built(Lookahead(0.0))
+    exp.train(1)
+
+    assert [float(np.asarray(keras.ops.convert_to_numpy(slow)).item()) for slow in exp.optimizer.slow] == [0.5, 0.5]

@@ -36,6 +36,7 @@ class Batch(StatelessBatch):
     def state(self) -> State:
         """The present values of the variables, and of the tables."""
         weights, slots, tables = (list(map(self.devices.placed, values)) for values in super().state())
+        slots = _apart(slots, weights)
         self._layouts = [one.sharding for one in [*weights, *slots]]
         return weights, slots, tables
 
@@ -118,6 +119,15 @@ class Batch(StatelessBatch):
             ids, (found,) = set(map(id, of)), backward(seeds)
             gradients |= {n: one for n, one in enumerate(found) if id(variables[n]) in ids or only is not None}
         return results, [gradients[n] for n in range(len(trained))]
+
+
+def _apart(slots: Values, weights: Values) -> Values:
+    """Slots, which a call is given to keep: copies where they are weights or each other, as slow weights begin."""
+    held, found = set(map(id, weights)), []
+    for value in slots:
+        found.append(value.copy() if id(value) in held else value)
+        held.add(id(value))
+    return found
 
 
 def described(values: Any) -> Any:
