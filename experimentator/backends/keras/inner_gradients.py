@@ -29,9 +29,14 @@ def gradient(function: Callable[..., Any], *inputs: Any) -> Any:
     """
     tensors = [keras.ops.convert_to_tensor(one) for one in inputs]
     kinds = [str(keras.backend.standardize_dtype(one.dtype)) for one in tensors]
-    if not kinds or not all(map(keras.backend.is_float_dtype, kinds)):
+    if not kinds:
         raise TypeError(
-            f"gradient(function, *inputs) takes float tensors.\nSeen: {', '.join(kinds) or 'none'}.\n"
+            "gradient(function, *inputs) was given no input.\nSeen: a function alone.\n"
+            "Give the tensors of which gradients are wanted; a network has weights once it was called, or is built."
+        )
+    if not all(map(keras.backend.is_float_dtype, kinds)):
+        raise TypeError(
+            f"gradient(function, *inputs) takes float tensors.\nSeen: {', '.join(kinds)}.\n"
             'Write gradient(function, keras.ops.cast(images, "float32")).'
         )
 
