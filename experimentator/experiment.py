@@ -136,7 +136,10 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         return next(self.batch_generator(name, batch_size))[1]
 
     def batch_generator(self, subset: Any, batch_size: int | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """Pairs of keys and batch of a subset (given by name or itself), in this epoch's order."""
+        """Pairs of keys and batch of a subset (given by name or itself), in this epoch's order.
+
+        With buckets, batches that are trained are others, of one bucket each: `on_batch_end` of a callback has them.
+        """
         subset = self.subset(subset) if isinstance(subset, str) else as_subset(subset, asker="batch_generator")
         self.walk.address(subset)
         if not len(subset):
