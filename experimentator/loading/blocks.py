@@ -79,8 +79,8 @@ def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
 def items_like(specs: Mapping[str, Spec], subsets: Iterable[Any], rows: int) -> dict[str, np.ndarray]:
     """For each name of `specs`, an item of a subset with these sizes, repeated `rows` times; names without one lack.
 
-    Items are cast to the dtypes of `specs`, which `predict` may be given, other than those of subsets. With buckets, the
-    item fits in the bucket of these sizes, so that its lengths match its arrays.
+    Items are cast to the dtypes of `specs`, which `predict` may be given, other than those of subsets. With buckets,
+    the item fits in the bucket of these sizes, so that its lengths match its arrays.
     """
     found: dict[str, np.ndarray] = {}
     shapes = {name: spec.shape[1:] for name, spec in specs.items()}
