@@ -65,7 +65,7 @@ class Graph:
         given: Any = provided
         if given is None:
             write = 'Give the names that the dataset has: provided={"batch_input"}; () for none.'
-            raise DeclarationError("'provided'", seen="its names come as NoneType", write=write)
+            raise DeclarationError("'provided'", seen="it is None", write=write)
         self.mode = Mode.of(mode)
         self.provided = frozenset(names_of(given, of="provided"))
         self.processors = tuple(processors)

@@ -73,9 +73,10 @@ class UndeclaredProcessorError(GraphError):
     """Undeclared callables have no place in the dataflow until they are recorded."""
 
     def __init__(self, nodes: Sequence[Any]):
+        do, declare = ("read and write", "they declare") if nodes[1:] else ("reads and writes", "it declares")
         super().__init__(
-            f"What {_listed(nodes)} read and write is not known yet: {'they declare' if nodes[1:] else 'it declares'} "
-            "no inputs and outputs.\nCall `graph.record(tensors)` with a value for each name of the dataset, "
+            f"What {_listed(nodes)} {do} is not known yet: {declare} no inputs and outputs.\n"
+            "Call `graph.record(tensors)` with a value for each name of the dataset, "
             "or declare them with @chunk_processor(inputs=[...], outputs=[...])."
         )
 
@@ -119,7 +120,7 @@ class AmbiguousWriteError(GraphError):
     def __init__(self, *, name: str, reader: Any, writers: Sequence[Any], mode: Mode):
         self.name, self.reader, self.writers = name, reader, tuple(writers)
         super().__init__(
-            f"{reader} reads {name!r} [{mode}], which nothing above it writes or provides and "
+            f"{reader} reads {name!r} [{mode}], which nothing above it writes or provides, but "
             f"{len(self.writers)} processors write: {_listed(self.writers)}.\n"
             f"List {reader} below the one it should read, or give each write a name of its own."
         )
@@ -184,7 +185,7 @@ class UnwrittenOutputError(GraphError):
 
     def __init__(self, node: Any, *, missing: Sequence[str], seen: str = "", write: str = ""):
         super().__init__(
-            f"{node} declares {_names(missing)} as output and did not write it{seen}.\n"
+            f"{node} declares {_names(missing)} as output but does not write it{seen}.\n"
             f"{write or f'Write chunk[{missing[0]!r}] = ...'}, or take it off its outputs."
         )
 

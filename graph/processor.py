@@ -207,7 +207,8 @@ def chunk_processor(
         options["weights_of"] = dict(weights)
     if function is not None:
         write = "Write @chunk_processor(inputs=[...], outputs=[...]) above it, by name; or list the function as it is."
-        raise DeclarationError(brief(function), seen="it is given to chunk_processor by place", write=write)
+        seen = "it is passed to chunk_processor as a positional argument"
+        raise DeclarationError(brief(function), seen=seen, write=write)
 
     def declare(function: Any) -> ChunkProcessor:
         if not callable(function):

@@ -74,7 +74,7 @@ def _check(description: Description) -> None:
     ids = {made.id for made in description.drawn}
     for edge in description.edges:
         if not ids.issuperset((edge.source, edge.target)):
-            raise _damaged("edges of the file", f"an edge {edge.source!r} -> {edge.target!r}, where one is not there")
+            raise _damaged("edges of the file", f"an edge {edge.source!r} -> {edge.target!r}, which has an unknown end")
 
 
 def _plain(value: Any) -> Any:
@@ -99,13 +99,13 @@ def _read(kind: Any, value: Any, place: str) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise _damaged(place, f"{json.dumps(value)[:60]} where {kind.__name__} is due")
+        raise _damaged(place, f"{json.dumps(value)[:60]} where {kind.__name__} is expected")
     return value
 
 
 def _read_object(kind: Any, value: Any, place: str) -> Any:
     if not isinstance(value, dict):
-        raise _damaged(place, f"{json.dumps(value)[:60]} where an object is due")
+        raise _damaged(place, f"{json.dumps(value)[:60]} where an object is expected")
     known = {name: hint for name, hint in _hints(kind).items() if name in value}
     read = {name: _read(hint, value[name], f"{name} of {place}") for name, hint in known.items()}
     try:
@@ -116,7 +116,7 @@ def _read_object(kind: Any, value: Any, place: str) -> Any:
 
 def _read_tuple(kinds: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
     if not isinstance(value, list) or (kinds[-1] is not ... and len(value) != len(kinds)):
-        raise _damaged(place, f"{json.dumps(value)[:60]} where a list is due")
+        raise _damaged(place, f"{json.dumps(value)[:60]} where a list is expected")
     each = kinds if kinds[-1] is not ... else (kinds[0],) * len(value)
     return tuple(_read(kind, one, place) for kind, one in zip(each, value, strict=True))
 

@@ -113,25 +113,25 @@ def test_functions_that_write_nothing_return_none():
         (
             (1, 2, 3),
             ["a", "b"],
-            "one() declares 'a', 'b' as output and did not write it: it returned 3 values for 2 outputs.\n"
+            "one() declares 'a', 'b' as output but does not write it: it returned 3 values for 2 outputs.\n"
             "Return a value for each, or take it off its outputs.",
         ),
         (
             5,
             ["a", "b"],
-            "one() declares 'a', 'b' as output and did not write it: it returned one int for 2 outputs.\n"
+            "one() declares 'a', 'b' as output but does not write it: it returned one int for 2 outputs.\n"
             "Return a value for each, or take it off its outputs.",
         ),
         (
             None,
             ["a"],
-            "one() declares 'a' as output and did not write it: it returned None for 1 output.\n"
+            "one() declares 'a' as output but does not write it: it returned None for 1 output.\n"
             "Return its value, or take it off its outputs.",
         ),
         (
             {"a": 1},
             ["a", "b"],
-            "#0 one() declares 'b' as output and did not write it.\n"
+            "#0 one() declares 'b' as output but does not write it.\n"
             "Write chunk['b'] = ..., or take it off its outputs.",
         ),
     ],
@@ -283,7 +283,7 @@ def test_what_is_no_list_is_told(processors, shown):
     [
         (5, "its names come as int"),
         ([5], "its inputs and outputs are int, not"),
-        (None, r"its names come as NoneType\.\nGive the names that the dataset has: provided={\"batch_input\"}; \(\)"),
+        (None, r"it is None\.\nGive the names that the dataset has: provided={\"batch_input\"}; \(\)"),
     ],
 )
 def test_what_is_no_name_is_told(provided, seen):

@@ -144,7 +144,7 @@ def test_ambiguous_writes_are_told_with_their_writers():
     processors = [Op("x -> y"), Op("-> x"), Op("-> x"), Op("-> x")]
 
     assert message(AmbiguousWriteError, selecting("y", processors=processors)) == (
-        "#0 Op() reads 'x' [TRAIN], which nothing above it writes or provides and 3 processors write: "
+        "#0 Op() reads 'x' [TRAIN], which nothing above it writes or provides, but 3 processors write: "
         "#1 Op(), #2 Op() and #3 Op().\n"
         "List #0 Op() below the one it should read, or give each write a name of its own."
     )
@@ -205,7 +205,7 @@ def test_every_problem_is_told_at_once():
         "2. No tensor named 'nope' for #4 Op() [TRAIN], task.py:12.\n"
         "   Known here: a, b, c, d, e, f, g.\n"
         "   List its writer, or add it to the dataset's items.\n"
-        "3. #5 Op() reads 'f' [TRAIN], which nothing above it writes or provides and 2 processors write: "
+        "3. #5 Op() reads 'f' [TRAIN], which nothing above it writes or provides, but 2 processors write: "
         "#6 Op() and #7 Op().\n"
         "   List #5 Op() below the one it should read, or give each write a name of its own.\n"
         "4. #4 Op() runs after 'Opp', which is not in the list.\n"
@@ -289,7 +289,7 @@ def test_an_output_left_unwritten_is_told(flow):
     graph = Graph([Op(flow)], provided={"x", "y"})
 
     assert message(UnwrittenOutputError, lambda: graph.run({"x": 1, "y": 1}, call=lambda node, chunk: None)) == (
-        "#0 Op() declares 'y' as output and did not write it.\nWrite chunk['y'] = ..., or take it off its outputs."
+        "#0 Op() declares 'y' as output but does not write it.\nWrite chunk['y'] = ..., or take it off its outputs."
     )
 
 

@@ -121,7 +121,7 @@ def test_what_is_not_recorded_has_no_place_in_the_dataflow():
 
 @pytest.mark.parametrize("ask", [lambda g: g.order, lambda g: g.dag, lambda g: g.computable, lambda g: g.select()])
 def test_an_undeclared_callable_alone_is_told_too(ask):
-    with pytest.raises(UndeclaredProcessorError, match="What #0 print read and write is not known yet: it declares no"):
+    with pytest.raises(UndeclaredProcessorError, match="What #0 print reads and writes is not known yet: it decl"):
         ask(Graph([print], provided=()))
 
 
