@@ -16,9 +16,9 @@ from experimentator.ops.op import Op, alike, is_discrete
 
 log = logging.getLogger(__name__)
 CARRIED = (
-    "%r counts all of %r, which carries a mask of Keras, as of an Embedding with mask_zero=True; keras.Model.fit "
-    'leaves out what that masks. To do so, too, name where there is a label: mask="batch_known", written above by '
-    'ops.Apply(lambda tokens: tokens != 0, inputs="batch_tokens", outputs="batch_known").'
+    "%r counts every value of %r, which carries a Keras mask (as from Embedding(mask_zero=True)); keras.Model.fit "
+    'would leave masked values out. To do the same, pass mask="batch_known" (True where there is a label), and write '
+    'it above: ops.Apply(lambda tokens: tokens != 0, inputs="batch_tokens", outputs="batch_known").'
 )
 
 

@@ -38,9 +38,8 @@ class GradientNorm(Op):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(
-            self.mode == Mode.TRAIN, seen=f"its mode is {self.mode}", write="Leave mode away: TRAIN alone has one."
-        )
+        write = "Leave `mode` out: only TRAIN has gradients."
+        self.require(self.mode == Mode.TRAIN, seen=f"its mode is {self.mode}", write=write)
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it

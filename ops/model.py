@@ -70,9 +70,10 @@ class Model(Op):
         super().__post_init__()
         _check_callable(self)
         _tell_steps(self.model)
-        write = "Leave it out, or give True or False. A module of PyTorch stays as its eval() leaves it."
+        write = "Leave it out, or give True or False. A module of PyTorch has its own eval() instead."
         told = self._asks and not (isinstance(self._takes, Mapping) and "training" in self._takes)
-        self.require(self.training is None or told, seen="its model takes no `training` but as a tensor", write=write)
+        seen = "`training` is one of its inputs" if self._asks else "its model has no parameter `training`"
+        self.require(self.training is None or told, seen=seen, write=write)
         fine = self.training is None or isinstance(self.training, bool)
         self.require(fine, seen=f"its training is {self.training!r}", write=write)
 
@@ -110,7 +111,7 @@ def _arguments(op: Model, chunk: Chunk) -> Arguments:
     kinds = {one.kind for one in _parameters(op.model).values()}
     if kinds and kinds <= {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}:
         parameters = [name for name, one in _parameters(op.model).items() if one.kind is one.KEYWORD_ONLY]
-        raise _misfit(op, "Its model takes tensors by name alone", "inputs", parameters or ["name"])
+        raise _misfit(op, "Its model takes tensors only by name", "inputs", parameters or ["name"])
     if len(tensors) == 1:
         return tensors, {}
     if known is None:
@@ -267,5 +268,5 @@ def _tell_steps(model: Any) -> None:
     names = {name for kind in theirs for name in STEPS.get(kind.__name__, ())}
     own = sorted(name for kind in kinds if kind not in theirs for name in names & vars(kind).keys())
     if own:
-        said = "%s has %s, which nothing calls here: let processors compute what they do. An optimizer is a setting."
+        said = "%s has %s, which nothing calls here: compute the same in chunk processors; the optimizer is a setting."
         log.warning(said, type(model).__name__, ", ".join(dict.fromkeys(own)))

@@ -59,12 +59,12 @@ class Op(ChunkProcessor):
         """
         adds_up = getattr(called, "__name__", "__call__") in ("__call__", "update_state", "result")
         is_metric = adds_up and isinstance(getattr(called, "__self__", called), keras.metrics.Metric)
-        seen = f"what it calls, {called!r:.60}, is a metric, which goes on adding up from pass to pass"
+        seen = f"what it calls, {called!r:.60}, is a metric, whose state would not be reset between passes"
         self.require(not is_metric, seen=seen, write='Write ops.KerasMetric(metric, "batch_logits", "batch_target").')
         if all(callable(getattr(called, name, None)) for name in ("update", "compute", "reset")):
             log.warning(
-                "%s: the history shows the mean of what %.60r gives for each batch, which is its value of the whole "
-                "pass for an accuracy, and not for such as AUROC or F1. For these, write "
+                "%s: the history shows the mean of the values of %.60r per batch, which is its value of the whole "
+                "pass for accuracies, but not for AUROC, F1 and the like. For these, write "
                 'ops.KerasMetric(keras.metrics.AUC(), "batch_scores", "batch_target").',
                 type(self).__name__, called,
             )  # fmt: skip

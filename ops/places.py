@@ -80,7 +80,7 @@ class Drop(InPlace):
         size = tensor.shape[self.axis]
         if size is None:
             write = "Give a tensor of known size, or write Select."
-            raise TensorError(self, rule="What is left has a size", tensors={self.name: tensor}, write=write)
+            raise TensorError(self, rule="The size of the axis must be known", tensors={self.name: tensor}, write=write)
         return keras.ops.take(tensor, [place for place in range(size) if place not in dropped], axis=self.axis)
 
 
@@ -99,8 +99,8 @@ def places_of(op: InPlace, tensor: Any, places: int | Sequence[int], axis: int) 
     if size is None:
         return listed
     if not all(-size <= place < size for place in listed):
-        rule, write = f"Axis {axis} has places {places}", "Give places that are there, or another axis."
-        raise TensorError(op, rule=rule, tensors={op.name: tensor}, write=write)
+        rule = f"Axis {axis} must have place{'s' * (len(listed) > 1)} {places}"
+        raise TensorError(op, rule=rule, tensors={op.name: tensor}, write="Give places that exist, or another axis.")
     return [place % size for place in listed]
 
 

@@ -91,7 +91,7 @@ def test_what_is_selected_and_what_is_dropped_make_the_whole(places):
         (Split("x", ["a", "b", "c", "d"]), r"cut into 4 equal parts(.|\n)*\[4, 6\](.|\n)*NamedOutputs"),
         (Split("x", ["a"], 2), "Axis 2"),
         (NamedOutputs("x", {"a": 4}), r"add up to 4\.\nIt was given 'x' \[4, 6\] float64\.\nLet the layer above"),
-        (Select("x", 6), "Axis -1 has places 6"),
+        (Select("x", 6), "Axis -1 must have place 6"),
         (Drop("x", [0], 5), "Axis 5"),
     ],
 )

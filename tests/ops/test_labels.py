@@ -311,4 +311,4 @@ def test_a_mask_that_layers_hand_on_is_told_once_where_the_loss_knows_of_none(ca
     loss(chunk)
 
     (record,) = caplog.records
-    assert "counts all of 'logits', which carries a mask of Keras" in record.getMessage()
+    assert "counts every value of 'logits', which carries a Keras mask" in record.getMessage()

@@ -221,9 +221,9 @@ def test_training_may_be_settled_for_all_modes(mode, training):
 
 
 def test_a_model_that_cannot_be_told_of_training_is_refused():
-    with pytest.raises(DeclarationError, match=r"its model takes no `training`(.|\n)*eval\(\)"):
+    with pytest.raises(DeclarationError, match=r"its model has no parameter `training`(.|\n)*eval\(\)"):
         Model(lambda x: x, inputs="x", outputs="y", training=False)
-    with pytest.raises(DeclarationError, match="but as a tensor"):
+    with pytest.raises(DeclarationError, match="`training` is one of its inputs"):
         Model(lambda x, training: x, inputs={"x": "x", "training": "x"}, outputs="y", training=False)
     with pytest.raises(DeclarationError, match="its training is 'no'"):
         Model(keras.layers.Dense(1), inputs="x", outputs="y", training="no")
@@ -284,7 +284,7 @@ def test_gradients_reach_the_weights():
         ),
         (lambda: Model(lambda x: (x, x), inputs="x", outputs={"a": "b"}), "2 tensors without names"),
         (lambda: Model(lambda x: Both(x, x), inputs="x", outputs="s"), r"returns sum, gap; (?s:.*)outputs=\{'sum': "),
-        (lambda: Model(lambda *, a: a, inputs="x", outputs="s"), r"by name alone; (?s:.*)Write inputs=\{'a': \.\.\.\}"),
+        (lambda: Model(lambda *, a: a, inputs="x", outputs="s"), r"only by name; (?s:.*)Write inputs=\{'a': \.\.\.\}"),
     ],
 )
 def test_names_that_do_not_fit_are_listed_on_both_sides(call, make, told):
@@ -323,14 +323,14 @@ def test_steps_of_a_model_for_the_loop_of_keras_are_told_not_to_be_called(caplog
     Model(Noisy(), inputs="x", outputs="y")
 
     (told,) = caplog.messages
-    assert told.startswith("WithSteps has compute_loss, train_step, which nothing calls here: let processors compute")
+    assert told.startswith("WithSteps has compute_loss, train_step, which nothing calls here: compute the same in")
 
 
 @pytest.mark.parametrize("called", [keras.metrics.AUC(), keras.metrics.AUC().update_state], ids=["metric", "method"])
 def test_a_metric_is_refused_where_nothing_would_set_it_back(called):
     for make in (Model, Apply):
         with pytest.raises(
-            DeclarationError, match=r"a metric, which goes on adding up(.|\n)*Write ops.KerasMetric\(metric"
+            DeclarationError, match=r"a metric, whose state would not be reset(.|\n)*Write ops.KerasMetric\(metric"
         ):
             make(called, inputs=["target", "logits"], outputs="auc")
 

@@ -252,6 +252,6 @@ def test_a_metric_within_a_function_of_ones_own_is_told_to_add_up(processor, tol
     exp.evaluate()
     exp.evaluate()
 
-    said = [record.message for record in caplog.records if "adds up" in record.message]
+    said = [record.message for record in caplog.records if "accumulates over" in record.message]
     assert len(said) == (told is not None)
     assert told is None or said[0].startswith(told)
