@@ -142,13 +142,13 @@ def test_the_costs_stand_on_the_diagram(capsys):
         (["bench"], "required: CONFIG"),
         (["bench", "nowhere.py"], "no configuration file 'nowhere.py'"),
         (["bench", LIGHT, "--seconds", "-1"], "no number of seconds"),
-        (["bench", LIGHT, "--sweep", "batch_size=32"], "is nothing to sweep"),
+        (["bench", LIGHT, "--sweep", "batch_size=32"], "names fewer than two values to sweep"),
         (["bench", LIGHT, "--sweep", "batch_sise=32,64"], "Did you mean 'batch_size'?"),
         (["bench", LIGHT, "--sweep", "rate=1,2", "--compare", LIGHT], "not allowed with"),
-        (["bench", LIGHT, "-o", "report.pdf"], "says no format of a report"),
-        (["bench", LIGHT, "--compare", LIGHT, "-o", "report.svg"], "says no format of a report"),
+        (["bench", LIGHT, "-o", "report.pdf"], "names no known format of a report"),
+        (["bench", LIGHT, "--compare", LIGHT, "-o", "report.svg"], "names no known format of a report"),
         (["bench", LIGHT, "--against", "torch"], "invalid choice"),
-        (["bench", LIGHT, *QUICK, "--against", "keras"], "no Keras beside it"),
+        (["bench", LIGHT, *QUICK, "--against", "keras"], "cannot be compared with Keras' fit"),
         (["bench", LIGHT, "--set", "subsets=[]"], "nothing to train on"),
         (["graph", LIGHT, "--cost", "--diff", "eval"], "--cost measures a configuration"),
         (["graph", ".", "--cost"], "--cost measures a configuration"),
@@ -178,7 +178,7 @@ def test_what_ends_a_training_ends_its_measurement(trouble, status, capsys):
 @pytest.mark.parametrize(
     "hands, said",
     [
-        ({"graph": 1e-4, "xla": 1e-5}, "jit_compile=True makes it quicker, which only a longer training would feel"),
+        ({"graph": 1e-4, "xla": 1e-5}, "jit_compile=True makes it quicker, which pays only in a longer training"),
         ({"graph": 1e-4, "xla": 9e-5}, "no setting would make it quicker"),
     ],
 )

@@ -92,7 +92,9 @@ def axis(text: str) -> tuple[str, Sequence[Any]]:
         values = [parse_assignment(f"{name}={value}")[1] for value in values.split(",")]
     if not isinstance(values, tuple | list) or len(values) < 2:
         raise ConfigError(
-            f"{text!r} is nothing to sweep.", f"Its value is {values!r}.", "Write some values: batch_size=32,64,128."
+            f"{text!r} names fewer than two values to sweep.",
+            f"Its value is {values!r}.",
+            "Write some values: batch_size=32,64,128.",
         )
     return name, values
 
@@ -111,7 +113,7 @@ def _checked_suffix(arguments: Namespace) -> str:
     known = (".json", ".txt") if arguments.compare else (".json", ".txt", ".svg")
     if suffix not in known:
         raise UsageError(
-            f"{arguments.output!r} says no format of a report\nSeen: {suffix or 'no suffix'}. "
+            f"{arguments.output!r} names no known format of a report\nSeen: {suffix or 'no suffix'}. "
             f"End it in one of {', '.join(known)}."
         )
     return suffix

@@ -99,12 +99,12 @@ def answer(report: Mapping[str, Any]) -> str:
     >>> print(answer(report))
     a.py trains 1.50 times the samples of b.py in a second (95 % interval 1.40 to 1.70, p = 0.008, 8 rounds).
     >>> print(answer(report | {"p_value": 1.0, "ratio": {"median": 1.01, "low": 0.99, "high": 1.02}}))
-    No difference of more than 3 % to tell: a.py trains 1.01 times the samples of b.py (...).
+    No difference of more than 3 % was found: a.py trains 1.01 times the samples of b.py (...).
     """
     ratio, count = report["ratio"], report["rounds"]
     first, second = report["first"]["configuration"], report["second"]["configuration"]
     sure = f"95 % interval {ratio['low']:.2f} to {ratio['high']:.2f}, p = {report['p_value']:.2g}, {count} rounds"
     if report["p_value"] > SURE:
-        nothing = f"No difference of more than {100 * report['margin']:.0f} % to tell"
+        nothing = f"No difference of more than {100 * report['margin']:.0f} % was found"
         return f"{nothing}: {first} trains {ratio['median']:.2f} times the samples of {second} ({sure})."
     return f"{first} trains {ratio['median']:.2f} times the samples of {second} in a second ({sure})."

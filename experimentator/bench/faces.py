@@ -83,9 +83,9 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
     if report["left_out"]:
         yield f"Left out, as they leave files: {', '.join(report['left_out'])}."
     if padded := ", ".join(dict.fromkeys(report["padded"].values())):
-        yield f"All items are padded to one bucket that holds all: {padded}. With --compare and --sweep, buckets stay."
+        yield f"All items are padded to one bucket that holds all: {padded}. --compare and --sweep keep the buckets."
     if report["is_cut"]:
-        yield "Long epochs were cut short: what was left out counts as if it had gone on as it began."
+        yield "Long epochs were cut short: the rest counts as if it went on at the same pace."
 
 
 def _speed(report: Mapping[str, Any]) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _costs(report: Mapping[str, Any]) -> Iterator[str]:
     yield from columns(rows)
     yield (
         f"From compiled prefixes of the graph, {priced(costs['step'], 's')} a step in all, {costs['rounds']} rounds; "
-        "`noise`: no cost to tell from 0."
+        "`noise`: cost that cannot be told from 0."
         + " `fused`: done together with others."
         * any(cost["is_fused"] for cost in costs["processors"])
     )

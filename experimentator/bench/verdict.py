@@ -61,7 +61,7 @@ def _calls(seen: Seen) -> Iterator[Finding]:
     """Calls of few batches each: a call has a cost of its own, whatever it runs."""
     if seen.exp.eager:
         saved = seen.trained("device") - seen.batches * seen.hands[next(iter(seen.exp.backend.compilers))]
-        yield Finding("eager", seen.share("device"), seen.gain(saved), "eager=True runs uncompiled: take it off.")
+        yield Finding("eager", seen.share("device"), seen.gain(saved), "eager=True runs uncompiled: leave it out.")
     elif seen.compiler in seen.hands:
         yield from _costly(seen, _in_calls(seen))
 
@@ -134,7 +134,7 @@ def _nothing(seen: Seen) -> Iterator[Finding]:
     """The time is spent on what was asked for."""
     if max(seen.whole, key=lambda kind: seen.whole[kind]) == "compile":
         words = f"{percent(seen.share('compile'))} of a training of this length is compilation, which is done once"
-        yield Finding("start", seen.share("compile"), 1.0, f"{words}: longer trainings do not feel it.")
+        yield Finding("start", seen.share("compile"), 1.0, f"{words}: in longer trainings it hardly counts.")
     share = seen.evaluated() / seen.seconds
     if share > MOST:
         words = f"{percent(share)} of the time is evaluation, which takes place {seen.evaluations} times"
@@ -157,4 +157,4 @@ def _other_compiler(seen: Seen) -> str:
     if seen.compiler not in known or known[other] >= BETTER * known[seen.compiler]:
         return "no setting would make it quicker"
     setting = seen.exp.backend.compilers[other]
-    return f"jit_compile={setting!r} makes it quicker, which only a longer training would feel"
+    return f"jit_compile={setting!r} makes it quicker, which pays only in a longer training"
