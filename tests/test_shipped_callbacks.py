@@ -407,7 +407,7 @@ def test_a_part_is_loaded_by_pattern_and_the_rest_is_kept(tmp_path, caplog):
     assert np.array_equal(weights["Body/1/bias"], found["Model/1/bias"])
     assert not np.array_equal(weights["Body/0/kernel"], found["Model/0/kernel"])
     others = [key for key in weights if key != "Body/1/bias" and not key.endswith("seed_generator_state")]
-    assert f"Loaded 1 weights from {tmp_path / 'w'}; {len(others)} stay." in caplog.text
+    assert f"Loaded 1 weights from {tmp_path / 'w'}; {len(others)} were not asked for" in caplog.text
 
 
 # Metrics
@@ -880,7 +880,7 @@ def test_an_evaluation_at_whose_end_a_callback_fails_leaves_them_too():
 def test_a_schedule_of_keras_and_one_of_ours_are_told_apart():
     optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10))
 
-    with pytest.raises(ValueError, match=r"Two schedules would rule one learning rate.\nSeen: CosineDecay"):
+    with pytest.raises(ValueError, match=r"Two schedules would set one learning rate.\nSeen: CosineDecay"):
         build(LearningRateWarmUp(), optimizer=optimizer).train(1)
 
 
@@ -1067,7 +1067,7 @@ def test_before_a_resumed_training_goes_on_it_is_told_that_no_average_is_there(t
     exp.resume(folder)
 
     trained = exp.evaluate("validation")["validation_loss"]
-    assert "weights as they are" in caplog.text
+    assert "the trained weights, not their average" in caplog.text
     assert "weights.average.safetensors" in caplog.text
     exp.load_weights(folder / "weights.average.safetensors")
     averaged = exp.evaluate("validation")["validation_loss"]
@@ -1077,7 +1077,7 @@ def test_before_a_resumed_training_goes_on_it_is_told_that_no_average_is_there(t
     caplog.clear()
     exp.train(3)
     exp.evaluate("validation")
-    assert "weights as they are" not in caplog.text
+    assert "the trained weights, not their average" not in caplog.text
 
 
 def test_a_new_optimizer_averages_too():

@@ -228,7 +228,7 @@ def test_what_a_hanging_tracker_does_not_take_is_bounded_and_counted(caplog):
     delivery.thread.join()
 
     warned, left = (record.getMessage() for record in caplog.records)
-    assert warned == "Hanging: it takes nothing any more. Training goes on without it; this is said once."
+    assert warned == "Hanging: it no longer accepts calls. Training goes on without it; this is said once."
     assert "Hanging did not finish within" in left
     assert "101 calls are lost" in caplog.text
     assert [call[1] for call in hanging.calls[1:]] == [0, 1, 2, 3, 4, "finished"]

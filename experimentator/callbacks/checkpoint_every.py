@@ -121,4 +121,5 @@ class CheckpointEvery(Callback):
 def _check(**counts: Any) -> None:
     for name, count in counts.items():
         if count is not None and not is_whole(count, least=1):
-            raise CallbackError(f"{name}={count!r} is no period.\nSeen: {count!r}.\nWrite a number above 0.")
+            wrong = "keeps no checkpoint" if name == "keep" else "is no period"
+            raise CallbackError(f"{name}={count!r} {wrong}.\nSeen: {count!r}.\nWrite a number above 0.")

@@ -147,7 +147,7 @@ def _check_ids(name: str, values: np.ndarray, ids: np.ndarray) -> None:
     if len(odd := plain[np.isfinite(plain) & (plain != np.floor(plain))]):
         raise CallbackError(
             f"ConfusionMatrix needs {name!r} to hold classes.\nSeen: {odd[0]:.4g}, where ids are whole numbers.\n"
-            "Where one score tells yes from no, let a processor write which it is: "
+            "Where one score means yes or no, let a processor write which of them: "
             f"ops.Apply(lambda score: score > 0.5, inputs={name!r}, outputs='batch_answer')."
         )
 

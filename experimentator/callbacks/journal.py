@@ -61,7 +61,7 @@ class PrintLoss(Callback):
 
     def __init__(self, file: TextIO | None = None):
         if file is not None and not hasattr(file, "write"):
-            raise CallbackError(f"PrintLoss writes into an open file.\nSeen: {file!r}.\nWrite PrintLoss(sys.stdout).")
+            raise CallbackError(f"PrintLoss needs an open file.\nSeen: {file!r}.\nWrite PrintLoss(sys.stdout).")
         self.file = file
 
     def on_cycle_end(self, cycle_name: str, metrics: dict[str, float], state: dict[str, Any], **_: Any) -> None:

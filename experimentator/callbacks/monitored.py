@@ -33,11 +33,13 @@ class Monitored:
         given: Any = metric  # whatever its annotation says
         if not isinstance(given, str | None):
             write = 'Write its name, such as "validation_loss", or leave it out; other parameters by name'
-            raise CallbackError(f"metric is the name of what is measured.\nSeen: {metric!r}.\n{write}.")
+            raise CallbackError(f"metric must be the name of what is measured.\nSeen: {metric!r}.\n{write}.")
         if mode not in (None, "min", "max"):
-            raise CallbackError(f"mode={mode!r} says not what is better.\nSeen: {mode!r}.\nWrite 'min' or 'max'.")
+            raise CallbackError(f"mode={mode!r} does not say what is better.\nSeen: {mode!r}.\nWrite 'min' or 'max'.")
         if not is_number(min_delta) or min_delta < 0:
-            raise CallbackError(f"min_delta is a number from 0 on.\nSeen: {min_delta!r}.\nWrite how much counts, or 0.")
+            raise CallbackError(
+                f"min_delta must be a number from 0 on.\nSeen: {min_delta!r}.\nWrite how much counts, or 0."
+            )
         self.name, self.min_delta = metric, min_delta
         self.told = False  # whether a warning said that it is not measured
         self.best: float | None = None
@@ -64,7 +66,7 @@ class Monitored:
             self.told = True
             measured = ", ".join(name for name in row if name != "epoch")
             log.warning(
-                "%r was not measured in epoch %s; epochs without it are passed over. Measured: %s.",
+                "%r was not measured in epoch %s; epochs without it are ignored. Measured: %s.",
                 self.name,
                 row["epoch"],
                 measured,

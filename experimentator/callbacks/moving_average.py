@@ -43,7 +43,7 @@ class ExponentialMovingAverage(Callback):
 
     def __init__(self, momentum: float = 0.999, *, folder: str | os.PathLike[str] | None = None):
         if not is_number(momentum) or not 0 < momentum < 1:
-            raise CallbackError(f"momentum={momentum!r} makes no average.\nSeen: {momentum!r}.\nWrite 0.99 or 0.999.")
+            raise CallbackError(f"momentum must lie between 0 and 1.\nSeen: {momentum!r}.\nWrite 0.99 or 0.999.")
         self.momentum, self.folder = momentum, folder
         self._restore: Callable[[], None] | None = None
         self._depth = 1  # of the evaluation that swapped the weights
@@ -132,8 +132,8 @@ class ExponentialMovingAverage(Callback):
         optimizer, walk = self.exp.optimizer, self.exp.walk
         if walk.restore is not None and not walk.trains:
             log.warning(
-                "Measured with the weights as they are: the optimizer, which has their average, comes back once "
-                "training goes on. To measure the average, in another experiment: "
+                "Measured with the trained weights, not their average: the state of the optimizer, which holds it, is "
+                "restored only once training goes on. To measure the average, write in another experiment: "
                 "exp.load_weights('RUN/weights.average.safetensors')."
             )
             return

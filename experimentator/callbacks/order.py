@@ -24,7 +24,7 @@ class CallbackError(ValueError):
     >>> from experimentator import EarlyStopping
     >>> EarlyStopping("validation_loss", patience="two epochs")
     Traceback (most recent call last):
-    experimentator.callbacks.order.CallbackError: patience counts epochs.
+    experimentator.callbacks.order.CallbackError: patience must be a number of epochs.
     Seen: 'two epochs'.
     Write a whole number of at least 1.
     """
@@ -79,7 +79,7 @@ class Listener:
         if missing := [name for name in self.needs[event] if name not in given]:
             known = sorted({*map(str, state), *(self.tensors() if event in FETCHING else ())})
             raise CallbackError(
-                f"{self.name}.on_{event} asks for {missing[0]!r}, which nobody provides.\n"
+                f"{self.name}.on_{event} asks for {missing[0]!r}, which nothing provides.\n"
                 f"Known here: {', '.join(known)}.\n"
                 f"{_near(missing[0], known)}Give the parameter a default, or let a processor or an earlier callback "
                 "write the name."
@@ -159,8 +159,8 @@ def _refuse_places(callback: Any, name: str, method: str) -> None:
     signature = inspect.signature(getattr(callback, method))
     if nameless := [one.name for one in signature.parameters.values() if one.kind is one.POSITIONAL_ONLY]:
         raise CallbackError(
-            f"{name}.{method} takes {nameless[0]!r} by place, and values come by their names.\n"
-            f"Seen: {method}{signature}.\nTake the / away, or write {method}(self, state), which holds all of them."
+            f"{name}.{method} has the positional-only parameter {nameless[0]!r}, but values are passed by name.\n"
+            f"Seen: {method}{signature}.\nRemove the /, or write {method}(self, state), which holds all of them."
         )
 
 
@@ -194,8 +194,8 @@ def _every(callback: Any) -> int:
     if not is_whole(every, least=1):
         name = type(callback).__name__
         raise CallbackError(
-            f"{name}.every is how many batches lie between two acts.\nSeen: {every!r}.\n"
-            "Write a number above 0, or None to hear of every batch."
+            f"{name}.every must be a number of batches.\nSeen: {every!r}.\n"
+            "Write N to act at every N-th batch, or None to be called for all of them."
         )
     return int(every)
 
@@ -205,7 +205,7 @@ def _phase(callback: Any) -> int:
     phase = getattr(callback, "phase", "act")
     if phase not in PHASES:
         raise CallbackError(
-            f"{type(callback).__name__}.phase is when it acts among the others.\nSeen: {phase!r}.\n"
+            f"{type(callback).__name__}.phase must say when it acts among the others.\nSeen: {phase!r}.\n"
             f"Write one of {', '.join(map(repr, PHASES))}."
         )
     return PHASES.index(phase)

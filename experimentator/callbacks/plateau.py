@@ -46,10 +46,14 @@ class ReduceLROnPlateau(Schedule):
         floor: float = 0.0,
     ):
         if not is_whole(patience, least=1):
-            raise CallbackError(f"patience counts epochs.\nSeen: {patience!r}.\nWrite a whole number of at least 1.")
+            raise CallbackError(
+                f"patience must be a number of epochs.\nSeen: {patience!r}.\nWrite a whole number of at least 1."
+            )
         for name, value in (("factor", factor), ("floor", floor)):
             if not is_number(value) or not 0 <= value < 1:
-                raise CallbackError(f"{name} lowers the rate.\nSeen: {value!r}.\nWrite a number from 0 on, below 1.")
+                raise CallbackError(
+                    f"{name} must lower the rate.\nSeen: {value!r}.\nWrite a number from 0 on, below 1."
+                )
         self.watched = Monitored(metric, mode, min_delta=min_delta)
         self.by, self.patience, self.floor = factor, patience, floor
         self.waited, self.scale = 0, 1.0
@@ -71,7 +75,7 @@ class ReduceLROnPlateau(Schedule):
         self.waited = 0 if self.watched.improves(value, epoch) else self.waited + 1
         if self.waited >= self.patience:
             self.waited, self.scale = 0, max(self.scale * self.by, self.floor)
-            log.info("%s did not improve: from now on %.4g times the rate.", self.watched.name, self.scale)
+            log.info("%s did not improve: from now on the rate is multiplied by %.4g.", self.watched.name, self.scale)
 
     def factor(self, done: np.ndarray, epochs: int) -> np.ndarray:
         return np.full(len(done), self.scale)

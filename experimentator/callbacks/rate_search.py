@@ -81,12 +81,14 @@ class FindLearningRate(Callback):
         """The suggestion for an experiment as it is; None where the loss does not fall at any rate."""
         subset = next((subset for subset in exp.subsets if subset.mode == Mode.TRAIN), None)
         if subset is None:
-            raise CallbackError("FindLearningRate trains.\nSeen: no TRAIN subset.\nList one in `subsets`.")
+            raise CallbackError(
+                "FindLearningRate needs a TRAIN subset.\nSeen: no TRAIN subset.\nList one in `subsets`."
+            )
         self._try(exp, subset)
         self.suggestion = suggest(self.rates, self.losses)
         self._draw(exp)
         text = "none: the loss does not fall" if self.suggestion is None else f"{self.suggestion:.2g}"
-        log.warning("Suggested learning rate, of %.2g to %.2g: %s.", self.rates[0], self.rates[-1], text)
+        log.warning("Suggested learning rate, from %.2g to %.2g: %s.", self.rates[0], self.rates[-1], text)
         return self.suggestion
 
     def _try(self, exp: Any, subset: Any) -> None:

@@ -35,7 +35,9 @@ class EarlyStopping(Callback):
         self, metric: str | None = None, patience: int = 10, *, min_delta: float = 0.0, mode: str | None = None
     ):
         if not is_whole(patience, least=1):
-            raise CallbackError(f"patience counts epochs.\nSeen: {patience!r}.\nWrite a whole number of at least 1.")
+            raise CallbackError(
+                f"patience must be a number of epochs.\nSeen: {patience!r}.\nWrite a whole number of at least 1."
+            )
         self.watched = Monitored(metric, mode, min_delta=min_delta)
         self.patience, self.waited = patience, 0
         self.inputs = (metric,) if metric else ()

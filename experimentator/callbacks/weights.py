@@ -139,7 +139,8 @@ class LoadWeights(Callback):
             return
         matching = self.exp.load_weights(self.filename, only=self.only, rename=self.rename)
         level = logging.WARNING if matching.kept else logging.INFO
-        log.log(level, "Loaded %d weights from %s; %d stay.", len(matching.matched), self.filename, len(matching.kept))
+        said = "Loaded %d weights from %s; %d were not asked for and keep their values."
+        log.log(level, said, len(matching.matched), self.filename, len(matching.kept))
         self.loaded = True
 
     def state_dict(self) -> dict[str, Any]:

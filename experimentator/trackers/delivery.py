@@ -48,7 +48,7 @@ class Delivery:
         with self.changed:
             if len(self.waiting) >= self.room or not self.is_alive:
                 self.lost += 1
-                self._warn("it takes nothing any more")
+                self._warn("it no longer accepts calls")
                 return
             self.waiting.append((method, arguments))
             self.changed.notify()
