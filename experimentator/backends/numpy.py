@@ -119,7 +119,7 @@ class NumpyBackend:
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
         """Refused: this backend makes no Keras model."""
         raise ValueError(
-            "The numpy backend has no Keras beside it.\nSeen: processors that run in Python.\n"
+            "The numpy backend cannot be compared with Keras' fit.\nSeen: processors that run in Python.\n"
             "Leave --against keras out, or train with TensorFlow or JAX."
         )
 

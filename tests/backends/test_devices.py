@@ -115,7 +115,7 @@ def test_weights_lie_in_parts_where_the_distribution_says_so(trainings):
 
 def test_batches_that_do_not_divide_are_whole_on_each_device_and_that_is_said_once(trainings):
     assert "f32[6,16]" in trainings["odd"]["program"]
-    assert [said for said in trainings["odd"]["told"] if "Batches of 6 do not divide by 4" in said]
+    assert [said for said in trainings["odd"]["told"] if "Batches of 6 are not divisible by 4" in said]
     assert len(trainings["odd"]["told"]) == 1
 
 
@@ -123,7 +123,7 @@ def test_batches_that_do_not_divide_are_whole_on_each_device_and_that_is_said_on
 def test_tensorflow_says_that_it_runs_on_one():
     keras.distribution.set_distribution(keras.distribution.DataParallel())
     try:
-        with pytest.raises(ConfigError, match=r"^Several devices are for JAX.*\nSeen: DataParallel.\nSet KERAS"):
+        with pytest.raises(ConfigError, match=r"^Only JAX runs on several devices.*\nSeen: DataParallel.\nSet KERAS"):
             build_experiment(config()).train(1)
     finally:
         keras.distribution.set_distribution(None)

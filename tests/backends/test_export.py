@@ -373,7 +373,7 @@ def test_a_name_that_tensorflow_has_not_is_refused_with_what_to_write(tmp_path):
     exp = build(subsets=[Subset("all", Mode.INFER, {"größe": [1.0]})], chunk_processors=[ops.Scale("batch_größe")])
 
     with pytest.raises(
-        ValueError, match=r"cannot name an input of a file so.\nSeen: 'batch_größe'.\nLet items call it"
+        ValueError, match=r"cannot give an input of a file this name.\nSeen: 'batch_größe'.\nRename the item"
     ):
         exp.export(tmp_path / "program", ["batch_größe"])
     assert os.listdir(tmp_path) == []
@@ -397,7 +397,7 @@ def test_what_draws_is_written_or_refused_and_nothing_remains(tmp_path):
 
     exp = build(chunk_processors=[*build().chunk_processors, draw])
     with pytest.raises(
-        ValueError, match=r"ONNX cannot say all|PyTorch cannot write this graph for batches of any size"
+        ValueError, match=r"ONNX cannot express all|PyTorch cannot write this graph for batches of any size"
     ):
         exp.export(tmp_path / "program.onnx", "batch_drawn")
     assert os.listdir(tmp_path) == []
@@ -525,7 +525,7 @@ def test_inputs_passed_through_and_numbers_of_a_whole_batch_are_outputs_like_oth
     alike(read(tmp_path / OWN, given), expected)
     assert () in shapes.values()
     if not ON_JAX:
-        with pytest.raises(ValueError, match=r"ONNX knows no output that is an input.\nSeen: batch_id, batch_x"):
+        with pytest.raises(ValueError, match=r"In ONNX, no output can be an input.\nSeen: batch_id, batch_x"):
             exp.export(tmp_path / "program.onnx")
         exp.export(tmp_path / "program.onnx", ["batch_y", "batch_again"])
         found = read_onnx(tmp_path / "program.onnx", {"batch_x": given["batch_x"]})

@@ -138,7 +138,7 @@ def test_many_numbers_of_rows_are_told_of_once(caplog):
     for rows in range(1, 16):
         exp.predict({"batch_input": np.ones((rows, 3), np.float32)})
 
-    assert caplog.text.count("Compiled for 12 numbers of rows") == 1
+    assert caplog.text.count("Compiled separately for 12 numbers of rows") == 1
 
 
 def test_a_step_compiles_for_each_number_of_rows_that_it_sees():
@@ -237,7 +237,7 @@ def test_what_the_tensorflow_that_is_there_cannot_read_is_not_exported(tmp_path)
     except ValueError as error:
         seen = str(error)
     if seen:
-        assert seen.startswith("TensorFlow cannot run what JAX writes of this graph.\nSeen: ")
+        assert seen.startswith("TensorFlow cannot run what JAX writes for this graph.\nSeen: ")
         assert list(tmp_path.iterdir()) == []
     else:  # of versions that go together
         alike(read(tmp_path / "program", given), exp.predict(given))

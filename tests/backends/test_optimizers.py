@@ -405,7 +405,7 @@ def test_they_may_be_given_to_a_training_that_went_on_without(caplog):
     ({"Left": Adam}, None, "'Left' has <class"),
     ({"Left": Optimizers({"*": Adam()})}, None, "not a plain Keras optimizer"),
     ({"Left": keras.optimizers.LossScaleOptimizer(Adam())}, None, "not a plain Keras optimizer"),
-    ({"Left": Adam(loss_scale_factor=8.0)}, None, "not a plain Keras optimizer, whose loss is not scaled"),
+    ({"Left": Adam(loss_scale_factor=8.0)}, None, "not a plain Keras optimizer without loss_scale_factor"),
     ({"Left": Adam()}, {"Leftt": "left_loss"}, "by the same patterns"),
     ({"Left": Adam()}, "left_loss", "by the same patterns"),
 ])  # fmt: skip

@@ -60,7 +60,7 @@ class Devices:
             return {name: lax.with_sharding_constraint(tensor, layout) for name, tensor in tensors.items()}
         if self.distribution is not None and trains and not rows <= self.told:
             self.told |= rows
-            several = "Batches of %s do not divide by %s, so that every device computes all of each. "
+            several = "Batches of %s are not divisible by %s, so every device computes all of each. "
             log.warning(several + "Write a batch_size that is a multiple of %s.", max(rows), self.parts, self.parts)
         return dict(tensors)
 

@@ -155,7 +155,7 @@ def _kept(error: Exception) -> GraphError:
     made = [f"{function}, {place}" for place, function in frames if not own.search(place)]
     if kind and kind[1] == SEED:
         return GraphError(
-            "A chunk processor draws within a loop or a branch, out of which the state of what draws cannot come.\n"
+            "A chunk processor draws within a loop or a branch, which the new state of its generator cannot leave.\n"
             f"Seen: {SEED}, a seed of keras.random.SeedGenerator, within keras.ops.fori_loop, scan, cond or the like.\n"
             "Draw before it, for all turns at once: noise = keras.random.normal((turns, ...), seed=generator), and "
             "take noise[turn] there."
@@ -165,6 +165,6 @@ def _kept(error: Exception) -> GraphError:
         f"Seen: {kind[1] if kind else 'a tensor'}, made in {made[-1] if made else 'a processor'}.\n"
         "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own; and let "
         "no layer add a loss (add_loss) within a branch, a loop or the cell of a recurrent layer. What layers assign, "
-        "such as the statistics of a BatchNormalization, comes out of keras.remat(function), where jax.checkpoint "
-        "keeps it in, and out of experimentator.gradient(function, tensor), where jax.grad does."
+        "such as the statistics of a BatchNormalization, can leave keras.remat(function), but not jax.checkpoint, and "
+        "experimentator.gradient(function, tensor), but not jax.grad."
     )

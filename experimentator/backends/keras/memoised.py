@@ -282,7 +282,7 @@ class _Making:
     def _check(self, variable: Any, shape: Any) -> None:
         if shape is not None and tuple(shape) != tuple(variable.shape):
             raise GraphError(
-                f"{self.node} makes a variable in every call, which had another shape at the first.\n"
+                f"{self.node} makes a variable in each call, and its shape differs from the first call's.\n"
                 f"Seen: {variable.name} {list(shape)}, which was {list(variable.shape)}.\n"
                 "Let weights not depend on the size of images (pool before a Dense), and list a new processor "
                 "where another architecture is wanted."

@@ -135,7 +135,7 @@ def _check_read(model: Any, path: Path) -> None:
     except Exception as error:
         seen = str(error).partition("\n")[0]
         raise ValueError(
-            f"TensorFlow cannot run what JAX writes of this graph.\nSeen: {seen:.200}.\n"
+            f"TensorFlow cannot run what JAX writes for this graph.\nSeen: {seen:.200}.\n"
             "Export on TensorFlow, KERAS_BACKEND=tensorflow, with the same weights; or, where "
             "versions do not go together, with an earlier JAX (0.10) or a later TensorFlow."
         ) from error
@@ -155,13 +155,13 @@ def check_able(model: Any, path: Path) -> None:
     odd = sorted(name for name in model._inputs_struct if not PLAIN_NAME.fullmatch(name))
     if path.suffix in ("", ".tflite") and odd:
         raise ValueError(
-            f"TensorFlow cannot name an input of a file so.\nSeen: {', '.join(map(repr, odd))}.\n"
-            "Let items call it something of the letters A to Z, digits, '_', '-' and '.'; or name a file .onnx."
+            f"TensorFlow cannot give an input of a file this name.\nSeen: {', '.join(map(repr, odd))}.\n"
+            "Rename the item, using only letters A to Z, digits, '_', '-' and '.'; or name a file .onnx."
         )
     both = sorted(set(model._inputs_struct) & set(model._outputs_struct))
     if path.suffix == ".onnx" and both:
         raise ValueError(
-            f"ONNX knows no output that is an input.\nSeen: {', '.join(both)}.\nName other outputs, or another format."
+            f"In ONNX, no output can be an input.\nSeen: {', '.join(both)}.\nName other outputs, or another format."
         )
 
 

@@ -27,8 +27,8 @@ def check_known(path: Path) -> None:
     except onnx.checker.ValidationError as error:
         seen = " ".join(str(error).split())
         raise ValueError(
-            f"ONNX cannot say all that this graph computes.\nSeen: {seen:.200}.\n"
-            "Leave that processor out, by outputs=[...] that need it not, or export another format or from another "
+            f"ONNX cannot express all that this graph computes.\nSeen: {seen:.200}.\n"
+            "Leave that processor out, by outputs=[...] that do not need it, or export another format or from another "
             "framework."
         ) from None
 
@@ -61,7 +61,7 @@ def check_runs(path: Path, run: Callable[[Given], Given], model: Any) -> None:
         if is_item and not error.is_of_cpu:
             raise _wrong(str(error)) from None
         on = "" if is_item else ", on zeros, since no item has the sizes that were asked for"
-        log.warning("The %s file is written, and could not be tried here%s: %.300s", path.suffix, on, error)
+        log.warning("The %s file is written, but could not be tried here%s: %.300s", path.suffix, on, error)
 
 
 class _OddError(Exception):
@@ -124,7 +124,7 @@ def _wrong(seen: str) -> ValueError:
     write = (
         "Set exp.precision = 'float32' before: ONNX has few operations of bfloat16, and weights are of float32 anyway."
         if "bfloat16" in seen
-        else "Leave that processor out, by outputs=[...] that need it not, write it by other operations, or export "
+        else "Leave that processor out, by outputs=[...] that do not need it, write it by other operations, or export "
         "another format or from another framework."
     )
     return ValueError(

@@ -87,7 +87,7 @@ class Optimizers(keras.optimizers.MultiOptimizer):
         bases = [float(getattr(part._learning_rate, "base", part._learning_rate)) for part in self.optimizers]
         if bases != self._written:
             if not bases[-1]:
-                raise TypeError("the rate of the last optimizer is 0, to which no other is in proportion")
+                raise TypeError("the rate of the last optimizer is 0, so the others cannot be kept in proportion to it")
             self._proportions = [base / bases[-1] for base in bases]
         for part, proportion in zip(self.optimizers, self._proportions, strict=True):
             part.learning_rate = float(rate) * proportion
@@ -226,7 +226,7 @@ def _is_plain(one: Any) -> bool:
 
 def _seen(parts: Mapping[str, Any]) -> str:
     pattern, one = next((pattern, one) for pattern, one in parts.items() if not _is_plain(one))
-    return f"{pattern!r} has {one!r:.60}, which is not a plain Keras optimizer, whose loss is not scaled"
+    return f"{pattern!r} has {one!r:.60}, which is not a plain Keras optimizer without loss_scale_factor"
 
 
 def shares(optimizer: Any, variables: Iterable[Any]) -> dict[str, list[Any]]:

@@ -38,7 +38,7 @@ class Rates(ABC):
             return kept
         if isinstance(kept, keras.optimizers.schedules.LearningRateSchedule):
             raise ValueError(
-                "Two schedules would rule one learning rate.\n"
+                "Two schedules would set one learning rate.\n"
                 f"Seen: {type(kept).__name__} in the optimizer, and a callback that sets it.\n"
                 "Give the optimizer a number, or take the callback off the list."
             )

@@ -38,4 +38,4 @@ class Traces:
             log.warning("Traced again: %s.", "; ".join(told))
         self._lengths.setdefault(kind, set()).update(lengths)
         if self.by_length and len(self._lengths[kind]) == MANY:
-            log.warning("Compiled for %s numbers of rows, each for itself: give batches of one size.", MANY)
+            log.warning("Compiled separately for %s numbers of rows: give batches of one size.", MANY)

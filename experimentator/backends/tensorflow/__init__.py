@@ -56,7 +56,7 @@ class TensorflowBackend(KerasBackend):
         asked = tf.distribute.get_strategy() if tf.distribute.has_strategy() else keras.distribution.distribution()
         if asked is not None:
             raise ConfigError(
-                "Several devices are for JAX: the loop runs on one where Keras runs on TensorFlow.",
+                "Only JAX runs on several devices; on TensorFlow the loop runs on one.",
                 f"Seen: {type(asked).__name__}.",
                 "Set KERAS_BACKEND=jax, with keras.distribution.set_distribution(keras.distribution.DataParallel()); "
                 "or leave it out.",

@@ -34,7 +34,7 @@ WORTH = 3.0  # a trial is made if the batches take so many times as long
 HOPELESS = 2.0  # times as slow as without XLA: not timed again
 CALL_SECONDS = 1e-4  # what a call of XLA for one batch costs
 DRAWS = (
-    "%s draws by %s, whose state cannot be saved: a run that is resumed draws other numbers, and under XLA every run "
+    "%s draws by %s, whose state cannot be saved: a resumed run draws other numbers, and under XLA every run "
     "does. Write keras.random.normal(..., seed=keras.random.SeedGenerator(1)), or an op of experimentator.ops."
 )
 GRAPH, LOOP, BATCH = COMPILERS

@@ -54,8 +54,8 @@ def export(model: Any, path: Path, place: torch.device) -> None:
             raise ValueError(
                 "PyTorch cannot write this graph for batches of any size.\n"
                 f"Seen: {str(error).partition(chr(10))[0]:.200}\n"
-                "Something in it takes a number of rows, or an axis of any size, for a fixed one: draws do, and "
-                "recurrent layers their length. Leave it out by outputs=[...], or export on TensorFlow."
+                "Something in it treats a number of rows, or an axis of any size, as fixed: draws do so, and recurrent "
+                "layers do with their length. Leave it out by outputs=[...], or export on TensorFlow."
             ) from error
         except RuntimeError as error:
             if "fake tensor in the exported program constant" not in str(error):

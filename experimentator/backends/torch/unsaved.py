@@ -16,9 +16,9 @@ from experimentator.graph import GraphError
 log = logging.getLogger(__name__)
 
 CURE = "Let a module hold it, self.register_buffer(name, tensor), or assign to a keras.Variable(..., trainable=False)."
-CHANGES = f"%s changes a tensor in place that no checkpoint holds: a run that is resumed begins with another. {CURE}"
+CHANGES = f"%s changes a tensor in place that no checkpoint holds: a resumed run starts from other values. {CURE}"
 DRAWS = (
-    "%s draws from a torch.Generator, which no checkpoint holds: a run that is resumed draws other numbers. "
+    "%s draws from a torch.Generator, which no checkpoint holds: a resumed run draws other numbers. "
     "Leave `generator` out, or write keras.random.normal(..., seed=keras.random.SeedGenerator(1))."
 )
 
