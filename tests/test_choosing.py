@@ -111,7 +111,9 @@ def test_a_predicate_that_answers_neither_true_nor_false_is_refused(answer):
 
 
 def test_a_predicate_of_other_arguments_is_refused():
-    with pytest.raises(DatasetError, match=r"takes other arguments.\nSeen: 3 of them.\nWrite a function of \(key\)"):
+    with pytest.raises(
+        DatasetError, match=r"takes neither one nor two arguments.\nSeen: 3 of them.\nWrite a function of \(key\)"
+    ):
         len(FilteredSubset("s", Mode.EVAL, FRAMES, predicate=lambda a, b, c: True))
 
 
@@ -121,7 +123,7 @@ def test_a_builtin_is_asked_about_the_key():
     assert FilteredSubset("s", Mode.EVAL, items, predicate={1, 2}.__contains__).keys == (1, 2)
     assert FilteredSubset("s", Mode.EVAL, items, predicate=bool).keys == (1, 2, 3)
     assert FilteredSubset("s", Mode.EVAL, items, predicate=lambda key=0: key > 1).keys == (2, 3)
-    with pytest.raises(DatasetError, match=r"subset 's' is no function and no name.\nSeen: 5.\nWrite a function"):
+    with pytest.raises(DatasetError, match=r"subset 's' is neither a function nor a name.\nSeen: 5.\nWrite a function"):
         len(FilteredSubset("s", Mode.EVAL, items, predicate=5))
 
 
@@ -310,7 +312,7 @@ def test_proportions_are_numbers_above_zero_for_each_part(proportions):
 
 @pytest.mark.parametrize("subsets", [[], [*parts(1), *parts(1)]])
 def test_parts_have_names_of_their_own(subsets):
-    with pytest.raises(DatasetError, match="Subset 's' combines too little"):
+    with pytest.raises(DatasetError, match="Subset 's' needs at least one part"):
         CombinedSubset("s", Mode.TRAIN, subsets)
 
 

@@ -120,5 +120,5 @@ def test_equal_numbers_have_equal_digests_whatever_their_type():
     "key", [object(), len, (1, object()), Shot("a", object())], ids=["object", "len", "in", "deep"]
 )
 def test_a_key_of_which_nothing_stays_the_same_is_refused(key):
-    with pytest.raises(DatasetError, match=r"has no digits that stay the same from run to run.\nSeen: a \w+.\nMake it"):
+    with pytest.raises(DatasetError, match=r"a number that is the same in every run.\nSeen: a \w+.\nMake it"):
         key_digest(key)

@@ -776,7 +776,8 @@ def test_a_processor_may_have_an_array_called_weight():
 @pytest.mark.parametrize("data", [POINTS, arrays()], ids=["array", "dict"])
 def test_what_is_evaluated_on_is_a_subset_not_data(data):
     with pytest.raises(
-        DatasetError, match=r"exp.evaluate is given is no subset(.|\n)*exp.evaluate\(\"validation\"\), by"
+        DatasetError,
+        match=r"exp.evaluate was given something that is no subset(.|\n)*exp.evaluate\(\"validation\"\), by",
     ):
         build_experiment(config()).evaluate(data)
 

@@ -159,7 +159,9 @@ def test_a_foreign_subset_may_leave_its_items_to_a_dataset():
 
 @pytest.mark.parametrize("given", [3, "training", object(), Theirs, mlworkflow.DictDataset({0: {"x": 1}})])
 def test_what_is_no_subset_is_refused(given):
-    with pytest.raises(DatasetError, match=r"What `subsets` lists is no subset.\nSeen: (.|\n)*Write|List Subset\(name"):
+    with pytest.raises(
+        DatasetError, match=r"`subsets` lists something that is no subset.\nSeen: (.|\n)*Write|List Subset\(name"
+    ):
         _ = experiment(given).subsets
 
 

@@ -149,7 +149,7 @@ def test_items_are_kept_where_the_dataset_says_that_they_are_always_the_same():
 def test_a_transform_of_other_arguments_is_refused():
     subset = Subset("s", Mode.EVAL, DataAugmentationDataset([{"x": 1}], [lambda item: item]))
 
-    with pytest.raises(DatasetError, match=r"takes other arguments.\nSeen: item.\nWrite a function") as caught:
+    with pytest.raises(DatasetError, match=r"does not take \(key, item\).\nSeen: item.\nWrite a function") as caught:
         subset.query_item(0)
     assert str(caught.value).startswith("The transform 'test_a_transform")
     assert caught.value.__notes__ == ["For key 0 of subset 's'."]

@@ -331,7 +331,7 @@ def test_what_cannot_come_back_is_named():
         def query_item(self, key):
             return {"x": np.float32(0), "lock": threading.Lock()}
 
-    with pytest.raises(DatasetError, match="The items of subset 's' cannot come back from a worker process"):
+    with pytest.raises(DatasetError, match="The items of subset 's' cannot be sent back from a worker process"):
         drawn(Subset("s", Mode.EVAL, Locked(4)))()
 
 

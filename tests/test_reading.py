@@ -331,7 +331,7 @@ def test_a_digest_is_the_same_in_all_future_versions():
 def test_a_key_that_differs_from_run_to_run_is_refused_where_somebody_draws():
     subset = Subset("s", Mode.EVAL, DataAugmentationDataset({object(): {"n": 1.0}}, [by_parameter]))
 
-    with pytest.raises(DatasetError, match=r"has no digits that stay the same from run to run.\nSeen: a object.\nMake"):
+    with pytest.raises(DatasetError, match=r"a number that is the same in every run.\nSeen: a object.\nMake"):
         subset.batch(subset.keys)
 
 

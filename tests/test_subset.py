@@ -375,8 +375,8 @@ def test_a_key_that_the_dataset_lacks_is_named_with_those_it_has(dataset):
 
     assert str(caught.value) == (
         "The dataset of subset 'training' fails on key 'two'.\nSeen: KeyError: 'two'.\n"
-        "Mend the item, or leave its key out: Subset(..., keys=[...]). It is none of the dataset's keys, such as 0, 1, "
-        "2."
+        "Mend the item, or leave its key out: Subset(..., keys=[...]). It is not among the dataset's keys, such as 0, "
+        "1, 2."
     )
 
 

@@ -103,7 +103,7 @@ class _Plan:
         is_open = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
         if others != 2 and not is_open:
             raise DatasetError(
-                f"The transform {getattr(transform, '__qualname__', transform)!r} takes other arguments.",
+                f"The transform {getattr(transform, '__qualname__', transform)!r} does not take (key, item).",
                 ", ".join(map(str, parameters.values())) or "none",
                 "Write a function of (key, item) or (key, item, mode); a parameter `random` gets a generator.",
             )

@@ -256,7 +256,7 @@ def _by_name(sizes: Any) -> dict[str, tuple[Size, ...]]:
     counts = {name: len(listed) for name, listed in found.items()}
     if len(set(counts.values())) != 1:
         seen = ", ".join(f"{name}: {count}" for name, count in counts.items())
-        raise DatasetError("Buckets need as many sizes for each name.", seen, WRITE)
+        raise DatasetError("Buckets need equally many sizes for each name.", seen, WRITE)
     return found
 
 

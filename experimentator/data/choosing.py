@@ -165,7 +165,11 @@ class CombinedSubset(Subset):
         names = [part.name for part in self.parts]
         if not names or len(set(names)) < len(names):
             write = "List subsets of different names."
-            raise DatasetError(f"Subset {name!r} combines too little.", f"parts: {', '.join(names) or 'none'}", write)
+            raise DatasetError(
+                f"Subset {name!r} needs at least one part, and no two of the same name.",
+                f"parts: {', '.join(names) or 'none'}",
+                write,
+            )
         if (
             buckets is None
             and (part := next((one for one in self.parts if getattr(one, "buckets", None)), None)) is not None

@@ -82,7 +82,7 @@ class Asking:
         """How many arguments the function takes, 1 or 2; looked up once, since that takes longer than most calls."""
         write = "Write a function of (key), or of (key, item)."
         if not callable(self.by):
-            raise DatasetError(f"{self.asker} is no function and no name.", f"{self.by!r:.60}", write)
+            raise DatasetError(f"{self.asker} is neither a function nor a name.", f"{self.by!r:.60}", write)
         try:
             parameters = inspect.signature(self.by).parameters.values()
         except ValueError:  # a builtin without a signature
@@ -91,7 +91,7 @@ class Asking:
         needed = [p for p in positional if p.default is p.empty]
         takes = len(needed) or min(1, len(positional))  # the key may have a default, as that of bool has
         if takes not in (1, 2):
-            raise DatasetError(f"{self.asker} takes other arguments.", f"{takes} of them", write)
+            raise DatasetError(f"{self.asker} takes neither one nor two arguments.", f"{takes} of them", write)
         return takes
 
     def _item(self, key: Hashable) -> Mapping[str, Any]:

@@ -85,7 +85,7 @@ def as_subset(given: Any, *, asker: str = "") -> Subset:
         if asker:
             example = 'Subset("test", Mode.EVAL, {"input": x, "target": y})'
             write = f'Write exp.{asker}("validation"), by name, or exp.{asker}({example}).'
-            raise DatasetError(f"What exp.{asker} is given is no subset.", seen, write)
+            raise DatasetError(f"exp.{asker} was given something that is no subset.", seen, write)
         write = "List Subset(name, mode, dataset), or an object with name, mode, keys and query_item(key)."
-        raise DatasetError("What `subsets` lists is no subset.", seen, write)
+        raise DatasetError("`subsets` lists something that is no subset.", seen, write)
     return ForeignSubset(given)

@@ -54,7 +54,9 @@ class ArrayDataset:
         if len(set(sizes.values())) != 1 or () in sizes.values():
             kinds = {n: "a scalar" if np.isscalar(one) else f"a {type(one).__name__}" for n, one in arrays.items()}
             seen = ", ".join(f"{name}: {size[0] if size else kinds[name]}" for name, size in sizes.items())
-            raise DatasetError("A dict of arrays needs equally long arrays.", seen or "no array", "Cut them alike.")
+            raise DatasetError(
+                "A dict of arrays needs equally long arrays.", seen or "no array", "Give all arrays one length."
+            )
         self.keys = range(next(iter(sizes.values()))[0])
 
     def query_item(self, key: Any) -> dict[str, Any]:
@@ -109,7 +111,9 @@ def as_dataset(source: Any, *, subset: str) -> Any:
         if values and all(map(_is_dataset, values)):  # if some are not, one may be a column of dictionaries
             parts = list(map(repr, source))
             seen = f"a {type(source).__name__} of datasets, {', '.join(parts[:3])}"
-            raise DatasetError(f"Subset {subset!r} has several.", seen, f"Give it one: data[{parts[0]}].")
+            raise DatasetError(
+                f"Subset {subset!r} was given several datasets.", seen, f"Give it one: data[{parts[0]}]."
+            )
         named = all(isinstance(key, str) for key in source) and not any(isinstance(v, Mapping) for v in values)
         return ArrayDataset(source) if named and values else ItemsDataset(source)
     if isinstance(source, list | tuple) and source and all(getattr(one, "shape", ()) for one in source[:2]):
@@ -223,7 +227,7 @@ def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any] | None:
     except (Exception, SystemExit) as error:  # an item that exits must not end the program silently
         write = "Mend the item, or leave its key out: Subset(..., keys=[...])."
         if isinstance(error, LookupError) and (known := listed_keys(dataset)) is not None and key not in known:
-            write += f" It is none of the dataset's keys, {_some(known)}."
+            write += f" It is not among the dataset's keys, {_some(known)}."
         raise DatasetError(
             f"The dataset of subset {subset!r} fails on key {key!r}.",
             f"{type(error).__name__}: {error!s:.200}",
@@ -331,7 +335,7 @@ def refuse_masks(name: Any, values: Sequence[Any]) -> None:
     if "numpy.ma" in sys.modules and np.ma.MaskedArray in set(map(type, values)):  # it takes time to load
         for masked in filter(np.ma.is_masked, values):
             raise DatasetError(
-                f"{name!r} is a masked array, of which nothing here heeds the mask.",
+                f"{name!r} is a masked array, whose mask would be ignored.",
                 f"{np.ma.getmaskarray(masked).sum():,} of {masked.size:,} values are masked",
                 f'Give values.filled(0) for {name!r}, and ~np.ma.getmaskarray(values) beside it, for weight="...".',
             )

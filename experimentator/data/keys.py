@@ -52,7 +52,7 @@ def _encoded(key: Any) -> bytes:
         values = (getattr(key, field.name) for field in dataclasses.fields(key) if field.compare)
         return _joined(b"d", type(key).__qualname__.encode(), *map(_encoded, values))
     raise DatasetError(
-        f"The key {key!r:.80} has no digits that stay the same from run to run.",
+        f"The key {key!r:.80} cannot be turned into a number that is the same in every run.",
         f"a {type(key).__name__}",
         "Make it a number, a string, or a tuple, NamedTuple or frozen dataclass of such.",
     )

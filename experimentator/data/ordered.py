@@ -124,7 +124,7 @@ class Ordered:
 
     def _order_error(self, wrong: str, seen: str) -> DatasetError:
         write = (
-            "Give keys out of subset.keys, in any order and number. Those that its dataset has got since are among "
+            "Give keys out of subset.keys, in any order and number. Those that its dataset has gained since are among "
             "them once it is assigned anew: subset.dataset = dataset."
         )
         return DatasetError(f"shuffled_keys() of subset {self.name!r} {wrong}.", seen, write)

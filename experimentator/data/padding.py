@@ -31,7 +31,9 @@ def bucket_sizes(lengths: Iterable[int], count: int, *, multiple_of: int = 1) ->
     ):
         seen = f"{found.size} lengths, count={count!r}, multiple_of={multiple_of!r}"
         write = "Give whole numbers: bucket_sizes([len(item) for item in items], 4)."
-        raise DatasetError("Buckets are found for lengths that there are.", seen, write)
+        raise DatasetError(
+            "bucket_sizes needs lengths from 0 on, at least one, and count and multiple_of from 1 on.", seen, write
+        )
     sizes, counts = np.unique(-(-np.maximum(found, 1) // multiple_of) * multiple_of, return_counts=True)
     before = np.concatenate([[0], np.cumsum(counts)])  # number of items shorter than each size
     costs, ends = sizes * before[1:], []  # padded length of all items up to each size, in one bucket

@@ -228,7 +228,7 @@ class BucketedStreamFeed(BucketedFeed):
                 pool.shutdown()
         if (took := time.perf_counter() - start) > LONG_SECONDS:
             said = (
-                "To know the size of every item of %r took %d s. Buckets(..., by=...) may tell it from the key alone."
+                "To know the size of every item of %r took %d s. Buckets(..., by=...) can tell it from the key alone."
             )
             log.warning(said, subset.name, took)
         return np.array(numbers)
@@ -261,9 +261,10 @@ class _StreamedPart(StreamedFeed):
         if kept is not None:
             odd = next(key for place, key in enumerate(keys) if place not in kept)
             raise DatasetError(
-                f"An item of subset {self.subset.name!r}, which has buckets, is left out by chance, or unasked.",
+                f"An item of subset {self.subset.name!r}, which has buckets, is left out in some passes only, or "
+                "although `by` gives it a size.",
                 f"None for key {odd!r:.80}",
-                "Leave out the same items every time, and let `by` of the buckets be; or choose the keys beforehand, "
+                "Leave out the same items every time, and give the buckets no `by`; or choose the keys beforehand, "
                 "with a FilteredSubset.",
             )
         return kept, objects

@@ -100,7 +100,7 @@ class Processes:
             raise
         except Exception as error:
             raise DatasetError(
-                f"The items of subset {self.subset.name!r} cannot come back from a worker process, key {keys[0]!r} "
+                f"The items of subset {self.subset.name!r} cannot be sent back from a worker process: key {keys[0]!r} "
                 "and those after it.",
                 f"{type(error).__name__}: {error!s:.200}",
                 f"Let items hold numbers, strings and other plain values; {THREADS}",
