@@ -173,7 +173,7 @@ def _point(arguments: argparse.Namespace) -> int:
 def _refuse_options_of_grid(arguments: argparse.Namespace) -> None:
     for name in ("sample", "jobs", "hang_seconds"):
         if vars(arguments)[name] is not None:
-            write = 'Add --grid "NAME=[VALUE, VALUE]", or leave it away.'
+            write = 'Add --grid "NAME=[VALUE, VALUE]", or leave it out.'
             raise UsageError(f"--{name.replace('_', '-')} is for the points of a --grid\nSeen: no --grid. {write}")
 
 
@@ -295,7 +295,7 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
     if folder is None and which == AUTO:  # nothing to resume
         return
     if folder is None:
-        raise UsageError("--resume needs a run folder, which this experiment_type has not")
+        raise UsageError("--resume needs a run folder, which this experiment_type does not have")
     path = folder.earlier if which in (LATEST, AUTO) else Path(which)
     if which == AUTO and (path is None or not has_checkpoints(path)):
         if folder.experiment_id and path is not None:
@@ -304,7 +304,7 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
     if path is None:
         raise CheckpointError(
             f"There is no run to resume.\nSeen: no runs in {folder.project}, points of a --grid aside.\n"
-            "Leave --resume away to begin one, or write --resume auto for either."
+            "Leave --resume out to begin one, or write --resume auto, which does either."
         )
     exp.resume(path)
     done = f"{exp.epoch} epoch{'s' * (exp.epoch != 1)} and {exp.walk.batches} batches"

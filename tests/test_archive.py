@@ -168,7 +168,7 @@ def test_filters_compare_numbers_and_texts(filters, found, runs):
             "'0,2' is no number\nSeen: .*Write a point: validation_loss<0.2; for a list, write [0, 2]",
         ),
         ("rate=0,1", "Write a point: rate=0.1;"),
-        ("size>x", "'size' is a number, which x is not, so that > tells nothing\nSeen: 8. Write a number, or "),
+        ("size>x", "'size' is a number, which x is not, so > cannot compare them\nSeen: 8. Write a number, or "),
         ("started>2026", "'started' is a text, .*\nSeen: 2026-01-01. Write started>'2026' to compare texts, or "),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_name_that_no_run_has_is_refused_with_near_matches(runs):
 
 
 def test_nothing_found_says_so(runs, tmp_path):
-    assert listed(runs, "epochs>99") == (0, "", f"No run in {runs} is like that.\n")
+    assert listed(runs, "epochs>99") == (0, "", f"No run in {runs} matches the filters.\n")
     with pytest.raises(CheckpointError, match="There is no folder"):
         listed(tmp_path / "nowhere")
 

@@ -183,7 +183,7 @@ def test_an_override_that_no_file_holds_must_be_given_again(run, capsys):
 
     status, _, err = answered(capsys, "evaluate", run)
     assert status == 2
-    assert "'optimizer' was overridden by an object, which no file holds.\nSeen: <Adam>." in err
+    assert "'optimizer' was overridden by an object, which cannot be stored.\nSeen: <Adam>." in err
     assert answered(capsys, "evaluate", run, "--set", "optimizer=None")[0] == 0
 
 

@@ -656,8 +656,8 @@ def test_a_sample_is_trained(capsys):
         (["--grid", "rate=uniform(0, 1)"], "Add --sample N, to draw N of them."),
         (["--grid", "rat=uniform(0, 1)", "--sample", "2"], "Did you mean 'rate'?"),
         (["--grid", "rate=uniform(0, 1)", "--grid", "rate=[1]"], "'rate' is given twice"),
-        (["--grid", "rate=[0.1]", "--set", "rate=0.2"], "'rate' has an axis and one value"),
-        (["--grid", "seed=[1]", "--seed", "2"], "'seed' has an axis and one value"),
+        (["--grid", "rate=[0.1]", "--set", "rate=0.2"], "'rate' is both an axis and a single value"),
+        (["--grid", "seed=[1]", "--seed", "2"], "'seed' is both an axis and a single value"),
         (["--grid", "experiment_id=['a', 'b']"], "'experiment_id' is no axis of a grid"),
         (["--grid", "epochs=[1, 2]"], "'epochs' is no axis of a grid"),
         (["--grid", "rate=[1]", "--set", "experiment_id=a"], "'experiment_id' is set for all points"),
@@ -711,7 +711,7 @@ def test_points_that_differ_by_their_seed_alone_are_one_row_more(capsys):
     assert head.endswith("p to best")
     assert [line.split()[-1] for line in means[:2]].count("best") == 1
     assert "best" not in out.split("\n\n")[0]  # of a single seed
-    told = "p to best: how likely validation_loss would differ so"
+    told = "p to best: the probability that validation_loss would differ so much"
     assert means[2].startswith(told)
     assert "with 3 it is never below 0.25" in means[2]
 

@@ -39,7 +39,7 @@ def test_a_callback_that_forgets_is_found_out(capsys, tmp_path):
     assert "/drawn: " in out
     assert re.search(r"differs in \d+ of \d+ saved things:\n  state.json/", out)  # not a hash of weights
     assert "Two uninterrupted trainings are equal: it is the resume that differs." in out
-    assert "not covered: ForgetfulLuck keeps something and has no state_dict" in out
+    assert "not covered: ForgetfulLuck changes its attributes and has no state_dict" in out
 
 
 def test_a_training_that_fails_by_itself_has_nothing_to_compare_and_leaves_nothing(capsys, tmp_path, monkeypatch):

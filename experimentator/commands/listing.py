@@ -79,7 +79,7 @@ def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     if arguments.output and not arguments.output.lower().endswith(".html"):
         raise UsageError(f"the page of runs is HTML\nSeen: -o {arguments.output}. Write a name that ends in .html.")
     if arguments.open and arguments.json:
-        raise UsageError("--json is not to be looked at\nSeen: --json and --open. Write one of them.")
+        raise UsageError("--json cannot be opened in a browser\nSeen: --json and --open. Write one of them.")
     filters = [Filter.of(text) for text in arguments.filters]
     found = find_runs(arguments.folder)
     asked = [*(one.name for one in filters), *([arguments.sort] if arguments.sort else [])]
@@ -101,7 +101,7 @@ def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     elif runs:
         show_table([_row(run, asked) for run in runs], output)
     else:
-        errors.write(f"No run in {printable(arguments.folder)}{' is like that' if found else ''}.\n")
+        errors.write(f"No run in {printable(arguments.folder)}{' matches the filters' if found else ''}.\n")
     damaged = [run for run in found if run.status == "damaged"]
     for run in damaged:
         errors.write("\n".join(printable(line) for line in f"error: {run.problem}".splitlines()) + "\n")
@@ -154,7 +154,7 @@ def _refuse_unlike(filters: Sequence[Filter], runs: Sequence[Run]) -> None:
         kind, write = "a number", "a number"
         if _is_number(one.value):
             kind, write = "a text", f"{one.name}{one.sign}{str(one.value)!r} to compare texts"
-        wrong = f"{one.name!r} is {kind}, which {printable(one.value)} is not, so that {one.sign} tells nothing"
+        wrong = f"{one.name!r} is {kind}, which {printable(one.value)} is not, so {one.sign} cannot compare them"
         raise UsageError(f"{wrong}\nSeen: {printable(known[0])}. Write {write}, or compare with = or !=.")
 
 

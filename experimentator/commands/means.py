@@ -22,8 +22,8 @@ def show_means(rows: Sequence[Mapping[str, Any]], output: TextIO) -> None:
     if pairs := min((min(row["runs"], rows[best or 0]["runs"]) for row in rows if TESTED in row), default=0):
         loss, least = loss_of(name for row in rows for name in row), 2 / 2**pairs
         output.write(
-            f"{TESTED}: how likely {loss} would differ so from the best row if the two were alike (signed-rank test "
-            f"over the same seeds and folds; with {pairs} it is never below {least:.2g}).\n"
+            f"{TESTED}: the probability that {loss} would differ so much from the best row if both were equally good "
+            f"(signed-rank test over the same seeds and folds; with {pairs} it is never below {least:.2g}).\n"
         )
 
 

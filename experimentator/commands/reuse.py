@@ -112,7 +112,7 @@ def _check_modules(environment: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{others[0]!r}, which the configuration imports, is not what was trained.",
             f"Seen: another file, or none, at {Path(folder) / others[0]}.",
-            "Put it back; or name the configuration with which it goes: --config FILE.",
+            "Put it back; or name the configuration that goes with it: --config FILE.",
         )
 
 
@@ -120,10 +120,11 @@ def _overrides(environment: Mapping[str, Any], given: Mapping[str, Any]) -> dict
     """The overrides of the run, updated by those given now."""
     stored, lost = environment.get("overrides", {}), environment.get("not_stored", [])
     if not isinstance(stored, dict) or not isinstance(lost, list):
-        raise ConfigError("environment.json is damaged.", "Seen: overrides that are none.", "Name another run.")
+        seen = "Seen: `overrides` is not a dictionary, or `not_stored` is not a list."
+        raise ConfigError("environment.json is damaged.", seen, "Name another run.")
     if missing := [name for name in lost if name not in given]:
         raise ConfigError(
-            f"{missing[0]!r} was overridden by an object, which no file holds.",
+            f"{missing[0]!r} was overridden by an object, which cannot be stored.",
             f"Seen: {stored.get(missing[0], 'nothing')}.",
             f"Give it with --set {missing[0]}=VALUE, or name a configuration that has it: --config FILE.",
         )

@@ -107,7 +107,7 @@ class Sweep:
 
 def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any]) -> None:
     if arguments.resume not in (None, LATEST, AUTO):
-        wrong = "--resume RUN goes on with one run, and --grid begins many"
+        wrong = "--resume RUN continues one run, but --grid begins many"
         raise UsageError(f"{wrong}\nWrite --resume for the newest sweep, or --experiment-id ID --resume for another.")
     for name, option in OPTIONS.items():
         if name in axes and (name != "epochs" or arguments.epochs is not None):
@@ -117,7 +117,9 @@ def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any
         raise UsageError(f"'experiment_id' is set for all points of a grid by --experiment-id\nSeen: {seen}.")
     for name in axes:
         if name in sets:
-            raise UsageError(f"{name!r} has an axis and one value\nSeen: {name}={sets[name]!r}. Leave one of them out.")
+            raise UsageError(
+                f"{name!r} is both an axis and a single value\nSeen: {name}={sets[name]!r}. Leave one of them out."
+            )
 
 
 def _folder(arguments: Namespace, sets: Mapping[str, Any]) -> Path:
@@ -158,7 +160,7 @@ def _begun_now(place: Path) -> Path:
 
 
 def _nothing(place: Path) -> str:
-    write = "Leave --resume away to begin one, or write --resume auto."
+    write = "Leave --resume out to begin one, or write --resume auto."
     return f"There is no sweep to resume.\nSeen: none in {place}.\n{write}"
 
 

@@ -21,7 +21,7 @@ experimentator: train the experiment of a configuration file, look at its graph,
   experimentator bench CONFIG [options]    measure the training: what its time goes to, and what would help
   experimentator runs [FOLDER] [options]   list runs, filter and sort them
   experimentator evaluate RUN [options]    measure a run's weights on its subsets
-  experimentator predict RUN [options]     write what a run's weights say of a subset
+  experimentator predict RUN [options]     write what a run's weights predict for a subset
   experimentator export RUN [options]      write what a run infers as a file for use elsewhere
   experimentator verify-resume CONFIG      kill the training at random moments, resume it, and compare
   experimentator COMMAND --help            options and examples of a command
@@ -40,21 +40,21 @@ RUN_HELP = """\
 experimentator run CONFIG [options]: train the experiment of a configuration file.
 
   --epochs N              train for N epochs (default: the configuration's `epochs`, else 10)
-  --set NAME=VALUE        give a name of the configuration another value before anything follows from it; repeat at will
+  --set NAME=VALUE        give a name of the configuration another value before anything uses it; repeat at will
   --grid NAME=[V1,V2]     train once for each value, each in a process and run folder of its own; repeat for more axes
   --grid NAME=RANGE       or with values drawn from uniform(LOW, HIGH) or loguniform(LOW, HIGH), for --sample
-  --sample N              train N points of the grid, drawn at random; a larger N goes on with the same points
+  --sample N              train N points of the grid, drawn at random; a larger N keeps these and adds others
   --jobs N                train N points at once; where there are several GPUs, on one each (default: 1)
-  --hang-seconds S        end a point of which nothing was heard for so long (default: 3600); before its first step,
-                          while it imports and compiles, for a minute at least
+  --hang-seconds S        end a point that made no progress for S seconds (default: 3600); before its first step, while
+                          it imports and compiles, it has at least a minute
   --seed N                the same as --set seed=N
   --output-folder DIR     where run folders go (default: the configuration's `output_folder`, else runs)
   --experiment-id ID      name of the run folder (default: the time in UTC); never one that exists
-  --resume [RUN]          go on with a run at the very batch: of that folder, else the latest of this configuration
-                          that is no point of a --grid
-  --resume auto           the same, or start where there is nothing to resume: for commands that are given again; of a
-                          --grid, points that are done stay as they are, and others go on or are trained again
-  --checkpoint-seconds S  save a checkpoint every S seconds (default: at epoch ends, for under a hundredth of the time)
+  --resume [RUN]          continue a run at the very batch where it stopped: the one in that folder, else the latest of
+                          this configuration that is no point of a --grid
+  --resume auto           the same, or start if there is nothing to resume, so that a command may be repeated; of a
+                          --grid, points that are done are kept, and others are continued or trained again
+  --checkpoint-seconds S  save a checkpoint every S seconds (default: at epoch ends, in under a hundredth of the time)
   --profile               record half a second of training into <run folder>/profile, for TensorBoard and Perfetto
   --quiet                 no progress display; of a --grid, a line where each point begins and where it ends
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
@@ -82,14 +82,14 @@ CONFIG is a configuration file, a run folder, or a description that -o FILE.json
   --for NAME[,NAME]       only what these names depend on (default: what the mode computes)
   --plan                  show what is left out too, greyed, and why
   --all                   every processor of the mode, pruned or not
-  --diff OTHER            what another configuration, run folder, description or mode has more, less or otherwise
+  --diff OTHER            what another configuration, run folder, description or mode adds, lacks or changes
   --cost                  measure what each processor costs, in about 20 seconds, and show it as heat and numbers
-  --tree                  print it from each output back to what it needs
+  --tree                  print the graph from each output back to what it needs
   -o FILE                 write it; the suffix says how: .svg .png .pdf (drawn), .html (to click through), .dot, .mmd or
                           .md (Mermaid), .txt, .json (to compare with later), .model-explorer.json (for Model Explorer)
   --open                  draw it and open it in the browser; without -o, as a page to click through
   --theme THEME           light, dark or auto (default: auto, where .svg and .html follow the reader's setting)
-  --unfold                draw every processor of a large graph, and no chain as one box
+  --unfold                draw every processor of a large graph, instead of chains as one box
   --set NAME=VALUE        give a name of the configuration another value; repeat at will
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
 
@@ -107,12 +107,12 @@ BENCH_HELP = """\
 experimentator bench CONFIG [options]: measure the training of a configuration on this machine.
 
 CONFIG is a configuration file, or a run folder, whose stored configuration, a program, is run anew. Nothing is written
-but with -o: run folders stay as they are, and callbacks of the library that leave files are left out; yours run.
+without -o: run folders are not changed, and callbacks of the library that leave files are left out; your own run.
 
-It tells steps and samples a second; where the time goes, adding up to the whole; the same loop written by hand as the
+It shows steps and samples a second; where the time goes, adding up to the whole; the same loop written by hand as the
 ceiling; what each processor costs; memory; and the one change that would help most.
 
-  --seconds S             measure for about this long, compiling aside (default: 30)
+  --seconds S             measure for about this long, not counting compilation (default: 30)
   --against keras         the same graph inside keras.Model.fit too: as it is, and with the options that make it quick
   --sweep NAME=V1,V2,V3   train with each of these values instead, in turn; -o FILE.svg draws the curve
   --compare OTHER         train another configuration or run in turn with it, and say whether they differ
@@ -156,7 +156,7 @@ callbacks, history. What the proof does not cover is printed, too.
   --output-folder DIR     keep the runs there (default: a temporary folder, kept if they differ)
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
 
-Exit status: 0 equal, 1 not equal, 2 usage; that of the training where it fails by itself.
+Exit status: 0 equal, 1 not equal, 2 usage; if the training itself fails, its own.
 
 Example:
   experimentator verify-resume task.py --kills 5 --epochs 3

@@ -9,8 +9,8 @@ from experimentator.commands.usage import OUTPUT_FOLDER, Usage, add_set, names
 RUNS_HELP = """\
 experimentator runs [FOLDER] [options]: list the runs in a folder and below it (default: runs).
 
-  --filter FILTER         only runs of which this holds: NAME=VALUE, or with !=, <, <=, > or >=; repeat for more
-  --sort NAME             by a value instead of by when they started; runs without it come last
+  --filter FILTER         only runs for which this holds: NAME=VALUE, or with !=, <, <=, > or >=; repeat for more
+  --sort NAME             by a value instead of the start; runs without it come last
   --descending            the largest first
   --json                  everything as JSON
   -o FILE.html            a page with the curves of what was measured, and the table
@@ -37,8 +37,8 @@ OF_A_RUN = """\
 
 OF_ITS_CODE = """\
 This runs the configuration that is stored in the run folder, a Python program, with your rights, and the modules that
-lay beside it. It is refused if it is not, byte by byte, what was trained, which finds damage but no forger: evaluate no
-run folder of somebody whose programs you would not run. Its weights are data: nothing in them is run.
+lay beside it. It is refused if it is not, byte for byte, what was trained: this detects damage, not forgery. Evaluate
+no run folder of somebody whose programs you would not run. Its weights are data: nothing in them is run.
 """
 
 EVALUATE_HELP = f"""\

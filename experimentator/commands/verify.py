@@ -121,7 +121,9 @@ class Trial:
         """Train once more without interruption, to see whether such trainings differ, too."""
         self.reference("reference-2")
         if _read(self.path("reference-2")) != list(expected):
-            self.say("Two uninterrupted trainings differ, too: look for numbers that no seed rules, not at the resume.")
+            self.say(
+                "Two uninterrupted trainings differ, too: look for unseeded randomness; the resume is not the cause."
+            )
         else:
             self.say("Two uninterrupted trainings are equal: it is the resume that differs.")
 

@@ -58,11 +58,11 @@ def overrides_of(source: Any, given: Collection[str] = ()) -> dict[str, Any]:
     told = read_json(folder / "environment.json")
     stored, lost = told.get("overrides"), told.get("not_stored", [])
     if not isinstance(stored, dict) or not isinstance(lost, list):
-        log.warning("What %s was overridden with is not known: its environment.json is damaged.", folder)
+        log.warning("The overrides of %s are not known: its environment.json is damaged.", folder)
         return {}
     lost = [name for name in lost if name not in (*OF_ITS_OWN, *given)]
     for name in lost:
-        said = "%r of the run %s was overridden by an object, which no file holds: it is as its configuration has it."
+        said = "%r of the run %s was overridden by an object, which cannot be stored: its configuration's own is used."
         log.warning(said, name, folder)
     return {name: value for name, value in stored.items() if name not in (*lost, *OF_ITS_OWN, *given)}
 

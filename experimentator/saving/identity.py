@@ -174,7 +174,7 @@ def doubts(exp: BaseExperiment) -> list[str]:
     """Known reasons why a resume of this training may not be exact."""
     draws = {node: kind for one in exp.program.runners.values() for node, kind in one.step.draws_with_state.items()}
     return [
-        *(f"{name} keeps something and has no state_dict" for name in undeclared(exp)),
+        *(f"{name} changes its attributes and has no state_dict" for name in undeclared(exp)),
         *(f"{node} draws by {kind}, whose state cannot be saved" for node, kind in draws.items()),
     ]
 

@@ -175,7 +175,7 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
     write += "Node labels (`node=`) are part of the keys."
     if found and not any("/" in key for key in found):  # keys of a PyTorch module or another library
         write = (
-            "They are no weights that an experiment saved. Load those of a module of PyTorch into it: "
+            "They were not saved by an experiment. Load those of a module of PyTorch into it: "
             "module.load_state_dict(safetensors.torch.load_file(...))."
         )
     these = "These weights" if name is None else f"The weights of {str(name)!r}"
@@ -209,7 +209,7 @@ def _patterns(only: str | Iterable[str] | None, known: Iterable[str]) -> list[st
         raise WeightsError(f'only={only!r} names no weights.\nSeen: {type(only).__name__}.\nWrite only="Trunk/*".')
     patterns = ["*"] if only is None else [only] if isinstance(only, str) else list(only)
     if not patterns:
-        raise WeightsError('only=[] names no weights.\nSeen: no pattern.\nWrite only="Trunk/*", or leave it away.')
+        raise WeightsError('only=[] names no weights.\nSeen: no pattern.\nWrite only="Trunk/*", or leave it out.')
     for pattern in patterns if only is not None else ():
         if not any(_names(pattern, key) for key in known):
             nodes = list(dict.fromkeys(node_of(key) for key in known))

@@ -41,8 +41,8 @@ def undeclared(exp: BaseExperiment) -> list[str]:
         if changed:
             found.append(kind)
             log.warning(
-                "%s keeps %s and does not say what of it a resume needs: a resumed run may go on otherwise. Give it "
-                "state_dict() and load_state_dict(state); one that returns {} says that nothing is needed.",
+                "%s changes %s during training and declares no state: a resumed run may differ. Give it state_dict() "
+                "and load_state_dict(state); return {} if a resume needs nothing of it.",
                 kind, ", ".join(changed),
             )  # fmt: skip
     return list(found)

@@ -110,8 +110,8 @@ def points(
         return list(_drawn(axes, sample))
     if len(lists) < len(axes):
         name = next(name for name in axes if name not in lists)
-        wrong = f"The axis {name!r} is a range, of which there is no end of points."
-        raise ConfigError(wrong, "No number of points is asked for.", "Add --sample N, to draw N of them.")
+        wrong = f"The axis {name!r} is a range, which has no end of points."
+        raise ConfigError(wrong, "No number of points is given.", "Add --sample N, to draw N of them.")
     return list({key_of(point): point for point in grid(lists)}.values())  # equal values give one point
 
 
