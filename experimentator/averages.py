@@ -136,6 +136,6 @@ def check_finite(outputs: Mapping[str, Any], *, where: str, first: int, training
     suspects = "the data of that batch, or list ops.AssertFinite(name) behind the processors you suspect."
     write = f"Look at {suspects}"
     if training:
-        again = "To go on from good weights, give a new optimizer, too: this one keeps moments of what was seen."
+        again = "To go on from good weights, give a new optimizer, too: this one's moments contain the bad batch."
         write = f"Lower learning_rate, look at {suspects} {again}"
     raise NonFiniteLossError(f"The loss became {loss[place]} in batch {first + place} of {where}{before}.\n{write}")

@@ -70,8 +70,7 @@ class Configured(metaclass=_Composed):
             del self.cfg[name]
         elif name in LIBRARY_KEYS:
             raise AttributeError(
-                f"{name!r} is not set.\nSeen: {getattr(self, name)!r:.60}, which it is of itself.\n"
-                "Assign another value."
+                f"{name!r} is not set.\nSeen: {getattr(self, name)!r:.60}, which is its default.\nAssign another value."
             )
         else:
             super().__delattr__(name)

@@ -71,7 +71,7 @@ def unheard(exp: Any) -> Iterator[str]:
     if not hasattr(type(exp), "listeners"):
         for name, acts in (("callbacks", "calls them"), ("output_folder", "writes a run")):
             if exp.cfg.get(name):
-                yield f"{name} is passed over: nothing {acts}. List CallbackedExperiment in experiment_type, too."
+                yield f"{name} is ignored: nothing {acts}. List CallbackedExperiment in experiment_type, too."
 
 
 def tell_many(kinds: Collection[Any], new: Any) -> None:
@@ -98,8 +98,8 @@ def unknown(averages: Averages, subset: str, metrics: Collection[str]) -> Iterat
         )
     for name in averages.of_nothing:
         yield (
-            f"'{subset}_{name}' is NaN: what it is a mean of was empty in every batch. Look at the labels, masks or "
-            f"weights of {subset!r}."
+            f"'{subset}_{name}' is NaN: it is a mean over a part of each batch, and that part was empty in every "
+            f"batch. Look at the labels, masks or weights of {subset!r}."
         )
 
 
@@ -109,8 +109,8 @@ def idle_averages(exp: Any) -> Iterator[str]:
     idle = [part for part in parts if not part.ema_overwrite_frequency]
     if idle and not any(hasattr(callback, "averaged") for callback in exp.callbacks):
         yield (
-            "The optimizer averages the weights (use_ema), and nothing uses the average, which keras.Model.fit leaves "
-            f"in their place. Write callbacks = [ExponentialMovingAverage({idle[0].ema_momentum})]."
+            "The optimizer averages the weights (use_ema), but nothing uses the average; keras.Model.fit would put it "
+            f"in their place at the end. Write callbacks = [ExponentialMovingAverage({idle[0].ema_momentum})]."
         )
 
 
@@ -196,19 +196,19 @@ def passed_over(subsets: Sequence[Any], batch_size: int) -> Iterator[str]:
 
     >>> from experimentator import Mode, Subset
     >>> print(*passed_over([Subset("training", Mode.TRAIN, {"input": np.arange(64)}, length=20)], 8))
-    4 of the 20 keys that an epoch of 'training' visits fill no batch, and are left out: length=16 has none of them.
+    4 of the 20 keys that an epoch of 'training' visits do not fill a batch and are left out; with length=16 none are.
     """
     for one in subsets:
         if getattr(one, "is_outgrown", False):
             yield (
-                f"The dataset of subset {one.name!r} has another number of keys by now than when it was asked for "
-                "them. To use those of today, assign it anew: subset.dataset = dataset."
+                f"The dataset of subset {one.name!r} has gained or lost keys since they were listed. "
+                "To use the present ones, assign it anew: subset.dataset = dataset."
             )
         if one.mode & Mode.TRAIN and getattr(one, "is_part", False) and getattr(one, "buckets", None) is None:
             size, rest = len(one), len(one) % batch_size
             if 0 < rest < size:
-                said = f"{rest} of the {size} keys that an epoch of {one.name!r} visits fill no batch, and are left out"
-                yield f"{said}: length={size - rest} has none of them."
+                said = f"{rest} of the {size} keys that an epoch of {one.name!r} visits do not fill a batch"
+                yield f"{said} and are left out; with length={size - rest} none are."
 
 
 def _source(subset: Any) -> tuple[int, ...]:

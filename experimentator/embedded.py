@@ -39,12 +39,12 @@ class Embedded(ChunkProcessor):
         self._gives, given = _renamed(outputs), _renamed(inputs or {})
         self._graph = _selected(exp.program.whole(Mode.INFER), list(self._gives), given)
         if not self._gives:
-            raise GraphError("as_processor is asked for nothing.\nSeen: no outputs.\nName what it is to infer.")
+            raise GraphError("as_processor needs at least one output.\nSeen: no outputs.\nName what it is to infer.")
         if slips := sorted(set(given) - self._graph.inputs):
             raise GraphError(
                 f"Nothing reads {slips[0]!r} to make {', '.join(self._gives)}.\n"
                 f"Known here: {', '.join(sorted(self._graph.inputs))}.\n"
-                f'Write their names in the other list: inputs={{"{min(self._graph.inputs, default="name")}": "..."}}.'
+                f'Map them to names of the outer list: inputs={{"{min(self._graph.inputs, default="name")}": "..."}}.'
             )
         self._takes = {name: given.get(name, name) for name in sorted(self._graph.inputs)}
         self._run = exp.backend.held(self._graph)

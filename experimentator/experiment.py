@@ -55,7 +55,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if own := [name for name in ("state", "history", "walk", "program") if name in vars(cls)]:
-            wrong = f"{cls.__name__} has a {own[0]!r} of its own, and that of the experiment is needed."
+            wrong = f"{cls.__name__} defines {own[0]!r}, which the experiment needs for itself."
             raise ConfigError(wrong, f"Seen: {vars(cls)[own[0]]!r:.60}.", "Give it another name.")
 
     def __init__(self, config: Any = None, **overrides: Any):
@@ -192,7 +192,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
             NonFiniteLossError: when the loss becomes NaN or infinite.
         """
         if epochs is None and (epochs := self.cfg.get("epochs")) is None:
-            wrong = "It is not said how long to train."
+            wrong = "The number of epochs is missing."
             raise ConfigError(wrong, "Seen: no number, and no `epochs` in the configuration.", "Write exp.train(10).")
         check_values({"epochs": epochs})
         if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
@@ -296,7 +296,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         """The batches of one pass; AsyncExperiment prepares them ahead."""
         is_alone = type(self).cycle is BaseExperiment.cycle
         if self.workers not in (None, "auto") and is_alone and not feed.resident:
-            said = "workers=%r is passed over: nothing reads ahead. List AsyncExperiment in experiment_type, too."
+            said = "workers=%r is ignored: nothing reads ahead. List AsyncExperiment in experiment_type, too."
             self.program.tell(said, self.workers)
         return feed.cycle(batch_size)
 
@@ -320,7 +320,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
             level = logging.INFO if self.walk.trains else logging.WARNING  # a callback may change it in every epoch
             log.log(level, "learning_rate is now %s, in the optimizer too.", new)
         if {"steps", "graphs"} & set(dropped):
-            log.warning("%s changed: compiled again at the next call; the weights stay.", key)
+            log.warning("%s changed: compiled again at the next call; the weights are kept.", key)
         derived = self.source.derived.get(key, ())
         if key == "learning_rate":  # the optimizer was told above
             derived = tuple(name for name in derived if name != "optimizer")

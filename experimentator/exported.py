@@ -105,8 +105,8 @@ def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:
         raise ConfigError(
             f"The sizes of {unknown[0]!r} are not known.",
             f"Seen: {', '.join(sorted(specs)) or 'nothing'} in the items of a subset.",
-            "Give the experiment a subset whose items have it; or say them, without the batch axis, for float32: "
-            f"sizes={{{unknown[0]!r}: [64]}}.",
+            "Give the experiment a subset whose items have it; or give its sizes without the batch axis (it becomes "
+            f"float32): sizes={{{unknown[0]!r}: [64]}}.",
         )
     if not isinstance(sizes, Mapping):
         write = f"Name the input: sizes={{{min(graph.inputs, default='batch_input')!r}: {sizes!r}}}."
@@ -184,13 +184,13 @@ def check_new(path: Path) -> None:
     """Refuse a path that exists."""
     if os.path.lexists(path):
         seen = "a folder" if path.is_dir() else "a file"
-        raise CheckpointError(f"{path} is there already.\nSeen: {seen}.\nName another, or remove it.")
+        raise CheckpointError(f"{path} exists already.\nSeen: {seen}.\nName another, or remove it.")
 
 
 def _chosen(whole: Graph, names: Sequence[str]) -> Graph:
     if not names:
         raise ConfigError(
-            "INFER computes nothing of what items have, that could be exported.",
+            "From what items have, INFER computes nothing that could be exported.",
             f"Seen: {', '.join(sorted(whole.provided)) or 'nothing'} in items.",
             "Name what to compute, outputs=['batch_logits'], and sizes of other inputs: sizes={'batch_noise': [64]}.",
         )
@@ -199,7 +199,7 @@ def _chosen(whole: Graph, names: Sequence[str]) -> Graph:
     except MissingTensorError as error:
         if error.reader is not None:
             given = f"sizes={{{error.name!r}: [64]}}"
-            error.add_note(f"Where whoever uses the file gives it, say how large it is, of float32: {given}.")
+            error.add_note(f"If the user of the file is to provide it, give its sizes (it becomes float32): {given}.")
         raise
 
 

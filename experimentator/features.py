@@ -204,7 +204,7 @@ class CallbackedExperiment(BaseExperiment):
         if [id(one) for one in listed] != self._heard:
             self._drop("listeners")
             self.program.drop_graphs()
-            log.warning("callbacks changed: compiled again at the next call; the weights stay.")
+            log.warning("callbacks changed: compiled again at the next call; the weights are kept.")
 
     def _changed(self, key: str, old: Any, new: Any) -> None:
         if key == "callbacks" and self.walk.is_under_way:  # the callbacks until now hear the epoch to its end

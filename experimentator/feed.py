@@ -173,9 +173,9 @@ def feed_of(
     buckets = subset.buckets
     if buckets is not None and subset.has_own_batch:
         raise DatasetError(
-            f"Subset {subset.name!r} has buckets, and makes its batches itself.",
+            f"Subset {subset.name!r} has both buckets and a `batch` of its own.",
             f"{type(subset).__name__}.batch",
-            "Leave one of them out; what `batch` does to single items may be a transform of its dataset.",
+            "Leave one of them out; what `batch` does to single items could be a transform of its dataset.",
         )
     if residency == "stream":
         check_keys(subset.dataset, subset.keys, subset=subset.name)  # the other feeds read every item now anyway
@@ -201,8 +201,10 @@ def _checked_columns(subset: Subset, sample: Mapping[str, Any]) -> tuple[np.ndar
 
 def _tell_replaced(subset: Subset) -> None:
     if type(subset).batches is not Subset.batches or "batches" in vars(subset):
-        said = "%s.batches was replaced, and is for batches to look at. What replaces batch(keys) or query_item(key) "
-        log.warning(said + "is trained and evaluated on, too.", type(subset).__name__)
+        said = (
+            "%s.batches was replaced, but it only serves to look at batches. To train and evaluate on other batches, "
+        )
+        log.warning(said + "replace batch(keys) or query_item(key).", type(subset).__name__)
 
 
 def _roomy(subset: Subset, size: int, room: Callable[[], int], before: int) -> str:

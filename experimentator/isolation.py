@@ -26,7 +26,7 @@ def apart(walk: Walk, subset: Any) -> Iterator[None]:
     """Run a pass; if it is within another, restore that one's state and callback attributes (`of_pass`) after it."""
     if walk.depth == DEEP:
         raise CallbackError(
-            "A callback evaluates, and hears of that evaluation, and evaluates, without end.\n"
+            "A callback evaluates, is called during that evaluation, and evaluates again, without end.\n"
             f"Seen: {DEEP} evaluations, each within the one before.\n"
             "Give it when = Mode.TRAIN, or let it look at `mode`."
         )

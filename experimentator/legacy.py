@@ -149,10 +149,7 @@ class Legacy(Configured):
     def _batch(self, data: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
         self.program.prepare()
         if mode == Mode.TRAIN and self.walk.restore is not None:
-            said = (
-                "This batch counts until train() goes on from the checkpoint that was resumed, and is forgotten then."
-            )
-            self.program.tell(said)
+            self.program.tell("This batch will be lost: train() continues from the resumed checkpoint.")
         results: dict[str, Any] = self.program.predictor.once(data, mode)
         return results
 
@@ -162,7 +159,7 @@ class UntracedError(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__(
-            "There is no chunk outside of a graph.\nSeen: its tensors asked for, while no graph is made.\n"
+            "There is no chunk outside of a graph.\nSeen: self.chunk was read while no graph is built.\n"
             "Index self.chunk in the properties `metrics` and `outputs` of a task class only."
         )
 

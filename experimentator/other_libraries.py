@@ -21,10 +21,12 @@ log = logging.getLogger(__name__)
 # Attributes of a model or a trainer elsewhere.
 _EVALUATE = 'Write exp.evaluate(), over every EVAL subset, or exp.evaluate("validation"), over one.'
 _EXPORT = "Write exp.export(PATH) for a file that runs without this library."
-_LOAD = "Write exp.load_weights(PATH); exp.resume(FOLDER) goes on with a training."
+_LOAD = "Write exp.load_weights(PATH); exp.resume(FOLDER) continues a training."
 _NUMBERS = 'Let a processor write the number, and list its name in the setting `metrics`: metrics = ["name"].'
 _PLACE = 'The framework chooses the device: a GPU where it sees one, else the CPU; CUDA_VISIBLE_DEVICES="" hides GPUs.'
-_SAVE = "Write exp.save_weights(PATH) for weights, exp.save_checkpoint(FOLDER) for all that a training goes on from."
+_SAVE = (
+    "Write exp.save_weights(PATH) for weights, exp.save_checkpoint(FOLDER) for everything a training continues from."
+)
 _SUMMARY = "Write print(exp), or print(exp.describe()) for what is computed."
 _WEIGHTS = "Write exp.backend.weights(), which has arrays by key; the network that ops.Model was given has its own."
 ATTRIBUTES: Mapping[str, str] = {
@@ -201,7 +203,7 @@ def _called(name: str, frame: FrameType, line: int) -> Any:
 
 
 # Data in the containers of other libraries.
-BY_PLACE = """. For one read by place, as of PyTorch, give Named(source):
+BY_PLACE = """. For a dataset that is read by position, as PyTorch's are, give Named(source):
 
 class Named:
     def __init__(self, source):

@@ -124,8 +124,8 @@ class Door(MutableMapping[str, object]):
         override = self.overrides.get(name, value)
         if isinstance(value, ModuleType) and (override is None or isinstance(override, PLAIN)):
             raise ConfigError(
-                f"{name!r} is the module {value.__name__} here, so that {override!r} cannot take its place.",
-                write="Override another name, or give what you import another one.",
+                f"{name!r} is the module {value.__name__} here and cannot be overridden with {override!r}.",
+                write="Override another name, or import the module under another one.",
             )
         self.names[name] = override
         self.written(name, override)

@@ -243,7 +243,7 @@ class Program:
             return
         compiled = not self.exp.eager and self.exp.backend.name != "numpy"
         if self.attributes and (changes := self.attributes.changes(compiled=compiled)):
-            log.warning("Changed after first use: %s. Layers that were made stay.", "; ".join(changes))
+            log.warning("Changed after first use: %s. Layers that were already made are kept.", "; ".join(changes))
             self.noticed += 1
             if self.noticed == 3:
                 log.warning(OFTEN)
@@ -291,7 +291,7 @@ class Program:
         if wanted == "auto" or wanted in known or not self.exp.backend.compiles:
             return wanted
         there = ", ".join(map(repr, ("auto", *dict.fromkeys(known))))
-        self.tell("jit_compile=%r is passed over: on %s there is %s.", wanted, self.exp.backend.name, there)
+        self.tell("jit_compile=%r is ignored: on %s, the choices are %s.", wanted, self.exp.backend.name, there)
         return "auto"
 
     def tell(self, said: str, *values: Any) -> None:

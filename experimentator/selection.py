@@ -106,7 +106,7 @@ class Selection:
     def _tell_adding_up(self) -> None:
         """Warn of a Keras metric within a user's function: nothing resets it when a pass begins."""
         for named, name in (found for one in self.exp.program.processors for found in adding_up(one)):
-            said = "%s reads %s, a metric of Keras, which adds up from batch to batch, and from pass to pass. %s"
+            said = "%s reads %s, a metric of Keras, which accumulates over batches and is never reset. %s"
             write = f'Write ops.KerasMetric(metric, "batch_logits", "batch_target"), or {name}.reset_state() first.'
             self._tell(named, name, said, named, name, write)
 
@@ -118,7 +118,7 @@ class Selection:
                 writer = graph.writers.get(ref)
                 squash, width = getattr(writer and writer.processor, "ends_in", {}).get(ref.name, ("", None))
                 if write := taking.minds(squash, width):
-                    said = "%s takes logits, and %r of %s ends in a %s. %s"
+                    said = "%s takes logits, but %r of %s ends in a %s. %s"
                     self._tell(node.name, squash, said, node, ref.name, writer, squash, write)
 
     def _check_norms(self, graph: Graph) -> None:
@@ -128,9 +128,10 @@ class Selection:
                 others = [one for one in graph.nodes if one is not node and name in (*one.inputs, *one.outputs)]
                 if others:
                     raise GraphError(
-                        f"What {node} writes is known once all processors of a batch have run.\n"
+                        f"The output of {node} is available only after all processors of a batch have run.\n"
                         f"Seen: {name!r} in {others[0]}.\n"
-                        "Look at it in the history, or in on_batch_end of a callback; of two, give one another output."
+                        "Look at it in the history, or in on_batch_end of a callback; if there are two, give one of "
+                        "them another `output`."
                     )
 
     def _tell_overwritten(self, graph: Graph, selected: Graph) -> None:
@@ -142,8 +143,8 @@ class Selection:
                 writer = graph.writers.get(selected.results[name])
                 if writer is not None:
                     added = ", and add them up with ops.CombineLosses([...])" if name == "loss" else ""
-                    said = f"nobody reads it before. Give each an `output` of its own{added}."
-                    told = "%s counts for nothing in %s: %s writes %r, too, and %s"
+                    said = f"nothing reads it before. Give each an `output` of its own{added}."
+                    told = "%s has no effect in %s: %s writes %r, too, and %s"
                     self._tell(node.name, name, told, node, graph.mode, writer, name, said)
 
     def _tell(self, node: str, name: str, said: str, *values: Any) -> None:
@@ -160,8 +161,8 @@ class Selection:
 
 def not_by_row(name: str, of: str, seen: str) -> ConfigError:
     """The error for an output that is asked for and has no value for each row."""
-    write = "Name another output; what a batch has as a whole, predict gives for at most batch_size rows."
-    return ConfigError(f"{name!r} is no value for each row of {of}.", f"Seen: {seen}.", write)
+    write = "Name another output; predict gives values of a whole batch only for at most batch_size rows."
+    return ConfigError(f"{name!r} has no value for each row of {of}.", f"Seen: {seen}.", write)
 
 
 def joined(name: str, results: Sequence[np.ndarray], rows: Sequence[np.ndarray], asked: Iterable[str]) -> Any:
@@ -186,7 +187,7 @@ def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
         if not subset.has_own_batch and (odd := _odd(name, subset)) is not None:
             raise odd
         raise DatasetError(
-            f"Subset {subset.name!r} does not go with the graph of {graph.mode}, which reads {name!r}.",
+            f"Subset {subset.name!r} does not fit the graph of {graph.mode}, which reads {name!r}.",
             f"{', '.join(specs) or 'no numbers'} in its items",
             "Let every subset of a mode give the names that the first one gives.",
         )
@@ -201,7 +202,7 @@ def explain_objects(error: GraphError, mode: Mode, subsets: Iterable[Any]) -> No
             error.add_note(f"{said}; ops.CombineLosses([...]) adds up several.")
         elif is_loss and mode == Mode.EVAL:
             error.add_note(
-                "Nothing is measured in EVAL: let a metric do it, such as ops.Accuracy(logits, target); keep what it "
+                "Nothing is measured in EVAL: list a metric, such as ops.Accuracy(logits, target); keep what EVAL "
                 "computes, with GatherCycleMetrics([...]); or leave out the EVAL subset."
             )
         for subset in subsets:

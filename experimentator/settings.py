@@ -147,7 +147,7 @@ def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Colle
             )
         guess = get_close_matches(key, LIBRARY_KEYS, n=1, cutoff=0.88)
         if key not in LIBRARY_KEYS and guess and (guess[0] not in set or not _is_own(key, beside=guess[0])):
-            beside = f", and stands beside {guess[0]!r}" if guess[0] in set else ""
+            beside = f"; {guess[0]!r} is set, too" if guess[0] in set else ""
             raise ConfigError(
                 f"{key!r} is not a key of the library{beside}.\n"
                 f"Did you mean {guess[0]!r}? Write that, or give your own name another spelling."
@@ -238,7 +238,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v in (None, "auto") or is_whole(v, least=1),
         "Write 'auto', or a whole number of at least 1.",
     ),
-    "eval_epochs": (_says_when, "Write how often, in epochs, or a collection of epochs, or None for every epoch."),
+    "eval_epochs": (_says_when, "Write N for every N-th epoch, a collection of epochs, or None for every epoch."),
     "residency": (
         lambda v: v in ("auto", "device", "host", "stream"),
         "Write 'auto', 'device', 'host' or 'stream'.",
@@ -281,13 +281,13 @@ def settle_rate(optimizer: Any, rate: Any, *, is_told: bool, is_made_of_it: bool
     is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # that of one part is enough
     if schedule_of(optimizer) is not None:
         if not is_there and not is_made_of_it:
-            said = "learning_rate = %s in the configuration counts for nothing: the optimizer follows a schedule. %s"
+            said = "learning_rate = %s in the configuration has no effect: the optimizer follows a schedule. %s"
             log.warning(said, rate, "Leave it out, or give the optimizer a number.")
         return
     own = float(np.asarray(getattr(optimizer, "learning_rate", rate)))
     if not is_there and write_rate(optimizer, rate) and is_told:
-        said = "learning_rate = %s in the configuration takes the place of the optimizer's own, %.4g%s."
-        several = "; those of the others change in proportion" if len(parts_of(optimizer)) > 1 else ""
+        said = "learning_rate = %s in the configuration replaces the optimizer's own, %.4g%s."
+        several = "; the rates of the others change in proportion" if len(parts_of(optimizer)) > 1 else ""
         log.warning(said, rate, own, several)
 
 

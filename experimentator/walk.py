@@ -80,7 +80,10 @@ class Walk:
         exp.state.pop("stop", None)
         if exp.epoch >= epochs > 0:
             log.warning(
-                "Nothing to train: %d of %d epochs are done. train(%d) goes on.", exp.epoch, epochs, exp.epoch + 1
+                "Nothing to train: %d of %d epochs are done. train(%d) trains one more.",
+                exp.epoch,
+                epochs,
+                exp.epoch + 1,
             )
         elif self.is_cut_short and self.restore is None:
             log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", exp.epoch + 1)
@@ -161,8 +164,8 @@ class Walk:
         """Warn where a pass goes on in another order than it began with."""
         if position.batch and position.order not in (0, mark):
             log.warning(
-                "Not exact: %r goes on in another order than its pass began with. What `shuffled_keys` depends on "
-                "belongs into the state_dict of a callback, as it was when the epoch began.",
+                "Not exact: the pass over %r continues in another order than it began in. What `shuffled_keys` depends "
+                "on belongs in the state_dict of a callback, as it was when the epoch began.",
                 position.subset,
             )
         position.order = mark

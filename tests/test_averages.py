@@ -52,7 +52,7 @@ def test_a_loss_that_is_not_finite_names_its_batch(bad):
     assert str(caught.value) == (
         f"The loss became {bad} in batch 12 of 'training', epoch 3; the batch before had 2.25.\n"
         "Lower learning_rate, look at the data of that batch, or list ops.AssertFinite(name) behind the processors "
-        "you suspect. To go on from good weights, give a new optimizer, too: this one keeps moments of what was seen."
+        "you suspect. To go on from good weights, give a new optimizer, too: this one's moments contain the bad batch."
     )
 
 

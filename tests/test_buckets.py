@@ -545,7 +545,7 @@ def test_with_a_batch_of_ones_own_they_are_refused():
         def batch(self, keys, *, into=None):
             return {"batch_n": np.zeros((len(keys), 3))}
 
-    with pytest.raises(DatasetError, match="has buckets, and makes its batches itself"):
+    with pytest.raises(DatasetError, match="has both buckets and a `batch` of its own"):
         feed_for(Own("s", Mode.EVAL, Sequences([1]), buckets={"n": SIZES}))
 
 

@@ -498,7 +498,7 @@ def test_a_resume_that_has_nothing_left_to_train_says_so_aloud():
         assert "run folder" in out
 
     assert "2 epochs and 4 batches are done.\n" in err
-    assert "Nothing to train: 2 of 1 epochs are done. train(3) goes on.\n" in err
+    assert "Nothing to train: 2 of 1 epochs are done. train(3) trains one more.\n" in err
 
 
 @pytest.mark.parametrize("text, written", [("name=[adam, True]", "name=['adam', True]"), ("a=[1, 2", "a='[1, 2'")])

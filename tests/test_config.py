@@ -280,7 +280,7 @@ def test_imports_functions_and_classes_are_no_suggestions():
 def test_a_module_does_not_give_way_to_a_plain_value(value):
     message = message_of(lambda: load_text("import math as a\nb = a.pi", {"a": value}))
 
-    assert f"'a' is the module math here, so that {value!r} cannot take its place.\nOverride another name" in message
+    assert f"'a' is the module math here and cannot be overridden with {value!r}.\nOverride another name" in message
     assert load_text("import math as a\nb = a.pi", {"a": SimpleNamespace(pi=3)})["b"] == 3
 
 

@@ -276,9 +276,7 @@ def test_a_dataset_that_lacks_a_name_is_told_when_it_takes_the_place_of_another(
     exp.train(1)
     exp.subset("training").dataset = {"input": POINTS}
 
-    with pytest.raises(
-        DatasetError, match="'training' does not go with the graph of TRAIN, which reads 'batch_target'"
-    ):
+    with pytest.raises(DatasetError, match="'training' does not fit the graph of TRAIN, which reads 'batch_target'"):
         exp.train(2)
 
 
@@ -305,7 +303,7 @@ def test_a_setting_may_be_deleted_as_an_attribute():
     del exp.width, exp.seed
 
     assert (exp.seed, "width" in exp.cfg, hasattr(exp, "width")) == (0, False, False)
-    with pytest.raises(AttributeError, match=r"^'seed' is not set.\nSeen: 0, which it is of itself.\nAssign another"):
+    with pytest.raises(AttributeError, match=r"^'seed' is not set.\nSeen: 0, which is its default.\nAssign another"):
         del exp.seed
     with pytest.raises(AttributeError, match="width"):
         del exp.width
@@ -383,7 +381,7 @@ def test_batches_that_a_subset_replaces_are_told_not_to_be_trained_on(caplog):
 
     build_experiment(config(subsets=[Own("training", Mode.TRAIN, arrays(0, 32))])).train(1)
 
-    assert "Own.batches was replaced, and is for batches to look at." in caplog.text
+    assert "Own.batches was replaced, but it only serves to look at batches." in caplog.text
 
 
 def test_an_order_of_keys_may_be_a_generator():
@@ -402,11 +400,11 @@ def test_losses_and_metrics_that_count_for_nothing_are_told_once(caplog):
     ]
     exp.train(1)
 
-    said = [one.getMessage() for one in caplog.records if "counts for nothing" in one.getMessage()]
+    said = [one.getMessage() for one in caplog.records if "has no effect" in one.getMessage()]
     assert said == [
-        "#1 SoftmaxCrossEntropy() counts for nothing in TRAIN: #4 Apply(fn=<lambda>) writes 'loss', too, and nobody "
+        "#1 SoftmaxCrossEntropy() has no effect in TRAIN: #4 Apply(fn=<lambda>) writes 'loss', too, and nothing "
         "reads it before. Give each an `output` of its own, and add them up with ops.CombineLosses([...]).",
-        "#2 Accuracy() counts for nothing in EVAL: #3 Accuracy() writes 'accuracy', too, and nobody reads it before. "
+        "#2 Accuracy() has no effect in EVAL: #3 Accuracy() writes 'accuracy', too, and nothing reads it before. "
         "Give each an `output` of its own.",
     ]
     (box,) = [box for box in exp.describe("train", view="plan").boxes if box.name == "SoftmaxCrossEntropy"]
@@ -418,7 +416,7 @@ def test_a_loss_that_is_read_before_it_is_written_again_counts(caplog):
     exp.chunk_processors.append(ops.Apply(lambda x: 2 * x, inputs=["loss"], outputs=["loss"]))
     exp.train(1)
 
-    assert "counts for nothing" not in caplog.text
+    assert "has no effect" not in caplog.text
 
 
 def test_weights_go_to_and_from_experiments_that_draw_or_measure_otherwise(tmp_path):
@@ -810,7 +808,7 @@ def test_a_new_batch_size_takes_effect_keeps_weights_and_says_so(caplog):
     weights = exp.backend.weights()
     exp.batch_size = 8
 
-    assert "batch_size changed: compiled again at the next call; the weights stay." in caplog.text
+    assert "batch_size changed: compiled again at the next call; the weights are kept." in caplog.text
     assert all(np.array_equal(exp.backend.weights()[key], value) for key, value in weights.items())
     exp.train(3)
     runner = next(iter(exp.program.runners.values()))
@@ -1011,9 +1009,7 @@ def test_subsets_that_come_and_go_leave_nothing_behind():
 def test_subsets_of_a_mode_that_disagree_are_refused_before_training():
     odd = Subset("odd", Mode.EVAL, {"input": POINTS})
 
-    with pytest.raises(
-        DatasetError, match=r"Subset 'odd' does not go with the graph of EVAL, which reads 'batch_target'"
-    ):
+    with pytest.raises(DatasetError, match=r"Subset 'odd' does not fit the graph of EVAL, which reads 'batch_target'"):
         build_experiment(config(subsets=[*subsets(), odd])).train(1)
 
 
@@ -1519,7 +1515,7 @@ def test_a_rate_beside_an_optimizer_that_follows_a_schedule_is_told_to_count_for
         caplog.clear()
         schedule = f"keras.optimizers.schedules.CosineDecay({rate}, 10)"
         build_experiment(TEXT.replace("Adam(learning_rate)", f"Adam({schedule})")).train(1)
-        told.append("learning_rate = 0.01 in the configuration counts for nothing" in caplog.text)
+        told.append("learning_rate = 0.01 in the configuration has no effect" in caplog.text)
 
     assert told == [True, False, False]  # the second is that rate, the third is made of it
 
@@ -1543,7 +1539,7 @@ def test_predict_of_a_subset_is_that_of_its_items_in_the_order_of_its_keys(by_na
 
         assert set(outputs) == {"batch_logits"}
         np.testing.assert_array_equal(outputs["batch_logits"], exp.predict({"batch_input": given})["batch_logits"])
-    with pytest.raises(ConfigError, match="'accuracy' is no value for each row of 'training'"):
+    with pytest.raises(ConfigError, match="'accuracy' has no value for each row of 'training'"):
         exp.predict("training", outputs="accuracy")
     with pytest.raises(DatasetError, match="Subset 'none' is empty"):
         exp.predict(Subset("none", Mode.EVAL, {"input": POINTS[:0]}), outputs="batch_logits")
@@ -1588,10 +1584,10 @@ def test_what_is_no_value_for_each_row_is_left_out_of_several_batches_or_refused
     assert exp.predict({"batch_input": POINTS[: exp.batch_size]})["table"].shape == (2, 2)
     assert "batch_logits" in exp.predict(given)
     assert "table" not in exp.predict(given)
-    with pytest.raises(ConfigError, match="'table' is no value for each row of"):
+    with pytest.raises(ConfigError, match="'table' has no value for each row of"):
         exp.predict(given, outputs=["table"])
     exp.outputs = ["batch_logits", "table"]
-    with pytest.raises(ConfigError, match=r"'table' is no value for each row of .*\nSeen: \[2, 2\] for"):
+    with pytest.raises(ConfigError, match=r"'table' has no value for each row of .*\nSeen: \[2, 2\] for"):
         exp.predict(given)
 
 
@@ -1676,7 +1672,7 @@ def test_probabilities_where_logits_are_taken_are_told_once(network, caplog):
     told = [one.getMessage() for one in caplog.records if "takes logits" in one.getMessage()]
     assert len(told) == {"softmax": 1, "sigmoid": 2, None: 0}[squash], told
     if squash:
-        assert "CrossEntropy() takes logits, and 'batch_logits' of #0 Model(" in told[0]
+        assert "CrossEntropy() takes logits, but 'batch_logits' of #0 Model(" in told[0]
         assert f" ends in a {squash}. Leave it out; ops.Softmax" in told[0]
     if squash == "sigmoid":
         assert told[1].endswith("Write threshold=0.5.")
@@ -1696,7 +1692,7 @@ def test_a_mean_of_nothing_is_told_once(caplog):
     assert np.isnan(metrics["unseen_accuracy"])
     assert 0 <= metrics["seen_accuracy"] <= 1
     (told,) = [one.getMessage() for one in caplog.records if "NaN" in one.getMessage()]
-    assert told.startswith("'unseen_accuracy' is NaN: what it is a mean of was empty in every batch.")
+    assert told.startswith("'unseen_accuracy' is NaN: it is a mean over a part of each batch, and that part was empty")
 
 
 def test_a_metric_that_is_no_single_number_is_told(caplog):
@@ -1766,10 +1762,10 @@ def test_a_rate_in_the_configuration_that_replaces_the_optimizers_own_is_told(ca
     exp.train(1)
 
     assert exp.get_learning_rate() == pytest.approx(0.01)
-    assert "learning_rate = 0.01 in the configuration takes the place of the optimizer's own, 0.1." in caplog.text
+    assert "learning_rate = 0.01 in the configuration replaces the optimizer's own, 0.1." in caplog.text
     caplog.clear()
     build_experiment(TEXT, learning_rate=0.02).train(1)
-    assert "takes the place" not in caplog.text
+    assert "replaces the optimizer" not in caplog.text
 
 
 def test_a_rate_set_once_more_takes_the_place_of_one_that_the_optimizer_was_given():
@@ -1787,14 +1783,14 @@ def test_an_optimizer_that_takes_the_place_of_another_gets_the_rate_and_that_is_
     exp.optimizer = keras.optimizers.SGD(0.5)
 
     assert float(exp.optimizer.learning_rate) == 0.25
-    assert "learning_rate = 0.25 in the configuration takes the place of the optimizer's own, 0.5." in caplog.text
+    assert "learning_rate = 0.25 in the configuration replaces the optimizer's own, 0.5." in caplog.text
 
 
 def test_a_total_that_is_reached_already_is_told(caplog):
     exp = build_experiment(config())
     exp.train(2), exp.train(2)
 
-    assert caplog.messages == ["Nothing to train: 2 of 2 epochs are done. train(3) goes on."]
+    assert caplog.messages == ["Nothing to train: 2 of 2 epochs are done. train(3) trains one more."]
 
 
 def test_batches_count_though_a_callback_failed_after_them():
@@ -1865,7 +1861,7 @@ def test_workers_that_nobody_asks_to_read_are_told_once(features, said, caplog):
     exp = build_experiment(config(experiment_type=features, workers=2, residency="stream"))
     exp.train(2)
 
-    assert caplog.text.count("workers=2 is passed over: nothing reads ahead. List AsyncExperiment") == said
+    assert caplog.text.count("workers=2 is ignored: nothing reads ahead. List AsyncExperiment") == said
 
 
 def test_workers_may_be_left_to_the_library():
@@ -1971,10 +1967,10 @@ def test_callbacks_that_nothing_calls_are_told(caplog, tmp_path):
     exp.train(1)
     exp.train(2)
 
-    told = [one.getMessage() for one in caplog.records if "is passed over" in one.getMessage()]
+    told = [one.getMessage() for one in caplog.records if "is ignored" in one.getMessage()]
     assert told == [
-        "callbacks is passed over: nothing calls them. List CallbackedExperiment in experiment_type, too.",
-        "output_folder is passed over: nothing writes a run. List CallbackedExperiment in experiment_type, too.",
+        "callbacks is ignored: nothing calls them. List CallbackedExperiment in experiment_type, too.",
+        "output_folder is ignored: nothing writes a run. List CallbackedExperiment in experiment_type, too.",
     ]
     assert not (tmp_path / "runs").exists()
 
@@ -2000,7 +1996,7 @@ def test_weights_that_nothing_is_known_of_are_neither_written_nor_read(tmp_path)
 
 @pytest.mark.parametrize("name", ["state", "history", "walk", "program"])
 def test_what_an_experiment_needs_may_not_be_called_otherwise(name):
-    with pytest.raises(ConfigError, match=rf"Own has a '{name}' of its own(?s:.*)Give it another name"):
+    with pytest.raises(ConfigError, match=rf"Own defines '{name}', which(?s:.*)Give it another name"):
         type("Own", (BaseExperiment,), {"__qualname__": "Own", name: property(lambda self: 1)})  # as a class statement
     with pytest.raises(ConfigError, match=rf"'{name}' is the name of a method or property"):
         build_experiment({name: 1})

@@ -320,11 +320,11 @@ def test_a_batch_that_is_trained_on_by_itself_behind_a_resume_is_said_not_to_las
     run = cut(reference, 3, tmp_path)
     exp = built(run.parent.parent, run.name)
     exp.batch_train(exp.batch("training"))
-    assert "forgotten" not in caplog.text
+    assert "will be lost" not in caplog.text
 
     exp.resume(run)
     exp.batch_train(exp.batch("training"))
-    assert caplog.text.count("counts until train() goes on from the checkpoint") == 1
+    assert caplog.text.count("This batch will be lost: train() continues from the resumed checkpoint.") == 1
     exp.train(EPOCHS)
     assert lines(run) == lines(reference)
 
@@ -651,7 +651,7 @@ def test_an_order_of_ones_own_that_is_another_after_a_resume_is_told(tmp_path, c
     exp.resume(middle)
     exp.train(2)
 
-    assert ("goes on in another order than its pass began with" in caplog.text) == is_other
+    assert ("continues in another order than it began in" in caplog.text) == is_other
 
 
 class Grow(Callback):

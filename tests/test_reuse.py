@@ -301,7 +301,7 @@ def test_a_run_is_exported_with_the_weights_that_it_evaluated_with(name, place, 
         (["-o", "p", "--sizes", "batch_input"], 2, "is not an assignment"),
         ([], 2, "required: -o"),
         (["-o", "/dev/null/p"], 5, "cannot be written"),
-        (["-o", "/"], 5, "is there already"),
+        (["-o", "/"], 5, "exists already"),
     ],
 )
 def test_a_mistake_in_exporting_is_one_message(words, status, said, place, capsys, tmp_path, monkeypatch):

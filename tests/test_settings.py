@@ -136,7 +136,7 @@ SLIPS = [
 
 @pytest.mark.parametrize("slip, key", SLIPS)
 def test_a_slip_beside_the_real_key_is_refused(slip, key):
-    with pytest.raises(ConfigError, match=f"'{slip}' is not a key of the library, and stands beside '{key}'"):
+    with pytest.raises(ConfigError, match=f"'{slip}' is not a key of the library; '{key}' is set, too"):
         check_names({slip: 1}, set={key}, taken=())
 
 

@@ -440,12 +440,12 @@ def test_keys_that_fill_no_batch_of_a_short_epoch_are_told(caplog):
     exp = build_experiment(config(batch_size=8))
     exp.subset("training").length = 20
     exp.train(1)
-    assert "4 of the 20 keys that an epoch of 'training' visits fill no batch" in caplog.text
+    assert "4 of the 20 keys that an epoch of 'training' visits do not fill a batch" in caplog.text
     caplog.clear()
     exp = build_experiment(config(batch_size=8))
     exp.subset("training").length = 16
     exp.train(1)
-    assert "fill no batch" not in caplog.text
+    assert "do not fill a batch" not in caplog.text
     exp.subset("training").length = 12
     exp.train(2)
     assert "4 of the 12 keys" in caplog.text
@@ -499,7 +499,7 @@ def test_keys_that_a_dataset_has_got_since_are_told_once_until_it_is_assigned_an
     assert "keys" not in caplog.text
     dataset.items += [{"n": np.float32(8)}] * 4
     assert exp.train(3)[-1]["training_loss"] == 1.5
-    assert caplog.text.count("The dataset of subset 'training' has another number of keys by now") == 1
+    assert caplog.text.count("The dataset of subset 'training' has gained or lost keys since") == 1
 
     subset.dataset = given
     caplog.clear()

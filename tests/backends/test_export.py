@@ -324,7 +324,7 @@ def test_an_experiment_within_another_goes_along(tmp_path):
 def test_what_is_there_already_stays(tmp_path):
     (tmp_path / OWN).write_text("mine")
 
-    with pytest.raises(CheckpointError, match=r"is there already.\nSeen: a file.\nName another, or remove it"):
+    with pytest.raises(CheckpointError, match=r"exists already.\nSeen: a file.\nName another, or remove it"):
         build().export(tmp_path / OWN)
     assert (tmp_path / OWN).read_text() == "mine"
     assert os.listdir(tmp_path) == [OWN]

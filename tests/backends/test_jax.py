@@ -92,7 +92,7 @@ def test_a_setting_for_other_compilers_is_passed_over_and_that_is_said_once(capl
         exp = build_experiment(config(jit_compile=False))
         exp.train(1), exp.evaluate()
 
-    assert caplog.text.count("jit_compile=False is passed over") == 1
+    assert caplog.text.count("jit_compile=False is ignored") == 1
     assert set(exp.compilers.values()) == {"xla"}
 
 

@@ -238,7 +238,7 @@ def test_a_rate_of_the_configuration_that_one_of_them_was_made_with_changes_none
     exp.train(1)
 
     assert rates_of(optimizer) == pytest.approx([0.1 * 0.01 / last, last])
-    assert "takes the place" not in caplog.text
+    assert "replaces the optimizer" not in caplog.text
 
 
 def test_a_rate_in_proportion_to_nothing_is_refused():

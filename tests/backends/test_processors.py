@@ -660,7 +660,9 @@ def test_a_later_change_of_an_attribute_is_told_and_acts(caplog):
     scaled.by = 3.0
 
     assert scale_of(exp) == pytest.approx(3.0)
-    assert "Changed after first use: #0 Scaled: by was 1.0, is 3.0. Layers that were made stay." in caplog.text
+    assert (
+        "Changed after first use: #0 Scaled: by was 1.0, is 3.0. Layers that were already made are kept." in caplog.text
+    )
     assert caplog.text.count("Changed") == 1
 
 
@@ -1366,7 +1368,7 @@ def test_the_length_of_the_gradient_stands_in_the_history(kind, options):
     ids=["a reader", "an op that writes it anew", "another of that name"],
 )
 def test_what_is_known_of_gradients_is_for_no_processor(other):
-    with pytest.raises(GraphError, match=r"GradientNorm(.|\n)* is known once all(.|\n)*'gradient_norm' in #"):
+    with pytest.raises(GraphError, match=r"GradientNorm(.|\n)* is available only after all(.|\n)*'gradient_norm' in #"):
         with_norms(chunk_processors=[*with_norms().chunk_processors, other]).train(1)
 
 
