@@ -195,7 +195,7 @@ def test_changing_a_returned_item_does_not_reach_the_dataset():
 
 
 def test_arrays_of_unequal_length_are_refused_with_their_lengths():
-    with pytest.raises(DatasetError, match=r"needs equally long arrays.\nSeen: x: 3, y: 2, z: a scalar.\nGive all"):
+    with pytest.raises(DatasetError, match=r"needs equally long arrays.\nSeen: x: 3, y: 2, z: a scalar.\nMake lengths"):
         ArrayDataset({"x": np.zeros(3), "y": [1, 2], "z": 5})
 
 
@@ -434,7 +434,7 @@ def test_a_mask_that_nobody_would_heed_is_refused():
 )
 def test_datasets_by_name_are_several(part):
     with pytest.raises(
-        DatasetError, match=r"Subset 'training' was given several datasets.\nSeen: a dict of datasets, 'train', 'test'"
+        DatasetError, match=r"Subset 'training' has several datasets.\nSeen: a dict of datasets, 'train', 'test'"
     ):
         as_dataset({"train": part, "test": part}, subset="training")
 

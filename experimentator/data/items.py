@@ -54,9 +54,7 @@ class ArrayDataset:
         if len(set(sizes.values())) != 1 or () in sizes.values():
             kinds = {n: "a scalar" if np.isscalar(one) else f"a {type(one).__name__}" for n, one in arrays.items()}
             seen = ", ".join(f"{name}: {size[0] if size else kinds[name]}" for name, size in sizes.items())
-            raise DatasetError(
-                "A dict of arrays needs equally long arrays.", seen or "no array", "Give all arrays one length."
-            )
+            raise DatasetError("A dict of arrays needs equally long arrays.", seen or "no array", "Make lengths equal.")
         self.keys = range(next(iter(sizes.values()))[0])
 
     def query_item(self, key: Any) -> dict[str, Any]:
@@ -111,9 +109,7 @@ def as_dataset(source: Any, *, subset: str) -> Any:
         if values and all(map(_is_dataset, values)):  # if some are not, one may be a column of dictionaries
             parts = list(map(repr, source))
             seen = f"a {type(source).__name__} of datasets, {', '.join(parts[:3])}"
-            raise DatasetError(
-                f"Subset {subset!r} was given several datasets.", seen, f"Give it one: data[{parts[0]}]."
-            )
+            raise DatasetError(f"Subset {subset!r} has several datasets.", seen, f"Give it one: data[{parts[0]}].")
         named = all(isinstance(key, str) for key in source) and not any(isinstance(v, Mapping) for v in values)
         return ArrayDataset(source) if named and values else ItemsDataset(source)
     if isinstance(source, list | tuple) and source and all(getattr(one, "shape", ()) for one in source[:2]):
