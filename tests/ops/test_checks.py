@@ -1,8 +1,10 @@
 """Checks: raising where values are at hand, a flag or the static shape where they are not."""
 
+import keras
 import numpy as np
 import pytest
 
+from experimentator import gradient
 from experimentator.graph import Chunk, DeclarationError, Graph, Mode
 from experimentator.ops import AssertFinite, AssertShape, NotFiniteError, Print, Scale, TensorError
 
@@ -107,6 +109,19 @@ def test_values_are_shown_where_they_are_at_hand(call):
     )
 
     assert lines == ["x [3] int64: [0 1 2]", "y [60] float64: 0 to 59, mean 29.5"]
+
+
+def test_values_are_shown_of_what_a_gradient_is_taken_by():
+    lines = []
+    op = Print("x", to=lines.append)
+
+    def squared(x):
+        op(Chunk({"x": x}, mode=Mode.TRAIN))
+        return keras.ops.sum(x**2)
+
+    gradient(squared, keras.ops.convert_to_tensor(np.array([1.0, 2.0], "float32")))
+
+    assert lines == ["x [2] float32: [1. 2.]"]
 
 
 @pytest.mark.tensorflow
