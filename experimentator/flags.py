@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.graph import Graph
+from experimentator.graph import Graph, Mode
 
 
 def with_flags(graph: Graph, wanted: Iterable[str]) -> Graph:
@@ -18,13 +18,23 @@ def with_flags(graph: Graph, wanted: Iterable[str]) -> Graph:
 
 
 def check_flags(graph: Graph, outputs: dict[str, np.ndarray], *, where: str = "", first: int = 0) -> None:
-    """Take the flags of checking processors out of the results; raise the failure of the first that is 0.0."""
+    """Take the flags of checking processors out of the results; raise the failure of the first batch with a 0.0.
+
+    A loss that is not finite in a batch before it began that, and is told of by those who look at losses.
+    """
+    failed = []
     for node in graph.nodes:
         for flag in getattr(node.processor, "checks", ()):
             values = outputs.pop(flag)
             if not values.all():
-                checking: Any = node.processor
-                place = f"batch {first + int(np.argmin(values))}{f' of {where}' if where else ''}"
-                error = checking.failure(f"values that are not finite, in {place}")
-                error.add_note(f"In chunk processor {node} [{graph.mode}].")
-                raise error
+                failed.append((int(np.argmin(values)), node))
+    if not failed:
+        return
+    batch, node = min(failed, key=lambda one: one[0])
+    if graph.mode == Mode.INFER or np.isfinite(np.asarray(outputs.get("loss", ()), np.float64)[:batch]).all():
+        checking: Any = node.processor
+        error = checking.failure(
+            f"values that are not finite, in batch {first + batch}{f' of {where}' if where else ''}"
+        )
+        error.add_note(f"In chunk processor {node} [{graph.mode}].")
+        raise error

@@ -1169,6 +1169,16 @@ def test_a_watch_for_finite_values_names_the_processor_in_compiled_code():
     assert set(troubles.values()) == {"ok", "failed: NotFiniteError"}
 
 
+def test_a_watch_for_finite_values_is_silent_of_what_came_of_a_loss():
+    spoil = chunk_processor(inputs=["loss"], outputs=["loss"])(lambda loss: loss * float("nan"))
+    first, *rest = config()["chunk_processors"]
+    processors = [first, ops.AssertFinite("batch_logits"), *rest, spoil]
+    exp = build_experiment(config(chunk_processors=processors, steps_per_call=2))
+
+    with pytest.raises(NonFiniteLossError, match="in batch 0 of 'training', epoch 1"):
+        exp.train(1)
+
+
 def test_a_watch_for_finite_values_names_the_batch_of_a_prediction():
     first, *_ = config()["chunk_processors"]
     exp = build_experiment(config(chunk_processors=[ops.AssertFinite("batch_input"), first], batch_size=10))
