@@ -81,6 +81,12 @@ PROMISED = {
         np.array_equal(kernel(exp.backend.weights()), kernel(load_weights("base.safetensors")))
         and any(key.endswith("lora_kernel_b") and value.any() for key, value in exp.backend.weights().items())
     ),
+    "Learning-rate schedules: warm-up, cosine, plateau, a search for the rate": lambda exp, rows, seen: (
+        [row["learning_rate"] for row in rows]
+        == pytest.approx([1e-3 * (0.01 + 0.99 * 43 / 44), 1e-3 * (1 + np.cos(np.pi * 43 / 44 / 9)) / 2])
+        and [float(np.asarray(exp.optimizer[name].learning_rate)) for name in ("Trunk", "*")]
+        == pytest.approx([1e-4, 1e-3])
+    ),
     "Annealing: a number that changes during training": lambda exp, rows, seen: (
         rows[1]["training_weight_now"] == pytest.approx(0.2) and exp.counts["training"]["traces"] <= 3
     ),
