@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ from nbclient import NotebookClient
 from sklearn.datasets import load_digits
 
 import experimentator
-from experimentator import CheckpointEvery, Mode, Subset, build_experiment, ops
+from experimentator import CheckpointEvery, Mode, NonFiniteLossError, Subset, build_experiment, ops
 from experimentator.checkpoint import load_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +74,18 @@ def kernel(weights):
     return next(value for key, value in weights.items() if key.startswith("Trunk/") and key.endswith("/kernel"))
 
 
+def where_it_began(exp):
+    """What is said where the weights of a head are spoilt, and what its run keeps of two processors."""
+    spoilt = {
+        key: np.full_like(value, np.nan) for key, value in exp.backend.weights().items() if key.startswith("Head")
+    }
+    exp.backend.set_weights({**exp.backend.weights(), **spoilt})
+    with pytest.raises(NonFiniteLossError) as failed:
+        exp.train(3)
+    statuses = json.loads(Path(exp.folder, "status.json").read_text("utf-8"))["processors"]
+    return re.search("'.*#3 Head", str(failed.value))[0], statuses["Trunk"], statuses["Head"]
+
+
 PROMISED = {
     "Fine-tuning: a learning rate for each part, frozen layers": lambda exp, rows, seen: (
         exp.optimizer["Trunk"].iterations == 0
@@ -111,6 +124,14 @@ PROMISED = {
     "Items of several lengths: buckets and padding": lambda exp, rows, seen: (
         sum(label.startswith("training (") for label in exp.compilers) == 3
         and exp.program.counts()["training"]["batches"] == len(rows) * (160 // exp.batch_size)
+    ),
+    "NaN and shape errors: where they begin": lambda exp, rows, seen: (
+        where_it_began(exp)
+        == (
+            "'batch_logits' holds NaN or infinity first, made by #3 Head",
+            "ok",
+            "failed: first NaN or infinity, in 'batch_logits'",
+        )
     ),
     "Error analysis: the worst items of each evaluation": lambda exp, rows, seen: (
         len(list(Path(exp.folder).glob("worst-*.json"))) == 2
