@@ -115,6 +115,11 @@ PROMISED = {
         exp.predict({"batch_code": np.zeros((5, 8), "float32")})["batch_image"].shape == (5, 8, 8, 1)
     ),
     "Sequences: teacher forcing, then decoding": lambda exp, rows, seen: seen == {"batch_written": (3, 6)},
+    "Class imbalance: draw rare classes more often, or weigh them more": lambda exp, rows, seen: (
+        exp.counts["training"]["batches"] == 2 * (10 * 146 // 32)  # each class as often as the largest, of 146
+        and 1 < build_experiment(exp.source.text, balance="weighed", hide_progress=True).evaluate()["balanced_loss"] < 4
+        and rows[1]["balanced_accuracy"] > 0.5
+    ),
     "Hard example mining: an order of your own": lambda exp, rows, seen: (
         np.ptp(exp.subset("training").chances) > 0.1 and rows[1]["training_loss"] > rows[1]["validation_loss"]
     ),
