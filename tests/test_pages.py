@@ -100,6 +100,11 @@ PROMISED = {
         and [float(np.asarray(exp.optimizer[name].learning_rate)) for name in ("Trunk", "*")]
         == pytest.approx([1e-4, 1e-3])
     ),
+    "Out of memory: what to try, in which order": lambda exp, rows, seen: (
+        str(exp).count("in host memory") == 2
+        and exp.cfg["head"].compute_dtype == "bfloat16"
+        and exp.counts["training"]["batches"] // int(np.asarray(exp.optimizer.iterations)) == 4
+    ),
     "Annealing: a number that changes during training": lambda exp, rows, seen: (
         rows[1]["training_weight_now"] == pytest.approx(0.2) and exp.counts["training"]["traces"] <= 3
     ),
