@@ -86,6 +86,16 @@ def where_it_began(exp):
     return re.search("'.*#3 Head", str(failed.value))[0], statuses["Trunk"], statuses["Head"]
 
 
+def changed(exp, prefix):
+    """Names of the weights below `prefix` that another epoch changes."""
+    before = exp.backend.weights()
+    exp.train(3)
+    after = exp.backend.weights()
+    return {
+        key.split("/")[-1] for key in before if key.startswith(prefix) and not np.array_equal(before[key], after[key])
+    }
+
+
 PROMISED = {
     "Fine-tuning: a learning rate for each part, frozen layers": lambda exp, rows, seen: (
         exp.optimizer["Trunk"].iterations == 0
@@ -104,6 +114,9 @@ PROMISED = {
         str(exp).count("in host memory") == 2
         and exp.cfg["head"].compute_dtype == "bfloat16"
         and exp.counts["training"]["batches"] // int(np.asarray(exp.optimizer.iterations)) == 4
+    ),
+    "A pretrained backbone: its preprocessing, BatchNormalization, two learning rates": lambda exp, rows, seen: (
+        changed(exp, "Backbone/") == {"kernel", "gamma", "beta"}
     ),
     "Annealing: a number that changes during training": lambda exp, rows, seen: (
         rows[1]["training_weight_now"] == pytest.approx(0.2) and exp.counts["training"]["traces"] <= 3
