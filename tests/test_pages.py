@@ -141,6 +141,9 @@ PROMISED = {
     "Hard example mining: an order of your own": lambda exp, rows, seen: (
         np.ptp(exp.subset("training").chances) > 0.1 and rows[1]["training_loss"] > rows[1]["validation_loss"]
     ),
+    "A curriculum: easy items first": lambda exp, rows, seen: (
+        exp.subset("training").share > 0.4 and 2 * 17 < exp.counts["training"]["batches"] < 2 * 44
+    ),
     "Replay buffers and active learning: data that grow": lambda exp, rows, seen: (
         len(exp.subset("training").keys) == 100 + 2 * 50 and exp.counts["training"]["batches"] == 3 + 4
     ),
