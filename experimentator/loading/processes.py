@@ -238,7 +238,7 @@ def _pickled(subset: Any) -> bytes:
 def _configurations_by_value() -> Iterator[None]:
     """Within, classes and functions of configurations are pickled by value: no other process can import them."""
     with _by_value:
-        written = [module for name, module in list(sys.modules.items()) if name.startswith(CONFIG_MODULE)]
+        written = [module for name, module in sys.modules.copy().items() if name.startswith(CONFIG_MODULE)]
         for module in written:
             cloudpickle.register_pickle_by_value(module)
         try:
@@ -266,7 +266,7 @@ def _digest(content: bytes) -> bytes:
 
 def _folders() -> list[str]:
     """The folders of imported modules that `sys.path` lacks, such as the configuration's."""
-    files = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()) if "." not in name]
+    files = [(name, getattr(module, "__file__", None)) for name, module in sys.modules.copy().items() if "." not in name]
     places = [Path(file).parent for name, file in files if file]
     roots = [place.parent if (place / "__init__.py").exists() else place for place in places]
     return [root for root in dict.fromkeys(map(str, roots)) if root not in sys.path]

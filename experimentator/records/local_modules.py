@@ -22,7 +22,7 @@ def neighbours(filename: str) -> dict[str, str]:
     if not os.path.isfile(filename):
         return {}
     folder = os.path.dirname(os.path.abspath(filename)) + os.sep
-    loaded = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    loaded = {name: getattr(module, "__file__", None) for name, module in sys.modules.copy().items()}
     own = {name: file for name, file in loaded.items() if not name.startswith(CONFIG_MODULES) and isinstance(file, str)}
     files = {os.path.abspath(file) for file in own.values() if file.endswith(".py")} - {os.path.abspath(filename)}
     inside = sorted(file for file in files if file.startswith(folder) and "site-packages" not in file)

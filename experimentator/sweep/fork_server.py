@@ -80,7 +80,7 @@ class Loaded:
 
 def installed() -> dict[str, str]:
     """Imported modules that do not change while a sweep runs, with their files."""
-    files = {name: getattr(getattr(one, "__spec__", None), "origin", None) for name, one in list(sys.modules.items())}
+    files = {name: getattr(getattr(one, "__spec__", None), "origin", None) for name, one in sys.modules.copy().items()}
     return {
         name: file
         for name, file in files.items()
