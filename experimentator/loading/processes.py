@@ -266,8 +266,8 @@ def _digest(content: bytes) -> bytes:
 
 def _folders() -> list[str]:
     """The folders of imported modules that `sys.path` lacks, such as the configuration's."""
-    files = [(name, getattr(module, "__file__", None)) for name, module in sys.modules.copy().items() if "." not in name]
-    places = [Path(file).parent for name, file in files if file]
+    files = [getattr(module, "__file__", None) for name, module in sys.modules.copy().items() if "." not in name]
+    places = [Path(file).parent for file in files if file]
     roots = [place.parent if (place / "__init__.py").exists() else place for place in places]
     return [root for root in dict.fromkeys(map(str, roots)) if root not in sys.path]
 
