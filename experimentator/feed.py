@@ -155,13 +155,14 @@ def feed_of(
     put: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     room: Callable[[], int],
     before: int = 0,
+    threads: int = 1,
 ) -> Feed:
     """The feed that `residency` names.
 
     With "auto", items known to be the same every time are columns: on the device if they take at most half of the
     bytes that `room` says are free there, else on the host if they take at most half of its free memory. All others are
     streamed. Of a subset with buckets, columns are in host memory. `before` is the number of rows of the columns that
-    these replace.
+    these replace. So many `threads` read the items of columns.
     """
     _tell_replaced(subset)
     first, sample = subset.sample()
@@ -184,15 +185,17 @@ def feed_of(
         return StreamedFeed(subset, first, sample)
     if buckets is not None:
         return BucketedHostFeed(subset, buckets, specs_of(sample))
-    kept, columns = _checked_columns(subset, sample)
+    kept, columns = _checked_columns(subset, sample, threads)
     if residency == "device":
         return ResidentFeed(subset, columns, put, kept, before=before)
     return HostFeed(subset, columns, kept)
 
 
-def _checked_columns(subset: Subset, sample: Mapping[str, Any]) -> tuple[np.ndarray | None, Mapping[str, Any]]:
+def _checked_columns(
+    subset: Subset, sample: Mapping[str, Any], threads: int
+) -> tuple[np.ndarray | None, Mapping[str, Any]]:
     """Places of keys with rows (None: all), and columns; refuses values that the first item's dtype would change."""
-    kept, columns = columns_of(subset)
+    kept, columns = columns_of(subset, threads=threads)
     if not subset.has_own_batch:
         again = (pair for key in subset.keys for pair in zip([key], subset.items_of([key], [0]), strict=True))
         check_kinds(specs_of(columns), specs_of(sample), again, subset=subset.name)

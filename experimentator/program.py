@@ -19,6 +19,7 @@ from experimentator.graph import Graph, GraphError, Mode
 from experimentator.legacy import shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.loading.feeds import Feed
+from experimentator.loading.workers import Workers
 from experimentator.pace import LIMIT, Pace
 from experimentator.predictor import Predictor
 from experimentator.runner import Runner, Runners, label_of
@@ -204,8 +205,10 @@ class Program:
 
     def feed(self, subset: Any, mode: Mode | None = None) -> Feed:
         """The feed of a subset for passes of a mode, by default its own; its data are placed once."""
-        options = {"residency": self.exp.residency, "put": self.exp.backend.put, "room": self.exp.backend.room}
-        return fed(self.feeds, subset, mode or subset.mode, **options)
+        exp, workers = self.exp, Workers.of(self.exp.workers)  # by default one thread: a dataset may not allow more
+        options = {"residency": exp.residency, "put": exp.backend.put, "room": exp.backend.room}
+        threads = 1 if workers is None or workers.are_processes else workers.count
+        return fed(self.feeds, subset, mode or subset.mode, threads=threads, **options)
 
     def record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:
         """The recorded processors of a mode; TRAIN is recorded first, so that weights are always made in one order."""

@@ -220,9 +220,19 @@ class Subset(Ordered):
         self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None, bucket: int | None = None
     ) -> tuple[np.ndarray | None, dict[str, Any]]:
         """The places in `keys` of items that are there (None: all), and their batch, padded to `bucket` if given."""
+        return self.batch_of(keys, self.items_of(keys, visits_now(keys)), into=into, bucket=bucket)
+
+    def batch_of(
+        self,
+        keys: Sequence[Hashable],
+        items: Sequence[Any],
+        *,
+        into: Mapping[str, np.ndarray] | None = None,
+        bucket: int | None = None,
+    ) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """What `read` returns, of items that were read already."""
         if not len(keys):
             raise self.empty_error(keys)
-        items = self.items_of(keys, visits_now(keys))
         kept = [place for place, item in enumerate(items) if item is not None]
         if len(kept) == len(keys):
             return None, self.stacked(keys, items, into, bucket)

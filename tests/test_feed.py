@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from experimentator import AsyncExperiment, DatasetError, Mode, Subset
+from experimentator import AsyncExperiment, DatasetError, Mode, Subset, build_experiment
 from experimentator import feed as feeds
 from experimentator.feed import HostFeed, ResidentFeed, StreamedFeed, feed_of
 from experimentator.loading.blocks import Block, Placing, Rows, specs_of
@@ -381,3 +381,42 @@ def test_keys_of_a_block_are_picked_when_asked_and_no_sooner():
     assert (len(block.keys), block.keys[1], block.keys[-1], list(block.keys)) == (2, (2, 3), (2, 3), [(0, 1), (2, 3)])
     with pytest.raises(IndexError):
         block.keys[2]
+
+
+class Meeting:
+    """Items that are the same every time; the first to read some wait until so many threads do."""
+
+    deterministic = True
+    keys = tuple(range(64))
+
+    def __init__(self, together):
+        self.barrier, self.met = threading.Barrier(together), threading.Event()
+
+    def query_item(self, key):
+        if key and not self.met.is_set():  # the first item is looked at by itself, too
+            self.barrier.wait(3)
+            self.met.set()
+        return None if key % 7 == 3 else {"n": key}
+
+
+def columns_in(dataset, **options):
+    exp = build_experiment({"subsets": [Subset("s", Mode.EVAL, dataset)], "chunk_processors": []} | options)
+    return np.asarray(exp.program.feed(exp.subset("s")).columns["batch_n"]).tolist()
+
+
+def test_columns_are_read_by_as_many_threads_as_a_configuration_asks_for():
+    found = [columns_in(Meeting(3), workers=3), columns_in(Meeting(1)), columns_in(Meeting(1), workers="2 processes")]
+
+    assert {tuple(columns) for columns in found} == {tuple(key for key in range(64) if key % 7 != 3)}
+    with pytest.raises(DatasetError, match="BrokenBarrierError"):
+        columns_in(Meeting(2))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_item_that_cannot_be_read_is_named_whoever_reads_it(workers):
+    class Fails(Meeting):
+        def query_item(self, key):
+            return {"n": key} if key != 40 else 1 / 0
+
+    with pytest.raises(DatasetError, match="40"):
+        columns_in(Fails(1), workers=workers)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.data.items import ArrayDataset, is_deterministic, is_numeric
+from experimentator.loading.threads import spread
 from experimentator.subset import Subset
 
 
@@ -17,7 +18,7 @@ def is_columnar(subset: Subset) -> bool:
     return not own and not subset.has_own_batch and is_deterministic(subset.dataset)
 
 
-def columns_of(subset: Subset) -> tuple[np.ndarray | None, Mapping[str, Any]]:
+def columns_of(subset: Subset, *, threads: int = 1) -> tuple[np.ndarray | None, Mapping[str, Any]]:
     """The places of keys with items (None: all), and the subset as `{"batch_input": [N, ...], ...}`, read once."""
     if subset.has_own_batch:
         return None, subset.batch(subset.keys)
@@ -27,7 +28,8 @@ def columns_of(subset: Subset) -> tuple[np.ndarray | None, Mapping[str, Any]]:
         except (TypeError, IndexError, OverflowError):
             return subset.read(subset.keys)  # a key is no row: reading them one by one raises an error that names it
         return None, {f"batch_{n}": array if is_numeric(array) else list(array) for n, array in columns.items()}
-    kept, columns = subset.read(subset.keys)
+    items = spread(lambda keys: subset.items_of(keys, [0] * len(keys)), subset.keys, threads, "experimentator-columns")
+    kept, columns = subset.batch_of(subset.keys, items)
     if kept is not None and not len(kept):
         raise subset.empty_error(subset.keys)
     return kept, columns

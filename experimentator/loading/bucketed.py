@@ -16,7 +16,6 @@ import numpy as np
 from experimentator.data.buckets import Buckets
 from experimentator.data.fields import Asking
 from experimentator.data.items import DatasetError, check_names
-from experimentator.data.portions import cut
 from experimentator.data.reading import visiting
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, Spec, block_of, specs_of
@@ -24,12 +23,11 @@ from experimentator.loading.bucket_order import BucketRows, dealt
 from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import check_kinds
 from experimentator.loading.streamed import Stream, StreamedFeed
-from experimentator.loading.threads import Threads
+from experimentator.loading.threads import spread
 from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
 LONG_SECONDS = 10.0  # of reading every item for its size, after which it is warned
-MANY = 256  # keys of one task of a thread: a task for each key would take longer than most answers
 
 
 class BucketedPass(Pass):
@@ -216,16 +214,7 @@ class BucketedStreamFeed(BucketedFeed):
             return -1 if item is None else self.buckets.of_item(item, key, subset=subset.name)
 
         count = 1 if self.workers is None else self.workers.count
-        if count == 1:
-            numbers = list(map(number, subset.keys))
-        else:
-            parts = cut(subset.keys, max(1, min(MANY, len(subset.keys) // (8 * count))))
-            pool = Threads(count, "experimentator-sizes")
-            try:
-                asked = [pool.submit(partial(list, map(number, part))) for part in parts]
-                numbers = [one for part in asked for one in part.result()]
-            finally:
-                pool.shutdown()
+        numbers = spread(lambda keys: list(map(number, keys)), subset.keys, count, "experimentator-sizes")
         if (took := time.perf_counter() - start) > LONG_SECONDS:
             said = (
                 "To know the size of every item of %r took %d s. Buckets(..., by=...) can tell it from the key alone."

@@ -6,14 +6,18 @@ import atexit
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from experimentator.data.portions import cut
+
 LOOK_SECONDS = 0.2  # between two calls of `meanwhile` during a wait
 END_SECONDS = 1.0  # time for items under way when the process ends
+MANY = 256  # keys of one task of a thread: a task for each key would take longer than most answers
 _ALIVE: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
@@ -65,6 +69,24 @@ def _serve(calls: SimpleQueue[Any]) -> None:
                 future.set_result(result)
         del asked, future, call
     calls.put(None)  # for the next thread
+
+
+def spread(
+    call: Callable[[tuple[Hashable, ...]], list[Any]], keys: tuple[Hashable, ...], count: int, name: str
+) -> list[Any]:
+    """The lists that `call` returns for parts of the keys, joined in order; `count` threads make these calls.
+
+    >>> spread(list, (3, 1, 4), 2, "readers")
+    [3, 1, 4]
+    """
+    if count == 1:
+        return call(keys)
+    threads = Threads(count, name)
+    try:
+        asked = [threads.submit(partial(call, part)) for part in cut(keys, max(1, min(MANY, len(keys) // (8 * count))))]
+        return [one for part in asked for one in part.result()]
+    finally:
+        threads.shutdown()
 
 
 def awaited(future: Future[Any], meanwhile: Callable[[], None], every: float = LOOK_SECONDS) -> Any:
