@@ -20,7 +20,8 @@ def with_flags(graph: Graph, wanted: Iterable[str]) -> Graph:
 def check_flags(graph: Graph, outputs: dict[str, np.ndarray], *, where: str = "", first: int = 0) -> None:
     """Take the flags of checking processors out of the results; raise the failure of the first batch with a 0.0.
 
-    A loss that is not finite in a batch before it began that, and is told of by those who look at losses.
+    Except in INFER, nothing is raised if the loss of an earlier batch is not finite: that came first, and
+    `averages.check_finite` reports it, which looks at losses after this.
     """
     failed = []
     for node in graph.nodes:

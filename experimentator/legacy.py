@@ -78,7 +78,7 @@ class Legacy(Configured):
 
     @property
     def folder(self) -> Any:
-        """The setting `folder` if there is one, else `own_folder()`."""
+        """The run folder once training began, else the configuration file's (`own_folder`); or a setting `folder`."""
         return self.cfg["folder"] if "folder" in self.cfg else self.own_folder()  # a setting of that name
 
     def own_folder(self) -> Path | None:

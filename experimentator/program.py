@@ -258,7 +258,7 @@ class Program:
 
     @contextmanager
     def settling(self, runner: Runner) -> Iterator[None]:
-        """Around a call of a step: in the first, processors, layers and optimizers may change their own attributes."""
+        """Around a call of a step: in the first two, processors, layers and optimizers may change attributes."""
         if self.attributes is None or runner.calls > 1:
             yield
             return
@@ -279,7 +279,7 @@ class Program:
         return self.chosen | {one.label: (one.step.compiler, one.step.is_settled) for one in runners}
 
     def _compiler(self, label: str, mode: Mode) -> str | None:
-        """The compiler a step begins with: in TRAIN a checkpoint's settled choice, else the one training runs with."""
+        """The compiler a step begins with: in TRAIN a checkpoint's settled choice, in EVAL training's."""
         if self.exp.jit_compile != "auto":
             return None
         if mode == Mode.TRAIN:
@@ -304,7 +304,7 @@ class Program:
             log.warning(said, *values)
 
     def _free(self, mode: Mode) -> set[str]:
-        """The names that are read and have no writer: without data, they count as the dataset's."""
+        """Names with a read that no write serves, even if something writes them: without data, the dataset's."""
         graph = Graph(self.processors, provided=(), mode=mode)
         return {ref.name for node in graph.nodes for ref in node.reads if ref not in graph.writers}
 

@@ -5,7 +5,7 @@ config.json          its resolved values
 environment.json     versions, device, git commit, seed, overrides and the command
 history.jsonl        one flat line for each epoch
 log.txt              what the library logged
-weights.safetensors  the weights of the last epoch; while the training runs, those of an earlier epoch
+weights.safetensors  the weights of the last epoch; while the training runs, those of the first or a later one
 pipeline.svg         the graph that is trained; after a failure it shows what failed. pipeline.json is its description,
                      for `experimentator graph RUN`
 status.json          running, finished, interrupted or failed, the epoch that the weights are from, and the compiler of

@@ -219,7 +219,7 @@ class Subset(Ordered):
     def read(
         self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None, bucket: int | None = None
     ) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """The places in `keys` of items that are there (None: all), and their batch, padded to `bucket` if given."""
+        """The places in `keys` of items that are there (None: all), and their batch, padded if there are buckets."""
         return self.batch_of(keys, self.items_of(keys, visits_now(keys)), into=into, bucket=bucket)
 
     def batch_of(
@@ -267,7 +267,7 @@ class Subset(Ordered):
                 fits = [None] if self.buckets is None else self.buckets.all_of(item, key, subset=self.name)
                 if wanted is None or wanted in fits:
                     return key, self.stacked([key], [item], bucket=fits[-1] if wanted is None else wanted)
-        if wanted is not None:  # a bucket that only others fill
+        if wanted is not None:  # no item of this subset fits that bucket
             return self.sample()
         raise self.empty_error(self.keys)
 

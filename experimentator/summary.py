@@ -26,7 +26,8 @@ class Summarised:
         """The graph of a mode, to look at: prints as a table, draws itself in notebooks, saves by `diagram.save`.
 
         `names` narrows it to processors that these depend on. `view` is "graph"; "plan", with pruned processors and the
-        reasons; or "list", with every processor of the mode (without data and with undeclared callables, always this).
+        reasons; or "list", with every processor of the mode. "graph" shows the list, too, where there are undeclared
+        callables and no data to record them with, unless `names` are given.
 
         >>> from experimentator import BaseExperiment, Subset, chunk_processor
         >>> half = chunk_processor(outputs=["batch_half"])(lambda batch_x: batch_x / 2)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-MANY = 100_000  # objects made by one import, from which it is a framework's
+MANY = 100_000  # an import that makes more objects is a framework's
 FRAMEWORKS = ("tensorflow", "keras", "jax", "jaxlib", "torch")
 TELLING = ("triton",)  # packages that print warnings about objects not collected at exit
 _is_ours = False

@@ -107,7 +107,7 @@ BENCH_HELP = """\
 experimentator bench CONFIG [options]: measure the training of a configuration on this machine.
 
 CONFIG is a configuration file, or a run folder, whose stored configuration, a program, is run anew. Nothing is written
-without -o: run folders are not changed, and callbacks of the library that leave files are left out; your own run.
+without -o: run folders are not changed, and callbacks of the library that leave files are left out; yours do run.
 
 It shows steps and samples a second; where the time goes, adding up to the whole; the same loop written by hand as the
 ceiling; what each processor costs; memory; and the one change that would help most.
@@ -212,7 +212,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _check_first(word: str, rest: Sequence[str]) -> None:
-    """Refuse a first word that is no command and no file, such as a misspelt command."""
+    """Refuse a misspelt command, and an unknown word with further words after it, which is no configuration."""
     if word in COMMANDS or word.startswith("-") or word.endswith(".py") or os.path.exists(word):
         return
     near = get_close_matches(word.lower(), COMMANDS, n=1)

@@ -110,7 +110,7 @@ class Trial:
         runs = ["killed-1"]
         while self.kills < self.plan.kills or (not self.resumed and self.kills < self.plan.kills + MORE):
             if not self._kill(runs[-1], seconds) or _saved(self.path(runs[-1])) == self.total:
-                runs.append(f"killed-{len(runs) + 1}")  # it is finished: kill another
+                runs.append(f"killed-{len(runs) + 1}")  # nothing of it is left to be killed in: begin another
         runs = [run for run in runs if self.path(run).exists()]
         for run in runs:
             if not self._is_over(run):

@@ -69,7 +69,7 @@ class BalancedSubset(Subset):
     (10, [0, 1, 0, 1])
 
     Raises:
-        DatasetError: for an unknown field, a class of `classes` without a key or a class not in it, or a single class.
+        DatasetError: for unknown fields, a class of `classes` without a key, a key of another class, or a single class.
     """
 
     def __init__(

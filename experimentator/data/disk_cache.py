@@ -145,7 +145,7 @@ def _written(parts: Parts) -> bytes:
 
 
 def _checked(data: bytes) -> Parts:
-    """The parts in the bytes of a file; ValueError if it is damaged or no such file."""
+    """The parts in the bytes of a file; ValueError if it is damaged or holds something else."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -55,8 +55,8 @@ def dealt(
 
     Items that fill no batch of their bucket go into a larger bucket (`Ladder`). If they fill none there either, they
     become a smaller batch, which training drops if its bucket has other batches. So that the largest bucket does not
-    always lose items, training instead leaves out as many of the last items of the epoch, of any bucket, if nothing is
-    left over then: always with one batch size for all buckets.
+    always lose items, training instead leaves out as many of the last items of the epoch, of any bucket that can fill
+    it, if nothing is left over then, as is so where all buckets have one batch size.
 
     Batches of one bucket come in runs, of at most `RUN` batches in training, else of all. The place of a run in the
     order is that of one of its items. Smaller batches come last.

@@ -27,11 +27,11 @@ from experimentator.loading.threads import spread
 from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
-LONG_SECONDS = 10.0  # of reading every item for its size, after which it is warned
+LONG_SECONDS = 10.0  # of reading every item for its size; a warning tells of more
 
 
 class BucketedPass(Pass):
-    """A pass whose blocks are made by the part of their bucket, of `parts`."""
+    """A pass whose blocks are each made by the one of `parts` that is for its bucket."""
 
     rows: BucketRows
 
@@ -283,7 +283,7 @@ def _sized(specs: Mapping[str, Spec], buckets: Buckets, number: int) -> dict[str
 
 
 def _common(tables: Mapping[int, Mapping[str, Spec]], subset: Subset, buckets: Buckets) -> dict[str, Spec]:
-    """The common specs of the tables of all buckets, in the last one; a value that varies unnamed is refused."""
+    """The specs that the tables of all buckets share, for the last one; refused if they differ beyond the buckets."""
     sized = [_sized(specs, buckets, -1) for specs in tables.values()]
     for specs in sized:
         for name in sized[0].keys() | specs.keys():

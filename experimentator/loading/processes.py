@@ -187,7 +187,7 @@ _ALIVE: weakref.WeakSet[_Process] = weakref.WeakSet()
 
 
 def end_all() -> None:
-    """End every worker process; call it before `os._exit`, or they stay for `IDLE_SECONDS`."""
+    """End every worker process; call it before `os._exit`, after which each must notice by itself (`_end_with`)."""
     _end(list(_ALIVE))
 
 

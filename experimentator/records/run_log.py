@@ -66,6 +66,6 @@ class RunLog(logging.Handler):
             logging.root.callHandlers(record)
 
     def _asked(self) -> int:
-        """The level that the library's logger had before."""
+        """The level that the library's logger had before, or the root's if it had none."""
         assert self.before is not None  # noqa: S101  # for the type checker
         return self.before[0] or logging.root.level

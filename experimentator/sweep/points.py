@@ -39,7 +39,7 @@ class Between:
         """The range that a text describes; None if it describes something else.
 
         Raises:
-            ConfigError: for ends that are no numbers, or not in order.
+            ConfigError: for ends that are no numbers, or not in order, and for `loguniform` from 0 or below.
         """
         found = re.fullmatch(r"\s*(log)?uniform\s*\(([^,()]+),([^,()]+)\)\s*", text)
         if found is None:
