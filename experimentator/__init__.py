@@ -59,7 +59,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 _ROOMS = ("graph", "ops")
 
-__all__ = sorted([*_HOME, "ops"])  # not `graph`, which a configuration may not be called
+__all__ = sorted([*_HOME, "ops"])  # not `graph`: no setting may be called that
 
 
 def __getattr__(name: str) -> Any:
