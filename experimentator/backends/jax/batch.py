@@ -35,8 +35,9 @@ class Batch(StatelessBatch):
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""
-        weights, slots, tables = (list(map(self.devices.placed, values)) for values in super().state())
-        slots = _apart(slots, weights)
+        weights, slots, tables = super().state()
+        parts = weights, _apart(slots, weights), tables  # before: one array placed twice may share memory
+        weights, slots, tables = (list(map(self.devices.placed, values)) for values in parts)
         self._layouts = [one.sharding for one in [*weights, *slots]]
         return weights, slots, tables
 
@@ -122,7 +123,10 @@ class Batch(StatelessBatch):
 
 
 def _apart(slots: Values, weights: Values) -> Values:
-    """Slots, which a call is given to keep: copies where they are weights or each other, as slow weights begin."""
+    """Slots, copied where one is the array of a weight or of another slot, as slow weights are at first.
+
+    A call gets the memory of slots for good (they are donated), so that no other argument may use it.
+    """
     held, found = set(map(id, weights)), []
     for value in slots:
         found.append(value.copy() if id(value) in held else value)
