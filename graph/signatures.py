@@ -8,7 +8,7 @@ from typing import Any
 
 
 def asks_for_training(call: Callable[..., Any]) -> bool:
-    """Whether a `__call__` takes `training` besides the chunk, itself or through `**kwargs` in a function it wraps."""
+    """Whether a `__call__` takes `training` besides the chunk, itself or by `**kwargs` for a function that it wraps."""
     try:
         own, inner = (inspect.signature(call, follow_wrapped=follow).parameters for follow in (False, True))
     except (TypeError, ValueError):

@@ -101,7 +101,7 @@ class _Plan:
         for name in [ref.name for ref in box.writes if ref.name in self.chosen.results]:
             later = self.chosen.writers.get(self.chosen.results[name])
             if later is not None and later.index > box.index:
-                return f"{later.name} overwrites {name} before any processor reads it"
+                return f"{later.name} overwrites {name} before a processor that runs reads it"
         return f"not needed for {names_in_short(list(self.chosen.results), 3)}"
 
 

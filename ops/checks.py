@@ -172,7 +172,8 @@ def _has_values(value: Any) -> bool:
 def _shown(value: Any) -> str:
     if not hasattr(value, "shape"):
         return repr(value)
-    tensor = keras.ops.stop_gradient(keras.ops.convert_to_tensor(value))  # JAX shows no values of what it derives by
+    # Where a gradient is taken by a tensor, JAX has its values only behind a stop of gradients.
+    tensor = keras.ops.stop_gradient(keras.ops.convert_to_tensor(value))
     array = np.asarray(keras.ops.convert_to_numpy(tensor))
     if array.size <= 10:
         return f"{spell(value)}: {' '.join(str(array).split())}"

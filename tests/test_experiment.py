@@ -408,7 +408,7 @@ def test_losses_and_metrics_that_count_for_nothing_are_told_once(caplog):
         "Give each an `output` of its own.",
     ]
     (box,) = [box for box in exp.describe("train", view="plan").boxes if box.name == "SoftmaxCrossEntropy"]
-    assert box.notes == ("Apply overwrites loss before any processor reads it",)
+    assert box.notes == ("Apply overwrites loss before a processor that runs reads it",)
 
 
 def test_a_loss_that_is_read_before_it_is_written_again_counts(caplog):

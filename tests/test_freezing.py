@@ -86,7 +86,7 @@ def test_a_pattern_that_names_nothing_is_refused_before_training():
     with pytest.raises(WeightsError, match=r"'Trnk/\*' names no weights(.|\n)*Did you mean 'Trunk/\*'"):
         exp.train(1)
     assert exp.counts == {}
-    with pytest.raises(CallbackError, match=r"needs weights to hold, and a number of .*\nSeen: .*epochs=0"):
+    with pytest.raises(CallbackError, match=r"needs patterns of weights, and a number of .*\nSeen: .*epochs=0"):
         Freeze("Trunk", epochs=0)
 
 

@@ -54,7 +54,7 @@ def in_turn(trainers: Sequence[Trainer], seconds: float, told: Told, failed: dic
 def compared(
     names: tuple[str, str], build: Callable[[str], tuple[Any, int]], *, seconds: float, told: Told
 ) -> dict[str, Any]:
-    """How many times the second's samples a second the first trains, and how sure that is."""
+    """How many times as many samples a second the first trains as the second, and how sure that is."""
     trainers = [Trainer(*build(name)) for name in names]
     in_turn(trainers, seconds, told)
     ours, theirs = ([one.samples / one.training for one in trainer.rounds] for trainer in trainers)

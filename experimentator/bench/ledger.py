@@ -16,7 +16,7 @@ from experimentator.graph import Mode
 
 KINDS = ("data", "transfer", "device", "callbacks", "compile", "library")
 Spent = defaultdict[str, float]  # seconds by kind
-MANY = 12  # blocks of a pass; when so many ran in a cut one, those before the second are left out
+MANY = 12  # blocks of a pass; if so many ran in one that was cut, what came before the second is left out
 EVALUATING = 0.25  # of the time after which an epoch is cut, for each pass of evaluation
 LONG_WAIT = 2.0  # seconds; blocks that take longer to read are made smaller, so that a measurement ends
 

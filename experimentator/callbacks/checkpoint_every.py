@@ -121,5 +121,5 @@ class CheckpointEvery(Callback):
 def _check(**counts: Any) -> None:
     for name, count in counts.items():
         if count is not None and not is_whole(count, least=1):
-            wrong = "keeps no checkpoint" if name == "keep" else "is no period"
+            wrong = "is no number of checkpoints" if name == "keep" else "is no period"
             raise CallbackError(f"{name}={count!r} {wrong}.\nSeen: {count!r}.\nWrite a number above 0.")

@@ -35,7 +35,7 @@ class Freeze(Callback):
         are_names = all(isinstance(one, str) for one in self.patterns)
         if not self.patterns or not are_names or (epochs is not None and not is_whole(epochs, least=1)):
             raise CallbackError(
-                "Freeze needs weights to hold, and a number of epochs or none.\n"
+                "Freeze needs patterns of weights, and a number of epochs or none.\n"
                 f"Seen: {self.patterns!r}, epochs={epochs!r}.\n"
                 'Write Freeze("Trunk/*"), or Freeze("Trunk/*", epochs=3).'
             )

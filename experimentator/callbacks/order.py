@@ -194,7 +194,7 @@ def _every(callback: Any) -> int:
     if not is_whole(every, least=1):
         name = type(callback).__name__
         raise CallbackError(
-            f"{name}.every must be a number of batches.\nSeen: {every!r}.\n"
+            f"{name}.every must be a number of batches, at least 1.\nSeen: {every!r}.\n"
             "Write N to act at every N-th batch, or None to be called for all of them."
         )
     return int(every)

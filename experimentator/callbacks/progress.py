@@ -30,7 +30,7 @@ ESSENTIALS = 3  # averages beside a bar: the loss and the first metrics
 class Progress:
     """Epochs and batches done, loss and metrics as they become known, batches a second, time to go.
 
-    It draws once per call of the compiled step, never per batch, and a display that fails stops no run.
+    It draws at most once per call of the compiled step, never per batch, and a display that fails stops no run.
     """
 
     phase = "record"

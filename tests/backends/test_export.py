@@ -373,7 +373,7 @@ def test_a_name_that_tensorflow_has_not_is_refused_with_what_to_write(tmp_path):
     exp = build(subsets=[Subset("all", Mode.INFER, {"größe": [1.0]})], chunk_processors=[ops.Scale("batch_größe")])
 
     with pytest.raises(
-        ValueError, match=r"cannot give an input of a file this name.\nSeen: 'batch_größe'.\nRename the item"
+        ValueError, match=r"cannot give an input of a file this name.\nSeen: 'batch_größe'.\nRename it in the items"
     ):
         exp.export(tmp_path / "program", ["batch_größe"])
     assert os.listdir(tmp_path) == []

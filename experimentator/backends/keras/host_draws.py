@@ -1,4 +1,4 @@
-"""Warnings of processors that draw random numbers on the host: once, while they are recorded, and never again."""
+"""Warnings of processors that draw random numbers on the host: compiled, they draw once, while they are recorded."""
 
 from __future__ import annotations
 

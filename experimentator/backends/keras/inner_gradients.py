@@ -32,7 +32,7 @@ def gradient(function: Callable[..., Any], *inputs: Any) -> Any:
     if not kinds:
         raise TypeError(
             "gradient(function, *inputs) was given no input.\nSeen: a function alone.\n"
-            "Give the tensors of which gradients are wanted; a network has weights once it was called, or is built."
+            "Give the tensors to take the gradient by; a network has weights once it was called, or is built."
         )
     if not all(map(keras.backend.is_float_dtype, kinds)):
         raise TypeError(

@@ -156,7 +156,7 @@ def check_able(model: Any, path: Path) -> None:
     if path.suffix in ("", ".tflite") and odd:
         raise ValueError(
             f"TensorFlow cannot give an input of a file this name.\nSeen: {', '.join(map(repr, odd))}.\n"
-            "Rename the item, using only letters A to Z, digits, '_', '-' and '.'; or name a file .onnx."
+            "Rename it in the items, using only letters A to Z, digits, '_', '-' and '.'; or name a file .onnx."
         )
     both = sorted(set(model._inputs_struct) & set(model._outputs_struct))
     if path.suffix == ".onnx" and both:

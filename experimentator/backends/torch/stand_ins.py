@@ -31,7 +31,7 @@ def standing(arguments: Any) -> Any:
 def handed(value: Callable[[Any], Any]) -> Iterator[None]:
     """Within, in this thread, `torch.autograd.Function`, `torch.vmap` and the like get the `value` of a parameter.
 
-    Functions of TorchScript run from their Python source: like compiled modules, they cannot be recorded.
+    Functions of TorchScript run from their Python source, since their compiled form cannot be recorded.
     """
     before, _HERE.value = _HERE.value, value
     with _LOCK:
