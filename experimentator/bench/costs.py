@@ -3,9 +3,9 @@
 A compiler fuses processors, so that no clock can stand between them. But the graph up to a processor can be compiled
 alone (`Graph.select` of the tensors alive there), and so can the training with no gradient before it. What one more
 processor adds to the time of a step is its cost. Times are lower quartiles, since a busy machine only ever adds; so
-costs add up to the step. A prefix must write its tensors, which the whole may never make (XLA reads only the rows that
-a crop keeps): so no prefix counts as more than a longer one. Differences carry the noise of both times: each comes
-with its quartiles over rounds in which all prefixes were timed in turn.
+costs add up to the step. A prefix must write the tensors alive at its end, which the whole may never make (XLA reads
+only the rows that a crop keeps): so no prefix counts as more than a longer one. Differences carry the noise of both
+times: each comes with its quartiles over rounds in which all prefixes were timed in turn.
 """
 
 from __future__ import annotations
