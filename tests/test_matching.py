@@ -74,7 +74,7 @@ def test_a_misfit_tells_what_matched_what_not_and_what_it_may_be_called(snapshot
 def test_a_modules_own_names_are_told_to_be_loaded_into_it():
     found = {key.replace("/", "."): array for key, array in weights().items()}
     with pytest.raises(
-        WeightsError, match=r"saved\. Load those of a module of PyTorch into it: module.load_state_dict\("
+        WeightsError, match=r"saved by an experiment\. Load those of a module of PyTorch.*module.load_state_dict\("
     ):
         fitting(weights(), found)
 
