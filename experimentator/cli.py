@@ -19,7 +19,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from experimentator.commands import collector, failures
+from experimentator.commands import collector, deferral, failures
 from experimentator.commands.failures import printable
 from experimentator.commands.framework import prefer_installed
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError, parse
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_streams()
     if argv is None:
         collector.take()
+        deferral.defer()
     words = sys.argv[1:] if argv is None else list(argv)
     whole = "--traceback" in words or os.environ.get("EXPERIMENTATOR_TRACEBACK", "") not in ("", "0")
     try:

@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from experimentator.commands import deferral
 from experimentator.sweep.heartbeat import tell_loaded
 
 START_SECONDS = 60.0  # to wait for the imports; after that, points are started without a fork server
@@ -228,6 +229,7 @@ def _set_subreaper(value: bool) -> None:
 def wait(orders: int, answers: int) -> None:
     """Import, then fork a point for every order, until the sweep closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep
+    deferral.defer()  # as a point does
     sweep = os.getppid()
     told = json.load(sys.stdin)
     loaded = Loaded()

@@ -96,11 +96,14 @@ def _bell(shape: Any, mean: Any, stddev: Any, dtype: Any, seed: Any, within: flo
 
 
 def _bits(shape: Any, seed: Any) -> torch.Tensor:
-    """64 random bits for every place of `shape`, int64: a sequence whose start and stride are hashes of the seed."""
+    """64 random bits for every place of `shape`, int64: a part of one sequence, at a place that the seed gives.
+
+    Two draws of one seed have no place in common: with these factors, it would take 2^31 draws and tensors of 2^25
+    elements (the shortest vector of the lattice of places that coincide).
+    """
     first, second = (part & 0xFFFFFFFF for part in draw_seed(seed).to(torch.int64).unbind())
-    key = _hashed(_hashed(first * GAMMA + 1) + second * GAMMA)
-    places = torch.arange(1, prod(map(int, shape)) + 1, dtype=torch.int64, device=key.device)
-    return _hashed(key + places * (_hashed(key) | 1)).reshape(tuple(map(int, shape)))
+    places = torch.arange(1, prod(map(int, shape)) + 1, dtype=torch.int64, device=first.device)
+    return _hashed((places + (first * FIRST + second * GAMMA)) * GAMMA).reshape(tuple(map(int, shape)))
 
 
 def _hashed(bits: torch.Tensor) -> torch.Tensor:
