@@ -211,6 +211,13 @@ SLOW = {
     "what layers add is left out": Saboteur(
         "backends/keras/context.py", "in keras.tree.flatten(losses)", "in []", "backends/test_options.py", "layers_add"
     ),
+    "a cell keeps its masks": Saboteur(
+        "backends/keras/trace_leaks.py",
+        "        layer.reset_dropout_mask()\n",
+        "",
+        "backends/test_processors.py",
+        "recurrent_cell and eager",
+    ),
     "iterations are forgotten": Saboteur(
         KERAS, KEYED, KEYED.replace(", state)", ', {**state, "0000": 0 * state["0000"]})'), *TRAINED
     ),

@@ -264,6 +264,49 @@ def test_what_is_trained_is_what_is_evaluated_and_what_predicts(kind):
     np.testing.assert_allclose(after, np.mean((prediction - Y)[:10] ** 2), rtol=1e-4, atol=1e-8)
 
 
+class KeepsATable(layers.Layer):
+    """A layer that makes a table at its first call, without a `build`."""
+
+    table = None
+
+    def call(self, tensor):
+        if self.table is None:
+            self.table = keras.ops.ones((4,))
+        return tensor * self.table
+
+
+def test_a_table_that_a_layer_keeps_of_its_first_call_is_made_anew_in_each_trace():
+    keeps = ops.Model(KeepsATable(), inputs="batch_input", outputs="batch_input")
+    exp = experiment(keeps, dense(), squares)
+    (row,) = exp.train(1)
+
+    assert exp.evaluate()["validation_loss"] == pytest.approx(row["validation_loss"])
+    assert exp.predict({"batch_input": X})["batch_prediction"].shape == (40, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"eager": True}], ids=str)
+def test_a_recurrent_cell_in_a_loop_draws_its_dropout_once_for_all_steps_of_each_batch(options):
+    cell, masks = layers.GRUCell(3, dropout=0.5, recurrent_dropout=0.5, seed=1), set()
+
+    def unrolled(chunk):
+        state, kept = keras.ops.zeros_like(chunk["batch_input"][:, :3]), []
+        for _ in range(2):
+            output, [state] = cell(chunk["batch_input"], [state], training=chunk.training)
+            kept.append(cell.get_dropout_mask(chunk["batch_input"]))
+        chunk["batch_prediction"], chunk["mask"] = output, keras.tree.flatten(kept[0])[0]
+        assert kept[0] is kept[1]
+
+    class Keeps(Callback):
+        when = Mode.TRAIN
+
+        def on_batch_end(self, mask, **_):
+            masks.add(np.asarray(mask).tobytes())
+
+    experiment(unrolled, squares, callbacks=[Keeps()], **options).train(2)
+
+    assert len(masks) == 10
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_shapes_are_known_of_the_recording_as_a_run_of_its_own_would_find_them(kind):
     exp = experiment(*KINDS[kind](), squares)

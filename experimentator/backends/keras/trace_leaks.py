@@ -8,6 +8,7 @@ from functools import partial, wraps
 from typing import Any
 
 import keras
+from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from experimentator.graph.recorded import as_listed
 
@@ -36,19 +37,43 @@ def build_outside(
     object.__setattr__(layer, "build", outside)  # past Keras' tracking of attributes
 
 
-@contextmanager
-def without_traces(processors: Iterable[Any], is_traced: Callable[[Any], bool]) -> Iterator[None]:
-    """Run a list within; afterwards, attributes of processors that hold a tensor of its trace are as they were before.
+class Attributes:
+    """What attributes of processors and layers hold: none keeps a tensor of a trace that has ended.
 
-    A table kept in a cached property is then made anew in the next trace, for which the old one would be out of reach.
+    A table kept in a cached property is made anew in the next trace, for which the old one would be out of reach. So
+    are the dropout masks that a recurrent cell of Keras keeps for the steps of one batch: `keras.layers.RNN` takes them
+    from the cell that it calls, and nobody does so in a loop of one's own.
     """
-    own = [as_listed(processor) for processor in processors]
-    before = [(one.__dict__, dict(one.__dict__)) for one in own if hasattr(one, "__dict__")]
-    try:
-        yield
-    finally:
-        for attributes, known in before:
-            put_back(attributes, known, is_traced)
+
+    def __init__(self, is_traced: Callable[[Any], bool]):
+        self.is_traced = is_traced
+        self._before: dict[int, tuple[Any, dict[str, Any]]] | None = None
+
+    @contextmanager
+    def kept(self, processors: Iterable[Any]) -> Iterator[None]:
+        """Run a list within; afterwards, attributes that hold a tensor of its trace are as they were before."""
+        outer, self._before = self._before, {}
+        for processor in processors:
+            self.note(as_listed(processor))
+        try:
+            yield
+        finally:
+            noted, self._before = self._before, outer
+            for one, known in noted.values():
+                put_back(one.__dict__, known, self.is_traced)
+                forget_masks(one)
+
+    def note(self, one: Any) -> None:
+        """Note what a processor or a layer holds, before it is called."""
+        if self._before is not None and hasattr(one, "__dict__"):
+            self._before.setdefault(id(one), (one, dict(one.__dict__)))
+
+
+def forget_masks(layer: Any) -> None:
+    """Let a recurrent cell of Keras draw other dropout masks for the next batch, also where nothing is traced."""
+    if isinstance(layer, DropoutRNNCell):
+        layer.reset_dropout_mask()
+        layer.reset_recurrent_dropout_mask()
 
 
 def put_back(attributes: dict[str, Any], known: dict[str, Any], is_traced: Callable[[Any], bool]) -> None:
