@@ -224,6 +224,33 @@ def test_classes_go_along_into_files_of_every_kind(tmp_path):
         assert [int(run(batch_x=row[None])["batch_class"][0]) for row in scores] == [1, 0, 2]
 
 
+@pytest.mark.skipif(ON_JAX, reason="writes no ONNX")
+@pytest.mark.parametrize("function, expected", [(keras.ops.argmax, [1, 1, 2]), (keras.ops.argmin, [0, 2, 0])])
+def test_a_search_for_the_best_of_ones_own_goes_along_into_files(tmp_path, function, expected):
+    scores = np.array([[0.0, 2.0, 2.0], [-0.0, 0.0, -1.0], [-3.0, -2.0, -1.0]], np.float32)
+    best = ops.Apply(lambda scores: function(scores, axis=-1), inputs="batch_x", outputs="batch_class")
+    exp = build(subsets=[Subset("all", Mode.INFER, {"x": scores})], chunk_processors=[best], outputs=["batch_class"])
+
+    assert exp.predict({"batch_x": scores})["batch_class"].tolist() == expected
+    assert read_onnx(exp.export(tmp_path / "program.onnx"), {"batch_x": scores})["batch_class"].tolist() == expected
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings(r"ignore:(.|\n)*tf.lite.Interpreter is deprecated")
+def test_a_file_for_small_devices_finds_the_best_without_operations_of_tensorflows_own(tmp_path, caplog):
+    import tensorflow as tf
+
+    best = chunk_processor(inputs=["batch_x"], outputs=["batch_class"])(
+        lambda scores: keras.ops.argmax(scores, axis=-1)
+    )
+    subsets = [Subset("all", Mode.INFER, {"x": np.zeros((8, 3), np.float32)})]
+    path = build(subsets=subsets, chunk_processors=[best], outputs=["batch_class"]).export(tmp_path / "program.tflite")
+    run = tf.lite.Interpreter(model_content=path.read_bytes()).get_signature_runner("serving_default")
+
+    assert run(batch_x=np.float32([[-1, 2, 1]]))["batch_class"].tolist() == [1]
+    assert "Flex" not in caplog.text
+
+
 def test_what_is_not_asked_for_is_all_that_infer_computes_less_what_items_have():
     """Steps before the network write `batch_input` anew."""
     exp = build(outputs=None)
@@ -534,7 +561,7 @@ def test_inputs_passed_through_and_numbers_of_a_whole_batch_are_outputs_like_oth
 
 @pytest.mark.tensorflow
 def test_what_an_interpreter_needs_besides_is_told(tmp_path, caplog):
-    cumulated = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(keras.ops.argmax)
+    cumulated = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(keras.ops.cumprod)
     subsets = [Subset("all", Mode.INFER, {"x": np.zeros((8, 4), np.float32)})]
     build(subsets=subsets, chunk_processors=[cumulated], outputs=["batch_y"]).export(tmp_path / "program.tflite")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import run_on_items
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
-from experimentator.backends.tensorflow.onnx import teach
+from experimentator.backends.tensorflow.onnx import signs_by_division, teach
 from experimentator.backends.tensorflow.placement import placed
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.backends.tensorflow.raw_variables import Touch, touched
@@ -156,7 +156,8 @@ class TensorflowBackend(KerasBackend):
         if path.suffix == ".onnx":
             check_able(model, path)
             teach()
-        super().export(model, path)
+        with signs_by_division() if path.suffix else nullcontext():
+            super().export(model, path)
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """Record what runs within; see `experimentator.backends.tensorflow.profile`."""

@@ -1,11 +1,19 @@
-"""An operation that the converter to ONNX does not know, in terms of those that ONNX has."""
+"""Operations that converters to ONNX and LiteRT do not know, in terms of those that they have."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
+from keras.src.backend.tensorflow import numpy as of_keras
+
+from experimentator.patches import patched
+
+_SIGNBIT = of_keras.signbit  # the original, which is patched while a file is written
 
 
 class Erfc:
@@ -27,3 +35,14 @@ class Erfc:
 def teach() -> None:
     """Let the converter know `Erfc`."""
     import_module("tf2onnx.handler").tf_op("Erfc")(Erfc)
+
+
+def signs_by_division() -> AbstractContextManager[None]:
+    """Within, `keras.ops.signbit` looks at no bits: so does `keras.ops.argmax` of floats, for the sake of -0.0."""
+    return patched(of_keras, signbit=_signbit)
+
+
+def _signbit(x: Any) -> Any:
+    if isinstance(x, tf.SparseTensor) or not (tensor := keras.ops.convert_to_tensor(x)).dtype.is_floating:
+        return _SIGNBIT(x)
+    return tf.where(tensor == 0, 1 / tensor, tensor) < 0
