@@ -51,7 +51,7 @@ class Exported:
         its inputs are the names that these depend on. An input has the shape of an item, and any number of rows;
         `sizes={"batch_input": [None, None, 3]}` gives it another, None for any size. A name that no item has, such as
         the noise of a sampler, is an input of float32 if `sizes` has it. The weights are shared: training one trains
-        the other.
+        the other. So they are not the average of an `ExponentialMovingAverage`, which `predict` and `export` use.
 
         >>> import numpy as np
         >>> from experimentator import Mode, Subset, build_experiment, chunk_processor
