@@ -19,6 +19,7 @@ import pytest
 
 from experimentator import (
     AverageMetrics,
+    BaseExperiment,
     Callback,
     CheckpointEvery,
     CombinedSubset,
@@ -448,6 +449,17 @@ def test_a_checkpoint_of_another_experiment_is_refused_with_what_differs(referen
     assert told in str(error.value)
     assert exp.backend.weights() == before
     assert not exp.history
+
+
+def test_a_setting_may_be_written_out_or_left_to_its_default_before_a_resume(tmp_path):
+    config = {"subsets": [Subset("all", "infer", {"input": [1, 2]})]}
+    BaseExperiment(config).save_checkpoint(tmp_path / "plain")
+    BaseExperiment(config, batch_size=32, eager=False).save_checkpoint(tmp_path / "written")
+
+    BaseExperiment(config, batch_size=32, eager=False).resume(tmp_path / "plain")
+    BaseExperiment(config).resume(tmp_path / "written")
+    with pytest.raises(ResumeError, match=r"batch_size \(config\): was 32, is 64"):
+        BaseExperiment(config, batch_size=64).resume(tmp_path / "plain")
 
 
 @pytest.mark.parametrize(

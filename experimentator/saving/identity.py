@@ -26,7 +26,7 @@ from experimentator.records.local_modules import neighbours
 from experimentator.records.plainfile import read_bytes
 from experimentator.saving.packing import is_plain
 from experimentator.saving.undeclared import undeclared
-from experimentator.settings import LIBRARY_KEYS
+from experimentator.settings import DEFAULTS, LIBRARY_KEYS
 from experimentator.version import __version__
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ FREE = {
     "output_folder", "project_name", "experiment_id", "hide_progress", "workers", "steps_per_call", "residency",
     "epochs",
 }  # fmt: skip
+IMPLIED = {key: value for key, value in DEFAULTS.items() if key != "seed"}  # a seed that is set fixes more than one not
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
 MOST = 8  # differences in an error
@@ -127,14 +128,16 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
     """
     own = identity(exp)
     differing: dict[str, tuple[Any, Any]] = {}
-    since = {key: own["config"].get(key) for key, value in saved["changed"].items() if own["config"].get(key) == value}
-    saved = {**saved, "config": _said(saved["config"]) | since}  # settings changed between trainings may be set already
+    now = IMPLIED | own["config"]
+    since = {key: now.get(key) for key, value in saved["changed"].items() if now.get(key) == value}
+    saved = {**saved, "config": _said(saved["config"] | since)}  # settings changed between trainings may be set already
     for part in ("config", "optimizer", "graph", "subsets"):
         old, new = saved.get(part, own[part]), own[part]
         if part == "optimizer" and "learning_rate" in since:
             continue
-        differing |= {f"{name} ({part})": (old.get(name), new.get(name)) for name in {**old, **new}
-                      if old.get(name) != new.get(name)}  # fmt: skip
+        usual = IMPLIED if part == "config" else {}
+        differing |= {f"{name} ({part})": (old.get(name, usual.get(name)), new.get(name, usual.get(name)))
+                      for name in {**old, **new} if old.get(name) != new.get(name)}  # fmt: skip
     old, new = saved["modules"], own["modules"]
     differing |= {f"{name}, beside the configuration": (old[name][:12], new[name][:12])
                   for name in old.keys() & new.keys() if old[name] != new[name]}  # fmt: skip
@@ -236,8 +239,9 @@ def _plain_attributes(value: Any) -> dict[str, Any]:
 
 
 def _said(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without None and empty lists, which mean the same as not set."""
-    return {key: value for key, value in config.items() if value not in (None, [])}
+    """Settings without None, empty lists and defaults, which mean the same as not set."""
+    said = {key: value for key, value in config.items() if value not in (None, [])}
+    return {key: value for key, value in said.items() if key not in IMPLIED or value != IMPLIED[key]}
 
 
 def _rate(optimizer: Any) -> float | None:

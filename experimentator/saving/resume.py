@@ -27,6 +27,7 @@ from experimentator.position import Position
 from experimentator.saving import manifest
 from experimentator.saving.identity import (
     FREE,
+    IMPLIED,
     ResumeError,
     changeable,
     check_same,
@@ -282,6 +283,7 @@ def _optimizer_state(exp: BaseExperiment) -> dict[str, np.ndarray]:
 def _changed(exp: BaseExperiment, config: Mapping[str, Any]) -> list[str]:
     """Names of plain settings that were changed since the training began, such as the learning rate."""
     own = {key: comparable(exp.cfg[key]) for key in resolved(exp.cfg) if key not in FREE and is_plain(exp.cfg[key])}
+    config = IMPLIED | dict(config)
     return [key for key, value in own.items() if config.get(key, value if value in (None, []) else None) != value]
 
 
