@@ -35,7 +35,7 @@ from experimentator.backends.keras.shapes import RecordedShapes, dtype_told, sha
 from experimentator.backends.keras.staleness import Staleness
 from experimentator.backends.keras.state import assign, keyed
 from experimentator.backends.keras.step import KerasStep
-from experimentator.backends.keras.trace_leaks import Attributes, build_outside
+from experimentator.backends.keras.trace_leaks import TraceLeaks, build_outside
 from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.optimizer_parts import parts_of, unscaled
@@ -62,7 +62,7 @@ class KerasBackend(ABC):
                 f"Set KERAS_BACKEND={self.name} before Keras is imported, or leave experiment_type out."
             )
         self.variables, self.made = Variables(), self.maker()
-        self.attributes = Attributes(self.is_traced)
+        self.leaks = TraceLeaks(self.is_traced)
         self.precision: str | None = None
         self.eager = False
         self.added: list[tuple[str, Any]] = []  # losses that layers added since the last batch began, with their names
@@ -129,7 +129,7 @@ class KerasBackend(ABC):
 
         def run(tensors: Any) -> dict[str, Any]:
             seen.take(tensors)
-            with self.attributes.kept(processors):
+            with self.leaks.undone(processors):
                 recorded.append(record(processors, tensors, mode=mode, known=known, call=call))
             return {}
 
@@ -250,7 +250,7 @@ class KerasBackend(ABC):
         """A layer that runs a graph."""
 
         def run(tensors: Any) -> dict[str, Any]:
-            with self.attributes.kept(graph.processors):
+            with self.leaks.undone(graph.processors):
                 return graph.run(tensors, call=call or self.call)
 
         return InContext(run)
@@ -331,7 +331,7 @@ class KerasBackend(ABC):
     def _note(self, layer: Any) -> None:
         """Note a layer that is called, wherever the call stands: attribute scans would miss a lambda's globals."""
         self._layers.setdefault(id(layer), layer)
-        self.attributes.note(layer)
+        self.leaks.note(layer)
         build_outside(layer, self._building, self._unbuilt)
         set_precision(layer, self.precision)
 

@@ -37,8 +37,8 @@ def build_outside(
     object.__setattr__(layer, "build", outside)  # past Keras' tracking of attributes
 
 
-class Attributes:
-    """What attributes of processors and layers hold: none keeps a tensor of a trace that has ended.
+class TraceLeaks:
+    """Puts back attributes of processors and layers: none keeps a tensor of a trace that has ended.
 
     A table kept in a cached property is made anew in the next trace, for which the old one would be out of reach. So
     are the dropout masks that a recurrent cell of Keras keeps for the steps of one batch: `keras.layers.RNN` takes them
@@ -50,7 +50,7 @@ class Attributes:
         self._before: dict[int, tuple[Any, dict[str, Any]]] | None = None
 
     @contextmanager
-    def kept(self, processors: Iterable[Any]) -> Iterator[None]:
+    def undone(self, processors: Iterable[Any]) -> Iterator[None]:
         """Run a list within; afterwards, attributes that hold a tensor of its trace are as they were before."""
         outer, self._before = self._before, {}
         for processor in processors:
