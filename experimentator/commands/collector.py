@@ -13,7 +13,8 @@ from types import FrameType
 from typing import Any
 
 MANY = 100_000  # an import that makes more objects is a framework's
-FRAMEWORKS = ("tensorflow", "keras", "jax", "jaxlib", "torch")
+# Packages whose objects need no end of their own; of joblib it is a tracker, which ends with the process that it tracks.
+FRAMEWORKS = ("tensorflow", "keras", "jax", "jaxlib", "torch", "joblib")
 TELLING = ("triton",)  # packages that print warnings about objects not collected at exit
 _is_ours = False
 
