@@ -13,8 +13,8 @@ from types import FrameType
 from typing import Any
 
 MANY = 100_000  # an import that makes more objects is a framework's
-# Packages whose objects need no end of their own; of joblib it is a tracker, which ends with the process that it tracks.
-FRAMEWORKS = ("tensorflow", "keras", "jax", "jaxlib", "torch", "joblib")
+FRAMEWORKS = ("tensorflow", "keras", "jax", "jaxlib", "torch")
+TRACKER = "ResourceTracker"  # of multiprocessing and joblib: the process that it starts ends with this one
 TELLING = ("triton",)  # packages that print warnings about objects not collected at exit
 _is_ours = False
 
@@ -110,7 +110,8 @@ def _may_want_an_end(kind: type) -> bool:
     if io.IOBase in bases:
         return True
     is_told = any("__del__" in type.__dict__["__dict__"].__get__(base) for base in bases)
-    return is_told and str(type.__dict__["__module__"].__get__(kind)).partition(".")[0] not in FRAMEWORKS
+    package = str(type.__dict__["__module__"].__get__(kind)).partition(".")[0]
+    return is_told and package not in FRAMEWORKS and type.__dict__["__name__"].__get__(kind) != TRACKER
 
 
 def _is_closed(one: Any) -> bool:
