@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from threading import local
 from typing import Any
 
@@ -18,6 +19,7 @@ from experimentator.backends.keras.remat import Apart, of_tensors
 from experimentator.patches import patched
 
 _HERE = local()
+_LOOK_UPS = {"sparse_read": tf.gather, "gather_nd": tf.gather_nd}  # of a variable, which TensorFlow asks first
 
 
 def here() -> AbstractContextManager[None]:
@@ -69,13 +71,13 @@ def _instead(
         with _standing(variables):  # while gradients are taken, too: nested recomputation reads them then
             with tf.GradientTape() as tape, tf.control_dependencies(gradients):
                 copies = [one + tf.cast(_nothing(gradients[0]), one.dtype) for one in given]
-                tape.watch([*copies, *others, *read])
+                ways = [*copies, *others, *read]
+                tape.watch(ways)
                 found = again(copies)
-            # looking up rows reads the variable itself, not the value in its place
-            ways = [*copies, *others, *read], [variable for variable, _ in variables]
-            by_values, by_rows = tape.gradient(found, ways, output_gradients=gradients)
-        split = len(by_values) - len(read)
-        return by_values[:split] + [_sum(*both) for both in zip(by_values[split:], by_rows, strict=True)]
+            inward = tape.gradient(found, ways, output_gradients=gradients)
+        # TensorFlow forgets that a read comes before an update if only shapes lead from one to the other
+        with tf.control_dependencies(read):
+            return [None if one is None else tf.nest.map_structure(tf.identity, one) for one in inward]
 
     with stop_recording():
         outputs = [tf.identity(one) for one in made]
@@ -85,10 +87,11 @@ def _instead(
 
 @contextmanager
 def _standing(variables: Sequence[tuple[Any, Any]]) -> Iterator[None]:
-    """Within, these variables have the values that were read of them before."""
+    """Within, these variables have the values that were read of them before, also where rows are looked up."""
     with ExitStack() as stack:
         for variable, value in variables:
-            stack.enter_context(patched(variable, _cached_value=value))
+            rows = {name: partial(look_up, value) for name, look_up in _LOOK_UPS.items()}
+            stack.enter_context(patched(variable, _cached_value=value, **rows))
         yield
 
 
@@ -98,12 +101,6 @@ def _first_read(variable: Any, operations: Sequence[Any]) -> Any:
     read = (one.outputs[0] for one in operations if one.type == "ReadVariableOp" and one.inputs[0] is handle)
     first = next(read, None)
     return tf.convert_to_tensor(variable) if first is None else first
-
-
-def _sum(one: Any, other: Any) -> Any:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + tf.convert_to_tensor(other)
 
 
 def _nothing(tensor: Any) -> Any:
