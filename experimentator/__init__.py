@@ -5,6 +5,7 @@ Names are loaded when first used, so that importing the package loads no framewo
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -66,6 +67,8 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f"{__name__}.{name}")
     if name in _HOME:
+        if "keras" in sys.modules:
+            import_module(f"{__name__}.backends.remat_hook")  # before a configuration calls `keras.remat`
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -314,3 +315,35 @@ def test_what_is_computed_again_reads_weights_before_they_are_updated(kind):
     backend_of_keras()  # `keras.remat` is Keras' own until there is one
     (found,) = {losses(keras.remat) for _ in range(8)}
     assert found == pytest.approx(losses(as_it_is), rel=1e-5)
+
+
+AT_THE_TOP = """
+import keras
+import numpy as np
+from keras import layers
+from experimentator import Mode, Subset, build_experiment, chunk_processor
+from experimentator.ops import MeanSquaredError
+
+def function():
+    keras.utils.set_random_seed(1)
+    first, drop, second = layers.Dense(6), layers.Dropout(0.3, seed=3), layers.Dense(1)
+    return lambda batch: second(drop(first(batch)))
+
+again, plain = keras.remat(function()), function()
+x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+for network in (again, plain):
+    body = chunk_processor(inputs=["batch_x"], outputs=["p"])(lambda batch_x: network(batch_x))
+    print([row["training_loss"] for row in build_experiment({
+        "subsets": [Subset("training", Mode.TRAIN, {"x": x, "y": x.sum(1, keepdims=True)})], "batch_size": 8,
+        "chunk_processors": [body, MeanSquaredError("p", "batch_y")], "seed": 1, "jit_compile": False,
+        "optimizer": keras.optimizers.SGD(0.02), "hide_progress": True,
+    }).train(2)])
+"""
+
+
+def test_what_is_made_at_the_top_of_a_configuration_trains_as_without():
+    done = subprocess.run([sys.executable, "-c", AT_THE_TOP], capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    again, plain = (json.loads(line) for line in done.stdout.splitlines()[-2:])
+    assert again == pytest.approx(plain, rel=1e-6)

@@ -29,7 +29,6 @@ from experimentator.backends.keras.norms import Norms, asked_in
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates, hold_all
-from experimentator.backends.keras.remat import Way, recomputing
 from experimentator.backends.keras.scopes import scope_name, scope_of
 from experimentator.backends.keras.shapes import RecordedShapes, dtype_told, shapes_by_running
 from experimentator.backends.keras.staleness import Staleness
@@ -37,6 +36,7 @@ from experimentator.backends.keras.state import assign, keyed
 from experimentator.backends.keras.step import KerasStep
 from experimentator.backends.keras.trace_leaks import TraceLeaks, build_outside
 from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
+from experimentator.backends.remat_hook import Way, recomputing
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.optimizer_parts import parts_of, unscaled
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from importlib import import_module
-from threading import local
 from typing import Any
 
 import keras
@@ -16,11 +14,9 @@ from keras.src.backend.common.global_state import get_global_attribute, set_glob
 
 from experimentator.backends.keras.memoised import losses_to, made_from_here
 from experimentator.backends.keras.stateless import Assigned, stopped
-from experimentator.patches import patched
+from experimentator.backends.remat_hook import present_way, recomputing
 
-Way = Callable[..., Any]  # calls a function, so that it is computed again for gradients
 _PLACE = ("current_call_ctx", "autocast_scope", "stateless_scope")  # Keras' context of a thread
-_HERE = local()
 
 
 class Within(keras.StatelessScope):
@@ -117,7 +113,7 @@ def of_tensors(
 
 def place() -> Callable[[], AbstractContextManager[None]]:
     """A function that makes contexts in which Keras is as it is here: mode, precision, values, and layers made."""
-    here, way = {name: get_global_attribute(name) for name in _PLACE}, getattr(_HERE, "way", None)
+    here, way = {name: get_global_attribute(name) for name in _PLACE}, present_way()
     making = made_from_here()
 
     @contextmanager
@@ -136,31 +132,3 @@ def place() -> Callable[[], AbstractContextManager[None]]:
 def _set(attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
         set_global_attribute(name, value)
-
-
-def recomputing(way: Way | None = None) -> AbstractContextManager[None]:
-    """Within, in this thread, rematerialized functions are called by `way`; without one as around, or plainly."""
-    return patched(_HERE, way=way or getattr(_HERE, "way", _call))
-
-
-def is_recomputing() -> bool:
-    """Whether this thread stands where something may be computed again for its gradients."""
-    return getattr(_HERE, "way", _call) not in (None, _call)
-
-
-def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    return function(*arguments, **options)
-
-
-def _remat(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*arguments: Any, **options: Any) -> Any:
-        if (way := getattr(_HERE, "way", None)) is None:
-            return _USUAL(function)(*arguments, **options)
-        return way(function, *arguments, **options)
-
-    return run
-
-
-_CORE: Any = import_module(f"keras.src.backend.{keras.backend.backend()}.core")  # where Keras looks `remat` up
-_USUAL = _CORE.remat
-_CORE.remat = _remat

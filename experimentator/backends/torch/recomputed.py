@@ -17,7 +17,8 @@ from torch.utils import _pytree, checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experimentator.backends.keras.memoised import losses_to
-from experimentator.backends.keras.remat import Within, is_recomputing, place
+from experimentator.backends.keras.remat import Within, place
+from experimentator.backends.remat_hook import is_recomputing
 from experimentator.backends.torch.draws import computed
 
 Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
