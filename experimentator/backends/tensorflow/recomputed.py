@@ -77,7 +77,7 @@ def _instead(
             inward = tape.gradient(found, ways, output_gradients=gradients)
         # TensorFlow forgets that a read comes before an update if only shapes lead from one to the other
         with tf.control_dependencies(read):
-            return [None if one is None else tf.nest.map_structure(tf.identity, one) for one in inward]
+            return [None if one is None else tf.identity(one) for one in inward]
 
     with stop_recording():
         outputs = [tf.identity(one) for one in made]
