@@ -7,7 +7,7 @@ draws other numbers when it computes again, as for dropout, and on TensorFlow re
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from threading import local
 from typing import Any
@@ -22,7 +22,7 @@ _HERE = local()
 
 def recomputing(way: Way | None = None) -> AbstractContextManager[None]:
     """Within, in this thread, rematerialized functions are called by `way`; without one as around, or plainly."""
-    return patched(_HERE, way=way or getattr(_HERE, "way", _call))
+    return patched(_HERE, way=way or present_way() or _call)
 
 
 def is_recomputing() -> bool:
@@ -48,7 +48,7 @@ def _remat(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-_CORE: Any = import_module(f"keras.src.backend.{keras.backend.backend()}.core")  # where Keras looks `remat` up
-_USUAL: Any = getattr(_CORE, "remat", None)  # not all that Keras runs on have it
-if _USUAL is not None:
+with suppress(ImportError, AttributeError):  # of a Keras that is no Keras 3, which backends refuse by themselves
+    _CORE: Any = import_module(f"keras.src.backend.{keras.backend.backend()}.core")  # where Keras looks `remat` up
+    _USUAL: Any = _CORE.remat
     _CORE.remat = _remat
