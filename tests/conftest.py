@@ -31,7 +31,7 @@ def seeded():
         sys.modules["keras"].utils.set_random_seed(0)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # that of the widest fixture that compiles, so that it comes before it
 def compiled_in_haste(request):
     """JAX compiles with little optimization, in two thirds of the time; as users have it where bits are compared."""
     if NAME == "jax" and "jax" in sys.modules:
