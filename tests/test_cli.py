@@ -105,8 +105,17 @@ def test_the_version_is_printed(capsys):
         ([LIGHT, "--epochs", "few"], "'few' is no whole number"),
         ([LIGHT, "--epoch", "3"], "unrecognized arguments: --epoch 3\nDid you mean --epochs? Type: "),
         (["graph", LIGHT, "--themes=dark", "--opne"], "Did you mean --theme and --open? Type: "),
-        ([LIGHT, "--parnt", "3"], "unrecognized arguments: --parnt 3\nType: "),
+        ([LIGHT, "--parnt", "3"], "unrecognized arguments: --parnt 3\nTo give"),
         ([LIGHT, "--set", "rate"], "is not an assignment"),
+        (
+            [LIGHT, "rate=1", "--rate", "0.1"],
+            "names of the configuration other values: --set rate=1 --set rate=0.1\nType: ",
+        ),
+        (
+            ["bench", LIGHT, "--rate", "--step", "names=['a', 'b']"],
+            "values: --set rate=VALUE --set names=VALUE\nType: ",
+        ),
+        (["runs", "--rate=1"], "unrecognized arguments: --rate=1\nType: "),
         ([LIGHT, "--set", "rat=1"], "Did you mean 'rate'?"),
         ([LIGHT, "--grid", "rate=0.1"], "is not a list"),
         ([LIGHT, "--grid", "rat=[0.1]"], "Did you mean 'rate'?"),

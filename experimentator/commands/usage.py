@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
@@ -179,11 +180,23 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\n{self._guess(message)}Type: {self.prog} --help")
 
     def _guess(self, message: str) -> str:
-        """A guess of the options that were meant by unknown ones."""
+        """A guess of the options that were meant by unknown ones: those like them, else `--set`."""
         known = [name for name, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
-        words = [word.partition("=")[0] for word in message.partition("arguments: ")[2].split() if word[:1] == "-"]
-        near = [name for word in words for name in get_close_matches(word, known, n=1, cutoff=0.75)]
-        return f"Did you mean {' and '.join(dict.fromkeys(near))}? " if near else ""
+        words = message.partition("arguments: ")[2].split()
+        near: list[str] = []
+        changes: list[str] = []
+        for word, following in zip(words, [*words[1:], ""], strict=False):
+            name, _, value = word.partition("=")
+            like = get_close_matches(name, known, n=1, cutoff=0.75) if word[:1] == "-" else []
+            near += like
+            name = name.removeprefix("--").replace("-", "_")
+            if not like and name.isidentifier() and (value or word[:2] == "--"):
+                simple = re.fullmatch(r"[\w.][\w.+-]*", value or following)  # of a value with spaces, this is a part
+                changes.append(f"--set {name}={simple[0] if simple else 'VALUE'}")
+        guesses = [f"Did you mean {' and '.join(dict.fromkeys(near))}? "] if near else []
+        if changes and "--set" in known:
+            guesses.append(f"To give names of the configuration other values: {' '.join(changes)}\n")
+        return "".join(guesses)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -260,6 +260,31 @@ def test_a_draw_within_a_loop_is_refused_with_where_to_draw():
         exp.predict({"batch_input": np.zeros((4, 3), np.float32)}, outputs=["batch_walked"])
 
 
+def test_what_depends_on_weights_may_be_looked_at_in_eager_with_its_gradient_stopped():
+    seen = []
+
+    def looks(chunk):
+        seen.append(float(chunk["loss"]))
+
+    def looks_at_its_value(chunk):
+        seen.append(float(keras.ops.stop_gradient(chunk["loss"])))
+
+    def experiment(look, **options):
+        return build_experiment(config(chunk_processors=[*config()["chunk_processors"], look], **options))
+
+    with pytest.raises(jax.errors.ConcretizationTypeError, match=r"has no value: look at keras\.ops\.stop_gradient"):
+        experiment(looks, eager=True).train(1)
+    with pytest.raises(
+        jax.errors.ConcretizationTypeError, match=r"with eager=True, and look at keras\.ops\.stop_gradient"
+    ):
+        experiment(looks_at_its_value).train(1)
+    seen.clear()
+    row = experiment(looks_at_its_value, eager=True).train(1)[0]
+    assert np.isfinite(row["training_loss"])
+    assert seen
+    assert np.isfinite(seen).all()
+
+
 @pytest.mark.parametrize("way", ["step", True])
 def test_what_the_optimizer_keeps_is_updated_where_it_lies(way):
     network = keras.Sequential(

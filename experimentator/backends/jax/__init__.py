@@ -105,9 +105,13 @@ class JaxBackend(KerasBackend):
         except (*ASKED, IndexError) as error:
             if isinstance(error, ASKED) or "Tracer" in str(error):
                 error.add_note(
-                    "Tensors of JAX have no values while a graph is traced. Write keras.ops or jax.numpy, not numpy or "
-                    "tf, keras.ops.where or keras.ops.cond, not `if`, and keras.ops.slice, not `[a:b]`, for places "
-                    "that are tensors; or let it run uncompiled, with eager=True."
+                    "JAX takes gradients here, and what depends on weights has no value: look at "
+                    "keras.ops.stop_gradient(tensor)."
+                    if self.eager
+                    else "Tensors of JAX have no values while a graph is traced. Write keras.ops or jax.numpy, not "
+                    "numpy or tf, keras.ops.where or keras.ops.cond, not `if`, and keras.ops.slice, not `[a:b]`, for "
+                    "places that are tensors; or let it run uncompiled, with eager=True, and look at "
+                    "keras.ops.stop_gradient(tensor)."
                 )
             raise
         except (TypeError, ValueError) as error:
