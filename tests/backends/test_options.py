@@ -204,16 +204,40 @@ def test_layers_compute_in_the_precision_asked_for_and_back():
         assert seen[-1] == precision
 
 
-@pytest.mark.parametrize("own", ["float32", "mixed_bfloat16"])
-def test_without_a_precision_layers_compute_as_they_were_made(own):
-    dense = layers.Dense(1, dtype=own)
-    watch = lambda chunk: chunk.update(batch_prediction=dense(chunk["batch_x"]))  # noqa: E731
-    seen = []
-    for precision in ("float16", "float32", None):
-        trained(keras.optimizers.SGD(RATE), jit=False, precision=precision, processors=[watch, squares_in_float32])
-        seen.append(dense.dtype_policy.name)
+class InFloat32(layers.Layer):
+    """A layer whose class says what it computes in."""
 
-    assert seen == ["mixed_float16", "float32", own]
+    def __init__(self):
+        super().__init__(dtype="float32")
+        self.scale = self.add_weight(initializer="ones", name="scale")
+
+    def call(self, tensor):
+        return tensor[:, :1] * self.scale
+
+
+def test_layers_made_with_a_dtype_keep_it_and_others_compute_in_the_precision():
+    chosen = {
+        layers.Dense(1, dtype="float32"): "float32",
+        layers.Dense(1, dtype="mixed_bfloat16"): "bfloat16",
+        layers.LSTM(1, dtype="float32"): "float32",
+        InFloat32(): "float32",
+    }
+    copied = layers.Dense.from_config(layers.Dense(1, dtype="float32").get_config())
+    others = [layers.Dense(1), layers.LSTM(1), layers.Bidirectional(layers.LSTM(1)), copied]
+
+    def network(chunk):
+        results = []
+        for layer in (*chosen, *others):
+            is_recurrent = isinstance(layer, layers.LSTM | layers.Bidirectional)
+            results.append(layer(chunk["batch_x"][..., None] if is_recurrent else chunk["batch_x"]))
+        chunk["batch_prediction"] = sum(keras.ops.cast(result, "float32") for result in results)[:, :1]
+
+    for precision, dtype in [("float16", "float16"), ("bfloat16", "bfloat16"), (None, "float32")]:
+        trained(keras.optimizers.SGD(RATE), jit=False, precision=precision, processors=[network, squares_in_float32])
+        for layer, own in chosen.items():
+            assert {part.compute_dtype for part in layer._flatten_layers()} == {own}
+        for layer in others:
+            assert {part.compute_dtype for part in layer._flatten_layers()} == {dtype}
 
 
 def test_a_recurrent_layer_and_its_cell_change_together():

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import keras
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 _OWN: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # policies that layers had, as experiments may share layers
+_KEPT: WeakSet[Any] = WeakSet()  # layers that were made with a `dtype`, and those in them
 
 
 def set_precision(layer: Any, precision: str | None) -> None:
     """Let a layer compute in `precision`, with weights in float32; for None, as it did before it was first changed.
 
     Per layer, since Keras ignores a global policy that is set after a layer was made; with the layers in it, since a
-    recurrent one makes a state for its cell before it calls it.
+    recurrent one makes a state for its cell before it calls it. Layers made with a `dtype` keep it, and all in them.
     """
     for part in layer._flatten_layers() if precision or _OWN else ():
         if precision is None:
             if part in _OWN:
                 part.dtype_policy = _OWN.pop(part)
-        elif part.dtype_policy.name != POLICIES[precision]:
+        elif _was_chosen(part):
+            _KEPT.update(part._flatten_layers())
+        elif part not in _KEPT and part.dtype_policy.name != POLICIES[precision]:
             _OWN.setdefault(part, part.dtype_policy)
             part.dtype_policy = POLICIES[precision]
+
+
+def _was_chosen(layer: Any) -> bool:
+    """Whether a layer was made with a `dtype`, by its user or by its class; layers without one share Keras' policy.
+
+    What was read from a file or copied got all arguments, `trainable` among them; which of them were chosen is lost.
+    """
+    if _OWN.get(layer, layer.dtype_policy) is keras.config.dtype_policy():
+        return False
+    given = getattr(getattr(layer, "_auto_config", None), "config", None)  # None for arguments that are no plain values
+    return given is not None and "trainable" not in given
 
 
 def is_in_float16(layers: Iterable[Any]) -> bool:
