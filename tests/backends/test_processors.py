@@ -1126,8 +1126,7 @@ HELD: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("way", [{}, {"eager": True}], ids=["compiled", "eager"])
-@pytest.mark.parametrize("holder", [Holds, HoldsAsAModel])
+@pytest.mark.parametrize("holder, way", [(Holds, {}), (HoldsAsAModel, {}), (Holds, {"eager": True})])
 @pytest.mark.parametrize("kind", HELD)
 def test_a_layer_that_its_call_builds_trains_like_one_that_was_built(kind, holder, way):
     def trained(is_built: bool) -> tuple[Any, ...]:
@@ -1378,8 +1377,14 @@ def with_norms(**changes: Any) -> Any:
     return build_experiment({"optimizer": keras.optimizers.SGD(0.1), **options, **changes})
 
 
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"eager": True}, {"precision": "float16"}], ids=str)
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        *((kind, {}) for kind in OPTIMIZERS),
+        *(("several", options) for options in ({"jit_compile": True}, {"eager": True}, {"precision": "float16"})),
+    ],
+    ids=str,
+)
 @pytest.mark.filterwarnings("ignore:Converting sparse IndexedSlices")
 def test_the_length_of_the_gradient_stands_in_the_history(kind, options):
     exp = with_norms(optimizer=OPTIMIZERS[kind](), **options)
