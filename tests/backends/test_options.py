@@ -370,6 +370,13 @@ def test_eager_steps_through_processors_on_real_values_and_trains_the_same():
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_eager_averages_a_plain_number_that_a_processor_writes():
+    exp = experiment(lambda chunk: chunk.update(share=0.5, count=3), eager=True, metrics=["share", "count"])
+    (row,) = exp.train(1)
+
+    assert (row["training_share"], row["training_count"]) == (0.5, 3.0)
+
+
 LOOKING = {
     "a part": lambda x: x[:, : keras.ops.argmax(x[0]) + 1],
     "those that hold": lambda x: x[x > 0],

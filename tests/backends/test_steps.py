@@ -209,6 +209,19 @@ def test_a_loss_that_no_weight_reaches_is_refused():
         training_step([lambda c: c.update(loss=keras.ops.mean(c["batch_y"]))])[1](COLUMNS, INDEX)
 
 
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize(
+    "loss, message",
+    [
+        (1.0, "Nothing is trained: 'loss' depends on no trainable variable"),
+        (None, "'loss' is asked for, .*\nSeen: None"),
+    ],
+)
+def test_a_loss_that_is_no_tensor_is_refused(loss, message, eager):
+    with pytest.raises(ValueError, match=message):
+        training_step([linear(), lambda c: c.update(loss=loss)], eager=eager)[1](COLUMNS, INDEX)
+
+
 def test_an_error_inside_a_processor_comes_out_as_raised_with_its_place():
     wrong = chunk_processor(inputs=["batch_x"], outputs=["loss"], node="Wrong one")(
         lambda x: keras.ops.matmul(x, keras.ops.ones((5, 1)))

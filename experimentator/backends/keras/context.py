@@ -59,7 +59,14 @@ class Forward:
     def __call__(self, tensors: Any) -> dict[str, Any]:
         """What the graph writes."""
         self.added.clear()
-        return self.run(tensors)
+        outputs = self.run(tensors)
+        if nothing := [name for name, value in outputs.items() if value is None]:
+            raise GraphError(
+                f"{nothing[0]!r} is asked for, and its processor writes no tensor.\n"
+                "Seen: None.\n"
+                "Write a tensor, or a number. The function that computes it may lack a `return`."
+            )
+        return outputs
 
     def trained(self, variables: Iterable[Any]) -> list[Any]:
         """The variables that are trained now."""
@@ -83,6 +90,7 @@ def objective_of(loss: Any, added: Iterable[tuple[str, Any]], variables: Iterabl
 
     That is what layers `added` by themselves, and the regularisers on weights.
     """
+    loss = keras.ops.convert_to_tensor(loss)  # a plain number has no gradient either, which is told where there is none
     terms = [_term(layer, one, loss.dtype) for layer, losses in added for one in keras.tree.flatten(losses)]
     terms += [variable.regularizer(variable) for variable in variables if getattr(variable, "regularizer", None)]
     return optimizer.scale_loss(loss + keras.ops.cast(sum(terms), loss.dtype) if terms else loss)

@@ -118,7 +118,8 @@ class TensorflowBackend(KerasBackend):
         if self.eager:
             with self.others_touched() as touches:
                 try:
-                    return run_on_items(self, function, specs)
+                    returned = run_on_items(self, function, specs)
+                    return {name: tf.convert_to_tensor(one) for name, one in returned.items()}
                 finally:
                     for touch in touches():
                         touch.put_back()
