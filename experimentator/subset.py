@@ -27,6 +27,7 @@ from experimentator.data.ordered import Ordered
 from experimentator.data.portions import cut, cut_pairs
 from experimentator.data.reading import Reading, drawing, reading, visits_now
 from experimentator.graph import Mode
+from experimentator.scalars import is_whole
 
 
 class Subset(Ordered):
@@ -186,7 +187,11 @@ class Subset(Ordered):
 
         Raises:
             DatasetError: for items that cannot be read or do not fit together, and if all are left out.
+            ValueError: for a `batch_size` that is no whole number of at least 1.
         """
+        if not is_whole(batch_size, least=1):
+            seen = f"Subset {self.name!r} is read with batch_size={batch_size!r}."
+            raise ValueError(f"{seen} Write a whole number of at least 1.")
         keys = tuple(self.shuffled_keys() if keys is None else keys)
         drop_last = self.is_training if drop_last is None else drop_last
         if self.has_own_batch:

@@ -198,6 +198,12 @@ def test_repetitions_are_whole_and_positive(repetitions):
         training(repetitions=repetitions)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "4", None])
+def test_a_batch_size_is_whole_and_positive(batch_size):
+    with pytest.raises(ValueError, match=rf"Subset 'training' is read with batch_size={batch_size!r}. Write a whole"):
+        next(training().batches(batch_size))
+
+
 @pytest.mark.parametrize("repetitions", [0, -1, 1.5, "2", None])
 def test_repetitions_that_cannot_be_are_refused_when_they_are_set_and_change_nothing(repetitions):
     subset = training(repetitions=2)
