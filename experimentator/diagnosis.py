@@ -68,10 +68,11 @@ def first_look(exp: Any) -> Iterator[str]:
 
 def unheard(exp: Any) -> Iterator[str]:
     """Warnings of settings that nothing acts on."""
+    write = "List CallbackedExperiment in experiment_type, or as a base of its class."
     if not hasattr(type(exp), "listeners"):
         for name, acts in (("callbacks", "calls them"), ("output_folder", "writes a run")):
             if exp.cfg.get(name):
-                yield f"{name} is ignored: nothing {acts}. List CallbackedExperiment in experiment_type, too."
+                yield f"{name} is ignored: nothing {acts}. {write}"
 
 
 def tell_many(kinds: Collection[Any], new: Any) -> None:

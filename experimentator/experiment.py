@@ -144,7 +144,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         self.walk.address(subset)
         if not len(subset):
             raise subset.empty_error(())
-        yield from subset.batches(batch_size or self.batch_size)
+        yield from subset.batches(self.batch_size if batch_size is None else batch_size)
 
     def graph(self, mode: Any = Mode.TRAIN) -> Graph:
         """The graph of a mode, pruned to what that mode computes; it draws itself in notebooks.
@@ -296,8 +296,9 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         """The batches of one pass; AsyncExperiment prepares them ahead."""
         is_alone = type(self).cycle is BaseExperiment.cycle
         if self.workers not in (None, "auto") and is_alone and not feed.resident:
-            said = "workers=%r is ignored: nothing reads ahead. List AsyncExperiment in experiment_type, too."
-            self.program.tell(said, self.workers)
+            said = "workers=%r is ignored: nothing reads ahead. "
+            write = "List AsyncExperiment in experiment_type, or as a base of its class."
+            self.program.tell(said + write, self.workers)
         return feed.cycle(batch_size)
 
     def get_learning_rate(self) -> float:

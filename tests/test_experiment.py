@@ -1356,6 +1356,8 @@ def test_batches_are_those_of_a_subset_or_of_its_name():
     ]
     with pytest.raises(DatasetError, match="batch_generator"):
         next(exp.batch_generator(3))
+    with pytest.raises(ValueError, match="batch_size=0"):
+        next(exp.batch_generator("training", 0))
 
 
 def test_one_batch_can_be_looked_at():
@@ -1988,9 +1990,10 @@ def test_callbacks_that_nothing_calls_are_told(caplog, tmp_path):
     exp.train(2)
 
     told = [one.getMessage() for one in caplog.records if "is ignored" in one.getMessage()]
+    write = "List CallbackedExperiment in experiment_type, or as a base of its class."
     assert told == [
-        "callbacks is ignored: nothing calls them. List CallbackedExperiment in experiment_type, too.",
-        "output_folder is ignored: nothing writes a run. List CallbackedExperiment in experiment_type, too.",
+        f"callbacks is ignored: nothing calls them. {write}",
+        f"output_folder is ignored: nothing writes a run. {write}",
     ]
     assert not (tmp_path / "runs").exists()
 
