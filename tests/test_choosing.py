@@ -136,6 +136,13 @@ def test_a_predicate_that_fails_is_named_with_its_key():
         len(subset)
 
 
+def test_a_predicate_that_takes_the_key_for_the_item_is_told_how_to_see_the_item():
+    subset = FilteredSubset("s", Mode.EVAL, {"input": np.arange(4)}, predicate=lambda item: item["input"] > 2)
+
+    with pytest.raises(DatasetError, match=r"It is given the key alone: let it take \(key, item\) to see the item."):
+        len(subset)
+
+
 def test_a_field_that_is_nowhere_is_named_with_those_there_are():
     with pytest.raises(DatasetError) as caught:
         len(FilteredSubset("s", Mode.EVAL, FRAMES, predicate="vido"))

@@ -49,7 +49,8 @@ class Asking:
         except Exception as error:
             seen = f"{type(error).__name__}: {error!s:.200}"
             write = "Mend the function, or leave the key out: keys=[...]."
-            raise DatasetError(f"{self.asker} fails on key {key!r:.80}.", seen, write) from error
+            alone = "" if self._takes == 2 else " It is given the key alone: let it take (key, item) to see the item."
+            raise DatasetError(f"{self.asker} fails on key {key!r:.80}.", seen, write + alone) from error
 
     def answers(self, keys: Iterable[Hashable]) -> list[Any]:
         """The value for each key, in order; raises for values that cannot be hashed."""
