@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
+from copy import copy
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,12 +18,16 @@ class _Composed(type):
 
     Thus `type("Exp", (MyExperiment, BaseExperiment), {"batch_size": 32, ...})()` is an experiment of that
     configuration, and a setting such as `subsets` does not hide the property of that name. A class statement always
-    sets `__qualname__`; such a call does not.
+    sets `__qualname__`; such a call does not. The plain settings of a class statement (`batch_size = 32`) count where
+    the configuration has none; properties stay.
     """
 
     def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> Any:
         if "__qualname__" in namespace:
-            return super().__new__(meta, name, bases, namespace, **kwargs)
+            own = namespace.keys() & LIBRARY_KEYS.keys()
+            plain = {key: namespace[key] for key in own if not hasattr(type(namespace[key]), "__get__")}
+            rest = {key: value for key, value in namespace.items() if key not in plain}
+            return super().__new__(meta, name, bases, {**rest, "_plain": plain}, **kwargs)
         return super().__new__(meta, name, bases, {"_config": namespace, "__module__": __name__}, **kwargs)
 
 
@@ -30,13 +35,19 @@ class Configured(metaclass=_Composed):
     """Holds the configuration as `cfg`, and where it comes from as `source`."""
 
     _config: Any = None
+    _plain: dict[str, Any]  # settings of a class statement
     _giving_way: frozenset[str] = frozenset()  # properties that a setting of that name replaces
     _seen: dict[str, list[int]]
     cfg: Settings
     source: Config
 
     def __init__(self, config: Any = None, **overrides: Any):
-        source = as_config(self._config if config is None else config, overrides, known=LIBRARY_KEYS)
+        classes = [vars(one).get("_plain", {}) for one in reversed(type(self).__mro__)]
+        plain = {key: copy(value) if key in LISTS else value for one in classes for key, value in one.items()}
+        config = self._config if config is None else config
+        source = as_config(plain or None if config is None else config, overrides, known=LIBRARY_KEYS)
+        for key, value in plain.items():
+            source.setdefault(key, value)
         check_names(source, set=source, taken=self._taken())
         check_values(source)
         # past __setattr__, which asks for cfg

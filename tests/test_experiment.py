@@ -132,6 +132,23 @@ def test_a_type_call_takes_its_namespace_as_configuration_under_overridden_subse
     assert "extra_accuracy" in exp.train(1)[0]
 
 
+def test_plain_settings_of_a_class_count_where_the_configuration_has_none():
+    class Task(BaseExperiment):
+        batch_size = 4
+        learning_rate = 0.5
+        callbacks: Any = [None]
+
+    class Finer(Task):
+        batch_size = 2
+
+    exp, finer = Task(config(batch_size=8)), Finer(hide_progress=True)
+    assert (exp.batch_size, finer.batch_size, finer.learning_rate) == (8, 2, 0.5)
+    assert exp.cfg["callbacks"] is not Task(config()).cfg["callbacks"]
+    exp.batch_size = 16
+    assert exp.batch_size == exp.cfg["batch_size"] == 16
+    assert float(exp.optimizer.learning_rate) == 0.5
+
+
 def test_overrides_reach_what_the_file_derives():
     exp = build_experiment(TEXT, units=3, batch_size=8)
 
