@@ -107,7 +107,11 @@ class FunctionProcessor(ChunkProcessor):
         self._source = _place(function)
 
     def __call__(self, chunk: Chunk) -> None:
-        given: Any = {"chunk": chunk} if self._takes_chunk else chunk
+        given: Any = chunk
+        if not isinstance(given, dict):
+            seen, write = type(given).__name__, "For the function itself, call it as `.function(...)`."
+            raise TypeError(f"{self!r} takes a chunk, a dictionary of tensors.\nSeen: {seen}.\n{write}")
+        given = {"chunk": chunk} if self._takes_chunk else chunk
         named = {name: given[name] for name in self._by_name} if self._by_name else {}
         if self._training:
             named["training"] = chunk.training
