@@ -267,6 +267,14 @@ def test_the_message_says_what_was_seen_and_what_to_write():
     )
 
 
+def test_the_message_shows_the_dtype_of_the_item_and_not_that_of_its_batch():
+    items = [{"x": number(1)} for number in (np.float32, np.float32, np.int32)]
+    cycle = fed(Subset("s", Mode.EVAL, items), "stream").cycle(3)
+
+    with pytest.raises(DatasetError, match=r"in key 2 than in key 0.\nSeen: \[\] int32 against \[\] float32."):
+        cycle.take(lambda _: 1)
+
+
 def test_batches_of_ones_own_that_differ_in_length_are_not_blamed_on_an_item():
     class Padded(Subset):
         def batch(self, keys, **_):

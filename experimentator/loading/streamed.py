@@ -109,6 +109,8 @@ class StreamedFeed(Feed):
                 "Let its `batch` pad to one length for all. Items of several lengths may be several subsets, of one "
                 "length each.",
             )
+        if not self._fits(name, alone := self.subset.batch([odd])[name]):
+            seen = specs_of({name: alone}).get(name)  # stacked with others, it has a dtype that holds all
         raise kind_error(name, self.subset.name, odd, self.first, seen, spec)
 
     def _fits(self, name: str, values: Any) -> bool:
