@@ -311,6 +311,30 @@ def test_places_along_an_axis_of_any_size_are_written(tmp_path):
         alike(reader(path, given), exp.predict(given))
 
 
+def test_a_masked_reading_in_both_directions_is_written_for_any_number_of_rows(tmp_path, caplog):
+    words = np.array([[1, 2, 3, 0, 0], [4, 5, 6, 7, 0], [8, 9, 0, 0, 0]] * 2, np.int32)
+    both = layers.Bidirectional(layers.SimpleRNN(3, return_sequences=True, recurrent_dropout=0.1))
+    cells = layers.RNN(layers.StackedRNNCells([layers.GRUCell(4), layers.LSTMCell(3)]), return_sequences=True)
+    reader = keras.Sequential([layers.Embedding(10, 4, mask_zero=True), both, cells])
+
+    @chunk_processor(inputs=["batch_scores", "batch_x"], outputs=["batch_text", "batch_best"])
+    def decoded(scores, x):
+        lengths = keras.ops.sum(keras.ops.cast(x > 0, "int32"), axis=1)
+        text = keras.ops.ctc_decode(scores, lengths, strategy="greedy", mask_index=0)[0][0]
+        best = keras.ops.argsort(scores, axis=-1)[:, :1]  # of the first place, for all
+        return text, keras.ops.take_along_axis(scores, best, axis=-1)
+
+    processors = [ops.Model(reader, inputs="batch_x", outputs="batch_scores"), decoded]
+    exp = build(
+        chunk_processors=processors,
+        subsets=[Subset("all", Mode.INFER, {"x": words})],
+        outputs=["batch_scores", "batch_text", "batch_best"],
+    )
+    exp.export(tmp_path / OWN)
+    assert caplog.text == ""
+    alike(read(tmp_path / OWN, {"batch_x": words}), exp.predict({"batch_x": words}))
+
+
 def test_only_what_the_outputs_need_is_exported(tmp_path):
     """Of two networks, one; it takes several inputs, of several kinds, and a variable that no layer owns."""
     scale = variable(2.0)

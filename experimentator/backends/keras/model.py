@@ -127,7 +127,8 @@ def write(model: Any, path: Path, form: str) -> None:
 
 def _check_read(model: Any, path: Path) -> None:
     """Refuse a folder that the TensorFlow which is installed cannot run: what JAX writes may be too new for it."""
-    loaded = import_module("tensorflow").saved_model.load(str(path))
+    with quietly():  # it tells of gradients that it could not take
+        loaded = import_module("tensorflow").saved_model.load(str(path))
     sizes, rows = model.layers[-1].sizes, 2
     given = {one.name: np.zeros((rows, *sizes[one.name]), one.dtype) for one in model.inputs}
     try:
@@ -168,7 +169,7 @@ def check_able(model: Any, path: Path) -> None:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Within, converters do not log or warn."""
-    logs = [logging.getLogger(name) for name in ("tf2onnx", "tf2onnx.tfonnx", "absl", "tensorflow", "torch.onnx")]
+    logs = list(map(logging.getLogger, ("tf2onnx", "tf2onnx.tfonnx", "absl", "tensorflow", "torch.onnx", "onnxscript")))
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.CRITICAL)

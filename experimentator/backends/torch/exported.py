@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import torch
 from keras.src.backend.torch import numpy as of_keras  # where Keras looks `arange` up
+from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 from torch._dynamo.exc import UserError
 
 from experimentator.backends.keras.context import Forward
@@ -48,7 +49,12 @@ def export(model: Any, path: Path, place: torch.device) -> None:
     stored = Stored(infers, place)
     with torch.no_grad(), quietly():
         try:
-            with patched(of_keras, arange=wraps(_USUAL)(_arange)):  # which takes a size that a trace leaves open
+            with (
+                patched(of_keras, arange=wraps(_USUAL)(_arange)),  # which takes a size that a trace leaves open
+                patched(torch, take_along_dim=_take_along),  # as do these, a number of rows
+                patched(keras.src.backend, rnn=_unrolled),
+                patched(DropoutRNNCell, _create_dropout_mask=lambda *_: None),  # it draws one that nothing uses
+            ):
                 program = torch.export.export(stored, (samples,), dynamic_shapes=(axes,), strict=False)
         except UserError as error:
             raise ValueError(
@@ -99,4 +105,21 @@ def _kind(number: Any) -> Any:
     return int if isinstance(number, torch.SymInt) else getattr(number, "dtype", type(number))
 
 
-_USUAL = of_keras.arange
+def _take_along(values: Any, indices: Any, dim: int | None = None) -> Any:
+    """PyTorch's own, which in a trace takes an axis of any size for the one that it sees."""
+    if dim is None:
+        return torch.gather(values.flatten(), 0, indices.flatten())
+    sizes = [other if own == 1 else own for own, other in zip(values.shape, indices.shape, strict=True)]
+    sizes[dim] = -1  # each has its own
+    return torch.gather(values.expand(sizes), dim, indices.expand(sizes))
+
+
+def _unrolled(step: Any, inputs: Any, states: Any, go_backwards: bool = False, mask: Any = None, **options: Any) -> Any:
+    """The loop of Keras' recurrent layers, unrolled: else it lists the rows of a batch."""
+    if go_backwards:  # turned here, since Keras cannot turn a mask where it unrolls
+        inputs = keras.tree.map_structure(lambda one: torch.flip(one, [1]), inputs)
+        mask = None if mask is None else torch.flip(mask, [1])
+    return _LOOP(step, inputs, states, mask=mask, **options | {"unroll": True})
+
+
+_USUAL, _LOOP = of_keras.arange, keras.src.backend.rnn
