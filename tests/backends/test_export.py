@@ -251,6 +251,39 @@ def test_a_file_for_small_devices_finds_the_best_without_operations_of_tensorflo
     assert "Flex" not in caplog.text
 
 
+def spoken(merged: bool, blank: int | None) -> Any:
+    """An experiment that reads texts out of scores."""
+
+    @chunk_processor(inputs=["batch_x", "batch_n"], outputs=["batch_text", "batch_score"])
+    def read_out(scores, n):
+        options = {"strategy": "greedy", "merge_repeated": merged, "mask_index": blank}
+        text, score = keras.ops.ctc_decode(scores, n, **options)
+        return text[0], score
+
+    heard = [[3, 3, 0, 3, 1, 1, 2], [0, 0, 0, 0, 0, 0, 0], [1, 2, 2, 2, 0, 0, 2], [3, 3, 3, 3, 3, 3, 3]]
+    scores = 2.0 + np.eye(4, dtype=np.float32)[heard]
+    data = {"x": scores, "n": np.array([7, 7, 4, 2], np.int32)}
+    subsets = [Subset("all", Mode.INFER, data)]
+    return build(subsets=subsets, chunk_processors=[read_out], outputs=["batch_text", "batch_score"])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings(r"ignore:(.|\n)*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize("merged, blank", [(True, 0), (False, 0), (True, None)])
+def test_texts_are_read_in_files_as_in_the_graph(merged, blank, tmp_path, caplog):
+    import tensorflow as tf
+
+    exp = spoken(merged, blank)
+    given = exp.subsets[0].batch(range(4))
+    exp.export(tmp_path / "program.tflite")
+    run = tf.lite.Interpreter(str(tmp_path / "program.tflite")).get_signature_runner("serving_default")
+    exp.export(tmp_path / "program.onnx")
+
+    alike(read_onnx(tmp_path / "program.onnx", given), exp.predict(given))
+    alike(run(**given), exp.predict(given))
+    assert caplog.text == ""
+
+
 def test_what_is_not_asked_for_is_all_that_infer_computes_less_what_items_have():
     """Steps before the network write `batch_input` anew."""
     exp = build(outputs=None)
@@ -518,6 +551,19 @@ def test_an_onnx_file_that_gives_other_numbers_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"onnxruntime does not compute(.|\n)*'batch_y' is off by"):
         onnx_of(count, tmp_path / "program.onnx")
     assert os.listdir(tmp_path) == []
+
+
+@not_on_jax
+def test_an_onnx_file_that_gives_other_integers_is_told(tmp_path, caplog, monkeypatch):
+    run = onnxruntime.InferenceSession.run
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *a: [one + (one == 3) for one in run(*a)])
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def shifted(x):
+        return x + 2
+
+    onnx_of(shifted, tmp_path / "program.onnx")
+    assert "onnxruntime computes 3 of 3 in 'batch_y' otherwise than the graph: by a tie" in caplog.text
 
 
 @not_on_jax

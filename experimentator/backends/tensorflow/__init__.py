@@ -23,7 +23,7 @@ from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import run_on_items
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
-from experimentator.backends.tensorflow.onnx import signs_by_division, teach
+from experimentator.backends.tensorflow.onnx import in_known_operations, teach
 from experimentator.backends.tensorflow.placement import placed
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.backends.tensorflow.raw_variables import Touch, touched
@@ -157,7 +157,7 @@ class TensorflowBackend(KerasBackend):
         if path.suffix == ".onnx":
             check_able(model, path)
             teach()
-        with signs_by_division() if path.suffix else nullcontext():
+        with in_known_operations() if path.suffix else nullcontext():
             super().export(model, path)
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.tensorflow import numpy as of_keras
+from keras.src.backend.tensorflow import nn as nn_of_keras
+from keras.src.backend.tensorflow import numpy as numpy_of_keras
 
 from experimentator.patches import patched
 
-_SIGNBIT = of_keras.signbit  # the original, which is patched while a file is written
+_SIGNBIT, _CTC_DECODE = numpy_of_keras.signbit, nn_of_keras.ctc_decode  # patched while a file is written
 
 
 class Erfc:
@@ -37,12 +39,33 @@ def teach() -> None:
     import_module("tf2onnx.handler").tf_op("Erfc")(Erfc)
 
 
-def signs_by_division() -> AbstractContextManager[None]:
-    """Within, `keras.ops.signbit` looks at no bits: so does `keras.ops.argmax` of floats, for the sake of -0.0."""
-    return patched(of_keras, signbit=_signbit)
+@contextmanager
+def in_known_operations() -> Iterator[None]:
+    """Within, functions of `keras.ops` are made of operations that both converters write rightly."""
+    with patched(numpy_of_keras, signbit=_signbit), patched(nn_of_keras, ctc_decode=_ctc_decode):
+        yield
 
 
 def _signbit(x: Any) -> Any:
+    """Looks at no bits, and so does `keras.ops.argmax` of floats, for the sake of -0.0."""
     if isinstance(x, tf.SparseTensor) or not (tensor := keras.ops.convert_to_tensor(x)).dtype.is_floating:
         return _SIGNBIT(x)
     return tf.where(tensor == 0, 1 / tensor, tensor) < 0
+
+
+def _ctc_decode(inputs: Any, sequence_lengths: Any, strategy: str = "greedy", **options: Any) -> Any:
+    """The greedy reading: the converter to ONNX takes the last class for the blank, whichever it is."""
+    if strategy != "greedy":
+        return _CTC_DECODE(inputs, sequence_lengths, strategy, **options)
+    scores, mask_index = tf.convert_to_tensor(inputs), options["mask_index"]
+    steps, classes = tf.shape(scores)[1], scores.shape[-1]
+    blank = classes - 1 if mask_index is None else mask_index % classes
+    best, places = tf.argmax(scores, axis=-1, output_type=tf.int32), tf.range(steps)[None]
+    is_there = places < tf.cast(sequence_lengths, tf.int32)[:, None]
+    is_letter = is_there & (best != blank)
+    if options["merge_repeated"]:
+        is_letter &= best != tf.pad(best[:, :-1], [[0, 0], [1, 0]], constant_values=-1)
+    order = tf.sort(tf.where(is_letter, places, steps), axis=1)
+    text = tf.where(order < steps, tf.gather(best, tf.minimum(order, steps - 1), batch_dims=1), -1)
+    score = tf.reduce_sum(tf.where(is_there, tf.reduce_max(scores, axis=-1), 0), axis=1, keepdims=True)
+    return text[None], -score
