@@ -327,6 +327,17 @@ def test_axes_of_any_size_are_asked_for(tmp_path):
     alike(read(tmp_path / OWN, {"batch_input": large}), exp.predict({"batch_input": large}))
 
 
+def test_a_file_refuses_other_sizes_than_it_was_written_for(tmp_path):
+    mean = ops.Apply(lambda x: keras.ops.sum(x, axis=1) / x.shape[1], inputs="batch_x", outputs="batch_y")
+    data = {"x": np.ones((4, 6), np.float32)}
+    exp = build(chunk_processors=[mean], subsets=[Subset("all", Mode.INFER, data)], outputs=["batch_y"])
+    exp.export(tmp_path / OWN)
+
+    assert read(tmp_path / OWN, {"batch_x": data["x"]})["batch_y"].tolist() == [1.0] * 4
+    with pytest.raises(Exception, match=r"\[4,3\] is not compatible with expected shape \[\?,6\]|6xf32| == 6"):
+        read(tmp_path / OWN, {"batch_x": data["x"][:, :3]})
+
+
 @not_on_jax
 def test_places_along_an_axis_of_any_size_are_written(tmp_path):
     table = layers.Embedding(40, 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +31,7 @@ from experimentator.backends.tensorflow.recomputed import recomputed
 from experimentator.graph import Chunk, Graph, Node
 from experimentator.loading.memory import free_host_memory
 from experimentator.overrides import ConfigError
+from experimentator.patches import patched
 
 
 class VariableRates(Rates):
@@ -157,7 +158,7 @@ class TensorflowBackend(KerasBackend):
         if path.suffix == ".onnx":
             check_able(model, path)
             teach()
-        with in_known_operations() if path.suffix else nullcontext():
+        with in_known_operations() if path.suffix else _sizes_checked(model):
             super().export(model, path)
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
@@ -197,6 +198,17 @@ class TensorflowBackend(KerasBackend):
     def shape_of(self, tensor: Any) -> Shape:
         """Sizes, None where their number is unknown, and dtype."""
         return (None, tensor.dtype.name) if tensor.shape.rank is None else super().shape_of(tensor)
+
+
+def _sizes_checked(model: Any) -> AbstractContextManager[None]:
+    """Within, a trace of a model checks the sizes of its inputs: TensorFlow checks none where it runs a SavedModel."""
+    graph, inputs = model.layers[-1].graph, model._inputs_struct
+    run = graph.run
+
+    def checked(tensors: Mapping[str, Any], **options: Any) -> Any:
+        return run({name: tf.ensure_shape(one, inputs[name].shape) for name, one in tensors.items()}, **options)
+
+    return patched(graph, run=checked)
 
 
 def _in_a_graph(function: Callable[[Any], Any], specs: Mapping[str, Any]) -> dict[str, Any]:
