@@ -232,6 +232,13 @@ def test_keys_of_checkpoints_that_are_there_are_known_as_they_were(tmp_path):
     assert identity(exp)["subsets"]["all"].endswith("6 items, keys f9bdc19c5de4588c")
 
 
+def test_an_experiment_among_the_settings_is_told_by_its_class_whatever_its_own_settings_are():
+    teacher = build_experiment({"chunk_processors": [], "learning_rate": 0.1, "parts": {"training": [1]}, "every": 2})
+    exp = build_experiment({"chunk_processors": [], "teacher": teacher})
+
+    assert identity(exp)["config"]["teacher"] == {"class": "Experiment"}
+
+
 @pytest.mark.parametrize("batches", [None, 1, 2])
 def test_a_tracker_of_lines_is_told_nothing_twice(tmp_path, batches):
     """At every step: what it was told of epochs and batches that are trained again goes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
+import inspect
 import logging
 import os
 import platform
@@ -225,7 +226,7 @@ def comparable(value: Any) -> Any:
         fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
         plain = {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
         return {"class": type(value).__name__, **plain}
-    if hasattr(value, "learning_rate"):  # an optimizer; its rate is compared apart
+    if inspect.getattr_static(value, "learning_rate", None) is not None:  # an optimizer, and no experiment that has one
         parts = {pattern: comparable(part) for pattern, part in getattr(value, "parts", {}).items()}
         also = {"parts": parts, "losses": value.losses} if parts else {}
         also |= {"every": value.every} if getattr(value, "every", None) else {}
