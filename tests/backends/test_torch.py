@@ -1300,3 +1300,18 @@ def test_what_held_a_weight_before_is_kept_apart_from_what_it_becomes(batches):
 
     for one, other in zip(*kept, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_that_a_graph_runs_in_python_is_told_once_for_all_buckets(caplog):
+    @chunk_processor(inputs=["batch_x"], outputs=["largest"])
+    def largest(x):
+        return x.sum() if float(x.max()) > 0 else x.mean()
+
+    items = [{"x": np.ones(length, np.float32)} for length in (2, 2, 4, 4)]
+    subset = Subset("all", Mode.EVAL, items, buckets={"x": [2, 4]})
+    exp = build_experiment(
+        {"subsets": [subset], "chunk_processors": [largest], "metrics": ["largest"], "batch_size": 2}
+    )
+
+    assert exp.evaluate()["all_largest"] == 6.0
+    assert caplog.text.count("The graph cannot be recorded") == 1

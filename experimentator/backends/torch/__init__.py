@@ -54,6 +54,7 @@ class TorchBackend(KerasBackend):
         self.place = torch.device(keras.src.backend.torch.core.get_device())
         self.modules = Modules(self.place)
         self._told: set[tuple[str, str]] = set()
+        self._asked: set[str] = set()  # why graphs run in Python, once for all buckets
         self._refused: list[GraphError] = []  # of the recording under way; a graph run in Python may do so
         self.device = torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else self.place.type.upper()
 
@@ -73,7 +74,7 @@ class TorchBackend(KerasBackend):
 
         with self.settling():
             outputs = self.abstract(run, specs)
-        return TorchStep(graph, batch, outputs, self.put, **options)
+        return TorchStep(graph, batch, outputs, self.put, asked=self._asked, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """The structure that a function returns, without values, on batches of `batch_size`; variables do not change.

@@ -59,6 +59,7 @@ class TorchStep(KerasStep):
         outputs: Mapping[str, Any],
         put: Callable[[Mapping[str, Any]], Columns],
         *,
+        asked: set[str] | None = None,
         jit_compile: Any = "auto",
         like: str | None = None,
         eager: bool = False,
@@ -76,6 +77,7 @@ class TorchStep(KerasStep):
         self._programs: dict[Any, Program] = {}
         self._loops: dict[Any, Callable[..., Any]] = {}
         self._told = Traces(by_length=True)
+        self._asked: set[str] = set() if asked is None else asked  # reasons that were told of, for other steps as well
 
     def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         state, results = self.run(*put_rows(columns, index, self.put, tensor=torch.Tensor))
@@ -199,7 +201,9 @@ class TorchStep(KerasStep):
         if not self.auto and self.chosen == LOOP:
             change = "Write jit_compile='auto'; or keras.ops.where, or torch.where, instead of what looks at values."
             raise ValueError(f"The graph cannot be compiled: {reason}\nSeen: jit_compile=True.\n{change}") from None
-        log.warning("The graph cannot be recorded, and runs in Python, which is slower: %s", reason)
+        if reason not in self._asked:
+            log.warning("The graph cannot be recorded, and runs in Python, which is slower: %s", reason)
+        self._asked.add(reason)
         self.chosen = EAGER
 
     def _refuse(self, error: Exception) -> None:
