@@ -109,8 +109,7 @@ class FunctionProcessor(ChunkProcessor):
     def __call__(self, chunk: Chunk) -> None:
         given: Any = chunk
         if not isinstance(given, dict):
-            seen, write = type(given).__name__, "For the function itself, call it as `.function(...)`."
-            raise TypeError(f"{self!r} takes a chunk, a dictionary of tensors.\nSeen: {seen}.\n{write}")
+            raise TypeError(f"{self!r} takes a chunk, and its `.function` the tensors.\nSeen: {type(given).__name__}.")
         given = {"chunk": chunk} if self._takes_chunk else chunk
         named = {name: given[name] for name in self._by_name} if self._by_name else {}
         if self._training:
@@ -202,8 +201,11 @@ def chunk_processor(
     4
     """
     options: dict[str, Any] = {"mode": Mode.of(mode), "node": node, "after": after}
+    own = names_of(outputs, of=function)
+    if isinstance(outputs, list | tuple) and len(own) < len(outputs):
+        raise DeclarationError("chunk_processor(...)", seen=f"its outputs are {[*outputs]}", write="Name each once.")
     if weights is not None:
-        own, named = names_of(outputs, of=function), isinstance(weights, Mapping)
+        named = isinstance(weights, Mapping)
         strange = [name for name in ((*weights, *weights.values()) if named else (weights,)) if name not in own]
         if strange:
             seen, write = f"its weights name {strange[0]!r}", 'Name outputs of it: weights={"loss": "count"}.'
@@ -211,8 +213,7 @@ def chunk_processor(
         options["weights_of"] = dict(weights)
     if function is not None:
         write = "Write @chunk_processor(inputs=[...], outputs=[...]) above it, by name; or list the function as it is."
-        seen = "it is passed to chunk_processor as a positional argument"
-        raise DeclarationError(brief(function), seen=seen, write=write)
+        raise DeclarationError(brief(function), seen="chunk_processor is given it by position", write=write)
 
     def declare(function: Any) -> ChunkProcessor:
         if not callable(function):

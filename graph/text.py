@@ -75,13 +75,15 @@ def weighed(box: Box) -> str:
 
 
 def priced(cost: float | None, unit: str) -> str:
-    """A cost with its unit.
+    """A cost with its unit; 0 is one that a measurement cannot tell from nothing.
 
-    >>> priced(0.0021, "s"), priced(1600.0, "s"), priced(0.125, "share")
-    ('2.1 ms', '1,600 s', '12.5 %')
+    >>> priced(0.0021, "s"), priced(1600.0, "s"), priced(0.125, "share"), priced(0.0, "s")
+    ('2.1 ms', '1,600 s', '12.5 %', 'about 0')
     """
     if cost is None:
         return ""
+    if cost == 0:
+        return "about 0"
     if unit == "share":
         return f"{100 * cost:.3g} %"
     if cost >= 100:

@@ -57,7 +57,8 @@ def verify(plan: Plan, say: Say) -> bool:
     """Whether every killed and resumed training left the same as the uninterrupted one; `say` prints a line."""
     place = Path(plan.folder or tempfile.mkdtemp(prefix="experimentator-verify-"))
     seed = int.from_bytes(os.urandom(4), "little") if plan.seed is None else plan.seed
-    say(f"{plan.config}: {plan.kills} kills at moments drawn with --seed {seed}; runs are in {place}")
+    kills = f"{plan.kills} kill{'s' * (plan.kills != 1)}"
+    say(f"{plan.config}: {kills} at moments drawn with --seed {seed}; runs are in {place}")
     trial = Trial(plan, place, random.Random(seed), say)
     try:
         seconds = trial.reference()
@@ -77,7 +78,8 @@ def verify(plan: Plan, say: Say) -> bool:
     verdict = "equal, bit for bit" if equal else f"NOT equal; the runs are kept in {place}"
     if equal and not trial.resumed:
         verdict = "nothing is proved; train longer, with --epochs, or kill more often, with --kills"
-    say(f"{trial.kills} kills (proved by the signal), {trial.resumed} resumed within the training: {verdict}")
+    kills = f"{trial.kills} kill{'s' * (trial.kills != 1)} (proved by the signal)"
+    say(f"{kills}, {trial.resumed} resumed within the training: {verdict}")
     return equal and trial.resumed > 0
 
 

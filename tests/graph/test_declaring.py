@@ -107,10 +107,15 @@ def test_functions_that_write_nothing_return_none():
     assert run(lambda x: None, {"x": 1}, inputs=["x"]) == {}
 
 
+def test_a_name_that_is_twice_among_outputs_is_refused():
+    with pytest.raises(DeclarationError, match=r"its outputs are \['y', 'z', 'y'\]"):
+        chunk_processor(inputs=["x"], outputs=["y", "z", "y"])
+
+
 def test_a_declared_function_called_with_a_tensor_says_where_the_function_is():
     double = chunk_processor(inputs=["x"], outputs=["y"])(lambda x: 2 * x)
 
-    with pytest.raises(TypeError, match=r"takes a chunk, .*\nSeen: ndarray.\nFor the function .* `.function\(...\)`."):
+    with pytest.raises(TypeError, match=r"takes a chunk, and its `.function` the tensors.\nSeen: ndarray."):
         double(np.ones(3))
     assert double.function(3) == 6
 
