@@ -31,14 +31,12 @@ def set_precision(layer: Any, precision: str | None) -> None:
 
 
 def _was_chosen(layer: Any) -> bool:
-    """Whether a layer was made with a `dtype`, by its user or by its class; layers without one share Keras' policy.
+    """Whether a layer was made with a `dtype`, as far as Keras keeps what it was made with: plain values alone.
 
     What was read from a file or copied got all arguments, `trainable` among them; which of them were chosen is lost.
     """
-    if _OWN.get(layer, layer.dtype_policy) is keras.config.dtype_policy():
-        return False
-    given = getattr(getattr(layer, "_auto_config", None), "config", None)  # None for arguments that are no plain values
-    return given is not None and "trainable" not in given
+    given = getattr(getattr(layer, "_auto_config", None), "config", None) or {}
+    return given.get("dtype") is not None and "trainable" not in given
 
 
 def is_in_float16(layers: Iterable[Any]) -> bool:
