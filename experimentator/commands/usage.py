@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import NoReturn
 
 COMMANDS = ("run", "graph", "bench", "runs", "evaluate", "predict", "export", "verify-resume")
@@ -185,7 +186,7 @@ class _Parser(argparse.ArgumentParser):
         words = message.partition("arguments: ")[2].split()
         near: list[str] = []
         changes: list[str] = []
-        for word, following in zip(words, [*words[1:], ""], strict=False):
+        for word, following in pairwise([*words, ""]):
             name, _, value = word.partition("=")
             like = get_close_matches(name, known, n=1, cutoff=0.75) if word[:1] == "-" else []
             near += like

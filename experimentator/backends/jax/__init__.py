@@ -105,7 +105,7 @@ class JaxBackend(KerasBackend):
         except (*ASKED, IndexError) as error:
             if isinstance(error, ASKED) or "Tracer" in str(error):
                 error.add_note(
-                    "JAX takes gradients here, and what depends on weights has no value: look at "
+                    "While JAX takes gradients, what depends on weights has no value: look at "
                     "keras.ops.stop_gradient(tensor)."
                     if self.eager
                     else "Tensors of JAX have no values while a graph is traced. Write keras.ops or jax.numpy, not "
