@@ -115,6 +115,8 @@ def test_the_version_is_printed(capsys):
             ["bench", LIGHT, "--rate", "--step", "names=['a', 'b']"],
             "values: --set rate=VALUE --set names=VALUE\nType: ",
         ),
+        ([LIGHT, "epochs=3"], "unrecognized arguments: epochs=3\nDid you mean --epochs? Type: "),
+        ([LIGHT, "-x"], "unrecognized arguments: -x\nType: "),
         (["runs", "--rate=1"], "unrecognized arguments: --rate=1\nType: "),
         ([LIGHT, "--set", "rat=1"], "Did you mean 'rate'?"),
         ([LIGHT, "--grid", "rate=0.1"], "is not a list"),

@@ -188,9 +188,11 @@ class _Parser(argparse.ArgumentParser):
         changes: list[str] = []
         for word, following in pairwise([*words, ""]):
             name, _, value = word.partition("=")
-            like = get_close_matches(name, known, n=1, cutoff=0.75) if word[:1] == "-" else []
+            if not value and word[:1] != "-":
+                continue
+            like = get_close_matches(name if word[:1] == "-" else f"--{name}", known, n=1, cutoff=0.75)
             near += like
-            name = name.removeprefix("--").replace("-", "_")
+            name = name.lstrip("-").replace("-", "_")
             if not like and name.isidentifier() and (value or word[:2] == "--"):
                 simple = re.fullmatch(r"[\w.][\w.+-]*", value or following)  # of a value with spaces, this is a part
                 changes.append(f"--set {name}={simple[0] if simple else 'VALUE'}")
