@@ -194,6 +194,11 @@ def test_a_setting_named_like_a_method_is_refused():
         build_experiment(config(train=True))
 
 
+def test_what_a_task_class_lists_is_told_as_a_setting_by_its_setting():
+    with pytest.raises(ConfigError, match=r"In a configuration, write outputs = \.\.\."):
+        build_experiment(config(batch_outputs_names=["batch_y"]))
+
+
 @pytest.mark.parametrize(
     "change",
     [
