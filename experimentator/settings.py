@@ -144,8 +144,7 @@ def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Colle
             instead = {"batch_metrics_names": "metrics", "batch_outputs_names": "outputs"}.get(key)
             cure = f"In a configuration, write {instead} = ..." if instead else "Give the setting another name."
             raise ConfigError(
-                f"{key!r} is the name of a method or property of the experiment.\n"
-                f"Seen: {key} = {value!r:.60}.\n{cure}"
+                f"{key!r} is the name of a method or property of the experiment.\nSeen: {key} = {value!r:.60}.\n{cure}"
             )
         guess = get_close_matches(key, LIBRARY_KEYS, n=1, cutoff=0.88)
         if key not in LIBRARY_KEYS and guess and (guess[0] not in set or not _is_own(key, beside=guess[0])):

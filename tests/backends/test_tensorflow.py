@@ -324,3 +324,24 @@ def test_what_an_experiment_within_another_draws_is_told_of_the_outer_processor(
 
     assert "#0 Inner.as_processor(batch_drawn) draws by RandomStandardNormal" in caplog.text
     assert "#1 Model" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "mixed", [lambda a, b: a * b, lambda a, b: tf.where(a > 0, b, a), lambda a, b: tf.concat([a, b], 0)]
+)
+@pytest.mark.parametrize("eager", [False, True])
+def test_dtypes_that_meet_are_told_what_casts_them(eager, mixed):
+    whole = tf.Variable([1, 2, 3], trainable=False)
+    inner = chunk_processor(inputs=["batch_x"], outputs=["loss"])(lambda batch_x: tf.reduce_sum(mixed(batch_x, whole)))
+    exp = build_experiment(
+        {
+            "chunk_processors": [inner],
+            "subsets": [Subset("validation", Mode.EVAL, {"x": np.ones([4, 3], np.float32)})],
+            "hide_progress": True,
+            "eager": eager,
+        }
+    )
+
+    with pytest.raises((TypeError, tf.errors.InvalidArgumentError)) as caught:
+        exp.evaluate()
+    assert sum("Write keras.ops.cast(one, other.dtype)" in note for note in caught.value.__notes__) == 1

@@ -22,6 +22,7 @@ from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import run_on_items
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
+from experimentator.backends.tensorflow.failures import add_cures
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.onnx import in_known_operations, teach
 from experimentator.backends.tensorflow.placement import placed
@@ -84,15 +85,11 @@ class TensorflowBackend(KerasBackend):
         return TensorflowStep(graph, run, outputs, list(self.variables), optimizer, **options)
 
     def call(self, node: Node, chunk: Chunk) -> None:
-        """Run a processor under its name; where it asks a tensor for its value, say what to write."""
+        """Run a processor under its name; where the message of an error is known, note what to write."""
         try:
             super().call(node, chunk)
-        except (TypeError, NotImplementedError, AttributeError) as error:
-            if "symbolic" in str(error).lower():
-                error.add_note(
-                    "Tensors have no values while a graph is traced. Write keras.ops or tf, not numpy, and "
-                    "keras.ops.where or keras.ops.cond, not `if`."
-                )
+        except (TypeError, ValueError, NotImplementedError, AttributeError, tf.errors.InvalidArgumentError) as error:
+            add_cures(error)
             raise
 
     def held(self, graph: Graph) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:

@@ -8,6 +8,25 @@ from collections.abc import Sequence
 from experimentator.backends.keras.scopes import owner
 from experimentator.graph import GraphError, Node
 
+# Parts of TensorFlow's messages where two dtypes meet: in graphs, in lists of tensors, in conversions, and eagerly.
+OF_DTYPES = re.compile(
+    r"that does not match type|that don't all match|conversion requested dtype|expected to be an? \w+ tensor but is an?"
+)
+
+
+def add_cures(error: Exception) -> None:
+    """Note what to write, where the message is known."""
+    if "symbolic" in str(error).lower():
+        error.add_note(
+            "Tensors have no values while a graph is traced. Write keras.ops or tf, not numpy, and "
+            "keras.ops.where or keras.ops.cond, not `if`."
+        )
+    if OF_DTYPES.search(str(error)):
+        error.add_note(
+            "TensorFlow casts nothing by itself. Write keras.ops.cast(one, other.dtype), or the function of keras.ops "
+            "instead, which casts: keras.ops.multiply(one, other)."
+        )
+
 
 def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
     """Which operation of which processor XLA refuses; empty where `error` is about something else."""
