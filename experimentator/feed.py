@@ -184,7 +184,7 @@ def feed_of(
             return BucketedStreamFeed(subset, buckets, first, sample)
         return StreamedFeed(subset, first, sample)
     if buckets is not None:
-        return BucketedHostFeed(subset, buckets, specs_of(sample))
+        return BucketedHostFeed(subset, buckets, specs_of(sample), threads=threads)
     kept, columns = _checked_columns(subset, sample, threads)
     if residency == "device":
         return ResidentFeed(subset, columns, put, kept, before=before)

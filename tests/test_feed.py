@@ -420,6 +420,22 @@ def test_columns_are_read_by_as_many_threads_as_a_configuration_asks_for():
         columns_in(Meeting(2))
 
 
+def test_items_for_buckets_in_memory_are_read_by_as_many_threads_as_a_configuration_asks_for():
+    def rows(dataset, **options):
+        subset = Subset("s", Mode.EVAL, dataset, buckets={"n": [2, 9]})
+        exp = build_experiment({"subsets": [subset], "residency": "host", "chunk_processors": []} | options)
+        return {n: t["batch_n"].tolist() for n, t in exp.program.feed(exp.subset("s")).by_bucket.items()}
+
+    class Long(Meeting):
+        def query_item(self, key):
+            item = super().query_item(key)
+            return item and {"n": np.full(1 + key % 9, key)}
+
+    found = [rows(Long(3), workers=3), rows(Long(1))]
+    assert found[0] == found[1]
+    assert set(found[0]) == {0, 1}
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_an_item_that_cannot_be_read_is_named_whoever_reads_it(workers):
     class Fails(Meeting):

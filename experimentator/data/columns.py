@@ -28,8 +28,12 @@ def columns_of(subset: Subset, *, threads: int = 1) -> tuple[np.ndarray | None, 
         except (TypeError, IndexError, OverflowError):
             return subset.read(subset.keys)  # a key is no row: reading them one by one raises an error that names it
         return None, {f"batch_{n}": array if is_numeric(array) else list(array) for n, array in columns.items()}
-    items = spread(lambda keys: subset.items_of(keys, [0] * len(keys)), subset.keys, threads, "experimentator-columns")
-    kept, columns = subset.batch_of(subset.keys, items)
+    kept, columns = subset.batch_of(subset.keys, all_items(subset, threads))
     if kept is not None and not len(kept):
         raise subset.empty_error(subset.keys)
     return kept, columns
+
+
+def all_items(subset: Subset, threads: int) -> list[Any]:
+    """The item of each key, read once by so many threads; None for one that was left out."""
+    return spread(lambda keys: subset.items_of(keys, [0] * len(keys)), subset.keys, threads, "experimentator-columns")

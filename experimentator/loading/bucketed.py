@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from experimentator.data.buckets import Buckets
+from experimentator.data.columns import all_items
 from experimentator.data.fields import Asking
 from experimentator.data.items import DatasetError, check_names
 from experimentator.data.reading import visiting
@@ -96,9 +97,9 @@ class BucketedHostFeed(BucketedFeed):
 
     place = "in host memory"
 
-    def __init__(self, subset: Subset, buckets: Buckets, sample: Mapping[str, Spec]):
+    def __init__(self, subset: Subset, buckets: Buckets, sample: Mapping[str, Spec], *, threads: int = 1):
         keys = subset.keys
-        items = subset.items_of(keys, [0] * len(keys))
+        items = all_items(subset, threads)
         there = [(key, item) for key, item in zip(keys, items, strict=True) if item is not None]
         for key, item in there:
             check_names(item, there[0][1], key=key, first=there[0][0], subset=subset.name)
