@@ -45,10 +45,10 @@ class _Piece:
         """Whether the code was compiled from here: by its name, and for lambdas by the columns of its instructions."""
         if not isinstance(self.node, ast.Lambda):
             return code.co_name == self.node.name
-        body = self.node.body
-        end = (body.end_lineno or body.lineno, body.end_col_offset or 0)
-        places = list(_places(code))
-        return code.co_name == "<lambda>" and (body.lineno, body.col_offset) <= min(places) <= max(places) <= end
+        body, places = self.node.body, list(_places(code))
+        begin, end = (body.lineno, body.col_offset), (body.end_lineno or body.lineno, body.end_col_offset or 0)
+        is_within = not places or begin <= min(places) <= max(places) <= end  # `-X no_debug_ranges` leaves columns out
+        return code.co_name == "<lambda>" and is_within
 
 
 def _places(code: CodeType) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,7 @@
 """Descriptions: what is told of a graph, in one place, for every face."""
 
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -89,6 +91,18 @@ def test_of_two_lambdas_on_a_line_each_has_its_own_text():
     first, second = boxes(lambda chunk: chunk.update(a=1), lambda chunk: chunk.update(b=2))
 
     assert (first.code, second.code) == ("lambda chunk: chunk.update(a=1)", "lambda chunk: chunk.update(b=2)")
+
+
+def test_where_python_keeps_no_columns_a_lambda_alone_on_its_line_is_told_by_its_text(tmp_path):
+    (tmp_path / "listed.py").write_text(
+        "from experimentator.graph import Graph, describe_graph\n"
+        "alone = lambda chunk: 0\n"
+        "twins = (lambda chunk: 1), (lambda chunk: 2)\n"
+        "print([box.code for box in describe_graph(Graph([alone, *twins], provided=())).boxes])\n"
+    )
+    command = [sys.executable, "-X", "no_debug_ranges", tmp_path / "listed.py"]
+
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "['lambda chunk: 0', None, None]\n"
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, partial, chunk_processor(mode=Mode.TRAIN)])
