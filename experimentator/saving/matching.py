@@ -65,13 +65,13 @@ class Matching:
 def match(own: Mapping[str, Any], found: Mapping[str, Any], *, only: str | Iterable[str] | None = None) -> Matching:
     """Compare weights by key, shape and kind of dtype; `only` has patterns of the keys that are asked for."""
     patterns = _patterns(only, own)
-    mine, theirs = _asked(own, patterns), _asked(found, patterns)
-    both = [key for key in mine if key in theirs]
-    misshapen = tuple(key for key in both if not _fits(own[key], found[key]))
-    matched = tuple(key for key in both if key not in set(misshapen))
+    mine, theirs = (dict.fromkeys(_asked(keys, patterns)) for keys in (own, found))
+    fits = {key: _fits(own[key], found[key]) for key in mine if key in theirs}
+    misshapen = tuple(key for key in fits if not fits[key])
+    matched = tuple(key for key in fits if fits[key])
     missing = tuple(key for key in mine if key not in theirs)
     unexpected = tuple(key for key in theirs if key not in mine)
-    kept = tuple(key for key in own if key not in set(mine))
+    kept = tuple(key for key in own if key not in mine)
     shapes = [f"{key} is {_form(found[key])} in the file, {_form(own[key])} in the experiment" for key in misshapen]
     near = [f"{key} {_form(own[key])}{_near(key, own[key], unexpected, found)}" for key in missing]
     told = {
