@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -40,6 +41,16 @@ def test_a_callback_that_forgets_is_found_out(capsys, tmp_path):
     assert re.search(r"differs in \d+ of \d+ saved things:\n  state.json/", out)  # not a hash of weights
     assert "Two uninterrupted trainings are equal: it is the resume that differs." in out
     assert "not covered: ForgetfulLuck changes its attributes and has no state_dict" in out
+
+
+def test_a_training_may_write_more_to_stderr_than_a_pipe_holds(tmp_path):
+    config = tmp_path / "noisy.py"
+    config.write_text(f"{(CONFIGS / 'momentum.py').read_text()}\nimport sys\nsys.stderr.write('x' * 200_000)\n")
+    command = [sys.executable, "-m", "experimentator", "verify-resume", config, "--kills", "1", "--epochs", "100"]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_training_that_fails_by_itself_has_nothing_to_compare_and_leaves_nothing(capsys, tmp_path, monkeypatch):

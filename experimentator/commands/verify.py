@@ -138,8 +138,8 @@ class Trial:
         begun = self._training(child, run, before)
         delay = share * seconds if goal == self.total else float("inf")
         while child.poll() is None and time.monotonic() - begun < delay and (_saved(path) or 0) <= goal:
-            time.sleep(POLL)
-        time.sleep(self.draws.random() * self.between_saves)
+            _wait(child, POLL)
+        _wait(child, self.draws.random() * self.between_saves)
         passed = time.monotonic() - begun
         child.kill()
         _, text = child.communicate()
@@ -166,7 +166,7 @@ class Trial:
     def _training(self, child: subprocess.Popen[str], run: str, before: int) -> float:
         """Wait until a training begins, when it rewrites its status; returns that moment."""
         while child.poll() is None and _stamp(self.path(run)) <= before:
-            time.sleep(POLL)
+            _wait(child, POLL)
         return time.monotonic()
 
     def _finish(self, child: subprocess.Popen[str]) -> None:
@@ -177,6 +177,12 @@ class Trial:
     def _is_over(self, run: str) -> bool:
         path = self.path(run) / "status.json"
         return path.exists() and json.loads(path.read_bytes())["status"] == "finished"
+
+
+def _wait(child: subprocess.Popen[str], seconds: float) -> None:
+    """Wait for a process, and read what it writes to stderr meanwhile: it would wait, too, once the pipe is full."""
+    with suppress(subprocess.TimeoutExpired):
+        child.communicate(timeout=seconds)
 
 
 def _fixed(plan: Plan, say: Say) -> list[str]:
