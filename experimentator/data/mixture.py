@@ -76,8 +76,10 @@ def interleaved(turns: np.ndarray, rounds: Sequence[Callable[[int], np.ndarray]]
     for kind, one_round in enumerate(rounds):
         places = np.flatnonzero(turns == kind)
         parts: list[np.ndarray] = []
-        while sum(map(len, parts)) < len(places):
+        count = 0
+        while count < len(places):
             parts.append(one_round(len(parts)))
+            count += len(parts[-1])
         if parts:
             positions[places] = np.concatenate(parts)[: len(places)]
     return positions
