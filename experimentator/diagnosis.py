@@ -25,11 +25,13 @@ def spoilt(weights: Mapping[str, np.ndarray], *, finite: bool = False) -> Iterat
     >>> [*spoilt({"Model/0/kernel": np.array([1.0, np.nan]), "Head/0/kernel": np.array([1.0])})]
     ['Model']
     """
-    for node in dict.fromkeys(node_of(key) for key in weights):
-        own = [values for key, values in weights.items() if node_of(key) == node]
-        floats = [values for values in own if values.dtype.kind == "f"]
-        if any((~np.isfinite(values) if finite else np.isnan(values)).any() for values in floats):
-            yield node
+    found = set[str]()
+    for key, values in weights.items():
+        node = node_of(key)
+        if node not in found and values.dtype.kind == "f":
+            if (~np.isfinite(values) if finite else np.isnan(values)).any():
+                found.add(node)
+                yield node
 
 
 def spoilt_error(exp: Any, node: str, *, where: str) -> NonFiniteLossError:
