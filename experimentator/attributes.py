@@ -25,7 +25,8 @@ OFTEN = (
     "Each change compiles anew. A number that changes often may live in a keras.Variable(..., trainable=False), which "
     "a callback assigns: that compiles once."
 )
-OUTSIDE = ("global ", "enclosed ", "the code of ")
+GLOBAL, ENCLOSED, CODE = "global ", "enclosed ", "the code of "
+OUTSIDE = (GLOBAL, ENCLOSED, CODE)  # what names begin with that are no attributes
 LIBRARIES = ("experimentator.", "keras.", "builtins")  # modules whose classes are not searched
 
 
@@ -117,7 +118,7 @@ def _outside(processor: Any) -> dict[str, Any]:
     waiting = [function] if function else []
     found |= _called("__call__", methods, waiting)
     if function is not None:
-        found[OUTSIDE[2] + function.__qualname__] = function
+        found[CODE + function.__qualname__] = function
     known: set[int] = set()
     while waiting:
         function = waiting.pop()
@@ -138,7 +139,7 @@ def _outside(processor: Any) -> dict[str, Any]:
 def _called(name: str, methods: dict[str, list[FunctionType]], waiting: list[FunctionType]) -> dict[str, FunctionType]:
     """The methods of that name, by what messages call them; they are added to `waiting`, to be read."""
     waiting += methods.get(name, ())
-    return {f"{OUTSIDE[2]}{name}{n or ''}": method for n, method in enumerate(methods.get(name, ()))}
+    return {f"{CODE}{name}{n or ''}": method for n, method in enumerate(methods.get(name, ()))}
 
 
 def _function(processor: Any) -> FunctionType | None:
@@ -173,10 +174,10 @@ def _values(function: FunctionType, names: Iterable[str]) -> Iterator[tuple[str,
     """The globals, of `names`, and the closure variables that a function reads: (kind, name, value)."""
     for name in names:
         if name in function.__globals__:
-            yield OUTSIDE[0], name, function.__globals__[name]
+            yield GLOBAL, name, function.__globals__[name]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         if _is_set(cell):
-            yield OUTSIDE[1], name, cell.cell_contents
+            yield ENCLOSED, name, cell.cell_contents
 
 
 @cache
