@@ -130,16 +130,15 @@ class RunFolder:
     def on_train_begin(self, **_: Any) -> None:
         """Make the folder and describe the run; raises where nothing can be written."""
         self._outer = sys.exception()  # train may be called within an except block
-        if self.path is None:
-            self.path = self.prepared or make(self.project, self.experiment_id)
-            self._hold(self.path)
-            self._listen()
+        is_new = self.path is None
+        self.path = self.path or self.prepared or make(self.project, self.experiment_id)
+        self._hold(self.path)
+        self._listen()
+        if is_new:
             self._write_status("running")
             self._describe()
             point(self.project / LATEST, self.path.name)
             self._draw()
-        self._hold(self.path)
-        self._listen()
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: the state of a run is in its files."""
