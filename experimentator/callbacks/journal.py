@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import folder_of
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import add_lines, lines_in, shorten
+from experimentator.records.plainfile import finite
 
 
 class MeasureTime(Callback):
@@ -111,5 +111,4 @@ class StateLogger(Callback):
         """The plain values of a state as JSON."""
         values = {name: value.item() if isinstance(value, np.generic) else value for name, value in state.items()}
         plain = {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
-        finite = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in plain.items()}
-        return json.dumps(finite, allow_nan=False)
+        return json.dumps(finite(plain), allow_nan=False)
