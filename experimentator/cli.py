@@ -258,12 +258,11 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings that options override; `--epochs` does so if the file assigns `epochs`."""
     from experimentator.sweep.points import names_in
 
-    overrides = _assignments(arguments)
-    options = {"seed": "seed", "output_folder": "output_folder", "experiment_id": "experiment_id"}
-    if vars(arguments).get("epochs") is not None and "epochs" in names_in(arguments.config):
-        options["epochs"] = "epochs"
-    overrides |= {key: vars(arguments)[name] for key, name in options.items() if vars(arguments).get(name) is not None}
-    return overrides | ({"hide_progress": True} if vars(arguments).get("quiet") else {})
+    given, names = vars(arguments), ["seed", "output_folder", "experiment_id"]
+    if given.get("epochs") is not None and "epochs" in names_in(arguments.config):
+        names.append("epochs")
+    overrides = _assignments(arguments) | {name: given[name] for name in names if given.get(name) is not None}
+    return overrides | ({"hide_progress": True} if given.get("quiet") else {})
 
 
 def _assignments(arguments: argparse.Namespace) -> dict[str, Any]:
