@@ -168,7 +168,7 @@ def summary(exp: Any) -> list[Section]:
 
 def as_text(exp: Any) -> str:
     """The summary for a terminal."""
-    lines = [f"{_title(exp)}"]
+    lines = [_title(exp)]
     for title, rows in summary(exp):
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for number, row in enumerate(rows):

@@ -94,9 +94,9 @@ def _edges(description: Description) -> Iterator[str]:
         named = [line for ref in few for line in (cut(description.shown(ref), 48), description.spec(ref)) if line]
         named += [f"and {len(refs) - len(few)} more"] if len(refs) > len(few) else []
         arrow = "-.->" if not refs or state in ("removed", "pruned") else "==>" if state == "added" else "-->"
-        label = "<br>".join(map(_escaped, named)) if refs else "after"
+        label = f'|"{"<br>".join(map(_escaped, named))}"|' if refs else "|after|"
         bare = target in outputs and all(description.shown(ref) == ref.name for ref in refs)
-        yield f"  {source} {arrow}{'' if bare else f'|{chr(34)}{label}{chr(34)}|' if refs else '|after|'} {target}"
+        yield f"  {source} {arrow}{'' if bare else label} {target}"
 
 
 def _classes(description: Description) -> Iterator[str]:

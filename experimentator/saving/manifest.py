@@ -61,7 +61,7 @@ def write(place: str | os.PathLike[str], files: Mapping[str, bytes], *, keep: in
         make_folder(place)
         before = numbered(place)
         aside = place / f"{ASIDE}{secrets.token_hex(8)}"
-        aside.mkdir(mode=0o777)
+        aside.mkdir()
         path = place / f"{int(before[0].name) + 1 if before else 1:08d}"
         try:
             _fill(aside, files, {**about, "parent": before[0].name if before else None})
