@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -72,16 +72,17 @@ def match(own: Mapping[str, Any], found: Mapping[str, Any], *, only: str | Itera
     missing = tuple(key for key in mine if key not in theirs)
     unexpected = tuple(key for key in theirs if key not in mine)
     kept = tuple(key for key in own if key not in mine)
-    shapes = [f"{key} is {_form(found[key])} in the file, {_form(own[key])} in the experiment" for key in misshapen]
-    near = [f"{key} {_form(own[key])}{_near(key, own[key], unexpected, found)}" for key in missing]
-    told = {
-        "matched": [f"{key} {_form(own[key])}" for key in matched],
-        "missing": near,
-        "unexpected": [f"{key} {_form(found[key])}" for key in unexpected],
-        "wrong shape": shapes,
-        "kept": [f"{key} {_form(own[key])}" for key in kept],
-    }
-    lines = tuple(line for what, listed in told.items() for line in _lines(what, listed))
+
+    def differing(key: str) -> str:
+        return f"is {_form(found[key])} in the file, {_form(own[key])} in the experiment"
+
+    lines = (
+        *_lines("matched", matched, lambda key: _form(own[key])),
+        *_lines("missing", missing, lambda key: f"{_form(own[key])}{_near(key, own[key], unexpected, found)}"),
+        *_lines("unexpected", unexpected, lambda key: _form(found[key])),
+        *_lines("wrong shape", misshapen, differing),
+        *_lines("kept", kept, lambda key: _form(own[key])),
+    )
     return Matching(matched, missing, unexpected, misshapen, kept, lines)
 
 
@@ -305,6 +306,7 @@ def _by_node(keys: Iterable[str], arrays: Mapping[str, Any]) -> dict[str, dict[s
     return nodes
 
 
-def _lines(what: str, listed: list[str]) -> list[str]:
-    more = [f"{what}  ... and {len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
-    return [f"{what}  {one}" for one in listed[:SHOWN]] + more
+def _lines(what: str, keys: Sequence[str], told: Callable[[str], str]) -> list[str]:
+    """A line for each of the first keys, with what is told of it, and one for the rest."""
+    more = [f"{what}  ... and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
+    return [f"{what}  {key} {told(key)}" for key in keys[:SHOWN]] + more
