@@ -8,6 +8,7 @@ from typing import Any
 
 from experimentator.data.items import as_dataset, keys_of, stack
 from experimentator.data.keys import Keys
+from experimentator.data.portions import cut
 
 Item = dict[str, Any]
 
@@ -62,9 +63,7 @@ class WrappedDataset:
         collate_fn: Callable[[Sequence[Item]], Mapping[str, Any]] | None = None,
     ) -> Iterator[tuple[tuple[Hashable, ...], Mapping[str, Any]]]:
         """Yield `(keys, batch)`, the last one smaller."""
-        listed = tuple(self.keys if keys is None else keys)
-        for start in range(0, len(listed), batch_size):
-            part = listed[start : start + batch_size]
+        for part in cut(tuple(self.keys if keys is None else keys), batch_size):
             yield part, self.query(part, collate_fn)
 
 
