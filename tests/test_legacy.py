@@ -262,6 +262,15 @@ def test_names_that_an_overridden_property_adds_are_averaged_in_training_too():
     assert exp.train(1)[0]["training_total"] == 0.0
 
 
+def test_the_backend_that_computes_nothing_writes_names_in_the_order_of_the_list():
+    names = [f"batch_{letter}" for letter in "hgfedcba"]
+    listed = experimentator.chunk_processor(inputs=["batch_x"], outputs=names)(lambda x: x)
+    subset = Subset("training", Mode.TRAIN, {"x": np.arange(4.0)})
+    exp = build_experiment({"subsets": [subset], "chunk_processors": [listed], "experiment_type": [DummyExperiment]})
+
+    assert exp.program.whole(Mode.TRAIN).nodes[0].outputs == ("loss", *names)
+
+
 def test_a_property_may_pick_names_out_of_the_chunk():
     class Picks(BaseExperiment):
         @property

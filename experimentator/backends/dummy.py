@@ -31,7 +31,7 @@ class DummyBackend(NumpyBackend):
     ) -> tuple[Any, ...]:
         """One processor in place of all: batches are made as usual, and thrown away."""
         declared = [name for processor in processors for name in (getattr(processor, "outputs", None) or ())]
-        return (Idle(tuple(specs), tuple(dict.fromkeys(["loss", *declared]).keys() - specs.keys())),)
+        return (Idle(tuple(specs), tuple(name for name in dict.fromkeys(["loss", *declared]) if name not in specs)),)
 
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> NumpyStep:
         """A step that trains nothing, whatever the optimizer."""
