@@ -161,15 +161,13 @@ class Program:
         """The runner for passes of `steps` batches over a subset, or over one bucket of it; compiled if needed."""
         self.notice()
         exp, feed = self.exp, self.feed(subset, mode)
-        sizes, known = ("", {None}) if bucket is None else (subset.buckets.label(bucket), subset.buckets.each())
-        part = feed if bucket is None else feed.parts[bucket]
-        batch_size = exp.batch_size if bucket is None else subset.buckets.batch_sizes_for(exp.batch_size)[bucket]
+        part, batch_size, own, sizes = _part(feed, bucket, subset.buckets, exp.batch_size)
         graph = self.graph(mode)
         check_items(subset, self.specs_of(subset), graph)  # its dataset may have been replaced
-        own = None if bucket is None else subset.buckets.each()[bucket]
         key, like = (id(subset), mode, batch_size, own), self._compiler(label_of(subset.name, sizes), mode)
         if (runner := self.runners.get(key)) is None or not runner.serves(steps, like):
             room = steps if runner is None else runner.room(steps)
+            known = [None] if bucket is None else subset.buckets.each()
             self._retire([key, *(old for old in self.runners if old[0] == id(subset) and old[-1] not in known)])
             batch = {name: part.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * batch_size or 1))
@@ -316,6 +314,14 @@ class Program:
                 "Write optimizer = keras.optimizers.Adam(1e-3) in the configuration."
             )
         return self.exp.optimizer
+
+
+def _part(feed: Feed, bucket: int | None, buckets: Any, batch_size: int) -> tuple[Any, int, Any, str]:
+    """What a runner runs: a feed, or its part for a bucket; with its batch size, and the bucket's sizes and label."""
+    if bucket is None:
+        return feed, batch_size, None, ""
+    size = buckets.batch_sizes_for(batch_size)[bucket]
+    return feed.parts[bucket], size, buckets.each()[bucket], buckets.label(bucket)
 
 
 def _signatures(listed: Sequence[Any], recorded: Sequence[Any]) -> dict[int, Any]:
