@@ -10,7 +10,7 @@ from typing import Any
 
 from experimentator.callbacks.order import CallbackError, names_in
 from experimentator.graph import Mode
-from experimentator.scalars import is_number
+from experimentator.scalars import is_number, is_whole
 
 log = logging.getLogger(__name__)
 SMALLER = ("loss", "error")  # endings of names of which less is better
@@ -89,6 +89,14 @@ class Monitored:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the best value and its epoch."""
         self.best, self.epoch = state["best"], state["epoch"]
+
+
+def check_patience(patience: Any) -> None:
+    """Refuse anything but a number of epochs to wait for a better value."""
+    if not is_whole(patience, least=1):
+        raise CallbackError(
+            f"patience must be a number of epochs.\nSeen: {patience!r}.\nWrite a whole number of at least 1."
+        )
 
 
 def measured(exp: Any) -> list[str]:

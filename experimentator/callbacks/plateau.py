@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.callbacks.monitored import Monitored
+from experimentator.callbacks.monitored import Monitored, check_patience
 from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.rates import Schedule
-from experimentator.scalars import is_number, is_whole
+from experimentator.scalars import is_number
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,7 @@ class ReduceLROnPlateau(Schedule):
         mode: str | None = None,
         floor: float = 0.0,
     ):
-        if not is_whole(patience, least=1):
-            raise CallbackError(
-                f"patience must be a number of epochs.\nSeen: {patience!r}.\nWrite a whole number of at least 1."
-            )
+        check_patience(patience)
         for name, value in (("factor", factor), ("floor", floor)):
             if not is_number(value) or not 0 <= value < 1:
                 raise CallbackError(

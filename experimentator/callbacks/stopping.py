@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.monitored import Monitored
-from experimentator.callbacks.order import CallbackError
-from experimentator.scalars import is_whole
+from experimentator.callbacks.monitored import Monitored, check_patience
 
 
 class EarlyStopping(Callback):
@@ -34,10 +32,7 @@ class EarlyStopping(Callback):
     def __init__(
         self, metric: str | None = None, patience: int = 10, *, min_delta: float = 0.0, mode: str | None = None
     ):
-        if not is_whole(patience, least=1):
-            raise CallbackError(
-                f"patience must be a number of epochs.\nSeen: {patience!r}.\nWrite a whole number of at least 1."
-            )
+        check_patience(patience)
         self.watched = Monitored(metric, mode, min_delta=min_delta)
         self.patience, self.waited = patience, 0
         self.inputs = (metric,) if metric else ()
