@@ -53,11 +53,11 @@ def changes(description: Description) -> str:
 def amount(count: int) -> str:
     """A number of parameters, short.
 
-    >>> amount(950), amount(1_234), amount(12_345_678)
-    ('950', '1.23 k', '12.3 M')
+    >>> amount(950), amount(1_234), amount(12_345_678), amount(999_600)
+    ('950', '1.23 k', '12.3 M', '1 M')
     """
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if count >= size:
+        if count >= 0.9995 * size:  # what would be rounded to 1000 of the unit below
             return f"{count / size:.3g}{unit}"
     return str(count)
 
