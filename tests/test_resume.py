@@ -735,6 +735,37 @@ def test_a_subset_whose_keys_a_callback_sets_is_known_by_those_it_began_with(tmp
     assert again.counts["training"]["batches"] == 4  # of the third epoch
 
 
+class Labels(Callback):
+    """Four items more after each epoch, which are its state, as in active learning."""
+
+    def __init__(self, subset):
+        self.subset, self.known = subset, 4
+
+    def on_epoch_end(self, **_):
+        self.known += 4
+        self.subset.keys = range(self.known)
+
+    def state_dict(self):
+        return {"known": self.known}
+
+    def load_state_dict(self, state):
+        self.known = state["known"]
+        self.subset.keys = range(self.known)
+
+
+def test_a_resumed_training_whose_callback_sets_keys_again_may_be_resumed_again(tmp_path):
+    for epochs in (1, 2, 3):
+        exp, _ = growing(tmp_path)
+        (subset,) = exp.subsets
+        subset.keys = range(4)
+        exp.callbacks[:] = [Labels(subset), *exp.callbacks[1:]]
+        if epochs > 1:
+            exp.resume(tmp_path)
+        exp.train(epochs)
+
+    assert exp.counts["training"]["batches"] == 3  # of the third epoch
+
+
 class RoundedLoss(Callback):
     """A number that appears in the state while a pass runs."""
 

@@ -155,8 +155,9 @@ class Restored:
         walk = exp.walk
         exp.epoch, exp.history[:], walk.batches, walk.position = self.epoch, self.history, self.batches, self.position
         exp.program.chosen = dict(self.choices)
-        walk.restore, walk.left = self, changeable(exp)
+        walk.restore = self
         self.again(exp, optimizer=False)
+        walk.left = changeable(exp)  # with the keys that callbacks set as they took their state
         self.rate = rate_of(exp.optimizer)
 
     def again(self, exp: BaseExperiment, *, optimizer: bool = True) -> None:
