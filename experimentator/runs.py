@@ -169,7 +169,7 @@ class RunFolder:
     def on_epoch_end(self, **_: Any) -> None:
         """Write the history, weights and status, each only if that takes little of the training's time."""
         self.on_pause()
-        saves = self._saving.is_due
+        saves = self._saving.is_due and not self._is_last  # those of the last wait for what callbacks set at the end
         if saves:
             self._append_new()  # the history must have the epoch of the weights
             self._save()
@@ -204,6 +204,11 @@ class RunFolder:
         if self.path is None:
             raise ValueError(f"{self!r} does not exist yet.\nSeen: no training so far.\nTrain first.")
         return self.path
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether the training ends after this epoch."""
+        return bool(self.exp.state.get("stop")) or self.exp.epoch >= self.exp.walk.goal
 
     def _hold(self, path: Path) -> None:
         self._held = self._held or Hold(path)

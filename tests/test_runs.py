@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from experimentator import BaseExperiment, CheckpointEvery, build_experiment, diagram, runs
 from experimentator.callbacks.folder import run_folder
@@ -35,7 +36,7 @@ class Trained:
         self.seed, self.epoch, self.history, self.callbacks = 0, 0, [], [folder]
         self.saved, self.state, self.compilers = 0, {}, {}
         self.backend = SimpleNamespace(name="numpy", device="CPU")
-        self.walk = SimpleNamespace(is_cut_short=False, is_whole=lambda: False)
+        self.walk = SimpleNamespace(is_cut_short=False, is_whole=lambda: False, goal=math.inf)
         folder.init(self)
 
     def describe(self, mode):
@@ -49,7 +50,7 @@ class Trained:
         Path(path).write_text(str(self.epoch))
 
     def train(self, epochs, *, fail=None, at=0):
-        folder = self.callbacks[0]
+        folder, self.walk.goal = self.callbacks[0], epochs
         try:
             for number in range(self.epoch + 1, epochs + 1):
                 folder.on_epoch_begin()
@@ -465,6 +466,28 @@ def test_weights_of_a_first_epoch_that_was_interrupted_are_kept(tmp_path):
     folder = RunFolder.of(exp)
     assert folder.weights.exists()
     assert status(folder)["weights"] == "from the middle of epoch 1"
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_weights_that_a_callback_sets_at_the_end_of_a_training_are_the_final_ones(tmp_path, monkeypatch, stops):
+    class Restores:
+        inputs = ("slope",)  # which that training needs
+
+        def init(self, exp):
+            self.exp = exp
+
+        def on_epoch_end(self, state, **_):
+            state["stop"] = "it is enough." if stops else None
+
+        def on_train_end(self, **_):
+            self.exp.backend.weights()["scale"] = np.array(-1.0)
+
+    monkeypatch.setattr(throttle.Throttle, "is_due", True)  # as in long epochs
+    light = Path(__file__).parent / "configs" / "light.py"
+    exp = build_experiment(light, callbacks=[Restores()], hide_progress=True, output_folder=str(tmp_path))
+    exp.train(9 if stops else 2)
+
+    assert load_file(RunFolder.of(exp).weights)["scale"] == -1.0
 
 
 def test_a_resume_that_fails_at_once_leaves_the_weights_of_the_run(tmp_path):
