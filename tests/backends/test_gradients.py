@@ -65,6 +65,12 @@ def test_no_input_at_all_is_told_as_weights_of_a_network_that_has_none_yet():
         gradient(lambda *weights: 0.0, *layers.Dense(1).trainable_variables)
 
 
+@pytest.mark.parametrize("group", [[X, X[:2]], (X, X), {"x": X}])
+def test_a_list_or_a_dictionary_of_inputs_is_told_to_be_given_one_by_one(group):
+    with pytest.raises(TypeError, match=rf"one by one.\nSeen: a \w+ of {len(group)}.\nWrite gradient\(function, \*"):
+        gradient(lambda *weights: 0.0, group)
+
+
 @pytest.mark.parametrize("give", [lambda x: keras.ops.argmax(x, axis=1), lambda x: (x, x), lambda x: {"x": x}])
 def test_what_is_no_float_tensor_has_no_gradient(give):
     with pytest.raises(TypeError, match="needs a function that returns one float tensor"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -25,8 +25,10 @@ def gradient(function: Callable[..., Any], *inputs: Any) -> Any:
     ([3.0, 6.0], [1.0, 2.0])
 
     Raises:
-        TypeError: without inputs, for one that is no float tensor, or for a function that returns anything else.
+        TypeError: without inputs, for one that is no float tensor, for a list of them, or for a function that returns
+            anything else.
     """
+    _refuse_groups(inputs)
     tensors = [keras.ops.convert_to_tensor(one) for one in inputs]
     kinds = [str(keras.backend.standardize_dtype(one.dtype)) for one in tensors]
     if not kinds:
@@ -53,3 +55,15 @@ def gradient(function: Callable[..., Any], *inputs: Any) -> Any:
     own = import_module(f"experimentator.backends.{keras.backend.backend()}.inner_gradients")
     found = own.gradients(total, tensors)
     return found[0] if len(found) == 1 else tuple(found)
+
+
+def _refuse_groups(inputs: tuple[Any, ...]) -> None:
+    """Raise for tensors in a list or a dictionary: those of one shape would be stacked, others end in the framework."""
+    for one in inputs:
+        is_list = isinstance(one, list | tuple) and any(hasattr(part, "dtype") for part in one)
+        if is_list or isinstance(one, Mapping):
+            listed = "weights" if is_list else "tensors.values()"
+            raise TypeError(
+                f"gradient(function, *inputs) takes tensors one by one.\nSeen: a {type(one).__name__} of {len(one)}.\n"
+                f"Write gradient(function, *{listed}), for a function that takes as many: lambda *weights: ..."
+            )
