@@ -119,11 +119,12 @@ def idle_averages(exp: Any) -> Iterator[str]:
 
 @contextmanager
 def suspicions(exp: Any, graph: Graph, block: Any) -> Iterator[None]:
-    """Within, errors for non-finite values get notes on what in the block's data may have caused them."""
+    """Within, errors for non-finite values or odd ids get notes on what in the block's data may have caused them."""
     try:
         yield
-    except (NonFiniteLossError, FloatingPointError) as error:
-        for suspicion in (*_not_finite(block.columns, block.index, block.keys, graph), *_odd_ids(exp, graph, block)):
+    except (NonFiniteLossError, FloatingPointError, IndexError) as error:
+        odd = (*_odd_ids(exp, graph, block), *_odd_rows(exp, graph, block))
+        for suspicion in (*_not_finite(block.columns, block.index, block.keys, graph), *odd):
             error.add_note(suspicion)
         raise
 
@@ -172,6 +173,20 @@ def _odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
                 f"{compared[1]!r} holds {odd.flat[0]}, which is no class: {compared[0]!r} has {classes}, "
                 f"0 to {classes - 1} ({node})."
             )
+
+
+def _odd_rows(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
+    """A sentence for each id beyond the largest Embedding of the processor that reads it: NaN on JAX, else an error."""
+    tables: dict[str, int] = {}
+    for key, table in exp.backend.weights().items():
+        if key.endswith("/embeddings"):
+            tables[node_of(key)] = max(len(table), tables.get(node_of(key), 0))
+    for node in (node for node in graph.nodes if node.name in tables):
+        for name in (ref.name for ref in node.reads if not ref.version and ref.name in block.columns):
+            rows, count = _on_host(block.columns[name]), tables[node.name]
+            seen = rows[np.ravel(block.index)] if rows.dtype.kind in "iu" else np.zeros(0)
+            if (odd := seen[seen >= count]).size:
+                yield f"{name!r} holds {odd.flat[0]}, and the Embedding in {node} has {count} rows, 0 to {count - 1}."
 
 
 def leaks(subsets: Sequence[Any]) -> Iterator[str]:

@@ -1583,6 +1583,19 @@ def test_a_class_that_the_logits_do_not_have_is_named():
         assert caught.value.__notes__[0].startswith(told)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow's own error names the index")
+def test_an_id_that_an_embedding_has_no_row_for_is_named():
+    exp = experiment(
+        ops.Model(keras.Sequential([layers.Embedding(5, 2), layers.Flatten()]), inputs="batch_id", outputs="batch_out"),
+        ops.MeanSquaredError("batch_out", "batch_target"),
+        items={"id": np.arange(40)[:, None] % 6, "target": np.zeros((40, 2), "float32")},
+    )
+
+    with pytest.raises((NonFiniteLossError, IndexError)) as caught:
+        exp.train(1)
+    assert any("'batch_id' holds 5, and the Embedding in #0" in note for note in caught.value.__notes__)
+
+
 @pytest.mark.parametrize(
     "loss, options",
     [(ops.SigmoidCrossEntropy, {}), (ops.MeanSquaredError, {}), (ops.SoftmaxCrossEntropy, {"mask": "batch_known"})],
