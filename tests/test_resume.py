@@ -766,6 +766,19 @@ def test_a_resumed_training_whose_callback_sets_keys_again_may_be_resumed_again(
     assert exp.counts["training"]["batches"] == 3  # of the third epoch
 
 
+def test_what_a_refusal_names_may_be_changed_and_the_resume_tried_again(tmp_path):
+    exp, _ = growing(tmp_path)
+    exp.train(1)
+    again, _ = growing(tmp_path)
+    again.subset("training").keys, again.batch_size = range(8), 2
+    with pytest.raises(ResumeError, match="is 'TRAIN, 8 items"):
+        again.resume(tmp_path)
+
+    again.subset("training").keys, again.batch_size = range(20), 4
+    again.resume(tmp_path)
+    assert again.epoch == 1
+
+
 class RoundedLoss(Callback):
     """A number that appears in the state while a pass runs."""
 

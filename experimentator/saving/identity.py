@@ -10,7 +10,8 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,17 @@ def begin(exp: BaseExperiment) -> None:
     walk.settings["config"] = _said(walk.settings["config"])
     changed = {name: one[1:3] for name, one in now[1].items() if subsets.get(name) != one}
     walk.keys = {name: one for name, one in walk.keys.items() if name in now[1]} | changed
+
+
+@contextmanager
+def unnoted(walk: Any) -> Iterator[None]:
+    """Within, a refusal takes back what was noted, so that what differs may be changed and the resume tried again."""
+    noted = walk.identity, walk.settings, walk.keys
+    try:
+        yield
+    except ResumeError:
+        walk.identity, walk.settings, walk.keys = noted
+        raise
 
 
 def changeable(exp: BaseExperiment) -> tuple[dict[str, Any], dict[str, Any], int]:

@@ -35,6 +35,7 @@ from experimentator.saving.identity import (
     doubts,
     identity,
     undone,
+    unnoted,
 )
 from experimentator.saving.matching import match, refusal
 from experimentator.saving.packing import (
@@ -225,7 +226,8 @@ def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:
     """Let an experiment continue from the newest whole checkpoint of a run folder or a folder of them, or from one."""
     folder = as_path(folder, write='exp.resume("runs/digits/latest")')
     restored = Restored(found(folder))
-    restored.into(exp)
+    with unnoted(exp.walk):
+        restored.into(exp)
     for callback in listening(exp):
         if hasattr(callback, "reopen"):
             callback.reopen(restored.path.parent.parent if (folder / CHECKPOINTS).is_dir() else None)
