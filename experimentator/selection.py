@@ -186,10 +186,14 @@ def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
         _refuse_objects(name, subset)
         if not subset.has_own_batch and (odd := _odd(name, subset)) is not None:
             raise odd
+        write = "Let every subset of a mode give the names that the first one gives."
+        if graph.mode == Mode.INFER:
+            own = f"Give its items {name.removeprefix('batch_')!r}, or write" if name.startswith("batch_") else "Write"
+            write = f"{own} predict({{{name!r}: ...}}), with all that INFER reads."
         raise DatasetError(
             f"Subset {subset.name!r} does not fit the graph of {graph.mode}, which reads {name!r}.",
             f"{', '.join(specs) or 'no numbers'} in its items",
-            "Let every subset of a mode give the names that the first one gives.",
+            write,
         )
 
 

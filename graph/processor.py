@@ -149,7 +149,7 @@ class FunctionProcessor(ChunkProcessor):
         seen = f"it returned {_kind(result)} for {_counted(len(outputs), 'output')}"
         if not outputs:
             raise DeclarationError(describe(self), seen=seen, write='Name what it returns: outputs=["..."].')
-        write = "Return a value for each" if outputs[1:] else "Return its value"
+        write = "Return a value for each, name what else it returns" if outputs[1:] else "Return its value"
         raise UnwrittenOutputError(self, missing=outputs, seen=f": {seen}", write=write)
 
 

@@ -293,6 +293,17 @@ def test_precision_that_is_taken_back_leaves_no_trace(back):
     assert exp.predict({"batch_input": POINTS})["batch_logits"].dtype == np.float32
 
 
+def test_a_subset_without_what_inference_reads_is_told_how_to_give_it():
+    shown = chunk_processor(inputs=["batch_seen"], outputs=["batch_shown"], mode=Mode.INFER)(
+        lambda batch_seen: batch_seen
+    )
+    exp = build_experiment(config(chunk_processors=[*config()["chunk_processors"], shown], outputs=["batch_shown"]))
+    exp.train(1)
+
+    with pytest.raises(DatasetError, match=r"Give its items 'seen', or write predict\(\{'batch_seen': \.\.\.\}\)"):
+        exp.predict("training")
+
+
 def test_a_dataset_that_lacks_a_name_is_told_when_it_takes_the_place_of_another():
     exp = build_experiment(config())
     exp.train(1)

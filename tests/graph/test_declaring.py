@@ -127,13 +127,13 @@ def test_a_declared_function_called_with_a_tensor_says_where_the_function_is():
             (1, 2, 3),
             ["a", "b"],
             "one() declares 'a', 'b' as output but does not write it: it returned 3 values for 2 outputs.\n"
-            "Return a value for each, or take it off its outputs.",
+            "Return a value for each, name what else it returns, or take it off its outputs.",
         ),
         (
             5,
             ["a", "b"],
             "one() declares 'a', 'b' as output but does not write it: it returned one int for 2 outputs.\n"
-            "Return a value for each, or take it off its outputs.",
+            "Return a value for each, name what else it returns, or take it off its outputs.",
         ),
         (
             None,
