@@ -307,8 +307,8 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
             "Leave --resume out to begin one, or write --resume auto, which does either."
         )
     exp.resume(path)
-    done = f"{exp.epoch} epoch{'s' * (exp.epoch != 1)} and {exp.walk.batches} batches"
-    print(f"Resuming {path}: {done} are done.", file=sys.stderr, flush=True)
+    done = "1 epoch is" if exp.epoch == 1 else f"{exp.epoch} epochs are"
+    print(f"Resuming {path}: {done} done, {exp.walk.batches} batches in all.", file=sys.stderr, flush=True)
 
 
 def _fail(error: BaseException, whole: bool) -> int:

@@ -508,7 +508,7 @@ def test_a_resume_that_has_nothing_left_to_train_says_so_aloud():
         out, err = started(LIGHT, "--quiet", "--epochs", *more).communicate(timeout=60)
         assert "run folder" in out
 
-    assert "2 epochs and 4 batches are done.\n" in err
+    assert "2 epochs are done, 4 batches in all.\n" in err
     assert "Nothing to train: 2 of 1 epochs are done. train(3) trains one more.\n" in err
 
 

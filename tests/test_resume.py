@@ -974,7 +974,7 @@ def test_a_grid_that_was_killed_is_given_again_and_goes_on_within_its_point(tmp_
 
     assert (killed.returncode, again.returncode) == (-signal.SIGKILL, 0)
     assert left == {"task/g-1": "finished", "task/g-2": "lost"}
-    assert again.stderr.count(": 1 epoch and ") == again.stderr.count("finished before") == 1
+    assert again.stderr.count(": 1 epoch is done, ") == again.stderr.count("finished before") == 1
     assert {(run.name, run.status, run.epochs) for run in find_runs("runs")} == {
         (f"task/g-{point}", "finished", 3) for point in (1, 2, 3)
     }

@@ -231,7 +231,7 @@ def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:
     for callback in listening(exp):
         if hasattr(callback, "reopen"):
             callback.reopen(restored.path.parent.parent if (folder / CHECKPOINTS).is_dir() else None)
-    log.info("Resumed from %s: %d epochs and %d batches are done.", restored.path, exp.epoch, exp.walk.batches)
+    log.info("Resumed from %s: %d epochs are done, %d batches in all.", restored.path, exp.epoch, exp.walk.batches)
     return restored.path
 
 
