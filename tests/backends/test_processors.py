@@ -315,6 +315,16 @@ def test_shapes_are_known_of_the_recording_as_a_run_of_its_own_would_find_them(k
         assert exp.backend.seen(graph, specs) == shapes_by_running(exp.backend, graph, specs)
 
 
+@pytest.mark.parametrize("odd", ["a text", {"half": 0.5}], ids=["text", "dict"])
+def test_shapes_are_known_beside_what_is_no_tensor(odd):
+    linear = ops.Model(layers.Dense(1), inputs="batch_input", outputs="batch_prediction")
+    exp = experiment(lambda chunk: chunk.update(batch_odd=odd), linear, squares)
+
+    seen = {tensor.name: tensor.shape for tensor in exp.describe("eval", "batch_odd", "loss").tensors}
+
+    assert (seen["batch_input"][1:], seen["batch_prediction"][1:], seen["loss"]) == ((4,), (1,), ())
+
+
 class Widen(ChunkProcessor):
     inputs, outputs = ["batch_input"], ["batch_wide"]
     calls = 0

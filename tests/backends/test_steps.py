@@ -215,6 +215,7 @@ def test_a_loss_that_no_weight_reaches_is_refused():
     [
         (1.0, "Nothing is trained: 'loss' depends on no trainable variable"),
         (None, "'loss' is asked for, .*\nSeen: None"),
+        ({"mean": 1.0}, "'loss' is asked for, .*\nSeen: a dict"),
     ],
 )
 def test_a_loss_that_is_no_tensor_is_refused(loss, message, eager):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from experimentator import ChunkProcessor, Freeze, Mode, Subset, build_experiment, ops
 from experimentator.backends.tensorflow.placement import LARGE, placed
-from experimentator.graph import chunk_processor
+from experimentator.graph import GraphError, chunk_processor
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, linear, noisy, numpy_descent, squares, training_step
 
 
@@ -345,3 +345,16 @@ def test_dtypes_that_meet_are_told_what_casts_them(eager, mixed):
     with pytest.raises((TypeError, tf.errors.InvalidArgumentError)) as caught:
         exp.evaluate()
     assert sum("Write keras.ops.cast(one, other.dtype)" in note for note in caught.value.__notes__) == 1
+
+
+def test_a_ragged_tensor_has_a_shape_and_is_refused_by_name_where_it_is_asked_for():
+    @chunk_processor(outputs=["batch_ragged"])
+    def ragged(batch_input):
+        return tf.RaggedTensor.from_tensor(batch_input, padding=0.0)
+
+    items = Subset("training", Mode.TRAIN, {"input": np.ones((8, 4), "float32")})
+    exp = build_experiment({"chunk_processors": [ragged], "subsets": [items]})
+
+    assert [tensor.shape for tensor in exp.describe("infer").tensors] == [(None, 4), (None, None)]
+    with pytest.raises(GraphError, match=r"'batch_ragged' is asked for, .*\nSeen: a RaggedTensor"):
+        exp.predict("training")

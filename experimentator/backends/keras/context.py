@@ -66,11 +66,30 @@ class Forward:
                 "Seen: None.\n"
                 "Write a tensor, or a number. The function that computes it may lack a `return`."
             )
+        if odd := [name for name, value in outputs.items() if not _is_dense(as_tensor(value))]:
+            raise GraphError(
+                f"{odd[0]!r} is asked for, and its processor writes no dense tensor.\n"
+                f"Seen: a {type(outputs[odd[0]]).__name__}.\n"
+                "Write each tensor that is in it under a name of its own, or leave it out: outputs=[...] lists others."
+            )
         return outputs
 
     def trained(self, variables: Iterable[Any]) -> list[Any]:
         """The variables that are trained now."""
         return [variable for variable in variables if variable.trainable and not self.is_held(variable)]
+
+
+def as_tensor(value: Any) -> Any:
+    """What a processor wrote, as one tensor; None where it is none, as a dict is."""
+    try:
+        return keras.ops.convert_to_tensor(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_dense(tensor: Any) -> bool:
+    """Whether batches of it can be stacked: not if it is ragged, or sparse."""
+    return tensor is not None and keras.ops.convert_to_tensor(tensor, sparse=False, ragged=False) is tensor
 
 
 def check_losses(outputs: Mapping[str, Any], names: Iterable[str]) -> None:

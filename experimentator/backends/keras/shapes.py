@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from experimentator.backends import Shape
+from experimentator.backends.keras.context import as_tensor
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, text
 from experimentator.loading.blocks import items_like
 
@@ -66,17 +67,19 @@ def run_on_items(backend: Any, function: Any, specs: Mapping[str, Any]) -> Any:
 
 
 def shapes_by_running(backend: Any, graph: Graph, specs: Mapping[str, Any]) -> dict[Ref, Shape]:
-    """Shape and dtype of every version in a graph, from one run on abstract batches."""
+    """Shape and dtype of every version in a graph that is a tensor, from one run on abstract batches."""
     seen: dict[Ref, Shape] = {}
 
     def call(node: Node, chunk: Chunk) -> None:
         backend.call(node, chunk)
         for ref in node.writes:
-            seen[ref] = backend.shape_of(keras.ops.convert_to_tensor(dict.__getitem__(chunk, ref.name)))
+            if (tensor := as_tensor(dict.__getitem__(chunk, ref.name))) is not None:
+                seen[ref] = backend.shape_of(tensor)
 
     def run(tensors: Any) -> Any:
         seen.update((Ref(name, 0), backend.shape_of(tensor)) for name, tensor in tensors.items())
-        return layer.run(tensors, training=graph.mode == Mode.TRAIN)
+        layer.run(tensors, training=graph.mode == Mode.TRAIN)
+        return {}  # what is no tensor could not be returned from a trace
 
     layer = backend.running(graph, call)
     backend.abstract(run, {name: specs[name] for name in graph.inputs})
