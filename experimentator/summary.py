@@ -93,7 +93,7 @@ class Summarised:
 
 
 def facts(exp: Any, graph: Graph) -> dict[str, Any]:
-    """Shapes, groups, and sizes of weights, as options of `describe_graph`; without data, only what is known."""
+    """Shapes, groups, metrics, sizes of weights, as options of `describe_graph`; without data, only what is known."""
     _see_changes(exp)
     specs = exp.program.specs(graph.mode)
     able = graph.select(*graph.computable) if specs and graph.computable else None
@@ -104,7 +104,7 @@ def facts(exp: Any, graph: Graph) -> dict[str, Any]:
         except Exception as error:  # in the user's processors: training will raise it, a picture must not
             log.info("The shapes in this picture are not known: %s", error)
     weights = {"weights": exp.backend.sizes(), "shares": exp.backend.shared()} if specs else {}
-    return {"shapes": shapes, "groups": groups(exp), **weights}
+    return {"shapes": shapes, "groups": groups(exp), "metrics": exp.program.selection.metrics, **weights}
 
 
 def _see_changes(exp: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ def describe_graph(
     weights: Mapping[str, tuple[int, int]] | None = None,
     shares: Mapping[str, Sequence[str]] | None = None,
     groups: Mapping[int, str] | None = None,
+    metrics: Collection[str] = (),
     costs: Mapping[str, float] | None = None,
     cost_unit: str = "s",
     statuses: Mapping[str, str] | None = None,
@@ -51,6 +52,7 @@ def describe_graph(
     `shapes` maps versions to shape (None for the batch) and dtype. By node name: `weights` the numbers of trainable and
     frozen parameters, `shares` the nodes whose parameters it uses too, `costs` and `statuses` what a run found.
     `groups` maps places in the list (else: the part of a name before its last `/`, else the processor's own `group`).
+    `metrics` are names that are metrics, whatever writes them.
 
     >>> from experimentator.graph import Graph, Ref, chunk_processor
     >>> scale = chunk_processor(inputs=["x"], outputs=["x"], node="Scale")(lambda x: x / 10)
@@ -62,7 +64,7 @@ def describe_graph(
     """
     boxes = tuple(_box(graph, node, groups or {}, weights or {}, shares or {}) for node in _order(graph))
     boxes = _with_roles(boxes, {node.index for node in graph.nodes if _is_metric(node)})
-    outputs = _outputs(graph, boxes)
+    outputs = _outputs(graph, boxes, metrics)
     described = Description(
         mode=str(graph.mode),
         total=len(graph._all),
@@ -212,11 +214,12 @@ def _inputs(graph: Graph) -> tuple[Port, ...]:
     )
 
 
-def _outputs(graph: Graph, boxes: Sequence[Box]) -> tuple[Port, ...]:
+def _outputs(graph: Graph, boxes: Sequence[Box], metrics: Collection[str]) -> tuple[Port, ...]:
     roles = {ref: box.role for box in boxes for ref in box.writes}
     ports = []
     for place, (name, ref) in enumerate(sorted(graph.results.items())):
-        role = "loss" if ref.name == "loss" else "metric" if roles.get(ref) in ("metric", "loss") else "output"
+        is_metric = name in metrics or roles.get(ref) in ("metric", "loss")
+        role = "loss" if ref.name == "loss" else "metric" if is_metric else "output"
         ports.append(Port(f"out{place}", ref, role, name))
     return tuple(ports)
 

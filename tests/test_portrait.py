@@ -67,6 +67,13 @@ def test_a_plan_and_a_list_hold_what_was_pruned(view, count):
     assert len(exp.describe("eval", view=view).boxes) == count
 
 
+def test_a_metric_of_a_plain_processor_is_drawn_as_one():
+    spread = chunk_processor(inputs=["batch_x"], outputs=["spread"])(lambda batch_x: batch_x.std())
+    exp = light([MEAN, TOTAL, spread], metrics=["spread"])
+
+    assert [(port.name, port.role) for port in exp.describe("eval").outputs] == [("loss", "loss"), ("spread", "metric")]
+
+
 def test_names_that_are_overwritten_need_no_data_to_be_bound():
     steps = [chunk_processor(inputs=["x"], outputs=["x"], node=node)(lambda x: x) for node in "ab"]
     described = build_experiment({"chunk_processors": steps}).describe("infer", "x")
