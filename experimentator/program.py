@@ -172,7 +172,7 @@ class Program:
             batch = {name: part.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * batch_size or 1))
             optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
-            options = {"jit_compile": self._jit_compile(), "eager": bool(exp.eager), "seed": exp.seed or 0}
+            options = {"jit_compile": self._jit_compile(mode), "eager": bool(exp.eager), "seed": exp.seed or 0}
             step = exp.backend.compile(graph, batch, optimizer, like=like, **options)
             most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(batch_size) or 1)))
             pace = Pace(room, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
@@ -286,13 +286,14 @@ class Program:
         choices = sorted(self.choices().values(), key=lambda choice: choice[1])  # settled ones last
         return next((compiler for compiler, _ in reversed(choices)), None)
 
-    def _jit_compile(self) -> Any:
-        """The setting, or "auto" with a warning where this backend has no such compiler."""
+    def _jit_compile(self, mode: Mode) -> Any:
+        """The setting, or "auto" where this backend has no such compiler, with a warning in TRAIN."""
         wanted, known = self.exp.jit_compile, self.exp.backend.compilers.values()
         if wanted == "auto" or wanted in known or not self.exp.backend.compiles:
             return wanted
         there = ", ".join(map(repr, ("auto", *dict.fromkeys(known))))
-        self.tell("jit_compile=%r is ignored: on %s, the choices are %s.", wanted, self.exp.backend.name, there)
+        if mode == Mode.TRAIN:
+            self.tell("jit_compile=%r is ignored: on %s, the choices are %s.", wanted, self.exp.backend.name, there)
         return "auto"
 
     def tell(self, said: str, *values: Any) -> None:

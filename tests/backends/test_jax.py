@@ -87,9 +87,11 @@ def test_a_variable_made_of_the_batch_is_told():
         training_step([centred, linear(), squares])
 
 
-def test_a_setting_for_other_compilers_is_passed_over_and_that_is_said_once(caplog):
+def test_a_setting_for_other_compilers_is_passed_over_and_that_is_said_once_in_a_training(caplog):
     with caplog.at_level(logging.WARNING):
         exp = build_experiment(config(jit_compile=False))
+        exp.evaluate()
+        assert not caplog.text
         exp.train(1), exp.evaluate()
 
     assert caplog.text.count("jit_compile=False is ignored") == 1
