@@ -1255,6 +1255,18 @@ def test_modules_are_exported_with_each_weight_once(suffix, tmp_path):
     assert sum(np.prod(one.shape) for one in exp.as_model().weights) == own
 
 
+def exported(function, path):
+    subsets = [Subset("all", Mode.INFER, {"x": np.ones((8, 4), "float32")})]
+    processor = chunk_processor(inputs=["batch_x"], outputs=["batch_y"], node="Step")(function)
+    return build_experiment({"subsets": subsets, "chunk_processors": [processor]}).export(path)
+
+
+def test_the_rows_of_an_onnx_file_are_called_batch(tmp_path):
+    session = onnxruntime.InferenceSession(exported(lambda x: 2 * x, tmp_path / "program.onnx"))
+
+    assert [one.shape for one in (*session.get_inputs(), *session.get_outputs())] == 2 * [["batch", 4]]
+
+
 class OfAChunk(torch.nn.Module):
     def forward(self, chunk):
         chunk["batch_half"] = chunk["batch_input"] / 2

@@ -79,7 +79,10 @@ def export(model: Any, path: Path, place: torch.device) -> None:
         else:
             _leave_as_they_are(program.graph)
             named = {"input_names": list(samples), "output_names": stored.names}
-            torch.onnx.export(program, (), path, **named, dynamo=True, external_data=False, verbose=False)
+            rows = ({name: {0: "batch"} for name in samples},)  # PyTorch has names such as s57
+            torch.onnx.export(
+                program, (), path, **named, dynamic_shapes=rows, dynamo=True, external_data=False, verbose=False
+            )
             check_known(path)
             check_runs(path, stored, model)
 
