@@ -524,6 +524,17 @@ def test_windows_of_a_series_are_written_as_onnx(axis, tmp_path):
     alike(read_onnx(tmp_path / "program.onnx", given), exp.predict(given))
 
 
+@not_on_jax
+@pytest.mark.parametrize("name", [OWN, "program.onnx"])
+def test_rows_that_are_repeated_are_written(name, tmp_path):
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def thrice(x):
+        return keras.ops.reshape(keras.ops.repeat(x, 3), (-1, 3))
+
+    exp, given = onnx_of(thrice, tmp_path / name)
+    alike((read if name == OWN else read_onnx)(tmp_path / name, given), exp.predict(given))
+
+
 NOT_OF_ZEROS = {
     "a divisor": lambda x: 12 // x,
     "classes from one on": lambda x: keras.ops.one_hot(x - 1, 40),

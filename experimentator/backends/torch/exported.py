@@ -50,7 +50,7 @@ def export(model: Any, path: Path, place: torch.device) -> None:
     with torch.no_grad(), quietly():
         try:
             with (
-                patched(of_keras, arange=wraps(_USUAL)(_arange)),  # which takes a size that a trace leaves open
+                patched(of_keras, arange=wraps(_USUAL)(_arange), repeat=_repeat),  # which take a size that is left open
                 patched(torch, take_along_dim=_take_along),  # as do these, a number of rows
                 patched(keras.src.backend, rnn=_unrolled),
                 patched(DropoutRNNCell, _create_dropout_mask=lambda *_: None),  # it draws one that nothing uses
@@ -104,6 +104,11 @@ def _arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -
     return _USUAL(start, stop, step, dtype=dtype)
 
 
+def _repeat(values: Any, repeats: Any, axis: int | None = None) -> Any:
+    """Keras' own, which takes an axis of any size only where it is named."""
+    return _REPEAT(*((values, repeats, axis) if axis is not None else (keras.ops.ravel(values), repeats, 0)))
+
+
 def _kind(number: Any) -> Any:
     return int if isinstance(number, torch.SymInt) else getattr(number, "dtype", type(number))
 
@@ -125,4 +130,4 @@ def _unrolled(step: Any, inputs: Any, states: Any, go_backwards: bool = False, m
     return _LOOP(step, inputs, states, mask=mask, **options | {"unroll": True})
 
 
-_USUAL, _LOOP = of_keras.arange, keras.src.backend.rnn
+_USUAL, _REPEAT, _LOOP = of_keras.arange, of_keras.repeat, keras.src.backend.rnn
