@@ -1267,6 +1267,24 @@ def test_the_rows_of_an_onnx_file_are_called_batch(tmp_path):
     assert [one.shape for one in (*session.get_inputs(), *session.get_outputs())] == 2 * [["batch", 4]]
 
 
+@pytest.mark.parametrize(
+    "function, said",
+    [
+        (lambda x: keras.ops.cumprod(x, axis=1), "ONNX cannot express all .*\nSeen: No ONNX function found for .*prod"),
+        (
+            lambda x: x if len(x[x > 0]) > 2 else 2 * x,
+            "PyTorch cannot write this graph for batches of any size.\nSeen: Could",
+        ),
+    ],
+    ids=["not in ONNX", "of values"],
+)
+def test_what_cannot_be_written_is_told_in_plain_words(function, said, tmp_path, capfd):
+    with pytest.raises(ValueError, match=said):
+        exported(function, tmp_path / "program.onnx")
+
+    assert "def forward" not in capfd.readouterr().err
+
+
 class OfAChunk(torch.nn.Module):
     def forward(self, chunk):
         chunk["batch_half"] = chunk["batch_input"] / 2

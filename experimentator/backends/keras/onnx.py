@@ -25,12 +25,16 @@ def check_known(path: Path) -> None:
     try:
         onnx.checker.check_model(path)
     except onnx.checker.ValidationError as error:
-        seen = " ".join(str(error).split())
-        raise ValueError(
-            f"ONNX cannot express all that this graph computes.\nSeen: {seen:.200}.\n"
-            "Leave that processor out, by outputs=[...] that do not need it, or export another format or from another "
-            "framework."
-        ) from None
+        raise unknown(" ".join(str(error).split())) from None
+
+
+def unknown(seen: str) -> ValueError:
+    """The error where ONNX lacks an operation."""
+    return ValueError(
+        f"ONNX cannot express all that this graph computes.\nSeen: {seen:.200}.\n"
+        "Leave that processor out, by outputs=[...] that do not need it, or export another format or from another "
+        "framework."
+    )
 
 
 def check_runs(path: Path, run: Callable[[Given], Given], model: Any) -> None:

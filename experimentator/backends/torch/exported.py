@@ -12,11 +12,13 @@ import torch
 from keras.src.backend.torch import numpy as of_keras  # where Keras looks `arange` up
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 from torch._dynamo.exc import UserError
+from torch.export import _trace as of_export
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.model import apart, check_able, quietly
 from experimentator.backends.keras.norms import Norms
-from experimentator.backends.keras.onnx import ROWS, check_known, check_runs
+from experimentator.backends.keras.onnx import ROWS, check_known, check_runs, unknown
 from experimentator.backends.torch.batch import Batch
 from experimentator.patches import patched
 
@@ -54,9 +56,10 @@ def export(model: Any, path: Path, place: torch.device) -> None:
                 patched(torch, take_along_dim=_take_along),  # as do these, a number of rows
                 patched(keras.src.backend, rnn=_unrolled),
                 patched(DropoutRNNCell, _create_dropout_mask=lambda *_: None),  # it draws one that nothing uses
+                patched(of_export, print=lambda *_, **__: None),  # it shows a graph that it cannot trace
             ):
                 program = torch.export.export(stored, (samples,), dynamic_shapes=(axes,), strict=False)
-        except UserError as error:
+        except (UserError, GuardOnDataDependentSymNode) as error:
             raise ValueError(
                 "PyTorch cannot write this graph for batches of any size.\n"
                 f"Seen: {str(error).partition(chr(10))[0]:.200}\n"
@@ -80,11 +83,20 @@ def export(model: Any, path: Path, place: torch.device) -> None:
             _leave_as_they_are(program.graph)
             named = {"input_names": list(samples), "output_names": stored.names}
             rows = ({name: {0: "batch"} for name in samples},)  # PyTorch has names such as s57
-            torch.onnx.export(
-                program, (), path, **named, dynamic_shapes=rows, dynamo=True, external_data=False, verbose=False
-            )
+            try:
+                torch.onnx.export(
+                    program, (), path, **named, dynamic_shapes=rows, dynamo=True, external_data=False, verbose=False
+                )
+            except torch.onnx.OnnxExporterError as error:
+                raise unknown(_first_cause(error)) from error
             check_known(path)
             check_runs(path, stored, model)
+
+
+def _first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).partition("\n")[0].rstrip(".")
 
 
 def _leave_as_they_are(graph: Any) -> None:
