@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
 import resource
@@ -660,6 +661,15 @@ def test_what_an_interpreter_needs_besides_is_told(tmp_path, caplog):
     assert re.search(
         r".tflite has operations that only an interpreter with TensorFlow's own \(Flex\) runs: Flex", caplog.text
     )
+
+
+@pytest.mark.tensorflow
+def test_an_export_leaves_the_handlers_of_logs_as_they_are(tmp_path, monkeypatch):
+    """Else our messages begin with WARNING:experimentator.backends.keras.model: from then on."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    build().export(tmp_path / "program.tflite")
+
+    assert logging.getLogger().handlers == []
 
 
 def test_no_room_is_told_and_the_process_goes_on(tmp_path):

@@ -168,7 +168,9 @@ def check_able(model: Any, path: Path) -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Within, converters do not log or warn."""
+    """Within, converters do not log or warn, nor leave a handler of logs behind."""
+    root = logging.getLogger()
+    handlers = list(root.handlers)
     logs = list(map(logging.getLogger, ("tf2onnx", "tf2onnx.tfonnx", "absl", "tensorflow", "torch.onnx", "onnxscript")))
     levels = [log.level for log in logs]
     for log in logs:
@@ -178,5 +180,6 @@ def quietly() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        root.handlers[:] = handlers  # `logging.warning`, which they call, adds one that shows ours otherwise
         for log, level in zip(logs, levels, strict=True):
             log.setLevel(level)
