@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -43,6 +44,7 @@ from experimentator.commands.usage import BENCH_HELP
 from experimentator.graph import Graph
 from experimentator.graph.palette import colors
 from experimentator.loading.workers import Workers
+from experimentator.pace import Pace
 
 LIGHT = str(Path(__file__).parent / "configs" / "light.py")
 QUICK = ["--seconds", "0.5"]
@@ -345,6 +347,20 @@ def test_a_long_epoch_is_cut_and_its_first_block_is_no_measure():
     (epoch,) = trainer.ledger.epochs
     assert not epoch.is_whole
     assert epoch.batches == 1
+
+
+def test_a_call_that_traces_is_compilation_though_its_pace_is_taken_from_it():
+    ledger = Trainer(counted(), 1).ledger
+    ledger.account.clock = count().__next__  # a second at each look
+    runner = SimpleNamespace(pace=Pace(8, fixed=None), step=SimpleNamespace(traces=1))
+    runner.pace.saw(1, 1.0)  # the first call, which counts for no pace
+
+    def run(block):
+        runner.step.traces += 1
+        runner.pace.saw(1, 1.0)
+
+    ledger.ran(runner, run, SimpleNamespace(index=np.zeros((1, 32))))
+    assert (ledger.account.spent["compile"], ledger.account.spent["device"]) == (1.0, 0.0)
 
 
 def test_waiting_while_another_thread_places_data_is_transfer():

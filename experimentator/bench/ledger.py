@@ -171,10 +171,10 @@ class Ledger:
     def ran(self, runner: Any, run: Any, block: Any, **options: Any) -> Any:
         """Run a call; one that traces counts as compilation, less what its batches take at their pace."""
         before, traces = self.account.spent["device"], runner.step.traces
+        pace = runner.pace.step_seconds if math.isfinite(runner.pace.step_seconds) else 0.0  # this call may set it
         with self.account.spending("device"):
             outputs = run(block, **options)
         if runner.step.traces > traces:
-            pace = runner.pace.step_seconds if math.isfinite(runner.pace.step_seconds) else 0.0
             took = self.account.spent["device"] - before
             self.account.move(max(0.0, took - pace * len(block.index)), "device", "compile")
         return outputs
