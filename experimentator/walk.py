@@ -24,7 +24,7 @@ from experimentator.isolation import apart, training_seeds
 from experimentator.pace import Stopwatch
 from experimentator.patches import patched
 from experimentator.position import Position
-from experimentator.saving.identity import changeable
+from experimentator.saving.identity import Noted, changeable
 from experimentator.saving.undeclared import remember
 from experimentator.settings import listed, rate_of
 from experimentator.signals import HeldSignals
@@ -53,12 +53,7 @@ class Walk:
         self.restore: Restored | None = None
         self.held = HeldSignals()
         self.watch = Stopwatch()
-        self.identity: dict[str, Any] | None = None  # of the experiment as it began to train
-        self.settings: dict[str, Any] | None = None  # the part of it that a training may change
-        self.keys: dict[str, tuple[int, Any]] = {}  # by subset: items of an epoch, and keys, as training began
-        self.left: Any = None  # what may be changed between trainings, as the last one left it
-        self.held_by: dict[int, dict[str, str]] = {}  # attributes of callbacks as training began; see `undeclared`
-        self.undeclared: list[str] = []
+        self.noted = Noted()
         self.is_cut_short = self.trains = self.looked = False
         self.acting: Sequence[Any] = ()  # the callbacks that hear events, with those that the library adds
         self.constants: set[str] = set()  # nodes with weights that were NaN when training began
@@ -109,7 +104,7 @@ class Walk:
                     exp.fire("train_end")
                 finally:
                     self.trains = False
-                self.left = changeable(exp)
+                self.noted.left = changeable(exp)
 
     def is_whole(self) -> bool:
         """Whether the weights are those of the end of an epoch, and finite."""

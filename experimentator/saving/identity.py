@@ -64,20 +64,33 @@ class ResumeError(ValueError):
     """
 
 
+@dataclasses.dataclass
+class Noted:
+    """What was noted of an experiment as it began to train: a checkpoint holds it, and a resume compares it."""
+
+    identity: dict[str, Any] | None = None
+    settings: dict[str, Any] | None = None  # the part of the identity that a training may change
+    keys: dict[str, tuple[int, Any]] = dataclasses.field(default_factory=dict)  # by subset: items of an epoch, and keys
+    left: Any = None  # what may be changed between trainings, as the last one left it
+    held_by: dict[int, dict[str, str]] = dataclasses.field(default_factory=dict)  # attributes of callbacks, by `id`
+    undeclared: list[str] = dataclasses.field(default_factory=list)  # classes of those that were found to change theirs
+
+
 def identity(exp: BaseExperiment) -> dict[str, Any]:
     """All that two experiments are compared by, as plain values that another process can read."""
-    if exp.walk.identity is None:
+    noted = exp.walk.noted
+    if noted.identity is None:
         begin(exp)
-        exp.walk.identity = {
-            **(exp.walk.settings or {}),
+        noted.identity = {
+            **(noted.settings or {}),
             "modules": neighbours(exp.source.filename),
             "program": _program(exp.source.text),
             "graph": {str(mode): _graph(exp, mode) for mode in dict.fromkeys(subset.mode for subset in exp.subsets)},
-            "subsets": {one.name: _subset(one, exp.walk.keys.get(one.name)) for one in exp.subsets},
+            "subsets": {one.name: _subset(one, noted.keys.get(one.name)) for one in exp.subsets},
             "versions": versions(),
             "machine": machine(exp),
         }
-    return exp.walk.identity
+    return noted.identity
 
 
 def begin(exp: BaseExperiment) -> None:
@@ -86,20 +99,20 @@ def begin(exp: BaseExperiment) -> None:
     Changes since the last training ended are noted, too, so that they must be made again before a resume; except
     those of plain settings and rates, which a checkpoint holds.
     """
-    walk = exp.walk
-    walk.settings = walk.settings or settings(exp)
-    walk.keys = walk.keys or {one.name: (len(one), one.keys) for one in exp.subsets}
-    if walk.trains or walk.left is None or walk.left == (now := changeable(exp)):
+    noted = exp.walk.noted
+    noted.settings = noted.settings or settings(exp)
+    noted.keys = noted.keys or {one.name: (len(one), one.keys) for one in exp.subsets}
+    if exp.walk.trains or noted.left is None or noted.left == (now := changeable(exp)):
         return
-    (config, subsets, optimizer), walk.identity = walk.left, None
+    (config, subsets, optimizer), noted.identity = noted.left, None
     if optimizer != now[2] or config.get("optimizer") != now[0].get("optimizer"):
-        walk.settings["optimizer"] = settings(exp)["optimizer"]
+        noted.settings["optimizer"] = settings(exp)["optimizer"]
     for name in config.keys() | now[0].keys():
         if config.get(name) != now[0].get(name):
-            walk.settings["config"] |= {name: now[0].get(name)}
-    walk.settings["config"] = _said(walk.settings["config"])
+            noted.settings["config"] |= {name: now[0].get(name)}
+    noted.settings["config"] = _said(noted.settings["config"])
     changed = {name: one[1:3] for name, one in now[1].items() if subsets.get(name) != one}
-    walk.keys = {name: one for name, one in walk.keys.items() if name in now[1]} | changed
+    noted.keys = {name: one for name, one in noted.keys.items() if name in now[1]} | changed
 
 
 @contextmanager

@@ -158,7 +158,7 @@ class Restored:
         exp.program.chosen = dict(self.choices)
         walk.restore = self
         self.again(exp, optimizer=False)
-        walk.left = changeable(exp)  # with the keys that callbacks set as they took their state
+        walk.noted.left = changeable(exp)  # with the keys that callbacks set as they took their state
         self.rate = rate_of(exp.optimizer)
 
     def again(self, exp: BaseExperiment, *, optimizer: bool = True) -> None:

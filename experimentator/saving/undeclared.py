@@ -24,28 +24,29 @@ def listening(exp: BaseExperiment) -> list[Any]:
 
 def remember(exp: BaseExperiment) -> None:
     """Note the attributes of callbacks without `state_dict` as training begins."""
+    held_by = exp.walk.noted.held_by
     for one in listening(exp):
-        if not hasattr(one, "state_dict") and id(one) not in exp.walk.held_by:
-            exp.walk.held_by[id(one)] = _prints(one)
+        if not hasattr(one, "state_dict") and id(one) not in held_by:
+            held_by[id(one)] = _prints(one)
 
 
 def undeclared(exp: BaseExperiment) -> list[str]:
     """Class names of callbacks whose attributes changed since, without a `state_dict`; each is warned of once."""
-    found = exp.walk.undeclared
+    noted = exp.walk.noted
     for one in listening(exp):
         kind = type(one).__name__
-        if hasattr(one, "state_dict") or kind in found:
+        if hasattr(one, "state_dict") or kind in noted.undeclared:
             continue
-        before, now = exp.walk.held_by.get(id(one), {}), _prints(one)
+        before, now = noted.held_by.get(id(one), {}), _prints(one)
         changed = [name for name in now if before.get(name) != now[name]]
         if changed:
-            found.append(kind)
+            noted.undeclared.append(kind)
             log.warning(
                 "%s changes %s during training and declares no state: a resumed run may differ. Give it state_dict() "
                 "and load_state_dict(state); return {} if a resume needs nothing of it.",
                 kind, ", ".join(changed),
             )  # fmt: skip
-    return list(found)
+    return list(noted.undeclared)
 
 
 def _prints(callback: Any) -> dict[str, str]:
