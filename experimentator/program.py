@@ -24,6 +24,7 @@ from experimentator.pace import LIMIT, Pace
 from experimentator.predictor import Predictor
 from experimentator.runner import Runner, Runners, label_of
 from experimentator.selection import Selection, check_items, explain_objects
+from experimentator.slips import look, tell, unknown_metrics
 from experimentator.subset import refuse_twins
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Program:
         self.noticed = 0  # how often attributes were found changed
         self.has_recorded = False  # whether there are layers that may change
         self.selection = Selection(exp, {})
+        self.slips: set[tuple[str, str]] = set()  # those that were warned of, until the processors change
         self.graphs: dict[Mode, Graph] = {}
         self.is_built = False  # whether the graphs of all subsets' modes are known to be sound
         self.runners: dict[Any, Runner] = {}
@@ -57,7 +59,7 @@ class Program:
     def processors(self) -> tuple[Any, ...]:
         """The listed processors, and behind them the properties of a task class that read the chunk."""
         task = task_properties(self.exp)
-        self.selection = Selection(self.exp, task)
+        self.selection, self.slips = Selection(self.exp, task), set()
         return (*self.exp.chunk_processors, *task.values())
 
     def prepare(self) -> None:
@@ -118,12 +120,13 @@ class Program:
             if mode == Mode.INFER and self.selection.outputs(whole):  # names without a writer are given to `predict`
                 given = {name for name in self._free(mode) if not whole.written_in(name)}
                 whole = Graph(whole.processors, provided={*whole.provided, *given}, mode=mode)
+            tell(unknown_metrics(self.exp, whole), told=self.slips)
             try:
                 self.graphs[mode] = with_weights(with_flags(whole, self.selection.wanted(whole)))
             except GraphError as error:
                 explain_objects(error, mode, self.exp.subsets)
                 raise
-            self.selection.look(whole, self.graphs[mode])
+            look(self.exp, whole, self.graphs[mode], told=self.slips)
         return self.graphs[mode]
 
     def whole(self, mode: Mode) -> Graph:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from experimentator.accumulating import marked_in, weighing
-from experimentator.attributes import adding_up
 from experimentator.config import ConfigError
 from experimentator.data.items import DatasetError
 from experimentator.graph import Graph, GraphError, Mode
@@ -18,16 +15,12 @@ from experimentator.loading.blocks import specs_of
 from experimentator.optimizer_parts import losses_of
 from experimentator.settings import listed
 
-log = logging.getLogger(__name__)
-CLOSE = 0.9  # similarity from which a name is probably a slip for another: they differ in a letter or two
-
 
 class Selection:
     """Names to select in an experiment's graphs; `task` has the task class's properties that act as processors."""
 
     def __init__(self, exp: Any, task: Mapping[str, Any]):
         self.exp, self.task = exp, task
-        self._told: set[tuple[str, str]] = set()
 
     @property
     def metrics(self) -> list[str]:
@@ -65,8 +58,6 @@ class Selection:
         marked = marked_in(exp.chunk_processors)
         asked += _known([name for name in self.metrics if name not in marked], graph)  # names that a task class adds
         asked += _known(exp.batch_metrics_names, graph)
-        if mode == Mode.EVAL and (unknown := [name for name in exp.batch_metrics_names if name not in asked]):
-            log.warning("batch_metrics_names lists %s, which evaluation does not know.", ", ".join(map(repr, unknown)))
         if mode == Mode.EVAL or "metrics" in self.task:
             asked += _known(self.metrics, graph)
         requested = _known(exp.requests(mode), graph)
@@ -82,76 +73,6 @@ class Selection:
         """Whether EVAL must know a metric: nothing writes it at all, or a processor of EVAL does."""
         written = graph.written_in(name)
         return graph.mode == Mode.EVAL and not (written and not written & Mode.EVAL)
-
-    def look(self, whole: Graph, selected: Graph) -> None:
-        """Refuse, or warn of, graphs that do not compute what they seem to."""
-        self._check_norms(whole)
-        self._tell_slips(whole)
-        self._tell_adding_up()
-        self._tell_squashed(selected)
-        self._tell_overwritten(whole, selected)
-
-    def _tell_slips(self, graph: Graph) -> None:
-        """Warn of processors left out because they read a name that nothing has and that is close to a known one."""
-        known = {*graph.outputs, *graph.provided}
-        for node in graph.nodes:
-            for name in [ref.name for ref in node.reads if ref.name not in known]:
-                if any(name in self.exp.program.specs(mode) for mode in Mode):
-                    continue
-                near = get_close_matches(name, known, n=1, cutoff=CLOSE)
-                if near and not graph.written_in(name):
-                    said = "%s is left out: it reads %r, which nothing writes and no subset gives. Did you mean %r?"
-                    self._tell(node.name, name, said, node, name, near[0])
-
-    def _tell_adding_up(self) -> None:
-        """Warn of a Keras metric within a user's function: nothing resets it when a pass begins."""
-        for named, name in (found for one in self.exp.program.processors for found in adding_up(one)):
-            said = "%s reads %s, a metric of Keras, which accumulates over batches and is never reset. %s"
-            write = f'Write ops.KerasMetric(metric, "batch_logits", "batch_target"), or {name}.reset_state() first.'
-            self._tell(named, name, said, named, name, write)
-
-    def _tell_squashed(self, graph: Graph) -> None:
-        """Warn of a loss or metric on logits that is given the output of a softmax or sigmoid."""
-        for node in graph.nodes:
-            taking: Any = node.processor
-            for ref in [ref for ref in node.reads if hasattr(taking, "minds") and ref.name == taking.pair[0]]:
-                writer = graph.writers.get(ref)
-                squash, width = getattr(writer and writer.processor, "ends_in", {}).get(ref.name, ("", None))
-                if write := taking.minds(squash, width):
-                    said = "%s takes logits, but %r of %s ends in a %s. %s"
-                    self._tell(node.name, squash, said, node, ref.name, writer, squash, write)
-
-    def _check_norms(self, graph: Graph) -> None:
-        """Refuse to read or overwrite the norm of gradients: it is 0 until all processors have run."""
-        for node in graph.nodes:
-            for name in getattr(node.processor, "norm_of", ()):
-                others = [one for one in graph.nodes if one is not node and name in (*one.inputs, *one.outputs)]
-                if others:
-                    raise GraphError(
-                        f"The output of {node} is available only after all processors of a batch have run.\n"
-                        f"Seen: {name!r} in {others[0]}.\n"
-                        "Look at it in the history, or in on_batch_end of a callback; if there are two, give one of "
-                        "them another `output`."
-                    )
-
-    def _tell_overwritten(self, graph: Graph, selected: Graph) -> None:
-        """Warn of losses and metrics that nothing reads before another processor writes the same name."""
-        trained = self.exp.program.graphs.get(Mode.TRAIN)
-        used = {node.index for node in (*selected.nodes, *(trained.nodes if trained else ()))}
-        for node in (node for node in graph.nodes if node.index not in used and graph.mode != Mode.INFER):
-            for name in set(node.outputs) & ({"loss", *self.metrics} & selected.results.keys()):
-                writer = graph.writers.get(selected.results[name])
-                if writer is not None:
-                    added = ", and add them up with ops.CombineLosses([...])" if name == "loss" else ""
-                    said = f"nothing reads it before. Give each an `output` of its own{added}."
-                    told = "%s has no effect in %s: %s writes %r, too, and %s"
-                    self._tell(node.name, name, told, node, graph.mode, writer, name, said)
-
-    def _tell(self, node: str, name: str, said: str, *values: Any) -> None:
-        """Warn of a name, once for each processor."""
-        if (node, name) not in self._told:
-            self._told.add((node, name))
-            log.warning(said, *values)
 
     def last_written(self, graph: Graph) -> tuple[str, ...]:
         """The name to select in INFER where nothing can be computed, so that the error tells what is missing."""
