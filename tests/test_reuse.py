@@ -178,7 +178,7 @@ def test_another_configuration_gets_the_overrides_of_the_run(run, capsys):
 
 def test_an_override_that_no_file_holds_must_be_given_again(run, capsys):
     environment = json.loads((run / "environment.json").read_text())
-    environment |= {"overrides": {"optimizer": "<Adam>"}, "not_stored": ["optimizer"]}
+    environment |= {"overrides": {"optimizer": "<Adam>"}, "not_stored": ["output_folder", "optimizer"]}
     (run / "environment.json").write_text(json.dumps(environment))
 
     status, _, err = answered(capsys, "evaluate", run)

@@ -21,7 +21,7 @@ from experimentator.commands.results import show_values
 from experimentator.config import Config, ConfigError, importing_from, load, load_text, parse_assignment
 from experimentator.exported import check_new
 from experimentator.records.archive import is_run, read_run
-from experimentator.records.environment import sha256
+from experimentator.records.environment import overrides_in, sha256
 from experimentator.records.local_modules import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, refusal
 from experimentator.records.predictions import Predictions, check_suffix
@@ -118,17 +118,14 @@ def _check_modules(environment: Mapping[str, Any]) -> None:
 
 def _overrides(environment: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The overrides of the run, updated by those given now."""
-    stored, lost = environment.get("overrides", {}), environment.get("not_stored", [])
-    if not isinstance(stored, dict) or not isinstance(lost, list):
-        seen = "Seen: `overrides` is not a dictionary, or `not_stored` is not a list."
-        raise ConfigError("environment.json is damaged.", seen, "Name another run.")
+    stored, lost = overrides_in(environment)
     if missing := [name for name in lost if name not in given]:
         raise ConfigError(
             f"{missing[0]!r} was overridden by an object, which cannot be stored.",
-            f"Seen: {stored.get(missing[0], 'nothing')}.",
+            f"Seen: {lost[missing[0]]}.",
             f"Give it with --set {missing[0]}=VALUE, or name a configuration that has it: --config FILE.",
         )
-    return {name: value for name, value in stored.items() if name not in lost} | dict(given)
+    return stored | dict(given)
 
 
 def _weights(folder: Path, asked: str) -> Path:

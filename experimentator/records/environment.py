@@ -14,13 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from experimentator.config import Config, resolved
+from experimentator.config import Config, ConfigError, resolved
 from experimentator.records.local_modules import neighbours
 from experimentator.records.plainfile import read_json
 from experimentator.saving.identity import versions
 
 log = logging.getLogger(__name__)
-OF_ITS_OWN = ("output_folder", "project_name", "experiment_id", "hide_progress")  # overrides that reuse does not take
+OF_ITS_OWN = (
+    "output_folder",
+    "project_name",
+    "experiment_id",
+    "hide_progress",
+)  # overrides that belong to one run only
 GIT_SECONDS = 3.0  # a training waits no longer than this for git
 
 
@@ -56,15 +61,34 @@ def overrides_of(source: Any, given: Collection[str] = ()) -> dict[str, Any]:
     if Path(source) not in (folder, folder / "config.py") or not (folder / "environment.json").is_file():
         return {}
     told = read_json(folder / "environment.json")
-    stored, lost = told.get("overrides"), told.get("not_stored", [])
-    if not isinstance(stored, dict) or not isinstance(lost, list):
+    try:
+        stored, lost = overrides_in(told)
+    except ConfigError:
         log.warning("The overrides of %s are not known: its environment.json is damaged.", folder)
         return {}
-    lost = [name for name in lost if name not in (*OF_ITS_OWN, *given)]
-    for name in lost:
+    for name in [name for name in lost if name not in given]:
         said = "%r of the run %s was overridden by an object, which cannot be stored: its configuration's own is used."
         log.warning(said, name, folder)
-    return {name: value for name, value in stored.items() if name not in (*lost, *OF_ITS_OWN, *given)}
+    return {name: value for name, value in stored.items() if name not in (*OF_ITS_OWN, *given)}
+
+
+def overrides_in(environment: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The overrides that an `environment.json` holds, and what it shows of those that JSON cannot hold.
+
+    Of these, the run's folder, names and progress display are left out: no rebuilt experiment needs them.
+
+    >>> overrides_in({"overrides": {"rate": 0.1, "optimizer": "<Adam>"}, "not_stored": ["optimizer"]})
+    ({'rate': 0.1}, {'optimizer': '<Adam>'})
+
+    Raises:
+        ConfigError: if it is damaged.
+    """
+    told, lost = environment.get("overrides", {}), environment.get("not_stored", [])
+    if not isinstance(told, dict) or not isinstance(lost, list):
+        seen = "Seen: `overrides` is not a dictionary, or `not_stored` is not a list."
+        raise ConfigError("environment.json is damaged.", seen, "Name another run.")
+    stored = {name: value for name, value in told.items() if name not in lost}
+    return stored, {name: told.get(name, "nothing") for name in map(str, lost) if name not in OF_ITS_OWN}
 
 
 def process() -> dict[str, Any]:
