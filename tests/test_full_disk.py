@@ -25,6 +25,20 @@ rm disk/ballast
 {COMMAND} disk 2> told-again > /dev/null || exit 98
 cp -R disk/momentum done
 """  # the disk is gone with the process that mounted it
+FILLING = """
+class Filling:  # from the first epoch on, the folder of temporary files has no room
+    def on_epoch_end(self, epoch, **_):
+        with suppress(OSError), open(os.path.join(os.environ["TMPDIR"], "ballast"), "ab") as file:
+            file.write(bytes(1 << 17))
+    def state_dict(self):
+        return {}
+callbacks.append(Filling())
+"""
+SWEEP = f"""
+mkdir disk && mount -t tmpfs -o size=64k none disk || exit 99
+export TMPDIR=$PWD/disk
+'{sys.executable}' -m experimentator filling.py --grid "seed=[1]" --epochs 1000 --hang-seconds 0.5
+"""
 
 
 def mounted(place, script, *words):
@@ -86,3 +100,13 @@ def test_a_training_fills_the_disk_says_so_and_goes_on_exactly_with_room(tmp_pat
     assert ("Resuming" in (tmp_path / "told-again").read_text()) == bool(kept)
     assert newest(tmp_path / "done" / "a" / "checkpoints").about["epoch"] == 1500
     assert lines(tmp_path / "done" / "a") == reference
+
+
+def test_a_point_of_a_sweep_goes_on_where_it_has_no_room_to_report(tmp_path):
+    momentum = (ROOT / "tests" / "configs" / "momentum.py").read_text("utf-8")
+    (tmp_path / "filling.py").write_text(f"from contextlib import suppress\n{momentum}{FILLING}", "utf-8")
+
+    done = mounted(tmp_path, SWEEP)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(next((tmp_path / "runs").rglob("history.jsonl")).read_bytes().splitlines()) == 1000

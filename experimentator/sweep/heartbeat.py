@@ -45,7 +45,7 @@ class Heartbeat:
         self.calls += 1
         if (now := time.monotonic()) - self.told > TELL_SECONDS:
             self.told = now
-            self._write(BEAT, f"{self.exp.epoch} {self.calls}")
+            self._tell(BEAT, f"{self.exp.epoch} {self.calls}")
 
     def keep_quiet(self) -> None:
         """Report that there will be no reports, since there are no callbacks."""
@@ -54,7 +54,15 @@ class Heartbeat:
     def tell_folder(self) -> None:
         """Report the run folder, once there is one."""
         if self.run and self.run.path:
-            self._write(FOLDER, str(self.run.path.absolute()))
+            self._tell(FOLDER, str(self.run.path.absolute()))
+
+    def _tell(self, name: str, text: str) -> None:
+        """Report; where the disk is full, by the time of the folder alone: the training goes on."""
+        try:
+            self._write(name, text)
+        except OSError:
+            with suppress(OSError):
+                os.utime(self.place)
 
     def _write(self, name: str, text: str) -> None:
         aside = self.place / f"{name}.new"

@@ -57,6 +57,7 @@ class Child:
     kills: int  # of processes by the kernel for lack of memory, since boot, as the point began
     begun: float = field(default_factory=time.monotonic)
     beat: str = ""
+    touched: int = 0  # the time of the folder, which changes with every report, even one that no file has room for
     heard: float = field(default_factory=time.monotonic)
     why: str = ""
 
@@ -150,9 +151,9 @@ class Supervisor:
             time.sleep(POLL)
 
     def _listen(self, child: Child) -> None:
-        beat, now = _text(child.aside / BEAT), time.monotonic()
-        if beat != child.beat or beat == QUIET:
-            child.beat, child.heard = beat, now
+        beat, touched, now = _text(child.aside / BEAT), _touched(child.aside), time.monotonic()
+        if (beat, touched) != (child.beat, child.touched) or beat == QUIET:
+            child.beat, child.touched, child.heard = beat, touched, now
         most = self.hang_seconds if child.beat else max(self.hang_seconds, START_SECONDS)
         if now - child.heard > most + min(GRACE, self.hang_seconds):
             _end_group(child)
@@ -249,6 +250,13 @@ def _memory_kills() -> int:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
+
+
+def _touched(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _text(path: Path) -> str:
