@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import signal
 import subprocess
@@ -100,12 +101,17 @@ def test_large_arrays_are_the_same_by_processes(kind, options):
     assert blocks(TWO) == blocks(TWO) == blocks(None)
 
 
-def test_large_arrays_go_through_the_pipe_where_memory_cannot_be_shared(monkeypatch):
+def forbidden(_):
+    raise PermissionError(errno.EPERM, "as by a filter of system calls")
+
+
+@pytest.mark.parametrize("place, name, then", [(Lent, "is_possible", lambda: False), (os, "memfd_create", forbidden)])
+def test_large_arrays_go_through_the_pipe_where_memory_cannot_be_shared(place, name, then, monkeypatch):
     subset = Subset("s", Mode.EVAL, Large())
     into = {"batch_image": np.empty((3, 80, 90, 3), np.int16)}
     shared, piped = Processes(subset, 1), Processes(subset, 1)
     _, first = shared.batch([1, 2, 3], [0, 0, 0], into)
-    monkeypatch.setattr(Lent, "is_possible", lambda: False)
+    monkeypatch.setattr(place, name, then)
     _, second = piped.batch([1, 2, 3], [0, 0, 0], into)
 
     assert first["batch_image"] is into["batch_image"] is not second["batch_image"]

@@ -64,7 +64,8 @@ class Lending:
         """Addresses of shared arrays like those of `into`; small ones have none."""
         for name, array in into.items() if Lent.is_possible() else ():
             if array.nbytes >= LARGE and (name not in self.lent or not _alike(self.lent[name].array, array)):
-                self.lent[name] = Lent(array.shape, array.dtype)
+                with suppress(OSError):  # a sandbox may forbid it; then the array goes through the pipe
+                    self.lent[name] = Lent(array.shape, array.dtype)
         return {name: one.address for name, one in self.lent.items() if name in into and _alike(one.array, into[name])}
 
     def taken(self, batch: dict[str, Any], into: Mapping[str, np.ndarray]) -> dict[str, Any]:
