@@ -88,6 +88,16 @@ def test_a_node_of_another_name_is_found_by_its_shapes():
     assert chosen.keys() == SHAPES.keys() == set(matching.matched)
 
 
+def test_of_many_nodes_of_other_names_a_dozen_are_told():
+    own, found = ({f"{name}{place:02}/0/bias": (place % 3,) for place in range(30)} for name in ("Here", "There"))
+    with pytest.raises(WeightsError) as caught:
+        fitting(weights(own), weights(found))
+
+    said = str(caught.value).splitlines()[-1]
+    first = ", ".join(f"'There{place:02}': 'Here{place:02}'" for place in range(12))
+    assert said.startswith(f"Name nodes as they are here: load_weights(..., rename={{{first}, ...}}), with 18 more. To")
+
+
 def test_a_part_is_asked_for_by_pattern_and_must_be_there_whole():
     other_head = weights(fill=1.0, Head__0__kernel=(8, 5), Head__1__bias=(5,))
     chosen, matching = fitting(weights(), other_head, only="Trunk/*")

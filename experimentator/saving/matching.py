@@ -169,9 +169,10 @@ def fitting(
 def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any], *, name: Any = None) -> WeightsError:
     """The error for weights that do not fit."""
     report = "\n".join(f"  {line}" for line in matching.lines if not line.startswith("kept"))
-    moved = _moved(matching, own, found)
-    named = ", ".join(f"{old!r}: {new!r}" for old, new in moved.items())
-    write = f"Name nodes as they are here: load_weights(..., rename={{{named}}}). " if moved else ""
+    moved, more = _moved(matching, own, found)
+    named = ", ".join([f"{old!r}: {new!r}" for old, new in moved.items()] + ["..."] * bool(more))
+    rest = f", with {more} more" if more else ""
+    write = f"Name nodes as they are here: load_weights(..., rename={{{named}}}){rest}. " if moved else ""
     write += f"To load a part, say which: load_weights(..., only={_a_part(matching)}). "
     write += "Node labels (`node=`) are part of the keys."
     if found and not any("/" in key for key in found):  # keys of a PyTorch module or another library
@@ -288,22 +289,34 @@ def _near(key: str, array: Any, unexpected: Iterable[str], found: Mapping[str, A
     return f"; the file has {near[0]}" if near else ""
 
 
-def _moved(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
-    """Nodes of the file that hold just the weights that a node here misses: {name in the file: name here}."""
-    missing, spare = _by_node(matching.missing, own), _by_node(matching.unexpected, found)
+def _moved(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[dict[str, str], int]:
+    """Nodes of the file that hold just the weights that a node here misses, and how many more than SHOWN there are.
+
+    They are given as {name in the file: name here}.
+    """
+    spare: dict[frozenset[str], list[str]] = {}
+    for node, content in _by_node(matching.unexpected, found).items():
+        spare.setdefault(content, []).append(node)
     moved: dict[str, str] = {}
-    for node, content in missing.items():
-        same = [other for other, held in spare.items() if held == content and other not in moved]
-        if same:
-            moved[(get_close_matches(node, same, n=1, cutoff=0.0) or same)[0]] = node
-    return moved
+    more = 0
+    for node, content in _by_node(matching.missing, own).items():
+        same = spare.get(content, [])
+        if same and len(moved) < SHOWN:
+            near = (get_close_matches(node, same, n=1, cutoff=0.0) or same)[0]
+            same.remove(near)
+            moved[near] = node
+        elif same:  # names of some hundred nodes would take long to compare
+            same.pop()
+            more += 1
+    return moved, more
 
 
-def _by_node(keys: Iterable[str], arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    nodes: dict[str, dict[str, Any]] = {}
+def _by_node(keys: Iterable[str], arrays: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """What each node holds: the rest of each key, with the form of its weight."""
+    nodes: dict[str, set[str]] = {}
     for key in keys:
-        nodes.setdefault(node_of(key), {})[key.removeprefix(node_of(key))] = _form(arrays[key])
-    return nodes
+        nodes.setdefault(node_of(key), set()).add(f"{key.removeprefix(node_of(key))} {_form(arrays[key])}")
+    return {node: frozenset(content) for node, content in nodes.items()}
 
 
 def _lines(what: str, keys: Sequence[str], told: Callable[[str], str]) -> list[str]:
