@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
@@ -163,7 +163,7 @@ class Backend(Protocol):
     def take_averages(self, optimizer: Any) -> None:
         """Give weights the averages that an optimizer keeps of them (`use_ema`)."""
 
-    def freeze(self, keys: Collection[str]) -> Callable[[], None]:
+    def freeze(self, keys: Set[str]) -> Callable[[], None]:
         """Let training leave the weights of these keys as they are; calling the result thaws them."""
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:

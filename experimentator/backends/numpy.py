@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -184,7 +184,7 @@ class NumpyBackend:
         """Copies of the weights, to put back."""
         return partial(self.set_weights, {name: array.copy() for name, array in self.weights().items()})
 
-    def freeze(self, keys: Collection[str]) -> Callable[[], None]:
+    def freeze(self, keys: Set[str]) -> Callable[[], None]:
         """There is no variable that could be held."""
         raise ValueError(
             "The numpy backend cannot freeze weights.\nSeen: processors that run in Python.\n"

@@ -44,7 +44,7 @@ class Freeze(Callback):
     def on_train_begin(self, **_: Any) -> None:
         """Freeze; refuses a pattern that names nothing, before anything is trained."""
         self.on_train_end()
-        keys = named_by(self.patterns, self.exp.backend.weights())
+        keys = set(named_by(self.patterns, self.exp.backend.weights()))
         if self.epochs is None or self.exp.epoch < self.epochs:
             self._thaw = self.exp.backend.freeze(keys)
             self.exp.program.drop_steps()  # what was compiled before trains them

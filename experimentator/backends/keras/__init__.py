@@ -6,7 +6,7 @@ A framework adds how a function is run on abstract tensors, and its compiled loo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -231,7 +231,7 @@ class KerasBackend(ABC):
         """Restart averages that the optimizer keeps of the weights of these keys, from their present values."""
         begin_averages(optimizer, [one for key, one in self.variables.keyed().items() if key in keys])
 
-    def freeze(self, keys: Collection[str]) -> Callable[[], None]:
+    def freeze(self, keys: Set[str]) -> Callable[[], None]:
         """Let training leave the weights of these keys as they are; calling the result thaws them."""
         return frozen([one for key, one in self.variables.keyed().items() if key in keys], self._layers.values())
 

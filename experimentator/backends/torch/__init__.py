@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -144,7 +144,7 @@ class TorchBackend(KerasBackend):
         super().forget()
         self.modules = Modules(self.place)
 
-    def freeze(self, keys: Collection[str]) -> Callable[[], None]:
+    def freeze(self, keys: Set[str]) -> Callable[[], None]:
         """Let training leave weights as they are; modules that are held whole keep their statistics, too."""
         within = self.modules.held(one for key, one in self.variables.keyed().items() if key in keys)
         thaw = super().freeze(keys)
