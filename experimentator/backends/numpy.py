@@ -104,7 +104,7 @@ class NumpyBackend:
         """There is no compiled step to look into."""
         raise ValueError(
             "The numpy backend has no profile.\nSeen: processors that run in Python.\n"
-            "Use a profiler of Python, such as py-spy; or train with TensorFlow or JAX."
+            "Use a profiler of Python, such as py-spy; or train with TensorFlow, JAX or PyTorch."
         )
 
     def by_hand(self, graph: Graph, optimizer: Any = None, **options: Any) -> Callable[..., None]:
@@ -120,7 +120,7 @@ class NumpyBackend:
         """Refused: this backend makes no Keras model."""
         raise ValueError(
             "The numpy backend cannot be compared with Keras' fit.\nSeen: processors that run in Python.\n"
-            "Leave --against keras out, or train with TensorFlow or JAX."
+            "Leave --against keras out, or train with TensorFlow, JAX or PyTorch."
         )
 
     def model(self, graph: Graph, specs: Mapping[str, Any], sizes: Mapping[str, Sizes], name: str) -> Any:
@@ -188,7 +188,7 @@ class NumpyBackend:
         """There is no variable that could be held."""
         raise ValueError(
             "The numpy backend cannot freeze weights.\nSeen: processors that run in Python.\n"
-            "Train with TensorFlow or JAX."
+            "Train with TensorFlow, JAX or PyTorch."
         )
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
