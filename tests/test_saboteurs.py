@@ -160,6 +160,14 @@ SABOTEURS = {
     "every epoch has the order of the first": Saboteur(
         "data/ordered.py", "self.name, self.epoch, *address", "self.name, 0 * self.epoch, *address", "test_subset.py"
     ),
+    "memory that is forbidden ends a training": Saboteur(
+        "loading/shared.py",
+        "with suppress(OSError):  # a sandbox may forbid it; then the array goes through the pipe\n"
+        "                    self.lent",
+        "if name:\n                    self.lent",
+        "test_processes.py",
+        "through_the_pipe",
+    ),
     "pickles are read": Saboteur(
         "saving/packing.py", "import json\n", "import json\nimport pickle\n", "test_packaging.py", "loader_that_can_run"
     ),
