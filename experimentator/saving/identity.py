@@ -118,11 +118,11 @@ def begin(exp: BaseExperiment) -> None:
 @contextmanager
 def unnoted(walk: Any) -> Iterator[None]:
     """Within, a refusal takes back what was noted, so that what differs may be changed and the resume tried again."""
-    noted = walk.identity, walk.settings, walk.keys
+    before = dataclasses.replace(walk.noted)
     try:
         yield
     except ResumeError:
-        walk.identity, walk.settings, walk.keys = noted
+        walk.noted = before
         raise
 
 
