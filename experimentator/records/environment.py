@@ -20,12 +20,7 @@ from experimentator.records.plainfile import read_json
 from experimentator.saving.identity import versions
 
 log = logging.getLogger(__name__)
-OF_ITS_OWN = (
-    "output_folder",
-    "project_name",
-    "experiment_id",
-    "hide_progress",
-)  # overrides that belong to one run only
+OF_ITS_OWN = ("output_folder", "project_name", "experiment_id", "hide_progress")  # overrides of one run alone
 GIT_SECONDS = 3.0  # a training waits no longer than this for git
 
 
