@@ -39,10 +39,10 @@ class Pace:
         """How many batches to run after `done`: a call ends at every multiple of the stride."""
         return min(self.count, self.stride - done % self.stride) if self.stride else self.count
 
-    def saw(self, count: int, seconds: float) -> None:
-        """Note that a call of `count` batches took `seconds`."""
+    def saw(self, count: int, seconds: float, *, traced: bool = False) -> None:
+        """Note that a call of `count` batches took `seconds`; the first one, and one that `traced`, compiled, too."""
         self.done += count
-        if not self.compiled:
+        if traced or not self.compiled:
             self.compiled, self.compile_seconds = True, seconds
             return
         self.step_seconds = max(1e-9, min(self.step_seconds, seconds / count))

@@ -59,7 +59,7 @@ class Runner:
             self.step.choose(block.columns, block.index, remaining=remaining)
         elif self.decider.step.is_settled and not self.step.is_settled:
             self.step.chosen = self.decider.step.compiler
-        start = time.perf_counter()
+        start, traces = time.perf_counter(), self.step.traces
         self.pace.expect(remaining)
         fixed = self.pace.is_fixed(len(block.index)) if block.fixed is None else block.fixed
         outputs = self.step(block.columns, block.index, fixed=fixed)
@@ -68,7 +68,8 @@ class Runner:
         self.calls, self.batches = self.calls + 1, self.batches + len(block.index)
         self.seconds += seconds
         # choosing a compiler compiles, too, so the first call is timed from before it
-        self.pace.saw(len(block.index), seconds if self.pace.compiled else time.perf_counter() - began)
+        took = seconds if self.pace.compiled else time.perf_counter() - began
+        self.pace.saw(len(block.index), took, traced=self.step.traces > traces)
         check_flags(self.step.graph, fetched, where=where, first=first)
         return self.marks.put(fetched)
 

@@ -74,6 +74,16 @@ def test_the_first_call_counts_as_compilation_only():
     assert (pace.count, pace.settled, pace.compile_seconds) == (1, False, 9.0)
 
 
+def test_a_later_call_that_compiles_anew_does_not_make_all_others_short():
+    pace = Pace(100, fixed=None)
+    pace.saw(1, 9.0, traced=True)
+    pace.saw(1, 5.0, traced=True)
+    while not pace.settled:
+        pace.saw(pace.count, pace.count * 0.001)
+
+    assert (pace.count, pace.compile_seconds) == (100, 5.0)
+
+
 def test_a_remainder_says_nothing_about_the_size_of_calls():
     pace = Pace(100, fixed=None)
     pace.saw(1, 9.0)

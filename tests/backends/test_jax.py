@@ -42,6 +42,18 @@ def test_what_no_gradient_reaches_is_not_decayed():
     assert any(np.any(value) for key, value in backend.weights().items() if key.startswith("lambda/"))
 
 
+def test_a_variable_made_of_a_python_number_is_compiled_with_once():
+    scale = keras.Variable(2.0)
+    scaled = lambda chunk: chunk.update(loss=chunk["loss"] * keras.ops.convert_to_tensor(scale))  # noqa: E731
+    exp = build_experiment(config())
+    exp.chunk_processors.append(scaled)
+    exp.train(20)
+
+    counts = exp.counts["training"]
+    assert counts["traces"] == 1
+    assert counts["calls"] < counts["batches"]
+
+
 def test_a_loss_behind_a_stopped_gradient_is_refused():
     exp = build_experiment(config())
     exp.chunk_processors.insert(1, ops.StopGradient("batch_logits"))

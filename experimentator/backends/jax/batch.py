@@ -27,6 +27,9 @@ class Batch(StatelessBatch):
 
     def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None, devices: Devices | None = None):
         super().__init__(run, variables, optimizer)
+        for variable in self.weights:  # as `keras.Variable(2.0)` begins: a second call would be compiled anew
+            if variable.value.weak_type:
+                variable.assign(variable.value.astype(variable.dtype))
         self.devices = devices or Devices()
         self.convolves = False  # set by `shapes`
         self._layouts: list[Any] = []  # of weights and slots, as `state` has seen them
