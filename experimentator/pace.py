@@ -46,14 +46,15 @@ class Pace:
             self.compiled, self.compile_seconds = True, seconds
             return
         self.step_seconds = max(1e-9, min(self.step_seconds, seconds / count))
-        if self.settled or count < self.count:
+        if count < self.count:
             return
-        if seconds < CALL_SECONDS / 4 and self.count < self.capacity:
+        if not self.settled and seconds < CALL_SECONDS / 4 and self.count < self.capacity:
             self.count = min(2 * self.count, self.capacity)
             return
         most = min(self.capacity, max(1, int(CALL_SECONDS / self.step_seconds)))
-        self.count = ceil(self.steps / ceil(self.steps / most))
-        self.settled = True
+        usual = ceil(self.steps / ceil(self.steps / most))
+        if not self.settled or usual >= 2 * self.count:  # a slow call may have settled it, on a busy machine
+            self.count, self.settled, self.fixing = usual, True, False
 
     def expect(self, remaining: int) -> None:
         """Decide whether to compile for the settled count: if that takes at most a tenth of the time of all batches.

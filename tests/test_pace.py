@@ -84,6 +84,17 @@ def test_a_later_call_that_compiles_anew_does_not_make_all_others_short():
     assert (pace.count, pace.compile_seconds) == (100, 5.0)
 
 
+@law(st.integers(64, 20_000), st.floats(1e-6, 1e-3), st.integers(1, 4))
+def test_one_slow_call_does_not_make_all_others_short(steps, step_seconds, slow):
+    pace, usual = Pace(steps, fixed=None), Pace(steps, fixed=None)
+    run(usual, step_seconds)
+    for call in range(40):
+        pace.saw(pace.count, pace.count * step_seconds + 2.0 * (call == slow))
+
+    assert pace.settled
+    assert usual.count / 2 <= pace.count <= usual.count * 2
+
+
 def test_a_remainder_says_nothing_about_the_size_of_calls():
     pace = Pace(100, fixed=None)
     pace.saw(1, 9.0)
