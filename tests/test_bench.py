@@ -181,7 +181,7 @@ def test_what_ends_a_training_ends_its_measurement(trouble, status, capsys):
     "hands, said",
     [
         ({"graph": 1e-4, "xla": 1e-5}, "jit_compile=True makes it quicker, which pays only in a longer training"),
-        ({"graph": 1e-4, "xla": 9e-5}, "no setting would make it quicker"),
+        ({"graph": 1e-4, "xla": 9e-5}, "no setting would make it much quicker"),
     ],
 )
 def test_a_compiler_that_would_pay_in_a_longer_training_is_named(hands, said):

@@ -155,6 +155,6 @@ def _other_compiler(seen: Seen) -> str:
     if "graph" in known and not {"xla", "xla-step"} & known.keys() and seen.exp.backend.compiles:
         return "XLA, which might be quicker, cannot compile it"
     if seen.compiler not in known or known[other] >= BETTER * known[seen.compiler]:
-        return "no setting would make it quicker"
+        return "no setting would make it much quicker"
     setting = seen.exp.backend.compilers[other]
     return f"jit_compile={setting!r} makes it quicker, which pays only in a longer training"
