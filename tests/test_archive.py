@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from argparse import Namespace
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def listed(folder, *filters, sort=None, descending=False, as_json=False):
     arguments = Namespace(
         output=None, folder=str(folder), filters=filters, sort=sort, descending=descending, json=as_json, open=False
     )
-    status = list_runs(arguments, output, errors)
+    with redirect_stdout(output), redirect_stderr(errors):
+        status = list_runs(arguments)
     return status, output.getvalue(), errors.getvalue()
 
 
@@ -306,8 +308,7 @@ def observe(event, arguments):
         events.append((event, arguments))
 sys.addaudithook(observe)
 listing.list_runs(Namespace(folder=str(place), filters=[], sort="epochs", descending=True, json=False, output=None,
-    open=False),
-                  sys.stdout, sys.stderr)
+    open=False))
 listed = list(events)
 exec("1")
 print(listed, len(events))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -551,7 +552,8 @@ def test_a_terminal_gets_a_drawn_table_of_the_last_epochs(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     terminal = Terminal()
 
-    show_epochs([{"epoch": number, "training_loss": 0.5} for number in range(1, 31)], terminal)
+    with redirect_stdout(terminal):
+        show_epochs([{"epoch": number, "training_loss": 0.5} for number in range(1, 31)])
 
     assert "training_loss" in terminal.getvalue()
     assert terminal.getvalue().count("0.5") == 20
@@ -561,7 +563,8 @@ def test_a_terminal_gets_a_drawn_table_of_the_last_epochs(monkeypatch):
 def test_the_best_point_is_the_one_with_the_smallest_validation_loss():
     terminal = Terminal()
 
-    show_table([{"rate": 0.1}, {"rate": 0.2}], terminal, best=1)
+    with redirect_stdout(terminal):
+        show_table([{"rate": 0.1}, {"rate": 0.2}], best=1)
 
     assert terminal.getvalue().endswith("Best: row 2.\n")
 

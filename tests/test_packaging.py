@@ -123,7 +123,7 @@ def test_a_module_holds_one_idea(module):
 
 @every_module
 def test_only_the_command_line_prints(module):
-    assert module.name == "cli.py" or list(printed_lines(module)) == []
+    assert module.name == "cli.py" or module.parent.name == "commands" or list(printed_lines(module)) == []
 
 
 @every_module

@@ -6,13 +6,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from experimentator.cli import main
 from experimentator.commands import outside
-from experimentator.commands.verify import Plan, _fixed
+from experimentator.commands.verify import _options
 
 CONFIGS = Path(__file__).parent / "configs"
 KILLS = os.environ.get("EXPERIMENTATOR_KILLS", "3")
@@ -82,16 +83,17 @@ def test_the_reader_imports_the_standard_library_only():
 
 
 @pytest.mark.parametrize("framework, sees_a_gpu", [("torch", True), ("jax", False)])
-def test_compilers_that_are_found_by_timing_are_fixed(framework, sees_a_gpu, monkeypatch, tmp_path):
+def test_compilers_that_are_found_by_timing_are_fixed(framework, sees_a_gpu, monkeypatch, tmp_path, capsys):
     """PyTorch times them on a GPU, too; JAX never does."""
     monkeypatch.setenv("KERAS_BACKEND", framework)
     monkeypatch.setenv("PATH", str(tmp_path))
     if sees_a_gpu:
         (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
-    said = []
+    arguments = Namespace(config=str(CONFIGS / "light.py"), assignments=["seed=1"], epochs=3)
 
-    options = _fixed(Plan(str(CONFIGS / "light.py"), options=["--set", "seed=1"]), said.append)
+    given, fixed = (options := _options(arguments))[:4], options[4:]
 
-    assert options == (["--set", "jit_compile=False"] if framework == "torch" else [])
-    assert len(said) == len(options) // 2
+    assert given == ["--set", "seed=1", "--epochs", "3"]
+    assert fixed == (["--set", "jit_compile=False"] if framework == "torch" else [])
+    assert len(capsys.readouterr().out.splitlines()) == len(fixed) // 2

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from experimentator.checkpoint import write_atomically
 from experimentator.commands.curves import PLACES, curves
 from experimentator.commands.failures import printable
-from experimentator.commands.results import show_table
+from experimentator.commands.results import show_table, tell
 from experimentator.commands.usage import UsageError
 from experimentator.graph.text import cut
 from experimentator.page import look_at
@@ -74,7 +74,7 @@ class Filter:
         )
 
 
-def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
+def list_runs(arguments: Namespace) -> int:
     """Run `experimentator runs`; returns the exit status: 5 if a run folder could not be read, else 0."""
     if arguments.output and not arguments.output.lower().endswith(".html"):
         raise UsageError(f"the page of runs is HTML\nSeen: -o {arguments.output}. Write a name that ends in .html.")
@@ -93,18 +93,18 @@ def list_runs(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
     if arguments.output:
         page = curves(runs, asked, title=f"Runs in {printable(arguments.folder)}")
         write_atomically(Path(arguments.output), page.encode())
-        output.write(f"{arguments.output}\n")
+        print(arguments.output)
         if arguments.open:
-            look_at(arguments.output, lambda text: errors.write(f"{printable(text)}\n"))
+            look_at(arguments.output, lambda text: tell(printable(text)))
     elif arguments.json:
-        output.write(json.dumps([told(run) for run in runs], indent=2, allow_nan=False) + "\n")
+        print(json.dumps([told(run) for run in runs], indent=2, allow_nan=False))
     elif runs:
-        show_table([_row(run, asked) for run in runs], output)
+        show_table([_row(run, asked) for run in runs])
     else:
-        errors.write(f"No run in {printable(arguments.folder)}{' matches the filters' if found else ''}.\n")
+        tell(f"No run in {printable(arguments.folder)}{' matches the filters' if found else ''}.")
     damaged = [run for run in found if run.status == "damaged"]
     for run in damaged:
-        errors.write("\n".join(printable(line) for line in f"error: {run.problem}".splitlines()) + "\n")
+        tell("\n".join(printable(line) for line in f"error: {run.problem}".splitlines()))
     return 5 if damaged else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from experimentator.bench.spread import p_value
 from experimentator.commands.results import best_of, loss_of, show_table
@@ -15,15 +15,15 @@ REPEATS = ("seed", "fold")  # axes of repetitions
 TESTED = "p to best"
 
 
-def show_means(rows: Sequence[Mapping[str, Any]], output: TextIO) -> None:
+def show_means(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the table of means, and an explanation of its last column."""
     best = best_of(rows)
-    show_table(rows, output, best=best if len(rows) > 1 else None)
+    show_table(rows, best=best if len(rows) > 1 else None)
     if pairs := min((min(row["runs"], rows[best or 0]["runs"]) for row in rows if TESTED in row), default=0):
         loss, least = loss_of(name for row in rows for name in row), 2 / 2**pairs
-        output.write(
+        print(
             f"{TESTED}: the probability that {loss} would differ so much from the best row if both were equally good "
-            f"(signed-rank test over the same seeds and folds; with {pairs} it is never below {least:.2g}).\n"
+            f"(signed-rank test over the same seeds and folds; with {pairs} it is never below {least:.2g})."
         )
 
 

@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from experimentator.commands.failures import printable
 
 MOST_EPOCHS = 20  # shown on a terminal; elsewhere all
 
 
-def show_table(rows: Sequence[Mapping[str, Any]], file: TextIO, *, best: int | None = None) -> None:
+def show_table(rows: Sequence[Mapping[str, Any]], *, best: int | None = None) -> None:
     """Print a table of rows, with row number `best` marked: drawn on a terminal, else in aligned columns.
 
-    >>> import sys
-    >>> show_table([{"epoch": 1, "training_loss": 0.5}, {"epoch": 2, "training_loss": 0.25}], sys.stdout, best=1)
+    >>> show_table([{"epoch": 1, "training_loss": 0.5}, {"epoch": 2, "training_loss": 0.25}], best=1)
     epoch  training_loss
         1            0.5
         2           0.25  best
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_cell(row.get(name, "")) for name in names] for row in rows]
-    if file.isatty():
-        _draw(names, cells, file, best)
+    if sys.stdout.isatty():
+        _draw(names, cells, best)
         return
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
     for place, row in enumerate([names, *cells]):
         line = "  ".join(map(str.rjust, row, widths))
-        file.write(f"{line}  best\n" if best is not None and place == best + 1 else f"{line}\n")
+        print(f"{line}  best" if best is not None and place == best + 1 else line)
 
 
-def show_epochs(history: Sequence[Mapping[str, Any]], file: TextIO) -> None:
+def show_epochs(history: Sequence[Mapping[str, Any]]) -> None:
     """Print a table of the epochs; on a terminal only the last ones."""
-    last = history[-MOST_EPOCHS:] if file.isatty() else history
-    show_table(last, file)
+    last = history[-MOST_EPOCHS:] if sys.stdout.isatty() else history
+    show_table(last)
     if len(last) < len(history):
-        file.write(f"{len(history) - len(last)} earlier epochs are in history.jsonl.\n")
+        print(f"{len(history) - len(last)} earlier epochs are in history.jsonl.")
 
 
-def show_values(values: Mapping[str, Any], file: TextIO) -> None:
+def show_values(values: Mapping[str, Any]) -> None:
     """Print a line for each name.
 
-    >>> import sys
-    >>> show_values({"validation_accuracy": 0.98765, "weights": "runs/weights.safetensors"}, sys.stdout)
+    >>> show_values({"validation_accuracy": 0.98765, "weights": "runs/weights.safetensors"})
     validation_accuracy  0.9877
     weights              runs/weights.safetensors
     """
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        file.write(f"{name:<{width}}  {_cell(value)}\n")
+        print(f"{name:<{width}}  {_cell(value)}")
+
+
+def tell(text: str) -> None:
+    """Print a message to stderr, since stdout holds results."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def final_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> int | None:
     return min(known)[1] if known else None
 
 
-def _draw(names: Sequence[str], cells: Sequence[Sequence[str]], file: TextIO, best: int | None) -> None:
+def _draw(names: Sequence[str], cells: Sequence[Sequence[str]], best: int | None) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -92,9 +96,9 @@ def _draw(names: Sequence[str], cells: Sequence[Sequence[str]], file: TextIO, be
         table.add_column(Text(name), justify="right", overflow="fold")
     for place, row in enumerate(cells):
         table.add_row(*map(Text, row), style="bold green" if place == best else None)
-    Console(file=file).print(table)
+    Console().print(table)
     if best is not None:
-        file.write(f"Best: row {best + 1}.\n")
+        print(f"Best: row {best + 1}.")
 
 
 def _cell(value: Any) -> str:

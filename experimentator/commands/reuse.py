@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from experimentator.callbacks.weights import BEST
 from experimentator.checkpoint import AVERAGED, WEIGHTS, CheckpointError
+from experimentator.commands.building import assigned, built
 from experimentator.commands.failures import printable
-from experimentator.commands.results import show_values
+from experimentator.commands.results import show_values, tell
 from experimentator.config import Config, ConfigError, importing_from, load, load_text, parse_assignment
 from experimentator.exported import check_new
 from experimentator.records.archive import is_run, read_run
@@ -28,44 +29,44 @@ from experimentator.records.predictions import Predictions, check_suffix
 from experimentator.runs import STATUS
 from experimentator.settings import LIBRARY_KEYS
 
-Build = Callable[[Callable[[], Config]], Any]
 
-
-def evaluate(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
+def evaluate(arguments: Namespace) -> int:
     """Run `experimentator evaluate`: print averages over a subset, or over every EVAL subset."""
-    exp = restored(arguments, build, errors)
+    exp = restored(arguments)
     results = exp.evaluate(arguments.subset)
     if arguments.json:
-        output.write(json.dumps(finite(results), indent=2, allow_nan=False) + "\n")
+        print(json.dumps(finite(results), indent=2, allow_nan=False))
     else:
-        show_values(results, output)
+        show_values(results)
+    return 0
 
 
-def predict(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
+def predict(arguments: Namespace) -> int:
     """Run `experimentator predict`: write the outputs of INFER for every key of a subset to a file."""
     check_suffix(arguments.output)
-    exp = restored(arguments, build, errors)
+    exp = restored(arguments)
     Predictions.of(exp, exp.subset(arguments.subset)).save(arguments.output)
-    output.write(f"{arguments.output}\n")
+    print(arguments.output)
+    return 0
 
 
-def export(arguments: Namespace, build: Build, output: TextIO, errors: TextIO) -> None:
+def export(arguments: Namespace) -> int:
     """Run `experimentator export`: write the INFER graph to a file for use elsewhere."""
     check_new(Path(arguments.output))
     sizes = dict(map(parse_assignment, arguments.sizes))
-    exp = restored(arguments, build, errors)
-    output.write(f"{exp.export(arguments.output, sizes=sizes)}\n")
+    exp = restored(arguments)
+    print(exp.export(arguments.output, sizes=sizes))
+    return 0
 
 
-def restored(arguments: Namespace, build: Build, errors: TextIO) -> Any:
+def restored(arguments: Namespace) -> Any:
     """The experiment of a run with its weights."""
     named = {"outputs": arguments.names} if vars(arguments).get("names") else {}
-    given = dict(map(parse_assignment, arguments.assignments)) | named
-    with stored(arguments.run, given, instead=arguments.config) as configuration:
+    with stored(arguments.run, assigned(arguments) | named, instead=arguments.config) as configuration:
         weights = _weights(Path(arguments.run), arguments.weights)
-        exp = build(configuration)
+        exp = built(configuration)
         matching = exp.load_weights(weights)
-    errors.write(printable(f"{len(matching.matched)} weights from {weights}{_epoch(weights)}") + "\n")
+    tell(printable(f"{len(matching.matched)} weights from {weights}{_epoch(weights)}"))
     return exp
 
 

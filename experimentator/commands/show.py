@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 from experimentator import diagram
 from experimentator.bench.costs import with_costs_of
 from experimentator.checkpoint import CheckpointError, write_atomically
+from experimentator.commands.building import build
+from experimentator.commands.results import tell
 from experimentator.commands.usage import UsageError
 from experimentator.graph import Description, GraphError, Mode, changes, difference, from_json, tree, with_statuses
 from experimentator.page import look_at
@@ -20,28 +21,32 @@ from experimentator.records.plainfile import read_bytes, values_of
 from experimentator.runs import DESCRIPTION, STATUS
 
 MODES = ("train", "eval", "infer")
-Build = Callable[[str], Any]  # builds the experiment of a configuration file
-Told = Callable[[str], None]
 
 
-def show(arguments: Namespace, build: Build, told: Told) -> str:
-    """Draw what was asked for; returns what the command prints. `told` gets messages for the user."""
+def show(arguments: Namespace) -> int:
+    """Run `experimentator graph`: print the graph, or write it to a file and print the file's name."""
     if arguments.open and not arguments.output:
         arguments.output = str(Path(tempfile.mkdtemp(prefix="experimentator-")) / "graph.html")
     format = diagram.check_suffix(arguments.output) if arguments.output else ""
     drawn: dict[str, Any] = {"theme": arguments.theme, "fold": False if arguments.unfold else None}
     if format == "html" and not _one_view(arguments):
-        page = diagram.page(_modes(build(arguments.config), told), **drawn)
+        page = diagram.page(_modes(_built(arguments, arguments.config)), **drawn)
         write_atomically(Path(arguments.output), page.encode())
     else:
         arguments.mode = arguments.mode or MODES[0]
-        picture = _priced(arguments, build, told) if arguments.cost else _asked(arguments, build)
+        picture = _priced(arguments) if arguments.cost else _asked(arguments)
         if not format:
-            return changes(picture) if arguments.diff else tree(picture) if arguments.tree else str(picture)
+            print(changes(picture) if arguments.diff else tree(picture) if arguments.tree else picture)
+            return 0
         diagram.save(picture, arguments.output, **drawn)
     if arguments.open:
-        look_at(arguments.output, told)
-    return str(arguments.output)
+        look_at(arguments.output, tell)
+    print(arguments.output)
+    return 0
+
+
+def _built(arguments: Namespace, config: str) -> Any:
+    return build(arguments, config)[0]
 
 
 def _one_view(arguments: Namespace) -> bool:
@@ -50,7 +55,7 @@ def _one_view(arguments: Namespace) -> bool:
     return bool(chosen) or _is_stored(arguments.config)
 
 
-def _modes(exp: Any, told: Told) -> dict[str, Description]:
+def _modes(exp: Any) -> dict[str, Description]:
     """The graph of each mode; modes with errors are left out, unless all have some."""
     views, errors = {}, []
     for mode in MODES:
@@ -61,11 +66,11 @@ def _modes(exp: Any, told: Told) -> dict[str, Description]:
     if not views:
         raise errors[0]
     for left_out in errors:
-        told(f"Left out: {left_out}")
+        tell(f"Left out: {left_out}")
     return views
 
 
-def _asked(arguments: Namespace, build: Build) -> Description:
+def _asked(arguments: Namespace) -> Description:
     mode, other = arguments.mode, arguments.diff
     chosen = arguments.names or arguments.plan or arguments.all or other in MODES
     for source in filter(None, (arguments.config, other)):
@@ -75,14 +80,14 @@ def _asked(arguments: Namespace, build: Build) -> Description:
                 "Name the configuration instead; of a run folder, its config.py."
             )
     if other is None:
-        return _described(arguments.config, mode, arguments, build)
+        return _described(arguments.config, mode, arguments)
     if other in MODES:
-        exp = build(arguments.config)
+        exp = _built(arguments, arguments.config)
         before, after = (_of_experiment(exp, one, arguments) for one in (mode, other))
         return difference(before, after)
     if not Path(other).exists() and (near := get_close_matches(other.casefold(), MODES, n=1, cutoff=0.5)):
         raise UsageError(f"{other!r} is no mode and no file\nDid you mean --diff {near[0]}?")
-    before, after = (_described(source, mode, arguments, build) for source in (arguments.config, other))
+    before, after = (_described(source, mode, arguments) for source in (arguments.config, other))
     return difference(before, after, title=f"{arguments.config} -> {other}")
 
 
@@ -91,19 +96,19 @@ def _is_stored(source: str) -> bool:
     return source not in MODES and (Path(source).is_dir() or Path(source).suffix == ".json")
 
 
-def _priced(arguments: Namespace, build: Build, told: Told) -> Description:
+def _priced(arguments: Namespace) -> Description:
     """The description of a configuration with measured costs."""
     if arguments.diff or _is_stored(arguments.config):
         seen = "--diff" if arguments.diff else arguments.config
         raise UsageError(f"--cost measures a configuration\nSeen: {seen}. Type: experimentator graph CONFIG.py --cost")
-    exp = build(arguments.config)
-    return with_costs_of(exp, _of_experiment(exp, arguments.mode, arguments), arguments.names or (), told)
+    exp = _built(arguments, arguments.config)
+    return with_costs_of(exp, _of_experiment(exp, arguments.mode, arguments), arguments.names or (), tell)
 
 
-def _described(source: str, mode: str, arguments: Namespace, build: Build) -> Description:
+def _described(source: str, mode: str, arguments: Namespace) -> Description:
     """The description of a configuration's graph, or the one that a run folder or JSON file holds."""
     if not _is_stored(source):
-        return _of_experiment(build(source), mode, arguments)
+        return _of_experiment(_built(arguments, source), mode, arguments)
     return _of_run(Path(source), mode) if Path(source).is_dir() else _graph_in(Path(source).resolve())
 
 

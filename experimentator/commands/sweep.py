@@ -8,14 +8,14 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from experimentator.checkpoint import CheckpointError, write_atomically
+from experimentator.commands.building import assigned
 from experimentator.commands.failures import printable
 from experimentator.commands.means import REPEATS, means_of, show_means
-from experimentator.commands.results import best_of, final_metrics, loss_of, numbers_in, show_table
+from experimentator.commands.results import best_of, final_metrics, loss_of, numbers_in, show_table, tell
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
-from experimentator.config import parse_assignment
 from experimentator.records.run_places import folder_name, make
 from experimentator.sweep.outcome import Outcome
 from experimentator.sweep.picture import picture
@@ -35,14 +35,14 @@ OPTIONS = {  # settings that all points share, with the option that gives each
 }
 
 
-def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
+def sweep(arguments: Namespace) -> int:
     """Train every point that is not done; returns the exit status of the first that failed."""
     axes = axes_of(arguments.grid)
-    sets = dict(parse_assignment(text) for text in arguments.assignments)
+    sets = assigned(arguments)
     if arguments.seed is not None:
         sets[SEED] = arguments.seed
     _check(arguments, axes, sets)
-    run = Sweep(arguments, sets, points(axes, arguments.config, sample=arguments.sample), errors)
+    run = Sweep(arguments, sets, points(axes, arguments.config, sample=arguments.sample))
     hang_seconds, jobs = arguments.hang_seconds or HANG_SECONDS, arguments.jobs or 1
     supervisor = Supervisor(
         jobs=jobs,
@@ -61,16 +61,14 @@ def sweep(arguments: Namespace, output: TextIO, errors: TextIO) -> int:
         raise
     finally:
         run.register.close()
-        _show(axes, run.ended_so_far(), run.folder, output, errors)
+        _show(axes, run.ended_so_far(), run.folder)
     return next((one.exit_status for one in run.ended_so_far() if not one.is_finished), 0)
 
 
 class Sweep:
     """The points of a sweep: which are due, and their outcomes, which go to the register and the display."""
 
-    def __init__(
-        self, arguments: Namespace, sets: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]], errors: TextIO
-    ):
+    def __init__(self, arguments: Namespace, sets: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]]):
         self.arguments, self.sets, self.chosen = arguments, sets, chosen
         self.asked = asked_of(arguments.config, arguments.epochs)
         self.folder = _folder(arguments, sets)
@@ -78,7 +76,7 @@ class Sweep:
         self.numbers = [self.register.number({**sets, **values}) for values in chosen]
         self.outcomes: dict[int, Outcome] = {}
         jobs, epochs = arguments.jobs or 1, arguments.epochs or _epochs(arguments.config)
-        self.display = Display(chosen, self.numbers, errors, jobs=jobs, epochs=epochs, is_quiet=arguments.quiet)
+        self.display = Display(chosen, self.numbers, jobs=jobs, epochs=epochs, is_quiet=arguments.quiet)
         self.begins, self.waits = self.display.begins, self.display.waits
 
     def due(self) -> Iterator[Point]:
@@ -186,16 +184,8 @@ class Display:
     """Shows a sweep under way: a line for each point on stderr; on a terminal, with several jobs, a progress bar."""
 
     def __init__(
-        self,
-        chosen: Sequence[Mapping[str, Any]],
-        numbers: Sequence[int],
-        errors: TextIO,
-        *,
-        jobs: int,
-        epochs: int,
-        is_quiet: bool,
+        self, chosen: Sequence[Mapping[str, Any]], numbers: Sequence[int], *, jobs: int, epochs: int, is_quiet: bool
     ):
-        self.errors = errors
         self.chosen, self.jobs, self.epochs = chosen, jobs, epochs
         self.prints_aside = jobs > 1 or is_quiet
         self.places = {number: place for place, number in enumerate(numbers, start=1)}
@@ -204,12 +194,12 @@ class Display:
         self.errors_told: set[str] = set()  # errors printed in full, once each
 
     def __enter__(self) -> None:
-        if self.jobs > 1 and self.errors.isatty():
+        if self.jobs > 1 and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-            self.progress = Progress(*columns, console=Console(file=self.errors), transient=True)
+            self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
             self.progress.add_task("", total=len(self.chosen))
             self.progress.start()
 
@@ -259,8 +249,7 @@ class Display:
         if self.progress is not None:
             self.progress.console.print(text, markup=False, highlight=False)
         else:
-            self.errors.write(f"{text}\n")
-            self.errors.flush()
+            tell(text)
 
 
 def _told(outcome: Outcome) -> str:
@@ -272,7 +261,7 @@ def _told(outcome: Outcome) -> str:
     return f": {name} {metrics[name]:.4g}" if name else ""
 
 
-def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, output: TextIO, errors: TextIO) -> None:
+def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path) -> None:
     """Print the table of points and their means over seeds to stdout, errors to stderr, and write the picture."""
     if not outcomes:
         return
@@ -290,21 +279,21 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path, ou
     repeats = [name for name in axes if name in REPEATS]
     means = means_of(outcomes, measured) if repeats else []
     is_repeated = any(row["runs"] > 1 for row in means)
-    show_table(rows, output, best=None if is_repeated else best_of(measured))
+    show_table(rows, best=None if is_repeated else best_of(measured))
     if is_repeated:
-        output.write("\n")
-        show_means(means, output)
+        print()
+        show_means(means)
     for error, place in _grouped(outcomes).items():
-        errors.write(f"{place}: {error}\n")
+        tell(f"{place}: {error}")
     drawn = {name for name, axis in axes.items() if isinstance(axis, Between)}
     page = picture([one.values for one in outcomes], measured, title=folder.name, drawn=drawn)
     if not page:
         return
     try:
         write_atomically(folder / PICTURE, page.encode())
-        errors.write(f"{folder / PICTURE} shows what each axis does; {REGISTER} beside it has all in JSON.\n")
+        tell(f"{folder / PICTURE} shows what each axis does; {REGISTER} beside it has all in JSON.")
     except CheckpointError as error:  # not raised: it would hide the error that ended the sweep
-        errors.write(f"There is no {PICTURE}. {error}\n")
+        tell(f"There is no {PICTURE}. {error}")
 
 
 def _grouped(outcomes: Sequence[Outcome]) -> dict[str, str]:

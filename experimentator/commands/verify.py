@@ -15,13 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from experimentator.commands import outside
+from experimentator.commands.building import assigned
+from experimentator.commands.results import tell
 from experimentator.sweep.points import names_in
 
 POLL = 0.005  # seconds between two looks at a training
@@ -31,7 +33,6 @@ COMPILING = 60.0  # seconds taken off a training of one epoch, as the most that 
 ANYWHEN = 0.25  # share of the kills at any moment, also during imports and compilation
 SHOWN = 8  # differences that are shown
 MORE = 6  # extra kills at most, if none so far came between the first checkpoint and the end
-Say = Callable[[str], None]
 
 
 class TrainingFailedError(RuntimeError):
@@ -42,53 +43,52 @@ class TrainingFailedError(RuntimeError):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to try: a configuration, options of `experimentator run`, the number of kills, the seed of their moments."""
+def verify_resume(arguments: Namespace) -> int:
+    """Run `experimentator verify-resume`; returns the exit status."""
+    assigned(arguments)  # refuses what is no assignment, before anything is trained
+    try:
+        return 0 if _is_exact(arguments) else 1
+    except TrainingFailedError as error:
+        tell(str(error))
+        return error.status
 
-    config: str
-    options: Sequence[str] = ()
-    kills: int = 3
-    seed: int | None = None
-    folder: str | None = None
 
-
-def verify(plan: Plan, say: Say) -> bool:
-    """Whether every killed and resumed training left the same as the uninterrupted one; `say` prints a line."""
-    place = Path(plan.folder or tempfile.mkdtemp(prefix="experimentator-verify-"))
-    seed = int.from_bytes(os.urandom(4), "little") if plan.seed is None else plan.seed
-    kills = f"{plan.kills} kill{'s' * (plan.kills != 1)}"
-    say(f"{plan.config}: {kills} at moments drawn with --seed {seed}; runs are in {place}")
-    trial = Trial(plan, place, random.Random(seed), say)
+def _is_exact(arguments: Namespace) -> bool:
+    """Whether every killed and resumed training left the same as the uninterrupted one."""
+    place = Path(arguments.output_folder or tempfile.mkdtemp(prefix="experimentator-verify-"))
+    seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
+    kills = f"{arguments.kills} kill{'s' * (arguments.kills != 1)}"
+    _say(f"{arguments.config}: {kills} at moments drawn with --seed {seed}; runs are in {place}")
+    trial = Trial(arguments, place, random.Random(seed))
     try:
         seconds = trial.reference()
     finally:
-        if plan.folder is None:
+        if arguments.output_folder is None:
             with suppress(OSError):  # removes it only if empty, as after an error in the configuration
                 place.rmdir()
     runs = trial.killed(seconds)
     expected = _read(trial.path("reference"))
-    different = [run for run in runs if not _compare(run, expected, _read(trial.path(run)), say)]
+    different = [run for run in runs if not _compare(run, expected, _read(trial.path(run)))]
     equal = not different
     if not equal:
         trial.blame(expected)
-    _tell_limits(trial.path(runs[-1]), say)
-    if equal and plan.folder is None:
+    _tell_limits(trial.path(runs[-1]))
+    if equal and arguments.output_folder is None:
         shutil.rmtree(place, ignore_errors=True)
     verdict = "equal, bit for bit" if equal else f"NOT equal; the runs are kept in {place}"
     if equal and not trial.resumed:
         verdict = "nothing is proved; train longer, with --epochs, or kill more often, with --kills"
     kills = f"{trial.kills} kill{'s' * (trial.kills != 1)} (proved by the signal)"
-    say(f"{kills}, {trial.resumed} resumed within the training: {verdict}")
+    _say(f"{kills}, {trial.resumed} resumed within the training: {verdict}")
     return equal and trial.resumed > 0
 
 
 class Trial:
     """The trainings of one configuration."""
 
-    def __init__(self, plan: Plan, place: Path, draws: random.Random, say: Say):
-        self.plan, self.place, self.draws, self.say = plan, place, draws, say
-        self.fixed = _fixed(plan, say)
+    def __init__(self, arguments: Namespace, place: Path, draws: random.Random):
+        self.config, self.wanted, self.place, self.draws = arguments.config, arguments.kills, place, draws
+        self.options = _options(arguments)
         self.kills = self.resumed = self.total = 0
         self.between_saves = 0.01  # seconds
 
@@ -104,13 +104,13 @@ class Trial:
         seconds = time.monotonic() - begun
         self.total = _saved(self.path(run)) or 0
         self.between_saves = max(0.01, _pace(self.path(run), seconds) / SAVES)
-        self.say(f"{run}: {_done(self.path(run))}, in {seconds:.1f} s")
+        _say(f"{run}: {_done(self.path(run))}, in {seconds:.1f} s")
         return seconds
 
     def killed(self, seconds: float) -> list[str]:
         """Train and kill until there were enough kills, then finish all runs; returns their names."""
         runs = ["killed-1"]
-        while self.kills < self.plan.kills or (not self.resumed and self.kills < self.plan.kills + MORE):
+        while self.kills < self.wanted or (not self.resumed and self.kills < self.wanted + MORE):
             if not self._kill(runs[-1], seconds) or _saved(self.path(runs[-1])) == self.total:
                 runs.append(f"killed-{len(runs) + 1}")  # nothing of it is left to be killed in: begin another
         runs = [run for run in runs if self.path(run).exists()]
@@ -123,11 +123,9 @@ class Trial:
         """Train once more without interruption, to see whether such trainings differ, too."""
         self.reference("reference-2")
         if _read(self.path("reference-2")) != list(expected):
-            self.say(
-                "Two uninterrupted trainings differ, too: look for unseeded randomness; the resume is not the cause."
-            )
+            _say("Two uninterrupted trainings differ, too: look for unseeded randomness; the resume is not the cause.")
         else:
-            self.say("Two uninterrupted trainings are equal: it is the resume that differs.")
+            _say("Two uninterrupted trainings are equal: it is the resume that differs.")
 
     def _kill(self, run: str, seconds: float) -> bool:
         """Kill a training after it saved a drawn number of batches, or at any moment; False if it ended before."""
@@ -152,11 +150,11 @@ class Trial:
         self.resumed += saved is not None and saved < self.total
         left = "before anything was saved" if saved is None else f"the newest checkpoint has {saved} batches"
         left += ", which are all" * (saved == self.total)
-        self.say(f"kill {self.kills} of {run}, {passed:.2f} s into the training: {left}")
+        _say(f"kill {self.kills} of {run}, {passed:.2f} s into the training: {left}")
         return True
 
     def _start(self, run: str, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "experimentator", "run", self.plan.config, *self.plan.options, *self.fixed]
+        command = [sys.executable, "-m", "experimentator", "run", self.config, *self.options]
         command += ["--quiet", "--output-folder", str(self.place), "--set", "project_name=verify", *options]
         command += ["--experiment-id", run]
         return subprocess.Popen(
@@ -179,22 +177,27 @@ class Trial:
         return path.exists() and json.loads(path.read_bytes())["status"] == "finished"
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def _wait(child: subprocess.Popen[str], seconds: float) -> None:
     """Wait for a process, and read what it writes to stderr meanwhile: it would wait, too, once the pipe is full."""
     with suppress(subprocess.TimeoutExpired):
         child.communicate(timeout=seconds)
 
 
-def _fixed(plan: Plan, say: Say) -> list[str]:
-    """Options that make two trainings comparable, for settings that the configuration leaves open."""
-    known = {*names_in(plan.config), *(option.partition("=")[0] for option in plan.options)}
-    options = []
+def _options(arguments: Namespace) -> list[str]:
+    """Those given, and some that make two trainings comparable, for settings that the configuration leaves open."""
+    known = {*names_in(arguments.config), *(text.partition("=")[0] for text in arguments.assignments)}
+    options = [word for text in arguments.assignments for word in ("--set", text)]
+    options += ["--epochs", str(arguments.epochs)] if arguments.epochs is not None else []
     if "jit_compile" not in known and _times_compilers():
         options += ["--set", "jit_compile=False"]
-        say("jit_compile is set to False: it is found by timing, which differs from run to run")
+        _say("jit_compile is set to False: it is found by timing, which differs from run to run")
     if "seed" not in known:
         options += ["--set", "seed=0"]
-        say("seed is set to 0: without one, initial weights differ from run to run")
+        _say("seed is set to 0: without one, initial weights differ from run to run")
     return options
 
 
@@ -214,20 +217,20 @@ def _read(run: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def _compare(run: str, expected: Sequence[str], seen: Sequence[str], say: Say) -> bool:
+def _compare(run: str, expected: Sequence[str], seen: Sequence[str]) -> bool:
     """Whether a run equals the reference; prints the differences."""
     names = Counter(_kind(line) for line in expected)
     covered = ", ".join(f"{count} {kind}" for kind, count in names.items())
     if list(expected) == list(seen):
-        say(f"{run} is equal in all that was saved: {covered}")
+        _say(f"{run} is equal in all that was saved: {covered}")
         return True
     wanted, got = (dict(line.rsplit(" = ", 1) for line in lines) for lines in (expected, seen))
     different = [name for name in {**wanted, **got} if wanted.get(name) != got.get(name)] or [
         "the order of what is saved"
     ]
-    say(f"{run} differs in {len(different)} of {len(expected)} saved things:")
+    _say(f"{run} differs in {len(different)} of {len(expected)} saved things:")
     for name in sorted(different, key=_says_little)[:SHOWN]:
-        say(f"  {name}: {str(wanted.get(name))[:60]} without, {str(got.get(name))[:60]} with interruptions")
+        _say(f"  {name}: {str(wanted.get(name))[:60]} without, {str(got.get(name))[:60]} with interruptions")
     return False
 
 
@@ -246,12 +249,12 @@ def _kind(line: str) -> str:
     return "lines of logs" if " line " in name else "values of state"
 
 
-def _tell_limits(run: Path, say: Say) -> None:
+def _tell_limits(run: Path) -> None:
     """Print what the proof does not cover."""
     about = json.loads((_checkpoints(run)[-1] / "state.json").read_bytes())["about"]
     for doubt in about["doubts"]:
-        say(f"not covered: {doubt}")
-    say("not covered: columns that end in _time; other versions, devices or numbers of threads than these")
+        _say(f"not covered: {doubt}")
+    _say("not covered: columns that end in _time; other versions, devices or numbers of threads than these")
 
 
 def _done(run: Path) -> str:

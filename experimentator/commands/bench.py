@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,24 +18,27 @@ from experimentator.bench.curve import curve_svg, sweep_text, swept
 from experimentator.bench.faces import as_text
 from experimentator.bench.report import measured
 from experimentator.checkpoint import write_atomically
+from experimentator.commands.building import EPOCHS, build, built, overrides_in
+from experimentator.commands.results import tell
+from experimentator.commands.reuse import stored
 from experimentator.commands.usage import UsageError
 from experimentator.config import ConfigError, parse_assignment
 from experimentator.graph import Description, Mode, with_costs
 
-Build = Callable[[str, Mapping[str, Any]], tuple[Any, int]]  # the experiment of a configuration or run, and its epochs
 Answer = tuple[Mapping[str, Any], str, Callable[[], bytes]]
 
 
-def bench(arguments: Namespace, build: Build, told: Callable[[str], None]) -> str:
-    """Measure, and return what the `bench` command prints; `told` is called with words on the progress."""
+def bench(arguments: Namespace) -> int:
+    """Run `experimentator bench`: measure, print the report, and write it to a file."""
     suffix = _checked_suffix(arguments)
     with _each_once():
-        report, text, draw = _measured(arguments, build, told)
+        report, text, draw = _measured(arguments)
     data = json.dumps(report, indent=2)
     if arguments.output:
         content = {".json": lambda: f"{data}\n".encode(), ".txt": lambda: f"{text}\n".encode(), ".svg": draw}[suffix]()
         write_atomically(Path(arguments.output), content)
-    return data if arguments.json else text
+    print(data if arguments.json else text)
+    return 0
 
 
 @contextmanager
@@ -64,19 +68,27 @@ class _New(logging.Filter):
         return len(self.said) > known
 
 
-def _measured(arguments: Namespace, build: Build, told: Callable[[str], None]) -> Answer:
+def _measured(arguments: Namespace) -> Answer:
     """The report, its text, and a function that draws it."""
-    options: dict[str, Any] = {"seconds": arguments.seconds, "told": told}
+    options: dict[str, Any] = {"seconds": arguments.seconds, "told": tell}
     if arguments.sweep:
         name, values = axis(arguments.sweep)
-        report = swept(partial(build, arguments.config), name, values, **options)
+        report = swept(partial(_built, arguments, arguments.config), name, values, **options)
         return report, sweep_text(report), lambda: curve_svg(report).encode()
     if arguments.compare:
-        report = compared((arguments.config, arguments.compare), lambda name: build(name, {}), **options)
+        report = compared((arguments.config, arguments.compare), partial(_built, arguments), **options)
         return report, comparison_text(report), bytes
-    exp, epochs = build(arguments.config, {})
+    exp, epochs = _built(arguments, arguments.config)
     report = measured(exp, epochs, against=arguments.against, **options)
     return report, as_text(report), lambda: diagram.picture(costed(exp, report), "svg")
+
+
+def _built(arguments: Namespace, config: str, changes: Mapping[str, Any] = {}) -> tuple[Any, int]:
+    """The experiment of a configuration or of a run folder, and the epochs to train."""
+    if not os.path.isdir(config):
+        return build(arguments, config, changes)
+    with stored(config, {**overrides_in(arguments, config), **changes}) as configuration:
+        return (exp := built(configuration)), arguments.epochs or int(exp.get("epochs") or EPOCHS)
 
 
 def axis(text: str) -> tuple[str, Sequence[Any]]:

@@ -1,0 +1,124 @@
+"""The `run` command: trains a configuration once; points of a grid are such trainings, too."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from experimentator.callbacks.checkpoint_every import CheckpointEvery
+from experimentator.callbacks.profile import Profile
+from experimentator.checkpoint import CheckpointError
+from experimentator.commands.building import build
+from experimentator.commands.results import final_metrics, show_epochs, show_values, tell
+from experimentator.commands.sweep import sweep
+from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
+from experimentator.runs import RunFolder
+from experimentator.saving.resume import has_checkpoints
+from experimentator.sweep.fork_server import Loaded
+from experimentator.sweep.heartbeat import Heartbeat, end_with, tell_done, tell_error, tidy
+
+
+def run(arguments: Namespace) -> int:
+    """Run `experimentator run`, of one training, of a grid, or of one of its points."""
+    if arguments.grid:
+        return sweep(arguments)
+    _refuse_options_of_grid(arguments)
+    return _point(arguments) if arguments.report else _train(arguments)
+
+
+def _train(arguments: Namespace, is_built: Callable[[], None] = lambda: None) -> int:
+    exp, epochs = build(arguments, arguments.config)
+    is_built()
+    folder = _run_folder(exp, arguments)
+    beat = Heartbeat(Path(arguments.report), folder) if arguments.report else None
+    if beat and folder:
+        exp.callbacks.append(beat)
+    elif beat:
+        beat.keep_quiet()
+    if arguments.profile and folder:
+        exp.callbacks.append(Profile(lambda: folder.opened / "profile"))
+    if arguments.checkpoint_seconds is not None and folder:
+        exp.callbacks.append(CheckpointEvery(seconds=arguments.checkpoint_seconds))
+    if arguments.resume is not None:
+        _resume(exp, folder, arguments.resume)
+    try:
+        exp.train(epochs)
+    except BaseException as error:
+        if folder and folder.path:
+            error.add_note(f"{exp.epoch} of {epochs} epochs were done; what they gave is in {folder.path}")
+        raise
+    finally:
+        if beat:
+            beat.tell_folder()
+    if exp.history:
+        show_epochs(exp.history)
+        print()
+        show_values(final_metrics(exp.history[-1]))
+    if folder and folder.path:
+        files = {"weights": folder.weights, "diagram": folder.diagram, "profile": folder.opened / "profile"}
+        found = {name: str(path) for name, path in files.items() if path.exists()}
+        if len(exp.history) > 1:
+            found["curves"] = f"experimentator runs {quote(str(folder.path))} --open"
+        show_values({"run folder": str(folder.path), **found})
+    return 0
+
+
+def _point(arguments: Namespace) -> int:
+    """Train one point of a grid: report to the process that runs the grid, and end with it."""
+    end_with(arguments.parent)
+    loaded = Loaded(arguments.report, is_forked=arguments.forked)
+    try:
+        status = _train(arguments, loaded.is_built)
+        tell_done(arguments.report)
+        return status
+    except Exception as error:
+        loaded.check()
+        tell_error(arguments.report, error)
+        raise
+    finally:
+        tidy(arguments.report, arguments.parent)
+
+
+def _refuse_options_of_grid(arguments: Namespace) -> None:
+    for name in ("sample", "jobs", "hang_seconds"):
+        if vars(arguments)[name] is not None:
+            write = 'Add --grid "NAME=[VALUE, VALUE]", or leave it out.'
+            raise UsageError(f"--{name.replace('_', '-')} is for the points of a --grid\nSeen: no --grid. {write}")
+
+
+def _run_folder(exp: Any, arguments: Namespace) -> RunFolder | None:
+    if not hasattr(type(exp), "listeners"):
+        tell("No run folder: experiment_type has no CallbackedExperiment.")
+        return None
+    if not exp.cfg.get("output_folder"):
+        exp.output_folder = OUTPUT_FOLDER
+    if not exp.cfg.get("project_name"):
+        exp.project_name = Path(arguments.config).stem
+    folder = RunFolder.of(exp)
+    if folder not in exp.callbacks:
+        exp.callbacks.append(folder)
+    return folder
+
+
+def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
+    """Let the experiment continue an earlier run; with `auto`, there may be none."""
+    if folder is None and which == AUTO:  # nothing to resume
+        return
+    if folder is None:
+        raise UsageError("--resume needs a run folder, which this experiment_type does not have")
+    path = folder.earlier if which in (LATEST, AUTO) else Path(which)
+    if which == AUTO and (path is None or not has_checkpoints(path)):
+        if folder.experiment_id and path is not None:
+            folder.begin_again(path)
+        return
+    if path is None:
+        raise CheckpointError(
+            f"There is no run to resume.\nSeen: no runs in {folder.project}, points of a --grid aside.\n"
+            "Leave --resume out to begin one, or write --resume auto, which does either."
+        )
+    exp.resume(path)
+    done = "1 epoch is" if exp.epoch == 1 else f"{exp.epoch} epochs are"
+    tell(f"Resuming {path}: {done} done, {exp.walk.batches} batches in all.")
