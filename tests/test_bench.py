@@ -40,7 +40,7 @@ from experimentator.bench.trainer import Trainer, varies
 from experimentator.bench.verdict import verdict
 from experimentator.callbacks.journal import StateLogger
 from experimentator.cli import main
-from experimentator.commands.usage import BENCH_HELP
+from experimentator.commands.help import BENCH_HELP
 from experimentator.graph import Graph
 from experimentator.graph.palette import colors
 from experimentator.loading.workers import Workers

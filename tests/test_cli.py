@@ -16,7 +16,8 @@ import pytest
 
 from experimentator import build_experiment
 from experimentator.cli import main
-from experimentator.commands import failures, usage, usage_of_runs
+from experimentator.commands import failures, usage
+from experimentator.commands.help import HELP
 from experimentator.commands.results import show_epochs, show_table
 from experimentator.config import ConfigError, parse_assignment
 from experimentator.records.history import read_history
@@ -25,7 +26,7 @@ from experimentator.sweep.points import literal
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = str(ROOT / "tests" / "configs" / "light.py")
 DIGITS = str(ROOT / "tests" / "configs" / "digits.py")
-HELPS = {command: text for command, (text, _) in {**usage.USAGE, **usage_of_runs.USAGE_OF_RUNS}.items()}
+HELPS = {command: text for command, (text, _) in usage.USAGE.items()}
 COMMAND = [sys.executable, "-m", "experimentator"]
 
 
@@ -57,7 +58,7 @@ def only_run(project="light"):
 
 @pytest.mark.parametrize(
     "words, text",
-    [(["--help"], usage.HELP), *(([command, "--help"], text) for command, text in HELPS.items())],
+    [(["--help"], HELP), *(([command, "--help"], text) for command, text in HELPS.items())],
 )
 def test_help_is_laid_out_by_hand_and_goes_to_stdout(words, text, capsys):
     assert main(words) == 0
