@@ -13,7 +13,7 @@ from experimentator.bench.costs import Costs, costs_of
 from experimentator.bench.findings import Seen
 from experimentator.bench.hands import Hand, compiler_of, hands_of
 from experimentator.bench.rivals import Rival, rivals_of
-from experimentator.bench.spread import Spread, spread_of
+from experimentator.bench.spread import spread_of
 from experimentator.bench.trainer import Trainer, of_one_size, varies
 from experimentator.bench.verdict import verdict
 from experimentator.graph import Mode
@@ -74,21 +74,8 @@ def _report(trainer: Trainer, hands: list[Hand], rivals: list[Rival], costs: Cos
         "time": {"step": trainer.step(), "whole": dict(seen.whole)},
         "evaluation": sum(seen.evaluating.values()) / trainer.epochs / trainer.steps / sum(trainer.step().values()),
         "callbacks": dict(trainer.ledger.by_callback),
-        "by_hand": {
-            hand.name: {
-                "steps_per_second": _told_of(spread_of([1 / s for s in hand.seconds])),
-                "ratio": _told_of(_ratio(trainer, hand.seconds)),
-                "batch_size": hand.index.shape[1],
-            }
-            for hand in hands
-        },
-        "keras": {
-            rival.name: {
-                "steps_per_second": _told_of(spread_of([1 / s for s in rival.seconds])),
-                "ratio": _told_of(_ratio(trainer, rival.seconds)),
-            }
-            for rival in rivals
-        },
+        "by_hand": {one.name: _beside(trainer, one.seconds) | {"batch_size": one.index.shape[1]} for one in hands},
+        "keras": {one.name: _beside(trainer, one.seconds) for one in rivals},
         "costs": costs.as_dict(),
         "verdict": asdict(findings[0]),
         "also": [asdict(finding) for finding in findings[1:]],
@@ -110,8 +97,8 @@ def described(trainer: Trainer) -> dict[str, Any]:
         "place": exp.program.feeds[id(subset)].own.place,
         "left_out": trainer.left_out,
         "is_cut": not all(one.is_whole for one in trainer.rounds),
-        "steps_per_second": _told_of(trainer.steps_per_second),
-        "samples_per_second": _told_of(trainer.samples_per_second),
+        "steps_per_second": trainer.steps_per_second._asdict(),
+        "samples_per_second": trainer.samples_per_second._asdict(),
     }
 
 
@@ -136,13 +123,11 @@ def _seen(trainer: Trainer, hands: list[Hand], costs: Costs) -> Seen:
     )
 
 
-def _ratio(trainer: Trainer, others: list[float]) -> Spread:
-    """How many times as fast as another loop the training is, by paired rounds."""
-    return spread_of([theirs / ours for ours, theirs in zip(trainer.step_seconds, others, strict=True)])
-
-
-def _told_of(spread: Spread) -> dict[str, float]:
-    return spread._asdict()
+def _beside(trainer: Trainer, seconds: list[float]) -> dict[str, Any]:
+    """The rate of another loop, and how many times as fast the training is, by paired rounds."""
+    ratios = [theirs / ours for ours, theirs in zip(trainer.step_seconds, seconds, strict=True)]
+    rates = [1 / one for one in seconds]
+    return {"steps_per_second": spread_of(rates)._asdict(), "ratio": spread_of(ratios)._asdict()}
 
 
 def peak_host_memory() -> int:
