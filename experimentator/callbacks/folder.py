@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,3 @@ def run_folder(exp: Any) -> Path | None:
     candidates = [*exp.callbacks, vars(exp).get("_run_folder")]
     paths = [one.path for one in candidates if "RunFolder" in (kind.__name__ for kind in type(one).__mro__)]
     return next((Path(path) for path in paths if path is not None), None)
-
-
-def folder_of(exp: Any, given: str | os.PathLike[str] | None, *, otherwise: str = ".") -> Path:
-    """The folder that was given, else the run folder, else `otherwise`."""
-    return Path(given) if given is not None else run_folder(exp) or Path(otherwise)

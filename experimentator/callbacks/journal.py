@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.folder import folder_of
+from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import add_lines, lines_in, shorten
 from experimentator.records.plainfile import finite
@@ -92,7 +92,7 @@ class StateLogger(Callback):
     @property
     def path(self) -> Path:
         """The file of the lines."""
-        return folder_of(self.exp, None) / "state.jsonl" if self.filename is None else Path(self.filename)
+        return Path(self.filename) if self.filename is not None else (run_folder(self.exp) or Path()) / "state.jsonl"
 
     def state_dict(self) -> dict[str, Any]:
         """How many lines there are."""

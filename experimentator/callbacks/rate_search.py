@@ -6,12 +6,13 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.folder import folder_of, run_folder
+from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.picture import curve
 from experimentator.checkpoint import write_atomically
@@ -123,9 +124,9 @@ class FindLearningRate(Callback):
             self.losses.append(loss)
 
     def _draw(self, exp: Any) -> None:
-        if self.folder is None and run_folder(exp) is None:
+        folder = Path(self.folder) if self.folder is not None else run_folder(exp)
+        if folder is None:
             return
-        folder = folder_of(exp, self.folder)
         rows = [
             "learning_rate,loss",
             *(f"{rate!r},{loss!r}" for rate, loss in zip(self.rates, self.losses, strict=True)),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.folder import folder_of, run_folder
+from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.monitored import Monitored
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import AVERAGED, write_atomically
@@ -80,7 +80,7 @@ class SaveWeights(Callback):
 
     def on_epoch_end(self, epoch: int, state: dict[str, Any], **_: Any) -> None:
         """Save what the strategy asks for."""
-        folder = folder_of(self.exp, self.folder, otherwise="weights")
+        folder = Path(self.folder) if self.folder is not None else run_folder(self.exp) or Path("weights")
         if self.strategy == "best":
             self._save_best(folder, epoch, state)
         elif self.strategy == "last":
