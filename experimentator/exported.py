@@ -17,6 +17,7 @@ from experimentator.graph import Graph, MissingTensorError, Mode
 from experimentator.isolation import inferring
 from experimentator.loading.blocks import Spec
 from experimentator.overrides import ConfigError
+from experimentator.scalars import is_whole
 from experimentator.settings import listed
 
 if TYPE_CHECKING:
@@ -217,8 +218,4 @@ def _sizes(name: str, given: Sizes, spec: Any) -> tuple[int | None, ...]:
 
 
 def _are_sizes(sizes: Any) -> bool:
-    return isinstance(sizes, list | tuple) and all(map(_is_size, sizes))
-
-
-def _is_size(size: Any) -> bool:
-    return size is None or (isinstance(size, int | np.integer) and not isinstance(size, bool) and bool(size > 0))
+    return isinstance(sizes, list | tuple) and all(size is None or is_whole(size, least=1) for size in sizes)

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from experimentator.data.items import DatasetError
+from experimentator.scalars import is_number, is_whole
 
 FINEST = 1_000  # the largest denominator when float proportions become fractions
 
@@ -29,7 +29,7 @@ def proportions_of(given: Any, names: Sequence[str], *, asker: str) -> tuple[int
     if isinstance(given, Mapping) and set(given) == set(names):
         listed = [given[name] for name in names]
     fine = len(listed) == len(names) and (not isinstance(given, Mapping) or set(given) == set(names))
-    if not fine or not all(_is_above_zero(number) for number in listed):
+    if not fine or not all(is_number(number) and 0 < number < math.inf for number in listed):
         raise DatasetError(
             f"{asker} has proportions that do not fit.",
             f"{given!r:.120} for {', '.join(names)}",
@@ -104,15 +104,11 @@ def _reduced(shares: Iterable[Fraction]) -> tuple[int, ...]:
     return tuple(number // math.gcd(*whole) for number in whole)
 
 
-def _is_above_zero(number: Any) -> bool:
-    return type(number) is not bool and isinstance(number, (Real, np.number)) and 0 < float(number) < math.inf
-
-
 def checked_length(length: Any, name: str) -> int | None:
     """The setting `length` of a subset: None, or a whole number above 0; anything else is refused."""
     if length is None:
         return None
-    if type(length) is not bool and isinstance(length, (int, np.integer)) and length > 0:
+    if is_whole(length, least=1):
         return int(length)
     write = "Write how many keys an epoch visits, 1 or more."
     raise DatasetError(f"Subset {name!r} has no length.", f"length={length!r}", write)

@@ -19,6 +19,7 @@ from experimentator.data.items import DatasetError, as_dataset, keys_of
 from experimentator.data.keys import key_digest
 from experimentator.data.quotas import quotas
 from experimentator.graph import Mode
+from experimentator.scalars import is_number, is_whole
 from experimentator.subset import Subset
 
 Field = str | Callable[..., Any]
@@ -88,7 +89,7 @@ def k_fold(
     Raises:
         DatasetError: for fewer than two folds, fewer keys or groups than folds, and where `split` does.
     """
-    if type(count) is bool or not isinstance(count, (int, np.integer)) or count < 2:
+    if not is_whole(count, least=2):
         write = "Write a whole number of at least 2."
         raise DatasetError("There is no such number of folds.", f"{count!r}", write)
     parts = _parts(dataset, keys, [1 / count] * int(count), stratify, group, seed)
@@ -201,10 +202,7 @@ def _dealt(units: Sequence[tuple[Hashable, Counter[Hashable]]], shares: Sequence
 
 def _checked_shares(shares: Any, count: int = 0) -> dict[str, float]:
     """Shares that sum to 1, made of shares, percentages, or whole numbers that sum to `count`."""
-    fine = isinstance(shares, Mapping) and all(
-        type(share) is not bool and isinstance(share, (int, float, np.integer, np.floating)) and 0 <= share < math.inf
-        for share in shares.values()
-    )
+    fine = isinstance(shares, Mapping) and all(is_number(one) and 0 <= one < math.inf for one in shares.values())
     shares = {name: float(share) for name, share in shares.items()} if fine else shares
     total = sum(shares.values()) if fine else 0
     are_numbers = fine and all(share == int(share) for share in shares.values())
