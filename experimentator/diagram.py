@@ -54,15 +54,6 @@ class DiagramError(RuntimeError):
         super().__init__(f"{wrong}\nSeen: {seen}.\n{write}")
 
 
-def svg(dot: str, *, timeout: float = TIMEOUT) -> str:
-    """The picture of a DOT text, as SVG text.
-
-    >>> svg("digraph { a -> b }").count('class="node"')
-    2
-    """
-    return draw(dot, "svg", timeout=timeout).decode()
-
-
 def draw(dot: str, format: str, *, timeout: float = TIMEOUT) -> bytes:
     """The picture of a DOT text, as `svg`, `png` or `pdf`; no `dot` command is needed.
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from experimentator.diagram import DiagramError, draw, picture, save, svg
+from experimentator.diagram import DiagramError, draw, picture, save
 from experimentator.graph import (
     DescriptionError,
     Graph,
@@ -121,7 +121,7 @@ def test_only_drawn_formats_can_be_drawn():
 
 def test_a_drawing_that_takes_too_long_is_killed():
     with pytest.raises(DiagramError, match=r"within 0\.001 s[^$]*--for name"):
-        svg("digraph { a -> b }", timeout=0.001)
+        draw("digraph { a -> b }", "svg", timeout=0.001)
 
 
 def test_without_pygraphviz_the_error_holds_the_command_to_type(tmp_path, monkeypatch):
@@ -129,12 +129,12 @@ def test_without_pygraphviz_the_error_holds_the_command_to_type(tmp_path, monkey
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     with pytest.raises(DiagramError, match='Type: pip install "pygraphviz>=2"'):
-        svg("digraph { a }")
+        draw("digraph { a }", "svg")
 
 
 def test_what_graphviz_complains_about_is_passed_on():
     with pytest.raises(DiagramError, match=r"syntax error[^$]*exit status"):
-        svg("digraph { a -> ")
+        draw("digraph { a -> ", "svg")
 
 
 def test_a_picture_replaces_the_old_one_or_leaves_it(graph, tmp_path):
