@@ -12,6 +12,7 @@ from experimentator.accumulating import weighing
 from experimentator.callbacks.order import in_order
 from experimentator.diagnosis import spoilt
 from experimentator.graph import Description, Graph, Mode, describe_graph, plan, whole
+from experimentator.graph.text import aligned
 
 log = logging.getLogger(__name__)
 MODES = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
@@ -170,10 +171,7 @@ def as_text(exp: Any) -> str:
     """The summary for a terminal."""
     lines = [_title(exp)]
     for title, rows in summary(exp):
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for number, row in enumerate(rows):
-            cells = "  ".join(map(str.ljust, row, widths)).rstrip()
-            lines.append(f"{'' if number else title:<10}  {cells}".rstrip())
+        lines += [f"{'' if number else title:<10}  {row}".rstrip() for number, row in enumerate(aligned(rows))]
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,9 +30,19 @@ def table(description: Description) -> str:
     always = ("#", "processor", "reads", "writes", "mode")
     shown = [column for column, name in enumerate(names) if name in always or any(row[column] for row in rows)]
     cells = [[row[column] for column in shown] for row in (names, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-    return "\n".join([description.headline, *lines])
+    return "\n".join([description.headline, *aligned(cells)])
+
+
+def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
+    """Rows of cells as lines in columns, flush left; where they hold `numbers`, all but the first flush right.
+
+    >>> aligned([["name", "cost"], ["Scale", "1 ms"]], numbers=True)
+    ['name   cost', 'Scale  1 ms']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    flush = [str.ljust, *[str.rjust if numbers else str.ljust] * (len(widths) - 1)]
+    lines = [[put(cell, width) for put, cell, width in zip(flush, row, widths, strict=True)] for row in rows]
+    return ["  ".join(line).rstrip() for line in lines]
 
 
 def changes(description: Description) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.bench.faces import brief, columns, head, rate
+from experimentator.bench.faces import brief, head, rate
 from experimentator.bench.report import described
 from experimentator.bench.spread import interval, p_value
 from experimentator.bench.trainer import Trainer
+from experimentator.graph.text import aligned
 
 LEAST_ROUNDS, MOST_ROUNDS = 8, 40
 MOST_SECONDS = 0.4  # of one round of one training
@@ -85,7 +86,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for place in ("first", "second"):
         one = report[place]
         rows.append([one["configuration"], rate(one["steps_per_second"]), rate(one["samples_per_second"])])
-    yield from columns(rows)
+    yield from aligned(rows, numbers=True)
     yield ""
     yield answer(report)
 

@@ -7,10 +7,11 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from experimentator.bench.comparison import in_turn
-from experimentator.bench.faces import columns, head, rate
+from experimentator.bench.faces import head, rate
 from experimentator.bench.report import described
 from experimentator.bench.trainer import Trainer
 from experimentator.callbacks.picture import round_step
+from experimentator.graph.text import aligned
 
 Told = Callable[[str], None]
 BAR = 30  # characters
@@ -66,7 +67,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         cells = [rate(point[f"{what}_per_second"]) for what in ("steps", "samples")]
         rows.append([str(point["value"]), *cells])
         bars.append("█" * round(BAR * point["samples_per_second"]["median"] / most))
-    yield from (f"{line}  {bar}".rstrip() for line, bar in zip(columns(rows), bars, strict=True))
+    yield from (f"{line}  {bar}".rstrip() for line, bar in zip(aligned(rows, numbers=True), bars, strict=True))
     others = [p["samples_per_second"]["high"] for p in points if p is not best]
     is_clear = all(high < best["samples_per_second"]["low"] for high in others)
     tells = "most samples a second" if is_clear else "most samples a second, within the noise of others"

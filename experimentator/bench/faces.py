@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
 from experimentator.bench.ledger import KINDS
-from experimentator.graph.text import cut, priced
+from experimentator.graph.text import aligned, cut, priced
 
 WORDS = {
     "data": "waiting for data",
@@ -63,21 +63,6 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows in columns; the first is flush left, the others right.
-
-    >>> columns([["name", "cost"], ["Scale", "1 ms"]])
-    ['name   cost', 'Scale  1 ms']
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(_set(cell, width, place) for place, (cell, width) in enumerate(zip(row, widths, strict=True)))
-            .rstrip() for row in rows]  # fmt: skip
-
-
-def _set(cell: str, width: int, place: int) -> str:
-    return cell.rjust(width) if place else cell.ljust(width)
-
-
 def _head(report: Mapping[str, Any]) -> Iterator[str]:
     yield head(report)
     if report["left_out"]:
@@ -97,7 +82,7 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
         rows.append([f"by hand, {title}", *_rates(hand["steps_per_second"]), ratio])
     for name, rival in report["keras"].items():
         rows.append([f"keras fit, {name}", *_rates(rival["steps_per_second"]), f"{rival['ratio']['median']:.3g}"])
-    yield from columns(rows)
+    yield from aligned(rows, numbers=True)
     for name, why in report["refused"].items():
         yield f"by hand, {TITLES.get(name, name)}, cannot run: {why}"
     samples, count = report["samples_per_second"], report["steps_per_second"]["rounds"]
@@ -117,7 +102,7 @@ def _time(report: Mapping[str, Any]) -> Iterator[str]:
             [WORDS[kind], priced(max(0.0, a), "s"), _share(a / one), priced(max(0.0, b), "s"), _share(b / all_of_it)]
         )
     rows.append(["all", priced(one, "s"), "", priced(all_of_it, "s"), ""])
-    yield from columns(rows)
+    yield from aligned(rows, numbers=True)
     if report["evaluation"] > 0:
         yield f"Evaluation, part of all these, takes {_share(report['evaluation'])} of an epoch."
     for name, seconds in report["callbacks"].items():
@@ -135,7 +120,7 @@ def _costs(report: Mapping[str, Any]) -> Iterator[str]:
         quartiles = "" if cost["is_fused"] else f"{_signed(spread['low'])} to {_signed(spread['high'])}"
         cells = [priced(cost["forward"], "s"), priced(cost["backward"], "s"), share, quartiles]
         rows.append([cut(" + ".join(cost["names"]), LONGEST), *cells])
-    yield from columns(rows)
+    yield from aligned(rows, numbers=True)
     yield (
         f"From compiled prefixes of the graph, {priced(costs['step'], 's')} a step in all, {costs['rounds']} rounds; "
         "`noise`: cost that cannot be told from 0."
