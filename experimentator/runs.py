@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from experimentator.callbacks.callback import Callback
 from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
@@ -45,7 +46,7 @@ WEIGHTS_SHARE, STATUS_SHARE, HISTORY_SHARE = 0.003, 0.002, 0.002  # share of a t
 LASTING = 0.4  # seconds that a line of the history waits at most, until the end of the call under way
 
 
-class RunFolder:
+class RunFolder(Callback):
     """A callback that keeps a training in a folder of its own: `<output_folder>/<project>/<experiment id>/`.
 
     The folder is made when training starts, and must not exist; without an id, its name is the time in UTC. The setting
@@ -122,10 +123,6 @@ class RunFolder:
         return found(self.project, self.experiment_id)
 
     # What happens
-
-    def init(self, exp: Any) -> None:
-        """Remember the experiment; nothing is written before it trains."""
-        self.exp = exp
 
     def on_train_begin(self, **_: Any) -> None:
         """Make the folder and describe the run; raises where nothing can be written."""

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experimentator.callbacks.callback import Callback
 from experimentator.graph import Mode
 
 log = logging.getLogger(__name__)
 SECONDS = 0.5  # recorded at least; profiles grow by megabytes a second
 
 
-class Profile:
+class Profile(Callback):
     """Record half a second of training at its full pace: from the second epoch on, or in the only one.
 
     `folder/trace.json.gz` opens in Perfetto (ui.perfetto.dev), where operations carry the processor they belong to, and
@@ -32,15 +33,10 @@ class Profile:
     def __init__(self, folder: str | os.PathLike[str] | Callable[[], os.PathLike[str]]):
         self.folder = folder
         self.recording: Any = None
-        self.is_done = False
+        self.since, self.is_done = 0.0, False
 
     def __repr__(self) -> str:
         return f"Profile({'...' if callable(self.folder) else str(self.folder)!r})"
-
-    def init(self, exp: Any) -> None:
-        """Remember the experiment."""
-        self.exp = exp
-        self.since = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing that a resume needs."""

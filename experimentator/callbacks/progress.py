@@ -18,6 +18,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
+from experimentator.callbacks.callback import Callback
 from experimentator.graph import Mode
 
 REDRAW_SECONDS = 0.1  # bars are drawn at most this often, however short the calls of the step are
@@ -27,7 +28,7 @@ GLUE = "\N{NO-BREAK SPACE}"  # between a name and its number, while a line is fo
 ESSENTIALS = 3  # averages beside a bar: the loss and the first metrics
 
 
-class Progress:
+class Progress(Callback):
     """Epochs and batches done, loss and metrics as they become known, batches a second, time to go.
 
     It draws at most once per call of the compiled step, never per batch, and a display that fails stops no run.
@@ -45,10 +46,6 @@ class Progress:
         self.start = self.drawn = 0.0
         self.epoch = 0  # how many are over
         self.is_training = True
-
-    def init(self, exp: Any) -> None:
-        """Keep the experiment, for its subsets and history."""
-        self.exp = exp
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing that a resume needs."""
