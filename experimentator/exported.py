@@ -23,7 +23,7 @@ from experimentator.settings import listed
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
-OF_FILES = ("OutOfRangeError", "ResourceExhaustedError", "NotFoundError", "PermissionDeniedError")
+OF_FILES = ("OutOfRangeError", "ResourceExhaustedError", "NotFoundError", "PermissionDeniedError")  # TensorFlow's
 Sizes = Mapping[str, Sequence[int | None]]
 
 
@@ -162,7 +162,8 @@ def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Size
             error.add_note(f"Nothing was written to {path}.")
             raise
     except Exception as error:
-        if isinstance(error, CheckpointError | ImportError) or not _is_of_files(error):
+        is_of_files = isinstance(error, OSError) or type(error).__name__ in OF_FILES
+        if isinstance(error, CheckpointError | ImportError) or not is_of_files:
             raise
         seen = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         write = "Name another place, or make room there."
@@ -174,11 +175,6 @@ def _item(exp: BaseExperiment) -> dict[str, Any]:
     """A batch of one item, to try an exported file on."""
     subsets = sorted(exp.subsets, key=lambda subset: subset.mode != Mode.INFER)
     return dict(subsets[0].sample()[1]) if subsets else {}
-
-
-def _is_of_files(error: Exception) -> bool:
-    """Whether it is an error of files: an OSError, or one of TensorFlow's own."""
-    return isinstance(error, OSError) or type(error).__name__ in OF_FILES
 
 
 def check_new(path: Path) -> None:

@@ -161,7 +161,7 @@ def summary(exp: Any) -> list[Section]:
         Section("subsets", [_subset(exp, subset) for subset in exp.subsets]),
         Section("graph", [_graph(exp, mode) for mode in _modes(exp)]),
         Section("parameters", _parameters(exp)),
-        Section("callbacks", [(listener.name,) for listener in _listeners(exp)]),
+        Section("callbacks", [(listener.name,) for listener in vars(exp).get("listeners") or in_order(exp.callbacks)]),
         Section("runs on", [_place(exp)]),
     ]
     return [section for section in sections if section.rows]
@@ -223,10 +223,6 @@ def _parameters(exp: Any) -> list[tuple[str, ...]]:
         trained, frozen = zip(*sizes.values(), strict=True)
         sizes = {**sizes, "in all": (sum(trained), sum(frozen))}
     return [(node, f"{trained:,} trained", f"{frozen:,} not") for node, (trained, frozen) in sizes.items()]
-
-
-def _listeners(exp: Any) -> Sequence[Any]:
-    return vars(exp).get("listeners") or in_order(exp.callbacks)
 
 
 def _place(exp: Any) -> tuple[str, ...]:

@@ -145,7 +145,8 @@ def bounded(times: Times) -> dict[tuple[str, int], float]:
     {('training', 0): 3.0, ('training', 1): 2.0, ('forward', 1): 2.0, ('forward', 0): 2.0}
     """
     longest_first = sorted(times, key=lambda key: (-1, key[1]) if key[0] == "training" else (0, -key[1]))
-    return dict(zip(longest_first, accumulate((_quick(times[key]) for key in longest_first), min), strict=True))
+    quick = (float(np.percentile(times[key], 25)) for key in longest_first)
+    return dict(zip(longest_first, accumulate(quick, min), strict=True))
 
 
 def with_costs_of(
@@ -246,7 +247,3 @@ def _cost(prefixes: Prefixes, times: Times, seconds: Mapping[tuple[str, int], fl
     is_clear = p_value(paired) <= SURE
     is_sure = is_clear and spread.median > 0 and forward - before + whole - rest > 0
     return Cost(names, forward - before, whole - rest, spread, is_sure, is_clear and spread.median < 0)
-
-
-def _quick(times: Sequence[float]) -> float:
-    return float(np.percentile(times, 25))

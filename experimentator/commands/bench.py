@@ -23,7 +23,7 @@ from experimentator.commands.results import tell
 from experimentator.commands.reuse import stored
 from experimentator.commands.usage import UsageError
 from experimentator.config import ConfigError, parse_assignment
-from experimentator.graph import Description, Mode, with_costs
+from experimentator.graph import Mode, with_costs
 
 Answer = tuple[Mapping[str, Any], str, Callable[[], bytes]]
 
@@ -80,7 +80,8 @@ def _measured(arguments: Namespace) -> Answer:
         return report, comparison_text(report), bytes
     exp, epochs = _built(arguments, arguments.config)
     report = measured(exp, epochs, against=arguments.against, **options)
-    return report, as_text(report), lambda: diagram.picture(costed(exp, report), "svg")
+    costs = report["costs"]["by_name"]
+    return report, as_text(report), lambda: diagram.picture(with_costs(exp.describe(Mode.TRAIN), costs), "svg")
 
 
 def _built(arguments: Namespace, config: str, changes: Mapping[str, Any] = {}) -> tuple[Any, int]:
@@ -109,12 +110,6 @@ def axis(text: str) -> tuple[str, Sequence[Any]]:
             "Write some values: batch_size=32,64,128.",
         )
     return name, values
-
-
-def costed(exp: Any, report: Mapping[str, Any]) -> Description:
-    """The training graph with what its processors cost."""
-    described: Description = exp.describe(Mode.TRAIN)
-    return with_costs(described, report["costs"]["by_name"])
 
 
 def _checked_suffix(arguments: Namespace) -> str:

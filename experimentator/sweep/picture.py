@@ -35,7 +35,8 @@ def picture(
     >>> drawn.count("<circle")
     2
     """
-    name = _measure(measured)
+    names = [name for row in measured for name in row]
+    name = loss_of(names) or next(iter(names), "")
     known = [(values, row[name]) for values, row in zip(points, measured, strict=True) if _is_number(row.get(name))]
     axes = [
         axis for axis in dict.fromkeys(axis for values, _ in known for axis in values) if len(_values(known, axis)) > 1
@@ -48,11 +49,6 @@ def picture(
 def escape(text: str) -> str:
     """Text, printable and escaped for XML."""
     return escaped(printable(text))
-
-
-def _measure(measured: Sequence[Mapping[str, float]]) -> str:
-    names = [name for row in measured for name in row]
-    return loss_of(names) or next(iter(names), "")
 
 
 def _values(known: Sequence[tuple[Mapping[str, Any], float]], axis: str) -> list[Any]:
