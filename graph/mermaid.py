@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 from experimentator.graph.description import Box, Description, Port, bundles
 from experimentator.graph.folding import folded
-from experimentator.graph.labels import arguments, broken, facts, headed
+from experimentator.graph.labels import NAMES, arguments, broken, facts, headed
 from experimentator.graph.legend import line_of, use_of
 from experimentator.graph.palette import colors
 from experimentator.graph.text import cut, printable, titled
 
 _SPECIAL = {ord(letter): f"#{ord(letter)};" for letter in '#"<>&`%\\'}  # they would start markup or directives
-_NAMES = 4  # tensors on one edge
 WIDTH, LINES = 24, 6  # characters in a line; Mermaid breaks longer ones within words, and within an escaped quote
 
 
@@ -90,7 +89,7 @@ def _marked(made: Box | Port) -> str:
 def _edges(description: Description) -> Iterator[str]:
     outputs = {port.id for port in description.outputs}
     for (source, target, state), refs in bundles(description).items():
-        few = refs if len(refs) <= _NAMES else refs[: _NAMES - 1]
+        few = refs if len(refs) <= NAMES else refs[: NAMES - 1]
         named = [line for ref in few for line in (cut(description.shown(ref), 48), description.spec(ref)) if line]
         named += [f"and {len(refs) - len(few)} more"] if len(refs) > len(few) else []
         arrow = "-.->" if not refs or state in ("removed", "pruned") else "==>" if state == "added" else "-->"

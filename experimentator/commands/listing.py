@@ -123,7 +123,7 @@ def _row(run: Run, asked: Sequence[str]) -> dict[str, Any]:
     hidden = (*asked, *PLACES)
     overrides = ", ".join(f"{name}={value!r}" for name, value in run.overrides.items() if name not in hidden)
     row = {"run": run.name, "status": run.status, "epochs": run.epochs, "best": best, "started": run.started[:16]}
-    more = {name: _shown(run.value(name)) for name in asked if name not in row}
+    more = {name: run.value(name) for name in asked if name not in row}
     return {printable(name): _clean(one) for name, one in (row | more | {"overrides": overrides}).items()}
 
 
@@ -177,12 +177,6 @@ def _key(value: Any) -> tuple[bool, Any]:
     return (False, value) if _is_number(value) else (True, str(value))
 
 
-def _shown(value: Any) -> Any:
-    return "" if value is None else value
-
-
 def _clean(value: Any) -> Any:
-    """A value for one cell of a table."""
-    if _is_number(value):
-        return value
-    return cut(printable(value), 60)
+    """A value for one cell of a table; an empty one for None."""
+    return value if _is_number(value) else cut(printable("" if value is None else value), 60)
