@@ -13,17 +13,17 @@ from experimentator.callbacks.profile import Profile
 from experimentator.checkpoint import CheckpointError
 from experimentator.commands.building import build
 from experimentator.commands.results import final_metrics, show_epochs, show_values, tell
-from experimentator.commands.sweep import sweep
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
 from experimentator.runs import RunFolder
 from experimentator.saving.resume import has_checkpoints
-from experimentator.sweep.fork_server import Loaded
 from experimentator.sweep.heartbeat import Heartbeat, end_with, tell_done, tell_error, tidy
 
 
 def run(arguments: Namespace) -> int:
     """Run `experimentator run`, of one training, of a grid, or of one of its points."""
     if arguments.grid:
+        from experimentator.commands.sweep import sweep  # takes 0.1 s
+
         return sweep(arguments)
     _refuse_options_of_grid(arguments)
     return _point(arguments) if arguments.report else _train(arguments)
@@ -68,6 +68,8 @@ def _train(arguments: Namespace, is_built: Callable[[], None] = lambda: None) ->
 
 def _point(arguments: Namespace) -> int:
     """Train one point of a grid: report to the process that runs the grid, and end with it."""
+    from experimentator.sweep.fork_server import Loaded
+
     end_with(arguments.parent)
     loaded = Loaded(arguments.report, is_forked=arguments.forked)
     try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from math import floor, log10
 from typing import Any
-from xml.sax.saxutils import escape as escaped
 
 from experimentator.callbacks.picture import round_step
 from experimentator.commands.failures import printable
@@ -48,7 +48,7 @@ def picture(
 
 def escape(text: str) -> str:
     """Text, printable and escaped for XML."""
-    return escaped(printable(text))
+    return html.escape(printable(text), quote=False)
 
 
 def _values(known: Sequence[tuple[Mapping[str, Any], float]], axis: str) -> list[Any]:
