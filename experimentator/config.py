@@ -42,6 +42,7 @@ from experimentator.overrides import (
     literal_seed,
     replace_values,
 )
+from experimentator.records.local_modules import home
 from experimentator.seeds import Seeds
 
 __all__ = ["Config", "ConfigError", "as_config", "load", "load_text", "resolved"]
@@ -92,9 +93,10 @@ def load(
     `overrides` replace what it assigns, and names that it computes from these follow.
 
     Its folder is first in `sys.path` while it runs, so that `import my_task` finds `my_task.py` beside it; an import
-    inside a function that is called later does not. Names in `known` may be overridden though the file does not assign
-    them. With a `seed` (overridden, or literal in the file: `seed = 3`) Python's and numpy's generators are seeded
-    first; a seed that the file computes (`seed = base + 1`) seeds them from that line on.
+    inside a function that is called later does not. That of a run folder runs in the place of the file that was
+    trained, if that is there: modules and `__file__` are found beside it. Names in `known` may be overridden though
+    the file does not assign them. With a `seed` (overridden, or literal in the file: `seed = 3`) Python's and numpy's
+    generators are seeded first; a seed that the file computes (`seed = base + 1`) seeds them from that line on.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -109,8 +111,7 @@ def load(
         text = file.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         raise _unreadable(file, error) from None
-    absolute = os.path.abspath(file)
-    return _run(_Source(text, str(file), absolute, os.path.dirname(absolute)), dict(overrides), known)
+    return _run(_Source(text, str(file), os.path.abspath(file), home(file)), dict(overrides), known)
 
 
 def load_text(
@@ -118,9 +119,10 @@ def load_text(
     overrides: Mapping[str, object] = {},
     *,
     filename: str = "<config>",
+    folder: str | None = None,
     known: Collection[str] = (),
 ) -> Config:
-    """Run a configuration given as text, as `load` runs a file; `filename` is what errors call it.
+    """Run a configuration given as text, as `load` runs a file in `folder`; `filename` is what errors call it.
 
     >>> load_text("rate: float = 0.1\\nname, scale = 'a', rate * 2", {"rate": 3.0})["scale"]
     6.0
@@ -128,7 +130,7 @@ def load_text(
     text = text.removeprefix("\ufeff")
     # two texts under one name would show each other's lines in tracebacks
     code_name = f"{filename[:-1]} {crc32(text.encode('utf-8', 'replace')):08x}>" if filename[:1] == "<" else filename
-    return _run(_Source(text, filename, code_name), dict(overrides), known)
+    return _run(_Source(text, filename, code_name, folder), dict(overrides), known)
 
 
 def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Collection[str] = ()) -> Config:
@@ -213,7 +215,7 @@ def _syntax_errors(source: _Source) -> Iterator[None]:
 def _execute(source: _Source, code: CodeType, door: Door) -> dict[str, Any]:
     """Run the code in a module of its own, which stays registered: dataclasses and pickle look it up."""
     linecache.cache[source.code_name] = (len(source.text), None, source.lines, source.code_name)
-    module = _new_module(source.code_name)
+    module = _new_module(source)
     names = door.names = module.__dict__
     names |= {**door.overrides, HIDDEN: door.overrides}
     try:
@@ -233,12 +235,13 @@ def _execute(source: _Source, code: CodeType, door: Door) -> dict[str, Any]:
     return {name: value for name, value in names.items() if not name.startswith("__")}
 
 
-def _new_module(filename: str) -> ModuleType:
+def _new_module(source: _Source) -> ModuleType:
     for number in itertools.count(1):
         module = ModuleType(f"{CONFIG_MODULE}{number}")
         if sys.modules.setdefault(module.__name__, module) is module:
             break
-    module.__file__ = filename
+    name = source.code_name  # of a run's copy: the place of the file that was trained, where its data lie
+    module.__file__ = name if source.folder is None else os.path.join(source.folder, os.path.basename(name))
     return module
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import keras
@@ -15,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from experimentator import build_experiment
 from experimentator.cli import main
-from experimentator.config import ConfigError
+from experimentator.config import ConfigError, load
 from experimentator.data.choosing import PartKey
 from experimentator.records.history import read_history
 from experimentator.records.predictions import Predictions
@@ -367,6 +368,37 @@ def test_a_run_is_built_with_what_it_was_overridden_with(tmp_path, caplog):
     assert not caplog.text
     assert build_experiment(run.folder, shift=1.0).shift == 1.0
     assert build_experiment(tmp_path / "task.py").shift == 0.0
+
+
+def test_the_configuration_of_a_run_finds_what_lies_beside_the_file_that_was_trained(tmp_path, capsys, monkeypatch):
+    text = OVERRIDDEN.replace("import keras\n", "import keras\nimport beside_it\nfrom pathlib import Path\n")
+    (tmp_path / "task.py").write_text(f"{text}\nassert (Path(__file__).parent / 'rows.csv').is_file(), __file__\n")
+    (tmp_path / "beside_it.py").write_text("")
+    (tmp_path / "rows.csv").write_text("")
+    options = ["--quiet", "--epochs", "1", "--output-folder", str(tmp_path / "runs"), "--experiment-id"]
+    assert main([str(tmp_path / "task.py"), *options, "first"]) == 0
+    first, second = (tmp_path / "runs" / "task" / "first", tmp_path / "runs" / "config" / "second")
+
+    def is_found(does):
+        monkeypatch.delitem(sys.modules, "beside_it")  # as in another process
+        return does()
+
+    assert is_found(lambda: build_experiment(first)).chunk_processors
+    assert is_found(lambda: answered(capsys, "evaluate", first, "--subset", "training"))[0] == 0
+    assert is_found(lambda: answered(capsys, "run", first / "config.py", *options, "second"))[0] == 0
+    assert is_found(lambda: answered(capsys, "evaluate", second, "--subset", "training"))[0] == 0
+    (tmp_path / "beside_it.py").write_text("a = 1\n")
+    assert is_found(lambda: answered(capsys, "evaluate", second, "--subset", "training"))[0] == 2
+
+
+@pytest.mark.parametrize(
+    "told", ["no JSON", "[]", "{}", '{"config_folder": 3}', '{"config_folder": "/nowhere/at/all"}']
+)
+def test_another_environment_file_beside_a_configuration_means_nothing(told, tmp_path):
+    (tmp_path / "environment.json").write_text(told)
+    (tmp_path / "config.py").write_text("here = __file__")
+
+    assert load(tmp_path / "config.py")["here"] == str(tmp_path / "config.py")
 
 
 @pytest.mark.parametrize("damage", [{"overrides": None}, {"overrides": [1]}, {"overrides": {}, "not_stored": None}])

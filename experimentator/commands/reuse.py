@@ -23,7 +23,7 @@ from experimentator.config import Config, ConfigError, importing_from, load, loa
 from experimentator.exported import check_new
 from experimentator.records.archive import is_run, read_run
 from experimentator.records.environment import overrides_in, sha256
-from experimentator.records.local_modules import changed
+from experimentator.records.local_modules import changed, home
 from experimentator.records.plainfile import finite, read_bytes, read_json, refusal
 from experimentator.records.predictions import Predictions, check_suffix
 from experimentator.runs import STATUS
@@ -74,21 +74,21 @@ def restored(arguments: Namespace) -> Any:
 def stored(run: str, given: Mapping[str, Any], *, instead: str | None = None) -> Iterator[Callable[[], Config]]:
     """A function that loads the configuration of a run, or the file `instead`, with the run's overrides and `given`.
 
-    Within, modules in the folder of the original configuration can be imported.
+    Within, modules in the folder of the original configuration can be imported; the text's `__file__` lies there, too.
     """
     folder = Path(run)
     if not is_run(folder):
         raise CheckpointError(f"{run!r} is no run folder.\nSeen: no status.json.\nName one: experimentator runs")
     environment = read_json(folder / "environment.json")
     overrides = _overrides(environment, given)
-    beside = environment.get("config_folder")
-    with importing_from(beside if isinstance(beside, str) else None):
+    beside = home(folder / "config.py")
+    with importing_from(beside):
         if instead:
             yield partial(load, instead, overrides, known=LIBRARY_KEYS)
         else:
             text, name = _trained(folder, environment), str(folder / "config.py")
             _check_modules(environment)
-            yield partial(load_text, text, overrides, filename=name, known=LIBRARY_KEYS)
+            yield partial(load_text, text, overrides, filename=name, folder=beside, known=LIBRARY_KEYS)
 
 
 def _trained(folder: Path, environment: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.config import Config, ConfigError, resolved
-from experimentator.records.local_modules import neighbours
+from experimentator.records.local_modules import home, neighbours
 from experimentator.records.plainfile import read_json
 from experimentator.saving.identity import versions
 
@@ -116,7 +116,7 @@ def sha256(text: str) -> str:
 def _of_config(source: Config) -> dict[str, Any]:
     """The entries about the configuration: its hash, folder, modules and git commit."""
     text, filename = source.text, source.filename
-    folder = os.path.dirname(os.path.abspath(filename)) if text and os.path.isfile(filename) else None
+    folder = home(filename) if text and os.path.isfile(filename) else None
     told: dict[str, Any] = {"config_sha256": sha256(text)} if text else {}
     if folder is not None:
         told["config_folder"], told["modules"] = folder, neighbours(filename)

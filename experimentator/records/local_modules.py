@@ -8,6 +8,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from experimentator.checkpoint import CheckpointError
+from experimentator.records.plainfile import read_json
+
 CONFIG_MODULES = "experimentator"  # prefix of the module names of the library and of configurations
 
 
@@ -21,12 +24,27 @@ def neighbours(filename: str) -> dict[str, str]:
     """
     if not os.path.isfile(filename):
         return {}
-    folder = os.path.dirname(os.path.abspath(filename)) + os.sep
+    folder = home(filename) + os.sep
     loaded = {name: getattr(module, "__file__", None) for name, module in sys.modules.copy().items()}
     own = {name: file for name, file in loaded.items() if not name.startswith(CONFIG_MODULES) and isinstance(file, str)}
     files = {os.path.abspath(file) for file in own.values() if file.endswith(".py")} - {os.path.abspath(filename)}
     inside = sorted(file for file in files if file.startswith(folder) and "site-packages" not in file)
     return {Path(file).relative_to(folder).as_posix(): found for file in inside if (found := digest(Path(file)))}
+
+
+def home(filename: str | os.PathLike[str]) -> str:
+    """The folder of a configuration file; of the copy in a run folder, that of the file that was trained, if it exists.
+
+    >>> home("/tasks/digits.py")
+    '/tasks'
+    """
+    folder = os.path.dirname(os.path.abspath(filename))
+    try:
+        trained = read_json(os.path.join(folder, "environment.json")).get("config_folder")
+    except CheckpointError:  # none, or a file of that name that is not ours
+        return folder
+    is_copy = os.path.basename(filename) == "config.py" and isinstance(trained, str) and os.path.isdir(trained)
+    return str(trained) if is_copy else folder
 
 
 def changed(folder: Path, recorded: Mapping[str, str]) -> list[str]:
