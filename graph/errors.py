@@ -47,6 +47,9 @@ class GraphError(ValueError):
     Did you mean 'batch_input'? Else list its writer, or add it to the dataset's items.
     """
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sent(self)
+
 
 class BrokenGraphError(GraphError):
     """Everything that is wrong with a graph, in one report; `problems` holds the errors one by one."""
@@ -207,8 +210,21 @@ class UnknownNameError(KeyError):
         super().__init__(name)
         self.name, self.known = name, tuple(known)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sent(self)
+
     def __str__(self) -> str:
         return f"No tensor named {self.name!r} in this chunk. Known here: {names_in_short(self.known, MOST_NAMES)}."
+
+
+def sent(error: Exception) -> tuple[Any, ...]:
+    """How another process makes an error anew: of its message, names and notes; processors stay where they are."""
+    plain = {name: value for name, value in vars(error).items() if name not in ("reader", "writers", "path")}
+    return _received, (type(error), error.args), plain
+
+
+def _received(kind: type[Exception], args: tuple[Any, ...]) -> Exception:
+    return kind.__new__(kind, *args)
 
 
 def near(name: str, known: Iterable[str]) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experimentator.graph import GraphError
+from experimentator.graph.errors import sent
 from experimentator.graph.text import dtype_name
 
 
@@ -63,6 +64,9 @@ class NotFiniteError(FloatingPointError):
             f"{op} found NaN or infinity in {name!r}.\nIt was given {seen}.\n"
             "Look at the data, lower the learning rate, or put AssertFinite further up to find where it begins."
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sent(self)
 
 
 def spell(tensor: Any) -> str:

@@ -1,5 +1,7 @@
 """Every message in full: what is wrong, what was seen, what to write."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -7,14 +9,17 @@ from experimentator.graph import (
     AmbiguousWriteError,
     BrokenGraphError,
     CycleError,
+    DeclarationError,
     Graph,
     GraphError,
     MissingTensorError,
     Mode,
     Node,
+    UndeclaredProcessorError,
     UndeclaredReadError,
     UndeclaredWriteError,
     UnknownModeError,
+    UnknownNameError,
     UnknownNodeError,
     UnwrittenOutputError,
 )
@@ -357,3 +362,28 @@ def test_no_problem_raises_nothing():
 
 def test_nodes_show_themselves():
     assert repr(Node(3, "Op", Op("->"))) == "<Node #3 Op()>"
+
+
+def test_every_error_arrives_from_another_process_with_its_words():
+    lonely = MissingTensorError(name="a", reader=lambda: 0, mode=Mode.TRAIN, known=["b"])  # a reader that stays there
+    lonely.add_note("and a note")
+    errors = [
+        lonely,
+        BrokenGraphError([lonely, UnknownModeError("test")]),
+        DeclarationError("half", seen="no names", write="Declare them."),
+        UndeclaredProcessorError(["half"]),
+        AmbiguousWriteError(name="a", reader=lambda: 0, writers=[lambda: 0], mode=Mode.EVAL),
+        CycleError(path=[lambda: 0], names=["a"]),
+        UnknownNodeError("half", target="double", known=["half"]),
+        UndeclaredReadError("half", name="a", inputs=["b"]),
+        UndeclaredWriteError("half", name="a", outputs=["b"]),
+        UnwrittenOutputError("half", missing=["a"]),
+        UnknownNameError("a", known=["b"]),
+        UnknownModeError("test"),
+    ]
+
+    for error in errors:
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))
+        assert getattr(again, "__notes__", []) == getattr(error, "__notes__", [])
+    assert pickle.loads(pickle.dumps(lonely)).name == "a"

@@ -1,12 +1,14 @@
 """Checks: raising where values are at hand, a flag or the static shape where they are not."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
 
 from experimentator import gradient
 from experimentator.graph import Chunk, DeclarationError, Graph, Mode
-from experimentator.ops import AssertFinite, AssertShape, NotFiniteError, Print, Scale, TensorError
+from experimentator.ops import AssertFinite, AssertShape, NotFiniteError, Print, Scale, SignatureError, TensorError
 
 BAD = [np.nan, np.inf, -np.inf]
 
@@ -165,3 +167,17 @@ def test_checks_need_no_tensor_of_their_own(check):
     graph = Graph([check, Scale("y")], provided={"x", "y"}).select("y")
 
     assert [node.name for node in graph.order] == ["Scale"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFiniteError("AssertFinite()", name="loss", seen="[] float32"),
+        TensorError("OneHot()", rule="Class ids are integers", tensors={"a": np.zeros(2)}, write="Cast."),
+        SignatureError("Model()", takes="Its model takes a", given="b", write="Name it."),
+    ],
+)
+def test_an_error_arrives_from_another_process_with_its_words(error):
+    again = pickle.loads(pickle.dumps(error))
+
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
