@@ -195,6 +195,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
             wrong = "The number of epochs is missing."
             raise ConfigError(wrong, "Seen: no number, and no `epochs` in the configuration.", "Write exp.train(10).")
         check_values({"epochs": epochs})
+        self.walk.refuse_another(epochs)
         if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
             raise ConfigError(
                 "There is nothing to train on.\nSeen: no TRAIN subset.\nList Subset(name, Mode.TRAIN, ...)."

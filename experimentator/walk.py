@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from experimentator.accumulating import sums_in
 from experimentator.averages import Averages, check_finite
+from experimentator.callbacks.order import CallbackError
 from experimentator.diagnosis import (
     first_look,
     idle_averages,
@@ -67,6 +68,15 @@ class Walk:
     def is_under_way(self) -> bool:
         """Whether an epoch of a training is under way."""
         return self.trains and self.position is not None
+
+    def refuse_another(self, epochs: int) -> None:
+        """Refuse a training within a training, by a callback or another thread."""
+        if self.trains:
+            raise CallbackError(
+                "A training of this experiment is under way, so it cannot begin another.\n"
+                f"Seen: train({epochs}) within it, where {self.exp.epoch} epochs are done.\n"
+                "End that one first, state['stop'] = 'the reason'; or train another: build_experiment(...)."
+            )
 
     def train(self, epochs: int) -> None:
         """Train up to a total of `epochs`."""

@@ -750,6 +750,19 @@ def test_weights_that_are_no_numbers_replace_none_where_a_callback_fails(tmp_pat
     assert all(np.isfinite(values).all() for values in load_weights(run / "weights.safetensors").values())
 
 
+@pytest.mark.parametrize("event", ["on_batch_end", "on_epoch_end", "on_train_end"])
+def test_a_training_within_a_training_is_refused_and_may_follow(event):
+    def trains(callback, **_):
+        exp.train(5)
+
+    exp = build_experiment(config(callbacks=[type("Trains", (Callback,), {event: trains})()]))
+    with pytest.raises(CallbackError, match=r"cannot begin another(.|\n)*Seen: train\(5\) within it"):
+        exp.train(2)
+    exp.callbacks = []
+
+    assert [row["epoch"] for row in exp.train(2)] == [1, 2]
+
+
 def test_callbacks_that_are_assigned_within_an_epoch_begin_with_the_next():
     class Sees(Callback):
         epochs = set()
