@@ -358,3 +358,15 @@ def test_a_ragged_tensor_has_a_shape_and_is_refused_by_name_where_it_is_asked_fo
     assert [tensor.shape for tensor in exp.describe("infer").tensors] == [(None, 4), (None, None)]
     with pytest.raises(GraphError, match=r"'batch_ragged' is asked for, .*\nSeen: a RaggedTensor"):
         exp.predict("training")
+
+
+def test_a_variable_in_a_list_is_told_how_to_become_a_tensor():
+    place = keras.Variable(0, dtype="int32", trainable=False)
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_x"])
+    def shifted(x):
+        return keras.ops.slice_update(x, (place, 0), x[:1])
+
+    with pytest.raises(AttributeError, match="base_dtype") as caught:
+        training_step([shifted, linear(), squares])
+    assert any("write variable.value" in note for note in caught.value.__notes__)

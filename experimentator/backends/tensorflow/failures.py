@@ -26,6 +26,8 @@ def add_cures(error: Exception) -> None:
             "TensorFlow casts nothing by itself. Write keras.ops.cast(one, other.dtype), or the function of keras.ops "
             "instead, which casts: keras.ops.multiply(one, other)."
         )
+    if "'str' object has no attribute 'base_dtype'" in str(error):  # keras.ops.convert_to_tensor leaves it a variable
+        error.add_note("A keras.Variable stands in a list where TensorFlow wants tensors: write variable.value.")
 
 
 def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
