@@ -42,7 +42,12 @@ class Runner:
         return label_of(self.name, self.bucket)
 
     def serves(self, steps: int, like: str | None) -> bool:
-        """Whether it can run passes of `steps` batches, at most those it was made for, compiled like `like`."""
+        """Whether it can run passes of `steps` batches, at most those it was made for, compiled like `like`.
+
+        One that is compiled so already, since it evaluated before the training began, stays so.
+        """
+        if like == self.step.compiler:
+            self.like = self.step.chosen = like
         return not self.step.stale and self.like == like and steps <= self.pace.steps
 
     def room(self, steps: int) -> int:

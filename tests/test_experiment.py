@@ -925,6 +925,17 @@ def test_batches_share_calls_and_traces_stay_constant():
     assert exp.counts["training"]["traces"] == traces <= 3
 
 
+def test_an_evaluation_before_training_is_not_compiled_again_within_it():
+    exp = build_experiment(config(batch_size=4, jit_compile="auto"))
+    exp.evaluate()
+    traces = exp.counts["validation"]["traces"]
+    exp.train(2)
+
+    assert exp.compilers["training"] == exp.compilers["validation"]
+    assert exp.counts["validation"]["traces"] == traces
+    assert all(runner.step.is_settled for runner in exp.program.runners.values() if runner.name == "validation")
+
+
 def test_a_subset_that_grows_every_epoch_is_seldom_compiled_anew():
     histories = []
     for residency in ("device", "host", "stream"):
