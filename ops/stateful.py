@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, ClassVar
 
 import keras
@@ -32,9 +33,10 @@ class KerasMetric(Op):
 
     `prediction` and `target` are shaped as the metric takes them, two of [B] are passed as [B, 1]; without a target the
     metric takes one tensor, as `keras.metrics.Mean` does. `weight` names sample weights [B]; a sample weighs nothing if
-    its `mask` [B] is False or, with `nan_is_no_label`, if its target holds NaN. Writes [] float32: the metric over all
-    batches since the cycle began, so that its last value is the cycle's, whatever the size of the last batch. `output`
-    is the metric's name unless given.
+    its `mask` [B] is False or, with `nan_is_no_label`, if its target holds NaN. Where a metric has a value for each
+    place, both may be [B, T], and every place counts alike, however long the rows of a batch are. Writes [] float32:
+    the metric over all batches since the cycle began, so that its last value is the cycle's, whatever the size of the
+    last batch. `output` is the metric's name unless given.
 
     The metric's variables stay on the device, are reset when a pass begins, and are not trained. Training and
     evaluation have variables of their own, so that evaluating within a training pass disturbs nothing. Checkpoints hold
@@ -102,6 +104,9 @@ class KerasMetric(Op):
         if labelled is not None:
             compared = [emptied(tensor, labelled) for tensor in compared]
             weights = emptied(keras.ops.ones_like(labelled, dtype="float32") if weights is None else weights, labelled)
+        if weights is not None and len(weights.shape) > 1 and isinstance(metric, keras.metrics.Mean):
+            long = keras.ops.cast(prod(keras.ops.shape(weights)[1:]), weights.dtype)
+            weights *= long  # Keras averages within a row, however long it is
         metric.update_state(*compared, sample_weight=weights)
         chunk[self.output] = self._number(metric.result())
 

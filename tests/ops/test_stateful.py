@@ -188,6 +188,22 @@ def test_samples_without_a_label_count_as_if_they_were_not_there(missing):
     assert exp.evaluate()["validation_rmse"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("which", ["mask", "weight"])
+def test_each_place_counts_alike_in_rows_of_several_lengths(which):
+    random = np.random.default_rng(0)
+    root = keras.metrics.RootMeanSquaredError()
+    metric = KerasMetric(root, "batch_x", "batch_y", **{which: "batch_known"})
+    squares = []
+    for length in (2, 8, 5):
+        x, y = random.normal(size=(2, 4, length)).astype("float32")
+        known = random.uniform(size=x.shape) < 0.6
+        squares.extend(((x - y) ** 2)[known])
+        chunk = Chunk({"batch_x": x, "batch_y": y, "batch_known": known}, mode=Mode.EVAL)
+        metric(chunk)
+
+    assert float(chunk["root_mean_squared_error"]) == pytest.approx(np.mean(squares) ** 0.5, rel=1e-5)
+
+
 def test_a_training_resumed_within_a_pass_measures_the_same(tmp_path):
     def made(**settings):
         return experiment(rmse(), metrics=["rmse"], steps_per_call=1, **settings)
