@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from functools import cached_property
@@ -223,6 +226,27 @@ def test_items_that_are_others_each_time_are_read_otherwise_and_never_kept(
     assert words in finding.words
     assert "residency" not in finding.words
     assert finding.gain == pytest.approx(gain, rel=0.05)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/schedstat").exists(), reason="only Linux says how long threads wait for a core"
+)
+def test_work_that_waits_for_a_core_counts_as_work():
+    cores = os.sched_getaffinity(0)
+    only = {min(cores)}
+    code = f"import os; os.sched_setaffinity(0, {only}); print(flush=True)\nwhile True: pass"
+    trainer = Trainer(counted(BaseExperiment), epochs=2)
+    trainer.warm_up(0.1)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        try:
+            other.stdout.readline()
+            os.sched_setaffinity(0, only)
+            trainer.round(0.5)
+        finally:
+            os.sched_setaffinity(0, cores)
+            other.kill()
+
+    assert trainer.worked / trainer.wall > 0.8  # of which it had the core about half of the time
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class Trainer:
         self.ledger = Ledger(exp)
         self.start: list[Epoch] = []
         self.rounds: list[Epoch] = []
-        self.wall = self.worked = 0.0  # seconds that the rounds took, and those that cores worked meanwhile
+        self.wall = self.worked = 0.0  # seconds that the rounds took, and those that threads worked, or would have
 
     def warm_up(self, seconds: float = WARM_SECONDS) -> None:
         """Train until nothing is compiled any more and calls have their size."""
@@ -52,10 +53,10 @@ class Trainer:
     def round(self, seconds: float) -> Epoch:
         """Train at that pace for about so many seconds, an epoch at least."""
         self.settle(seconds)
-        wall, worked = time.perf_counter(), time.process_time()
+        wall, worked, waited = time.perf_counter(), time.process_time(), waited_for_a_core()
         done = self._train(seconds, cut=min(LONGEST, max(SHORTEST, 3 * seconds)))
         self.wall += time.perf_counter() - wall
-        self.worked += time.process_time() - worked
+        self.worked += time.process_time() - worked + max(0.0, waited_for_a_core() - waited)
         self.rounds.append(_sum(done))
         return self.rounds[-1]
 
@@ -125,6 +126,18 @@ class Trainer:
                 self.exp.train(self.exp.epoch + self.epochs)
                 if ledger.wanted <= 0:
                     return ledger.epochs[first:]
+
+
+def waited_for_a_core() -> float:
+    """Seconds that the threads there are were ready to run, while other programs had the cores; 0 where it is unknown.
+
+    What waits for a core is work: without these, on a busy machine, work would pass for waiting.
+    """
+    found = 0
+    for file in Path("/proc/self/task").glob("*/schedstat"):  # of Linux
+        with suppress(OSError):  # the thread has ended
+            found += int(file.read_text().split()[1])
+    return found / 1e9
 
 
 def without_files(exp: Any) -> list[str]:
