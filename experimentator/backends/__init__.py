@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,7 +64,10 @@ class Step(Protocol):
 
 
 class Backend(Protocol):
-    """Compiles graphs, and owns the weights of their processors."""
+    """Compiles graphs, and owns the weights of their processors.
+
+    Methods with a body here do for a backend that keeps no weights, and computes on the host.
+    """
 
     name: str
     device: str
@@ -92,9 +95,11 @@ class Backend(Protocol):
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """For each node that owns weights: how many numbers are trained, and how many are not."""
+        return {}
 
     def shared(self) -> dict[str, tuple[str, ...]]:
         """For each node that reads weights of others: which nodes own them."""
+        return {}
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """Record what runs within into a folder, with the names of the graph's processors."""
@@ -117,6 +122,7 @@ class Backend(Protocol):
 
     def peak_memory(self) -> int | None:
         """The most bytes that were taken on the device at once; None where that is the host."""
+        return None
 
     def room(self) -> int:
         """Bytes that are free where columns are placed."""
@@ -129,15 +135,19 @@ class Backend(Protocol):
 
         Where nothing is compiled, only layers that have other weights now, which must be recorded.
         """
+        return []
 
     def settling(self) -> AbstractContextManager[None]:
         """Within, a step is called: what layers and optimizers change of themselves is not reported by `changes`."""
+        return nullcontext()
 
     def put(self, columns: Columns) -> Columns:
         """Place columns where the step reads them."""
+        return columns
 
     def weights(self) -> dict[str, np.ndarray]:
         """Every weight under a stable key: node, ordinal, variable name."""
+        return {}
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign weights by key; all of them, or an error and none."""
@@ -147,12 +157,14 @@ class Backend(Protocol):
 
     def seeds(self) -> dict[str, list[int]]:
         """States of the seed generators that processors draw from in the graph, by key of `weights`."""
+        return {}
 
     def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
         """Set the states of seed generators again."""
 
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
         """Every variable of an optimizer under its place in it: slots, counters, loss scale, rates that it follows."""
+        return {}
 
     def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
         """Assign them; all of them, or an error and none."""

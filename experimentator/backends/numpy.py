@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experimentator.backends import Shape, Sizes, Watch, get_backend
+from experimentator.backends import Backend, Shape, Sizes, Watch, get_backend
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.loading.memory import free_host_memory
 
@@ -22,6 +22,7 @@ class NumpyStep:
     traces = 0
     stale = False
     compiler = "eager"
+    chosen: str | None = compiler
     is_settled = True
     capacity: int | None = None
     batches = 0
@@ -44,7 +45,7 @@ class NumpyStep:
         """There is nothing to choose."""
 
 
-class NumpyBackend:
+class NumpyBackend(Backend):
     """Any processors over numpy arrays; nothing is compiled and nothing is trained.
 
     >>> from experimentator.graph import chunk_processor
@@ -92,14 +93,6 @@ class NumpyBackend:
         two, three = (_shapes(graph, specs, rows) for rows in (2, 3))
         return {ref: (_common(shape, three[ref][0]), dtype) for ref, (shape, dtype) in two.items()}
 
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """No weights are known to this backend."""
-        return {}
-
-    def shared(self) -> dict[str, tuple[str, ...]]:
-        """No weights are known to this backend."""
-        return {}
-
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
         """There is no compiled step to look into."""
         raise ValueError(
@@ -130,55 +123,9 @@ class NumpyBackend:
             "Write them with keras.ops, and train with TensorFlow, JAX or PyTorch."
         )
 
-    def export(self, model: Any, path: Path) -> None:
-        """Not called: no model is made."""
-
-    def peak_memory(self) -> int | None:
-        """There is no device but the host."""
-        return None
-
     def room(self) -> int:
         """Columns stay where they are: on the host."""
         return free_host_memory()
-
-    def forget(self) -> None:
-        """Nothing is kept."""
-
-    def changes(self, *, compiled: bool) -> list[str]:
-        """Nothing is compiled, and every change acts."""
-        return []
-
-    def settling(self) -> AbstractContextManager[None]:
-        """There is nothing to settle."""
-        return nullcontext()
-
-    def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Columns stay as they are."""
-        return columns
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """No weights are known to this backend."""
-        return {}
-
-    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """There is nothing to assign."""
-
-    def begin_averages(self, optimizer: Any, keys: Collection[str]) -> None:
-        """No averages are kept."""
-
-    def seeds(self) -> dict[str, list[int]]:
-        """No seed generators are known to this backend."""
-        return {}
-
-    def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
-        """No seed generators are known to this backend."""
-
-    def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
-        """An optimizer, if there is one, is not Keras': nothing is known of its state."""
-        return {}
-
-    def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
-        """There is nothing to assign."""
 
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
         """Copies of the weights, to put back."""
