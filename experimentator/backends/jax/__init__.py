@@ -54,11 +54,7 @@ class JaxBackend(KerasBackend):
         self.device = self.devices.name
 
     def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> JaxStep:
-        """A step for a graph whose processors are recorded.
-
-        Options: `jit_compile` (True: XLA around the loop; "step": for each step; "auto": for each step where the graph
-        convolves on a CPU), `eager`, `capacity` (the most batches a call may run); `like` changes nothing.
-        """
+        """A step for a graph whose processors are recorded."""
         batch = self._batch(graph, optimizer)
         state, tensors = batch.state(), self._specs(specs)
         with self.settling():

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from experimentator.backends import Columns
 from experimentator.backends.jax.batch import Batch, described
 from experimentator.backends.keras.stateless import State
 from experimentator.backends.keras.step import EAGER, KerasStep, put_rows
@@ -40,26 +41,16 @@ class JaxStep(KerasStep):
 
     default = LOOP
 
-    def __init__(
-        self,
-        graph: Graph,
-        batch: Batch,
-        outputs: Mapping[str, Any],
-        put: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        *,
-        jit_compile: Any = "auto",
-        like: str | None = None,
-        eager: bool = False,
-        capacity: int | None = None,
-        seed: int = 0,
-    ):
+    def __init__(self, graph: Graph, batch: Batch, outputs: Columns, put: Callable[[Columns], Columns], **options: Any):
         self.batch, self.put, self.is_host = batch, put, jax.default_backend() == "cpu"
-        is_slow = batch.convolves and self.is_host and jit_compile is not True
-        chosen = BATCH if is_slow or jit_compile == COMPILERS[BATCH] else LOOP
-        super().__init__(graph, batch.weights, outputs, chosen=EAGER if eager else chosen, capacity=capacity)
+        super().__init__(graph, batch.weights, outputs, **options)
         self._functions: dict[str, Any] = {}
         self._shapes: dict[str, Any] = {}
         self._told = Traces(by_length=True)
+
+    def _choice(self, jit_compile: Any, like: str | None) -> str:
+        is_slow = self.batch.convolves and self.is_host and jit_compile is not True
+        return BATCH if is_slow or jit_compile == COMPILERS[BATCH] else LOOP
 
     def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         columns, index = put_rows(columns, index, self.put, tensor=jax.Array)

@@ -17,15 +17,28 @@ EAGER = "eager"
 
 
 class KerasStep(ABC):
-    """A compiled graph as `experimentator.backends.Step` describes it; a framework adds the loop over batches."""
+    """A compiled graph as `experimentator.backends.Step` describes it; a framework adds the loop over batches.
+
+    `jit_compile` is the setting; with "auto", a step begins with the compiler of another one that it is to be `like`.
+    """
 
     default: ClassVar[str]  # the compiler until one is chosen
 
     def __init__(
-        self, graph: Graph, weights: Sequence[Any], outputs: Columns, *, chosen: str | None, capacity: int | None
+        self,
+        graph: Graph,
+        weights: Sequence[Any],
+        outputs: Columns,
+        *,
+        jit_compile: Any = "auto",
+        like: str | None = None,
+        eager: bool = False,
+        capacity: int | None = None,
+        seed: int = 0,
     ):
         self.graph, self.weights, self.outputs = graph, weights, outputs
-        self.chosen, self.capacity = chosen, capacity
+        self.auto, self.capacity, self.seed = jit_compile == "auto", capacity, seed
+        self.chosen = EAGER if eager else self._choice(jit_compile, like)
         self.traces = self.batches = 0
         self.draws_with_state: dict[str, str] = {}
         self._trained = [variable.trainable for variable in weights]
@@ -60,6 +73,10 @@ class KerasStep(ABC):
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+
+    @abstractmethod
+    def _choice(self, jit_compile: Any, like: str | None) -> str | None:
+        """The compiler that is set, or that another step has; None where it is to be found."""
 
     @abstractmethod
     def _run(self, columns: Columns, index: np.ndarray, *, fixed: bool) -> dict[str, Any]:

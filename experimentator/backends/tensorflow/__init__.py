@@ -68,11 +68,7 @@ class TensorflowBackend(KerasBackend):
         self.device = str(details.get("device_name", "GPU" if gpus else "CPU"))
 
     def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> TensorflowStep:
-        """A step for a graph whose processors are recorded.
-
-        Options: `jit_compile` ("auto", True, False or "step"), `like` (the compiler of another step, with which "auto"
-        begins), `eager`, `capacity` (the most batches a call may run).
-        """
+        """A step for a graph whose processors are recorded."""
         run = self.batch_of(graph, detach=0)
         if (shapes := self.seen(graph, specs)) is not None:
             outputs = {name: tf.TensorSpec(*shapes[ref]) for name, ref in graph.results.items()}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from experimentator.backends import Columns
 from experimentator.backends.keras.context import Forward, nothing_trained, update
 from experimentator.backends.keras.step import EAGER, KerasStep
 from experimentator.backends.keras.traces import Traces
@@ -52,27 +53,25 @@ class TensorflowStep(KerasStep):
     default = GRAPH
 
     def __init__(
-        self,
-        graph: Graph,
-        forward: Forward,
-        outputs: Mapping[str, Any],
-        weights: list[Any],
-        optimizer: Any,
-        *,
-        jit_compile: Any = "auto",
-        like: str | None = None,
-        eager: bool = False,
-        capacity: int | None = None,
-        seed: int = 0,
+        self, graph: Graph, forward: Forward, outputs: Columns, weights: list[Any], optimizer: Any, **options: Any
     ):
-        chosen = EAGER if eager else _chosen(jit_compile, like)
-        super().__init__(graph, weights, outputs, chosen=chosen, capacity=capacity)
-        self.forward, self.optimizer, self.auto, self.seed = forward, optimizer, jit_compile == "auto", seed
+        super().__init__(graph, weights, outputs, **options)
+        self.forward, self.optimizer = forward, optimizer
         self.timings: dict[str, float] = {}
         self._first_seconds = self._trial_seconds = 0.0
         self._functions: dict[Any, Any] = {}
         self._rows: dict[str, int] = {}  # lengths of the columns that the function of any count was traced for
         self._told = Traces(by_length=False)
+
+    def _choice(self, jit_compile: Any, like: str | None) -> str | None:
+        if like is not None:
+            return like if like in COMPILERS else GRAPH
+        if jit_compile == "auto":
+            return LOOP if has_gpu() else None
+        for compiler, setting in COMPILERS.items():
+            if setting == jit_compile:
+                return compiler
+        raise ValueError(f"jit_compile={jit_compile!r} is not known. Write 'auto', True, False or 'step'.")
 
     def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         if self.chosen == EAGER:
@@ -241,18 +240,6 @@ class TensorflowStep(KerasStep):
             if seconds < PROBE_SECONDS / 4 and 2 * len(rows) <= (self.capacity or 1):
                 rows = np.concatenate([rows, rows])
         return best
-
-
-def _chosen(jit_compile: Any, like: str | None) -> str | None:
-    """The compiler that is set, or that another step has; None where it is to be found."""
-    if like is not None:
-        return like if like in COMPILERS else GRAPH
-    if jit_compile == "auto":
-        return LOOP if has_gpu() else None
-    for compiler, setting in COMPILERS.items():
-        if setting == jit_compile:
-            return compiler
-    raise ValueError(f"jit_compile={jit_compile!r} is not known. Write 'auto', True, False or 'step'.")
 
 
 def has_gpu() -> bool:

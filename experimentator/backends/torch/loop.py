@@ -60,15 +60,10 @@ class TorchStep(KerasStep):
         put: Callable[[Mapping[str, Any]], Columns],
         *,
         asked: set[str] | None = None,
-        jit_compile: Any = "auto",
-        like: str | None = None,
-        eager: bool = False,
-        capacity: int | None = None,
-        seed: int = 0,
+        **options: Any,
     ):
-        chosen = EAGER if eager else _chosen(jit_compile, like)
-        super().__init__(graph, batch.weights, outputs, chosen=chosen, capacity=capacity)
-        self.batch, self.put, self.auto = batch, put, jit_compile == "auto"
+        super().__init__(graph, batch.weights, outputs, **options)
+        self.batch, self.put = batch, put
         if batch.place.type == "cpu":
             keep_large_buffers()
         self.is_profiled = False  # operations run one by one, under names, without the compiler
@@ -78,6 +73,15 @@ class TorchStep(KerasStep):
         self._loops: dict[Any, Callable[..., Any]] = {}
         self._told = Traces(by_length=True)
         self._asked: set[str] = set() if asked is None else asked  # reasons that were told of, for other steps as well
+
+    def _choice(self, jit_compile: Any, like: str | None) -> str | None:
+        if like is not None:
+            return like if like in (*COMPILERS, EAGER) else PROGRAM
+        if jit_compile == "auto":
+            return None
+        if jit_compile not in (True, False, "step"):
+            raise ValueError(f"jit_compile={jit_compile!r} is not known. Write 'auto', True or False.")
+        return LOOP if jit_compile else PROGRAM
 
     def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         state, results = self.run(*put_rows(columns, index, self.put, tensor=torch.Tensor))
@@ -228,14 +232,3 @@ class TorchStep(KerasStep):
                     values.cpu()
                 best = min(best, (time.perf_counter() - start) / len(index)) if place else best
         return best
-
-
-def _chosen(jit_compile: Any, like: str | None) -> str | None:
-    """The compiler that is set, or that another step has; None where it is to be found."""
-    if like is not None:
-        return like if like in (*COMPILERS, EAGER) else PROGRAM
-    if jit_compile == "auto":
-        return None
-    if jit_compile not in (True, False, "step"):
-        raise ValueError(f"jit_compile={jit_compile!r} is not known. Write 'auto', True or False.")
-    return LOOP if jit_compile else PROGRAM
