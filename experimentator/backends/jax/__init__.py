@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +22,6 @@ from experimentator.backends.jax.profile import profiled
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import fitted
-from experimentator.backends.keras.memoised import Memoised, deferred
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch, run_on_items
@@ -89,10 +87,6 @@ class JaxBackend(KerasBackend):
     def is_traced(self, value: Any) -> bool:
         """Whether a value stands for one that a trace will compute."""
         return isinstance(value, jax.core.Tracer)
-
-    def maker(self) -> Memoised:
-        """Hands out the layers and Keras variables that processors make in their calls."""
-        return Memoised(given=partial(deferred, self))
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name; where it asks a tensor for its value, say what to write."""

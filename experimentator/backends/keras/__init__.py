@@ -22,7 +22,7 @@ from experimentator.backends.keras.averaging import begin_averages, give_average
 from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.freezing import frozen
 from experimentator.backends.keras.host_draws import HostDraws
-from experimentator.backends.keras.memoised import Memoised
+from experimentator.backends.keras.memoised import Memoised, deferred
 from experimentator.backends.keras.model import Infers, model_of, shapes_of, write
 from experimentator.backends.keras.no_gradient import NoGradient, check_built, within_no_gradient
 from experimentator.backends.keras.norms import Norms, asked_in
@@ -50,6 +50,8 @@ class KerasBackend(ABC):
     formats: ClassVar[Mapping[str, str]]
     rate_table: ClassVar[type[Rates]]
     recomputed: Way
+    watching: Callable[..., AbstractContextManager[Any]] = nullcontext  # takes what makes the framework's own variables
+    given = deferred  # makes the arguments with which a processor makes a Keras variable in its call
     compiles = True
     batch_size = 2  # rows of abstract batches, where a framework knows no batch of any size
     subsets: Sequence[Any] = ()  # their items stand in abstract batches where processors look at values
@@ -61,7 +63,7 @@ class KerasBackend(ABC):
                 f"The {self.name} backend needs Keras to run on {self.name}.\nSeen: Keras runs on {running}.\n"
                 f"Set KERAS_BACKEND={self.name} before Keras is imported, or leave experiment_type out."
             )
-        self.variables, self.made = Variables(), self.maker()
+        self.variables, self.made = Variables(), Memoised(self.watching, self.given)
         self.leaks = TraceLeaks(self.is_traced)
         self.precision: str | None = None
         self.eager = False
@@ -96,10 +98,6 @@ class KerasBackend(ABC):
     @abstractmethod
     def is_traced(self, value: Any) -> bool:
         """Whether a value stands for one that a trace will compute."""
-
-    def maker(self) -> Memoised:
-        """The object that hands out layers and variables that processors make in their calls."""
-        return Memoised()
 
     def others_touched(self) -> AbstractContextManager[Callable[[], Iterable[Any]]]:
         """Within, notes use of variables that Keras may not know; the function returns them, and which are held."""

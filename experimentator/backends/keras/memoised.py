@@ -41,8 +41,8 @@ class Memoised:
 
     def __init__(
         self,
-        watching: Callable[[Callable[..., Any]], AbstractContextManager[Any]] = nullcontext,
-        given: Callable[[Node, dict[str, Any]], dict[str, Any]] = lambda node, options: options,
+        watching: Callable[[Callable[..., Any]], AbstractContextManager[Any]],
+        given: Callable[[Node, dict[str, Any]], dict[str, Any]],
     ) -> None:
         self.watching, self.given = watching, given
         self.calling = self.building = 0  # how deep a layer is called, or built, within a processor

@@ -15,7 +15,6 @@ from experimentator.backends import Shape, Timed
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import check_losses
 from experimentator.backends.keras.fit import fitted
-from experimentator.backends.keras.memoised import Memoised
 from experimentator.backends.keras.model import check_able
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.rates import Rates
@@ -52,6 +51,7 @@ class TensorflowBackend(KerasBackend):
     formats: ClassVar = {"": "tf_saved_model", ".onnx": "onnx", ".tflite": "litert"}
     rate_table = VariableRates
     recomputed = staticmethod(recomputed)
+    watching = staticmethod(tf.variable_creator_scope)
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,9 +138,9 @@ class TensorflowBackend(KerasBackend):
         """Whether a value is a tensor of a graph."""
         return bool(tf.is_symbolic_tensor(value))
 
-    def maker(self) -> Memoised:
-        """Hands out the layers and variables, tf.Variables too, that processors make in their calls."""
-        return Memoised(watching=tf.variable_creator_scope)
+    def given(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
+        """Arguments to make a variable with, as they are: its initial value may be computed in the trace."""
+        return options
 
     def others_touched(self) -> AbstractContextManager[Callable[[], list[Touch]]]:
         """Within, notes which tf.Variables that are not Keras' are read or changed, and where."""

@@ -19,7 +19,6 @@ from experimentator.backends import CannotRunError, Timed
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import fitted
-from experimentator.backends.keras.memoised import Memoised, deferred
 from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch
@@ -119,9 +118,11 @@ class TorchBackend(KerasBackend):
         """Whether a value stands for one that a trace will compute."""
         return isinstance(value, FakeTensor)
 
-    def maker(self) -> Memoised:
-        """Hands out the layers and Keras variables that processors make in their calls."""
-        return Memoised(given=self._given)
+    def given(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
+        """Arguments to make a variable with; integers are not trained, as PyTorch has no gradients for them."""
+        options = super().given(node, options)
+        is_float = "float" in keras.backend.standardize_dtype(options.get("dtype") or keras.config.floatx())
+        return options if is_float else options | {"trainable": False}
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
@@ -209,12 +210,6 @@ class TorchBackend(KerasBackend):
     def peak_memory(self) -> int | None:
         """The most bytes that were taken on the device at once; None where that is the host."""
         return int(torch.cuda.max_memory_allocated(self.place)) if self.place.type == "cuda" else None
-
-    def _given(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
-        """Arguments to make a variable with; integers are not trained, as PyTorch has no gradients for them."""
-        options = deferred(self, node, options)
-        is_float = "float" in keras.backend.standardize_dtype(options.get("dtype") or keras.config.floatx())
-        return options if is_float else options | {"trainable": False}
 
     def _reading(self, read: Callable[[], Any]) -> Any:
         """Read a variable of a module as one of a layer that is called: it belongs to the processor."""
