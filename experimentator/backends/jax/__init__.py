@@ -22,7 +22,6 @@ from experimentator.backends.jax.profile import profiled
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import fitted
-from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch, run_on_items
 from experimentator.graph import Chunk, Graph, GraphError, Node
@@ -42,7 +41,6 @@ class JaxBackend(KerasBackend):
     name = "jax"
     compilers = COMPILERS
     formats: ClassVar = {"": "tf_saved_model"}
-    rate_table = TableRates
     recomputed = staticmethod(recomputed)
 
     def __init__(self) -> None:

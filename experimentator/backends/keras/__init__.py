@@ -28,7 +28,7 @@ from experimentator.backends.keras.no_gradient import NoGradient, check_built, w
 from experimentator.backends.keras.norms import Norms, asked_in
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
-from experimentator.backends.keras.rates import Rates, hold_all
+from experimentator.backends.keras.rates import Rates, Table, hold_all
 from experimentator.backends.keras.scopes import scope_name, scope_of
 from experimentator.backends.keras.shapes import RecordedShapes, dtype_told, shapes_by_running
 from experimentator.backends.keras.staleness import Staleness
@@ -48,10 +48,10 @@ class KerasBackend(ABC):
     device: str
     compilers: ClassVar[Mapping[str, Any]]
     formats: ClassVar[Mapping[str, str]]
-    rate_table: ClassVar[type[Rates]]
     recomputed: Way
     watching: Callable[..., AbstractContextManager[Any]] = nullcontext  # takes what makes the framework's own variables
     given = deferred  # makes the arguments with which a processor makes a Keras variable in its call
+    rate_table: Callable[[], Any] = Table
     compiles = True
     batch_size = 2  # rows of abstract batches, where a framework knows no batch of any size
     subsets: Sequence[Any] = ()  # their items stand in abstract batches where processors look at values
@@ -235,7 +235,7 @@ class KerasBackend(ABC):
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
         """A function that sets factors of the learning rate for the next batches; the compiled loop reads them."""
-        return partial(hold_all, [self.rate_table.of(part) for part in parts_of(optimizer)])
+        return partial(hold_all, [Rates.of(part, self.rate_table) for part in parts_of(optimizer)])
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
         """The first node that makes NaN or infinity of finite values, on one batch, and the name that it writes."""

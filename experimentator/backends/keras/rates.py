@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
 
 
-class Rates(ABC):
+class Rates:
     """Takes the place of a Keras optimizer's learning rate: `base` times the factor of the current batch.
 
     Keras calls it at every update. Setting the optimizer's rate sets the base, through `assign`. The table is written
-    once a pass, so that no batch waits for the host; past its end its last entry holds.
+    once a pass, so that no batch waits for the host; past its end its last entry holds. `table` makes a variable of
+    float32 [any] that holds a single 1.
     """
 
-    def __init__(self, optimizer: Any):
+    def __init__(self, optimizer: Any, table: Callable[[], Any]):
         self.optimizer = optimizer
         rate, count = float(np.asarray(optimizer.learning_rate)), optimizer.iterations.dtype
         self.base = keras.Variable(rate, dtype="float32", trainable=False, name="base")
         self.start = keras.Variable(0, dtype=count, trainable=False, name="start")
-        self.factors = self.table()
-
-    @staticmethod
-    @abstractmethod
-    def table() -> Any:
-        """A variable of float32 [any] that holds a single 1."""
+        self.factors = table()
 
     @classmethod
-    def of(cls, optimizer: Any) -> Self:
+    def of(cls, optimizer: Any, table: Callable[[], Any]) -> Rates:
         """The table that an optimizer follows, from now on."""
         kept = optimizer._learning_rate
         if isinstance(kept, cls):
@@ -42,7 +37,7 @@ class Rates(ABC):
                 f"Seen: {type(kept).__name__} in the optimizer, and a callback that sets it.\n"
                 "Give the optimizer a number, or take the callback off the list."
             )
-        optimizer.learning_rate = rates = cls(optimizer)
+        optimizer.learning_rate = rates = cls(optimizer, table)
         return rates
 
     def variables(self) -> dict[str, Any]:
@@ -60,14 +55,10 @@ class Rates(ABC):
 
     def __call__(self) -> Any:
         """The rate of the current batch."""
-        factors = self.entries()
+        factors = self.factors.now() if isinstance(self.factors, Table) else self.factors
         last = keras.ops.cast(keras.ops.shape(factors)[0] - 1, self.start.dtype)
         place = keras.ops.clip(self._batches() - self.start, 0, last)
         return self.base * keras.ops.take(factors, place)
-
-    def entries(self) -> Any:
-        """The table as a tensor [any]."""
-        return self.factors
 
     def _batches(self) -> Any:
         """Batches since the optimizer was made; where gradients are accumulated, it counts updates."""
@@ -112,19 +103,6 @@ class Table:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.array(keras.ops.convert_to_numpy(self.value), dtype=dtype)
-
-
-class TableRates(Rates):
-    """A table of rates in an array that the compiled loop is handed."""
-
-    @staticmethod
-    def table() -> Table:
-        """A table that holds a single 1."""
-        return Table()
-
-    def entries(self) -> Any:
-        """The table as an array."""
-        return self.factors.now()
 
 
 def hold_all(tables: Iterable[Rates], factors: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from experimentator.backends.keras.context import Forward, check_losses, objective_of, update
-from experimentator.backends.keras.rates import TableRates
+from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.variables import trainable_some_day
 from experimentator.optimizer_parts import parts_of
 
@@ -95,10 +95,10 @@ class StatelessBatch:
             values = [scope.get_current_value(variable) for variable in variables]
         return values[: len(self.weights)], values[len(self.weights) :], tables
 
-    def _rates(self) -> list[TableRates]:
+    def _rates(self) -> list[Rates]:
         """The tables that the optimizers follow."""
         parts = [] if self.optimizer is None else parts_of(self.optimizer)
-        return [part._learning_rate for part in parts if isinstance(part._learning_rate, TableRates)]
+        return [part._learning_rate for part in parts if isinstance(part._learning_rate, Rates)]
 
 
 class Assigned(keras.StatelessScope):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,6 @@ from experimentator.backends.keras.context import check_losses
 from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.model import check_able
 from experimentator.backends.keras.optimizers import shares
-from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import run_on_items
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
@@ -34,22 +34,13 @@ from experimentator.overrides import ConfigError
 from experimentator.patches import patched
 
 
-class VariableRates(Rates):
-    """A table of rates in a variable of any length."""
-
-    @staticmethod
-    def table() -> Any:
-        """A variable of float32 [any] that holds a single 1."""
-        return tf.Variable([1.0], dtype=tf.float32, shape=[None], trainable=False)
-
-
 class TensorflowBackend(KerasBackend):
     """Records and builds processors on abstract tensors, compiles graphs, owns their variables."""
 
     name = "tensorflow"
     compilers = COMPILERS
     formats: ClassVar = {"": "tf_saved_model", ".onnx": "onnx", ".tflite": "litert"}
-    rate_table = VariableRates
+    rate_table = staticmethod(partial(tf.Variable, [1.0], dtype=tf.float32, shape=[None], trainable=False))
     recomputed = staticmethod(recomputed)
     watching = staticmethod(tf.variable_creator_scope)
 

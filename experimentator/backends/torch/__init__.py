@@ -19,7 +19,6 @@ from experimentator.backends import CannotRunError, Timed
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import fitted
-from experimentator.backends.keras.rates import TableRates
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch
 from experimentator.backends.torch.arrays import taken
@@ -45,7 +44,6 @@ class TorchBackend(KerasBackend):
     name = "torch"
     compilers = COMPILERS
     formats: ClassVar = {".pt2": "torch", ".onnx": "onnx"}
-    rate_table = TableRates
     recomputed = staticmethod(recomputed)
 
     def __init__(self) -> None:
