@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock, local
+from threading import get_ident
 from typing import Any
 
 import keras
 import numpy as np
 import torch
 
+from experimentator.backends.keras.memoised import ONE_AT_A_TIME
+from experimentator.patches import patched
+
 NAMES = {"remainder": "mod", "invert": "bitwise_not"}  # of numpy, where keras.ops has others
-
-
-class _Here(local):
-    """Whether a processor is called in this thread."""
-
-    depth = 0
-
-
-_HERE, _LOCK, _WANTED = _Here(), Lock(), [0]
 
 
 @contextmanager
@@ -29,27 +23,18 @@ def taken() -> Iterator[None]:
 
     PyTorch would make numpy arrays of the tensors, which have no gradients, and no place in a recorded program.
     """
-    _HERE.depth += 1
-    with _LOCK:
-        _WANTED[0] += 1
-        torch.Tensor.__array_ufunc__ = _call
-    try:
+    thread = get_ident()
+
+    def call(_: Any, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """Called by numpy, for operators and ufuncs, where a tensor is among the inputs."""
+        function = getattr(keras.ops, NAMES.get(ufunc.__name__, ufunc.__name__), None)
+        if get_ident() != thread or function is None or method != "__call__" or options:
+            return _of_numpy(getattr(ufunc, method), inputs, options)
+        is_double = any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in inputs)
+        return function(*(_constant(one, is_double) for one in inputs))
+
+    with ONE_AT_A_TIME, patched(torch.Tensor, __array_ufunc__=call):
         yield
-    finally:
-        _HERE.depth -= 1
-        with _LOCK:
-            _WANTED[0] -= 1
-            if not _WANTED[0]:
-                del torch.Tensor.__array_ufunc__
-
-
-def _call(_: Any, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-    """Called by numpy, for operators and ufuncs, where a tensor is among the inputs."""
-    function = getattr(keras.ops, NAMES.get(ufunc.__name__, ufunc.__name__), None)
-    if not _HERE.depth or function is None or method != "__call__" or options:
-        return _of_numpy(getattr(ufunc, method), inputs, options)
-    is_double = any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in inputs)
-    return function(*(_constant(one, is_double) for one in inputs))
 
 
 def _constant(value: Any, is_double: bool) -> Any:

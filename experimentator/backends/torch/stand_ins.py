@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
-from threading import Lock, local
+from threading import local
 from typing import Any
 
 import torch
 from torch._functorch import eager_transforms, vmap
 from torch.utils import _pytree
+
+from experimentator.backends.keras.memoised import ONE_AT_A_TIME
+from experimentator.patches import patched
 
 
 class _Here(local):
@@ -19,7 +22,7 @@ class _Here(local):
     value: Callable[[Any], Any] | None = None
 
 
-_HERE, _LOCK, _WANTED = _Here(), Lock(), [0]
+_HERE = _Here()
 
 
 def standing(arguments: Any) -> Any:
@@ -33,20 +36,10 @@ def handed(value: Callable[[Any], Any]) -> Iterator[None]:
 
     Functions of TorchScript run from their Python source, since their compiled form cannot be recorded.
     """
-    before, _HERE.value = _HERE.value, value
-    with _LOCK:
-        _WANTED[0] += 1
+    with ONE_AT_A_TIME, patched(_HERE, value=value), ExitStack() as stack:
         for (owner, name), own in _OWN.items():
-            setattr(owner, name, own)
-    try:
+            stack.enter_context(patched(owner, **{name: own}))
         yield
-    finally:
-        _HERE.value = before
-        with _LOCK:
-            _WANTED[0] -= 1
-            if not _WANTED[0]:
-                for (owner, name), usual in _USUAL.items():
-                    setattr(owner, name, usual)
 
 
 def _apply(cls: Any, *arguments: Any, **options: Any) -> Any:
