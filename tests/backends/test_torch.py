@@ -536,7 +536,7 @@ def test_what_is_changed_of_modules_is_told_and_acts(caplog):
     exp.optimizer = keras.optimizers.SGD(RATE)
     before = network[4].weight.clone()
     exp.train(3)
-    assert "Sequential has other parts or parameters" in caplog.text
+    assert "Sequential has other weights or layers" in caplog.text
     assert not torch.equal(network[4].weight, before)
 
 

@@ -150,7 +150,7 @@ class KerasBackend(ABC):
         while self._unbuilt:  # inner networks were noted last, and are built first
             self._unbuilt.pop()()
         self.staleness.look(self._layers.values())
-        self.staleness.count(self._layers)
+        self.staleness.count()
         self.variables.settle()
         self.added.clear()
 
@@ -301,7 +301,7 @@ class KerasBackend(ABC):
 
     def settling(self) -> AbstractContextManager[None]:
         """Within, a step is called: what layers and optimizers change of themselves is not reported by `changes`."""
-        return self.staleness.settling(self._layers)
+        return self.staleness.settling()
 
     def batch_of(self, graph: Graph, detach: int) -> Forward:
         """A graph as a function of the tensors of a batch; no gradient reaches its first `detach` nodes."""

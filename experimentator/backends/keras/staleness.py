@@ -1,13 +1,15 @@
-"""Changes that somebody made to layers and optimizers after they were traced."""
+"""Changes that somebody made to layers, modules of PyTorch and optimizers after they were traced."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from types import FunctionType
 from typing import Any
+
+import keras
 
 PLAIN = (int, float, str, bytes, Enum, FunctionType, type(None))  # bool is an int
 
@@ -20,7 +22,7 @@ OF_KERAS = {
 
 
 class Staleness:
-    """Plain attributes of layers and optimizers as they were when traced: rates, momenta, activations, texts.
+    """Layers and optimizers as they were when traced: rates, momenta, activations, texts; and which parts they had.
 
     What a layer changes by itself while it is traced, such as a counter, is not watched; nor are private attributes.
 
@@ -38,11 +40,12 @@ class Staleness:
         self._seen: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._marks: dict[int, list[int]] = {}  # ids of all attributes, from when nothing had changed
         self._own: set[tuple[int, str]] = set()
-        self._parts: dict[int, tuple[Any, list[int]]] = {}  # layers, and which weights and layers they have
+        self._parts: dict[int, list[int]] = {}  # which weights and layers each has
 
     def others(self) -> list[str]:
         """Layers that have got weights or layers since, or lost some, in words."""
-        return [f"{_named(one)} has other weights or layers" for one, own in self._parts.values() if _own(one) != own]
+        known = [(self._seen[key][0], parts) for key, parts in self._parts.items()]
+        return [f"{_named(one)} has other weights or layers" for one, parts in known if _own(one) != parts]
 
     def look(self, objects: Iterable[Any], *, made_with: bool = False) -> None:
         """Watch these from now on; with `made_with`, only attributes that are parameters of their classes."""
@@ -53,16 +56,16 @@ class Staleness:
                 self._own.update((id(one), name) for name in vars(one).keys() - known)
             self._seen.setdefault(id(one), (one, dict(_plain(one))))
 
-    def count(self, layers: Mapping[int, Any]) -> None:
-        """Note which weights and layers these have, so that `others` can tell which have other ones."""
-        self._parts = {key: (one, _own(one)) for key, one in layers.items()}
+    def count(self) -> None:
+        """Note which weights and layers each has, so that `others` can tell which have other ones."""
+        self._parts = {key: _own(one) for key, (one, _) in self._seen.items()}
 
     @contextmanager
-    def settling(self, layers: Mapping[int, Any]) -> Iterator[None]:
+    def settling(self) -> Iterator[None]:
         """Within, layers are traced: attributes that they change and weights that they make are not reported."""
         before = self._now()
         yield
-        self.count(layers)
+        self.count()
         self._own.update(at for at, value in self._now().items() if not _same(before.get(at), value))
 
     def changes(self) -> list[str]:
@@ -95,10 +98,13 @@ def _plain(one: Any) -> Iterator[tuple[str, Any]]:
             yield "learning_rate", "a number" if hasattr(value, "assign") else value
 
 
-def _own(layer: Any) -> list[int]:
+def _own(one: Any) -> list[int]:
     """Its variables and layers, by identity; the backend holds all that was there, so that no id is given twice."""
-    lists = ("_trainable_variables", "_non_trainable_variables", "_layers")
-    return [id(one) for name in lists for one in getattr(layer, name, ())]
+    if isinstance(one, keras.Layer):
+        lists = [getattr(one, name) for name in ("_trainable_variables", "_non_trainable_variables", "_layers")]
+    else:  # a module of PyTorch; optimizers have no parts
+        lists = [getattr(one, name, {}).values() for name in ("_parameters", "_modules")]
+    return [id(part) for parts in lists for part in parts]
 
 
 def _same(old: Any, new: Any) -> bool:

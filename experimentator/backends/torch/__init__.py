@@ -128,15 +128,13 @@ class TorchBackend(KerasBackend):
         """Run the list once; modules that it calls are watched from now on."""
         recorded = super().record(processors, specs, mode, known)
         self.staleness.look(module for module, _ in self.modules.met.values())
+        self.staleness.count()
         return recorded
 
     def changes(self, *, compiled: bool) -> list[str]:
         """What was changed of layers, modules and optimizers; other parameters are found anew."""
-        told, has_others = self.modules.changes()
-        found = [*super().changes(compiled=compiled), *(told if compiled or has_others else ())]
-        if has_others:
-            self.forget()
-        return found
+        told = self.modules.changes()
+        return [*super().changes(compiled=compiled), *(told if compiled else ())]
 
     def forget(self) -> None:
         """Forget the weights and the modules: the next recording finds them anew."""

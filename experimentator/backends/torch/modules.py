@@ -56,7 +56,6 @@ class Modules:
     def __init__(self, place: torch.device):
         self.place = place
         self.met: dict[int, tuple[Any, str]] = {}  # modules that were called, and those within, with their names there
-        self.tops: dict[int, tuple[Any, list[int]]] = {}  # called by processors, with ids of parts and parameters
         self._variables: dict[int, Any] = {}
         self._parameters: list[tuple[Any, Any]] = []  # with their variables; kept, so that no id is given twice
         self._names: dict[int, str] = {}
@@ -101,7 +100,6 @@ class Modules:
             for hook in hooks:
                 hook.remove()
             call.undo()
-            self._look_at_tops()
 
     def value(self, variable: Any) -> Any:
         """The value of a variable: that of a state, or while recording a stand-in."""
@@ -140,22 +138,15 @@ class Modules:
         """Note a module that a processor calls, and all within it."""
         self._names |= {id(one): name for name, one in module.named_parameters() if id(one) not in self._names}
         self.met |= {id(one): (one, name) for name, one in module.named_modules() if id(one) not in self.met}
-        self.tops.setdefault(id(module), (module, []))
 
-    def _look_at_tops(self) -> None:
-        """Note what modules are made of when a call is over: in it, `functional_call` puts others in their place."""
-        self.tops |= {key: (one, _made_of(one)) for key, (one, made_of) in self.tops.items() if not made_of}
-
-    def changes(self) -> tuple[list[str], bool]:
-        """What was changed of parameters since they were met, in words; and whether there are others now."""
+    def changes(self) -> list[str]:
+        """What was changed of parameters since they were met, in words."""
         told = []
         for parameter, variable in self._parameters:
             if isinstance(parameter, torch.nn.Parameter) and parameter.requires_grad != variable.trainable:
                 told.append(f"{variable.name}: requires_grad is {parameter.requires_grad}")
                 variable._trainable = parameter.requires_grad
-        told = told if len(told) <= TOLD else [*told[: TOLD - 1], f"and so of {len(told) - TOLD + 1} more"]
-        others = [type(one).__name__ for one, made_of in self.tops.values() if _made_of(one) != made_of]
-        return told + [f"{name} has other parts or parameters" for name in others], bool(others)
+        return told if len(told) <= TOLD else [*told[: TOLD - 1], f"and so of {len(told) - TOLD + 1} more"]
 
     def held(self, variables: Iterable[Any]) -> list[Any]:
         """Modules that would train, all of whose own parameters and buffers are among these variables."""
@@ -295,10 +286,6 @@ def _are_plain(arguments: Iterable[Any]) -> bool:
         if kind not in _PLAIN and not (kind in (tuple, list) and _are_plain(one)):
             return False
     return True
-
-
-def _made_of(module: Any) -> list[int]:
-    return [*map(id, module.modules()), *map(id, module.parameters())]
 
 
 def _check(tensor: Any) -> None:
