@@ -166,6 +166,26 @@ def test_an_exported_file_runs_without_the_library(tmp_path):
     alike(read_elsewhere(tmp_path / "new" / OWN, {"batch_input": IMAGES[:5]}), expected)
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"] if ON_TORCH else ["onnx"])
+@not_on_jax
+def test_a_product_of_three_tensors_is_exported_for_any_number_of_rows(suffix, tmp_path):
+    weights = np.random.default_rng(0).normal(size=(3, 8, 4)).astype("float32")
+
+    @chunk_processor(inputs=["batch_input"], outputs=["batch_mixed"])
+    def mixed(x):
+        hidden, gates = keras.ops.reshape(x, (-1, 3, 8)), x[:, :3]
+        return keras.ops.einsum("beh,ehd,be->bd", hidden, keras.ops.convert_to_tensor(weights), gates)
+
+    items = {"input": np.random.default_rng(1).normal(size=(8, 24)).astype("float32")}
+    subsets = [Subset("validation", Mode.EVAL, items)]
+    exp = build_experiment({"subsets": subsets, "chunk_processors": [mixed], "hide_progress": True})
+    path = exp.export(tmp_path / f"program.{suffix}")
+
+    for rows in (1, 5):
+        given = {"batch_input": items["input"][:rows]}
+        alike((read if suffix == "pt2" else read_onnx)(path, given), exp.predict(given))
+
+
 @not_on_jax
 def test_onnx_keeps_names_and_takes_any_number_of_rows(tmp_path):
     exp = build()

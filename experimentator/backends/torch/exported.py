@@ -55,6 +55,7 @@ def export(model: Any, path: Path, place: torch.device) -> None:
                 patched(of_keras, arange=wraps(_USUAL)(_arange), repeat=_repeat),  # which take a size that is left open
                 patched(torch, take_along_dim=_take_along),  # as do these, a number of rows
                 patched(keras.src.backend, rnn=_unrolled),
+                torch.backends.opt_einsum.flags(enabled=False),  # it orders products by their sizes, and fixes them
                 patched(DropoutRNNCell, _create_dropout_mask=lambda *_: None),  # it draws one that nothing uses
                 patched(of_export, print=lambda *_, **__: None),  # it shows a graph that it cannot trace
             ):
