@@ -401,6 +401,19 @@ def test_another_environment_file_beside_a_configuration_means_nothing(told, tmp
     assert load(tmp_path / "config.py")["here"] == str(tmp_path / "config.py")
 
 
+def test_the_configuration_of_a_run_is_trained_and_drawn_with_what_that_run_was_overridden_with(tmp_path, capsys):
+    text = OVERRIDDEN.replace('outputs=["loss"]', 'outputs=["loss"], node=f"By {shift}"')
+    (tmp_path / "task.py").write_text(text)
+    options = ["--quiet", "--epochs", "1", "--output-folder", tmp_path / "runs", "--experiment-id"]
+
+    assert answered(capsys, "run", tmp_path / "task.py", *options, "one", "--set", "shift=5.0")[0] == 0
+    first = tmp_path / "runs" / "task" / "one" / "config.py"
+    assert "By 5.0" in answered(capsys, "graph", first)[1]
+    assert "By 1.0" in answered(capsys, "graph", first, "--set", "shift=1.0")[1]
+    assert answered(capsys, "run", first, *options, "two")[0] == 0
+    assert json.loads((tmp_path / "runs" / "config" / "two" / "config.json").read_text())["shift"] == 5.0
+
+
 @pytest.mark.parametrize("damage", [{"overrides": None}, {"overrides": [1]}, {"overrides": {}, "not_stored": None}])
 def test_overrides_that_are_damaged_are_told(damage, tmp_path, caplog):
     (tmp_path / "config.py").write_text("rate = 0.1\nsubsets = []\nchunk_processors = []\n")

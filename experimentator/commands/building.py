@@ -12,6 +12,7 @@ from experimentator.commands.noise import filtered
 from experimentator.commands.results import tell
 from experimentator.config import Config, load, parse_assignment
 from experimentator.patches import patched
+from experimentator.records.environment import overrides_of
 from experimentator.settings import LIBRARY_KEYS
 from experimentator.sweep.points import names_in
 
@@ -21,8 +22,8 @@ LONG = ("num_epochs", "n_epochs", "nb_epochs", "max_epochs", "EPOCHS")  # usual 
 
 def build(arguments: Namespace, config: str, changes: Mapping[str, Any] = {}) -> tuple[Any, int]:
     """The experiment of a configuration file with its overrides and further changes, and the epochs to train."""
-    overrides = {**overrides_in(arguments, config), **changes}
-    exp = built(lambda: load(config, overrides, known=LIBRARY_KEYS))
+    given = {**overrides_in(arguments, config), **changes}
+    exp = built(lambda: load(config, {**overrides_of(config, given), **given}, known=LIBRARY_KEYS))
     asked, in_file = vars(arguments).get("epochs"), exp.cfg.get("epochs", EPOCHS)
     if asked is None and "epochs" not in exp.cfg and (own := [name for name in LONG if name in exp.cfg]):
         tell(f"{own[0]} is a name of your own: {EPOCHS} epochs are trained. Write `epochs`, or give --epochs N.")
