@@ -46,6 +46,7 @@ class Program:
         self.selection = Selection(exp, {})
         self.slips: set[tuple[str, str]] = set()  # those that were warned of, until the processors change
         self.graphs: dict[Mode, Graph] = {}
+        self.predicting: dict[tuple[Any, ...], Graph] = {}  # INFER, by the names that are given and asked for
         self.is_built = False  # whether the graphs of all subsets' modes are known to be sound
         self.runners: dict[Any, Runner] = {}
         self.predictor = Predictor(self)
@@ -107,8 +108,8 @@ class Program:
     def drop_graphs(self) -> bool:
         """Drop recordings, graphs and compiled steps."""
         found = self.drop_steps() or bool(self.graphs)
-        self.recorded.clear()
-        self.graphs.clear()
+        for known in (self.recorded, self.graphs, self.predicting):
+            known.clear()
         self.is_built, self.attributes = False, None
         vars(self).pop("processors", None)
         return found
@@ -128,6 +129,14 @@ class Program:
                 raise
             look(self.exp, whole, self.graphs[mode], told=self.slips)
         return self.graphs[mode]
+
+    def graph_for(self, subset: Any, outputs: Sequence[str]) -> Graph:
+        """The graph of INFER that computes these names, of whatever a subset's items have."""
+        given = self.specs_of(subset)
+        if (key := (*sorted(given), None, *outputs)) not in self.predicting:
+            whole = Graph(self.record(Mode.INFER, given=given), provided=given, mode=Mode.INFER)
+            self.predicting[key] = with_flags(whole, outputs)
+        return self.predicting[key]
 
     def whole(self, mode: Mode) -> Graph:
         """The graph of a mode before pruning, from recorded processors."""
@@ -156,18 +165,20 @@ class Program:
             self.samples[id(subset)] = kept
         return dict(kept[2])
 
-    def runners_of(self, subset: Any, mode: Mode, cycle: Any) -> Runners:
-        """The runners of one pass, `cycle`."""
-        return Runners(self, subset, mode, cycle)
+    def runners_of(self, subset: Any, mode: Mode, cycle: Any, outputs: Sequence[str] = ()) -> Runners:
+        """The runners of one pass, `cycle`; in INFER, of these outputs instead of those that are set."""
+        return Runners(self, subset, mode, cycle, outputs=tuple(outputs))
 
-    def runner(self, subset: Any, mode: Mode, *, steps: int, bucket: int | None = None) -> Runner:
+    def runner(
+        self, subset: Any, mode: Mode, *, steps: int, bucket: int | None = None, outputs: tuple[str, ...] = ()
+    ) -> Runner:
         """The runner for passes of `steps` batches over a subset, or over one bucket of it; compiled if needed."""
         self.notice()
         exp, feed = self.exp, self.feed(subset, mode)
         part, batch_size, own, sizes = _part(feed, bucket, subset.buckets, exp.batch_size)
-        graph = self.graph(mode)
+        graph = self.graph_for(subset, outputs) if outputs else self.graph(mode)
         check_items(subset, self.specs_of(subset), graph)  # its dataset may have been replaced
-        key, like = (id(subset), mode, batch_size, own), self._compiler(label_of(subset.name, sizes), mode)
+        key, like = (id(subset), mode, outputs, batch_size, own), self._compiler(label_of(subset.name, sizes), mode)
         if (runner := self.runners.get(key)) is None or not runner.serves(steps, like):
             room = steps if runner is None else runner.room(steps)
             known = [None] if bucket is None else subset.buckets.each()

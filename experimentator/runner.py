@@ -91,17 +91,17 @@ def label_of(subset: str, bucket: str) -> str:
 
 
 class Runners:
-    """The runners of one pass, `cycle`: a single one, or one for each bucket."""
+    """The runners of one pass, `cycle`: a single one, or one for each bucket; `options` are of `Program.runner`."""
 
-    def __init__(self, program: Any, subset: Any, mode: Mode, cycle: Any):
+    def __init__(self, program: Any, subset: Any, mode: Mode, cycle: Any, **options: Any):
         self.cycle = cycle
         self.buckets: np.ndarray | None = cycle.buckets
         if self.buckets is None:
-            runner: Runner = program.runner(subset, mode, steps=cycle.steps)
+            runner: Runner = program.runner(subset, mode, steps=cycle.steps, **options)
             runner.steps = cycle.steps
             self.runners = {0: runner}
         else:
-            self.runners = _by_bucket(program, subset, mode, self.buckets)
+            self.runners = _by_bucket(program, subset, mode, self.buckets, **options)
 
     def at(self, batch: int) -> Runner:
         """The runner of batch number `batch`; past the end, the last batch's."""
@@ -116,13 +116,13 @@ class Runners:
             first += len(block.index)
 
 
-def _by_bucket(program: Any, subset: Any, mode: Mode, buckets: np.ndarray) -> dict[int, Runner]:
+def _by_bucket(program: Any, subset: Any, mode: Mode, buckets: np.ndarray, **options: Any) -> dict[int, Runner]:
     """A runner for each bucket; `buckets` [steps] int has the bucket of each batch."""
     runners: dict[int, Runner] = {}
     runs = longest_runs(buckets)
     for number in sorted(runs, reverse=True):  # the largest is compiled first
         steps = RUN if mode == Mode.TRAIN and len(runs) > 1 else runs[number]  # alike in every epoch
-        runner = program.runner(subset, mode, steps=steps, bucket=number)
+        runner = program.runner(subset, mode, steps=steps, bucket=number, **options)
         runner.steps = int(np.sum(buckets == number))
         runner.share = runner.steps / len(buckets)
         runners[number] = runner

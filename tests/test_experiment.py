@@ -1634,6 +1634,21 @@ def test_predict_of_a_subset_gives_names_that_are_asked_for_whatever_the_setting
     np.testing.assert_array_equal(inputs["batch_target"], [item["target"] for item in expected])
 
 
+def test_names_that_are_asked_for_of_a_subset_take_no_more_calls_than_an_evaluation():
+    exp = build_experiment(config(batch_size=1))
+    exp.evaluate("validation")
+    before = dict(exp.counts["validation"])
+
+    asked = [exp.predict("validation", outputs=["batch_logits"]) for _ in range(2)]
+
+    after = exp.counts["validation"]
+    assert after["batches"] == 3 * before["batches"] > 1
+    assert after["calls"] <= 3 * before["calls"] < after["batches"]
+    assert after["traces"] <= 2 * before["traces"]
+    for outputs in asked:
+        np.testing.assert_array_equal(outputs["batch_logits"], exp.predict("validation")["batch_logits"])
+
+
 @pytest.mark.parametrize("batch_size", [3, 16])
 def test_the_mean_of_a_part_weighs_as_much_as_it_says(batch_size):
     @chunk_processor(inputs=["batch_input"], outputs=["loss", "count"], weights={"loss": "count"})

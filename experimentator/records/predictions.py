@@ -17,7 +17,6 @@ from experimentator.checkpoint import write_atomically
 from experimentator.config import ConfigError
 from experimentator.data.padding import together
 from experimentator.graph import Mode
-from experimentator.loading.blocks import specs_of
 from experimentator.records.plainfile import finite
 from experimentator.selection import not_by_row
 
@@ -48,17 +47,17 @@ class Predictions:
         if subset.name != exp.walk.passing:  # else a pass over it is under way, and reads with its own seed
             exp.walk.address(subset, Mode.EVAL)
         try:
-            return cls._named(exp, subset, outputs) if outputs else cls._inferred(exp, subset)
+            return cls._passed(exp, subset, outputs)
         finally:
             subset.seed, subset.epoch = before
 
     @classmethod
-    def _inferred(cls, exp: Any, subset: Any) -> Predictions:
-        """The outputs that INFER computes."""
+    def _passed(cls, exp: Any, subset: Any, outputs: Sequence[str]) -> Predictions:
+        """What one pass gives, once the subset reads as it does in an evaluation."""
         keys: list[Hashable] = []
         parts: dict[str, list[np.ndarray]] = {}
-        asked, passed_over = exp.program.selection.outputs(exp.graph(Mode.INFER)), set[str]()
-        for block, results in _passed(exp, subset):
+        asked, passed_over = outputs or exp.program.selection.outputs(exp.graph(Mode.INFER)), set[str]()
+        for block, results in _blocks(exp, subset, outputs):
             keys += [key for batch in block.keys for key in batch]
             for name, values in results.items():
                 if values.shape[:2] != block.index.shape:
@@ -75,26 +74,6 @@ class Predictions:
                 f"Seen: {', '.join(exp.graph(Mode.INFER).results) or 'nothing'}.",
                 "Name what to keep: --outputs NAME, or `outputs` in the configuration.",
             )
-        return cls._in_order(exp, subset, keys, parts)
-
-    @classmethod
-    def _named(cls, exp: Any, subset: Any, outputs: Sequence[str]) -> Predictions:
-        """The given `outputs`, of whatever names."""
-        keys: list[Hashable] = []
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
-        if not subset.keys:
-            raise subset.empty_error(subset.keys)
-        if subset.buckets is None:
-            batches = subset.batches(exp.batch_size, keys=list(subset.keys), drop_last=False)
-        else:
-            batches = _feed(exp, subset).batches(exp.batch_size)
-        for some, batch in batches:
-            keys += some
-            results = exp.program.predictor.predict({name: batch[name] for name in specs_of(batch)}, outputs)
-            for name, values in parts.items():
-                if len(results[name]) != len(some):
-                    raise not_by_row(name, repr(subset.name), f"{list(results[name].shape)} for {len(some)} rows")
-                values.append(results[name])
         return cls._in_order(exp, subset, keys, parts)
 
     @classmethod
@@ -186,10 +165,10 @@ def check_suffix(filename: str) -> None:
         )
 
 
-def _passed(exp: Any, subset: Any) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+def _blocks(exp: Any, subset: Any, outputs: Sequence[str]) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
     """Each block of a pass in INFER, and its results: {name: [K, ...]}."""
     with closing(exp.cycle(_feed(exp, subset), exp.batch_size)) as cycle:
-        for first, runner, block in exp.program.runners_of(subset, Mode.INFER, cycle).blocks():
+        for first, runner, block in exp.program.runners_of(subset, Mode.INFER, cycle, outputs).blocks():
             yield block, runner.run(block, remaining=cycle.steps - first, where=repr(subset.name), first=first)
 
 
