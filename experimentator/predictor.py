@@ -66,8 +66,7 @@ class Predictor:
         shapes = tuple(sorted((name, spec.shape, str(spec.dtype)) for name, spec in specs.items()))
         key = (shapes, tuple(outputs or "*"))
         if key not in self.steps:
-            processors = program.record(Mode.INFER, given=specs)
-            graph = Graph(processors, provided=specs, mode=Mode.INFER)
+            graph = program.whole(Mode.INFER, specs)
             wanted = outputs or program.selection.inferred(graph) or program.selection.last_written(graph)
             graph = with_flags(graph, wanted)
             tell_unused(specs, graph)

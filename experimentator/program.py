@@ -46,7 +46,9 @@ class Program:
         self.selection = Selection(exp, {})
         self.slips: set[tuple[str, str]] = set()  # those that were warned of, until the processors change
         self.graphs: dict[Mode, Graph] = {}
-        self.predicting: dict[tuple[Any, ...], Graph] = {}  # INFER, by the names that are given and asked for
+        self.predicting: dict[
+            tuple[frozenset[str], tuple[str, ...]], Graph
+        ] = {}  # INFER, by the names that are given and asked for
         self.is_built = False  # whether the graphs of all subsets' modes are known to be sound
         self.runners: dict[Any, Runner] = {}
         self.predictor = Predictor(self)
@@ -133,14 +135,14 @@ class Program:
     def graph_for(self, subset: Any, outputs: Sequence[str]) -> Graph:
         """The graph of INFER that computes these names, of whatever a subset's items have."""
         given = self.specs_of(subset)
-        if (key := (*sorted(given), None, *outputs)) not in self.predicting:
-            whole = Graph(self.record(Mode.INFER, given=given), provided=given, mode=Mode.INFER)
-            self.predicting[key] = with_flags(whole, outputs)
+        if (key := (frozenset(given), tuple(outputs))) not in self.predicting:
+            self.predicting[key] = with_flags(self.whole(Mode.INFER, given), outputs)
         return self.predicting[key]
 
-    def whole(self, mode: Mode) -> Graph:
-        """The graph of a mode before pruning, from recorded processors."""
-        return Graph(self.record(mode), provided=self.specs(mode) or self._free(mode), mode=mode)
+    def whole(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> Graph:
+        """The graph of a mode before pruning, from recorded processors; of its own batches, or of what is `given`."""
+        provided = (self.specs(mode) or self._free(mode)) if given is None else given
+        return Graph(self.record(mode, given), provided=provided, mode=mode)
 
     def wholes(self) -> list[Graph]:
         """The unpruned graphs of all modes that a subset has."""

@@ -38,13 +38,14 @@ def home(filename: str | os.PathLike[str]) -> str:
     >>> home("/tasks/digits.py")
     '/tasks'
     """
-    folder = os.path.dirname(os.path.abspath(filename))
+    folder, name = os.path.split(os.path.abspath(filename))
+    if name != "config.py":
+        return folder
     try:
         trained = read_json(os.path.join(folder, "environment.json")).get("config_folder")
     except CheckpointError:  # none, or a file of that name that is not ours
         return folder
-    is_copy = os.path.basename(filename) == "config.py" and isinstance(trained, str) and os.path.isdir(trained)
-    return str(trained) if is_copy else folder
+    return trained if isinstance(trained, str) and os.path.isdir(trained) else folder
 
 
 def changed(folder: Path, recorded: Mapping[str, str]) -> list[str]:
