@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from ast import literal_eval
 from typing import Any
 
 import keras
@@ -109,7 +110,6 @@ BOTTLENECKS = {
     "a callback that acts first": (lambda: planted(small(), callbacks=[Before()]), LONG, "calls", "before every batch"),
     "a batch of two": (two_by_two, LONG, "batch", "batch_size=4"),
     "short epochs": (lambda: planted(small(16), jit_compile=True), LONG, "epochs", "repetitions=10"),
-    "a large network": (lambda: planted(small(2048), network=wide(), batch_size=512), LONG, "device", "Model is"),
     "slow items to evaluate": (lambda: evaluated(Slow()), LONG, "data", "most of it to evaluate: set residency='host'"),
     "large items": (large_items, LONG, "bytes", "as uint8, an eighth of"),
 }  # fmt: skip
@@ -129,6 +129,20 @@ def test_the_verdict_names_the_bottleneck_and_what_to_write(plant):
     assert report["verdict"]["kind"] == kind, report["verdict"]
     assert words in report["verdict"]["words"]
     json.dumps(report)
+
+
+def test_a_large_network_is_what_the_time_is_needed_for_once_the_quicker_compiler_runs_it():
+    exp = planted(small(2048), network=wide(), batch_size=512)
+
+    for _ in range(5):  # which compiler is the quicker depends on the machine, and other work may spoil a measurement
+        found = measured(exp, LONG, seconds=1, against=None, told=lambda _: None)["verdict"]
+        if found["kind"] == "device":
+            break
+        if found["kind"] == "compiler":
+            exp.jit_compile = literal_eval(found["words"].rpartition("jit_compile=")[2].rstrip("."))
+
+    assert found["kind"] == "device", found
+    assert "Model is" in found["words"]
 
 
 def test_keras_fit_trains_the_same_graph_beside_it():
