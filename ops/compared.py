@@ -131,6 +131,8 @@ class Compared(Op):
             tensors_seen = {str(self.mask): mask, **dict(zip(self.pair, tensors))}
             write = (
                 f"Write True where there is a label; for NaN as no label, nan_is_no_label=True without {self.mask!r}."
+                if is_discrete(mask)
+                else f'Write ops.Cast({self.mask!r}, "bool") above it; for numbers that weigh, weight={self.mask!r}.'
             )
             raise TensorError(self, rule=rule, tensors=tensors_seen, write=write)
         return keras.ops.cast(mask, "bool")
