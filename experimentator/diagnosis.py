@@ -162,16 +162,17 @@ def _odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
             continue
         logits, target = (next((ref for ref in node.reads if ref.name == name), None) for name in compared)
         rows = _on_host(block.columns[compared[1]])
-        if logits is None or target is None or target.version or rows.dtype.kind not in "iu":
+        if logits is None or target is None or rows.dtype.kind not in "iu":
             continue
         sizes = exp.backend.shapes(graph, exp.program.specs(graph.mode))[logits][0]
         if sizes is None or len(sizes) != rows.ndim + 1 or not isinstance(sizes[-1], int) or sizes[-1] < 2:
             continue
         seen, classes = rows[np.ravel(block.index)], sizes[-1]
         if (odd := seen[(seen < 0) | (seen >= classes)]).size:
+            changed = f", unless {graph.writers[target]} makes it one" if target.version else ""
             yield (
-                f"{compared[1]!r} holds {odd.flat[0]}, which is no class: {compared[0]!r} has {classes}, "
-                f"0 to {classes - 1} ({node})."
+                f"{compared[1]!r} holds {odd.flat[0]}, which is no class{changed}: {compared[0]!r} has {classes}, "
+                f"0 to {classes - 1} ({node}). If it means `no label`, leave it out by mask=."
             )
 
 

@@ -1593,6 +1593,23 @@ def test_a_class_that_the_logits_do_not_have_is_named():
         assert caught.value.__notes__[0].startswith(told)
 
 
+def test_a_class_that_the_logits_do_not_have_is_named_where_masks_are_flipped_with_their_images():
+    items = {"input": np.ones((8, 2, 2, 1), "float32"), "mask": np.full((8, 2, 2), 255, "uint8")}
+    exp = experiment(
+        ops.RandomFlip("batch_mask", seed=1),
+        ops.Model(layers.Dense(3), inputs="batch_input", outputs="batch_logits"),
+        ops.SoftmaxCrossEntropy("batch_logits", "batch_mask"),
+        items=items,
+    )
+
+    with pytest.raises(NonFiniteLossError) as caught:
+        exp.train(1)
+
+    told = "'batch_mask' holds 255, which is no class, unless #0 RandomFlip(seed=1) makes it one: 'batch_logits' has 3"
+    assert caught.value.__notes__[0].startswith(told)
+    assert caught.value.__notes__[0].endswith("leave it out by mask=.")
+
+
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow's own error names the index")
 def test_an_id_that_an_embedding_has_no_row_for_is_named():
     exp = experiment(
