@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -33,7 +34,7 @@ from experimentator import (
 )
 from experimentator.backends.numpy import NumpyBackend
 from experimentator.bench.comparison import SURE, answer, compared
-from experimentator.bench.costs import costs_of, sample_of
+from experimentator.bench.costs import Cost, Costs, costs_of, sample_of
 from experimentator.bench.curve import curve_svg, sweep_text
 from experimentator.bench.findings import Seen
 from experimentator.bench.ledger import KINDS, Epoch
@@ -489,6 +490,15 @@ def test_the_dear_processor_is_told_from_the_cheap_ones():
     assert second.is_sure
     assert second.seconds > 0.8 * costs.step
     assert costs.by_name() == {"cheap": first.seconds if first.is_sure else 0.0, "dear": second.seconds}
+
+
+def test_a_cost_that_noise_hides_is_not_named_the_dearest():
+    spread = spread_of([2.0, 3.0])
+    hidden, sure = Cost(("critic",), 1.0, 2.0, spread, False), Cost(("maker",), 1.0, 1.0, spread, True)
+    costs = Costs("TRAIN", "graph", 64, 10.0, 0.0, (hidden, sure), 5)
+
+    assert costs.dearest == ("maker", 0.2)
+    assert replace(costs, processors=(hidden,)).dearest == ("", 0.0)
 
 
 def test_costs_are_those_of_what_the_graph_reads_of_items_that_are_there():

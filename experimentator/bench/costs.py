@@ -64,6 +64,12 @@ class Costs:
     processors: tuple[Cost, ...]
     rounds: int
 
+    @property
+    def dearest(self) -> tuple[str, float]:
+        """What certainly costs most, and its share of the step; no name where noise hides all costs."""
+        cost = max((one for one in self.processors if one.is_sure), key=lambda one: one.seconds, default=None)
+        return ("", 0.0) if cost is None else (" and ".join(cost.names), min(1.0, cost.seconds / self.step))
+
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain values."""
         processors = [asdict(cost) | {"spread": cost.spread._asdict()} for cost in self.processors]

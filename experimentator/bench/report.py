@@ -103,8 +103,6 @@ def described(trainer: Trainer) -> dict[str, Any]:
 
 
 def _seen(trainer: Trainer, hands: list[Hand], costs: Costs) -> Seen:
-    dearest = max(costs.processors, key=lambda cost: cost.seconds, default=None)
-    named = ("", 0.0) if dearest is None else (" and ".join(dearest.names), min(1.0, dearest.seconds / costs.step))
     return Seen(
         exp=trainer.exp,
         whole=trainer.whole(),
@@ -115,7 +113,7 @@ def _seen(trainer: Trainer, hands: list[Hand], costs: Costs) -> Seen:
         hands={hand.name: hand.spread.low for hand in hands},  # a busy machine only ever adds
         compiling={hand.name: hand.compile_seconds for hand in hands},
         callbacks=trainer.ledger.by_callback,
-        dearest=named,
+        dearest=costs.dearest,
         block=trainer.ledger.block,
         evaluations=trainer.evaluations,
         busy=trainer.worked / trainer.wall,
