@@ -17,7 +17,7 @@ import numpy as np
 from experimentator.backends import Backend, get_backend
 from experimentator.callbacks.changes import Changes, holds
 from experimentator.callbacks.checkpoint_every import CheckpointEvery
-from experimentator.callbacks.order import CallbackError, Listener, in_order
+from experimentator.callbacks.order import EVENTS, CallbackError, Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
 from experimentator.experiment import BaseExperiment
@@ -190,7 +190,7 @@ class CallbackedExperiment(BaseExperiment):
                     except BaseException as another:
                         error.add_note(f"After that, {type(another).__name__}: {another}")
                 raise
-            if event == "epoch_end" and listener.hears(event):
+            if event == "epoch_end" and not listener.methods.keys().isdisjoint(EVENTS):
                 self._note_numbers(listener.outputs)
 
     def _tensors(self) -> set[str]:

@@ -494,6 +494,16 @@ def test_a_name_that_another_callback_says_it_writes_is_none_of_those():
     assert build(Writes(), AverageMetrics(["mine"])).train(1)[0]["mine"] == 1.0
 
 
+@pytest.mark.parametrize("event", ["on_epoch_begin", "on_cycle_end", "on_batch_end"])
+def test_a_number_that_a_callback_says_it_writes_stands_in_the_history_whenever_it_was_written(event):
+    def plays(self, epoch, state, **_):
+        state["reward"] = epoch / 2
+
+    exp = build(type("Plays", (Callback,), {"outputs": ["reward"], event: plays})())
+
+    assert [row["reward"] for row in exp.train(2)] == [0.5, 1.0]
+
+
 def test_averaging_stays_out_of_the_batches():
     exp = build(AverageMetrics([".*loss"]), GatherCycleMetrics(), MeasureTime(), PrintLoss(), StateLogger())
 
