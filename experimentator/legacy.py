@@ -72,8 +72,10 @@ class Legacy(Configured):
 
     @property
     def project_name(self) -> str:
-        """The setting, else the name of the configuration file."""
-        stem = Path(self.source.filename).stem
+        """The setting, else the name of the configuration file; of a run's copy, the name of its project."""
+        file = Path(self.source.filename)
+        is_copy = file.name == "config.py" and (file.parent / STATUS).is_file()
+        stem = file.absolute().parent.parent.name if is_copy else file.stem
         return self.cfg.get("project_name") or (stem if stem and not stem.startswith("<") else "experiment")
 
     @property
