@@ -107,6 +107,7 @@ PROMISED = {
         np.array_equal(kernel(exp.backend.weights()), kernel(load_weights("base.safetensors")))
         and any(key.endswith("lora_kernel_b") and value.any() for key, value in exp.backend.weights().items())
     ),
+    "Cross-validation: a run for each fold": lambda exp, rows, seen: "Standardize" in str(exp.graph("infer")),
     "Learning-rate schedules: warm-up, cosine, plateau, a search for the rate": lambda exp, rows, seen: (
         [row["learning_rate"] for row in rows]
         == pytest.approx([1e-3 * (0.01 + 0.99 * 43 / 44), 1e-3 * (1 + np.cos(np.pi * 43 / 44 / 9)) / 2])
