@@ -1838,6 +1838,11 @@ def test_predict_of_an_array_without_a_name_says_what_to_write():
         exp.predict(np.zeros((3, 2), np.float32))
 
 
+def test_predict_of_rows_of_several_lengths_says_what_to_write():
+    with pytest.raises(DatasetError, match=r"'batch_input' in a dict of arrays is ragged(.|\n)*Pad its rows"):
+        build_experiment(config()).predict({"batch_input": [POINTS[0], POINTS[1, :1]]})
+
+
 def test_a_checkpoint_of_another_optimizer_is_refused_by_the_argument_that_differs(tmp_path):
     def made(**options):
         return build_experiment(config(optimizer=keras.optimizers.Adam(0.01, **options)))

@@ -49,7 +49,7 @@ class ArrayDataset:
     deterministic = True
 
     def __init__(self, arrays: Mapping[str, Any]):
-        self.arrays = {name: _array(name, values) for name, values in arrays.items()}
+        self.arrays = {name: plain_array(name, values) for name, values in arrays.items()}
         sizes = {name: array.shape[:1] for name, array in self.arrays.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
             kinds = {n: "a scalar" if np.isscalar(one) else f"a {type(one).__name__}" for n, one in arrays.items()}
@@ -314,18 +314,6 @@ def _tried(value: Any) -> Any:
     return np.array(None, dtype=object)
 
 
-def _array(name: Any, values: Any) -> np.ndarray:
-    refuse_masks(name, [values])
-    try:
-        return plain_array(name, values)
-    except ValueError as error:
-        raise DatasetError(
-            f"{name!r} in a dict of arrays is ragged.",
-            str(error),
-            "Pad its rows, or give a list of items instead, which a subset with `buckets` pads.",
-        ) from None
-
-
 def refuse_masks(name: Any, values: Sequence[Any]) -> None:
     """Refuse masked arrays with masked values: the masks would be ignored."""
     if "numpy.ma" in sys.modules and np.ma.MaskedArray in set(map(type, values)):  # it takes time to load
@@ -338,13 +326,22 @@ def refuse_masks(name: Any, values: Sequence[Any]) -> None:
 
 
 def plain_array(name: Any, values: Any) -> np.ndarray:
-    """An array in this machine's byte order (files of IDX, FITS or HDF5 may have another); masked values are refused.
+    """An array in this machine's byte order (files of IDX, FITS or HDF5 may have another).
+
+    Masked values, and rows of several lengths, are refused.
 
     >>> plain_array("target", np.array([2, 3], dtype=object))  # as pandas may hold them
     array([2, 3])
     """
     refuse_masks(name, [values])
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise DatasetError(
+            f"{name!r} in a dict of arrays is ragged.",
+            str(error),
+            "Pad its rows, or give a list of items instead, which a subset with `buckets` pads.",
+        ) from None
     if array.dtype == object and all(isinstance(one, Number | np.bool_) for one in array.flat):
         array = np.array(array.tolist())
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
