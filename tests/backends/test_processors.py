@@ -1577,6 +1577,31 @@ def test_layers_that_draw_their_seeds_themselves_are_not_told_to_draw_once(caplo
     assert not [record for record in caplog.records if "draws from" in record.getMessage()]
 
 
+class Kept(keras.constraints.Constraint):
+    """Where the mask is 0, weights are 0 after every update."""
+
+    def __init__(self):
+        self.mask = keras.Variable(np.ones((4, 1), "float32"), trainable=False, name="mask")
+
+    def __call__(self, weights):
+        return weights * self.mask
+
+
+def test_a_mask_in_a_constraint_is_saved_and_acts_once_it_is_changed(tmp_path):
+    layer = layers.Dense(1, kernel_constraint=(kept := Kept()))
+    exp = experiment(ops.Model(layer, inputs="batch_input", outputs="batch_prediction", node="Net"), squares)
+    exp.train(1)
+    kept.mask.assign([[1], [0], [1], [0]])
+    exp.train(2)
+
+    assert (keras.ops.convert_to_numpy(layer.kernel.value)[:, 0] != 0).tolist() == [True, False, True, False]
+    assert exp.backend.sizes() == {"Net": (5, 4)}
+    exp.save_weights(tmp_path / "net.safetensors")
+    kept.mask.assign(np.ones((4, 1)))
+    exp.load_weights(tmp_path / "net.safetensors")
+    assert keras.ops.convert_to_numpy(kept.mask.value)[:, 0].tolist() == [1, 0, 1, 0]
+
+
 def test_a_class_that_the_logits_do_not_have_is_named():
     items = {"input": X, "target": np.arange(40) % 3}
     items["target"][5] = 3

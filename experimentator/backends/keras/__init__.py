@@ -35,7 +35,7 @@ from experimentator.backends.keras.staleness import Staleness
 from experimentator.backends.keras.state import assign, keyed
 from experimentator.backends.keras.step import KerasStep
 from experimentator.backends.keras.trace_leaks import TraceLeaks, build_outside
-from experimentator.backends.keras.variables import Read, Variables, copied, trainable_some_day
+from experimentator.backends.keras.variables import Read, Variables, constrained, copied, trainable_some_day
 from experimentator.backends.remat_hook import Way, recomputing
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.optimizer_parts import parts_of, unscaled
@@ -278,6 +278,8 @@ class KerasBackend(ABC):
         read = None if self._reads is None else self._note_read
         with self.scope(scope_of(node)), self.made.within(node, self._note, self.added.append, read), recomputing():
             node.processor(chunk)
+            if self._reads is not None:
+                constrained(self._reads, self._reader)
 
     def used(self, optimizer: Any) -> Any:
         """The optimizer that updates, built: the one given, or for float16 one that scales the loss around it."""
