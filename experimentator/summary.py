@@ -230,4 +230,4 @@ def _place(exp: Any) -> tuple[str, ...]:
     for runner in exp.program.runners.values():
         found.setdefault(runner.name, []).append(runner.step.compiler)
     compilers = ", ".join(f"{name} with {' and '.join(dict.fromkeys(ways))}" for name, ways in found.items())
-    return exp.backend.name, str(exp.backend.device), compilers or "nothing compiled yet"
+    return exp.backend.name, str(exp.backend.device), compilers or "nothing compiled"

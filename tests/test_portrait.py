@@ -126,7 +126,7 @@ def test_a_notebook_gets_the_summary_as_a_table_and_names_are_escaped():
 
 
 def test_an_empty_experiment_has_a_summary_too():
-    assert str(AsyncExperiment({})) == "experiment: 0 epochs trained\nruns on     numpy  CPU  nothing compiled yet"
+    assert str(AsyncExperiment({})) == "experiment: 0 epochs trained\nruns on     numpy  CPU  nothing compiled"
 
 
 def test_weights_that_are_not_finite_are_told_by_node():
