@@ -346,6 +346,30 @@ def test_a_training_is_resumed_to_the_same_bits(tmp_path):
     assert all(np.array_equal(state[key], wanted[key]) for key in state)
 
 
+class Given(keras.optimizers.schedules.LearningRateSchedule):
+    """The rate is a variable, which its owner sets."""
+
+    def __init__(self, rate: float):
+        self.rate = keras.Variable(rate, trainable=False)
+
+    def __call__(self, step: Any) -> Any:
+        return keras.ops.convert_to_tensor(self.rate)
+
+
+def test_a_variable_that_a_schedule_reads_acts_once_it_is_changed_and_is_resumed(tmp_path):
+    rate = Given(0.01)
+    exp = built(SGD(rate), output_folder=tmp_path)
+    exp.train(1)
+    rate.rate.assign(0.0)
+    before = values(exp)
+    exp.train(2)
+    resumed = built(SGD(Given(0.01)))
+    resumed.resume(exp.folder)
+    resumed.train(3)
+
+    assert values(exp) == values(resumed) == before
+
+
 def set_rate(exp, rate):
     exp.learning_rate = rate
 

@@ -105,6 +105,14 @@ class Table:
         return np.array(keras.ops.convert_to_numpy(self.value), dtype=dtype)
 
 
+def kept_by(rate: Any) -> dict[str, Any]:
+    """What a learning rate reads, by name: of a table all of it, of a schedule the variables that are its attributes."""
+    if isinstance(rate, Rates):
+        return rate.variables()
+    own = vars(rate).items() if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else ()
+    return {name: one for name, one in own if isinstance(one, keras.Variable)}
+
+
 def hold_all(tables: Iterable[Rates], factors: np.ndarray) -> None:
     """Let every table hold the factors of the batches that follow."""
     for table in tables:

@@ -7,21 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.backends.keras.rates import Rates
+from experimentator.backends.keras.rates import kept_by
 from experimentator.optimizer_parts import parts_of
 from experimentator.saving.matching import WeightsError
 
 
 def keyed(optimizer: Any) -> dict[str, Any]:
-    """Every variable of a built optimizer under its place, and the tables of rates that it follows, if any.
+    """Every variable of a built optimizer under its place, and what the rates that it follows read.
 
     Places are the keys, since names that Keras gives to slots hold counters of the process.
     """
     own = {f"{place:04d}": variable for place, variable in enumerate(optimizer.variables)}
     for place, part in enumerate(parts_of(optimizer)):
-        if isinstance(rates := part._learning_rate, Rates):
-            whose = f"{place}/" if place else ""
-            own |= {f"rates/{whose}{name}": variable for name, variable in rates.variables().items()}
+        whose = f"{place}/" if place else ""
+        own |= {f"rates/{whose}{name}": variable for name, variable in kept_by(part._learning_rate).items()}
     return own
 
 

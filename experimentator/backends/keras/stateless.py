@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from experimentator.backends.keras.context import Forward, check_losses, objective_of, update
-from experimentator.backends.keras.rates import Rates
+from experimentator.backends.keras.rates import Rates, kept_by
 from experimentator.backends.keras.variables import trainable_some_day
 from experimentator.optimizer_parts import parts_of
 
@@ -35,9 +35,10 @@ class StatelessBatch:
         """Variables of the optimizer and of rates that it follows; those that processors read are among the weights."""
         if self.optimizer is None:
             return []
-        weights, rates = set(map(id, self.weights)), self._rates()
-        kept = [*self.optimizer.variables, *(one for own in rates for one in (own.base, own.start))]
-        return [one for one in kept if id(one) not in weights]
+        weights = set(map(id, self.weights))
+        read = [one for part in parts_of(self.optimizer) for one in kept_by(part._learning_rate).values()]
+        kept = [*self.optimizer.variables, *(one for one in read if isinstance(one, keras.Variable))]
+        return list({id(one): one for one in kept if id(one) not in weights}.values())
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""
