@@ -106,7 +106,7 @@ class Table:
 
 
 def kept_by(rate: Any) -> dict[str, Any]:
-    """What a learning rate reads, by name: of a table all of it, of a schedule the variables that are its attributes."""
+    """What a learning rate reads, by name: of a table all of it, of a schedule its attributes that are variables."""
     if isinstance(rate, Rates):
         return rate.variables()
     own = vars(rate).items() if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else ()
