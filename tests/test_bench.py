@@ -429,13 +429,13 @@ loss = chunk_processor(inputs=["batch_n"], outputs=["loss"])
 chunk_processors = [loss(lambda n: keras.ops.mean(layer(n[:, :, None])))]
 optimizer = keras.optimizers.SGD(0.01)
 batch_size = 4
-jit_compile = False
+jit_compile = True
 """
     (tmp_path / "task.py").write_text(config)
     assert main(["bench", str(tmp_path / "task.py"), *QUICK, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["padded"] == {"training": "n 8"}
-    assert report["steps"] == 16
+    assert (report["steps"], report["compiler"]) == (16, "xla")
 
     assert main(["bench", str(tmp_path / "task.py"), *QUICK, "--json", "--sweep", "sizes=[8],[2,8]"]) == 0
     assert [point["value"] for point in json.loads(capsys.readouterr().out)["points"]] == [[8], [2, 8]]

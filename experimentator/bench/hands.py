@@ -68,5 +68,5 @@ def hands_of(exp: Any, block: Any, refused: dict[str, str]) -> Iterator[Hand]:
 
 def compiler_of(exp: Any) -> str:
     """How the training of an experiment that has trained was compiled."""
-    name = next(subset.name for subset in exp.subsets if subset.is_training)
-    return str(exp.compilers.get(name, next(iter(exp.backend.compilers))))
+    chosen = [compiler for compiler, _ in exp.program.choices().values()]  # of each training subset, or its bucket
+    return str([*chosen, *exp.backend.compilers][0])
