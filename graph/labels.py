@@ -75,7 +75,8 @@ def facts(description: Description, box: Box) -> Iterator[str]:
         yield f"deletes {', '.join(box.deletes)}"
     if box.trainable or box.frozen:
         own = weighed(replace(box, shares=()))
-        yield own if box.trainable and box.frozen else f"{own} parameters"
+        count = (box.trainable or 0) + (box.frozen or 0)
+        yield own if box.trainable and box.frozen else f"{own} parameter{'s' * (count != 1)}"
     if box.shares:
         yield f"parameters of {' and '.join(box.shares)}"
     if box.cost is not None:

@@ -1080,6 +1080,13 @@ def test_subsets_of_a_mode_that_disagree_are_refused_before_training():
         build_experiment(config(subsets=[*subsets(), odd])).train(1)
 
 
+def test_a_subset_to_infer_of_that_has_no_targets_is_not_evaluated():
+    unlabelled = Subset("unlabelled", Mode.INFER, {"input": POINTS})
+
+    with pytest.raises(DatasetError, match=r"a subset of INFER: predict\('unlabelled'\)"):
+        build_experiment(config(subsets=[*subsets(), unlabelled])).evaluate("unlabelled")
+
+
 @pytest.mark.parametrize("run", [lambda exp: exp.train(2), lambda exp: exp.evaluate()], ids=["train", "evaluate"])
 def test_a_subset_renamed_to_the_name_of_another_is_refused_before_anything_runs(run):
     exp = build_experiment(config())

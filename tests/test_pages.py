@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import nbformat
 import numpy as np
 import pytest
@@ -99,6 +100,15 @@ def changed(exp, prefix):
     }
 
 
+def mean_iou(exp, *, classes, ignored):
+    """By Keras, of all validation images at once."""
+    metric = keras.metrics.MeanIoU(classes, ignore_class=ignored)
+    subset = exp.subset("validation")
+    masks = np.stack([subset.dataset.query_item(key)["mask"] for key in subset.keys])
+    metric.update_state(masks, exp.predict("validation")["batch_classes"])
+    return float(metric.result())
+
+
 PROMISED = {
     "Fine-tuning: a learning rate for each part, frozen layers": lambda exp, rows, seen: (
         exp.optimizer["Trunk"].iterations == 0
@@ -106,6 +116,11 @@ PROMISED = {
     "LoRA: adapters on a trained network": lambda exp, rows, seen: (
         np.array_equal(kernel(exp.backend.weights()), kernel(load_weights("base.safetensors")))
         and any(key.endswith("lora_kernel_b") and value.any() for key, value in exp.backend.weights().items())
+    ),
+    "Segmentation: masks that turn with their images, ignored pixels, the IoU of each class": lambda exp, rows, seen: (
+        np.mean([rows[-1][f"validation_iou_{name}"] for name in ("background", "even", "odd")])
+        == pytest.approx(mean_iou(exp, classes=3, ignored=255), abs=1e-6)
+        and seen["batch_classes"] == (3, 8, 8)
     ),
     "Cross-validation: a run for each fold": lambda exp, rows, seen: "Standardize" in str(exp.graph("infer")),
     "Learning-rate schedules: warm-up, cosine, plateau, a search for the rate": lambda exp, rows, seen: (
