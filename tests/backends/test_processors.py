@@ -1602,6 +1602,32 @@ def test_a_mask_in_a_constraint_is_saved_and_acts_once_it_is_changed(tmp_path):
     assert keras.ops.convert_to_numpy(kept.mask.value)[:, 0].tolist() == [1, 0, 1, 0]
 
 
+class Pull(keras.regularizers.Regularizer):
+    """Adds the sum of the weights to the loss, so many times."""
+
+    def __init__(self):
+        self.strength = keras.Variable(0.0, trainable=False, name="strength")
+
+    def __call__(self, weights):
+        return keras.ops.convert_to_tensor(self.strength) * keras.ops.sum(weights)
+
+
+def test_the_strength_of_a_regularizer_acts_once_it_is_changed_and_is_saved():
+    layer = layers.Dense(1, kernel_regularizer=(pull := Pull()))
+    model = ops.Model(layer, inputs="batch_input", outputs="batch_prediction", node="Net")
+    optimizer = keras.optimizers.SGD(0.1)
+    exp = experiment(model, squares, items={"input": 0 * X, "target": 0 * Y}, optimizer=optimizer)
+    exp.train(1)
+    before = keras.ops.convert_to_numpy(layer.kernel.value)
+    pull.strength.assign(0.5)
+    exp.train(2)
+
+    steps = exp.counts["training"]["batches"] // 2
+    moved = before - keras.ops.convert_to_numpy(layer.kernel.value)
+    assert moved == pytest.approx(np.full((4, 1), 0.1 * 0.5 * steps), rel=1e-5)
+    assert exp.backend.weights()["Net/2/strength"] == 0.5
+
+
 def test_a_class_that_the_logits_do_not_have_is_named():
     items = {"input": X, "target": np.arange(40) % 3}
     items["target"][5] = 3

@@ -32,10 +32,10 @@ from experimentator.backends.keras.rates import Rates, Table, hold_all
 from experimentator.backends.keras.scopes import scope_name, scope_of
 from experimentator.backends.keras.shapes import RecordedShapes, dtype_told, shapes_by_running
 from experimentator.backends.keras.staleness import Staleness
-from experimentator.backends.keras.state import assign, keyed
+from experimentator.backends.keras.state import assign, keyed, variables_of
 from experimentator.backends.keras.step import KerasStep
 from experimentator.backends.keras.trace_leaks import TraceLeaks, build_outside
-from experimentator.backends.keras.variables import Read, Variables, constrained, copied, trainable_some_day
+from experimentator.backends.keras.variables import Read, Variables, aside, copied, trainable_some_day
 from experimentator.backends.remat_hook import Way, recomputing
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.optimizer_parts import parts_of, unscaled
@@ -218,8 +218,7 @@ class KerasBackend(ABC):
 
         Rates that follow a table are put back, but the table stays.
         """
-        kept = {} if optimizer is None else keyed(self.used(optimizer))
-        return copied([*self.variables, *(one for key, one in kept.items() if not key.endswith("/factors"))])
+        return copied([*self.variables, *variables_of(optimizer and self.used(optimizer))])
 
     def take_averages(self, optimizer: Any) -> None:
         """Give weights the averages that the optimizer keeps; untrained numbers that no layer owns stay as they are."""
@@ -279,7 +278,7 @@ class KerasBackend(ABC):
         with self.scope(scope_of(node)), self.made.within(node, self._note, self.added.append, read), recomputing():
             node.processor(chunk)
             if self._reads is not None:
-                constrained(self._reads, self._reader)
+                aside(self._reads, self._reader)
 
     def used(self, optimizer: Any) -> Any:
         """The optimizer that updates, built: the one given, or for float16 one that scales the loss around it."""

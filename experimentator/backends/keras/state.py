@@ -24,6 +24,12 @@ def keyed(optimizer: Any) -> dict[str, Any]:
     return own
 
 
+def variables_of(optimizer: Any) -> list[Any]:
+    """Every variable that an update reads or assigns, but for tables of rates; none without an optimizer."""
+    own = {} if optimizer is None else keyed(optimizer)
+    return list({id(one): one for key, one in own.items() if not key.endswith("/factors")}.values())
+
+
 def assign(own: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:
     """Assign a saved state; one of another optimizer is refused before anything is assigned."""
     sizes = {key: list(variable.shape) for key, variable in own.items()}

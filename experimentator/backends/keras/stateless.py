@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from experimentator.backends.keras.context import Forward, check_losses, objective_of, update
-from experimentator.backends.keras.rates import Rates, kept_by
+from experimentator.backends.keras.rates import Rates
+from experimentator.backends.keras.state import variables_of
 from experimentator.backends.keras.variables import trainable_some_day
 from experimentator.optimizer_parts import parts_of
 
@@ -32,13 +33,9 @@ class StatelessBatch:
 
     @property
     def slots(self) -> list[Any]:
-        """Variables of the optimizer and of rates that it follows; those that processors read are among the weights."""
-        if self.optimizer is None:
-            return []
+        """Variables that the optimizer reads; those that processors read are among the weights."""
         weights = set(map(id, self.weights))
-        read = [one for part in parts_of(self.optimizer) for one in kept_by(part._learning_rate).values()]
-        kept = [*self.optimizer.variables, *(one for one in read if isinstance(one, keras.Variable))]
-        return list({id(one): one for one in kept if id(one) not in weights}.values())
+        return [one for one in variables_of(self.optimizer) if id(one) not in weights]
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""

@@ -41,12 +41,13 @@ class Read(NamedTuple):
     is_held: bool = False
 
 
-def constrained(reads: list[Read], node: str) -> None:
-    """Note what constraints of a node's variables read, such as masks of pruned weights: no gradient reaches it."""
+def aside(reads: list[Read], node: str) -> None:
+    """Note what constraints and regularizers of a node's variables read, such as a mask; it is not trained."""
     before = len(reads)
     for variable in {id(read.variable): read.variable for read in reads if read.node == node}.values():
-        if (constraint := getattr(variable, "constraint", None)) is not None:
-            constraint(keras.ops.convert_to_tensor(variable))
+        for function in (getattr(variable, "constraint", None), getattr(variable, "regularizer", None)):
+            if function is not None:
+                function(keras.ops.convert_to_tensor(variable))
     reads[before:] = [read._replace(is_held=True) for read in reads[before:]]
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from experimentator.backends import Columns
 from experimentator.backends.keras.context import Forward, nothing_trained, update
+from experimentator.backends.keras.state import variables_of
 from experimentator.backends.keras.step import EAGER, KerasStep
 from experimentator.backends.keras.traces import Traces
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
@@ -98,7 +99,7 @@ class TensorflowStep(KerasStep):
         columns = {name: _lengthened(columns[name], self._rows.get(name, 0)) for name in self.graph.inputs}
         self.capacity = self.capacity or len(index)
         index = np.asarray(index[: self.capacity], dtype=np.int32)
-        state = [*self.weights, *(self.optimizer.variables if self.optimizer is not None else ())]
+        state = [*self.weights, *variables_of(self.optimizer)]
         saved = [tf.identity(value_of(variable)) for variable in state]
         try:
             while compiler := self._untried(remaining):
