@@ -1958,6 +1958,41 @@ def test_a_layer_that_takes_the_place_of_another_is_found_compiled_or_not(eager)
     assert sorted(value.shape for value in exp.backend.weights().values()) == [(3,), (3, 1), (4, 3)]
 
 
+def stronger(layer):
+    layer.kernel_regularizer.l1 = 1.0
+
+
+def another(layer):
+    layer.kernel.regularizer = keras.regularizers.L1(1.0)
+
+
+def bounds(layer):
+    layer.kernel.constraint = keras.constraints.NonNeg()
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (stronger, "L1: l1 was .*, is 1.0"),
+        (another, "Dense has other constraints or regularizers"),
+        (bounds, "Dense has other constraints or regularizers"),
+    ],
+)
+def test_a_regularizer_or_constraint_that_is_changed_acts_from_the_next_pass_on(change, told, caplog):
+    layer = layers.Dense(1, kernel_initializer=keras.initializers.Constant(-0.5), kernel_regularizer="l1")
+    layer.build((None, 4))
+    layer.kernel.regularizer.l1 = 0.0
+    model = ops.Model(layer, inputs="batch_input", outputs="batch_prediction")
+    exp = experiment(model, squares, items={"input": 0 * X, "target": 0 * Y})
+    exp.train(1)
+    assert values(layer.kernel) == pytest.approx(np.full((4, 1), -0.5))
+    change(layer)
+    exp.train(2)
+
+    assert (values(layer.kernel) > -0.5 + 1e-3).all()
+    assert re.search(told, caplog.text)
+
+
 def test_an_optimizer_that_was_made_before_a_layer_got_weights_is_refused():
     layer = layers.Dense(1)
     exp = experiment(ops.Model(layer, inputs="batch_input", outputs="batch_prediction"), squares)

@@ -40,12 +40,17 @@ class Staleness:
         self._seen: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._marks: dict[int, list[int]] = {}  # ids of all attributes, from when nothing had changed
         self._own: set[tuple[int, str]] = set()
-        self._parts: dict[int, list[int]] = {}  # which weights and layers each has
+        self._parts: dict[int, dict[str, list[int]]] = {}  # which weights, layers and the like each has
 
     def others(self) -> list[str]:
-        """Layers that have got weights or layers since, or lost some, in words."""
+        """Layers that have got weights, layers or the like since, or lost some, in words."""
         known = [(self._seen[key][0], parts) for key, parts in self._parts.items()]
-        return [f"{_named(one)} has other weights or layers" for one, parts in known if _own(one) != parts]
+        return [
+            f"{_named(one)} has other {kind}"
+            for one, parts in known
+            for kind, ids in _own(one).items()
+            if ids != parts[kind]
+        ]
 
     def look(self, objects: Iterable[Any], *, made_with: bool = False) -> None:
         """Watch these from now on; with `made_with`, only attributes that are parameters of their classes."""
@@ -54,10 +59,11 @@ class Staleness:
                 makers = [getattr(cls, "__init__") for cls in type(one).__mro__[:-1]]  # noqa: B009
                 known = {name for make in makers for name in inspect.signature(make).parameters}
                 self._own.update((id(one), name) for name in vars(one).keys() - known)
-            self._seen.setdefault(id(one), (one, dict(_plain(one))))
+            for watched in (one, *_asides(one)):
+                self._seen.setdefault(id(watched), (watched, dict(_plain(watched))))
 
     def count(self) -> None:
-        """Note which weights and layers each has, so that `others` can tell which have other ones."""
+        """Note which weights, layers and the like each has, so that `others` can tell which have other ones."""
         self._parts = {key: _own(one) for key, (one, _) in self._seen.items()}
 
     @contextmanager
@@ -91,24 +97,36 @@ class Staleness:
 
 
 def _plain(one: Any) -> Iterator[tuple[str, Any]]:
+    kinds = (object,) if isinstance(one, (keras.Regularizer, keras.constraints.Constraint)) else PLAIN
     for name, value in list(vars(one).items()):
-        if name[:1] != "_" and isinstance(value, PLAIN) and name not in OF_KERAS:
+        if name[:1] != "_" and isinstance(value, kinds) and name not in OF_KERAS:
             yield name, value
         elif name == "_learning_rate":  # a number is assigned to what is there, a schedule replaces it
             yield "learning_rate", "a number" if hasattr(value, "assign") else value
 
 
-def _own(one: Any) -> list[int]:
-    """Its variables and layers, by identity; the backend holds all that was there, so that no id is given twice."""
+def _own(one: Any) -> dict[str, list[int]]:
+    """Its parts, by identity; the backend holds all that was there, so that no id is given twice."""
     if isinstance(one, keras.Layer):
         lists = [getattr(one, name) for name in ("_trainable_variables", "_non_trainable_variables", "_layers")]
     else:  # a module of PyTorch; optimizers have no parts
         lists = [getattr(one, name, {}).values() for name in ("_parameters", "_modules")]
-    return [id(part) for parts in lists for part in parts]
+    parts = [id(part) for parts in lists for part in parts]
+    return {"weights or layers": parts, "constraints or regularizers": [*map(id, _asides(one))]}
+
+
+def _asides(one: Any) -> list[Any]:
+    """The constraints and regularizers of a layer's variables, and the regularizer of what it writes."""
+    if not isinstance(one, keras.Layer):
+        return []
+    variables = [*one._trainable_variables, *one._non_trainable_variables]
+    found = [getattr(variable, kind, None) for variable in variables for kind in ("constraint", "regularizer")]
+    return [aside for aside in (*found, getattr(one, "activity_regularizer", None)) if hasattr(aside, "__dict__")]
 
 
 def _same(old: Any, new: Any) -> bool:
-    return old is new or (type(old) is type(new) and not isinstance(new, FunctionType) and bool(old == new))
+    is_value = isinstance(new, PLAIN) and not isinstance(new, FunctionType)
+    return old is new or (type(old) is type(new) and is_value and bool(old == new))
 
 
 def _named(one: Any) -> str:
