@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dis
 import reprlib
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from functools import cache, cached_property, partial
+from itertools import pairwise
 from numbers import Number
-from types import CellType, CodeType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 from zlib import crc32
 
@@ -28,13 +29,22 @@ OFTEN = (
 GLOBAL, ENCLOSED, CODE = "global ", "enclosed ", "the code of "
 OUTSIDE = (GLOBAL, ENCLOSED, CODE)  # what names begin with that are no attributes
 LIBRARIES = ("experimentator.", "keras.", "builtins")  # modules whose classes are not searched
+WATCHED = (
+    *LIBRARIES,
+    "tensorflow.",
+    "torch.",
+    "jax",
+)  # whose objects, and those of subclasses, have watchers of their own
+LOADS = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")  # instructions
+VALUES = (*PLAIN, *CONTAINERS, np.ndarray)
 
 
 class Attributes:
     """The attributes of processors when first used, to compare with later: a compiled graph keeps the traced ones.
 
     Compared are public attributes; the globals and closure variables that their code reads, if they are numbers, texts,
-    arrays, or lists or dictionaries of them; and the code itself, with that of functions it calls. Not compared are
+    arrays, or lists or dictionaries of them, and such attributes that it reads of objects, classes and modules, as in
+    `args.rate` and `self.args.rate`; and the code itself, with that of functions it calls. Not compared are
     attributes that processors change themselves while they are recorded (layers made at the first call, counters), and
     values of cached properties.
 
@@ -115,6 +125,8 @@ def _outside(processor: Any) -> dict[str, Any]:
     """The code of a processor, with functions of its module that it calls, and the plain outer values they read."""
     found: dict[str, Any] = {}
     function, methods = _function(processor), _methods(processor)
+    owner = processor.__self__ if isinstance(processor, MethodType) else None
+    own = getattr(processor if owner is None else owner, "__dict__", {})
     waiting = [function] if function else []
     found |= _called("__call__", methods, waiting)
     if function is not None:
@@ -125,15 +137,30 @@ def _outside(processor: Any) -> dict[str, Any]:
         if id(function) in known:
             continue
         known.add(id(function))
-        names, attributes = _read(function.__code__)
+        names, attributes, of_objects = _read(function.__code__)
         for name in attributes:
             found |= _called(name, methods, waiting)
+            found |= _held(name, own.get(name), of_objects.get(name, ()))
+        found |= _held("self", owner, of_objects.get("self", ()))
         for kind, name, value in _values(function, names):
-            if isinstance(value, (*PLAIN, *CONTAINERS, np.ndarray, FunctionType)):
+            found |= _held(kind + name, value, of_objects.get(name, ()))
+            if isinstance(value, (*VALUES, FunctionType)):
                 found[kind + name] = value
             if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
                 waiting.append(value)
     return found
+
+
+def _held(name: str, one: Any, attributes: Collection[str]) -> dict[str, Any]:
+    """The values that an object, its class or a module has under the names of attributes that code reads."""
+    if not attributes or isinstance(one, VALUES) or not hasattr(one, "__dict__"):
+        return {}
+    classes = [] if isinstance(one, ModuleType) else (one if isinstance(one, type) else type(one)).__mro__[:-1]
+    if any(cls.__module__.startswith(WATCHED) for cls in classes):
+        return {}
+    scopes = [vars(one), *map(vars, classes)]
+    held = {key: next((scope[key] for scope in scopes if key in scope), ...) for key in sorted(attributes)}
+    return {f"{name}.{key}": value for key, value in held.items() if isinstance(value, VALUES)}
 
 
 def _called(name: str, methods: dict[str, list[FunctionType]], waiting: list[FunctionType]) -> dict[str, FunctionType]:
@@ -181,15 +208,21 @@ def _values(function: FunctionType, names: Iterable[str]) -> Iterator[tuple[str,
 
 
 @cache
-def _read(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of globals and of attributes that code reads, including nested functions."""
+def _read(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, set[str]]]:
+    """Names of globals and of attributes that code reads, and attributes by the name before; nested functions too."""
     steps = list(dis.get_instructions(code))
     inner = [_read(const) for const in code.co_consts if isinstance(const, CodeType)]
     names = [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
-    attributes = [step.argval for step in steps if step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")]
+    attributes = [step.argval for step in steps if step.opname in LOADS]
+    pairs = [(before.argval, step.argval) for before, step in pairwise(steps) if step.opname in LOADS]
+    pairs += [(name, one) for _, _, held in inner for name, ones in held.items() for one in ones]
+    of_objects: dict[str, set[str]] = {}
+    for name, one in pairs:
+        of_objects.setdefault(name, set()).add(one)
     return (
-        tuple(dict.fromkeys([*names, *(name for one, _ in inner for name in one)])),
-        tuple(dict.fromkeys([*attributes, *(name for _, one in inner for name in one)])),
+        tuple(dict.fromkeys([*names, *(name for one, _, _ in inner for name in one)])),
+        tuple(dict.fromkeys([*attributes, *(name for _, one, _ in inner for name in one)])),
+        of_objects,
     )
 
 

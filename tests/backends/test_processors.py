@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property, partial
 from threading import Thread
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import keras
@@ -856,6 +856,66 @@ def test_a_bound_method_is_read_like_a_function(caplog):
     exp.train(2)
     globals().update(FACTOR=1.0)
     assert "#2 work: global FACTOR was 1.0, is 2.0" in caplog.text
+
+
+class Rated:
+    rate = unread = 1.0
+
+    def work(self, chunk: Any) -> None:
+        chunk["loss"] = self.rate * chunk["loss"]
+
+
+ARGUMENTS = SimpleNamespace(rate=1.0, unread=1.0)
+
+
+@chunk_processor(inputs=["loss"], outputs=["loss"])
+def by_arguments(loss: Any) -> Any:
+    return ARGUMENTS.rate * loss
+
+
+@chunk_processor(inputs=["loss"], outputs=["loss"])
+def by_class(loss: Any) -> Any:
+    return Rated.rate * loss
+
+
+class ByItsOwn(ChunkProcessor):
+    inputs, outputs = ["loss"], ["loss"]
+
+    def __init__(self, arguments: Any):
+        self.arguments = arguments
+
+    def __call__(self, chunk: Any) -> None:
+        chunk["loss"] = self.arguments.rate * chunk["loss"]
+
+
+def closed_over(rated: Any) -> Any:
+    return lambda chunk: chunk.update(loss=rated.rate * chunk["loss"])
+
+
+@pytest.mark.parametrize(
+    "make, holder, told",
+    [
+        (lambda one: by_arguments, lambda one: ARGUMENTS, "#2 by_arguments: global ARGUMENTS.rate was 1.0, is 2.0"),
+        (lambda one: by_class, lambda one: Rated, "#2 by_class: global Rated.rate was 1.0, is 2.0"),
+        (ByItsOwn, lambda one: one, "#2 ByItsOwn: arguments.rate was 1.0, is 2.0"),
+        (closed_over, lambda one: one, "enclosed rated.rate was 1.0, is 2.0"),
+        (lambda one: one.work, lambda one: one, "#2 work: self.rate was 1.0, is 2.0"),
+    ],
+)
+def test_a_changed_attribute_of_an_object_that_a_processor_reads_is_told_and_acts(
+    make, holder, told, caplog, monkeypatch
+):
+    one = Rated()
+    exp = experimentation(make(one), Callback())
+    losses = [exp.train(1)[-1]["training_loss"]]
+    monkeypatch.setattr(holder(one), "unread", 3.0)
+    exp.train(2)
+    assert "Changed" not in caplog.text
+    monkeypatch.setattr(holder(one), "rate", 2.0)
+    losses.append(exp.train(3)[-1]["training_loss"])
+
+    np.testing.assert_allclose(losses, np.mean(Y**2) * np.array([1.0, 2.0]), rtol=1e-4)
+    assert told in caplog.text
 
 
 def experimentation(processor: Any, callback: Any) -> Any:
