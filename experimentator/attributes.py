@@ -214,7 +214,7 @@ def _read(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, s
     inner = [_read(const) for const in code.co_consts if isinstance(const, CodeType)]
     names = [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
     attributes = [step.argval for step in steps if step.opname in LOADS]
-    pairs = [(before.argval, step.argval) for before, step in pairwise(steps) if step.opname in LOADS]
+    pairs = [(_last(before.argval), step.argval) for before, step in pairwise(steps) if step.opname in LOADS]
     pairs += [(name, one) for _, _, held in inner for name, ones in held.items() for one in ones]
     of_objects: dict[str, set[str]] = {}
     for name, one in pairs:
@@ -224,6 +224,11 @@ def _read(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, s
         tuple(dict.fromkeys([*attributes, *(name for _, one, _ in inner for name in one)])),
         of_objects,
     )
+
+
+def _last(loaded: Any) -> Any:
+    """What an instruction loads last: Python 3.13 has some that load two local names."""
+    return loaded[-1] if isinstance(loaded, tuple) and loaded else loaded
 
 
 @cache
