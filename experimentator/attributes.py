@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 import reprlib
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import cache, cached_property, partial
@@ -17,7 +17,7 @@ from zlib import crc32
 import numpy as np
 
 DECLARING = ("inputs", "outputs", "mode", "after", "node")  # attributes that graphs depend on, even if not compiled
-PLAIN = (bool, Number, str, bytes, Enum, type(None))
+PLAIN = (str, bool, int, float, type(None), bytes, Enum, Number)  # those that are quick to tell first
 CONTAINERS = (list, tuple, dict)
 DEEP = 50  # levels of nested containers that are compared
 MOST = 10_000  # entries of a container that are compared; a larger one holds data
@@ -35,8 +35,10 @@ WATCHED = (
     "torch.",
     "jax",
 )  # whose objects, and those of subclasses, have watchers of their own
+OPEN = ("keras.src.losses.", "keras.src.saving.")  # but not those of losses
 LOADS = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")  # instructions
-VALUES = (*PLAIN, *CONTAINERS, np.ndarray)
+VALUES = (*CONTAINERS, np.ndarray, *PLAIN)
+CLOSED = (FunctionType, *VALUES)  # what holds no attributes to be read
 
 
 class Attributes:
@@ -122,45 +124,94 @@ def _watched(processor: Any) -> dict[str, tuple[Any, Hashable]]:
 
 
 def _outside(processor: Any) -> dict[str, Any]:
-    """The code of a processor, with functions of its module that it calls, and the plain outer values they read."""
-    found: dict[str, Any] = {}
-    function, methods = _function(processor), _methods(processor)
-    owner = processor.__self__ if isinstance(processor, MethodType) else None
-    own = getattr(processor if owner is None else owner, "__dict__", {})
-    waiting = [function] if function else []
-    found |= _called("__call__", methods, waiting)
+    """The code of a processor, of functions of its module and of objects that it calls, and what that reads outside."""
+    function, known = _function(processor), set[tuple[int, int]]()
     if function is not None:
-        found[CODE + function.__qualname__] = function
-    known: set[int] = set()
+        owner = _wrapped(processor)
+        owner = owner.__self__ if isinstance(owner, MethodType) else processor
+        found = {CODE + function.__qualname__: function} | _reads(owner, _methods(owner), [function], known)
+        return {f"self{name}" if name.startswith(".") else name: value for name, value in found.items()}
+    own = getattr(processor, "__dict__", {})
+    is_ours = type(processor).__module__.startswith(LIBRARIES)  # its own code is not read, but what it was given
+    held = {name: one for name, one in own.items() if name == "function" or (is_ours and name[:1] != "_")}
+    methods, waiting = (
+        _methods(processor),
+        [one for one in map(_wrapped, held.values()) if isinstance(one, FunctionType)],
+    )
+    found = _called("__call__", methods, waiting) | _reads(processor, methods, waiting, known)
+    for name, one in held.items():
+        if not isinstance(one, CLOSED):
+            found |= _inside(name, one, (), known)
+    return found
+
+
+def _reads(
+    owner: Any, methods: dict[str, list[FunctionType]], waiting: list[FunctionType], known: set[tuple[int, int]]
+) -> dict[str, Any]:
+    """What functions and those that they call read: `.name` of the object whose methods they are, and outer values."""
+    found, own = dict[str, Any](), getattr(owner, "__dict__", {})
     while waiting:
         function = waiting.pop()
-        if id(function) in known:
+        if (id(owner), id(function)) in known:
             continue
-        known.add(id(function))
+        known.add((id(owner), id(function)))
         names, attributes, of_objects = _read(function.__code__)
+        found |= _held("", owner, of_objects.get("self", ()))
         for name in attributes:
             found |= _called(name, methods, waiting)
-            found |= _held(name, own.get(name), of_objects.get(name, ()))
-        found |= _held("self", owner, of_objects.get("self", ()))
+            if not isinstance(one := own.get(name), CLOSED):
+                found |= _inside(name, one, of_objects.get(name, ()), known)
         for kind, name, value in _values(function, names):
-            found |= _held(kind + name, value, of_objects.get(name, ()))
-            if isinstance(value, (*VALUES, FunctionType)):
+            if isinstance(value, CLOSED):
                 found[kind + name] = value
+            else:
+                found |= _inside(kind + name, value, of_objects.get(name, ()), known)
             if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
                 waiting.append(value)
     return found
 
 
+def _inside(name: str, one: Any, attributes: Collection[str], known: set[tuple[int, int]]) -> dict[str, Any]:
+    """What an object, a class or a module has under attributes that code reads, and what an object reads if called."""
+    called = _wrapped(one)
+    owner = called.__self__ if isinstance(called, MethodType) else called
+    if isinstance(owner, CLOSED) or not hasattr(owner, "__dict__") or _is_watched(owner):
+        return {}
+    found = _held("", owner, attributes)
+    if not isinstance(owner, (type, ModuleType)):
+        methods, waiting = _methods(owner), list[FunctionType]()
+        entries = [called.__name__] if owner is not called else ["__call__", "call", *attributes]
+        for entry in entries:
+            found |= _called(entry, methods, waiting)
+        found |= _reads(owner, methods, waiting, known)
+    return {_labelled(name, key): value for key, value in found.items()}
+
+
+def _labelled(name: str, key: str) -> str:
+    """A name found in an object that itself has a name."""
+    if key.startswith(CODE):
+        return f"{CODE}{name}.{key.removeprefix(CODE)}"
+    return key if key.startswith(OUTSIDE) else f"{name}{key if key.startswith('.') else f'.{key}'}"
+
+
 def _held(name: str, one: Any, attributes: Collection[str]) -> dict[str, Any]:
     """The values that an object, its class or a module has under the names of attributes that code reads."""
-    if not attributes or isinstance(one, VALUES) or not hasattr(one, "__dict__"):
+    if not attributes or not hasattr(one, "__dict__") or _is_watched(one):
         return {}
-    classes = [] if isinstance(one, ModuleType) else (one if isinstance(one, type) else type(one)).__mro__[:-1]
-    if any(cls.__module__.startswith(WATCHED) for cls in classes):
-        return {}
-    scopes = [vars(one), *map(vars, classes)]
+    scopes = [vars(one), *map(vars, _classes(one))]
     held = {key: next((scope[key] for scope in scopes if key in scope), ...) for key in sorted(attributes)}
     return {f"{name}.{key}": value for key, value in held.items() if isinstance(value, VALUES)}
+
+
+def _classes(one: Any) -> Sequence[type]:
+    """The classes where attributes of an object or a class may lie; none for a module."""
+    return () if isinstance(one, ModuleType) else (one if isinstance(one, type) else type(one)).__mro__[:-1]
+
+
+def _is_watched(one: Any) -> bool:
+    """Whether it has a watcher of its own, as layers have, or is the library's or a framework's."""
+    modules = [cls.__module__ for cls in _classes(one)]
+    return any(module.startswith(WATCHED) and not module.startswith(OPEN) for module in modules)
 
 
 def _called(name: str, methods: dict[str, list[FunctionType]], waiting: list[FunctionType]) -> dict[str, FunctionType]:
@@ -171,18 +222,22 @@ def _called(name: str, methods: dict[str, list[FunctionType]], waiting: list[Fun
 
 def _function(processor: Any) -> FunctionType | None:
     """The function that a processor is or wraps, if any."""
-    function = getattr(processor, "__dict__", {}).get("function", processor)
-    while isinstance(function, partial):
-        function = function.func
+    function = _wrapped(getattr(processor, "__dict__", {}).get("function", processor))
     function = getattr(function, "__func__", function) if isinstance(function, MethodType) else function
     return function if isinstance(function, FunctionType) else None
 
 
+def _wrapped(one: Any) -> Any:
+    """What a partial calls, else the object itself."""
+    while isinstance(one, partial):
+        one = one.func
+    return one
+
+
 def _methods(processor: Any) -> dict[str, list[FunctionType]]:
     """Methods and property getters of a processor's classes outside the libraries, by name; bases too."""
-    owner = processor.__self__ if isinstance(processor, MethodType) else processor
     found: dict[str, list[FunctionType]] = {}
-    for cls in type(owner).__mro__:
+    for cls in type(processor).__mro__:
         for name, one in () if cls.__module__.startswith(LIBRARIES) else vars(cls).items():
             one = one.fget if isinstance(one, property) else one
             if isinstance(one, FunctionType):

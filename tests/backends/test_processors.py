@@ -892,20 +892,57 @@ def closed_over(rated: Any) -> Any:
     return lambda chunk: chunk.update(loss=rated.rate * chunk["loss"])
 
 
+class Weighs:
+    """A loss as one may write it: an object to be called."""
+
+    rate = unread = 1.0
+
+    def __call__(self, loss: Any) -> Any:
+        return self.weighed(loss)
+
+    def weighed(self, loss: Any) -> Any:
+        return self.rate * loss
+
+
+class WeighsAsKeras(keras.losses.Loss):
+    rate = unread = 1.0
+
+    def call(self, loss: Any, prediction: Any) -> Any:
+        return self.rate * loss
+
+
+def applied(one: Any) -> Any:
+    return ops.Apply(one, inputs="loss", outputs="loss")
+
+
+def called(weighs: Any) -> Any:
+    return lambda chunk: chunk.update(loss=weighs(chunk["loss"]))
+
+
 @pytest.mark.parametrize(
-    "make, holder, told",
+    "kind, make, holder, told",
     [
-        (lambda one: by_arguments, lambda one: ARGUMENTS, "#2 by_arguments: global ARGUMENTS.rate was 1.0, is 2.0"),
-        (lambda one: by_class, lambda one: Rated, "#2 by_class: global Rated.rate was 1.0, is 2.0"),
-        (ByItsOwn, lambda one: one, "#2 ByItsOwn: arguments.rate was 1.0, is 2.0"),
-        (closed_over, lambda one: one, "enclosed rated.rate was 1.0, is 2.0"),
-        (lambda one: one.work, lambda one: one, "#2 work: self.rate was 1.0, is 2.0"),
+        (Rated, lambda one: by_arguments, lambda one: ARGUMENTS, "by_arguments: global ARGUMENTS.rate was 1.0, is 2.0"),
+        (Rated, lambda one: by_class, lambda one: Rated, "#2 by_class: global Rated.rate was 1.0, is 2.0"),
+        (Rated, ByItsOwn, lambda one: one, "#2 ByItsOwn: arguments.rate was 1.0, is 2.0"),
+        (Rated, closed_over, lambda one: one, "enclosed rated.rate was 1.0, is 2.0"),
+        (Rated, lambda one: one.work, lambda one: one, "#2 work: self.rate was 1.0, is 2.0"),
+        (Weighs, applied, lambda one: one, "fn.rate was 1.0, is 2.0"),
+        (Weighs, lambda one: applied(one.weighed), lambda one: one, "fn.rate was 1.0, is 2.0"),
+        (Weighs, lambda one: applied(partial(one.weighed)), lambda one: one, "fn.rate was 1.0, is 2.0"),
+        (Weighs, called, lambda one: one, "enclosed weighs.rate was 1.0, is 2.0"),
+        (
+            WeighsAsKeras,
+            lambda one: ops.Apply(one, inputs=["loss", "loss"], outputs="loss"),
+            lambda one: one,
+            "fn.rate was 1.0, is 2.0",
+        ),
     ],
 )
 def test_a_changed_attribute_of_an_object_that_a_processor_reads_is_told_and_acts(
-    make, holder, told, caplog, monkeypatch
+    kind, make, holder, told, caplog, monkeypatch
 ):
-    one = Rated()
+    one = kind()
     exp = experimentation(make(one), Callback())
     losses = [exp.train(1)[-1]["training_loss"]]
     monkeypatch.setattr(holder(one), "unread", 3.0)
