@@ -142,7 +142,8 @@ def _outside(processor: Any) -> dict[str, Any]:
     for name, one in held.items():
         if not isinstance(one, CLOSED):
             found |= _inside(name, one, (), known)
-    return found
+    is_own = {f".{name}" for name in own}  # those are compared anyway
+    return {name.removeprefix("."): value for name, value in found.items() if name not in is_own}
 
 
 def _reads(
@@ -195,11 +196,13 @@ def _labelled(name: str, key: str) -> str:
 
 
 def _held(name: str, one: Any, attributes: Collection[str]) -> dict[str, Any]:
-    """The values that an object, its class or a module has under the names of attributes that code reads."""
+    """The values that an object, its class or a module has under the names of public attributes that code reads."""
     if not attributes or not hasattr(one, "__dict__") or _is_watched(one):
         return {}
     scopes = [vars(one), *map(vars, _classes(one))]
-    held = {key: next((scope[key] for scope in scopes if key in scope), ...) for key in sorted(attributes)}
+    held = {
+        key: next((scope[key] for scope in scopes if key in scope), ...) for key in sorted(attributes) if key[:1] != "_"
+    }
     return {f"{name}.{key}": value for key, value in held.items() if isinstance(value, VALUES)}
 
 
