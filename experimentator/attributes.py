@@ -29,13 +29,9 @@ OFTEN = (
 GLOBAL, ENCLOSED, CODE = "global ", "enclosed ", "the code of "
 OUTSIDE = (GLOBAL, ENCLOSED, CODE)  # what names begin with that are no attributes
 LIBRARIES = ("experimentator.", "keras.", "builtins")  # modules whose classes are not searched
-WATCHED = (
-    *LIBRARIES,
-    "tensorflow.",
-    "torch.",
-    "jax",
-)  # whose objects, and those of subclasses, have watchers of their own
-OPEN = ("keras.src.losses.", "keras.src.saving.")  # but not those of losses
+# Objects of these, and of subclasses, have watchers of their own; losses have none.
+WATCHED = (*LIBRARIES, "tensorflow.", "torch.", "jax")
+OPEN = ("keras.src.losses.", "keras.src.saving.")
 LOADS = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")  # instructions
 VALUES = (*CONTAINERS, np.ndarray, *PLAIN)
 CLOSED = (FunctionType, *VALUES)  # what holds no attributes to be read
@@ -46,7 +42,7 @@ class Attributes:
 
     Compared are public attributes; the globals and closure variables that their code reads, if they are numbers, texts,
     arrays, or lists or dictionaries of them, and such attributes that it reads of objects, classes and modules, as in
-    `args.rate` and `self.args.rate`; and the code itself, with that of functions it calls. Not compared are
+    `args.rate`; the same for functions and objects that it calls; and all that code itself. Not compared are
     attributes that processors change themselves while they are recorded (layers made at the first call, counters), and
     values of cached properties.
 
