@@ -1,0 +1,204 @@
+"""What the code of a processor reads besides its own attributes: outer values, functions, objects that it calls."""
+
+from __future__ import annotations
+
+import dis
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from enum import Enum
+from functools import cache, partial
+from itertools import pairwise
+from numbers import Number
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+PLAIN = (str, bool, int, float, type(None), bytes, Enum, Number)  # those that are quick to tell first
+CONTAINERS = (list, tuple, dict)
+GLOBAL, ENCLOSED, CODE = "global ", "enclosed ", "the code of "
+OUTSIDE = (GLOBAL, ENCLOSED, CODE)  # what names begin with that are no attributes
+LIBRARIES = ("experimentator.", "keras.", "builtins")  # modules whose classes are not searched
+# Objects of these, and of subclasses, have watchers of their own; losses have none.
+WATCHED = (*LIBRARIES, "tensorflow.", "torch.", "jax")
+OPEN = ("keras.src.losses.", "keras.src.saving.")
+LOADS = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")  # instructions
+VALUES = (*CONTAINERS, np.ndarray, *PLAIN)
+CLOSED = (FunctionType, *VALUES)  # what holds no attributes to be read
+
+
+def outside(processor: Any) -> dict[str, Any]:
+    """The code of a processor, of functions of its module and of objects that it calls, and what that reads outside."""
+    function, known = _function(processor), set[tuple[int, int]]()
+    if function is not None:
+        owner = _wrapped(processor)
+        owner = owner.__self__ if isinstance(owner, MethodType) else processor
+        found = {CODE + function.__qualname__: function} | _reads(owner, _methods(owner), [function], known)
+        return {f"self{name}" if name.startswith(".") else name: value for name, value in found.items()}
+    own = getattr(processor, "__dict__", {})
+    is_ours = type(processor).__module__.startswith(LIBRARIES)  # its own code is not read, but what it was given
+    held = {name: one for name, one in own.items() if name == "function" or (is_ours and name[:1] != "_")}
+    methods, waiting = (
+        _methods(processor),
+        [one for one in map(_wrapped, held.values()) if isinstance(one, FunctionType)],
+    )
+    found = _called("__call__", methods, waiting) | _reads(processor, methods, waiting, known)
+    for name, one in held.items():
+        if not isinstance(one, CLOSED):
+            found |= _inside(name, one, (), known)
+    is_own = {f".{name}" for name in own}  # those are compared anyway
+    return {name.removeprefix("."): value for name, value in found.items() if name not in is_own}
+
+
+def _reads(
+    owner: Any, methods: dict[str, list[FunctionType]], waiting: list[FunctionType], known: set[tuple[int, int]]
+) -> dict[str, Any]:
+    """What functions and those that they call read: `.name` of the object whose methods they are, and outer values."""
+    found, own = dict[str, Any](), getattr(owner, "__dict__", {})
+    while waiting:
+        function = waiting.pop()
+        if (id(owner), id(function)) in known:
+            continue
+        known.add((id(owner), id(function)))
+        names, attributes, of_objects = read_by(function.__code__)
+        found |= _held("", owner, of_objects.get("self", ()))
+        for name in attributes:
+            found |= _called(name, methods, waiting)
+            if not isinstance(one := own.get(name), CLOSED):
+                found |= _inside(name, one, of_objects.get(name, ()), known)
+        for kind, name, value in values_of(function, names):
+            if isinstance(value, CLOSED):
+                found[kind + name] = value
+            else:
+                found |= _inside(kind + name, value, of_objects.get(name, ()), known)
+            if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
+                waiting.append(value)
+    return found
+
+
+def _inside(name: str, one: Any, attributes: Collection[str], known: set[tuple[int, int]]) -> dict[str, Any]:
+    """What an object, a class or a module has under attributes that code reads, and what an object reads if called."""
+    called = _wrapped(one)
+    owner = called.__self__ if isinstance(called, MethodType) else called
+    if isinstance(owner, CLOSED) or not hasattr(owner, "__dict__") or _is_watched(owner):
+        return {}
+    found = _held("", owner, attributes)
+    if not isinstance(owner, (type, ModuleType)) and not _is_installed(type(owner).__module__):
+        methods, waiting = _methods(owner), list[FunctionType]()
+        entries = [called.__name__] if owner is not called else ["__call__", "call", *attributes]
+        for entry in entries:
+            found |= _called(entry, methods, waiting)
+        found |= _reads(owner, methods, waiting, known)
+    return {_labelled(name, key): value for key, value in found.items()}
+
+
+def _labelled(name: str, key: str) -> str:
+    """A name found in an object that itself has a name."""
+    if key.startswith(CODE):
+        return f"{CODE}{name}.{key.removeprefix(CODE)}"
+    return key if key.startswith(OUTSIDE) else f"{name}{key if key.startswith('.') else f'.{key}'}"
+
+
+def _held(name: str, one: Any, attributes: Collection[str]) -> dict[str, Any]:
+    """The values that an object, its class or a module has under the names of public attributes that code reads."""
+    if not attributes or not hasattr(one, "__dict__") or _is_watched(one):
+        return {}
+    scopes = [vars(one), *map(vars, _classes(one))]
+    held = {
+        key: next((scope[key] for scope in scopes if key in scope), ...) for key in sorted(attributes) if key[:1] != "_"
+    }
+    return {f"{name}.{key}": value for key, value in held.items() if isinstance(value, VALUES)}
+
+
+def _classes(one: Any) -> Sequence[type]:
+    """The classes where attributes of an object or a class may lie; none for a module."""
+    return () if isinstance(one, ModuleType) else (one if isinstance(one, type) else type(one)).__mro__[:-1]
+
+
+@cache
+def _is_installed(module: str) -> bool:
+    """Whether it is one of Python's or of an installed package, whose code nobody changes."""
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return module.partition(".")[0] in sys.stdlib_module_names or "site-packages" in file or "dist-packages" in file
+
+
+def _is_watched(one: Any) -> bool:
+    """Whether it has a watcher of its own, as layers have, or is the library's or a framework's."""
+    modules = [cls.__module__ for cls in _classes(one)]
+    return any(module.startswith(WATCHED) and not module.startswith(OPEN) for module in modules)
+
+
+def _called(name: str, methods: dict[str, list[FunctionType]], waiting: list[FunctionType]) -> dict[str, FunctionType]:
+    """The methods of that name, by what messages call them; they are added to `waiting`, to be read."""
+    waiting += methods.get(name, ())
+    return {f"{CODE}{name}{n or ''}": method for n, method in enumerate(methods.get(name, ()))}
+
+
+def _function(processor: Any) -> FunctionType | None:
+    """The function that a processor is or wraps, if any."""
+    function = _wrapped(getattr(processor, "__dict__", {}).get("function", processor))
+    function = getattr(function, "__func__", function) if isinstance(function, MethodType) else function
+    return function if isinstance(function, FunctionType) else None
+
+
+def _wrapped(one: Any) -> Any:
+    """What a partial calls, else the object itself."""
+    while isinstance(one, partial):
+        one = one.func
+    return one
+
+
+def _methods(processor: Any) -> dict[str, list[FunctionType]]:
+    """Methods and property getters of a processor's class, by name, and those of bases; not those of libraries."""
+    found: dict[str, list[FunctionType]] = {}
+    for cls in type(processor).__mro__:
+        is_read = not cls.__module__.startswith(LIBRARIES) and (
+            cls is type(processor) or not _is_installed(cls.__module__)
+        )
+        for name, one in vars(cls).items() if is_read else ():
+            one = one.fget if isinstance(one, property) else one
+            if isinstance(one, FunctionType):
+                found.setdefault(name, []).append(one)
+    return found
+
+
+def is_set(cell: CellType) -> bool:
+    """Whether a closure variable has a value."""
+    try:
+        return bool(id(cell.cell_contents))
+    except ValueError:  # not assigned yet
+        return False
+
+
+def values_of(function: FunctionType, names: Iterable[str]) -> Iterator[tuple[str, str, Any]]:
+    """The globals, of `names`, and the closure variables that a function reads: (kind, name, value)."""
+    for name in names:
+        if name in function.__globals__:
+            yield GLOBAL, name, function.__globals__[name]
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        if is_set(cell):
+            yield ENCLOSED, name, cell.cell_contents
+
+
+@cache
+def read_by(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, set[str]]]:
+    """Names of globals and of attributes that code reads, and attributes by the name before; nested functions too."""
+    steps = list(dis.get_instructions(code))
+    inner = [read_by(const) for const in code.co_consts if isinstance(const, CodeType)]
+    names = [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+    attributes = [step.argval for step in steps if step.opname in LOADS]
+    pairs = [(_last(before.argval), step.argval) for before, step in pairwise(steps) if step.opname in LOADS]
+    pairs += [(name, one) for _, _, held in inner for name, ones in held.items() for one in ones]
+    of_objects: dict[str, set[str]] = {}
+    for name, one in pairs:
+        of_objects.setdefault(name, set()).add(one)
+    return (
+        tuple(dict.fromkeys([*names, *(name for one, _, _ in inner for name in one)])),
+        tuple(dict.fromkeys([*attributes, *(name for _, one, _ in inner for name in one)])),
+        of_objects,
+    )
+
+
+def _last(loaded: Any) -> Any:
+    """What an instruction loads last: Python 3.13 has some that load two local names."""
+    return loaded[-1] if isinstance(loaded, tuple) and loaded else loaded
