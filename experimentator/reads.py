@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cache, partial
 from itertools import pairwise
@@ -45,7 +45,7 @@ def outside(processor: Any) -> dict[str, Any]:
     found = _called("__call__", methods, waiting) | _reads(processor, methods, waiting, known)
     for name, one in held.items():
         if not isinstance(one, CLOSED):
-            found |= _inside(name, one, (), known)
+            found |= _inside(name, one, "", {}, known)
     is_own = {f".{name}" for name in own}  # those are compared anyway
     return {name.removeprefix("."): value for name, value in found.items() if name not in is_own}
 
@@ -61,28 +61,40 @@ def _reads(
             continue
         known.add((id(owner), id(function)))
         names, attributes, of_objects = read_by(function.__code__)
-        found |= _held("", owner, of_objects.get("self", ()))
+        if hasattr(owner, "__dict__") and not _is_watched(owner):
+            values = _attributes(owner, of_objects.get("self", ())).items()
+            found |= {f".{name}": value for name, value in values if isinstance(value, VALUES)}
         for name in attributes:
             found |= _called(name, methods, waiting)
             if not isinstance(one := own.get(name), CLOSED):
-                found |= _inside(name, one, of_objects.get(name, ()), known)
+                found |= _inside(name, one, name, of_objects, known)
         for kind, name, value in values_of(function, names):
             if isinstance(value, CLOSED):
                 found[kind + name] = value
             else:
-                found |= _inside(kind + name, value, of_objects.get(name, ()), known)
+                found |= _inside(kind + name, value, name, of_objects, known)
             if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
                 waiting.append(value)
     return found
 
 
-def _inside(name: str, one: Any, attributes: Collection[str], known: set[tuple[int, int]]) -> dict[str, Any]:
-    """What an object, a class or a module has under attributes that code reads, and what an object reads if called."""
+def _inside(
+    name: str, one: Any, at: str, of_objects: Mapping[str, Collection[str]], known: set[tuple[int, int]], *within: int
+) -> dict[str, Any]:
+    """What an object, a class or a module, named `at`, has under attributes that code reads; what it reads if called.
+
+    `of_objects` has the attributes by the name before; `within` are the ids of the objects that it lies in.
+    """
     called = _wrapped(one)
     owner = called.__self__ if isinstance(called, MethodType) else called
-    if isinstance(owner, CLOSED) or not hasattr(owner, "__dict__") or _is_watched(owner):
+    if isinstance(owner, CLOSED) or not hasattr(owner, "__dict__") or _is_watched(owner) or id(owner) in within:
         return {}
-    found = _held("", owner, attributes)
+    attributes, found = of_objects.get(at, ()), dict[str, Any]()
+    for key, value in _attributes(owner, attributes).items():
+        if isinstance(value, VALUES):
+            found[f".{key}"] = value
+        elif not isinstance(value, (FunctionType, ModuleType)):
+            found |= _inside(f".{key}", value, key, of_objects, known, *within, id(owner))
     if not isinstance(owner, (type, ModuleType)) and not _is_installed(type(owner).__module__):
         methods, waiting = _methods(owner), list[FunctionType]()
         entries = [called.__name__] if owner is not called else ["__call__", "call", *attributes]
@@ -95,19 +107,17 @@ def _inside(name: str, one: Any, attributes: Collection[str], known: set[tuple[i
 def _labelled(name: str, key: str) -> str:
     """A name found in an object that itself has a name."""
     if key.startswith(CODE):
-        return f"{CODE}{name}.{key.removeprefix(CODE)}"
+        return f"{CODE}{_labelled(name, key.removeprefix(CODE))}"
     return key if key.startswith(OUTSIDE) else f"{name}{key if key.startswith('.') else f'.{key}'}"
 
 
-def _held(name: str, one: Any, attributes: Collection[str]) -> dict[str, Any]:
-    """The values that an object, its class or a module has under the names of public attributes that code reads."""
-    if not attributes or not hasattr(one, "__dict__") or _is_watched(one):
+def _attributes(one: Any, names: Collection[str]) -> dict[str, Any]:
+    """What an object, its class or a module has under public names."""
+    if not names:
         return {}
     scopes = [vars(one), *map(vars, _classes(one))]
-    held = {
-        key: next((scope[key] for scope in scopes if key in scope), ...) for key in sorted(attributes) if key[:1] != "_"
-    }
-    return {f"{name}.{key}": value for key, value in held.items() if isinstance(value, VALUES)}
+    found = {key: next((scope[key] for scope in scopes if key in scope), ...) for key in names if key[:1] != "_"}
+    return {key: found[key] for key in sorted(found) if found[key] is not ...}
 
 
 def _classes(one: Any) -> Sequence[type]:

@@ -892,6 +892,11 @@ def closed_over(rated: Any) -> Any:
     return lambda chunk: chunk.update(loss=rated.rate * chunk["loss"])
 
 
+def nested(rated: Any) -> Any:
+    settings = SimpleNamespace(loss=rated)
+    return lambda chunk: chunk.update(loss=settings.loss.rate * chunk["loss"])
+
+
 class Weighs:
     """A loss as one may write it: an object to be called."""
 
@@ -926,6 +931,7 @@ def called(weighs: Any) -> Any:
         (Rated, lambda one: by_class, lambda one: Rated, "#2 by_class: global Rated.rate was 1.0, is 2.0"),
         (Rated, ByItsOwn, lambda one: one, "#2 ByItsOwn: arguments.rate was 1.0, is 2.0"),
         (Rated, closed_over, lambda one: one, "enclosed rated.rate was 1.0, is 2.0"),
+        (Rated, nested, lambda one: one, "enclosed settings.loss.rate was 1.0, is 2.0"),
         (Rated, lambda one: one.work, lambda one: one, "#2 work: self.rate was 1.0, is 2.0"),
         (Weighs, applied, lambda one: one, "fn.rate was 1.0, is 2.0"),
         (Weighs, lambda one: applied(one.weighed), lambda one: one, "fn.rate was 1.0, is 2.0"),
