@@ -112,7 +112,8 @@ def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
             own = f"Give its items {name.removeprefix('batch_')!r}, or write" if name.startswith("batch_") else "Write"
             write = f"{own} predict({{{name!r}: ...}}), with all that INFER reads."
         elif subset.mode == Mode.INFER:
-            write = f"It is a subset of INFER: predict({subset.name!r}). To measure on it, give its items that name."
+            field = name.removeprefix("batch_")
+            write = f"It is a subset of INFER: predict({subset.name!r}). To measure on it, give its items {field!r}."
         raise DatasetError(
             f"Subset {subset.name!r} does not fit the graph of {graph.mode}, which reads {name!r}.",
             f"{', '.join(specs) or 'no numbers'} in its items",
