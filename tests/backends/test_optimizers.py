@@ -347,20 +347,20 @@ def test_a_training_is_resumed_to_the_same_bits(tmp_path):
 
 
 class Given(keras.optimizers.schedules.LearningRateSchedule):
-    """The rate is a variable, which its owner sets."""
+    """The rate is a variable, which its owner sets, and that has the name of a table's."""
 
     def __init__(self, rate: float):
-        self.rate = keras.Variable(rate, trainable=False)
+        self.factors = keras.Variable(rate, trainable=False)
 
     def __call__(self, step: Any) -> Any:
-        return keras.ops.convert_to_tensor(self.rate)
+        return keras.ops.convert_to_tensor(self.factors)
 
 
 def test_a_variable_that_a_schedule_reads_acts_once_it_is_changed_and_is_resumed(tmp_path):
     rate = Given(0.01)
     exp = built(SGD(rate), output_folder=tmp_path)
     exp.train(1)
-    rate.rate.assign(0.0)
+    rate.factors.assign(0.0)
     before = values(exp)
     exp.train(2)
     resumed = built(SGD(Given(0.01)))

@@ -274,11 +274,11 @@ class KerasBackend(ABC):
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name, so that compilers and profilers can say which it is."""
-        read = None if self._reads is None else self._note_read
+        since, read = (0, None) if self._reads is None else (len(self._reads), self._note_read)
         with self.scope(scope_of(node)), self.made.within(node, self._note, self.added.append, read), recomputing():
             node.processor(chunk)
             if self._reads is not None:
-                aside(self._reads, self._reader)
+                aside(self._reads, since, self._reader)
 
     def used(self, optimizer: Any) -> Any:
         """The optimizer that updates, built: the one given, or for float16 one that scales the loss around it."""

@@ -25,9 +25,9 @@ def keyed(optimizer: Any) -> dict[str, Any]:
 
 
 def variables_of(optimizer: Any) -> list[Any]:
-    """Every variable that an update reads or assigns, but for tables of rates; none without an optimizer."""
+    """Every variable that an update reads or assigns, but for tables of rates, of any length; none without one."""
     own = {} if optimizer is None else keyed(optimizer)
-    return list({id(one): one for key, one in own.items() if not key.endswith("/factors")}.values())
+    return list({id(one): one for one in own.values() if None not in list(one.shape)}.values())
 
 
 def assign(own: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:

@@ -41,10 +41,13 @@ class Read(NamedTuple):
     is_held: bool = False
 
 
-def aside(reads: list[Read], node: str) -> None:
-    """Note what constraints and regularizers of a node's variables read, such as a mask; it is not trained."""
+def aside(reads: list[Read], since: int, node: str) -> None:
+    """Note what constraints and regularizers of a node's variables read, such as a mask; it is not trained.
+
+    `since` is the number of reads before the node was called.
+    """
     before = len(reads)
-    for variable in {id(read.variable): read.variable for read in reads if read.node == node}.values():
+    for variable in {id(read.variable): read.variable for read in reads[since:] if read.node == node}.values():
         for function in (getattr(variable, "constraint", None), getattr(variable, "regularizer", None)):
             if function is not None:
                 function(keras.ops.convert_to_tensor(variable))
