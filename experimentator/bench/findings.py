@@ -9,6 +9,7 @@ from typing import Any
 # How a step is compiled, in words, by the name of the compiler.
 HOW = {"graph": "without XLA", "xla": "with XLA", "xla-step": "with XLA for each step", "eager": "uncompiled"}
 HOW |= {"program": "without Inductor", "inductor": "with Inductor"}
+BETTER = 0.8  # of the time, for another compiler to be named
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from experimentator.backends import CannotRunError
+from experimentator.bench.costs import sample_of
 from experimentator.bench.faces import brief
+from experimentator.bench.findings import BETTER
 from experimentator.bench.spread import Spread, spread_of
 from experimentator.graph import Mode
 
@@ -64,6 +66,21 @@ def hands_of(exp: Any, block: Any, refused: dict[str, str]) -> Iterator[Hand]:
             if rows is index:
                 raise
             refused[name] = brief(error)
+
+
+def evaluating(exp: Any, hands: Sequence[Hand], refused: dict[str, str]) -> list[Hand]:
+    """The loops by hand, but for those of quicker compilers that cannot run evaluation; `refused` gets the reason."""
+    used = next((hand.spread.low for hand in hands if hand.name == compiler_of(exp)), 0.0)
+    graph = exp.graph(Mode.EVAL)
+    sample: Any = None
+    for hand in hands:
+        if hand.name in exp.backend.compilers and hand.spread.low < BETTER * used:
+            sample = sample or sample_of(exp, graph)
+            try:
+                exp.backend.by_hand(graph, compiler=hand.name)(*sample, 1)
+            except CannotRunError as error:
+                refused[hand.name] = f"in EVAL, {error}"
+    return [hand for hand in hands if hand.name not in refused]
 
 
 def compiler_of(exp: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from experimentator.bench.costs import Costs, costs_of
 from experimentator.bench.findings import Seen
-from experimentator.bench.hands import Hand, compiler_of, hands_of
+from experimentator.bench.hands import Hand, compiler_of, evaluating, hands_of
 from experimentator.bench.rivals import Rival, rivals_of
 from experimentator.bench.spread import spread_of
 from experimentator.bench.trainer import Trainer, of_one_size, varies
@@ -43,6 +43,7 @@ def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told
     rivals = rivals_of(exp, trainer) if against == "keras" else []
     told(f"rounds of the training, {len(hands)} loops by hand{' and Keras' * bool(rivals)}, in turn")
     _rounds(trainer, hands, rivals, seconds / 3)
+    hands = evaluating(exp, hands, refused) if trainer.evaluations else hands
     told("compiling prefixes of the graph, for the costs of processors")
     graph, names = exp.graph(Mode.TRAIN), exp.graph(Mode.TRAIN).inputs
     sample = {name: block.columns[name] for name in names}, block.index[:8]

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any
 
-from experimentator.bench.findings import HOW, Finding, Seen, percent
+from experimentator.bench.findings import BETTER, HOW, Finding, Seen, percent
 from experimentator.bench.supply import supply
 
 WORTH = 1.15  # times as fast; changes that promise less are not named
 CALL_SECONDS = 2e-3  # a call of a compiled step costs at most: 0.1 to 0.7 ms, more with more tensors
 ROOM = 1.6  # times as long: what twice the batch takes at most, if the device has room
-BETTER = 0.8  # of the time, for the other compiler to be named
 MOST = 0.5  # of the time; a part that takes more of it is named
 RARER = 5  # times as many epochs from one evaluation to the next
 

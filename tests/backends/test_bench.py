@@ -15,6 +15,7 @@ from keras import layers
 from experimentator import Callback, Mode, Subset, build_experiment, chunk_processor, ops
 from experimentator.bench.costs import with_costs_of
 from experimentator.bench.faces import as_text
+from experimentator.bench.hands import evaluating, hands_of
 from experimentator.bench.report import measured
 from experimentator.bench.rivals import rivals_of
 from experimentator.bench.trainer import Trainer
@@ -224,6 +225,27 @@ def test_a_graph_that_xla_refuses_is_measured_without_it():
     assert "xla" not in report["by_hand"]
     assert "AsString of chunk processor #0" in report["refused"]["xla"]
     assert report["compiler"] == "graph"
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("mode, is_kept", [("EVAL", False), ("INFER", True)])
+def test_a_quicker_compiler_that_cannot_run_evaluation_is_not_advised(mode, is_kept):
+    import tensorflow as tf
+
+    strings = chunk_processor(inputs=["batch_input"], outputs=["batch_input"], mode=mode)(
+        lambda batch_input: tf.strings.to_number(tf.strings.as_string(batch_input))
+    )
+    subsets = [Subset("training", Mode.TRAIN, small()), Subset("validation", Mode.EVAL, small())]
+    trainer, refused = Trainer(planted(small(), strings, subsets=subsets), 1), dict[str, str]()
+    trainer.warm_up(0)
+    hands = list(hands_of(trainer.exp, trainer.ledger.block, refused))
+    for hand in hands:
+        hand.seconds = [1e-3 if hand.name == "xla" else 1.0]  # so that it is advised, whatever this machine prefers
+
+    kept = [hand.name for hand in evaluating(trainer.exp, hands, refused)]
+
+    assert kept == ["graph", *["xla"] * is_kept, "xla-step", "twice the batch"]
+    assert is_kept or refused["xla"].startswith("in EVAL, operation AsString of chunk processor #0")
 
 
 def test_a_graph_that_takes_batches_of_one_size_is_measured_in_that_one():
