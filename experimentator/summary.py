@@ -187,7 +187,8 @@ def as_html(exp: Any) -> str:
 
 
 def _title(exp: Any) -> str:
-    return f"{exp.project_name}: {exp.epoch} epoch{'s' * (exp.epoch != 1)} trained"
+    begin = f"begins with the weights of {exp.begun_from}, " if exp.begun_from and not exp.epoch else ""
+    return f"{exp.project_name}: {begin}{exp.epoch} epoch{'s' * (exp.epoch != 1)} trained"
 
 
 def _subset(exp: Any, subset: Any) -> tuple[str, ...]:
