@@ -28,11 +28,11 @@ OFTEN = (
 class Attributes:
     """The attributes of processors when first used, to compare with later: a compiled graph keeps the traced ones.
 
-    Compared are public attributes; the globals and closure variables that their code reads, if they are numbers, texts,
-    arrays, or lists or dictionaries of them, and such attributes that it reads of objects, classes and modules, as in
-    `args.rate`; the same for functions and objects that it calls; and all that code itself. Not compared are
-    attributes that processors change themselves while they are recorded (layers made at the first call, counters), and
-    values of cached properties.
+    Compared are public attributes; the globals and closure variables that their code reads, and attributes that it
+    reads of objects, classes and modules, as in `args.rate`; the same for functions and objects that it calls; and all
+    that code itself. Numbers, texts, arrays, lists and dictionaries are compared by value, other objects by identity.
+    Not compared are attributes that processors change themselves while they are recorded (layers made at the first
+    call, counters), and values of cached properties.
 
     >>> class Crop:
     ...     size, made = 8, None

@@ -25,13 +25,14 @@ OPEN = ("keras.src.losses.", "keras.src.saving.")
 LOADS = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")  # instructions
 VALUES = (*CONTAINERS, np.ndarray, *PLAIN)
 CLOSED = (FunctionType, *VALUES)  # what holds no attributes to be read
+NAMESPACES = (type, ModuleType)  # compared are what lies in them, but not they themselves
 
 
 def outside(processor: Any) -> dict[str, Any]:
     """The code of a processor, of functions of its module and of objects that it calls, and what that reads outside."""
     function, known = _function(processor), set[tuple[int, int]]()
     if function is not None:
-        owner = _wrapped(processor)
+        owner = _wrapped(getattr(processor, "__dict__", {}).get("function", processor))
         owner = owner.__self__ if isinstance(owner, MethodType) else processor
         found = {CODE + function.__qualname__: function} | _reads(owner, _methods(owner), [function], known)
         return {f"self{name}" if name.startswith(".") else name: value for name, value in found.items()}
@@ -63,15 +64,15 @@ def _reads(
         names, attributes, of_objects = read_by(function.__code__)
         if hasattr(owner, "__dict__") and not _is_watched(owner):
             values = _attributes(owner, of_objects.get("self", ())).items()
-            found |= {f".{name}": value for name, value in values if isinstance(value, VALUES)}
+            found |= {f".{name}": value for name, value in values if _is_compared(owner, name, value)}
         for name in attributes:
             found |= _called(name, methods, waiting)
             if not isinstance(one := own.get(name), CLOSED):
                 found |= _inside(name, one, name, of_objects, known)
         for kind, name, value in values_of(function, names):
-            if isinstance(value, CLOSED):
+            if not isinstance(value, NAMESPACES):
                 found[kind + name] = value
-            else:
+            if not isinstance(value, CLOSED):
                 found |= _inside(kind + name, value, name, of_objects, known)
             if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
                 waiting.append(value)
@@ -91,11 +92,11 @@ def _inside(
         return {}
     attributes, found = of_objects.get(at, ()), dict[str, Any]()
     for key, value in _attributes(owner, attributes).items():
-        if isinstance(value, VALUES):
+        if _is_compared(owner, key, value):
             found[f".{key}"] = value
-        elif not isinstance(value, (FunctionType, ModuleType)):
+        if not isinstance(value, (*CLOSED, ModuleType)):
             found |= _inside(f".{key}", value, key, of_objects, known, *within, id(owner))
-    if not isinstance(owner, (type, ModuleType)) and not _is_installed(type(owner).__module__):
+    if not isinstance(owner, NAMESPACES) and not _is_installed(type(owner).__module__):
         methods, waiting = _methods(owner), list[FunctionType]()
         entries = [called.__name__] if owner is not called else ["__call__", "call", *attributes]
         for entry in entries:
@@ -118,6 +119,12 @@ def _attributes(one: Any, names: Collection[str]) -> dict[str, Any]:
     scopes = [vars(one), *map(vars, _classes(one))]
     found = {key: next((scope[key] for scope in scopes if key in scope), ...) for key in names if key[:1] != "_"}
     return {key: found[key] for key in sorted(found) if found[key] is not ...}
+
+
+def _is_compared(owner: Any, name: str, value: Any) -> bool:
+    """Whether an attribute is compared as a value: methods, and what modules define, are not."""
+    is_defined = isinstance(value, FunctionType) and (isinstance(owner, NAMESPACES) or name not in vars(owner))
+    return not is_defined and not isinstance(value, NAMESPACES)
 
 
 def _classes(one: Any) -> Sequence[type]:

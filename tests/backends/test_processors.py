@@ -793,6 +793,50 @@ def test_a_changed_closure_is_told_and_acts(caplog):
     assert caplog.text.count("keras.Variable(..., trainable=False)") == 1
 
 
+LATER: Any = None
+HOLDER = SimpleNamespace(later=None, by=lambda loss: loss)
+
+
+def by_later(loss: Any) -> Any:
+    return loss if LATER is None else known(LATER) * loss
+
+
+def by_held(loss: Any) -> Any:
+    return loss if HOLDER.later is None else known(HOLDER.later) * loss
+
+
+def by_function(loss: Any) -> Any:
+    return HOLDER.by(loss)
+
+
+def known(factor: Any) -> Any:
+    return factor(keras.ops.ones(())) if isinstance(factor, layers.Layer) else factor
+
+
+@pytest.mark.parametrize("make", [
+    layers.Rescaling, lambda by: keras.Variable(by, trainable=False), lambda by: keras.ops.full((), by)
+], ids=["a layer", "a variable", "a tensor"])  # fmt: skip
+@pytest.mark.parametrize("function, change", [
+    (by_later, lambda one: globals().update(LATER=one)),
+    (by_held, lambda one: setattr(HOLDER, "later", one)),
+    (by_function, lambda one: setattr(HOLDER, "by", lambda loss: known(one) * loss)),
+])  # fmt: skip
+def test_another_object_where_code_reads_one_is_told_and_acts(function, change, make, caplog):
+    processor, one = chunk_processor(inputs=["loss"], outputs=["loss"])(function), HOLDER.by
+    exp = experimentation(processor, Callback())
+    try:
+        losses = [exp.train(1)[-1]["training_loss"]]
+        for epoch in (2, 3):
+            change(make(float(epoch)))
+            losses.append(exp.train(epoch)[-1]["training_loss"])
+    finally:
+        globals().update(LATER=None)
+        HOLDER.later, HOLDER.by = None, one
+
+    np.testing.assert_allclose(losses, np.mean(Y**2) * np.array([1.0, 2.0, 3.0]), rtol=1e-4)
+    assert caplog.text.count("Changed after first use") == 2
+
+
 ROUND: list[Any] = [1.0]
 ROUND.append(ROUND)
 TREE: dict[str, Any] = {"value": 1.0, "child": {}}
@@ -920,6 +964,10 @@ def applied(one: Any) -> Any:
     return ops.Apply(one, inputs="loss", outputs="loss")
 
 
+def declared(weighs: Any) -> Any:
+    return chunk_processor(inputs=["loss"], outputs=["loss"])(weighs.weighed)
+
+
 def called(weighs: Any) -> Any:
     return lambda chunk: chunk.update(loss=weighs(chunk["loss"]))
 
@@ -933,6 +981,7 @@ def called(weighs: Any) -> Any:
         (Rated, closed_over, lambda one: one, "enclosed rated.rate was 1.0, is 2.0"),
         (Rated, nested, lambda one: one, "enclosed settings.loss.rate was 1.0, is 2.0"),
         (Rated, lambda one: one.work, lambda one: one, "#2 work: self.rate was 1.0, is 2.0"),
+        (Weighs, declared, lambda one: one, "#2 weighed: self.rate was 1.0, is 2.0"),
         (Weighs, applied, lambda one: one, "fn.rate was 1.0, is 2.0"),
         (Weighs, lambda one: applied(one.weighed), lambda one: one, "fn.rate was 1.0, is 2.0"),
         (Weighs, lambda one: applied(partial(one.weighed)), lambda one: one, "fn.rate was 1.0, is 2.0"),
