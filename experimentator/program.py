@@ -181,11 +181,11 @@ class Program:
         graph = self.graph_for(subset, outputs) if outputs else self.graph(mode)
         check_items(subset, self.specs_of(subset), graph)  # its dataset may have been replaced
         key, like = (id(subset), mode, outputs, batch_size, own), self._compiler(label_of(subset.name, sizes), mode)
-        if (runner := self.runners.get(key)) is None or not runner.serves(steps, like):
+        batch = {name: part.specs[name] for name in graph.inputs}
+        if (runner := self.runners.get(key)) is None or not runner.serves(steps, like, batch):
             room = steps if runner is None else runner.room(steps)
             known = [None] if bucket is None else subset.buckets.each()
             self._retire([key, *(old for old in self.runners if old[0] == id(subset) and old[-1] not in known)])
-            batch = {name: part.specs[name] for name in graph.inputs}
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * batch_size or 1))
             optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
             options = {"jit_compile": self._jit_compile(mode), "eager": bool(exp.eager), "seed": exp.seed or 0}
@@ -193,7 +193,7 @@ class Program:
             most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(batch_size) or 1)))
             pace = Pace(room, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             step.capacity = pace.capacity
-            runner = self.runners[key] = Runner(step, pace, subset.name, like, sizes)
+            runner = self.runners[key] = Runner(step, pace, subset.name, like, sizes, batch)
         begin(graph)
         if not feed.resident:
             pace, names = runner.pace, sorted(graph.inputs)

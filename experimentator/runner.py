@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import numpy as np
 from experimentator.accumulating import Marks
 from experimentator.flags import check_flags
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block
+from experimentator.loading.blocks import Block, Spec
 from experimentator.loading.bucket_order import RUN, longest_runs
 from experimentator.pace import Pace
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Runner:
     name: str = ""
     like: str | None = None  # the compiler of training that it was made to follow
     bucket: str = ""  # the sizes of the bucket whose batches it runs
+    batch: Mapping[str, Spec] = field(default_factory=dict)  # what the step was compiled for
     share: float = 1.0  # its part of the batches of a pass
     steps: int = 0  # the number of batches it runs in a pass
     decider: Runner | None = None  # the runner of another bucket, whose choice of compiler this one follows
@@ -41,11 +45,16 @@ class Runner:
         """The name of the subset, with the sizes of the bucket if there is one."""
         return label_of(self.name, self.bucket)
 
-    def serves(self, steps: int, like: str | None) -> bool:
+    def serves(self, steps: int, like: str | None, batch: Mapping[str, Spec]) -> bool:
         """Whether it can run passes of `steps` batches, at most those it was made for, compiled like `like`.
 
-        One that is compiled so already, since it evaluated before the training began, stays so.
+        One that is compiled so already, since it evaluated before the training began, stays so. Batches of other
+        dtypes, of data that were replaced, need another step: results have the dtypes that a step was compiled for.
         """
+        pairs = [(name, self.batch[name].dtype, spec.dtype) for name, spec in batch.items() if name in self.batch]
+        if told := [f"{name} was {old}, is {new}" for name, old, new in pairs if old != new]:
+            log.warning("Compiled again for subset %r: %s.", self.name, "; ".join(told))
+            return False
         if like == self.step.compiler:
             self.like = self.step.chosen = like
         return not self.step.stale and self.like == like and steps <= self.pace.steps

@@ -313,6 +313,25 @@ def test_a_dataset_that_lacks_a_name_is_told_when_it_takes_the_place_of_another(
         exp.train(2)
 
 
+@pytest.mark.parametrize("options", [{}, {"residency": "stream"}, {"eager": True}], ids=str)
+def test_data_of_another_dtype_may_take_the_place_of_others(options, caplog):
+    seen = []
+
+    class Sees(Callback):
+        when = Mode.TRAIN
+
+        def on_batch_end(self, batch_target, **_):
+            seen.append(batch_target)
+
+    exp = build_experiment(config(callbacks=[Sees()]), **options)
+    exp.train(1)
+    exp.subset("training").dataset = {"input": POINTS, "target": np.zeros(len(POINTS), "int16")}
+    exp.train(2)
+
+    assert seen[-1].dtype == np.int16
+    assert "Compiled again for subset 'training': batch_target was int32, is int16." in caplog.text
+
+
 def test_lists_changed_in_place_are_noticed(caplog):
     exp = build_experiment(config())
     exp.train(1)
