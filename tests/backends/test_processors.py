@@ -1813,7 +1813,6 @@ def test_a_class_that_the_logits_do_not_have_is_named_where_masks_are_flipped_wi
     assert caught.value.__notes__[0].endswith("leave it out by mask=.")
 
 
-@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow's own error names the index")
 def test_an_id_that_an_embedding_has_no_row_for_is_named():
     exp = experiment(
         ops.Model(keras.Sequential([layers.Embedding(5, 2), layers.Flatten()]), inputs="batch_id", outputs="batch_out"),

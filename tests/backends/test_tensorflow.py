@@ -370,3 +370,43 @@ def test_a_variable_in_a_list_is_told_how_to_become_a_tensor():
     with pytest.raises(AttributeError, match="base_dtype") as caught:
         training_step([shifted, linear(), squares])
     assert any("write variable.value" in note for note in caught.value.__notes__)
+
+
+def test_an_operation_that_fails_as_it_runs_names_its_processor():
+    state = keras.Variable(np.zeros((8, 1), "float32"), trainable=False, name="state")
+    carried = chunk_processor(inputs=["batch_x"], outputs=["loss"], node="Carried")(
+        lambda x: tf.reduce_mean(x + tf.convert_to_tensor(state))
+    )
+    subset = Subset("validation", Mode.EVAL, {"x": np.ones((12, 1), "float32")})
+    exp = build_experiment(
+        {
+            "subsets": [subset],
+            "chunk_processors": [carried],
+            "batch_size": 8,
+            "jit_compile": False,
+            "hide_progress": True,
+        }
+    )
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Incompatible shapes") as caught:
+        exp.evaluate()
+    assert any(note.startswith("In chunk processor #0 Carried") for note in caught.value.__notes__)
+
+
+def test_a_stateful_recurrent_layer_says_how_to_fix_the_batch_size_and_then_trains():
+    def trained(*first):
+        network = keras.Sequential([*first, keras.layers.GRU(2, stateful=True), keras.layers.Dense(1)])
+        items = {"x": np.ones((16, 3, 1), "float32"), "y": np.ones((16, 1), "float32")}
+        processors = [
+            ops.Model(network, inputs="batch_x", outputs="batch_out"),
+            ops.MeanSquaredError("batch_out", "batch_y"),
+        ]
+        subsets = [Subset("training", Mode.TRAIN, items)]
+        settings = {"optimizer": keras.optimizers.SGD(0.1), "batch_size": 8, "hide_progress": True}
+        build_experiment({"subsets": subsets, "chunk_processors": processors, **settings}).train(1)
+        return np.abs(network.layers[0].states[0]).max()
+
+    with pytest.raises(ValueError, match="must be static") as caught:
+        trained()
+    assert any("keras.Input((None,), batch_size=32)" in note for note in caught.value.__notes__)
+    assert trained(keras.Input((3, 1), batch_size=8)) > 0

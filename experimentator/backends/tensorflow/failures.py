@@ -28,6 +28,21 @@ def add_cures(error: Exception) -> None:
         )
     if "'str' object has no attribute 'base_dtype'" in str(error):  # keras.ops.convert_to_tensor leaves it a variable
         error.add_note("A keras.Variable stands in a list where TensorFlow wants tensors: write variable.value.")
+    if "stateful=True" in str(error) and "must be static" in str(error):
+        error.add_note(
+            "Fix it where the network begins: keras.Input((None,), batch_size=32), which every batch must then have."
+        )
+
+
+def failed_running(error: Exception, nodes: Sequence[Node]) -> Exception:
+    """The error of an operation of a compiled graph, with a note of its processor; short where an id has no row."""
+    text = str(error)
+    if odd := re.search(r"indices\S* = \S+ is not in \[.*\)", text):
+        error = IndexError(odd[0])
+    found = re.search(r"\{\{node ([^}]+)\}\}", text)
+    if found and (node := owner(found[1], nodes)):
+        error.add_note(f"In chunk processor {node}{f', {node.source}' if node.source else ''}.")
+    return error
 
 
 def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:

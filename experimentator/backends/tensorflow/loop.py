@@ -18,7 +18,7 @@ from experimentator.backends.keras.state import variables_of
 from experimentator.backends.keras.step import EAGER, KerasStep
 from experimentator.backends.keras.traces import Traces
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
-from experimentator.backends.tensorflow.failures import kept_from_a_trace, why_not_compiled
+from experimentator.backends.tensorflow.failures import failed_running, kept_from_a_trace, why_not_compiled
 from experimentator.backends.tensorflow.gradients import value_of, with_gradients
 from experimentator.graph import Graph
 from experimentator.loading.blocks import padded
@@ -122,6 +122,8 @@ class TensorflowStep(KerasStep):
             return self._called(compiler, columns, index, fixed=fixed)
         except TypeError as error:
             raise kept_from_a_trace(error, self.graph.nodes) or error from None
+        except tf.errors.InvalidArgumentError as error:
+            raise failed_running(error, self.graph.nodes) from None
 
     def _called(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         count = len(index)
