@@ -133,7 +133,7 @@ class FunctionProcessor(ChunkProcessor):
                 _name(self.function),
                 seen=f"its parameters are {inspect.signature(self.function)} and its inputs "
                 f"{', '.join(self.inputs or ()) or 'none'}",
-                write="Name the parameters after the inputs, or give one parameter to each input, in order.",
+                write="Name the parameters after the inputs, or one for each in order; `chunk` alone has chunk.mode.",
             )
         return ways
 

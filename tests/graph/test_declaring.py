@@ -472,6 +472,13 @@ def test_parameters_in_order_with_a_name_of_the_inputs_at_another_place_are_refu
         chunk_processor(inputs=["batch_mean", "reconstruction"], outputs=["loss"])(swapped)
 
 
+def test_who_asks_for_the_mode_as_a_parameter_is_told_where_it_is():
+    with pytest.raises(DeclarationError, match=r"`chunk` alone has chunk\.mode"):
+        chunk_processor(inputs=["batch_mean"], outputs=["loss"])(lambda mean, mode: mean)
+    seen = chunk_processor(inputs=["x"], outputs=["y"])(lambda chunk: chunk.update(y=chunk.mode.name))
+    assert Graph([seen], provided={"x"}, mode=Mode.EVAL).select("y").run({"x": 1}) == {"y": "EVAL"}
+
+
 def test_a_declared_function_of_the_chunk_is_given_what_it_declares():
     def writes(chunk):
         chunk["y"] = 2 * chunk["x"]
