@@ -1813,16 +1813,33 @@ def test_a_class_that_the_logits_do_not_have_is_named_where_masks_are_flipped_wi
     assert caught.value.__notes__[0].endswith("leave it out by mask=.")
 
 
-def test_an_id_that_an_embedding_has_no_row_for_is_named():
+@pytest.mark.parametrize("jit_compile", [False, True, "step"] if NAME == "tensorflow" else [False])
+def test_an_id_that_an_embedding_has_no_row_for_is_named(jit_compile):
     exp = experiment(
         ops.Model(keras.Sequential([layers.Embedding(5, 2), layers.Flatten()]), inputs="batch_id", outputs="batch_out"),
         ops.MeanSquaredError("batch_out", "batch_target"),
         items={"id": np.arange(40)[:, None] % 6, "target": np.zeros((40, 2), "float32")},
+        jit_compile=jit_compile,
     )
 
     with pytest.raises((NonFiniteLossError, IndexError)) as caught:
         exp.train(1)
     assert any("'batch_id' holds 5, and the Embedding in #0" in note for note in caught.value.__notes__)
+
+
+def test_ids_below_zero_count_from_the_end_however_the_step_is_compiled():
+    table = np.arange(10, dtype="float32").reshape(5, 2)
+
+    def rows(**settings):
+        network = keras.Sequential([keras.Input((1,), dtype="int32"), layers.Embedding(5, 2), layers.Flatten()])
+        network.set_weights([table])
+        return experiment(ops.Model(network, inputs="batch_id", outputs="batch_out"), items=ids, **settings).predict(
+            {"batch_id": ids["id"]}
+        )
+
+    ids = {"id": np.array([[-1], [-5], [4], [0]] * 10)}
+    for setting in (False, True):
+        np.testing.assert_array_equal(rows(jit_compile=setting)["batch_out"], table[ids["id"][:, 0]])
 
 
 @pytest.mark.parametrize(

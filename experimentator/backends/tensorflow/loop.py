@@ -20,6 +20,7 @@ from experimentator.backends.keras.traces import Traces
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
 from experimentator.backends.tensorflow.failures import failed_running, kept_from_a_trace, why_not_compiled
 from experimentator.backends.tensorflow.gradients import value_of, with_gradients
+from experimentator.backends.tensorflow.ids import odd_ids_are_nan
 from experimentator.graph import Graph
 from experimentator.loading.blocks import padded
 
@@ -141,7 +142,10 @@ class TensorflowStep(KerasStep):
                 known = {name: column for name, column in columns.items() if column.shape[0] is not None}
                 self._told.tell(f"{compiler}, fixed={fixed}", known)
                 tf.compat.v1.get_default_graph().seed = self.seed
-                with nullcontext() if compiler == GRAPH or has_gpu() else quick_draws():
+                with (
+                    nullcontext() if compiler == GRAPH or has_gpu() else quick_draws(),
+                    nullcontext() if compiler == GRAPH and not has_gpu() else odd_ids_are_nan(),
+                ):
                     return self._loop(columns, index, count, compiled=compiler == BATCH)
 
             any_size = compiler == GRAPH and self.optimizer is None  # a second number of rows makes the trace for all

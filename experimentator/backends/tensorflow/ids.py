@@ -1,0 +1,30 @@
+"""Ids that an Embedding has no row for, where TensorFlow itself would not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from experimentator.patches import patched
+
+
+@contextmanager
+def odd_ids_are_nan() -> Iterator[None]:
+    """Within, an Embedding gives NaN for an id that it has no row for, as it does on JAX, so that the loss tells of it.
+
+    On a CPU TensorFlow refuses such an id; XLA takes the last row instead, and a GPU zeros, which would train on.
+    """
+    original = keras.layers.Embedding.call
+
+    def call(layer: Any, inputs: Any) -> Any:
+        rows = original(layer, inputs)
+        ids = tf.cast(inputs, tf.int64)
+        is_there = (ids < layer.input_dim) & (ids >= -layer.input_dim)  # Keras counts negative ones from the end
+        return tf.where(is_there[..., None], rows, tf.constant(float("nan"), rows.dtype))
+
+    with patched(keras.layers.Embedding, call=call):
+        yield
