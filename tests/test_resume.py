@@ -12,6 +12,7 @@ import threading
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -1109,3 +1110,27 @@ def test_code_beside_the_configuration_is_a_part_of_the_training(tmp_path, capsy
 
     assert done.returncode == 2
     assert "factor_beside.py, beside the configuration: was" in done.stderr
+
+
+def test_weights_that_a_callback_brought_into_the_graph_are_told_where_to_be_made(tmp_path):
+    def made():
+        held = SimpleNamespace(teacher=None)
+        network = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+
+        @chunk_processor(inputs=["batch_input"], outputs=["loss"])
+        def loss(images):
+            wanted = 0.0 if held.teacher is None else keras.ops.stop_gradient(held.teacher(images))
+            return keras.ops.mean((network(images) - wanted) ** 2)
+
+        subsets = [Subset("training", Mode.TRAIN, {"input": np.ones((8, 1), "float32")})]
+        exp = build_experiment({"subsets": subsets, "chunk_processors": [loss], "optimizer": keras.optimizers.SGD(0.1)})
+        return exp, lambda: setattr(held, "teacher", keras.models.clone_model(network))
+
+    exp, teach = made()
+    exp.train(1)
+    teach()
+    exp.train(2)
+    resume.save(exp, tmp_path)
+
+    with pytest.raises(ResumeError, match="that a callback puts to use: make it when the experiment is built"):
+        made()[0].resume(tmp_path)
