@@ -1235,13 +1235,13 @@ def test_a_tensor_kept_from_an_earlier_trace_is_told_with_its_processor():
 
     def leaky(chunk):
         if not kept:
-            kept.append(keras.ops.ones((4,)))
+            kept.append(keras.ops.ones((1, 4)))
         chunk["batch_input"] = chunk["batch_input"] * kept[0]
 
     told = {
-        "jax": r"keeps a tensor of an earlier trace(?s:.*)Seen: float32\[4\], made in .*leaky",
-        "torch": r"keeps a tensor of an earlier trace(?s:.*)Seen: float32\[4\].",
-        "tensorflow": r"#0 leaky keeps a tensor of an earlier trace(?s:.*)Seen: ones, float32 \(4,\)",
+        "jax": r"keeps a tensor of an earlier trace(?s:.*)Seen: float32\[1,4\], made in .*leaky",
+        "torch": r"keeps a tensor of an earlier trace(?s:.*)Seen: float32\[1, 4\].",
+        "tensorflow": r"#0 leaky keeps a tensor of an earlier trace(?s:.*)Seen: ones, float32 \(1, 4\)",
     }[NAME]
     with pytest.raises(GraphError, match=told):
         experiment(leaky, AtFirstCall(), squares).train(1)

@@ -12,6 +12,11 @@ from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from experimentator.graph.recorded import as_listed
 
+KEPT = (
+    "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own. What one "
+    "batch leaves for the next is a keras.Variable(..., trainable=False), which the processor assigns."
+)
+
 
 def build_outside(
     layer: Any, outside_of_traces: Callable[[], AbstractContextManager[Any]], later: list[Callable[[], Any]]

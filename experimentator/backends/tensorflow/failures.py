@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from experimentator.backends.keras.scopes import owner
+from experimentator.backends.keras.trace_leaks import KEPT
 from experimentator.graph import GraphError, Node
 
 # Parts of TensorFlow's messages where two dtypes meet: in graphs, in lists of tensors, in conversions, and eagerly.
@@ -59,13 +60,12 @@ def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
 
 def kept_from_a_trace(error: TypeError, nodes: Sequence[Node]) -> GraphError | None:
     """Which processor kept a tensor of an earlier trace; None where `error` is about something else."""
-    found = re.search(r"<tf\.Tensor '([^']+)' shape=(\S+) dtype=(\w+)> is out of scope", str(error))
+    found = re.search(r"<tf\.Tensor '([^']+)' shape=(.+?) dtype=(\w+)> is out of scope", str(error))
     if not found:
         return None
     path = found.group(1)
     node = owner(path, nodes) or "A chunk processor"
     return GraphError(
         f"{node} keeps a tensor of an earlier trace, which is out of reach in this one.\n"
-        f"Seen: {path.rpartition('/')[2].partition(':')[0]}, {found.group(3)} {found.group(2)}.\n"
-        "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own."
+        f"Seen: {path.rpartition('/')[2].partition(':')[0]}, {found.group(3)} {found.group(2)}.\n{KEPT}"
     )

@@ -25,6 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from experimentator.backends import CannotRunError
+from experimentator.backends.keras.trace_leaks import KEPT
 from experimentator.backends.torch.compilable import MENDED, compilable
 from experimentator.backends.torch.reuse import looks, own, reuse
 from experimentator.graph import GraphError
@@ -169,8 +170,7 @@ def refuse_kept(values: Iterable[Any]) -> None:
         if isinstance(value, FakeTensor):
             raise GraphError(
                 "A chunk processor keeps a tensor of an earlier trace, which has no values.\n"
-                f"Seen: {str(value.dtype).removeprefix('torch.')}{list(value.shape)}.\n"
-                "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own."
+                f"Seen: {str(value.dtype).removeprefix('torch.')}{list(value.shape)}.\n{KEPT}"
             )
 
 
