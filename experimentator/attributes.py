@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,10 +16,16 @@ import numpy as np
 
 from experimentator.reads import CONTAINERS, OUTSIDE, PLAIN, is_set, outside, read_by, values_of
 
+log = logging.getLogger(__name__)
+
 DECLARING = ("inputs", "outputs", "mode", "after", "node")  # attributes that graphs depend on, even if not compiled
 DEEP = 50  # levels of nested containers that are compared
 MOST = 10_000  # entries of a container that are compared; a larger one holds data
 SMALL = 1 << 16  # bytes of an array that is compared by value; a larger one is compared by identity
+COUNTS = (
+    "%s changes the number %s while it is traced: compiled, its code runs once, and each batch has the same "
+    "value. One that goes on from batch to batch is a keras.Variable(0, trainable=False), which the processor assigns."
+)
 OFTEN = (
     "Each change compiles anew. A number that changes often may live in a keras.Variable(..., trainable=False), which "
     "a callback assigns: that compiles once."
@@ -54,12 +61,20 @@ class Attributes:
         self._own: list[set[str]] = [set() for _ in self._processors]
 
     @contextmanager
-    def settling(self) -> Iterator[None]:
-        """Around tracing or running: attributes that processors change meanwhile are never reported."""
+    def settling(self, *, compiled: bool = True) -> Iterator[None]:
+        """Around tracing or running: attributes that processors change meanwhile are never reported as changes.
+
+        Numbers among them are warned of where the code is `compiled`: a count of batches stays what it was.
+        """
         before = self._now()
         yield
-        for own, old, new in zip(self._own, before, self._now(), strict=True):
-            own.update(name for name in new if name not in old or new[name] != old[name])
+        for processor, own, old, new in zip(self._processors, self._own, before, self._now(), strict=True):
+            changed = [name for name in new if name not in old or new[name] != old[name]]
+            for name in changed if compiled else ():
+                was = old[name] if name in old else _default(processor, name, None)[1]
+                if name not in own and _is_number(was) and _is_number(new[name]):
+                    log.warning(COUNTS, _named(processor), name)
+            own.update(changed)
 
     def changes(self, *, compiled: bool = True) -> list[str]:
         """The changes, in words; if nothing is `compiled`, only of what graphs depend on: others take effect anyway."""
@@ -143,6 +158,11 @@ def _default(processor: Any, name: str, new: Any) -> tuple[str, Hashable, Any]:
 def _print(value: Any) -> Hashable:
     """A fingerprint: a plain value itself, a container by its parts, any other object by identity."""
     return _printed(value, [MOST], ())
+
+
+def _is_number(printed: Hashable) -> bool:
+    """Whether a fingerprint is that of a number."""
+    return isinstance(printed, tuple) and printed[0] in (int, float)
 
 
 def _printed(value: Any, left: list[int], parents: tuple[int, ...]) -> Hashable:

@@ -250,25 +250,28 @@ class Program:
         self.attributes = self.attributes or Attributes([*processors, *within])
         shown = shown_of(specs, self.exp.batch_inputs_names, processors)
         self.has_recorded = True
-        with self.attributes.settling():
-            recorded: tuple[Any, ...] = self.exp.backend.record(processors, shown, mode, known)
-        return recorded
+        with self.attributes.settling(compiled=self.compiles):
+            return tuple(self.exp.backend.record(processors, shown, mode, known))
 
     def notice(self) -> None:
         """Look for changes of processors and layers since they were recorded: warn, and drop what was compiled."""
         if not self.has_recorded:
             return
-        compiled = not self.exp.eager and self.exp.backend.name != "numpy"
-        if self.attributes and (changes := self.attributes.changes(compiled=compiled)):
+        if self.attributes and (changes := self.attributes.changes(compiled=self.compiles)):
             log.warning("Changed after first use: %s. Layers that were already made are kept.", "; ".join(changes))
             self.noticed += 1
             if self.noticed == 3:
                 log.warning(OFTEN)
             self.exp._changed("chunk_processors", None, None)
-        if changes := self.exp.backend.changes(compiled=compiled):
-            told = "Compiled" if compiled else "Recorded"
+        if changes := self.exp.backend.changes(compiled=self.compiles):
+            told = "Compiled" if self.compiles else "Recorded"
             log.warning("Changed after first use: %s. %s again at the next call.", "; ".join(changes), told)
             self.drop_graphs()
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the code of processors runs while it is traced alone."""
+        return not self.exp.eager and self.exp.backend.name != "numpy"
 
     @contextmanager
     def settling(self, runner: Runner) -> Iterator[None]:
@@ -276,7 +279,7 @@ class Program:
         if self.attributes is None or runner.calls > 1:
             yield
             return
-        with self.attributes.settling(), self.exp.backend.settling():
+        with self.attributes.settling(compiled=self.compiles), self.exp.backend.settling():
             yield
 
     def _batches_per_call(self) -> int | None:

@@ -703,7 +703,7 @@ def test_attributes_may_be_changed_until_first_use(caplog):
     scaled.by = 3.0
 
     assert scale_of(exp) == pytest.approx(3.0)
-    assert not caplog.text
+    assert "Changed" not in caplog.text
 
 
 def test_a_later_change_of_an_attribute_is_told_and_acts(caplog):
@@ -1218,6 +1218,29 @@ def test_what_a_processor_changes_by_itself_is_its_own_affair(caplog):
     exp.train(1), exp.evaluate(), scale_of(exp), exp.train(2)
 
     assert "Changed" not in caplog.text
+
+
+class Tracked(ChunkProcessor):
+    """Keeps a mean and a count, as code would that runs for each batch."""
+
+    inputs, outputs = ["batch_input"], ["batch_input"]
+    mean: Any = 0.0
+    step = 0
+
+    def __call__(self, chunk):
+        self.step += 1
+        self.mean = 0.9 * self.mean + 0.1 * keras.ops.mean(chunk["batch_input"])
+        chunk["batch_input"] = chunk["batch_input"] - self.mean
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_what_a_processor_would_keep_from_batch_to_batch_is_told_where_it_ends_with_the_trace(eager, caplog):
+    exp = experiment(Tracked(), AtFirstCall(), squares, eager=eager)
+    exp.train(1), exp.evaluate(), exp.train(2)
+
+    mean = "Tracked assigns a tensor to self.mean that ends with the batch: compiled, each begins with 0.0. Write"
+    assert caplog.text.count(mean) == (not eager)
+    assert caplog.text.count("Tracked changes the number step while it is traced") == (not eager)
 
 
 # Mistakes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial, wraps
@@ -11,6 +13,8 @@ import keras
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from experimentator.graph.recorded import as_listed
+
+log = logging.getLogger(__name__)
 
 KEPT = (
     "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own. What one "
@@ -48,10 +52,14 @@ class TraceLeaks:
     A table kept in a cached property is made anew in the next trace, for which the old one would be out of reach. So
     are the dropout masks that a recurrent cell of Keras keeps for the steps of one batch: `keras.layers.RNN` takes them
     from the cell that it calls, and nobody does so in a loop of one's own.
+
+    An attribute that held values before, as of a running mean, is warned of: the code reads like one that goes on from
+    batch to batch.
     """
 
     def __init__(self, is_traced: Callable[[Any], bool]):
         self.is_traced = is_traced
+        self.told: set[tuple[str, str]] = set()
         self._before: dict[int, tuple[Any, dict[str, Any]]] | None = None
 
     @contextmanager
@@ -65,7 +73,7 @@ class TraceLeaks:
         finally:
             noted, self._before = self._before, outer
             for one, known in noted.values():
-                put_back(one.__dict__, known, self.is_traced)
+                put_back(one, known, self.is_traced, self.told)
                 forget_masks(one)
 
     def note(self, one: Any) -> None:
@@ -81,11 +89,24 @@ def forget_masks(layer: Any) -> None:
         layer.reset_recurrent_dropout_mask()
 
 
-def put_back(attributes: dict[str, Any], known: dict[str, Any], is_traced: Callable[[Any], bool]) -> None:
-    """Give attributes that hold a tensor of a trace what they had before."""
+def put_back(one: Any, known: dict[str, Any], is_traced: Callable[[Any], bool], told: set[tuple[str, str]]) -> None:
+    """Give attributes that hold a tensor of a trace what they had before; warn, once, of those that had values."""
+    attributes = vars(one)
     for name, value in list(attributes.items()):
-        if value is not known.get(name) and any(map(is_traced, keras.tree.flatten(value))):
-            if name in known:
-                attributes[name] = known[name]
-            else:
-                del attributes[name]
+        if value is known.get(name) or not any(map(is_traced, keras.tree.flatten(value))):
+            continue
+        before = known[name] if name in known else getattr(type(one), name, None)
+        if name in known:
+            attributes[name] = before
+        else:
+            del attributes[name]
+        had_values = not hasattr(before, "__get__") and any(part is not None for part in keras.tree.flatten(before))
+        if had_values and (type(one).__name__, name) not in told:
+            told.add((type(one).__name__, name))
+            write = f"self.{name} = keras.Variable(..., trainable=False) in __init__, and self.{name}.assign(...)"
+            if hasattr(one, "register_buffer") and not isinstance(one, keras.Layer):
+                write = f"self.register_buffer({name!r}, ...) in __init__"
+            log.warning(
+                "%s assigns a tensor to self.%s that ends with the batch: compiled, each begins with %s. Write %s.",
+                *(type(one).__name__, name, reprlib.repr(before), write),
+            )

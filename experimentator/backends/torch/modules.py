@@ -56,6 +56,7 @@ class Modules:
     def __init__(self, place: torch.device):
         self.place = place
         self.met: dict[int, tuple[Any, str]] = {}  # modules that were called, and those within, with their names there
+        self.told: set[tuple[str, str]] = set()  # attributes that were warned of
         self._variables: dict[int, Any] = {}
         self._parameters: list[tuple[Any, Any]] = []  # with their variables; kept, so that no id is given twice
         self._names: dict[int, str] = {}
@@ -233,7 +234,7 @@ class _Call:
             module._buffers[name] = buffer
         for module, before in self.met.values():
             module.training = before["training"]
-            put_back(vars(module), before, lambda value: isinstance(value, FakeTensor))
+            put_back(module, before, lambda value: isinstance(value, FakeTensor), self.modules.told)
 
     def _prepare(self, module: Any, prefix: str) -> None:
         module.training = module.training and self.training
