@@ -1270,6 +1270,29 @@ def test_a_tensor_kept_from_an_earlier_trace_is_told_with_its_processor():
         experiment(leaky, AtFirstCall(), squares).train(1)
 
 
+@pytest.mark.skipif(NAME == "torch", reason="PyTorch takes no gradient there, and says nothing")
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_function_with_its_own_gradient_that_reads_a_weight_is_told_to_be_given_it(eager):
+    weight = keras.Variable(2.0, name="weight")
+
+    @keras.ops.custom_gradient
+    def twice(tensor):
+        def grad(*args, upstream=None):
+            return (args[0] if upstream is None else upstream) * keras.ops.convert_to_tensor(weight)
+
+        return tensor * keras.ops.convert_to_tensor(weight), grad
+
+    @chunk_processor(inputs=["batch_prediction"], outputs=["batch_prediction"])
+    def scaled(prediction):
+        return twice(prediction)
+
+    with pytest.raises((GraphError, TypeError)) as caught:
+        experiment(AtFirstCall(), scaled, squares, eager=eager).train(1)
+
+    said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert "function(tensor, keras.ops.copy(weight))" in said
+
+
 def test_a_variable_that_depends_on_the_size_of_images_is_told():
     def sized(chunk):
         _, height, width, depth = chunk["batch_image"].shape

@@ -24,6 +24,7 @@ from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch, run_on_items
+from experimentator.backends.keras.trace_leaks import OWN_GRADIENT
 from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory
 
@@ -103,7 +104,9 @@ class JaxBackend(KerasBackend):
                 )
             raise
         except (TypeError, ValueError) as error:
-            if "Tracer" in str(error) and not isinstance(error, GraphError):
+            if isinstance(error, jax.errors.UnexpectedTracerError):
+                error.add_note(OWN_GRADIENT)
+            elif "Tracer" in str(error) and not isinstance(error, GraphError):
                 error.add_note(
                     "A tensor of JAX was handed to another framework. Write keras.ops or jax.numpy, and for a gradient "
                     "within the graph experimentator.gradient(function, tensor)."

@@ -17,7 +17,7 @@ from experimentator.backends import Columns
 from experimentator.backends.jax.batch import Batch, described
 from experimentator.backends.keras.stateless import State
 from experimentator.backends.keras.step import EAGER, KerasStep, put_rows
-from experimentator.backends.keras.trace_leaks import KEPT
+from experimentator.backends.keras.trace_leaks import KEPT, OWN_GRADIENT
 from experimentator.backends.keras.traces import Traces
 from experimentator.graph import Graph, GraphError
 from experimentator.loading.blocks import padded
@@ -152,10 +152,11 @@ def _kept(error: Exception) -> GraphError:
             "Draw before it, for all turns at once: noise = keras.random.normal((turns, ...), seed=generator), and "
             "take noise[turn] there."
         )
+    given = f" {OWN_GRADIENT}" if "LinearizeTracer" in str(error) else ""
     return GraphError(
         "A chunk processor keeps a tensor of an earlier trace, which is out of reach in this one.\n"
         f"Seen: {kind[1] if kind else 'a tensor'}, made in {made[-1] if made else 'a processor'}.\n"
         f"{KEPT} Let no layer add a loss (add_loss) within a branch, a loop or the cell of a recurrent layer. What "
         "layers assign, such as the statistics of a BatchNormalization, can leave keras.remat(function), but not "
-        "jax.checkpoint, and experimentator.gradient(function, tensor), but not jax.grad."
+        "jax.checkpoint, and experimentator.gradient(function, tensor), but not jax.grad." + given
     )

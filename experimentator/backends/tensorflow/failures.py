@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from experimentator.backends.keras.scopes import owner
-from experimentator.backends.keras.trace_leaks import KEPT
+from experimentator.backends.keras.trace_leaks import KEPT, OWN_GRADIENT
 from experimentator.graph import GraphError, Node
 
 # Parts of TensorFlow's messages where two dtypes meet: in graphs, in lists of tensors, in conversions, and eagerly.
@@ -27,6 +27,8 @@ def add_cures(error: Exception) -> None:
             "TensorFlow casts nothing by itself. Write keras.ops.cast(one, other.dtype), or the function of keras.ops "
             "instead, which casts: keras.ops.multiply(one, other)."
         )
+    if "must accept keyword argument 'variables'" in str(error):
+        error.add_note(OWN_GRADIENT)
     if "'str' object has no attribute 'base_dtype'" in str(error):  # keras.ops.convert_to_tensor leaves it a variable
         error.add_note("A keras.Variable stands in a list where TensorFlow wants tensors: write variable.value.")
     if "stateful=True" in str(error) and "must be static" in str(error):
