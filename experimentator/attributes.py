@@ -59,21 +59,23 @@ class Attributes:
             for processor in self._processors
         ]
         self._own: list[set[str]] = [set() for _ in self._processors]
+        self._told = set[tuple[int, str]]()
 
     @contextmanager
     def settling(self, *, compiled: bool = True) -> Iterator[None]:
         """Around tracing or running: attributes that processors change meanwhile are never reported as changes.
 
-        Numbers among them are warned of where the code is `compiled`: a count of batches stays what it was.
+        Numbers that change in each trace are warned of where the code is `compiled`: a count of batches stays as it is.
         """
         before = self._now()
         yield
-        for processor, own, old, new in zip(self._processors, self._own, before, self._now(), strict=True):
+        for place, (own, old, new) in enumerate(zip(self._own, before, self._now(), strict=True)):
             changed = [name for name in new if name not in old or new[name] != old[name]]
             for name in changed if compiled else ():
-                was = old[name] if name in old else _default(processor, name, None)[1]
-                if name not in own and _is_number(was) and _is_number(new[name]):
-                    log.warning(COUNTS, _named(processor), name)
+                is_count = name in own and _is_number(old.get(name)) and _is_number(new[name])
+                if is_count and (place, name) not in self._told:  # what changes once was found out, such as a size
+                    self._told.add((place, name))
+                    log.warning(COUNTS, _named(self._processors[place]), name)
             own.update(changed)
 
     def changes(self, *, compiled: bool = True) -> list[str]:

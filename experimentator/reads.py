@@ -179,6 +179,22 @@ def _methods(processor: Any) -> dict[str, list[FunctionType]]:
     return found
 
 
+def goes_on(one: Any, name: str) -> bool:
+    """Whether code of an object's class reads the attribute `self.name` before it assigns it, as for a running mean."""
+    return any(_reads_first(method.__code__, name) for methods in _methods(one).values() for method in methods)
+
+
+@cache
+def _reads_first(code: CodeType, name: str) -> bool:
+    of_self = (
+        step.opname
+        for before, step in pairwise(dis.get_instructions(code))
+        if step.argval == name and (_last(before.argval) == "self" or before.opname == "COPY")  # as of self.name += 1
+    )
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return next(of_self, "") in LOADS or any(_reads_first(one, name) for one in inner)
+
+
 def is_set(cell: CellType) -> bool:
     """Whether a closure variable has a value."""
     try:

@@ -1233,6 +1233,26 @@ class Tracked(ChunkProcessor):
         chunk["batch_input"] = chunk["batch_input"] - self.mean
 
 
+class Noted(ChunkProcessor):
+    """Keeps what others read in the same batch, and what it finds out once."""
+
+    inputs, outputs = ["batch_input"], ["batch_input"]
+    mean: Any = 0.0
+    width = 0
+
+    def __call__(self, chunk):
+        self.width = self.width or chunk["batch_input"].shape[-1]
+        self.mean = keras.ops.mean(chunk["batch_input"])
+        chunk["batch_input"] = chunk["batch_input"] - self.mean
+
+
+def test_what_a_processor_notes_for_the_batch_or_once_is_not_told(caplog):
+    exp = experiment(Noted(), AtFirstCall(), squares)
+    exp.train(1), exp.evaluate(), exp.train(2)
+
+    assert "Noted" not in caplog.text
+
+
 @pytest.mark.parametrize("eager", [False, True])
 def test_what_a_processor_would_keep_from_batch_to_batch_is_told_where_it_ends_with_the_trace(eager, caplog):
     exp = experiment(Tracked(), AtFirstCall(), squares, eager=eager)

@@ -13,6 +13,7 @@ import keras
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from experimentator.graph.recorded import as_listed
+from experimentator.reads import goes_on
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def forget_masks(layer: Any) -> None:
 
 
 def put_back(one: Any, known: dict[str, Any], is_traced: Callable[[Any], bool], told: set[tuple[str, str]]) -> None:
-    """Give attributes that hold a tensor of a trace what they had before; warn, once, of those that had values."""
+    """Give attributes that hold a tensor of a trace what they had before; warn, once, of those that were to go on."""
     attributes = vars(one)
     for name, value in list(attributes.items()):
         if value is known.get(name) or not any(map(is_traced, keras.tree.flatten(value))):
@@ -105,7 +106,7 @@ def put_back(one: Any, known: dict[str, Any], is_traced: Callable[[Any], bool], 
         else:
             del attributes[name]
         had_values = not hasattr(before, "__get__") and any(part is not None for part in keras.tree.flatten(before))
-        if had_values and (type(one).__name__, name) not in told:
+        if had_values and (type(one).__name__, name) not in told and goes_on(one, name):
             told.add((type(one).__name__, name))
             write = f"self.{name} = keras.Variable(..., trainable=False) in __init__, and self.{name}.assign(...)"
             if hasattr(one, "register_buffer") and not isinstance(one, keras.Layer):
