@@ -60,7 +60,7 @@ ENSEMBLE = "Ensembles: several runs predict as one"  # the one recipe that train
 
 
 @pytest.mark.parametrize("title", [title for title in TITLES if title != ENSEMBLE])
-def test_a_recipe_trains_and_what_it_promises_is_there(title, tmp_path, monkeypatch):
+def test_a_recipe_trains_and_what_it_promises_is_there(title, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     exp = build_experiment(recipe(title), hide_progress=True, jit_compile=False, output_folder=str(tmp_path))
     rows = exp.train(2)
@@ -72,6 +72,7 @@ def test_a_recipe_trains_and_what_it_promises_is_there(title, tmp_path, monkeypa
     seen = {name: values.shape for name, values in exp.predict(given).items()}
     shown = PROMISED.get(title, lambda exp, rows, seen: True)
     assert shown(exp, rows, seen), (rows, seen)
+    assert "No gradient reaches" not in caplog.text
 
 
 def kernel(weights):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from experimentator import Subset, build_experiment
+from experimentator import Subset, build_experiment, ops
 from experimentator.graph import ChunkProcessor, Graph, GraphError, Mode, chunk_processor
 from experimentator.loading.blocks import specs_of
 from tests.frameworks import COMPILERS, backend_of_keras, compilers
@@ -207,6 +207,33 @@ def test_a_loss_per_sample_is_refused_with_its_shape():
 def test_a_loss_that_no_weight_reaches_is_refused():
     with pytest.raises(ValueError, match="Nothing is trained: 'loss' depends on no trainable variable"):
         training_step([lambda c: c.update(loss=keras.ops.mean(c["batch_y"]))])[1](COLUMNS, INDEX)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_weights_that_no_gradient_reaches_are_told_once_unless_they_are_not_to_be_trained(trainable, caplog):
+    trunk = ops.Model(layers.Dense(3, trainable=trainable), inputs="batch_x", outputs="batch_h", node="Trunk")
+    rounded = chunk_processor(inputs=["batch_h"], outputs=["batch_h"])(
+        lambda h: keras.ops.cast(keras.ops.cast(h, "int32"), "float32")
+    )
+    head = ops.Model(layers.Dense(1), inputs="batch_h", outputs="batch_prediction", node="Head")
+    probe = ops.Model(layers.Dense(1), inputs="batch_h", outputs="batch_probed", node="Probe")
+    probed = chunk_processor(inputs=["batch_probed"], outputs=["probed"])(keras.ops.mean)
+    exp = build_experiment(
+        {
+            "subsets": [Subset("training", Mode.TRAIN, {"x": X, "y": Y})],
+            "chunk_processors": [trunk, rounded, head, squares, probe, probed],
+            "optimizer": keras.optimizers.SGD(0.1),
+            "metrics": ["probed"],
+            "batch_size": 8,
+            "hide_progress": True,
+        }
+    )
+    exp.train(1)
+    exp.batch_size = 16
+    exp.train(2)
+
+    assert caplog.text.count("No gradient reaches") == trainable
+    assert not trainable or "reaches Trunk/0/kernel, Trunk/1/bias: training changes nothing there" in caplog.text
 
 
 @pytest.mark.parametrize("eager", [False, True])

@@ -20,7 +20,6 @@ from experimentator.backends.jax.inner_gradients import recomputed
 from experimentator.backends.jax.loop import COMPILERS, JaxStep
 from experimentator.backends.jax.profile import profiled
 from experimentator.backends.keras import KerasBackend
-from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch, run_on_items
@@ -61,8 +60,8 @@ class JaxBackend(KerasBackend):
                 if not self.eager:
                     raise
                 outputs = batch.run_once(state, real_batch(self, specs))
-            if optimizer is not None and not batch.reached(state, tensors):
-                raise nothing_trained(batch.trained)
+            if optimizer is not None:
+                batch.check_reached(batch.reached(state, tensors))
         return JaxStep(graph, batch, outputs, self.put, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from experimentator.backends.keras.norms import Norms
+from experimentator.backends.keras.reach import Reach
 from experimentator.backends.keras.variables import copied
 from experimentator.graph import GraphError
 from experimentator.optimizer_parts import parts_of
@@ -44,7 +45,8 @@ class Forward:
     """A graph as a function of the tensors of a batch; `added` are the losses that its layers added by themselves.
 
     Layers do so by `add_loss`, or by an `activity_regularizer`. `is_held(variable)` tells whether a variable is only
-    read where no gradient reaches it; `norms` are norms of gradients that processors ask for.
+    read where no gradient reaches it; `norms` are norms of gradients that processors ask for; `reach` looks at which
+    weights gradients reach.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class Forward:
         added: list[tuple[str, Any]],
         is_held: Callable[[Any], bool],
         norms: Norms,
+        reach: Reach,
     ):
-        self.run, self.added, self.is_held, self.norms = run, added, is_held, norms
+        self.run, self.added, self.is_held, self.norms, self.reach = run, added, is_held, norms, reach
 
     def __call__(self, tensors: Any) -> dict[str, Any]:
         """What the graph writes."""
@@ -155,12 +158,3 @@ def _averaged_untrained(optimizer: Any, trained: Iterable[Any]) -> list[Any]:
     known = {id(variable) for variable in trained}
     parts = [part for part in parts_of(optimizer) if getattr(part, "use_ema", False) and part.ema_overwrite_frequency]
     return [one for part in parts for one in part._trainable_variables if id(one) not in known]
-
-
-def nothing_trained(trainable: Sequence[Any]) -> ValueError:
-    """The error for a loss whose gradient reaches no weight."""
-    return ValueError(
-        "Nothing is trained: 'loss' depends on no trainable variable.\n"
-        f"Seen: {len(trainable)} trainable variables.\n"
-        "Let the loss depend on a layer that is not frozen, with no ops.StopGradient on the way between them."
-    )

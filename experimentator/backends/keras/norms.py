@@ -19,13 +19,13 @@ def asked_in(graph: Graph) -> dict[str, Any]:
 
 
 class Norms:
-    """Norms of gradients that are `asked` for, by name: of the weights that patterns name, or of all.
+    """Norms of gradients that a graph asks for, by name: of the weights that patterns name, or of all.
 
     `keyed` gives all weights by key.
     """
 
-    def __init__(self, asked: Mapping[str, Any], keyed: Callable[[], Mapping[str, Any]]):
-        self.asked, self.keyed = asked, keyed
+    def __init__(self, graph: Graph, keyed: Callable[[], Mapping[str, Any]]):
+        self.asked, self.keyed = asked_in(graph), keyed
 
     def put(self, outputs: dict[str, Any], pairs: Iterable[tuple[Any, Any]], optimizer: Any) -> dict[str, Any]:
         """The outputs of a batch, with these norms; `pairs` are gradients and the variables that they are of."""

@@ -37,6 +37,11 @@ class StatelessBatch:
         weights = set(map(id, self.weights))
         return [one for one in variables_of(self.optimizer) if id(one) not in weights]
 
+    def check_reached(self, places: Iterable[int]) -> None:
+        """Look at whether gradients reach the trained weights; `places` are those of weights that they reach."""
+        trained, reached = ([self.weights[place] for place in some] for some in (self.trained, places))
+        self.run.reach.check(trained, reached, self.optimizer)
+
     def state(self) -> State:
         """The present values of the variables, and of the tables."""
         parts = self.weights, self.slots, [rates.factors for rates in self._rates()]

@@ -67,6 +67,7 @@ class Variables:
         self._owners: dict[int, str] = {}
         self._readers: dict[int, dict[str, None]] = {}
         self._read_only: dict[int, Any] = {}  # so far, in the recording under way
+        self.unreached: set[str] = set()  # keys of those that no gradient reaches, which was told
 
     def note(self, node: str, variable: Any, *, called: bool = False) -> None:
         """Node `node` reads `variable`; `called`: in a layer's call. None gives the node its place in the order."""

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from experimentator.backends import Columns
-from experimentator.backends.keras.context import Forward, nothing_trained, update
+from experimentator.backends.keras.context import Forward, update
 from experimentator.backends.keras.state import variables_of
 from experimentator.backends.keras.step import EAGER, KerasStep
 from experimentator.backends.keras.traces import Traces
@@ -183,11 +183,9 @@ class TensorflowStep(KerasStep):
         return {name: outputs[name] for name in self.outputs}
 
     def _train_batch(self, tensors: Any) -> Any:
-        outputs, pairs = with_gradients(
-            self.forward, tensors, kept := self.forward.trained(self.weights), self.optimizer
-        )
-        if not pairs:
-            raise nothing_trained(kept)
+        kept = self.forward.trained(self.weights)
+        outputs, pairs = with_gradients(self.forward, tensors, kept, self.optimizer)
+        self.forward.reach.check(kept, [variable for _, variable in pairs], self.optimizer)
         update(self.optimizer, [g for g, _ in pairs], [v for _, v in pairs])
         return outputs
 

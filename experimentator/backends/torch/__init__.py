@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from experimentator.backends import CannotRunError, Timed
 from experimentator.backends.keras import KerasBackend
-from experimentator.backends.keras.context import nothing_trained
 from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch
@@ -65,8 +64,7 @@ class TorchBackend(KerasBackend):
             if optimizer is None:
                 return batch(state, tensors)[1]
             gradients, (outputs, _) = batch.gradients(state, tensors)
-            if not gradients:
-                raise nothing_trained(batch.trained)
+            batch.check_reached(gradients)
             return outputs
 
         with self.settling():

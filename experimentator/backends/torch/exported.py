@@ -19,7 +19,10 @@ from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.model import apart, check_able, quietly
 from experimentator.backends.keras.norms import Norms
 from experimentator.backends.keras.onnx import ROWS, check_known, check_runs, unknown
+from experimentator.backends.keras.reach import Reach
+from experimentator.backends.keras.variables import Variables
 from experimentator.backends.torch.batch import Batch
+from experimentator.graph import Graph
 from experimentator.patches import patched
 
 
@@ -28,8 +31,9 @@ class Stored(torch.nn.Module):
 
     def __init__(self, infers: Any, place: torch.device):
         super().__init__()
-        run = Forward(partial(infers.graph.run, training=False), [], lambda variable: False, norms=Norms({}, dict))
-        self.batch, self.names = Batch(run, infers.held, place=place), list(infers.results)
+        run, none = partial(infers.graph.run, training=False), Graph([], provided=())
+        forward = Forward(run, [], lambda variable: False, Norms(none, dict), Reach(none, Variables()))
+        self.batch, self.names = Batch(forward, infers.held, place=place), list(infers.results)
         for number, value in enumerate(self.batch.state()[0]):
             self.register_buffer(f"weight_{number}", value)
 

@@ -1,0 +1,44 @@
+"""Tells of trained weights that no gradient reaches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from experimentator.backends.keras.optimizers import shares
+from experimentator.backends.keras.variables import Variables
+from experimentator.graph import Graph
+
+log = logging.getLogger(__name__)
+
+UNREACHED = (
+    "No gradient reaches %s: training changes nothing there. If that is meant, make it with trainable=False; if not, "
+    "look on the way to the loss for ops.StopGradient, for what rounds or compares, and for integers."
+)
+
+
+class Reach:
+    """Looks at which weights the losses of a training graph reach; `variables` are all there are, by node."""
+
+    def __init__(self, graph: Graph, variables: Variables):
+        self.graph, self.variables = graph, variables
+
+    def check(self, trained: Sequence[Any], reached: Sequence[Any], optimizer: Any) -> None:
+        """Refuse a loss that reaches none of the `trained` variables; warn, once, of those read for it and not reached.
+
+        Keras updates only those that have a gradient, which looks like a training that does not learn.
+        """
+        if not reached:
+            raise ValueError(
+                "Nothing is trained: 'loss' depends on no trainable variable.\n"
+                f"Seen: {len(trained)} trainable variables.\n"
+                "Let the loss depend on a layer that is not frozen, with no ops.StopGradient on the way between them."
+            )
+        needed = {node.name for node in self.graph.select(*shares(optimizer, trained)).nodes}
+        missed = set(map(id, trained)) & set(map(id, self.variables.read_by(needed))) - set(map(id, reached))
+        keys = [key for key, one in self.variables.keyed().items() if id(one) in missed]
+        if untold := [key for key in keys if key not in self.variables.unreached]:
+            self.variables.unreached |= set(untold)
+            more = f" and {len(untold) - 3} more" if len(untold) > 3 else ""
+            log.warning(UNREACHED, ", ".join(untold[:3]) + more)
