@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 import reprlib
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from functools import cache, cached_property
-from types import CodeType, FunctionType
+from functools import cache, cached_property, partial
+from pathlib import PurePath
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from experimentator.reads import CONTAINERS, OUTSIDE, PLAIN, is_set, outside, read_by, values_of
+from experimentator.reads import CONTAINERS, OUTSIDE, PLAIN, goes_on, is_set, outside, read_by, values_of
 
 log = logging.getLogger(__name__)
 
 DECLARING = ("inputs", "outputs", "mode", "after", "node")  # attributes that graphs depend on, even if not compiled
 DEEP = 50  # levels of nested containers that are compared
 MOST = 10_000  # entries of a container that are compared; a larger one holds data
+TOLD_ALIKE = (*PLAIN, slice, range, PurePath)  # values that are equal where their texts are
 SMALL = 1 << 16  # bytes of an array that is compared by value; a larger one is compared by identity
 COUNTS = (
     "%s changes the number %s while it is traced: compiled, its code runs once, and each batch has the same "
@@ -52,30 +54,32 @@ class Attributes:
     ['#0 Crop: size was 8, is 10']
     """
 
-    def __init__(self, processors: Iterable[Any]):
-        self._processors = list(processors)
+    def __init__(self, processors: Iterable[Any], tell: Callable[[str], None] = log.warning):
+        self._processors, self._tell = list(processors), tell
         self._seen = [
             {name: (_kept(value), print_, value) for name, (value, print_) in _watched(processor).items()}
             for processor in self._processors
         ]
         self._own: list[set[str]] = [set() for _ in self._processors]
-        self._told = set[tuple[int, str]]()
+        self._noted: list[set[str]] = [set() for _ in self._processors]  # changed in a recording
 
     @contextmanager
-    def settling(self, *, compiled: bool = True) -> Iterator[None]:
+    def settling(self, *, compiled: bool = True, recording: bool = False) -> Iterator[None]:
         """Around tracing or running: attributes that processors change meanwhile are never reported as changes.
 
-        Numbers that change in each trace are warned of where the code is `compiled`: a count of batches stays as it is.
+        Numbers that code counts up in each trace, a `recording` among them, are warned of where it is `compiled`: a
+        count of batches stays as it is.
         """
         before = self._now()
         yield
-        for place, (own, old, new) in enumerate(zip(self._own, before, self._now(), strict=True)):
+        for one, own, noted, old, new in zip(
+            self._processors, self._own, self._noted, before, self._now(), strict=True
+        ):
             changed = [name for name in new if name not in old or new[name] != old[name]]
-            for name in changed if compiled else ():
-                is_count = name in own and _is_number(old.get(name)) and _is_number(new[name])
-                if is_count and (place, name) not in self._told:  # what changes once was found out, such as a size
-                    self._told.add((place, name))
-                    log.warning(COUNTS, _named(self._processors[place]), name)
+            for name in noted.intersection(changed) if compiled else ():
+                if _is_number(old.get(name)) and _is_number(new[name]) and goes_on(one, name):
+                    self._tell(COUNTS % (_named(one), name))
+            noted.update(changed if recording else ())
             own.update(changed)
 
     def changes(self, *, compiled: bool = True) -> list[str]:
@@ -179,10 +183,23 @@ def _printed(value: Any, left: list[int], parents: tuple[int, ...]) -> Hashable:
         return type(value), tuple([_printed(one, left, inside) for one in value])
     if isinstance(value, (str, bytes, int, Enum, type(None))):
         return type(value), value
-    if isinstance(value, FunctionType) and is_fresh:
-        held = [cell.cell_contents for cell in value.__closure__ or () if is_set(cell)]
-        parts, inside = (value.__defaults__, value.__kwdefaults__, *held), (*parents, id(value))
-        return _does(value.__code__), tuple([_printed(part, left, inside) for part in parts])
+    if is_fresh and (found := _made_of(value)):
+        return found[0], tuple([_printed(part, left, (*parents, id(value))) for part in found[1]])
+    if isinstance(value, MethodType):
+        return MethodType, id(value.__self__), value.__func__
+    if isinstance(value, (set, frozenset)) and len(value) <= left[0]:
+        return type(value), frozenset(_printed(one, left, parents) for one in value)
     if isinstance(value, np.ndarray) and value.nbytes <= SMALL and not value.dtype.hasobject:
         return value.shape, value.dtype.str, crc32(value.tobytes())
-    return (type(value), repr(value)) if isinstance(value, PLAIN) else (type(value), id(value))
+    return (type(value), repr(value)) if isinstance(value, TOLD_ALIKE) else (type(value), id(value))
+
+
+def _made_of(value: Any) -> tuple[Any, Iterable[Any]] | None:
+    """What functions, partials and decorated functions are compared by, which a cell that runs again makes anew."""
+    if isinstance(value, FunctionType):
+        held = [cell.cell_contents for cell in value.__closure__ or () if is_set(cell)]
+        return _does(value.__code__), (value.__defaults__, value.__kwdefaults__, *held)
+    if isinstance(value, partial):
+        return partial, (value.func, value.args, value.keywords)
+    wrapped = getattr(value, "__dict__", {}).get("__wrapped__")
+    return (type(value), [wrapped]) if isinstance(wrapped, FunctionType) else None

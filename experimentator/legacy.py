@@ -38,7 +38,7 @@ class Legacy(Configured):
     batch_inputs_names: Sequence[str] = ()
     batch_metrics_names: Sequence[str] = ()
     batch_outputs_names: Sequence[str] = ()
-    begun_from: Path | None = None  # the run folder whose weights it begins with
+    begun_from: Any = None  # the file that weights were loaded from, or will be at first use
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -142,8 +142,7 @@ class Legacy(Configured):
         """
         beside = Path(self.source.filename).parent
         if self.source.filename and (beside / STATUS).is_file() and (beside / WEIGHTS).is_file():
-            self.begun_from = beside
-            vars(self)["_stored"] = weights_in(beside)
+            self.begun_from = vars(self)["_stored"] = weights_in(beside)
 
     def _notice(self) -> None:
         super()._notice()

@@ -247,10 +247,10 @@ class Program:
     ) -> tuple[Any, ...]:
         """Record processors, and note their attributes: changes are reported from now on."""
         within = (other for one in processors if isinstance(one, Embedded) for other in one.within)
-        self.attributes = self.attributes or Attributes([*processors, *within])
+        self.attributes = self.attributes or Attributes([*processors, *within], self.tell)
         shown = shown_of(specs, self.exp.batch_inputs_names, processors)
         self.has_recorded = True
-        with self.attributes.settling(compiled=self.compiles):
+        with self.attributes.settling(compiled=self.compiles, recording=True):
             return tuple(self.exp.backend.record(processors, shown, mode, known))
 
     def notice(self) -> None:

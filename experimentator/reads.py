@@ -6,7 +6,7 @@ import dis
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import pairwise
 from numbers import Number
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -70,7 +70,8 @@ def _reads(
             if not isinstance(one := own.get(name), CLOSED):
                 found |= _inside(name, one, name, of_objects, known)
         for kind, name, value in values_of(function, names):
-            if not isinstance(value, NAMESPACES):
+            is_read_itself = name in _bare(function.__code__) or not _is_data(value, of_objects.get(name, ()))
+            if not isinstance(value, NAMESPACES) and is_read_itself:
                 found[kind + name] = value
             if not isinstance(value, CLOSED):
                 found |= _inside(kind + name, value, name, of_objects, known)
@@ -118,7 +119,7 @@ def _attributes(one: Any, names: Collection[str]) -> dict[str, Any]:
         return {}
     scopes = [vars(one), *map(vars, _classes(one))]
     found = {key: next((scope[key] for scope in scopes if key in scope), ...) for key in names if key[:1] != "_"}
-    return {key: found[key] for key in sorted(found) if found[key] is not ...}
+    return {key: found[key] for key in sorted(found) if not isinstance(found[key], (cached_property, type(...)))}
 
 
 def _is_compared(owner: Any, name: str, value: Any) -> bool:
@@ -180,19 +181,19 @@ def _methods(processor: Any) -> dict[str, list[FunctionType]]:
 
 
 def goes_on(one: Any, name: str) -> bool:
-    """Whether code of an object's class reads the attribute `self.name` before it assigns it, as for a running mean."""
-    return any(_reads_first(method.__code__, name) for methods in _methods(one).values() for method in methods)
+    """Whether a method of an object reads the attribute `self.name`, then assigns it, as for a running mean."""
+    is_outer = name.startswith(OUTSIDE)  # it is of no object
+    return is_outer or any(_reads_first(method.__code__, name) for own in _methods(one).values() for method in own)
 
 
 @cache
 def _reads_first(code: CodeType, name: str) -> bool:
-    of_self = (
+    of_self = [
         step.opname
         for before, step in pairwise(dis.get_instructions(code))
-        if step.argval == name and (_last(before.argval) == "self" or before.opname == "COPY")  # as of self.name += 1
-    )
-    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
-    return next(of_self, "") in LOADS or any(_reads_first(one, name) for one in inner)
+        if step.argval == name and (_last(before.argval) == "self" or before.opname in ("COPY", "SWAP"))  # as for +=
+    ]
+    return bool(of_self) and of_self[0] in LOADS and "STORE_ATTR" in of_self
 
 
 def is_set(cell: CellType) -> bool:
@@ -230,6 +231,23 @@ def read_by(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...], dict[str,
         tuple(dict.fromkeys([*attributes, *(name for _, one, _ in inner for name in one)])),
         of_objects,
     )
+
+
+def _is_data(one: Any, names: Collection[str]) -> bool:
+    """Whether attributes are all that an object is read for, each of which is compared by itself."""
+    return bool(names) and hasattr(one, "__dict__") and not _is_watched(one) and vars(one).keys() >= set(names)
+
+
+@cache
+def _bare(code: CodeType) -> frozenset[str]:
+    """Names of what code uses itself, and not an attribute of it alone."""
+    pairs = [(_last(one.argval), after.opname) for one, after in pairwise(dis.get_instructions(code)) if _loads(one)]
+    inner = [_bare(const) for const in code.co_consts if isinstance(const, CodeType)]
+    return frozenset({name for name, opname in pairs if opname not in LOADS}.union(*inner))
+
+
+def _loads(step: dis.Instruction) -> bool:
+    return step.opname.startswith("LOAD_") and isinstance(_last(step.argval), str)
 
 
 def _last(loaded: Any) -> Any:

@@ -77,6 +77,7 @@ class Saved:
         self.backend.set_weights(self.backend.weights() | chosen)
         resume.take_loaded(self, chosen)
         self.walk.looked = False  # look for NaN again when training begins
+        self.begun_from = filename
         return matching
 
     def save_checkpoint(self: Any, folder: Any, *, keep: int = KEPT) -> Path:

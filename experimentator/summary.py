@@ -187,7 +187,7 @@ def as_html(exp: Any) -> str:
 
 
 def _title(exp: Any) -> str:
-    begin = f"begins with the weights of {exp.begun_from}, " if exp.begun_from and not exp.epoch else ""
+    begin = f"begins with weights of {exp.begun_from}, " if exp.begun_from and not exp.epoch else ""
     return f"{exp.project_name}: {begin}{exp.epoch} epoch{'s' * (exp.epoch != 1)} trained"
 
 

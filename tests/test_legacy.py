@@ -209,7 +209,9 @@ def test_the_configuration_of_a_run_comes_with_its_weights(trained):
     assert not np.array_equal(predictions[0], predictions[2])
     assert (again.state["loaded"], again.folder, trained.folder.parent.name) == (True, trained.folder, "ball")
     assert (again.project_name, of_folder.project_name) == ("ball", "ball")
-    assert str(of_folder).startswith(f"ball: begins with the weights of {of_folder.own_folder()}, 0 epochs trained")
+    assert str(of_folder).startswith(
+        f"ball: begins with weights of {of_folder.own_folder()}/weights.safetensors, 0 epochs trained"
+    )
     assert str(fresh).startswith("ball: 0 epochs trained")
 
 

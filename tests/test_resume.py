@@ -1132,5 +1132,5 @@ def test_weights_that_a_callback_brought_into_the_graph_are_told_where_to_be_mad
     exp.train(2)
     resume.save(exp, tmp_path)
 
-    with pytest.raises(ResumeError, match="that a callback puts to use: make it when the experiment is built"):
+    with pytest.raises(ResumeError, match="make that network when the experiment is built"):
         made()[0].resume(tmp_path)

@@ -149,7 +149,7 @@ class Restored:
             raise undone(self.path, {"subset under way": (self.position.subset, names)})
         weights = exp.backend.weights()
         if not (matching := match(weights, self.weights)).is_whole:
-            late = "A network that a callback puts to use: make it when the experiment is built, and assign to it."
+            late = "If a callback put them to use: make that network when the experiment is built, and assign to it."
             told = f"{self.path} was saved by another experiment.\n{refusal(matching, weights, self.weights)}"
             raise ResumeError(f"{told}\n{late}" if matching.unexpected else told)
         exp.backend.set_weights(self.weights)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import sys
 import time
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
+from pathlib import Path
 from threading import Thread
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -837,6 +839,39 @@ def test_another_object_where_code_reads_one_is_told_and_acts(function, change, 
     assert caplog.text.count("Changed after first use") == 2
 
 
+MADE: Any = None
+ONE = AtFirstCall()
+
+
+def by_made(batch_input: Any) -> Any:
+    keras.tree.flatten(MADE)
+    return batch_input
+
+
+def by_rate_of_made(batch_input: Any) -> Any:
+    return MADE.rate * batch_input
+
+
+@pytest.mark.parametrize("function, make", [
+    (by_made, lambda: {1, 2}),
+    (by_made, lambda: slice(0, 4)),
+    (by_made, lambda: Path("/tmp")),
+    (by_made, lambda: partial(known, factor=2.0)),
+    (by_made, lambda: cache(lambda x: x)),
+    (by_made, lambda: ONE.__call__),
+    (by_rate_of_made, lambda: SimpleNamespace(rate=1.0, epoch=object())),
+])  # fmt: skip
+def test_what_is_made_anew_alike_is_no_change(function, make, monkeypatch, caplog):
+    monkeypatch.setattr(sys.modules[__name__], "MADE", make())
+    processor = chunk_processor(inputs=["batch_input"], outputs=["batch_input"])(function)
+    exp = experiment(processor, AtFirstCall(), squares)
+    exp.train(1)
+    monkeypatch.setattr(sys.modules[__name__], "MADE", make())
+    exp.train(2)
+
+    assert "Changed" not in caplog.text
+
+
 ROUND: list[Any] = [1.0]
 ROUND.append(ROUND)
 TREE: dict[str, Any] = {"value": 1.0, "child": {}}
@@ -1234,21 +1269,31 @@ class Tracked(ChunkProcessor):
 
 
 class Noted(ChunkProcessor):
-    """Keeps what others read in the same batch, and what it finds out once."""
+    """Keeps what others read in the same batch, and what it finds out once, or anew in each trace."""
 
     inputs, outputs = ["batch_input"], ["batch_input"]
     mean: Any = 0.0
-    width = 0
+    width, rate, rows = 0, 0.0, 0
 
     def __call__(self, chunk):
         self.width = self.width or chunk["batch_input"].shape[-1]
+        self.rate, self.rows = (1.0 if chunk.training else 0.5), chunk["batch_input"].shape[0]
         self.mean = keras.ops.mean(chunk["batch_input"])
-        chunk["batch_input"] = chunk["batch_input"] - self.mean
+        chunk["batch_input"] = self.shifted(chunk["batch_input"])
+
+    def shifted(self, tensor):
+        return tensor - self.rate * self.mean
+
+    @property
+    def twice(self):
+        return 2 * self.mean
 
 
-def test_what_a_processor_notes_for_the_batch_or_once_is_not_told(caplog):
+def test_what_a_processor_notes_for_the_batch_or_for_a_trace_is_not_told(caplog):
     exp = experiment(Noted(), AtFirstCall(), squares)
     exp.train(1), exp.evaluate(), exp.train(2)
+    exp.batch_size = 10
+    exp.train(3)
 
     assert "Noted" not in caplog.text
 
@@ -1891,6 +1936,26 @@ def test_an_id_that_an_embedding_has_no_row_for_is_named(jit_compile):
     with pytest.raises((NonFiniteLossError, IndexError)) as caught:
         exp.train(1)
     assert any("'batch_id' holds 5, and the Embedding in #0" in note for note in caught.value.__notes__)
+
+
+class WithUnknown(layers.Embedding):
+    """Has one more row, for an id that is unknown."""
+
+    def build(self, input_shape=None):
+        self.input_dim, count = self.input_dim + 1, self.input_dim
+        super().build(input_shape)
+        self.input_dim = count
+
+
+@pytest.mark.parametrize("table", [
+    lambda: layers.Embedding(6, 2, dtype="int32", trainable=False, embeddings_initializer="ones"),
+    lambda: WithUnknown(5, 2, embeddings_initializer="ones"),
+])  # fmt: skip
+def test_a_row_that_is_there_is_taken_whatever_the_table(table):
+    model = ops.Model(table(), inputs="batch_id", outputs="batch_row")
+    exp = experiment(model, items={"id": np.arange(40) % 6}, jit_compile=True)
+
+    assert np.array_equal(exp.predict({"batch_id": np.array([0, 5])})["batch_row"], np.ones((2, 2)))
 
 
 def test_ids_below_zero_count_from_the_end_however_the_step_is_compiled():

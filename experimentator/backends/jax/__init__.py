@@ -23,7 +23,7 @@ from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch, run_on_items
-from experimentator.backends.keras.trace_leaks import OWN_GRADIENT
+from experimentator.backends.keras.trace_leaks import KEPT, OWN_GRADIENT
 from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory
 
@@ -61,7 +61,7 @@ class JaxBackend(KerasBackend):
                     raise
                 outputs = batch.run_once(state, real_batch(self, specs))
             if optimizer is not None:
-                batch.check_reached(batch.reached(state, tensors))
+                batch.check_reached(batch.reached(state, tensors), eager=self.eager)
         return JaxStep(graph, batch, outputs, self.put, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
@@ -104,7 +104,7 @@ class JaxBackend(KerasBackend):
             raise
         except (TypeError, ValueError) as error:
             if isinstance(error, jax.errors.UnexpectedTracerError):
-                error.add_note(OWN_GRADIENT)
+                error.add_note(f"{KEPT} {OWN_GRADIENT}")
             elif "Tracer" in str(error) and not isinstance(error, GraphError):
                 error.add_note(
                     "A tensor of JAX was handed to another framework. Write keras.ops or jax.numpy, and for a gradient "

@@ -13,8 +13,8 @@ from experimentator.graph import Graph
 log = logging.getLogger(__name__)
 
 UNREACHED = (
-    "No gradient reaches %s: training changes nothing there. If that is meant, make it with trainable=False; if not, "
-    "look on the way to the loss for ops.StopGradient, for what rounds or compares, and for integers."
+    "No gradient reaches %s: the optimizer changes nothing there. If that is meant, make it with trainable=False; "
+    "if not, let the loss depend on it, with no ops.StopGradient and nothing that rounds or compares on the way."
 )
 
 
@@ -24,10 +24,11 @@ class Reach:
     def __init__(self, graph: Graph, variables: Variables):
         self.graph, self.variables = graph, variables
 
-    def check(self, trained: Sequence[Any], reached: Sequence[Any], optimizer: Any) -> None:
+    def check(self, trained: Sequence[Any], reached: Sequence[Any], optimizer: Any, *, eager: bool) -> None:
         """Refuse a loss that reaches none of the `trained` variables; warn, once, of those read for it and not reached.
 
-        Keras updates only those that have a gradient, which looks like a training that does not learn.
+        Keras updates only those that have a gradient, which looks like a training that does not learn. In `eager`
+        Python nothing is told: another batch may take another way.
         """
         if not reached:
             raise ValueError(
@@ -35,8 +36,11 @@ class Reach:
                 f"Seen: {len(trained)} trainable variables.\n"
                 "Let the loss depend on a layer that is not frozen, with no ops.StopGradient on the way between them."
             )
+        if eager:
+            return
         needed = {node.name for node in self.graph.select(*shares(optimizer, trained)).nodes}
-        missed = set(map(id, trained)) & set(map(id, self.variables.read_by(needed))) - set(map(id, reached))
+        missed = {id(one) for one in trained if "float" in str(one.dtype)} - set(map(id, reached))
+        missed &= set(map(id, self.variables.read_by(needed)))
         keys = [key for key, one in self.variables.keyed().items() if id(one) in missed]
         if untold := [key for key in keys if key not in self.variables.unreached]:
             self.variables.unreached |= set(untold)

@@ -37,10 +37,10 @@ class StatelessBatch:
         weights = set(map(id, self.weights))
         return [one for one in variables_of(self.optimizer) if id(one) not in weights]
 
-    def check_reached(self, places: Iterable[int]) -> None:
+    def check_reached(self, places: Iterable[int], *, eager: bool) -> None:
         """Look at whether gradients reach the trained weights; `places` are those of weights that they reach."""
         trained, reached = ([self.weights[place] for place in some] for some in (self.trained, places))
-        self.run.reach.check(trained, reached, self.optimizer)
+        self.run.reach.check(trained, reached, self.optimizer, eager=eager)
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""

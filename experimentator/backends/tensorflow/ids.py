@@ -22,8 +22,11 @@ def odd_ids_are_nan() -> Iterator[None]:
 
     def call(layer: Any, inputs: Any) -> Any:
         rows = original(layer, inputs)
-        ids = tf.cast(inputs, tf.int64)
-        is_there = (ids < layer.input_dim) & (ids >= -layer.input_dim)  # Keras counts negative ones from the end
+        is_dense = isinstance(inputs, tf.Tensor) and isinstance(rows, tf.Tensor)  # neither ragged nor sparse
+        if not is_dense or not rows.dtype.is_floating:
+            return rows
+        ids, count = tf.cast(inputs, tf.int64), layer._embeddings.shape[0]  # a subclass may have more than `input_dim`
+        is_there = (ids < count) & (ids >= -count)  # Keras counts negative ones from the end
         return tf.where(is_there[..., None], rows, tf.constant(float("nan"), rows.dtype))
 
     with patched(keras.layers.Embedding, call=call):

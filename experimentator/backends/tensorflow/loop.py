@@ -185,7 +185,8 @@ class TensorflowStep(KerasStep):
     def _train_batch(self, tensors: Any) -> Any:
         kept = self.forward.trained(self.weights)
         outputs, pairs = with_gradients(self.forward, tensors, kept, self.optimizer)
-        self.forward.reach.check(kept, [variable for _, variable in pairs], self.optimizer)
+        reached = [variable for _, variable in pairs]
+        self.forward.reach.check(kept, reached, self.optimizer, eager=self.chosen == EAGER)
         update(self.optimizer, [g for g, _ in pairs], [v for _, v in pairs])
         return outputs
 

@@ -64,7 +64,7 @@ class TorchBackend(KerasBackend):
             if optimizer is None:
                 return batch(state, tensors)[1]
             gradients, (outputs, _) = batch.gradients(state, tensors)
-            batch.check_reached(gradients)
+            batch.check_reached(gradients, eager=self.eager)
             return outputs
 
         with self.settling():
