@@ -39,7 +39,7 @@ class Attributes:
 
     Compared are public attributes; the globals and closure variables that their code reads, and attributes that it
     reads of objects, classes and modules, as in `args.rate`; the same for functions and objects that it calls; and all
-    that code itself. Numbers, texts, arrays, lists and dictionaries are compared by value, other objects by identity.
+    that code itself. Data are compared by value, functions by their code, and other objects by identity.
     Not compared are attributes that processors change themselves while they are recorded (layers made at the first
     call, counters), and values of cached properties.
 
