@@ -98,8 +98,9 @@ clean:  ## remove .venv, caches and build folders (trained runs stay)
 .venv/stamp-test: .venv/stamp-demo
 	@echo "Installing the test tools into .venv (about 100 MB, a minute)"
 	@$(INSTALL) -e ".[test]"
-	@# What defines its format is 2 MB; its dependencies, which serve the page, are 600.
-	@$(INSTALL) --no-deps ai-edge-model-explorer==0.1.34
+	@# What defines its format is 2 MB; its dependencies, which serve the page, are 600. In a folder of its own, as pip
+	@# would call their lack an error whenever it installs anything beside it.
+	@$(INSTALL) --no-deps --upgrade --target .venv/model-explorer ai-edge-model-explorer==0.1.34
 	@touch $@
 
 # TensorFlow has wheels for these versions of Python. Candidates are run, not just found: a name on PATH may be a stub.
