@@ -26,6 +26,7 @@ from experimentator.data.items import (
 from experimentator.data.ordered import Ordered
 from experimentator.data.portions import cut, cut_pairs
 from experimentator.data.reading import Reading, drawing, reading, visits_now
+from experimentator.data.reuse import Reuse
 from experimentator.graph import Mode
 from experimentator.scalars import is_whole
 
@@ -167,7 +168,8 @@ class Subset(Ordered):
 
     def items_of(self, keys: Iterable[Hashable], visits: Iterable[int]) -> list[Any]:
         """The item of each key at the given visit of it, names without prefix; None if it is left out."""
-        items, generators = [], self._found_generators()
+        keys = tuple(keys)
+        items, generators, reuse = [], self._found_generators(), Reuse(self.name, len(keys))
         with self._reading() as now:
             for key, visit in zip(keys, visits, strict=True):
                 now.at(key, visit)
@@ -176,6 +178,7 @@ class Subset(Ordered):
                         items.append(self.query_item(key))
                 else:
                     items.append(self.query_item(key))
+                reuse.see(key, items[-1])
         return items
 
     def batches(

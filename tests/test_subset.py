@@ -556,3 +556,51 @@ def test_a_training_evaluates_after_each_stretch(residency):
     seen.train(2)
     pairs = zip(exp.backend.weights().values(), seen.backend.weights().values(), strict=True)
     assert all(np.array_equal(one, other) for one, other in pairs)
+
+
+class Buffered:
+    """Items in one array that is filled anew for each."""
+
+    keys = range(5)
+
+    def __init__(self, made):
+        self.made, self.filled = made, np.zeros(2)
+
+    def query_item(self, key):
+        self.filled[:] = key
+        return {"x": self.made(self.filled), "camera": CAMERA}
+
+
+class Tensor:
+    """As PyTorch's."""
+
+    __module__ = "torch"
+    dtype, ndim = np.dtype(float), 1
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self
+
+    def numpy(self):
+        return self.array
+
+
+CAMERA = np.array([1.0, np.nan])  # items may share what does not change
+
+
+@pytest.mark.parametrize("made", [lambda x: x, lambda x: x[:1], Tensor], ids=["itself", "a part", "a tensor"])
+@pytest.mark.parametrize("residency", ["device", "stream"])
+def test_one_array_for_all_items_is_refused_since_a_batch_would_hold_the_last(made, residency):
+    mean = chunk_processor(inputs=["batch_camera"], outputs=["loss"])(lambda camera: camera[0, 0])
+    settings = {"subsets": [Subset("s", Mode.EVAL, Buffered(made))], "chunk_processors": [mean]}
+
+    with pytest.raises(DatasetError, match=r"'x' of subset 's' is the same array in keys 0 and 1\.\n.*\n.*copy\(\)"):
+        build_experiment(settings, residency=residency).evaluate()
+
+
+def test_items_with_arrays_of_their_own_may_share_one_that_never_changes():
+    subset = Subset("s", Mode.EVAL, Buffered(np.copy))
+
+    assert subset.batch(subset.keys)["batch_x"].tolist() == [[key, key] for key in range(5)]
