@@ -275,7 +275,16 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         self.program.prepare_to_infer()
         subset = self.subset(given) if isinstance(given, str) else as_subset(given)
         with inferring(self.walk):
-            return dict(Predictions.of(self, subset, listed(outputs)).outputs)
+            found = Predictions.of(self, subset, listed(outputs))
+        if subset.length is None and len(found.keys) < len(subset.keys):
+            said = (
+                "%d of the %d items of %r are None and have no row in what predict returns: it is in the order of the "
+            )
+            write = (
+                "other keys. To know whose a row is, give items a number, and name it: outputs=[..., 'batch_number']."
+            )
+            self.program.tell(said + write, len(subset.keys) - len(found.keys), len(subset.keys), subset.name)
+        return dict(found.outputs)
 
     def fire(self, event: str, **state: Any) -> None:
         """Update `state` with the values of an event; CallbackedExperiment calls the callbacks, too."""

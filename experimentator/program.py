@@ -15,7 +15,7 @@ from experimentator.attributes import OFTEN, Attributes
 from experimentator.embedded import Embedded
 from experimentator.feed import Fed, fed
 from experimentator.flags import with_flags
-from experimentator.graph import Graph, GraphError, Mode
+from experimentator.graph import Graph, Mode
 from experimentator.legacy import shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.loading.feeds import Feed
@@ -23,7 +23,7 @@ from experimentator.loading.workers import Workers
 from experimentator.pace import LIMIT, Pace
 from experimentator.predictor import Predictor
 from experimentator.runner import Runner, Runners, label_of
-from experimentator.selection import Selection, check_items, explain_objects
+from experimentator.selection import Selection, check_items, explaining_objects
 from experimentator.slips import look, tell, unknown_metrics
 from experimentator.subset import refuse_twins
 
@@ -124,11 +124,8 @@ class Program:
                 given = {name for name in self._free(mode) if not whole.written_in(name)}
                 whole = Graph(whole.processors, provided={*whole.provided, *given}, mode=mode)
             tell(unknown_metrics(self.exp, whole), told=self.slips)
-            try:
+            with explaining_objects(mode, self.exp.subsets):
                 self.graphs[mode] = with_weights(with_flags(whole, self.selection.wanted(whole)))
-            except GraphError as error:
-                explain_objects(error, mode, self.exp.subsets)
-                raise
             look(self.exp, whole, self.graphs[mode], told=self.slips)
         return self.graphs[mode]
 
@@ -136,7 +133,8 @@ class Program:
         """The graph of INFER that computes these names, of whatever a subset's items have."""
         given = self.specs_of(subset)
         if (key := (frozenset(given), tuple(outputs))) not in self.predicting:
-            self.predicting[key] = with_flags(self.whole(Mode.INFER, given), outputs)
+            with explaining_objects(Mode.INFER, [subset]):
+                self.predicting[key] = with_flags(self.whole(Mode.INFER, given), outputs)
         return self.predicting[key]
 
     def whole(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> Graph:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -121,22 +122,31 @@ def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
         )
 
 
-def explain_objects(error: GraphError, mode: Mode, subsets: Iterable[Any]) -> None:
-    """Add to the error why a name is missing: nothing writes a loss; raise another if items hold no numbers there."""
-    for problem in getattr(error, "problems", (error,)):
-        is_loss = getattr(problem, "name", None) == "loss" and getattr(problem, "reader", None) is None
-        if is_loss and "is produced only in" not in str(problem):
-            said = "A loss writes it, such as ops.SoftmaxCrossEntropy(logits, target)"
-            error.add_note(f"{said}; ops.CombineLosses([...]) adds up several.")
-        elif is_loss and mode == Mode.EVAL:
-            error.add_note(
-                "Nothing is measured in EVAL: list a metric, such as ops.Accuracy(logits, target); keep what EVAL "
-                "computes, with GatherCycleMetrics([...]); or leave out the EVAL subset."
-            )
-        for subset in subsets:
-            name = getattr(problem, "name", None)
-            if subset.mode == mode and name:
-                _refuse_objects(name, subset)
+@contextmanager
+def explaining_objects(mode: Mode, subsets: Iterable[Any]) -> Iterator[None]:
+    """Within, errors of graphs say why a name is missing: nothing writes a loss, or items hold no numbers there."""
+    try:
+        yield
+    except GraphError as error:
+        for problem in getattr(error, "problems", (error,)):
+            _explain(problem, error, mode, subsets)
+        raise
+
+
+def _explain(problem: Any, error: GraphError, mode: Mode, subsets: Iterable[Any]) -> None:
+    name = getattr(problem, "name", None)
+    is_loss = name == "loss" and getattr(problem, "reader", None) is None
+    if is_loss and "is produced only in" not in str(problem):
+        said = "A loss writes it, such as ops.SoftmaxCrossEntropy(logits, target)"
+        error.add_note(f"{said}; ops.CombineLosses([...]) adds up several.")
+    elif is_loss and mode == Mode.EVAL:
+        error.add_note(
+            "Nothing is measured in EVAL: list a metric, such as ops.Accuracy(logits, target); keep what EVAL "
+            "computes, with GatherCycleMetrics([...]); or leave out the EVAL subset."
+        )
+    for subset in subsets:
+        if name and mode in (subset.mode, Mode.INFER):  # any subset may be predicted
+            _refuse_objects(name, subset)
 
 
 def _refuse_objects(name: str, subset: Any) -> None:

@@ -28,6 +28,7 @@ from experimentator import (
     CheckpointEvery,
     ChunkProcessor,
     ConfigError,
+    DataAugmentationDataset,
     DatasetError,
     EarlyStopping,
     ExponentialMovingAverage,
@@ -1410,6 +1411,31 @@ def test_a_wrong_dtype_is_one_clear_error():
         match=r"'batch_target' of subset 'training' holds no numbers(.|\n)*left'\), a str_(.|\n)*np.unique",
     ):
         exp.train(1)
+
+
+@pytest.mark.parametrize("outputs", [["batch_ids"], ["batch_words"]])
+def test_a_prediction_of_items_without_numbers_says_so(outputs):
+    ids = chunk_processor(inputs=["batch_words"], outputs=["batch_ids"])(lambda words: words + 1)
+    exp = build_experiment({"subsets": [Subset("s", Mode.EVAL, [{"words": "a"}])], "chunk_processors": [ids]})
+
+    with pytest.raises(DatasetError, match=r"'batch_words' of subset 's' holds no numbers"):
+        exp.predict("s", outputs=outputs)
+
+
+def test_items_without_a_row_in_a_prediction_are_told_and_a_number_tells_the_others(caplog):
+    def third(key, item):
+        return item if key % 3 else None
+
+    double = chunk_processor(inputs=["batch_number"], outputs=["batch_double"])(lambda number: 2 * number)
+    numbers = DataAugmentationDataset([{"number": number} for number in range(5)], [third])
+    exp = build_experiment({"subsets": [Subset("s", Mode.EVAL, numbers)], "chunk_processors": [double]})
+    found = exp.predict("s", outputs=["batch_double", "batch_number"])
+
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "batch_double": [2, 4, 8],
+        "batch_number": [1, 2, 4],
+    }
+    assert "2 of the 5 items of 's' are None and have no row" in caplog.text
 
 
 def test_training_without_an_optimizer_says_what_to_write():
