@@ -195,17 +195,17 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
             wrong = "The number of epochs is missing."
             raise ConfigError(wrong, "Seen: no number, and no `epochs` in the configuration.", "Write exp.train(10).")
         check_values({"epochs": epochs})
-        self.walk.refuse_another(epochs)
-        if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
-            raise ConfigError(
-                "There is nothing to train on.\nSeen: no TRAIN subset.\nList Subset(name, Mode.TRAIN, ...)."
-            )
-        self.program.prepare()
-        self.program.require_optimizer()
-        begin(self)
-        if self.listens("pause"):
-            identity(self)
-        self.walk.train(epochs)
+        with self.walk.alone(epochs):
+            if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
+                raise ConfigError(
+                    "There is nothing to train on.\nSeen: no TRAIN subset.\nList Subset(name, Mode.TRAIN, ...)."
+                )
+            self.program.prepare()
+            self.program.require_optimizer()
+            begin(self)
+            if self.listens("pause"):
+                identity(self)
+            self.walk.train(epochs)
         return self.history
 
     def evaluate(self, subset: Any = None) -> dict[str, float]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from experimentator.accumulating import sums_in
@@ -48,6 +49,7 @@ class Walk:
 
     def __init__(self, exp: BaseExperiment):
         self.exp = exp
+        self.turn = Lock()  # held from before the graphs are built: another thread may train the same experiment
         self.goal = self.batches = 0
         self.rate: float | None = None  # the learning rate as training began
         self.position: Position | None = None
@@ -69,14 +71,19 @@ class Walk:
         """Whether an epoch of a training is under way."""
         return self.trains and self.position is not None
 
-    def refuse_another(self, epochs: int) -> None:
-        """Refuse a training within a training, by a callback or another thread."""
-        if self.trains:
+    @contextmanager
+    def alone(self, epochs: int) -> Iterator[None]:
+        """Within, a training within this one is refused, by a callback or another thread."""
+        if not self.turn.acquire(blocking=False):
             raise CallbackError(
                 "A training of this experiment is under way, so it cannot begin another.\n"
                 f"Seen: train({epochs}) within it, where {self.exp.epoch} epochs are done.\n"
                 "End that one first, state['stop'] = 'the reason'; or train another: build_experiment(...)."
             )
+        try:
+            yield
+        finally:
+            self.turn.release()
 
     def train(self, epochs: int) -> None:
         """Train up to a total of `epochs`."""

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import pickle
+import threading
 import weakref
 from functools import cached_property
 from types import SimpleNamespace
@@ -781,6 +782,31 @@ def test_a_training_within_a_training_is_refused_and_may_follow(event):
     exp.callbacks = []
 
     assert [row["epoch"] for row in exp.train(2)] == [1, 2]
+
+
+def test_a_training_in_another_thread_is_refused_from_the_beginning_on():
+    begun, goes_on = threading.Event(), threading.Event()
+
+    class Waits:
+        keys = range(4)
+
+        def query_item(self, key):
+            begun.set()
+            goes_on.wait(20)
+            return {"input": POINTS[key], "target": SIDES[key]}
+
+    exp = build_experiment(config(subsets=[Subset("training", Mode.TRAIN, Waits())]))
+    other = threading.Thread(target=exp.train, args=(1,))
+    other.start()
+    begun.wait(20)  # it looks at an item to build its graph
+    try:
+        with pytest.raises(CallbackError, match="cannot begin another"):
+            exp.train(1)
+    finally:
+        goes_on.set()
+        other.join()
+
+    assert [row["epoch"] for row in exp.history] == [1]
 
 
 def test_callbacks_that_are_assigned_within_an_epoch_begin_with_the_next():
