@@ -324,6 +324,8 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
     def _changed(self, key: str, old: Any, new: Any) -> None:
         """A setting changed: write it through, drop what was derived from it, and say so."""
         dropped = [name for name in LIBRARY_KEYS.get(key, ()) if self._drop(name)]
+        if key == "experiment_type":
+            log.warning("experiment_type is read when an experiment is built: build_experiment(..., %s=[...]).", key)
         if key == "chunk_processors" and "graphs" in dropped:
             self.backend.forget()
         told = self.cfg.get("optimizer") if key == "learning_rate" and new is not None else None

@@ -145,6 +145,11 @@ class Legacy(Configured):
             self.begun_from = vars(self)["_stored"] = weights_in(beside)
 
     def _notice(self) -> None:
+        for key in ("metrics", "outputs"):
+            names = vars(self).get(key)
+            if isinstance(names, Names) and set(names) != names.made and getattr(type(self), key) is vars(Legacy)[key]:
+                own = listed(self.cfg.get(key)) if key == "metrics" else names  # metrics of processors are no setting
+                setattr(self, key, [name for name in names if name in own or name not in names.made])
         super()._notice()
         if (weights := vars(self).pop("_stored", None)) is not None:
             self.load_weights(weights)
@@ -177,6 +182,7 @@ class Names(list[str]):
 
     def __init__(self, names: Iterable[str], tensors: Any):
         super().__init__(names)
+        self.made = frozenset(self)  # to notice names that are added or removed later
         self._tensors, self._added = tensors, dict[str, Any]()
 
     def keys(self) -> tuple[str, ...]:

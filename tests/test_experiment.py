@@ -343,6 +343,29 @@ def test_lists_changed_in_place_are_noticed(caplog):
     assert "chunk_processors changed" in caplog.text
 
 
+@pytest.mark.parametrize("trained", [0, 1], ids=["before", "after"])
+def test_names_added_to_the_metrics_or_outputs_that_an_experiment_shows_count_as_set(trained):
+    largest = chunk_processor(inputs=["batch_logits"], outputs=["largest"])(lambda logits: keras.ops.max(logits))
+    exp = build_experiment(config(outputs=["batch_logits"]))
+    exp.chunk_processors.append(largest)
+    exp.train(trained)
+    exp.metrics.append("largest")
+    exp.outputs.append("largest")
+
+    assert {"training_largest", "validation_largest"} <= exp.train(2)[-1].keys()
+    assert exp.cfg["metrics"] == ["largest"]
+    assert exp.predict({"batch_input": POINTS[:4]}).keys() == {"batch_logits", "largest"}
+    with pytest.raises(GraphError, match="'odd'"):
+        exp.metrics.append("odd") or exp.train(3)
+
+
+def test_a_type_that_is_set_too_late_is_told(caplog):
+    exp = build_experiment(config())
+    exp.experiment_type = [BaseExperiment]
+
+    assert "experiment_type is read when an experiment is built: build_experiment(..." in caplog.text
+
+
 def test_a_near_miss_as_attribute_is_refused_too():
     with pytest.raises(ConfigError, match="Did you mean 'batch_size'"):
         build_experiment(config()).batchsize = 3
