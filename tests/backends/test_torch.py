@@ -192,6 +192,26 @@ def test_a_parameter_of_a_processor_is_trained():
     assert scaled.factor.item() > 0
 
 
+@pytest.mark.parametrize("show", [lambda shown: None, print], ids=["in messages", "by the processor"])
+def test_a_variable_that_is_shown_is_one_weight(show, caplog):
+    class Scaled(ChunkProcessor):
+        inputs, outputs = ["batch_input"], ["batch_prediction"]
+
+        def __init__(self):
+            self.factors = [keras.Variable(np.ones(1, np.float32), name="factor")]
+
+        def __call__(self, chunk):
+            show(self.factors)
+            factor = keras.ops.convert_to_tensor(self.factors[0])
+            chunk["batch_prediction"] = chunk["batch_input"].mean((1, 2, 3))[:, None] * factor
+
+    exp = experiment(Scaled())
+    exp.train(1)
+
+    assert list(exp.backend.weights()) == ["Scaled/0/factor"]
+    assert "No gradient" not in caplog.text
+
+
 def test_a_module_belongs_to_who_calls_it_not_to_who_averages_its_weights():
     student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))
     teacher = copy.deepcopy(student).requires_grad_(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch
+from experimentator.backends.keras.variables import Read
 from experimentator.backends.torch.arrays import taken
 from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.by_hand import FAILURES, TorchModel, looped
@@ -159,7 +160,9 @@ class TorchBackend(KerasBackend):
         """Run a processor under its name; what it draws from `keras.random` is computed."""
         around = self.modules.within(training=chunk.training, precision=self.precision, reading=self._reading)
         is_abstract = self._reads is not None and any(map(self.is_traced, dict.values(chunk)))
-        with computed(), taken(), around, Unsaved(node, self._told, self._refused) if is_abstract else nullcontext():
+        # Made out here: it shows the processor, and within, showing a variable would read its parameter.
+        unsaved = Unsaved(node, self._told, self._refused) if is_abstract else nullcontext()
+        with computed(), taken(), around, unsaved:
             try:
                 super().call(node, chunk)
             except (RuntimeError, TypeError) as error:
@@ -216,6 +219,11 @@ class TorchBackend(KerasBackend):
     def export(self, model: Any, path: Path) -> None:
         """Write such a model; see `experimentator.backends.torch.exported`."""
         export(model, path, self.place)
+
+    def _own(self, reads: Sequence[Read], kept: Collection[int]) -> None:
+        of_keras = self.modules.of_keras()
+        reads = [read._replace(variable=of_keras.get(id(read.variable), read.variable)) for read in reads]
+        super()._own(reads, {id(of_keras[one]) if one in of_keras else one for one in kept})
 
     def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:
         used = None if optimizer is None else self.used(optimizer)

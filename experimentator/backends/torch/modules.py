@@ -135,6 +135,13 @@ class Modules:
             self._variables[id(tensor)] = self._variables[id(variable._value)] = variable
         return self._variables[id(tensor)]
 
+    def of_keras(self) -> dict[int, Any]:
+        """Variables of Keras, by the ids of those made around their parameters, which a `print` of them met first."""
+        self._look_up_news()
+        made = [(parameter, variable, self._variables[id(parameter)]) for parameter, variable in self._parameters]
+        self._parameters = [(parameter, variable) for parameter, variable, own in made if own is variable]
+        return {id(variable): own for _, variable, own in made if own is not variable}
+
     def meets(self, module: Any) -> None:
         """Note a module that a processor calls, and all within it."""
         self._names |= {id(one): name for name, one in module.named_parameters() if id(one) not in self._names}
