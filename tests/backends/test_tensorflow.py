@@ -274,6 +274,19 @@ def test_xla_that_was_asked_for_and_cannot_compile_says_which_processor_and_what
         step(backend.put(COLUMNS), INDEX)
 
 
+def test_xla_and_a_loop_that_may_run_any_number_of_times_say_what_to_write():
+    factor = keras.Variable(0.9)
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_x"])
+    def summed(x):
+        return x + keras.ops.scan(lambda total, row: (total * factor + row, total), x[0], x)[0]
+
+    backend, step = training_step([summed, linear(), squares], jit_compile=True)
+
+    with pytest.raises(ValueError, match=r"(?s)summed.* any number of times.*maximum_iterations=n"):
+        step(backend.put(COLUMNS), INDEX)
+
+
 def test_a_first_call_with_xla_on_its_own_account_falls_back_too(caplog):
     backend, step = training_step([strings, linear(), squares], jit_compile="auto")
     step.chosen = "xla"  # as on a GPU, where "auto" does not measure
@@ -358,6 +371,16 @@ def test_a_ragged_tensor_has_a_shape_and_is_refused_by_name_where_it_is_asked_fo
     assert [tensor.shape for tensor in exp.describe("infer").tensors] == [(None, 4), (None, None)]
     with pytest.raises(GraphError, match=r"'batch_ragged' is asked for, .*\nSeen: a RaggedTensor"):
         exp.predict("training")
+
+
+def test_a_tensor_that_lost_its_axes_is_told_how_to_get_them_back():
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_x"])
+    def summed(x):
+        return keras.ops.associative_scan(keras.ops.add, keras.ops.tile(x[:, None], (1, 10, 1)), axis=1)
+
+    with pytest.raises(ValueError, match="unknown rank") as caught:
+        training_step([summed, ops.MeanSquaredError("batch_x", "batch_x")])
+    assert any("keras.ops.reshape(tensor, keras.ops.shape(like))" in note for note in caught.value.__notes__)
 
 
 def test_a_variable_in_a_list_is_told_how_to_become_a_tensor():

@@ -27,6 +27,11 @@ def add_cures(error: Exception) -> None:
             "TensorFlow casts nothing by itself. Write keras.ops.cast(one, other.dtype), or the function of keras.ops "
             "instead, which casts: keras.ops.multiply(one, other)."
         )
+    if "unknown rank" in str(error):
+        error.add_note(
+            "TensorFlow lost how many axes a tensor has, as after keras.ops.associative_scan. "
+            "Write keras.ops.reshape(tensor, keras.ops.shape(like)) where it is made, with one `like` it in shape."
+        )
     if "must accept keyword argument 'variables'" in str(error):
         error.add_note(OWN_GRADIENT)
     if "'str' object has no attribute 'base_dtype'" in str(error):  # keras.ops.convert_to_tensor leaves it a variable
@@ -57,6 +62,11 @@ def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
     path = found.group(1) if found else ""
     if (node := owner(path, nodes)) is None:
         return text.split("\n")[0]
+    if "fixed tensor list size" in text:
+        return (
+            f"chunk processor {node} has gradients through a loop that may run any number of times.\n"
+            "Write keras.ops.while_loop(..., maximum_iterations=n) in place of scan and fori_loop, or a loop of Python."
+        )
     return f"operation {path.rpartition('/')[2]} of chunk processor {node} has no XLA form on this device."
 
 
