@@ -274,6 +274,30 @@ def test_a_draw_within_a_loop_is_refused_with_where_to_draw():
         exp.predict({"batch_input": np.zeros((4, 3), np.float32)}, outputs=["batch_walked"])
 
 
+def test_an_assignment_within_a_loop_or_a_branch_is_refused_with_what_to_write():
+    network = keras.Sequential([layers.Dense(1), layers.BatchNormalization()])
+    one, model = (
+        lambda x: keras.ops.mean(network(x) ** 2),
+        ops.Model(network, inputs="batch_input", outputs="batch_out"),
+    )
+
+    def train(repeat, **told):
+        term = chunk_processor(inputs=["batch_input"], outputs=["loss"], mode=Mode.TRAIN)(repeat)
+        build_experiment(config(chunk_processors=[model, term], subsets=config()["subsets"][:1], **told)).train(1)
+
+    def branch(x):
+        return keras.ops.cond(keras.ops.sum(x) > 0, lambda: one(x), lambda: 0.0)
+
+    def loop(x):
+        return keras.ops.fori_loop(0, 3, lambda _, loss: loss + one(x), 0.0)
+
+    for repeat, name in ((branch, "cond"), (loop, "fori_loop")):
+        with pytest.raises(GraphError, match=rf"assigns a variable within(?s:.*)test_jax.py(?s:.*)keras.ops.{name}"):
+            train(repeat)
+    train(lambda x: sum(one(x) for _ in range(3)))
+    train(lambda x: keras.ops.where(keras.ops.sum(x) > 0, one(x), 0.0))
+
+
 def test_what_depends_on_weights_may_be_looked_at_in_eager_with_its_gradient_stopped():
     seen = []
 

@@ -27,7 +27,12 @@ from experimentator.loading.blocks import padded
 COMPILERS = {"xla": True, "xla-step": "step"}
 LOOP, BATCH = COMPILERS
 SEED = "uint32[2]"  # how errors of JAX name the state of a seed generator
+IN_LOOP = (
+    "Layers that draw or assign, such as Dropout and BatchNormalization, are called with training=False there; or "
+    "write a few turns as a Python `for`, and a branch as keras.ops.where."
+)
 _NUMBERS = count(1)
+_LOOPED = re.compile(r"leaked was (.+) traced for (cond|switch|scan|fori_loop|while_loop)\b")
 
 
 class JaxStep(KerasStep):
@@ -150,7 +155,14 @@ def _kept(error: Exception) -> GraphError:
             "A chunk processor draws within a loop or a branch, which the new state of its generator cannot leave.\n"
             f"Seen: {SEED}, a seed of keras.random.SeedGenerator, within keras.ops.fori_loop, scan, cond or the like.\n"
             "Draw before it, for all turns at once: noise = keras.random.normal((turns, ...), seed=generator), and "
-            "take noise[turn] there."
+            f"take noise[turn] there. {IN_LOOP}"
+        )
+    if (within := _LOOPED.search(str(error))) and "(Variable.assign)" in str(error):
+        return GraphError(
+            "A chunk processor assigns a variable within a loop or a branch, which its new value cannot leave.\n"
+            f"Seen: {kind[1] if kind else 'a tensor'}, such as the statistics of a BatchNormalization, in {within[1]}, "
+            f"within keras.ops.{within[2]} or the like.\n"
+            f"Assign it behind the loop or the branch. {IN_LOOP}"
         )
     given = f" {OWN_GRADIENT}" if "LinearizeTracer" in str(error) else ""
     return GraphError(
