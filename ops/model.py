@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from experimentator.graph import Chunk
+from experimentator.graph import Chunk, Mode
 from experimentator.ops.errors import SignatureError
 from experimentator.ops.op import Op
 
@@ -35,7 +35,8 @@ class Model(Op):
     `call`, else as one dictionary. A returned dictionary or dataclass is written by its keys, of which `outputs` may
     leave some out; so is a named tuple where `outputs` is a dictionary. Every Keras layer, and any callable with a
     parameter `training`, is told whether this call trains; `training=False` says no in all modes (a frozen network
-    without dropout), `training=True` yes (dropout that stays on, to be averaged over).
+    without dropout), `training=True` yes (dropout that stays on, to be averaged over; a BatchNormalization then
+    normalizes by the batch and changes its statistics in evaluations and predictions, too, which is warned of).
 
     >>> pair = lambda left, right: {"sum": left + right, "gap": left - right}
     >>> from experimentator.graph import Mode
@@ -76,6 +77,7 @@ class Model(Op):
         self.require(self.training is None or told, seen=seen, write=write)
         fine = self.training is None or isinstance(self.training, bool)
         self.require(fine, seen=f"its training is {self.training!r}", write=write)
+        _tell_statistics(self)
 
     @property
     def _asks(self) -> bool:
@@ -270,3 +272,15 @@ def _tell_steps(model: Any) -> None:
     if own:
         said = "%s has %s, which nothing calls here: compute the same in chunk processors; the optimizer is a setting."
         log.warning(said, type(model).__name__, ", ".join(dict.fromkeys(own)))
+
+
+def _tell_statistics(op: Model) -> None:
+    """Warn where an evaluation or a prediction would change the network."""
+    parts = op.model._flatten_layers() if op.training and isinstance(op.model, keras.Layer) else ()
+    norms = [one.name for one in parts if isinstance(one, keras.layers.BatchNormalization) and one.trainable]
+    if norms and op.mode != Mode.TRAIN:
+        log.warning(
+            "training=True: %s of %s normalizes by the batch, and changes its statistics, in evaluations and "
+            "predictions, too. If dropout alone is meant, set trainable = False on that layer once it is trained.",
+            *(norms[0], op.model.name),
+        )

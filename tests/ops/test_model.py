@@ -362,3 +362,26 @@ def test_a_module_of_pytorch_asks_for_pytorch():
     kind = type("Module", (), {"__module__": "torch.nn.modules.module", "__call__": lambda self, x: x})
     with pytest.raises(DeclarationError, match=r"Keras runs on tensorflow(.|\n)*Set KERAS_BACKEND=torch"):
         Model(type("Mine", (kind,), {})(), inputs="batch_x", outputs="batch_y")
+
+
+def test_a_normalization_that_predictions_would_change_is_told_with_what_holds_it(caplog):
+    norm, drop = keras.layers.BatchNormalization(name="norm"), keras.layers.Dropout(0.5)
+    network, names = keras.Sequential([norm, drop], name="net"), {"inputs": "x", "outputs": "y"}
+    Model(network, **names)
+    Model(drop, **names, training=True)
+    Model(network, **names, training=True, mode=Mode.TRAIN)
+    assert not caplog.messages
+
+    drawn = Model(network, **names, training=True, mode=Mode.INFER)
+    (told,) = caplog.messages
+    assert "norm of net normalizes by the batch, and changes its statistics, in evaluations and predictions" in told
+
+    norm.trainable = False  # as is told
+    network(X)
+    before = [keras.ops.convert_to_numpy(one).copy() for one in norm.weights]
+    drawn(chunk := Chunk({"x": X + 1}, mode=Mode.INFER))
+    assert 0.0 in keras.ops.convert_to_numpy(chunk["y"])
+    for one, other in zip(before, norm.weights, strict=True):
+        np.testing.assert_array_equal(one, keras.ops.convert_to_numpy(other))
+    Model(network, **names, training=True)
+    assert len(caplog.messages) == 1
