@@ -233,6 +233,23 @@ def test_a_function_of_numpy_is_told_to_be_one_of_keras():
     assert any("write the function of keras.ops instead" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.skipif(not ON_TORCH, reason="others record what they are asked to")
+def test_a_gradient_in_the_words_of_pytorch_is_told_ours_in_an_evaluation():
+    import torch
+
+    def slope(x):
+        own = x.detach().requires_grad_()
+        return torch.autograd.grad(model.model(own).sum(), own)[0].mean()
+
+    model = ops.Model(layers.Dense(1), inputs="batch_x", outputs="batch_out")
+    slopes = chunk_processor(inputs=["batch_x"], outputs=["slope"])(slope)
+    exp = trained(model, slopes, squares, metrics=["slope"])
+
+    with pytest.raises(RuntimeError, match="does not require grad") as caught:
+        exp.evaluate(Subset("validation", Mode.EVAL, {"x": X, "y": Y}))
+    assert any("write experimentator.gradient(function, tensor)" in note for note in caught.value.__notes__)
+
+
 @pytest.mark.skipif(not ON_TORCH, reason="others write it")
 def test_what_pytorch_cannot_write_is_told(tmp_path):
     dense = layers.Dense(1, activation="tanh")

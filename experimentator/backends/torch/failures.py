@@ -6,9 +6,11 @@ import re
 
 from experimentator.graph import Node
 
-# Parts of PyTorch's messages where a numpy array meets a tensor, and where integers have 32 bits and not 64.
+# Parts of PyTorch's messages where a numpy array meets a tensor, where integers have 32 bits and not 64, and where a
+# gradient is asked for although none is recorded, as in an evaluation.
 OF_NUMPY = re.compile(r"requires grad\. Use tensor\.detach\(\)\.numpy\(\)|not numpy\.ndarray")
 OF_LONG = re.compile(r"dtype to be Long|scalar type Long|dtype int64 for index|index tensor of type")
+OF_GRADIENT = re.compile(r"does not require grad and does not have a grad_fn")
 
 
 def add_cures(error: Exception) -> None:
@@ -19,6 +21,9 @@ def add_cures(error: Exception) -> None:
     if OF_LONG.search(str(error)):
         change = 'list ops.Cast(NAME, "int64") before it, with the name of the classes'
         error.add_note(f"PyTorch takes classes and places as int64: {change}.")
+    if OF_GRADIENT.search(str(error)):
+        change = "experimentator.gradient(function, tensor), which is a gradient in every mode"
+        error.add_note(f"Only what is trained is recorded for gradients, and nothing in an evaluation: write {change}.")
 
 
 def add_place(error: Exception, node: Node) -> None:
