@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -25,6 +26,7 @@ import experimentator.callbacks
 from experimentator import (
     AsyncExperiment,
     BaseExperiment,
+    Callback,
     CallbackedExperiment,
     DataAugmentationDataset,
     Mode,
@@ -40,7 +42,7 @@ from experimentator.bench.findings import Seen
 from experimentator.bench.ledger import KINDS, Epoch
 from experimentator.bench.spread import interval, p_value, spread_of
 from experimentator.bench.supply import supply
-from experimentator.bench.trainer import Trainer, varies
+from experimentator.bench.trainer import Trainer, Work, varies
 from experimentator.bench.verdict import verdict
 from experimentator.callbacks.journal import StateLogger
 from experimentator.cli import main
@@ -229,9 +231,83 @@ def test_items_that_are_others_each_time_are_read_otherwise_and_never_kept(
     assert finding.gain == pytest.approx(gain, rel=0.05)
 
 
-@pytest.mark.skipif(
+@pytest.mark.parametrize("workers, words, gain", [(4, "set workers=8", 2.0), (8, "make the items cheaper", 10.0)])
+def test_no_more_workers_are_advised_than_a_pass_has_batches(workers, words, gain):
+    exp = counted(AsyncExperiment, residency="stream")
+    exp.train(1)
+    exp.program.feeds[id(exp.subsets[0])].own.workers = Workers(workers)
+    seen = Seen(exp, {"data": 9.0}, 8, 10, "graph", {}, {}, {}, ("", 0.0), exp, {}, busy=0.1, varies=True)
+    exp.columns = {"batch_input": np.full(8, 0.5)}
+
+    (finding,) = supply(seen)
+
+    assert words in finding.words
+    assert finding.gain == pytest.approx(gain, rel=0.05)
+
+
+ONLY_LINUX = pytest.mark.skipif(
     not Path("/proc/self/schedstat").exists(), reason="only Linux says how long threads wait for a core"
 )
+
+
+@ONLY_LINUX
+@pytest.mark.parametrize("where", [threading.Thread, multiprocessing.get_context("fork").Process])
+def test_work_of_threads_that_have_ended_and_of_processes_counts(where):
+    work = Work()
+    before, begun, over = work(), multiprocessing.Event(), multiprocessing.Event()
+
+    def spin():
+        end = time.perf_counter() + 0.3
+        while time.perf_counter() < end:
+            pass
+        begun.set()
+        over.wait()
+
+    one = where(target=spin, daemon=True)
+    one.start()
+    begun.wait()
+    seen = work()
+    over.set()
+    one.join()
+
+    assert seen - before > 0.2
+    assert work() - before >= seen - before
+
+
+@pytest.mark.parametrize("longest", [0.0, 9.0])
+def test_what_an_epoch_needs_once_is_not_counted_more_often_where_it_is_cut(longest):
+    trainer = Trainer(counted(steps_per_call=1, eval_epochs=0), 10)
+    trainer.ledger.account.clock = count().__next__  # a second at each look
+    fire = trainer.exp.fire
+
+    def slow(event, **state):
+        fire(event, **state)
+        trainer.ledger.account.move(-800.0 * (event == "cycle_end"), "callbacks", "nothing")
+
+    trainer.exp.fire = slow
+    trainer.rounds = trainer._train(0.0, cut=longest)
+
+    assert trainer.pace()["callbacks"] == pytest.approx(100, abs=9)
+
+
+def test_what_a_training_calls_once_is_counted_once():
+    class Ending(Callback):
+        def on_train_end(self, **_):
+            time.sleep(0.05)
+
+        def on_epoch_end(self, **_):
+            time.sleep(0.01)
+
+    trainer = Trainer(counted(callbacks=[Ending()]), 20)
+    trainer.warm_up(0.1)
+    trainer.round(0.0)
+    trainer.round(0.0)
+
+    assert trainer.whole()["callbacks"] == pytest.approx(0.25, rel=0.3)
+    assert max(trainer.callbacks(), key=trainer.callbacks().get) == "Ending.on_epoch_end"
+
+
+@ONLY_LINUX
 def test_work_that_waits_for_a_core_counts_as_work():
     cores = os.sched_getaffinity(0)
     only = {min(cores)}

@@ -107,7 +107,7 @@ def _time(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"Evaluation, part of all these, takes {_share(report['evaluation'])} of an epoch."
     for name, seconds in report["callbacks"].items():
         if seconds > 0.01 * all_of_it:
-            yield f"callback {name}: {priced(seconds, 's')} while this was measured"
+            yield f"callback {name}: {priced(seconds, 's')} of {report['epochs']} epochs"
 
 
 def _costs(report: Mapping[str, Any]) -> Iterator[str]:

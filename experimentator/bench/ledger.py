@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from experimentator.graph import Mode
 
 KINDS = ("data", "transfer", "device", "callbacks", "compile", "library")
 Spent = defaultdict[str, float]  # seconds by kind
-MANY = 12  # blocks of a pass; if so many ran in one that was cut, what came before the second is left out
+MANY = 12  # blocks of a pass; if so many ran in one that was cut, the first is left out, with the wait for the second
 EVALUATING = 0.25  # of the time after which an epoch is cut, for each pass of evaluation
 LONG_WAIT = 2.0  # seconds; blocks that take longer to read are made smaller, so that a measurement ends
 
@@ -75,6 +75,7 @@ class Account:
 class Epoch:
     """What one epoch took: seconds by kind, and how many batches it trained.
 
+    Of one that was cut, what is spent once an epoch, whatever its batches, counts by the part of the batches that ran.
     `evaluating` is the part of the seconds that went to evaluation, without compiling for it; `evaluation` is what that
     would have been had none of its passes been cut; `evaluations` is how often it evaluated.
     """
@@ -101,9 +102,10 @@ class Epoch:
 class Ledger:
     """Wraps the feeds, steps, callbacks and compilations of an experiment, and keeps an account of each epoch.
 
-    An epoch is cut after `longest` seconds. If many blocks ran by then, what came before the second one is left out:
-    readers that begin a pass are no measure of their pace. Each pass of evaluation may take `EVALUATING` of that at
-    least. The training stops after an epoch, once `wanted` seconds have passed. `block` is the last one of training.
+    An epoch is cut after `longest` seconds. If many blocks ran by then, the first one is left out: readers that begin a
+    pass are no measure of their pace. Each pass of evaluation may take `EVALUATING` of that at least. The training
+    stops after an epoch, once `wanted` seconds have passed. `block` is the last one of training, `fired` counts events,
+    `ending` are the seconds that callbacks take once it ends.
     """
 
     def __init__(self, exp: Any):
@@ -111,13 +113,16 @@ class Ledger:
         self.main = threading.get_ident()
         self.epochs: list[Epoch] = []
         self.by_callback: Spent = defaultdict(float)
+        self.fired: Counter[str] = Counter()
+        self.ending = 0.0
+        self.look: Callable[[], Any] = lambda: None  # at the threads of a pass, which end with it
         self.block: Any = None
         self.longest = self.until = math.inf
         self.wanted, self.most = 0.0, 1 << 30
         self.copies: list[tuple[float, float]] = []  # when another thread placed data
-        self.first: tuple[Spent, int, int]
+        self.first: tuple[Mapping[str, float], int, int]
         self.began: Spent
-        self.batches = self.samples = self.block_of_pass = 0
+        self.steps = self.batches = self.samples = self.block_of_pass = 0
         self._begin()
         _stand(self, exp)
 
@@ -125,8 +130,12 @@ class Ledger:
         """Tell callbacks; an epoch is accounted for from its first event to its last."""
         if event == "epoch_begin":
             self._begin()
+        self.fired[event] += 1
+        start = time.perf_counter()
         with self.account.spending("callbacks"):
             inner(event, **state)
+        if event == "train_end":
+            self.ending = time.perf_counter() - start
         if event == "cycle_end" and self.exp.state["mode"] == Mode.EVAL:
             self._evaluated()
         if event == "epoch_end":
@@ -138,7 +147,8 @@ class Ledger:
         if feed.mode == Mode.EVAL:
             self.until = max(self.until, time.perf_counter() + EVALUATING * self.longest)
         with self.account.spending("data"):
-            self.cycle = TimedCycle(inner(feed, batch_size), self, is_training=feed.mode == Mode.TRAIN)
+            self.cycle = TimedCycle(inner(feed, batch_size), self, feed)
+        self.steps += self.cycle.steps * self.cycle.is_training
         return self.cycle
 
     def took(self, block: Any, start: float) -> None:
@@ -153,9 +163,18 @@ class Ledger:
     def trained(self, block: Any) -> None:
         """Count a block of training; where a pass is cut, only the second and those after it may count."""
         if self.block_of_pass == 1:
-            self.first = self.account.spent.copy(), self.batches, self.samples
+            self.first = self._training(self.looping), self.batches, self.samples
         self.block_of_pass += 1
         self.block, self.batches, self.samples = block, self.batches + len(block.index), self.samples + block.index.size
+
+    def enter(self) -> None:
+        """Note that the loop over the blocks of a pass of training begins."""
+        self.looping = self._training()
+
+    def leave(self) -> None:
+        """Note that it is over."""
+        for kind, seconds in self._training(self.looping).items():
+            self.looped[kind] += seconds
 
     def placed(self, put: Any, columns: Any) -> Any:
         """Place columns on the device, on the clock."""
@@ -192,9 +211,15 @@ class Ledger:
         self.began = defaultdict(float)
         self.evaluating: Spent = defaultdict(float)
         self.evaluation: Spent = defaultdict(float)
-        self.batches = self.samples = self.block_of_pass = 0
+        self.looped: Spent = defaultdict(float)  # in loops over blocks of training
+        self.steps = self.batches = self.samples = self.block_of_pass = 0
         self.was_cut = False
-        self.first = defaultdict(float), 0, 0
+        self.first = {}, 0, 0
+
+    def _training(self, before: Mapping[str, float] = {}) -> dict[str, float]:
+        """What the epoch has spent so far, less what it had `before`, but for compiling and evaluating."""
+        spent = self.account.so_far().items()
+        return {k: v - self.evaluating[k] - before.get(k, 0.0) for k, v in spent if k != "compile"}
 
     def _evaluated(self) -> None:
         """Account for a pass of evaluation; the rest of one that was cut would have gone on as it began."""
@@ -204,17 +229,21 @@ class Ledger:
                 self.evaluation[kind] += (seconds - self.began[kind]) * self.cycle.steps / max(1, self.cycle.taken)
 
     def _end(self) -> None:
+        once = self._training(self.looped)
         spent, batches, samples = self.account.close(), self.batches, self.samples
-        if self.was_cut and self.block_of_pass >= MANY:
-            for kind, seconds in self.first[0].items():
-                spent[kind] -= seconds
-            batches, samples = batches - self.first[1], samples - self.first[2]
+        self.wanted -= sum(spent.values())
+        if self.was_cut:
+            if self.block_of_pass >= MANY:
+                for kind, seconds in self.first[0].items():
+                    spent[kind] -= seconds
+                batches, samples = batches - self.first[1], samples - self.first[2]
+            for kind, seconds in once.items():
+                spent[kind] -= seconds * (1 - batches / max(batches, self.steps))
         if not self.epochs:
             for kind, seconds in self.before.items():
                 spent[kind] += seconds
         evaluated = dict(self.evaluating), dict(self.evaluation), int(bool(self.evaluation))
         self.epochs.append(Epoch(dict(spent), batches, samples, *evaluated, is_whole=not self.was_cut))
-        self.wanted -= self.epochs[-1].seconds
         if self.wanted <= 0:
             self.exp.state["stop"] = "enough was measured"
 
@@ -222,16 +251,22 @@ class Ledger:
 class TimedCycle:
     """A cycle, with the waiting for its blocks on the ledger's clock."""
 
-    def __init__(self, cycle: Any, ledger: Ledger, *, is_training: bool):
-        self.cycle, self.ledger, self.is_training = cycle, ledger, is_training
+    def __init__(self, cycle: Any, ledger: Ledger, feed: Any):
+        self.cycle, self.ledger, self.is_training = cycle, ledger, feed.mode == Mode.TRAIN
+        self.is_read = feed.place == "streamed"
         self.steps, self.batch_size, self.buckets = cycle.steps, cycle.batch_size, cycle.buckets
         self.taken = 0  # batches
 
     def take(self, ahead: Callable[[int], int]) -> Any:
         """The next block, unless time is up."""
         ledger, start = self.ledger, time.perf_counter()
+        if self.is_read:
+            ledger.look()
+        if self.is_training and not self.taken:
+            ledger.enter()
         if self.taken and start > ledger.until:
             ledger.was_cut |= self.is_training
+            self._left()
             self.close()
             return None
         with ledger.account.spending("data"):
@@ -241,7 +276,13 @@ class TimedCycle:
             ledger.took(block, start)
             if self.is_training:
                 ledger.trained(block)
+        else:
+            self._left()
         return block
+
+    def _left(self) -> None:
+        if self.is_training:
+            self.ledger.leave()
 
     def close(self) -> None:
         """Stop reading ahead."""

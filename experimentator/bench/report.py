@@ -74,7 +74,7 @@ def _report(trainer: Trainer, hands: list[Hand], rivals: list[Rival], costs: Cos
         **described(trainer),
         "time": {"step": trainer.step(), "whole": dict(seen.whole)},
         "evaluation": sum(seen.evaluating.values()) / trainer.epochs / trainer.steps / sum(trainer.step().values()),
-        "callbacks": dict(trainer.ledger.by_callback),
+        "callbacks": trainer.callbacks(),
         "by_hand": {one.name: _beside(trainer, one.seconds) | {"batch_size": one.index.shape[1]} for one in hands},
         "keras": {one.name: _beside(trainer, one.seconds) for one in rivals},
         "costs": costs.as_dict(),
@@ -113,7 +113,7 @@ def _seen(trainer: Trainer, hands: list[Hand], costs: Costs) -> Seen:
         compiler=compiler_of(trainer.exp),
         hands={hand.name: hand.spread.low for hand in hands},  # a busy machine only ever adds
         compiling={hand.name: hand.compile_seconds for hand in hands},
-        callbacks=trainer.ledger.by_callback,
+        callbacks=trainer.callbacks(),
         dearest=costs.dearest,
         block=trainer.ledger.block,
         evaluations=trainer.evaluations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,8 @@ def _remedy(seen: Seen, subset: Any, feed: Feed, spent: float) -> Remedy:
     if not _reads_ahead(seen.exp) and not is_columnar(subset) and not fits:
         words = "add AsyncExperiment to experiment_type, so that the next batches are read meanwhile"
         return words, min(spent, seen.trained("device") + seen.evaluated("device"))
-    otherwise, less = _otherwise(seen, feed, spent)
+    batches = seen.steps if subset.is_training else ceil(len(subset) / seen.exp.batch_size)
+    otherwise, less = _otherwise(seen, feed, spent, batches)
     kept = spent * (1 - 1 / seen.epochs) - seen.batches * seen.exp.batch_size * batch_bytes(feed.specs) / GATHERING
     if not fits or kept <= less or (seen.varies and subset.is_training):
         return otherwise, less
@@ -79,16 +81,19 @@ def _reads_ahead(exp: Any) -> bool:
     return any(kind.__name__ == "AsyncExperiment" for kind in type(exp).__mro__)
 
 
-def _otherwise(seen: Seen, feed: Feed, spent: float) -> Remedy:
-    """How to read items that have to be read in every epoch: by what the cores do meanwhile."""
+def _otherwise(seen: Seen, feed: Feed, spent: float, batches: int) -> Remedy:
+    """How to read items that have to be read in every epoch: by what the cores do meanwhile.
+
+    A worker reads a batch at a time, so that no more of them help than a pass has `batches`.
+    """
     workers, cores, busy = feed.workers or Workers(1), os.cpu_count() or 1, max(1.0, seen.busy)
     begin = "set" if _reads_ahead(seen.exp) else "add AsyncExperiment to experiment_type, and set"
-    if seen.busy < IDLE:
-        count = max(PATIENT, 4 * workers.count)
+    count = min(max(PATIENT, 4 * workers.count), batches)
+    if seen.busy < IDLE and count > workers.count:
         words = f"{begin} workers={count}, since reading an item is waiting, not work"
-        return words, spent * (1 - workers.count / count)
+        return words, spent * (1 - ceil(batches / count) / ceil(batches / workers.count))
     saved = spent * (1 - busy / cores) - ACROSS * seen.batches * seen.exp.batch_size / cores
-    if not workers.are_processes and busy < 0.8 * cores and saved > 0.1 * spent:
+    if seen.busy >= IDLE and not workers.are_processes and busy < 0.8 * cores and saved > 0.1 * spent:
         return f"{begin} workers='{cores} processes', since reading an item spends its time in Python", saved
     return "make the items cheaper to read, or store them as they are read", spent * (1 - LEFT)
 

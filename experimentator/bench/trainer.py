@@ -39,6 +39,7 @@ class Trainer:
         self.start: list[Epoch] = []
         self.rounds: list[Epoch] = []
         self.wall = self.worked = 0.0  # seconds that the rounds took, and those that threads worked, or would have
+        self.ledger.look = self.work = Work()
 
     def warm_up(self, seconds: float = WARM_SECONDS) -> None:
         """Train until nothing is compiled any more and calls have their size."""
@@ -53,10 +54,10 @@ class Trainer:
     def round(self, seconds: float) -> Epoch:
         """Train at that pace for about so many seconds, an epoch at least."""
         self.settle(seconds)
-        wall, worked, waited = time.perf_counter(), time.process_time(), waited_for_a_core()
+        wall, worked = time.perf_counter(), self.work()
         done = self._train(seconds, cut=min(LONGEST, max(SHORTEST, 3 * seconds)))
         self.wall += time.perf_counter() - wall
-        self.worked += time.process_time() - worked + max(0.0, waited_for_a_core() - waited)
+        self.worked += self.work() - worked
         self.rounds.append(_sum(done))
         return self.rounds[-1]
 
@@ -96,12 +97,28 @@ class Trainer:
         missing = sum(max(0, self.steps - one.batches) for one in first) + self.steps * (self.epochs - len(first))
         begun, late = _sum(first), _sum(self.rounds).spent["compile"]
         trained = {kind: begun.spent[kind] - begun.evaluating[kind] + missing * pace[kind] for kind in KINDS}
+        trained["callbacks"] += self.ledger.ending
         return {kind: trained[kind] + evaluating[kind] + late * (kind == "compile") for kind in KINDS}
 
     def evaluating(self) -> dict[str, float]:
         """Seconds by kind of all evaluations of the training as configured, but for what is compiled."""
         total = _sum(self.rounds)
         return {kind: self.evaluations * total.evaluation[kind] / max(1, total.evaluations) for kind in KINDS}
+
+    def callbacks(self) -> dict[str, float]:
+        """Seconds by callback and event of the training as configured, which begins and ends once."""
+        ledger, batches = self.ledger, sum(one.batches for one in self.ledger.epochs)
+        often = {
+            "train": 1 / max(1, ledger.fired["train_begin"]),
+            "epoch": self.epochs / len(ledger.epochs),
+            "cycle": self.epochs / len(ledger.epochs),
+        }
+        each = self.steps * self.epochs / max(1, batches)
+        by_callback = self.ledger.by_callback.items()
+        return {
+            name: seconds * often.get(name.rpartition(".on_")[2].partition("_")[0], each)
+            for name, seconds in by_callback
+        }
 
     @property
     def steps(self) -> int:
@@ -128,16 +145,29 @@ class Trainer:
                     return ledger.epochs[first:]
 
 
-def waited_for_a_core() -> float:
-    """Seconds that the threads there are were ready to run, while other programs had the cores; 0 where it is unknown.
+class Work:
+    """Seconds that this process and those that it started worked, or would have, had other programs not had the cores.
 
-    What waits for a core is work: without these, on a busy machine, work would pass for waiting.
+    What waits for a core is work: else, on a busy machine, work would pass for waiting. Threads that have ended count
+    as they were seen last, so one looks before a pass ends its own. On Linux; elsewhere, what this process worked.
     """
-    found = 0
-    for file in Path("/proc/self/task").glob("*/schedstat"):  # of Linux
-        with suppress(OSError):  # the thread has ended
-            found += int(file.read_text().split()[1])
-    return found / 1e9
+
+    def __init__(self) -> None:
+        self.seen: dict[Path, int] = {}  # nanoseconds of each thread
+
+    def __call__(self) -> float:
+        tasks = Path("/proc/self/task")
+        self._look(tasks, slice(1, 2))  # what it worked stands in `process_time`, also where threads have ended
+        for file in tasks.glob("*/children"):
+            with suppress(OSError):  # the thread has ended
+                for child in file.read_text().split():
+                    self._look(Path("/proc", child, "task"), slice(0, 2))
+        return time.process_time() + sum(self.seen.values()) / 1e9
+
+    def _look(self, tasks: Path, which: slice) -> None:
+        for file in tasks.glob("*/schedstat"):
+            with suppress(OSError):
+                self.seen[file] = sum(map(int, file.read_text().split()[which]))
 
 
 def without_files(exp: Any) -> list[str]:
