@@ -107,7 +107,7 @@ class Backend(Protocol):
     def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0) -> Timed:
         """The loop as one would write it by hand: runs `count` batches of `columns`, rows `index` in turn, and waits.
 
-        With an optimizer it trains, but for the first `detach` nodes, which no gradient reaches. A call raises
+        With an optimizer it trains, but for the first `detach` nodes, which keep their weights. A call raises
         CannotRunError where the compiler has no form for the graph, or the device no room.
         """
 

@@ -13,9 +13,9 @@ import pytest
 from keras import layers
 
 from experimentator import Callback, Mode, Subset, build_experiment, chunk_processor, ops
-from experimentator.bench.costs import with_costs_of
+from experimentator.bench.costs import sample_of, with_costs_of
 from experimentator.bench.faces import as_text
-from experimentator.bench.hands import evaluating, hands_of
+from experimentator.bench.hands import compiler_of, evaluating, hands_of
 from experimentator.bench.report import measured
 from experimentator.bench.rivals import rivals_of
 from experimentator.bench.trainer import Trainer
@@ -171,6 +171,36 @@ def test_keras_fit_changes_the_weights_as_a_training_does():
     after = exp.backend.weights()
     assert all(not np.array_equal(before[key], after[key]) for key in before)
     assert int(exp.optimizer.iterations) == 256 // 16 + 4
+
+
+@pytest.mark.parametrize(
+    "first, is_passed_on",
+    [
+        (ops.Model(layers.Dense(8), inputs="batch_input", outputs="batch_input"), True),
+        (ops.Scale("batch_input"), False),
+    ],
+)
+def test_the_gradient_of_what_a_processor_reads_is_a_cost_of_its_own(first, is_passed_on):
+    traced = []
+
+    @keras.ops.custom_gradient
+    def noting(value):
+        def backward(*args, upstream=None):
+            traced.append(value)
+            return args[0] if upstream is None else upstream
+
+        return value * 1.0, backward
+
+    middle = chunk_processor(inputs=["batch_input"], outputs=["batch_input"])(lambda batch_input: noting(batch_input))
+    exp = planted(small(), first, middle)
+    exp.train(1)
+    traced.clear()
+    graph = exp.graph("train")
+
+    run = exp.backend.by_hand(graph, exp.optimizer, compiler=compiler_of(exp), detach=1)
+    run(*sample_of(exp, graph), 1)
+
+    assert bool(traced) == is_passed_on
 
 
 def test_measuring_leaves_the_weights_of_before_the_measurement_of_others():

@@ -20,6 +20,7 @@ from experimentator.accumulating import SEEDS
 from experimentator.backends import MissingFrameworkError, Shape, Sizes, Watch
 from experimentator.backends.keras.averaging import begin_averages, give_averages
 from experimentator.backends.keras.context import Forward, InContext
+from experimentator.backends.keras.cut import Cut
 from experimentator.backends.keras.freezing import frozen
 from experimentator.backends.keras.host_draws import HostDraws
 from experimentator.backends.keras.memoised import Memoised, deferred
@@ -306,17 +307,16 @@ class KerasBackend(ABC):
         return self.staleness.settling()
 
     def batch_of(self, graph: Graph, detach: int) -> Forward:
-        """A graph as a function of the tensors of a batch; no gradient reaches its first `detach` nodes."""
-        held = {node.index for node in graph.order[:detach]}
+        """A graph as a function of the tensors of a batch; nothing is trained of its first `detach` nodes."""
+        cut = Cut(graph, detach, self.variables, self.is_held)
 
         def call(node: Node, chunk: Chunk) -> None:
             before = len(self.added)
             with self.drawn_once.watched(node, eager=self.eager), recomputing(self.recomputed):
                 self.call(node, chunk)
-            if node.index in held:
+            if node.index in cut.held:
                 del self.added[before:]
-                for name in node.outputs:
-                    chunk[name] = keras.tree.map_structure(keras.ops.stop_gradient, dict.__getitem__(chunk, name))
+                cut(node, chunk)
 
         run = partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN)
         return Forward(run, self.added, self.is_held, Norms(graph, self.variables.keyed), Reach(graph, self.variables))
