@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import subprocess
@@ -14,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -26,7 +25,6 @@ import experimentator.callbacks
 from experimentator import (
     AsyncExperiment,
     BaseExperiment,
-    Callback,
     CallbackedExperiment,
     DataAugmentationDataset,
     Mode,
@@ -183,6 +181,17 @@ def test_what_ends_a_training_ends_its_measurement(trouble, status, capsys):
     assert capsys.readouterr().out == ""
 
 
+def resident(hands, whole, *, evaluating=MappingProxyType({}), batches=16, steps=16, eager=False):
+    subset = SimpleNamespace(is_training=True)
+    program = SimpleNamespace(feeds={id(subset): SimpleNamespace(own=SimpleNamespace(resident=True))})
+    compilers = {"graph": False, "xla": True, "xla-step": "step"}
+    backend = SimpleNamespace(peak_memory=lambda: None, compilers=compilers)
+    exp = SimpleNamespace(subsets=[subset], program=program, backend=backend, call_limit=lambda: None, eager=eager)
+    exp.precision = exp.steps_per_call = None
+    compiling, block = {"graph": 0.1, "xla": 1.0}, SimpleNamespace(index=np.zeros((batches, 32)))
+    return Seen(exp, whole, steps, 1, "graph", hands, compiling, {}, ("Model", 0.75), block, evaluating)
+
+
 @pytest.mark.parametrize(
     "hands, said",
     [
@@ -191,16 +200,22 @@ def test_what_ends_a_training_ends_its_measurement(trouble, status, capsys):
     ],
 )
 def test_a_compiler_that_would_pay_in_a_longer_training_is_named(hands, said):
-    subset = SimpleNamespace(is_training=True)
-    program = SimpleNamespace(feeds={id(subset): SimpleNamespace(own=SimpleNamespace(resident=True))})
-    compilers = {"graph": False, "xla": True, "xla-step": "step"}
-    backend = SimpleNamespace(peak_memory=lambda: None, compilers=compilers)
-    exp = SimpleNamespace(subsets=[subset], program=program, backend=backend, call_limit=lambda: None, eager=False)
-    exp.precision = exp.steps_per_call = None
-    whole, block = {"device": 0.02, "compile": 1.0}, SimpleNamespace(index=np.zeros((16, 32)))
-    seen = Seen(exp, whole, 80, 1, "graph", hands, {"graph": 0.1, "xla": 1.0}, {}, ("Model", 0.75), block, {})
+    seen = resident(hands, {"device": 0.02, "compile": 1.0}, steps=80)
 
     assert [said in finding.words for finding in verdict(seen)] == [False, True]
+
+
+def test_short_epochs_cost_all_that_begins_with_each():
+    (finding,) = verdict(resident({"graph": 1e-6}, {"device": 5e-4, "library": 3e-4, "data": 2e-4}))
+
+    assert "repetitions=10" in finding.words
+    assert finding.gain == pytest.approx(10, rel=0.2)
+
+
+def test_evaluation_gains_as_training_does_where_eager_is_left_out():
+    seen = resident({"graph": 1e-3}, {"device": 6.4}, evaluating={"device": 4.8}, eager=True)
+
+    assert verdict(seen)[0].gain == pytest.approx(6.4 / (0.016 * 4 + 0.1), rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -250,28 +265,41 @@ ONLY_LINUX = pytest.mark.skipif(
 )
 
 
+SPIN = "import time\nend = time.perf_counter() + 0.3\nwhile time.perf_counter() < end: pass"
+
+
 @ONLY_LINUX
-@pytest.mark.parametrize("where", [threading.Thread, multiprocessing.get_context("fork").Process])
-def test_work_of_threads_that_have_ended_and_of_processes_counts(where):
+def test_work_of_processes_counts():
     work = Work()
-    before, begun, over = work(), multiprocessing.Event(), multiprocessing.Event()
+    before = work()
+
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", f"{SPIN}\nprint(flush=True)\ninput()"], **pipes) as other:
+        other.stdout.readline()
+        worked = work() - before
+        other.communicate(b"\n")
+
+    assert worked > 0.25
+    assert work() - before >= worked
+
+
+@ONLY_LINUX
+def test_threads_that_have_ended_count_as_they_were_seen_last():
+    work, seen, over = Work(), threading.Event(), threading.Event()
 
     def spin():
-        end = time.perf_counter() + 0.3
-        while time.perf_counter() < end:
-            pass
-        begun.set()
+        exec(SPIN, {})
+        seen.set()
         over.wait()
 
-    one = where(target=spin, daemon=True)
-    one.start()
-    begun.wait()
-    seen = work()
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    seen.wait()
+    looked = work()
     over.set()
-    one.join()
+    thread.join()
 
-    assert seen - before > 0.2
-    assert work() - before >= seen - before
+    assert work() >= looked
 
 
 @pytest.mark.parametrize("longest", [0.0, 9.0])
@@ -290,21 +318,27 @@ def test_what_an_epoch_needs_once_is_not_counted_more_often_where_it_is_cut(long
     assert trainer.pace()["callbacks"] == pytest.approx(100, abs=9)
 
 
-def test_what_a_training_calls_once_is_counted_once():
-    class Ending(Callback):
-        def on_train_end(self, **_):
-            time.sleep(0.05)
-
-        def on_epoch_end(self, **_):
-            time.sleep(0.01)
-
-    trainer = Trainer(counted(callbacks=[Ending()]), 20)
+def test_callbacks_count_as_often_as_the_training_calls_them():
+    trainer = Trainer(counted(), 20)
     trainer.warm_up(0.1)
     trainer.round(0.0)
-    trainer.round(0.0)
+    ledger = trainer.ledger
+    assert ledger.fired["train_end"] >= 2
+    assert ledger.ending > 0
+    times = {
+        "train_end": ledger.fired["train_end"],
+        "epoch_end": len(ledger.epochs),
+        "batch_end": 8 * len(ledger.epochs),
+    }
+    ledger.by_callback.update({f"One.on_{event}": 0.5 * count for event, count in times.items()})
 
-    assert trainer.whole()["callbacks"] == pytest.approx(0.25, rel=0.3)
-    assert max(trainer.callbacks(), key=trainer.callbacks().get) == "Ending.on_epoch_end"
+    before = trainer.whole()["callbacks"]
+    ledger.ending += 3.0
+
+    assert trainer.callbacks() == pytest.approx(
+        {"One.on_train_end": 0.5, "One.on_epoch_end": 10.0, "One.on_batch_end": 80.0}
+    )
+    assert trainer.whole()["callbacks"] == pytest.approx(before + 3.0)
 
 
 @ONLY_LINUX
