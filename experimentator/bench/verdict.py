@@ -88,14 +88,12 @@ def _costly(seen: Seen, excess: float) -> Iterator[Finding]:
         change = "let it act at on_batch_end, or give it a larger `every`"
         yield Finding("calls", share, gain, f"{begin}, since {who}: {change}.")
     elif len(seen.block.index) == seen.steps and excess > 0:
-        excess += (
-            seen.trained("library", "data") if _is_resident(seen.exp) else 0.0
-        )  # an epoch of them begins with each
-        words = (
-            f"{percent(excess / seen.seconds)} of the time is the cost of calls, since each of your short epochs is one"
-        )
+        # What begins with each epoch is saved, too.
+        excess += seen.trained("library", "data") if _is_resident(seen.exp) else 0.0
+        share = excess / seen.seconds
+        words = f"{percent(share)} of the time is the cost of calls, since each of your short epochs is one"
         change = "give Subset repetitions=10 and train a tenth of the epochs"
-        yield Finding("epochs", excess / seen.seconds, seen.gain(excess * 0.9), f"{words}: {change}.")
+        yield Finding("epochs", share, seen.gain(excess * 0.9), f"{words}: {change}.")
     elif fixed not in (None, "auto"):
         yield Finding("calls", share, gain, f"{begin}: set steps_per_call='auto' instead of {fixed}.")
 
