@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from experimentator import AsyncExperiment, DatasetError, Mode, Subset, build_experiment
+from experimentator import AsyncExperiment, DataAugmentationDataset, DatasetError, Mode, Subset, build_experiment
 from experimentator import feed as feeds
 from experimentator.feed import HostFeed, ResidentFeed, StreamedFeed, feed_of
 from experimentator.loading.blocks import Block, Placing, Rows, specs_of
@@ -265,6 +265,19 @@ def test_the_message_says_what_was_seen_and_what_to_write():
         "Seen: [] float64 against [] float32.\n"
         "Let the dataset give every item one shape and dtype, such as np.float32(...)."
     )
+
+
+@pytest.mark.parametrize("first", [np.zeros(4), None])
+def test_items_that_all_change_shape_are_told_what_to_write(first):
+    items = [{"x": np.zeros(2)}, {"x": np.zeros(2)}]
+    now = [*items]
+    feed = fed(Subset("s", Mode.EVAL, DataAugmentationDataset(items, [lambda key, item: now[key]])), "stream")
+    now[:] = [first if first is None else {"x": first}, {"x": np.zeros(4)}]
+
+    with pytest.raises(DatasetError, match=r"in key [01] than in key 0") as caught:
+        feed.cycle(2).take(lambda _: 1)
+
+    assert ("subset.dataset = subset.dataset" in "".join(getattr(caught.value, "__notes__", []))) == (first is not None)
 
 
 def test_the_message_shows_the_dtype_of_the_item_and_not_that_of_its_batch():

@@ -111,7 +111,20 @@ class StreamedFeed(Feed):
             )
         if not self._fits(name, alone := self.subset.batch([odd])[name]):
             seen = specs_of({name: alone}).get(name)  # stacked with others, it has a dtype that holds all
-        raise kind_error(name, self.subset.name, odd, self.first, seen, spec)
+        error = kind_error(name, self.subset.name, odd, self.first, seen, spec)
+        if self._has_changed(name):
+            error.add_note(
+                f"Key {self.first!r} has changed, too, since it was first read. Where all items change shape between "
+                "passes, write `subset.dataset = subset.dataset` before the pass."
+            )
+        raise error
+
+    def _has_changed(self, name: str) -> bool:
+        """Whether the first item has another shape or dtype now than when it was first read."""
+        if self.subset.has_own_batch or self.bucket is not None:
+            return False
+        _, batch = self.subset.read([self.first])
+        return name in batch and not self._fits(name, batch[name])
 
     def _fits(self, name: str, values: Any) -> bool:
         """Whether values have the shape of the first item, and can be cast safely to its dtype."""
