@@ -27,7 +27,7 @@ from experimentator.pace import Stopwatch
 from experimentator.patches import patched
 from experimentator.position import Position
 from experimentator.saving.identity import Noted, changeable
-from experimentator.saving.undeclared import remember
+from experimentator.saving.undeclared import not_set_again, remember
 from experimentator.settings import listed, rate_of
 from experimentator.signals import HeldSignals
 
@@ -194,7 +194,7 @@ class Walk:
         self.watch = Stopwatch(position.seconds)
         exp.state.update(epoch=exp.epoch + 1, epochs=self.goal)
         exp.fire("epoch_begin")
-        self._warn(passed_over(exp.subsets, exp.batch_size))
+        self._warn((*passed_over(exp.subsets, exp.batch_size), *not_set_again(exp)))
         for subset in self._subsets(position.subset):
             if subset.name != position.subset:
                 position.subset, position.batch, position.totals, position.weight = subset.name, 0, {}, 0

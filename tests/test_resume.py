@@ -754,6 +754,16 @@ class Labels(Callback):
         self.subset.keys = range(self.known)
 
 
+class Forgets(Callback):
+    """Four items more after each epoch, in the subset alone."""
+
+    def __init__(self, subset):
+        self.subset = subset
+
+    def on_epoch_end(self, **_):
+        self.subset.keys = range(len(self.subset.keys) + 4)
+
+
 def test_a_resumed_training_whose_callback_sets_keys_again_may_be_resumed_again(tmp_path):
     for epochs in (1, 2, 3):
         exp, _ = growing(tmp_path)
@@ -765,6 +775,25 @@ def test_a_resumed_training_whose_callback_sets_keys_again_may_be_resumed_again(
         exp.train(epochs)
 
     assert exp.counts["training"]["batches"] == 3  # of the third epoch
+
+
+@pytest.mark.parametrize("callback", [Curriculum, Labels, Forgets])
+def test_keys_that_no_callback_sets_again_after_a_resume_are_told(tmp_path, caplog, callback):
+    def made():
+        exp, _ = growing(tmp_path)
+        (subset,) = exp.subsets
+        subset.keys = range(4)
+        exp.callbacks[:] = [callback(subset), *exp.callbacks[1:]]
+        return exp
+
+    made().train(2)
+    for path in numbered(tmp_path):
+        caplog.clear()
+        again = made()
+        again.resume(path)
+        again.train(3)
+        is_told = "subset 'training' had other keys when the training was interrupted" in caplog.text
+        assert is_told == (callback is Forgets and int(path.name) > 1), path
 
 
 def test_what_a_refusal_names_may_be_changed_and_the_resume_tried_again(tmp_path):

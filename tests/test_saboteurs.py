@@ -41,6 +41,13 @@ SABOTEURS = {
         WHOLE,
         "killed_before",
     ),
+    "keys that nobody sets again after a resume are not told": Saboteur(
+        "saving/undeclared.py",
+        "sorted({*then}.difference(rekeyed(exp)) if then else ())",
+        "()",
+        "test_resume.py",
+        "no_callback_sets_again",
+    ),
     "the manifest comes first": Saboteur(
         MANIFEST,
         "    for name, data in files.items():\n        _put(aside / name, data)\n"

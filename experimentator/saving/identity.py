@@ -74,6 +74,7 @@ class Noted:
     left: Any = None  # what may be changed between trainings, as the last one left it
     held_by: dict[int, dict[str, str]] = dataclasses.field(default_factory=dict)  # attributes of callbacks, by `id`
     undeclared: list[str] = dataclasses.field(default_factory=list)  # classes of those that were found to change theirs
+    rekeyed: list[str] = dataclasses.field(default_factory=list)  # subsets that had other keys when it was interrupted
 
 
 def identity(exp: BaseExperiment) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from experimentator.saving.packing import (
     to_safetensors,
     unpack,
 )
-from experimentator.saving.undeclared import listening
+from experimentator.saving.undeclared import listening, rekeyed
 from experimentator.settings import rate_of, write_rate
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
             "objects": objects,
             "changed": {key: pack(exp.cfg[key], arrays, name=key) for key in _changed(exp, about["config"])},
             "doubts": doubts(exp),
+            "rekeyed": rekeyed(exp),
         },
     }
     files = {ARRAYS: to_safetensors(arrays)}
@@ -157,6 +158,7 @@ class Restored:
         exp.epoch, exp.history[:], walk.batches, walk.position = self.epoch, self.history, self.batches, self.position
         exp.program.chosen = dict(self.choices)
         walk.restore = self
+        walk.noted.rekeyed = list(self.about.get("rekeyed", ()))  # earlier versions did not note them
         self.again(exp, optimizer=False)
         walk.noted.left = changeable(exp)  # with the keys that callbacks set as they took their state
         self.rate = rate_of(exp.optimizer)
@@ -335,10 +337,8 @@ def _position(values: Any) -> Position | None:
     """The position of a training; raises for values that are none."""
     if values is None:
         return None
-    counts, sums = (
-        (values["batch"], values["weight"], values.get("predictions", 0)),
-        (values["seconds"], *values["totals"].values()),
-    )
+    counts = (values["batch"], values["weight"], values.get("predictions", 0))
+    sums = (values["seconds"], *values["totals"].values())
     if any(type(one) is not int or one < 0 for one in counts) or any(not isinstance(one, int | float) for one in sums):
         raise ValueError(f"{values!r:.80} is no position")
     seeds = {str(key): [int(number) for number in state] for key, state in values.get("seeds", {}).items()}

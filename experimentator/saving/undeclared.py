@@ -1,9 +1,10 @@
-"""Finds callbacks whose attributes change in training, but which declare no state to save for a resume."""
+"""Finds what callbacks change in training, but declare no state of: their attributes, and the keys of subsets."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,25 @@ def undeclared(exp: BaseExperiment) -> list[str]:
                 kind, ", ".join(changed),
             )  # fmt: skip
     return list(noted.undeclared)
+
+
+def rekeyed(exp: BaseExperiment) -> list[str]:
+    """Names of the subsets that have other keys than when the training began."""
+    began = {name: keys for name, (_, keys) in exp.walk.noted.keys.items()}
+    pairs = [(one.name, one.keys, began[one.name]) for one in exp.subsets if one.name in began]
+    return [name for name, now, then in pairs if now is not then and tuple(now) != tuple(then)]
+
+
+def not_set_again(exp: BaseExperiment) -> Iterator[str]:
+    """Once after a resume, as an epoch begins: subsets that had other keys, and have those of the beginning again."""
+    noted = exp.walk.noted
+    then, noted.rekeyed = noted.rekeyed, []
+    for name in sorted({*then}.difference(rekeyed(exp)) if then else ()):
+        yield (
+            f"Not exact: subset {name!r} had other keys when the training was interrupted, and has those that it began "
+            "with again. Let state_dict() of the callback that changes them return the keys, and "
+            "load_state_dict(state) assign them."
+        )
 
 
 def _prints(callback: Any) -> dict[str, str]:
