@@ -42,30 +42,27 @@ def describe_graph(
     shares: Mapping[str, Sequence[str]] | None = None,
     groups: Mapping[int, str] | None = None,
     metrics: Collection[str] = (),
-    costs: Mapping[str, float] | None = None,
-    cost_unit: str = "s",
-    statuses: Mapping[str, str] | None = None,
     title: str = "",
 ) -> Description:
     """Describe a graph, broken and undeclared ones too, with all that is known about it; touches no device and no data.
 
     `shapes` maps versions to shape (None for the batch) and dtype. By node name: `weights` the numbers of trainable and
-    frozen parameters, `shares` the nodes whose parameters it uses too, `costs` and `statuses` what a run found.
+    frozen parameters, `shares` the nodes whose parameters it uses too.
     `groups` maps places in the list (else: the part of a name before its last `/`, else the processor's own `group`).
     `metrics` are names that are metrics, whatever writes them.
 
     >>> from experimentator.graph import Graph, Ref, chunk_processor
     >>> scale = chunk_processor(inputs=["x"], outputs=["x"], node="Scale")(lambda x: x / 10)
     >>> graph = Graph([scale], provided={"x"})
-    >>> print(describe_graph(graph, shapes={Ref("x", 0): ((None, 3), "uint8")}, costs={"Scale": 0.002}))
+    >>> print(describe_graph(graph, shapes={Ref("x", 0): ((None, 3), "uint8")}))
     ALL: 1 processor, x -> x
-    #  processor                reads             writes  mode  cost
-    0  Scale: lambda x: x / 10  x@0 [B, 3] uint8  x@1     ALL   2 ms
+    #  processor                reads             writes  mode
+    0  Scale: lambda x: x / 10  x@0 [B, 3] uint8  x@1     ALL
     """
     boxes = tuple(_box(graph, node, groups or {}, weights or {}, shares or {}) for node in _order(graph))
     boxes = _with_roles(boxes, {node.index for node in graph.nodes if _is_metric(node)})
     outputs = _outputs(graph, boxes, metrics)
-    described = Description(
+    return Description(
         mode=str(graph.mode),
         total=len(graph._all),
         boxes=boxes,
@@ -75,7 +72,6 @@ def describe_graph(
         tensors=_tensors(graph, shapes or {}),
         title=title,
     )
-    return with_statuses(with_costs(described, costs or {}, unit=cost_unit), statuses or {})
 
 
 def with_costs(description: Description, costs: Mapping[str, float], *, unit: str = "s") -> Description:

@@ -45,7 +45,8 @@ def described():
     shapes = {Ref("batch_input", 0): ((None, 28, 28, 1), "uint8"), Ref("batch_logits", 1): ((None, 10), "float32")}
     graph = Graph(processors, provided={"batch_input", "batch_target"}, mode=Mode.TRAIN).select("loss", "accuracy")
     weights = {"Head": (1_000, 250)}
-    return describe_graph(graph, shapes=shapes, weights=weights, costs={"Head": 0.0125}, statuses={"Head": "ok"})
+    described = describe_graph(graph, shapes=shapes, weights=weights)
+    return with_statuses(with_costs(described, {"Head": 0.0125}), {"Head": "ok"})
 
 
 def test_the_table_has_a_column_for_each_thing_known(described, snapshot):

@@ -14,6 +14,7 @@ from experimentator.graph import (
     table,
     to_dot,
     to_mermaid,
+    with_costs,
     with_statuses,
 )
 from tests.graph.test_laws import START, programs
@@ -153,7 +154,8 @@ def test_weights_and_costs_add_up():
     costs, weights = {f"s{i}": 0.5 for i in range(3)}, {f"s{i}": (2, 1) for i in range(3)}
     graph = Graph([*chain(3), Op("x3 -> y")], provided={"x0"}).select("y")
 
-    (box,) = [box for box in fold(describe_graph(graph, costs=costs, weights=weights), above=0).boxes if box.folded]
+    described = with_costs(describe_graph(graph, weights=weights), costs)
+    (box,) = [box for box in fold(described, above=0).boxes if box.folded]
     assert (box.cost, box.trainable, box.frozen) == (1.5, 6, 3)
 
 

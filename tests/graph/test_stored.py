@@ -30,6 +30,7 @@ from experimentator.graph import (
     to_json,
     to_model_explorer,
     with_costs,
+    with_statuses,
 )
 from tests.graph.test_laws import START, programs
 from tests.stubs import mix
@@ -44,7 +45,8 @@ def described(**facts):
 
 def full():
     shapes = {Ref("x", 0): ((None, 3), "uint8")}
-    return described(shapes=shapes, weights={"net/Scale": (5, 1)}, costs={"net/Scale": 1}, statuses={"Mix": "ok"})
+    known = described(shapes=shapes, weights={"net/Scale": (5, 1)})
+    return with_statuses(with_costs(known, {"net/Scale": 1}), {"Mix": "ok"})
 
 
 @settings(deadline=None, max_examples=50)
