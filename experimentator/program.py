@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
-ORDER = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
 
 
 class Program:
@@ -80,7 +79,7 @@ class Program:
         """Record and select the graphs of all modes that subsets have, and check items and `outputs`, once."""
         if self.is_built:
             return
-        for mode in ORDER:
+        for mode in Mode:
             for subset in self.exp.subsets:
                 if subset.mode == mode:
                     check_items(subset, self.specs_of(subset), self.graph(mode))
@@ -231,7 +230,7 @@ class Program:
             backend.subsets = exp.subsets
         if mode not in self.recorded and self.specs(mode):
             known: dict[int, Any] = {}
-            for earlier in ORDER:
+            for earlier in Mode:
                 if earlier not in self.recorded and self.specs(earlier):
                     self.recorded[earlier] = self._noted(self.processors, self.specs(earlier), earlier, known)
                 known = _signatures(self.processors, self.recorded.get(earlier, ())) | known

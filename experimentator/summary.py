@@ -15,7 +15,6 @@ from experimentator.graph import Description, Graph, Mode, describe_graph, plan,
 from experimentator.graph.text import aligned
 
 log = logging.getLogger(__name__)
-MODES = (Mode.TRAIN, Mode.EVAL, Mode.INFER)
 VIEWS = ("graph", "plan", "list")
 _PLACE = re.compile(r"In chunk processor #(\d+) .*?\[(TRAIN|EVAL|INFER)\]")
 
@@ -215,7 +214,7 @@ def _graph(exp: Any, mode: Mode) -> tuple[str, ...]:
 def _modes(exp: Any) -> list[Mode]:
     """TRAIN and EVAL where a subset has them, INFER where something can be computed."""
     present = {subset.mode for subset in exp.subsets}
-    return [m for m in MODES if m in present or (m == Mode.INFER and exp.subsets and exp.program.whole(m).computable)]
+    return [m for m in Mode if m in present or (m == Mode.INFER and exp.subsets and exp.program.whole(m).computable)]
 
 
 def _parameters(exp: Any) -> list[tuple[str, ...]]:
