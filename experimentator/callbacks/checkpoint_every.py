@@ -10,10 +10,9 @@ from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.records.throttle import Throttle, seconds_to_save
-from experimentator.saving.manifest import KEPT, clean
+from experimentator.saving.manifest import CHECKPOINTS, KEPT, clean
 from experimentator.scalars import is_number, is_whole
 
-FOLDER = "checkpoints"
 SHARE = 0.007  # share of the time that saving may take, if no period is given
 COPIES = 3  # copies of the trained weights in a checkpoint, as a guess: with the two moments of Adam
 SECONDS = 600.0  # if no period is given, longer epochs are saved within, too
@@ -75,7 +74,7 @@ class CheckpointEvery(Callback):
     @property
     def place(self) -> Path:
         """The folder of the checkpoints."""
-        return Path(self.folder) if self.folder is not None else (run_folder(self.exp) or Path()) / FOLDER
+        return Path(self.folder) if self.folder is not None else (run_folder(self.exp) or Path()) / CHECKPOINTS
 
     def on_train_begin(self, **_: Any) -> None:
         """Count from here."""

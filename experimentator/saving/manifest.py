@@ -31,6 +31,7 @@ from experimentator.saving.packing import from_json, to_json
 
 log = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"  # the folder of them in a run folder
 MANIFEST = "MANIFEST.json"
 FILES = ("weights.safetensors", "state.safetensors", "state.json")
 FORMAT = 1

@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
-CHECKPOINTS = "checkpoints"  # the folder of them in a run folder
 WEIGHTS, ARRAYS, STATE = manifest.FILES
 PASSING = ("averages", "block", "results", "why")  # entries of the state that last for one call only
 OPTIMIZER = "optimizer/"
@@ -232,7 +231,7 @@ def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:
         restored.into(exp)
     for callback in listening(exp):
         if hasattr(callback, "reopen"):
-            callback.reopen(restored.path.parent.parent if (folder / CHECKPOINTS).is_dir() else None)
+            callback.reopen(restored.path.parent.parent if (folder / manifest.CHECKPOINTS).is_dir() else None)
     log.info("Resumed from %s: %d epochs are done, %d batches in all.", restored.path, exp.epoch, exp.walk.batches)
     return restored.path
 
@@ -247,14 +246,14 @@ def take_loaded(exp: BaseExperiment, weights: Mapping[str, np.ndarray]) -> None:
 
 def has_checkpoints(folder: Path) -> bool:
     """Whether a run folder has checkpoints, whole or not."""
-    return bool(manifest.numbered(folder / CHECKPOINTS))
+    return bool(manifest.numbered(folder / manifest.CHECKPOINTS))
 
 
 def found(folder: Path) -> manifest.ReadCheckpoint:
     """The checkpoint of a folder: itself, or the newest whole one in it."""
     if os.path.lexists(folder / manifest.MANIFEST):
         return manifest.read(folder)
-    within = folder / CHECKPOINTS
+    within = folder / manifest.CHECKPOINTS
     read = manifest.newest(within if within.is_dir() else folder) if folder.is_dir() else None
     if read is None:
         other = "a file, and no folder" if folder.exists() else "no such folder"
