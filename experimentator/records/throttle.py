@@ -25,7 +25,7 @@ class Throttle:
     """
 
     def __init__(self, share: float, guess: float = 0.0):
-        self.share, self.seconds, self.spent = share, guess, 0.0
+        self.share, self.seconds = share, guess
         self.begin()
 
     def begin(self) -> None:
@@ -49,7 +49,6 @@ class Throttle:
     def __exit__(self, *_: object) -> None:
         self.begin()
         self.seconds = self.at - self._start
-        self.spent += self.seconds
 
 
 def seconds_to_save(exp: Any, *, copies: int) -> float:
