@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.bench.faces import brief, head, rate
-from experimentator.bench.report import described
+from experimentator.bench.report import Told, described
 from experimentator.bench.spread import interval, p_value
 from experimentator.bench.trainer import Trainer
 from experimentator.graph.text import aligned
@@ -20,7 +20,6 @@ SURE = 0.05
 # By how much one must be quicker. Two experiments of one configuration differ in pace, by where their memory lies: in
 # 8 rounds in turn, half of such pairs were told apart without a margin, 3 % with this one; of pairs 10 % apart, 90 %.
 MARGIN = 0.03
-Told = Callable[[str], None]
 
 
 def in_turn(trainers: Sequence[Trainer], seconds: float, told: Told, failed: dict[Trainer, str] | None = None) -> None:

@@ -8,12 +8,11 @@ from xml.sax.saxutils import escape
 
 from experimentator.bench.comparison import in_turn
 from experimentator.bench.faces import head, rate
-from experimentator.bench.report import described
+from experimentator.bench.report import Told, described
 from experimentator.bench.trainer import Trainer
 from experimentator.callbacks.picture import round_step
 from experimentator.graph.text import aligned
 
-Told = Callable[[str], None]
 BAR = 30  # characters
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 360, 80, 50, 40
 

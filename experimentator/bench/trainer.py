@@ -19,7 +19,6 @@ from experimentator.patches import patched
 
 LONGEST = 2.0  # seconds until an epoch is cut, at most
 SHORTEST = 0.5  # and at least
-WARM_SECONDS = 20.0  # spent at most on reaching the pace
 STEADY = 0.02  # share of an epoch that compiling may take, once the pace is reached
 
 
@@ -41,7 +40,7 @@ class Trainer:
         self.wall = self.worked = 0.0  # seconds that the rounds took, and those that threads worked, or would have
         self.ledger.look = self.work = Work()
 
-    def warm_up(self, seconds: float = WARM_SECONDS) -> None:
+    def warm_up(self, seconds: float) -> None:
         """Train until nothing is compiled any more and calls have their size."""
         end = time.perf_counter() + seconds
         while True:
