@@ -26,6 +26,7 @@ from experimentator.graph.versions import Ref
 
 FORMAT, VERSION = "experimentator graph", 1
 _WRITE = "Write the file anew: experimentator graph CONFIG -o FILE.json."
+_hints = cache(get_type_hints)
 
 
 def to_json(description: Description) -> str:
@@ -119,11 +120,6 @@ def _read_tuple(kinds: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ..
         raise _damaged(place, f"{json.dumps(value)[:60]} where a list is expected")
     each = kinds if kinds[-1] is not ... else (kinds[0],) * len(value)
     return tuple(_read(kind, one, place) for kind, one in zip(each, value, strict=True))
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
 
 
 def _damaged(place: str, seen: str) -> DescriptionError:
