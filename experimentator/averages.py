@@ -10,7 +10,6 @@ import numpy as np
 from experimentator.accumulating import Running, Weighed
 
 WEIGHT = " weight"  # suffix of a name in `totals`: the sum of the weights of its values
-EMPTY: Mapping[str, Any] = {}
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -59,7 +58,7 @@ class Averages:
     """
 
     def __init__(
-        self, totals: dict[str, float] | None = None, weight: int = 0, sums: Mapping[str, Mapping[str, float]] = EMPTY
+        self, totals: dict[str, float] | None = None, weight: int = 0, sums: Mapping[str, Mapping[str, float]] = {}
     ) -> None:
         self.totals = {} if totals is None else totals
         self.weight, self.sums = weight, sums
