@@ -51,7 +51,7 @@ class Embedded(ChunkProcessor):
         self.inputs, self.outputs = tuple(self._takes.values()), tuple(self._gives.values())
         self.mode = Mode.of(mode)
         self.within = self._graph.processors
-        self.node = node or named(exp)
+        self.node = node or named(exp.source.filename)
 
     def __call__(self, chunk: Chunk) -> None:
         results = self._run({own: chunk[name] for own, name in self._takes.items()})
@@ -75,7 +75,8 @@ def _selected(whole: Graph, outputs: list[str], given: Mapping[str, str]) -> Gra
     return whole.select(*outputs)
 
 
-def named(exp: BaseExperiment) -> str:
-    """The name of an experiment's configuration file; for a run folder, the name of its project."""
-    file = Path(exp.source.filename or "Experiment")
-    return file.parent.parent.name if (file.parent / "status.json").is_file() else file.stem
+def named(filename: str) -> str:
+    """The name of a configuration file; of a run's copy, the name of its project."""
+    file = Path(filename or "Experiment")
+    is_copy = file.name == "config.py" and (file.parent / "status.json").is_file()
+    return file.absolute().parent.parent.name if is_copy else file.stem

@@ -119,7 +119,7 @@ def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:
             f"Name an input: {', '.join(sorted(graph.inputs))}.",
         )
     asked = {name: _sizes(name, sizes, specs[name]) for name in graph.inputs}
-    return exp.backend.model(graph, {name: specs[name] for name in graph.inputs}, asked, named(exp))
+    return exp.backend.model(graph, {name: specs[name] for name in graph.inputs}, asked, named(exp.source.filename))
 
 
 def _whole(exp: BaseExperiment, specs: Mapping[str, Spec], sizes: Any) -> tuple[Graph, dict[str, Spec]]:

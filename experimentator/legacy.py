@@ -14,6 +14,7 @@ from experimentator.checkpoint import WEIGHTS, weights_in
 from experimentator.config import ConfigError
 from experimentator.configured import Configured
 from experimentator.data.items import DatasetError
+from experimentator.embedded import named
 from experimentator.graph import Chunk, ChunkProcessor, Graph, Mode
 from experimentator.runs import STATUS
 from experimentator.settings import listed
@@ -74,10 +75,9 @@ class Legacy(Configured):
     @property
     def project_name(self) -> str:
         """The setting, else the name of the configuration file; of a run's copy, the name of its project."""
-        file = Path(self.source.filename)
-        is_copy = file.name == "config.py" and (file.parent / STATUS).is_file()
-        stem = file.absolute().parent.parent.name if is_copy else file.stem
-        return self.cfg.get("project_name") or (stem if stem and not stem.startswith("<") else "experiment")
+        filename = self.source.filename
+        own = named(filename) if filename and not filename.startswith("<") else "experiment"
+        return self.cfg.get("project_name") or own
 
     @property
     def folder(self) -> Any:

@@ -198,7 +198,7 @@ def test_a_driver_may_change_processors_before_the_first_batch(caplog):
     assert "Changed" not in caplog.text
 
 
-def test_the_configuration_of_a_run_comes_with_its_weights(trained):
+def test_the_configuration_of_a_run_comes_with_its_weights(trained, monkeypatch):
     config = trained.folder / "config.py"
     again, fresh = build_experiment(config), build_experiment(config, load_weights=False)
     of_folder = build_experiment(trained.folder)
@@ -213,6 +213,9 @@ def test_the_configuration_of_a_run_comes_with_its_weights(trained):
         f"ball: begins with weights of {of_folder.own_folder()}/weights.safetensors, 0 epochs trained"
     )
     assert str(fresh).startswith("ball: 0 epochs trained")
+    monkeypatch.chdir(trained.folder)
+    beside = build_experiment("config.py")
+    assert (beside.project_name, beside.as_processor("predicted").node) == ("ball", "ball")
 
 
 def test_the_weights_of_a_run_are_loaded_at_first_use_so_that_processors_may_be_changed(trained, caplog):
