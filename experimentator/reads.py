@@ -19,6 +19,7 @@ CONTAINERS = (list, tuple, dict)
 GLOBAL, ENCLOSED, CODE = "global ", "enclosed ", "the code of "
 OUTSIDE = (GLOBAL, ENCLOSED, CODE)  # what names begin with that are no attributes
 LIBRARIES = ("experimentator.", "keras.", "builtins")  # modules whose classes are not searched
+QUIET = {*sys.stdlib_module_names, "experimentator"}
 # Objects of these, and of subclasses, have watchers of their own; losses have none.
 WATCHED = (*LIBRARIES, "tensorflow.", "torch.", "jax")
 OPEN = ("keras.src.losses.", "keras.src.saving.")
@@ -97,7 +98,7 @@ def _inside(
             found[f".{key}"] = value
         if not isinstance(value, (*CLOSED, ModuleType)):
             found |= _inside(f".{key}", value, key, of_objects, known, *within, id(owner))
-    if not isinstance(owner, NAMESPACES) and not _is_installed(type(owner).__module__):
+    if not isinstance(owner, NAMESPACES) and not is_installed(type(owner).__module__):
         methods, waiting = _methods(owner), list[FunctionType]()
         entries = [called.__name__] if owner is not called else ["__call__", "call", *attributes]
         for entry in entries:
@@ -134,10 +135,13 @@ def _classes(one: Any) -> Sequence[type]:
 
 
 @cache
-def _is_installed(module: str) -> bool:
-    """Whether it is one of Python's or of an installed package, whose code nobody changes."""
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return module.partition(".")[0] in sys.stdlib_module_names or "site-packages" in file or "dist-packages" in file
+def is_installed(module: str) -> bool:
+    """Whether it is one of Python's, of the library or of an installed package, whose code nobody changes."""
+    if module == "__main__":  # the script that runs; in a worker process, where that comes by value, the pool's
+        return False
+    package = module.partition(".")[0]
+    files = [getattr(sys.modules.get(name), "__file__", None) or "" for name in (module, package)]
+    return package in QUIET or any("site-packages" in file or "dist-packages" in file for file in files)
 
 
 def _is_watched(one: Any) -> bool:
@@ -171,7 +175,7 @@ def _methods(processor: Any) -> dict[str, list[FunctionType]]:
     found: dict[str, list[FunctionType]] = {}
     for cls in type(processor).__mro__:
         is_read = not cls.__module__.startswith(LIBRARIES) and (
-            cls is type(processor) or not _is_installed(cls.__module__)
+            cls is type(processor) or not is_installed(cls.__module__)
         )
         for name, one in vars(cls).items() if is_read else ():
             one = one.fget if isinstance(one, property) else one

@@ -13,16 +13,17 @@ import random
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
+from experimentator.reads import is_installed, is_set
+
 MOST = 100_000  # objects that are searched
 DATA = 1_000  # containers with more entries hold data, and are not searched
 NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "ROT_TWO", "SWAP")  # only move values
-QUIET = {*sys.stdlib_module_names, "experimentator"}  # code of these, and of installed packages, is not searched
 ELSEWHERE: set[str] = set()  # in a worker process: the user's modules that the training process had imported
 KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 SHARED: dict[int, str] = {id(random._inst): "random", id(np.random.mtrand._rand): "numpy"}
@@ -44,7 +45,7 @@ def shared_generators() -> list[Any]:
 
 def modules_of_the_user() -> list[str]:
     """The imported modules that are searched for generators, without the script that runs."""
-    return [name for name in list(sys.modules) if not _is_installed(name.partition(".")[0]) and name != "__main__"]
+    return [name for name in list(sys.modules) if not is_installed(name) and name != "__main__"]
 
 
 def generators_in(root: Any) -> list[Any]:
@@ -146,7 +147,7 @@ def _parts(one: Any) -> Iterator[Any]:
     elif isinstance(one, FunctionType):
         if not _is_quiet(one):
             yield from _mentioned(one)
-            yield from (cell.cell_contents for cell in one.__closure__ or () if _is_filled(cell))
+            yield from (cell.cell_contents for cell in one.__closure__ or () if is_set(cell))
     else:
         yield from _methods(type(one))
     narrowed, own = getattr(type(one), "_draws_in", None), getattr(one, "__dict__", None)
@@ -173,15 +174,7 @@ def _methods(cls: type) -> Iterator[FunctionType]:
 
 
 def _is_quiet(one: Any) -> bool:
-    return _is_installed(str(getattr(one, "__module__", None) or "").partition(".")[0])
-
-
-@cache
-def _is_installed(package: str) -> bool:
-    if package == "__main__":  # the script that runs; in a worker process, where that comes by value, the pool's
-        return False
-    file = getattr(sys.modules.get(package), "__file__", None) or ""
-    return package in QUIET or "site-packages" in file or "dist-packages" in file
+    return is_installed(str(getattr(one, "__module__", None) or ""))
 
 
 def chain_of(dataset: Any) -> tuple[Any, ...]:
@@ -197,7 +190,7 @@ def chain_of(dataset: Any) -> tuple[Any, ...]:
 def _mentioned(function: FunctionType) -> Iterator[Any]:
     """The objects that a function's code names: globals, imports, closure variables, and attributes of modules."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
-    known = {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
+    known = {name: cell.cell_contents for name, cell in cells if is_set(cell)}
     waiting = [function.__code__]
     while waiting:
         code = waiting.pop()
@@ -241,10 +234,3 @@ def _module(name: str) -> ModuleType | None:
         with suppress(ImportError):  # the function will raise it itself
             return importlib.import_module(name)
     return sys.modules.get(name)
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
