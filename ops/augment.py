@@ -63,10 +63,6 @@ class Drawing(Op):
 class RandomOp(Drawing, InPlace):
     """An op that draws for one tensor of images: `name` [B, H, W, ...] any dtype."""
 
-    def check_images(self, tensor: Any) -> None:
-        """Refuse a tensor that has no rows and columns."""
-        check_images(self, self.name, tensor)
-
 
 @dataclass(eq=False)
 class RandomFlip(RandomOp):
@@ -98,7 +94,7 @@ class RandomFlip(RandomOp):
         self.require(0 <= self.probability <= 1, seen=seen, write="Give a share of the images, from 0 to 1.")
 
     def compute(self, tensor: Any) -> Any:
-        self.check_images(tensor)
+        check_images(self, self.name, tensor)
         axes = _AXES[self.axis]
         flips = self.draw(tensor, len(axes)) < self.probability
         ones = (1,) * (len(tensor.shape) - 1)
@@ -148,7 +144,7 @@ class RandomCrop(RandomOp):
         return keras.ops.take(pixels, rows[:, :, None] * width + columns[:, None, :], axis=0)
 
     def _check(self, tensor: Any) -> None:
-        self.check_images(tensor)
+        check_images(self, self.name, tensor)
         for window, image in zip(self.size, tuple(tensor.shape)[1:3]):
             if image is not None and image + 2 * self.padding < window:
                 write = "Give a smaller size, or more padding."

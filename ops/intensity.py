@@ -21,6 +21,7 @@ from typing import Any
 import keras
 
 from experimentator.ops.augment import RandomOp, span
+from experimentator.ops.images import check_images
 from experimentator.ops.op import dtype_of, is_discrete, is_number, rounded
 
 
@@ -36,7 +37,7 @@ class Intensity(RandomOp):
         self.require(fine, seen=f"its scale is {self.scale!r}", write="Give the largest value of a pixel.")
 
     def compute(self, tensor: Any) -> Any:
-        self.check_images(tensor)
+        check_images(self, self.name, tensor)
         scale = self.scale or (255.0 if is_discrete(tensor) else 1.0)
         images = self.change(keras.ops.cast(tensor, "float32") / scale)
         return rounded(keras.ops.clip(images, 0.0, 1.0) * scale, dtype_of(tensor))

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 
 from experimentator.ops.augment import RandomOp, counted, span
-from experimentator.ops.images import check_interpolation
+from experimentator.ops.images import check_images, check_interpolation
 from experimentator.ops.op import dtype_of, rounded
 
 
@@ -57,7 +57,7 @@ class RandomRotation(RandomOp):
         self.require(fine, seen=f"its degrees are {self.degrees!r}", write=write)
 
     def compute(self, tensor: Any) -> Any:
-        self.check_images(tensor)
+        check_images(self, self.name, tensor)
         least, largest = span(self.degrees, -1.0)
         angles = (least + (largest - least) * self.draw(tensor, 1)) * (math.pi / 180)
         rows, columns = _turned(angles, *keras.ops.shape(tensor)[1:3])
