@@ -35,6 +35,13 @@ class Mixing(Drawing):
     input: str
     target: str
     num_classes: int | None = field(default=None, kw_only=True)
+    alpha: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        write = f"Give a number above 0, at most {_LARGEST}."
+        self.require(0 < self.alpha <= _LARGEST, seen=f"its alpha is {self.alpha!r}", write=write)
+        self._table = _beta_table(self.alpha)
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
@@ -58,6 +65,16 @@ class Mixing(Drawing):
     def mix(self, images: Any, others: Any, draws: Any) -> tuple[Any, Any]:
         """The mixed images, and the share [B] of each that is its own; `draws` [B, 3] are uniform in [0, 1)."""
         raise NotImplementedError
+
+    def beta(self, draws: Any) -> Any:
+        """Uniform draws to draws from a symmetric beta distribution, by a table: samplers of it have no XLA form."""
+        table = keras.ops.convert_to_tensor(self._table)
+        place = (1.0 - keras.ops.absolute(2.0 * draws - 1.0)) * (_TABLE - 1)
+        lower = keras.ops.clip(keras.ops.floor(place), 0, _TABLE - 2)
+        first = keras.ops.cast(lower, "int32")
+        low, high = keras.ops.take(table, first), keras.ops.take(table, first + 1)
+        half = 0.5 * keras.ops.power(low + (high - low) * (place - lower), 1.0 / self.alpha)
+        return keras.ops.where(draws < 0.5, half, 1.0 - half)
 
     def _rows(self, images: Any, target: Any) -> Any:
         """The target as float32: shares of classes, or numbers."""
@@ -95,12 +112,8 @@ class MixUp(Mixing):
 
     alpha: float = field(default=0.2, kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._table = beta_table(self, self.alpha)
-
     def mix(self, images: Any, others: Any, draws: Any) -> tuple[Any, Any]:
-        kept = _beta(draws[:, 0], self._table, self.alpha)
+        kept = self.beta(draws[:, 0])
         share = kept[(..., *[None] * (len(images.shape) - 1))]
         own, other = (keras.ops.cast(tensor, "float32") for tensor in (images, others))
         return rounded(share * own + (1.0 - share) * other, dtype_of(images)), kept
@@ -129,14 +142,8 @@ class CutMix(Mixing):
         TensorError: for fewer than three axes, or ids without num_classes.
     """
 
-    alpha: float = field(default=1.0, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._table = beta_table(self, self.alpha)
-
     def mix(self, images: Any, others: Any, draws: Any) -> tuple[Any, Any]:
-        side = keras.ops.sqrt(1.0 - _beta(draws[:, 0], self._table, self.alpha))
+        side = keras.ops.sqrt(1.0 - self.beta(draws[:, 0]))
         height, width = keras.ops.shape(images)[1:3]
         inside = _between(height, draws[:, 1], side)[:, :, None] & _between(width, draws[:, 2], side)[:, None, :]
         kept = 1.0 - keras.ops.mean(keras.ops.cast(inside, "float32"), axis=(1, 2))
@@ -149,22 +156,9 @@ def _between(size: Any, place: Any, side: Any) -> Any:
     return keras.ops.absolute(rows[None, :] - place[:, None]) < 0.5 * side[:, None]
 
 
-def beta_table(op: Mixing, alpha: float) -> Any:
+def _beta_table(alpha: float) -> Any:
     """(2 x)^alpha for quantiles x of the lower half of the beta distribution: nearly a straight line."""
-    fine = 0 < alpha <= _LARGEST
-    op.require(fine, seen=f"its alpha is {alpha!r}", write=f"Give a number above 0, at most {_LARGEST}.")
     powers = np.linspace(0.0, 1.0, 64 * _TABLE)
     density = (1.0 - 0.5 * powers ** (1.0 / alpha)) ** (alpha - 1.0)  # in x it is (x (1 - x))^(alpha - 1)
     below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
     return np.interp(np.linspace(0.0, 1.0, _TABLE), below / below[-1], powers).astype("float32")
-
-
-def _beta(draws: Any, table: Any, alpha: float) -> Any:
-    """Uniform draws to draws from a symmetric beta distribution, by a table: samplers of it have no XLA form."""
-    table = keras.ops.convert_to_tensor(table)
-    place = (1.0 - keras.ops.absolute(2.0 * draws - 1.0)) * (_TABLE - 1)
-    lower = keras.ops.clip(keras.ops.floor(place), 0, _TABLE - 2)
-    first = keras.ops.cast(lower, "int32")
-    low, high = keras.ops.take(table, first), keras.ops.take(table, first + 1)
-    half = 0.5 * keras.ops.power(low + (high - low) * (place - lower), 1.0 / alpha)
-    return keras.ops.where(draws < 0.5, half, 1.0 - half)
