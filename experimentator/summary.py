@@ -199,7 +199,7 @@ def _subset(exp: Any, subset: Any) -> tuple[str, ...]:
     return subset.name, str(subset.mode), size, where, items
 
 
-def _shape(spec: Any, sizes: Sequence[Sequence[int]] = ((),)) -> str:
+def _shape(spec: Any, sizes: Sequence[Sequence[int]]) -> str:
     """The shape of a batch and its dtype; `sizes` are those of the leading axes in each bucket."""
     varying = ["/".join(map(str, dict.fromkeys(axis))) for axis in zip(*sizes, strict=True)]
     return f"[{', '.join(['B', *varying, *map(str, spec.shape[1 + len(varying) :])])}] {spec.dtype}"

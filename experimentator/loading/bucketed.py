@@ -97,7 +97,7 @@ class BucketedHostFeed(BucketedFeed):
 
     place = "in host memory"
 
-    def __init__(self, subset: Subset, buckets: Buckets, sample: Mapping[str, Spec], *, threads: int = 1):
+    def __init__(self, subset: Subset, buckets: Buckets, sample: Mapping[str, Spec], *, threads: int):
         keys = subset.keys
         items = all_items(subset, threads)
         there = [(key, item) for key, item in zip(keys, items, strict=True) if item is not None]

@@ -132,7 +132,7 @@ class JaxBackend(KerasBackend):
         """Copy columns to the device, once."""
         return {name: self.devices.placed(_placed(name, values)) for name, values in columns.items()}
 
-    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "xla", detach: int = 0) -> Timed:
+    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.jax.by_hand`."""
         return looped(self._batch(graph, optimizer, detach), compiler)
 

@@ -13,7 +13,7 @@ from jax import numpy as jnp
 
 from experimentator.backends import CannotRunError, Timed
 from experimentator.backends.jax.batch import Batch
-from experimentator.backends.jax.loop import BATCH, LOOP
+from experimentator.backends.jax.loop import BATCH
 from experimentator.backends.keras.fit import GraphModel
 from experimentator.backends.keras.stateless import State
 
@@ -21,7 +21,7 @@ LOSSES = 1024
 FAILURES = (jax.errors.JaxRuntimeError,)
 
 
-def looped(batch: Batch, compiler: str = LOOP) -> Timed:
+def looped(batch: Batch, compiler: str) -> Timed:
     """`run(columns, index, count)`: runs `count` batches, of the rows `index` [R, B] in turn, and waits for them.
 
     The outputs of a batch are carried to the next one, so that the compiler cannot drop them; the last `LOSSES` losses

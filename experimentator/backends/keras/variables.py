@@ -103,7 +103,7 @@ class Variables:
             for ordinal, variable in enumerate(variables)
         }
 
-    def sizes(self, is_held: Callable[[Any], bool] = lambda variable: False) -> dict[str, tuple[int, int]]:
+    def sizes(self, is_held: Callable[[Any], bool]) -> dict[str, tuple[int, int]]:
         """For each node: how many numbers are trained, and how many are not (seeds of random layers left out)."""
         sizes = {}
         for node, variables in self._owned.items():

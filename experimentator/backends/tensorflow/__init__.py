@@ -160,7 +160,7 @@ class TensorflowBackend(KerasBackend):
         """Copy columns to the device, once."""
         return {name: placed(values) for name, values in columns.items()}
 
-    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "graph", detach: int = 0) -> Timed:
+    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.tensorflow.by_hand`."""
         return looped(self._batch(graph, optimizer, detach), compiler, graph.nodes)
 

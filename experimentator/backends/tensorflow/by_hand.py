@@ -22,7 +22,7 @@ Batch = Callable[[Any], Any]  # tensors of one batch in, tensors out
 LOSSES = 1024
 
 
-def looped(batch: Batch, compiler: str = GRAPH, nodes: Sequence[Node] = ()) -> Timed:
+def looped(batch: Batch, compiler: str, nodes: Sequence[Node]) -> Timed:
     """`run(columns, index, count)`: runs `count` batches, of the rows `index` [R, B] in turn, and waits for them.
 
     The outputs of a batch are carried to the next one, so that no compiler can drop them; the last `LOSSES` losses are

@@ -183,7 +183,7 @@ class TorchBackend(KerasBackend):
                 for step in self._steps:
                     step.is_profiled = False
 
-    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str = "program", detach: int = 0) -> Timed:
+    def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.torch.by_hand`."""
         batch, wanted = self._batch(graph, optimizer, detach), dict.fromkeys(sorted(graph.outputs))
         return looped(TorchStep(graph, batch, wanted, self.put, jit_compile=COMPILERS.get(compiler, False)))
