@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -96,8 +96,7 @@ def k_fold(
     if not all(parts):
         seen = f"{sum(map(len, parts))} keys for {count} folds"
         raise DatasetError("A fold has no keys.", seen, "Make fewer folds, or smaller groups.")
-    everything = [key for part in parts for key in part]
-    return [Fold(_without(everything, part), part) for part in parts]
+    return [Fold([key for other in parts if other is not part for key in other], part) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -214,8 +213,3 @@ def _checked_shares(shares: Any, count: int = 0) -> dict[str, float]:
         f"{shares!r:.120}" + (f", together {total:g}" if fine else ""),
         'Write {"training": 0.8, "validation": 0.2}.',
     )
-
-
-def _without(keys: Iterable[Hashable], left_out: Collection[Hashable]) -> list[Hashable]:
-    out = set(left_out)
-    return [key for key in keys if key not in out]
