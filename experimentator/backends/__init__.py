@@ -36,10 +36,7 @@ class Step(Protocol):
     batches: int  # run so far: `choose` weighs a compilation against these and those ahead
     chosen: str | None  # the `compiler`, once one is settled on; may be set until then
     draws_with_state: Mapping[str, str]  # processors whose draws cannot be saved, and by which operation they draw
-
-    @property
-    def traces(self) -> int:
-        """How often the graph was traced; constant after the first epoch."""
+    traces: int  # how often the graph was traced; constant after the first epoch
 
     @property
     def is_settled(self) -> bool:

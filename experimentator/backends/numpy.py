@@ -144,7 +144,6 @@ class NumpyBackend(Backend):
         return lambda factors: setattr(optimizer, "learning_rate", base * float(factors[0]))
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
-        """The first node that makes NaN or infinity of finite values, on one batch, and the name that it writes."""
         watch = Watch()
         graph.run({name: np.asarray(columns[name])[rows] for name in graph.inputs}, call=watch)
         return watch.found

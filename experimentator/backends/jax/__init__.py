@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import keras
@@ -40,7 +40,7 @@ class JaxBackend(KerasBackend):
 
     name = "jax"
     compilers = COMPILERS
-    formats: ClassVar = {"": "tf_saved_model"}
+    formats = {"": "tf_saved_model"}
     recomputed = staticmethod(recomputed)
 
     def __init__(self) -> None:
@@ -75,15 +75,12 @@ class JaxBackend(KerasBackend):
             return jax.eval_shape(function, self._specs(specs))
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
-        """Within, operations carry a name that compilers and profilers show."""
         return jax.named_scope(name)
 
     def outside_of_traces(self) -> AbstractContextManager[Any]:
-        """Within, tensors are real, even inside a trace."""
         return jax.ensure_compile_time_eval()
 
     def is_traced(self, value: Any) -> bool:
-        """Whether a value stands for one that a trace will compute."""
         return isinstance(value, jax.core.Tracer)
 
     def call(self, node: Node, chunk: Chunk) -> None:
@@ -137,13 +134,11 @@ class JaxBackend(KerasBackend):
         return looped(self._batch(graph, optimizer, detach), compiler)
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
-        """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
         model = JaxModel(self._batch(graph, optimizer))
         model.compile(self.used(optimizer), **options)
         return fitted(model, data, batch_size, FAILURES)
 
     def peak_memory(self) -> int | None:
-        """The most bytes that were taken on the device at once; None where that is the host."""
         told = None if self.is_host else jax.devices()[0].memory_stats()
         return None if told is None else int(told["peak_bytes_in_use"])
 

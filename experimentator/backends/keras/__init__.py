@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from weakref import WeakSet
 
 import keras
 import numpy as np
 
 from experimentator.accumulating import SEEDS
-from experimentator.backends import MissingFrameworkError, Shape, Sizes, Watch
+from experimentator.backends import Backend, MissingFrameworkError, Shape, Sizes, Watch
 from experimentator.backends.keras.averaging import begin_averages, give_averages
 from experimentator.backends.keras.context import Forward, InContext
 from experimentator.backends.keras.cut import Cut
@@ -43,20 +43,16 @@ from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.optimizer_parts import parts_of, unscaled
 
 
-class KerasBackend(ABC):
+class KerasBackend(Backend, ABC):
     """Records and builds processors on abstract tensors, owns their variables and the optimizer's state."""
 
-    name: str
-    device: str
-    compilers: ClassVar[Mapping[str, Any]]
-    formats: ClassVar[Mapping[str, str]]
     recomputed: Way
     watching: Callable[..., AbstractContextManager[Any]] = nullcontext  # takes what makes the framework's own variables
     given = deferred  # makes the arguments with which a processor makes a Keras variable in its call
     rate_table: Callable[[], Any] = Table
     compiles = True
-    batch_size = 2  # rows of abstract batches, where a framework knows no batch of any size
-    subsets: Sequence[Any] = ()  # their items stand in abstract batches where processors look at values
+    batch_size = 2
+    subsets: Sequence[Any] = ()
 
     def __init__(self) -> None:
         running = keras.backend.backend()
@@ -175,15 +171,12 @@ class KerasBackend(ABC):
         return None if seen is None else seen.find(graph, specs)
 
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """For each node that owns weights: how many numbers are trained, and how many are not."""
         return self.variables.sizes(self.is_held)
 
     def shared(self) -> dict[str, tuple[str, ...]]:
-        """For each node that reads weights of others: which nodes own them."""
         return self.variables.shared()
 
     def forget(self) -> None:
-        """Forget the weights, after the processors changed: the next recording finds them anew."""
         self.variables, self.staleness = Variables(), Staleness()
         for known in (self._layers, self._held, self._seen):
             known.clear()
@@ -193,7 +186,6 @@ class KerasBackend(ABC):
         return {key: np.asarray(variable) for key, variable in self.variables.keyed().items()}
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Assign weights by key; all of them, or an error and none."""
         self.variables.assign(weights)
 
     def seeds(self) -> dict[str, list[int]]:
@@ -201,7 +193,6 @@ class KerasBackend(ABC):
         return {key: np.asarray(variable).tolist() for key, variable in self._seeds().items()}
 
     def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
-        """Set the states of seed generators again."""
         own = self._seeds()
         for key, state in seeds.items():
             dtype = keras.backend.standardize_dtype(own[key].dtype)  # 32 bits, which PyTorch takes for signed ones
@@ -212,7 +203,6 @@ class KerasBackend(ABC):
         return {key: np.asarray(variable) for key, variable in keyed(self.used(optimizer)).items()}
 
     def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
-        """Assign them; all of them, or an error and none."""
         assign(keyed(self.used(optimizer)), state)
 
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
@@ -231,7 +221,6 @@ class KerasBackend(ABC):
         begin_averages(optimizer, [one for key, one in self.variables.keyed().items() if key in keys])
 
     def freeze(self, keys: Set[str]) -> Callable[[], None]:
-        """Let training leave the weights of these keys as they are; calling the result thaws them."""
         return frozen([one for key, one in self.variables.keyed().items() if key in keys], self._layers.values())
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
@@ -239,7 +228,6 @@ class KerasBackend(ABC):
         return partial(hold_all, [Rates.of(part, self.rate_table) for part in parts_of(optimizer)])
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
-        """The first node that makes NaN or infinity of finite values, on one batch, and the name that it writes."""
         watch = Watch(self.call, keras.ops.convert_to_numpy)
         batch = {name: keras.ops.take(columns[name], rows, axis=0) for name in graph.inputs}
         self.running(graph, watch).run(batch, training=graph.mode == Mode.TRAIN)
@@ -261,7 +249,6 @@ class KerasBackend(ABC):
         return model_of(Infers(self.running(graph), shapes, held, scope_name(name)), specs, sizes)
 
     def export(self, model: Any, path: Path) -> None:
-        """Write such a model in the format of a suffix."""
         write(model, path, self.formats[path.suffix])
 
     def held(self, graph: Graph) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
@@ -303,7 +290,6 @@ class KerasBackend(ABC):
         return [*changes, *others]
 
     def settling(self) -> AbstractContextManager[None]:
-        """Within, a step is called: what layers and optimizers change of themselves is not reported by `changes`."""
         return self.staleness.settling()
 
     def batch_of(self, graph: Graph, detach: int) -> Forward:

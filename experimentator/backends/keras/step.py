@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from experimentator.backends import Columns
+from experimentator.backends import Columns, Step
 from experimentator.graph import Graph
 
 log = logging.getLogger(__name__)
 EAGER = "eager"
 
 
-class KerasStep(ABC):
-    """A compiled graph as `experimentator.backends.Step` describes it; a framework adds the loop over batches.
+class KerasStep(Step, ABC):
+    """A compiled graph; a framework adds the loop over batches.
 
     `jit_compile` is the setting; with "auto", a step begins with the compiler of another one that it is to be `like`.
     """
@@ -45,7 +45,6 @@ class KerasStep(ABC):
 
     @property
     def compiler(self) -> str:
-        """How the step runs: one of the backend's `compilers`, or `eager`."""
         return self.chosen or self.default
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -39,7 +39,7 @@ class TensorflowBackend(KerasBackend):
 
     name = "tensorflow"
     compilers = COMPILERS
-    formats: ClassVar = {"": "tf_saved_model", ".onnx": "onnx", ".tflite": "litert"}
+    formats = {"": "tf_saved_model", ".onnx": "onnx", ".tflite": "litert"}
     rate_table = staticmethod(partial(tf.Variable, [1.0], dtype=tf.float32, shape=[None], trainable=False))
     recomputed = staticmethod(recomputed)
     watching = staticmethod(tf.variable_creator_scope)
@@ -118,11 +118,9 @@ class TensorflowBackend(KerasBackend):
         return tf.function(function, autograph=False).get_concrete_function(batch).structured_outputs
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
-        """Within, operations carry a name that compilers and profilers show."""
         return tf.name_scope(name)
 
     def outside_of_traces(self) -> AbstractContextManager[Any]:
-        """Within, tensors are real, even inside a trace."""
         return tf.init_scope()
 
     def is_traced(self, value: Any) -> bool:
@@ -138,7 +136,6 @@ class TensorflowBackend(KerasBackend):
         return touched(self.made.listens)
 
     def export(self, model: Any, path: Path) -> None:
-        """Write such a model in the format of a suffix."""
         if path.suffix == ".onnx":
             check_able(model, path)
             teach()
@@ -165,7 +162,6 @@ class TensorflowBackend(KerasBackend):
         return looped(self._batch(graph, optimizer, detach), compiler, graph.nodes)
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
-        """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
         model = TensorflowModel(self._batch(graph, optimizer, detach=0))
         model.compile(optimizer, **options)
         return fitted(model, data, batch_size, FAILURES)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ class TorchBackend(KerasBackend):
 
     name = "torch"
     compilers = COMPILERS
-    formats: ClassVar = {".pt2": "torch", ".onnx": "onnx"}
+    formats = {".pt2": "torch", ".onnx": "onnx"}
     recomputed = staticmethod(recomputed)
 
     def __init__(self) -> None:
@@ -106,13 +106,11 @@ class TorchBackend(KerasBackend):
 
     @contextmanager
     def outside_of_traces(self) -> Iterator[None]:
-        """Within, tensors are real, even inside a trace."""
         real = self.modules.recording(torch.clone)
         with _disable_current_modes(), computed(wanted=False), keras.device(str(self.place)), real:
             yield
 
     def is_traced(self, value: Any) -> bool:
-        """Whether a value stands for one that a trace will compute."""
         return isinstance(value, FakeTensor)
 
     def given(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +187,6 @@ class TorchBackend(KerasBackend):
         return looped(TorchStep(graph, batch, wanted, self.put, jit_compile=COMPILERS.get(compiler, False)))
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
-        """`keras.Model.fit` around a graph: `epoch(steps)`; `data` are columns, or (keys, read, workers)."""
         if options.get("steps_per_execution", 1) != 1:
             raise CannotRunError("Keras on PyTorch runs one step per execution.")
         model = TorchModel(self.batch_of(graph, 0), list(self.variables), self.used(optimizer))
@@ -205,7 +202,6 @@ class TorchBackend(KerasBackend):
         return {name: self._placed(name, values) for name, values in columns.items()}
 
     def peak_memory(self) -> int | None:
-        """The most bytes that were taken on the device at once; None where that is the host."""
         return int(torch.cuda.max_memory_allocated(self.place)) if self.place.type == "cuda" else None
 
     def _reading(self, read: Callable[[], Any]) -> Any:
