@@ -223,7 +223,6 @@ class CallbackedExperiment(BaseExperiment):
                 self.history[-1][name] = value.item() if isinstance(value, np.number) else value
 
     def listens(self, event: str) -> bool:
-        """Whether a callback acts on `event`."""
         return super().listens(event) or any(listener.hears(event) for listener in self.listeners)
 
     def call_limit(self) -> int | None:

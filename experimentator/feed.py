@@ -50,7 +50,6 @@ class Columnar(Feed):
         self.kept = kept
 
     def cycle(self, batch_size: int) -> Pass:
-        """Start a pass."""
         positions, drop_last = self.orders.of(self.mode)
         keys = self.subset.keys
         if self.kept is not None:

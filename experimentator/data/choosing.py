@@ -48,7 +48,6 @@ class FilteredSubset(Subset):
         return tuple(key for key in keys if asking.holds(key))
 
     def empty_error(self, keys: Sequence[Hashable]) -> DatasetError:
-        """The error for a subset without items."""
         if len(keys) or not self._candidates:
             return super().empty_error(keys)
         wrong = f"Subset {self.name!r} is empty: its predicate is true of no key."

@@ -68,7 +68,6 @@ class BucketedFeed(Feed):
         """The number of the bucket of each key, [keys]; -1 for one that is left out."""
 
     def over_the_same(self) -> Self:
-        """A feed of the same data for passes of another mode."""
         other = copy.copy(self)
         other.parts = [copy.copy(part) for part in self.parts]
         return other
@@ -132,7 +131,6 @@ class BucketedHostFeed(BucketedFeed):
         return self._numbers
 
     def cycle(self, batch_size: int) -> BucketedPass:
-        """Start a pass."""
         return BucketedPass(self.rows(batch_size), self.parts)
 
     def tables(self) -> Iterator[tuple[Mapping[str, Any], list[Hashable]]]:
@@ -224,7 +222,6 @@ class BucketedStreamFeed(BucketedFeed):
         return np.array(numbers)
 
     def cycle(self, batch_size: int) -> BucketedPass:
-        """Start a pass."""
         rows, reader = self.rows(batch_size), self.parts[0]
         reader.workers = self.workers
         reader.start_processes()

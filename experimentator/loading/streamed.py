@@ -36,7 +36,6 @@ class StreamedFeed(Feed):
         self.held: list[Any] = [None]  # a list, so that copies for other modes share the processes that read
 
     def cycle(self, batch_size: int) -> Pass:
-        """Start a pass."""
         positions, drop_last = self.orders.of(self.mode)
         self.start_processes()
         return Stream(self, positions, Rows(np.arange(len(positions)), batch_size, drop_last), self.pool())

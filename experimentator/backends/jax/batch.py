@@ -37,7 +37,6 @@ class Batch(StatelessBatch):
         self._compiled = jax.jit(self._with_gradients if optimizer is not None else self._forward)  # traced once
 
     def state(self) -> State:
-        """The present values of the variables, and of the tables."""
         weights, slots, tables = super().state()
         parts = weights, _apart(slots, weights), tables  # before: one array placed twice may share memory
         weights, slots, tables = (list(map(self.devices.placed, values)) for values in parts)

@@ -41,7 +41,6 @@ class Batch(StatelessBatch):
         self.place, self.standing = place, standing
 
     def state(self) -> State:
-        """The present values of the variables, and of the tables."""
         weights, slots, tables = ([value.detach() for value in values] for values in super().state())
         return weights, slots, tables
 
