@@ -25,12 +25,12 @@ class Batch(StatelessBatch):
     of the gradients tells which they are.
     """
 
-    def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None, devices: Devices | None = None):
+    def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any, devices: Devices):
         super().__init__(run, variables, optimizer)
         for variable in self.weights:  # as `keras.Variable(2.0)` begins: a second call would be compiled anew
             if variable.value.weak_type:
                 variable.assign(variable.value.astype(variable.dtype))
-        self.devices = devices or Devices()
+        self.devices = devices
         self.convolves = False  # set by `shapes`
         self._layouts: list[Any] = []  # of weights and slots, as `state` has seen them
         self._reached: list[int] | None = None

@@ -34,7 +34,7 @@ class Batch(StatelessBatch):
         variables: Sequence[Any],
         optimizer: Any = None,
         *,
-        place: Any = "cpu",
+        place: Any,
         standing: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ):
         super().__init__(run, variables, optimizer)
