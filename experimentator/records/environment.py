@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
 import platform
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 
 from experimentator.config import Config, ConfigError, resolved
 from experimentator.records.local_modules import home, neighbours
-from experimentator.records.plainfile import read_json
+from experimentator.records.plainfile import finite, read_json
 from experimentator.saving.identity import versions
 
 log = logging.getLogger(__name__)
@@ -99,9 +98,7 @@ def json_value(value: Any) -> Any:
     """
     if callable(getattr(value, "item", None)):
         value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+    return finite(value) if value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
 def sha256(text: str) -> str:
