@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.graph import Graph, Mode
+from experimentator.graph.text import failed_in
 
 
 def with_flags(graph: Graph, wanted: Iterable[str]) -> Graph:
@@ -37,5 +38,5 @@ def check_flags(graph: Graph, outputs: dict[str, np.ndarray], *, where: str = ""
         error = checking.failure(
             f"values that are not finite, in batch {first + batch}{f' of {where}' if where else ''}"
         )
-        error.add_note(f"In chunk processor {node} [{graph.mode}].")
+        error.add_note(failed_in(node, graph.mode))
         raise error

@@ -133,11 +133,15 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def failed_in(node: Node, mode: Mode) -> str:
+    """The note added to an error that is of a processor."""
+    return f"In chunk processor {node} [{mode}]{f', {node.source}' if node.source else ''}."
+
+
 def where(node: Node, mode: Mode, chunk: Chunk) -> str:
     """The note added to an error that a processor raises."""
     seen = [f"{name} {_shape(tensor)}" for name, tensor in dict.items(chunk)]
-    place = f", {node.source}" if node.source else ""
-    return f"In chunk processor {node} [{mode}]{place}. Its chunk: {', '.join(seen) or 'empty'}."
+    return f"{failed_in(node, mode)} Its chunk: {', '.join(seen) or 'empty'}."
 
 
 def _unfolded(boxes: Iterable[Box]) -> Iterator[Box]:

@@ -11,6 +11,7 @@ from experimentator.averages import NonFiniteLossError
 from experimentator.callbacks.callback import Callback
 from experimentator.diagnosis import spoilt, spoilt_error
 from experimentator.graph import Mode
+from experimentator.graph.text import failed_in
 from experimentator.saving.matching import node_of
 
 
@@ -83,7 +84,7 @@ class TerminateOnNaN(Callback):
             f"{what}\nSeen: {tensor!r} holds NaN or infinity first, made by {node}{cause[0]}.\n{cause[1]}"
         )
         error.first = tensor
-        error.add_note(f"In chunk processor {node} [{mode}].")
+        error.add_note(failed_in(node, mode))
         return error
 
     def _repeat(self, block: Any, place: int, state: dict[str, Any]) -> None:

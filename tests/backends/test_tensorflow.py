@@ -414,6 +414,7 @@ def test_an_operation_that_fails_as_it_runs_names_its_processor():
     with pytest.raises(tf.errors.InvalidArgumentError, match="Incompatible shapes") as caught:
         exp.evaluate()
     assert any(note.startswith("In chunk processor #0 Carried") for note in caught.value.__notes__)
+    assert exp.troubles(caught.value) == {"Carried": "failed in EVAL: InvalidArgumentError"}
 
 
 def test_a_stateful_recurrent_layer_says_how_to_fix_the_batch_size_and_then_trains():

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from experimentator.backends.keras.scopes import owner
 from experimentator.backends.keras.trace_leaks import KEPT, OWN_GRADIENT
-from experimentator.graph import GraphError, Node
+from experimentator.graph import Graph, GraphError, Node
+from experimentator.graph.text import failed_in
 
 # Parts of TensorFlow's messages where two dtypes meet: in graphs, in lists of tensors, in conversions, and eagerly.
 OF_DTYPES = re.compile(
@@ -42,14 +43,14 @@ def add_cures(error: Exception) -> None:
         )
 
 
-def failed_running(error: Exception, nodes: Sequence[Node]) -> Exception:
+def failed_running(error: Exception, graph: Graph) -> Exception:
     """The error of an operation of a compiled graph, with a note of its processor; short where an id has no row."""
     text = str(error)
     if odd := re.search(r"indices\S* = \S+ is not in \[.*\)", text):
         error = IndexError(odd[0])
     found = re.search(r"\{\{node ([^}]+)\}\}", text)
-    if found and (node := owner(found[1], nodes)):
-        error.add_note(f"In chunk processor {node}{f', {node.source}' if node.source else ''}.")
+    if found and (node := owner(found[1], graph.nodes)):
+        error.add_note(failed_in(node, graph.mode))
     return error
 
 

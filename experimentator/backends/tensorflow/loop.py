@@ -124,7 +124,7 @@ class TensorflowStep(KerasStep):
         except TypeError as error:
             raise kept_from_a_trace(error, self.graph.nodes) or error from None
         except tf.errors.InvalidArgumentError as error:
-            raise failed_running(error, self.graph.nodes) from None
+            raise failed_running(error, self.graph) from None
 
     def _called(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         count = len(index)

@@ -1,10 +1,8 @@
-"""Notes on errors of PyTorch: what to write, and which processor failed."""
+"""Notes on errors of PyTorch: what to write."""
 
 from __future__ import annotations
 
 import re
-
-from experimentator.graph import Node
 
 # Parts of PyTorch's messages where a numpy array meets a tensor, where integers have 32 bits and not 64, and where a
 # gradient is asked for although none is recorded, as in an evaluation.
@@ -24,10 +22,3 @@ def add_cures(error: Exception) -> None:
     if OF_GRADIENT.search(str(error)):
         change = "experimentator.gradient(function, tensor), which is a gradient in every mode"
         error.add_note(f"Only what is trained is recorded for gradients, and nothing in an evaluation: write {change}.")
-
-
-def add_place(error: Exception, node: Node) -> None:
-    """Note which processor failed in a recorded program, where no Python of it runs."""
-    add_cures(error)
-    place = f", {node.source}" if node.source else ""
-    error.add_note(f"In chunk processor {node}{place}.")

@@ -15,7 +15,7 @@ from experimentator.backends.keras.scopes import owner
 from experimentator.backends.keras.step import EAGER, KerasStep, put_rows
 from experimentator.backends.keras.traces import Traces
 from experimentator.backends.torch.batch import Batch
-from experimentator.backends.torch.failures import add_place
+from experimentator.backends.torch.failures import add_cures
 from experimentator.backends.torch.program import (
     ASKED,
     FAILURES,
@@ -27,6 +27,7 @@ from experimentator.backends.torch.program import (
     why_failed,
 )
 from experimentator.graph import Graph
+from experimentator.graph.text import failed_in
 from experimentator.loading.memory import keep_large_buffers
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,8 @@ class TorchStep(KerasStep):
             if not isinstance(error, torch.OutOfMemoryError):
                 node = owner(program.failing(state, tensors), self.graph.nodes)
                 if node is not None:
-                    add_place(error, node)
+                    add_cures(error)
+                    error.add_note(failed_in(node, self.graph.mode))
             raise
 
     def _batch(self, names: list[str]) -> Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]:
