@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -107,7 +107,7 @@ class Where(Op):
 
 
 @dataclass(eq=False)
-class Mask(Op):
+class Mask(InPlace):
     """Keep values where `mask` holds, put `fill` elsewhere: `name` [B, ...] any number, in place or to `output`.
 
     `mask` is bool or integer (0 does not hold), [B] or with as many leading axes of `name` as it has. The dtype stays,
@@ -123,18 +123,12 @@ class Mask(Op):
         TensorError: for a mask that is float, shapes that do not go together, or a fill that the dtype cannot hold.
     """
 
-    name: str
     mask: str
     fill: float = 0.0
-    output: str | None = field(default=None, kw_only=True)
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
         return self.name, self.mask
-
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.name if self.output is None else self.output,)
 
     def __call__(self, chunk: Chunk) -> None:
         tensor = keras.ops.convert_to_tensor(chunk[self.name])
