@@ -23,6 +23,7 @@ from experimentator.graph.text import cut
 from experimentator.page import look_at
 from experimentator.records.archive import Run, find_runs
 from experimentator.records.plainfile import finite
+from experimentator.scalars import is_scalar
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -67,11 +68,9 @@ class Filter:
         """Whether a run with this value is listed."""
         if value is None:
             return False
-        if _is_number(value) != _is_number(self.value):
+        if is_scalar(value) != is_scalar(self.value):
             return self.sign == "!=" or (self.sign == "=" and str(value) == str(self.value))
-        return bool(
-            OPERATORS[self.sign](*((value, self.value) if _is_number(value) else (str(value), str(self.value))))
-        )
+        return bool(OPERATORS[self.sign](*((value, self.value) if is_scalar(value) else (str(value), str(self.value)))))
 
 
 def list_runs(arguments: Namespace) -> int:
@@ -149,10 +148,10 @@ def _refuse_unlike(filters: Sequence[Filter], runs: Sequence[Run]) -> None:
     """Refuse a filter with < or > that compares numbers with a text or texts with a number: no run would match."""
     for one in filters:
         known = [value for run in runs if not _is_missing(value := run.value(one.name))]
-        if one.sign in ("=", "!=") or not known or any(_is_number(v) == _is_number(one.value) for v in known):
+        if one.sign in ("=", "!=") or not known or any(is_scalar(v) == is_scalar(one.value) for v in known):
             continue
         kind, write = "a number", "a number"
-        if _is_number(one.value):
+        if is_scalar(one.value):
             kind, write = "a text", f"{one.name}{one.sign}{str(one.value)!r} to compare texts"
         wrong = f"{one.name!r} is {kind}, which {printable(one.value)} is not, so {one.sign} cannot compare them"
         raise UsageError(f"{wrong}\nSeen: {printable(known[0])}. Write {write}, or compare with = or !=.")
@@ -165,18 +164,14 @@ def _value(text: str) -> Any:
         return text
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
 def _is_missing(value: Any) -> bool:
     return value is None or value != value
 
 
 def _key(value: Any) -> tuple[bool, Any]:
-    return (False, value) if _is_number(value) else (True, str(value))
+    return (False, value) if is_scalar(value) else (True, str(value))
 
 
 def _clean(value: Any) -> Any:
     """A value for one cell of a table; an empty one for None."""
-    return value if _is_number(value) else cut(printable("" if value is None else value), 60)
+    return value if is_scalar(value) else cut(printable("" if value is None else value), 60)
