@@ -15,7 +15,7 @@ from zlib import crc32
 
 import numpy as np
 
-from experimentator.reads import CONTAINERS, OUTSIDE, PLAIN, goes_on, is_set, outside, read_by, values_of
+from experimentator.reads import CONTAINERS, OUTSIDE, PLAIN, goes_on, outside, read_by, values_of
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ def _printed(value: Any, left: list[int], parents: tuple[int, ...]) -> Hashable:
 def _made_of(value: Any) -> tuple[Any, Iterable[Any]] | None:
     """What functions, partials and decorated functions are compared by, which a cell that runs again makes anew."""
     if isinstance(value, FunctionType):
-        held = [cell.cell_contents for cell in value.__closure__ or () if is_set(cell)]
+        held = [one for _, _, one in values_of(value, ())]
         return _does(value.__code__), (value.__defaults__, value.__kwdefaults__, *held)
     if isinstance(value, partial):
         return partial, (value.func, value.args, value.keywords)

@@ -200,7 +200,7 @@ def _reads_first(code: CodeType, name: str) -> bool:
     return bool(of_self) and of_self[0] in LOADS and "STORE_ATTR" in of_self
 
 
-def is_set(cell: CellType) -> bool:
+def _is_set(cell: CellType) -> bool:
     """Whether a closure variable has a value."""
     try:
         return bool(id(cell.cell_contents))
@@ -214,7 +214,7 @@ def values_of(function: FunctionType, names: Iterable[str]) -> Iterator[tuple[st
         if name in function.__globals__:
             yield GLOBAL, name, function.__globals__[name]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        if is_set(cell):
+        if _is_set(cell):
             yield ENCLOSED, name, cell.cell_contents
 
 

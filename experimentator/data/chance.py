@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.reads import is_installed, is_set
+from experimentator.reads import is_installed, values_of
 
 MOST = 100_000  # objects that are searched
 DATA = 1_000  # containers with more entries hold data, and are not searched
@@ -147,7 +147,7 @@ def _parts(one: Any) -> Iterator[Any]:
     elif isinstance(one, FunctionType):
         if not _is_quiet(one):
             yield from _mentioned(one)
-            yield from (cell.cell_contents for cell in one.__closure__ or () if is_set(cell))
+            yield from (value for _, _, value in values_of(one, ()))
     else:
         yield from _methods(type(one))
     narrowed, own = getattr(type(one), "_draws_in", None), getattr(one, "__dict__", None)
@@ -189,8 +189,7 @@ def chain_of(dataset: Any) -> tuple[Any, ...]:
 
 def _mentioned(function: FunctionType) -> Iterator[Any]:
     """The objects that a function's code names: globals, imports, closure variables, and attributes of modules."""
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
-    known = {name: cell.cell_contents for name, cell in cells if is_set(cell)}
+    known = {name: value for _, name, value in values_of(function, ())}
     waiting = [function.__code__]
     while waiting:
         code = waiting.pop()
