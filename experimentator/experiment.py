@@ -277,12 +277,8 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         with inferring(self.walk):
             found = Predictions.of(self, subset, listed(outputs))
         if subset.length is None and len(found.keys) < len(subset.keys):
-            said = (
-                "%d of the %d items of %r are None and have no row in what predict returns: it is in the order of the "
-            )
-            write = (
-                "other keys. To know whose a row is, give items a number, and name it: outputs=[..., 'batch_number']."
-            )
+            said = "%d of the %d items of %r are None and have no row: what predict returns is in the others' order. "
+            write = "To know whose a row is, give items a number, and name it: outputs=[..., 'batch_number']."
             self.program.tell(said + write, len(subset.keys) - len(found.keys), len(subset.keys), subset.name)
         return dict(found.outputs)
 
@@ -328,6 +324,8 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
             log.warning("experiment_type is read when an experiment is built: build_experiment(..., %s=[...]).", key)
         if key == "chunk_processors" and "graphs" in dropped:
             self.backend.forget()
+        if key == "optimizer":
+            self.walk.former.append(old)
         told = self.cfg.get("optimizer") if key == "learning_rate" and new is not None else None
         if told is not None and (write_rate(told, new) or old is not new):
             level = logging.INFO if self.walk.trains else logging.WARNING  # a callback may change it in every epoch

@@ -202,6 +202,11 @@ class KerasBackend(Backend, ABC):
         """Every variable of an optimizer, and the rates it follows, under their places."""
         return {key: np.asarray(variable) for key, variable in keyed(self.used(optimizer)).items()}
 
+    def read_of(self, optimizer: Any) -> list[str]:
+        """Keys of weights of processors that are variables of an optimizer, such as its count of updates."""
+        own = {id(one) for part in parts_of(optimizer) for one in getattr(part, "variables", ())}
+        return [key for key, one in self.variables.keyed().items() if id(one) in own]
+
     def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
         assign(keyed(self.used(optimizer)), state)
 
