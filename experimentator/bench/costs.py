@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.backends import CannotRunError
 from experimentator.bench.findings import HOW
 from experimentator.bench.spread import Spread, p_value, spread_of
-from experimentator.graph import Description, Graph, Mode, Ref, with_costs
+from experimentator.graph import Description, Graph, GraphError, Mode, Ref, with_costs
 from experimentator.graph.text import priced
 
 CALL_SECONDS = 0.02  # a timed call takes this long, beside which the cost of calling is small
@@ -184,27 +185,38 @@ def sample_of(exp: Any, graph: Graph) -> tuple[Mapping[str, Any], np.ndarray]:
 
 
 def _chosen(prefixes: Prefixes, sample: Any, seconds: float, told: Callable[[str], None]) -> dict[int, list[int]]:
-    """Where to cut (everywhere, if there is time to compile that; else where most is spent), and batches in a call."""
+    """Where to cut (everywhere, if there is time to compile that; else where most is spent), and batches in a call.
+
+    No cut goes where something is alive that is no dense tensor: a loop cannot carry it from batch to batch.
+    """
     end = time.perf_counter() + seconds
     least, _ = _enough(prefixes.training(0), sample)  # a part takes no longer than the whole, whatever noise says
     counts: dict[int, list[int]] = {}
     spent: dict[int, float] = {}
+    places = list(range(len(prefixes) + 1))
     middle: int | None = len(prefixes)
     while middle is not None and (len(counts) <= FEW or time.perf_counter() < end):
         for cut in {0, middle} - counts.keys():
-            pairs = [_enough(run, sample) for run in (prefixes.forward(cut), prefixes.training(cut))]
+            try:
+                pairs = [_enough(run, sample) for run in (prefixes.forward(cut), prefixes.training(cut))]
+            except (GraphError, CannotRunError):
+                if cut in (0, len(prefixes)):
+                    raise
+                places.remove(cut)
+                continue
             counts[cut] = [max(count, least) for count, _ in pairs]
             spent[cut] = pairs[0][1] - pairs[1][1]  # forward up to the cut, less the backward that is left out
-        told(f"costs: {len(counts)} of {len(prefixes) + 1} prefixes compiled")
-        middle = _next(sorted(counts), spent)
+        told(f"costs: {len(counts)} of {len(places)} prefixes compiled")
+        middle = _next(sorted(counts), places, spent)
     return dict(sorted(counts.items()))
 
 
-def _next(cuts: Sequence[int], spent: Mapping[int, float]) -> int | None:
-    """The middle of the interval of several processors in which most is spent."""
-    wide = [(a, b) for a, b in pairwise(cuts) if b - a > 1]
+def _next(cuts: Sequence[int], places: Sequence[int], spent: Mapping[int, float]) -> int | None:
+    """The middle of the places in the interval between two cuts in which most is spent."""
+    inner = {(a, b): [place for place in places if a < place < b] for a, b in pairwise(cuts)}
+    wide = [ends for ends, within in inner.items() if within]
     dearest = max(wide, key=lambda ends: spent[ends[1]] - spent[ends[0]], default=None)
-    return sum(dearest) // 2 if dearest else None
+    return inner[dearest][(len(inner[dearest]) - 1) // 2] if dearest else None
 
 
 def _enough(run: Callable[..., None], sample: Any) -> tuple[int, float]:

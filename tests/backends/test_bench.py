@@ -13,7 +13,7 @@ import pytest
 from keras import layers
 
 from experimentator import Callback, Mode, Subset, build_experiment, chunk_processor, ops
-from experimentator.bench.costs import sample_of, with_costs_of
+from experimentator.bench.costs import costs_of, sample_of, with_costs_of
 from experimentator.bench.faces import as_text
 from experimentator.bench.hands import compiler_of, evaluating, hands_of
 from experimentator.bench.report import measured
@@ -201,6 +201,24 @@ def test_the_gradient_of_what_a_processor_reads_is_a_cost_of_its_own(first, is_p
     run(*sample_of(exp, graph), 1)
 
     assert bool(traced) == is_passed_on
+
+
+def test_processors_that_hand_on_what_is_no_dense_tensor_are_measured_together():
+    @chunk_processor(inputs=["batch_input"], outputs=["parts"], node="Parting")
+    def part(batch_input):
+        return [{"halves": (batch_input[:, :4], batch_input[:, 4:]), "none": None, "factor": 2.0}]
+
+    @chunk_processor(inputs=["parts"], outputs=["batch_input"], node="Joining")
+    def join(parts):
+        return parts[0]["factor"] * keras.ops.concatenate(parts[0]["halves"], axis=1)
+
+    exp = planted(small(), ops.Model(layers.Dense(8), inputs="batch_input", outputs="batch_input"), part, join)
+    exp.train(1)
+    graph = exp.graph("train")
+
+    costs = costs_of(exp, graph, sample_of(exp, graph), compiler=compiler_of(exp), seconds=0.5)
+
+    assert [cost.names for cost in costs.processors][:3] == [("Model",), ("Parting", "Joining"), ("Model#2",)]
 
 
 def test_measuring_leaves_the_weights_of_before_the_measurement_of_others():

@@ -69,7 +69,7 @@ class Forward:
                 "Seen: None.\n"
                 "Write a tensor, or a number. The function that computes it may lack a `return`."
             )
-        if odd := [name for name, value in outputs.items() if not _is_dense(as_tensor(value))]:
+        if odd := [name for name, value in outputs.items() if not is_dense(as_tensor(value))]:
             raise GraphError(
                 f"{odd[0]!r} is asked for, and its processor writes no dense tensor.\n"
                 f"Seen: a {type(outputs[odd[0]]).__name__}.\n"
@@ -90,7 +90,7 @@ def as_tensor(value: Any) -> Any:
         return None
 
 
-def _is_dense(tensor: Any) -> bool:
+def is_dense(tensor: Any) -> bool:
     """Whether batches of it can be stacked: not if it is ragged, or sparse."""
     return tensor is not None and keras.ops.convert_to_tensor(tensor, sparse=False, ragged=False) is tensor
 

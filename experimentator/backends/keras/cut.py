@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from experimentator.backends.keras.context import is_dense
 from experimentator.backends.keras.variables import Variables
 from experimentator.graph import Chunk, Graph, Node
 
@@ -42,7 +43,9 @@ class Cut:
 
 
 def _stopped(value: Any, weight: Any) -> Any:
+    if not isinstance(value, keras.Variable) and not keras.ops.is_tensor(value):  # None, a number, a text
+        return value
     value = keras.ops.stop_gradient(value)
-    if weight is None or "float" not in keras.backend.standardize_dtype(value.dtype):
+    if weight is None or not is_dense(value) or "float" not in keras.backend.standardize_dtype(value.dtype):
         return value
     return value + keras.ops.cast(keras.ops.reshape(weight, [-1])[0] * TINY, value.dtype)
