@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -147,9 +148,21 @@ class Legacy(Configured):
     def _notice(self) -> None:
         for key in ("metrics", "outputs"):
             names = vars(self).get(key)
-            if isinstance(names, Names) and set(names) != names.made and getattr(type(self), key) is vars(Legacy)[key]:
-                own = listed(self.cfg.get(key)) if key == "metrics" else names  # metrics of processors are no setting
-                setattr(self, key, [name for name in names if name in own or name not in names.made])
+            if not isinstance(names, Names) or Counter(names) == names.made:
+                continue
+            if getattr(type(self), key) is not vars(Legacy)[key]:  # a property of the task class
+                continue
+            own = (
+                listed(self.cfg.get(key)) if key == "metrics" else [*names.made]
+            )  # what processors measure is no setting
+            wanted = list(dict.fromkeys([*(name for name in own if name in names), *Counter(names) - names.made]))
+            if wanted != own:
+                setattr(self, key, wanted)
+            else:
+                del vars(self)[key]
+                log.warning(
+                    "Nothing was taken from exp.%s: processors write it. To measure less, leave those out.", key
+                )
         super()._notice()
         if (weights := vars(self).pop("_stored", None)) is not None:
             self.load_weights(weights)
@@ -182,7 +195,7 @@ class Names(list[str]):
 
     def __init__(self, names: Iterable[str], tensors: Any):
         super().__init__(names)
-        self.made = frozenset(self)  # to notice names that are added or removed later
+        self.made = Counter(self)  # to notice names that are added or removed later
         self._tensors, self._added = tensors, dict[str, Any]()
 
     def keys(self) -> tuple[str, ...]:

@@ -359,6 +359,23 @@ def test_names_added_to_the_metrics_or_outputs_that_an_experiment_shows_count_as
         exp.metrics.append("odd") or exp.train(3)
 
 
+def test_a_metric_of_a_processor_may_be_listed_for_training_too_and_is_taken_out_with_it_alone(caplog):
+    exp = build_experiment(config())
+    exp.train(1)
+    exp.metrics.append("accuracy")
+    exp.train(2)
+    exp.metrics.remove("accuracy")
+    exp.train(3)
+    exp.metrics.remove("accuracy")
+    exp.train(4)
+
+    assert ["training_accuracy" in row for row in exp.history] == [False, True, False, False]
+    assert all("validation_accuracy" in row for row in exp.history)
+    assert caplog.messages[-1] == (
+        "Nothing was taken from exp.metrics: processors write it. To measure less, leave those out."
+    )
+
+
 def test_a_type_that_is_set_too_late_is_told(caplog):
     exp = build_experiment(config())
     exp.experiment_type = [BaseExperiment]
