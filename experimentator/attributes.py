@@ -23,6 +23,7 @@ DECLARING = ("inputs", "outputs", "mode", "after", "node")  # attributes that gr
 DEEP = 50  # levels of nested containers that are compared
 MOST = 10_000  # entries of a container that are compared; a larger one holds data
 TOLD_ALIKE = (*PLAIN, slice, range, PurePath)  # values that are equal where their texts are
+FEW = 8  # entries of a list that is a setting, such as a size
 SMALL = 1 << 16  # bytes of an array that is compared by value; a larger one is compared by identity
 COUNTS = (
     "%s changes the number %s while it is traced: compiled, its code runs once, and each batch has the same "
@@ -89,6 +90,15 @@ class Attributes:
             for place, name, old, new in self._changed()
             if name not in self._own[place] and (compiled or name in DECLARING)
         ]
+
+    def settings(self) -> dict[str, str]:
+        """The texts of plain values, but of those that processors change themselves, by processor and name."""
+        return {
+            f"#{place} {_named(one)}: {name}": repr(value)
+            for place, (one, own) in enumerate(zip(self._processors, self._own, strict=True))
+            for name, (value, _) in _watched(one).items()
+            if name not in own and _is_plain(value)
+        }
 
     def _now(self) -> list[dict[str, Hashable]]:
         return [{name: print_ for name, (_, print_) in _watched(one).items()} for one in self._processors]
@@ -164,6 +174,12 @@ def _default(processor: Any, name: str, new: Any) -> tuple[str, Hashable, Any]:
 def _print(value: Any) -> Hashable:
     """A fingerprint: a plain value itself, a container by its parts, any other object by identity."""
     return _printed(value, [MOST], ())
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is told alike in another process: a number, a text, or a few of them."""
+    parts = value if isinstance(value, (list, tuple)) and len(value) <= FEW else (value,)
+    return all(isinstance(part, PLAIN) for part in parts)
 
 
 def _is_number(printed: Hashable) -> bool:

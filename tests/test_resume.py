@@ -23,9 +23,11 @@ from experimentator import (
     BaseExperiment,
     Callback,
     CheckpointEvery,
+    ChunkProcessor,
     CombinedSubset,
     ConfigError,
     EarlyStopping,
+    Freeze,
     JsonLinesTracker,
     Mode,
     ResumeError,
@@ -794,6 +796,68 @@ def test_keys_that_no_callback_sets_again_after_a_resume_are_told(tmp_path, capl
         again.train(3)
         is_told = "subset 'training' had other keys when the training was interrupted" in caplog.text
         assert is_told == (callback is Forgets and int(path.name) > 1), path
+
+
+class Scaled(ChunkProcessor):
+    """A loss with a setting, two weights, and a count of its own."""
+
+    inputs, outputs, calls = ["batch_input"], ["loss"], 0
+
+    def __init__(self):
+        self.scale, self.slope, self.bias = 1.0, keras.Variable(1.0, name="slope"), keras.Variable(0.0, name="bias")
+
+    def __call__(self, chunk):
+        self.calls += 1
+        chunk["loss"] = self.scale * keras.ops.mean(keras.ops.square(chunk["batch_input"] * self.slope + self.bias))
+
+
+def once(self, epoch, **_):
+    """Thaw the bias, and scale the loss, once."""
+    if epoch == 2:
+        self.loss.bias.trainable, self.loss.scale = True, 0.5
+
+
+def by_epoch(self, epoch, **_):
+    self.loss.bias.trainable, self.loss.scale = epoch >= 2, 1 / epoch
+
+
+def held(self):
+    return {"trainable": self.loss.bias.trainable, "scale": self.loss.scale}
+
+
+def take(self, state):
+    self.loss.bias.trainable, self.loss.scale = state["trainable"], state["scale"]
+
+
+@pytest.mark.parametrize(
+    "methods, is_told",
+    [
+        pytest.param({"on_epoch_begin": once}, True, id="once as an epoch begins"),
+        pytest.param({"on_epoch_end": once}, True, id="once as an epoch ends"),
+        pytest.param({"on_epoch_end": once, "state_dict": held, "load_state_dict": take}, False, id="with a state"),
+        pytest.param({"on_epoch_begin": by_epoch}, False, id="by the epoch"),
+        pytest.param(None, False, id="by Freeze"),
+    ],
+)
+def test_settings_that_no_callback_sets_again_after_a_resume_are_told(tmp_path, caplog, methods, is_told):
+    def made():
+        loss = Scaled()
+        begin = {"loss": loss, "on_train_begin": lambda *_, **__: setattr(loss.bias, "trainable", False)}
+        own = Freeze("*/bias", epochs=2) if methods is None else type("Sets", (Callback,), begin | methods)()
+        data = Subset("training", Mode.TRAIN, {"input": np.ones((4, 1), "float32")})
+        settings = {"subsets": [data], "chunk_processors": [loss], "batch_size": 4, "seed": 1, "eager": True}
+        saving = CheckpointEvery(epochs=1, folder=tmp_path)
+        return build_experiment(settings, optimizer=keras.optimizers.SGD(0.1), callbacks=[own, saving])
+
+    whole = made()
+    whole.train(3)
+    again = made()
+    again.resume(numbered(tmp_path)[1])
+    again.train(3)
+
+    told = "#0 Scaled: scale was 0.5, is 1.0; Scaled/1/bias: trainable was True, is False, as when the training began."
+    assert (told in caplog.text) == ("Not exact" in caplog.text) == is_told
+    assert (again.backend.weights() == whole.backend.weights()) != is_told
 
 
 def test_what_a_refusal_names_may_be_changed_and_the_resume_tried_again(tmp_path):

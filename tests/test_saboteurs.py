@@ -48,6 +48,20 @@ SABOTEURS = {
         "test_resume.py",
         "no_callback_sets_again",
     ),
+    "settings that nobody sets again after a resume are not told": Saboteur(
+        "saving/undeclared.py",
+        "if now.get(name) == first]",
+        "if False]",
+        "test_resume.py",
+        "no_callback_sets_again and settings",
+    ),
+    "settings that a callback sets again after a resume are told": Saboteur(
+        "saving/undeclared.py",
+        "if now.get(name) == first]",
+        "]",
+        "test_resume.py",
+        "no_callback_sets_again and settings",
+    ),
     "the manifest comes first": Saboteur(
         MANIFEST,
         "    for name, data in files.items():\n        _put(aside / name, data)\n"

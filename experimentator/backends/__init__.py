@@ -134,6 +134,10 @@ class Backend(Protocol):
         """
         return []
 
+    def settings(self) -> dict[str, str]:
+        """Whether each weight is trainable, as text under a stable name."""
+        return {}
+
     def settling(self) -> AbstractContextManager[None]:
         """Within, a step is called: what layers and optimizers change of themselves is not reported by `changes`."""
         return nullcontext()

@@ -74,6 +74,8 @@ class Noted:
     left: Any = None  # what may be changed between trainings, as the last one left it
     held_by: dict[int, dict[str, str]] = dataclasses.field(default_factory=dict)  # attributes of callbacks, by `id`
     undeclared: list[str] = dataclasses.field(default_factory=list)  # classes of those that were found to change theirs
+    began: dict[str, str] = dataclasses.field(default_factory=dict)  # settings of processors, and flags of weights
+    set_anew: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # of these, what had changed: first, last
     rekeyed: list[str] = dataclasses.field(default_factory=list)  # subsets that had other keys when it was interrupted
 
 
@@ -141,10 +143,7 @@ def settings(exp: BaseExperiment) -> dict[str, Any]:
     optimizer = exp.cfg.get("optimizer")
     parts = getattr(optimizer, "parts", {}) or {"": optimizer}
     rates = {f"learning rate{of and f' of {of}'}": _rate(part) for of, part in parts.items()}
-    return {
-        "config": _said(config),
-        "optimizer": {name: rate for name, rate in rates.items() if rate is not None},
-    }
+    return {"config": _said(config), "optimizer": {name: rate for name, rate in rates.items() if rate is not None}}
 
 
 def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> None:

@@ -48,7 +48,7 @@ from experimentator.saving.packing import (
     to_safetensors,
     unpack,
 )
-from experimentator.saving.undeclared import listening, rekeyed
+from experimentator.saving.undeclared import listening, rekeyed, set_anew
 from experimentator.settings import rate_of, write_rate
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
             "changed": {key: pack(exp.cfg[key], arrays, name=key) for key in _changed(exp, about["config"])},
             "doubts": doubts(exp),
             "rekeyed": rekeyed(exp),
+            "set_anew": set_anew(exp),
         },
     }
     files = {ARRAYS: to_safetensors(arrays)}
@@ -158,6 +159,7 @@ class Restored:
         exp.program.chosen = dict(self.choices)
         walk.restore = self
         walk.noted.rekeyed = list(self.about.get("rekeyed", ()))  # earlier versions did not note them
+        walk.noted.set_anew = dict(self.about.get("set_anew", {}))
         self.again(exp, optimizer=False)
         walk.noted.left = changeable(exp)  # with the keys that callbacks set as they took their state
         self.rate = rate_of(exp.optimizer)

@@ -1,4 +1,4 @@
-"""Finds what callbacks change in training, but declare no state of: their attributes, and the keys of subsets."""
+"""Finds what callbacks change in training, but declare no state of: their attributes, keys of subsets, settings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
+TOLD = 3  # settings in a warning
 MOST = 1 << 26  # bytes of a value that is hashed; a larger one is compared by identity
 
 
@@ -24,8 +25,9 @@ def listening(exp: BaseExperiment) -> list[Any]:
 
 
 def remember(exp: BaseExperiment) -> None:
-    """Note the attributes of callbacks without `state_dict` as training begins."""
+    """Note the attributes of callbacks without `state_dict`, and the settings, as training begins."""
     held_by = exp.walk.noted.held_by
+    exp.walk.noted.began = exp.walk.noted.began or settings(exp)
     for one in listening(exp):
         if not hasattr(one, "state_dict") and id(one) not in held_by:
             held_by[id(one)] = _prints(one)
@@ -57,9 +59,34 @@ def rekeyed(exp: BaseExperiment) -> list[str]:
     return [name for name, now, then in pairs if now is not then and tuple(now) != tuple(then)]
 
 
-def not_set_again(exp: BaseExperiment) -> Iterator[str]:
-    """Once after a resume, as an epoch begins: subsets that had other keys, and have those of the beginning again."""
+def settings(exp: BaseExperiment) -> dict[str, str]:
+    """Plain settings of processors that compiled code reads, and which weights are trainable, as text by name."""
+    attributes = exp.program.attributes
+    return {**(attributes.settings() if attributes else {}), **exp.backend.settings()}
+
+
+def set_anew(exp: BaseExperiment) -> dict[str, list[str]]:
+    """What is set otherwise than when the training began: as it was then, and as it is now."""
     noted = exp.walk.noted
+    if not exp.walk.trains:  # what a callback puts back as a training ends, it sets again as one begins
+        return noted.set_anew
+    now = settings(exp).items()
+    return {name: [noted.began[name], value] for name, value in now if noted.began.get(name, value) != value}
+
+
+def not_set_again(exp: BaseExperiment) -> Iterator[str]:
+    """Once after a resume, as an epoch begins: what had been changed, and is as when the training began again."""
+    noted = exp.walk.noted
+    changed, noted.set_anew = noted.set_anew, {}
+    now = settings(exp) if changed else {}
+    lost = [f"{name} was {last}, is {first}" for name, (first, last) in changed.items() if now.get(name) == first]
+    if lost:
+        more = f"; and {len(lost) - TOLD} more" if len(lost) > TOLD else ""
+        yield (
+            f"Not exact, unless it is meant for this epoch: {'; '.join(lost[:TOLD])}{more}, as when the training began."
+            " Let a callback set it in on_epoch_begin as a function of the epoch; or return it by state_dict(), and "
+            "set it in load_state_dict(state)."
+        )
     then, noted.rekeyed = noted.rekeyed, []
     for name in sorted({*then}.difference(rekeyed(exp)) if then else ()):
         yield (

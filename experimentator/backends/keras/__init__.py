@@ -294,6 +294,9 @@ class KerasBackend(Backend, ABC):
             self.forget()
         return [*changes, *others]
 
+    def settings(self) -> dict[str, str]:
+        return {f"{key}: trainable": str(one.trainable) for key, one in self.variables.keyed().items()}
+
     def settling(self) -> AbstractContextManager[None]:
         return self.staleness.settling()
 

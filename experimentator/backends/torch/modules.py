@@ -156,6 +156,10 @@ class Modules:
                 variable._trainable = parameter.requires_grad
         return told if len(told) <= TOLD else [*told[: TOLD - 1], f"and so of {len(told) - TOLD + 1} more"]
 
+    def flags(self) -> dict[int, bool]:
+        """Whether each parameter requires a gradient, by the `id` of its variable."""
+        return {id(variable): bool(parameter.requires_grad) for parameter, variable in self._parameters}
+
     def held(self, variables: Iterable[Any]) -> list[Any]:
         """Modules that would train, all of whose own parameters and buffers are among these variables."""
         ids = {id(variable) for variable in variables}
