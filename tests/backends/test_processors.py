@@ -454,6 +454,21 @@ def test_keys_of_weights_do_not_depend_on_what_was_made_before():
     assert keys() == keys() == ["loss/0/variable", "loss/1/Variable" if ON_TENSORFLOW else "loss/1/variable"]
 
 
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("read", [lambda one: one, keras.ops.convert_to_tensor])
+def test_a_variable_that_is_written_shows_its_value_of_then(read, eager):
+    weight, count = keras.Variable(1.0), keras.Variable(0.0, trainable=False)
+    before = chunk_processor(inputs=[], outputs=["weight_now", "count_now"])(lambda: (read(weight), read(count)))
+    counted = chunk_processor(inputs=["batch_input"], outputs=["n"])(lambda _: count.assign(count + 1.0) * 0.0 + 1.0)
+    loss = chunk_processor(inputs=["n", "count_now"], outputs=["loss", "seen"])(lambda n, was: (n * weight, was * 1.0))
+    exp = experiment(before, counted, loss, metrics=["weight_now", "count_now", "seen"], batch_size=20, eager=eager)
+    exp.optimizer = keras.optimizers.SGD(0.1)
+    exp.train(1)
+
+    row = [exp.history[0][f"training_{name}"] for name in ("weight_now", "count_now", "seen", "loss")]
+    assert row == pytest.approx([0.95, 0.5, 0.5, 0.95])  # of two batches: 1.0 and 0.9, 0 and 1
+
+
 def test_a_variable_that_is_assigned_and_never_read_is_state_like_others():
     last = keras.Variable(0.0, trainable=False, name="last")
 

@@ -37,7 +37,7 @@ from experimentator.backends.keras.staleness import Staleness
 from experimentator.backends.keras.state import assign, keyed, variables_of
 from experimentator.backends.keras.step import KerasStep
 from experimentator.backends.keras.trace_leaks import TraceLeaks, build_outside
-from experimentator.backends.keras.variables import Read, Variables, aside, copied, trainable_some_day
+from experimentator.backends.keras.variables import Read, Variables, aside, copied, read_now, trainable_some_day
 from experimentator.backends.remat_hook import Way, recomputing
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.optimizer_parts import parts_of, unscaled
@@ -50,6 +50,7 @@ class KerasBackend(Backend, ABC):
     watching: Callable[..., AbstractContextManager[Any]] = nullcontext  # takes what makes the framework's own variables
     given = deferred  # makes the arguments with which a processor makes a Keras variable in its call
     rate_table: Callable[[], Any] = Table
+    variable_kinds: tuple[type, ...] = (keras.Variable,)
     compiles = True
     batch_size = 2
     subsets: Sequence[Any] = ()
@@ -271,6 +272,7 @@ class KerasBackend(Backend, ABC):
         since, read = (0, None) if self._reads is None else (len(self._reads), self._note_read)
         with self.scope(scope_of(node)), self.made.within(node, self._note, self.added.append, read), recomputing():
             node.processor(chunk)
+            read_now(chunk, self.variable_kinds)
             if self._reads is not None:
                 aside(self._reads, since, self._reader)
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from experimentator.backends.keras.freezing import is_frozen
+from experimentator.graph import Chunk
 from experimentator.saving.matching import aligned, match, refusal
 
 
@@ -52,6 +53,16 @@ def aside(reads: list[Read], since: int, node: str) -> None:
             if function is not None:
                 function(keras.ops.convert_to_tensor(variable))
     reads[before:] = [read._replace(is_held=True) for read in reads[before:]]
+
+
+def read_now(chunk: Chunk, kinds: tuple[type, ...]) -> None:
+    """Put values in the place of variables of these `kinds` that a processor wrote: every write is a version.
+
+    A variable would show what processors below, or the optimizer, assign to it.
+    """
+    for name, value in [*dict.items(chunk)]:
+        if isinstance(value, kinds):
+            dict.__setitem__(chunk, name, keras.ops.copy(value))
 
 
 class Variables:

@@ -43,6 +43,7 @@ class TensorflowBackend(KerasBackend):
     rate_table = staticmethod(partial(tf.Variable, [1.0], dtype=tf.float32, shape=[None], trainable=False))
     recomputed = staticmethod(recomputed)
     watching = staticmethod(tf.variable_creator_scope)
+    variable_kinds = (keras.Variable, tf.Variable)
 
     def __init__(self) -> None:
         super().__init__()
