@@ -383,6 +383,44 @@ def test_a_tensor_that_lost_its_axes_is_told_how_to_get_them_back():
     assert any("keras.ops.reshape(tensor, keras.ops.shape(like))" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.parametrize(
+    "sized",
+    [
+        lambda x: keras.ops.reshape(x, (x.shape[0], 2, 1)),
+        lambda x: keras.ops.reshape(x, (x.shape[0] * 2, 1)),
+        lambda x: x + keras.ops.zeros((x.shape[0], 2)),
+        lambda x: x + keras.random.normal(x.shape),
+        lambda x: x + keras.ops.arange(x.shape[0]),
+        lambda x: x + keras.ops.eye(x.shape[0]),
+        lambda x: keras.ops.tile(x, (x.shape[0], 1)),
+        lambda x: x / x.shape[0],
+        lambda x: x / len(x),
+        lambda x: sum(x[place] for place in range(x.shape[0])),
+    ],
+)
+def test_a_size_that_is_none_is_told_how_to_be_read(sized):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        training_step([chunk_processor(inputs=["batch_x"], outputs=["batch_x"])(sized), linear(), squares])
+    assert any("Write keras.ops.shape(tensor)[0]" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    "other", [lambda x: vars(keras).get("no")[x], lambda x: vars(keras).get("no")(x), lambda x: x @ tf.zeros((7, 3))]
+)
+def test_other_errors_are_told_nothing_of_sizes(other):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        training_step([chunk_processor(inputs=["batch_x"], outputs=["batch_x"])(other), linear(), squares])
+    assert not any("size" in note for note in caught.value.__notes__)
+
+
+def test_a_quotient_of_two_dtypes_is_told_to_cast():
+    mean = chunk_processor(inputs=["batch_x"], outputs=["batch_x"])(lambda x: x / keras.ops.shape(x)[0])
+
+    with pytest.raises(TypeError, match="same dtype") as caught:
+        training_step([mean, linear(), squares])
+    assert any("keras.ops.cast" in note for note in caught.value.__notes__)
+
+
 def test_a_variable_in_a_list_is_told_how_to_become_a_tensor():
     place = keras.Variable(0, dtype="int32", trainable=False)
 

@@ -10,14 +10,26 @@ from experimentator.backends.keras.trace_leaks import KEPT, OWN_GRADIENT
 from experimentator.graph import Graph, GraphError, Node
 from experimentator.graph.text import failed_in
 
-# Parts of TensorFlow's messages where two dtypes meet: in graphs, in lists of tensors, in conversions, and eagerly.
+# Parts of TensorFlow's messages where two dtypes meet: in graphs, lists of tensors, conversions, eagerly, in quotients.
 OF_DTYPES = re.compile(
-    r"that does not match type|that don't all match|conversion requested dtype|expected to be an? \w+ tensor but is an?"
+    r"that does not match type|that don't all match|conversion requested dtype|must have the same dtype|"
+    r"expected to be an? \w+ tensor but is an?"
+)
+# What TensorFlow, Keras, numpy and Python say where a size is None.
+OF_SIZES = re.compile(
+    r"'NoneType' and|and 'NoneType'|'NoneType' object cannot be interpreted|not 'NoneType'|of type '?NoneType|"
+    r"Invalid dtype: NoneType|elements of [\[(][^)\]]*\bNone\b|num_rows=None|None values not supported|"
+    r"partially known TensorShape|len is not well defined"
 )
 
 
 def add_cures(error: Exception) -> None:
     """Note what to write, where the message is known."""
+    if OF_SIZES.search(str(error)):
+        error.add_note(
+            "If a size is meant: TensorFlow compiles for batches of any size, so tensor.shape[0] is None. "
+            "Write keras.ops.shape(tensor)[0], or -1 in a reshape."
+        )
     if "symbolic" in str(error).lower():
         error.add_note(
             "Tensors have no values while a graph is traced. Write keras.ops or tf, not numpy, and "
