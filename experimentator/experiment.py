@@ -261,7 +261,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         columns = {name: plain_array(name, values) for name, values in data.items()}
         sizes = {name: values.shape[:1] for name, values in columns.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values():
-            write = "Give each a batch axis of the same length."
+            write = "Give each a batch axis of the same length." if sizes else "Name a subset: predict('validation')."
             raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\n{write}")
         self._notice()
         usual = partial(self.program.specs, Mode.INFER)

@@ -109,6 +109,12 @@ def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:
             "Give the experiment a subset whose items have it; or give its sizes without the batch axis (it becomes "
             f"float32): sizes={{{unknown[0]!r}: [64]}}.",
         )
+    if not graph.inputs:
+        raise ConfigError(
+            f"{', '.join(graph.results)} is computed from weights alone, and a model needs an input.",
+            "Seen: no input.",
+            "Ask for outputs=[...] that read one; exp.predict(SUBSET) gives this one as an array.",
+        )
     if not isinstance(sizes, Mapping):
         write = f"Name the input: sizes={{{min(graph.inputs, default='batch_input')!r}: {sizes!r}}}."
         raise ConfigError("sizes go by name.", f"Seen: {sizes!r}.", write)

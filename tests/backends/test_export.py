@@ -707,6 +707,17 @@ def test_no_room_is_told_and_the_process_goes_on(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_what_reads_no_input_is_no_model(tmp_path):
+    image = keras.Variable(np.zeros((1, 4, 4, 3), "float32"), name="image")
+    drawn = chunk_processor(inputs=[], outputs=["image"])(lambda: 1.0 * image)
+    exp = build_experiment({"subsets": [Subset("all", Mode.TRAIN, {"x": np.ones(4)})], "chunk_processors": [drawn]})
+
+    with pytest.raises(ConfigError, match=r"image is computed from weights alone.*\nSeen: no input"):
+        exp.export(tmp_path / OWN)
+    with pytest.raises(ValueError, match=r"Name a subset: predict\('validation'\)"):
+        exp.predict({})
+
+
 def test_without_a_subset_sizes_are_not_known(tmp_path):
     with pytest.raises(ConfigError, match=r"sizes of 'batch_input' are not known.\n.*\nGive the experiment a subset"):
         build(subsets=[]).export(tmp_path / OWN)
