@@ -121,6 +121,25 @@ def test_a_sweep_tells_of_values_that_cannot_be_trained_with_and_measures_the_ot
     assert "no room" in capsys.readouterr().err
 
 
+def test_a_sweep_measures_what_can_be_built_and_says_how_large_the_batches_are(capsys):
+    assert main(["bench", LIGHT, *QUICK, "--sweep", "batch_size=0,4,4096"]) == 0
+
+    out = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[0] for line in out[2:4]] == ["4", "4096 (an epoch has only 8)"]
+    assert out[-1] == "batch_size=0 fails: ConfigError: batch_size=0 cannot be used."
+
+    assert main(["bench", LIGHT, *QUICK, "--sweep", "batch_size=0,-1"]) == 2
+    assert "In the training with batch_size=-1." in capsys.readouterr().err
+
+
+def test_a_comparison_says_which_of_the_two_fails(tmp_path, capsys):
+    (tmp_path / "task.py").write_text(f"{Path(LIGHT).read_text('utf-8')}\nsubsets = []\n", "utf-8")
+
+    assert main(["bench", LIGHT, *QUICK, "--compare", "task.py"]) == 2
+
+    assert "In the training of task.py." in capsys.readouterr().err
+
+
 def test_two_configurations_are_compared_in_turn(tmp_path, capsys):
     main([LIGHT, "--quiet", "--epochs", "1", "--set", "batch_size=2", "--experiment-id", "small"])
     capsys.readouterr()
@@ -417,9 +436,11 @@ def test_evaluation_counts_as_often_as_the_training_would_evaluate(eval_epochs, 
 def test_only_a_clear_difference_of_more_than_the_margin_is_told(faster, is_told, monkeypatch):
     noise = iter(np.random.default_rng(2).normal(1, 0.02, 1000))
 
-    def rounds(trainers, *_):
-        for trainer, pace in zip(trainers, (faster, 1.0), strict=True):
+    def rounds(names, build, *_):
+        trainers = {place: Trainer(*build(place)) for place in range(2)}
+        for trainer, pace in zip(trainers.values(), (faster, 1.0), strict=True):
             trainer.rounds = [Epoch({"device": next(noise) / pace}, 8, 64, {}, {}) for _ in range(12)]
+        return trainers
 
     monkeypatch.setattr("experimentator.bench.comparison.in_turn", rounds)
     monkeypatch.setattr("experimentator.bench.comparison.described", lambda trainer: {})

@@ -22,42 +22,56 @@ SURE = 0.05
 MARGIN = 0.03
 
 
-def in_turn(trainers: Sequence[Trainer], seconds: float, told: Told, failed: dict[Trainer, str] | None = None) -> None:
-    """Warm up all trainers, then train rounds of all in turn, for about `seconds` in all.
+def in_turn(
+    names: Sequence[str],
+    build: Callable[[int], tuple[Any, int]],
+    seconds: float,
+    told: Told,
+    failed: dict[int, str] | None = None,
+) -> dict[int, Trainer]:
+    """Build a training for each name ("of a.py", "with x=1"), warm up, and train rounds of all in turn.
 
-    One that fails is left out, and its error noted in `failed` (if given), as long as another is left.
+    Takes about `seconds` without building; returns the trainings by place. One that fails is left out, and its error
+    noted in `failed` (if given), as long as another is left; an error that is raised says which training failed.
     """
-    left = list(trainers)
+    left = dict.fromkeys(range(len(names)))
+    trainers: dict[int, Trainer] = {}
 
-    def attempt(act: Callable[[float], Any], trainer: Trainer, seconds: float) -> None:
+    def make(place: int) -> None:
+        trainers[place] = Trainer(*build(place))
+
+    def attempt(act: Callable[[int], Any], place: int) -> None:
         try:
-            act(seconds)
+            act(place)
         except Exception as error:
             if failed is None or len(left) == 1:
+                error.add_note(f"In the training {names[place]}.")
                 raise
-            failed[trainer] = brief(error)
-            left.remove(trainer)
+            failed[place] = brief(error)
+            del left[place]
 
-    for number, trainer in enumerate(trainers, start=1):
+    for place in range(len(names)):
+        attempt(make, place)
+    for number, place in enumerate(list(left), start=1):
         told(f"{number} of {len(trainers)} reaches its pace")
-        attempt(trainer.warm_up, trainer, seconds / 2 / len(trainers))
+        attempt(lambda place: trainers[place].warm_up(seconds / 2 / len(trainers)), place)
     told(f"rounds of all {len(left)}, in turn")
     end = time.perf_counter() + seconds / 2
     each = min(MOST_SECONDS, seconds / 2 / LEAST_ROUNDS / len(left))
     for number in range(MOST_ROUNDS):
         if number >= LEAST_ROUNDS and time.perf_counter() > end:
-            return
-        for trainer in left[:: 1 if number % 2 else -1]:
-            attempt(trainer.round, trainer, each)
+            break
+        for place in list(left)[:: 1 if number % 2 else -1]:
+            attempt(lambda place: trainers[place].round(each), place)
+    return {place: trainers[place] for place in left}
 
 
 def compared(
     names: tuple[str, str], build: Callable[[str], tuple[Any, int]], *, seconds: float, told: Told
 ) -> dict[str, Any]:
     """How many times as many samples a second the first trains as the second, and how sure that is."""
-    trainers = [Trainer(*build(name)) for name in names]
-    in_turn(trainers, seconds, told)
-    ours, theirs = ([one.samples / one.training for one in trainer.rounds] for trainer in trainers)
+    trainers = in_turn([f"of {name}" for name in names], lambda place: build(names[place]), seconds, told)
+    ours, theirs = ([one.samples / one.training for one in trainer.rounds] for trainer in trainers.values())
     logs = np.log(np.divide(ours, theirs))
     low, high = (float(np.exp(value)) for value in interval(list(logs)))
     beyond = np.sign(np.median(logs)) * logs - np.log(1 + MARGIN)

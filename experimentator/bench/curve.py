@@ -9,7 +9,6 @@ from xml.sax.saxutils import escape
 from experimentator.bench.comparison import in_turn
 from experimentator.bench.faces import head, rate
 from experimentator.bench.report import Told, described
-from experimentator.bench.trainer import Trainer
 from experimentator.callbacks.picture import round_step
 from experimentator.graph.text import aligned
 
@@ -26,17 +25,13 @@ def swept(
     told: Told,
 ) -> dict[str, Any]:
     """The training with each value of a setting, all in turn; a value that fails is listed with its error."""
-    trainers = []
-    for value in values:
-        exp, epochs = make({name: value})
-        trainers.append(Trainer(exp, epochs))
-    failed: dict[Trainer, str] = {}
-    in_turn(trainers, seconds, told, failed)
-    pairs = list(zip(values, trainers, strict=True))
+    names = [f"with {name}={value}" for value in values]
+    failed: dict[int, str] = {}
+    trainers = in_turn(names, lambda place: make({name: values[place]}), seconds, told, failed)
     return {
         "name": name,
-        "points": [{"value": value, **described(one)} for value, one in pairs if one not in failed],
-        "failed": [{"value": value, "error": failed[one]} for value, one in pairs if one in failed],
+        "points": [{"value": values[place], **described(one)} for place, one in trainers.items()],
+        "failed": [{"value": values[place], "error": failed[place]} for place in sorted(failed)],
     }
 
 
@@ -64,14 +59,21 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     bars = [""]
     for point in points:
         cells = [rate(point[f"{what}_per_second"]) for what in ("steps", "samples")]
-        rows.append([str(point["value"]), *cells])
+        rows.append([_value(report, point), *cells])
         bars.append("█" * round(BAR * point["samples_per_second"]["median"] / most))
     yield from (f"{line}  {bar}".rstrip() for line, bar in zip(aligned(rows, numbers=True), bars, strict=True))
     others = [p["samples_per_second"]["high"] for p in points if p is not best]
     is_clear = all(high < best["samples_per_second"]["low"] for high in others)
     tells = "most samples a second" if is_clear else "most samples a second, within the noise of others"
-    yield f"{name}={best['value']}: {tells}."
+    yield f"{name}={_value(report, best)}: {tells}."
     yield from (f"{name}={one['value']} fails: {one['error']}" for one in report["failed"])
+
+
+def _value(report: Mapping[str, Any], point: Mapping[str, Any]) -> str:
+    """The value of a point; of a batch size that is more than all items, with what was trained."""
+    value, size = point["value"], point["batch_size"]
+    is_less = report["name"] == "batch_size" and point["steps"] == 1 and size < value
+    return f"{value} (an epoch has only {size})" if is_less else str(value)
 
 
 def _drawn(report: Mapping[str, Any]) -> Iterator[str]:
