@@ -6,12 +6,13 @@ import gzip
 import json
 from pathlib import Path
 
+import keras
 import pytest
 
-from experimentator import build_experiment
+from experimentator import build_experiment, ops
 from experimentator.callbacks.profile import Profile
 from experimentator.cli import main
-from tests.frameworks import ON_TORCH
+from tests.frameworks import ON_JAX, ON_TORCH
 from tests.test_experiment import config
 
 
@@ -34,6 +35,45 @@ def test_operations_carry_the_processor_and_the_pass(tmp_path, epochs):
         update = [event for event in events(tmp_path) if "foreach" in event["name"]]
         assert update
         assert not [event for event in update if "processor" in event.get("args", {})]
+
+
+def test_the_backward_pass_of_a_processor_is_not_given_to_its_neighbours(tmp_path):
+    first, second = (
+        ops.Model(keras.layers.Dense(8), inputs=source, outputs=output, node=node)
+        for source, output, node in (("batch_input", "batch_wide", "First"), ("batch_wide", "batch_logits", "Second"))
+    )
+    chain = [first, second, ops.SoftmaxCrossEntropy("batch_logits", "batch_target", node="Loss")]
+    build_experiment(config(chunk_processors=chain, callbacks=[Profile(tmp_path)], steps_per_call=1)).train(2)
+
+    told = [event["args"] for event in events(tmp_path) if "processor" in event.get("args", {})]
+    backward = {one["processor"] for one in told if one["pass"] == "backward"}
+    assert backward == {"First", "Second", "Loss"}
+
+
+@pytest.mark.skipif(not ON_JAX, reason="JAX tells names by the texts of programs")
+def test_what_xla_made_without_a_name_has_that_of_what_it_is_made_of():
+    from experimentator.backends.jax.profile import _instructions
+
+    told = 'metadata={op_name="jit(TRAIN)/transpose(jvp(Model))/conv/conv" stack_frame_id=2}'
+    text = f"""HloModule jit_TRAIN, is_scheduled=true
+
+%fused.1 (p: f32[2]) -> f32[2] {{
+  %p = f32[2]{{0}} parameter(0)
+  %add.1 = f32[2]{{0}} add(%p, %p), metadata={{op_name="jit(TRAIN)/jvp(Model)/conv/add"}}
+  ROOT %copy.1 = f32[2]{{0}} copy(%add.1)
+}}
+
+ENTRY %main (a: f32[2]) -> f32[2] {{
+  %a = f32[2]{{0}} parameter(0)
+  %fusion.1 = f32[2]{{0}} fusion(%a), kind=kLoop, calls=%fused.1
+  %conv.1 = f32[2]{{0}} custom-call(%a), {told}
+  ROOT %fusion.2 = f32[2]{{0}} fusion(%conv.1, %fusion.1), kind=kCustom, calls=%other
+}}
+"""
+    names = {name: path for (_, name), path in _instructions(text)}
+    assert names["fusion.1"] == "jit(TRAIN)/jvp(Model)/conv/add"
+    assert names["fusion.2"] == names["conv.1"]
+    assert "a" not in names
 
 
 def test_events_have_what_the_trace_format_asks_for(tmp_path):

@@ -34,10 +34,23 @@ def profiled(folder: Path, scopes: Mapping[str, str], programs: Callable[[], Ite
 
 
 def _instructions(text: str) -> Iterator[tuple[tuple[str, str], str]]:
-    """Module, instruction, and the path of its operation."""
-    module = re.match(r"HloModule ([^\s,]+)", text)
-    for name, path in re.findall(r'^\s*(?:ROOT )?%?(\S+) = .*?op_name="([^"]*)"', text, flags=re.MULTILINE):
-        yield (module[1] if module else "", name), path
+    """Module, instruction, and the path of its operation.
+
+    One that XLA gave no path, such as a gradient that it turned into another convolution, gets that of what it is made
+    of, or reads: of the backward pass, if any, as only that reads both.
+    """
+    module, computation = re.match(r"HloModule ([^\s,]+)", text), ""
+    paths: dict[str, str] = {}
+    for line in text.splitlines():
+        name, is_instruction, rest = line.strip().removeprefix("ROOT ").partition(" = ")
+        if not is_instruction:
+            computation = name.removeprefix("ENTRY ").partition(" ")[0] or computation
+            continue
+        read = [paths[one] for one in re.findall(r"%[\w.-]+", rest) if one in paths]
+        told = re.findall(r'op_name="([^"]*)"', rest) or [one for one in read if "transpose(" in one] or read
+        if told and not re.search(r" (while|conditional)\(", rest):  # what runs within is told by itself
+            paths[name] = paths[computation] = told[-1]
+            yield (module[1] if module else "", name.removeprefix("%")), told[-1]
 
 
 def _lines(plane: Any, scopes: Mapping[str, str], names: Names) -> Lines:

@@ -32,6 +32,7 @@ from experimentator.backends.torch.modules import Known, Modules
 from experimentator.backends.torch.profile import profiled
 from experimentator.backends.torch.program import ASKED, asking
 from experimentator.backends.torch.recomputed import recomputed
+from experimentator.backends.torch.scopes import scope
 from experimentator.backends.torch.unsaved import Unsaved
 from experimentator.graph import Chunk, Graph, GraphError, Mode, Node
 from experimentator.loading.memory import free_host_memory
@@ -102,7 +103,7 @@ class TorchBackend(KerasBackend):
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
         """Within, operations carry a name that profilers show."""
-        return torch.profiler.record_function(name)
+        return scope(name)
 
     @contextmanager
     def outside_of_traces(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.stateless import State, StatelessBatch, Values
+from experimentator.backends.torch.scopes import backward, remembering
 from experimentator.patches import patched
 
 UPDATE = "(update)"  # scope of the update in profiles; no processor has this name
@@ -89,7 +90,7 @@ class Batch(StatelessBatch):
         """
         variables = [self.weights[place] for place in self.trained]
         own = shares(self.optimizer, variables)
-        with torch.enable_grad():
+        with torch.enable_grad(), remembering():
             trained = [state[0][place].detach().requires_grad_() for place in self.trained]
             for place, value in zip(self.trained, trained, strict=True):
                 for hook in (self.weights[place]._value._backward_hooks or {}).values():  # of a parameter
@@ -111,7 +112,8 @@ class Batch(StatelessBatch):
         ids = set(map(id, of))
         values = {n: one for n, one in zip(self.trained, trained, strict=True) if id(self.weights[n]) in ids}
         seed, wanted = torch.ones_like(objective), tuple(values.values())
-        with torch.autograd.set_multithreading_enabled(False):  # recomputation needs Keras' context of this thread
+        with torch.autograd.set_multithreading_enabled(False), backward(objective):
+            # in this thread, whose Keras' context recomputation needs, and whose trace
             found = _engine_run_backward((objective,), (seed,), not last, False, wanted, True, accumulate_grad=False)
         return {place: one for place, one in zip(values, found, strict=True) if one is not None}
 

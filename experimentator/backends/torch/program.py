@@ -222,7 +222,7 @@ def _laid_out(ending: Any, node: Any, like: Any) -> Any:
 def _take_names(graph: Any) -> None:
     """Give operations the scope that profiler markers around them name, and remove the markers.
 
-    Operations of the backward pass have no markers, and get the scope of what they read.
+    Those between the markers of the backward pass, which add up gradients, get the scope of what they read.
     """
     within: list[str] = []
     has_forward, marks = False, []
