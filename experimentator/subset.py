@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -29,6 +30,8 @@ from experimentator.data.reading import Reading, drawing, reading, visits_now
 from experimentator.data.reuse import Reuse
 from experimentator.graph import Mode
 from experimentator.scalars import is_whole
+
+SLOW = 0.1  # seconds to list the keys of a dataset
 
 
 class Subset(Ordered):
@@ -59,6 +62,7 @@ class Subset(Ordered):
     """
 
     _buckets: Buckets | None = None  # for subsets pickled by versions without buckets
+    _lists_slowly = False
     reads_alone = False  # True in a worker process: shared generators may be set without putting them back
 
     def __init__(
@@ -111,8 +115,9 @@ class Subset(Ordered):
         """The keys in use; assign to change them."""
         if self._keys is None:
             if self._candidates is None:
+                since = time.perf_counter()
                 self.keys = keys_of(self.dataset, subset=self.name)
-                self._finds_keys = True
+                self._finds_keys, self._lists_slowly = True, time.perf_counter() - since > SLOW
             self._keys = self.choose(self._candidates or ())
         return self._keys
 
@@ -122,8 +127,11 @@ class Subset(Ordered):
 
     @property
     def is_outgrown(self) -> bool:
-        """Whether its dataset has another number of keys now than when it was asked for all of them."""
-        if not self._finds_keys or self._candidates is None:
+        """Whether its dataset has another number of keys now than when it was asked for all of them.
+
+        Not asked again where that took long: each epoch begins with this question.
+        """
+        if not self._finds_keys or self._candidates is None or self._lists_slowly:
             return False
         keys: Any = self.dataset.items if isinstance(self.dataset, ItemsDataset) else self.dataset.keys
         return hasattr(keys, "__len__") and len(keys) != len(self._candidates)

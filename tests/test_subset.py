@@ -16,6 +16,7 @@ from experimentator import (
     BaseExperiment,
     CombinedSubset,
     ConfigError,
+    DataAugmentationDataset,
     DatasetError,
     Mode,
     Subset,
@@ -479,6 +480,26 @@ def test_a_dataset_is_not_asked_for_keys_that_were_given():
     assert len(parts) == 1
     items += items
     assert parts.is_outgrown
+
+
+def test_keys_that_take_long_to_list_are_listed_once(monkeypatch):
+    monkeypatch.setattr("experimentator.subset.SLOW", 0.0)
+
+    class Slow:
+        listed = 0
+
+        def keys(self):
+            self.listed += 1
+            return range(4)
+
+        def query_item(self, key):
+            return {"n": np.float32(key)}
+
+    dataset = Slow()
+    subset = Subset("training", Mode.TRAIN, DataAugmentationDataset(dataset, []))
+    assert len(subset.keys) == 4
+    assert not subset.is_outgrown
+    assert dataset.listed == 1
 
 
 @pytest.mark.parametrize("as_list", [False, True])

@@ -101,7 +101,7 @@ def as_dataset(source: Any, *, subset: str) -> Any:
 
     The transforms of mlworkflow's `TransformedDataset`, also among its parents, are made to work on copies of items.
     """
-    if hasattr(source, "query_item") and hasattr(source, "keys"):
+    if hasattr(source, "query_item") and (hasattr(type(source), "keys") or hasattr(source, "keys")):  # without a look
         copy_before_transforms(source)
         return source
     if isinstance(source, Mapping):
@@ -156,7 +156,8 @@ def usable_keys(keys: Iterable[Hashable], *, subset: str) -> tuple[Hashable, ...
 def keys_of(dataset: Any, *, subset: str) -> tuple[Hashable, ...]:
     """Every key of a dataset; if its `keys` are a generator, they are replaced by the tuple."""
     try:
-        keys: Any = dataset.keys() if callable(dataset.keys) else dataset.keys
+        keys: Any = dataset.keys  # once: a property may list them anew
+        keys = keys() if callable(keys) else keys
         found = tuple(_all(keys))
     except Exception as error:
         raise DatasetError(
@@ -176,8 +177,8 @@ def _all(keys: Any) -> Any:
 
 def listed_keys(dataset: Any) -> Collection[Hashable] | None:
     """The keys of a dataset if they are a plain container; None if listing them might take time."""
-    keys: Any = None if callable(dataset.keys) else dataset.keys
-    keys = _all(keys) if hasattr(keys, "__len__") else keys
+    keys: Any = dataset.keys
+    keys = _all(keys) if hasattr(keys, "__len__") and not callable(keys) else keys
     return keys if isinstance(keys, (tuple, list, range, dict, set, frozenset)) else None
 
 
