@@ -263,7 +263,7 @@ def importing_from(folder: str | None) -> Iterator[None]:
 def _refuse_unknown(names: Collection[str], settable: Collection[str], problem: str, *, told: Collection[str]) -> None:
     for name in names:
         if name not in settable:
-            near = get_close_matches(str(name), settable, n=3)
+            near = get_close_matches(str(name), told, n=3)
             said = f"Write `{name} = ...` in it first" + (", or train(N), or --epochs N" if name == "epochs" else "")
             raise ConfigError(
                 f"{problem} {name!r}, so it cannot be overridden.",

@@ -112,6 +112,13 @@ def test_the_best_weights_measure_the_best_epoch(place, capsys):
     assert f"best.safetensors, of epoch {told['epoch']} out of 3\n" in err
 
 
+def test_weights_that_are_not_there_are_told_with_those_that_are(place, capsys):
+    status, _, err = answered(capsys, "evaluate", place / "plain", "--weights", "absent.safetensors")
+
+    assert status == 5
+    assert "best.safetensors, weights.safetensors.\nWrite --weights last, best, or a file." in err
+
+
 @pytest.mark.parametrize(
     "told, said",
     [

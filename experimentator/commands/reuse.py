@@ -131,13 +131,16 @@ def _overrides(environment: Mapping[str, Any], given: Mapping[str, Any]) -> dict
 
 def _weights(folder: Path, asked: str) -> Path:
     """The file that `--weights` means; averaged weights if the training evaluated with these."""
+    others = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or "none"
     if asked not in ("last", "best"):
-        inside = folder / asked
-        return inside if inside.is_file() and not Path(asked).exists() else Path(asked)
+        file = next((path for path in (Path(asked), folder / asked) if path.exists()), None)
+        if file is None:
+            wrong, write = f"There is no weights file {asked!r}.", "Write --weights last, best, or a file."
+            raise CheckpointError(f"{wrong}\nSeen in {str(folder)!r}: {others}.\n{write}")
+        return file
     name = Path(WEIGHTS if asked == "last" else "best.safetensors")
     found = [folder / one for one in (name.with_suffix(AVERAGED), name) if (folder / one).is_file()]
     if not found:
-        others = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or "none"
         write = (
             "SaveWeights('best') keeps the best." if asked == "best" else "Its training may not have ended an epoch."
         )
