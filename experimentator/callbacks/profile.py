@@ -13,11 +13,11 @@ from experimentator.callbacks.callback import Callback
 from experimentator.graph import Mode
 
 log = logging.getLogger(__name__)
-SECONDS = 0.5  # recorded at least; profiles grow by megabytes a second
+SECONDS = 0.5  # recorded at least, unless an epoch is shorter; profiles grow by megabytes a second
 
 
 class Profile(Callback):
-    """Record half a second of training at its full pace: from the second epoch on, or in the only one.
+    """Record half a second of training at its full pace, or less: of the second epoch, or of the only one.
 
     `folder/trace.json.gz` opens in Perfetto (ui.perfetto.dev), where operations carry the processor they belong to, and
     the pass, forward or backward (under XLA on a CPU, TensorFlow names fused kernels only). `folder/plugins/profile`

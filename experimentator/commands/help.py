@@ -44,7 +44,7 @@ experimentator run CONFIG [options]: train the experiment of a configuration fil
   --resume auto           the same, or start if there is nothing to resume, so that a command may be repeated; of a
                           --grid, points that are done are kept, and others are continued or trained again
   --checkpoint-seconds S  save a checkpoint every S seconds (default: at epoch ends, in under a hundredth of the time)
-  --profile               record half a second of training into <run folder>/profile, for TensorBoard and Perfetto
+  --profile               record half a second of an epoch into <run folder>/profile, for TensorBoard and Perfetto
   --quiet                 no progress display; of a --grid, a line where each point begins and where it ends
   --traceback             show errors with every frame (or set EXPERIMENTATOR_TRACEBACK=1)
 
