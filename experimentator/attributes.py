@@ -23,6 +23,7 @@ DECLARING = ("inputs", "outputs", "mode", "after", "node")  # attributes that gr
 DEEP = 50  # levels of nested containers that are compared
 MOST = 10_000  # entries of a container that are compared; a larger one holds data
 TOLD_ALIKE = (*PLAIN, slice, range, PurePath)  # values that are equal where their texts are
+LONG = 128  # bits of a whole number that is a setting; Python writes none of more than 4300 digits
 FEW = 8  # entries of a list that is a setting, such as a size
 SMALL = 1 << 16  # bytes of an array that is compared by value; a larger one is compared by identity
 COUNTS = (
@@ -177,9 +178,9 @@ def _print(value: Any) -> Hashable:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is told alike in another process: a number, a text, or a few of them."""
+    """Whether it is told alike in another process, in short: a number, a text, or a few of them."""
     parts = value if isinstance(value, (list, tuple)) and len(value) <= FEW else (value,)
-    return all(isinstance(part, PLAIN) for part in parts)
+    return all(isinstance(part, PLAIN) and not (isinstance(part, int) and part.bit_length() > LONG) for part in parts)
 
 
 def _is_number(printed: Hashable) -> bool:
