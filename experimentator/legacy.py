@@ -152,9 +152,8 @@ class Legacy(Configured):
                 continue
             if getattr(type(self), key) is not vars(Legacy)[key]:  # a property of the task class
                 continue
-            own = (
-                listed(self.cfg.get(key)) if key == "metrics" else [*names.made]
-            )  # what processors measure is no setting
+            # What processors measure is no setting.
+            own = listed(self.cfg.get(key)) if key == "metrics" else [*names.made]
             wanted = list(dict.fromkeys([*(name for name in own if name in names), *Counter(names) - names.made]))
             if wanted != own:
                 setattr(self, key, wanted)

@@ -480,6 +480,18 @@ def counted(*features, **changes):
     )
 
 
+def test_a_training_is_looked_at_now_and_then_alone_as_each_look_takes_its_time(monkeypatch):
+    looks = []
+    monkeypatch.setattr(Work, "__call__", lambda work: looks.append(vars(work).update(looked=time.perf_counter())))
+    work = Work()
+
+    end = time.perf_counter() + 0.12
+    while time.perf_counter() < end:
+        work.glance()
+
+    assert 2 <= len(looks) <= 4
+
+
 def test_the_kinds_of_a_round_add_up_to_the_time_that_passed():
     trainer = Trainer(counted(), 2)
     trainer.warm_up(0.1)

@@ -19,6 +19,7 @@ from experimentator.patches import patched
 
 LONGEST = 2.0  # seconds until an epoch is cut, at most
 SHORTEST = 0.5  # and at least
+OFTEN = 0.05  # seconds between two looks at the threads of a pass
 STEADY = 0.02  # share of an epoch that compiling may take, once the pace is reached
 
 
@@ -38,7 +39,8 @@ class Trainer:
         self.start: list[Epoch] = []
         self.rounds: list[Epoch] = []
         self.wall = self.worked = 0.0  # seconds that the rounds took, and those that threads worked, or would have
-        self.ledger.look = self.work = Work()
+        self.work = Work()
+        self.ledger.look = self.work.glance
 
     def warm_up(self, seconds: float) -> None:
         """Train until nothing is compiled any more and calls have their size."""
@@ -153,6 +155,12 @@ class Work:
 
     def __init__(self) -> None:
         self.seen: dict[Path, int] = {}  # nanoseconds of each thread
+        self.looked = 0.0
+
+    def glance(self) -> None:
+        """Look, if the last look is a while ago: each takes half a millisecond, as if the training took it."""
+        if time.perf_counter() - self.looked > OFTEN:
+            self()
 
     def __call__(self) -> float:
         tasks = Path("/proc/self/task")
@@ -161,6 +169,7 @@ class Work:
             with suppress(OSError):  # the thread has ended
                 for child in file.read_text().split():
                     self._look(Path("/proc", child, "task"), slice(0, 2))
+        self.looked = time.perf_counter()
         return time.process_time() + sum(self.seen.values()) / 1e9
 
     def _look(self, tasks: Path, which: slice) -> None:
