@@ -489,7 +489,7 @@ def test_a_training_is_looked_at_now_and_then_alone_as_each_look_takes_its_time(
     while time.perf_counter() < end:
         work.glance()
 
-    assert 2 <= len(looks) <= 4
+    assert 1 <= len(looks) <= 3
 
 
 def test_the_kinds_of_a_round_add_up_to_the_time_that_passed():
