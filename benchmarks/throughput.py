@@ -2,14 +2,15 @@
 
 Command:  python benchmarks/throughput.py [--quick] [--only mlp|cnn] [--rounds N]
 
-All contenders run in one process on the same network, data and batch size, one epoch each in turn, each round in
-another order, so that they share the machine's moods; an epoch has 1,792 steps for the mlp and 1,000 for the cnn.
-`exp.train` runs with an observing callback, progress and history on: with its columns on the device, with columns in
-host memory whose rows travel, and (cnn) with items read one by one by worker threads. The loop by hand is one
-`tf.function` per epoch over device-resident columns, fed by the same order generator, with XLA around it, with XLA
-around each step, and without. Figures are medians over the rounds; a ratio is the median of the ratios of paired
-rounds. `python_us_per_batch` is what an epoch of `exp.train` takes outside the calls of its compiled step. Unless it is
-quick, it writes to benchmarks/results/ and history.jsonl.
+All contenders run in one process on the same network, data and batch size, in turn, each round in another order, so
+that they share the machine's moods. A turn is one call for as many epochs as take a second, ten at most; an epoch has
+1,792 steps for the mlp and 1,000 for the cnn. `exp.train` runs with an observing callback, progress and history on:
+with its columns on the device, with columns in host memory whose rows travel, and (cnn) with items read one by one by
+worker threads. The loop by hand is one `tf.function` per epoch over device-resident columns, fed by the same order
+generator, with XLA around it, with XLA around each step, and without. Figures are medians over the rounds; a ratio is
+the median of the ratios of paired rounds. `python_us_per_batch` is what `exp.train` takes outside the calls of its
+compiled step, and `call_ms` what a call of it takes besides its epochs. Unless it is quick, it writes to
+benchmarks/results/ and history.jsonl.
 
 `dropout` is the mlp with a layer of Dropout: random numbers are where XLA on a CPU can be slow.
 """
@@ -70,24 +71,27 @@ def dropout() -> keras.Model:
     return keras.Sequential([layers.Input((64,)), layers.Dense(32, activation="relu"), *head])
 
 
-MLP = {"data": SHARED_MLP.data, "batch": SHARED_MLP.batch, "steps": 1792, "scale": 16.0, "rounds": 15, "settle": 60}
+MLP = {"data": SHARED_MLP.data, "batch": SHARED_MLP.batch, "steps": 1792, "scale": 16.0, "rounds": 7, "settle": 60}
 CNN = {"data": SHARED_CNN.data, "batch": SHARED_CNN.batch, "steps": 1000, "scale": 255.0, "rounds": 3, "settle": 3}
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {"network": mlp, "feeds": ("device", "host"), **MLP},
-    "dropout": {"network": dropout, "feeds": ("device",), **MLP, "rounds": 5},
+    "dropout": {"network": dropout, "feeds": ("device",), **MLP, "rounds": 3},
     "cnn": {"network": cnn, "feeds": ("device", "host", "stream"), **CNN},
 }
 
 
+MOST_EPOCHS = 10  # of a turn
+
+
 class Library:
-    """A full experiment; every call trains one more epoch."""
+    """A full experiment; every call trains some epochs more."""
 
     def __init__(self, case: dict[str, Any], x: np.ndarray, y: np.ndarray, residency: str):
         self.exp = experiment(case, x, y, residency)
         self.exp.train(case["settle"])  # long enough to settle the compiler and the number of batches a call runs
 
-    def __call__(self) -> None:
-        self.exp.train(self.exp.epoch + 1)
+    def __call__(self, epochs: int) -> None:
+        self.exp.train(self.exp.epoch + epochs)
 
     @property
     def seconds_in_steps(self) -> float:
@@ -112,7 +116,7 @@ def experiment(case: dict[str, Any], x: np.ndarray, y: np.ndarray, residency: st
     )
 
 
-def by_hand(case: dict[str, Any], x: np.ndarray, y: np.ndarray, jit: bool | str) -> Callable[[], None]:
+def by_hand(case: dict[str, Any], x: np.ndarray, y: np.ndarray, jit: bool | str) -> Callable[[int], None]:
     """The same loop, fused by hand: with XLA around it, or around each step (`jit="step"`)."""
     model, optimizer = case["network"](), keras.optimizers.Adam(1e-3)
     trainable = model.trainable_variables
@@ -138,21 +142,22 @@ def by_hand(case: dict[str, Any], x: np.ndarray, y: np.ndarray, jit: bool | str)
 
         return tf.while_loop(lambda step, _: step < index.shape[0], body, (tf.constant(0), losses))[1].stack()
 
-    def one_epoch() -> None:
-        epoch[0] += 1
-        order = generator(0, "training", epoch[0]).permutation(np.arange(len(x), dtype=np.int32))
-        run(*columns, tf.constant(order.reshape(-1, batch))).numpy().mean()
+    def train(epochs: int) -> None:
+        for _ in range(epochs):
+            epoch[0] += 1
+            order = generator(0, "training", epoch[0]).permutation(np.arange(len(x), dtype=np.int32))
+            run(*columns, tf.constant(order.reshape(-1, batch))).numpy().mean()
 
-    return one_epoch
+    return train
 
 
-def fit(case: dict[str, Any], x: np.ndarray, y: np.ndarray, **options: Any) -> Callable[[], None]:
+def fit(case: dict[str, Any], x: np.ndarray, y: np.ndarray, **options: Any) -> Callable[[int], None]:
     """`keras.Model.fit`, quiet, on the same arrays."""
     inputs = keras.Input(x.shape[1:], dtype="uint8")
     model = keras.Model(inputs, case["network"]()(keras.ops.cast(inputs, "float32") / case["scale"]))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss, **options)
-    return lambda: model.fit(x, y, batch_size=case["batch"], epochs=1, verbose=0) and None
+    return lambda epochs: model.fit(x, y, batch_size=case["batch"], epochs=epochs, verbose=0) and None
 
 
 def turned(contenders: dict[str, Any], number: int) -> dict[str, Any]:
@@ -161,7 +166,7 @@ def turned(contenders: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
-    """Interleaved epochs of every contender; steps per second and paired ratios."""
+    """Interleaved turns of every contender; steps per second and paired ratios."""
     case = CASES[name]
     steps = case["steps"] // (8 if quick else 1)
     rounds = rounds or (3 if quick else case["rounds"])
@@ -178,15 +183,18 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
     }
     times: dict[str, list[float]] = {contender: [] for contender in contenders}
     outside: list[float] = []
-    for number in range(rounds + 1):
-        for contender, one_epoch in turned(contenders, number).items():
+    epochs = dict.fromkeys(contenders, 1)
+    for number in range(-2, rounds):
+        for contender, train in turned(contenders, number).items():
             start, inside = time.perf_counter(), ours["experimentator"].seconds_in_steps
-            one_epoch()
-            seconds = time.perf_counter() - start
-            if number:  # the first round compiles
+            train(epochs[contender])
+            seconds = (time.perf_counter() - start) / epochs[contender]
+            if number == -1:  # the round before it compiled
+                epochs[contender] = max(1, min(MOST_EPOCHS, round((0.1 if quick else 1.0) / seconds)))
+            elif number >= 0:
                 times[contender].append(seconds)
                 if contender == "experimentator":
-                    outside.append(seconds - (ours[contender].seconds_in_steps - inside))
+                    outside.append(seconds - (ours[contender].seconds_in_steps - inside) / epochs[contender])
     medians = {contender: statistics.median(seconds) for contender, seconds in times.items()}
     hand = min((contender for contender in times if contender.startswith("by hand")), key=medians.__getitem__)
     best_fit = min((contender for contender in times if contender.startswith("keras")), key=medians.__getitem__)
@@ -196,8 +204,9 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
         "ratio_to_best_fit": _paired(times[best_fit], times["experimentator"]),
         "ratio_to_resident": {c: _paired(times["experimentator"], times[c]) for c in ours if c != "experimentator"},
         "python_us_per_batch": round(statistics.median(outside) / steps * 1e6, 2),
+        "call_ms": _of_a_call(ours["experimentator"], rounds),
         "compilers": {contender: one.exp.compilers["training"] for contender, one in ours.items()},
-        "steps": steps, "batch": case["batch"], "rounds": rounds,
+        "steps": steps, "batch": case["batch"], "rounds": rounds, "epochs": epochs,
     }  # fmt: skip
 
 
@@ -205,7 +214,7 @@ def report(name: str, result: dict[str, Any]) -> str:
     """A table in Markdown, and the ratios in words."""
     rows = [{"contender": who, "steps/s": f"{rate:,.0f}"} for who, rate in result["steps_per_second"].items()]
     hand, best = result["ratio_to_best_hand"], result["ratio_to_best_fit"]
-    pace = f"{result['steps']} steps an epoch, medians of {result['rounds']} rounds in turn"
+    pace = f"epochs of {result['steps']:,} steps, medians of {result['rounds']} turns"
     lines = [
         f"### {name}: batch {result['batch']}, {pace}",
         "",
@@ -213,9 +222,21 @@ def report(name: str, result: dict[str, Any]) -> str:
         "",
         f"To the loop by hand: {hand:.3f}; to Keras' best fit: {best:.2f}.",
         *(f"{who}, to resident: {ratio:.3f}." for who, ratio in result["ratio_to_resident"].items()),
-        f"Python outside the step: {result['python_us_per_batch']} us a batch.",
+        f"Python outside the step: {result['python_us_per_batch']} us a batch; a call: {result['call_ms']} ms.",
     ]
     return "\n".join([*lines, ""])
+
+
+def _of_a_call(library: Library, rounds: int) -> float:
+    """Milliseconds outside the step of a call of `train` for one epoch, less those of an epoch among several."""
+
+    def outside(epochs: int) -> float:
+        start, inside = time.perf_counter(), library.seconds_in_steps
+        library(epochs)
+        return time.perf_counter() - start - (library.seconds_in_steps - inside)
+
+    times = [(outside(1), outside(3)) for _ in range(rounds)]
+    return round(1e3 * statistics.median(one - (three - one) / 2 for one, three in times), 2)
 
 
 def _paired(theirs: list[float], ours: list[float]) -> float:

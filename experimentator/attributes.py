@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from functools import cache, cached_property, partial
@@ -15,7 +15,7 @@ from zlib import crc32
 
 import numpy as np
 
-from experimentator.reads import CONTAINERS, OUTSIDE, PLAIN, goes_on, outside, read_by, values_of
+from experimentator.reads import CONTAINERS, OUTSIDE, PLAIN, goes_on, holds_no_code, outside, read_by, values_of
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Attributes:
         ]
         self._own: list[set[str]] = [set() for _ in self._processors]
         self._noted: list[set[str]] = [set() for _ in self._processors]  # changed in a recording
+        self._alike: list[dict[str, Any] | None] = [None] * len(self._processors)  # what an op had, not changed at all
 
     @contextmanager
     def settling(self, *, compiled: bool = True, recording: bool = False) -> Iterator[None]:
@@ -106,10 +107,16 @@ class Attributes:
 
     def _changed(self) -> Iterator[tuple[int, str, str, Any]]:
         for place, (processor, seen) in enumerate(zip(self._processors, self._seen, strict=True)):
+            if (known := self._alike[place]) is not None and _has(processor, known):  # many ops, often
+                continue
+            is_alike = True
             for name, (new, print_) in _watched(processor).items():
                 told, before, old = seen[name] if name in seen else _default(processor, name, new)
                 if print_ != before:
+                    is_alike = False
                     yield place, name, told or _told(old), new
+            if is_alike and holds_no_code(processor):
+                self._alike[place] = dict(vars(processor))
 
 
 def adding_up(processor: Any) -> Iterator[tuple[str, str]]:
@@ -137,6 +144,12 @@ def _watched(processor: Any) -> dict[str, tuple[Any, Hashable]]:
         if not name.startswith("_") and not isinstance(getattr(type(processor), name, None), cached_property)
     }
     return own | {name: (value, _print(value)) for name, value in outside(processor).items()}
+
+
+def _has(processor: Any, known: Mapping[str, Any]) -> bool:
+    """Whether its attributes are the same objects as those known."""
+    own = vars(processor)
+    return own.keys() == known.keys() and all(own[name] is value for name, value in known.items())
 
 
 @cache

@@ -164,7 +164,7 @@ def resolved(mapping: Mapping[str, object]) -> dict[str, JSON]:
     >>> resolved({"rate": 0.1, "shape": (2, 3), "best": float("inf"), "model": object(), "os": os})
     {'rate': 0.1, 'shape': [2, 3], 'best': 'inf', 'model': '<object object>'}
     """
-    return {name: _json(mapping[name]) for name in own_names(mapping)}
+    return {name: as_json(mapping[name]) for name in own_names(mapping)}
 
 
 def own_names(mapping: Mapping[str, object]) -> list[str]:
@@ -310,7 +310,8 @@ def _is_imported(name: str, value: object) -> bool:
     return isinstance(value, ModuleType) or type(value).__module__ == "__future__"
 
 
-def _json(value: Any, parents: tuple[int, ...] = ()) -> JSON:
+def as_json(value: Any, parents: tuple[int, ...] = ()) -> JSON:
+    """A value of a configuration as JSON; long ones are cut, and one that lies in itself (`parents`) is told."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -324,16 +325,16 @@ def _json(value: Any, parents: tuple[int, ...] = ()) -> JSON:
         return "..."
     if isinstance(value, list | tuple):
         more = [f"... {len(value) - _MOST} more"] if len(value) > _MOST else []
-        return [_json(item, inside) for item in value[:_MOST]] + more
+        return [as_json(item, inside) for item in value[:_MOST]] + more
     if isinstance(value, dict):
         rest = {"...": f"{len(value) - _MOST} more"} if len(value) > _MOST else {}
         first = itertools.islice(value.items(), _MOST)
         return {
-            _cut(key) if isinstance(key, str) else steady_repr(key): _json(item, inside) for key, item in first
+            _cut(key) if isinstance(key, str) else steady_repr(key): as_json(item, inside) for key, item in first
         } | rest
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
         item = value.item()  # a numpy scalar, or an object that behaves like one
-        return _json(item) if type(item) is not type(value) else steady_repr(value)
+        return as_json(item) if type(item) is not type(value) else steady_repr(value)
     return steady_repr(value)
 
 

@@ -52,6 +52,22 @@ def outside(processor: Any) -> dict[str, Any]:
     return {name.removeprefix("."): value for name, value in found.items() if name not in is_own}
 
 
+def holds_no_code(processor: Any) -> bool:
+    """Whether it is an op of the library that has plain values and layers: it is as it was where they are the same."""
+    own = getattr(processor, "__dict__", {})
+    is_ours = type(processor).__module__.startswith("experimentator.") and "function" not in own
+    return is_ours and all(name[:1] == "_" or _is_fixed(value) for name, value in own.items())
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether it cannot be changed in place, or has a watcher of its own."""
+    if isinstance(value, CLOSED):
+        parts = value if isinstance(value, tuple) else (value,)
+        return all(isinstance(part, PLAIN) for part in parts)
+    is_object = type(value).__module__ != "builtins" and "__wrapped__" not in getattr(value, "__dict__", {})
+    return is_object and _is_watched(value)  # a method is no such object: its owner may change
+
+
 def _reads(
     owner: Any, methods: dict[str, list[FunctionType]], waiting: list[FunctionType], known: set[tuple[int, int]]
 ) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experimentator.checkpoint import CheckpointError
-from experimentator.config import own_names, resolved, steady_repr
+from experimentator.config import as_json, own_names, steady_repr
 from experimentator.data.items import DatasetError
 from experimentator.data.keys import key_digest
 from experimentator.graph import Mode
@@ -244,12 +244,12 @@ def machine(exp: BaseExperiment) -> dict[str, Any]:
 def comparable(value: Any) -> Any:
     """A value in a form that is equal in another process: of an object its class, and plain fields or attributes."""
     if is_plain(value):
-        return resolved({"value": value})["value"]
+        return as_json(value)
     if isinstance(value, list | tuple):
         return [comparable(one) for one in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
-        plain = {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
+        plain = {name: as_json(one) for name, one in fields.items() if is_plain(one)}
         return {"class": type(value).__name__, **plain}
     if inspect.getattr_static(value, "learning_rate", None) is not None:  # an optimizer, and no experiment that has one
         parts = {pattern: comparable(part) for pattern, part in getattr(value, "parts", {}).items()}
@@ -261,7 +261,7 @@ def comparable(value: Any) -> Any:
 
 def _plain_attributes(value: Any) -> dict[str, Any]:
     fields = {name: one for name, one in vars(value).items() if name not in ("name", "built") and name[0] != "_"}
-    return {name: resolved({name: one})[name] for name, one in fields.items() if is_plain(one)}
+    return {name: as_json(one) for name, one in fields.items() if is_plain(one)}
 
 
 def _said(config: Mapping[str, Any]) -> dict[str, Any]:
