@@ -799,34 +799,39 @@ def test_keys_that_no_callback_sets_again_after_a_resume_are_told(tmp_path, capl
 
 
 class Scaled(ChunkProcessor):
-    """A loss with a setting, two weights, and a count of its own."""
+    """A loss with a setting, two weights, a layer with a setting, and a count of its own."""
 
     inputs, outputs, calls = ["batch_input"], ["loss"], 0
 
     def __init__(self):
         self.scale, self.slope, self.bias = 1.0, keras.Variable(1.0, name="slope"), keras.Variable(0.0, name="bias")
+        self.bent = keras.layers.LeakyReLU(0.3)
 
     def __call__(self, chunk):
         self.calls += 1
-        chunk["loss"] = self.scale * keras.ops.mean(keras.ops.square(chunk["batch_input"] * self.slope + self.bias))
+        error = keras.ops.mean(keras.ops.square(self.bent(chunk["batch_input"] * self.slope + self.bias)))
+        chunk["loss"] = self.scale * error
 
 
 def once(self, epoch, **_):
-    """Thaw the bias, and scale the loss, once."""
+    """Thaw the bias, scale the loss, bend less, and decay less, once."""
     if epoch == 2:
-        self.loss.bias.trainable, self.loss.scale = True, 0.5
+        take(self, {"trainable": True, "scale": 0.5, "slope": 0.1, "decay": 0.01})
 
 
 def by_epoch(self, epoch, **_):
-    self.loss.bias.trainable, self.loss.scale = epoch >= 2, 1 / epoch
+    take(self, {"trainable": epoch >= 2, "scale": 1 / epoch, "slope": 0.3 / epoch, "decay": 0.1 / epoch})
 
 
 def held(self):
-    return {"trainable": self.loss.bias.trainable, "scale": self.loss.scale}
+    loss = self.loss
+    settings = {"scale": loss.scale, "slope": loss.bent.negative_slope, "decay": self.optimizer.weight_decay}
+    return settings | {"trainable": loss.bias.trainable}
 
 
 def take(self, state):
     self.loss.bias.trainable, self.loss.scale = state["trainable"], state["scale"]
+    self.loss.bent.negative_slope, self.optimizer.weight_decay = state["slope"], state["decay"]
 
 
 @pytest.mark.parametrize(
@@ -841,13 +846,14 @@ def take(self, state):
 )
 def test_settings_that_no_callback_sets_again_after_a_resume_are_told(tmp_path, caplog, methods, is_told):
     def made():
-        loss = Scaled()
-        begin = {"loss": loss, "on_train_begin": lambda *_, **__: setattr(loss.bias, "trainable", False)}
+        loss, optimizer = Scaled(), keras.optimizers.SGD(0.1, weight_decay=0.1)
+        begin = {"loss": loss, "optimizer": optimizer}
+        begin |= {"on_train_begin": lambda *_, **__: setattr(loss.bias, "trainable", False)}
         own = Freeze("*/bias", epochs=2) if methods is None else type("Sets", (Callback,), begin | methods)()
         data = Subset("training", Mode.TRAIN, {"input": np.ones((4, 1), "float32")})
         settings = {"subsets": [data], "chunk_processors": [loss], "batch_size": 4, "seed": 1, "eager": True}
         saving = CheckpointEvery(epochs=1, folder=tmp_path)
-        return build_experiment(settings, optimizer=keras.optimizers.SGD(0.1), callbacks=[own, saving])
+        return build_experiment(settings, optimizer=optimizer, callbacks=[own, saving])
 
     whole = made()
     whole.train(3)
@@ -855,7 +861,10 @@ def test_settings_that_no_callback_sets_again_after_a_resume_are_told(tmp_path, 
     again.resume(numbered(tmp_path)[1])
     again.train(3)
 
-    told = "#0 Scaled: scale was 0.5, is 1.0; Scaled/1/bias: trainable was True, is False, as when the training began."
+    told = (
+        "#0 Scaled: scale was 0.5, is 1.0; Scaled/1/bias: trainable was True, is False; "
+        "LeakyReLU 1: negative_slope was 0.1, is 0.3; SGD 1: weight_decay was 0.01, is 0.1, as when the training began."
+    )
     assert (told in caplog.text) == ("Not exact" in caplog.text) == is_told
     assert (again.backend.weights() == whole.backend.weights()) != is_told
 

@@ -134,8 +134,8 @@ class Backend(Protocol):
         """
         return []
 
-    def settings(self) -> dict[str, str]:
-        """Whether each weight is trainable, as text under a stable name."""
+    def settings(self, optimizer: Any) -> dict[str, str]:
+        """Numbers and texts of layers and the optimizer, and whether each weight is trainable, by a stable name."""
         return {}
 
     def settling(self) -> AbstractContextManager[None]:

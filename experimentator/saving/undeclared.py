@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
-TOLD = 3  # settings in a warning
+TOLD = 4  # settings in a warning
 MOST = 1 << 26  # bytes of a value that is hashed; a larger one is compared by identity
 
 
@@ -60,9 +60,9 @@ def rekeyed(exp: BaseExperiment) -> list[str]:
 
 
 def settings(exp: BaseExperiment) -> dict[str, str]:
-    """Plain settings of processors that compiled code reads, and which weights are trainable, as text by name."""
+    """Plain values of processors, layers and the optimizer, and which weights are trainable, as text by name."""
     attributes = exp.program.attributes
-    return {**(attributes.settings() if attributes else {}), **exp.backend.settings()}
+    return {**(attributes.settings() if attributes else {}), **exp.backend.settings(exp.optimizer)}
 
 
 def set_anew(exp: BaseExperiment) -> dict[str, list[str]]:

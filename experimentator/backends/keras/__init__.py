@@ -296,8 +296,9 @@ class KerasBackend(Backend, ABC):
             self.forget()
         return [*changes, *others]
 
-    def settings(self) -> dict[str, str]:
-        return {f"{key}: trainable": str(one.trainable) for key, one in self.variables.keyed().items()}
+    def settings(self, optimizer: Any) -> dict[str, str]:
+        flags = {f"{key}: trainable": str(one.trainable) for key, one in self.variables.keyed().items()}
+        return flags | self.staleness.settings(parts_of(optimizer))
 
     def settling(self) -> AbstractContextManager[None]:
         return self.staleness.settling()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -11,7 +12,8 @@ from typing import Any
 
 import keras
 
-PLAIN = (int, float, str, bytes, Enum, FunctionType, type(None))  # bool is an int
+SETTINGS = (int, float, str, type(None))  # bool is an int
+PLAIN = (*SETTINGS, bytes, Enum, FunctionType)
 
 # Attributes that Keras itself sets of a layer, and of a network that it trains or predicts with.
 OF_KERAS = {
@@ -65,6 +67,18 @@ class Staleness:
     def count(self) -> None:
         """Note which weights, layers and the like each has, so that `others` can tell which have other ones."""
         self._parts = {key: _own(one) for key, (one, _) in self._seen.items()}
+
+    def settings(self, optimizers: Iterable[Any]) -> dict[str, str]:
+        """The numbers and texts of those watched, and of optimizers, which may be watched later."""
+        watched = {key: one for key, (one, _) in self._seen.items()} | {id(one): one for one in optimizers}
+        found, count = dict[str, str](), Counter[str]()
+        for key, one in watched.items():
+            kind = type(one).__name__
+            count[kind] += 1  # names of layers may differ from process to process
+            for name, value in _plain(one):
+                if isinstance(value, SETTINGS) and (key, name) not in self._own:
+                    found[f"{kind} {count[kind]}: {name}"] = repr(value)
+        return found
 
     @contextmanager
     def settling(self) -> Iterator[None]:

@@ -134,10 +134,11 @@ class TorchBackend(KerasBackend):
         told = self.modules.changes()
         return [*super().changes(compiled=compiled), *(told if compiled else ())]
 
-    def settings(self) -> dict[str, str]:
-        """Whether each weight is trainable, parameters of modules as they are now: `changes` may not know it yet."""
+    def settings(self, optimizer: Any) -> dict[str, str]:
+        """Of weights, parameters of modules as they are now: `changes` may not know it yet."""
         flags, own = self.modules.flags(), self.variables.keyed().items()
-        return super().settings() | {f"{key}: trainable": str(flags[id(v)]) for key, v in own if id(v) in flags}
+        now = {f"{key}: trainable": str(flags[id(v)]) for key, v in own if id(v) in flags}
+        return super().settings(optimizer) | now
 
     def forget(self) -> None:
         """Forget the weights and the modules: the next recording finds them anew."""
