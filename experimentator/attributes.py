@@ -15,7 +15,17 @@ from zlib import crc32
 
 import numpy as np
 
-from experimentator.reads import CONTAINERS, OUTSIDE, PLAIN, goes_on, holds_no_code, outside, read_by, values_of
+from experimentator.reads import (
+    CONTAINERS,
+    OUTSIDE,
+    PLAIN,
+    adds_within,
+    goes_on,
+    holds_no_code,
+    outside,
+    read_by,
+    values_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +90,8 @@ class Attributes:
         ):
             changed = [name for name in new if name not in old or new[name] != old[name]]
             for name in noted.intersection(changed) if compiled else ():
-                if _is_number(old.get(name)) and _is_number(new[name]) and goes_on(one, name):
-                    self._tell(COUNTS % (_named(one), name))
+                if told := _counted(one, name, old.get(name), new[name]):
+                    self._tell(COUNTS % (_named(one), told))
             noted.update(changed if recording else ())
             own.update(changed)
 
@@ -199,6 +209,24 @@ def _is_plain(value: Any) -> bool:
 def _is_number(printed: Hashable) -> bool:
     """Whether a fingerprint is that of a number."""
     return isinstance(printed, tuple) and printed[0] in (int, float)
+
+
+def _counted(one: Any, name: str, old: Hashable, new: Any) -> str | None:
+    """What to call a number that code counts up, if it does: an attribute, or one in a list or dictionary."""
+    if not _is_another_number(old, new):
+        return None
+    if _is_number(new):
+        return name if goes_on(one, name) else None
+    return f"in {name}" if new[0] in CONTAINERS and adds_within(one) else None
+
+
+def _is_another_number(old: Hashable, new: Hashable) -> bool:
+    """Whether two fingerprints are of numbers, or differ in numbers alone."""
+    if not isinstance(old, tuple) or not isinstance(new, tuple) or len(old) != len(new):
+        return False
+    if _is_number(old) or _is_number(new):
+        return _is_number(old) and _is_number(new)
+    return all(_is_another_number(a, b) for a, b in zip(old, new, strict=True) if a != b)
 
 
 def _printed(value: Any, left: list[int], parents: tuple[int, ...]) -> Hashable:

@@ -200,6 +200,11 @@ def _methods(processor: Any) -> dict[str, list[FunctionType]]:
     return found
 
 
+def adds_within(processor: Any) -> bool:
+    """Whether its code adds to an entry of a container, as in `counts[0] += 1`."""
+    return any(_adds_within(one.__code__) for one in outside(processor).values() if isinstance(one, FunctionType))
+
+
 def goes_on(one: Any, name: str) -> bool:
     """Whether a method of an object reads the attribute `self.name`, then assigns it, as for a running mean."""
     is_outer = name.startswith(OUTSIDE)  # it is of no object
@@ -214,6 +219,12 @@ def _reads_first(code: CodeType, name: str) -> bool:
         if step.argval == name and (_last(before.argval) == "self" or before.opname in ("COPY", "SWAP"))  # as for +=
     ]
     return bool(of_self) and of_self[0] in LOADS and "STORE_ATTR" in of_self
+
+
+@cache
+def _adds_within(code: CodeType) -> bool:
+    steps = [step.opname for step in dis.get_instructions(code)]
+    return any(steps[at : at + 4] == ["BINARY_OP", "SWAP", "SWAP", "STORE_SUBSCR"] for at in range(len(steps)))
 
 
 def _is_set(cell: CellType) -> bool:

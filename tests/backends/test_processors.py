@@ -1323,6 +1323,32 @@ def test_what_a_processor_would_keep_from_batch_to_batch_is_told_where_it_ends_w
     assert caplog.text.count("Tracked changes the number step while it is traced") == (not eager)
 
 
+def counting(counts):
+    def processor(chunk):
+        counts[0] += 1
+        chunk["loss"] = chunk["loss"] * counts[0]
+
+    return processor
+
+
+def timed(times):
+    def processor(chunk):
+        times[0] = time.perf_counter()
+        chunk["loss"] = 1.0 * chunk["loss"]
+
+    return processor
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("make", [counting, timed])
+def test_a_count_within_a_list_that_ends_with_the_trace_is_told(make, eager, caplog):
+    exp = experiment(AtFirstCall(), squares, make([0, "a text"]), eager=eager)
+    exp.train(1), exp.train(2)
+
+    told = caplog.text.count("processor changes the number in enclosed counts while it is traced")
+    assert told == caplog.text.count("while it is traced") == (make is counting and not eager)
+
+
 # Mistakes
 
 
