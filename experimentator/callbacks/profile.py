@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,16 @@ class Profile(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Nothing that a resume needs."""
         return {}
+
+    def on_train_begin(self, **_: Any) -> None:
+        """Make the folder, before there is anything to lose."""
+        if not callable(self.folder):
+            try:
+                Path(self.folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CallbackError(
+                    f"A profile cannot be written to {self.folder}.\nSeen: {error.strerror}.\nName another folder."
+                ) from None
 
     def on_cycle_begin(self, mode: Any, **_: Any) -> None:
         """Start with the second epoch, since the first compiles."""

@@ -10,6 +10,7 @@ import keras
 import pytest
 
 from experimentator import build_experiment, ops
+from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.profile import Profile
 from experimentator.cli import main
 from tests.frameworks import ON_JAX, ON_TORCH
@@ -103,6 +104,15 @@ def test_a_training_too_short_to_profile_says_so(tmp_path, caplog):
     build_experiment(config(callbacks=[Profile(tmp_path)])).train(1)
 
     assert ("Nothing was profiled" in caplog.text) == (not list(tmp_path.iterdir()))
+
+
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_trained(tmp_path):
+    (tmp_path / "file").write_text("")
+    exp = build_experiment(config(callbacks=[Profile(tmp_path / "file" / "profile")]))
+
+    with pytest.raises(CallbackError, match=r"cannot be written to .*file/profile.\nSeen: Not a directory"):
+        exp.train(2)
+    assert exp.epoch == 0
 
 
 def test_a_run_leaves_its_profile_in_its_folder(tmp_path, monkeypatch, capsys):
