@@ -11,7 +11,7 @@ import numpy as np
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import NotFiniteError, TensorError, spell
-from experimentator.ops.op import Op, as_float, dtype_of
+from experimentator.ops.op import Op, as_float, dtype_of, given_as
 
 
 @dataclass(eq=False)
@@ -45,12 +45,10 @@ class AssertFinite(Op):
         """Names of flags that are fetched with the results of a batch: 0.0 means that the check failed."""
         return (f"{self.name}_is_finite",)
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return (self.name,)
+    inputs = given_as("name")
 
     @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
         return (self.name, *self.checks)
 
     def __call__(self, chunk: Chunk) -> None:
@@ -101,10 +99,7 @@ class AssertShape(Op):
         write = 'Give one entry for each axis: ["B", 28, 28, None].'
         self.require(is_list, seen=f"its shape is {self.shape!r}", write=write)
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.name,)
-
+    inputs = given_as("name")
     outputs = ()
 
     def __call__(self, chunk: Chunk) -> None:

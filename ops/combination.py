@@ -17,7 +17,7 @@ import keras
 
 from experimentator.graph import Chunk, DeclarationError
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op, is_number
+from experimentator.ops.op import Op, given_as, is_number
 
 KINDS = {"regression": 0.5, "classification": 1.0}
 
@@ -68,9 +68,7 @@ class CombineLosses(Op):
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
         return tuple(self.factors)
 
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.output,)
+    outputs = given_as("output")
 
     def __call__(self, chunk: Chunk) -> None:
         terms = [factor * one_number(self, name, chunk[name]) for name, factor in self.factors.items()]
@@ -121,9 +119,7 @@ class UncertaintyWeighting(Op):
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
         return tuple(self.parts)
 
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.output,)
+    outputs = given_as("output")
 
     def __call__(self, chunk: Chunk) -> None:
         terms = [self._term(name, one_number(self, name, chunk[name])) for name in self.parts]

@@ -12,7 +12,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op, alike, is_discrete
+from experimentator.ops.op import Op, alike, given_as, is_discrete
 
 log = logging.getLogger(__name__)
 CARRIED = (
@@ -165,16 +165,11 @@ class FromLogits(Compared):
     target: str
     output: str = "loss"
 
-    @property
-    def pair(self) -> tuple[str, ...]:
-        return self.logits, self.target
+    pair = given_as("logits", "target")
+    written = given_as("output")
 
     def minds(self, squash: str, width: int | None) -> str:
         return "Leave it out; ops.Softmax and ops.Sigmoid write probabilities beside the logits." if squash else ""
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        return (self.output,)
 
 
 @dataclass(eq=False)
@@ -185,13 +180,8 @@ class FromPrediction(Compared):
     target: str
     output: str = "loss"
 
-    @property
-    def pair(self) -> tuple[str, ...]:
-        return self.prediction, self.target
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        return (self.output,)
+    pair = given_as("prediction", "target")
+    written = given_as("output")
 
 
 def weighted_mean(values: Any, shares: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import keras
 
 from experimentator.ops.compared import Compared, FromPrediction, align, class_rows
-from experimentator.ops.op import is_discrete
+from experimentator.ops.op import given_as, is_discrete
 
 
 @dataclass(eq=False)
@@ -99,13 +99,8 @@ class PrecisionRecall(Compared):
     recall: str = "recall"
     threshold: float = field(default=0.0, kw_only=True)
 
-    @property
-    def pair(self) -> tuple[str, ...]:
-        return self.prediction, self.target
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        return self.precision, self.recall
+    pair = given_as("prediction", "target")
+    written = given_as("precision", "recall")
 
     def minds(self, squash: str, width: int | None) -> str:
         return "Write threshold=0.5." if squash == "sigmoid" and not self.threshold else ""

@@ -21,6 +21,7 @@ import keras
 
 from experimentator.ops.compared import Compared, spread
 from experimentator.ops.errors import TensorError
+from experimentator.ops.op import given_as
 
 _NEVER = -1e9  # as good as minus infinity for exp(), but with gradients where a row has nothing else
 
@@ -55,13 +56,8 @@ class Contrastive(Compared):
         seen = f"its temperature is {self.temperature!r}"
         self.require(self.temperature > 0, seen=seen, write="Give a number above 0.")
 
-    @property
-    def pair(self) -> tuple[str, ...]:
-        return self.first, self.second
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        return (self.output,)
+    pair = given_as("first", "second")
+    written = given_as("output")
 
     def measure(self, tensors: Sequence[Any], labelled: Any) -> tuple[Any, Any]:
         check_rows(self, tensors)
@@ -103,13 +99,8 @@ class Triplet(Compared):
         super().__post_init__()
         self.require(self.margin >= 0, seen=f"its margin is {self.margin!r}", write="Give 0 or more.")
 
-    @property
-    def pair(self) -> tuple[str, ...]:
-        return self.anchor, self.positive, self.negative
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        return (self.output,)
+    pair = given_as("anchor", "positive", "negative")
+    written = given_as("output")
 
     def measure(self, tensors: Sequence[Any], labelled: Any) -> tuple[Any, Any]:
         check_rows(self, tensors)

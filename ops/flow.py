@@ -11,7 +11,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, Op, alike, holding, is_discrete
+from experimentator.ops.op import InPlace, Op, alike, given_as, holding, is_discrete
 
 
 @dataclass(eq=False)
@@ -33,13 +33,8 @@ class Rename(Op):
         """The figure of a pass under the new name is that under the old one."""
         return {self.to: {self.name: 1.0}}
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return (self.name,)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.to,)
+    inputs = given_as("name")
+    outputs = given_as("to")
 
     def __call__(self, chunk: Chunk) -> None:
         chunk[self.to] = chunk[self.name]
@@ -93,9 +88,7 @@ class Where(Op):
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
         return (self.condition, *(name for name in (self.yes, self.no) if isinstance(name, str)))
 
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.output,)
+    outputs = given_as("output")
 
     def __call__(self, chunk: Chunk) -> None:
         values = {
@@ -126,9 +119,7 @@ class Mask(InPlace):
     mask: str
     fill: float = 0.0
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return self.name, self.mask
+    inputs = given_as("name", "mask")
 
     def __call__(self, chunk: Chunk) -> None:
         tensor = keras.ops.convert_to_tensor(chunk[self.name])

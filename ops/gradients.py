@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from experimentator.graph import Chunk, Mode
-from experimentator.ops.op import Op
+from experimentator.ops.op import Op, given_as
 
 
 @dataclass(eq=False)
@@ -41,13 +41,8 @@ class GradientNorm(Op):
         write = "Leave `mode` out: only TRAIN has gradients."
         self.require(self.mode == Mode.TRAIN, seen=f"its mode is {self.mode}", write=write)
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return ()
-
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.output,)
+    inputs = ()
+    outputs = given_as("output")
 
     @property
     def norm_of(self) -> dict[str, Any]:

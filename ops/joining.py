@@ -18,7 +18,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op, alike, is_whole
+from experimentator.ops.op import Op, alike, given_as, is_whole
 
 
 @dataclass(eq=False)
@@ -37,9 +37,7 @@ class Joining(Op):
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
         return tuple(self.names)
 
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.output,)
+    outputs = given_as("output")
 
     def __call__(self, chunk: Chunk) -> None:
         chunk[self.output] = self.join([keras.ops.convert_to_tensor(chunk[name]) for name in self.names])
@@ -132,9 +130,7 @@ class Split(Op):
         self.require(is_list, seen=f"its parts are {self.to!r}", write="Give a list of names.")
         super().__post_init__()
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.name,)
+    inputs = given_as("name")
 
     @property
     def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
@@ -181,9 +177,7 @@ class NamedOutputs(Op):
         self.require(bool(fine), seen=f"its sizes are {self.sizes!r}", write=write)
         super().__post_init__()
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.name,)
+    inputs = given_as("name")
 
     @property
     def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same

@@ -22,7 +22,7 @@ from experimentator.graph import Chunk
 from experimentator.ops.augment import Drawing
 from experimentator.ops.errors import TensorError
 from experimentator.ops.images import check_images
-from experimentator.ops.op import dtype_of, is_discrete, rounded
+from experimentator.ops.op import dtype_of, given_as, is_discrete, rounded
 
 _TABLE = 512  # quantiles of the beta distribution in a table, dense enough for
 _LARGEST = 10  # an alpha up to this one
@@ -43,13 +43,7 @@ class Mixing(Drawing):
         self.require(0 < self.alpha <= _LARGEST, seen=f"its alpha is {self.alpha!r}", write=write)
         self._table = _beta_table(self.alpha)
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return self.input, self.target
-
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return self.inputs
+    inputs = outputs = given_as("input", "target")
 
     def __call__(self, chunk: Chunk) -> None:
         images, target = (keras.ops.convert_to_tensor(chunk[name]) for name in self.inputs)

@@ -20,6 +20,11 @@ from experimentator.ops.errors import TensorError
 log = logging.getLogger(__name__)
 
 
+def given_as(*arguments: str) -> Any:
+    """The property `inputs` or `outputs` of an op that is given the names of its tensors as these arguments."""
+    return property(lambda op: tuple(getattr(op, argument) for argument in arguments))
+
+
 @dataclass(eq=False)
 class Op(ChunkProcessor):
     """A declared chunk processor with a label and a mode; two equal ops are two nodes.
@@ -90,12 +95,10 @@ class InPlace(Op):
     name: str
     output: str | None = field(default=None, kw_only=True)
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return (self.name,)
+    inputs = given_as("name")
 
     @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
         return (self.name if self.output is None else self.output,)
 
     def __call__(self, chunk: Chunk) -> None:

@@ -21,7 +21,7 @@ import keras
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
 from experimentator.ops.images import check_size
-from experimentator.ops.op import InPlace, Op
+from experimentator.ops.op import InPlace, Op, given_as
 
 _NONE = float("-inf")
 
@@ -106,12 +106,10 @@ class TopKPeaks(Op):
         self.require(self.k > 0, seen=f"its k is {self.k!r}", write="Give the number of peaks.")
         self.require(self.radius > 0, seen=f"its radius is {self.radius!r}", write="Give a number of pixels above 0.")
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return (self.name,)
+    inputs = given_as("name")
 
     @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
         return (self.positions, self.values, *(() if self.channels is None else (self.channels,)))
 
     def __call__(self, chunk: Chunk) -> None:

@@ -24,7 +24,7 @@ import keras
 from experimentator.graph import Chunk, DeclarationError, Mode
 from experimentator.ops.compared import emptied
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op, is_discrete
+from experimentator.ops.op import Op, given_as, is_discrete
 
 
 @dataclass(eq=False)
@@ -81,9 +81,7 @@ class KerasMetric(Op):
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
         return tuple(name for name in (self.prediction, self.target, self.weight, self.mask) if name is not None)
 
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.output,)
+    outputs = given_as("output")
 
     def reset(self, mode: Mode) -> None:
         """Reset the variables of that mode, as a pass of it begins."""
