@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from xml.sax.saxutils import escape
 
 from experimentator.bench.comparison import in_turn
 from experimentator.bench.faces import head, rate
 from experimentator.bench.report import Told, described
-from experimentator.callbacks.picture import round_step
+from experimentator.callbacks.picture import BOTTOM, HEIGHT, LEFT, LINE, RIGHT, TOP, WIDTH, Scale, axes, polyline, svg
 from experimentator.graph.text import aligned
 
 BAR = 30  # characters
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 360, 80, 50, 40
 
 
 def swept(
@@ -48,7 +46,8 @@ def best_of(report: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def curve_svg(report: Mapping[str, Any]) -> str:
     """Samples a second over the values, with quartiles, as SVG."""
-    return "\n".join(_drawn(report)) + "\n"
+    title = f"{head(report['points'][0]).partition(':')[0]}: samples/s"
+    return svg(WIDTH, HEIGHT, title, list(_drawn(report["name"], report["points"])))
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -76,35 +75,15 @@ def _value(report: Mapping[str, Any], point: Mapping[str, Any]) -> str:
     return f"{value} (an epoch has only {size})" if is_less else str(value)
 
 
-def _drawn(report: Mapping[str, Any]) -> Iterator[str]:
-    points = report["points"]
+def _drawn(name: str, points: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     spreads = [point["samples_per_second"] for point in points]
-    top = 1.1 * max(spread["high"] for spread in spreads)
-    span = (WIDTH - LEFT - 40) / max(1, len(points) - 1)
+    up = Scale([0.0, *(spread["high"] for spread in spreads)], start=HEIGHT - BOTTOM, end=TOP, is_log=False)
+    span = (WIDTH - LEFT - RIGHT - 40) / max(1, len(points) - 1)
     xs = [LEFT + 20 + place * span for place in range(len(points))]
-
-    def y(value: float) -> float:
-        return float(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * value / top)
-
-    yield (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" '
-        'font-size="12"><rect width="100%" height="100%" fill="#fefefd"/>'
-    )
-    yield f'<text x="10" y="20" font-weight="bold">{escape(head(points[0]).partition(":")[0])}: samples/s</text>'
-    for value in _ticks(top):
-        yield f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#dfe3e6"/>'
-        yield f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:,.0f}</text>'
-    line = " ".join(f"{x:.1f},{y(spread['median']):.1f}" for x, spread in zip(xs, spreads, strict=True))
-    yield f'<polyline points="{line}" fill="none" stroke="#0072b2" stroke-width="2"/>'
-    for x, spread, point in zip(xs, spreads, points, strict=True):
-        low, middle, high = (y(spread[which]) for which in ("low", "median", "high"))
-        yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="#0072b2"/>'
-        yield f'<circle cx="{x:.1f}" cy="{middle:.1f}" r="4" fill="#0072b2"/>'
-        yield f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(str(point["value"]))}</text>'
-    yield f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(report["name"])}</text></svg>'
-
-
-def _ticks(top: float) -> list[float]:
-    """Round numbers from 0 up to `top`, some four of them."""
-    step = round_step(top)
-    return [step * place for place in range(int(top / step) + 1)]
+    labels = [(x, str(point["value"])) for x, point in zip(xs, points, strict=True)]
+    yield from axes(up, labels, name, left=LEFT, right=WIDTH - RIGHT)
+    yield polyline(xs, [up(spread["median"]) for spread in spreads])
+    for x, spread in zip(xs, spreads, strict=True):
+        low, middle, high = (up(spread[which]) for which in ("low", "median", "high"))
+        yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{LINE}"/>'
+        yield f'<circle cx="{x:.1f}" cy="{middle:.1f}" r="4" fill="{LINE}"/>'

@@ -1,18 +1,79 @@
-"""Pictures as SVG text, as callbacks draw them, and without a plotting library: a curve, a matrix."""
+"""Pictures as SVG text, without a plotting library: axes with scales, which every chart has; a curve, a matrix."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import floor, log10
 
 import numpy as np
 
-STYLE = 'font-family="sans-serif" font-size="12"'
-WIDTH, HEIGHT, MARGIN = 640, 400, 60
+from experimentator.commands.failures import printable
+
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 640, 400, 80, 20, 60, 52
+INK, FAINT, LINE, MARK = "#24292e", "#dfe3e6", "#0072b2", "#d55e00"
+LARGEST = 1e100  # on log scales, numbers smaller than its inverse count as that
+DECADE = 8.0  # ratio of the largest to the smallest number from which a scale may be logarithmic
+MOST_LABELS = 8  # of an axis
 CELL = 44
 LETTER, LONGEST = 7, 24  # pixels of a character, characters of a name
 SHOWN = 32  # classes with numbers in the cells; more make a picture of colours
+
+
+class Scale:
+    """Maps numbers to a line from `start` to `end`: by logarithm if `is_log`; if that is None, where they span much.
+
+    >>> Scale([0.0, 1.0], start=0, end=100, is_log=False).ticks()
+    [0.0, 0.5, 1.0]
+    """
+
+    def __init__(self, numbers: Sequence[float], *, start: float, end: float, is_log: bool | None = None):
+        least, most = min(numbers), max(numbers)
+        self.is_log = least > 0 and most > DECADE * least if is_log is None else is_log
+        self.start, self.end = start, end
+        low, high = self._size(least), self._size(most)
+        margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+        self.low, self.high = low - margin, high + margin
+
+    def __call__(self, number: float) -> float:
+        share = (self._size(number) - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """About four round numbers within the scale."""
+        if self.is_log and self.high - self.low > 1.5:
+            powers = range(floor(self.low) + 1, floor(self.high) + 1)
+            if len(powers) > 2:
+                return [10.0**power for power in powers[:: -(-len(powers) // MOST_LABELS)]]
+            marks = [factor * 10.0**power for power in (powers[0] - 1, *powers) for factor in (1, 3)]
+            return [mark for mark in marks if self.low < log10(mark) < self.high]
+        low, high = (10**self.low, 10**self.high) if self.is_log else (self.low, self.high)
+        power = 10.0 ** floor(log10((high - low) / 4))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= (high - low) / 5)
+        return [step * place for place in range(floor(low / step) + 1, floor(high / step) + 1)]
+
+    def labels(self) -> list[tuple[float, str]]:
+        """The places of the ticks, and their numbers."""
+        return [(self(tick), f"{tick:,.6g}") for tick in self.ticks()]
+
+    def _size(self, number: float) -> float:
+        return log10(max(number, 1 / LARGEST)) if self.is_log else float(number)
+
+
+def axes(up: Scale, labels: Sequence[tuple[float, str]], name: str, *, left: float, right: float) -> Iterator[str]:
+    """A line at each number of the scale `up`, labels below at their places, and the name of the axis below these."""
+    for y, label in up.labels():
+        yield f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{FAINT}"/>'
+        yield text(left - 6, y + 4, label, anchor="end")
+    for x, label in labels:
+        yield text(x, up.start + 18, label)
+    yield text((left + right) / 2, up.start + 42, name)
+
+
+def polyline(xs: Sequence[float], ys: Sequence[float]) -> str:
+    """A line through points."""
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+    return f'<polyline points="{points}" fill="none" stroke="{LINE}" stroke-width="2"/>'
 
 
 def curve(x: Sequence[float], y: Sequence[float], *, title: str, labels: tuple[str, str], mark: float | None) -> str:
@@ -21,33 +82,14 @@ def curve(x: Sequence[float], y: Sequence[float], *, title: str, labels: tuple[s
     >>> curve([0.1, 1.0], [2.0, 1.0], title="loss", labels=("rate", "loss"), mark=0.1)[:4]
     '<svg'
     """
-    along, up = np.log10(np.asarray(x, float)), np.asarray(y, float)
-    right, top = _scale(along, MARGIN, WIDTH - 20), _scale(up, HEIGHT - MARGIN, 40)
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(right(along), top(up), strict=True))
-    lines = [_frame(), f'<polyline points="{points}" fill="none" stroke="#1f77b4" stroke-width="2"/>']
-    for power in range(int(np.ceil(along.min())), int(np.floor(along.max())) + 1):
-        lines.append(_text(float(right(np.array(power))), HEIGHT - MARGIN + 18, f"1e{power}"))
-    for value in np.linspace(up.min(), up.max(), 5):
-        lines.append(_text(MARGIN - 6, float(top(value)) + 4, f"{value:.3g}", anchor="end"))
+    along = Scale(x, start=LEFT, end=WIDTH - RIGHT, is_log=True)
+    up = Scale(y, start=HEIGHT - BOTTOM, end=TOP, is_log=False)
+    lines = [*axes(up, along.labels(), labels[0], left=LEFT, right=WIDTH - RIGHT)]
+    lines += [polyline([*map(along, x)], [*map(up, y)]), text(8, TOP - 10, labels[1], anchor="start")]
     if mark is not None:
-        place = float(right(np.log10(mark)))
-        lines.append(f'<line x1="{place:.1f}" x2="{place:.1f}" y1="40" y2="{HEIGHT - MARGIN}" stroke="#d62728"/>')
-    lines += [
-        _text(WIDTH / 2, 24, title),
-        _text(WIDTH / 2, HEIGHT - 16, labels[0]),
-        _text(8, 30, labels[1], anchor="start"),
-    ]
-    return _svg(WIDTH, HEIGHT, lines)
-
-
-def round_step(span: float) -> float:
-    """The distance between marks on an axis of length `span`: a round number that makes about four parts.
-
-    >>> round_step(1.0), round_step(37)
-    (0.2, 10.0)
-    """
-    power = 10.0 ** floor(log10(span / 4))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= span / 5)
+        place = f"{along(mark):.1f}"
+        lines.append(f'<line x1="{place}" x2="{place}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{MARK}"/>')
+    return svg(WIDTH, HEIGHT, title, lines)
 
 
 def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
@@ -62,10 +104,7 @@ def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
     is_upright = longest * LETTER > CELL  # too long to stand above its column
     left, top = 28 + LETTER * longest, 70 + (LETTER * longest if is_upright else 0)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    lines = [
-        _text(20, 24, title, anchor="start"),
-        _text(20, 44, "rows: target, columns: prediction", anchor="start"),
-    ]
+    lines = [text(20, 44, "rows: target, columns: prediction", anchor="start")]
     side, edge = size * len(names), ' stroke="#ddd"' if shown else ""
     lines.append(f'<rect x="{left}" y="{top}" width="{side}" height="{side}" fill="#fff" stroke="#ddd"/>')
     drawn = (
@@ -76,31 +115,27 @@ def matrix(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
         lines.append(f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill="{_blue(depth)}"{edge}/>')
         if shown:
             colour = "#fff" if depth > 0.5 else "#000" if counts[row, column] else "#bbb"
-            lines.append(_text(x + size / 2, y + size / 2 + 4, str(counts[row, column]), fill=colour))
+            lines.append(text(x + size / 2, y + size / 2 + 4, str(counts[row, column]), fill=colour))
     for place, name in enumerate(shown):
         middle = place * size + size / 2
-        lines.append(_text(left - 6, top + middle + 4, name, anchor="end"))
-        lines.append(_upright(left + middle + 4, top - 6, name) if is_upright else _text(left + middle, top - 6, name))
+        lines.append(text(left - 6, top + middle + 4, name, anchor="end"))
+        lines.append(_upright(left + middle + 4, top - 6, name) if is_upright else text(left + middle, top - 6, name))
     width = max(left + side, 40 + LETTER * max(len(title), 34))
-    return _svg(width + 20, top + side + 20, lines)
+    return svg(width + 20, top + side + 20, title, lines)
 
 
-def _scale(values: np.ndarray, start: float, stop: float):  # type: ignore[no-untyped-def]  # a function of arrays
-    low, high = float(values.min()), float(values.max())
-    return lambda value: start + (value - low) / ((high - low) or 1.0) * (stop - start)
+def text(x: float, y: float, words: str, *, anchor: str = "middle", fill: str = INK) -> str:
+    """A line of text."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}">{escape(words)}</text>'
 
 
-def _frame() -> str:
-    width, height = WIDTH - 20 - MARGIN, HEIGHT - MARGIN - 40
-    return f'<rect x="{MARGIN}" y="40" width="{width}" height="{height}" fill="none" stroke="#888"/>'
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "middle", fill: str = "#000") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}">{html.escape(text)}</text>'
+def escape(text: str) -> str:
+    """Text, printable and escaped for XML."""
+    return html.escape(printable(text), quote=False)
 
 
 def _upright(x: float, y: float, text: str) -> str:
-    return f'<text transform="translate({x:.1f},{y:.1f}) rotate(-90)">{html.escape(text)}</text>'
+    return f'<text transform="translate({x:.1f},{y:.1f}) rotate(-90)">{escape(text)}</text>'
 
 
 def _blue(depth: float) -> str:
@@ -109,6 +144,14 @@ def _blue(depth: float) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _svg(width: float, height: float, lines: Sequence[str]) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {STYLE}>'
-    return "\n".join([head, f'<rect width="{width}" height="{height}" fill="#fff"/>', *lines, "</svg>"]) + "\n"
+def svg(width: float, height: float, title: str, lines: Sequence[str]) -> str:
+    """The whole picture, of these elements, below a title."""
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+            'font-size="12"><rect width="100%" height="100%" fill="#fefefd"/>',
+            f'<text x="20" y="24" font-weight="bold" fill="{INK}">{escape(title)}</text>',
+            *lines,
+            "</svg>\n",
+        ]
+    )
