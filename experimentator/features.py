@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.backends import Backend, get_backend
+from experimentator.backends import get_backend
 from experimentator.callbacks.changes import Changes, holds
 from experimentator.callbacks.checkpoint_every import CheckpointEvery
 from experimentator.callbacks.order import EVENTS, CallbackError, Listener, in_order
@@ -37,6 +37,11 @@ log = logging.getLogger(__name__)
 BLOCKS_AHEAD = 3  # blocks that are begun while the device works on one
 
 
+def _backend(name: str) -> Any:
+    """The property of that backend."""
+    return cached_property(lambda exp: get_backend(name))
+
+
 class KerasExperiment(BaseExperiment):
     """Compiles the graph with the framework that Keras runs on: TensorFlow, or jax or torch by KERAS_BACKEND.
 
@@ -45,10 +50,7 @@ class KerasExperiment(BaseExperiment):
     True
     """
 
-    @cached_property
-    def backend(self) -> Backend:
-        """The backend of that framework."""
-        return get_backend("keras")
+    backend = _backend("keras")
 
 
 class TensorflowExperiment(BaseExperiment):
@@ -58,10 +60,7 @@ class TensorflowExperiment(BaseExperiment):
     'tensorflow'
     """
 
-    @cached_property
-    def backend(self) -> Backend:
-        """The TensorFlow backend."""
-        return get_backend("tensorflow")
+    backend = _backend("tensorflow")
 
 
 class JaxExperiment(BaseExperiment):
@@ -74,10 +73,7 @@ class JaxExperiment(BaseExperiment):
     Set KERAS_BACKEND=jax before Keras is imported, or leave experiment_type out.
     """
 
-    @cached_property
-    def backend(self) -> Backend:
-        """The JAX backend."""
-        return get_backend("jax")
+    backend = _backend("jax")
 
 
 class TorchExperiment(BaseExperiment):
@@ -87,10 +83,7 @@ class TorchExperiment(BaseExperiment):
     True
     """
 
-    @cached_property
-    def backend(self) -> Backend:
-        """The PyTorch backend."""
-        return get_backend("torch")
+    backend = _backend("torch")
 
 
 class DummyExperiment(BaseExperiment):
@@ -106,10 +99,7 @@ class DummyExperiment(BaseExperiment):
     0.0
     """
 
-    @cached_property
-    def backend(self) -> Backend:
-        """The backend that computes nothing."""
-        return get_backend("dummy")
+    backend = _backend("dummy")
 
 
 LAST = ("cycle_left", "train_end")  # events that are fired while an error passes, too
