@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experimentator.bench.faces import brief, head, rate
-from experimentator.bench.report import Told, described
-from experimentator.bench.spread import interval, p_value
+from experimentator.bench.report import MOST_SECONDS, Told, described
+from experimentator.bench.spread import interval, p_value, rounds
 from experimentator.bench.trainer import Trainer
 from experimentator.graph.text import aligned
 
 LEAST_ROUNDS, MOST_ROUNDS = 8, 40
-MOST_SECONDS = 0.4  # of one round of one training
 SURE = 0.05
 # By how much one must be quicker. Two experiments of one configuration differ in pace, by where their memory lies: in
 # 8 rounds in turn, half of such pairs were told apart without a margin, 3 % with this one; of pairs 10 % apart, 90 %.
@@ -56,11 +54,8 @@ def in_turn(
         told(f"{number} of {len(trainers)} reaches its pace")
         attempt(lambda place: trainers[place].warm_up(seconds / 2 / len(trainers)), place)
     told(f"rounds of all {len(left)}, in turn")
-    end = time.perf_counter() + seconds / 2
     each = min(MOST_SECONDS, seconds / 2 / LEAST_ROUNDS / len(left))
-    for number in range(MOST_ROUNDS):
-        if number >= LEAST_ROUNDS and time.perf_counter() > end:
-            break
+    for number in rounds(LEAST_ROUNDS, MOST_ROUNDS, seconds=seconds / 2):
         for place in list(left)[:: 1 if number % 2 else -1]:
             attempt(lambda place: trainers[place].round(each), place)
     return {place: trainers[place] for place in left}

@@ -21,7 +21,7 @@ import numpy as np
 
 from experimentator.backends import CannotRunError
 from experimentator.bench.findings import HOW
-from experimentator.bench.spread import Spread, p_value, spread_of
+from experimentator.bench.spread import Spread, p_value, rounds, spread_of
 from experimentator.graph import Description, Graph, GraphError, Mode, Ref, with_costs
 from experimentator.graph.text import priced
 
@@ -229,14 +229,11 @@ def _enough(run: Callable[..., None], sample: Any) -> tuple[int, float]:
 
 def _rounds(prefixes: Prefixes, counts: Mapping[int, list[int]], sample: Any, seconds: float) -> Times:
     """Every prefix timed in turn, round by round."""
-    end = time.perf_counter() + seconds
     run = {("forward", cut): (prefixes.forward(cut), count) for cut, (count, _) in counts.items()}
     last, trained = len(prefixes), counts if prefixes.trains else {}
     run |= {("training", cut): (prefixes.training(cut), counts[cut][1]) for cut in trained if cut != last}
     times: dict[tuple[str, int], list[float]] = {key: [] for key in run}
-    for number in range(ROUNDS):
-        if number >= LEAST_ROUNDS and time.perf_counter() > end:
-            break
+    for _ in rounds(LEAST_ROUNDS, ROUNDS, seconds=seconds):
         for key, (one, count) in run.items():
             start = time.perf_counter()
             one(*sample, count)

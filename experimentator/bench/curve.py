@@ -38,12 +38,6 @@ def sweep_text(report: Mapping[str, Any]) -> str:
     return "\n".join(_lines(report))
 
 
-def best_of(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The point that trains most samples a second."""
-    points: Sequence[Mapping[str, Any]] = report["points"]
-    return max(points, key=lambda point: point["samples_per_second"]["median"])
-
-
 def curve_svg(report: Mapping[str, Any]) -> str:
     """Samples a second over the values, with quartiles, as SVG."""
     title = f"{head(report['points'][0]).partition(':')[0]}: samples/s"
@@ -51,7 +45,8 @@ def curve_svg(report: Mapping[str, Any]) -> str:
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
-    name, points, best = report["name"], report["points"], best_of(report)
+    name, points = report["name"], report["points"]
+    best = max(points, key=lambda point: point["samples_per_second"]["median"])
     most = best["samples_per_second"]["median"]
     yield head(points[0]).partition(":")[0]
     rows = [[name, "steps/s (quartiles)", "samples/s (quartiles)"]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +12,7 @@ from experimentator.bench.costs import Costs, costs_of
 from experimentator.bench.findings import Seen
 from experimentator.bench.hands import Hand, compiler_of, evaluating, hands_of
 from experimentator.bench.rivals import Rival, rivals_of
-from experimentator.bench.spread import spread_of
+from experimentator.bench.spread import rounds, spread_of
 from experimentator.bench.trainer import Trainer, of_one_size, varies
 from experimentator.bench.verdict import verdict
 from experimentator.graph import Mode
@@ -55,11 +54,8 @@ def measured(exp: Any, epochs: int, *, seconds: float, against: str | None, told
 def _rounds(trainer: Trainer, hands: list[Hand], rivals: list[Rival], seconds: float) -> None:
     """Rounds of all in turn, so that a busy machine slows all of them."""
     trainer.settle(4 * MOST_SECONDS)  # compiling the others has left caches cold
-    end = time.perf_counter() + seconds
     each = min(MOST_SECONDS, seconds / LEAST_ROUNDS / 2)
-    for number in range(MOST_ROUNDS):
-        if number >= LEAST_ROUNDS and time.perf_counter() > end:
-            return
+    for _ in rounds(LEAST_ROUNDS, MOST_ROUNDS, seconds=seconds):
         trainer.round(each)
         for hand in hands:
             hand.round(each / len(hands))

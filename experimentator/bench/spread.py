@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from math import comb
 from typing import NamedTuple
 
@@ -11,6 +12,15 @@ import numpy as np
 EXACT = 12  # up to so many pairs, all ways to flip signs are tried; of more, FLIPS are sampled
 FLIPS = 4096
 CONFIDENCE = 0.95
+
+
+def rounds(least: int, most: int, *, seconds: float) -> Iterator[int]:
+    """The numbers of rounds: `most` of them, or, once the seconds are over, at least `least`."""
+    end = time.perf_counter() + seconds
+    for number in range(most):
+        if number >= least and time.perf_counter() > end:
+            return
+        yield number
 
 
 class Spread(NamedTuple):
