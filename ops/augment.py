@@ -15,8 +15,7 @@ from typing import Any
 import keras
 
 from experimentator.graph import Mode
-from experimentator.ops.errors import TensorError
-from experimentator.ops.images import check_images, check_size
+from experimentator.ops.images import check_images, check_size, check_window
 from experimentator.ops.op import InPlace, Op, is_number
 
 _AXES = {"horizontal": (2,), "vertical": (1,), "both": (1, 2)}
@@ -131,7 +130,7 @@ class RandomCrop(RandomOp):
         self.require(self.padding >= 0, seen="its padding is below 0", write="Give a number of pixels.")
 
     def compute(self, tensor: Any) -> Any:
-        self._check(tensor)
+        check_window(self, self.size, tensor, padding=self.padding, write="Give a smaller size, or more padding.")
         edge = (self.padding, self.padding)
         padded = keras.ops.pad(tensor, ((0, 0), edge, edge, *[(0, 0)] * (len(tensor.shape) - 3))) if edge[0] else tensor
         batch, height, width, *rest = keras.ops.shape(padded)
@@ -143,17 +142,10 @@ class RandomCrop(RandomOp):
         pixels = keras.ops.reshape(padded, (-1, *rest))  # one gather of whole pixels: the quickest of six ways tried
         return keras.ops.take(pixels, rows[:, :, None] * width + columns[:, None, :], axis=0)
 
-    def _check(self, tensor: Any) -> None:
-        check_images(self, self.name, tensor)
-        for window, image in zip(self.size, tuple(tensor.shape)[1:3]):
-            if image is not None and image + 2 * self.padding < window:
-                write = "Give a smaller size, or more padding."
-                raise TensorError(self, rule="A window fits its image", tensors={self.name: tensor}, write=write)
 
-
-def span(given: Any, sign: float) -> tuple[float, ...]:
-    """One number as (sign * number, number), two as they are."""
-    return (sign * given, given) if is_number(given) else tuple(given)
+def span(given: Any) -> tuple[float, ...]:
+    """One number as (-number, number), two as they are."""
+    return (-1.0 * given, given) if is_number(given) else tuple(given)
 
 
 def counted(size: Any) -> Any:

@@ -208,7 +208,7 @@ def class_rows(op: Compared, prediction: Any, target: Any) -> Any:
     target, is_ids = _targets(op, prediction, target)
     if not is_ids:
         return keras.ops.cast(target, "float32")
-    ids, classes = keras.ops.expand_dims(_whole(target), -1), size_of(prediction, -1)
+    ids, classes = keras.ops.expand_dims(_whole(target), -1), size_of(prediction)
     rows = keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(classes, dtype="int32")), "float32")
     return keras.ops.where(_are_classes(ids, classes), rows, float("nan"))
 
@@ -219,7 +219,7 @@ def class_ids(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any] | N
     if not is_ids:
         return None
     ids = _whole(target)
-    is_class = _are_classes(ids, size_of(prediction, -1))
+    is_class = _are_classes(ids, size_of(prediction))
     return keras.ops.where(is_class, ids, 0), is_class
 
 
@@ -254,10 +254,10 @@ def _whole(ids: Any) -> Any:
     return keras.ops.cast(keras.ops.where(ids == keras.ops.floor(ids), ids, -1.0), "int32")
 
 
-def size_of(tensor: Any, axis: int) -> Any:
-    """The size of an axis: a number where it is known, which costs a graph nothing, else a tensor."""
-    size = tensor.shape[axis]
-    return keras.ops.shape(tensor)[axis] if size is None else size
+def size_of(tensor: Any) -> Any:
+    """The size of the last axis: a number where it is known, which costs a graph nothing, else a tensor."""
+    size = tensor.shape[-1]
+    return keras.ops.shape(tensor)[-1] if size is None else size
 
 
 def spread(tensor: Any, rank: int) -> Any:

@@ -127,11 +127,7 @@ class CenterCrop(InPlace):
         check_size(self, self.size)
 
     def compute(self, tensor: Any) -> Any:
-        check_images(self, self.name, tensor)
-        for window, image in zip(self.size, tuple(tensor.shape)[1:3]):
-            if image is not None and image < window:
-                write = "Give a smaller size, or write Pad above."
-                raise TensorError(self, rule="A window fits its image", tensors={self.name: tensor}, write=write)
+        check_window(self, self.size, tensor, write="Give a smaller size, or write Pad above.")
         height, width = self.size
         top, left = ((size - part) // 2 for size, part in zip(keras.ops.shape(tensor)[1:3], self.size))
         return tensor[:, top : top + height, left : left + width]
@@ -170,6 +166,14 @@ def check_images(op: Op, name: str, tensor: Any) -> None:
     if len(tensor.shape) < 3:
         write = "Give [B, H, W, C] or [B, H, W]."
         raise TensorError(op, rule="Images have rows and columns", tensors={name: tensor}, write=write)
+
+
+def check_window(op: InPlace, size: Sequence[int], tensor: Any, *, padding: int = 0, write: str) -> None:
+    """Refuse images that are smaller than the window to cut out of them."""
+    check_images(op, op.name, tensor)
+    for window, image in zip(size, tuple(tensor.shape)[1:3]):
+        if image is not None and image + 2 * padding < window:
+            raise TensorError(op, rule="A window fits its image", tensors={op.name: tensor}, write=write)
 
 
 def check_size(op: Op, size: Any) -> None:

@@ -74,10 +74,10 @@ class RandomBrightness(Intensity):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        low_to_high(self, "amount", span(self.amount, -1.0), above=-math.inf)
+        low_to_high(self, "amount", span(self.amount), above=-math.inf)
 
     def change(self, images: Any) -> Any:
-        low, high = span(self.amount, -1.0)
+        low, high = span(self.amount)
         return images + self.draw_between(images, low, high)
 
 

@@ -118,7 +118,7 @@ class SoftmaxCrossEntropy(ClassWeighted):
             ids, is_class = found
             losses = self._of_ids(ids, keras.ops.cast(logits, "float32"))
             return keras.ops.where(is_class, losses, float("nan"))
-        rows = self._smooth(class_rows(self, logits, target), size_of(logits, -1))
+        rows = self._smooth(class_rows(self, logits, target), size_of(logits))
         log_scores = keras.ops.log_softmax(keras.ops.cast(logits, "float32"), axis=-1)
         terms = keras.ops.where(rows == 0, 0.0, rows * log_scores)  # a class ruled out by a logit of -inf counts 0
         return -keras.ops.sum(terms, axis=-1)

@@ -121,7 +121,7 @@ def _hits(op: FromPrediction, prediction: Any, target: Any, k: int) -> Any:
     """1.0 where the true class is among the k largest predictions; counting costs less than sorting."""
     scores, found = keras.ops.cast(prediction, "float32"), class_ids(op, prediction, target)
     true, is_class = found or _largest(class_rows(op, prediction, target))
-    true, places = keras.ops.expand_dims(true, -1), keras.ops.arange(size_of(scores, -1), dtype="int32")
+    true, places = keras.ops.expand_dims(true, -1), keras.ops.arange(size_of(scores), dtype="int32")
     score = keras.ops.sum(keras.ops.where(places == true, scores, 0.0), axis=-1, keepdims=True)
     ahead = keras.ops.where(places < true, scores >= score, scores > score)
     is_near = keras.ops.sum(keras.ops.cast(ahead, "int32"), axis=-1) < k

@@ -51,14 +51,14 @@ class RandomRotation(RandomOp):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_interpolation(self, self.interpolation)
-        angles = span(self.degrees, -1.0)
+        angles = span(self.degrees)
         fine = len(angles) == 2 and angles[0] <= angles[1]
         write = "Give the largest angle, 0 or above, or (least, largest)."
         self.require(fine, seen=f"its degrees are {self.degrees!r}", write=write)
 
     def compute(self, tensor: Any) -> Any:
         check_images(self, self.name, tensor)
-        least, largest = span(self.degrees, -1.0)
+        least, largest = span(self.degrees)
         angles = (least + (largest - least) * self.draw(tensor, 1)) * (math.pi / 180)
         rows, columns = _turned(angles, *keras.ops.shape(tensor)[1:3])
         values = keras.ops.cast(tensor, "float32")

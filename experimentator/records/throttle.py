@@ -12,9 +12,10 @@ LEAST = 4e-3  # seconds for writing and renaming a file of any size
 class Throttle:
     """Says when work is due again: when the seconds that it took last are at most a `share` of the time since then.
 
-    `guess` is the seconds that the work takes, used until it was done once; a `with` block times it.
+    `seconds` may be set to a guess until the work was done once; a `with` block times it.
 
-    >>> saving = Throttle(share=0.01, guess=0.5)  # first due after 50 seconds
+    >>> saving = Throttle(share=0.01)
+    >>> saving.seconds = 0.5  # first due after 50 seconds
     >>> saving.is_due
     False
     >>> with saving:
@@ -24,8 +25,8 @@ class Throttle:
     True
     """
 
-    def __init__(self, share: float, guess: float = 0.0):
-        self.share, self.seconds = share, guess
+    def __init__(self, share: float):
+        self.share, self.seconds = share, 0.0
         self.begin()
 
     def begin(self) -> None:
