@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.data.items import DatasetError
-from experimentator.scalars import is_number, is_whole
+from experimentator.scalars import is_number
 
 FINEST = 1_000  # the largest denominator when float proportions become fractions
 
@@ -36,7 +36,10 @@ def proportions_of(given: Any, names: Sequence[str], *, asker: str) -> tuple[int
             "Give a number above 0 for each, such as "
             + "{" + ", ".join(f'"{name}": 1' for name in names[:3]) + "}.",
         )  # fmt: skip
-    return _reduced([Fraction(float(number)).limit_denominator(FINEST) or Fraction(1, FINEST) for number in listed])
+    shares = [Fraction(float(number)).limit_denominator(FINEST) or Fraction(1, FINEST) for number in listed]
+    common = math.lcm(*(share.denominator for share in shares))
+    whole = [int(share * common) for share in shares]
+    return tuple(number // math.gcd(*whole) for number in whole)
 
 
 def take_turns(proportions: Sequence[int], length: int) -> np.ndarray:
@@ -95,30 +98,3 @@ def _turns(proportions: tuple[int, ...], length: int) -> np.ndarray:
         behind[kind] -= total
     turns.setflags(write=False)
     return turns
-
-
-def _reduced(shares: Iterable[Fraction]) -> tuple[int, ...]:
-    shares = list(shares)
-    common = math.lcm(*(share.denominator for share in shares))
-    whole = [int(share * common) for share in shares]
-    return tuple(number // math.gcd(*whole) for number in whole)
-
-
-def checked_length(length: Any, name: str) -> int | None:
-    """The setting `length` of a subset: None, or a whole number above 0; anything else is refused."""
-    if length is None:
-        return None
-    if is_whole(length, least=1):
-        return int(length)
-    write = "Write how many keys an epoch visits, 1 or more."
-    raise DatasetError(f"Subset {name!r} has no length.", f"length={length!r}", write)
-
-
-def stretch(start: int, length: int, round_of: Callable[[int], np.ndarray], size: int) -> np.ndarray:
-    """The places `start` to `start + length` of a sequence of rounds, of `size` places each: [length].
-
-    >>> stretch(4, 4, lambda number: np.arange(3) + 10 * number, 3).tolist()
-    [11, 12, 20, 21]
-    """
-    first, last = start // size, (start + length - 1) // size
-    return np.concatenate([round_of(number) for number in range(first, last + 1)])[start - first * size :][:length]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from experimentator.data.chance import generator
 from experimentator.data.items import DatasetError
-from experimentator.data.mixture import checked_length, stretch
 from experimentator.data.reading import visits_of
 from experimentator.graph import Mode
+from experimentator.scalars import is_whole
 
 
 class Ordered:
@@ -49,7 +48,10 @@ class Ordered:
 
     @length.setter
     def length(self, length: Any) -> None:
-        self._length = checked_length(length, self.name)
+        if length is not None and not is_whole(length, least=1):
+            write = "Write how many keys an epoch visits, 1 or more."
+            raise DatasetError(f"Subset {self.name!r} has no length.", f"length={length!r}", write)
+        self._length = length if length is None else int(length)
 
     @property
     def is_part(self) -> bool:
@@ -75,7 +77,10 @@ class Ordered:
         length = self.length if self.is_part else None
         if not self.is_training or length is None:
             return self.shuffled(positions) if self.is_training else positions[:length]
-        return stretch(self.epoch * length, length, partial(self._round_of, positions), len(positions))
+        size, start = len(positions), self.epoch * length  # this epoch's stretch of a sequence of whole rounds
+        rounds = range(start // size, (start + length - 1) // size + 1)
+        found = np.concatenate([self._round_of(positions, number) for number in rounds])
+        return found[start - rounds[0] * size :][:length]
 
     def _round_of(self, positions: np.ndarray, number: int) -> np.ndarray:
         whole = copy.copy(self)
