@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -55,7 +54,7 @@ class Rates:
 
     def __call__(self) -> Any:
         """The rate of the current batch."""
-        factors = self.factors.now() if isinstance(self.factors, Table) else self.factors
+        factors = self.factors.value if isinstance(self.factors, Table) else self.factors
         last = keras.ops.cast(keras.ops.shape(factors)[0] - 1, self.start.dtype)
         place = keras.ops.clip(self._batches() - self.start, 0, last)
         return self.base * keras.ops.take(factors, place)
@@ -80,26 +79,12 @@ class Table:
 
     def __init__(self) -> None:
         self.value = keras.ops.ones(1, "float32")
-        self._standing: Any = None
 
     def assign(self, values: Any) -> None:
         """Hold `values` [any]."""
         values = np.asarray(values, np.float32)
         size = 1 << (len(values) - 1).bit_length()
         self.value = keras.ops.convert_to_tensor(np.pad(values, (0, size - len(values)), mode="edge"))
-
-    @contextmanager
-    def standing(self, value: Any) -> Iterator[None]:
-        """Within, reading the table gives `value`, a tensor of a trace."""
-        self._standing = value
-        try:
-            yield
-        finally:
-            self._standing = None
-
-    def now(self) -> Any:
-        """The value to read now."""
-        return self.value if self._standing is None else self._standing
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.array(keras.ops.convert_to_numpy(self.value), dtype=dtype)

@@ -13,6 +13,7 @@ from experimentator.backends.keras.rates import Rates
 from experimentator.backends.keras.state import variables_of
 from experimentator.backends.keras.variables import trainable_some_day
 from experimentator.optimizer_parts import parts_of
+from experimentator.patches import patched
 
 Values = list[Any]  # one array for each variable
 State = tuple[Values, Values, Values]  # of the weights, of what the optimizer keeps, and the tables of rates it follows
@@ -90,7 +91,7 @@ class StatelessBatch:
         gradients, of = [gradient for gradient, _ in pairs], [variable for _, variable in pairs]
         with self._holding(state) as scope, ExitStack() as within:
             for rates, table in zip(self._rates(), tables, strict=True):
-                within.enter_context(rates.factors.standing(table))
+                within.enter_context(patched(rates.factors, value=table))
             if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
                 _scaled(self.optimizer, gradients, of, variables)
             else:
