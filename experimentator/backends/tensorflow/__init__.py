@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,11 @@ class TensorflowBackend(KerasBackend):
         run = super().held(graph)
 
         def unwatched(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-            own = [one for one in self.variables if isinstance(one, tf.Variable) and one.trainable]
-            try:
-                for variable in own:
-                    variable._trainable = False
+            with ExitStack() as stack:
+                for variable in self.variables:
+                    if isinstance(variable, tf.Variable) and variable.trainable:
+                        stack.enter_context(patched(variable, _trainable=False))
                 return run(tensors)
-            finally:
-                for variable in own:
-                    variable._trainable = True
 
         return unwatched
 

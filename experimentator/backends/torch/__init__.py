@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,14 +179,10 @@ class TorchBackend(KerasBackend):
     @contextmanager
     def profiled(self, folder: Path, graph: Graph) -> Iterator[None]:
         """Record what runs within, operation by operation; see `experimentator.backends.torch.profile`."""
-        with profiled(folder, {scope_of(node): node.name for node in graph.nodes}):
+        with profiled(folder, {scope_of(node): node.name for node in graph.nodes}), ExitStack() as stack:
             for step in self._steps:
-                step.is_profiled = True
-            try:
-                yield
-            finally:
-                for step in self._steps:
-                    step.is_profiled = False
+                stack.enter_context(patched(step, is_profiled=True))
+            yield
 
     def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.torch.by_hand`."""

@@ -25,6 +25,7 @@ from experimentator.backends.keras.trace_leaks import put_back
 from experimentator.backends.torch.stand_ins import handed
 from experimentator.backends.torch.symbolic import is_symbolic, stub
 from experimentator.graph import GraphError
+from experimentator.patches import patched
 
 TOLD = 4  # most changes of parameters that are reported by name
 Reading = Callable[[Callable[[], Any]], Any]  # is called with what reads a variable
@@ -71,15 +72,9 @@ class Modules:
             self._of_keras[id(variable)] = variable
             self._news.append(variable)
 
-    @contextmanager
-    def recording(self, copied: Callable[[Any], Any]) -> Iterator[None]:
+    def recording(self, copied: Callable[[Any], Any]) -> AbstractContextManager[None]:
         """Within, stand-ins are read for variables, so that changes in place by a processor change no weight."""
-        before = self._copied, self._copies
-        self._copied, self._copies = copied, {}
-        try:
-            yield
-        finally:
-            self._copied, self._copies = before
+        return patched(self, _copied=copied, _copies={})
 
     @contextmanager
     def within(
@@ -91,13 +86,12 @@ class Modules:
             register_module_forward_pre_hook(call.begin),
             register_module_forward_hook(call.end, always_call=True),
         ]
-        around, _INNERMOST.call = _INNERMOST.call, call
         try:
-            with _Standing(call.value), handed(call.value):
-                yield
-            call.keep()
+            with patched(_INNERMOST, call=call):
+                with _Standing(call.value), handed(call.value):
+                    yield
+                call.keep()
         finally:
-            _INNERMOST.call = around
             for hook in hooks:
                 hook.remove()
             call.undo()
