@@ -76,21 +76,15 @@ class Memoised:
                     del made[place]
                 raise
 
-    @contextmanager
-    def of_a_layer(self) -> Iterator[None]:
+    def of_a_layer(self) -> AbstractContextManager[None]:
         """Within, a layer is built: what it makes is made only once, and gets no place."""
-        self.building += 1
-        try:
-            yield
-        finally:
-            self.building -= 1
+        return patched(self, building=self.building + 1)
 
     def listens(self) -> bool:
         """Whether reads and assignments now are those of the batch: not to build a layer, nor to find a shape."""
         return not self.building and not in_symbolic_scope()
 
-    @contextmanager
-    def _reads_to(self, read: Callable[[Any], None]) -> Iterator[None]:
+    def _reads_to(self, read: Callable[[Any], None]) -> AbstractContextManager[None]:
         get, put, thread = keras.Variable.value.fget, keras.Variable.assign, get_ident()
 
         def note(variable: Any) -> None:
@@ -105,8 +99,7 @@ class Memoised:
             note(variable)
             return put(variable, value)
 
-        with patched(keras.Variable, value=property(value), assign=assign):
-            yield
+        return patched(keras.Variable, value=property(value), assign=assign)
 
 
 def deferred(backend: Any, node: Node, options: dict[str, Any]) -> dict[str, Any]:
@@ -177,20 +170,16 @@ class _Making:
 
         @contextmanager
         def again() -> Iterator[None]:
-            before = self.tops, self.below, self.times, self.thread
-            self.tops, self.below, self.times, self.thread = set(_stack()), below, times.copy(), get_ident()
+            counted, thread = times.copy(), get_ident()
             try:
-                with self.standing():
+                with patched(self, tops=set(_stack()), below=below, times=counted, thread=thread), self.standing():
                     yield
             finally:
-                times_now = self.times
-                self.tops, self.below, self.times, self.thread = before
-                self.times |= times_now
+                self.times |= counted
 
         return again
 
-    @contextmanager
-    def of_layers(self) -> Iterator[None]:
+    def of_layers(self) -> AbstractContextManager[None]:
         """Within, a layer that this call made gives way to the one that was called first at the same place."""
         init, original = keras.Layer.__init__, keras.Layer.__call__
 
@@ -214,11 +203,9 @@ class _Making:
             finally:
                 self.owner.calling -= 1
 
-        with patched(keras.Layer, __init__=made, __call__=call):
-            yield
+        return patched(keras.Layer, __init__=made, __call__=call)
 
-    @contextmanager
-    def of_variables(self) -> Iterator[None]:
+    def of_variables(self) -> AbstractContextManager[None]:
         """Within, `keras.Variable(...)` returns what this place made first: layers and seeds make theirs that way."""
         # a `__new__` that was set on a class cannot be taken off again
         keras.Variable.__new__ = kept = vars(keras.Variable).get("__new__", staticmethod(_plain))
@@ -251,11 +238,9 @@ class _Making:
             if place is not None:
                 self.made[place] = variable
 
-        with patched(keras.Variable, __new__=staticmethod(new), __init__=init):
-            yield
+        return patched(keras.Variable, __new__=staticmethod(new), __init__=init)
 
-    @contextmanager
-    def of_seeds(self) -> Iterator[None]:
+    def of_seeds(self) -> AbstractContextManager[None]:
         """Within, a generator without a seed gets the one drawn first at its place: another trace draws no other."""
         original: Any = seed_generator.python_random
 
@@ -267,8 +252,7 @@ class _Making:
                 self.made[place] = original.randint(low, high)
             return self.made[place]
 
-        with patched(seed_generator, python_random=SimpleNamespace(randint=draw)):
-            yield
+        return patched(seed_generator, python_random=SimpleNamespace(randint=draw))
 
     def create(self, creator: Callable[..., Any], **options: Any) -> Any:
         """The tf.Variable that this place made first."""
@@ -302,8 +286,7 @@ def _stack() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-@contextmanager
-def losses_to(added: Callable[[Any, Any], None]) -> Iterator[None]:
+def losses_to(added: Callable[[Any, Any], None]) -> AbstractContextManager[None]:
     """Within, a loss that a layer adds goes to `added`; Keras would keep it until a model of its own is called."""
     original, thread = keras.Layer.add_loss, get_ident()
 
@@ -313,8 +296,7 @@ def losses_to(added: Callable[[Any, Any], None]) -> Iterator[None]:
         else:
             original(layer, loss)
 
-    with patched(keras.Layer, add_loss=add):
-        yield
+    return patched(keras.Layer, add_loss=add)
 
 
 def _plain(cls: type, *arguments: Any, **options: Any) -> Any:

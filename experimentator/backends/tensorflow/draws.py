@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import tensorflow as tf
@@ -26,8 +26,7 @@ def draws_with_state(nodes: Sequence[Node]) -> dict[str, str]:
     return {str(owner(name, nodes) or name): kind for name, kind in kinds.items()}
 
 
-@contextmanager
-def quick_draws() -> Iterator[None]:
+def quick_draws() -> AbstractContextManager[None]:
     """Within, stateless draws that leave the algorithm open are traced with Threefry (Salmon et al., 2011).
 
     XLA makes Philox, which TensorFlow would pick, so slow on a CPU that a layer of Dropout cost 0.5 ms a batch where
@@ -41,5 +40,4 @@ def quick_draws() -> Iterator[None]:
         is_open = not hasattr(alg, "graph") and alg in open_choice
         return original(seed, algorithms.THREEFRY if is_open else alg)
 
-    with patched(random_ops_util, get_key_counter_alg=pick):
-        yield
+    return patched(random_ops_util, get_key_counter_alg=pick)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -12,8 +11,7 @@ import tensorflow as tf
 from experimentator.patches import patched
 
 
-@contextmanager
-def odd_ids_are_nan() -> Iterator[None]:
+def odd_ids_are_nan() -> AbstractContextManager[None]:
     """Within, an Embedding gives NaN for an id that it has no row for, as it does on JAX, so that the loss tells of it.
 
     On a CPU TensorFlow refuses such an id; XLA takes the last row instead, and a GPU zeros, which would train on.
@@ -29,5 +27,4 @@ def odd_ids_are_nan() -> Iterator[None]:
         is_there = (ids < count) & (ids >= -count)  # Keras counts negative ones from the end
         return tf.where(is_there[..., None], rows, tf.constant(float("nan"), rows.dtype))
 
-    with patched(keras.layers.Embedding, call=call):
-        yield
+    return patched(keras.layers.Embedding, call=call)
