@@ -11,48 +11,38 @@ from experimentator.graph import Graph, GraphError, Node
 from experimentator.graph.text import failed_in
 
 # Parts of TensorFlow's messages where two dtypes meet: in graphs, lists of tensors, conversions, eagerly, in quotients.
-OF_DTYPES = re.compile(
+OF_DTYPES = (
     r"that does not match type|that don't all match|conversion requested dtype|must have the same dtype|"
     r"expected to be an? \w+ tensor but is an?"
 )
 # What TensorFlow, Keras, numpy and Python say where a size is None.
-OF_SIZES = re.compile(
+OF_SIZES = (
     r"'NoneType' and|and 'NoneType'|'NoneType' object cannot be interpreted|not 'NoneType'|of type '?NoneType|"
     r"Invalid dtype: NoneType|elements of [\[(][^)\]]*\bNone\b|num_rows=None|None values not supported|"
     r"partially known TensorShape|len is not well defined"
 )
+CURES = {
+    OF_SIZES: "If a size is meant: TensorFlow compiles for batches of any size, so tensor.shape[0] is None. "
+    "Write keras.ops.shape(tensor)[0], or -1 in a reshape.",
+    "(?i)symbolic": "Tensors have no values while a graph is traced. Write keras.ops or tf, not numpy, and "
+    "keras.ops.where or keras.ops.cond, not `if`.",
+    OF_DTYPES: "TensorFlow casts nothing by itself. Write keras.ops.cast(one, other.dtype), or the function of "
+    "keras.ops instead, which casts: keras.ops.multiply(one, other).",
+    "unknown rank": "TensorFlow lost how many axes a tensor has, as after keras.ops.associative_scan. "
+    "Write keras.ops.reshape(tensor, keras.ops.shape(like)) where it is made, with one `like` it in shape.",
+    "must accept keyword argument 'variables'": OWN_GRADIENT,
+    "'str' object has no attribute 'base_dtype'":  # keras.ops.convert_to_tensor leaves it a variable
+    "A keras.Variable stands in a list where TensorFlow wants tensors: write variable.value.",
+    r"(?s)\A(?=.*stateful=True).*must be static": "Fix it where the network begins: "
+    "keras.Input((None,), batch_size=32), which every batch must then have.",
+}
 
 
 def add_cures(error: Exception) -> None:
     """Note what to write, where the message is known."""
-    if OF_SIZES.search(str(error)):
-        error.add_note(
-            "If a size is meant: TensorFlow compiles for batches of any size, so tensor.shape[0] is None. "
-            "Write keras.ops.shape(tensor)[0], or -1 in a reshape."
-        )
-    if "symbolic" in str(error).lower():
-        error.add_note(
-            "Tensors have no values while a graph is traced. Write keras.ops or tf, not numpy, and "
-            "keras.ops.where or keras.ops.cond, not `if`."
-        )
-    if OF_DTYPES.search(str(error)):
-        error.add_note(
-            "TensorFlow casts nothing by itself. Write keras.ops.cast(one, other.dtype), or the function of keras.ops "
-            "instead, which casts: keras.ops.multiply(one, other)."
-        )
-    if "unknown rank" in str(error):
-        error.add_note(
-            "TensorFlow lost how many axes a tensor has, as after keras.ops.associative_scan. "
-            "Write keras.ops.reshape(tensor, keras.ops.shape(like)) where it is made, with one `like` it in shape."
-        )
-    if "must accept keyword argument 'variables'" in str(error):
-        error.add_note(OWN_GRADIENT)
-    if "'str' object has no attribute 'base_dtype'" in str(error):  # keras.ops.convert_to_tensor leaves it a variable
-        error.add_note("A keras.Variable stands in a list where TensorFlow wants tensors: write variable.value.")
-    if "stateful=True" in str(error) and "must be static" in str(error):
-        error.add_note(
-            "Fix it where the network begins: keras.Input((None,), batch_size=32), which every batch must then have."
-        )
+    for message, cure in CURES.items():
+        if re.search(message, str(error)):
+            error.add_note(cure)
 
 
 def failed_running(error: Exception, graph: Graph) -> Exception:
