@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from threading import local
@@ -64,11 +64,6 @@ class Batch(StatelessBatch):
         ]
         self.keep(*self.parted(apart)[:2])
 
-    @property
-    def tables(self) -> int:
-        """How many tables of rates there are."""
-        return len(self._rates())
-
     def __call__(self, state: State, tensors: Any) -> tuple[State, dict[str, Any]]:
         """The state after a batch, and what the graph writes; no value that is given is changed."""
         if self.optimizer is None:
@@ -77,11 +72,12 @@ class Batch(StatelessBatch):
             return (weights, *state[1:]), outputs
         gradients, (outputs, weights) = self.gradients(state, tensors)
         pairs = [(one, self.weights[place]) for place, one in gradients.items()]
-        with torch.no_grad(), _choosing(self._everything), torch.profiler.record_function(UPDATE):
+        with torch.no_grad(), _choosing([*self.weights, *self.slots]), torch.profiler.record_function(UPDATE):
             with self._holding(state):
                 outputs = self.run.norms.put(outputs, pairs, self.optimizer)
             state = (_copies(weights), _copies(state[1]), state[2])
-            return (self._updated(state, pairs) if pairs else state), _detached(outputs)
+            state = self._updated(state, pairs) if pairs else state
+            return state, {name: value.detach() for name, value in outputs.items()}
 
     def gradients(self, state: State, tensors: Any) -> tuple[dict[int, Any], tuple[dict[str, Any], Values]]:
         """Gradients by place of each trained weight, of the loss it minimises; weights that none reaches are left out.
@@ -117,9 +113,6 @@ class Batch(StatelessBatch):
             found = _engine_run_backward((objective,), (seed,), not last, False, wanted, True, accumulate_grad=False)
         return {place: one for place, one in zip(values, found, strict=True) if one is not None}
 
-    def _everything(self) -> list[Any]:
-        return [*self.weights, *self.slots]
-
 
 def _memory(value: torch.Tensor) -> int:
     """The address of its memory, or of that which it is a view of."""
@@ -135,11 +128,7 @@ def _copies(values: Values) -> Values:
     return [value.clone() for value in values]
 
 
-def _detached(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.detach() for name, value in outputs.items()}
-
-
-def _choosing(variables: Callable[[], list[Any]]) -> AbstractContextManager[None]:
+def _choosing(variables: list[Any]) -> AbstractContextManager[None]:
     """Within, in this thread, `keras.ops.cond` computes both branches, and takes results and variables by condition.
 
     Optimizers use it to gather or to apply gradients; Keras on PyTorch would look at the condition, whose value a trace
@@ -149,9 +138,8 @@ def _choosing(variables: Callable[[], list[Any]]) -> AbstractContextManager[None
 
 
 def _cond(condition: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
-    if (variables := getattr(_HERE, "variables", None)) is None:
+    if (own := getattr(_HERE, "variables", None)) is None:
         return _USUAL(condition, true_fn, false_fn)
-    own = variables()
     before, ways = [variable.value for variable in own], []
     for branch in (true_fn, false_fn):
         for variable, value in zip(own, before, strict=True):

@@ -172,7 +172,7 @@ class TorchStep(KerasStep):
 
     def _program(self, state: Tensors, tensors: Columns, columns: Columns) -> Program:
         """The batch as a program, recorded for tensors of these shapes; tables of rates may change their length."""
-        given = [*tensors.values(), *state[len(state) - self.batch.tables :]]
+        given = [*tensors.values(), *self.batch.parted(state)[2]]
         key = tuple((tensor.shape, tensor.dtype) for tensor in given)
         if key not in self._programs:
             self.traces += 1
