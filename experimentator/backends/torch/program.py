@@ -28,6 +28,7 @@ from experimentator.backends import CannotRunError
 from experimentator.backends.keras.trace_leaks import KEPT
 from experimentator.backends.torch.compilable import MENDED, compilable
 from experimentator.backends.torch.reuse import looks, own, reuse
+from experimentator.backends.torch.scopes import BACKWARD
 from experimentator.graph import GraphError
 
 
@@ -225,7 +226,7 @@ def _take_names(graph: Any) -> None:
     Those between the markers of the backward pass, which add up gradients, get the scope of what they read.
     """
     within: list[str] = []
-    has_forward, marks = False, []
+    marks = []
     for node in graph.nodes:
         if getattr(node.target, "namespace", "") == "profiler":
             marks.append(node)
@@ -233,13 +234,12 @@ def _take_names(graph: Any) -> None:
                 within.append(node.args[0])
             elif within:
                 within.pop()
-            has_forward = True
         elif within:
             node.meta["scope"] = within[-1]
-        elif has_forward and node.op == "call_function":
+        elif marks and node.op == "call_function":
             known = [one.meta["scope"] for one in node.all_input_nodes if "scope" in one.meta]
             if known:
-                node.meta["scope"] = f"gradient_tape/{known[-1].rpartition('/')[2]}"
+                node.meta["scope"] = f"{BACKWARD}{known[-1].rpartition('/')[2]}"
     for node in reversed(marks):  # an end goes before its beginning
         graph.erase_node(node)
 
