@@ -33,9 +33,8 @@ def variables_of(optimizer: Any) -> list[Any]:
 def assign(own: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:
     """Assign a saved state; one of another optimizer is refused before anything is assigned."""
     sizes = {key: list(variable.shape) for key, variable in own.items()}
-    fits = own.keys() == state.keys() and all(_fits(sizes[key], state[key].shape) for key in own)
-    if not fits:
-        odd = [key for key in {**own, **state} if not _fits(sizes.get(key), getattr(state.get(key), "shape", None))]
+    odd = [key for key in {**own, **state} if not _fits(sizes.get(key), getattr(state.get(key), "shape", None))]
+    if odd:
         raise WeightsError(
             "The optimizer's state does not fit; nothing was loaded.\n"
             f"Seen: {len(state)} saved variables for {len(own)}; the first that differs is {odd[0]!r}.\n"
