@@ -76,7 +76,9 @@ def check_runs(path: Path, run: Callable[[Given], Given], model: Any) -> None:
 class _OddError(Exception):
     """What a trial found wrong; `is_of_cpu` where that says nothing about the file."""
 
-    is_of_cpu = False
+    def __init__(self, seen: str, *, is_of_cpu: bool = False):
+        super().__init__(seen)
+        self.is_of_cpu = is_of_cpu
 
 
 def _tried(infers: Any, name: str, sizes: Any, dtype: Any) -> np.ndarray | None:
@@ -97,18 +99,15 @@ def _check_batch(
         names = [one.name for one in session.get_outputs()]
         found = session.run(names, {one.name: given[one.name] for one in session.get_inputs()})
     except Exception as error:  # of classes of onnxruntime's own, which have nothing else in common
-        odd = _OddError(" ".join(str(error).split()).replace(str(path), "it"))
-        odd.is_of_cpu = type(error).__name__ == "NotImplemented"
-        raise odd from None
+        seen = " ".join(str(error).split()).replace(str(path), "it")
+        raise _OddError(seen, is_of_cpu=type(error).__name__ == "NotImplemented") from None
     if _is_drawing(path):
         return []
     try:
         with keras.StatelessScope():
             expected = run({name: keras.ops.convert_to_tensor(value) for name, value in given.items()})
     except Exception as error:  # of the framework, whatever a processor refuses
-        odd = _OddError(f"the graph itself refuses what it is tried on: {error}")
-        odd.is_of_cpu = True
-        raise odd from None
+        raise _OddError(f"the graph itself refuses what it is tried on: {error}", is_of_cpu=True) from None
     pairs = {
         name: (np.asarray(result), np.asarray(keras.ops.convert_to_numpy(expected[name])))
         for name, result in zip(names, found, strict=True)
