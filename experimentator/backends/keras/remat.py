@@ -10,11 +10,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
-from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
+from keras.src.backend.common import global_state
 
 from experimentator.backends.keras.memoised import losses_to, made_from_here
 from experimentator.backends.keras.stateless import Assigned, stopped
 from experimentator.backends.remat_hook import present_way, recomputing
+from experimentator.patches import patched
 
 _PLACE = ("current_call_ctx", "autocast_scope", "stateless_scope")  # Keras' context of a thread
 
@@ -113,22 +114,12 @@ def of_tensors(
 
 def place() -> Callable[[], AbstractContextManager[None]]:
     """A function that makes contexts in which Keras is as it is here: mode, precision, values, and layers made."""
-    here, way = {name: get_global_attribute(name) for name in _PLACE}, present_way()
+    here, way = {name: global_state.get_global_attribute(name) for name in _PLACE}, present_way()
     making = made_from_here()
 
     @contextmanager
     def there() -> Iterator[None]:
-        before = {name: get_global_attribute(name) for name in _PLACE}
-        _set(here)
-        try:
-            with recomputing(way), making():
-                yield
-        finally:
-            _set(before)
+        with patched(global_state.GLOBAL_STATE_TRACKER, **here), recomputing(way), making():
+            yield
 
     return there
-
-
-def _set(attributes: dict[str, Any]) -> None:
-    for name, value in attributes.items():
-        set_global_attribute(name, value)

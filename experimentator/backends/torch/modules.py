@@ -122,7 +122,8 @@ class Modules:
                 tensor.data = tensor.data.to(self.place)
             variable = object.__new__(keras.Variable)
             is_trained = tensor.requires_grad and tensor.is_floating_point()
-            with _no_scope(), _disable_current_modes(), temporarily_clear_interpreter_stack():
+            no_scope = patched(global_state.GLOBAL_STATE_TRACKER, stateless_scope=None)  # within one, none can be made
+            with no_scope, _disable_current_modes(), temporarily_clear_interpreter_stack():
                 _INIT(variable, tensor, trainable=is_trained, name=name or self._names.get(id(tensor), "parameter"))
             variable._path = f"module_{len(self._parameters)}/{variable.name.replace('.', '/')}"  # unique
             self._parameters.append((tensor, variable))
@@ -306,14 +307,3 @@ def _check(tensor: Any) -> None:
             f"Seen: a parameter {list(tensor.shape)}.\n"
             "Make it outside, once; or take a layer of Keras, which is made once wherever that stands."
         )
-
-
-@contextmanager
-def _no_scope() -> Iterator[None]:
-    """Within, Keras' stateless scope is taken off: in it, no variable can be made of a value."""
-    scope = global_state.get_global_attribute("stateless_scope")
-    global_state.set_global_attribute("stateless_scope", None)
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute("stateless_scope", scope)
