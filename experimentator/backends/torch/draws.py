@@ -32,11 +32,6 @@ def computed(*, wanted: bool = True) -> AbstractContextManager[None]:
     return patched(_HERE, wanted=wanted)
 
 
-def is_computed() -> bool:
-    """Whether this thread stands within `computed`."""
-    return getattr(_HERE, "wanted", False)
-
-
 def uniform(shape: Any, minval: Any = 0.0, maxval: Any = 1.0, dtype: Any = None, seed: Any = None) -> torch.Tensor:
     """Numbers of `shape` from `minval` to below `maxval`."""
     dtype, real = _dtypes(dtype)
@@ -131,7 +126,7 @@ def _standing(own: Callable[..., Any]) -> None:
 
     @wraps(usual)
     def draw(*arguments: Any, **options: Any) -> Any:
-        return (own if is_computed() and not is_symbolic() else usual)(*arguments, **options)
+        return (own if getattr(_HERE, "wanted", False) and not is_symbolic() else usual)(*arguments, **options)
 
     setattr(of_keras, own.__name__, draw)
 
