@@ -26,11 +26,9 @@ from experimentator.backends.keras.host_draws import HostDraws
 from experimentator.backends.keras.memoised import Memoised, deferred
 from experimentator.backends.keras.model import Infers, model_of, shapes_of, write
 from experimentator.backends.keras.no_gradient import NoGradient, check_built, within_no_gradient
-from experimentator.backends.keras.norms import Norms
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates, Table, hold_all
-from experimentator.backends.keras.reach import Reach
 from experimentator.backends.keras.scopes import scope_name, scope_of
 from experimentator.backends.keras.shapes import RecordedShapes, dtype_told, shapes_by_running
 from experimentator.backends.keras.staleness import Staleness
@@ -316,7 +314,7 @@ class KerasBackend(Backend, ABC):
                 cut(node, chunk)
 
         run = partial(self.running(graph, call).run, training=graph.mode == Mode.TRAIN)
-        return Forward(run, self.added, self.is_held, Norms(graph, self.variables.keyed), Reach(graph, self.variables))
+        return Forward(run, self.added, self.is_held, graph, self.variables)
 
     def is_held(self, variable: Any) -> bool:
         """Whether it is only read where no gradient reaches it: a weight of an experiment within this one."""

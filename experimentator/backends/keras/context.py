@@ -9,8 +9,8 @@ import keras
 
 from experimentator.backends.keras.norms import Norms
 from experimentator.backends.keras.reach import Reach
-from experimentator.backends.keras.variables import copied
-from experimentator.graph import GraphError
+from experimentator.backends.keras.variables import Variables, copied
+from experimentator.graph import Graph, GraphError
 from experimentator.optimizer_parts import parts_of
 
 
@@ -54,10 +54,11 @@ class Forward:
         run: Callable[[Any], dict[str, Any]],
         added: list[tuple[str, Any]],
         is_held: Callable[[Any], bool],
-        norms: Norms,
-        reach: Reach,
+        graph: Graph,
+        variables: Variables,
     ):
-        self.run, self.added, self.is_held, self.norms, self.reach = run, added, is_held, norms, reach
+        self.run, self.added, self.is_held = run, added, is_held
+        self.norms, self.reach = Norms(graph, variables.keyed), Reach(graph, variables)
 
     def __call__(self, tensors: Any) -> dict[str, Any]:
         """What the graph writes."""

@@ -17,9 +17,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.model import apart, check_able, quietly
-from experimentator.backends.keras.norms import Norms
 from experimentator.backends.keras.onnx import ROWS, check_known, check_runs, unknown
-from experimentator.backends.keras.reach import Reach
 from experimentator.backends.keras.variables import Variables
 from experimentator.backends.torch.batch import Batch
 from experimentator.graph import Graph
@@ -31,8 +29,8 @@ class Stored(torch.nn.Module):
 
     def __init__(self, infers: Any, place: torch.device):
         super().__init__()
-        run, none = partial(infers.graph.run, training=False), Graph([], provided=())
-        forward = Forward(run, [], lambda variable: False, Norms(none, dict), Reach(none, Variables()))
+        run = partial(infers.graph.run, training=False)
+        forward = Forward(run, [], lambda variable: False, Graph([], provided=()), Variables())
         self.batch, self.names = Batch(forward, infers.held, place=place), list(infers.results)
         for number, value in enumerate(self.batch.state()[0]):
             self.register_buffer(f"weight_{number}", value)
