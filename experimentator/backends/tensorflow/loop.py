@@ -119,19 +119,16 @@ class TensorflowStep(KerasStep):
         return untried if (self.batches + remaining) * self.timings[GRAPH] > WORTH * self._trial_seconds else None
 
     def _call(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
+        count = len(index)
         try:
-            return self._called(compiler, columns, index, fixed=fixed)
+            if fixed:
+                return dict(self._function(compiler, fixed)(columns, index))
+            self._rows = {name: column.shape[0] for name, column in columns.items()}
+            outputs = self._function(compiler, fixed)(columns, padded(index, self.capacity or 0), np.int32(count))
         except TypeError as error:
             raise kept_from_a_trace(error, self.graph.nodes) or error from None
         except tf.errors.InvalidArgumentError as error:
             raise failed_running(error, self.graph) from None
-
-    def _called(self, compiler: str, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
-        count = len(index)
-        if fixed:
-            return dict(self._function(compiler, fixed)(columns, index))
-        self._rows = {name: column.shape[0] for name, column in columns.items()}
-        outputs = self._function(compiler, fixed)(columns, padded(index, self.capacity or 0), np.int32(count))
         return {name: values if count == self.capacity else values[:count] for name, values in outputs.items()}
 
     def _function(self, compiler: str, fixed: bool) -> Any:
