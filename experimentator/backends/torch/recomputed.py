@@ -102,15 +102,10 @@ def _contexts(asked: Callable[[], Contexts]) -> Contexts:
     """The contexts that a caller asked for, with ours around them."""
     there, known, drawn = place(), dict[int, Any](), list[Any]()
     first, again = asked()
-    noting, dropping, reading = (
-        lambda: _Noting(known),
-        lambda: losses_to(lambda layer, loss: None),
-        lambda: Within(known, again=True),
-    )
-    if get_proxy_mode() is None:
-        return _Around(noting, lambda: first), _Around(there, computed, dropping, reading, lambda: again)
-    draw, redraw = lambda: _Draws(drawn, again=False), lambda: _Draws(drawn, again=True)
-    return _Around(noting, lambda: first, draw), _Around(there, computed, dropping, reading, lambda: again, redraw)
+    dropping, reading = lambda: losses_to(lambda layer, loss: None), lambda: Within(known, again=True)
+    draws = [] if get_proxy_mode() is None else [lambda: _Draws(drawn, again=False), lambda: _Draws(drawn, again=True)]
+    noting = _Around(lambda: _Noting(known), lambda: first, *draws[:1])
+    return noting, _Around(there, computed, dropping, reading, lambda: again, *draws[1:])
 
 
 # Every checkpoint begins there, even of a caller that imported the function before; PyTorch 2.15 renamed it.
