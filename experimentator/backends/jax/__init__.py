@@ -41,7 +41,7 @@ class JaxBackend(KerasBackend):
     name = "jax"
     compilers = COMPILERS
     formats = {"": "tf_saved_model"}
-    recomputed = staticmethod(recomputed)
+    recomputed, scope = staticmethod(recomputed), staticmethod(jax.named_scope)
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,9 +73,6 @@ class JaxBackend(KerasBackend):
             return run_on_items(self, function, specs)
         with keras.StatelessScope():  # variables that the function makes get their values when it ends
             return jax.eval_shape(function, self._specs(specs))
-
-    def scope(self, name: str) -> AbstractContextManager[Any]:
-        return jax.named_scope(name)
 
     def outside_of_traces(self) -> AbstractContextManager[Any]:
         return jax.ensure_compile_time_eval()

@@ -45,6 +45,7 @@ class KerasBackend(Backend, ABC):
     """Records and builds processors on abstract tensors, owns their variables and the optimizer's state."""
 
     recomputed: Way
+    scope: Callable[[str], AbstractContextManager[Any]]  # within, operations carry a name that profilers show
     watching: Callable[..., AbstractContextManager[Any]] = nullcontext  # takes what makes the framework's own variables
     given = deferred  # makes the arguments with which a processor makes a Keras variable in its call
     rate_table: Callable[[], Any] = Table
@@ -83,10 +84,6 @@ class KerasBackend(Backend, ABC):
     @abstractmethod
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """The structure that a function of tensors returns on abstract batches of `specs`; nothing is computed."""
-
-    @abstractmethod
-    def scope(self, name: str) -> AbstractContextManager[Any]:
-        """Within, operations carry a name that compilers and profilers show."""
 
     @abstractmethod
     def outside_of_traces(self) -> AbstractContextManager[Any]:

@@ -41,7 +41,7 @@ class TensorflowBackend(KerasBackend):
     compilers = COMPILERS
     formats = {"": "tf_saved_model", ".onnx": "onnx", ".tflite": "litert"}
     rate_table = staticmethod(partial(tf.Variable, [1.0], dtype=tf.float32, shape=[None], trainable=False))
-    recomputed = staticmethod(recomputed)
+    recomputed, scope = staticmethod(recomputed), staticmethod(tf.name_scope)
     watching = staticmethod(tf.variable_creator_scope)
     variable_kinds = (keras.Variable, tf.Variable)
 
@@ -114,9 +114,6 @@ class TensorflowBackend(KerasBackend):
         # A tf.Variable begins with a value that the graph computes: `tf.function` finds how to compute it.
         batch = {name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()}
         return tf.function(function, autograph=False).get_concrete_function(batch).structured_outputs
-
-    def scope(self, name: str) -> AbstractContextManager[Any]:
-        return tf.name_scope(name)
 
     def outside_of_traces(self) -> AbstractContextManager[Any]:
         return tf.init_scope()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class TorchBackend(KerasBackend):
     name = "torch"
     compilers = COMPILERS
     formats = {".pt2": "torch", ".onnx": "onnx"}
-    recomputed = staticmethod(recomputed)
+    recomputed, scope = staticmethod(recomputed), staticmethod(scope)
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,10 +100,6 @@ class TorchBackend(KerasBackend):
         cards = [self.place] if self.place.type == "cuda" else []
         with Known(self.modules), self.modules.recording(torch.clone), torch.random.fork_rng(cards):
             return function(real_batch(self, specs))
-
-    def scope(self, name: str) -> AbstractContextManager[Any]:
-        """Within, operations carry a name that profilers show."""
-        return scope(name)
 
     @contextmanager
     def outside_of_traces(self) -> Iterator[None]:
