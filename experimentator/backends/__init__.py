@@ -58,6 +58,7 @@ class Step(Protocol):
 
     def choose(self, columns: Columns, index: np.ndarray, *, remaining: int) -> None:
         """Settle what is left open about compilation, before `remaining` batches like these; changes no state."""
+        return  # nothing is open
 
 
 class Backend(Protocol):

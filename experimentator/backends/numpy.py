@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.backends import Backend, Shape, Sizes, Watch, get_backend
+from experimentator.backends import Backend, Shape, Sizes, Step, Watch, get_backend
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.loading.memory import free_host_memory
 
 
-class NumpyStep:
+class NumpyStep(Step):
     """Runs a graph on numpy rows, one batch after the other."""
 
     traces = 0
@@ -40,9 +40,6 @@ class NumpyStep:
     def result_bytes(self, batch_size: int) -> int:
         """Results stay where they are made."""
         return 0
-
-    def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
-        """There is nothing to choose."""
 
 
 class NumpyBackend(Backend):

@@ -73,9 +73,6 @@ class JaxStep(KerasStep):
         """Bytes that come back for each batch."""
         return sum(one.dtype.itemsize * prod(one.shape) for one in self.outputs.values())
 
-    def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
-        """There is nothing to choose: JAX compiles with XLA."""
-
     def programs(self) -> list[str]:
         """The texts of the compiled programs, as of their first calls."""
         pairs = [(self._functions[kind], shapes) for kind, shapes in self._shapes.items()]
