@@ -26,7 +26,7 @@ class Devices:
         self.distribution = keras.distribution.distribution()
         self.told: set[int] = set()
         if self.distribution is None:
-            first, self.parts = jax.devices()[0], 1
+            first = jax.devices()[0]
             self.name = "CPU" if first.platform == "cpu" else str(first.device_kind)
             return
         self.mesh = self.distribution.device_mesh.backend_mesh
@@ -34,31 +34,28 @@ class Devices:
         first = self.mesh.devices.flat[0]
         self.name = f"{self.mesh.size} x {'CPU' if first.platform == 'cpu' else first.device_kind}"
 
-    def layout(self, array: Any) -> Any:
-        """How an array lies on the devices, or should: whole on each, unless it lies there in parts."""
+    def placed(self, array: Any) -> Any:
+        """The array as it lies on the devices, or should: whole on each, unless it lies there in parts."""
         if self.distribution is None:
-            return array.sharding
+            return array
         axes = array.sharding.spec if getattr(array.sharding, "mesh", None) == self.mesh else ()
         while axes and axes[-1] is None:  # else equal layouts are written in two ways, and compiled twice
             axes = axes[:-1]
-        return NamedSharding(self.mesh, PartitionSpec(*axes))
-
-    def placed(self, array: Any) -> Any:
-        """The array in that layout."""
-        if self.distribution is None or (layout := self.layout(array)) == array.sharding:
-            return array
-        return jax.device_put(array, layout)
+        layout = NamedSharding(self.mesh, PartitionSpec(*axes))
+        return array if layout == array.sharding else jax.device_put(array, layout)
 
     def split(self, tensors: Mapping[str, Any], *, trains: bool) -> dict[str, Any]:
         """The same batch, its rows divided among the devices; within a trace. Rows that do not divide stay whole.
 
         The last rows of an evaluation may not divide; for batches of training, this is logged.
         """
+        if self.distribution is None:
+            return dict(tensors)
         rows = {len(tensor) for tensor in tensors.values()}
-        if not any(number % self.parts for number in rows) and self.distribution is not None:
+        if not any(number % self.parts for number in rows):
             layout = NamedSharding(self.mesh, PartitionSpec(self.distribution.batch_dim_name))
             return {name: lax.with_sharding_constraint(tensor, layout) for name, tensor in tensors.items()}
-        if self.distribution is not None and trains and not rows <= self.told:
+        if trains and not rows <= self.told:
             self.told |= rows
             several = "Batches of %s are not divisible by %s, so every device computes all of each. "
             log.warning(several + "Write a batch_size that is a multiple of %s.", max(rows), self.parts, self.parts)
