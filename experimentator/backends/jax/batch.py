@@ -158,12 +158,9 @@ def _operations(program: Any) -> set[str]:
 
 def _zeros(program: Any) -> list[bool]:
     """For each result of a program, whether it is a constant zero, which stands for no gradient."""
-    made = {variable: one for one in program.eqns for variable in one.outvars if _fills_with_zero(one)}
+    filling = [one for one in program.eqns if one.primitive.name == "broadcast_in_dim" and _is_zero(one.invars[0])]
+    made = {variable for one in filling for variable in one.outvars}
     return [_is_zero(one) or (not hasattr(one, "val") and one in made) for one in program.outvars]
-
-
-def _fills_with_zero(equation: Any) -> bool:
-    return equation.primitive.name == "broadcast_in_dim" and _is_zero(equation.invars[0])
 
 
 def _is_zero(value: Any) -> bool:
