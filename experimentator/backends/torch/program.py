@@ -29,6 +29,7 @@ from experimentator.backends.keras.trace_leaks import KEPT
 from experimentator.backends.torch.compilable import MENDED, compilable
 from experimentator.backends.torch.reuse import looks, own, reuse
 from experimentator.backends.torch.scopes import BACKWARD
+from experimentator.backends.torch.unsaved import CURE
 from experimentator.graph import GraphError
 
 
@@ -152,8 +153,7 @@ def _recorded(function: Callable[..., Any], arguments: Tensors) -> Any:
                 raise
             raise GraphError(
                 "A chunk processor changes a tensor in place that the graph does not know.\n"
-                "Seen: a tensor that is neither in the chunk nor a parameter or buffer.\n"
-                "Let a module hold it, `self.register_buffer(name, tensor)`, or a keras.Variable with trainable=False."
+                f"Seen: a tensor that is neither in the chunk nor a parameter or buffer.\n{CURE}"
             ) from None
     refuse_kept(getattr(module, node.target) for node in module.graph.find_nodes(op="get_attr"))
     return module
