@@ -39,6 +39,7 @@ from experimentator.backends.keras.variables import Read, Variables, aside, copi
 from experimentator.backends.remat_hook import Way, recomputing
 from experimentator.graph import Chunk, Graph, Mode, Node, Ref, record
 from experimentator.optimizer_parts import parts_of, unscaled
+from experimentator.patches import patched
 
 
 class KerasBackend(Backend, ABC):
@@ -125,12 +126,8 @@ class KerasBackend(Backend, ABC):
                 recorded.append(record(processors, tensors, mode=mode, known=known, call=call))
             return {}
 
-        self._reads = reads
-        try:
-            with self.settling():  # what layers change of themselves when called is not reported
-                self.abstract(partial(InContext(run).run, training=mode == Mode.TRAIN), specs)
-        finally:
-            self._reads = None
+        with patched(self, _reads=reads), self.settling():  # what layers change themselves when called is not reported
+            self.abstract(partial(InContext(run).run, training=mode == Mode.TRAIN), specs)
         self._own(reads, kept)
         seen.processors, self._seen[mode] = recorded[-1], seen
         return recorded[-1]

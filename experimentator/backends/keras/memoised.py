@@ -230,11 +230,9 @@ class _Making:
             if id(variable) not in self.pending:
                 self._check(variable, options.get("shape"))
                 return
-            place, self.inside = self.pending.pop(id(variable)), True
-            try:
+            place = self.pending.pop(id(variable))
+            with patched(self, inside=True):
                 original(variable, **self.given(self.node, options))
-            finally:
-                self.inside = False
             if place is not None:
                 self.made[place] = variable
 
