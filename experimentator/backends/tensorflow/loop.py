@@ -17,9 +17,10 @@ from experimentator.backends.keras.context import Forward, update
 from experimentator.backends.keras.state import variables_of
 from experimentator.backends.keras.step import EAGER, KerasStep
 from experimentator.backends.keras.traces import Traces
+from experimentator.backends.keras.variables import copied
 from experimentator.backends.tensorflow.draws import draws_with_state, quick_draws
 from experimentator.backends.tensorflow.failures import failed_running, kept_from_a_trace, why_not_compiled
-from experimentator.backends.tensorflow.gradients import value_of, with_gradients
+from experimentator.backends.tensorflow.gradients import with_gradients
 from experimentator.backends.tensorflow.ids import odd_ids_are_nan
 from experimentator.graph import Graph
 from experimentator.loading.blocks import padded
@@ -100,14 +101,12 @@ class TensorflowStep(KerasStep):
         columns = {name: _lengthened(columns[name], self._rows.get(name, 0)) for name in self.graph.inputs}
         self.capacity = self.capacity or len(index)
         index = np.asarray(index[: self.capacity], dtype=np.int32)
-        state = [*self.weights, *variables_of(self.optimizer)]
-        saved = [tf.identity(value_of(variable)) for variable in state]
+        put_back = copied([*self.weights, *variables_of(self.optimizer)])
         try:
             while compiler := self._untried(remaining):
                 self._try(compiler, columns, index)
         finally:
-            for variable, value in zip(state, saved, strict=True):
-                variable.assign(value)
+            put_back()
 
     def _untried(self, remaining: int) -> str | None:
         """The compiler to try next; None where that would not pay, or nothing is open."""
