@@ -75,10 +75,7 @@ class StatelessBatch:
         self, state: State, tensors: Any, own: Mapping[str, Sequence[Any]], trained: Values
     ) -> tuple[dict[str, Any], tuple[dict[str, Any], Values]]:
         """The objectives as a function of the trained weights; with them, what `_forward` gives."""
-        weights = list(state[0])
-        for place, value in zip(self.trained, trained, strict=True):
-            weights[place] = value
-        state = (weights, *state[1:])
+        state = (replaced(state[0], self.trained, trained), *state[1:])
         outputs, after = self._forward(state, tensors)
         check_losses(outputs, own)
         with self._holding(state):
@@ -124,6 +121,14 @@ def stopped(update: tuple[Any, Any], trained: Mapping[int, Any]) -> tuple[Any, A
         own = trained[id(variable)]
         value = value + (own - keras.ops.stop_gradient(own))
     return variable, value
+
+
+def replaced(values: Values, places: Sequence[int], others: Values) -> Values:
+    """The values, with others at some places."""
+    found = list(values)
+    for place, other in zip(places, others, strict=True):
+        found[place] = other
+    return found
 
 
 def _scaled(optimizer: Any, gradients: Values, of: list[Any], variables: list[Any]) -> None:

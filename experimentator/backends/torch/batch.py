@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.optimizers import shares
-from experimentator.backends.keras.stateless import State, StatelessBatch, Values
+from experimentator.backends.keras.stateless import State, StatelessBatch, Values, replaced
 from experimentator.backends.torch.scopes import backward, remembering
 from experimentator.patches import patched
 
@@ -92,9 +92,7 @@ class Batch(StatelessBatch):
                 for hook in (self.weights[place]._value._backward_hooks or {}).values():  # of a parameter
                     value.register_hook(hook)
             objectives, (outputs, weights) = self._objectives(state, tensors, own, trained)
-            known = [*state[0]]
-            for place, value in zip(self.trained, trained, strict=True):
-                known[place] = value
+            known = replaced(state[0], self.trained, trained)
             with self._holding((known, *state[1:])), self.standing():  # recomputation reads them
                 found: dict[int, Any] = {}
                 for loss, of in own.items():

@@ -25,6 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from experimentator.backends import CannotRunError
+from experimentator.backends.keras.stateless import replaced
 from experimentator.backends.keras.trace_leaks import KEPT
 from experimentator.backends.torch.compilable import MENDED, compilable
 from experimentator.backends.torch.reuse import looks, own, reuse
@@ -268,7 +269,7 @@ def compiled_loop(program: Program, names: Sequence[str]) -> Callable[..., Any]:
         def body(place: torch.Tensor, buffers: Tensors, values: Tensors) -> tuple[torch.Tensor, Tensors, Tensors]:
             rows = torch.index_select(index, 0, place.reshape(1))[0]
             tensors = [torch.index_select(columns[name], 0, rows) for name in names]
-            whole, results = pure(_with(state, carried, values), tensors)
+            whole, results = pure(replaced(state, carried, values), tensors)
             here = torch.arange(index.shape[0], device=index.device) == place
             filled = [
                 torch.where(here.reshape(-1, *[1] * result.ndim), result.contiguous(), buffer)
@@ -283,18 +284,10 @@ def compiled_loop(program: Program, names: Sequence[str]) -> Callable[..., Any]:
         ]
         values = [state[n] for n in carried]
         _, buffers, values = while_loop(lambda place, *_: place < limit, body, (start, buffers, values))
-        return _with(state, carried, values), buffers
+        return replaced(state, carried, values), buffers
 
     loop.__code__ = loop.__code__.replace(co_name=f"loop_{next(_NUMBERS)}")  # the compiler counts compilations by code
     return _told_of_the_first(torch.compile(loop, fullgraph=True, dynamic=False, options=OPTIONS))
-
-
-def _with(state: Tensors, places: Sequence[int], values: Tensors) -> Tensors:
-    """A state with these values at some places."""
-    whole = list(state)
-    for place, value in zip(places, values, strict=True):
-        whole[place] = value
-    return whole
 
 
 def _told_of_the_first(compiled: Callable[..., Any]) -> Callable[..., Any]:
