@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,6 @@ import numpy as np
 from experimentator.backends import Columns, Step
 from experimentator.graph import Graph
 
-log = logging.getLogger(__name__)
 EAGER = "eager"
 
 
@@ -80,12 +78,6 @@ class KerasStep(Step, ABC):
     @abstractmethod
     def _run(self, columns: Columns, index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         """Run at most `capacity` batches."""
-
-    def _warn_of_draws(self, found: Mapping[str, str], text: str) -> None:
-        """Say which processors draw by operations that no seed can put back to where they were; each once."""
-        for node, kind in found.items() - self.draws_with_state.items():
-            log.warning(text, node, kind)
-        self.draws_with_state |= found
 
 
 def put_rows(

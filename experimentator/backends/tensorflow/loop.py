@@ -175,7 +175,10 @@ class TensorflowStep(KerasStep):
     def _batch(self, tensors: Any) -> Any:
         outputs = self.forward(tensors) if self.optimizer is None else self._train_batch(tensors)
         if self.chosen != EAGER:
-            self._warn_of_draws(draws_with_state(self.graph.nodes), DRAWS)
+            found = draws_with_state(self.graph.nodes)
+            for node, kind in found.items() - self.draws_with_state.items():
+                log.warning(DRAWS, node, kind)
+            self.draws_with_state |= found
         return {name: outputs[name] for name in self.outputs}
 
     def _train_batch(self, tensors: Any) -> Any:
