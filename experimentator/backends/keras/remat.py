@@ -28,9 +28,7 @@ class Within(keras.StatelessScope):
     kept in both, and used: nothing is read twice.
     """
 
-    def __init__(
-        self, known: dict[int, Any] | None = None, trained: dict[int, Any] | None = None, *, again: bool = False
-    ) -> None:
+    def __init__(self, known: dict[int, Any], trained: dict[int, Any] | None = None, *, again: bool = False) -> None:
         super().__init__()
         self.known, self.trained, self.again = known, trained, again
         self.assigned: dict[int, Any] = {}
@@ -52,11 +50,11 @@ class Within(keras.StatelessScope):
         own, around = super().get_current_value(variable), self.original_scope
         if own is not None:
             return own
-        if self.again and self.known and id(variable) in self.known:
+        if self.again and id(variable) in self.known:
             return keras.ops.copy(self.known[id(variable)])  # modules of PyTorch change it in place
         value = None if around is None else around.get_current_value(variable)
         read = variable._value if value is None else value
-        if self.known is None or self.again or read is None:
+        if self.again or read is None:
             return value
         if id(variable) not in self.known and not (self.trained is None and variable.trainable):
             self.known[id(variable)] = keras.ops.copy(read)

@@ -41,7 +41,7 @@ class _Noting(Within):
     def get_current_value(self, variable: Any) -> Any:
         value = super().get_current_value(variable)
         read = variable._value if value is None else value
-        if self.known is not None and variable.trainable and read is not None:  # it may be assigned later
+        if variable.trainable and read is not None:  # it may be assigned later
             self.known.setdefault(id(variable), read)
         return value
 
