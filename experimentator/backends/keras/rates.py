@@ -39,10 +39,6 @@ class Rates:
         optimizer.learning_rate = rates = cls(optimizer, table)
         return rates
 
-    def variables(self) -> dict[str, Any]:
-        """What it keeps, by name."""
-        return {"base": self.base, "factors": self.factors, "start": self.start}
-
     def hold(self, factors: np.ndarray) -> None:
         """Use `factors` [steps] for the next batches."""
         self.start.assign(self._batches())
@@ -93,7 +89,7 @@ class Table:
 def kept_by(rate: Any) -> dict[str, Any]:
     """What a learning rate reads, by name: of a table all of it, of a schedule its attributes that are variables."""
     if isinstance(rate, Rates):
-        return rate.variables()
+        return {"base": rate.base, "factors": rate.factors, "start": rate.start}
     own = vars(rate).items() if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else ()
     return {name: one for name, one in own if isinstance(one, keras.Variable)}
 
