@@ -24,7 +24,8 @@ def with_gradients(
             outputs = run(tensors)
             objectives = {loss: objective_of(outputs[loss], run.added, of, optimizer) for loss, of in own.items()}
         for loss, of in own.items():
-            gradients = tape.gradient(objectives[loss], list(map(value_of, of)))
+            values = [one if isinstance(one, tf.Variable) else one.value for one in of]
+            gradients = tape.gradient(objectives[loss], values)
             pairs += [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
     if run.norms.asked or not _adds(optimizer):
         # in a sparse gradient a row may occur several times, to be added up: Keras would clip and square each by itself
@@ -36,8 +37,3 @@ def _adds(optimizer: Any) -> bool:
     """Whether an optimizer does nothing with gradients but add them up: sparse ones stay small for it."""
     others = ("clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps", "loss_scale_factor")
     return type(optimizer) is keras.optimizers.SGD and all(getattr(optimizer, name) is None for name in others)
-
-
-def value_of(variable: Any) -> Any:
-    """The tf.Variable, or the one that a Keras variable wraps."""
-    return variable if isinstance(variable, tf.Variable) else variable.value
