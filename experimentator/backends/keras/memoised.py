@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import RLock, get_ident, local
+from traceback import walk_stack
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -170,9 +171,9 @@ class _Making:
 
         @contextmanager
         def again() -> Iterator[None]:
-            counted, thread = times.copy(), get_ident()
+            tops, counted = {frame for frame, _ in walk_stack(sys._getframe())}, times.copy()
             try:
-                with patched(self, tops=set(_stack()), below=below, times=counted, thread=thread), self.standing():
+                with patched(self, tops=tops, below=below, times=counted, thread=get_ident()), self.standing():
                     yield
             finally:
                 self.times |= counted
@@ -275,13 +276,6 @@ def made_from_here() -> Callable[[], AbstractContextManager[None]]:
     """`from_here` of the processor that is being called in this thread; a context that does nothing, if none is."""
     making = getattr(_HERE, "making", None)
     return nullcontext if making is None else making.from_here()
-
-
-def _stack() -> Iterator[FrameType]:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def losses_to(added: Callable[[Any, Any], None]) -> AbstractContextManager[None]:
