@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from operator import getitem
 from typing import Any
 
@@ -31,7 +31,8 @@ def reuse(graph: Any, own: Collection[Any] = ()) -> None:
         is_list = isinstance(node.args[0], list)
         written = node.args[0] if is_list else [node.args[0]]
         parts = {part.args[1]: part for part in node.users} if is_list else {0: node}
-        read = {base(one) for one in _nodes(node.args[1:], node.kwargs)}
+        others = _pytree.tree_leaves((node.args[1:], node.kwargs))
+        read = {base(one) for one in others if isinstance(one, torch.fx.Node)}
         if (
             len(set(written)) == len(written)
             and all(isinstance(one, torch.fx.Node) and one not in read and is_free(one, node) for one in written)
@@ -106,7 +107,3 @@ def looks(node: Any) -> tuple[Any, ...]:
     """Shape, strides and dtype of a node's value."""
     value = node.meta["val"]
     return value.shape, value.stride(), value.dtype
-
-
-def _nodes(*arguments: Any) -> Iterator[Any]:
-    return (one for one in _pytree.tree_leaves(arguments) if isinstance(one, torch.fx.Node))
