@@ -113,7 +113,7 @@ class Attributes:
         }
 
     def _now(self) -> list[dict[str, Hashable]]:
-        return [{name: print_ for name, (_, print_) in _watched(one).items()} for one in self._processors]
+        return [{name: print_ for name, (_, print_) in _watched(one, private=True).items()} for one in self._processors]
 
     def _changed(self) -> Iterator[tuple[int, str, str, Any]]:
         for place, (processor, seen) in enumerate(zip(self._processors, self._seen, strict=True)):
@@ -145,13 +145,13 @@ def _is_metric(value: Any) -> bool:
     return any(kind.__name__ == "Metric" and kind.__module__.startswith("keras.") for kind in kinds)
 
 
-def _watched(processor: Any) -> dict[str, tuple[Any, Hashable]]:
+def _watched(processor: Any, *, private: bool = False) -> dict[str, tuple[Any, Hashable]]:
     """The values to compare, by name, with their fingerprints; values are kept so that no id is reused."""
     attributes = getattr(processor, "__dict__", {})
     own = {
         name: (value, _print(value))
         for name, value in list(attributes.items())
-        if not name.startswith("_") and not isinstance(getattr(type(processor), name, None), cached_property)
+        if (private or name[:1] != "_") and not isinstance(getattr(type(processor), name, None), cached_property)
     }
     return own | {name: (value, _print(value)) for name, value in outside(processor).items()}
 
@@ -207,17 +207,17 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_number(printed: Hashable) -> bool:
-    """Whether a fingerprint is that of a number."""
-    return isinstance(printed, tuple) and printed[0] in (int, float)
+    """Whether a fingerprint is that of a number, or of a small array."""
+    return isinstance(printed, tuple) and printed[0] in (int, float, np.ndarray)
 
 
 def _counted(one: Any, name: str, old: Hashable, new: Any) -> str | None:
-    """What to call a number that code counts up, if it does: an attribute, or one in a list or dictionary."""
+    """What to call a number that code counts up, if it does: an attribute, or one in a container or array."""
     if not _is_another_number(old, new):
         return None
-    if _is_number(new):
-        return name if goes_on(one, name) else None
-    return f"in {name}" if new[0] in CONTAINERS and adds_within(one) else None
+    is_held = new[0] in (*CONTAINERS, np.ndarray)
+    counts = (_is_number(new) and goes_on(one, name)) or (is_held and adds_within(one))
+    return (f"in {name}" if is_held else name) if counts else None
 
 
 def _is_another_number(old: Hashable, new: Hashable) -> bool:
@@ -248,7 +248,7 @@ def _printed(value: Any, left: list[int], parents: tuple[int, ...]) -> Hashable:
     if isinstance(value, (set, frozenset)) and len(value) <= left[0]:
         return type(value), frozenset(_printed(one, left, parents) for one in value)
     if isinstance(value, np.ndarray) and value.nbytes <= SMALL and not value.dtype.hasobject:
-        return value.shape, value.dtype.str, crc32(value.tobytes())
+        return np.ndarray, value.shape, value.dtype.str, crc32(value.tobytes())
     return (type(value), repr(value)) if isinstance(value, TOLD_ALIKE) else (type(value), id(value))
 
 

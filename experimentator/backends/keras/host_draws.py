@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
+from experimentator.data.chance import SHARED, generators_in, shared_generators, states_of
+from experimentator.data.reading import lock
 from experimentator.graph import Node
 
 log = logging.getLogger(__name__)
+PATIENCE = 0.5  # seconds to wait for an item to be read; else nothing is watched, so that no two wait for each other
 
 
 class HostDraws:
-    """Warns of processors that draw from numpy's or Python's global generator: compiled, all batches get one number.
+    """Warns of processors that draw with numpy's or Python's generators: compiled, all batches get one number.
 
     Layers may do so, too: keras.layers.AugMix and RandAugment choose by Python's what they do to a batch.
     """
 
     def __init__(self) -> None:
         self.told: set[tuple[str, str]] = set()
+        self.held: dict[int, tuple[Any, list[Any]]] = {}  # processors with the generators that they reach
 
     @contextmanager
     def watched(self, node: Node, *, eager: bool) -> Iterator[None]:
         """Within, a processor runs; for `eager`, which draws anew for each batch, nothing is watched."""
-        before = None if eager else _states()
-        yield
-        if before is None:
+        if eager or not lock.acquire(timeout=PATIENCE):
+            yield
             return
-        moved = [name for name, state in _states().items() if state != before[name]]
-        for name in moved:
+        try:  # meanwhile no item that is read ahead draws from the same ones
+            if id(node.processor) not in self.held:
+                own = [one for one in generators_in(node.processor) if id(one) not in SHARED]
+                self.held[id(node.processor)] = node.processor, own
+            generators = [*shared_generators(), *self.held[id(node.processor)][1]]
+            before = _states(generators)
+            yield
+            after = _states(generators)
+        finally:
+            lock.release()
+        moved = [one for one, old, new in zip(generators, before, after, strict=True) if old != new]
+        for name in map(_named, moved):
             if (node.name, name) not in self.told:
                 self.told.add((node.name, name))
                 log.warning(
@@ -43,8 +55,10 @@ class HostDraws:
                 )
 
 
-def _states() -> dict[str, tuple[Any, ...]]:
-    """The states of the generators, in short: each counts through a block of numbers, and then makes the next."""
-    _, block, place, *spare = np.random.get_state(legacy=True)
-    _, (first, *_, at), gauss = random.getstate()
-    return {"np.random": (place, int(block[0]), *spare), "Python's random": (at, first, gauss)}
+def _states(generators: Sequence[Any]) -> list[bytes]:
+    return [pickle.dumps(state) for state in states_of(generators)]
+
+
+def _named(generator: Any) -> str:
+    own = f"a {'random.Random' if isinstance(generator, random.Random) else f'np.random.{type(generator).__name__}'}"
+    return {"numpy": "np.random", "random": "Python's random"}.get(SHARED.get(id(generator), ""), own)
