@@ -163,38 +163,38 @@ def _parts(
     return parts
 
 
-def _units(
-    classes: Sequence[Hashable], groups: Sequence[Hashable], seed: int
-) -> list[tuple[Hashable, Counter[Hashable]]]:
+def _units(classes: Sequence[Hashable], groups: Sequence[Hashable], seed: int) -> dict[Hashable, dict[Hashable, int]]:
     """Groups with their number of keys of each class, by descending size; equal sizes are shuffled by the seed."""
-    held: dict[Hashable, Counter[Hashable]] = {}
+    held: dict[Hashable, dict[Hashable, int]] = {}
     for one, cls in zip(groups, classes, strict=True):
-        held.setdefault(one, Counter())[cls] += 1
+        counts = held.setdefault(one, {})  # no Counter: of a million, the garbage collector would look at each
+        counts[cls] = counts.get(cls, 0) + 1
     drawn = sorted(held, key=key_digest)
-    shuffled = [drawn[place] for place in generator("split", seed).permutation(len(drawn))]
-    return sorted(((one, held[one]) for one in shuffled), key=lambda unit: -unit[1].total())
+    shuffled = [drawn[place] for place in generator("split", seed).permutation(len(drawn)).tolist()]
+    return {one: held[one] for one in sorted(shuffled, key=lambda one: -sum(held[one].values()))}
 
 
-def _dealt(units: Sequence[tuple[Hashable, Counter[Hashable]]], shares: Sequence[float]) -> dict[Hashable, int]:
+def _dealt(units: Mapping[Hashable, Mapping[Hashable, int]], shares: Sequence[float]) -> dict[Hashable, int]:
     """The part of every group: the one that lacks most keys of the group's classes, then most keys in sum.
 
     Lacks are counted in whole keys, so groups of one key fill each part exactly.
     """
     totals: Counter[Hashable] = Counter()
-    for _, held in units:
-        totals.update(held)
+    for held in units.values():
+        for cls, count in held.items():
+            totals[cls] += count
     due = quotas(np.array(list(totals.values())), np.array(shares))
     lacks: dict[Hashable, list[int]] = dict(zip(totals, due.tolist(), strict=True))
     short: list[int] = due.sum(0).tolist()
+    parts = [part for part, share in enumerate(shares) if share]
     part_of = {}
-    for one, held in units:
-
-        def need(part: int, held: Counter[Hashable] = held) -> tuple[int, int]:
-            return sum(count * lacks[cls][part] for cls, count in held.items()), short[part]
-
-        part_of[one] = part = max((part for part, share in enumerate(shares) if share), key=need)
-        short[part] -= held.total()
+    for one, held in units.items():
+        needs = [0] * len(shares)
         for cls, count in held.items():
+            needs = [need + count * lack for need, lack in zip(needs, lacks[cls], strict=True)]
+        part_of[one] = part = max(parts, key=list(zip(needs, short, strict=True)).__getitem__)
+        for cls, count in held.items():
+            short[part] -= count
             lacks[cls][part] -= count
     return part_of
 
