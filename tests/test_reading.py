@@ -342,6 +342,26 @@ def test_visits_count_what_came_before(numbers):
     assert visits_of(np.array(numbers, int)).tolist() == expected
 
 
+def test_the_visits_of_a_short_epoch_look_at_its_own_keys_alone():
+    hashed = []
+
+    class Key(str):
+        __slots__ = ()
+
+        def __hash__(self):
+            hashed.append(self)
+            return super().__hash__()
+
+    keys = [Key(number % 2000) for number in range(4000)]
+    subset = Subset("training", Mode.TRAIN, [{"x": 1}], keys=keys, length=4)
+    hashed.clear()
+
+    visits = subset.visits(np.array([7, 2007, 8, 7]))
+
+    assert visits.tolist() == [0, 1, 0, 2]
+    assert len(hashed) < 20
+
+
 def test_draws_from_a_seed_generator_of_keras_are_told_once(caplog):
     seed, unused = keras.random.SeedGenerator(1), keras.random.SeedGenerator(2)
 
