@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.callbacks.callback import Callback
-from experimentator.checkpoint import WEIGHTS, CheckpointError, write_atomically
+from experimentator.checkpoint import WEIGHTS, CheckpointError, lines_in, write_atomically
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
 from experimentator.records.environment import environment, process
-from experimentator.records.history import append, as_line, read_history
+from experimentator.records.history import append, as_line
 from experimentator.records.plainfile import read_json
 from experimentator.records.run_log import RunLog
 from experimentator.records.run_places import LATEST, Hold, emptied, folder_name, found, make, point
@@ -236,7 +236,7 @@ class RunFolder(Callback):
     def _complete(self, status: str) -> None:
         """Write what is not written yet, and the final status."""
         if self.history.exists():  # Ctrl-C may have come after a row was written, before it was counted
-            self._written = len(read_history(self.opened))
+            self._written = lines_in(self.history)
         self._append_new()  # another callback may have failed before this one was told
         begun = not self.exp.epoch and self.exp.walk.is_cut_short
         if self._saved_epoch < self.exp.epoch or begun:
