@@ -104,11 +104,7 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
     }
     files = {ARRAYS: to_safetensors(arrays)}
     arrays.clear()  # memory may not hold all of it twice, as arrays and as bytes
-    return {
-        WEIGHTS: to_safetensors(exp.backend.weights()),
-        **files,
-        STATE: to_json(tree, indent=None),
-    }  # its history may be long
+    return {WEIGHTS: to_safetensors(exp.backend.weights()), **files, STATE: to_json(tree, indent=None)}
 
 
 class Restored:
