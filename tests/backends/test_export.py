@@ -400,6 +400,22 @@ def test_a_masked_reading_in_both_directions_is_written_for_any_number_of_rows(t
     alike(read(tmp_path / OWN, {"batch_x": words}), exp.predict({"batch_x": words}))
 
 
+@pytest.mark.skipif(NAME != "tensorflow", reason="it is TensorFlow that has None there")
+def test_an_open_size_that_a_processor_takes_for_a_number_is_told_with_what_to_write(tmp_path):
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def placed(x):
+        return x * keras.ops.cast(keras.ops.arange(x.shape[1]), x.dtype)
+
+    data = {"x": np.ones((8, 4), np.float32)}
+    exp = build(subsets=[Subset("all", Mode.INFER, data)], chunk_processors=[placed], outputs=None)
+
+    with pytest.raises(ValueError, match="Invalid dtype: NoneType") as caught:
+        exp.export(tmp_path / OWN, sizes={"batch_x": [None]})
+    notes = "".join(caught.value.__notes__)
+    assert "sizes that an export leaves open" in notes
+    assert "In chunk processor #0 placed(batch_x) [INFER]" in notes
+
+
 def test_only_what_the_outputs_need_is_exported(tmp_path):
     """Of two networks, one; it takes several inputs, of several kinds, and a variable that no layer owns."""
     scale = variable(2.0)

@@ -43,7 +43,11 @@ class Infers(keras.Layer):
         self.built = True
 
     def call(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        results = self.graph.run(dict(tensors), training=False)
+        try:
+            results = self.graph.run(dict(tensors), training=False)
+        except Exception as error:
+            vars(error)["_keras_call_info_injected"] = True  # Keras would raise another, without the notes of this one
+            raise
         return apart({name: results[name] for name in self.results}, tensors)
 
     def compute_output_spec(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
