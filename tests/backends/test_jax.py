@@ -341,6 +341,25 @@ def test_what_the_optimizer_keeps_is_updated_where_it_lies(way):
     assert {(int(to), int(of)) for to, of in memory} == {(n, weights + n) for n in range(slots)}
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_an_optimizer_keeps_may_be_assigned_to_another_ones(first):
+    """As populations do whose best member replaces the worst; either may be the first to train on."""
+    pairs = [training_step([linear(), squares], optimizer=keras.optimizers.Adam(RATE)) for _ in range(2)]
+    optimizers = [step.batch.optimizer for _, step in pairs]
+    for backend, step in pairs:
+        step(backend.put(COLUMNS), INDEX)
+    for mine, other in zip(*(optimizer.variables for optimizer in optimizers), strict=True):
+        mine.assign(other)
+
+    for place in (first, 1 - first):
+        backend, step = pairs[place]
+        step(backend.put(COLUMNS), INDEX)
+
+    mine, other = ([np.asarray(one) for one in optimizer.variables] for optimizer in optimizers)
+    assert all(map(np.array_equal, mine, other))
+    assert [id(one) for one in step.batch.state()[1]] == [id(one.value) for one in step.batch.slots]  # none is copied
+
+
 def test_keys_of_jax_may_stand_in_the_chunk():
     def key(chunk):
         chunk["key"] = jax.random.key(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from sys import getrefcount
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.stateless import State, StatelessBatch, Values
 
 CONVOLUTION = "conv_general_dilated"
+ALONE = 1 + next(getrefcount(one) for one in [object()])  # references to an array that a variable and a list hold
 
 
 class Batch(StatelessBatch):
@@ -38,7 +40,7 @@ class Batch(StatelessBatch):
 
     def state(self) -> State:
         weights, slots, tables = super().state()
-        parts = weights, _apart(slots, weights), tables  # before: one array placed twice may share memory
+        parts = weights, _apart(slots), tables  # before: one array placed twice may share memory
         weights, slots, tables = (list(map(self.devices.placed, values)) for values in parts)
         self._layouts = [one.sharding for one in [*weights, *slots]]
         return weights, slots, tables
@@ -124,16 +126,12 @@ class Batch(StatelessBatch):
         return results, [gradients[n] for n in range(len(trained))]
 
 
-def _apart(slots: Values, weights: Values) -> Values:
-    """Slots, copied where one is the array of a weight or of another slot, as slow weights are at first.
+def _apart(slots: Values) -> Values:
+    """Slots, copied where something else holds the array: a weight, as slow weights are at first, or another optimizer.
 
-    A call gets the memory of slots for good (they are donated), so that no other argument may use it.
+    A call gets the memory of slots for good (they are donated), and `one.assign(other)` lets both hold one array.
     """
-    held, found = set(map(id, weights)), []
-    for value in slots:
-        found.append(value.copy() if id(value) in held else value)
-        held.add(id(value))
-    return found
+    return [value.copy() if getrefcount(value) > ALONE else value for value in slots]
 
 
 def described(values: Any) -> Any:
