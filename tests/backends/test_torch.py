@@ -686,6 +686,23 @@ def test_what_knows_no_array_is_told_what_to_write():
     assert "or keras.ops.convert_to_tensor(array)" in raised.value.__notes__[0]
 
 
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda rows, weight: rows @ weight,
+        lambda rows, weight: torch.nn.functional.linear(rows, weight, weight[0]),
+        lambda rows, weight: torch.bmm(rows[None], weight[None]),
+    ],
+)
+def test_a_product_of_two_dtypes_is_told_what_to_write(product):
+    half = torch.eye(192, dtype=torch.bfloat16)
+    mixed = of_images(lambda images: product(images.reshape(-1, 192), half).reshape(images.shape))
+
+    with pytest.raises(RuntimeError) as raised:
+        experiment(mixed, model(convolutional())).train(1)
+    assert "write keras.ops.cast(one, other.dtype)" in "\n".join(raised.value.__notes__)
+
+
 @pytest.mark.parametrize("way", WAYS[::2], ids=["program", "eager"])
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_what_fails_on_values_is_told_by_processor(dtype, way):
