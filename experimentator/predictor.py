@@ -28,6 +28,11 @@ class Predictor:
         self.steps: dict[tuple[Any, ...], Step] = {}  # INFER, by names, shapes, dtypes and outputs
         self.single: dict[Mode, Step] = {}  # TRAIN and EVAL, for one batch
 
+    @property
+    def traces(self) -> int:
+        """How often steps for INFER were traced, as far as they are kept."""
+        return sum(step.traces for step in self.steps.values())
+
     def clear(self) -> bool:
         """Drop what was compiled; returns whether anything was."""
         found = bool(self.steps or self.single)

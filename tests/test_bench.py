@@ -534,6 +534,20 @@ def test_a_call_that_traces_is_compilation_though_its_pace_is_taken_from_it():
     assert (ledger.account.spent["compile"], ledger.account.spent["device"]) == (1.0, 0.0)
 
 
+def test_what_a_callback_compiles_to_predict_is_compilation():
+    ledger, predictor = Trainer(counted(), 1).ledger, SimpleNamespace(traces=0)
+    ledger.account.clock = count().__next__  # a second at each look
+
+    def predict(traces):
+        predictor.traces += traces
+
+    with ledger.account.spending("callbacks"):
+        ledger.predicted(predictor, predict, 1)
+        assert ledger.account.spent["compile"] == 1.0
+        ledger.predicted(predictor, predict, 0)
+    assert ledger.account.spent["compile"] == 1.0
+
+
 def test_waiting_while_another_thread_places_data_is_transfer():
     ledger = Trainer(counted(), 1).ledger
     block = SimpleNamespace(index=np.zeros((1, 8)))

@@ -198,12 +198,21 @@ class Ledger:
             self.account.move(max(0.0, took - pace * len(block.index)), "device", "compile")
         return outputs
 
+    def predicted(self, predictor: Any, predict: Any, *given: Any) -> Any:
+        """Predict, as callbacks do; what compiles first counts as compilation."""
+        before, traces = self.account.so_far(), predictor.traces
+        results = predict(*given)
+        if predictor.traces > traces:
+            self.account.move(self.account.so_far()["callbacks"] - before["callbacks"], "callbacks", "compile")
+        return results
+
     def told(self, listener: Any, call: Any, event: str, state: Any) -> None:
-        """Call one callback, and count its time."""
-        start = time.perf_counter()
+        """Call one callback, and count its time, but for what it compiles."""
+        start, compiled = time.perf_counter(), self.account.spent["compile"]
         call(event, state)
         if listener.hears(event):
-            self.by_callback[f"{listener.name}.on_{event}"] += time.perf_counter() - start
+            compiled = self.account.spent["compile"] - compiled
+            self.by_callback[f"{listener.name}.on_{event}"] += time.perf_counter() - start - compiled
 
     def _begin(self) -> None:
         self.before = self.account.close()  # what prepares a training comes before its first epoch
@@ -302,6 +311,7 @@ def _stand(ledger: Ledger, exp: Any) -> None:
     exp.cycle = partial(ledger.passing, exp.cycle)
     backend.put = partial(ledger.placed, backend.put)
     program.runner = partial(_runner, ledger, program.runner)
+    program.predictor.predict = partial(ledger.predicted, program.predictor, program.predictor.predict)
     for listener in getattr(exp, "listeners", ()):
         listener.call = partial(ledger.told, listener, listener.call)
 
