@@ -30,7 +30,8 @@ class ExponentialMovingAverage(Callback):
     covers what is trained and what layers keep, such as the statistics of BatchNormalization; a variable of your own,
     which a callback assigns, stays as it is. Each evaluation and each `exp.predict` swaps the weights and swaps them
     back; `with ema.averaged():` does so for anything else. After `exp.load_weights` the average of the loaded weights
-    begins anew with what was loaded. Weights and average are both saved: the average goes to
+    begins anew with what was loaded; weights that are set otherwise, as by `network.set_weights`, leave the average as
+    it was, and with it what an evaluation gives. Weights and average are both saved: the average goes to
     `weights.average.safetensors` in a run folder (or `folder`) at each epoch's end, and beside files of SaveWeights.
 
     Reads and writes weights; nothing in the state.
