@@ -309,7 +309,7 @@ def test_the_mean_of_the_page_is_that_of_what_is_known():
 
 def test_the_search_of_the_recipe_finds_and_gives_up(tmp_path):
     title = next(title for title in TITLES if title.startswith("Searching"))
-    (program,) = re.findall(r"```py\n(.*?)```", RECIPES, re.DOTALL)
+    (program,) = [one for one in re.findall(r"```py\n(.*?)```", RECIPES, re.DOTALL) if "optuna" in one]
     (tmp_path / "task.py").write_text(recipe(title), "utf-8")
     program = program.replace("n_trials=20", "n_trials=8") + "print(*[one.state.name for one in study.trials])\n"
     (tmp_path / "search.py").write_text(program, "utf-8")
@@ -322,6 +322,22 @@ def test_the_search_of_the_recipe_finds_and_gives_up(tmp_path):
     assert set(states.split()) == {"COMPLETE", "PRUNED"}
     assert "learning_rate" in best
     assert float(best.split()[-1]) < 0.5  # a guess has 2.3
+
+
+def test_the_worst_member_of_the_recipes_population_goes_on_from_the_best(tmp_path, monkeypatch):
+    title = next(title for title in TITLES if title.startswith("Population"))
+    (program,) = [one for one in re.findall(r"```py\n(.*?)```", RECIPES, re.DOTALL) if "members" in one]
+    (tmp_path / "task.py").write_text(recipe(title), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(program, made := {})  # noqa: S102  # the page's own code
+
+    assert [exp.epoch for exp in made["members"]] == [20] * 4
+    losses = [exp.history[-1]["validation_loss"] for exp in made["members"]]
+    assert losses == sorted(losses)
+    worst, best = made["members"][-1], made["members"][0]
+    assert worst.evaluate() == best.evaluate()
+    rates = worst.get_learning_rate() / best.get_learning_rate()
+    assert min(abs(rates - 0.8), abs(rates - 1.25)) < 1e-5
 
 
 def texts(path):
