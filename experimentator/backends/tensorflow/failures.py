@@ -22,8 +22,8 @@ OF_SIZES = (
     r"partially known TensorShape|len is not well defined"
 )
 CURES = {
-    OF_SIZES: "If a size is meant: TensorFlow compiles for batches of any size, so tensor.shape[0] is None; so are other "
-    "sizes that an export leaves open. Write keras.ops.shape(tensor)[0], or -1 in a reshape.",
+    OF_SIZES: "If a size is meant: TensorFlow compiles for batches of any size, so tensor.shape[0] is None; so are "
+    "other sizes that an export leaves open. Write keras.ops.shape(tensor)[0], or -1 in a reshape.",
     "(?i)symbolic": "Tensors have no values while a graph is traced. Write keras.ops or tf, not numpy, and "
     "keras.ops.where or keras.ops.cond, not `if`.",
     OF_DTYPES: "TensorFlow casts nothing by itself. Write keras.ops.cast(one, other.dtype), or the function of "
