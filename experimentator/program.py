@@ -45,9 +45,7 @@ class Program:
         self.selection = Selection(exp, {})
         self.slips: set[tuple[str, str]] = set()  # those that were warned of, until the processors change
         self.graphs: dict[Mode, Graph] = {}
-        self.predicting: dict[
-            tuple[frozenset[str], tuple[str, ...]], Graph
-        ] = {}  # INFER, by the names that are given and asked for
+        self.predicting: dict[tuple[frozenset[str], tuple[str, ...]], Graph] = {}  # INFER, by names given and asked for
         self.is_built = False  # whether the graphs of all subsets' modes are known to be sound
         self.runners: dict[Any, Runner] = {}
         self.predictor = Predictor(self)
@@ -55,6 +53,7 @@ class Program:
         self.retired: dict[str, dict[str, int]] = {}
         self.samples: dict[int, tuple[Any, Any, dict[str, Spec]]] = {}
         self.chosen: dict[str, tuple[str, bool]] = {}  # `choices` as a checkpoint has them
+        self.kept: dict[str, tuple[str, bool]] = {}  # those of steps that were dropped for a change of an attribute
         self.told: set[str] = set()
 
     @cached_property
@@ -104,6 +103,7 @@ class Program:
         """Drop compiled steps."""
         found = self.predictor.clear() or bool(self.runners)
         self._retire(list(self.runners))
+        self.kept = {}
         return found
 
     def drop_graphs(self) -> bool:
@@ -254,6 +254,7 @@ class Program:
         """Look for changes of processors and layers since they were recorded: warn, and drop what was compiled."""
         if not self.has_recorded:
             return
+        choices = self.choices()
         if self.attributes and (changes := self.attributes.changes(compiled=self.compiles)):
             log.warning("Changed after first use: %s. Layers that were already made are kept.", "; ".join(changes))
             self.noticed += 1
@@ -264,6 +265,7 @@ class Program:
             told = "Compiled" if self.compiles else "Recorded"
             log.warning("Changed after first use: %s. %s again at the next call.", "; ".join(changes), told)
             self.drop_graphs()
+        self.kept = choices
 
     @property
     def compiles(self) -> bool:
@@ -290,14 +292,14 @@ class Program:
     def choices(self) -> dict[str, tuple[str, bool]]:
         """For each training subset, its compiler, and whether that choice is settled."""
         runners = (runner for key, runner in self.runners.items() if key[1] == Mode.TRAIN)
-        return self.chosen | {one.label: (one.step.compiler, one.step.is_settled) for one in runners}
+        return self.chosen | self.kept | {one.label: (one.step.compiler, one.step.is_settled) for one in runners}
 
     def _compiler(self, label: str, mode: Mode) -> str | None:
         """The compiler a step begins with: in TRAIN a checkpoint's settled choice, in EVAL training's."""
         if self.exp.jit_compile != "auto":
             return None
         if mode == Mode.TRAIN:
-            compiler, is_settled = self.chosen.get(label, (None, False))
+            compiler, is_settled = (self.chosen | self.kept).get(label, (None, False))
             return compiler if is_settled else None
         choices = sorted(self.choices().values(), key=lambda choice: choice[1])  # settled ones last
         return next((compiler for compiler, _ in reversed(choices)), None)

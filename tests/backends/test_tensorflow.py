@@ -58,6 +58,23 @@ def test_choosing_a_compiler_changes_no_variable_that_is_not_trained():
     assert processor.draws.state.numpy().tolist() != state
 
 
+def test_a_settled_compiler_stays_where_a_setting_of_a_layer_changes_and_not_where_the_batch_size_does():
+    bent = keras.layers.LeakyReLU(0.3)
+    exp = moving(jit_compile="auto")
+    exp.chunk_processors.insert(1, ops.Model(bent, inputs="batch_x", outputs="batch_x"))
+    exp.train(1)
+    assert exp.compilers == {"training": "graph"}  # so short a training tries no other
+    (runner,) = exp.program.runners.values()
+    runner.step.chosen = "xla"
+
+    bent.negative_slope = 0.1
+    exp.train(2)
+    assert exp.compilers == {"training": "xla"}
+    exp.batch_size = 2
+    exp.train(3)
+    assert exp.compilers == {"training": "graph"}
+
+
 def test_what_is_resumed_goes_on_from_variables_that_are_not_trained(tmp_path):
     straight, parted, resumed = moving(), moving(), moving()
     straight.train(3)
