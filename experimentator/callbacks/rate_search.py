@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from experimentator.callbacks.picture import curve
 from experimentator.checkpoint import write_atomically
 from experimentator.graph import Mode
 from experimentator.optimizer_parts import schedule_of
+from experimentator.patches import patched
 from experimentator.scalars import is_number, is_whole
 
 log = logging.getLogger(__name__)
@@ -100,18 +102,17 @@ class FindLearningRate(Callback):
                 "FindLearningRate cannot set the rate of this optimizer.\n"
                 f"Seen: {type(schedule).__name__}, a schedule.\nGive the optimizer a number to search."
             )
-        rate, address = exp.get_learning_rate(), (subset.seed, subset.epoch)
-        subset.seed, subset.epoch = exp.seed or 0, exp.epoch
-        with closing(_Blocks(exp, subset)) as blocks:
+        rate = exp.get_learning_rate()
+        with patched(subset, seed=exp.seed or 0, epoch=exp.epoch), closing(_blocks(exp, subset)) as blocks:
+            first = next(blocks)
             restore = exp.backend.snapshot(exp.optimizer)  # the optimizer is built by now
             try:
-                self._train(blocks, optimizer)
+                self._train(chain([first], blocks), optimizer)
             finally:
                 optimizer.learning_rate = rate
                 restore()
-                subset.seed, subset.epoch = address
 
-    def _train(self, blocks: Any, optimizer: Any) -> None:
+    def _train(self, blocks: Iterable[Any], optimizer: Any) -> None:
         self.rates, self.losses = [], []
         for rate, (block, step) in zip(np.geomspace(self.low, self.high, self.batches), blocks, strict=False):
             optimizer.learning_rate = float(rate)
@@ -144,30 +145,17 @@ class FindLearningRate(Callback):
         )
 
 
-class _Blocks:
+def _blocks(exp: Any, subset: Any) -> Generator[tuple[Any, Any], None, None]:
     """Batches of a subset one by one, pass after pass, and the step that trains on each."""
-
-    def __init__(self, exp: Any, subset: Any):
-        self.exp, self.feed = exp, exp.program.feed(subset)
-        self.feed.mode = Mode.TRAIN
-        self.runners = self._begin()
-
-    def _begin(self) -> Any:
-        self.cycle = self.exp.cycle(self.feed, self.exp.batch_size)
-        return self.exp.program.runners_of(self.feed.subset, Mode.TRAIN, self.cycle)
-
-    def __iter__(self) -> Iterator[Any]:
-        done = 0
-        while True:
-            block = self.cycle.take(lambda done: 1)
-            if block is None:
-                self.runners, done = self._begin(), 0
-            else:
-                yield block, self.runners.at(done).step
+    feed = exp.program.feed(subset)
+    feed.mode = Mode.TRAIN
+    while True:
+        with closing(exp.cycle(feed, exp.batch_size)) as cycle:
+            runners = exp.program.runners_of(subset, Mode.TRAIN, cycle)
+            done = 0
+            while (block := cycle.take(lambda done: 1)) is not None:
+                yield block, runners.at(done).step
                 done += 1
-
-    def close(self) -> None:
-        self.cycle.close()
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
