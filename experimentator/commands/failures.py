@@ -132,7 +132,7 @@ def _frames(error: BaseException) -> Iterator[str]:
         code = frame.f_code
         if not _is_foreign(code.co_filename):
             where = "" if code.co_name == "<module>" else f" in {code.co_name}"
-            yield f"  {_shown(code.co_filename)}:{number}{where}"
+            yield f"  {shown_path(code.co_filename)}:{number}{where}"
             if line := linecache.getline(code.co_filename, number, frame.f_globals).strip():
                 yield f"    {line}"
 
@@ -147,7 +147,7 @@ def _is_foreign(filename: str) -> bool:
     return path.startswith((*_OURS, _STANDARD))
 
 
-def _shown(filename: str) -> str:
+def shown_path(filename: str) -> str:
     """The path, relative to the current folder if it is below that."""
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename

@@ -12,7 +12,7 @@ from typing import Any
 
 from experimentator.checkpoint import CheckpointError, write_atomically
 from experimentator.commands.building import assigned
-from experimentator.commands.failures import printable
+from experimentator.commands.failures import printable, shown_path
 from experimentator.commands.means import REPEATS, means_of, show_means
 from experimentator.commands.results import best_of, final_metrics, loss_of, numbers_in, show_table, tell
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
@@ -272,7 +272,7 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path) ->
             **one.values,
             **{name: metrics.get(name, "") for name in names},
             "ended": _ending(one),
-            "run folder": _short(one.folder) or "-",
+            "run folder": shown_path(one.folder) or "-",
         }
         for one, metrics in zip(outcomes, measured, strict=True)
     ]
@@ -302,15 +302,10 @@ def _grouped(outcomes: Sequence[Outcome]) -> dict[str, str]:
     for one in outcomes:
         if one.error:
             groups.setdefault(printable(one.error.splitlines()[0]), []).append(one)
-    runs = {error: _short(same[0].folder) or f"point {same[0].number}" for error, same in groups.items()}
+    runs = {error: shown_path(same[0].folder) or f"point {same[0].number}" for error, same in groups.items()}
     return {e: f"{runs[e]} and {len(same) - 1} more" if len(same) > 1 else runs[e] for e, same in groups.items()}
 
 
 def _ending(outcome: Outcome) -> str:
     is_told = outcome.status <= 0 or outcome.why or outcome.ended.startswith("exit")
     return outcome.ended if is_told else f"{outcome.ended} (exit {outcome.status})"
-
-
-def _short(folder: str) -> str:
-    path = Path(folder)
-    return str(path.relative_to(Path.cwd())) if folder and path.is_relative_to(Path.cwd()) else folder
