@@ -17,6 +17,7 @@ from experimentator.checkpoint import write_atomically
 from experimentator.config import ConfigError
 from experimentator.data.padding import together
 from experimentator.graph import Mode
+from experimentator.patches import patched
 from experimentator.records.plainfile import finite
 from experimentator.selection import not_by_row
 
@@ -43,13 +44,10 @@ class Predictions:
         Returns `outputs`, or else the names that INFER computes, without those that have no value for each item. Values
         of several lengths, as with buckets, are padded with zeros to the longest.
         """
-        before = subset.seed, subset.epoch
-        if subset.name != exp.walk.passing:  # else a pass over it is under way, and reads with its own seed
-            exp.walk.address(subset, Mode.EVAL)
-        try:
+        with patched(subset, seed=subset.seed, epoch=subset.epoch):  # `address` sets both
+            if subset.name != exp.walk.passing:  # else a pass over it is under way, and reads with its own seed
+                exp.walk.address(subset, Mode.EVAL)
             return cls._passed(exp, subset, outputs)
-        finally:
-            subset.seed, subset.epoch = before
 
     @classmethod
     def _passed(cls, exp: Any, subset: Any, outputs: Sequence[str]) -> Predictions:

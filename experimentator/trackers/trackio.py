@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from experimentator.patches import patched
 from experimentator.trackers.tracker import TrackedRun, require
 
 
@@ -55,11 +56,7 @@ def _silent() -> Iterator[None]:
     """Keep trackio from printing to stdout, which holds results; other threads print as ever."""
     import trackio
 
-    modules = [trackio, trackio.run, trackio.utils]
-    for module in modules:
-        vars(module)["print"] = lambda *_, **__: None
-    try:
+    with ExitStack() as stack:
+        for module in (trackio, trackio.run, trackio.utils):
+            stack.enter_context(patched(module, print=lambda *_, **__: None))
         yield
-    finally:
-        for module in modules:
-            vars(module).pop("print", None)
