@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.checkpoint import WEIGHTS, CheckpointError, lines_in, write_atomically
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
@@ -58,6 +58,7 @@ class RunFolder(Callback):
 
     leaves_files = True
     phase = "record"  # called after the others, so that the history has what they wrote
+    state_dict = nothing_saved  # the state of a run is in its files
 
     def __init__(
         self,
@@ -136,10 +137,6 @@ class RunFolder(Callback):
             self._describe()
             point(self.project / LATEST, self.path.name)
             self._draw()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty: the state of a run is in its files."""
-        return {}
 
     def begin_again(self, path: Path) -> None:
         """Use the folder of a run that ended before a checkpoint; its files are moved to `before-1`, ..."""

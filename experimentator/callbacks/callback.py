@@ -58,3 +58,8 @@ class Callback:
         """
         if getattr(self, "exp", None) is getattr(self, "_kept", None):
             vars(self).update(exp=exp, _kept=exp)  # attributes of a frozen dataclass cannot be set
+
+
+def nothing_saved(self: Any) -> dict[str, Any]:
+    """The `state_dict` of a callback of which a resume needs nothing."""
+    return {}

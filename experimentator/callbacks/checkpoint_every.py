@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.records.throttle import Throttle, seconds_to_save
@@ -43,6 +43,7 @@ class CheckpointEvery(Callback):
 
     phase = "record"  # it saves what the others have done
     leaves_files = True
+    state_dict = nothing_saved  # a resumed training counts from the checkpoint it came from
 
     def __init__(
         self,
@@ -66,10 +67,6 @@ class CheckpointEvery(Callback):
         """Keep the experiment, and count from where it stands."""
         self.exp = exp
         self._note()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: a resumed training counts from the checkpoint it came from."""
-        return {}
 
     @property
     def place(self) -> Path:

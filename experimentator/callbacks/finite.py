@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.averages import NonFiniteLossError
-from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.diagnosis import spoilt, spoilt_error
 from experimentator.graph import Mode
 from experimentator.graph.text import failed_in
@@ -37,13 +37,10 @@ class TerminateOnNaN(Callback):
     """
 
     of_pass = ("_restore",)
+    state_dict = nothing_saved
 
     def __init__(self) -> None:
         self._restore: Callable[[], None] | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing that a resume needs."""
-        return {}
 
     def on_cycle_begin(self, mode: Mode, **_: Any) -> None:
         """Keep the state that the first call starts from; evaluation changes none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.callbacks.order import CallbackError
 from experimentator.saving.matching import named_by
 from experimentator.scalars import is_whole
@@ -27,6 +27,7 @@ class Freeze(Callback):
     phase = "prepare"
     before = ("ExponentialMovingAverage", "FindLearningRate")
     after = ("LoadWeights",)
+    state_dict = nothing_saved  # what is frozen follows from the epoch
 
     def __init__(self, patterns: str | Iterable[str], *, epochs: int | None = None):
         given: Any = patterns  # whatever its annotation says
@@ -53,10 +54,6 @@ class Freeze(Callback):
         """Thaw when its epochs are over."""
         if self.epochs is not None and epoch >= self.epochs:
             self.on_train_end()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: what is frozen follows from the epoch."""
-        return {}
 
     def on_train_end(self, **_: Any) -> None:
         """Thaw, whatever ended the training."""

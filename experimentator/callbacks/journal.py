@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import add_lines, lines_in, shorten
@@ -31,10 +31,7 @@ class MeasureTime(Callback):
     before = ("GatherCycleMetrics",)
     of_pass = ("start", "steps")
     measures = ("time", "batch_time")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing that a resume needs."""
-        return {}
+    state_dict = nothing_saved
 
     def on_cycle_begin(self, steps: int, **_: Any) -> None:
         """Start the watch."""

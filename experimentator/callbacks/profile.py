@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
 
@@ -30,6 +30,7 @@ class Profile(Callback):
     """
 
     leaves_files = True
+    state_dict = nothing_saved
 
     def __init__(self, folder: str | os.PathLike[str] | Callable[[], os.PathLike[str]]):
         self.folder = folder
@@ -38,10 +39,6 @@ class Profile(Callback):
 
     def __repr__(self) -> str:
         return f"Profile({'...' if callable(self.folder) else str(self.folder)!r})"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing that a resume needs."""
-        return {}
 
     def on_train_begin(self, **_: Any) -> None:
         """Make the folder, before there is anything to lose."""

@@ -18,7 +18,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.graph import Mode
 
 REDRAW_SECONDS = 0.1  # bars are drawn at most this often, however short the calls of the step are
@@ -36,6 +36,7 @@ class Progress(Callback):
 
     phase = "record"
     of_pass = ("start", "is_training")
+    state_dict = nothing_saved
 
     def __init__(self, console: Console | None = None):
         stderr: Any = _Forgiving(sys.stderr)
@@ -46,10 +47,6 @@ class Progress(Callback):
         self.start = self.drawn = 0.0
         self.epoch = 0  # how many are over
         self.is_training = True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing that a resume needs."""
-        return {}
 
     def on_epoch_begin(self, epoch: int, epochs: int, **_: Any) -> None:
         """Open the display at the first epoch."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
 from experimentator.scalars import is_number
@@ -28,6 +28,7 @@ class Schedule(Callback):
     phase = "prepare"
     when = Mode.TRAIN
     before = ("FindLearningRate", "SaveLearningRate")
+    state_dict = nothing_saved  # the table that the optimizer follows is saved with it
 
     def init(self, exp: Any) -> None:
         """Keep the experiment."""
@@ -48,10 +49,6 @@ class Schedule(Callback):
             done = epoch - 1 + np.arange(steps) / steps
             state[FACTORS] = state.get(FACTORS, 1.0) * self.factor(done, epochs)
             self.hold(state[FACTORS])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: the table that the optimizer follows is saved with it."""
-        return {}
 
     def on_cycle_end(self, state: dict[str, Any], **_: Any) -> None:
         """Remove the factors of the pass."""

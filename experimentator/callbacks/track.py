@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from experimentator.callbacks.callback import Callback
+from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.config import resolved
@@ -36,6 +36,7 @@ class Track(Callback):
     leaves_files = True
     phase = "record"
     after = ("RunFolder",)
+    state_dict = nothing_saved  # trackers have what they were told
 
     def __init__(
         self,
@@ -93,10 +94,6 @@ class Track(Callback):
             for path in [path for pattern in self.artifacts for path in sorted(folder.glob(pattern))]:
                 self.delivery.send("artifact", path)
         self.delivery.close(status, seconds=self.seconds)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: trackers have what they were told."""
-        return {}
 
     def shown(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The numbers of an epoch, with the name of their subset as a folder."""
