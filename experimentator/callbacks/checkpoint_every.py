@@ -63,11 +63,6 @@ class CheckpointEvery(Callback):
         self.saved: Any = None  # where the training stood at the last save
         self.saving = Throttle(SHARE)
 
-    def init(self, exp: Any) -> None:
-        """Keep the experiment, and count from where it stands."""
-        self.exp = exp
-        self._note()
-
     @property
     def place(self) -> Path:
         """The folder of the checkpoints."""
