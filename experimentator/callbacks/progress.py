@@ -71,7 +71,8 @@ class Progress(Callback):
     def on_block_end(self, batch: int, averages: Any, cycle_name: str, steps: int, **_: Any) -> None:
         """Show what is known so far."""
         now = time.perf_counter()
-        if now - self.drawn < (REDRAW_SECONDS if self.bars else CELL_SECONDS if self._in_cell else LINE_SECONDS):
+        least = REDRAW_SECONDS if self.bars else CELL_SECONDS if self.console.is_jupyter else LINE_SECONDS
+        if now - self.drawn < least:
             return
         essentials = dict(list(averages.means().items())[:ESSENTIALS])
         seen = f"{(batch + 1) / (now - self.start):,.0f} batches/s  {_shown(essentials).replace(GLUE, ' ')}"
@@ -91,9 +92,7 @@ class Progress(Callback):
         if not self.title:
             self.cell = None
 
-    def on_cycle_left(self, **_: Any) -> None:
-        """The same for a pass that is cut short."""
-        self.on_cycle_end()
+    on_cycle_left = on_cycle_end  # of a pass that is cut short
 
     def on_epoch_end(self, epoch: int, **_: Any) -> None:
         """Write a line that stays, for every epoch."""
@@ -123,13 +122,9 @@ class Progress(Callback):
         trained = [one.name for one in self.exp.subsets if one.mode == Mode.TRAIN]
         return (trained.index(subset) + share) / len(trained) if subset in trained else 0.0
 
-    @property
-    def _in_cell(self) -> bool:
-        return self.console.is_jupyter
-
     def _write(self, line: str, *, moving: bool = False) -> None:
         """Write a line; in a notebook, a `moving` one is replaced by the next, and at last by that of its epoch."""
-        if self._in_cell and (moving or self.cell is not None):
+        if self.console.is_jupyter and (moving or self.cell is not None):
             from IPython.display import display
 
             if self.cell is None:
