@@ -170,7 +170,7 @@ def add_lines(path: Path, text: str) -> None:
 
 
 def shorten(path: Path, lines: int) -> None:
-    """Cut a file to its first `lines` lines, those a checkpoint counts; a shorter one stays."""
+    """Cut a file to its first `lines` lines; a shorter one stays."""
     try:
         kept = path.read_bytes().splitlines(keepends=True)[:lines] if path.exists() else []
         size = sum(map(len, kept))

@@ -205,7 +205,7 @@ SABOTEURS = {
     "a line's checksum is not looked at": Saboteur(
         REGISTER, "if not sign or check", "if not sign and check", "test_sweep.py", "changed_byte"
     ),
-    "a line cut short stays": Saboteur(REGISTER, "self._cut(len(line))", "pass", "test_sweep.py", "cut_short_anywhere"),
+    "a line cut short stays": Saboteur(REGISTER, "shorten(self.path, place - 1)", "pass", "test_sweep.py", "cut_short"),
     "two sweeps share a folder": Saboteur(
         REGISTER, 'Hold(folder, what="sweep")', "open(os.devnull)", "test_sweep.py", "one_too_many"
     ),

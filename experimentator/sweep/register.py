@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import CheckpointError, add_lines, make_folder
+from experimentator.checkpoint import CheckpointError, add_lines, make_folder, shorten
 from experimentator.records.environment import json_value, sha256
 from experimentator.records.local_modules import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, values_of
@@ -115,14 +115,8 @@ class Register:
                     wrong = f"{self.path} is damaged in line {place}."
                     write = "Remove that line: its point is then trained again, or found done."
                     raise CheckpointError(f"{wrong}\nSeen: {error}.\n{write}") from None
-                self._cut(len(line))
+                shorten(self.path, place - 1)  # an incomplete line, left by a crash
         return rows
-
-    def _cut(self, count: int) -> None:
-        """Remove the last `count` bytes: an incomplete line, left by a crash."""
-        with self.path.open("rb+") as file:
-            file.truncate(self.path.stat().st_size - count)
-            os.fsync(file.fileno())
 
 
 def wait_for(run: Path) -> None:
