@@ -21,7 +21,7 @@ import numpy as np
 
 from experimentator.backends import CannotRunError
 from experimentator.bench.findings import HOW
-from experimentator.bench.spread import Spread, p_value, rounds, spread_of
+from experimentator.bench.spread import Spread, p_value, rounds, seconds_each, spread_of
 from experimentator.graph import Description, Graph, GraphError, Mode, Ref, with_costs
 from experimentator.graph.text import priced
 
@@ -235,9 +235,7 @@ def _rounds(prefixes: Prefixes, counts: Mapping[int, list[int]], sample: Any, se
     times: dict[tuple[str, int], list[float]] = {key: [] for key in run}
     for _ in rounds(LEAST_ROUNDS, ROUNDS, seconds=seconds):
         for key, (one, count) in run.items():
-            start = time.perf_counter()
-            one(*sample, count)
-            times[key].append((time.perf_counter() - start) / count)
+            times[key].append(seconds_each(count, one, *sample))
     return {**{("training", cut): times["forward", last] for cut in counts}, **times}
 
 
@@ -245,12 +243,7 @@ def _timed(run: Callable[..., None], sample: Any, count: int) -> float:
     """Seconds a batch, the best of three calls, once compiled."""
     if count == 1:
         run(*sample, 1)
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        run(*sample, count)
-        best = min(best, (time.perf_counter() - start) / count)
-    return best
+    return min(seconds_each(count, run, *sample) for _ in range(3))
 
 
 def _cost(prefixes: Prefixes, times: Times, seconds: Mapping[tuple[str, int], float], first: int, last: int) -> Cost:

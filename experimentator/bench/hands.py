@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from experimentator.backends import CannotRunError
 from experimentator.bench.costs import sample_of
 from experimentator.bench.faces import brief
 from experimentator.bench.findings import BETTER
-from experimentator.bench.spread import Spread, spread_of
+from experimentator.bench.spread import Spread, seconds_each, spread_of
 from experimentator.graph import Mode
 
 CALL_SECONDS = 0.05  # the shortest time that is measured
@@ -24,9 +23,7 @@ class Hand:
     def __init__(self, name: str, run: Any, columns: Any, index: np.ndarray):
         self.name, self.run, self.columns, self.index = name, run, columns, index
         self.seconds: list[float] = []
-        start = time.perf_counter()
-        run(columns, index, 1)
-        self.compile_seconds = time.perf_counter() - start
+        self.compile_seconds = self._timed(1)
         self.first = self._timed(64) if self._timed(1) < CALL_SECONDS / 64 else self._timed(1)
 
     def round(self, seconds: float) -> float:
@@ -41,9 +38,7 @@ class Hand:
         return spread_of(self.seconds or [self.first])
 
     def _timed(self, count: int) -> float:
-        start = time.perf_counter()
-        self.run(self.columns, self.index, count)
-        return (time.perf_counter() - start) / count
+        return seconds_each(count, self.run, self.columns, self.index)
 
 
 def hands_of(exp: Any, block: Any, refused: dict[str, str]) -> Iterator[Hand]:

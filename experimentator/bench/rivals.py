@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from experimentator.backends import CannotRunError
+from experimentator.bench.spread import seconds_each
 from experimentator.bench.trainer import LONGEST, Trainer
 from experimentator.graph import Mode
 
@@ -26,18 +26,12 @@ class Rival:
     def __init__(self, name: str, epoch: Callable[[int], None], steps: int):
         self.name, self.epoch = name, epoch
         self.seconds: list[float] = []
-        self.steps = steps
         epoch(steps)  # compiles
-        start = time.perf_counter()
-        epoch(steps)
-        took = (time.perf_counter() - start) / steps
-        self.steps = max(1, min(steps, int(LONGEST / took)))
+        self.steps = max(1, min(steps, int(LONGEST / seconds_each(steps, epoch))))
 
     def round(self) -> float:
         """Train one epoch more."""
-        start = time.perf_counter()
-        self.epoch(self.steps)
-        self.seconds.append((time.perf_counter() - start) / self.steps)
+        self.seconds.append(seconds_each(self.steps, self.epoch))
         return self.seconds[-1]
 
 

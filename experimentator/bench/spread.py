@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import comb
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,13 @@ def rounds(least: int, most: int, *, seconds: float) -> Iterator[int]:
         if number >= least and time.perf_counter() > end:
             return
         yield number
+
+
+def seconds_each(count: int, run: Callable[..., Any], *given: Any) -> float:
+    """Seconds a batch of one call that runs `count` batches, its last argument."""
+    start = time.perf_counter()
+    run(*given, count)
+    return (time.perf_counter() - start) / count
 
 
 class Spread(NamedTuple):
