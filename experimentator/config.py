@@ -60,7 +60,7 @@ class Config(dict[str, Any]):
     the values that replaced what it assigns.
 
     >>> config = load_text("import os\\nrate = 0.1\\n_hidden = 1")
-    >>> config["rate"], config.resolved()
+    >>> config["rate"], resolved(config)
     (0.1, {'rate': 0.1})
     """
 
@@ -76,10 +76,6 @@ class Config(dict[str, Any]):
         super().__init__(values)
         self.overrides = dict(overrides)
         self.filename, self.text, self.derived = filename, text, dict(derived)
-
-    def resolved(self) -> dict[str, JSON]:
-        """The values as JSON: see the function `resolved`."""
-        return resolved(self)
 
 
 def load(

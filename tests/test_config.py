@@ -602,13 +602,13 @@ def test_a_list_that_holds_itself_is_resolved():
 
 def test_modules_imports_and_private_names_are_not_resolved():
     text = "from __future__ import annotations\nimport os\nfrom math import floor, pi\nfrom pathlib import Path\n_a = 1"
-    assert load_text(text).resolved() == {"pi": math.pi}
+    assert resolved(load_text(text)) == {"pi": math.pi}
 
 
 def test_what_a_configuration_defines_is_resolved_the_same_each_time():
     text = "f = lambda: 1\nclass C: pass\nc = C()"
     expected = {"f": "<function <lambda>>", "C": "<class 'C'>", "c": "<C object>"}
-    assert load_text(text).resolved() == load_text(text).resolved() == expected
+    assert resolved(load_text(text)) == resolved(load_text(text)) == expected
 
 
 # the command line
