@@ -35,9 +35,9 @@ class CheckpointError(OSError):
     """
 
 
-def weights_in(folder: str | os.PathLike[str]) -> Path:
-    """The weights file of a run: of averaged weights, if its training evaluated with these."""
-    path = Path(folder, WEIGHTS)
+def weights_in(folder: str | os.PathLike[str], name: str = WEIGHTS) -> Path:
+    """The weights file of that name of a run: of averaged weights, if its training evaluated with these."""
+    path = Path(folder, name)
     average = path.with_suffix(AVERAGED)
     return average if average.is_file() else path
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.callbacks.weights import BEST
-from experimentator.checkpoint import AVERAGED, WEIGHTS, CheckpointError
+from experimentator.checkpoint import AVERAGED, WEIGHTS, CheckpointError, weights_in
 from experimentator.commands.building import assigned, built
 from experimentator.commands.failures import printable
 from experimentator.commands.results import show_values, tell
@@ -138,18 +138,17 @@ def _weights(folder: Path, asked: str) -> Path:
             wrong, write = f"There is no weights file {asked!r}.", "Write --weights last, best, or a file."
             raise CheckpointError(f"{wrong}\nSeen in {str(folder)!r}: {others}.\n{write}")
         return file
-    name = Path(WEIGHTS if asked == "last" else "best.safetensors")
-    found = [folder / one for one in (name.with_suffix(AVERAGED), name) if (folder / one).is_file()]
-    if not found:
+    file = weights_in(folder, WEIGHTS if asked == "last" else "best.safetensors")
+    if not file.is_file():
         write = (
             "SaveWeights('best') keeps the best." if asked == "best" else "Its training may not have ended an epoch."
         )
         raise CheckpointError(
             f"{str(folder)!r} has no {asked} weights.\nSeen: {others}.\n{write} Name a file: --weights FILE."
         )
-    if found[0].is_symlink():
-        raise refusal(found[0], "it is a link")
-    return found[0]
+    if file.is_symlink():
+        raise refusal(file, "it is a link")
+    return file
 
 
 def _epoch(weights: Path) -> str:
