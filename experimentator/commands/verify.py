@@ -24,6 +24,7 @@ from pathlib import Path
 from experimentator.commands import outside
 from experimentator.commands.building import assigned
 from experimentator.commands.results import tell
+from experimentator.saving.manifest import CHECKPOINTS, MANIFEST, numbered
 from experimentator.sweep.points import names_in
 
 POLL = 0.005  # seconds between two looks at a training
@@ -251,21 +252,21 @@ def _kind(line: str) -> str:
 
 def _tell_limits(run: Path) -> None:
     """Print what the proof does not cover."""
-    about = json.loads((_checkpoints(run)[-1] / "state.json").read_bytes())["about"]
+    about = json.loads((numbered(run / CHECKPOINTS)[0] / "state.json").read_bytes())["about"]
     for doubt in about["doubts"]:
         _say(f"not covered: {doubt}")
     _say("not covered: columns that end in _time; other versions, devices or numbers of threads than these")
 
 
 def _done(run: Path) -> str:
-    manifest = json.loads((_checkpoints(run)[-1] / "MANIFEST.json").read_bytes())
+    manifest = json.loads((numbered(run / CHECKPOINTS)[0] / MANIFEST).read_bytes())
     return f"{manifest['epoch']} epochs, {manifest['step']} batches"
 
 
 def _saved(run: Path) -> int | None:
     """Batches done in the newest checkpoint; None without one."""
-    found = _checkpoints(run)
-    return int(json.loads((found[-1] / "MANIFEST.json").read_bytes())["step"]) if found else None
+    found = numbered(run / CHECKPOINTS)
+    return int(json.loads((found[0] / MANIFEST).read_bytes())["step"]) if found else None
 
 
 def _pace(run: Path, seconds: float) -> float:
@@ -273,11 +274,6 @@ def _pace(run: Path, seconds: float) -> float:
     rows = (run / "history.jsonl").read_text("utf-8").splitlines()
     times = sorted(json.loads(row)["epoch_time"] for row in rows[1:])
     return len(rows) * float(times[len(times) // 2]) if times else max(0.0, seconds - COMPILING)
-
-
-def _checkpoints(run: Path) -> list[Path]:
-    place = run / "checkpoints"
-    return sorted(path for path in place.iterdir() if path.name.isdigit()) if place.is_dir() else []
 
 
 def _stamp(run: Path) -> int:
