@@ -77,7 +77,8 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
     walk = exp.walk
     arrays: dict[str, np.ndarray] = {}
     if (restored := walk.restore) is None:
-        arrays |= {f"{OPTIMIZER}{key}": array for key, array in _optimizer_state(exp).items()}
+        own = {} if exp.optimizer is None else exp.backend.optimizer_state(exp.optimizer)
+        arrays |= {f"{OPTIMIZER}{key}": array for key, array in own.items()}
     else:  # resumed, but not trained since: the optimizer does not have its state yet
         arrays |= {key: array for key, array in restored.arrays.items() if key.startswith(OPTIMIZER)}
     plain, objects = _plain(exp.state, arrays)
@@ -280,10 +281,6 @@ def with_state(exp: BaseExperiment) -> dict[str, Any]:
 def states(exp: BaseExperiment) -> dict[str, Any]:
     """The state of each callback that declares one; an empty dict means that nothing needs to be saved."""
     return {name: one.state_dict() for name, one in with_state(exp).items()}
-
-
-def _optimizer_state(exp: BaseExperiment) -> dict[str, np.ndarray]:
-    return {} if exp.optimizer is None else exp.backend.optimizer_state(exp.optimizer)
 
 
 def _changed(exp: BaseExperiment, config: Mapping[str, Any]) -> list[str]:
