@@ -29,10 +29,12 @@ def supply(seen: Seen) -> Iterator[Finding]:
     """Waiting for data, and moving them, in training and in evaluation."""
     spent = seen.trained(*KINDS) + seen.evaluated(*KINDS)
     to_evaluate = seen.evaluated(*KINDS) > seen.trained(*KINDS)
-    found = [(subset, feed) for subset, feed in _fed(seen.exp, to_evaluate=to_evaluate) if not feed.resident]
-    if not found:
+    feeds = seen.exp.program.feeds
+    used = [one for one in seen.exp.subsets if one.is_training != to_evaluate and id(one) in feeds]
+    subset = next((one for one in used if not feeds[id(one)].own.resident), None)
+    if subset is None:
         return
-    subset, feed = found[0]
+    feed = feeds[id(subset)].own
     data = seen.trained("data") + seen.evaluated("data")
     doing = "waiting for data" if data >= spent / 2 else "moving data"
     begin = f"{percent(spent / seen.seconds)} of the time is spent {doing}{', most of it to evaluate' * to_evaluate}"
@@ -46,13 +48,6 @@ def supply(seen: Seen) -> Iterator[Finding]:
             return
     change, saved = _remedy(seen, subset, feed, spent)
     yield Finding("data", spent / seen.seconds, seen.gain(saved), f"{begin}: {change}.")
-
-
-def _fed(exp: Any, *, to_evaluate: bool) -> Iterator[tuple[Any, Feed]]:
-    """The subsets of training or of evaluation, with their feeds."""
-    for subset in exp.subsets:
-        if subset.is_training != to_evaluate and id(subset) in exp.program.feeds:
-            yield subset, exp.program.feeds[id(subset)].own
 
 
 def _remedy(seen: Seen, subset: Any, feed: Feed, spent: float) -> Remedy:
