@@ -565,6 +565,22 @@ def test_numbers_that_callbacks_measure_come_into_the_history_of_their_cycle():
     assert exp.evaluate()["validation_extent"] == 2.5
 
 
+def test_what_callbacks_measure_is_in_the_history_after_others_were_added_between_two_trainings():
+    class Measures:
+        def on_batch_end(self, state, **_):
+            state["error_rate"] = state["batch"] / 4
+
+        def on_cycle_end(self, state, **_):
+            state["mean_iou"] = 0.5
+
+    exp = build(Measures(), AverageMetrics("error_rate"), GatherCycleMetrics())
+    exp.train(1)
+    exp.callbacks.append(MeasureTime())
+    names = {f"{subset}_{name}" for subset in ("training", "validation") for name in ("error_rate", "mean_iou")}
+    assert names <= exp.train(2)[0].keys()
+    assert names <= exp.history[1].keys()
+
+
 @pytest.mark.parametrize("make", [GatherCycleMetrics, ConfusionMatrix])
 def test_a_tensor_that_nobody_knows_is_refused(make):
     with pytest.raises(CallbackError, match=r"asks for 'batch_logit', (.|\n)*Did you mean 'batch_logits'"):

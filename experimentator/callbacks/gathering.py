@@ -42,10 +42,7 @@ class GatherCycleMetrics(Callback):
         self.inputs = (names,) if isinstance(names, str) else tuple(names)
         self.cycles = Gathered()
         self.parts: dict[str, list[Any]] = {}
-
-    def init(self, exp: Any) -> None:
-        """Keep the experiment."""
-        self.exp, self.written = exp, Appearing()
+        self.written = Appearing()
 
     def on_train_begin(self, **_: Any) -> None:
         """Refuse a name that neither the graph nor the items hold."""

@@ -50,11 +50,12 @@ class AverageMetrics(Callback):
             _check(pattern)
         self.exp: Any = None
         self.known: dict[Mode, tuple[Any, list[str]]] = {}
+        self.written = Appearing()
+        self.totals: dict[str, Total] = {}
 
     def init(self, exp: Any) -> None:
         """Listen to `on_batch_end` only if other callbacks do, which may write numbers into the state."""
-        self.exp, self.written = exp, Appearing()
-        self.totals: dict[str, Total] = {}
+        super().init(exp)
         if any(hasattr(callback, "on_batch_end") for callback in exp.callbacks if callback is not self):
             self.on_batch_end = self._observe
 
