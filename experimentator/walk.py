@@ -132,13 +132,12 @@ class Walk:
         at_rest = not self.is_cut_short and self.position is None and self.restore is None
         return at_rest and not any(spoilt(self.exp.program.lasting(self.exp.backend.weights()), finite=True))
 
-    def _look_at_weights(self) -> None:
+    def look_at_weights(self, where: str) -> None:
         """Raise where weights became NaN: a ReLU behind them may hide it from the loss."""
-        exp = self.exp
-        weights = exp.program.lasting(exp.backend.weights())
+        weights = self.exp.program.lasting(self.exp.backend.weights())
         bad = next((node for node in spoilt(weights) if node not in self.constants), None)
         if bad is not None:
-            raise spoilt_error(exp, bad, where=f"epoch {exp.epoch + 1}")
+            raise spoilt_error(self.exp, bad, where=where)
 
     def _warn(self, sentences: Iterable[str]) -> None:
         """Log each sentence as a warning, once."""
@@ -204,7 +203,7 @@ class Walk:
                 position.subset, position.batch, position.totals, position.weight = subset.name, 0, {}, 0
             position.row |= self.cycle(subset, subset.mode, position)
         if looks:
-            self._look_at_weights()
+            self.look_at_weights(f"epoch {exp.epoch + 1}")
         exp.epoch += 1
         self.position, self.is_cut_short = None, False
         row = position.row | {"epoch_time": round(self.watch.seconds, 6)}

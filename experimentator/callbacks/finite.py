@@ -9,7 +9,6 @@ import numpy as np
 
 from experimentator.averages import NonFiniteLossError
 from experimentator.callbacks.callback import Callback, nothing_saved
-from experimentator.diagnosis import spoilt, spoilt_error
 from experimentator.graph import Mode
 from experimentator.graph.text import failed_in
 from experimentator.saving.matching import node_of
@@ -23,8 +22,8 @@ class TerminateOnNaN(Callback):
     the failing one are repeated. The experiment is left as it was before the failing batch. That costs a copy of
     weights and optimizer state on the device for each call of many batches, and their memory.
 
-    NaN in weights while the loss is finite, as where a ReLU makes 0 of NaN, ends the training after any epoch; without
-    this callback, weights are checked only after the first and the last epoch of a call of `train`.
+    Weights that become NaN while the loss is finite, as where a ReLU makes 0 of NaN, end the training after any epoch;
+    without this callback, weights are checked only after the first and the last epoch of a call of `train`.
 
     Reads the results of each call; writes nothing. The error is the engine's, with the processor in its message; the
     picture of a run folder marks that processor.
@@ -58,9 +57,8 @@ class TerminateOnNaN(Callback):
     def on_cycle_end(self, mode: Mode, cycle_name: str, **_: Any) -> None:
         """Drop the copy; check the weights, since a ReLU hides NaN from the loss."""
         self._restore = None
-        bad = next(spoilt(self.exp.program.lasting(self.exp.backend.weights())), None) if mode == Mode.TRAIN else None
-        if bad is not None:
-            raise spoilt_error(self.exp, bad, where=f"epoch {self.exp.epoch + 1} of {cycle_name!r}")
+        if mode == Mode.TRAIN:
+            self.exp.walk.look_at_weights(f"epoch {self.exp.epoch + 1} of {cycle_name!r}")
 
     def _error(self, block: Any, place: int, state: dict[str, Any]) -> NonFiniteLossError:
         mode, name = state["mode"], state["cycle_name"]

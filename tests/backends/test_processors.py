@@ -2101,10 +2101,11 @@ def test_weights_that_become_nan_behind_a_finite_loss_end_the_training(caplog, t
     assert told.startswith("Weights of Model are NaN, whatever the loss says")
 
 
-def test_weights_that_are_nan_from_the_start_are_told_and_end_nothing(caplog):
+@pytest.mark.parametrize("callbacks", [[], [TerminateOnNaN()]])
+def test_weights_that_are_nan_from_the_start_are_told_and_end_nothing(callbacks, caplog):
     unknown = layers.Dense(1, bias_initializer=keras.initializers.Constant(np.nan))
     unused = ops.Model(unknown, inputs="batch_input", outputs="batch_unused", node="Unused")
-    exp = experiment(unused, dense(), squares)
+    exp = experiment(unused, dense(), squares, callbacks=callbacks)
     exp.train(2)
     exp.train(3)
 
