@@ -146,10 +146,8 @@ class Graph:
         """
         names = _selected(outputs)
         self._require_declared()
-        base = self._without_shadowing_writers()
-        wanted = {name: base._find(name) for name in names}
-        graph = base._pruned(base._ancestors(wanted.values()), wanted)
-        raise_all(chain(base.report.unknown(wanted), graph.report.problems()))
+        graph = self._pruned(names)
+        raise_all(chain(graph.report.unknown(), graph.report.problems()))
         return graph
 
     def record(self, tensors: Mapping[str, Any]) -> Graph:
@@ -300,10 +298,14 @@ class Graph:
         idle = [node for node in self._all if not node.writes and node.reads and not node.deletes]
         return kept.union(node for node in idle if available.issuperset(node.reads))
 
-    def _pruned(self, kept: Collection[Node], wanted: dict[str, Ref]) -> Graph:
-        graph = self._bare()
-        graph._all, graph._wanted, graph.writers = self._all, wanted, self.writers
-        graph.nodes = tuple([node for node in self._all if node in kept])
+    def _pruned(self, names: Iterable[str]) -> Graph:
+        """The graph that the names need, whether or not it is sound."""
+        base = self._without_shadowing_writers()
+        wanted = {name: base._find(name) for name in names}
+        kept = base._ancestors(wanted.values())
+        graph = base._bare()
+        graph._all, graph._wanted, graph.writers = base._all, wanted, base.writers
+        graph.nodes = tuple([node for node in base._all if node in kept])
         return graph
 
     def _without_shadowing_writers(self) -> Graph:

@@ -42,9 +42,9 @@ class Report:
         yield from self._bad_afters()
         yield from self.cycles()
 
-    def unknown(self, wanted: Mapping[str, Ref]) -> Iterator[GraphError]:
+    def unknown(self) -> Iterator[GraphError]:
         """What is wrong with the names asked for."""
-        for name, ref in wanted.items():
+        for name, ref in self.graph.results.items():
             if ref not in self.graph.writers and not self._given(ref):
                 yield self._missing(name, reader=None)
 
@@ -154,16 +154,7 @@ class Report:
                     yield UnknownNodeError(node, target=target, known=sorted(known))
 
     def _builds_on(self, node: Node, ref: Ref) -> bool:
-        frontier, seen = [node], {node}
-        while frontier:
-            for read in frontier.pop().reads:
-                writer = self.graph.writers.get(read)
-                if read == ref:
-                    return True
-                if writer is not None and writer not in seen:
-                    seen.add(writer)
-                    frontier.append(writer)
-        return False
+        return any(ref in one.reads for one in (node, *self.graph._ancestors(node.reads)))
 
 
 def _targets(node: Node) -> set[str | int]:

@@ -41,12 +41,8 @@ def plan(graph: Graph, *names: str, **facts: Any) -> Description:
     >>> [(box.state, box.notes) for box in plan(Graph([one, two], provided={"x"}), "z").boxes]
     [('pruned', ('not needed for z',)), ('', ())]
     """
-    chosen = graph
-    if names:
-        base = graph._without_shadowing_writers()
-        wanted = {name: base._find(name) for name in names}
-        raise_all(base.report.unknown(wanted))
-        chosen = base._pruned(base._ancestors(wanted.values()), wanted)
+    chosen = graph._pruned(names) if names else graph
+    raise_all(chosen.report.unknown())
     return _Plan(graph, chosen, facts).description()
 
 
