@@ -23,13 +23,13 @@ from experimentator.graph.errors import (
 )
 from experimentator.graph.mermaid import to_mermaid
 from experimentator.graph.mode import Mode
-from experimentator.graph.node import Node, bind_nodes, nodes_of
+from experimentator.graph.node import Node, nodes_of
 from experimentator.graph.notebook import mimebundle, svg
 from experimentator.graph.processor import names_of
 from experimentator.graph.record import Call, record
 from experimentator.graph.report import Report
 from experimentator.graph.text import where
-from experimentator.graph.versions import Ref
+from experimentator.graph.versions import Ref, bind
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -221,7 +221,9 @@ class Graph:
 
     def _bind(self, without: Collection[int] = ()) -> None:
         nodes = [node for node in self._everyone if node.runs_in(self.mode) and node.index not in without]
-        bind_nodes(nodes, provided=self.provided)
+        bound = bind([node.signature for node in nodes], provided=self.provided)
+        for node, (reads, writes) in zip(nodes, bound, strict=True):
+            node.reads, node.writes = reads, writes
         self._all = self.nodes = tuple(nodes)
         self._wanted: dict[str, Ref] | None = None
 

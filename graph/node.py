@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from experimentator.graph.foreign import foreign
 from experimentator.graph.mode import Mode
 from experimentator.graph.processor import ChunkProcessor, UndeclaredFunction, describe, label_of, names_of, source_of
 from experimentator.graph.recorded import RecordedProcessor, as_listed
-from experimentator.graph.versions import Ref, Signature, bind
+from experimentator.graph.versions import Ref, Signature
 
 
 class Node:
@@ -101,12 +101,6 @@ def nodes_of(processors: Iterable[Any]) -> list[Node]:
                     error.add_note(f"While reading what {describe(entry)} at chunk_processors[{index}] declares.")
                 raise
     return nodes
-
-
-def bind_nodes(nodes: Sequence[Node], *, provided: Collection[str]) -> None:
-    """Give every node the versions it reads and writes among these nodes."""
-    for node, bound in zip(nodes, bind([node.signature for node in nodes], provided=provided), strict=True):
-        node.reads, node.writes = bound
 
 
 def require_place_for_chunk(node: Node) -> None:

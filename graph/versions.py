@@ -44,15 +44,10 @@ class Signature(NamedTuple):
     deletes: tuple[str, ...] = ()
 
 
-class Bound(NamedTuple):
-    """The versions one processor reads (one per name it reads, in that order) and writes."""
-
-    reads: tuple[Ref, ...]
-    writes: tuple[Ref, ...]
-
-
-def bind(signatures: Sequence[Signature], *, provided: Collection[str]) -> Iterator[Bound]:
-    """Resolve names to versions; binding never fails.
+def bind(
+    signatures: Sequence[Signature], *, provided: Collection[str]
+) -> Iterator[tuple[tuple[Ref, ...], tuple[Ref, ...]]]:
+    """The versions that each processor reads (one per name it reads, in that order) and writes; binding never fails.
 
     A read takes the nearest write above it in the list; else what the dataset provides; else the only write below
     it. A read that finds none is bound to a version that nobody provides or writes: selecting reports it.
@@ -65,7 +60,7 @@ def bind(signatures: Sequence[Signature], *, provided: Collection[str]) -> Itera
         ]
         for name in (*writes, *deletes):
             latest[name] = latest.get(name, 0) + 1
-        yield Bound(tuple(bound), tuple([Ref(name, latest[name]) for name in writes]))
+        yield tuple(bound), tuple([Ref(name, latest[name]) for name in writes])
 
 
 def _resolve(name: str, writes: tuple[str, ...], writers: Mapping[str, int], provided: Collection[str]) -> Ref:
