@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from experimentator.graph.chunk import Chunk
 from experimentator.graph.errors import UnknownNameError
@@ -20,13 +20,6 @@ from experimentator.graph.recorded import RecordedProcessor
 from experimentator.graph.text import where
 
 Call = Callable[[Node, Chunk], Any]
-
-
-class _Seen(NamedTuple):
-    """A node that ran: what its chunk noted and the tensors it wrote."""
-
-    chunk: Chunk
-    written: dict[str, Any]
 
 
 class _RecordingChunk(Chunk):
@@ -70,25 +63,20 @@ def record(
     recorded = list(processors)
     for node in nodes:
         if not node.declared:
-            seen, failed = tape.seen.get(node), tape.failed.get(node)
-            earlier = (known or {}).get(node.index)
-            if seen is None and earlier is not None:
-                recorded[node.index] = earlier
-            else:
-                chunk = seen.chunk if seen else tape.stopped[node]
-                recorded[node.index] = RecordedProcessor(node.processor, chunk, None if seen else failed)
+            failed = tape.failed.get(node)
+            earlier = None if failed is None else (known or {}).get(node.index)
+            recorded[node.index] = earlier or RecordedProcessor(node.processor, tape.chunks[node], failed)
     return tuple(recorded)
 
 
 class _Tape:
-    """Sweeps over the list until every node that can run has run."""
+    """Sweeps over the list until every node that can run has run: `chunks` are of their last calls, `failed` or not."""
 
     def __init__(self, nodes: Sequence[Node], tensors: Mapping[str, Any], mode: Mode, call: Call | None):
         self.nodes, self.tensors, self.mode = nodes, tensors, mode
         self.call = call or (lambda node, chunk: node.processor(chunk))
-        self.seen: dict[Node, _Seen] = {}
+        self.chunks: dict[Node, Chunk] = {}
         self.failed: dict[Node, str] = {}
-        self.stopped: dict[Node, Chunk] = {}
 
     def play(self) -> None:
         for _ in self.nodes:
@@ -99,32 +87,35 @@ class _Tape:
         """Run nodes that have not run yet, and all below the first one that now succeeds; returns whether one did."""
         visible, ahead, late = dict(self.tensors), self._ahead(), False
         for node in self.nodes:
-            if late or node not in self.seen:
+            if late or node in self.failed or node not in self.chunks:
                 late = self._try(node, visible, ahead) or late
-            if node in self.seen:
-                visible.update(self.seen[node].written)
-                for name in self.seen[node].chunk.deletes:
+            if node not in self.failed:
+                visible.update(_written(self.chunks[node]))
+                for name in self.chunks[node].deletes:
                     visible.pop(name, None)
         return late
 
     def _ahead(self) -> dict[str, Any]:
         """Tensors by name, of the names that only one node has written, wherever it stands."""
-        written = [item for seen in self.seen.values() for item in seen.written.items()]
+        ran = [chunk for node, chunk in self.chunks.items() if node not in self.failed]
+        written = [item for chunk in ran for item in _written(chunk).items()]
         writers = Counter([name for name, _ in written])
         return {name: tensor for name, tensor in written if writers[name] == 1 and name not in self.tensors}
 
     def _try(self, node: Node, visible: Mapping[str, Any], ahead: Mapping[str, Any]) -> bool:
-        chunk = _RecordingChunk(visible, mode=self.mode)
+        chunk = self.chunks[node] = _RecordingChunk(visible, mode=self.mode)
         chunk.ahead = ahead
-        self.seen.pop(node, None)
+        self.failed.pop(node, None)
         try:
             self.call(node, chunk)
         except UnknownNameError as error:
-            self.failed[node], self.stopped[node] = error.name, chunk
+            self.failed[node] = error.name
             return False
         except Exception as error:
             error.add_note(where(node, self.mode, chunk))
             raise
-        self.failed.pop(node, None)
-        self.seen[node] = _Seen(chunk, {name: dict.__getitem__(chunk, name) for name in chunk.writes})
         return True
+
+
+def _written(chunk: Chunk) -> dict[str, Any]:
+    return {name: dict.__getitem__(chunk, name) for name in chunk.writes}
