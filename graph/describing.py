@@ -14,11 +14,9 @@ from experimentator.graph.processor import (
     FunctionProcessor,
     UndeclaredFunction,
     arguments_of,
-    compact,
     describe,
     in_short,
     kind_of,
-    names_of,
 )
 from experimentator.graph.source import code_of
 from experimentator.graph.versions import Ref
@@ -59,7 +57,7 @@ def describe_graph(
     #  processor                reads             writes  mode
     0  Scale: lambda x: x / 10  x@0 [B, 3] uint8  x@1     ALL
     """
-    boxes = tuple(_box(graph, node, groups or {}, weights or {}, shares or {}) for node in _order(graph))
+    boxes = tuple(_box(node, groups or {}, weights or {}, shares or {}) for node in _order(graph))
     boxes = _with_roles(boxes, {node.index for node in graph.nodes if _is_metric(node)})
     outputs = _outputs(graph, boxes, metrics)
     return Description(
@@ -114,7 +112,6 @@ def _order(graph: Graph) -> Sequence[Node]:
 
 
 def _box(
-    graph: Graph,
     node: Node,
     groups: Mapping[int, str],
     weights: Mapping[str, tuple[int, int]],
@@ -162,18 +159,15 @@ def _group(processor: Any, name: str) -> str | None:
 
 
 def _in_full(processor: Any) -> Iterator[tuple[str, str]]:
-    """The arguments that tell a processor from others of its kind, uncut."""
-    if not isinstance(processor, ChunkProcessor):
+    """The arguments that tell a processor from others of its kind, uncut; none if the class has its own `repr`."""
+    if not isinstance(processor, ChunkProcessor) or type(processor).__repr__ is not ChunkProcessor.__repr__:
         return
     try:
-        if not compact(processor):
-            return
-        tensors = {*names_of(processor.inputs or (), of=processor), *names_of(processor.outputs or (), of=processor)}
-        names = [argument.partition("=")[0] for argument in arguments_of(processor, tensors)]
+        arguments = list(arguments_of(processor, tensors=False))
     except Exception:  # as in `describe`
         return
-    for name in names:
-        yield name, _ADDRESS.sub("", _full(getattr(processor, name, None)))[:_FULL]
+    for name, value in arguments:
+        yield name, _ADDRESS.sub("", _full(value))[:_FULL]
 
 
 def _full(value: Any) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial, update_wrapper, wraps
 from pathlib import PurePath
 from types import CodeType
@@ -90,7 +90,7 @@ class ChunkProcessor:
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(arguments_of(self))})"
+        return _made(self, arguments_of(self))
 
 
 class FunctionProcessor(ChunkProcessor):
@@ -253,7 +253,10 @@ def describe(processor: Any) -> str:
     """
     if isinstance(processor, ChunkProcessor):
         try:
-            text = " ".join((compact(processor) or repr(processor)).split())
+            # Tensor names are left out of the standard `repr`: they stand on the edges.
+            is_standard = type(processor).__repr__ is ChunkProcessor.__repr__
+            text = _made(processor, arguments_of(processor, tensors=False)) if is_standard else repr(processor)
+            text = " ".join(text.split())
         except Exception:  # a repr that fails must not take the message down with it
             text = f"{type(processor).__name__}()"
         return cut(text, 200)
@@ -300,23 +303,20 @@ def _place(function: Any) -> str | None:
     return f"{PurePath(code.co_filename).name}:{code.co_firstlineno}" if isinstance(code, CodeType) else None
 
 
-def compact(processor: ChunkProcessor) -> str:
-    """The standard `repr` less the tensor names, which stand on the edges; empty if the class has its own `repr`."""
-    if type(processor).__repr__ is not ChunkProcessor.__repr__:
-        return ""
-    tensors = {*names_of(processor.inputs or (), of=processor), *names_of(processor.outputs or (), of=processor)}
-    return f"{type(processor).__name__}({', '.join(arguments_of(processor, tensors))})"
+def _made(processor: ChunkProcessor, arguments: Iterable[tuple[str, Any]]) -> str:
+    return f"{type(processor).__name__}({', '.join(f'{name}={in_short(value)}' for name, value in arguments)})"
 
 
-def arguments_of(processor: ChunkProcessor, tensors: Collection[str] = ()) -> Iterator[str]:
-    """What a processor was made with, as `name=value`, less names of tensors."""
+def arguments_of(processor: ChunkProcessor, *, tensors: bool = True) -> Iterator[tuple[str, Any]]:
+    """What a processor was made with, by name; with the names of its tensors, or without."""
+    names = () if tensors else [*names_of(processor.inputs, of=None), *names_of(processor.outputs, of=None)]
     hidden = {"inputs", "outputs", "mode", "node", "after"}  # the picture shows these by itself
     fields = getattr(processor, "__dataclass_fields__", ())
     for name in dict.fromkeys((*fields, *vars(processor))):
         value = getattr(processor, name, None)
-        told = isinstance(value, str) and value in tensors
+        told = isinstance(value, str) and value in names
         if name not in hidden and name[0] != "_" and not told and _differs(processor, name, value):
-            yield f"{name}={in_short(value)}"
+            yield name, value
 
 
 def _differs(processor: ChunkProcessor, name: str, value: Any) -> bool:
