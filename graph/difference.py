@@ -104,15 +104,14 @@ class _Difference:
                 yield f"{now.name}: {specs[0]} -> {specs[1]}"
 
     def _rewired(self, old: Box, new: Box) -> Iterator[str]:
-        was, now = ({key.name: self._source(key) for key in keys[new.id]} for keys in (self.lost, self.won))
+        was, now = (
+            {key.name: self.names.get(key.source, "input") for key in keys[new.id]} for keys in (self.lost, self.won)
+        )
         for name in dict.fromkeys((*was, *now)):
             yield f"{name or 'after'}: from {was.get(name, 'nowhere')} to {now.get(name, 'nowhere')}"
         wrote, writes = (", ".join(ref.name for ref in box.writes) or "nothing" for box in (old, new))
         if wrote != writes:
             yield f"writes: {wrote} -> {writes}"
-
-    def _source(self, key: Key) -> str:
-        return self.names.get(key.source, "input")
 
 
 class Key(NamedTuple):

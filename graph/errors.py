@@ -59,7 +59,7 @@ class BrokenGraphError(GraphError):
         more = "More than " if len(self.problems) > MOST_PROBLEMS else ""
         self.problems = self.problems[:MOST_PROBLEMS]
         lines = [f"{more}{len(self.problems)} problems in this graph:"]
-        lines += [f"{n}. {_indented(str(problem))}" for n, problem in enumerate(self.problems, start=1)]
+        lines += [f"{n}. {problem}".replace("\n", "\n   ") for n, problem in enumerate(self.problems, start=1)]
         super().__init__("\n".join(lines))
 
 
@@ -107,7 +107,8 @@ class MissingTensorError(GraphError):
         removed_by: Any = None,
     ):
         self.name, self.reader, self.mode = name, reader, mode
-        lines = [f"No tensor named {name!r} {_for(reader)} [{mode}]{_place(reader)}."]
+        wanted = "to select" if reader is None else f"for {reader}"
+        lines = [f"No tensor named {name!r} {wanted} [{mode}]{_place(reader)}."]
         if removed_by is not None:
             lines.append(f"{removed_by} deletes it above.")
         lines.append(f"Known here: {names_in_short(sorted(known), MOST_NAMES)}.")
@@ -264,10 +265,6 @@ def brief(value: Any) -> str:
     return text if len(text) <= 48 else f"{text[:45]}..."
 
 
-def _for(reader: Any) -> str:
-    return "to select" if reader is None else f"for {reader}"
-
-
 def _place(reader: Any) -> str:
     source = getattr(reader, "source", None)
     return f", {source}" if source and source not in str(reader) else ""
@@ -304,7 +301,3 @@ def _names(names: Collection[str]) -> str:
 
 def _listed(nodes: Sequence[Any]) -> str:
     return " and ".join(filter(None, [", ".join(map(str, nodes[:-1])), str(nodes[-1])]))
-
-
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n   ")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from experimentator.graph.description import Box, Description, Edge, Port, edges_into
 from experimentator.graph.text import priced, weighed
 from experimentator.graph.versions import Ref
-
-Pairs = list[dict[str, str]]
 
 
 def to_model_explorer(description: Description) -> str:
@@ -97,5 +95,5 @@ def _metadata(description: Description, place: str, ref: Ref) -> dict[str, Any]:
     return {"id": place, "attrs": _pairs(pairs)}
 
 
-def _pairs(facts: Any) -> Pairs:
+def _pairs(facts: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in facts if value]

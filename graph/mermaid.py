@@ -51,7 +51,7 @@ def _groups(description: Description, path: str = "", depth: int = 1) -> Iterato
     yield from (f"{'  ' * depth}{_box(description, box)}" for box in boxes)
     for group in inner:
         first = next(box for box in description.boxes if f"{box.group}/".startswith(f"{group}/"))
-        yield f"{'  ' * depth}subgraph g{depth}{first.id}[{_text(cut(group.rpartition('/')[2], 60))}]"
+        yield f'{"  " * depth}subgraph g{depth}{first.id}["{_escaped(cut(group.rpartition("/")[2], 60))}"]'
         yield from _groups(description, group, depth + 1)
         yield f"{'  ' * depth}end"
 
@@ -105,10 +105,6 @@ def _classes(description: Description) -> Iterator[str]:
         dash = ",stroke-dasharray:4" if use in ("removed", "pruned", "missing") else ""
         fill = shades.get(f"{use} fill", shades[use])
         yield f"  classDef {use} fill:{fill},stroke:{line_of(use, shades)},color:{shades['ink']}{dash}"
-
-
-def _text(text: str) -> str:
-    return f'"{_escaped(text)}"'
 
 
 def _escaped(text: str) -> str:

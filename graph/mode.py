@@ -40,8 +40,7 @@ class Mode(IntFlag):
         if isinstance(value, cls):
             return cls._checked(value, value)
         if isinstance(value, Enum):
-            by_name = cls._named(value.name)
-            return by_name if by_name else cls.of(value.value)
+            return cls._named(value.name) or cls.of(value.value)
         named = cls._named(value) if isinstance(value, str) else value
         return cls._checked(named, value)
 

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
 def svg(description: Description) -> str | None:
     """The picture as SVG; None where there is none."""
-    picture: str | None = mimebundle(description).get("image/svg+xml")
-    return picture
+    return mimebundle(description).get("image/svg+xml")
 
 
 def mimebundle(description: Description) -> dict[str, str]:

@@ -56,7 +56,9 @@ class Report:
 
         dag = self.graph.dag
         knots = [knot for knot in nx.strongly_connected_components(dag) if len(knot) > 1 or _waits_on_itself(dag, knot)]
-        for knot in sorted([sorted(knot, key=_place) for knot in knots], key=lambda knot: _place(knot[0])):
+        for knot in sorted(
+            [sorted(knot, key=lambda node: node.index) for knot in knots], key=lambda knot: knot[0].index
+        ):
             yield _cycle(dag, knot)
 
     def afters(self, node: Node) -> Iterator[Node]:
@@ -163,10 +165,6 @@ def _targets(node: Node) -> set[str | int]:
     classes = [kind for kind in type(processor).__mro__ if kind is not object]
     themselves = (node.processor, processor, getattr(processor, "function", processor), *classes)
     return {node.name, label_of(processor), kind_of(processor), *map(id, themselves)}
-
-
-def _place(node: Node) -> int:
-    return node.index
 
 
 def _waits_on_itself(dag: nx.DiGraph[Node], knot: set[Node]) -> bool:
