@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +79,8 @@ def _chains(description: Description, longest: int) -> Iterator[list[Box]]:
         if not others and only in boxes and _alike(box) == _alike(boxes[only]):
             if [one for one in before[only] if one not in inputs] == [name]:
                 follows[name] = only
-    heads = [name for name in follows if name not in set(follows.values())]
-    for head in heads:
+    inner = set(follows.values())
+    for head in [name for name in follows if name not in inner]:
         chain = [boxes[head]]
         while chain[-1].id in follows:
             chain.append(boxes[follows[chain[-1].id]])
@@ -106,13 +106,13 @@ def _rows(description: Description, longest: int) -> Iterator[list[Box]]:
     ports = {port.id: port.role for port in (*description.inputs, *description.outputs)}
     found: defaultdict[Hashable, list[Box]] = defaultdict(list)
 
-    def ends(name: str, others: Sequence[str], back: Callable[[str], Sequence[str]]) -> Hashable:
-        return frozenset(ports[one] if one in ports and list(back(one)) == [name] else one for one in others)
+    def ends(name: str, others: Sequence[str], back: Mapping[str, list[str]]) -> Hashable:
+        return frozenset(ports[one] if one in ports and back[one] == [name] else one for one in others)
 
     for box in description.boxes:
         if _foldable(box):
-            sources = ends(box.id, before[box.id], lambda one: after[one])
-            targets = ends(box.id, after[box.id], lambda one: before[one])
+            sources = ends(box.id, before[box.id], after)
+            targets = ends(box.id, after[box.id], before)
             kinds = tuple(sorted({member.kind for member in box.members}))
             found[_alike(box), kinds, len(box.members), sources, targets].append(box)
     return (row for row in found.values() if len(row) >= _ROW)
