@@ -227,7 +227,7 @@ class BucketedStreamFeed(BucketedFeed):
         reader.start_processes()
         pool = reader.pool()
         for part in self.parts:
-            part.workers, part.processes = self.workers, reader.processes
+            part.workers, part.held = self.workers, reader.held
         visits = self.subset.visits(rows.positions)
         streams = [Stream(part, rows.positions, rows, pool, visits) for part in self.parts]
         places = replace(rows, positions=np.arange(len(rows.positions)))

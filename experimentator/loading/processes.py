@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import io
 import logging
 import os
@@ -54,16 +53,15 @@ class Processes:
     def __init__(self, subset: Any, count: int):
         self.subset, self.count = subset, count
         self._free: SimpleQueue[_Process] = SimpleQueue()
-        content = _pickled(subset)
-        self._digest = _digest(content)
-        started = [_Process(content) for _ in range(count)]
+        self._content = _pickled(subset)
+        started = [_Process(self._content) for _ in range(count)]
         for process in started:
             self._free.put(process)
         weakref.finalize(self, _end, started)
 
     def hold(self, subset: Any, count: int) -> bool:
         """Whether there are `count` of them, with copies equal to the subset as it is now."""
-        return self.subset is subset and self.count == count and _digest(_pickled(subset)) == self._digest
+        return self.subset is subset and self.count == count and _pickled(subset) == self._content
 
     def batch(
         self,
@@ -258,10 +256,6 @@ def _sent(keys: Sequence[Hashable]) -> Sequence[Hashable] | bytes:
 
 def _is_plain(key: Any) -> bool:
     return type(key) in (int, str, float, bytes) or (type(key) is tuple and all(map(_is_plain, key)))
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _folders() -> list[str]:

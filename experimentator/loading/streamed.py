@@ -64,10 +64,6 @@ class StreamedFeed(Feed):
         """The worker processes, or None."""
         return self.held[0]
 
-    @processes.setter
-    def processes(self, processes: Any) -> None:
-        self.held[0] = processes
-
     def pool(self) -> Threads | None:
         """The threads of a pass; None for one worker."""
         if self.workers is None or self.workers == Workers(1):
@@ -77,11 +73,11 @@ class StreamedFeed(Feed):
     def start_processes(self) -> None:
         """Start worker processes, if `workers` asks for them, with copies of the subset as it is now."""
         if self.workers is None or not self.workers.are_processes:
-            self.processes = None
+            self.held[0] = None
         elif self.processes is None or not self.processes.hold(self.subset, self.workers.count):
             from experimentator.loading.processes import Processes  # takes 0.1 s
 
-            self.processes = Processes(self.subset, self.workers.count)
+            self.held[0] = Processes(self.subset, self.workers.count)
 
     def _batch(
         self, keys: Sequence[Hashable], visits: Sequence[int], into: Mapping[str, np.ndarray]
@@ -135,7 +131,7 @@ class Stream(Pass):
     """One pass of a streamed feed."""
 
     def __init__(self, feed: StreamedFeed, positions: np.ndarray, rows: Rows, pool: Threads | None, visits: Any = None):
-        super().__init__(rows, close=partial(_close, pool))
+        super().__init__(rows, close=(lambda: None) if pool is None else pool.shutdown)
         self.feed, self.positions, self.pool = feed, positions, pool
         self.keys = feed.subset.keys
         self.visits = feed.subset.visits(positions) if visits is None else visits
@@ -199,11 +195,6 @@ class Stream(Pass):
 
     def _placed(self, block: Block | None) -> Block | None:
         return block if block is None or self.feed.placing is None else self.feed.placing(block)
-
-
-def _close(pool: Threads | None) -> None:
-    if pool is not None:
-        pool.shutdown()
 
 
 def _of_items(names: Iterable[str]) -> tuple[str, ...]:
