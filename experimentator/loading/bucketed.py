@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -57,15 +56,12 @@ class BucketedFeed(Feed):
     `parts`, one for each bucket, have the `specs` of its batches, and get the `placing` of its blocks.
     """
 
+    numbers: np.ndarray  # of the bucket of each key, [keys]; -1 for one that is left out
+
     def __init__(self, subset: Subset, buckets: Buckets, parts: Sequence[Any]):
         super().__init__(subset)
         self.buckets, self.parts = buckets, parts
         self.specs = parts[-1].specs
-
-    @property
-    @abstractmethod
-    def numbers(self) -> np.ndarray:
-        """The number of the bucket of each key, [keys]; -1 for one that is left out."""
 
     def over_the_same(self) -> Self:
         other = copy.copy(self)
@@ -110,10 +106,10 @@ class BucketedHostFeed(BucketedFeed):
                 found.append(buckets.asked(asking.answer(key), key, subset=subset.name))
             else:
                 found.append(buckets.of_item(item, key, subset=subset.name))
-        self._numbers, self.row = np.array(found), np.zeros(len(keys), np.intp)
+        self.numbers, self.row = np.array(found), np.zeros(len(keys), np.intp)
         self.by_bucket: dict[int, dict[str, Any]] = {}
         for number in sorted({*found} - {-1}):
-            places = np.flatnonzero(self._numbers == number)
+            places = np.flatnonzero(self.numbers == number)
             self.row[places] = np.arange(len(places))
             some, rest = [keys[place] for place in places], [items[place] for place in places]
             self.by_bucket[number] = subset.stacked(some, rest, bucket=number)
@@ -125,22 +121,17 @@ class BucketedHostFeed(BucketedFeed):
         sized = [_sized(specs, buckets, number) for number in range(buckets.count)]
         super().__init__(subset, buckets, [_HostPart(self, one, number) for number, one in enumerate(sized)])
 
-    @property
-    def numbers(self) -> np.ndarray:
-        """The number of the bucket of each key."""
-        return self._numbers
-
     def cycle(self, batch_size: int) -> BucketedPass:
         return BucketedPass(self.rows(batch_size), self.parts)
 
     def tables(self) -> Iterator[tuple[Mapping[str, Any], list[Hashable]]]:
         """The table of each bucket, with its keys."""
         for number, table in self.by_bucket.items():
-            yield table, [self.subset.keys[place] for place in np.flatnonzero(self._numbers == number)]
+            yield table, [self.subset.keys[place] for place in np.flatnonzero(self.numbers == number)]
 
     def gathered(self, name: str, places: np.ndarray, number: int, spec: Spec) -> np.ndarray:
         """The values of a name for the keys at these places, padded to bucket `number`: [N, ...]."""
-        own = self._numbers[places]
+        own = self.numbers[places]
         found = np.unique(own).tolist()
         if found == [number]:
             values: np.ndarray = np.take(self.by_bucket[number][name], self.row[places], axis=0)
@@ -191,7 +182,7 @@ class BucketedStreamFeed(BucketedFeed):
         self._asked: tuple[tuple[int, int], np.ndarray] | None = None
 
     @property
-    def numbers(self) -> np.ndarray:
+    def numbers(self) -> np.ndarray:  # type: ignore[override]  # here it may change
         """The number of the bucket of each key, by `by` or by its item; found anew where random draws differ."""
         subset = self.subset
         address = subset.seed, -1 if self.mode == Mode.EVAL and subset.is_training else 0
