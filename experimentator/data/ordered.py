@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -79,13 +79,14 @@ class Ordered:
             return self.shuffled(positions) if self.is_training else positions[:length]
         size, start = len(positions), self.epoch * length  # this epoch's stretch of a sequence of whole rounds
         rounds = range(start // size, (start + length - 1) // size + 1)
-        found = np.concatenate([self._round_of(positions, number) for number in rounds])
+        found = np.concatenate([self._in_epoch(number).shuffled(positions) for number in rounds])
         return found[start - rounds[0] * size :][:length]
 
-    def _round_of(self, positions: np.ndarray, number: int) -> np.ndarray:
-        whole = copy.copy(self)
-        whole.seed, whole.epoch = self.seed, number  # copies begin with seed and epoch 0
-        return whole.shuffled(positions)
+    def _in_epoch(self, epoch: int) -> Self:
+        """A copy of the subset for that epoch, with its seed."""
+        other = copy.copy(self)
+        other.seed, other.epoch = self.seed, epoch  # copies begin with seed and epoch 0
+        return other
 
     def shuffled(self, positions: np.ndarray, *address: Any) -> np.ndarray:
         """The positions, shuffled by seed, name, epoch and `address`."""

@@ -187,14 +187,12 @@ class BucketedStreamFeed(BucketedFeed):
         subset = self.subset
         address = subset.seed, -1 if self.mode == Mode.EVAL and subset.is_training else 0
         if self._asked is None or self._asked[0] != address:
-            self._asked = address, self._numbers(*address)
+            self._asked = address, self._numbers(subset._in_epoch(address[1]))
         return self._asked[1]
 
-    def _numbers(self, seed: int, epoch: int) -> np.ndarray:
-        """The numbers for passes with this seed, the same in all epochs of a training; `workers` read."""
+    def _numbers(self, reader: Subset) -> np.ndarray:
+        """The numbers for passes with its seed, the same in all epochs of a training; `workers` read."""
         subset, start = self.subset, time.perf_counter()
-        reader = copy.copy(subset)
-        reader.seed, reader.epoch = seed, epoch
         asking = _asking(reader, self.buckets)
 
         def number(key: Hashable) -> int:

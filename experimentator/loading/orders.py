@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from concurrent.futures import Future
 from typing import Any
 from zlib import crc32
@@ -60,8 +59,7 @@ class Orders:
         """The order of this epoch, made ahead or now; starts to make the next one."""
         ahead, now = self._ahead, self.subset
         order = ahead[1].result() if ahead and ahead[0] == _address(now) else now.order()
-        coming = copy.copy(now)
-        coming.seed, coming.epoch = now.seed, now.epoch + 1
+        coming = now._in_epoch(now.epoch + 1)
         self._pool = self._pool or Threads(1, "experimentator-order")
         self._ahead = _address(coming), self._pool.submit(coming.order)
         return order
