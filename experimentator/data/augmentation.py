@@ -70,9 +70,7 @@ class DataAugmentationDataset(WrappedDataset):
     def _planned(self) -> tuple[_Plan, ...]:
         """How each transform is called; found once, and again when the list was changed."""
         plans = self._plans
-        if len(plans) != len(self.transforms) or any(
-            plan.transform is not transform for plan, transform in zip(plans, self.transforms, strict=True)
-        ):
+        if [id(plan.transform) for plan in plans] != list(map(id, self.transforms)):
             self._plans = plans = tuple(map(_Plan.of, self.transforms))
         return plans
 

@@ -186,8 +186,7 @@ class CombinedSubset(Subset):
         """The keys of all parts; assign to the parts to change them."""
         theirs = [part.keys for part in self.parts]
         if self._known is None or any(a is not b for a, b in zip(self._known[0], theirs, strict=True)):
-            keys = tuple(PartKey(part.name, key) for part in self.parts for key in part.keys)
-            self._known = theirs, keys
+            self._known = theirs, tuple(_Parts(self.parts).keys)
         return self._known[1]
 
     @keys.setter
