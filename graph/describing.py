@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -167,15 +168,7 @@ def _in_full(processor: Any) -> Iterator[tuple[str, str]]:
     except Exception:  # as in `describe`
         return
     for name, value in arguments:
-        yield name, _ADDRESS.sub("", _full(value))[:_FULL]
-
-
-def _full(value: Any) -> str:
-    try:
-        plain = not callable(value) and not hasattr(value, "shape")
-        return " ".join(repr(value).split()) if plain else in_short(value)
-    except Exception:  # as in `describe`
-        return f"<{type(value).__name__}>"
+        yield name, _ADDRESS.sub("", in_short(value, sys.maxsize))[:_FULL]
 
 
 def _is_metric(node: Node) -> bool:

@@ -256,13 +256,13 @@ def names_in_short(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + more or "nothing"
 
 
-def brief(value: Any) -> str:
+def brief(value: Any, most: int = 48) -> str:
     """A value's `repr` in one short line; it cannot fail."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # a repr that fails must not take the message down with it
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 48 else f"{text[:45]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _place(reader: Any) -> str:

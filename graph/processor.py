@@ -327,15 +327,15 @@ def _differs(processor: ChunkProcessor, name: str, value: Any) -> bool:
         return True
 
 
-def in_short(value: Any) -> str:
-    """A value in at most 48 characters; functions, models and arrays by name."""
+def in_short(value: Any, most: int = 48) -> str:
+    """A value in at most `most` characters; functions, models and arrays by name, in at most 48."""
     try:
         if callable(value) or hasattr(value, "shape"):
             name = str(getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__))
             return name.partition(":")[0].rpartition("/")[2][:48]  # less the scope of a trace and `:0`
     except Exception:  # as in `brief`
         return f"<{type(value).__name__}>"
-    return brief(value)
+    return brief(value, most)
 
 
 def _kind(result: Any) -> str:
