@@ -195,6 +195,10 @@ class Description:
         """Shape and dtype of a version, as far as they are known."""
         return self._tensors[ref].spec if ref in self._tensors else ""
 
+    def told(self, ref: Ref) -> str:
+        """A version with its shape and dtype, as far as they are known."""
+        return f"{self.shown(ref)} {self.spec(ref)}".rstrip()
+
     def __str__(self) -> str:
         return table(self)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from textwrap import wrap
 from typing import TYPE_CHECKING
@@ -89,8 +89,8 @@ def box_tooltip(description: Description, box: Box) -> str:
     """All that is known, uncut."""
     lines = [f"#{box.index} {box.described}", *(f"{name} = {value}" for name, value in box.arguments)]
     lines += filter(None, [box.code, box.source])
-    lines += [f"reads {', '.join(_named(description, box.reads))}"] if box.reads else []
-    lines += [f"writes {', '.join(_named(description, box.writes))}"] if box.writes else []
+    lines += [f"reads {', '.join(map(description.told, box.reads))}"] if box.reads else []
+    lines += [f"writes {', '.join(map(description.told, box.writes))}"] if box.writes else []
     lines += [*facts(description, box), *box.notes]
     lines += [f"#{member.index} {member.described}" for member in box.members[:TOLD]] if box.folded else []
     lines += [f"and {len(box.members) - TOLD} more"] if len(box.members) > TOLD else []
@@ -138,10 +138,6 @@ def quoted(text: str) -> str:
     r"""A DOT string; `&` would start an entity, `\` an escape, and line ends stand as `\n`."""
     lines = [printable(line).replace("\\", "\\\\") for line in text.split("\n")]
     return '"' + "\\n".join(lines).replace('"', '\\"').replace("&", "&amp;") + '"'
-
-
-def _named(description: Description, refs: Iterable[Ref]) -> list[str]:
-    return [f"{description.shown(ref)} {description.spec(ref)}".rstrip() for ref in refs]
 
 
 def broken(text: str, most: int, width: int = WIDTH) -> list[str]:

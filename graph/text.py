@@ -161,9 +161,8 @@ def _refs(description: Description, box: Box, refs: Iterable[Ref]) -> str:
     if box.state == "pruned":
         return " ".join(ref.name for ref in refs)
     first = (*box.writes, *description.given)
-    specs = [description.spec(ref) if ref in first else "" for ref in refs]
-    named = [f"{description.shown(ref)} {spec}".rstrip() for ref, spec in zip(refs, specs, strict=True)]
-    return (", " if any(specs) else " ").join(named)
+    named = [description.told(ref) if ref in first else description.shown(ref) for ref in refs]
+    return (", " if any(ref in first and description.spec(ref) for ref in refs) else " ").join(named)
 
 
 def _why(description: Description, box: Box) -> str:

@@ -61,9 +61,7 @@ class _Tree:
             yield rest + here, rest + below, self._named(edge), edge.source
 
     def _named(self, edge: Edge) -> str:
-        if edge.ref is None:
-            return "after"
-        return f"{self.description.shown(edge.ref)} {self.description.spec(edge.ref)}".rstrip()
+        return "after" if edge.ref is None else self.description.told(edge.ref)
 
     def _line(self, name: str, source: str) -> str:
         made = self.made[source]
