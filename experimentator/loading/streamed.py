@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -52,12 +51,6 @@ class StreamedFeed(Feed):
             if name in into and batch[name] is not into[name]:
                 into[name][slice(None) if kept is None else kept] = self._checked(name, batch[name], there)
         return kept, {name: values for name, values in batch.items() if name not in self.specs}
-
-    def buffer(self, shape: tuple[int, ...]) -> tuple[Iterable[str], int]:
-        """The names of the columns to fill for batches of `shape` (K, B), and their rows."""
-        if self.placing is None:
-            return self.specs, prod(shape)
-        return self.placing.names, self.placing.buffer(shape)
 
     @property
     def processes(self) -> Any:
@@ -160,7 +153,8 @@ class Stream(Pass):
         """Let each batch be read into its own rows of the block's columns."""
         feed, places = self.feed, rows.ravel()
         keys, visits = [self.keys[place] for place in self.positions[places]], self.visits[places].tolist()
-        names, size = feed.buffer(rows.shape)
+        placing = feed.placing
+        names, size = (feed.specs, rows.size) if placing is None else (placing.names, placing.buffer(rows.shape))
         columns = {name: feed.specs[name].zeros(size) for name in names}
         batches = [slice(start, start + rows.shape[1]) for start in range(0, rows.size, rows.shape[1])]
         reads = [partial(feed.read, keys[part], visits[part], columns, part.start) for part in batches]
