@@ -25,11 +25,10 @@ def proportions_of(given: Any, names: Sequence[str], *, asker: str) -> tuple[int
     Raises:
         DatasetError: unless there is a number above 0 for each name.
     """
-    listed = list(given.values()) if isinstance(given, Mapping) else list(given)
-    if isinstance(given, Mapping) and set(given) == set(names):
-        listed = [given[name] for name in names]
-    fine = len(listed) == len(names) and (not isinstance(given, Mapping) or set(given) == set(names))
-    if not fine or not all(is_number(number) and 0 < number < math.inf for number in listed):
+    is_named = isinstance(given, Mapping)
+    listed = [given.get(name) for name in names] if is_named else list(given)
+    fits = len(given if is_named else listed) == len(names)
+    if not fits or not all(is_number(number) and 0 < number < math.inf for number in listed):
         raise DatasetError(
             f"{asker} has proportions that do not fit.",
             f"{given!r:.120} for {', '.join(names)}",
