@@ -31,20 +31,18 @@ def fold(description: Description, *, above: int = FOLD_ABOVE) -> Description:
     if len(description.boxes) <= above:
         return description
     longest = max(_SHORTEST, -(-len(description.boxes) // _PARTS)) if above else _LONGEST
-    while True:
+    while len(description.boxes) > above:
         before = len(description.boxes)
         for batches in (_chains, _rows, _blocks):
             if len(description.boxes) > above:
                 description = _merged(description, batches(description, longest))
-        if len(description.boxes) <= above:
-            break
         if len(description.boxes) == before and longest < _LONGEST:
             longest *= 2
-            continue
-        if len(description.boxes) == before and before > max(above, GROUPS_ABOVE):
-            description = _merged(description, _groups(description), whole=True)
-        if len(description.boxes) == before:
-            break
+        elif len(description.boxes) == before:
+            if before > max(above, GROUPS_ABOVE):
+                description = _merged(description, _groups(description), whole=True)
+            if len(description.boxes) == before:
+                break
     if len(description.boxes) > max(above, GROUPS_ABOVE):
         description = _merged(description, _stretches(description, above or FOLD_ABOVE))
     return _with_ports_folded(description)
