@@ -44,7 +44,8 @@ class _Difference:
             named = {port.name: port.id for port in news}
             self.ids.update((port.id, named[port.name]) for port in olds if port.name in named)
         self.names = {**{box.id: box.name for box in after.boxes}, **{f"r{box.id}": box.name for box in before.boxes}}
-        self.was, self.now = self._keyed(before.edges), {_key(edge): edge for edge in after.edges}
+        moved = [replace(edge, source=self._new(edge.source), target=self._new(edge.target)) for edge in before.edges]
+        self.was, self.now = ({_key(edge): edge for edge in edges} for edges in (moved, after.edges))
         self.lost, self.won = _by_target(self.was, self.now), _by_target(self.now, self.was)
 
     def description(self, title: str) -> Description:
@@ -64,10 +65,6 @@ class _Difference:
 
     def _new(self, old: str) -> str:
         return self.ids.get(old, f"r{old}")
-
-    def _keyed(self, edges: Sequence[Edge]) -> dict[Key, Edge]:
-        moved = [replace(edge, source=self._new(edge.source), target=self._new(edge.target)) for edge in edges]
-        return {_key(edge): edge for edge in moved}
 
     def _edges(self) -> Iterator[Edge]:
         for key, edge in self.now.items():
