@@ -118,8 +118,9 @@ class _Drawing:
             yield f"tooltip={quoted(cut(', '.join(map(str, refs)), TIP))}"
         if state:
             drawn = {"added": "bold", "removed": "dashed"}.get(state, "dotted")
-            ink = self.colors["pruned ink" if state == "pruned" else state]
-            yield f'style={drawn}, color="{line_of(state, self.colors)}", fontcolor="{ink}"'
+            line = line_of(state, self.colors)
+            ink = self.colors["pruned ink"] if state == "pruned" else line
+            yield f'style={drawn}, color="{line}", fontcolor="{ink}"'
 
     def _invisible(self) -> Iterator[str]:
         """Invisible edges that hold rows below each other, along with inputs and outputs that are theirs alone."""

@@ -76,6 +76,8 @@ def _check(description: Description) -> None:
     for edge in description.edges:
         if not ids.issuperset((edge.source, edge.target)):
             raise _damaged("edges of the file", f"an edge {edge.source!r} -> {edge.target!r}, which has an unknown end")
+        if edge.state not in ("", *MARKS):
+            raise _damaged("edges of the file", f"state {edge.state!r}")
 
 
 def _plain(value: Any) -> Any:

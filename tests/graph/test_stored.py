@@ -27,6 +27,7 @@ from experimentator.graph import (
     fold,
     from_json,
     plan,
+    to_dot,
     to_json,
     to_model_explorer,
     with_costs,
@@ -123,6 +124,7 @@ def test_other_files_are_refused(text, seen):
         ("edges", [{"source": "a", "target": "b", "ref": ["x"]}], "ref of edges of the file"),
         ("total", True, "total of the file"),
         ("edges", [{"source": "in0", "target": "nowhere"}], "edges of the file"),
+        ("edges", [{"source": "in0", "target": "p0", "state": "odd"}], "edges of the file"),
         ("inputs", [{"id": "in0", "ref": ["x", 0], "role": "king", "name": "x"}], "'in0' of the file"),
     ],
 )
@@ -131,6 +133,14 @@ def test_damage_is_found_where_it_is(field, value, where):
 
     with pytest.raises(DescriptionError, match=f"damaged, in {where}"):
         from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("state", [state for state in SCHEMA["$defs"]["edge"]["properties"]["state"]["enum"] if state])
+def test_every_state_that_a_file_may_give_an_edge_is_drawn(state):
+    data = json.loads(to_json(full()))
+    data["edges"][0]["state"] = state
+
+    assert "fontcolor" in next(line for line in to_dot(from_json(json.dumps(data))).splitlines() if " -> p" in line)
 
 
 def test_model_explorer_gets_groups_shapes_and_facts(snapshot):
