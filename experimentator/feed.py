@@ -47,6 +47,7 @@ class Columnar(Feed):
         super().__init__(subset)
         self.specs = specs_of(columns)
         self.columns: Mapping[str, Any] = columns
+        self.objects = {name: values for name, values in columns.items() if name not in self.specs}
         self.kept = kept
 
     def cycle(self, batch_size: int) -> Pass:
@@ -88,7 +89,6 @@ class ResidentFeed(Columnar):
         super().__init__(subset, columns, kept)
         self.length = rows_for(len(next(iter(columns.values()))), before)
         self.columns = put({name: padded(columns[name], self.length) for name in self.specs})
-        self.objects = {name: values for name, values in columns.items() if name not in self.specs}
 
     def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
         objects = {name: Picked(values, rows) for name, values in self.objects.items()}
@@ -103,8 +103,7 @@ class HostFeed(Columnar):
     def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
         names = self.specs if self.placing is None else self.placing.names
         columns = {name: np.take(self.columns[name], rows.ravel(), axis=0) for name in names}
-        objects = {name: values for name, values in self.columns.items() if name not in self.specs}
-        return block_of(columns, rows, keys, objects, self.placing)
+        return block_of(columns, rows, keys, self.objects, self.placing)
 
 
 class Fed(NamedTuple):
