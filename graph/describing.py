@@ -59,7 +59,7 @@ def describe_graph(
     0  Scale: lambda x: x / 10  x@0 [B, 3] uint8  x@1     ALL
     """
     boxes = tuple(_box(node, groups or {}, weights or {}, shares or {}) for node in _order(graph))
-    boxes = _with_roles(boxes, {node.index for node in graph.nodes if _is_metric(node)})
+    boxes = _with_roles(boxes, {n.index for n in graph.nodes if getattr(n.listed, "is_metric", False) is True})
     outputs = _outputs(graph, boxes, metrics)
     return Description(
         mode=str(graph.mode),
@@ -169,10 +169,6 @@ def _in_full(processor: Any) -> Iterator[tuple[str, str]]:
         return
     for name, value in arguments:
         yield name, _ADDRESS.sub("", in_short(value, sys.maxsize))[:_FULL]
-
-
-def _is_metric(node: Node) -> bool:
-    return getattr(node.listed, "is_metric", False) is True
 
 
 def _with_roles(boxes: Sequence[Box], metrics: set[int]) -> tuple[Box, ...]:
