@@ -55,7 +55,8 @@ class Report:
         import networkx as nx
 
         dag = self.graph.dag
-        knots = [knot for knot in nx.strongly_connected_components(dag) if len(knot) > 1 or _waits_on_itself(dag, knot)]
+        on_themselves = set(nx.nodes_with_selfloops(dag))
+        knots = [knot for knot in nx.strongly_connected_components(dag) if len(knot) > 1 or knot <= on_themselves]
         for knot in sorted(
             [sorted(knot, key=lambda node: node.index) for knot in knots], key=lambda knot: knot[0].index
         ):
@@ -165,10 +166,6 @@ def _targets(node: Node) -> set[str | int]:
     classes = [kind for kind in type(processor).__mro__ if kind is not object]
     themselves = (node.processor, processor, getattr(processor, "function", processor), *classes)
     return {node.name, label_of(processor), kind_of(processor), *map(id, themselves)}
-
-
-def _waits_on_itself(dag: nx.DiGraph[Node], knot: set[Node]) -> bool:
-    return any(dag.has_edge(node, node) for node in knot)
 
 
 def _cycle(dag: nx.DiGraph[Node], knot: Sequence[Node]) -> CycleError:
