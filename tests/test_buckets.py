@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
@@ -160,13 +161,19 @@ def test_large_batches_of_large_items_lose_no_more_than_a_rest_and_no_item_for_e
         assert min(seen[key] for key in subset.keys) >= 30 * least_share
 
 
+def batches_of(subset: Subset, batch_size: int) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    cycle = feed_for(subset).cycle(batch_size)
+    while (block := cycle.take(lambda _: 1)) is not None:
+        yield block.keys[0], {name: column[block.index[0]] for name, column in block.columns.items()}
+
+
 def test_sizes_need_not_hold_each_other():
     wide, high = {"image": np.ones((2, 4), "float32")}, {"image": np.ones((4, 2), "float32")}
     items = [wide, high, wide, high, wide, {"image": np.ones((1, 1), "float32")}]
     buckets = Buckets({"image": [(2, 4), (4, 2)]})
     subset = Subset("s", Mode.EVAL, items, buckets=buckets)
 
-    assert [(keys, batch["batch_image"].shape) for keys, batch in feed_for(subset).batches(2)] == [
+    assert [(keys, batch["batch_image"].shape) for keys, batch in batches_of(subset, 2)] == [
         ((0, 2), (2, 2, 4)),
         ((4, 5), (2, 2, 4)),
         ((1, 3), (2, 4, 2)),
@@ -174,9 +181,9 @@ def test_sizes_need_not_hold_each_other():
     assert buckets.whole().sizes == {"image": ((4, 4),)}
     for mode, sizes in ((Mode.EVAL, [2, 1, 2, 1]), (Mode.TRAIN, [2, 2])):
         subset = Subset("s", mode, items[:4] + items[:2], buckets=buckets)
-        assert sorted(len(keys) for keys, _ in feed_for(subset).batches(2)) == sorted(sizes)
+        assert sorted(len(keys) for keys, _ in batches_of(subset, 2)) == sorted(sizes)
     few = Subset("s", Mode.TRAIN, [wide] * 4 + [high], buckets=buckets)  # too few for a batch: one of their own
-    assert sorted(len(keys) for keys, _ in feed_for(few).batches(2)) == [1, 2, 2]
+    assert sorted(len(keys) for keys, _ in batches_of(few, 2)) == [1, 2, 2]
 
 
 def test_one_name_may_stay_as_it_is():
@@ -523,7 +530,7 @@ def test_items_of_another_length_every_time_need_by():
     subset = Subset("s", Mode.TRAIN, Drawn([0] * 40), buckets={"n": SIZES})
     subset.epoch = 1
     with pytest.raises(DatasetError, match=r"larger than when it was read for its size.*\n.*\nLet `by` give"):
-        list(feed_for(subset).batches(4))
+        list(batches_of(subset, 4))
     subset.buckets = Buckets({"n": SIZES}, by=lambda key: 9)
     block = feed_for(subset).cycle(40).take(lambda _: 1)
     assert block.columns["batch_n"].shape == (40, 9)

@@ -16,7 +16,6 @@ from experimentator.data.buckets import Buckets
 from experimentator.data.columns import all_items
 from experimentator.data.fields import Asking
 from experimentator.data.items import DatasetError, check_names
-from experimentator.data.reading import visiting
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, Spec, block_of, specs_of
 from experimentator.loading.bucket_order import BucketRows, dealt
@@ -76,15 +75,6 @@ class BucketedFeed(Feed):
         if not len(positions):
             raise self.subset.empty_error(self.subset.keys)
         return dealt(positions, numbers, self.buckets, batch_size, drop_last=drop_last)
-
-    def batches(self, batch_size: int) -> Iterator[tuple[tuple[Hashable, ...], dict[str, Any]]]:
-        """The batches of a pass read one by one, as `Subset.batches` yields them."""
-        rows, keys = self.rows(batch_size), self.subset.keys
-        visits = self.subset.visits(rows.positions)
-        for begin, end, bucket in zip([0, *rows.ends[:-1]], rows.ends, rows.buckets, strict=True):
-            some = tuple(keys[place] for place in rows.positions[begin:end])
-            with visiting(some, visits[begin:end].tolist()):
-                yield some, self.subset.read(some, bucket=int(bucket))[1]
 
 
 class BucketedHostFeed(BucketedFeed):
