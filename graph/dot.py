@@ -16,7 +16,6 @@ from experimentator.graph.text import cut
 from experimentator.graph.versions import Ref
 
 REPEAT_ABOVE = 4  # readers; one input fanned out to many makes Graphviz hang, so it is drawn beside each of them
-WRAP_ABOVE = 12  # processors side by side
 _EFFORTS = ((400, "nslimit=2; nslimit1=2; mclimit=0.5"), (1500, "nslimit=0.2; nslimit1=0.2; mclimit=0.2"))  # by edges
 _HURRIED = "nslimit=0.2; nslimit1=0.2; mclimit=0.1; splines=line"  # beyond: seconds where the others take minutes
 
@@ -130,7 +129,7 @@ class _Drawing:
             if edge.source in self.repeated
         }
         bottoms = {edge.source: edge.target for edge in self.description.edges if edge.target in self.ends}
-        for upper, lower in rows(self.description, most=WRAP_ABOVE):
+        for upper, lower in rows(self.description):
             yield f"  {bottoms.get(upper, upper)} -> {tops.get(lower, lower)} [style=invis];"
 
 

@@ -8,16 +8,18 @@ from math import ceil, sqrt
 
 from experimentator.graph.description import Description, edges_into
 
+WRAP_ABOVE = 12  # processors side by side
 
-def rows(description: Description, *, most: int) -> Iterator[tuple[str, str]]:
-    """Pairs (upper, lower) of boxes for such edges; none where no more than `most` boxes stand side by side."""
+
+def rows(description: Description) -> Iterator[tuple[str, str]]:
+    """Pairs (upper, lower) of boxes for such edges; none where no more than WRAP_ABOVE boxes stand side by side."""
     levels: defaultdict[tuple[int, str | None], list[str]] = defaultdict(list)
     depth = _depths(description)
     for box in description.boxes:
         levels[depth[box.id], box.group].append(box.id)
     for level in levels.values():
-        if len(level) > most:
-            width = max(most // 2, ceil(sqrt(len(level))))
+        if len(level) > WRAP_ABOVE:
+            width = max(WRAP_ABOVE // 2, ceil(sqrt(len(level))))
             yield from zip(level, level[width:], strict=False)
 
 
