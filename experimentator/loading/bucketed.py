@@ -88,14 +88,11 @@ class BucketedHostFeed(BucketedFeed):
         there = [(key, item) for key, item in zip(keys, items, strict=True) if item is not None]
         for key, item in there:
             check_names(item, there[0][1], key=key, first=there[0][0], subset=subset.name)
-        asking, found = _asking(subset, buckets), []
-        for key, item in zip(keys, items, strict=True):
-            if item is None:
-                found.append(-1)
-            elif asking is not None:
-                found.append(buckets.asked(asking.answer(key), key, subset=subset.name))
-            else:
-                found.append(buckets.of_item(item, key, subset=subset.name))
+        answered = _answered(subset, buckets)
+        found = [
+            -1 if item is None else answered(key) if answered else buckets.of_item(item, key, subset=subset.name)
+            for key, item in zip(keys, items, strict=True)
+        ]
         self.numbers, self.row = np.array(found), np.zeros(len(keys), np.intp)
         self.by_bucket: dict[int, dict[str, Any]] = {}
         for number in sorted({*found} - {-1}):
@@ -183,11 +180,11 @@ class BucketedStreamFeed(BucketedFeed):
     def _numbers(self, reader: Subset) -> np.ndarray:
         """The numbers for passes with its seed, the same in all epochs of a training; `workers` read."""
         subset, start = self.subset, time.perf_counter()
-        asking = _asking(reader, self.buckets)
+        answered = _answered(reader, self.buckets)
 
         def number(key: Hashable) -> int:
-            if asking is not None:
-                return self.buckets.asked(asking.answer(key), key, subset=subset.name)
+            if answered is not None:
+                return answered(key)
             (item,) = reader.items_of([key], [0])
             return -1 if item is None else self.buckets.of_item(item, key, subset=subset.name)
 
@@ -243,11 +240,12 @@ class _StreamedPart(StreamedFeed):
         return super()._checked(name, values, keys)
 
 
-def _asking(subset: Subset, buckets: Buckets) -> Asking | None:
-    """The function `by`, to ask about keys; None without it."""
+def _answered(subset: Subset, buckets: Buckets) -> Callable[[Hashable], int] | None:
+    """Gives the number of the bucket of a key, as `by` answers; None without it."""
     if buckets.by is None:
         return None
-    return Asking(buckets.by, subset.dataset, f"`by` of the buckets of subset {subset.name!r}")
+    asking = Asking(buckets.by, subset.dataset, f"`by` of the buckets of subset {subset.name!r}")
+    return lambda key: buckets.asked(asking.answer(key), key, subset=subset.name)
 
 
 def _sized(specs: Mapping[str, Spec], buckets: Buckets, number: int) -> dict[str, Spec]:
