@@ -19,8 +19,7 @@ from experimentator.reads import (
     CONTAINERS,
     OUTSIDE,
     PLAIN,
-    adds_within,
-    goes_on,
+    counts_up,
     holds_no_code,
     outside,
     read_by,
@@ -213,11 +212,9 @@ def _is_number(printed: Hashable) -> bool:
 
 def _counted(one: Any, name: str, old: Hashable, new: Any) -> str | None:
     """What to call a number that code counts up, if it does: an attribute, or one in a container or array."""
-    if not _is_another_number(old, new):
+    if not _is_another_number(old, new) or not counts_up(one, name):
         return None
-    is_held = new[0] in (*CONTAINERS, np.ndarray)
-    counts = (_is_number(new) and goes_on(one, name)) or (is_held and adds_within(one))
-    return (f"in {name}" if is_held else name) if counts else None
+    return f"in {name}" if new[0] in (*CONTAINERS, np.ndarray) else name
 
 
 def _is_another_number(old: Hashable, new: Hashable) -> bool:

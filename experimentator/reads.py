@@ -200,15 +200,9 @@ def _methods(processor: Any) -> dict[str, list[FunctionType]]:
     return found
 
 
-def adds_within(processor: Any) -> bool:
-    """Whether its code adds to an entry of a container, as in `counts[0] += 1`."""
-    return any(_adds_within(one.__code__) for one in outside(processor).values() if isinstance(one, FunctionType))
-
-
 def goes_on(one: Any, name: str) -> bool:
     """Whether a method of an object reads the attribute `self.name`, then assigns it, as for a running mean."""
-    is_outer = name.startswith(OUTSIDE)  # it is of no object
-    return is_outer or any(_reads_first(method.__code__, name) for own in _methods(one).values() for method in own)
+    return any(_reads_first(method.__code__, name) for own in _methods(one).values() for method in own)
 
 
 @cache
@@ -221,10 +215,33 @@ def _reads_first(code: CodeType, name: str) -> bool:
     return bool(of_self) and of_self[0] in LOADS and "STORE_ATTR" in of_self
 
 
+def counts_up(processor: Any, name: str) -> bool:
+    """Whether its code computes what it assigns to an attribute or outer value of that name, or to an entry, of it."""
+    is_own, last = "." not in name and not name.startswith(OUTSIDE), name.rpartition(".")[2].rpartition(" ")[2]
+    functions = [one for one in outside(processor).values() if isinstance(one, FunctionType)]
+    return any(_counts_up(one.__code__, last, is_own) for one in functions)
+
+
 @cache
-def _adds_within(code: CodeType) -> bool:
-    steps = [step.opname for step in dis.get_instructions(code)]
-    return any(steps[at : at + 4] == ["BINARY_OP", "SWAP", "SWAP", "STORE_SUBSCR"] for at in range(len(steps)))
+def _counts_up(code: CodeType, name: str, is_own: bool) -> bool:
+    """The same of one function: in one statement `name` is read, computed with, and assigned."""
+    is_known = is_read = is_target = is_computed = False
+    for before, step in pairwise(dis.get_instructions(code)):
+        is_of_self = _last(before.argval) == "self" or before.opname in ("COPY", "SWAP")  # as for +=
+        is_it = step.argval == name and (is_of_self if is_own else step.opname[-5:] not in ("_FAST", "CONST"))
+        if is_it and not is_known and step.opname.startswith("STORE_"):
+            return False  # it begins anew in each call
+        is_known |= is_it
+        is_read |= is_it and step.opname.startswith("LOAD_")
+        is_target |= is_read and step.opname == "COPY"
+        is_computed |= is_read and step.opname == "BINARY_OP" and step.argrepr != "[]"
+        if is_computed and (
+            (is_it and step.opname.startswith("STORE_")) or (is_target and step.opname == "STORE_SUBSCR")
+        ):
+            return True
+        if step.opname.startswith(("STORE_", "POP_")):  # the statement ends
+            is_read = is_target = is_computed = False
+    return False
 
 
 def _is_set(cell: CellType) -> bool:

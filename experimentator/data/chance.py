@@ -141,9 +141,10 @@ def _parts(one: Any) -> Iterator[Any]:
     """The objects to search next, from one; none if it holds data. Copied, since another thread may change it."""
     if isinstance(one, (str, bytes, int, float, np.ndarray, ModuleType, type)):
         return
-    if isinstance(one, (dict, list, tuple, set, frozenset)):
-        if len(one) <= DATA:
-            yield from list(one.values() if isinstance(one, dict) else one)
+    kind = next((kind for kind in (dict, list, tuple, set, frozenset) if isinstance(one, kind)), None)
+    if kind is not None:  # a class that stands for one may do else
+        if kind.__len__(one) <= DATA:
+            yield from list(dict.values(one) if kind is dict else kind.__iter__(one))
     elif isinstance(one, FunctionType):
         if not _is_quiet(one):
             yield from _mentioned(one)

@@ -1290,10 +1290,19 @@ class Noted(ChunkProcessor):
     inputs, outputs = ["batch_input"], ["batch_input"]
     mean: Any = 0.0
     width, rate, rows = 0, 0.0, 0
+    _seen = 0.0
+    table = np.zeros(1)
+
+    def __init__(self):
+        self.notes = {"share": 0.0}
 
     def __call__(self, chunk):
         self.width = self.width or chunk["batch_input"].shape[-1]
         self.rate, self.rows = (1.0 if chunk.training else 0.5), chunk["batch_input"].shape[0]
+        if self._seen != self.rate:  # what was worked out last is kept
+            self._seen, self.table = self.rate, np.full(4, self.rate, np.float32)
+        self.notes["share"] = self.rate
+        chunk["batch_input"] += 0.0 * self.table * self.notes["share"]
         self.mean = keras.ops.mean(chunk["batch_input"])
         chunk["batch_input"] = self.shifted(chunk["batch_input"])
 
@@ -1917,6 +1926,18 @@ def test_numbers_drawn_for_items_that_are_read_meanwhile_are_not_taken_for_a_pro
     drawing = DataAugmentationDataset(items, [shifted])
     exp = experiment(slowly_traced, dense(), squares, items=drawing, steps_per_call=1, batch_size=2)
     exp.train(2)
+
+    assert not [record for record in caplog.records if "draws from" in record.getMessage()]
+
+
+def test_a_processor_may_reach_its_experiment_and_a_generator_without_a_state(caplog):
+    reached = {"random": random.SystemRandom()}
+
+    def scaled(chunk):
+        chunk["batch_input"] = chunk["batch_input"] * float("exp" in reached)
+
+    exp = reached["exp"] = experiment(scaled, dense(), squares)
+    exp.train(1)
 
     assert not [record for record in caplog.records if "draws from" in record.getMessage()]
 

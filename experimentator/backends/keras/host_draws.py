@@ -36,6 +36,7 @@ class HostDraws:
         try:  # meanwhile no item that is read ahead draws from the same ones
             if id(node.processor) not in self.held:
                 own = [one for one in generators_in(node.processor) if id(one) not in SHARED]
+                own = [one for one in own if not isinstance(one, random.SystemRandom)]  # which has no state
                 self.held[id(node.processor)] = node.processor, own
             generators = [*shared_generators(), *self.held[id(node.processor)][1]]
             before = _states(generators)
