@@ -141,10 +141,10 @@ def _parts(one: Any) -> Iterator[Any]:
     """The objects to search next, from one; none if it holds data. Copied, since another thread may change it."""
     if isinstance(one, (str, bytes, int, float, np.ndarray, ModuleType, type)):
         return
-    kind = next((kind for kind in (dict, list, tuple, set, frozenset) if isinstance(one, kind)), None)
-    if kind is not None:  # a class that stands for one may do else
-        if kind.__len__(one) <= DATA:
-            yield from list(dict.values(one) if kind is dict else kind.__iter__(one))
+    if isinstance(one, (dict, list, tuple, set, frozenset)):
+        with suppress(Exception):  # a class of its own may refuse to be read
+            if len(one) <= DATA:
+                yield from list(one.values() if isinstance(one, dict) else one)
     elif isinstance(one, FunctionType):
         if not _is_quiet(one):
             yield from _mentioned(one)
