@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -1928,6 +1929,20 @@ def test_numbers_drawn_for_items_that_are_read_meanwhile_are_not_taken_for_a_pro
     exp.train(2)
 
     assert not [record for record in caplog.records if "draws from" in record.getMessage()]
+
+
+def test_a_processor_may_have_items_read_in_other_threads():
+    def shifted(key, item):
+        return item | {"input": item["input"] + np.random.normal()}
+
+    items = [{"input": row, "target": target} for row, target in zip(X, Y, strict=True)]
+    drawing = Subset("training", Mode.TRAIN, DataAugmentationDataset(items, [shifted]))
+
+    def centred(chunk):
+        rows = list(ThreadPoolExecutor(2).map(drawing.query_item, range(4), timeout=10))
+        chunk["batch_input"] = chunk["batch_input"] - float(np.mean([row["input"] for row in rows]))
+
+    experiment(centred, dense(), squares).train(1)
 
 
 def test_a_processor_may_reach_its_experiment_and_a_generator_without_a_state(caplog):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from experimentator.data.reading import lock
 from experimentator.graph import Node
 
 log = logging.getLogger(__name__)
-PATIENCE = 0.5  # seconds to wait for an item to be read; else nothing is watched, so that no two wait for each other
+PATIENCE = 0.5  # seconds to wait for an item to be read; else nothing is watched
 
 
 class HostDraws:
@@ -30,21 +30,10 @@ class HostDraws:
     @contextmanager
     def watched(self, node: Node, *, eager: bool) -> Iterator[None]:
         """Within, a processor runs; for `eager`, which draws anew for each batch, nothing is watched."""
-        if eager or not lock.acquire(timeout=PATIENCE):
-            yield
-            return
-        try:  # meanwhile no item that is read ahead draws from the same ones
-            if id(node.processor) not in self.held:
-                own = [one for one in generators_in(node.processor) if id(one) not in SHARED]
-                own = [one for one in own if not isinstance(one, random.SystemRandom)]  # which has no state
-                self.held[id(node.processor)] = node.processor, own
-            generators = [*shared_generators(), *self.held[id(node.processor)][1]]
-            before = _states(generators)
-            yield
-            after = _states(generators)
-        finally:
-            lock.release()
-        moved = [one for one, old, new in zip(generators, before, after, strict=True) if old != new]
+        before = [] if eager else self._states(node)
+        yield
+        after = self._states(node) if before else []
+        moved = [one for (one, old), (_, new) in zip(before, after, strict=False) if old != new]
         for name in map(_named, moved):
             if (node.name, name) not in self.told:
                 self.told.add((node.name, name))
@@ -55,9 +44,19 @@ class HostDraws:
                     name,
                 )
 
-
-def _states(generators: Sequence[Any]) -> list[bytes]:
-    return [pickle.dumps(state) for state in states_of(generators)]
+    def _states(self, node: Node) -> list[tuple[Any, bytes]]:
+        """The generators that a processor reaches, with their states; none where an item is being read for long."""
+        if not lock.acquire(timeout=PATIENCE):
+            return []
+        try:  # between two items: what is drawn for one is put back
+            if id(node.processor) not in self.held:
+                own = [one for one in generators_in(node.processor) if id(one) not in SHARED]
+                own = [one for one in own if not isinstance(one, random.SystemRandom)]  # which has no state
+                self.held[id(node.processor)] = node.processor, own
+            generators = [*shared_generators(), *self.held[id(node.processor)][1]]
+            return [(one, pickle.dumps(state)) for one, state in zip(generators, states_of(generators), strict=True)]
+        finally:
+            lock.release()
 
 
 def _named(generator: Any) -> str:
