@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from experimentator.data.chance import SHARED, generators_in, shared_generators, states_of
 from experimentator.data.reading import lock
@@ -44,7 +45,7 @@ class HostDraws:
                     name,
                 )
 
-    def _states(self, node: Node) -> list[tuple[Any, bytes]]:
+    def _states(self, node: Node) -> list[tuple[Any, Any]]:
         """The generators that a processor reaches, with their states; none where an item is being read for long."""
         if not lock.acquire(timeout=PATIENCE):
             return []
@@ -54,9 +55,15 @@ class HostDraws:
                 own = [one for one in own if not isinstance(one, random.SystemRandom)]  # which has no state
                 self.held[id(node.processor)] = node.processor, own
             generators = [*shared_generators(), *self.held[id(node.processor)][1]]
-            return [(one, pickle.dumps(state)) for one, state in zip(generators, states_of(generators), strict=True)]
+            return [(one, _comparable(state)) for one, state in zip(generators, states_of(generators), strict=True)]
         finally:
             lock.release()
+
+
+def _comparable(state: Any) -> Any:
+    if isinstance(state, dict | tuple):
+        return [_comparable(one) for one in (state.values() if isinstance(state, dict) else state)]
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _named(generator: Any) -> str:
