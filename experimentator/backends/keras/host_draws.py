@@ -60,10 +60,11 @@ class HostDraws:
             lock.release()
 
 
-def _comparable(state: Any) -> Any:
-    if isinstance(state, dict | tuple):
-        return [_comparable(one) for one in (state.values() if isinstance(state, dict) else state)]
-    return state.tobytes() if isinstance(state, np.ndarray) else state
+def _comparable(state: Any) -> list[Any]:
+    """The parts of a state, arrays as bytes."""
+    parts = state.values() if isinstance(state, dict) else state
+    plain = [_comparable(part) if isinstance(part, dict) else part for part in parts]
+    return [part.tobytes() if isinstance(part, np.ndarray) else part for part in plain]
 
 
 def _named(generator: Any) -> str:
