@@ -546,7 +546,7 @@ def test_what_is_changed_of_modules_is_told_and_acts(caplog):
     exp.train(1)
     network[1].eval()
     network[0].requires_grad_(False)
-    assert exp.backend.settings()["Model/3/0.weight: trainable"] == "False"  # though it was not told yet
+    assert exp.backend.settings(exp.optimizer)["Model/3/0.weight: trainable"] == "False"  # though it was not told yet
     mean, weight = network[1].running_mean.clone(), network[0].weight.clone()
     exp.train(2)
 
