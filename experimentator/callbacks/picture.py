@@ -8,7 +8,7 @@ from math import floor, log10
 
 import numpy as np
 
-from experimentator.commands.failures import printable
+from experimentator.graph.text import printable
 
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 640, 400, 80, 20, 60, 52
 INK, FAINT, LINE, MARK = "#24292e", "#dfe3e6", "#0072b2", "#d55e00"
