@@ -7,15 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.graph import Graph, Mode
+from experimentator.graph import Graph, Mode, Node
 from experimentator.graph.text import failed_in
 
 
 def with_flags(graph: Graph, wanted: Iterable[str]) -> Graph:
-    """Select `wanted`, and the flags of the checking processors on the way to it."""
+    """Select `wanted`, and the flags of the checking processors on the way to it, each by its version."""
     selected = graph.select(*wanted)
-    flags = [flag for node in selected.nodes for flag in getattr(node.processor, "checks", ())]
-    return graph.select(*selected.results, *flags) if flags else selected
+    checking = [(node, getattr(node.processor, "checks", ())) for node in selected.nodes]
+    flags = [str(ref) for node, checks in checking for ref in node.writes if ref.name in checks]
+    return selected.select(*selected.results, *flags) if flags else selected
+
+
+def flags_in(graph: Graph) -> dict[str, Node]:
+    """The processors whose flags are selected, by the names under which they are."""
+    written = {name: (ref, graph.writers[ref]) for name, ref in graph.results.items() if ref in graph.writers}
+    return {name: node for name, (ref, node) in written.items() if ref.name in getattr(node.processor, "checks", ())}
 
 
 def check_flags(graph: Graph, outputs: dict[str, np.ndarray], *, where: str = "", first: int = 0) -> None:
@@ -25,14 +32,13 @@ def check_flags(graph: Graph, outputs: dict[str, np.ndarray], *, where: str = ""
     `averages.check_finite` reports it, which looks at losses after this.
     """
     failed = []
-    for node in graph.nodes:
-        for flag in getattr(node.processor, "checks", ()):
-            values = outputs.pop(flag)
-            if not values.all():
-                failed.append((int(np.argmin(values)), node))
+    for flag, node in flags_in(graph).items():
+        values = outputs.pop(flag)
+        if not values.all():
+            failed.append((int(np.argmin(values)), node))
     if not failed:
         return
-    batch, node = min(failed, key=lambda one: one[0])
+    batch, node = min(failed, key=lambda one: (one[0], one[1].index))
     if graph.mode == Mode.INFER or np.isfinite(np.asarray(outputs.get("loss", ()), np.float64)[:batch]).all():
         checking: Any = node.processor
         error = checking.failure(

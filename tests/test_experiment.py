@@ -1349,6 +1349,18 @@ def test_a_watch_for_finite_values_names_the_batch_of_a_prediction():
         exp.predict({"batch_input": points})
 
 
+def test_a_name_may_be_watched_at_several_places():
+    first, *rest = config()["chunk_processors"]
+    blow = chunk_processor(inputs=["batch_logits"], outputs=["batch_logits"], mode=Mode.TRAIN)(lambda x: x / 0.0)
+    watches = [ops.AssertFinite("batch_logits", node=name) for name in ("before", "after", "last")]
+    before, after, last = watches
+    exp = build_experiment(config(chunk_processors=[first, before, blow, after, *rest, last]))
+
+    assert np.isfinite(exp.evaluate()["validation_loss"])
+    with pytest.raises(FloatingPointError, match=r"^after found NaN or infinity in 'batch_logits'"):
+        exp.train(1)
+
+
 def test_a_processor_that_fails_in_evaluation_alone_is_told_of_alone():
     blow = chunk_processor(inputs=["batch_logits"], outputs=["batch_logits"], mode=Mode.EVAL)(lambda x: x / 0.0)
     watch = ops.AssertFinite("batch_logits", mode=Mode.EVAL)

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from experimentator.callbacks.order import CallbackError, names_in
+from experimentator.flags import flags_in
 from experimentator.graph import Mode
 from experimentator.scalars import is_number, is_whole
 
@@ -119,7 +120,7 @@ def scalars(exp: Any, mode: Mode) -> list[str]:
     """The names of a mode's results that are one number a batch, which are averaged."""
     graph = exp.graph(mode)
     shapes = exp.backend.shapes(graph, exp.program.specs(mode))
-    flags = {flag for node in graph.nodes for flag in getattr(node.processor, "checks", ())}
+    flags = flags_in(graph)
     return [name for name, ref in graph.results.items() if name not in flags and shapes.get(ref, ((),))[0] == ()]
 
 
