@@ -56,9 +56,9 @@ def marked_in(processors: Iterable[Any]) -> list[str]:
 
 
 def measured_by(processor: Any) -> list[str]:
-    """The outputs of a metric, without those that are weights of others."""
+    """The outputs of a metric, as far as they are known, without those that are weights of others."""
     weights = getattr(processor, "weights_of", {}).values()
-    return [name for name in processor.outputs if name not in weights]
+    return [name for name in processor.outputs or () if name not in weights]
 
 
 def weighing(graph: Graph) -> set[str]:

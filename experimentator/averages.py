@@ -9,7 +9,7 @@ import numpy as np
 
 from experimentator.accumulating import Running, Weighed
 
-WEIGHT = " weight"  # suffix of a name in `totals`: the sum of the weights of its values
+WEIGHT = "\nweight"  # suffix of a name in `totals`, which no name has: the sum of the weights of its values
 
 
 class NonFiniteLossError(ArithmeticError):

@@ -28,6 +28,12 @@ class Selection:
         """Names that are averaged, besides `loss`."""
         return list(self.task["metrics"].names) if "metrics" in self.task else listed(self.exp.metrics)
 
+    def measured(self, graph: Graph) -> list[str]:
+        """Names that are averaged, besides `loss`, with those of metrics whose names recording found."""
+        recorded = [node.processor for node in graph.nodes if node.processor is not node.listed]
+        found = [] if "metrics" in self.task else [name for name in marked_in(recorded) if name != "loss"]
+        return list(dict.fromkeys([*self.metrics, *found]))
+
     def outputs(self, graph: Graph) -> list[str]:
         """The names that inference is set to return; empty where no setting says."""
         if "outputs" in self.task:
@@ -51,23 +57,23 @@ class Selection:
 
     def wanted(self, graph: Graph) -> list[str]:
         """The names a mode computes: `loss` and what is asked for; metrics too in EVAL."""
-        exp, written, mode = self.exp, set(graph.outputs), graph.mode
+        exp, written, mode, metrics = self.exp, set(graph.outputs), graph.mode, self.measured(graph)
         if mode == Mode.INFER:
-            aside = {"loss", *self.metrics} - {*exp.batch_metrics_names}
+            aside = {"loss", *metrics} - {*exp.batch_metrics_names}
             return self.outputs(graph) or [name for name in self.inferred(graph) if name not in aside]
         asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or self._evaluates(name, graph)]
         marked = marked_in(exp.chunk_processors)
         asked += _known([name for name in self.metrics if name not in marked], graph)  # names that a task class adds
         asked += _known(exp.batch_metrics_names, graph)
         if mode == Mode.EVAL or "metrics" in self.task:
-            asked += _known(self.metrics, graph)
+            asked += _known(metrics, graph)
         requested = _known(exp.requests(mode), graph)
         if mode == Mode.EVAL and "loss" not in written and (asked or requested):
             return list(dict.fromkeys([*asked, *requested]))
         parts: list[str] = []
         if mode == Mode.TRAIN:
             norms = [name for node in graph.nodes for name in getattr(node.processor, "norm_of", ())]
-            parts = [*losses_of(exp.optimizer), *_parts_of_loss(graph, self.metrics), *norms]
+            parts = [*losses_of(exp.optimizer), *_parts_of_loss(graph, metrics), *norms]
         return list(dict.fromkeys(["loss", *parts, *asked, *requested]))
 
     def _evaluates(self, name: str, graph: Graph) -> bool:

@@ -24,6 +24,8 @@ class RecordedProcessor(ChunkProcessor):
         self.after = getattr(processor, "after", ())
         self.node = label_of(processor)
         self.failed = failed
+        self.is_metric = getattr(processor, "is_metric", False)
+        self.weights_of = getattr(processor, "weights_of", {})
         self._source = source_of(processor)
 
     def __call__(self, chunk: Chunk) -> None:

@@ -62,7 +62,7 @@ class CombineLosses(Op):
     @property
     def sums_of(self) -> Mapping[str, Mapping[str, float]]:
         """Over a pass, the sum is that of its parts' figures for the pass, each averaged with weights of its own."""
-        return {self.output: self.factors}
+        return {self.output: {name: float(keras.ops.convert_to_numpy(one)) for name, one in self.factors.items()}}
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it

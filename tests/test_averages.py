@@ -79,3 +79,10 @@ def test_a_loss_for_each_row_is_told_by_batch_too():
 
     with pytest.raises(NonFiniteLossError, match="The loss became nan in batch 1 of 'x'; the batch before had 1"):
         check_finite({"loss": loss}, where="'x'", first=0)
+
+
+def test_no_name_of_a_metric_is_taken_for_a_weight():
+    averages = Averages()
+    averages.add({"body weight": np.array([2.0, 4.0]), "body": np.ones(2)}, batch_size=2)
+
+    assert averages.means() == {"body weight": 3.0, "body": 1.0}

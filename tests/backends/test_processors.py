@@ -2486,3 +2486,26 @@ def test_no_gradient_passes_an_assignment():
     ).train(1)
 
     assert float(keras.ops.convert_to_numpy(weight)) == pytest.approx(2.0 - 0.1 * 3.0)
+
+
+def test_metrics_that_declare_no_names_are_averaged_by_their_weights():
+    class Hits(ChunkProcessor):
+        is_metric = True
+        weights_of = {"hits": "counted"}
+
+        def __call__(self, chunk):
+            known = keras.ops.cast(chunk["batch_known"], "float32")
+            chunk["counted"] = keras.ops.sum(known)
+            chunk["hits"] = keras.ops.sum(known * chunk["batch_sure"]) / keras.ops.maximum(chunk["counted"], 1.0)
+
+    results = measured(Hits(), ops.MeanSquaredError("batch_logit", "batch_sure"), batch_size=4).evaluate()
+
+    assert results["validation_hits"] == pytest.approx(truth(np.nan_to_num(LABELS["target"]), LABELS["known"]))
+
+
+def test_a_sum_with_a_variable_for_a_factor_is_a_number_in_the_history():
+    parts = ops.MeanSquaredError("batch_logit", "batch_sure", "part", mask="batch_known")
+    results = measured(parts, ops.CombineLosses({"part": keras.Variable(0.5)}), batch_size=4).evaluate()
+
+    assert type(results["validation_loss"]) is float
+    assert results["validation_loss"] == 0.5 * results["validation_part"]
