@@ -283,7 +283,8 @@ class Graph:
         """The version that a selected name stands for; it may have no writer."""
         if name in self._deleted:
             return Ref(name, self._deleted[name])
-        return self._last.get(name) or Ref.of(name) or Ref(name, 0)
+        given = Ref(name, 0) if name in self.provided else Ref.of(name)
+        return self._last.get(name) or given or Ref(name, 0)
 
     def _ancestors(self, refs: Iterable[Ref]) -> set[Node]:
         """The nodes that `refs` depend on, and nodes without outputs whose reads are all available anyway."""

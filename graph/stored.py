@@ -68,11 +68,13 @@ def from_json(text: str) -> Description:
 
 
 def _check(description: Description) -> None:
-    """Refuse what no face could draw: unknown states and roles, edges whose ends do not exist."""
+    """Refuse what no face could draw: unknown states and roles, odd ids, edges whose ends do not exist."""
     for made in description.drawn:
         if made.state not in ("", *MARKS) or made.role not in ROLES:
             raise _damaged(f"{made.id!r} of the file", f"state {made.state!r} and role {made.role!r}")
     ids = {made.id for made in description.drawn}
+    if len(ids) < len(description.drawn) or not all(map(str.isidentifier, ids)):
+        raise _damaged("ids of the file", "one twice, or one that is no word")
     for edge in description.edges:
         if not ids.issuperset((edge.source, edge.target)):
             raise _damaged("edges of the file", f"an edge {edge.source!r} -> {edge.target!r}, which has an unknown end")

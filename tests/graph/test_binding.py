@@ -365,3 +365,9 @@ def test_after_beside_data_is_one_edge():
 
     assert len(graph.dag.edges) == 1
     assert graph.waits(graph.nodes[1]) == ()
+
+
+def test_a_provided_name_may_look_like_a_version():
+    graph = Graph([mix("mail@1 -> y")], provided={"mail@1"})
+
+    assert graph.select("mail@1").results == {"mail@1": Ref("mail@1", 0)}

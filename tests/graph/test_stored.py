@@ -167,3 +167,11 @@ def loaded(path):
     sys.modules[spec.name] = module  # where its dataclasses look their types up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("other", ["p0", "a b; x -> y", ""])
+def test_ids_that_no_picture_could_be_drawn_by_are_refused(other):
+    text = to_json(describe_graph(Graph([mix("x -> y")], provided={"x"})))
+
+    with pytest.raises(DescriptionError, match="damaged, in ids of the file"):
+        from_json(text.replace('"in0"', json.dumps(other)))
