@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import keras
 
 from experimentator.graph import Chunk, DeclarationError, Mode
-from experimentator.ops.compared import emptied
+from experimentator.ops.compared import emptied, spread
 from experimentator.ops.errors import TensorError
 from experimentator.ops.op import Op, given_as, is_discrete
 
@@ -101,7 +101,7 @@ class KerasMetric(Op):
         labelled = self._labelled(chunk, compared[0])
         if labelled is not None:
             compared = [emptied(tensor, labelled) for tensor in compared]
-            weights = emptied(keras.ops.ones_like(labelled, dtype="float32") if weights is None else weights, labelled)
+            weights = _counted(labelled, weights)
         if weights is not None and len(weights.shape) > 1 and isinstance(metric, keras.metrics.Mean):
             long = keras.ops.cast(prod(keras.ops.shape(weights)[1:]), weights.dtype)
             weights *= long  # Keras averages within a row, however long it is
@@ -109,13 +109,13 @@ class KerasMetric(Op):
         chunk[self.output] = self._number(metric.result())
 
     def _labelled(self, chunk: Chunk, target: Any) -> Any:
-        """Which samples have a label, [B] bool; None where all have."""
+        """Which samples, or places, have a label, [B] or [B, T] bool; None where all have."""
         labelled = None if self.mask is None else keras.ops.cast(chunk[self.mask], "bool")
         if not self.nan_is_no_label or is_discrete(target):
             return labelled
         missing = keras.ops.isnan(target)
         known = keras.ops.logical_not(keras.ops.any(missing, axis=tuple(range(1, len(target.shape)))))
-        return known if labelled is None else keras.ops.logical_and(labelled, known)
+        return known if labelled is None else keras.ops.logical_and(labelled, spread(known, len(labelled.shape)))
 
     def _of(self, mode: Mode) -> Any:
         return self._own[Mode.TRAIN if mode == Mode.TRAIN else Mode.EVAL]
@@ -139,6 +139,14 @@ class KerasMetric(Op):
             write = "Let the metric reduce them, as with average='macro', or list one op for each."
             raise TensorError(self, rule="A metric gives one number", tensors=tensors, write=write)
         return keras.ops.cast(result, "float32")
+
+
+def _counted(labelled: Any, weights: Any) -> Any:
+    """The weights, 0 where there is no label; [B, T] if one of them is."""
+    if weights is None:
+        return keras.ops.cast(labelled, "float32")
+    rank = max(len(labelled.shape), len(weights.shape))
+    return keras.ops.where(spread(labelled, rank), spread(weights, rank), 0.0)
 
 
 def _uncounted(name: str, kind: str) -> str:

@@ -271,3 +271,24 @@ def test_a_metric_within_a_function_of_ones_own_is_told_to_add_up(processor, tol
     said = [record.message for record in caplog.records if "accumulates over" in record.message]
     assert len(said) == (told is not None)
     assert told is None or said[0].startswith(told)
+
+
+def test_weights_of_rows_and_a_mask_of_places_go_together(call):
+    ids = np.array([[0, 1], [2, 0]])
+    tensors = {"p": np.eye(3)[ids], "t": np.array([[0, 2], [2, 2]]), "w": np.array([1.0, 3.0])}
+    tensors["m"] = np.array([[True, True], [True, False]])
+    metric = keras.metrics.SparseCategoricalAccuracy()
+
+    assert call(KerasMetric(metric, "p", "t", weight="w", mask="m"), tensors, mode=Mode.EVAL) == pytest.approx(0.8)
+
+
+def test_a_mask_of_places_and_targets_without_labels_go_together(call):
+    target = np.array([[[0.0], [0.0]], [[np.nan], [0.0]]])
+    tensors = {
+        "p": np.array([[[1.0], [2.0]], [[3.0], [4.0]]]),
+        "t": target,
+        "m": np.array([[True, True], [True, False]]),
+    }
+    op = KerasMetric(keras.metrics.MeanSquaredError(), "p", "t", mask="m", nan_is_no_label=True)
+
+    assert call(op, tensors, mode=Mode.EVAL) == 2.5
