@@ -11,7 +11,7 @@ import numpy as np
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import NotFiniteError, TensorError, spell
-from experimentator.ops.op import Op, as_float, dtype_of, given_as
+from experimentator.ops.op import Op, as_float, checked_dtype, dtype_of, given_as
 
 
 @dataclass(eq=False)
@@ -83,7 +83,7 @@ class AssertShape(Op):
     Change what writes 'batch_input', or what is asserted.
 
     Raises:
-        DeclarationError: for a shape that is no list of such entries, when the op is made.
+        DeclarationError: for a shape that is no list of such entries, or what is no dtype, when the op is made.
         TensorError: for another shape or dtype.
     """
 
@@ -98,6 +98,7 @@ class AssertShape(Op):
         )
         write = 'Give one entry for each axis: ["B", 28, 28, None].'
         self.require(is_list, seen=f"its shape is {self.shape!r}", write=write)
+        self.dtype = None if self.dtype is None else checked_dtype(self, self.dtype)
 
     inputs = given_as("name")
     outputs = ()

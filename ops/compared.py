@@ -12,7 +12,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op, alike, given_as, is_discrete
+from experimentator.ops.op import Op, alike, as_ids, given_as, is_discrete
 
 log = logging.getLogger(__name__)
 CARRIED = (
@@ -192,6 +192,12 @@ def weighted_mean(values: Any, shares: Any) -> Any:
 
 def align(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any]:
     """Both as float32 and in one shape: an axis of size 1 that only one of them has at its end is dropped."""
+    first, second = in_one_shape(op, prediction, target)
+    return keras.ops.cast(first, "float32"), keras.ops.cast(second, "float32")
+
+
+def in_one_shape(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any]:
+    """Both without an axis of size 1 that only one of them has at its end."""
     first, second = prediction, target
     if len(first.shape) == len(second.shape) + 1 and first.shape[-1] == 1:
         first = keras.ops.squeeze(first, axis=-1)
@@ -200,7 +206,7 @@ def align(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any]:
     if len(first.shape) != len(second.shape) or not _fits(first, second, len(first.shape)):
         write = "Give both the same shape, for instance with OneHot, ExpandDims or Apply above."
         raise op.refuse("Prediction and target have the same shape", prediction, target, write)
-    return keras.ops.cast(first, "float32"), keras.ops.cast(second, "float32")
+    return first, second
 
 
 def class_rows(op: Compared, prediction: Any, target: Any) -> Any:
@@ -250,7 +256,7 @@ def _are_classes(ids: Any, classes: Any) -> Any:
 def _whole(ids: Any) -> Any:
     """Class ids as int32; -1 for a float between two ids."""
     if is_discrete(ids):
-        return keras.ops.cast(ids, "int32")
+        return as_ids(ids)
     return keras.ops.cast(keras.ops.where(ids == keras.ops.floor(ids), ids, -1.0), "int32")
 
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import keras
 
 from experimentator.ops.compared import Compared, FromPrediction, align, class_rows
-from experimentator.ops.op import given_as, is_discrete
+from experimentator.ops.op import as_ids, given_as, is_discrete
 
 
 @dataclass(eq=False)
@@ -54,7 +54,7 @@ class ConfusionMatrix(FromPrediction):
             raise self.refuse(f"There are {self.num_classes} classes", prediction, target, write)
         rows = class_rows(self, scores, target)
         cell = self.num_classes * keras.ops.argmax(rows, axis=-1) + keras.ops.argmax(scores, axis=-1)
-        bad = keras.ops.isnan(keras.ops.sum(rows + keras.ops.cast(scores, "float32"), axis=-1))
+        bad = keras.ops.any(keras.ops.isnan(rows + keras.ops.cast(scores, "float32")), axis=-1)
         return keras.ops.where(bad, self.num_classes**2, keras.ops.cast(cell, "int32"))
 
     def summarise(self, values: Any, shares: Any) -> tuple[Any, ...]:
@@ -66,7 +66,7 @@ class ConfusionMatrix(FromPrediction):
         """Predicted ids as one-hot rows; an id that is no class becomes a row of NaN."""
         if not is_discrete(prediction):
             return prediction
-        ids = keras.ops.cast(prediction, "int32")[..., None]
+        ids = as_ids(prediction)[..., None]
         rows = keras.ops.equal(ids, keras.ops.arange(self.num_classes, dtype="int32"))
         is_class = keras.ops.logical_and(ids >= 0, ids < self.num_classes)
         return keras.ops.where(is_class, keras.ops.cast(rows, "float32"), float("nan"))

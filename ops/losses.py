@@ -132,7 +132,7 @@ class SoftmaxCrossEntropy(ClassWeighted):
 
     def _smooth(self, rows: Any, classes: Any) -> Any:
         a = self.label_smoothing
-        return rows * (1 - a) + a / classes if a else rows
+        return rows * (1 - a) + a / keras.ops.cast(classes, "float32") if a else rows
 
 
 @dataclass(eq=False)
@@ -200,7 +200,7 @@ class Huber(FromPrediction):
     2.0
 
     Raises:
-        DeclarationError: for a delta that is not above 0, when the op is made.
+        DeclarationError: for a delta that is not above 0, or infinite, when the op is made.
         TensorError: for two shapes that differ by more than a last axis of size 1.
     """
 
@@ -209,7 +209,9 @@ class Huber(FromPrediction):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(
-            self.delta > 0, seen=f"its delta is {self.delta!r}", write="Give the largest usual error, above 0."
+            0 < self.delta < math.inf,
+            seen=f"its delta is {self.delta!r}",
+            write="Give the largest usual error, above 0.",
         )
 
     def compare(self, prediction: Any, target: Any) -> Any:

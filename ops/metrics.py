@@ -18,7 +18,7 @@ from typing import Any
 
 import keras
 
-from experimentator.ops.compared import FromPrediction, align, class_ids, class_rows, size_of
+from experimentator.ops.compared import FromPrediction, align, class_ids, class_rows, in_one_shape, size_of
 from experimentator.ops.op import is_discrete
 
 
@@ -49,11 +49,12 @@ class Accuracy(FromPrediction):
 
     def compare(self, prediction: Any, target: Any) -> Any:
         if is_discrete(prediction):
-            return keras.ops.cast(keras.ops.equal(*align(self, prediction, target)), "float32")
+            return keras.ops.cast(keras.ops.equal(*in_one_shape(self, prediction, target)), "float32")
         if len(prediction.shape) < 2 or prediction.shape[-1] == 1:
             score, answer = align(self, prediction, target)
             right = keras.ops.equal(score > self.threshold, answer > 0.5)
-            return keras.ops.cast(keras.ops.logical_and(right, score == score), "float32")  # NaN differs from itself
+            known = keras.ops.logical_and(score == score, answer == answer)  # NaN differs from itself
+            return keras.ops.cast(keras.ops.logical_and(right, known), "float32")
         return _hits(self, prediction, target, 1)
 
 
@@ -114,7 +115,8 @@ class MeanAbsoluteError(FromPrediction):
 
     def compare(self, prediction: Any, target: Any) -> Any:
         prediction, target = align(self, prediction, target)
-        return keras.ops.absolute(prediction - target)
+        error = prediction - target
+        return error * keras.ops.stop_gradient(keras.ops.sign(error))  # the gradient of JAX' absolute value at 0 is 1
 
 
 def _hits(op: FromPrediction, prediction: Any, target: Any, k: int) -> Any:

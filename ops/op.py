@@ -6,6 +6,7 @@ An op works eagerly on numpy arrays and tensors, inside a compiled function, and
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
@@ -124,6 +125,7 @@ def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
+_FLOAT16 = 65504  # its largest number
 _KINDS = {  # by annotation of an argument: in words, and whether a value is one
     "int": ("a whole number", is_whole),
     "float": ("a number", is_number),
@@ -142,9 +144,31 @@ def dtype_of(tensor: Any) -> str:
     return str(keras.backend.standardize_dtype(tensor.dtype))
 
 
+def checked_dtype(op: Op, dtype: Any) -> str:
+    """The name of a dtype that an op is given; refuses what is none."""
+    try:
+        return str(keras.backend.standardize_dtype(dtype))
+    except ValueError:
+        seen = f"{dtype!r} is no dtype"
+        write = "Write 'float32', 'float16', 'int32', 'uint8', 'bool' or the like."
+        raise DeclarationError(repr(op), seen=seen, write=write) from None
+
+
 def is_discrete(tensor: Any) -> bool:
     """Whether the values are integers or booleans."""
     return dtype_of(tensor).startswith(("int", "uint", "bool"))
+
+
+def as_ids(tensor: Any) -> Any:
+    """Integers as int32; -1 for those that it cannot hold."""
+    ids, dtype = keras.ops.cast(tensor, "int32"), dtype_of(tensor)
+    return keras.ops.where(keras.ops.cast(ids, dtype) == tensor, ids, -1) if dtype.endswith("int64") else ids
+
+
+def largest(tensor: Any, axis: int | tuple[int, ...], *, keepdims: bool = False) -> Any:
+    """The largest along axes; 0 of nothing, such as a batch without rows, of which Keras takes no maximum."""
+    reduce = keras.ops.sum if 0 in tuple(tensor.shape) else keras.ops.max
+    return keras.ops.cast(reduce(tensor, axis=axis, keepdims=keepdims), dtype_of(tensor))
 
 
 def alike(*shapes: Sequence[int | None]) -> bool:
@@ -169,21 +193,22 @@ def holding(number: Any, tensor: Any, *, op: Op, name: str) -> Any:
     """The tensor in a dtype that holds `number`, too: integers become float32 for one that is not whole.
 
     Raises:
-        TensorError: for a whole number out of the range of an integer dtype.
+        TensorError: for a number out of the range of the dtype; infinity is a float of any.
     """
-    if not is_discrete(tensor) or not float(number).is_integer():
+    if is_discrete(tensor) and not float(number).is_integer():
         return as_float(tensor)
     dtype = dtype_of(tensor)
-    low, high = limits(dtype)
-    if not low <= number <= high:
+    low, high = limits(dtype) if is_discrete(tensor) else (-_FLOAT16, _FLOAT16)
+    wide = not is_discrete(tensor) and (dtype != "float16" or not math.isfinite(number))
+    if not (wide or low <= number <= high):
         rule, write = f"{number:g} is no {dtype}, which is {low} to {high}", f"Write Cast({name!r}, ...) above it."
         raise TensorError(op, rule=rule, tensors={name: tensor}, write=write)
     return tensor
 
 
 def rounded(values: Any, dtype: str) -> Any:
-    """float32 values as `dtype`; integers are the nearest (of two the even one) that it can hold."""
-    if not dtype.startswith(("int", "uint")):
+    """float32 values as `dtype`; integers and booleans are the nearest (of two the even one) that it can hold."""
+    if not dtype.startswith(("int", "uint", "bool")):
         return keras.ops.cast(values, dtype)
     values = keras.ops.round(values)
     if dtype not in ("int32", "uint32", "int64", "uint64"):  # whose ends float32 cannot hold

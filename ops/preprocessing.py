@@ -17,9 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from experimentator.graph import DeclarationError
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, as_float, dtype_of, is_discrete
+from experimentator.ops.op import InPlace, as_float, as_ids, checked_dtype, dtype_of, is_discrete
 
 
 @dataclass(eq=False)
@@ -40,7 +39,7 @@ class Cast(InPlace):
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        self.dtype = _checked_dtype(self, self.dtype)
+        self.dtype = checked_dtype(self, self.dtype)
         super().__post_init__()
 
     def compute(self, tensor: Any) -> Any:
@@ -131,7 +130,7 @@ class Standardize(InPlace):
             self._refuse(tensor, "Each image needs axes besides the batch", "Give mean and std.")
         channels = tensor.shape[-1] if len(tensor.shape) else None
         shapes = [np.shape(value) for value in (self.mean, self.std) if value is not None]
-        if any(shape not in ((), (channels,)) for shape in shapes):
+        if any(len(shape) > 1 or (shape and channels not in (None, *shape)) for shape in shapes):
             self._refuse(tensor, "Mean and std are one number, or one for each channel", f"Give {channels} of each.")
 
     def _refuse(self, tensor: Any, rule: str, write: str) -> None:
@@ -185,7 +184,7 @@ class OneHot(InPlace):
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        self.dtype = _checked_dtype(self, self.dtype)
+        self.dtype = checked_dtype(self, self.dtype)
         super().__post_init__()
         self.require(self.num_classes >= 1, seen="it has no classes", write="Give the number of classes.")
 
@@ -193,14 +192,5 @@ class OneHot(InPlace):
         if not is_discrete(tensor):
             write = f"Write Cast({self.name!r}, 'int32') above it."
             raise TensorError(self, rule="Class ids are integers", tensors={self.name: tensor}, write=write)
-        ids = keras.ops.cast(tensor, "int32")[..., None]  # `one_hot` refuses ids that are no class on PyTorch
+        ids = as_ids(tensor)[..., None]  # `one_hot` refuses ids that are no class on PyTorch
         return keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(self.num_classes, dtype="int32")), self.dtype)
-
-
-def _checked_dtype(op: InPlace, dtype: Any) -> str:
-    try:
-        return str(keras.backend.standardize_dtype(dtype))
-    except ValueError:
-        seen = f"{dtype!r} is no dtype"
-        write = "Write 'float32', 'float16', 'int32', 'uint8', 'bool' or the like."
-        raise DeclarationError(repr(op), seen=seen, write=write) from None

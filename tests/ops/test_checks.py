@@ -181,3 +181,10 @@ def test_an_error_arrives_from_another_process_with_its_words(error):
     again = pickle.loads(pickle.dumps(error))
 
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_a_dtype_may_be_asserted_by_its_class(call):
+    call([AssertShape("x", ["B"], dtype=np.float32), Scale("x", output="y")], {"x": np.ones(2, "float32")}, "y")
+
+    with pytest.raises(DeclarationError, match="'floaty' is no dtype"):
+        AssertShape("x", ["B"], dtype="floaty")

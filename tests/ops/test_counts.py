@@ -115,3 +115,10 @@ def test_targets_that_do_not_fit_are_named(call, op, told):
 def test_one_class_cannot_be_confused():
     with pytest.raises(DeclarationError, match="it has 1 classes"):
         ConfusionMatrix("p", "t", num_classes=1)
+
+
+def test_a_class_that_is_certain_and_one_that_is_ruled_out_are_counted(run):
+    logits = np.array([[np.inf, -np.inf], [np.nan, 0.0]])
+    matrix = run(ConfusionMatrix("p", "t", num_classes=2), {"p": logits, "t": np.array([0, 0])})
+
+    np.testing.assert_array_equal(matrix, [[1, 0], [0, 0]])

@@ -12,11 +12,12 @@ from experimentator.ops import (
     CombineLosses,
     Huber,
     MeanSquaredError,
+    OneHot,
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
     TensorError,
 )
-from tests.frameworks import gradients
+from tests.frameworks import ON_JAX, gradients
 
 RNG = np.random.default_rng(3)
 LOGITS = RNG.normal(0, 3, (6, 5))
@@ -339,3 +340,31 @@ def test_combining_nothing_or_one_thing_twice_is_refused(parts, seen):
 def test_only_single_numbers_are_combined(call):
     with pytest.raises(TensorError, match=r"A loss is one number(.|\n)*'a' \[2\] float32\.\nWrite Apply"):
         call(CombineLosses(["a"]), {"a": np.ones(2, "float32")})
+
+
+@pytest.mark.tensorflow
+def test_labels_are_smoothed_among_a_number_of_classes_that_is_not_known():
+    import tensorflow as tf
+
+    def step(logits, target):
+        chunk = Chunk({"p": logits, "t": target}, mode=Mode.TRAIN)
+        SoftmaxCrossEntropy("p", "t", label_smoothing=0.1)(chunk)
+        return chunk["loss"]
+
+    specs = [tf.TensorSpec([None, None]), tf.TensorSpec([None], tf.int32)]
+    step = tf.function(step, input_signature=specs, autograph=False)
+    assert float(step(tf.zeros([2, 4]), tf.constant([1, 3]))) == pytest.approx(np.log(4))
+
+
+@pytest.mark.skipif(ON_JAX, reason="arrays of JAX hold no int64")
+@pytest.mark.parametrize("missing", [-(2**63), 2**32, 2**63 - 1])
+def test_ids_beyond_32_bits_are_no_classes(run, missing):
+    ids = np.array([missing, 1])
+
+    assert np.isnan(run(SoftmaxCrossEntropy("p", "t"), {"p": np.zeros([2, 3]), "t": ids}))
+    np.testing.assert_array_equal(run(OneHot("t", 3), {"t": ids}), [[0, 0, 0], [0, 1, 0]])
+
+
+def test_an_error_is_not_usual_without_end():
+    with pytest.raises(DeclarationError, match="its delta is inf"):
+        Huber("p", "t", delta=float("inf"))

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from experimentator.graph import Chunk, DeclarationError, Mode
-from experimentator.ops import Accuracy, ArgMax, TensorError, TopKAccuracy
+from experimentator.ops import Accuracy, ArgMax, MeanAbsoluteError, TensorError, TopKAccuracy
+from tests.frameworks import gradients
 
 RNG = np.random.default_rng(4)
 LOGITS = RNG.normal(0, 1, (40, 7))
@@ -129,3 +130,23 @@ def test_k_is_a_number_of_guesses():
 def test_metrics_say_that_they_are():
     assert Accuracy("p", "t").is_metric
     assert TopKAccuracy("p", "t").is_metric
+
+
+def test_a_target_of_nan_is_no_answer_of_no(run):
+    assert run(Accuracy("p", "t"), {"p": np.array([-1.0, -1.0]), "t": np.array([np.nan, 0.0])}) == 0.5
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint32"])
+def test_large_integers_are_compared_as_they_are(run, dtype):
+    ids = {"p": np.array([2**24 + 1, 3], dtype), "t": np.array([2**24, 3], dtype)}
+
+    assert run(Accuracy("p", "t"), ids) == 0.5
+
+
+def test_the_gradient_of_an_absolute_error_is_its_sign():
+    def error(prediction):
+        chunk = Chunk({"p": prediction, "t": np.array([0.0, 0.0, 3.0])}, mode=Mode.TRAIN)
+        MeanAbsoluteError("p", "t")(chunk)
+        return 3 * chunk["mean_absolute_error"]
+
+    np.testing.assert_allclose(gradients(error, np.array([0, 1, 2], "float32"))[0], [0, 1, -1])

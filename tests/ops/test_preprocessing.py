@@ -171,3 +171,16 @@ def test_one_hot_rows_sum_to_one_and_point_back(classes, data):
 
     np.testing.assert_array_equal(np.argmax(np.asarray(chunk["x"]), -1), ids)
     np.testing.assert_array_equal(np.sum(np.asarray(chunk["x"]), -1), 1)
+
+
+@pytest.mark.tensorflow
+def test_the_number_of_channels_may_be_unknown():
+    import tensorflow as tf
+
+    def step(images):
+        chunk = Chunk({"x": images}, mode=Mode.TRAIN)
+        Standardize("x", mean=[1, 2], std=[4, 8])(chunk)
+        return chunk["x"]
+
+    step = tf.function(step, input_signature=[tf.TensorSpec([None, None, None])], autograph=False)
+    np.testing.assert_array_equal(step(tf.constant([[[1.0, 6.0]]])), [[[0, 0.5]]])
