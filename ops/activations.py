@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from experimentator.ops.op import InPlace, as_float
+from experimentator.ops.op import InPlace, as_float, largest
 
 
 @dataclass(eq=False)
@@ -68,7 +68,7 @@ class ArgMax(InPlace):
     def compute(self, tensor: Any) -> Any:
         tensor = keras.ops.convert_to_tensor(tensor)
         if "float" in keras.backend.standardize_dtype(tensor.dtype):  # Keras' own has no form in ONNX and LiteRT
-            largest = keras.ops.max(tensor, axis=self.axis, keepdims=True)
+            is_largest = tensor == largest(tensor, self.axis, keepdims=True)
             is_nan = keras.ops.not_equal(tensor, tensor)  # as in numpy, NaN is larger than any number
-            tensor = keras.ops.cast(keras.ops.logical_or(tensor == largest, is_nan), "int32")
+            tensor = keras.ops.cast(keras.ops.logical_or(is_largest, is_nan), "int32")
         return keras.ops.cast(keras.ops.argmax(tensor, axis=self.axis), "int32")

@@ -7,7 +7,7 @@ turned together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -144,8 +144,8 @@ class RandomCrop(RandomOp):
 
 
 def span(given: Any) -> tuple[float, ...]:
-    """One number as (-number, number), two as they are."""
-    return (-1.0 * given, given) if is_number(given) else tuple(given)
+    """One number as (-number, number), two as they are; nothing of what is neither."""
+    return (-1.0 * given, given) if is_number(given) else tuple(given) if isinstance(given, Iterable) else ()
 
 
 def counted(size: Any) -> Any:

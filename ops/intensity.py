@@ -112,7 +112,7 @@ class RandomContrast(Intensity):
 
     def _factors(self) -> tuple[float, ...]:
         given: Any = self.amount
-        return (1.0 - given, 1.0 + given) if is_number(given) else tuple(given)
+        return (1.0 - given, 1.0 + given) if is_number(given) else span(given)
 
 
 @dataclass(eq=False)
@@ -142,7 +142,9 @@ class Gamma(Intensity):
     def change(self, images: Any) -> Any:
         low, high = self.exponents
         exponent = keras.ops.exp(self.draw_between(images, math.log(low), math.log(high)))
-        return keras.ops.power(keras.ops.clip(images, 0.0, 1.0), exponent)
+        above = images > 0  # at 0, the gradient of a power below 1 is no number
+        powers = keras.ops.power(keras.ops.where(above, keras.ops.minimum(images, 1.0), 1.0), exponent)
+        return keras.ops.where(above, powers, 0.0)
 
 
 @dataclass(eq=False)
@@ -176,6 +178,6 @@ class Noise(Intensity):
 
 def low_to_high(op: Intensity, name: str, ends: Any, *, above: float) -> None:
     """Refuse ends that are not (least, largest)."""
-    fine = isinstance(ends, Sequence) and len(ends) == 2 and above <= ends[0] <= ends[1]
+    fine = isinstance(ends, Sequence) and len(ends) == 2 and all(map(is_number, ends)) and above <= ends[0] <= ends[1]
     write = "Give the largest change, or (least, largest)." if above < 1e-6 else "Give (least, largest), above 0."
     op.require(fine, seen=f"its {name} is {getattr(op, name)!r}", write=write)

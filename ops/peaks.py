@@ -21,7 +21,7 @@ import keras
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
 from experimentator.ops.images import check_size
-from experimentator.ops.op import InPlace, Op, given_as
+from experimentator.ops.op import InPlace, Op, given_as, largest
 
 _NONE = float("-inf")
 
@@ -64,13 +64,15 @@ class Heatmap(InPlace):
         rows = self._bells(points[:, None, :, 0], self.size[0])
         columns = self._bells(points[:, None, :, 1], self.size[1])
         maps = rows[:, :, None, :] * columns[:, None, :, :]
-        return keras.ops.max(maps, axis=-1, initial=0.0) if self.merged else maps
+        return largest(maps, -1) if self.merged else maps
 
     def _bells(self, centres: Any, size: int) -> Any:
         """[B, size, N] from [B, 1, N], with 0 for NaN; the product along rows and columns is the bell in the plane."""
         places = keras.ops.arange(size, dtype="float32")[None, :, None]
-        bells = keras.ops.exp(-keras.ops.square(places - centres) / (2.0 * self.sigma**2))
-        return keras.ops.where(keras.ops.isnan(centres), 0.0, bells)
+        missing = keras.ops.isnan(centres)
+        known = keras.ops.where(missing, 0.0, centres)  # or the gradient of a point that is none would be NaN
+        bells = keras.ops.exp(-keras.ops.square(places - known) / (2.0 * self.sigma**2))
+        return keras.ops.where(missing, 0.0, bells)
 
 
 @dataclass(eq=False)

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, as_float, dtype_of
+from experimentator.ops.op import InPlace, as_float, dtype_of, largest
 
 
 @dataclass(eq=False)
@@ -57,7 +57,7 @@ class GlobalMaxPool(InPlace):
     """
 
     def compute(self, tensor: Any) -> Any:
-        return keras.ops.max(tensor, axis=_places(self, tensor))
+        return largest(tensor, _places(self, tensor))
 
 
 def _places(op: InPlace, tensor: Any) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ import keras
 
 from experimentator.ops.augment import RandomOp, counted, span
 from experimentator.ops.images import check_images, check_interpolation
-from experimentator.ops.op import dtype_of, rounded
+from experimentator.ops.op import dtype_of, is_number, rounded
 
 
 @dataclass(eq=False)
@@ -52,7 +52,7 @@ class RandomRotation(RandomOp):
         super().__post_init__()
         check_interpolation(self, self.interpolation)
         angles = span(self.degrees)
-        fine = len(angles) == 2 and angles[0] <= angles[1]
+        fine = len(angles) == 2 and all(map(is_number, angles)) and angles[0] <= angles[1]
         write = "Give the largest angle, 0 or above, or (least, largest)."
         self.require(fine, seen=f"its degrees are {self.degrees!r}", write=write)
 

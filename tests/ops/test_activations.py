@@ -73,3 +73,9 @@ def test_softmax_sums_to_one_and_keeps_the_order(logits):
     scores = np.asarray(chunk["x"])
     np.testing.assert_allclose(scores.sum(-1), 1, rtol=1e-5)
     assert np.all(np.diff(np.take_along_axis(scores, logits.argsort(-1), -1)) >= 0)
+
+
+def test_a_batch_without_rows_has_classes(run):
+    classes = run(ArgMax("x"), {"x": np.zeros([0, 3], "float32")})
+
+    assert (classes.shape, classes.dtype) == ((0,), "int32")

@@ -1,12 +1,14 @@
 """Brightness, contrast, gamma and noise against their formulas."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experimentator.graph import Chunk, DeclarationError, Mode
-from experimentator.ops import Gamma, Noise, RandomBrightness, RandomContrast, TensorError
+from experimentator.ops import Gamma, Noise, RandomBrightness, RandomContrast, RandomRotation, TensorError
+from tests.frameworks import gradients
 
 RNG = np.random.default_rng(2)
 FLOATS = RNG.uniform(0, 1, (4, 5, 6, 3)).astype("float32")
@@ -116,3 +118,19 @@ def test_what_has_no_rows_and_columns_is_refused(call, op, formula):
 
 def test_an_amount_of_numpy_is_a_number_too():
     assert RandomContrast("x", np.float32(0.5))._factors() == RandomContrast("x", 0.5)._factors()
+
+
+def test_black_has_a_gradient_where_tones_are_brightened():
+    def total(images):
+        chunk = Chunk({"x": images}, mode=Mode.TRAIN)
+        Gamma("x", (0.5, 0.5))(chunk)
+        return keras.ops.sum(chunk["x"])
+
+    np.testing.assert_allclose(gradients(total, np.array([[[0.0, 0.25]]], "float32"))[0], [[[0, 1]]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [RandomBrightness, RandomContrast, Gamma, RandomRotation])
+@pytest.mark.parametrize("given", [None, "ab", ("a", "b")])
+def test_what_is_no_number_is_refused(kind, given):
+    with pytest.raises(DeclarationError, match="Give "):
+        kind("x", given)

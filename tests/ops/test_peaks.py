@@ -1,5 +1,6 @@
 """Heat maps and their peaks, and pooling, against numpy."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from experimentator.graph import Chunk, DeclarationError, Mode
 from experimentator.ops import GlobalAveragePool, GlobalMaxPool, Heatmap, TensorError, TopKPeaks
+from tests.frameworks import gradients
 
 RNG = np.random.default_rng(8)
 POINTS = RNG.uniform(-2, 14, (3, 4, 2)).astype("float32")
@@ -170,3 +172,26 @@ def test_sizes_may_be_unknown():
 
     step = tf.function(step, input_signature=[tf.TensorSpec([None, None, None])], autograph=False)
     assert step(tf.constant(MAPS[..., 0])).shape == (2, 3)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2), (2, 0, 2)])
+def test_maps_of_no_points_are_empty(run, shape):
+    maps = run(Heatmap("x", (4, 5), merged=True), {"x": np.ones(shape, "float32")})
+
+    assert (maps.shape, float(maps.sum())) == ((shape[0], 4, 5), 0)
+
+
+def test_a_point_that_is_none_has_no_gradient():
+    def total(points):
+        chunk = Chunk({"x": points}, mode=Mode.TRAIN)
+        Heatmap("x", (3, 4))(chunk)
+        return keras.ops.sum(chunk["x"])
+
+    found = gradients(total, np.array([[[0, 1], [np.nan, 1], [np.nan, np.nan]]], "float32"))[0]
+    assert np.isfinite(found).all()
+    assert np.abs(found[0, 0]).min() > 0
+    np.testing.assert_array_equal(found[0, 1:], 0)
+
+
+def test_a_batch_without_rows_has_a_largest(run):
+    assert run(GlobalMaxPool("x"), {"x": np.zeros([0, 2, 2, 3], "uint8")}).shape == (0, 3)
