@@ -18,7 +18,7 @@ from typing import Any
 import keras
 
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, Op, dtype_of, holding, is_discrete, is_whole, rounded
+from experimentator.ops.op import InPlace, Op, dtype_of, holding, is_discrete, is_whole, plain, rounded
 
 _INTERPOLATIONS = ("bilinear", "nearest")  # others have no XLA form
 
@@ -27,8 +27,9 @@ _INTERPOLATIONS = ("bilinear", "nearest")  # others have no XLA form
 class Resize(InPlace):
     """Stretch to another size: `name` [B, H, W, C] or [B, H, W] any number -> [B, h, w, ...] with `size` (h, w).
 
-    The dtype stays; bilinear values of integers are rounded. `interpolation` is "bilinear" or "nearest", with pixels
-    as areas, so that corners stay corners. Nothing is blurred first: halve in steps where fine patterns matter.
+    The dtype stays; bilinear values of integers and booleans are rounded. `interpolation` is "bilinear" or "nearest",
+    with pixels as areas, so that corners stay corners. Nothing is blurred first: halve in steps where fine patterns
+    matter.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -86,7 +87,7 @@ class Pad(InPlace):
     def __post_init__(self) -> None:
         super().__post_init__()
         sides = self._sides()
-        fine = len(sides) == 2 and all(len(pair) == 2 and min(pair) >= 0 for pair in sides)
+        fine = len(sides) == 2 and all(len(pair) == 2 and all(is_whole(n) and n >= 0 for n in pair) for pair in sides)
         write = "Give one number, (rows, columns), or ((top, bottom), (left, right)), 0 or above."
         self.require(fine, seen=f"its padding is {self.padding!r}", write=write)
 
@@ -98,8 +99,9 @@ class Pad(InPlace):
         return keras.ops.pad(tensor, widths, constant_values=kind(self.value) if self.value else None)
 
     def _sides(self) -> tuple[tuple[int, ...], ...]:
-        given = (self.padding,) * 2 if isinstance(self.padding, int) else self.padding
-        return tuple((side, side) if isinstance(side, int) else tuple(side) for side in given)
+        given: Any = plain(self.padding)
+        sides = given if isinstance(given, (list, tuple)) else (given, given)
+        return tuple(tuple(side) if isinstance(side, (list, tuple)) else (side, side) for side in sides)
 
 
 @dataclass(eq=False)

@@ -94,7 +94,8 @@ class Drop(AtPlaces):
         if size is None:
             write = "Give a tensor of known size, or write Select."
             raise TensorError(self, rule="The size of the axis must be known", tensors={self.name: tensor}, write=write)
-        return keras.ops.take(tensor, [place for place in range(size) if place not in dropped], axis=self.axis)
+        kept = keras.ops.convert_to_tensor([place for place in range(size) if place not in dropped], dtype="int32")
+        return keras.ops.take(tensor, kept, axis=self.axis)
 
 
 def _listed(places: Any) -> list[Any]:

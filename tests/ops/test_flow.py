@@ -109,3 +109,16 @@ def test_a_number_that_integers_cannot_hold_is_refused_and_another_changes_the_d
     for fits, expected in ((1, dtype), (0.5, "float32"), (np.float32(1), dtype)):
         result = call(make(fits), tensors)
         assert (str(result.dtype), float(result[0, 0, 0])) == (expected, float(fits))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda c: Mask("x", "m", c), lambda c: Where("m", "x", c, "x"), lambda c: Pad("x", 1, value=c)]
+)
+def test_a_number_that_would_be_infinite_in_float16_is_refused_and_infinity_is_not(call, make):
+    tensors = {"x": np.ones([1, 2, 2], "float16"), "m": np.array([False])}
+
+    with pytest.raises(TensorError, match=r"-1e\+09 is no float16, which is -65504 to 65504(.|\n)*Write Cast\('x'"):
+        call(make(-1e9), tensors)
+    for number in (-65504, 0.1, float("-inf")):
+        assert call(make(number), tensors)[0, 0, 0] == np.float16(number)
+    assert call(make(-1e9), {**tensors, "x": np.ones([1, 2, 2], "float32")})[0, 0, 0] == np.float32(-1e9)

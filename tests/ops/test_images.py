@@ -119,3 +119,20 @@ def test_what_is_no_image_is_refused(call, op):
 def test_a_window_larger_than_the_image_is_refused(call):
     with pytest.raises(TensorError, match=r"fits its image(.|\n)*write Pad above"):
         call(CenterCrop("x", (7, 2)), {"x": BYTES})
+
+
+def test_booleans_are_the_nearest_when_they_are_resized(run):
+    image = np.array([[[False, True, True, False]]])
+
+    assert run(Resize("x", (1, 8)), {"x": image})[0, 0].astype(int).tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("given", [np.int64(1), np.array([1, 1]), [1, (1, 1)]])
+def test_a_padding_may_be_of_numpy(run, given):
+    assert run(Pad("x", given), {"x": np.ones([1, 2, 2])}).shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("given", [None, 2.5, ((1.5, 2), (0, 0)), "ab"])
+def test_a_padding_of_another_form_is_refused(given):
+    with pytest.raises(DeclarationError, match="its padding is"):
+        Pad("x", given)

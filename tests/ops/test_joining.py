@@ -119,3 +119,7 @@ def test_shapes_that_do_not_go_together_are_named(call, op, told):
 def test_impossible_declarations_are_refused(make, told):
     with pytest.raises(DeclarationError, match=told):
         make()
+
+
+def test_all_places_may_be_left_out(run):
+    assert run(Drop("x", [0, 1]), {"x": np.ones([2, 2])}).shape == (2, 0)
