@@ -12,10 +12,12 @@ from experimentator.graph.text import failed_in
 
 
 def with_flags(graph: Graph, wanted: Iterable[str]) -> Graph:
-    """Select `wanted`, and the flags of the checking processors on the way to it, each by its version."""
+    """Select `wanted`, and the flags of the checking processors on the way to it."""
     selected = graph.select(*wanted)
     checking = [(node, getattr(node.processor, "checks", ())) for node in selected.nodes]
-    flags = [str(ref) for node, checks in checking for ref in node.writes if ref.name in checks]
+    refs = [ref for node, checks in checking for ref in node.writes if ref.name in checks]
+    # several may check one name, each with a flag that is a version of its own
+    flags = [ref.name if graph.results.get(ref.name) == ref else str(ref) for ref in refs]
     return selected.select(*selected.results, *flags) if flags else selected
 
 

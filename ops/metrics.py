@@ -28,7 +28,8 @@ class Accuracy(FromPrediction):
 
     Without an axis of classes ([B], or a last axis of size 1) answers are yes above `threshold`: 0.0 fits logits,
     0.5 probabilities; targets are yes above 0.5. Integers, such as what ArgMax writes, are compared with targets of
-    the same shape as they are. Of equal scores the first counts; NaN and ids that are no class are wrong.
+    the same shape as they are. Of equal scores the first counts. NaN is larger than any number, as in ArgMax, and
+    wrong, and so are ids that are no class.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -62,8 +63,8 @@ class Accuracy(FromPrediction):
 class TopKAccuracy(FromPrediction):
     """The share of true classes among the k best: `prediction` [B, ..., K], `target` ids [B, ...] or rows [B, ..., K].
 
-    `output` is `top<k>_accuracy` unless given. With k=1 it is Accuracy: of equal scores the first count, NaN and
-    ids that are no class are wrong.
+    `output` is `top<k>_accuracy` unless given. With k=1 it is Accuracy: of equal scores the first count, NaN is larger
+    than any number, and wrong, and so are ids that are no class.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -125,10 +126,9 @@ def _hits(op: FromPrediction, prediction: Any, target: Any, k: int) -> Any:
     true, is_class = found or _largest(class_rows(op, prediction, target))
     true, places = keras.ops.expand_dims(true, -1), keras.ops.arange(size_of(scores), dtype="int32")
     score = keras.ops.sum(keras.ops.where(places == true, scores, 0.0), axis=-1, keepdims=True)
-    ahead = keras.ops.where(places < true, scores >= score, scores > score)
-    is_near = keras.ops.sum(keras.ops.cast(ahead, "int32"), axis=-1) < k
-    is_number = keras.ops.squeeze(score == score, axis=-1)  # NaN differs from itself
-    return keras.ops.cast(keras.ops.logical_and(keras.ops.logical_and(is_near, is_number), is_class), "float32")
+    behind = keras.ops.where(places < true, scores < score, scores <= score)  # never by NaN, nor NaN itself
+    is_near = keras.ops.sum(keras.ops.cast(keras.ops.logical_not(behind), "int32"), axis=-1) < k
+    return keras.ops.cast(keras.ops.logical_and(is_near, is_class), "float32")
 
 
 def _largest(rows: Any) -> tuple[Any, Any]:

@@ -150,3 +150,11 @@ def test_the_gradient_of_an_absolute_error_is_its_sign():
         return 3 * chunk["mean_absolute_error"]
 
     np.testing.assert_allclose(gradients(error, np.array([0, 1, 2], "float32"))[0], [0, 1, -1])
+
+
+def test_nan_is_larger_than_any_number(run):
+    tensors = {"p": np.array([[0.0, 1.0, np.nan], [2.0, 1.0, 0.0]]), "t": np.array([1, 0])}
+
+    assert run([ArgMax("p"), Accuracy("p", "t", "a")], tensors, "a", mode=Mode.EVAL) == 0.5
+    assert run(Accuracy("p", "t"), tensors, mode=Mode.EVAL) == 0.5
+    assert run(TopKAccuracy("p", "t", k=2), tensors, mode=Mode.EVAL) == 1
