@@ -1,6 +1,7 @@
 """Images and targets of a batch, mixed in pairs, in TRAIN only unless `mode=` says otherwise.
 
 Input and target change together; targets become shares of classes, [B, K] float32, which SoftmaxCrossEntropy takes.
+Those of an id that is no class are NaN, as the loss of one is.
 
 >>> import numpy as np
 >>> from experimentator.graph import Chunk, Mode
@@ -22,7 +23,7 @@ from experimentator.graph import Chunk
 from experimentator.ops.augment import Drawing
 from experimentator.ops.errors import TensorError
 from experimentator.ops.images import check_images
-from experimentator.ops.op import dtype_of, given_as, is_discrete, rounded
+from experimentator.ops.op import as_ids, dtype_of, given_as, is_discrete, rounded
 
 _TABLE = 512  # quantiles of the beta distribution in a table, dense enough for
 _LARGEST = 10  # an alpha up to this one
@@ -79,7 +80,9 @@ class Mixing(Drawing):
             write = "Write num_classes=..., or OneHot above; Cast to float32 where they are yes and no."
             seen = {self.input: images, self.target: target}
             raise TensorError(self, rule="Class ids cannot be mixed", tensors=seen, write=write)
-        return keras.ops.one_hot(keras.ops.reshape(target, (-1,)), self.num_classes, dtype="float32")
+        ids = as_ids(keras.ops.reshape(target, (-1, 1)))
+        rows = keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(self.num_classes, dtype="int32")), "float32")
+        return keras.ops.where(keras.ops.logical_and(ids >= 0, ids < self.num_classes), rows, float("nan"))
 
 
 @dataclass(eq=False)

@@ -115,3 +115,12 @@ def test_ids_need_a_number_of_classes(call, op):
 def test_alpha_is_in_its_range(op, alpha):
     with pytest.raises(DeclarationError, match=f"its alpha is {alpha}"):
         op("x", "t", alpha=alpha)
+
+
+@pytest.mark.parametrize("kind", [MixUp, CutMix])
+def test_an_id_that_is_no_class_has_no_shares(run, kind):
+    tensors = {"x": np.zeros([1, 4, 4]), "t": np.array([3])}
+
+    assert np.isnan(run(kind("x", "t", num_classes=3), tensors, "t")).all()
+    tensors["t"] = np.array([2], "uint8")
+    np.testing.assert_allclose(run(kind("x", "t", num_classes=3), tensors, "t"), [[0, 0, 1]], atol=1e-6)
