@@ -60,6 +60,26 @@ def test_a_freeze_ends_after_its_epochs_and_leaves_no_trace():
     assert [v.trainable for v in exp.backend.variables] == [v.trainable for v in build_and_prepare().backend.variables]
 
 
+@pytest.mark.parametrize("first, second", [("Trunk/*", "Trunk/*/kernel"), ("Trunk/*/kernel", "Trunk/*")])
+def test_what_two_freeze_stands_still_until_both_are_over(first, second):
+    exp = build(Freeze(first, epochs=1), Freeze(second, epochs=3))
+    exp.train(1)
+
+    assert moved(exp, 3) == moved(build(Freeze(second)), 2)
+    assert moved(exp, 4) == EVERYTHING
+
+
+def test_weights_that_were_not_trainable_before_are_not_after():
+    exp = build_and_prepare()
+    trunk = exp.chunk_processors[0].model
+    trunk.layers[0].trainable, trunk.layers[-1].kernel.trainable = False, False
+    before = [one.trainable for one in (*trunk.layers, *trunk.variables)]
+    exp.callbacks.append(Freeze("Trunk", epochs=1))
+    exp.train(2)
+
+    assert [one.trainable for one in (*trunk.layers, *trunk.variables)] == before
+
+
 def build_and_prepare() -> Any:
     exp = build()
     exp.program.prepare()

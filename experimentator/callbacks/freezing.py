@@ -46,14 +46,22 @@ class Freeze(Callback):
         """Freeze; refuses a pattern that names nothing, before anything is trained."""
         self.on_train_end()
         keys = set(named_by(self.patterns, self.exp.backend.weights()))
-        if self.epochs is None or self.exp.epoch < self.epochs:
+        if not self._is_over:
             self._thaw = self.exp.backend.freeze(keys)
             self.exp.program.drop_steps()  # what was compiled before trains them
 
-    def on_epoch_end(self, epoch: int, **_: Any) -> None:
-        """Thaw when its epochs are over."""
-        if self.epochs is not None and epoch >= self.epochs:
-            self.on_train_end()
+    def on_epoch_end(self, **_: Any) -> None:
+        """Thaw when its epochs are over, but for what another one freezes, too."""
+        if self._thaw is not None and self._is_over:
+            freezing = [one for one in self.exp.callbacks if isinstance(one, Freeze) and one._thaw is not None]
+            for one in freezing:
+                one.on_train_end()
+            for one in freezing:
+                one.on_train_begin()
+
+    @property
+    def _is_over(self) -> bool:
+        return self.epochs is not None and self.exp.epoch >= self.epochs
 
     def on_train_end(self, **_: Any) -> None:
         """Thaw, whatever ended the training."""

@@ -18,13 +18,16 @@ def frozen(variables: Iterable[Any], layers: Iterable[Any]) -> Callable[[], None
     """
     held = {id(variable) for variable in variables}
     within = [layer for layer in layers if _weights(layer) and all(id(v) in held for v in _weights(layer))]
-    flags = [(one, one.trainable) for one in (*variables, *_parts(within)) if one.trainable]
-    for one, _ in flags:
+    concerned = (*variables, *_parts(within))
+    trained = {id(one): one for one in concerned if one.trainable}
+    for one in trained.values():
         _let(one, False)
 
     def thaw() -> None:
-        for one, flag in reversed(flags):
-            _let(one, flag)
+        flags = [(one, id(one) in trained or one.trainable) for one in concerned]
+        for one, flag in reversed(flags):  # from outer layers to weights: Keras passes the flag of a layer on to these
+            if one.trainable != flag:
+                _let(one, flag)
 
     return thaw
 
