@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experimentator import (
@@ -152,6 +153,48 @@ def test_the_longest_name_of_a_subset_is_its_folder():
         "learning_rate": 3,
         "validation": 4,
     }
+
+
+@pytest.mark.parametrize("value", ["good", None, np.zeros(2)], ids=str)
+def test_what_is_no_number_in_the_history_is_not_told_and_stops_nothing(value, tmp_path):
+    class Notes:
+        def on_cycle_end(self, metrics, **_):
+            metrics["validation_note"] = value
+
+    told = Told()
+    exp = build(Track(told), Notes(), output_folder=str(tmp_path))
+    exp.train(1)
+
+    assert {"training/loss", "validation/loss"} <= told.calls[1][2].keys()
+    assert "validation/note" not in told.calls[1][2]
+    assert (exp.folder / "history.jsonl").read_text().count("validation_note") == 1
+
+
+def test_one_pattern_of_files_may_be_a_text_and_one_that_is_none_is_refused(tmp_path):
+    told = Told()
+    build(Track(told, artifacts="*.svg"), output_folder=str(tmp_path)).train(1)
+
+    assert [call[1] for call in told.calls if call[0] == "artifact"] == ["pipeline.svg"]
+    for wrong in ("/elsewhere/*.svg", "", ["**.svg"], [3]):
+        with pytest.raises(CallbackError, match="are patterns of files"):
+            Track(Told(), artifacts=wrong)
+
+
+def test_a_training_that_fails_before_a_tracker_hears_of_it_is_not_told_to_have_lost_anything(caplog):
+    class Fails:
+        trainings = 0
+
+        def on_train_begin(self, **_):
+            self.trainings += 1
+            if self.trainings == 2:
+                raise OSError("no route")
+
+    exp = build(Fails(), Track(Told()))
+    exp.train(1)
+    with pytest.raises(OSError, match="no route"):
+        exp.train(2)
+
+    assert "lost" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from experimentator.callbacks.callback import Callback, nothing_saved
@@ -43,7 +45,7 @@ class Track(Callback):
         tracker: Tracker,
         *,
         batches: int | None = None,
-        artifacts: Iterable[str] = ("config.py", "*.svg"),
+        artifacts: str | Iterable[str] = ("config.py", "*.svg"),
         seconds: float = 10.0,
     ):
         missing = [name for name in METHODS if not callable(getattr(tracker, name, None))]
@@ -55,7 +57,10 @@ class Track(Callback):
             )
         if batches is not None and not is_whole(batches, least=1):
             raise CallbackError(f"batches={batches!r} is no period.\nSeen: {batches!r}.\nWrite a number above 0.")
-        self.tracker, self.batches, self.artifacts, self.seconds = tracker, batches, tuple(artifacts), seconds
+        self.artifacts = (artifacts,) if isinstance(artifacts, str) else tuple(artifacts)
+        for pattern in self.artifacts:
+            _check_pattern(pattern)
+        self.tracker, self.batches, self.seconds = tracker, batches, seconds
         self.delivery: Delivery | None = None
         self.name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"  # where there is no run folder to give one
 
@@ -94,11 +99,14 @@ class Track(Callback):
             for path in [path for pattern in self.artifacts for path in sorted(folder.glob(pattern))]:
                 self.delivery.send("artifact", path)
         self.delivery.close(status, seconds=self.seconds)
+        if not self.delivery.is_alive:
+            self.delivery = None
 
     def shown(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The numbers of an epoch, with the name of their subset as a folder."""
         subsets = sorted((subset.name for subset in self.exp.subsets), key=len, reverse=True)
-        return {_shown(name, subsets): float(value) for name, value in row.items() if name != "epoch"}
+        numbers = {name: as_number(value) for name, value in row.items() if name != "epoch"}
+        return {_shown(name, subsets): value for name, value in numbers.items() if value is not None}
 
     def _run(self) -> TrackedRun:
         folder = run_folder(self.exp)
@@ -108,6 +116,29 @@ class Track(Callback):
         is_within = walk.position is not None  # then the row of its epoch, told after the last batch, comes again
         epochs = walk.batches - is_within if self.batches else self.exp.epoch
         return TrackedRun(project, name, folder, resolved(self.exp.cfg), epochs=epochs, batches=walk.batches)
+
+
+def as_number(value: Any) -> float | None:
+    """What a callback may have written into the history, as a number; None for a text and other values.
+
+    >>> as_number(True), as_number("good"), as_number(None)
+    (1.0, None, None)
+    """
+    try:
+        return None if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, RuntimeError):  # the last of tensors
+        return None
+
+
+def _check_pattern(pattern: Any) -> None:
+    """Refuse a pattern of files that cannot be looked for, before there is anything to lose."""
+    try:
+        next(Path(os.devnull).glob(pattern), None)
+    except (IndexError, NotImplementedError, TypeError, ValueError) as error:
+        raise CallbackError(
+            f"artifacts are patterns of files in the run folder.\nSeen: {pattern!r}: {error}.\n"
+            'Write artifacts=["config.py", "*.svg"].'
+        ) from None
 
 
 def _is_scalar(values: Any) -> bool:

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ def json_value(value: Any) -> Any:
     (None, '(1, 2)')
     """
     if callable(getattr(value, "item", None)):
-        value = value.item()
+        with suppress(ValueError, RuntimeError):  # of an array, and of a tensor, of several numbers
+            value = value.item()
     return finite(value) if value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
