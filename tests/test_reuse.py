@@ -384,7 +384,7 @@ def test_the_configuration_of_a_run_finds_what_lies_beside_the_file_that_was_tra
     (tmp_path / "rows.csv").write_text("")
     options = ["--quiet", "--epochs", "1", "--output-folder", str(tmp_path / "runs"), "--experiment-id"]
     assert main([str(tmp_path / "task.py"), *options, "first"]) == 0
-    first, second = (tmp_path / "runs" / "task" / "first", tmp_path / "runs" / "config" / "second")
+    first, second = (tmp_path / "runs" / "task" / "first", tmp_path / "runs" / "task" / "second")
 
     def is_found(does):
         monkeypatch.delitem(sys.modules, "beside_it")  # as in another process
@@ -418,7 +418,9 @@ def test_the_configuration_of_a_run_is_trained_and_drawn_with_what_that_run_was_
     assert "By 5.0" in answered(capsys, "graph", first)[1]
     assert "By 1.0" in answered(capsys, "graph", first, "--set", "shift=1.0")[1]
     assert answered(capsys, "run", first, *options, "two")[0] == 0
-    assert json.loads((tmp_path / "runs" / "config" / "two" / "config.json").read_text())["shift"] == 5.0
+    assert answered(capsys, "run", first.parent.parent / "latest", *options, "three")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "runs" / "task").iterdir()) == ["latest", "one", "three", "two"]
+    assert json.loads((tmp_path / "runs" / "task" / "two" / "config.json").read_text())["shift"] == 5.0
 
 
 @pytest.mark.parametrize("damage", [{"overrides": None}, {"overrides": [1]}, {"overrides": {}, "not_stored": None}])

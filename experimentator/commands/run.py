@@ -97,8 +97,6 @@ def _run_folder(exp: Any, arguments: Namespace) -> RunFolder | None:
         return None
     if not exp.cfg.get("output_folder"):
         exp.output_folder = OUTPUT_FOLDER
-    if not exp.cfg.get("project_name"):
-        exp.project_name = Path(arguments.config).stem
     folder = RunFolder.of(exp)
     if folder not in exp.callbacks:
         exp.callbacks.append(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from argparse import Namespace
@@ -16,6 +17,7 @@ from experimentator.commands.failures import printable, shown_path
 from experimentator.commands.means import REPEATS, means_of, show_means
 from experimentator.commands.results import best_of, final_metrics, loss_of, numbers_in, show_table, tell
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
+from experimentator.embedded import named
 from experimentator.records.run_places import folder_name, make
 from experimentator.sweep.outcome import Outcome
 from experimentator.sweep.picture import picture
@@ -123,7 +125,8 @@ def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any
 def _folder(arguments: Namespace, sets: Mapping[str, Any]) -> Path:
     """The folder of the sweep: a new one, or that of the sweep to continue. Run folders of points are beside it."""
     output = arguments.output_folder or sets.get("output_folder") or constant_in(arguments.config, "output_folder")
-    project = sets.get("project_name") or constant_in(arguments.config, "project_name") or Path(arguments.config).stem
+    file = Path(arguments.config, "config.py") if os.path.isdir(arguments.config) else Path(arguments.config)
+    project = sets.get("project_name") or constant_in(str(file), "project_name") or named(str(file))
     place = Path(output or OUTPUT_FOLDER) / folder_name(project, key="project_name")
     if arguments.experiment_id:
         folder = place / folder_name(arguments.experiment_id, key="experiment_id")
