@@ -77,6 +77,8 @@ def _not_a_word(value: str) -> str:
     """Why a value that is no literal is no bare word or path either; empty if it may be one."""
     if value.startswith(("[", "{", "(", "'", '"')):
         return "is a broken literal"
+    if value.startswith("="):
+        return "begins with ="
     if value.casefold() in {"true", "false", "none"}:
         return f"would be text, which counts as true; Python writes {value.capitalize()}"
     try:

@@ -645,6 +645,7 @@ def test_a_broken_literal_is_refused(value):
 @pytest.mark.parametrize(
     "value, problem",
     [
+        ("=0.1", "begins with ="),
         ("2*32", "would have to be computed"),
         ("Adam(1)", "would have to be computed"),
         ("false", "would be text, which counts as true; Python writes False"),
