@@ -195,6 +195,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
             wrong = "The number of epochs is missing."
             raise ConfigError(wrong, "Seen: no number, and no `epochs` in the configuration.", "Write exp.train(10).")
         check_values({"epochs": epochs})
+        epochs = int(epochs)  # numpy's, too
         with self.walk.alone(epochs):
             if not any(subset.mode == Mode.TRAIN for subset in self.subsets):
                 raise ConfigError(

@@ -181,6 +181,17 @@ def check_values(values: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key}={' '.join(repr(values[key]).split()):.80} cannot be used.\n{write}")
 
 
+def is_evaluated(eval_epochs: Any, number: int, last: int) -> bool:
+    """Whether epoch `number` of a training of `last` epochs evaluates.
+
+    >>> [is_evaluated(wanted, 10, 10) for wanted in (None, 4, 0, (1, 20))]
+    [True, True, False, False]
+    """
+    if isinstance(eval_epochs, Integral):
+        return int(eval_epochs) > 0 and (number % int(eval_epochs) == 0 or number == last)
+    return eval_epochs is None or number in eval_epochs
+
+
 def listed(names: Any) -> list[str]:
     """The names of a setting that holds one, several or none."""
     return [] if names is None else [names] if isinstance(names, str) else list(names)

@@ -29,7 +29,7 @@ from experimentator.patches import patched
 from experimentator.position import Position
 from experimentator.saving.identity import Noted, changeable
 from experimentator.saving.undeclared import not_set_again, remember
-from experimentator.settings import listed, rate_of
+from experimentator.settings import is_evaluated, listed, rate_of
 from experimentator.signals import HeldSignals
 
 if TYPE_CHECKING:
@@ -218,10 +218,7 @@ class Walk:
         return [s for s in subsets[begin:] if s.mode == Mode.TRAIN or (s.mode == Mode.EVAL and self._evaluates())]
 
     def _evaluates(self) -> bool:
-        wanted, number = self.exp.eval_epochs, self.exp.epoch + 1
-        if isinstance(wanted, int):
-            return wanted > 0 and (number % wanted == 0 or number == self.goal)
-        return wanted is None or number in wanted
+        return is_evaluated(self.exp.eval_epochs, self.exp.epoch + 1, self.goal)
 
     def _pass(self, subset: Any, mode: Mode, runners: Runners, training: Position | None) -> Averages:
         """Run every block of a pass, or the rest of a resumed one, and tell callbacks the results."""

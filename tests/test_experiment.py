@@ -1216,6 +1216,15 @@ def test_evaluation_runs_when_eval_epochs_says():
     assert ["validation_loss" in row for row in chosen] == [True, False, False]
 
 
+@pytest.mark.parametrize("wanted", [np.int64(2), np.array([2])], ids=str)
+def test_numbers_of_numpy_say_how_long_to_train_and_when_to_evaluate(wanted, tmp_path):
+    stopping = EarlyStopping("validation_loss")
+    exp = build_experiment(config(eval_epochs=wanted, callbacks=[stopping], output_folder=str(tmp_path)))
+
+    assert ["validation_loss" in row for row in exp.train(np.int64(2))] == [False, True]
+    assert stopping.watched.epoch == 2
+
+
 def test_weights_survive_a_file(tmp_path):
     exp, other = build_experiment(config()), build_experiment(config())
     exp.train(2)

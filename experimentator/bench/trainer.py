@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from experimentator.bench.ledger import KINDS, Epoch, Ledger
 from experimentator.bench.spread import Spread, spread_of
 from experimentator.data.columns import is_columnar
 from experimentator.patches import patched
+from experimentator.settings import is_evaluated
 
 LONGEST = 2.0  # seconds until an epoch is cut, at most
 SHORTEST = 0.5  # and at least
@@ -212,9 +212,7 @@ def evaluations_in(eval_epochs: Any, epochs: int) -> int:
     >>> [evaluations_in(wanted, 10) for wanted in (None, 4, 0, (1, 10, 20))]
     [10, 3, 0, 2]
     """
-    if isinstance(eval_epochs, int):
-        return ceil(epochs / eval_epochs) if eval_epochs > 0 else 0
-    return epochs if eval_epochs is None else sum(number in eval_epochs for number in range(1, epochs + 1))
+    return sum(is_evaluated(eval_epochs, number, epochs) for number in range(1, epochs + 1))
 
 
 def _sum(epochs: Sequence[Epoch]) -> Epoch:

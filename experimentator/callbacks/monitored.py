@@ -112,7 +112,8 @@ def measured(exp: Any) -> list[str]:
 
 def running(exp: Any) -> Iterator[Any]:
     """The subsets that a training runs."""
-    evaluates = exp.eval_epochs is None or bool(exp.eval_epochs)
+    wanted = exp.eval_epochs
+    evaluates = wanted is None or bool(len(wanted) if hasattr(wanted, "__len__") else wanted)
     return (s for s in exp.subsets if s.mode == Mode.TRAIN or (s.mode == Mode.EVAL and evaluates))
 
 
