@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -49,6 +49,7 @@ from experimentator.callbacks.order import Listener
 from experimentator.callbacks.picture import matrix
 from experimentator.callbacks.rate_search import suggest
 from experimentator.checkpoint import load_weights
+from experimentator.records.archive import read_run
 from experimentator.runs import RunFolder
 from experimentator.saving.manifest import newest
 from experimentator.saving.packing import from_safetensors
@@ -188,6 +189,8 @@ def test_what_is_better_must_be_told_where_the_name_does_not_tell():
         lambda: AverageMetrics("("),
         lambda: AverageMetrics([3]),
         lambda: Freeze("Trunk", epochs="3"),
+        lambda: ConfusionMatrix("batch_logits", classes=-1),
+        lambda: ConfusionMatrix("batch_logits", classes="cat, dog"),
     ],
 )
 def test_a_parameter_of_another_kind_is_refused_when_it_is_given(make):
@@ -340,6 +343,13 @@ def test_the_best_stands_in_the_run_folder(tmp_path):
     assert (folder / "best.safetensors").exists()
 
 
+def test_an_infinite_best_leaves_a_run_that_can_be_read(tmp_path):
+    exp = build(SaveWeights("best", "score", mode="max"), Scores(np.inf, 1.0), output_folder=tmp_path)
+    exp.train(2)
+
+    assert (read_run(exp.folder).status, read_run(exp.folder).best["epoch"]) == ("finished", 1)
+
+
 @pytest.mark.parametrize(
     "strategy, names",
     [
@@ -478,6 +488,38 @@ def test_values_that_callbacks_write_at_batches_are_averaged_in_their_cycle_only
     assert not any("training_mine" in row for row in history)
 
 
+@pytest.mark.parametrize("every, mean", [(None, 3.5), (3, 3.5), (5, 4.0)])
+def test_what_a_callback_says_it_writes_at_batches_is_averaged_wherever_it_is_listed(every, mean):
+    class Writes:
+        outputs = "mine"
+
+        def on_batch_end(self, batch, state, **_):
+            state["mine"] = float(batch)
+
+    writes = Writes()
+    writes.every = every
+    row = build(AverageMetrics(["mine"]), writes, batch_size=6).train(1)[0]
+
+    assert row["training_mine"] == mean
+
+
+def test_what_was_not_written_at_a_batch_is_not_averaged_again():
+    class Writes:
+        every = 3
+
+        def on_batch_end(self, batch, state, **_):
+            state["mine"] = float(batch)
+
+    assert build(Writes(), AverageMetrics(["mine"]), batch_size=6).train(1)[0]["training_mine"] == 3.5  # 2 and 5
+
+
+def test_names_of_the_data_are_not_averaged_though_others_read_them():
+    row = build(AverageMetrics(), ConfusionMatrix("batch_logits", classes=np.int64(2))).train(1)[0]
+
+    assert "validation_accuracy" in row
+    assert "validation_batch_target" not in row
+
+
 def test_a_plain_name_that_nothing_produces_is_refused():
     with pytest.raises(CallbackError, match=r"AverageMetrics asks for 'acuracy'(.|\n)*Did you mean 'accuracy'"):
         build(AverageMetrics(["acuracy"])).train(1)
@@ -539,6 +581,44 @@ def test_what_was_gathered_is_saved_once_and_in_the_state_again_when_resumed(tmp
     for name, cycle in exp.state["gathered"].items():
         for column in cycle:
             np.testing.assert_array_equal(other.state["gathered"][name][column], cycle[column])
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_keys_of_a_class_of_ones_own_are_gathered_beside_checkpoints(within, tmp_path, caplog):
+    class Key(NamedTuple):
+        number: int
+
+    class Keyed:
+        keys = tuple(map(Key, range(12)))
+
+        def query_item(self, key):
+            return {name: values[key.number] for name, values in arrays().items()}
+
+    def training():
+        gather = GatherCycleMetrics(["batch_logits"])
+        return gather, build(gather, subsets=[Subset("training", Mode.TRAIN, Keyed())], batch_size=4, steps_per_call=1)
+
+    class Saves:
+        every = 2
+
+        def on_pause(self, **_):
+            if exp.walk.batches == 5:
+                exp.save_checkpoint(tmp_path)
+
+    gather, exp = training()
+    exp.callbacks.extend([Saves()] * within)
+    exp.train(2)
+    if not within:
+        exp.save_checkpoint(tmp_path)
+    assert set(gather.cycles["training"]["keys"]) == set(Keyed.keys)
+
+    gather, other = training()
+    other.resume(tmp_path)
+    other.train(2)
+    assert gather.cycles == {}
+    assert ("could not be saved" in caplog.text) == within
+    other.train(3)
+    assert set(gather.cycles["training"]["keys"]) == set(Keyed.keys)
 
 
 def test_objects_of_the_items_are_gathered_too():
@@ -951,6 +1031,34 @@ def test_a_first_batch_that_happens_to_be_hard_is_not_taken_for_learning():
 
     assert 1e-3 < suggest(rates, losses) < 1e-2
     assert suggest(rates, 2.3 + np.random.default_rng(1).normal(0, 0.01, 60)) is None
+
+
+def test_a_search_whose_first_loss_is_not_finite_suggests_nothing(tmp_path, caplog):
+    broken = chunk_processor(outputs=["loss"])(lambda loss: loss * np.nan)
+    find = FindLearningRate(folder=tmp_path)
+    exp = build(find, chunk_processors=[*config()["chunk_processors"], broken])
+
+    assert find.find(exp) is None
+    assert "none: the loss of the first batch is not finite" in caplog.text
+
+
+def test_an_optimizer_that_takes_the_place_of_another_follows_the_schedule_too():
+    class Takes:
+        def init(self, exp):
+            self.exp = exp
+
+        def on_epoch_end(self, epoch, **_):
+            if epoch == 1:
+                self.exp.optimizer = keras.optimizers.SGD(0.5)
+                self.weights = {key: values.copy() for key, values in self.exp.backend.weights().items()}
+
+    takes = Takes()
+    exp = build(LearningRateDecay(start=1, duration=0, factor=1e-30), takes)
+    exp.train(3)
+
+    for key, values in exp.backend.weights().items():
+        np.testing.assert_array_equal(values, takes.weights[key])
+    assert exp.get_learning_rate() == 0.5
 
 
 def test_a_search_refuses_what_it_cannot_do():

@@ -17,6 +17,7 @@ from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.picture import matrix
 from experimentator.checkpoint import write_atomically
 from experimentator.graph import Mode
+from experimentator.scalars import is_whole
 
 
 class ConfusionMatrix(Callback):
@@ -49,8 +50,15 @@ class ConfusionMatrix(Callback):
     ):
         self.prediction, self.target, self.when, self.folder = prediction, target, when, folder
         self.inputs = (prediction, target)
-        self.names = None if classes is None or isinstance(classes, int) else [str(name) for name in classes]
-        self.size = classes if isinstance(classes, int) else len(self.names or ())
+        given: Any = classes  # whatever its annotation says
+        are_names = hasattr(given, "__iter__") and not isinstance(given, str)
+        if given is not None and not are_names and not is_whole(given, least=1):
+            raise CallbackError(
+                f"ConfusionMatrix needs the names of the classes, or how many there are.\nSeen: classes={given!r}.\n"
+                'Write classes=10, or classes=["cat", "dog"].'
+            )
+        self.names = [str(name) for name in given] if are_names else None
+        self.size = int(given) if is_whole(given, least=1) else len(self.names or ())
         self.cycles: dict[str, np.ndarray] = {}
         self.counts = np.zeros((self.size, self.size), int)
 

@@ -25,8 +25,9 @@ class AverageMetrics(Callback):
 
     Takes numbers of a batch [], weighted by batch size, and per-sample values [B], each weighing the same; NaN means
     that there is no value, as for samples without a label. Names are those that processors write, in every mode that
-    writes them, and numbers that other callbacks write into the state at `on_batch_end`. The engine averages `loss` and
-    metrics by itself, NaN and all: this is for everything else.
+    writes them, and numbers that other callbacks write into the state at `on_batch_end`: those that they declare as
+    `outputs`, or write before this callback is called. The engine averages `loss` and metrics by itself, NaN and all:
+    this is for everything else.
 
     Reads the names from the graph, once a call; writes `<subset>_<name>` into the history and the state, and `<name>`
     into the state.
@@ -52,12 +53,20 @@ class AverageMetrics(Callback):
         self.known: dict[Mode, tuple[Any, list[str]]] = {}
         self.written = Appearing()
         self.totals: dict[str, Total] = {}
+        self.every_of: dict[str, int] = {}  # how often callbacks write their outputs
+        self.others: list[int] = []  # how often callbacks that declare none may write
 
     def init(self, exp: Any) -> None:
         """Listen to `on_batch_end` only if other callbacks do, which may write numbers into the state."""
         super().init(exp)
-        if any(hasattr(callback, "on_batch_end") for callback in exp.callbacks if callback is not self):
+        others = [callback for callback in exp.callbacks if callback is not self and hasattr(callback, "on_batch_end")]
+        if others:
             self.on_batch_end = self._observe
+        written = [(name, callback) for callback in others for name in names_in(callback, "outputs")]
+        self.every_of = {name: getattr(callback, "every", None) or 1 for name, callback in written}
+        self.others = [getattr(callback, "every", None) or 1 for callback in others]
+        writers = [callback for name, callback in written if self.matches(name)]
+        self.after = (*type(self).after, *(type(one).__name__ for one in writers if _may_come_first(one)))
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
@@ -108,15 +117,19 @@ class AverageMetrics(Callback):
         self.totals = {}
         self.written = self.written.begin(state)
 
-    def _observe(self, keys: Collection[Hashable], mode: Any, state: Mapping[str, Any], **_: Any) -> None:
+    def _observe(self, batch: int, keys: Collection[Hashable], mode: Any, state: Mapping[str, Any], **_: Any) -> None:
         """Take what other callbacks wrote at this batch."""
         for name, value in self.written.find(state, self.exp, mode).items():
-            if self.matches(name):
+            often = [self.every_of[name]] if name in self.every_of else self.others
+            if self.matches(name) and not all((batch + 1) % every for every in often):
                 self.totals.setdefault(name, Total()).add(np.array([value]), batch_size=len(keys))
 
-    def on_block_end(self, block: Any, results: Mapping[str, np.ndarray], **_: Any) -> None:
-        """Take the results of a call: [K] or [K, B]."""
+    def on_block_end(self, block: Any, results: Mapping[str, np.ndarray], mode: Mode, **_: Any) -> None:
+        """Take the results of a call: [K] or [K, B]; names of the data, which others may have asked for, are none."""
+        written = self.exp.program.whole(mode).outputs
         for name, values in results.items():
+            if name not in written:
+                continue
             if isinstance(values, Running):  # the engine has the figure of the whole cycle
                 continue
             if self.matches(name) and values.ndim <= 2 and values.dtype.kind in "biuf":
@@ -127,6 +140,11 @@ class AverageMetrics(Callback):
         """Write the averages."""
         for name, total in self.totals.items():
             metrics[f"{cycle_name}_{name}"] = state[f"{cycle_name}_{name}"] = state[name] = total.mean
+
+
+def _may_come_first(callback: Any) -> bool:
+    """Whether nothing that a callback declares makes it wait for others, or for averages."""
+    return not names_in(callback, "after") and getattr(callback, "phase", "act") != "record"
 
 
 def _check(pattern: str) -> None:

@@ -90,8 +90,10 @@ class FindLearningRate(Callback):
         self._try(exp, subset)
         self.suggestion = suggest(self.rates, self.losses)
         self._draw(exp)
-        text = "none: the loss does not fall" if self.suggestion is None else f"{self.suggestion:.2g}"
-        log.warning("Suggested learning rate, from %.2g to %.2g: %s.", self.rates[0], self.rates[-1], text)
+        reason = "the loss does not fall" if self.rates else "the loss of the first batch is not finite"
+        text = f"none: {reason}" if self.suggestion is None else f"{self.suggestion:.2g}"
+        last = self.rates[-1] if self.rates else self.low
+        log.warning("Suggested learning rate, from %.2g to %.2g: %s.", self.low, last, text)
         return self.suggestion
 
     def _try(self, exp: Any, subset: Any) -> None:
@@ -165,7 +167,7 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     is hard or easy, the first one above all, is not taken for learning.
     """
     smoothed, half = smooth(losses), max(2, len(losses) // WINDOWS // 2)
-    until = int(np.argmin(smoothed)) + 1
+    until = int(np.argmin(smoothed)) + 1 if smoothed else 0
     if until < 2 * half + 1 or smoothed[half] - min(smoothed) < DROP * abs(smoothed[half]):
         return None
     along, places = np.log(rates), range(half, until - half)

@@ -34,17 +34,20 @@ class Schedule(Callback):
         """Keep the experiment."""
         self.exp, self.steps = exp, 1
         self.hold: Callable[[np.ndarray], None] | None = None
+        self.followed: Any = None  # the optimizer that follows the table
 
     def on_train_begin(self, state: dict[str, Any], **_: Any) -> None:
         """Let the optimizer follow a table of factors."""
         state.pop(FACTORS, None)  # of a pass that was cut short
         if self.hold is None:
             self.exp.program.drop_steps()  # those compiled before read the rate elsewhere
-        self.hold = self.exp.backend.rates(self.exp.program.require_optimizer())
+        self._follow()
 
     def on_cycle_begin(self, steps: int, epoch: int, epochs: int, state: dict[str, Any], **_: Any) -> None:
         """Write the factors of the pass that begins; each TRAIN subset spans its epoch."""
         if self.hold is not None:
+            if self.exp.optimizer is not self.followed:  # another took its place, whose steps are not traced yet
+                self._follow()
             self.steps = steps
             done = epoch - 1 + np.arange(steps) / steps
             state[FACTORS] = state.get(FACTORS, 1.0) * self.factor(done, epochs)
@@ -58,6 +61,10 @@ class Schedule(Callback):
         """Go back to the rate that was given."""
         if self.hold is not None:
             self.hold(np.ones(self.steps))
+
+    def _follow(self) -> None:
+        self.followed = self.exp.program.require_optimizer()
+        self.hold = self.exp.backend.rates(self.followed)
 
     @abstractmethod
     def factor(self, done: np.ndarray, epochs: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.monitored import Monitored
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import AVERAGED, write_atomically
+from experimentator.records.plainfile import finite
 from experimentator.scalars import is_whole
 
 log = logging.getLogger(__name__)
@@ -95,9 +96,9 @@ class SaveWeights(Callback):
         path = folder / "best.safetensors"
         save(self.exp, path)
         told = {"epoch": epoch, "metric": self.watched.name, "value": value, "weights": path.name}
-        write_atomically(folder / BEST, (json.dumps(told, indent=2) + "\n").encode())
+        _note(folder, told)
         if (run := run_folder(self.exp)) is not None and run != folder:
-            write_atomically(run / BEST, (json.dumps(told | {"weights": str(path)}, indent=2) + "\n").encode())
+            _note(run, told | {"weights": str(path)})
         log.info("%s is best in epoch %d: %.4g. Saved %s.", self.watched.name, epoch, value, path)
         state["best_epoch"] = epoch
 
@@ -150,6 +151,11 @@ class LoadWeights(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """A training that goes on does not load again."""
         self.loaded = state["loaded"]
+
+
+def _note(folder: Path, told: dict[str, Any]) -> None:
+    """Write best.json; an infinite value, which JSON lacks, becomes null."""
+    write_atomically(folder / BEST, (json.dumps(finite(told), indent=2, allow_nan=False) + "\n").encode())
 
 
 def save(exp: Any, path: Path) -> None:
