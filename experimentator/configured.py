@@ -10,7 +10,7 @@ from typing import Any
 
 from experimentator.config import Config, as_config
 from experimentator.other_libraries import ATTRIBUTES
-from experimentator.settings import DEFAULTS, LIBRARY_KEYS, LISTS, Settings, check_names, check_values
+from experimentator.settings import DEFAULTS, LIBRARY_KEYS, LISTS, Settings, check_names, check_values, kept
 
 
 class _Composed(type):
@@ -50,6 +50,7 @@ class Configured(metaclass=_Composed):
             source.setdefault(key, value)
         check_names(source, set=source, taken=self._taken())
         check_values(source)
+        source |= {key: kept(key, source[key]) for key in LISTS if key in source}
         # past __setattr__, which asks for cfg
         vars(self).update(source=source, cfg=Settings(source, self._assigned), _seen={})
 

@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from numbers import Integral
 from typing import Any
@@ -81,7 +81,7 @@ class Settings(dict[str, Any]):
         if key not in self:
             check_names({key: value}, set=(), taken=())
         before = dict(self)
-        super().__setitem__(key, value)
+        super().__setitem__(key, kept(key, value))
         self._tell(key, before)
 
     def __delitem__(self, key: str) -> None:
@@ -213,6 +213,11 @@ def _are_names(value: Any) -> bool:
 
 def _is_optimizer(value: Any) -> bool:
     return value is None or (hasattr(value, "learning_rate") and not inspect.isclass(value))
+
+
+def kept(key: str, value: Any) -> Any:
+    """A value to keep: a list of what an iterator gives, which could be read only once."""
+    return list(value) if key in LISTS and isinstance(value, Iterator) else value
 
 
 def _are_classes(value: Any) -> bool:

@@ -1225,6 +1225,16 @@ def test_numbers_of_numpy_say_how_long_to_train_and_when_to_evaluate(wanted, tmp
     assert stopping.watched.epoch == 2
 
 
+def test_names_that_an_iterator_lists_are_kept():
+    exp = build_experiment(config(metrics=(name for name in ["accuracy"])))
+    exp.train(1)
+    exp.chunk_processors = [*exp.chunk_processors]
+    assert {"training_accuracy", "validation_accuracy"} <= exp.train(2)[-1].keys()
+
+    exp.metrics = map(str, ["accuracy"])
+    assert exp.cfg["metrics"] == ["accuracy"]
+
+
 def test_weights_survive_a_file(tmp_path):
     exp, other = build_experiment(config()), build_experiment(config())
     exp.train(2)

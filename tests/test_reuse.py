@@ -419,7 +419,10 @@ def test_the_configuration_of_a_run_is_trained_and_drawn_with_what_that_run_was_
     assert "By 1.0" in answered(capsys, "graph", first, "--set", "shift=1.0")[1]
     assert answered(capsys, "run", first, *options, "two")[0] == 0
     assert answered(capsys, "run", first.parent.parent / "latest", *options, "three")[0] == 0
-    assert sorted(path.name for path in (tmp_path / "runs" / "task").iterdir()) == ["latest", "one", "three", "two"]
+    grid = ("--grid", "batch_size=[4]", "--set", "shift=5.0")
+    assert answered(capsys, "run", first.parent, *options, "four", *grid)[0] == 0
+    names = {path.name for path in (tmp_path / "runs" / "task").iterdir()}
+    assert names == {"latest", "one", "two", "three", "four", "four-1"}
     assert json.loads((tmp_path / "runs" / "task" / "two" / "config.json").read_text())["shift"] == 5.0
 
 

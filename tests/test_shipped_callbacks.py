@@ -1214,6 +1214,24 @@ def test_before_a_resumed_training_goes_on_it_is_told_that_no_average_is_there(t
     assert "the trained weights, not their average" not in caplog.text
 
 
+def test_an_optimizer_that_takes_the_place_of_another_within_a_training_averages_too():
+    class Takes:
+        def init(self, exp):
+            self.exp = exp
+
+        def on_epoch_end(self, epoch, **_):
+            if epoch == 1:
+                self.exp.optimizer = keras.optimizers.SGD(0.5)
+
+    ema = ExponentialMovingAverage(0.9)
+    exp = build(ema, Takes())
+    exp.train(3)
+    trained = {key: values.copy() for key, values in exp.backend.weights().items()}
+
+    with ema.averaged():
+        assert any((values != trained[key]).any() for key, values in exp.backend.weights().items())
+
+
 def test_a_new_optimizer_averages_too():
     exp = build(ExponentialMovingAverage(0.9))
     exp.train(1)

@@ -14,7 +14,8 @@ class Callback:
     A cycle is one pass over a subset; a training is one call of `exp.train`; `on_train_end` is called however it ends.
     A method receives values of the state as parameters (name those you need, and `**_` for the rest), and all of it as
     `state`, into which it may write for callbacks that are called later; docs/parts.md lists what each event has.
-    `outputs` names what is written: numbers in the state when an epoch ends go into the history. Parameters of
+    `outputs` names what is written: numbers in the state when an epoch ends go into the history, also those that an
+    epoch before wrote: take out what is not measured in every one, `state.pop(name, None)`. Parameters of
     `on_batch_end` that are names of tensors are fetched from the graph; `inputs` declares more. `before` and `after`
     name classes of callbacks that this one is called before and after; absent ones are ignored. `phase` is "prepare"
     for callbacks that others build on, "act", or "record" for those that tell of all others. `when` limits the events

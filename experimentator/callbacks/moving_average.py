@@ -67,6 +67,10 @@ class ExponentialMovingAverage(Callback):
         for part in parts:
             part.use_ema, part.ema_momentum = True, self.momentum
 
+    def on_epoch_begin(self, **_: Any) -> None:
+        """The same for one that took its place within a training."""
+        self.on_train_begin()
+
     def on_cycle_begin(self, mode: Mode, **_: Any) -> None:
         """Swap in the average for an evaluation."""
         if mode == Mode.TRAIN:

@@ -81,7 +81,8 @@ def _built(arguments: Namespace, config: str, changes: Mapping[str, Any] = {}) -
     """The experiment of a configuration or of a run folder, and the epochs to train."""
     if not os.path.isdir(config):
         return build(arguments, config, changes)
-    with stored(config, {**overrides_in(arguments, config), **changes}) as configuration:
+    given = overrides_in(arguments, str(Path(config, "config.py")))
+    with stored(config, {**given, **changes}) as configuration:
         return (exp := built(configuration)), arguments.epochs or int(exp.get("epochs") or EPOCHS)
 
 

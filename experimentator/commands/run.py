@@ -21,6 +21,8 @@ from experimentator.sweep.heartbeat import Heartbeat, end_with, tell_done, tell_
 
 def run(arguments: Namespace) -> int:
     """Run `experimentator run`, of one training, of a grid, or of one of its points."""
+    if (stored := Path(arguments.config, "config.py")).is_file():  # of a run folder
+        arguments.config = str(stored)
     if arguments.grid:
         from experimentator.commands.sweep import sweep  # takes 0.1 s
 

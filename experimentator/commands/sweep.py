@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from argparse import Namespace
@@ -125,8 +124,7 @@ def _check(arguments: Namespace, axes: Mapping[str, Any], sets: Mapping[str, Any
 def _folder(arguments: Namespace, sets: Mapping[str, Any]) -> Path:
     """The folder of the sweep: a new one, or that of the sweep to continue. Run folders of points are beside it."""
     output = arguments.output_folder or sets.get("output_folder") or constant_in(arguments.config, "output_folder")
-    file = Path(arguments.config, "config.py") if os.path.isdir(arguments.config) else Path(arguments.config)
-    project = sets.get("project_name") or constant_in(str(file), "project_name") or named(str(file))
+    project = sets.get("project_name") or constant_in(arguments.config, "project_name") or named(arguments.config)
     place = Path(output or OUTPUT_FOLDER) / folder_name(project, key="project_name")
     if arguments.experiment_id:
         folder = place / folder_name(arguments.experiment_id, key="experiment_id")
