@@ -42,7 +42,7 @@ from experimentator.overrides import (
     literal_seed,
     replace_values,
 )
-from experimentator.records.local_modules import home
+from experimentator.records.local_modules import home, tell_others
 from experimentator.seeds import Seeds
 
 __all__ = ["Config", "ConfigError", "as_config", "load", "load_text", "resolved"]
@@ -194,6 +194,7 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str]) -> 
     _refuse_unknown(overrides, settable, f"{source.shown} does not set", told=told)
     seeds = Seeds(overrides.get("seed", literal), given=overrides.get("seed") is not None)
     values = _execute(source, code, Door({}, overrides, seeds.written))
+    tell_others(tree, source.folder)
     return Config(values, filename=source.shown, text=source.text, derived=follows, overrides=overrides)
 
 

@@ -403,6 +403,25 @@ def test_a_text_that_cannot_be_parsed_is_one_clear_error(text):
     assert message_of(lambda: load_text(text)).startswith("<config>:1: ")
 
 
+def test_a_module_of_the_same_name_that_was_imported_before_is_told(tmp_path, caplog, monkeypatch):
+    for number, name in enumerate(["first", "second"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "shared_name.py").write_text(f"value = {number}")
+        (tmp_path / name / "task.py").write_text("import json, os.path\nfrom shared_name import value")
+        (tmp_path / name / "json.py").write_text("")
+
+    assert load(tmp_path / "first" / "task.py")["value"] == 0
+    assert caplog.text == ""
+    load(tmp_path / "second" / "task.py")
+    assert f"not the one in {tmp_path / 'second'}" in caplog.text
+    assert len(caplog.records) == 1
+
+    monkeypatch.delitem(sys.modules, "shared_name")
+    assert load(tmp_path / "second" / "task.py")["value"] == 1
+    monkeypatch.delitem(sys.modules, "shared_name")
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize("stop, exception", [("raise KeyboardInterrupt", KeyboardInterrupt), ("exit(3)", SystemExit)])
 def test_an_interrupt_passes(stop, exception):
     before = set(sys.modules)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -11,6 +13,7 @@ from pathlib import Path
 from experimentator.checkpoint import CheckpointError
 from experimentator.records.plainfile import read_json
 
+log = logging.getLogger(__name__)
 CONFIG_MODULES = "experimentator"  # prefix of the module names of the library and of configurations
 
 
@@ -46,6 +49,23 @@ def home(filename: str | os.PathLike[str]) -> str:
     except CheckpointError:  # none, or a file of that name that is not ours
         return folder
     return trained if isinstance(trained, str) and os.path.isdir(trained) else folder
+
+
+def tell_others(tree: ast.Module, folder: str | None) -> None:
+    """Warn of modules that lie beside a configuration, where Python had imported others of the same names before."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    plain = [alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names]
+    names = plain + [node.module for node in imports if isinstance(node, ast.ImportFrom) and node.module]
+    for name in sorted({name.partition(".")[0] for name in names} - sys.stdlib_module_names) if folder else ():
+        beside = [os.path.join(str(folder), *parts) for parts in ((f"{name}.py",), (name, "__init__.py"))]
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if isinstance(file, str) and any(map(os.path.isfile, beside)):
+            if os.path.realpath(file) not in map(os.path.realpath, beside):
+                log.warning(
+                    "%r is %s, which was imported before, and not the one in %s. Give one of them another name, or "
+                    "use them in different processes.",
+                    name, file, folder,
+                )  # fmt: skip
 
 
 def changed(folder: Path, recorded: Mapping[str, str]) -> list[str]:
