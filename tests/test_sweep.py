@@ -22,7 +22,7 @@ from scipy import stats
 from experimentator import build_experiment
 from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
-from experimentator.commands.means import means_of
+from experimentator.commands.means import means_of, show_means
 from experimentator.config import ConfigError
 from experimentator.records.history import read_history
 from experimentator.sweep import supervisor
@@ -739,6 +739,21 @@ def test_rows_of_the_same_seeds_and_folds_are_tested_against_the_best_by_pairs()
     best, tested, alone = means_of(outcomes, measured)
     assert "p to best" not in best | alone
     assert tested["p to best"] == pytest.approx(stats.wilcoxon(losses[1] - losses[0]).pvalue)
+
+
+def test_the_least_p_value_is_that_of_the_seeds_in_common(capsys):
+    values = [(rate, seed) for rate, seeds in enumerate([range(4), range(2, 6)]) for seed in seeds]
+    outcomes = [Outcome(n, {"rate": rate, "seed": seed}, 0) for n, (rate, seed) in enumerate(values)]
+    rows = means_of(outcomes, [{"validation_loss": rate + seed / 9} for rate, seed in values])
+    show_means(rows)
+
+    assert "with 2 it is never below 0.5" in capsys.readouterr().out
+
+
+def test_a_measure_that_the_first_point_lacks_has_a_mean_too():
+    outcomes = [Outcome(seed, {"seed": seed}, 0) for seed in range(2)]
+
+    assert means_of(outcomes, [{"a": 1.0}, {"a": 3.0, "b": 5.0}]) == [{"runs": 2, "a": 2.0, "a ±": 2**0.5, "b": 5.0}]
 
 
 def test_points_of_which_none_was_repeated_have_no_means(capsys):

@@ -12,14 +12,15 @@ from experimentator.commands.results import best_of, loss_of, show_table
 from experimentator.sweep.outcome import Outcome
 
 REPEATS = ("seed", "fold")  # axes of repetitions
-TESTED = "p to best"
+TESTED, PAIRS = "p to best", "pairs"
 
 
 def show_means(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the table of means, and an explanation of its last column."""
     best = best_of(rows)
-    show_table(rows, best=best if len(rows) > 1 else None)
-    if pairs := min((min(row["runs"], rows[best or 0]["runs"]) for row in rows if TESTED in row), default=0):
+    shown = [{name: value for name, value in row.items() if name != PAIRS} for row in rows]
+    show_table(shown, best=best if len(rows) > 1 else None)
+    if pairs := min((row[PAIRS] for row in rows if TESTED in row), default=0):
         loss, least = loss_of(name for row in rows for name in row), 2 / 2**pairs
         print(
             f"{TESTED}: the probability that {loss} would differ so much from the best row if both were equally good "
@@ -30,7 +31,8 @@ def show_means(rows: Sequence[Mapping[str, Any]]) -> None:
 def means_of(outcomes: Sequence[Outcome], measured: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     """A row for each group of points that differ only in seed or fold: means and standard deviations of measures.
 
-    Rows that have two or more seeds and folds in common with the best row get the p-value of their difference to it.
+    Rows that have two or more seeds and folds in common with the best row get the p-value of their difference to it,
+    and the number of these pairs.
     """
     groups: dict[str, list[tuple[Mapping[str, Any], Mapping[str, float]]]] = {}
     for one, metrics in zip(outcomes, measured, strict=True):
@@ -39,7 +41,7 @@ def means_of(outcomes: Sequence[Outcome], measured: Sequence[Mapping[str, float]
     rows = []
     for members in groups.values():
         row: dict[str, Any] = {**_without(members[0][0], REPEATS), "runs": len(members)}
-        for name in members[0][1]:
+        for name in dict.fromkeys(name for _, metrics in members for name in metrics):
             numbers = [metrics[name] for _, metrics in members if name in metrics]
             row[name] = statistics.fmean(numbers)
             if len(numbers) > 1:
@@ -51,7 +53,7 @@ def means_of(outcomes: Sequence[Outcome], measured: Sequence[Mapping[str, float]
         for row, found in zip(rows, own, strict=True):
             pairs = [found[repeat] - own[best][repeat] for repeat in found.keys() & own[best].keys()]
             if found is not own[best] and len(pairs) > 1 and all(map(math.isfinite, pairs)):
-                row[TESTED] = p_value(pairs)
+                row[TESTED], row[PAIRS] = p_value(pairs), len(pairs)
     return rows
 
 
