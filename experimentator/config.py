@@ -41,6 +41,7 @@ from experimentator.overrides import (
     derived,
     literal_seed,
     replace_values,
+    tell_lost,
 )
 from experimentator.records.local_modules import home, tell_others
 from experimentator.seeds import Seeds
@@ -195,6 +196,7 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str]) -> 
     seeds = Seeds(overrides.get("seed", literal), given=overrides.get("seed") is not None)
     values = _execute(source, code, Door({}, overrides, seeds.written))
     tell_others(tree, source.folder)
+    tell_lost(overrides, values)
     return Config(values, filename=source.shown, text=source.text, derived=follows, overrides=overrides)
 
 

@@ -6,10 +6,12 @@ Only module level counts: bodies of functions, lambdas and classes have names of
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from types import ModuleType
 from typing import NamedTuple, TypeVar
 
+log = logging.getLogger(__name__)
 HIDDEN = "__overrides__"
 _Statement = TypeVar("_Statement", ast.Assign, ast.AnnAssign)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -96,6 +98,14 @@ def replace_values(tree: ast.Module, overridden: Collection[str]) -> ast.Module:
     """
     _Replace(overridden).visit(tree)
     return ast.fix_missing_locations(tree)
+
+
+def tell_lost(overrides: Mapping[str, object], values: Mapping[str, object]) -> None:
+    """Warn of overrides that code within functions wrote over, which nothing replaces."""
+    for name, value in overrides.items():
+        if values.get(name, value) is not value:
+            said = "%s is overridden, but a function of the configuration sets it anew (global %s), to %.80r."
+            log.warning(said, name, name, values[name])
 
 
 class Door(MutableMapping[str, object]):

@@ -403,6 +403,15 @@ def test_a_text_that_cannot_be_parsed_is_one_clear_error(text):
     assert message_of(lambda: load_text(text)).startswith("<config>:1: ")
 
 
+def test_an_override_that_a_function_writes_over_is_told(caplog):
+    text = "rate = 0.1\nother = [1]\ndef slow():\n    global rate\n    rate = 0.5\nother.append(rate)\n"
+
+    assert load_text(text, {"rate": 0.2, "other": []})["other"] == [0.2]
+    assert caplog.text == ""
+    assert load_text(f"{text}slow()", {"rate": 0.2})["rate"] == 0.5
+    assert "rate is overridden, but a function of the configuration sets it anew (global rate), to 0.5" in caplog.text
+
+
 def test_a_module_of_the_same_name_that_was_imported_before_is_told(tmp_path, caplog, monkeypatch):
     for number, name in enumerate(["first", "second"]):
         (tmp_path / name).mkdir()
