@@ -107,8 +107,9 @@ class Subset(Ordered):
     def dataset(self, dataset: Any) -> None:
         self._dataset = as_dataset(dataset, subset=self.name)
         self._keys: tuple[Hashable, ...] | None = None
-        if self._finds_keys:
-            self._candidates: tuple[Hashable, ...] | None = None
+        # keys that were given become another tuple: what is kept by them, as columns and groups, is made anew
+        candidates = None if self._finds_keys else (*(self._candidates or ()),)
+        self._candidates: tuple[Hashable, ...] | None = candidates
 
     @property
     def keys(self) -> tuple[Hashable, ...]:

@@ -20,7 +20,7 @@ from experimentator import (
     Subset,
 )
 from experimentator.data.mixture import length_to_show_all, take_turns
-from experimentator.feed import feed_of
+from experimentator.feed import fed, feed_of
 from tests.stand_ins import Rows, law
 
 
@@ -365,3 +365,71 @@ def test_a_length_is_that_of_the_epoch_whatever_is_repeated(repetitions):
 def test_proportions_of_numpy_are_numbers_too():
     parts_of_two = [Subset(name, Mode.TRAIN, labelled(0, 1)) for name in "ab"]
     assert CombinedSubset("training", Mode.TRAIN, parts_of_two, np.array([0.75, 0.25], "float32")).shares == (3, 1)
+
+
+# What is assigned to parts
+
+
+def test_a_dataset_that_is_assigned_anew_takes_the_place_of_the_old_one_though_keys_were_given():
+    part, other = (Subset(name, Mode.EVAL, {"x": np.zeros(2)}, [0, 1]) for name in "ab")
+    both, feeds = CombinedSubset("both", Mode.EVAL, [part, other]), {}
+
+    def columns(subset):
+        return fed(feeds, subset, Mode.EVAL, residency="device", put=dict, room=lambda: 0).columns["batch_x"].tolist()
+
+    assert columns(both) == [0, 0, 0, 0]
+    part.dataset = {"x": np.ones(2)}
+    assert columns(both) == [1, 1, 0, 0]
+    columns(other)
+    other.dataset.arrays["x"][:] = 2
+    other.dataset = other.dataset
+    assert columns(other) == [2, 2]
+
+
+def test_classes_are_those_of_the_dataset_that_is_assigned_last():
+    subset = BalancedSubset("s", Mode.TRAIN, labelled(0, 0, 1), [0, 1, 2], by="target", classes=np.array([0, 1]))
+    before = {one: places.tolist() for one, places in subset.groups.items()}
+    subset.dataset = labelled(1, 0, 0)
+
+    assert before == {0: [0, 1], 1: [2]}
+    assert {one: places.tolist() for one, places in subset.groups.items()} == {1: [0], 0: [1, 2]}
+
+
+def test_the_order_of_a_combination_leaves_the_draws_of_a_part_alone():
+    part = Subset("a", Mode.TRAIN, {"x": np.zeros(4)})
+    part.seed, part.epoch = 5, 3
+    own = Subset("b", Mode.TRAIN, {"x": np.zeros(4)})
+    own.seed, own.epoch = 5, 3
+    own.shuffled_keys = lambda: own.keys[own.epoch % 2 :]
+    both = CombinedSubset("both", Mode.EVAL, [part, own])
+    both.seed, both.epoch = 1, 1
+
+    assert (both.order() >= 4).tolist() == [False, True] * 4
+    assert (part.seed, part.epoch, own.seed, own.epoch) == (5, 3, 5, 3)
+
+
+def test_what_a_part_draws_from_is_found_when_its_dataset_was_replaced():
+    class Noise:
+        keys = (0, 1)
+
+        def __init__(self):
+            self.random = np.random.default_rng()
+
+        def query_item(self, key):
+            return {"x": self.random.normal()}
+
+    part = Subset("a", Mode.EVAL, [{"x": 0.0}] * 2)
+    both = CombinedSubset("both", Mode.EVAL, [part, Subset("b", Mode.EVAL, [{"x": 0.0}])])
+    both.query_item(both.keys[0])
+    part.dataset = Noise()
+
+    assert both.query_item(both.keys[0]) == both.query_item(both.keys[0])
+
+
+def test_a_part_with_batches_of_its_own_is_refused():
+    class Own(Subset):
+        def batch(self, keys, **_):
+            return super().batch(keys)
+
+    with pytest.raises(DatasetError, match=r"^Part 'a' of subset 'both' has a `batch` of its own"):
+        CombinedSubset("both", Mode.EVAL, [Own("a", Mode.EVAL, [{"x": 1}])])

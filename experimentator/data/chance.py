@@ -179,8 +179,8 @@ def _is_quiet(one: Any) -> bool:
 
 
 def chain_of(dataset: Any) -> tuple[Any, ...]:
-    """The ids of a dataset, its parents, and all their current transforms."""
-    links: list[Any] = []
+    """The ids of a dataset, its parents or parts, and all their current transforms."""
+    links = [link for part in getattr(dataset, "parts", ()) for link in chain_of(getattr(part, "dataset", None))]
     while dataset is not None and len(links) < 100:
         transforms = getattr(dataset, "transforms", None)
         links.append((id(dataset), *map(id, transforms if isinstance(transforms, list) else ())))

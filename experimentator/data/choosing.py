@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -108,8 +109,9 @@ class BalancedSubset(Subset):
         return self.shuffled(places, number, turn) if self.is_training else places
 
     def _checked(self, groups: dict[Hashable, np.ndarray]) -> dict[Hashable, np.ndarray]:
-        missing = [one for one in self.classes or () if one not in groups]
-        strange = [one for one in groups if one not in (self.classes or groups)]
+        listed = tuple(groups if self.classes is None else self.classes) or tuple(groups)
+        missing = [one for one in listed if one not in groups]
+        strange = [one for one in groups if one not in listed]
         if not missing and not strange and len(groups) > 1:
             return groups
         wrong = "has no key of class " + ", ".join(map(repr, missing)) if missing else "has one class only"
@@ -145,7 +147,8 @@ class CombinedSubset(Subset):
     (40, ['real', 'real', 'drawn', 'real'])
 
     Raises:
-        DatasetError: for no parts, two of one name, an empty one, or proportions that are no numbers above 0 for each.
+        DatasetError: for no parts, two of one name, an empty one, one with buckets or a `batch` of its own, or
+            proportions that are no numbers above 0 for each.
     """
 
     def __init__(
@@ -175,6 +178,15 @@ class CombinedSubset(Subset):
         ):
             write = f"Give them to the combination: CombinedSubset({name!r}, ..., buckets=...)."
             raise DatasetError(f"Part {part.name!r} of subset {name!r} has buckets.", repr(part.buckets), write)
+        if (part := next((one for one in self.parts if getattr(one, "has_own_batch", False)), None)) is not None:
+            write = (
+                "What it does to an item may be a transform of the part's dataset; or replace that of the combination."
+            )
+            raise DatasetError(
+                f"Part {part.name!r} of subset {name!r} has a `batch` of its own, which a combination cannot use.",
+                f"{type(part).__name__}.batch",
+                write,
+            )
         self.proportions = proportions
         self._known: tuple[Any, tuple[Hashable, ...]] | None = None
         super().__init__(name, mode, _Parts(self.parts), None, repetitions, desc, length=length, buckets=buckets)
@@ -225,8 +237,11 @@ class CombinedSubset(Subset):
 
     def _round(self, part: Subset, offset: int, rounds: int, turn: int) -> np.ndarray:
         """The positions of one round through a part, in its own order; each round of an epoch has another order."""
-        part.seed, part.epoch = self.seed, self.epoch * rounds + turn
-        positions = part.order()
+        one = part if part.reorders else copy.copy(part)  # its own pass may be under way
+        before = part.seed, part.epoch
+        one.seed, one.epoch = self.seed, self.epoch * rounds + turn
+        positions = one.order()
+        part.seed, part.epoch = before
         if self.is_training and not part.is_training:
             positions = self.shuffled(positions, part.name, turn)
         return positions + offset
