@@ -31,7 +31,7 @@ from experimentator.loading.blocks import (
 )
 from experimentator.loading.bucketed import BucketedHostFeed, BucketedStreamFeed
 from experimentator.loading.feeds import Feed
-from experimentator.loading.kinds import check_kinds
+from experimentator.loading.kinds import check_kinds, check_rows
 from experimentator.loading.memory import SHARE, free_host_memory
 from experimentator.loading.streamed import StreamedFeed
 from experimentator.subset import Subset
@@ -194,7 +194,9 @@ def _checked_columns(
 ) -> tuple[np.ndarray | None, Mapping[str, Any]]:
     """Places of keys with rows (None: all), and columns; refuses values that the first item's dtype would change."""
     kept, columns = columns_of(subset, threads=threads)
-    if not subset.has_own_batch:
+    if subset.has_own_batch:
+        check_rows(columns, subset.keys, subset=subset.name)
+    else:
         again = (pair for key in subset.keys for pair in zip([key], subset.items_of([key], [0]), strict=True))
         check_kinds(specs_of(columns), specs_of(sample), again, subset=subset.name)
     return kept, columns

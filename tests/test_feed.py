@@ -305,6 +305,17 @@ def test_batches_of_ones_own_that_differ_in_length_are_not_blamed_on_an_item():
     assert "Let its `batch` pad to one length for all." in str(caught.value)
 
 
+@pytest.mark.parametrize("residency", ["device", "host", "stream"])
+def test_batches_of_ones_own_have_a_row_for_each_key(residency):
+    class Own(Subset):
+        def batch(self, keys, **_):
+            return super().batch(keys)
+
+    data = DataAugmentationDataset([{"x": n} for n in range(4)], [lambda key, item: None if key % 4 else item])
+    with pytest.raises(DatasetError, match=r"^`batch` of subset 's' gives 1 rows of 'batch_x' for 4 keys\."):
+        fed(Own("s", "eval", data), residency).cycle(4).take(lambda _: 1)
+
+
 @pytest.mark.parametrize("count", [1, 9])
 def test_a_later_item_without_a_name_is_named(count):
     with pytest.raises(DatasetError, match="Key 1 of subset 's' has other names than key 0: x, y"):

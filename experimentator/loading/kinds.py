@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,17 @@ def kind_error(name: str, subset: str, odd: Hashable, first: Hashable, seen: Spe
         f"{kind_of(seen)} against {kind_of(spec)}",
         "Let the dataset give every item one shape and dtype, such as np.float32(...).",
     )
+
+
+def check_rows(batch: Mapping[str, Any], keys: Sequence[Hashable], *, subset: str) -> None:
+    """Refuse arrays that a `batch` of a subset's own gives for these keys, and that have not a row for each."""
+    for name, values in batch.items():
+        if getattr(values, "ndim", 0) and len(values) != len(keys):
+            raise DatasetError(
+                f"`batch` of subset {subset!r} gives {len(values)} rows of {name!r} for {len(keys)} keys.",
+                f"{list(values.shape)} for key {keys[0]!r:.80} and those after it",
+                "Give a row for each key. To leave keys out, choose them beforehand, with a FilteredSubset.",
+            )
 
 
 def kind_of(spec: Spec | None) -> str:

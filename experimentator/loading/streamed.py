@@ -13,7 +13,7 @@ from experimentator.data.items import DatasetError, check_names
 from experimentator.data.reading import visiting
 from experimentator.loading.blocks import Ahead, Block, Making, Pass, Rows, specs_of
 from experimentator.loading.feeds import Feed
-from experimentator.loading.kinds import kind_error, kind_of
+from experimentator.loading.kinds import check_rows, kind_error, kind_of
 from experimentator.loading.sieve import Loose, Sieve
 from experimentator.loading.threads import Threads
 from experimentator.loading.workers import Workers
@@ -43,6 +43,8 @@ class StreamedFeed(Feed):
         """Read one batch into the columns from row `start` on; returns the places kept (None: all), and objects."""
         into = {name: column[start : start + len(keys)] for name, column in columns.items()}
         kept, batch = self._batch(keys, visits, into)
+        if self.subset.has_own_batch:
+            check_rows({name: batch[name] for name in into if name in batch}, keys, subset=self.subset.name)
         if kept is not None and not len(kept):
             return kept, {}
         there = keys if kept is None else [keys[place] for place in kept]
