@@ -15,7 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experimentator import BalancedSubset, CombinedSubset, DatasetError, Mode, Subset, build_experiment
+from experimentator import (
+    BalancedSubset,
+    CheckpointError,
+    CombinedSubset,
+    DatasetError,
+    Mode,
+    Subset,
+    build_experiment,
+)
 from experimentator.feed import feed_of
 from experimentator.loading import processes
 from experimentator.loading.processes import Processes
@@ -79,6 +87,35 @@ class OwnBatches(Subset):
     def batch(self, keys, **_):
         batch = super().batch(keys)
         return {**batch, "batch_image": batch["batch_image"] + 1}
+
+
+class OfTwo(Exception):
+    """An error that cannot be made anew from its message."""
+
+    def __init__(self, one, other):
+        super().__init__(one)
+
+
+class Failing(Subset):
+    def query_item(self, key):
+        raise OfTwo("unlucky", 13)
+
+
+class Unwritable(Rows):
+    def query_item(self, key):
+        raise CheckpointError("The cache is full.")
+
+
+@pytest.mark.parametrize(
+    "subset, error, said",
+    [
+        (Failing("s", Mode.EVAL, Rows(4)), DatasetError, r"fails to read a batch (.|\n)*Seen: OfTwo: unlucky\."),
+        (Subset("s", Mode.EVAL, Unwritable(4)), CheckpointError, "^The cache is full"),
+    ],
+)
+def test_what_fails_in_a_process_is_not_blamed_on_the_way_back(subset, error, said):
+    with pytest.raises(error, match=said):
+        Processes(subset, 1).batch(["row 0"], [0])
 
 
 OTHER, ABSENT = {"other": (4, 9)}, {"absent": (3, 4, 5, 7)}

@@ -23,6 +23,7 @@ import loky
 import numpy as np
 from loky.process_executor import TerminatedWorkerError
 
+from experimentator.checkpoint import CheckpointError
 from experimentator.config import CONFIG_MODULE
 from experimentator.data.chance import ELSEWHERE, SHARED, modules_of_the_user, shared_generators
 from experimentator.data.items import DatasetError
@@ -75,7 +76,7 @@ class Processes:
         try:
             read: tuple[np.ndarray | None, dict[str, Any]] = self._read(process, keys, visits, into, bucket)
             return read
-        except DatasetError as error:
+        except (DatasetError, CheckpointError) as error:
             error.__cause__ = None  # it is the worker's traceback, as text
             raise
         finally:
@@ -94,7 +95,7 @@ class Processes:
             return process.read(keys, visits, address, into)
         except TerminatedWorkerError:
             log.warning("A worker process of subset %r died; its batch is read again.", self.subset.name)
-        except DatasetError:
+        except (DatasetError, CheckpointError):
             raise
         except Exception as error:
             raise DatasetError(
@@ -311,10 +312,19 @@ def _serve(
     subset, borrowed = _own["subset"], _own["borrowed"]
     subset.seed, subset.epoch, bucket = address
     into = borrowed.at(lent)
-    with visiting(keys, visits):
-        kept, batch = (
-            (None, subset.batch(keys)) if subset.has_own_batch else subset.read(keys, into=into, bucket=bucket)
-        )
+    try:
+        with visiting(keys, visits):
+            kept, batch = (
+                (None, subset.batch(keys)) if subset.has_own_batch else subset.read(keys, into=into, bucket=bucket)
+            )
+    except (DatasetError, CheckpointError):
+        raise
+    except Exception as error:  # of a method of its own; others name the key
+        raise DatasetError(
+            f"Subset {subset.name!r} fails to read a batch in a worker process: key {keys[0]!r} and those after it.",
+            f"{type(error).__name__}: {error!s:.200}",
+            f"Mend its `batch` or `query_item`; to see the line, {THREADS.removeprefix('or ')}",
+        ) from error
     return kept, borrowed.given(batch, into)
 
 
