@@ -272,3 +272,29 @@ def test_draws_inside_are_made_once_and_those_around_as_ever(tmp_path):
     first = values("one")
     assert first == values("one") == values("two")
     assert not set(first) & set(values("one", epoch=1))
+
+
+def test_what_a_generator_of_the_parent_draws_depends_on_the_key_alone(tmp_path):
+    class Noise:
+        keys = range(3)
+
+        def __init__(self):
+            self.random = np.random.default_rng()
+
+        def query_item(self, key):
+            return {"x": self.random.uniform()}
+
+    def values(seed, epoch):
+        subset = Subset("s", Mode.TRAIN, DiskCachedDataset(Noise(), tmp_path / f"{seed} {epoch}"))
+        subset.seed, subset.epoch = seed, epoch
+        return [subset.query_item(key)["x"] for key in range(3)]
+
+    assert values(0, 0) == values(1, 0) == values(0, 1)
+    assert len(set(values(0, 2))) == 3
+
+
+def test_masks_are_not_lost_on_the_way_to_the_disk(tmp_path):
+    items = [{"x": np.ma.masked_array([1.0, 2.0], [False, True])}]
+
+    with pytest.raises(DatasetError, match="'x' is a masked array"):
+        DiskCachedDataset(items, tmp_path).query_item(0)

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from experimentator.checkpoint import write_atomically
+from experimentator.data.chance import generators_in
 from experimentator.data.datasets import WrappedDataset
-from experimentator.data.items import DatasetError
+from experimentator.data.items import DatasetError, refuse_masks
 from experimentator.data.keys import key_digest
-from experimentator.data.reading import Reading
+from experimentator.data.reading import Reading, drawing
 
 log = logging.getLogger(__name__)
 FORMAT = "experimentator item 1"
@@ -55,11 +56,16 @@ class DiskCachedDataset(WrappedDataset):
     """
 
     deterministic = True
+    _draws_in = ()  # generators in the parent are set here
+    _generators: list[Any] | None = None  # those, once they were searched
 
     def __init__(self, parent: Any, folder: str | os.PathLike[str], *, version: str = ""):
         super().__init__(parent)
         self.folder = Path(folder)
         self.version = version
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_generators": None}
 
     def path(self, key: Hashable) -> Path:
         """The file of one key."""
@@ -71,7 +77,9 @@ class DiskCachedDataset(WrappedDataset):
         path = self.path(key)
         found = self._read(path)
         if found is None:
-            with Reading(("cache", self.version)).at(key, 0):
+            if self._generators is None:
+                self._generators = generators_in(self.parent)
+            with Reading(("cache", self.version)).at(key, 0), drawing(self._generators):
                 item = self.parent.query_item(key)
             found = _taken_apart(item, key)
             write_atomically(path, _written(found), lasting=False)  # a file lost to a power cut is made anew
@@ -114,6 +122,8 @@ def _taken_apart(item: Any, key: Hashable) -> Parts:
 
     if item is not None and not isinstance(item, Mapping):
         raise _refusal(key, "the item", f"a {type(item).__name__}", "a dictionary")
+    for name, value in (item or {}).items():
+        refuse_masks(name, [value])
     whole = None if item is None else {"dict": {str(name): plain(value, repr(name)) for name, value in item.items()}}
     return arrays, json.dumps(whole)
 
