@@ -122,3 +122,26 @@ def test_equal_numbers_have_equal_digests_whatever_their_type():
 def test_a_key_of_which_nothing_stays_the_same_is_refused(key):
     with pytest.raises(DatasetError, match=r"a number that is the same in every run.\nSeen: a \w+.\nMake it"):
         key_digest(key)
+
+
+class Tensor(list):
+    """Stands for one of PyTorch, which is not installed everywhere."""
+
+    __module__ = "torch"
+
+    def clone(self):
+        return Tensor(self)
+
+
+def test_lists_and_tensors_that_a_transform_changes_are_copies():
+    def longer(key, item):
+        item["list"].append(0)
+        item["tensor"].append(0)
+        item["dict"]["n"] += 1
+        return item
+
+    given = {"list": [1], "tensor": Tensor([1]), "dict": {"n": 1}, "shared": object()}
+    dataset = DataAugmentationDataset([given], [longer])
+
+    longest = {**given, "list": [1, 0], "tensor": [1, 0], "dict": {"n": 2}}
+    assert [dataset.query_item(0) for _ in range(2)] == [longest] * 2

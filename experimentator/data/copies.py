@@ -19,12 +19,20 @@ def copy_before_transforms(dataset: Any) -> None:
 
 
 def own_copy(item: Any) -> Any:
-    """A copy of an item, with arrays of its own; other objects are shared."""
+    """A copy of an item, with arrays, tensors, lists, sets and dictionaries of its own; other objects are shared."""
     if not isinstance(item, dict):
         return item
     own = copy.copy(item)
-    own.update((name, value.copy()) for name, value in item.items() if isinstance(value, np.ndarray))
+    own.update((name, _copied(value)) for name, value in item.items())
     return own
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if type(value).__module__ == "torch" and hasattr(value, "clone"):
+        return value.clone()
+    return copy.copy(value) if isinstance(value, list | set | dict) else value
 
 
 def _own(key: Hashable, item: Any) -> Any:
