@@ -625,3 +625,10 @@ def test_items_with_arrays_of_their_own_may_share_one_that_never_changes():
     subset = Subset("s", Mode.EVAL, Buffered(np.copy))
 
     assert subset.batch(subset.keys)["batch_x"].tolist() == [[key, key] for key in range(5)]
+
+
+def test_what_pytorch_says_of_tensors_is_no_tensor():
+    size = type("Size", (tuple,), {"__module__": "torch"})((2, 3))
+    subset = Subset("s", Mode.EVAL, [{"size": size}] * 2)
+
+    assert subset.batch([0, 1])["batch_size"].tolist() == [[2, 3], [2, 3]]

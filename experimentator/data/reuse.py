@@ -54,7 +54,7 @@ def _arrays(item: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of an item, and tensors of PyTorch as arrays that share their memory."""
     found: dict[str, np.ndarray] = {}
     for name, value in item.items():
-        with suppress(TypeError, RuntimeError):  # numpy has no such array
+        with suppress(AttributeError, TypeError, RuntimeError):  # no tensor, or numpy has no such array
             value = value.detach().numpy() if type(value).__module__ == "torch" else value
         if isinstance(value, np.ndarray) and value.size and not value.dtype.hasobject:
             found[name] = value
