@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -16,6 +18,7 @@ from experimentator.data.items import (
     ArrayDataset,
     DatasetError,
     as_dataset,
+    check_keys,
     check_names,
     is_deterministic,
     is_numeric,
@@ -311,6 +314,16 @@ def test_a_mapping_of_items_is_told_from_a_dict_of_arrays():
     assert as_dataset({"a": [1, 2], "b": (3, 4)}, subset="s").query_item(1) == {"a": 2, "b": 4}
 
 
+class Making(Sequence):
+    """A sequence that makes its items, as one that augments them does."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, place):
+        return {"x": np.random.default_rng().normal()}
+
+
 def test_only_what_cannot_change_is_known_to_be_deterministic():
     items = {0: {"x": 1}}
     inner = mlworkflow.DictDataset(items)
@@ -319,7 +332,8 @@ def test_only_what_cannot_change_is_known_to_be_deterministic():
 
     known = [as_dataset(source, subset="s") for source in (items, [items[0]], {"x": [1]}, inner, willing)]
     unknown = [mlworkflow.TransformedDataset(inner), mlworkflow.CachedDataset(inner), Bare([0])]
-    assert [is_deterministic(dataset) for dataset in known + unknown] == [True] * 5 + [False] * 3
+    unknown.append(as_dataset(Making(), subset="s"))
+    assert [is_deterministic(dataset) for dataset in known + unknown] == [True] * 5 + [False] * 4
     assert "deterministic" not in vars(inner)
 
 
@@ -347,6 +361,13 @@ def test_a_generator_of_keys_is_read_once_for_all_who_ask():
 
     assert keys_of(dataset, subset="s") == ("a", "b")
     assert keys_of(dataset, subset="s") == ("a", "b")
+
+
+def test_numbers_of_numpy_are_looked_up_among_keys_at_once():
+    keys, start = tuple(np.arange(20_000)), time.perf_counter()
+    check_keys(Bare(range(20_000)), keys, subset="s")
+
+    assert time.perf_counter() - start < 1
 
 
 # Transforms that work in place

@@ -17,6 +17,7 @@ from experimentator.data.copies import copy_before_transforms
 from experimentator.other_libraries import BY_PLACE, dataset_of_others
 
 DETERMINISTIC = ("DictDataset",)  # classes of mlworkflow whose items are the same every time
+KEPT = dict.__getitem__, list.__getitem__, tuple.__getitem__  # they give what was put in
 
 
 class DatasetError(ValueError):
@@ -71,12 +72,11 @@ class ArrayDataset:
 
 
 class ItemsDataset:
-    """A mapping from keys to items, or a sequence of items, as a dataset."""
-
-    deterministic = True
+    """A mapping from keys to items, or a sequence of items, as a dataset; one that makes them may differ each time."""
 
     def __init__(self, items: Mapping[Hashable, Any] | Sequence[Any]):
         self.items = items
+        self.deterministic = type(items).__getitem__ in KEPT
         self.keys = tuple(items) if isinstance(items, Mapping) else range(len(items))
 
     def query_item(self, key: Any) -> Any:
@@ -187,7 +187,7 @@ def check_keys(dataset: Any, keys: Collection[Hashable], *, subset: str) -> None
     known = listed_keys(dataset)
     if known is None or isinstance(dataset, ArrayDataset):  # negative keys are rows, too
         return
-    known = known if isinstance(known, range) else dict.fromkeys(known)
+    known = dict.fromkeys(known)  # of a range, too, which looks at all its numbers for one of numpy
     missing = [key for key in keys if key not in known]
     if missing:
         raise DatasetError(
