@@ -17,7 +17,6 @@ from experimentator.data.buckets import Buckets
 from experimentator.data.chance import chain_of, generators_in, shared_generators
 from experimentator.data.items import (
     DatasetError,
-    ItemsDataset,
     as_dataset,
     keys_of,
     query,
@@ -134,7 +133,7 @@ class Subset(Ordered):
         """
         if not self._finds_keys or self._candidates is None or self._lists_slowly:
             return False
-        keys: Any = self.dataset.items if isinstance(self.dataset, ItemsDataset) else self.dataset.keys
+        keys: Any = self.dataset.keys
         return hasattr(keys, "__len__") and len(keys) != len(self._candidates)
 
     def choose(self, keys: tuple[Hashable, ...]) -> tuple[Hashable, ...]:

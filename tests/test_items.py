@@ -301,6 +301,12 @@ def test_a_source_of_dictionaries_read_by_place_is_a_dataset():
     assert (dataset.keys, dataset.query_item(1), is_deterministic(dataset)) == (range(2), {"x": 2}, False)
 
 
+def test_rows_of_numbers_and_text_in_a_dict_of_arrays_stay_as_they_are():
+    dataset = ArrayDataset({"x": np.arange(2), "box": [Box("a", 1), Box("b", 2)], "name": ["a", "b"]})
+
+    assert dataset.query_item(1) == {"x": 1, "box": Box("b", 2), "name": "b"}
+
+
 def test_an_image_that_shows_its_array_is_one():
     class Image:
         __array_interface__ = np.zeros((2, 3), "uint8").__array_interface__

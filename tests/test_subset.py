@@ -632,3 +632,15 @@ def test_what_pytorch_says_of_tensors_is_no_tensor():
     subset = Subset("s", Mode.EVAL, [{"size": size}] * 2)
 
     assert subset.batch([0, 1])["batch_size"].tolist() == [[2, 3], [2, 3]]
+
+
+@pytest.mark.parametrize("wrap", [lambda items: items, DataAugmentationDataset])
+def test_items_that_a_list_gains_are_there_once_it_is_assigned_anew(wrap):
+    items = [{"x": 0}]
+    subset = Subset("s", Mode.EVAL, wrap(items))
+    assert subset.keys == (0,)
+    items.append({"x": 1})
+    is_outgrown = subset.is_outgrown
+    subset.dataset = subset.dataset
+
+    assert (is_outgrown, subset.keys, subset.is_outgrown) == (True, (0, 1), False)

@@ -77,7 +77,11 @@ class ItemsDataset:
     def __init__(self, items: Mapping[Hashable, Any] | Sequence[Any]):
         self.items = items
         self.deterministic = type(items).__getitem__ in KEPT
-        self.keys = tuple(items) if isinstance(items, Mapping) else range(len(items))
+
+    @property
+    def keys(self) -> Sequence[Hashable]:
+        """Those that it has now."""
+        return tuple(self.items) if isinstance(self.items, Mapping) else range(len(self.items))
 
     def query_item(self, key: Any) -> Any:
         """The item as it was given."""
@@ -198,9 +202,8 @@ def check_keys(dataset: Any, keys: Collection[Hashable], *, subset: str) -> None
 
 
 def _some(keys: Collection[Hashable]) -> str:
-    return (
-        "such as " + ", ".join(f"{key!r:.60}" for key in itertools.islice(keys, 3)) if keys else "of which it has none"
-    )
+    shown = ", ".join(f"{key!r:.60}" for key in itertools.islice(keys, 3))
+    return f"such as {shown}" if keys else "of which it has none"
 
 
 def is_deterministic(dataset: Any) -> bool:
@@ -225,11 +228,8 @@ def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any] | None:
         write = "Mend the item, or leave its key out: Subset(..., keys=[...])."
         if isinstance(error, LookupError) and (known := listed_keys(dataset)) is not None and key not in known:
             write += f" It is not among the dataset's keys, {_some(known)}."
-        raise DatasetError(
-            f"The dataset of subset {subset!r} fails on key {key!r}.",
-            f"{type(error).__name__}: {error!s:.200}",
-            write,
-        ) from error
+        seen = f"{type(error).__name__}: {error!s:.200}"
+        raise DatasetError(f"The dataset of subset {subset!r} fails on key {key!r}.", seen, write) from error
     if item is None:
         return None
     if not isinstance(item, Mapping):
@@ -343,6 +343,8 @@ def plain_array(name: Any, values: Any) -> np.ndarray:
             str(error),
             "Pad its rows, or give a list of items instead, which a subset with `buckets` pads.",
         ) from None
+    if array.dtype.kind in "US" and isinstance(values, list | tuple):  # rows of numbers and text would become text
+        array = np.fromiter(values, object, len(values))
     if array.dtype == object and all(isinstance(one, Number | np.bool_) for one in array.flat):
         array = np.array(array.tolist())
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
