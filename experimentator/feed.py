@@ -60,7 +60,8 @@ class Columnar(Feed):
             positions, keys = positions[positions >= 0], tuple(keys[place] for place in self.kept)
         if not len(positions):
             raise self.subset.empty_error(self.subset.keys)
-        return ColumnsPass(Rows(positions, batch_size, drop_last), partial(self._block, keys))
+        rows = Rows(positions, batch_size, drop_last)
+        return ColumnsPass(rows, partial(self._block, keys), left_out=self.kept is not None)
 
     def tables(self) -> Iterator[tuple[Mapping[str, Any], list[Hashable]]]:
         """All columns, and the keys that have rows."""

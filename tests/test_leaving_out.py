@@ -54,6 +54,18 @@ def taken(subset, residency, batch_size, counts=(), workers=None, skip=0):
     return batches
 
 
+@pytest.mark.parametrize("residency", ["device", "host"])
+def test_a_pass_over_columns_may_be_resumed_where_they_have_no_room(residency):
+    subset = sieved(12, {0, 1, 2}, Mode.TRAIN)
+    cycle = feed_of(subset, residency=residency, put=dict, room=lambda: 1 << 40).cycle(2)
+    streamed = feed_of(subset, residency="stream", put=dict, room=lambda: 0).cycle(2)
+    for _ in range(2):
+        cycle.take(lambda _: 1)
+    streamed.skip(2, left_out=cycle.left_out)
+
+    assert streamed.take(lambda _: 1).keys[0] == cycle.take(lambda _: 1).keys[0]
+
+
 @law(
     st.integers(1, 30), st.sets(st.integers(0, 30)), st.sampled_from([Mode.TRAIN, Mode.EVAL]), st.integers(1, 9),
     st.lists(st.integers(1, 5)), st.integers(1, 2),

@@ -202,11 +202,11 @@ class Pass:
 
 
 class ColumnsPass(Pass):
-    """A pass over whole columns: `block(rows)` cuts a block out."""
+    """A pass over whole columns: `block(rows)` cuts a block out; `left_out` is for who resumes it, streamed."""
 
-    def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block]):
+    def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block], *, left_out: bool = False):
         super().__init__(rows)
-        self.block = block
+        self.block, self.left_out = block, left_out
 
     def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
         """The function that cuts the block out; there is nothing to read."""
