@@ -578,3 +578,13 @@ def test_no_thread_that_asks_for_sizes_keeps_a_process_from_ending():
 
     assert len(feed.numbers) == 27
     assert set(asking.values()) == {True}
+
+
+@pytest.mark.parametrize("residency", ["host", "stream"])
+@pytest.mark.parametrize("lists", [[[1, 2], []], [[], [1, 2]]])
+def test_an_empty_list_is_one_of_whole_numbers(residency, lists):
+    subset = Subset("s", Mode.EVAL, [{"tokens": one} for one in lists], buckets=Buckets({"tokens": [2]}, fill=-1))
+    block = feed_of(subset, residency=residency, put=dict, room=lambda: 0).cycle(2).take(lambda _: 1)
+
+    assert block.columns["batch_tokens"].dtype.kind == "i"
+    assert sorted(block.columns["batch_tokens"].tolist()) == [[-1, -1], [1, 2]]

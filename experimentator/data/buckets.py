@@ -209,7 +209,10 @@ class Buckets:
                 raise self.refuse_axes(name, arrays[0].shape, odd[0].shape, subset)
 
     def _one(self, name: str, value: Any, number: int) -> np.ndarray:
-        grown: np.ndarray = self.grown(name, np.asarray(value)[None], number)[0]
+        array = np.asarray(value)
+        if not array.size and not hasattr(value, "dtype") and isinstance(self.fills[name], int):
+            array = array.astype(int)  # numpy takes an empty list for floats
+        grown: np.ndarray = self.grown(name, array[None], number)[0]
         return grown
 
     def _fill(self, name: str, dtype: np.dtype[Any]) -> np.ndarray:
