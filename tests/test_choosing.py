@@ -433,3 +433,16 @@ def test_a_part_with_batches_of_its_own_is_refused():
 
     with pytest.raises(DatasetError, match=r"^Part 'a' of subset 'both' has a `batch` of its own"):
         CombinedSubset("both", Mode.EVAL, [Own("a", Mode.EVAL, [{"x": 1}])])
+
+
+def test_a_part_may_be_of_a_class_that_only_follows_the_protocol():
+    class Mine:
+        name, type, keys = "mine", "eval", ["a", "b"]
+
+        def query_item(self, key):
+            return {"x": key}
+
+    both = CombinedSubset("both", Mode.EVAL, [Mine(), Subset("b", Mode.EVAL, [{"x": "c"}] * 2)])
+    assert next(both.batches(4))[1]["batch_x"] == ["a", "c", "b", "c"]
+    with pytest.raises(DatasetError, match="something that is no subset"):
+        CombinedSubset("both", Mode.EVAL, [{"x": [1]}])

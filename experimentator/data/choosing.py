@@ -11,6 +11,7 @@ import numpy as np
 
 from experimentator.data.columns import is_columnar
 from experimentator.data.fields import Asking
+from experimentator.data.foreign import as_subset
 from experimentator.data.items import DatasetError
 from experimentator.data.mixture import interleaved, length_to_show_all, proportions_of, take_turns
 from experimentator.subset import Subset
@@ -163,7 +164,7 @@ class CombinedSubset(Subset):
         length: int | None = None,
         buckets: Any = None,
     ):
-        self.parts = list(subsets)
+        self.parts = list(map(as_subset, subsets))
         names = [part.name for part in self.parts]
         if not names or len(set(names)) < len(names):
             write = "List subsets of different names."
