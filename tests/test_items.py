@@ -238,11 +238,13 @@ def pairs():
 class ByPlace:
     """A dataset as PyTorch reads them."""
 
+    numbers = (1, 2)
+
     def __len__(self):
-        return 2
+        return len(self.numbers)
 
     def __getitem__(self, place):
-        return [{"x": 1}, {"x": 2}][place]
+        return {"x": self.numbers[place]}
 
 
 class Pairs(ByPlace):
@@ -298,13 +300,26 @@ def test_the_dataset_that_is_told_for_pairs_read_by_place_reads_them():
 def test_a_source_of_dictionaries_read_by_place_is_a_dataset():
     dataset = as_dataset(ByPlace(), subset="s")
 
-    assert (dataset.keys, dataset.query_item(1), is_deterministic(dataset)) == (range(2), {"x": 2}, False)
+    assert (dataset.keys, dataset.query_item(np.int64(1)), is_deterministic(dataset)) == (range(2), {"x": 2}, False)
+    dataset.items.numbers = (1, 2, 3)
+    assert dataset.keys == range(3)
 
 
 def test_rows_of_numbers_and_text_in_a_dict_of_arrays_stay_as_they_are():
     dataset = ArrayDataset({"x": np.arange(2), "box": [Box("a", 1), Box("b", 2)], "name": ["a", "b"]})
 
     assert dataset.query_item(1) == {"x": 1, "box": Box("b", 2), "name": "b"}
+
+
+def test_a_tensor_that_numpy_refuses_is_named_with_its_key():
+    class Tensor:
+        dtype = "bfloat16"
+
+        def __array__(self, *_, **__):
+            raise TypeError("Got unsupported ScalarType BFloat16")
+
+    with pytest.raises(DatasetError, match=r"^'x' of key 1 of subset 'training' cannot become an array of numpy"):
+        stacked(np.float32(1), Tensor())
 
 
 def test_an_image_that_shows_its_array_is_one():

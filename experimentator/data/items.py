@@ -72,11 +72,11 @@ class ArrayDataset:
 
 
 class ItemsDataset:
-    """A mapping from keys to items, or a sequence of items, as a dataset; one that makes them may differ each time."""
+    """A mapping from keys to items, or what has items by place, as a dataset; what makes them may differ each time."""
 
-    def __init__(self, items: Mapping[Hashable, Any] | Sequence[Any]):
+    def __init__(self, items: Any):
         self.items = items
-        self.deterministic = type(items).__getitem__ in KEPT
+        self.deterministic = getattr(type(items), "__getitem__", None) in KEPT
 
     @property
     def keys(self) -> Sequence[Hashable]:
@@ -85,19 +85,7 @@ class ItemsDataset:
 
     def query_item(self, key: Any) -> Any:
         """The item as it was given."""
-        return self.items[key]
-
-
-class PlacesDataset:
-    """A source whose `source[i]` are dictionaries, as a dataset; its items may differ each time."""
-
-    def __init__(self, source: Any):
-        self.source = source
-        self.keys = range(len(source))
-
-    def query_item(self, key: Any) -> Any:
-        """The item at that place of the source."""
-        return self.source[operator.index(key)]
+        return self.items[key if isinstance(self.items, Mapping) else operator.index(key)]
 
 
 def as_dataset(source: Any, *, subset: str) -> Any:
@@ -123,7 +111,7 @@ def as_dataset(source: Any, *, subset: str) -> Any:
         return ItemsDataset(source)
     write = dataset_of_others(source)
     if write == BY_PLACE and _is_dataset(source):
-        return PlacesDataset(source)
+        return ItemsDataset(source)
     raise DatasetError(
         f"Subset {subset!r} has no dataset.",
         f"a {type(source).__name__}",
@@ -274,7 +262,15 @@ def check_names(
 
 
 def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str, into: np.ndarray | None) -> Any:
-    arrays = [_tried(value) for value in values]
+    arrays: list[Any] = []
+    try:
+        arrays.extend(map(_tried, values))
+    except (TypeError, RuntimeError) as error:  # of a tensor that has a gradient, is on a GPU, or is of bfloat16
+        raise DatasetError(
+            f"{name!r} of key {keys[len(arrays)]!r:.80} of subset {subset!r} cannot become an array of numpy.",
+            f"{type(error).__name__}: {error!s:.200}",
+            "Convert it in the dataset, such as by tensor.detach().cpu().float().numpy().",
+        ) from error
     refuse_masks(name, values)
     if not all(is_numeric(array) for array in arrays):
         return values
