@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import keras
@@ -307,6 +308,35 @@ def test_generators_are_found_in_methods_of_every_kind_and_odd_objects_are_left_
 def test_generators_that_somebody_holds_are_found():
     assert HELD in generators_in(by_python)
     assert len(generators_in(Shaking())) == 2
+
+
+def by_argument(key, item, rng=HELD):
+    return {"n": rng.normal()}
+
+
+class ByClass:
+    rng = np.random.default_rng(2)
+
+    def __call__(self, key, item):
+        return {"n": self.rng.normal()}
+
+
+@dataclass(slots=True)
+class BySlot:
+    rng: np.random.Generator
+
+    def __call__(self, key, item):
+        return {"n": self.rng.normal()}
+
+
+@pytest.mark.parametrize(
+    "shift",
+    [by_argument, partial(by_argument, rng=np.random.default_rng(3)), ByClass(), BySlot(np.random.default_rng(4))],
+)
+def test_a_generator_is_found_wherever_a_transform_keeps_it(shift):
+    subset = Subset("s", Mode.EVAL, DataAugmentationDataset([{"n": 0.0}] * 2, [shift]))
+
+    assert subset.query_item(1) == subset.query_item(1) != subset.query_item(0)
 
 
 # Keys and visits

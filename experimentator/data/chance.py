@@ -11,10 +11,11 @@ import hashlib
 import importlib
 import random
 import sys
+from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
-from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def _parts(one: Any) -> Iterator[Any]:
     """The objects to search next, from one; none if it holds data. Copied, since another thread may change it."""
     if isinstance(one, (str, bytes, int, float, np.ndarray, ModuleType, type)):
         return
-    if isinstance(one, (dict, list, tuple, set, frozenset)):
+    if isinstance(one, (dict, list, tuple, set, frozenset, deque)):
         with suppress(Exception):  # a class of its own may refuse to be read
             if len(one) <= DATA:
                 yield from list(one.values() if isinstance(one, dict) else one)
@@ -149,28 +150,34 @@ def _parts(one: Any) -> Iterator[Any]:
         if not _is_quiet(one):
             yield from _mentioned(one)
             yield from (value for _, _, value in values_of(one, ()))
+            yield from (*(one.__defaults__ or ()), *(one.__kwdefaults__ or {}).values())
     else:
-        yield from _methods(type(one))
+        yield from _of_class(one)
     narrowed, own = getattr(type(one), "_draws_in", None), getattr(one, "__dict__", None)
     if isinstance(own, dict):
         yield from list(own.values()) if narrowed is None else [own[name] for name in narrowed if name in own]
     if isinstance(one, (MethodType, BuiltinMethodType)):
         yield one.__self__
-    if isinstance(one, (MethodType, partial)):
-        yield one.__func__ if isinstance(one, MethodType) else one.func
+    if isinstance(one, MethodType):
+        yield one.__func__
+    if isinstance(one, partial):
+        yield from (one.func, *one.args, *one.keywords.values())
 
 
-def _methods(cls: type) -> Iterator[FunctionType]:
-    """The functions of a class and its bases whose code is searched."""
-    for base in cls.__mro__:
-        for value in () if _is_quiet(base) else list(vars(base).values()):
-            if isinstance(value, property):
+def _of_class(one: Any) -> Iterator[Any]:
+    """What an object has of its class and the bases: functions whose code is searched, slots, and generators."""
+    for base in type(one).__mro__:
+        for name, value in () if _is_quiet(base) else list(vars(base).items()):
+            if isinstance(value, MemberDescriptorType):
+                with suppress(AttributeError):  # it is not set
+                    yield getattr(one, name)
+            elif isinstance(value, property):
                 value = value.fget
             elif isinstance(value, cached_property):
                 value = value.func
             elif isinstance(value, (classmethod, staticmethod)):
                 value = value.__func__
-            if isinstance(value, FunctionType):
+            if isinstance(value, (FunctionType, *KINDS)):
                 yield value
 
 
