@@ -50,7 +50,7 @@ def modules_of_the_user() -> list[str]:
 
 
 def generators_in(root: Any) -> list[Any]:
-    """Every generator of numpy or Python that can be reached from an object: by attributes, containers, code.
+    """Every generator of numpy or Python that an object reaches: by attributes, containers, arguments, code.
 
     Searched is the code of functions and methods, and of functions they call, but not of installed packages; code that
     calls `np.random.normal` reaches numpy's shared generator. A class may narrow the search to some attributes, by
