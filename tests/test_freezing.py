@@ -80,6 +80,19 @@ def test_weights_that_were_not_trainable_before_are_not_after():
     assert [one.trainable for one in (*trunk.layers, *trunk.variables)] == before
 
 
+def test_what_was_frozen_before_stays_so_after_a_freeze():
+    """Keras thaws all that is in a layer when it thaws the layer."""
+    held = {"0/kernel", "2/moving_mean", "3/moving_variance", "4/gamma", "5/beta"}
+    exp = build(Freeze("Trunk", epochs=1))
+    exp.program.prepare()
+    dense, normalization, *_ = exp.chunk_processors[0].model.layers
+    dense.kernel.trainable = normalization.trainable = False
+
+    assert moved(exp, 1) == HEAD
+    assert moved(exp, 2) == EVERYTHING - {f"Trunk/{key}" for key in held}
+    assert not any(one.trainable for one in (dense.kernel, normalization, normalization.gamma))
+
+
 def build_and_prepare() -> Any:
     exp = build()
     exp.program.prepare()

@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -16,9 +17,13 @@ import pytest
 import torch
 from keras import layers
 from scipy import stats
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from experimentator import Callback, CheckpointEvery, Mode, Subset, build_experiment, ops
+from experimentator.backends import get_backend
+from experimentator.backends.torch import draws
 from experimentator.backends.torch.draws import computed
+from experimentator.backends.torch.modules import Modules
 from experimentator.backends.torch.program import Program, compiled_loop
 from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import ChunkProcessor, Graph, GraphError, chunk_processor
@@ -1128,6 +1133,19 @@ def test_computed_integers_and_classes_have_their_shares():
     assert not np.array_equal(order, np.arange(100))
 
 
+def test_classes_that_are_ruled_out_are_never_drawn(monkeypatch):
+    """Whatever the bits: nothing that is drawn outweighs a logit of -1e9."""
+    for bits in (0, -1):
+        monkeypatch.setattr(draws, "_bits", lambda shape, seed, bits=bits: torch.full(shape, bits))
+        assert draws.categorical([[-1e9, 0.0, -1e9]], 4).tolist() == [[1] * 4]
+
+
+def test_the_last_axis_is_shuffled_by_its_negative_number_too():
+    rows = np.arange(20).reshape(2, 10)
+
+    assert np.array_equal(*(drawn(lambda axis=axis, **s: keras.random.shuffle(rows, axis, **s)) for axis in (1, -1)))
+
+
 def test_draws_are_the_same_in_every_way():
     losses = {}
     for way in WAYS:
@@ -1383,3 +1401,21 @@ def test_that_a_graph_runs_in_python_is_told_once_for_all_buckets(caplog):
 
     assert exp.evaluate()["all_largest"] == 6.0
     assert caplog.text.count("The graph cannot be recorded") == 1
+
+
+def test_a_module_made_on_another_device_is_moved_with_its_values_while_it_is_recorded():
+    """The place has another name than what the module lies on, as with a GPU; what is recorded has no values."""
+    module = torch.nn.Linear(3, 2)
+    before = module.weight.detach().clone()
+    modules = Modules(torch.device("cpu", 0))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        modules.variable(module.weight)
+
+    assert torch.equal(module.weight, before)
+
+
+def test_columns_of_bfloat16_are_placed_bit_for_bit():
+    """What an experiment in bfloat16 predicts may be the data of another."""
+    values = IMAGES[:2].astype(ml_dtypes.bfloat16)
+
+    assert np.array_equal(keras.ops.convert_to_numpy(get_backend("torch").put({"x": values})["x"]), values)

@@ -234,6 +234,9 @@ class TorchBackend(KerasBackend):
         if isinstance(values, torch.Tensor):
             return values
         values = np.asarray(values, order="C")  # PyTorch takes no negative strides
+        if values.dtype.isbuiltin == 2:  # of ml_dtypes, such as bfloat16: PyTorch takes its bits alone
+            bits = torch.tensor(values.view(f"int{8 * values.itemsize}"), device=self.place)
+            return bits.view(_dtype(name, values.dtype))
         return torch.tensor(values, dtype=_dtype(name, values.dtype), device=self.place)
 
 

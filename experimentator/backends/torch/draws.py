@@ -61,7 +61,8 @@ def randint(shape: Any, minval: Any, maxval: Any, dtype: Any = "int32", seed: An
 def categorical(logits: Any, num_samples: int, dtype: Any = "int32", seed: Any = None) -> torch.Tensor:
     """Classes [B, num_samples] for `logits` [B, C], the largest of them with Gumbel noise."""
     logits = keras.ops.convert_to_tensor(logits)
-    share = uniform((len(logits), num_samples, logits.shape[-1]), 2.0**-25, 1.0, dtype="float32", seed=seed)
+    share = uniform((len(logits), num_samples, logits.shape[-1]), dtype="float32", seed=seed)
+    share = share.clamp(2.0**-25)  # else the noise could be infinite, and a class win that is ruled out
     return (logits[:, None] - torch.log(-torch.log(share))).argmax(-1).to(of_keras.to_torch_dtype(dtype))
 
 
@@ -78,6 +79,7 @@ def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None)
 def shuffle(x: Any, axis: int = 0, seed: Any = None) -> torch.Tensor:
     """`x` with an axis in random order, another one for each place of the axes before it."""
     x = keras.ops.convert_to_tensor(x)
+    axis = axis % x.ndim
     places = _bits(x.shape[: axis + 1], seed).argsort(axis)
     return x.gather(axis, places.reshape(*places.shape, *[1] * (x.ndim - axis - 1)).expand(x.shape))
 
