@@ -1403,6 +1403,18 @@ def test_that_a_graph_runs_in_python_is_told_once_for_all_buckets(caplog):
     assert caplog.text.count("The graph cannot be recorded") == 1
 
 
+@in_every_way
+def test_a_module_may_be_laid_out_otherwise_between_trainings(way):
+    ours, theirs = convolutional(), convolutional()
+    exp = experiment(model(ours), **way)
+    exp.train(1)
+    ours.to(memory_format=torch.channels_last)
+    exp.train(2)
+
+    by_hand(theirs, exp.callbacks[0].seen)
+    assert_same(ours, theirs)
+
+
 def test_a_module_made_on_another_device_is_moved_with_its_values_while_it_is_recorded():
     """The place has another name than what the module lies on, as with a GPU; what is recorded has no values."""
     module = torch.nn.Linear(3, 2)
