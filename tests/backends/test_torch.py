@@ -1140,6 +1140,14 @@ def test_classes_that_are_ruled_out_are_never_drawn(monkeypatch):
         assert draws.categorical([[-1e9, 0.0, -1e9]], 4).tolist() == [[1] * 4]
 
 
+@pytest.mark.parametrize("limit", [10.0, np.float32(10), torch.tensor(10.0)])
+def test_integers_below_a_float_are_those_below_its_integer(limit):
+    """Keras documents floats there; a remainder in floats has even numbers alone."""
+    ours, theirs = (drawn(lambda one=one, **s: keras.random.randint((99,), 0, one, **s)) for one in (limit, 10))
+
+    assert np.array_equal(ours, theirs)
+
+
 def test_the_last_axis_is_shuffled_by_its_negative_number_too():
     rows = np.arange(20).reshape(2, 10)
 

@@ -55,7 +55,8 @@ def truncated_normal(
 def randint(shape: Any, minval: Any, maxval: Any, dtype: Any = "int32", seed: Any = None) -> torch.Tensor:
     """Integers of `shape` from `minval` to below `maxval`."""
     numbers = _shifted(_bits(shape, seed), 1)  # 63 bits: the remainder favours no number to speak of
-    return (numbers % (maxval - minval) + minval).to(of_keras.to_torch_dtype(dtype))
+    low, high = (int(one) if isinstance(one, int | float) else keras.ops.cast(one, "int64") for one in (minval, maxval))
+    return (numbers % (high - low) + low).to(of_keras.to_torch_dtype(dtype))
 
 
 def categorical(logits: Any, num_samples: int, dtype: Any = "int32", seed: Any = None) -> torch.Tensor:
