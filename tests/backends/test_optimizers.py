@@ -446,6 +446,14 @@ def test_what_is_no_number_of_batches_is_refused_at_once(every):
         Optimizers({"Left": Adam()}, every=every)
 
 
+def test_one_optimizer_under_two_patterns_has_one_rhythm():
+    shared = Adam()
+
+    assert Optimizers({"Left": shared, "Right": shared}, every={"Left": 5, "Right": 5}).every["Right"] == 5
+    with pytest.raises(ValueError, match=r"Seen: one optimizer for both 'Left' and 'Right'.\nGive each an optimizer"):
+        Optimizers({"Left": shared, "Right": shared}, every={"Left": 5})
+
+
 @pytest.mark.parametrize("parts, losses, kind, told", [
     ({"Left": SGD(0.1)}, None, WeightsError, r'No optimizer updates Right/0/kernel.\nSeen: .*\nList "\*" last'),
     ({"Leftt": SGD(0.1), "*": SGD(0.1)}, None, WeightsError, "'Leftt' names no weights.*\n.*\nDid you mean 'Left/"),

@@ -216,6 +216,14 @@ def _check(parts: Any, losses: Any, every: Any) -> None:
             f"every={every!r:.80} cannot be used.\nSeen: optimizers for {', '.join(map(repr, parts))}.\n"
             'Give numbers of batches by the same patterns: every={"Generator": 5}.'
         )
+    turns: dict[int, tuple[str, int]] = {}
+    for pattern, part in parts.items():
+        other, turn = turns.setdefault(id(part), (pattern, (every or {}).get(pattern, 1)))
+        if turn != (every or {}).get(pattern, 1):
+            raise ValueError(
+                f"every={every!r:.80} cannot be used.\nSeen: one optimizer for both {other!r} and {pattern!r}.\n"
+                "Give each an optimizer of its own, or both the same number."
+            )
 
 
 def _is_plain(one: Any) -> bool:
