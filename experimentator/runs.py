@@ -80,6 +80,7 @@ class RunFolder(Callback):
         self._written = 0  # epochs in the history file
         self._begun = 0  # the epoch that began last
         self._earlier: Mapping[str, Any] = {}  # status.json as it was when the run was resumed
+        self._continues = False  # whether it was resumed, and has not trained since
         self._saved_epoch = self._saved_within = 0
         self._saving, self._telling = Throttle(WEIGHTS_SHARE), Throttle(STATUS_SHARE)
         self._noting = Throttle(HISTORY_SHARE)
@@ -131,6 +132,7 @@ class RunFolder(Callback):
         is_new = self.path is None
         self.path = self.path or self.prepared or make(self.project, self.experiment_id)
         self._hold(self.path)
+        self._continue()
         self._listen()
         if is_new:
             self._write_status("running")
@@ -144,16 +146,14 @@ class RunFolder(Callback):
         self.prepared = emptied(path)
 
     def reopen(self, path: Path | None) -> None:
-        """Continue in the folder of a resumed run; its history is replaced by the checkpoint's."""
+        """Continue in the folder of a resumed run; once it trains, its history is replaced by the checkpoint's."""
         if path is None:
             return
         self._hold(path)
         self.path = path
         with suppress(CheckpointError):
             self._earlier = read_json(path / STATUS)
-        self._saved_epoch, self._written = 0, len(self.exp.history)
-        write_atomically(self.history, "".join(map(as_line, self.exp.history)).encode())
-        self._write_status("running")
+        self._continues = True
 
     def on_epoch_begin(self, **_: Any) -> None:
         """Open the folder, if `on_train_begin` was not called."""
@@ -182,6 +182,7 @@ class RunFolder(Callback):
         error = sys.exception()  # called in `finally`, while the exception passes
         self.problem = None if error is self._outer else error
         try:
+            self._continue()  # another callback may have failed before this one was told
             self._end(_ending(self.problem))
         finally:
             if self._log is not None:
@@ -206,6 +207,13 @@ class RunFolder(Callback):
 
     def _hold(self, path: Path) -> None:
         self._held = self._held or Hold(path)
+
+    def _continue(self) -> None:
+        """Put the files of a resumed run to where it goes on; a resume without training changes none."""
+        if self._continues:
+            self._continues, self._saved_epoch, self._written = False, 0, len(self.exp.history)
+            write_atomically(self.history, "".join(map(as_line, self.exp.history)).encode())
+            self._write_status("running")
 
     def _listen(self) -> None:
         self._log = self._log or RunLog(self.opened / LOG)

@@ -140,14 +140,47 @@ def test_whatever_is_dropped_from_a_checkpoint_shows(reference, tmp_path, monkey
     assert resumed(cut(reference, 14, tmp_path)) != lines(reference)
 
 
-def test_a_history_that_ran_ahead_of_the_checkpoint_is_cut_back(reference, tmp_path):
+def test_a_history_that_ran_ahead_of_the_checkpoint_is_cut_back_once_training_goes_on(reference, tmp_path):
     run = cut(reference, 8, tmp_path)
     exp = built(run.parent.parent, run.name)
+    left = [(run / name).read_bytes() for name in ("history.jsonl", "status.json")]
 
     exp.resume(run)
+    exp.evaluate()
+    assert [(run / name).read_bytes() for name in ("history.jsonl", "status.json")] == left
 
+    exp.train(1)
     assert [json.loads(line)["epoch"] for line in (run / "history.jsonl").read_text().splitlines()] == [1]
     assert json.loads((run / "status.json").read_text())["epoch"] == 1
+
+
+def test_a_run_resumed_by_the_link_to_the_newest_stays_in_its_folder_when_another_begins(reference, tmp_path):
+    run = cut(reference, 8, tmp_path)
+    (tmp_path / "p" / "latest").symlink_to("cut")
+    exp = built(tmp_path, None)
+    exp.resume(tmp_path / "p" / "latest")
+    built(tmp_path, "another").train(1)
+    others = lines(tmp_path / "p" / "another")
+
+    exp.train(EPOCHS)
+
+    assert os.readlink(tmp_path / "p" / "latest") == "another"
+    assert lines(tmp_path / "p" / "another") == others
+    assert lines(run) == lines(reference)
+
+
+def test_auto_goes_on_from_checkpoints_that_lie_elsewhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = Path(CONFIG).read_text("utf-8") + "\nfrom experimentator import CheckpointEvery\n"
+    Path("task.py").write_text(text + "callbacks.append(CheckpointEvery(steps=1, folder='kept'))\n", "utf-8")
+    command = ["run", "task.py", "--quiet", "--resume", "auto", "--experiment-id", "one", "--epochs", str(EPOCHS)]
+    environment = {**os.environ, "DIES_AFTER": "8", "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-m", "experimentator", *command], env=environment, check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert main(command) == 0
+    assert "Resuming kept: 1 epoch is done, 7 batches in all." in capsys.readouterr().err
+    assert len(Path("runs", "task", "one", "history.jsonl").read_text().splitlines()) == EPOCHS
 
 
 @pytest.mark.parametrize(

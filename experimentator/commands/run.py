@@ -15,6 +15,7 @@ from experimentator.commands.building import build
 from experimentator.commands.results import final_metrics, show_epochs, show_values, tell
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
 from experimentator.runs import RunFolder
+from experimentator.saving.manifest import numbered
 from experimentator.saving.resume import has_checkpoints
 from experimentator.sweep.heartbeat import Heartbeat, end_with, tell_done, tell_error, tidy
 
@@ -45,7 +46,7 @@ def _train(arguments: Namespace, is_built: Callable[[], None] = lambda: None) ->
     if arguments.checkpoint_seconds is not None and folder:
         exp.callbacks.append(CheckpointEvery(seconds=arguments.checkpoint_seconds))
     if arguments.resume is not None:
-        _resume(exp, folder, arguments.resume)
+        _resume(exp, folder, arguments)
     try:
         exp.train(epochs)
     except BaseException as error:
@@ -105,8 +106,9 @@ def _run_folder(exp: Any, arguments: Namespace) -> RunFolder | None:
     return folder
 
 
-def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
+def _resume(exp: Any, folder: RunFolder | None, arguments: Namespace) -> None:
     """Let the experiment continue an earlier run; with `auto`, there may be none."""
+    which = arguments.resume
     if folder is None and which == AUTO:  # nothing to resume
         return
     if folder is None:
@@ -115,7 +117,9 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
     if which == AUTO and (path is None or not has_checkpoints(path)):
         if folder.experiment_id and path is not None:
             folder.begin_again(path)
-        return
+        path = None if arguments.report else _kept_elsewhere(exp)  # points of a sweep may share that folder
+        if path is None:
+            return
     if path is None:
         raise CheckpointError(
             f"There is no run to resume.\nSeen: no runs in {folder.project}, points of a --grid aside.\n"
@@ -124,3 +128,9 @@ def _resume(exp: Any, folder: RunFolder | None, which: str) -> None:
     exp.resume(path)
     done = "1 epoch is" if exp.epoch == 1 else f"{exp.epoch} epochs are"
     tell(f"Resuming {path}: {done} done, {exp.walk.batches} batches in all.")
+
+
+def _kept_elsewhere(exp: Any) -> Path | None:
+    """A folder outside of run folders in which the training keeps checkpoints, if it has some."""
+    folders = [Path(one.folder) for one in exp.callbacks if isinstance(one, CheckpointEvery) and one.folder is not None]
+    return next((folder for folder in folders if numbered(folder)), None)

@@ -229,6 +229,8 @@ def _is_equal(value: Any, other: Any) -> bool:
 def resume(exp: BaseExperiment, folder: str | os.PathLike[str]) -> Path:
     """Let an experiment continue from the newest whole checkpoint of a run folder or a folder of them, or from one."""
     folder = as_path(folder, write='exp.resume("runs/digits/latest")')
+    if folder.is_symlink():  # `latest` may soon be another run, in which this one must not write
+        folder = folder.parent / os.readlink(folder)
     restored = Restored(found(folder))
     with unnoted(exp.walk):
         restored.into(exp)
