@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from experimentator.graph import Graph, describe_graph
 from experimentator.records import history, throttle
 from experimentator.records.environment import environment
 from experimentator.records.history import append, read_history
+from experimentator.records.run_places import Hold
 from experimentator.runs import RunFolder
 from tests.stubs import mix
 
@@ -223,6 +225,27 @@ def test_a_name_may_be_as_long_as_file_systems_take(tmp_path, name):
     Trained(RunFolder(tmp_path, name, experiment_id=name)).train(1)
 
     assert os.readlink(tmp_path / name / "latest") == name
+
+
+def test_a_copy_in_which_latest_is_a_folder_does_not_hide_the_newest_run(tmp_path):
+    Trained(RunFolder(tmp_path / "runs", experiment_id="a")).train(1)
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")  # as `scp -r` does, too
+    Trained(RunFolder(tmp_path / "copy", experiment_id="b")).train(1)
+
+    assert RunFolder(tmp_path / "copy").earlier == tmp_path / "copy" / "experiment" / "b"
+
+
+def test_a_folder_is_free_after_its_training_even_if_processes_were_forked_meanwhile(tmp_path):
+    held = Hold(tmp_path)
+    forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    forked.start()
+    with pytest.raises(CheckpointError, match="A training is under way"):
+        Hold(tmp_path)
+
+    held.release()
+    Hold(tmp_path).release()
+    forked.kill()
+    forked.join()
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "..", "", "latest", "a\nb", "x" * 241, "日" * 81, " "])

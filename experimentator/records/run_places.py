@@ -8,6 +8,7 @@ import re
 import sys
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -36,7 +37,7 @@ class Hold:
     def __init__(self, path: Path, *, what: str = "training"):
         if sys.platform == "win32":
             return
-        handle = os.open(path, os.O_RDONLY)
+        handle = self._handle = os.open(path, os.O_RDONLY)
         self._close = weakref.finalize(self, os.close, handle)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +52,9 @@ class Hold:
 
     def release(self) -> None:
         """Release the lock."""
-        if sys.platform != "win32":
+        if sys.platform != "win32" and self._close.alive:
+            with suppress(OSError):  # where there are no locks
+                fcntl.flock(self._handle, fcntl.LOCK_UN)  # processes that were forked meanwhile have the handle, too
             self._close()
 
 
@@ -124,9 +127,10 @@ def found(project: Path, experiment_id: str | None) -> Path | None:
         path = project / experiment_id
         return path if path.is_dir() else None
     latest = project / LATEST
-    if latest.is_dir() and not _is_point(_described(latest)):
+    if latest.is_symlink() and latest.is_dir() and not _is_point(_described(latest)):
         return project / latest.resolve().name
-    runs = {path: _described(path) for path in sorted(project.glob("*")) if (path / "status.json").is_file()}
+    folders = [path for path in sorted(project.glob("*")) if path != latest]  # a link is a folder in some copies
+    runs = {path: _described(path) for path in folders if (path / "status.json").is_file()}
     own = [path for path, described in runs.items() if not _is_point(described)]
     return max(own, key=lambda path: (str(runs[path].get("started", "")), path.name), default=None)
 
