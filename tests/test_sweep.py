@@ -26,6 +26,7 @@ from experimentator.commands.means import means_of, show_means
 from experimentator.config import ConfigError
 from experimentator.records.history import read_history
 from experimentator.sweep import supervisor
+from experimentator.sweep.heartbeat import ERROR, tell_error
 from experimentator.sweep.outcome import Outcome
 from experimentator.sweep.picture import picture
 from experimentator.sweep.points import Between, axes_of, constant_in, key_of, points
@@ -355,6 +356,26 @@ def test_what_is_asked_otherwise_is_not_taken_for_done(change, capsys):
     assert sweep("--grid", "rate=[0.5]", "--resume", "auto", epochs="3" if change == "more epochs" else "2") == 0
     assert "finished before" not in capsys.readouterr().err
     assert len(rows("ended")) == 2
+
+
+def test_points_after_a_change_of_the_configuration_are_told_and_not_taken_for_the_others(capsys):
+    text = Path("pains.py").read_text("utf-8")
+    edits = "from pathlib import Path\nif rate == 0.2:\n    Path(__file__).write_text(Path('text').read_text())\n"
+    Path("pains.py").write_text(f"{text}\n{edits}", "utf-8")
+    Path("text").write_text(f"{text}\n{edits}# a word more\n", "utf-8")
+
+    assert sweep("--grid", "rate=[0.1, 0.2, 0.3]", epochs="1") == 0
+    told = capsys.readouterr().err
+    assert told.count("pains.py was changed meanwhile: from here on, points are trained as it is now.") == 1
+    assert told.index("changed meanwhile") > told.index("rate=0.2")
+    assert sweep("--grid", "rate=[0.1, 0.2, 0.3]", "--resume", "auto", epochs="1") == 0
+    assert capsys.readouterr().err.count("finished before") == 1
+
+
+def test_an_error_that_names_a_file_in_no_known_encoding_is_reported(tmp_path):
+    tell_error(str(tmp_path), ValueError("there is no caf\udce9.jpg"))
+
+    assert (tmp_path / ERROR).read_text("utf-8") == "ValueError: there is no caf\\udce9.jpg"
 
 
 def test_the_newest_sweep_is_the_one_that_goes_on(capsys):

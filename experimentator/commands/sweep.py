@@ -6,6 +6,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ class Sweep:
     def __init__(self, arguments: Namespace, sets: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]]):
         self.arguments, self.sets, self.chosen = arguments, sets, chosen
         self.asked = asked_of(arguments.config, arguments.epochs)
+        self.begun: dict[int, str] = {}  # what each point was asked
         self.folder = _folder(arguments, sets)
         self.register = Register(self.folder, arguments.config)
         self.numbers = [self.register.number({**sets, **values}) for values in chosen]
@@ -83,6 +85,7 @@ class Sweep:
     def due(self) -> Iterator[Point]:
         """The points that are not done, each as it is about to start."""
         for number, values in zip(self.numbers, self.chosen, strict=True):
+            self._look()
             if done := self.register.done(number, values, self.asked):
                 self.outcomes[number] = done
                 self.display.is_done(number)
@@ -90,14 +93,26 @@ class Sweep:
             run = self.folder.with_name(f"{self.folder.name}-{number}")
             if self.register.was_begun(number):
                 wait_for(run)
+            self.begun[number] = self.asked
             self.register.begin(number, values, {**self.sets, **values})
             yield Point(number, values, _command(self.arguments, values, run.name))
 
     def ended(self, outcome: Outcome, printed: str) -> None:
         """A point ended."""
         self.outcomes[outcome.number] = outcome
-        self.register.end(outcome, {**self.sets, **outcome.values}, self.asked)
+        self.register.end(outcome, {**self.sets, **outcome.values}, self.begun[outcome.number])
         self.display.ended(outcome, printed)
+
+    def _look(self) -> None:
+        """Take note of a configuration that was changed meanwhile: points that begin now are others than those before.
+
+        A file that is gone is told of by the points themselves.
+        """
+        with suppress(OSError):
+            now, before = asked_of(self.arguments.config, self.arguments.epochs), self.asked
+            if now != before:
+                tell(f"{self.arguments.config} was changed meanwhile: from here on, points are trained as it is now.")
+            self.asked = now
 
     def ended_so_far(self) -> list[Outcome]:
         """The outcomes so far, in the order of points."""

@@ -73,7 +73,8 @@ class Heartbeat:
 def tell_error(place: str, error: BaseException) -> None:
     """Report the error that ended the process of a point, in one line: it may have no run folder yet."""
     lines = f"{type(error).__name__}: {error}".removesuffix(": ").splitlines()
-    Path(place, ERROR).write_text(lines[0] if lines else "", "utf-8")
+    with suppress(OSError):  # on a full disk, the error itself matters more; names of files may be no text
+        Path(place, ERROR).write_text(lines[0] if lines else "", "utf-8", "backslashreplace")
 
 
 def tell_done(place: str) -> None:
