@@ -125,7 +125,7 @@ def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """
     try:
         make_folder(path.parent)
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        aside = path.parent / f".{path.name[:50]}.{secrets.token_hex(4)}"  # names of all lengths have room
         try:
             with open(aside, "xb") as file:
                 file.write(data)
@@ -188,6 +188,16 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for one in missing:
         sync_folder(one.parent)
+
+
+def sync_files(path: Path) -> None:
+    """Force a file to disk, or all files in a folder, and their names."""
+    for one in (path, *path.rglob("*")):
+        if one.is_dir():
+            sync_folder(one)
+        else:
+            with one.open("rb+") as file:
+                os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

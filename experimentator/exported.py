@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experimentator.checkpoint import CheckpointError, as_path, make_folder
+from experimentator.checkpoint import CheckpointError, as_path, make_folder, sync_files, sync_folder
 from experimentator.embedded import Embedded, named
 from experimentator.graph import Graph, MissingTensorError, Mode
 from experimentator.isolation import inferring
@@ -162,7 +162,9 @@ def _export(exp: BaseExperiment, path: Path, outputs: Sequence[str], sizes: Size
         aside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
         try:
             exp.backend.export(model, aside)
+            sync_files(aside)
             os.rename(aside, path)
+            sync_folder(path.parent)
         except BaseException as error:
             shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
             error.add_note(f"Nothing was written to {path}.")

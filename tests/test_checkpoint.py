@@ -110,6 +110,13 @@ def test_file_and_folder_are_on_disk_before_the_write_returns(tmp_path, monkeypa
     assert synced == [False, True]
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "日" * 85])
+def test_names_of_all_lengths_have_room(name, tmp_path):
+    write_atomically(tmp_path / name, b"new")
+
+    assert names_in(tmp_path) == [name]
+
+
 def test_folders_on_the_way_are_made(tmp_path):
     write_atomically(tmp_path / "a" / "b" / "c.txt", b"new")
 

@@ -166,6 +166,24 @@ def test_an_exported_file_runs_without_the_library(tmp_path):
     alike(read_elsewhere(tmp_path / "new" / OWN, {"batch_input": IMAGES[:5]}), expected)
 
 
+def test_an_exported_file_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    exp, synced, rename, sync = build(), set(), os.rename, os.fsync
+
+    def renamed(aside, path):
+        if path == tmp_path / OWN:
+            files = [one for one in (aside, *aside.rglob("*")) if one.is_file()]
+            assert files
+            assert synced.issuperset(one.stat().st_ino for one in files)
+            synced.clear()
+        rename(aside, path)
+
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.add(os.fstat(handle).st_ino), sync(handle)))
+    monkeypatch.setattr(os, "rename", renamed)
+    exp.export(tmp_path / OWN)
+
+    assert synced == {tmp_path.stat().st_ino}
+
+
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"] if ON_TORCH else ["onnx"])
 @not_on_jax
 def test_a_product_of_three_tensors_is_exported_for_any_number_of_rows(suffix, tmp_path):
