@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import sys
 from pathlib import Path
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -333,6 +335,14 @@ def test_keys_with_named_parts_have_a_column_for_each():
         {"key_subset": "real", "key": "3", "batch_x": 0.5},
         {"key_subset": "=drawn", "key": "b", "batch_x": 1.0},
     ]
+
+
+def test_files_of_predictions_are_read_by_others_whatever_numbers_and_names_are_in_them():
+    predictions = Predictions(["caf\udce9.jpg"], {"batch_x": np.array([0.5], ml_dtypes.bfloat16)})
+
+    with np.load(io.BytesIO(predictions.npz())) as arrays:
+        assert (arrays["batch_x"].dtype, arrays["batch_x"].tolist()) == (np.float32, [0.5])
+    assert predictions.csv() == b"key,batch_x\ncaf\\udce9.jpg,0.5\n"
 
 
 def test_keys_that_are_no_texts_and_no_numbers_are_written_as_texts():

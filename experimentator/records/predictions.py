@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.averages import usual
 from experimentator.checkpoint import write_atomically
 from experimentator.config import ConfigError
 from experimentator.data.padding import together
@@ -96,7 +97,8 @@ class Predictions:
         if KEYS in self.outputs:
             raise ConfigError(f"An output is called {KEYS!r}, as the keys are.", "Seen: .npz.", "Write a .jsonl file.")
         file = io.BytesIO()
-        arrays: dict[str, Any] = {KEYS: np.array(self._plain_keys()), **self.outputs}
+        # others than numpy does not know bfloat16, and would read bytes
+        arrays: dict[str, Any] = {KEYS: np.array(self._plain_keys()), **{n: usual(a) for n, a in self.outputs.items()}}
         np.savez_compressed(file, allow_pickle=False, **arrays)
         return file.getvalue()
 
@@ -124,7 +126,7 @@ class Predictions:
         for row, key in enumerate(named):
             own = [_harmless(part) for part in key.values()]
             writer.writerow([*own, *(one for values in flat.values() for one in values[row].tolist())])
-        return file.getvalue().encode()
+        return file.getvalue().encode(errors="backslashreplace")  # names of files may be no text
 
     def _named_keys(self) -> list[dict[str, int | str]]:
         """For each item its `key`; of NamedTuple keys, as in a combined subset, a `key_<name>` for each field."""
