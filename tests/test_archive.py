@@ -91,6 +91,25 @@ def test_the_best_epoch_is_told_where_the_process_died_before_its_line_was_writt
     assert read_run(runs / "digits" / "a").best == {"epoch": 4, "validation_accuracy": 0.9}
 
 
+def test_a_folder_that_nobody_may_look_into_hides_no_runs(runs, monkeypatch):
+    (runs / "lost+found").mkdir()
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    expected = [run.name for run in find_runs(runs)]
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = find_runs(runs)
+
+    assert [run.name for run in found if run.status != "damaged"] == expected
+    assert ["Permission denied" in run.problem for run in found if run.status == "damaged"] == [True]
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        find_runs(runs / "lost+found")
+
+
 def test_a_run_without_a_number_for_its_loss_still_tells_its_last_epoch(tmp_path):
     run = read_run(
         made(tmp_path / "a", {"validation_loss": None}, {"validation_loss": None, "validation_accuracy": 0.5})

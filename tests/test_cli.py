@@ -239,6 +239,13 @@ def test_of_a_strangers_long_error_the_first_lines_are_shown():
     assert len(shown) == 17
 
 
+def test_an_error_that_is_its_own_cause_is_told_once():
+    error = ZeroDivisionError("division by zero")
+    error.__cause__ = error  # as `raise error from error` sets it
+
+    assert failures.message(error).splitlines()[0::2] == ["error: ZeroDivisionError: division by zero"]
+
+
 @pytest.mark.parametrize(
     "error, status",
     [(failures.Terminated(), 143), (KeyboardInterrupt(), 130), (PermissionError(), 5), (RuntimeError(), 1)],

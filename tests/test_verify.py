@@ -54,6 +54,15 @@ def test_a_training_may_write_more_to_stderr_than_a_pipe_holds(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_training_that_keeps_its_checkpoints_elsewhere_is_told_what_to_write(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = f"{(CONFIGS / 'momentum.py').read_text()}\nfrom experimentator import CheckpointEvery\n"
+    Path("task.py").write_text(f"{text}callbacks.append(CheckpointEvery(folder='kept'))\n")
+
+    assert main(["verify-resume", "task.py", "--kills", "1", "--epochs", "2", "--output-folder", "runs"]) == 5
+    assert "List CheckpointEvery without folder=" in capsys.readouterr().err
+
+
 def test_a_training_that_fails_by_itself_has_nothing_to_compare_and_leaves_nothing(capsys, tmp_path, monkeypatch):
     (tmp_path / "place").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "place"))

@@ -71,8 +71,9 @@ def message(error: BaseException) -> str:
     if any(_is_told(kind) for kind in type(error).__mro__) or _is_deliberate(error):
         return "\n".join([f"error: {error}", *_notes(error), *_origin(error)])
     lines = [f"error: {_brief(error)}", *_notes(error), *_frames(error)]
-    cause = error.__cause__
-    while cause is not None:
+    cause, told = error.__cause__, {id(error)}
+    while cause is not None and id(cause) not in told:  # `raise error from error` is its own cause
+        told.add(id(cause))
         lines += [f"because of {_brief(cause)}", *_notes(cause), *_frames(cause)]
         cause = cause.__cause__
     return "\n".join([*lines, "Type the command with --traceback to see every frame."])

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from experimentator.checkpoint import CheckpointError
 from experimentator.commands import outside
 from experimentator.commands.building import assigned
 from experimentator.commands.results import tell
@@ -103,6 +104,11 @@ class Trial:
         begun = self._training(child, run, 0)
         self._finish(child)
         seconds = time.monotonic() - begun
+        if not numbered(self.path(run) / CHECKPOINTS):
+            raise CheckpointError(
+                f"This training leaves no checkpoint in its run folder.\nSeen: none in {self.path(run)}.\n"
+                "List CheckpointEvery without folder=, and CallbackedExperiment where experiment_type is set."
+            )
         self.total = _saved(self.path(run)) or 0
         self.between_saves = max(0.01, _pace(self.path(run), seconds) / SAVES)
         _say(f"{run}: {_done(self.path(run))}, in {seconds:.1f} s")

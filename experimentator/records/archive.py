@@ -75,7 +75,7 @@ def find_runs(folder: str | os.PathLike[str]) -> list[Run]:
     place = Path(folder)
     if not os.path.isdir(place):
         raise CheckpointError(f"There is no folder {str(place)!r}.\nSeen: nothing.\nName one that holds run folders.")
-    runs = [_read(path) for path in _folders(place.resolve(), DEEPEST)]
+    runs = list(_found(place.resolve(), DEEPEST))
     return sorted(runs, key=lambda run: (run.started, run.folder))
 
 
@@ -116,16 +116,23 @@ def _read(folder: Path) -> Run:
         return Run(folder, "damaged", problem=str(error))
 
 
-def _folders(place: Path, depth: int) -> Iterator[Path]:
+def _found(place: Path, depth: int) -> Iterator[Run]:
+    """The runs in a folder; a folder within it that cannot be read is damaged, and hides no others."""
     if is_run(place):
-        yield place
+        yield _read(place)
         return
     try:
         inside = sorted(entry.path for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:  # removed meanwhile
+        return
     except OSError as error:
-        raise refusal(place, error.strerror or str(error)) from None
+        problem = refusal(place, error.strerror or str(error))
+        if depth == DEEPEST:
+            raise problem from None
+        yield Run(place, "damaged", problem=str(problem))
+        return
     for path in inside if depth else ():
-        yield from _folders(Path(path), depth - 1)
+        yield from _found(Path(path), depth - 1)
 
 
 def _status(written: Mapping[str, Any]) -> str:
