@@ -239,6 +239,19 @@ def test_of_a_strangers_long_error_the_first_lines_are_shown():
     assert len(shown) == 17
 
 
+def test_an_error_is_told_where_the_current_folder_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(KeyError) as caught:
+        raise KeyError("mine")
+    told = failures.message(caught.value)
+    monkeypatch.chdir(tmp_path)
+
+    assert told.startswith("error: KeyError: 'mine'")
+    assert __file__ in told
+
+
 def test_an_error_that_is_its_own_cause_is_told_once():
     error = ZeroDivisionError("division by zero")
     error.__cause__ = error  # as `raise error from error` sets it

@@ -41,6 +41,7 @@ from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
 from experimentator.commands.outside import lines
 from experimentator.records.archive import find_runs
+from experimentator.runs import RunFolder
 from experimentator.saving import resume
 from experimentator.saving.identity import identity, undone
 from experimentator.saving.manifest import newest, numbered
@@ -1213,7 +1214,9 @@ def test_a_resumed_run_tells_what_its_status_told_until_it_knows_better(referenc
     run = cut(reference, 5, tmp_path)
     told = {"epoch_of_weights": 3, "compilers": {"training": "xla"}}
     (run / "status.json").write_text(json.dumps({"status": "finished", "epoch": 3, **told}))
-    built(tmp_path, "cut").resume(run)
+    exp = built(tmp_path, "cut")
+    exp.resume(run)
+    RunFolder.of(exp).on_train_begin()
 
     status = json.loads((run / "status.json").read_text())
     assert {name: status[name] for name in told} == told

@@ -7,6 +7,7 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
@@ -151,7 +152,9 @@ def _is_foreign(filename: str) -> bool:
 def shown_path(filename: str) -> str:
     """The path, relative to the current folder if it is below that."""
     path = Path(filename)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename
+    with suppress(OSError, ValueError):  # elsewhere, or the current folder was removed meanwhile
+        return str(path.relative_to(Path.cwd()))
+    return filename
 
 
 def _resolved(filename: str) -> str:
