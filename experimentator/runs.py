@@ -31,9 +31,10 @@ from experimentator.diagram import DiagramError, save
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
 from experimentator.records.environment import environment, process
 from experimentator.records.history import append, as_line
+from experimentator.records.hold import Hold
 from experimentator.records.plainfile import read_json
 from experimentator.records.run_log import RunLog
-from experimentator.records.run_places import LATEST, Hold, emptied, folder_name, found, make, point
+from experimentator.records.run_places import LATEST, emptied, folder_name, found, make, point
 from experimentator.records.throttle import Throttle
 
 log = logging.getLogger(__name__)

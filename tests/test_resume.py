@@ -170,6 +170,33 @@ def test_a_run_resumed_by_the_link_to_the_newest_stays_in_its_folder_when_anothe
     assert lines(run) == lines(reference)
 
 
+def test_trainings_that_save_in_one_folder_are_told_and_one_after_the_other_are_not(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+
+    class Other(Callback):
+        before = ("CheckpointEvery",)
+
+        def on_epoch_end(self, epoch, **_):
+            if epoch == 2:
+                aside = next(Path("checkpoints").iterdir()).parent / ".tmp-of-a-writer"
+                aside.mkdir()
+                exp = build_experiment(CONFIG, hide_progress=True)
+                exp.callbacks.append(CheckpointEvery(epochs=1))
+                exp.train(1)
+                assert aside.is_dir()
+
+        def state_dict(self):
+            return {}
+
+    for others in ([Other()], []):
+        exp = build_experiment(CONFIG, hide_progress=True)
+        exp.callbacks += [*others, CheckpointEvery(steps=1), CheckpointEvery(epochs=1)]
+        exp.train(2)
+        told = [record.getMessage() for record in caplog.records if "Another training saves" in record.getMessage()]
+        assert len(told) == len(others)
+        caplog.clear()
+
+
 def test_auto_goes_on_from_checkpoints_that_lie_elsewhere(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = Path(CONFIG).read_text("utf-8") + "\nfrom experimentator import CheckpointEvery\n"

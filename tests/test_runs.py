@@ -24,7 +24,7 @@ from experimentator.graph import Graph, describe_graph
 from experimentator.records import history, throttle
 from experimentator.records.environment import environment
 from experimentator.records.history import append, read_history
-from experimentator.records.run_places import Hold
+from experimentator.records.hold import Hold
 from experimentator.runs import RunFolder
 from tests.stubs import mix
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
+from experimentator.checkpoint import CheckpointError, make_folder
+from experimentator.records.hold import Hold
 from experimentator.records.throttle import Throttle, seconds_to_save
 from experimentator.saving.manifest import CHECKPOINTS, KEPT, clean
 from experimentator.scalars import is_number, is_whole
+
+log = logging.getLogger(__name__)
 
 SHARE = 0.007  # share of the time that saving may take, if no period is given
 COPIES = 3  # copies of the trained weights in a checkpoint, as a guess: with the two moments of Adam
@@ -62,6 +67,7 @@ class CheckpointEvery(Callback):
         self.has_period = (steps, epochs, seconds) != (None, None, None)
         self.saved: Any = None  # where the training stood at the last save
         self.saving = Throttle(SHARE)
+        self.held: Hold | None = None  # the folder, while it trains
 
     @property
     def place(self) -> Path:
@@ -85,12 +91,36 @@ class CheckpointEvery(Callback):
         if self.saved == self._standing():
             return
         if not self.is_clean:
-            clean(self.place)
+            self._take()
             self.is_clean = True
         with self.saving:
             self.exp.save_checkpoint(self.place, keep=self.keep)
         self._note()
         self.saved = self._standing()
+
+    def on_train_end(self, **_: Any) -> None:
+        """Leave the folder to others."""
+        if self.held is not None:
+            self.held.release()
+            self.held = None
+
+    def _take(self) -> None:
+        """Tidy the folder, and hold it, so that another training that saves there is told, too."""
+        others = [one for one in self.exp.callbacks if isinstance(one, CheckpointEvery) and one.held is not None]
+        if any(one.place == self.place for one in others):
+            return
+        try:
+            make_folder(self.place)
+            self.held = Hold(self.place)
+            clean(self.place)
+        except CheckpointError:
+            log.warning(
+                "Another training saves its checkpoints in %s, too, and each removes those of the other. Give each a "
+                "folder of its own: CheckpointEvery(folder=...).",
+                self.place,
+            )
+        except OSError as error:  # saving says what to write
+            log.info("%s cannot be held: %s", self.place, error)
 
     def _is_due(self, why: str) -> bool:
         waited = self.saving.waited

@@ -16,9 +16,9 @@ from typing import Any
 
 from experimentator.checkpoint import CheckpointError, add_lines, make_folder, shorten
 from experimentator.records.environment import json_value, sha256
+from experimentator.records.hold import Hold
 from experimentator.records.local_modules import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, values_of
-from experimentator.records.run_places import Hold
 from experimentator.runs import STATUS
 from experimentator.sweep.heartbeat import ORPHAN_SECONDS, WATCH_SECONDS
 from experimentator.sweep.outcome import FINISHED, Outcome
