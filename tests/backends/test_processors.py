@@ -1703,6 +1703,7 @@ def test_a_sum_is_that_of_its_parts_whatever_metrics_lists(metrics):
 OPTIMIZERS = {
     "one": lambda: keras.optimizers.SGD(0.1),
     "one that clips": lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.001),
+    "one that scales": lambda: keras.optimizers.SGD(0.1, loss_scale_factor=1024.0),
     "several": lambda: Optimizers({"Head": keras.optimizers.SGD(0.1), "*": keras.optimizers.SGD(0.1)}),
 }
 

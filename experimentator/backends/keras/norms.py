@@ -32,7 +32,7 @@ class Norms:
         if not self.asked:
             return outputs
         found, keyed = {id(variable): gradient for gradient, variable in pairs}, self.keyed()
-        scale = getattr(optimizer, "dynamic_scale", 1.0)  # of the loss, in float16
+        scale = getattr(optimizer, "dynamic_scale", optimizer.loss_scale_factor or 1.0)  # of the loss, as in float16
         lengths = {}
         for name, patterns in self.asked.items():
             own = keyed if patterns is None else named_by(patterns, keyed)
