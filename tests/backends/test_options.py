@@ -169,6 +169,31 @@ def test_weights_that_become_their_averages_leave_what_is_not_trained(kind, jit)
     assert float(count.numpy()) == len(INDEX)
 
 
+def test_averages_go_to_their_own_weights_in_whatever_order_these_are_listed():
+    first, second = (layers.Dense(1, kernel_initializer=keras.initializers.Constant(value)) for value in (0.1, 0.7))
+    optimizer = keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5)
+    listed = [
+        ops.Model(first, inputs="batch_x", outputs="batch_first"),
+        ops.Model(second, inputs="batch_x", outputs="batch_second"),
+        lambda chunk: chunk.update(batch_prediction=chunk["batch_first"] + chunk["batch_second"]),
+        squares,
+    ]
+    trained(optimizer, jit=False, processors=listed)
+    backend, _ = trained(optimizer, jit=False, processors=[listed[1], listed[0], *listed[2:]])
+    pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
+    averages = [(variable, np.array(average)) for variable, average in pairs]
+
+    backend.take_averages(optimizer)
+    for variable, average in averages:
+        np.testing.assert_array_equal(np.asarray(variable), average)
+
+    alone = lambda chunk: chunk.update(batch_prediction=chunk["batch_first"])  # noqa: E731
+    backend, _ = trained(optimizer, jit=False, processors=[listed[0], alone, squares])
+    kept = second.get_weights()
+    backend.take_averages(optimizer)
+    np.testing.assert_array_equal(second.get_weights()[0], kept[0])
+
+
 def test_several_losses_share_one_step_counter():
     optimizer = keras.optimizers.SGD(RATE)
     parts = [
@@ -236,6 +261,32 @@ def test_a_recurrent_layer_and_its_cell_change_together():
     for precision, name in [("float16", "mixed_float16"), ("bfloat16", "mixed_bfloat16"), (None, "float32")]:
         trained(keras.optimizers.SGD(RATE), jit=False, precision=precision, processors=[watch, squares_in_float32])
         assert (lstm.dtype_policy.name, lstm.cell.dtype_policy.name) == (name, name)
+
+
+class Whole(layers.Layer):
+    """Whole numbers, as keras.layers.Hashing gives them."""
+
+    def __init__(self) -> None:
+        super().__init__(dtype="int32", autocast=False)
+
+    def call(self, values: Any) -> Any:
+        return keras.ops.cast(values, self.compute_dtype)
+
+
+def test_layers_of_whole_numbers_and_quantized_ones_stay_what_they_are():
+    whole, quantized, scale, found = Whole(), layers.Dense(1), keras.Variable([1.0, 1.0, 1.0]), []
+    quantized.build((None, 3))
+    quantized.quantize("int8")
+    own = quantized.dtype_policy.name
+
+    def network(chunk):
+        chunk["batch_prediction"] = quantized(chunk["batch_x"]) + keras.ops.sum(chunk["batch_x"] * scale, -1, True)
+        chunk["batch_x"] = whole(chunk["batch_x"])
+        found.append(keras.backend.standardize_dtype(chunk["batch_x"].dtype))
+
+    trained(keras.optimizers.SGD(RATE), jit=False, precision="bfloat16", processors=[network, squares_in_float32])
+    assert (whole.dtype_policy.name, quantized.dtype_policy.name) == ("int32", own)
+    assert "int" in found[-1]
 
 
 squares_in_float32 = lambda chunk: chunk.update(  # noqa: E731

@@ -12,10 +12,12 @@ from experimentator.optimizer_parts import parts_of
 
 
 def give_averages(optimizer: Any, weights: Sequence[Any], layers: Mapping[int, Any]) -> None:
-    """Give weights their averages; untrained numbers that none of the layers owns stay as they are."""
+    """Give `weights` their averages; untrained numbers that none of the layers owns stay as they are."""
     of_layers = {id(variable) for layer in layers.values() for variable in layer.variables}
-    put_back = copied([one for one in weights if not one.trainable and id(one) not in of_layers])
-    optimizer.finalize_variable_values(weights)
+    given = {id(one) for one in weights if one.trainable or id(one) in of_layers}
+    averaged = optimizer._trainable_variables  # Keras goes by their order, and processors may have another one by now
+    put_back = copied([one for one in averaged if id(one) not in given])
+    optimizer.finalize_variable_values(averaged)
     put_back()
 
 

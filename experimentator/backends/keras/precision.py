@@ -17,7 +17,8 @@ def set_precision(layer: Any, precision: str | None) -> None:
     """Let a layer compute in `precision`, with weights in float32; for None, as it did before it was first changed.
 
     Per layer, since Keras ignores a global policy that is set after a layer was made; with the layers in it, since a
-    recurrent one makes a state for its cell before it calls it. Layers made with a `dtype` keep it, and all in them.
+    recurrent one makes a state for its cell before it calls it. Layers made with a `dtype` keep it, and all in them; so
+    do layers of integers.
     """
     for part in layer._flatten_layers() if precision or _OWN else ():
         if precision is None:
@@ -25,9 +26,14 @@ def set_precision(layer: Any, precision: str | None) -> None:
                 part.dtype_policy = _OWN.pop(part)
         elif _was_chosen(part):
             _KEPT.update(part._flatten_layers())
-        elif part not in _KEPT and part.dtype_policy.name != POLICIES[precision]:
+        elif part not in _KEPT and _is_plain(part.dtype_policy) and part.dtype_policy.name != POLICIES[precision]:
             _OWN.setdefault(part, part.dtype_policy)
             part.dtype_policy = POLICIES[precision]
+
+
+def _is_plain(policy: Any) -> bool:
+    """Whether a layer computes with floats: others give ids, as of bins, or have weights that were quantized."""
+    return policy.quantization_mode is None and keras.backend.is_float_dtype(policy.compute_dtype)
 
 
 def _was_chosen(layer: Any) -> bool:
