@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -388,6 +390,35 @@ def test_a_ragged_tensor_has_a_shape_and_is_refused_by_name_where_it_is_asked_fo
     assert [tensor.shape for tensor in exp.describe("infer").tensors] == [(None, 4), (None, None)]
     with pytest.raises(GraphError, match=r"'batch_ragged' is asked for, .*\nSeen: a RaggedTensor"):
         exp.predict("training")
+
+
+@pytest.mark.parametrize(
+    "drawn, kind",
+    [
+        (lambda x: tf.cond(x[0, 0] > 2, lambda: x, lambda: x + tf.random.normal(tf.shape(x))), "RandomStandardNormal"),
+        (tf.function(lambda x: keras.ops.map(lambda row: row + tf.random.uniform([3]), x)), "RandomUniform"),
+        (
+            lambda x: x + tf.cast(tf.random.log_uniform_candidate_sampler([[1]], 1, 3, True, 9)[0], x.dtype),
+            "LogUniformCandidateSampler",
+        ),
+    ],
+    ids=["in a branch", "in a function", "of classes"],
+)
+def test_draws_whose_state_cannot_be_saved_are_told_wherever_they_stand(drawn, kind, caplog):
+    node = chunk_processor(inputs=["batch_x"], outputs=["batch_x"], node="Draws")(drawn)
+    exp = moving(chunk_processors=[node, linear(), squares])
+    exp.train(1)
+
+    assert re.search(rf"Draws: .* draws by {kind}, whose state", caplog.text)
+
+
+def test_a_tensor_of_unknown_rank_may_be_a_result():
+    @chunk_processor(inputs=["batch_y"], outputs=["size"])
+    def sized(y):
+        return tf.numpy_function(lambda values: np.abs(values).mean(dtype="float32"), [y], tf.float32)
+
+    row = moving(chunk_processors=[linear(), squares, sized], metrics=["size"], jit_compile=False).train(1)[0]
+    assert row["training_size"] == pytest.approx(np.abs(COLUMNS["batch_y"]).mean(), rel=1e-5)
 
 
 def test_a_tensor_that_lost_its_axes_is_told_how_to_get_them_back():

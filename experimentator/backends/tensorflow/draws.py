@@ -14,16 +14,34 @@ from experimentator.graph import Node
 from experimentator.patches import patched
 
 WITH_STATE = {  # operations with a hidden state, which nobody can read or set; XLA starts it at random
-    "Multinomial", "ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "RandomShuffle",
-    "RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal",
+    "FixedUnigramCandidateSampler", "LearnedUnigramCandidateSampler", "LogUniformCandidateSampler", "Multinomial",
+    "ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "RandomShuffle",
+    "RandomStandardNormal", "RandomUniform", "RandomUniformInt", "SampleDistortedBoundingBox",
+    "SampleDistortedBoundingBoxV2", "TruncatedNormal", "UniformCandidateSampler",
 }  # fmt: skip
 
 
 def draws_with_state(nodes: Sequence[Node]) -> dict[str, str]:
     """Processors in TensorFlow's present graph whose draws have a hidden state: their text, and the operation."""
-    operations = tf.compat.v1.get_default_graph().get_operations()
-    kinds = {one.name: one.type for one in operations if one.type in WITH_STATE}
+    graph = tf.compat.v1.get_default_graph()
+    kinds = {one.name: kind for one in graph.get_operations() if (kind := _drawing(one, graph)) is not None}
     return {str(owner(name, nodes) or name): kind for name, kind in kinds.items()}
+
+
+def _drawing(operation: Any, graph: Any) -> str | None:
+    """The operation with a hidden state that this one is, or that a function holds which it calls, as a branch does."""
+    if not any(attribute.type in ("func", "list(func)") for attribute in operation.op_def.attr):
+        return operation.type if operation.type in WITH_STATE else None
+    waiting, known = [operation.node_def], set[str]()
+    while waiting:
+        node = waiting.pop()
+        if node.op in WITH_STATE:
+            return str(node.op)
+        called = {one.name for value in node.attr.values() for one in (value.func, *value.list.func)} - known
+        known |= called
+        functions = [one for name in called if (one := graph._get_function(name)) is not None]
+        waiting += [inner for function in functions for inner in function.cached_definition.node_def]
+    return None
 
 
 def quick_draws() -> AbstractContextManager[None]:

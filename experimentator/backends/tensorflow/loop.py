@@ -88,8 +88,8 @@ class TensorflowStep(KerasStep):
 
     def result_bytes(self, batch_size: int) -> int:
         """Bytes that come back for each batch; sizes that are not known count as the batch size."""
-        specs = self.outputs.values()
-        return sum(spec.dtype.size * prod(size or batch_size for size in spec.shape) for spec in specs)
+        known = [(spec.dtype.size, spec.shape if spec.shape.rank else ()) for spec in self.outputs.values()]
+        return sum(width * prod(size or batch_size for size in sizes) for width, sizes in known)
 
     def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
         """Settle an open choice of compiler for `remaining` batches, by timing each on a copy of the state.
