@@ -26,7 +26,7 @@ class Predictor:
     def __init__(self, program: Program):
         self.program = program
         self.steps: dict[tuple[Any, ...], Step] = {}  # INFER, by names, shapes, dtypes and outputs
-        self.single: dict[Mode, Step] = {}  # TRAIN and EVAL, for one batch
+        self.single: dict[tuple[Any, ...], Step] = {}  # TRAIN and EVAL, for one batch, by mode and dtypes
 
     @property
     def traces(self) -> int:
@@ -81,12 +81,13 @@ class Predictor:
 
     def _single(self, columns: Mapping[str, Any], mode: Mode) -> Step:
         """The step that trains or evaluates one batch."""
-        graph = self.program.graph(mode)
+        graph, specs = self.program.graph(mode), specs_of(columns)
         check_given(columns, graph)
-        if mode not in self.single or self.single[mode].stale:
-            self.single[mode] = self._compiled(graph, specs_of(columns), mode)
+        key = (mode, *sorted((name, str(spec.dtype)) for name, spec in specs.items()))
+        if key not in self.single or self.single[key].stale:
+            self.single[key] = self._compiled(graph, specs, mode)
         begin(graph)
-        return self.single[mode]
+        return self.single[key]
 
     def _compiled(self, graph: Graph, specs: Mapping[str, Spec], mode: Mode) -> Step:
         exp, optimizer = self.program.exp, self.program.require_optimizer() if mode == Mode.TRAIN else None

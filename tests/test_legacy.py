@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -122,6 +123,15 @@ def test_one_batch_trains_evaluates_and_infers():
     assert unchanged
     assert losses[0] == pytest.approx(before)
     assert exp.batch_eval(batch)["loss"] < losses[0]
+
+
+def test_batches_of_other_dtypes_are_computed_in_them():
+    mean = experimentator.chunk_processor(inputs=["batch_x"], outputs=["loss"])(lambda batch_x: keras.ops.mean(batch_x))
+    exp = build_experiment({"chunk_processors": [mean]})
+
+    for dtype in ("float32", "float16", "float32"):
+        loss = exp.batch_eval({"batch_x": np.ones(4, dtype)})["loss"]
+        assert (float(loss), loss.dtype) == (1.0, dtype)
 
 
 def test_a_batch_may_be_typed_by_hand():
