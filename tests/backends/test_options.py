@@ -169,6 +169,17 @@ def test_weights_that_become_their_averages_leave_what_is_not_trained(kind, jit)
     assert float(count.numpy()) == len(INDEX)
 
 
+@compilers
+def test_a_regularizer_counts_only_for_weights_that_the_training_graph_reads(jit):
+    aside = layers.Dense(1, kernel_regularizer=keras.regularizers.L2(0.1))
+    aside.build((None, 3))
+    before = aside.get_weights()[0]
+    optional = ops.Model(aside, inputs="batch_x", outputs="batch_aside")
+    trained(keras.optimizers.SGD(RATE), jit=jit, processors=[optional, linear(), squares])
+
+    np.testing.assert_array_equal(aside.get_weights()[0], before)
+
+
 def test_averages_go_to_their_own_weights_in_whatever_order_these_are_listed():
     first, second = (layers.Dense(1, kernel_initializer=keras.initializers.Constant(value)) for value in (0.1, 0.7))
     optimizer = keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5)

@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 from experimentator import ChunkProcessor, Freeze, Mode, Subset, build_experiment, ops
+from experimentator.backends.tensorflow import loop
 from experimentator.backends.tensorflow.placement import LARGE, placed
 from experimentator.graph import GraphError, chunk_processor
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, linear, noisy, numpy_descent, squares, training_step
+from tests.frameworks import backend_of_keras
 
 
 def test_plain_tensorflow_variables_are_trained_too():
@@ -23,6 +25,13 @@ def test_plain_tensorflow_variables_are_trained_too():
 
     assert factor.numpy() < 3.0
     assert list(backend.weights()) == ["lambda/0/factor"]
+
+
+def test_a_complex_weight_is_refused_by_name():
+    turn = tf.Variable(tf.ones([3], tf.complex64), name="turn")
+    turned = lambda chunk: chunk.update(batch_x=tf.math.real(tf.cast(chunk["batch_x"], tf.complex64) * turn))
+    with pytest.raises(GraphError, match=r"trains the weight 'turn:0'\.\nSeen: complex64 \[3\]\.\nMake two float"):
+        training_step([turned, linear(), squares])
 
 
 class Moving(ChunkProcessor):
@@ -314,6 +323,48 @@ def test_a_first_call_with_xla_on_its_own_account_falls_back_too(caplog):
 
     np.testing.assert_allclose(losses, numpy_descent(12)[2], rtol=1e-3)
     assert "To text" in caplog.text
+
+
+def test_a_gpu_whose_cuda_lacks_a_part_that_xla_needs_trains_without_xla(caplog, monkeypatch):
+    backend, step = training_step([linear(), squares], jit_compile="auto", like="xla")
+    call, lacking = step._call, "Graph execution error:\n\nlibdevice not found at ./libdevice.10.bc [[{{node while}}]]"
+
+    def without_cuda(compiler, *arguments, **options):
+        if compiler == "xla":
+            raise tf.errors.InternalError(None, None, lacking)
+        return call(compiler, *arguments, **options)
+
+    monkeypatch.setattr(step, "_call", without_cuda)
+    losses = np.asarray(step(backend.put(COLUMNS), INDEX)["loss"])
+
+    np.testing.assert_allclose(losses, numpy_descent(12)[2], rtol=1e-3)
+    assert "runs without it: libdevice not found at ./libdevice.10.bc, a part of CUDA; XLA_FLAGS=" in caplog.text
+
+
+def test_gpus_that_were_hidden_count_for_nothing(monkeypatch):
+    hidden = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [hidden])
+    backend = backend_of_keras()
+
+    assert (backend.device, backend.peak_memory()) == ("CPU", None)
+    assert backend.room() > 0
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("eager", [False, True])
+def test_on_a_gpu_an_id_without_a_row_would_give_nan(eager, jit_compile, monkeypatch):
+    calls = []
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_x"])
+    def looked_up(x):
+        calls.append(keras.layers.Embedding.call.__qualname__)
+        return x
+
+    backend, step = training_step([looked_up, linear(), squares], eager=eager, jit_compile=jit_compile)
+    monkeypatch.setattr(loop, "has_gpu", lambda: True)
+    step(backend.put(COLUMNS), INDEX)
+
+    assert "odd_ids_are_nan" in calls[-1]
 
 
 def test_evaluation_that_follows_xla_falls_back_where_it_cannot(caplog):

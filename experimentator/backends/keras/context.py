@@ -79,8 +79,16 @@ class Forward:
         return outputs
 
     def trained(self, variables: Iterable[Any]) -> list[Any]:
-        """The variables that are trained now."""
-        return [variable for variable in variables if variable.trainable and not self.is_held(variable)]
+        """The variables that are trained now: of others than the graph reads, not even a regularizer counts."""
+        read = {id(one) for one in self.reach.variables.read_by({node.name for node in self.reach.graph.nodes})}
+        kept = [one for one in variables if id(one) in read and one.trainable and not self.is_held(one)]
+        if odd := [one for one in kept if "complex" in str(one.dtype)]:
+            raise GraphError(
+                f"No optimizer of Keras trains the weight {odd[0].name!r}.\n"
+                f"Seen: {keras.backend.standardize_dtype(odd[0].dtype)} {list(odd[0].shape)}.\n"
+                "Make two float weights, and a complex tensor of both where it is used; or write trainable=False."
+            )
+        return kept
 
 
 def as_tensor(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from tensorflow.python.client import device_lib  # the one place that tells how much memory TensorFlow may take
+from tensorflow.python.eager import context
 
 from experimentator.backends import Shape, Timed
 from experimentator.backends.keras import KerasBackend
@@ -55,7 +56,7 @@ class TensorflowBackend(KerasBackend):
                 "Set KERAS_BACKEND=jax, with keras.distribution.set_distribution(keras.distribution.DataParallel()); "
                 "or leave it out.",
             )
-        gpus = tf.config.list_physical_devices("GPU")
+        gpus = tf.config.get_visible_devices("GPU")
         details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
         self.device = str(details.get("device_name", "GPU" if gpus else "CPU"))
 
@@ -143,9 +144,10 @@ class TensorflowBackend(KerasBackend):
 
     def room(self) -> int:
         """Bytes that are free on the first GPU, or on the host."""
-        if not tf.config.list_physical_devices("GPU"):
+        if not has_gpu():
             return free_host_memory()
-        limits = [d.memory_limit for d in device_lib.list_local_devices() if d.device_type == "GPU"]
+        devices = device_lib.list_local_devices(context.context().config)  # of those that are visible, as set up
+        limits = [device.memory_limit for device in devices if device.device_type == "GPU"]
         return int(limits[0] - tf.config.experimental.get_memory_info("GPU:0")["current"])
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:

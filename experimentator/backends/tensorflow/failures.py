@@ -59,6 +59,8 @@ def failed_running(error: Exception, graph: Graph) -> Exception:
 def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
     """Which operation of which processor XLA refuses; empty where `error` is about something else."""
     text = str(error)
+    if lacking := re.search(r"libdevice not found[^\n\[]*", text):
+        return f"{lacking[0].strip()}, a part of CUDA; XLA_FLAGS=--xla_gpu_cuda_data_dir=FOLDER says where CUDA lies."
     if "tf2xla" not in text and "XLA_" not in text:
         return ""
     found = re.search(r"\{\{node ([^}]+)\}\}", text)

@@ -78,7 +78,8 @@ class TensorflowStep(KerasStep):
 
     def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         if self.chosen == EAGER:
-            return self._loop(columns, tf.constant(index), None)
+            with odd_ids_are_nan() if has_gpu() else nullcontext():
+                return self._loop(columns, tf.constant(index), None)
         try:
             return self._call(self.compiler, columns, index, fixed=fixed)
         except FAILURES as error:
