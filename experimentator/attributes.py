@@ -20,6 +20,7 @@ from experimentator.reads import (
     OUTSIDE,
     PLAIN,
     counts_up,
+    held_by,
     holds_no_code,
     outside,
     read_by,
@@ -146,10 +147,9 @@ def _is_metric(value: Any) -> bool:
 
 def _watched(processor: Any, *, private: bool = False) -> dict[str, tuple[Any, Hashable]]:
     """The values to compare, by name, with their fingerprints; values are kept so that no id is reused."""
-    attributes = getattr(processor, "__dict__", {})
     own = {
         name: (value, _print(value))
-        for name, value in list(attributes.items())
+        for name, value in list(held_by(processor).items())
         if (private or name[:1] != "_") and not isinstance(getattr(type(processor), name, None), cached_property)
     }
     return own | {name: (value, _print(value)) for name, value in outside(processor).items()}
@@ -191,6 +191,7 @@ def _default(processor: Any, name: str, new: Any) -> tuple[str, Hashable, Any]:
     """The class's default of an attribute that the object did not have: text, fingerprint, value; else the new one."""
     missing = object()
     value = missing if name.startswith(OUTSIDE) else getattr(type(processor), name, missing)
+    value = missing if hasattr(value, "__set__") else value  # of a slot, or a property that can be set
     return ("", _print(new), new) if value is missing else (_told(value), _print(value), value)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dis
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import cache, cached_property, partial
 from itertools import pairwise
 from numbers import Number
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def outside(processor: Any) -> dict[str, Any]:
         owner = owner.__self__ if isinstance(owner, MethodType) else processor
         found = {CODE + function.__qualname__: function} | _reads(owner, _methods(owner), [function], known)
         return {f"self{name}" if name.startswith(".") else name: value for name, value in found.items()}
-    own = getattr(processor, "__dict__", {})
+    own = held_by(processor)
     is_ours = type(processor).__module__.startswith(LIBRARIES)  # its own code is not read, but what it was given
     held = {name: one for name, one in own.items() if name == "function" or (is_ours and name[:1] != "_")}
     methods, waiting = (
@@ -50,6 +51,28 @@ def outside(processor: Any) -> dict[str, Any]:
             found |= _inside(name, one, "", {}, known)
     is_own = {f".{name}" for name in own}  # those are compared anyway
     return {name.removeprefix("."): value for name, value in found.items() if name not in is_own}
+
+
+def held_by(one: Any, names: Collection[str] | None = None) -> Mapping[str, Any]:
+    """The attributes of an object, a class or a module; those in slots and behind properties that are set, of `names`.
+
+    Without names, these are all of them.
+    """
+    own: Mapping[str, Any] = getattr(one, "__dict__", {})
+    kind: Any = type(one)
+    behind = () if isinstance(one, NAMESPACES) else _settable(kind)
+    for name in behind if names is None else set(behind).intersection(names):
+        with suppress(Exception):  # a slot may be empty, and a property fail
+            own = {**own, name: getattr(one, name)}
+    return own
+
+
+@cache
+def _settable(kind: Any) -> tuple[str, ...]:
+    """The names of slots, and of properties that can be set, of a class whose code somebody may change."""
+    own = [vars(cls) for cls in kind.__mro__[:-1] if not is_installed(cls.__module__)]
+    known = [(name, one) for scope in own for name, one in scope.items()]
+    return tuple(name for name, one in known if isinstance(one, MemberDescriptorType) or getattr(one, "fset", None))
 
 
 def holds_no_code(processor: Any) -> bool:
@@ -72,19 +95,19 @@ def _reads(
     owner: Any, methods: dict[str, list[FunctionType]], waiting: list[FunctionType], known: set[tuple[int, int]]
 ) -> dict[str, Any]:
     """What functions and those that they call read: `.name` of the object whose methods they are, and outer values."""
-    found, own = dict[str, Any](), getattr(owner, "__dict__", {})
+    found = dict[str, Any]()
     while waiting:
         function = waiting.pop()
         if (id(owner), id(function)) in known:
             continue
         known.add((id(owner), id(function)))
         names, attributes, of_objects = read_by(function.__code__)
-        if hasattr(owner, "__dict__") and not _is_watched(owner):
+        if _has_attributes(owner) and not _is_watched(owner):
             values = _attributes(owner, of_objects.get("self", ())).items()
             found |= {f".{name}": value for name, value in values if _is_compared(owner, name, value)}
         for name in attributes:
             found |= _called(name, methods, waiting)
-            if not isinstance(one := own.get(name), CLOSED):
+            if not isinstance(one := held_by(owner, (name,)).get(name), CLOSED):
                 found |= _inside(name, one, name, of_objects, known)
         for kind, name, value in values_of(function, names):
             is_read_itself = name in _bare(function.__code__) or not _is_data(value, of_objects.get(name, ()))
@@ -106,7 +129,7 @@ def _inside(
     """
     called = _wrapped(one)
     owner = called.__self__ if isinstance(called, MethodType) else called
-    if isinstance(owner, CLOSED) or not hasattr(owner, "__dict__") or _is_watched(owner) or id(owner) in within:
+    if isinstance(owner, CLOSED) or not _has_attributes(owner) or _is_watched(owner) or id(owner) in within:
         return {}
     attributes, found = of_objects.get(at, ()), dict[str, Any]()
     for key, value in _attributes(owner, attributes).items():
@@ -134,14 +157,21 @@ def _attributes(one: Any, names: Collection[str]) -> dict[str, Any]:
     """What an object, its class or a module has under public names."""
     if not names:
         return {}
-    scopes = [vars(one), *map(vars, _classes(one))]
+    scopes = [held_by(one, names), *map(vars, _classes(one))]
     found = {key: next((scope[key] for scope in scopes if key in scope), ...) for key in names if key[:1] != "_"}
     return {key: found[key] for key in sorted(found) if not isinstance(found[key], (cached_property, type(...)))}
 
 
+def _has_attributes(one: Any) -> bool:
+    kind: Any = type(one)
+    return hasattr(one, "__dict__") or bool(_settable(kind))
+
+
 def _is_compared(owner: Any, name: str, value: Any) -> bool:
     """Whether an attribute is compared as a value: methods, and what modules define, are not."""
-    is_defined = isinstance(value, FunctionType) and (isinstance(owner, NAMESPACES) or name not in vars(owner))
+    is_defined = isinstance(value, FunctionType) and (
+        isinstance(owner, NAMESPACES) or name not in held_by(owner, (name,))
+    )
     return not is_defined and not isinstance(value, NAMESPACES)
 
 
@@ -283,7 +313,7 @@ def read_by(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...], dict[str,
 
 def _is_data(one: Any, names: Collection[str]) -> bool:
     """Whether attributes are all that an object is read for, each of which is compared by itself."""
-    return bool(names) and hasattr(one, "__dict__") and not _is_watched(one) and vars(one).keys() >= set(names)
+    return bool(names) and _has_attributes(one) and not _is_watched(one) and held_by(one, names).keys() >= set(names)
 
 
 @cache

@@ -738,6 +738,59 @@ def test_a_later_change_of_an_attribute_is_told_and_acts(caplog):
     assert caplog.text.count("Changed") == 1
 
 
+class Slotted(Scaled):
+    __slots__ = ("by", "calls")
+
+    def __init__(self):
+        self.by, self.calls = 1.0, 0
+
+
+class Hidden(Scaled):
+    """Has its factor behind a property."""
+
+    def __init__(self):
+        super().__init__()
+        self.by = 1.0
+
+    @property
+    def by(self) -> float:
+        return self._by
+
+    @by.setter
+    def by(self, factor: float) -> None:
+        self._by = factor
+
+
+@dataclass(slots=True)
+class Factors:
+    by: float = 1.0
+
+
+KEPT = Factors()
+
+
+def scaled_by_others(chunk: Any) -> None:
+    Scaled.__call__(SimpleNamespace(by=KEPT.by, calls=0), chunk)
+
+
+@pytest.mark.parametrize("make, named", [
+    (lambda: (Slotted(),) * 2, "#0 Slotted: by"),
+    (lambda: (Hidden(),) * 2, "#0 Hidden: by"),
+    (lambda: (scaled_by_others, KEPT), "#0 scaled_by_others: global KEPT.by"),
+], ids=["in a slot", "behind a property", "in a slot of another object"])  # fmt: skip
+def test_attributes_in_slots_and_behind_properties_may_be_changed_too(make, named, caplog):
+    processor, owner = make()
+    exp = experiment(processor, squares)
+    scale_of(exp)
+    assert "Changed" not in caplog.text
+    owner.by = 3.0
+
+    assert scale_of(exp) == pytest.approx(3.0)
+    assert scale_of(exp) == pytest.approx(3.0)
+    assert caplog.text.count(f"Changed after first use: {named} was 1.0, is 3.0") == 1
+    owner.by = 1.0
+
+
 def test_a_callback_that_changes_an_attribute_reaches_the_next_pass(caplog):
     scaled = Scaled()
 
