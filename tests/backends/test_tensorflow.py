@@ -341,6 +341,19 @@ def test_a_gpu_whose_cuda_lacks_a_part_that_xla_needs_trains_without_xla(caplog,
     assert "runs without it: libdevice not found at ./libdevice.10.bc, a part of CUDA; XLA_FLAGS=" in caplog.text
 
 
+def test_a_graph_at_which_the_compiler_itself_fails_runs_without_it(caplog):
+    @chunk_processor(inputs=["batch_prediction"], outputs=["batch_prediction"])
+    def cut(prediction):
+        count = tf.cast(tf.reduce_sum(tf.abs(prediction)), tf.int32) % 5 + 2
+        return prediction + 0 * tf.reduce_sum(tf.reshape(prediction[:4], [2, -1])[:count])
+
+    backend, step = training_step([linear(), cut, squares], jit_compile="auto", like="xla")
+    losses = np.asarray(step(backend.put(COLUMNS), INDEX)["loss"])
+
+    np.testing.assert_allclose(losses, numpy_descent(12)[2], rtol=1e-3)
+    assert "which runs without it: the compiler itself fails" in caplog.text
+
+
 def test_gpus_that_were_hidden_count_for_nothing(monkeypatch):
     hidden = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [hidden])

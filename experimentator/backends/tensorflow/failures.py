@@ -61,6 +61,8 @@ def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
     text = str(error)
     if lacking := re.search(r"libdevice not found[^\n\[]*", text):
         return f"{lacking[0].strip()}, a part of CUDA; XLA_FLAGS=--xla_gpu_cuda_data_dir=FOLDER says where CUDA lies."
+    if broken := re.search(r"RET_CHECK failure \(external/xla/[^\n\[]*", text):
+        return f"the compiler itself fails, as with sizes that depend on values: {broken[0].strip()}"
     if "tf2xla" not in text and "XLA_" not in text:
         return ""
     found = re.search(r"\{\{node ([^}]+)\}\}", text)
