@@ -104,18 +104,6 @@ def test_a_freeze_goes_with_every_way_to_run(options):
     assert moved(build(Freeze("Trunk/*"), **options), 1) == HEAD
 
 
-def test_what_was_frozen_before_stays_so_after_a_freeze():
-    exp = build(Freeze("Trunk/*", epochs=1))
-    exp.program.prepare()
-    network = exp.chunk_processors[0].model
-    network.layers[0].trainable, network.layers[-1].bias.trainable = False, False
-    ours = {key for key, one in exp.backend.variables.keyed().items() if one.trainable}
-
-    assert moved(exp, 1) == HEAD
-    assert moved(exp, 2) >= ours
-    assert {key for key, one in exp.backend.variables.keyed().items() if one.trainable} == ours
-
-
 def test_the_average_of_frozen_weights_is_the_weights():
     average = ExponentialMovingAverage(0.5)
     exp = build(Freeze("Trunk/*"), average)
