@@ -11,13 +11,14 @@ import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
+from jaxlib.mlir.dialects import stablehlo
 
 from experimentator.backends import Timed
 from experimentator.backends.jax.batch import Batch
 from experimentator.backends.jax.by_hand import FAILURES, JaxModel, looped
 from experimentator.backends.jax.devices import Devices
 from experimentator.backends.jax.inner_gradients import recomputed
-from experimentator.backends.jax.loop import COMPILERS, JaxStep
+from experimentator.backends.jax.loop import COMPILERS, JaxStep, kept
 from experimentator.backends.jax.profile import profiled
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.fit import fitted
@@ -26,7 +27,9 @@ from experimentator.backends.keras.shapes import real_batch, run_on_items
 from experimentator.backends.keras.trace_leaks import KEPT, OWN_GRADIENT
 from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory
+from experimentator.patches import patched
 
+STABLEHLO = "1.9.0"  # what JAX asks for by itself may be newer than what an installed TensorFlow can read
 ASKED = (
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
@@ -56,7 +59,9 @@ class JaxBackend(KerasBackend):
         with self.settling():
             try:
                 outputs = batch.shapes(state, tensors)
-            except (TypeError, IndexError):  # as those of `ASKED` are, and what JAX raises for tensors in a slice
+            except (TypeError, IndexError) as error:  # as those of `ASKED`, and what JAX raises for tensors in a slice
+                if isinstance(error, jax.errors.UnexpectedTracerError) and not self.eager:
+                    raise kept(error) from None
                 if not self.eager:
                     raise
                 outputs = batch.run_once(state, real_batch(self, specs))
@@ -79,6 +84,10 @@ class JaxBackend(KerasBackend):
 
     def is_traced(self, value: Any) -> bool:
         return isinstance(value, jax.core.Tracer)
+
+    def export(self, model: Any, path: Path) -> None:
+        with patched(stablehlo, get_version_from_compatibility_requirement=lambda _: STABLEHLO):
+            super().export(model, path)
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name; where it asks a tensor for its value, say what to write."""

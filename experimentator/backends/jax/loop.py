@@ -97,7 +97,7 @@ class JaxStep(KerasStep):
         try:
             slots, weights, outputs = self._functions[kind](*state, columns, *arguments)
         except jax.errors.UnexpectedTracerError as error:
-            raise _kept(error) from None
+            raise kept(error) from None
         self.batch.keep(weights, slots)
         return dict(outputs)
 
@@ -141,7 +141,7 @@ class JaxStep(KerasStep):
         return lax.fori_loop(0, limit, body, (state, room))
 
 
-def _kept(error: Exception) -> GraphError:
+def kept(error: Exception) -> GraphError:
     """The error for a processor that kept a tensor of an earlier trace."""
     kind = re.search(r"value with type (\S+)", str(error))
     frames = re.findall(r"^(.+:\d+):\d+ \((.*)\)$", str(error), flags=re.MULTILINE)
