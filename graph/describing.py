@@ -154,9 +154,9 @@ def _code(processor: Any) -> str | None:
 
 def _group(processor: Any, name: str) -> str | None:
     """The part of the name before its last `/`; else the processor's own `group`."""
-    prefix = "/".join(name.rpartition("/")[0].strip("/ ").split("/")[:_DEEPEST])
     own = getattr(processor, "group", None)
-    return prefix or (own if isinstance(own, str) and own else None)
+    paths = [name.rpartition("/")[0], own if isinstance(own, str) else ""]
+    return next(filter(None, ("/".join(path.strip("/ ").split("/")[:_DEEPEST]) for path in paths)), None)
 
 
 def _in_full(processor: Any) -> Iterator[tuple[str, str]]:

@@ -184,7 +184,8 @@ class Description:
         start = f"{group}/" if group else ""
         here = [box for box in self.boxes if (box.group or "") == group]
         deeper = [box.group for box in self.boxes if box.group and box.group.startswith(start) and box.group != group]
-        inner = [start + path.removeprefix(start).partition("/")[0] for path in deeper]
+        ends = [path.find("/", len(start) + 1) for path in deeper]  # of one letter at least: a path may begin with /
+        inner = [path[:end] if end > 0 else path for path, end in zip(deeper, ends, strict=True)]
         return here, list(dict.fromkeys(inner))
 
     def shown(self, ref: Ref) -> str:

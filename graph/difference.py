@@ -95,7 +95,9 @@ class _Difference:
             yield f"mode: {old.mode} -> {new.mode}"
         if (weighed(old) != weighed(new)) and None not in (old.trainable, new.trainable):
             yield f"parameters: {weighed(old) or 'none'} -> {weighed(new) or 'none'}"
-        for was, now in zip(old.writes, new.writes, strict=False):
+        given = {ref.name: ref for ref in new.reads if ref in self.after.given}
+        read = [(ref, given[ref.name]) for ref in old.reads if ref in self.before.given and ref.name in given]
+        for was, now in (*read, *zip(old.writes, new.writes, strict=False)):
             specs = self.before.spec(was), self.after.spec(now)
             if all(specs) and specs[0] != specs[1]:
                 yield f"{now.name}: {specs[0]} -> {specs[1]}"

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields, is_dataclass
 from functools import cache
+from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -26,6 +27,8 @@ from experimentator.graph.versions import Ref
 
 FORMAT, VERSION = "experimentator graph", 1
 _WRITE = "Write the file anew: experimentator graph CONFIG -o FILE.json."
+_KEYWORDS = {"digraph", "edge", "end", "graph", "node", "strict", "subgraph"}
+_DEEPEST = 100
 _hints = cache(get_type_hints)
 
 
@@ -62,7 +65,10 @@ def from_json(text: str) -> Description:
     if data.get("version") != VERSION:
         seen = f'"version": {json.dumps(data.get("version"))}, where {VERSION} is known'
         raise DescriptionError("This graph was written by another version.", seen=seen, write=_WRITE)
-    described: Description = _read(Description, data, "the file")
+    try:
+        described: Description = _read(Description, data, "the file")
+    except RecursionError:
+        raise _damaged("folded boxes of the file", "boxes within boxes, too deep") from None
     _check(described)
     return described
 
@@ -73,8 +79,11 @@ def _check(description: Description) -> None:
         if made.state not in ("", *MARKS) or made.role not in ROLES:
             raise _damaged(f"{made.id!r} of the file", f"state {made.state!r} and role {made.role!r}")
     ids = {made.id for made in description.drawn}
-    if len(ids) < len(description.drawn) or not all(map(str.isidentifier, ids)):
-        raise _damaged("ids of the file", "one twice, or one that is no word")
+    words = all(one.isidentifier() and one.casefold() not in _KEYWORDS for one in ids)
+    if len(ids) < len(description.drawn) or not words:
+        raise _damaged("ids of the file", "one twice, or one that is no word, or a word of DOT or Mermaid")
+    if any((box.group or "").count("/") > _DEEPEST for box in description.boxes):
+        raise _damaged("groups of the file", f"more than {_DEEPEST} within each other")
     for edge in description.edges:
         if not ids.issuperset((edge.source, edge.target)):
             raise _damaged("edges of the file", f"an edge {edge.source!r} -> {edge.target!r}, which has an unknown end")
@@ -83,10 +92,12 @@ def _check(description: Description) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses as dictionaries, without fields that hold their default."""
+    """Dataclasses as dictionaries, without fields that hold their default; no number that JSON lacks."""
     if is_dataclass(value):
         pairs = [(field, getattr(value, field.name)) for field in fields(value)]
         return {field.name: _plain(one) for field, one in pairs if one != field.default}
+    if isinstance(value, float) and not isfinite(value):
+        return None
     return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 

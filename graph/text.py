@@ -46,7 +46,7 @@ def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str
 
 
 def changes(description: Description) -> str:
-    """What a difference or a plan found, a line for each processor it marked.
+    """What a difference or a plan found: a line for each processor it marked, and for inputs and outputs beside these.
 
     >>> from experimentator.graph import Graph, chunk_processor, describe_graph, difference
     >>> one, two = [chunk_processor(inputs=["x"], outputs=[name])(lambda x: -x) for name in ("y", "z")]
@@ -57,6 +57,9 @@ def changes(description: Description) -> str:
     """
     marked = [box for box in _unfolded(description.boxes) if box.mark]
     lines = [printable(f"{box.mark} #{box.index} {titled(box)}  {_why(description, box)}") for box in marked]
+    told = {ref.name for box in marked for ref in (*box.reads, *box.writes)}
+    ports = [port for port in (*description.inputs, *description.outputs) if port.mark and port.ref.name not in told]
+    lines += [printable(f"{port.mark} {port.role} {port.name}") for port in ports]
     return "\n".join([description.headline, *(lines or ["Nothing differs."])])
 
 

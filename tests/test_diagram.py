@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from experimentator.diagram import DiagramError, draw, picture, save
+from experimentator.diagram import DiagramError, draw, page, picture, save
 from experimentator.graph import (
     DescriptionError,
     Graph,
@@ -107,6 +107,14 @@ def test_any_names_make_a_well_formed_svg_without_markup_of_their_own():
 
     tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(drawn).iter()}
     assert tags <= {"svg", "style", "g", "title", "text", "path", "polygon", "polyline", "ellipse"}
+
+
+@pytest.mark.parametrize("cost", [float("nan"), float("inf")])
+def test_a_cost_that_is_no_number_is_on_no_page(graph, cost):
+    described = describe_graph(graph)
+
+    assert '"cost"' in page({"": with_costs(described, {described.boxes[0].name: 1.0})})
+    assert '"cost":null' in page({"": with_costs(described, {described.boxes[0].name: cost})})
 
 
 def test_an_unknown_theme_lists_the_known_ones(graph):

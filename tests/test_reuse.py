@@ -353,6 +353,14 @@ def test_keys_that_are_no_texts_and_no_numbers_are_written_as_texts():
     assert Predictions([1, 2], predictions.outputs).csv() == b"key,batch_x\n1,1.0\n2,nan\n"
     with pytest.raises(ConfigError, match="An output is called 'keys'"):
         Predictions([1], {"keys": np.zeros(1)}).npz()
+    with pytest.raises(ConfigError, match="An output is called 'key', as the keys are"):
+        Predictions([1], {"key": np.zeros(1)}).jsonl()
+
+
+@pytest.mark.parametrize("keys", [[1, 2**63 + 5], [0, 2**64 - 1], [-3, 2**63 + 5], [2**70]])
+def test_keys_of_64_bits_are_kept_to_the_last(keys):
+    with np.load(io.BytesIO(Predictions(keys, {}).npz())) as arrays:
+        assert [int(key) for key in arrays["keys"]] == keys
 
 
 OVERRIDDEN = """

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class Predictions:
             raise ConfigError(f"An output is called {KEYS!r}, as the keys are.", "Seen: .npz.", "Write a .jsonl file.")
         file = io.BytesIO()
         # others than numpy does not know bfloat16, and would read bytes
-        arrays: dict[str, Any] = {KEYS: np.array(self._plain_keys()), **{n: usual(a) for n, a in self.outputs.items()}}
+        arrays: dict[str, Any] = {KEYS: _exact(self._plain_keys()), **{n: usual(a) for n, a in self.outputs.items()}}
         np.savez_compressed(file, allow_pickle=False, **arrays)
         return file.getvalue()
 
@@ -133,12 +133,15 @@ class Predictions:
         kinds = {type(key) for key in self.keys}
         fields: Sequence[str] = getattr(kinds.pop(), "_fields", ()) if len(kinds) == 1 else ()
         if not fields:
-            return [{"key": key} for key in self._plain_keys()]
-        parts = [Predictions([getattr(key, name) for key in self.keys], {})._plain_keys() for name in fields]
-        return [
-            {name if name == "key" else f"key_{name}": part[row] for name, part in zip(fields, parts, strict=True)}
-            for row in range(len(self.keys))
-        ]
+            parts = {"key": self._plain_keys()}
+        else:
+            named = {name: [getattr(key, name) for key in self.keys] for name in fields}
+            plain = {name: Predictions(keys, {})._plain_keys() for name, keys in named.items()}
+            parts = {name if name == "key" else f"key_{name}": keys for name, keys in plain.items()}
+        if taken := parts.keys() & self.outputs.keys():
+            wrong, write = f"An output is called {min(taken)!r}, as the keys are.", "Write a .npz file."
+            raise ConfigError(wrong, f"Seen: outputs {', '.join(self.outputs)}.", write)
+        return [{name: part[row] for name, part in parts.items()} for row in range(len(self.keys))]
 
     def _plain_keys(self) -> list[int | str]:
         """Keys as integers if all are, else as texts."""
@@ -163,6 +166,18 @@ def check_suffix(filename: str) -> None:
             f"Seen: {suffix or 'no suffix'}.",
             "Let it end in .npz, .jsonl or .csv.",
         )
+
+
+def _exact(keys: list[int | str]) -> np.ndarray:
+    """Keys as an array of integers, or of texts where these are too large: numpy would make some of them floats.
+
+    >>> _exact([1, 2**63]).dtype, _exact([-1, 2**63]).tolist()
+    (dtype('uint64'), ['-1', '9223372036854775808'])
+    """
+    for dtype in (np.int64, np.uint64) if all(isinstance(key, int) for key in keys) else ():
+        with suppress(OverflowError):
+            return np.array(keys, dtype)
+    return np.array([str(key) for key in keys])
 
 
 def _blocks(exp: Any, subset: Any, outputs: Sequence[str]) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:

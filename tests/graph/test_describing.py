@@ -15,6 +15,7 @@ from experimentator.graph import (
     describe_graph,
     table,
     to_dot,
+    to_mermaid,
     tree,
     with_costs,
     with_statuses,
@@ -79,6 +80,13 @@ def test_groups_come_from_names_processors_or_the_caller():
     listed = [mix("-> a", node="m/n/A"), Op("-> b", group="own"), mix("-> c"), mix("-> d")]
 
     assert [box.group for box in boxes(*listed, groups={2: "told"})] == ["m/n", "own", "told", None]
+
+
+@pytest.mark.parametrize("group", ["/own", "/", "//", "own//part/", "/own/"])
+def test_a_group_is_drawn_wherever_its_slashes_stand(group):
+    described = describe_graph(Graph([Op("-> a", group=group), mix("-> b")], provided=()), groups={1: group})
+
+    assert all("p0" in text and "p1" in text for text in (to_dot(described), to_mermaid(described)))
 
 
 def test_a_lambda_is_told_by_its_text():

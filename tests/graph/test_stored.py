@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 from dataclasses import MISSING, asdict, fields
+from functools import reduce
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from tests.graph.test_laws import START, programs
 from tests.stubs import mix
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "graph.schema.json").read_text("utf-8"))
+BOX = {"id": "p9", "index": 0, "name": "a", "kind": "Mix", "text": "a"}
 
 
 def described(**facts):
@@ -123,6 +125,8 @@ def test_other_files_are_refused(text, seen):
         ("boxes", [3], "boxes of the file"),
         ("edges", [{"source": "a", "target": "b", "ref": ["x"]}], "ref of edges of the file"),
         ("total", True, "total of the file"),
+        ("boxes", [{**BOX, "group": "a/" * 3000}], "groups of the file"),
+        ("boxes", [reduce(lambda box, _: {**BOX, "folded": [box]}, range(300), BOX)], "folded boxes of the file"),
         ("edges", [{"source": "in0", "target": "nowhere"}], "edges of the file"),
         ("edges", [{"source": "in0", "target": "p0", "state": "odd"}], "edges of the file"),
         ("inputs", [{"id": "in0", "ref": ["x", 0], "role": "king", "name": "x"}], "'in0' of the file"),
@@ -169,7 +173,7 @@ def loaded(path):
     return module
 
 
-@pytest.mark.parametrize("other", ["p0", "a b; x -> y", ""])
+@pytest.mark.parametrize("other", ["p0", "a b; x -> y", "", "Node"])
 def test_ids_that_no_picture_could_be_drawn_by_are_refused(other):
     text = to_json(describe_graph(Graph([mix("x -> y")], provided={"x"})))
 

@@ -166,6 +166,18 @@ def test_other_names_written_are_a_rewiring():
     assert [box.notes for box in difference(before, after).boxes] == [("writes: y -> z",)]
 
 
+def test_other_outputs_and_other_items_are_differences_too():
+    listed = Graph([mix("x -> y", node="Head"), mix("y -> z", node="Tail")], provided={"x"})
+    small, large = ({Ref("x", 0): ((None, size), "uint8")} for size in (8, 16))
+    before = describe_graph(listed.select("z"), shapes=small)
+
+    outputs = difference(before, describe_graph(listed.select("y", "z"), shapes=small))
+    items = difference(before, describe_graph(listed.select("z"), shapes=large))
+
+    assert changes(outputs).splitlines()[1:] == ["+ output y"]
+    assert changes(items).splitlines()[1:] == ["~ #0 Head: Mix()  x: [B, 8] uint8 -> [B, 16] uint8"]
+
+
 @settings(deadline=None, max_examples=50)
 @given(programs())
 def test_a_graph_does_not_differ_from_itself(program):
