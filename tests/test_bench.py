@@ -170,6 +170,8 @@ def test_the_costs_stand_on_the_diagram(capsys):
         (["bench", LIGHT, "--sweep", "batch_size=32"], "names fewer than two values to sweep"),
         (["bench", LIGHT, "--sweep", "batch_sise=32,64"], "Did you mean 'batch_size'?"),
         (["bench", LIGHT, "--sweep", "rate=1,2", "--compare", LIGHT], "not allowed with"),
+        (["bench", LIGHT, "--sweep", "rate=1,2", "--set", "rate=3"], "'rate' is both swept and a single value"),
+        (["bench", LIGHT, "--sweep", "seed=1,2", "--seed", "3"], "'seed' is both swept and a single value"),
         (["bench", LIGHT, "-o", "report.pdf"], "names no known format of a report"),
         (["bench", LIGHT, "--compare", LIGHT, "-o", "report.svg"], "names no known format of a report"),
         (["bench", LIGHT, "--against", "torch"], "invalid choice"),
@@ -400,6 +402,38 @@ def test_items_that_an_epoch_draws_are_told_from_those_that_stay():
     kept = DataAugmentationDataset({"input": np.arange(64.0)}, [lambda key, item: {"input": item["input"] + 1}])
 
     assert [varies(counted(subsets=[Subset("training", Mode.TRAIN, one)])) for one in (drawn, kept)] == [True, False]
+
+
+def test_missing_values_and_texts_stay_as_they_are():
+    items = [{"input": np.float32(place), "target": np.nan, "name": "a"} for place in range(64)]
+    kept = DataAugmentationDataset(items, [lambda key, item: item])
+
+    assert not varies(counted(subsets=[Subset("training", Mode.TRAIN, kept)]))
+
+
+@pytest.mark.parametrize(
+    "values, advice",
+    [
+        (np.arange(200, dtype="int32"), "as uint8, a quarter of the bytes, if all values fit, as those seen do"),
+        (np.arange(200, dtype="int32"), 'and cast it on the device: ops.Cast("batch_input", "int32") first'),
+        (np.arange(200, dtype="float32"), 'ops.Cast("batch_input", "float32") first'),
+        (np.arange(300, dtype="int32"), None),
+        (np.array([0, 300]), "as int32, half of the bytes"),
+        (np.array([0, 2**40]), None),
+        (np.array([np.nan, 0.5]), "as float32, half of the bytes"),
+        (np.array([0.5, 1e300]), None),
+    ],
+)
+def test_a_smaller_dtype_is_advised_where_what_was_seen_fits(values, advice):
+    subset = Subset("training", Mode.TRAIN, {"input": np.resize(np.nan_to_num(values), 512)})
+    exp = counted(residency="host", batch_size=256, subsets=[subset])
+    exp.train(1)
+    block = SimpleNamespace(columns={"batch_input": values}, index=np.zeros((2, 256)))
+    seen = Seen(exp, {"transfer": 9.0}, 2, 1, "graph", {}, {}, {}, ("", 0.0), block, {})
+
+    (finding,) = supply(seen)
+
+    assert advice in finding.words if advice else "let the dataset give" not in finding.words
 
 
 def test_a_subset_that_computes_its_epoch_has_it_again_once_that_is_known():

@@ -41,8 +41,11 @@ def supply(seen: Seen) -> Iterator[Finding]:
     if not to_evaluate and (wasteful := _wasteful(seen.block, feed)):
         name, dtype, ratio = wasteful
         words = f"{begin}: let the dataset give {name!r} as {dtype}, {_part(ratio)} of the bytes"
+        words += ", if all values fit, as those seen do"
         if dtype == "uint8":
-            words += f', and cast it on the device: ops.Cast("batch_{name}", "float32") first'
+            own = feed.specs[f"batch_{name}"].dtype
+            cast = own if own.kind in "iu" else "float32"
+            words += f', and cast it on the device: ops.Cast("batch_{name}", "{cast}") first'
         if feed.place != "streamed" or seen.share("transfer") > seen.share("data"):
             yield Finding("bytes", spent / seen.seconds, seen.gain(spent * (1 - ratio)), f"{words}.")
             return
@@ -97,12 +100,15 @@ def _wasteful(block: Any, feed: Feed) -> tuple[str, str, float] | None:
     """The column with most bytes that a smaller dtype would hold as well; and which part of all bytes would remain."""
     sizes = {name: batch_bytes({name: spec}) for name, spec in feed.specs.items()}
     name = max((name for name in sizes if name in block.columns), key=sizes.__getitem__)
-    values, dtype = np.asarray(block.columns[name][:64]), feed.specs[name].dtype
+    values, dtype = np.asarray(block.columns[name]), feed.specs[name].dtype
     if dtype.kind not in "fiu" or dtype.itemsize == 1:
         return None
-    if values.min() >= 0 and values.max() <= 255 and np.all(values == np.round(values)):
+    finite = values[np.isfinite(values)]
+    least, most = finite.min(initial=0), finite.max(initial=0)
+    room = np.finfo("float32") if dtype.kind == "f" else np.iinfo("int32")
+    if least >= 0 and most <= 255 and finite.size == values.size and np.all(values == np.round(values)):
         smaller = "uint8"
-    elif dtype.itemsize == 8:
+    elif dtype.itemsize == 8 and room.min <= least and most <= room.max:
         smaller = "float32" if dtype.kind == "f" else "int32"
     else:
         return None

@@ -203,7 +203,13 @@ def varies(exp: Any) -> bool:
     key, first = subset.sample()
     with patched(subset, epoch=subset.epoch + 1):
         again = subset.batch([key])
-    return any(not np.array_equal(first[name], again[name]) for name in first)
+    return not all(map(_is_same, first.values(), (again[name] for name in first)))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return np.array_equal(
+        one, other, equal_nan=np.asarray(one).dtype.kind in "fc"
+    )  # NaN may say that a value is missing
 
 
 def evaluations_in(eval_epochs: Any, epochs: int) -> int:
