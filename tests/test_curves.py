@@ -58,6 +58,7 @@ def test_runs_are_narrowed_and_sorted_as_in_the_table(runs):
 
     assert names("--filter", "status=finished") == ["task/slow"]
     assert names("--sort", "rate") == ["task/slow", "task/fast"]
+    assert names("--descending") == names()[::-1]
 
 
 def test_measures_of_several_subsets_share_a_chart_and_parts_of_a_loss_have_one_of_their_own():

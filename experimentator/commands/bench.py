@@ -18,7 +18,7 @@ from experimentator.bench.curve import curve_svg, sweep_text, swept
 from experimentator.bench.faces import as_text
 from experimentator.bench.report import measured
 from experimentator.checkpoint import write_atomically
-from experimentator.commands.building import EPOCHS, build, built, overrides_in
+from experimentator.commands.building import EPOCHS, assigned, build, built, overrides_in
 from experimentator.commands.results import tell
 from experimentator.commands.reuse import stored
 from experimentator.commands.usage import UsageError
@@ -66,6 +66,7 @@ def _measured(arguments: Namespace) -> Answer:
     options: dict[str, Any] = {"seconds": arguments.seconds, "told": tell}
     if arguments.sweep:
         name, values = axis(arguments.sweep)
+        _refuse_two(name, arguments)
         report = swept(partial(_built, arguments, arguments.config), name, values, **options)
         return report, sweep_text(report), lambda: curve_svg(report).encode()
     if arguments.compare:
@@ -83,7 +84,9 @@ def _built(arguments: Namespace, config: str, changes: Mapping[str, Any] = {}) -
         return build(arguments, config, changes)
     given = overrides_in(arguments, str(Path(config, "config.py")))
     with stored(config, {**given, **changes}) as configuration:
-        return (exp := built(configuration)), arguments.epochs or int(exp.get("epochs") or EPOCHS)
+        return (exp := built(configuration)), int(
+            exp.get("epochs") or EPOCHS
+        ) if arguments.epochs is None else arguments.epochs
 
 
 def axis(text: str) -> tuple[str, Sequence[Any]]:
@@ -104,6 +107,16 @@ def axis(text: str) -> tuple[str, Sequence[Any]]:
             "Write some values: batch_size=32,64,128.",
         )
     return name, values
+
+
+def _refuse_two(name: str, arguments: Namespace) -> None:
+    """Refuse a setting that is swept and has a single value, too."""
+    options = {option: vars(arguments)[option] for option in ("seed", "epochs")}
+    single = assigned(arguments) | {option: value for option, value in options.items() if value is not None}
+    if name in single:
+        raise UsageError(
+            f"{name!r} is both swept and a single value\nSeen: {name}={single[name]!r}. Leave one of them out."
+        )
 
 
 def _checked_suffix(arguments: Namespace) -> str:

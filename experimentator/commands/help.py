@@ -134,7 +134,7 @@ experimentator runs [FOLDER] [options]: list the runs in a folder and below it (
 
   --filter FILTER         only runs for which this holds: NAME=VALUE, or with !=, <, <=, > or >=; repeat for more
   --sort NAME             by a value instead of the start; runs without it come last
-  --descending            the largest first
+  --descending            the largest first, without --sort the newest
   --json                  everything as JSON
   -o FILE.html            a page with the curves of what was measured, and the table
   --open                  the same, opened in the browser

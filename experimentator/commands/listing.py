@@ -87,6 +87,8 @@ def list_runs(arguments: Namespace) -> int:
     runs = [run for run in found if all(one.allows(run.value(one.name)) for one in filters)]
     if arguments.sort:
         runs = _sorted(runs, arguments.sort, descending=arguments.descending)
+    elif arguments.descending:
+        runs.reverse()
     if arguments.open and not arguments.output:
         arguments.output = str(Path(tempfile.mkdtemp(prefix="experimentator-")) / "runs.html")
     if arguments.output:

@@ -25,6 +25,7 @@ MODES = ("train", "eval", "infer")
 
 def show(arguments: Namespace) -> int:
     """Run `experimentator graph`: print the graph, or write it to a file and print the file's name."""
+    _refuse_unheard(arguments)
     if arguments.open and not arguments.output:
         arguments.output = str(Path(tempfile.mkdtemp(prefix="experimentator-")) / "graph.html")
     format = diagram.check_suffix(arguments.output) if arguments.output else ""
@@ -33,7 +34,6 @@ def show(arguments: Namespace) -> int:
         page = diagram.page(_modes(_built(arguments, arguments.config)), **drawn)
         write_atomically(Path(arguments.output), page.encode())
     else:
-        arguments.mode = arguments.mode or MODES[0]
         picture = _priced(arguments) if arguments.cost else _asked(arguments)
         if not format:
             print(changes(picture) if arguments.diff else tree(picture) if arguments.tree else picture)
@@ -43,6 +43,24 @@ def show(arguments: Namespace) -> int:
         look_at(arguments.output, tell)
     print(arguments.output)
     return 0
+
+
+def _refuse_unheard(arguments: Namespace) -> None:
+    """Refuse options of which one would go unheard."""
+    drawn = "--open" if arguments.open else arguments.output and f"-o {arguments.output}"
+    is_drawn = drawn and (not arguments.output or diagram.check_suffix(arguments.output) != "txt")
+    for one, other, write in (
+        (arguments.all and "--all", arguments.plan and "--plan", "both show every processor, --plan with why"),
+        (
+            arguments.all and "--all",
+            arguments.names and "--for",
+            "--all shows every processor; --plan marks those left out",
+        ),
+        (arguments.tree and "--tree", arguments.diff and "--diff", "a difference is a list or a picture"),
+        (arguments.tree and "--tree", is_drawn and drawn, "a tree is text; a .txt holds it, too"),
+    ):
+        if one and other:
+            raise UsageError(f"{one} cannot be given with {other}\nSeen: both; {write}. Leave one of them out.")
 
 
 def _built(arguments: Namespace, config: str) -> Any:
@@ -71,16 +89,22 @@ def _modes(exp: Any) -> dict[str, Description]:
 
 
 def _asked(arguments: Namespace) -> Description:
-    mode, other = arguments.mode, arguments.diff
+    mode, other = arguments.mode or MODES[0], arguments.diff
     chosen = arguments.names or arguments.plan or arguments.all or other in MODES
-    for source in filter(None, (arguments.config, other)):
+    sources = [*filter(None, (arguments.config, other))]
+    chosen = chosen or (arguments.assignments and all(map(_is_stored, sources)))
+    for source in sources:
         if chosen and _is_stored(source):
             raise UsageError(
-                f"{source} holds one graph as it was: no other names or modes can be chosen from it\n"
+                f"{source} holds one graph as it was: no other names, values or modes can be chosen for it\n"
                 "Name the configuration instead; of a run folder, its config.py."
             )
     if other is None:
-        return _described(arguments.config, mode, arguments)
+        described = _described(arguments.config, mode, arguments)
+        if arguments.mode and described.mode != str(Mode.of(mode)):
+            write = "Name the configuration instead."
+            raise UsageError(f"{arguments.config} holds the graph of {described.mode}\nSeen: --mode {mode}. {write}")
+        return described
     if other in MODES:
         exp = _built(arguments, arguments.config)
         before, after = (_of_experiment(exp, one, arguments) for one in (mode, other))
@@ -102,7 +126,7 @@ def _priced(arguments: Namespace) -> Description:
         seen = "--diff" if arguments.diff else arguments.config
         raise UsageError(f"--cost measures a configuration\nSeen: {seen}. Type: experimentator graph CONFIG.py --cost")
     exp = _built(arguments, arguments.config)
-    return with_costs_of(exp, _of_experiment(exp, arguments.mode, arguments), arguments.names or (), tell)
+    return with_costs_of(exp, _of_experiment(exp, arguments.mode or MODES[0], arguments), arguments.names or (), tell)
 
 
 def _described(source: str, mode: str, arguments: Namespace) -> Description:
