@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from experimentator.graph.description import Box, Description, Edge, Port, Tensor
+from experimentator.graph.description import Box, Description, DescriptionError, Edge, Port, Tensor
 from experimentator.graph.processor import (
     ChunkProcessor,
     FunctionProcessor,
@@ -83,6 +83,8 @@ def with_costs(description: Description, costs: Mapping[str, float], *, unit: st
     #  processor              reads  writes  mode  cost
     0  Half: lambda x: x / 2  x      half    ALL   25 %
     """
+    if unit not in ("s", "share"):
+        raise DescriptionError("There is no such unit of costs.", seen=repr(unit), write="Write 's' or 'share'.")
     boxes = [replace(box, cost=costs.get(box.name, box.cost)) for box in description.boxes]
     return replace(description, boxes=tuple(boxes), cost_unit=unit)
 

@@ -78,6 +78,8 @@ def _check(description: Description) -> None:
     for made in description.drawn:
         if made.state not in ("", *MARKS) or made.role not in ROLES:
             raise _damaged(f"{made.id!r} of the file", f"state {made.state!r} and role {made.role!r}")
+    if description.cost_unit not in ("s", "share"):
+        raise _damaged("cost_unit of the file", repr(description.cost_unit))
     ids = {made.id for made in description.drawn}
     words = all(one.isidentifier() and one.casefold() not in _KEYWORDS for one in ids)
     if len(ids) < len(description.drawn) or not words:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from experimentator.diagram import DiagramError, page, save
-from experimentator.graph import Graph, Mode, describe_graph, from_json, with_costs
+from experimentator.graph import Graph, Mode, describe_graph, fold, from_json, with_costs
 from tests.browser import browsed, in_a_browser, text_of
 from tests.graph.test_pictures import ODD
 from tests.stubs import mix
@@ -145,6 +145,26 @@ def test_a_view_is_asked_for_by_its_name_and_no_name_becomes_markup(tmp_path):
     assert "&lt;b&gt;bold&lt;/b&gt;" in shown
     assert "<title>taken" not in shown
     assert "Step 2" in panel(shown)
+
+
+@in_a_browser
+def test_each_of_several_inputs_that_are_drawn_as_one_is_found_and_shown(tmp_path):
+    names = [f"i{number}" for number in range(7)]
+    joined = [mix(f"{' '.join(names)} -> x", node="Join")]
+    drawn = fold(describe_graph(Graph(joined, provided=names).select("x")), above=0)
+    text = page({"graph": drawn})
+
+    assert "in0" in lit(browsed(text, "find=i3", tmp_path))
+    assert re.search(r"tensors .* i0 .* to .* Join .* i3 .* to .* Join", panel(browsed(text, "at=i3", tmp_path)))
+
+
+@in_a_browser
+@pytest.mark.parametrize("cost, unit, told", [(0.125, "share", "12.5 %"), (0.0, "s", "about 0"), (0.9996, "s", "1 s")])
+def test_the_cost_of_a_processor_is_told_as_in_the_picture(cost, unit, told, tmp_path):
+    text = page({"graph": with_costs(describe_graph(graph()), {"Trunk": cost}, unit=unit)})
+
+    assert told in text
+    assert re.search(rf"cost\s+{told}", panel(browsed(text, "at=Trunk", tmp_path)))
 
 
 @in_a_browser

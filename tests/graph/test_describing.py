@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from experimentator.graph import (
+    DescriptionError,
     Graph,
     Mode,
     RecordedProcessor,
@@ -80,6 +81,11 @@ def test_groups_come_from_names_processors_or_the_caller():
     listed = [mix("-> a", node="m/n/A"), Op("-> b", group="own"), mix("-> c"), mix("-> d")]
 
     assert [box.group for box in boxes(*listed, groups={2: "told"})] == ["m/n", "own", "told", None]
+
+
+def test_a_cost_is_in_seconds_or_a_share(described):
+    with pytest.raises(DescriptionError, match="no such unit of costs"):
+        with_costs(described, {"Head": 2.0}, unit="ms")
 
 
 @pytest.mark.parametrize("group", ["/own", "/", "//", "own//part/", "/own/"])
