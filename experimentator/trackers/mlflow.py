@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class MlflowTracker:
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """A value of each metric."""
         for name, value in values.items():
-            self.client.log_metric(self.run_id, name, value, step=step)
+            self.client.log_metric(self.run_id, _allowed(name), value, step=step)
 
     def artifact(self, path: Path) -> None:
         """A copy among the artifacts of the run."""
@@ -66,6 +67,15 @@ class MlflowTracker:
     def _parameters(self, config: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(name[:LONGEST], str(value)[:LONGEST]) for name, value in config.items()]
+        params = [Param(_allowed(name)[:LONGEST], str(value)[:LONGEST]) for name, value in config.items()]
         for start in range(0, len(params), MOST):
             self.client.log_batch(self.run_id, params=params[start : start + MOST])
+
+
+def _allowed(name: str) -> str:
+    """A name with `_` in place of what MLflow refuses, for which it would take none of the others.
+
+    >>> _allowed("validation/top@5 (%)")
+    'validation/top_5 ___'
+    """
+    return re.sub(r"[^\w/.\- :]", "_", name)
