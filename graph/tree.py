@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from experimentator.graph.description import Box, Description, Edge, Port, edges_into
-from experimentator.graph.text import printable, titled
+from experimentator.graph.text import priced, printable, titled
 
 Line = tuple[str, str, str, str]  # prefix of its line, prefix of lines below, name, id of its source
 
@@ -46,7 +46,7 @@ class _Tree:
         while stack:
             first, rest, name, source = stack.pop()
             repeated = source in self.seen and bool(self.into[source])
-            yield first + self._line(name, source) + (" (above)" if repeated else "")
+            yield first + self._line(name, source) + (" (above)" if repeated else self._facts(source))
             if not repeated:
                 self.seen.add(source)
                 stack += reversed(list(self._below(rest, self.into[source])))
@@ -69,3 +69,11 @@ class _Tree:
         if isinstance(made, Port):
             return printable(f"{mark}{name} ({made.role})")
         return printable(f"{mark}{name + ' = ' if name else ''}{titled(made)}")
+
+    def _facts(self, source: str) -> str:
+        """Cost, status, and what a view notes."""
+        made = self.made[source]
+        if isinstance(made, Port):
+            return ""
+        told = "; ".join(filter(None, (priced(made.cost, self.description.cost_unit), made.status, *made.notes)))
+        return printable(f"  {told}" if told else "")
