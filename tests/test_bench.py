@@ -233,6 +233,22 @@ def test_short_epochs_cost_all_that_begins_with_each():
     assert finding.gain == pytest.approx(10, rel=0.2)
 
 
+def test_what_compiles_in_every_epoch_counts_in_each_and_is_named():
+    trainer = Trainer(counted(), 20)
+    trainer.warm_up(0.1)
+    epoch = Epoch({"compile": 1.0, "device": 1.0}, 8, 64, {}, {})
+    trainer.start, trainer._train = [epoch], lambda *_, **__: [epoch, epoch]
+
+    for _ in range(3):
+        trainer.round(0.1)
+
+    assert trainer.recompiles
+    assert trainer.whole()["compile"] == pytest.approx(20)
+    seen = replace(resident({"graph": 1e-3}, {"device": 1.0, "compile": 9.0}), recompiles=True, epochs=10)
+    assert [finding.kind for finding in verdict(seen)] == ["recompile"]
+    assert "again and again" in verdict(seen)[0].words
+
+
 def test_evaluation_gains_as_training_does_where_eager_is_left_out():
     seen = resident({"graph": 1e-3}, {"device": 6.4}, evaluating={"device": 4.8}, eager=True)
 

@@ -19,7 +19,8 @@ class Seen:
     `whole` holds seconds by kind of the training as configured, `evaluating` those of them that its `evaluations` took;
     `steps` are batches of an epoch. `hands` are seconds a step of loops by hand (one for each compiler, and `twice the
     batch`), `compiling` the seconds these took to compile, `callbacks` seconds by callback and event.
-    `busy` is how many cores worked on average, `varies` whether items differed when they were read again.
+    `busy` is how many cores worked on average, `varies` whether items differed when they were read again, `recompiles`
+    whether the training still compiled once it had its pace.
     """
 
     exp: Any
@@ -36,6 +37,7 @@ class Seen:
     evaluations: int = 0
     busy: float = 1.0
     varies: bool = False
+    recompiles: bool = False
 
     @property
     def seconds(self) -> float:

@@ -102,10 +102,10 @@ class Epoch:
 class Ledger:
     """Wraps the feeds, steps, callbacks and compilations of an experiment, and keeps an account of each epoch.
 
-    An epoch is cut after `longest` seconds. If many blocks ran by then, the first one is left out: readers that begin a
-    pass are no measure of their pace. Each pass of evaluation may take `EVALUATING` of that at least. The training
-    stops after an epoch, once `wanted` seconds have passed. `block` is the last one of training, `fired` counts events,
-    `ending` are the seconds that callbacks take once it ends.
+    An epoch is cut after `longest` seconds, not counting compilation. If many blocks ran by then, the first one is left
+    out: readers that begin a pass are no measure of their pace. Each pass of evaluation may take `EVALUATING` of that
+    at least. The training stops after an epoch, once `wanted` seconds have passed. `block` is the last one of training,
+    `fired` counts events, `ending` are the seconds that callbacks take once it ends.
     """
 
     def __init__(self, exp: Any):
@@ -145,7 +145,7 @@ class Ledger:
         """Begin a pass, whose blocks are waited for on this clock."""
         self.began = self.account.so_far()
         if feed.mode == Mode.EVAL:
-            self.until = max(self.until, time.perf_counter() + EVALUATING * self.longest)
+            self.until = max(self.until, self.worked() + EVALUATING * self.longest)
         with self.account.spending("data"):
             self.cycle = TimedCycle(inner(feed, batch_size), self, feed)
         self.steps += self.cycle.steps * self.cycle.is_training
@@ -214,9 +214,13 @@ class Ledger:
             compiled = self.account.spent["compile"] - compiled
             self.by_callback[f"{listener.name}.on_{event}"] += time.perf_counter() - start - compiled
 
+    def worked(self) -> float:
+        """The time of day in seconds, less what the epoch has compiled: an epoch is not cut for that."""
+        return time.perf_counter() - self.account.spent["compile"]
+
     def _begin(self) -> None:
         self.before = self.account.close()  # what prepares a training comes before its first epoch
-        self.until = time.perf_counter() + self.longest
+        self.until = self.worked() + self.longest
         self.began = defaultdict(float)
         self.evaluating: Spent = defaultdict(float)
         self.evaluation: Spent = defaultdict(float)
@@ -273,7 +277,7 @@ class TimedCycle:
             ledger.look()
         if self.is_training and not self.taken:
             ledger.enter()
-        if self.taken and start > ledger.until:
+        if self.taken and ledger.worked() > ledger.until:
             ledger.was_cut |= self.is_training
             self._left()
             self.close()

@@ -115,6 +115,7 @@ def _seen(trainer: Trainer, hands: list[Hand], costs: Costs) -> Seen:
         evaluations=trainer.evaluations,
         busy=trainer.worked / trainer.wall,
         varies=varies(trainer.exp),
+        recompiles=trainer.recompiles,
     )
 
 

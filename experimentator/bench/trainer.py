@@ -38,6 +38,7 @@ class Trainer:
         self.ledger = Ledger(exp)
         self.start: list[Epoch] = []
         self.rounds: list[Epoch] = []
+        self.counted = self.compiled = 0  # epochs of the rounds, and those of them that compiled
         self.wall = self.worked = 0.0  # seconds that the rounds took, and those that threads worked, or would have
         self.work = Work()
         self.ledger.look = self.work.glance
@@ -59,6 +60,8 @@ class Trainer:
         done = self._train(seconds, cut=min(LONGEST, max(SHORTEST, 3 * seconds)))
         self.wall += time.perf_counter() - wall
         self.worked += self.work() - worked
+        self.counted += len(done)
+        self.compiled += sum(one.spent.get("compile", 0.0) > STEADY * one.seconds for one in done)
         self.rounds.append(_sum(done))
         return self.rounds[-1]
 
@@ -97,9 +100,16 @@ class Trainer:
         first, pace, evaluating = self.start[: self.epochs], self.pace(), self.evaluating()
         missing = sum(max(0, self.steps - one.batches) for one in first) + self.steps * (self.epochs - len(first))
         begun, late = _sum(first), _sum(self.rounds).spent["compile"]
+        if self.recompiles:
+            late *= (self.epochs - len(first)) / self.counted
         trained = {kind: begun.spent[kind] - begun.evaluating[kind] + missing * pace[kind] for kind in KINDS}
         trained["callbacks"] += self.ledger.ending
         return {kind: trained[kind] + evaluating[kind] + late * (kind == "compile") for kind in KINDS}
+
+    @property
+    def recompiles(self) -> bool:
+        """Whether most epochs compile, as where something that is compiled in changes from one to the next."""
+        return self.compiled > self.counted / 2
 
     def evaluating(self) -> dict[str, float]:
         """Seconds by kind of all evaluations of the training as configured, but for what is compiled."""

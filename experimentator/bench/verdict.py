@@ -46,8 +46,15 @@ def _callbacks(seen: Seen) -> Iterator[Finding]:
 
 
 def _compile(seen: Seen) -> Iterator[Finding]:
-    """Compilation, where the training is too short for it."""
+    """Compilation, where the training is too short for it, or where it does not end."""
     spent, share = seen.whole.get("compile", 0.0), seen.share("compile")
+    if seen.recompiles:
+        words = (
+            f"{percent(share)} of the time is compilation, again and again: look at what changes between epochs, which "
+            "the log may name. A number may live in a keras.Variable(..., trainable=False): that compiles once."
+        )
+        yield Finding("recompile", share, seen.gain(spent * (1 - 1 / seen.epochs)), words)
+        return
     plain = next((name for name, setting in seen.exp.backend.compilers.items() if setting is False), "")
     if seen.compiler != plain and {plain, seen.compiler} <= seen.hands.keys():
         slower = seen.batches * (seen.hands[plain] - seen.hands[seen.compiler])
@@ -136,7 +143,7 @@ def _dearest(seen: Seen, found: Sequence[Finding]) -> Iterator[Finding]:
 
 def _nothing(seen: Seen) -> Iterator[Finding]:
     """The time is spent on what was asked for."""
-    if max(seen.whole, key=lambda kind: seen.whole[kind]) == "compile":
+    if max(seen.whole, key=lambda kind: seen.whole[kind]) == "compile" and not seen.recompiles:
         words = f"{percent(seen.share('compile'))} of a training of this length is compilation, which is done once"
         yield Finding("start", seen.share("compile"), 1.0, f"{words}: in longer trainings it hardly counts.")
     share = seen.evaluated() / seen.seconds
