@@ -126,21 +126,21 @@ def machine() -> str:
 
 def chart(values: dict[str, float], *, title: str, highlight: str = "experimentator") -> str:
     """Horizontal bars on a logarithmic axis, longest first, as SVG; those of `highlight` are blue."""
-    width, row = 460, 22
+    width, row, left = 460, 22, max(190, 10 + 13 * max(map(len, values)) // 2)
     ordered = sorted(values.items(), key=lambda item: -item[1])
     low, high = math.log10(min(values.values()) / 2), math.log10(max(values.values()))
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{len(ordered) * row + 40}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + 570}" height="{len(ordered) * row + 40}" '
         'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fefefd"/>',
         f'<text x="10" y="20" font-weight="bold">{escape(title)} (logarithmic)</text>',
     ]
     for place, (who, value) in enumerate(ordered):
         top, length = 34 + place * row, width * (math.log10(value) - low) / (high - low)
         fill = "#0072b2" if who.startswith(highlight) else "#b8c4ce"
-        lines.append(f'<text x="190" y="{top + 12}" text-anchor="end">{escape(who)}</text>')
-        lines.append(f'<rect x="198" y="{top}" width="{length:.0f}" height="16" fill="{fill}"/>')
+        lines.append(f'<text x="{left}" y="{top + 12}" text-anchor="end">{escape(who)}</text>')
+        lines.append(f'<rect x="{left + 8}" y="{top}" width="{length:.0f}" height="16" fill="{fill}"/>')
         shown = f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
-        lines.append(f'<text x="{length + 204:.0f}" y="{top + 12}">{shown}</text>')
+        lines.append(f'<text x="{left + 14 + length:.0f}" y="{top + 12}">{shown}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 

@@ -53,6 +53,15 @@ def test_a_benchmark_adds_a_table_and_a_chart_to_the_page_of_its_machine(report,
     assert "## Speed" in capsys.readouterr().out
 
 
+def test_a_chart_has_room_for_the_longest_name(report, scripts):
+    longest = max(scripts("training").CONTENDERS, key=len)
+    drawn = ElementTree.fromstring(report.chart({longest: 1.0, "a": 2.0}, title="rates"))
+
+    names = [one for one in drawn.iter("{http://www.w3.org/2000/svg}text") if one.get("text-anchor") == "end"]
+    assert all(float(one.get("x")) > 6 * len(one.text) for one in names)
+    assert float(drawn.get("width")) >= float(names[0].get("x")) + 460
+
+
 def test_a_quick_check_keeps_no_figures(report, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("EXPERIMENTATOR_RESULTS")
     monkeypatch.setattr(report, "__file__", str(tmp_path / "_report.py"))
