@@ -824,6 +824,14 @@ def test_anything_measured_is_drawn_as_well_formed_text_within_the_page(told):
             assert 0 <= float(dot.get("cy")) <= 260
 
 
+def test_many_words_stand_side_by_side():
+    drawn = picture([{"name": f"w{place}"} for place in range(200)], [{"loss": 1.0}] * 200)
+
+    places = [float(dot.get("cx")) for dot in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}circle")]
+    assert len(set(places)) == 200
+    assert max(places) - min(places) > 140
+
+
 def test_no_two_points_have_a_picture_of_none():
     assert picture([{"rate": 0.1}], [{"loss": 1.0}]) == picture([], []) == ""
 

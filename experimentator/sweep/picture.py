@@ -79,10 +79,13 @@ class _Axis:
             self.labels = self.scale.labels()
             return
         start, end = LEFT + 16, WIDTH - RIGHT - 16
-        step = (end - start) // max(1, len(values) - 1)
+        step = (end - start) / max(1, len(values) - 1)
         self.scale, self.places = None, {repr(value): start + step * place for place, value in enumerate(values)}
         texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-        room, every = max(5, step // LETTER), 1  # letters of a label; words that do not fit are cut, numbers left out
+        room, every = (
+            max(5, int(step) // LETTER),
+            1,
+        )  # letters of a label; words that do not fit are cut, numbers left out
         if all(map(_is_number, values)):
             every, room = -(-max(map(len, texts)) // room), len(max(texts, key=len))
         every = max(every, -(-len(values) // MOST_LABELS))
