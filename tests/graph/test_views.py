@@ -174,7 +174,10 @@ def test_other_outputs_and_other_items_are_differences_too():
     outputs = difference(before, describe_graph(listed.select("y", "z"), shapes=small))
     items = difference(before, describe_graph(listed.select("z"), shapes=large))
 
+    both = difference(before, describe_graph(listed.select("y", "z"), shapes=large))
+
     assert changes(outputs).splitlines()[1:] == ["+ output y"]
+    assert changes(both).splitlines()[2:] == ["+ output y"]
     assert changes(items).splitlines()[1:] == ["~ #0 Head: Mix()  x: [B, 8] uint8 -> [B, 16] uint8"]
 
 
