@@ -236,8 +236,11 @@ def test_short_epochs_cost_all_that_begins_with_each():
 def test_what_compiles_in_every_epoch_counts_in_each_and_is_named():
     trainer = Trainer(counted(), 20)
     trainer.warm_up(0.1)
-    epoch = Epoch({"compile": 1.0, "device": 1.0}, 8, 64, {}, {})
-    trainer.start, trainer._train = [epoch], lambda *_, **__: [epoch, epoch]
+    epoch = Epoch({"compile": 1.0, "device": 1.0}, 8, 64, {}, {}, has_traced=True)
+    trainer.round(0.1)
+    assert not trainer.recompiles
+    trainer.start, trainer.rounds, trainer.counted = [epoch], [], 0
+    trainer._train = lambda *_, **__: [epoch, epoch]
 
     for _ in range(3):
         trainer.round(0.1)

@@ -77,7 +77,8 @@ class Epoch:
 
     Of one that was cut, what is spent once an epoch, whatever its batches, counts by the part of the batches that ran.
     `evaluating` is the part of the seconds that went to evaluation, without compiling for it; `evaluation` is what that
-    would have been had none of its passes been cut; `evaluations` is how often it evaluated.
+    would have been had none of its passes been cut; `evaluations` is how often it evaluated. One that `has_traced` has
+    compiled a step.
     """
 
     spent: Mapping[str, float]
@@ -87,6 +88,7 @@ class Epoch:
     evaluation: Mapping[str, float]
     evaluations: int = 0
     is_whole: bool = True
+    has_traced: bool = False
 
     @property
     def seconds(self) -> float:
@@ -194,6 +196,7 @@ class Ledger:
         with self.account.spending("device"):
             outputs = run(block, **options)
         if runner.step.traces > traces:
+            self.has_traced = True
             took = self.account.spent["device"] - before
             self.account.move(max(0.0, took - pace * len(block.index)), "device", "compile")
         return outputs
@@ -226,7 +229,7 @@ class Ledger:
         self.evaluation: Spent = defaultdict(float)
         self.looped: Spent = defaultdict(float)  # in loops over blocks of training
         self.steps = self.batches = self.samples = self.block_of_pass = 0
-        self.was_cut = False
+        self.was_cut = self.has_traced = False
         self.first = {}, 0, 0
 
     def _training(self, before: Mapping[str, float] = {}) -> dict[str, float]:
@@ -256,7 +259,8 @@ class Ledger:
             for kind, seconds in self.before.items():
                 spent[kind] += seconds
         evaluated = dict(self.evaluating), dict(self.evaluation), int(bool(self.evaluation))
-        self.epochs.append(Epoch(dict(spent), batches, samples, *evaluated, is_whole=not self.was_cut))
+        told = {"is_whole": not self.was_cut, "has_traced": self.has_traced}
+        self.epochs.append(Epoch(dict(spent), batches, samples, *evaluated, **told))
         if self.wanted <= 0:
             self.exp.state["stop"] = "enough was measured"
 

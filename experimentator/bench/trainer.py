@@ -61,7 +61,7 @@ class Trainer:
         self.wall += time.perf_counter() - wall
         self.worked += self.work() - worked
         self.counted += len(done)
-        self.compiled += sum(one.spent.get("compile", 0.0) > STEADY * one.seconds for one in done)
+        self.compiled += sum(one.has_traced for one in done)
         self.rounds.append(_sum(done))
         return self.rounds[-1]
 
