@@ -259,8 +259,8 @@ class Ledger:
             for kind, seconds in self.before.items():
                 spent[kind] += seconds
         evaluated = dict(self.evaluating), dict(self.evaluation), int(bool(self.evaluation))
-        told = {"is_whole": not self.was_cut, "has_traced": self.has_traced}
-        self.epochs.append(Epoch(dict(spent), batches, samples, *evaluated, **told))
+        epoch = Epoch(dict(spent), batches, samples, *evaluated, is_whole=not self.was_cut, has_traced=self.has_traced)
+        self.epochs.append(epoch)
         if self.wanted <= 0:
             self.exp.state["stop"] = "enough was measured"
 
