@@ -84,9 +84,8 @@ def _built(arguments: Namespace, config: str, changes: Mapping[str, Any] = {}) -
         return build(arguments, config, changes)
     given = overrides_in(arguments, str(Path(config, "config.py")))
     with stored(config, {**given, **changes}) as configuration:
-        return (exp := built(configuration)), int(
-            exp.get("epochs") or EPOCHS
-        ) if arguments.epochs is None else arguments.epochs
+        exp = built(configuration)
+        return exp, int(exp.get("epochs") or EPOCHS) if arguments.epochs is None else arguments.epochs
 
 
 def axis(text: str) -> tuple[str, Sequence[Any]]:

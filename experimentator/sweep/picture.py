@@ -82,10 +82,7 @@ class _Axis:
         step = (end - start) / max(1, len(values) - 1)
         self.scale, self.places = None, {repr(value): start + step * place for place, value in enumerate(values)}
         texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-        room, every = (
-            max(5, int(step) // LETTER),
-            1,
-        )  # letters of a label; words that do not fit are cut, numbers left out
+        room, every = max(5, int(step) // LETTER), 1  # letters: words that do not fit are cut, numbers left out
         if all(map(_is_number, values)):
             every, room = -(-max(map(len, texts)) // room), len(max(texts, key=len))
         every = max(every, -(-len(values) // MOST_LABELS))
