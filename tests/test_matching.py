@@ -67,12 +67,14 @@ def test_a_misfit_tells_what_matched_what_not_and_what_it_may_be_called(snapshot
         "  missing  Head/1/bias [2]; the file has Head/1/bia\n"
         "  unexpected  Head/1/bia [2]\n"
         "  wrong shape  Head/0/kernel is [8, 5] in the file, [8, 2] in the experiment\n"
-        'To load a part, say which: load_weights(..., only="Node/*"). Node labels (`node=`) are part of the keys.'
+        "To load a part, say which: load_weights(..., only='Trunk/0/kernel'). "
+        "Node labels (`node=`) are part of the keys."
     )
 
 
-def test_a_modules_own_names_are_told_to_be_loaded_into_it():
-    found = {key.replace("/", "."): array for key, array in weights().items()}
+@pytest.mark.parametrize("name", ["{}.{}", "layers/{}/{}/value"])
+def test_a_modules_own_names_are_told_to_be_loaded_into_it(name):
+    found = {name.format(*key.split("/")[::2]): array for key, array in weights().items()}
     with pytest.raises(
         WeightsError, match=r"saved by an experiment\. Load those of a module of PyTorch.*module.load_state_dict\("
     ):
@@ -238,3 +240,25 @@ def test_what_is_proposed_where_a_node_of_the_file_has_more_is_not_that_node():
 
     with pytest.raises(WeightsError, match=r"only='B/\*'\)"):
         fitting(own, {**own, "A/1/lora": np.zeros(2), "A/2/kernel": np.zeros(2)})
+
+
+def test_what_is_proposed_of_a_network_with_another_head_fits():
+    own = {f"Net/{n}/kernel": np.zeros((3, size)) for n, size in enumerate([3, 3, 4])}
+    found = {**own, "Net/2/kernel": np.zeros((3, 2))}
+
+    with pytest.raises(WeightsError, match=r"only=\['Net/0/kernel', 'Net/1/kernel'\]\)"):
+        fitting(own, found)
+    with pytest.raises(WeightsError, match=r"only=\['A/\*', 'B/\*'\]\)"):
+        fitting(
+            *(
+                {f"{node}/0/bias": np.zeros(size) for node, size in zip("ABC", sizes)}
+                for sizes in ([2, 2, 2], [2, 2, 3])
+            )
+        )
+
+
+def test_a_name_with_brackets_is_a_name():
+    own = {"A[0]/0/kernel": np.zeros(2), "A[1]/0/kernel": np.zeros(2)}
+
+    for pattern in ("A[0]", "A[0]/*", "A[0]/0/*", "A[0]/0/kernel"):
+        assert list(fitting(own, own, only=pattern)[0]) == ["A[0]/0/kernel"], pattern

@@ -175,7 +175,7 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
     write = f"Name nodes as they are here: load_weights(..., rename={{{named}}}){rest}. " if moved else ""
     write += f"To load a part, say which: load_weights(..., only={_a_part(matching)}). "
     write += "Node labels (`node=`) are part of the keys."
-    if found and not any("/" in key for key in found):  # keys of a PyTorch module or another library
+    if found and all(_ordinal(key) < 0 for key in found):  # keys of a PyTorch module or another library
         write = (
             "They were not saved by an experiment. Load those of a module of PyTorch into it: "
             "module.load_state_dict(safetensors.torch.load_file(...))."
@@ -185,14 +185,17 @@ def refusal(matching: Matching, own: Mapping[str, Any], found: Mapping[str, Any]
 
 
 def _a_part(matching: Matching) -> str:
-    """Code for `only=` of weights that would fit: patterns of names, if names tell them apart, else of a node."""
+    """Code for `only=` of weights that fit: patterns of names, if names tell them apart, else of nodes, or keys."""
     odd = (*matching.missing, *matching.misshapen, *matching.unexpected)
     nodes = sorted({node_of(key) for key in matching.matched} - {node_of(key) for key in odd})
     others = {_variable(key) for key in odd}
     names = sorted({_variable(key) for key in matching.matched})
     if names and others.isdisjoint(names):
         return repr([f"*/{name}" for name in names])
-    return repr(f"{nodes[0]}/*") if nodes else '"Node/*"'
+    patterns = [f"{node}/*" for node in nodes] or list(matching.matched)
+    if not 0 < len(patterns) <= SHOWN:
+        return '"Node/*"'
+    return repr(patterns if len(patterns) > 1 else patterns[0])
 
 
 def named_by(patterns: str | Iterable[str], known: Iterable[str]) -> list[str]:
@@ -231,7 +234,8 @@ def _asked(keys: Iterable[str], patterns: Iterable[str]) -> list[str]:
 
 
 def _names(pattern: str, key: str) -> bool:
-    return fnmatchcase(key, pattern) or key.startswith(f"{pattern}/")
+    node = pattern.removesuffix("/*")  # as it stands, too: its name may hold brackets
+    return key == pattern or fnmatchcase(key, pattern) or key.startswith(f"{node}/")
 
 
 def _renamed(found: Mapping[str, Any], rename: Any) -> dict[str, Any]:
