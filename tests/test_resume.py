@@ -1037,6 +1037,27 @@ def test_what_changed_in_the_configuration_is_shown(tmp_path, monkeypatch, capsy
     assert "is 'velocity = 0.8 * self" in err
 
 
+@pytest.mark.parametrize(
+    "now, told",
+    [
+        ("workers, steps_per_call = 3, 2\nepochs = 3", "workers, steps_per_call"),
+        ("workers = 3\nepochs = 2\n'a text'", ""),
+        ("workers = 1\nepochs = 2\nbatch_size = 5", "batch_size (config)"),
+        ("workers = 1\nepochs = 2\n_goal = epochs", "'epochs = 2'"),
+    ],
+)
+def test_what_changes_no_result_may_be_edited_in_the_file_if_nothing_reads_it(tmp_path, monkeypatch, capsys, now, told):
+    monkeypatch.chdir(tmp_path)
+    text = Path(CONFIG).read_text()
+    Path("own.py").write_text(f"{text}\nworkers = 1\nepochs = 1\n")
+    assert main(["run", "own.py", "--quiet"]) == 0
+    Path("own.py").write_text(f"{text}\n{now}\n")
+
+    assert main(["run", "own.py", "--quiet", "--resume"]) == (2 if told else 0)
+    assert told in capsys.readouterr().err
+    assert len(Path("runs", "own", "latest", "history.jsonl").read_text().splitlines()) == (1 if told else 2)
+
+
 def run(*words):
     return main(["run", CONFIG, "--quiet", "--output-folder", "runs", *map(str, words)])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
 import inspect
@@ -12,20 +11,18 @@ import platform
 import sys
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experimentator.checkpoint import CheckpointError
 from experimentator.config import as_json, own_names, steady_repr
 from experimentator.data.items import DatasetError
 from experimentator.data.keys import key_digest
 from experimentator.graph import Mode
 from experimentator.optimizer_parts import unscaled
 from experimentator.records.local_modules import neighbours
-from experimentator.records.plainfile import read_bytes
+from experimentator.saving.code import FREE, first_difference, hashed
 from experimentator.saving.packing import is_plain
 from experimentator.saving.undeclared import undeclared
 from experimentator.settings import DEFAULTS, LIBRARY_KEYS
@@ -36,11 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Settings that change no result: where files go, what is shown, how data reach the device, how long to train.
-FREE = {
-    "output_folder", "project_name", "experiment_id", "hide_progress", "workers", "steps_per_call", "residency",
-    "epochs",
-}  # fmt: skip
 IMPLIED = {key: value for key, value in DEFAULTS.items() if key != "seed"}  # a seed that is set fixes more than one not
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
@@ -87,7 +79,8 @@ def identity(exp: BaseExperiment) -> dict[str, Any]:
         noted.identity = {
             **(noted.settings or {}),
             "modules": neighbours(exp.source.filename),
-            "program": _program(exp.source.text),
+            "program": hashed(exp.source.text),
+            "code": hashed(exp.source.text, whole=False),
             "graph": {str(mode): _graph(exp, mode) for mode in dict.fromkeys(subset.mode for subset in exp.subsets)},
             "subsets": {one.name: _subset(one, noted.keys.get(one.name)) for one in exp.subsets},
             "versions": versions(),
@@ -167,8 +160,8 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
     old, new = saved["modules"], own["modules"]
     differing |= {f"{name}, beside the configuration": (old[name][:12], new[name][:12])
                   for name in old.keys() & new.keys() if old[name] != new[name]}  # fmt: skip
-    if not differing and saved["program"] != own["program"]:
-        differing |= _lines(path.parent.parent / "config.py", exp) or {
+    if not differing and own["program"] != saved["program"] and own["code"] != saved.get("code"):
+        differing |= first_difference(path.parent.parent / "config.py", exp.source.text) or {
             "the text of the configuration": (saved["program"][:12], own["program"][:12])
         }
     if differing:
@@ -180,23 +173,6 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
             log.warning("Not exact: the run is resumed where the last bits may differ (%s).", "; ".join(others))
     for doubt in saved["doubts"]:
         log.warning("Not exact: %s.", doubt)
-
-
-def _lines(stored: Path, exp: BaseExperiment) -> dict[str, tuple[Any, Any]]:
-    """The first line of the configuration that differs from the one in the run folder, if there is one."""
-    own = exp.source.text.splitlines()
-    try:
-        text = read_bytes(stored).decode("utf-8").splitlines()
-    except (CheckpointError, ValueError):
-        return {}
-    for number, (old, new) in enumerate(zip_longest(text, own, fillvalue=""), start=1):
-        if _code(old) != _code(new):
-            return {f"line {number} of the configuration": (old.strip(), new.strip())}
-    return {}
-
-
-def _code(line: str) -> str:
-    return line.partition("#")[0].strip()
 
 
 def doubts(exp: BaseExperiment) -> list[str]:
@@ -282,11 +258,6 @@ def _schedule(optimizer: Any) -> dict[str, Any]:
     if not hasattr(schedule, "get_config"):
         return {}
     return {"schedule": {"class": type(schedule).__name__, **_plain_attributes(schedule)}}
-
-
-def _program(text: str) -> str:
-    """A hash of a configuration's code, regardless of comments and white space."""
-    return hashlib.sha256(ast.dump(ast.parse(text)).encode()).hexdigest()
 
 
 def _graph(exp: BaseExperiment, mode: Mode) -> list[str]:

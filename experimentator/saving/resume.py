@@ -25,8 +25,8 @@ from experimentator.config import resolved
 from experimentator.data.reading import lock
 from experimentator.position import Position
 from experimentator.saving import manifest
+from experimentator.saving.code import FREE
 from experimentator.saving.identity import (
-    FREE,
     IMPLIED,
     ResumeError,
     changeable,
