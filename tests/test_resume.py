@@ -522,6 +522,36 @@ def test_a_checkpoint_of_another_experiment_is_refused_with_what_differs(referen
     assert not exp.history
 
 
+LONG = {
+    "list": lambda last: [0] * 99 + [last],
+    "text": lambda last: "x" * 999 + str(last),
+    "array": lambda last: np.array([0.0] * 99 + [last]),
+    "decimals": lambda last: np.array([1 + last * 1e-12]),
+    "nested": lambda last: {"of": [(np.array([0.0] * 99 + [last]), 1)]},
+    "short": lambda last: (1, last),
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_of_a_long_setting_every_part_counts(tmp_path, kind):
+    def made(last):
+        return BaseExperiment({"subsets": [Subset("all", "infer", {"input": [1, 2]})], "long": LONG[kind](last)})
+
+    made(1).save_checkpoint(tmp_path / "as_it_was")
+    made(1).resume(tmp_path / "as_it_was")
+    with pytest.raises(ResumeError, match=r"long \(config\)"):
+        made(2).resume(tmp_path / "as_it_was")
+
+    exp = made(1)
+    exp.save_checkpoint(tmp_path / "changed")
+    exp.cfg["long"] = LONG[kind](2)
+    exp.save_checkpoint(tmp_path / "changed")
+    for last in (1, 2):  # as it began, and as it had become
+        exp = made(last)
+        exp.resume(tmp_path / "changed")
+        assert str(exp.cfg["long"]) == str(LONG[kind](2))
+
+
 def test_a_setting_may_be_written_out_or_left_to_its_default_before_a_resume(tmp_path):
     config = {"subsets": [Subset("all", "infer", {"input": [1, 2]})]}
     BaseExperiment(config).save_checkpoint(tmp_path / "plain")

@@ -24,7 +24,7 @@ from experimentator.optimizer_parts import unscaled
 from experimentator.records.local_modules import neighbours
 from experimentator.saving.code import FREE, first_difference, hashed
 from experimentator.saving.packing import is_plain
-from experimentator.saving.undeclared import undeclared
+from experimentator.saving.undeclared import contents, undeclared
 from experimentator.settings import DEFAULTS, LIBRARY_KEYS
 from experimentator.version import __version__
 
@@ -37,6 +37,7 @@ IMPLIED = {key: value for key, value in DEFAULTS.items() if key != "seed"}  # a 
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
 MOST = 8  # differences in an error
+LARGE = 1 << 20  # bytes of arrays in a setting that are not hashed each time it is compared
 LONGEST, BEFORE = 120, 40  # characters shown of a value, and of those before the difference
 
 
@@ -220,12 +221,12 @@ def machine(exp: BaseExperiment) -> dict[str, Any]:
 def comparable(value: Any) -> Any:
     """A value in a form that is equal in another process: of an object its class, and plain fields or attributes."""
     if is_plain(value):
-        return as_json(value)
+        return _whole(value)
     if isinstance(value, list | tuple):
         return [comparable(one) for one in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
-        plain = {name: as_json(one) for name, one in fields.items() if is_plain(one)}
+        plain = {name: _whole(one) for name, one in fields.items() if is_plain(one)}
         return {"class": type(value).__name__, **plain}
     if inspect.getattr_static(value, "learning_rate", None) is not None:  # an optimizer, and no experiment that has one
         parts = {pattern: comparable(part) for pattern, part in getattr(value, "parts", {}).items()}
@@ -235,9 +236,22 @@ def comparable(value: Any) -> Any:
     return {"class": type(value).__name__}
 
 
+def _whole(value: Any) -> Any:
+    """A plain value as JSON; with a hash where that cuts it, or rounds its numbers, unless it is large."""
+    told = as_json(value)
+    is_part = any(sign in str(told) for sign in ("...", "array("))
+    mark = contents(value, most=LARGE) if is_part else None
+    if mark is None:
+        return told
+    if isinstance(told, dict):
+        return told | {"SHA-256": mark[:16]}
+    said = f"SHA-256 {mark[:16]}"
+    return [*told, said] if isinstance(told, list) else f"{told}, {said}"
+
+
 def _plain_attributes(value: Any) -> dict[str, Any]:
     fields = {name: one for name, one in vars(value).items() if name not in ("name", "built") and name[0] != "_"}
-    return {name: as_json(one) for name, one in fields.items() if is_plain(one)}
+    return {name: _whole(one) for name, one in fields.items() if is_plain(one)}
 
 
 def _said(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,7 +142,8 @@ class Restored:
 
     def into(self, exp: BaseExperiment) -> None:
         """Check that the experiment is the one that was saved, then let its next training continue from here."""
-        check_same(self.about, exp, self.path)
+        changed = {name: comparable(value) for name, value in self.changed.items()}
+        check_same({**self.about, "changed": changed}, exp, self.path)
         own = [name for name, state in states(exp).items() if state or name in self.callbacks]
         if sorted(own) != sorted(self.callbacks):
             raise undone(self.path, {"callbacks with a state": (sorted(self.callbacks), sorted(own))})

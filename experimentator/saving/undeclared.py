@@ -102,13 +102,18 @@ def _prints(callback: Any) -> dict[str, str]:
 
 def _print(value: Any) -> str:
     """A fingerprint of a value: a hash of its contents, or its identity."""
+    return contents(value, most=MOST) or f"object {id(value)}"
+
+
+def contents(value: Any, *, most: int) -> str | None:
+    """A hash of the contents of a value; None for one that cannot be saved, or has arrays of more than `most` bytes."""
     arrays: dict[str, np.ndarray] = {}
     try:
         digest = hashlib.sha256(to_json(pack(value, arrays, name="value")))
     except PackingError:
-        return f"object {id(value)}"
-    if sum(array.nbytes for array in arrays.values()) > MOST:
-        return f"object {id(value)}"
+        return None
+    if sum(array.nbytes for array in arrays.values()) > most:
+        return None
     for array in arrays.values():
         digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
     return digest.hexdigest()
