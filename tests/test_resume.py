@@ -436,6 +436,7 @@ class Faster:
 
 
 BETWEEN = {
+    "the order of subsets": lambda exp: exp.subsets.reverse(),
     "optimizer": lambda exp: setattr(exp, "optimizer", Faster()),
     "processors": lambda exp: exp.chunk_processors.append(lambda chunk: chunk.update(more=chunk["loss"])),
     "callbacks": lambda exp: exp.callbacks.append(EarlyStopping("training_loss")),
@@ -520,6 +521,17 @@ def test_a_checkpoint_of_another_experiment_is_refused_with_what_differs(referen
     assert told in str(error.value)
     assert exp.backend.weights() == before
     assert not exp.history
+
+
+def test_subsets_are_gone_over_in_the_order_they_had(tmp_path):
+    def made(*names):
+        exp = BaseExperiment({"subsets": [Subset(name, "infer", {"input": [1, 2]}) for name in names]})
+        exp.save_checkpoint(tmp_path / names[0])
+        return exp
+
+    made("a", "b").resume(tmp_path / "a")
+    with pytest.raises(ResumeError, match="order of subsets: was 'a, b', is 'b, a'"):
+        made("b", "a").resume(tmp_path / "a")
 
 
 LONG = {

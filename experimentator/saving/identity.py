@@ -37,7 +37,7 @@ IMPLIED = {key: value for key, value in DEFAULTS.items() if key != "seed"}  # a 
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
 MOST = 8  # differences in an error
-LARGE = 1 << 20  # bytes of arrays in a setting that are not hashed each time it is compared
+LARGE = 1 << 24  # bytes of arrays in a setting that are not hashed each time it is compared
 LONGEST, BEFORE = 120, 40  # characters shown of a value, and of those before the difference
 
 
@@ -127,7 +127,8 @@ def changeable(exp: BaseExperiment) -> tuple[dict[str, Any], dict[str, Any], int
     """What may be changed between trainings: library settings that hold objects, subsets, and the optimizer's id."""
     names = [name for name in exp.cfg.keys() & LIBRARY_KEYS if name not in FREE and not is_plain(exp.cfg[name])]
     config = _said({name: comparable(exp.cfg[name]) for name in names})
-    subsets = {one.name: (str(one.mode), len(one), one.keys, repr(one.buckets)) for one in exp.subsets}
+    listed = enumerate(exp.subsets)
+    subsets = {one.name: (str(one.mode), len(one), one.keys, repr(one.buckets), place) for place, one in listed}
     return config, subsets, id(exp.cfg.get("optimizer"))
 
 
@@ -158,6 +159,8 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
         usual = IMPLIED if part == "config" else {}
         differing |= {f"{name} ({part})": (old.get(name, usual.get(name)), new.get(name, usual.get(name)))
                       for name in {**old, **new} if old.get(name) != new.get(name)}  # fmt: skip
+    if not differing and (old := ", ".join(saved["subsets"])) != (new := ", ".join(own["subsets"])):
+        differing["order of subsets"] = old, new
     old, new = saved["modules"], own["modules"]
     differing |= {f"{name}, beside the configuration": (old[name][:12], new[name][:12])
                   for name in old.keys() & new.keys() if old[name] != new[name]}  # fmt: skip
@@ -232,6 +235,7 @@ def comparable(value: Any) -> Any:
         parts = {pattern: comparable(part) for pattern, part in getattr(value, "parts", {}).items()}
         also = {"parts": parts, "losses": value.losses} if parts else {}
         also |= {"every": value.every} if getattr(value, "every", None) else {}
+        also |= {"inner": comparable(unscaled(value))} if unscaled(value) is not value else {}
         return {"class": type(value).__name__, **_plain_attributes(value), **_schedule(value), **also}
     return {"class": type(value).__name__}
 

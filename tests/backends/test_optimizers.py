@@ -411,6 +411,16 @@ def test_other_optimizers_do_not_go_on_with_a_training(tmp_path, other):
         built(other(0.01)).resume(begun.folder)
 
 
+def test_an_optimizer_within_another_is_compared_too(tmp_path):
+    scaled = keras.optimizers.LossScaleOptimizer
+    begun = built(scaled(SGD(0.01)), output_folder=tmp_path)
+    begun.train(1)
+
+    built(scaled(SGD(0.01))).resume(begun.folder)
+    with pytest.raises(ResumeError, match=r"SGD\.clipnorm"):
+        built(scaled(SGD(0.01, clipnorm=0.1))).resume(begun.folder)
+
+
 def test_they_may_be_given_to_a_training_that_went_on_without(caplog):
     exp = built(SGD(0.01))
     exp.train(1)
