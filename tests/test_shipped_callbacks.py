@@ -247,6 +247,17 @@ def test_a_later_call_trains_on_and_a_stop_before_the_first_epoch_trains_nothing
     assert build(Never()).train(3) == []
 
 
+@pytest.mark.parametrize("make", [EarlyStopping, ReduceLROnPlateau, lambda metric: SaveWeights("best", metric)])
+def test_the_best_of_one_measure_is_not_taken_for_that_of_another(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    begun = build(make("validation_loss"))
+    begun.train(1)
+    begun.save_checkpoint(tmp_path)
+
+    with pytest.raises(CheckpointError, match="its best is of 'validation_loss', and it watches 'training_loss'"):
+        build(make("training_loss")).resume(tmp_path)
+
+
 def test_patience_survives_a_resume():
     first = EarlyStopping("validation_loss", patience=3)
     for epoch, loss in enumerate([0.5, 0.6, 0.6], start=1):

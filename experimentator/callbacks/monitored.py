@@ -84,11 +84,14 @@ class Monitored:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far, and its epoch."""
-        return {"best": self.best, "epoch": self.epoch}
+        """The best so far, its epoch, and what it is of."""
+        return {"best": self.best, "epoch": self.epoch, "metric": self.name}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the best value and its epoch."""
+        """Restore the best value and its epoch; those of another measure are refused."""
+        of = state.get("metric")
+        if None not in (of, self.name) and of != self.name:
+            raise ValueError(f"its best is of {of!r}, and it watches {self.name!r}")
         self.best, self.epoch = state["best"], state["epoch"]
 
 
