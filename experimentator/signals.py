@@ -58,11 +58,11 @@ class HeldSignals:
             self._act(number, None)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
-        if self.waiting is not None or not self.is_armed:
-            self.waiting = None
+        acts = self.waiting is not None or not self.is_armed
+        self.waiting = signal.Signals(number).name
+        if acts:
             self._act(number, frame)
-        else:
-            self.waiting = signal.Signals(number).name
+            self.waiting = None  # else Python dropped what it raised, as in a `__del__`: it acts at the next pause
 
     def _act(self, number: int, frame: FrameType | None) -> None:
         before = self._before[number]

@@ -703,6 +703,18 @@ def test_before_the_first_call_a_signal_does_not_wait(tmp_path):
     assert exp.counts == {}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_python_drops_acts_at_the_next_pause(tmp_path):
+    """As in a `__del__`, or in what JAX does whenever Python collects garbage."""
+    dying = type("Dying", (), {"__del__": lambda _: signal.raise_signal(signal.SIGTERM)})
+    exp = built(tmp_path, "new", every=1e9, steps_per_call=1)
+    exp.callbacks.append(type("Drops", (Extra,), {"on_epoch_begin": lambda *_, **__: dying() and None})())
+
+    with pytest.raises(SystemExit):
+        exp.train(1)
+    assert [exp.counts["training"]["batches"], len(numbered(tmp_path / "p" / "new" / "checkpoints"))] == [1, 1]
+
+
 def test_a_handler_of_the_users_is_called_once_the_step_was_saved(tmp_path):
     saved = []
     before = signal.signal(signal.SIGTERM, lambda *_: saved.extend(numbered(tmp_path / "p" / "new" / "checkpoints")))
