@@ -590,6 +590,16 @@ def test_rows_that_are_repeated_are_written(name, tmp_path):
     alike((read if name == OWN else read_onnx)(tmp_path / name, given), exp.predict(given))
 
 
+@not_on_jax
+def test_a_mean_over_all_axes_is_written_as_onnx(tmp_path):
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def centred(x):
+        return x - keras.ops.mean(x)
+
+    exp, given = onnx_of(centred, tmp_path / "program.onnx")
+    alike(read_onnx(tmp_path / "program.onnx", given), exp.predict(given))
+
+
 NOT_OF_ZEROS = {
     "a divisor": lambda x: 12 // x,
     "classes from one on": lambda x: keras.ops.one_hot(x - 1, 40),

@@ -84,6 +84,7 @@ def export(model: Any, path: Path, place: torch.device) -> None:
             path.write_bytes(file.getvalue())
         else:
             _leave_as_they_are(program.graph)
+            _name_axes(program.graph)
             named = {"input_names": list(samples), "output_names": stored.names}
             rows = ({name: {0: "batch"} for name in samples},)  # PyTorch has names such as s57
             try:
@@ -110,6 +111,13 @@ def _leave_as_they_are(graph: Any) -> None:
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
         if node.meta["val"].ndim == node.args[0].meta["val"].ndim:
             node.target, node.args = torch.ops.aten.clone.default, node.args[:1]
+
+
+def _name_axes(graph: Any) -> None:
+    """Give means over all axes these axes: PyTorch's writer fails without any."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.mean.dim):
+        values, axes, *rest = node.args
+        node.args = (values, axes or list(range(values.meta["val"].ndim)), *rest)
 
 
 def _arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
