@@ -43,7 +43,7 @@ class Weighed(np.ndarray):
 
 
 def with_weights(graph: Graph) -> Graph:
-    """Select the weights of selected names, too, and the parts of sums where a part has weights."""
+    """Select the weights of selected names, too, and the parts of sums where a part has weights, or accumulates."""
     if parts := _weighed_parts(graph):
         graph = graph.select(*graph.results, *parts)
     weights = _weights(graph).values()
@@ -99,9 +99,10 @@ def sums_in(graph: Graph) -> dict[str, Mapping[str, float]]:
 
 
 def _weighed_parts(graph: Graph) -> set[str]:
-    """The parts of selected sums, also of nested ones, where a part has weights of its own."""
+    """The parts of selected sums, also of nested ones, where a part has weights of its own, or accumulates."""
     last = {name: node for node in graph.order for name in node.outputs}
-    weighed = {name for name, node in last.items() if name in _said(node)}
+    running = {node.name for node in _running(graph)}
+    weighed = {name for name, node in last.items() if name in _said(node) or node.name in running}
     sums: dict[str, set[str]] = {}
     for node in graph.order:  # sums of sums come after these
         read = {ref.name for ref in node.reads if graph.writers.get(ref) is last.get(ref.name)}

@@ -24,7 +24,7 @@ import keras
 from experimentator.graph import Chunk, DeclarationError, Mode
 from experimentator.ops.compared import emptied, spread
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op, given_as, is_discrete
+from experimentator.ops.op import Op, dtype_of, given_as, is_discrete
 
 
 @dataclass(eq=False)
@@ -94,7 +94,7 @@ class KerasMetric(Op):
                 variable.value  # noqa: B018 - read in every mode, so that all modes own the same weights
         if chunk.mode == Mode.INFER:
             metric.reset_state()
-        compared = [keras.ops.convert_to_tensor(chunk[n]) for n in (self.target, self.prediction) if n is not None]
+        compared = [_whole(chunk[name]) for name in (self.target, self.prediction) if name is not None]
         if len(compared) == 2 and all(len(tensor.shape) == 1 for tensor in compared):
             compared = [tensor[:, None] for tensor in compared]  # or Keras would take the batch for one sample
         weights = None if self.weight is None else keras.ops.cast(chunk[self.weight], "float32")
@@ -139,6 +139,12 @@ class KerasMetric(Op):
             write = "Let the metric reduce them, as with average='macro', or list one op for each."
             raise TensorError(self, rule="A metric gives one number", tensors=tensors, write=write)
         return keras.ops.cast(result, "float32")
+
+
+def _whole(value: Any) -> Any:
+    """A tensor, in float32 where it has half of that: some metrics compute in its dtype, and others refuse it."""
+    tensor = keras.ops.convert_to_tensor(value)
+    return keras.ops.cast(tensor, "float32") if dtype_of(tensor) in ("float16", "bfloat16") else tensor
 
 
 def _counted(labelled: Any, weights: Any) -> Any:

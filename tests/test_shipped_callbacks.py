@@ -469,6 +469,23 @@ def test_averages_of_what_is_weighed_do_not_depend_on_how_many_batches_a_call_ru
     assert rows[0] == build_experiment(settings).evaluate()
 
 
+@pytest.mark.parametrize("patterns", [".*", "score"])
+def test_the_average_of_a_sum_is_that_of_what_each_loss_is_over_the_pass(patterns):
+    error, known = np.array([1, 2, 3, 4, 5], np.float32), np.array([True, False, False, False, True])
+    processors = [
+        ops.MeanAbsoluteError("batch_error", "batch_zero", "part", mask="batch_known"),
+        ops.CombineLosses({"part": 2.0}),
+        ops.Rename("loss", "score"),
+    ]
+    data = {"error": error, "zero": np.zeros(5, np.float32), "known": known}
+    settings = {"subsets": [Subset("validation", Mode.EVAL, data)], "chunk_processors": processors, "batch_size": 3}
+    settings |= {"hide_progress": True, "jit_compile": False}
+    row = build_experiment({**settings, "callbacks": [AverageMetrics(patterns)]}).evaluate()
+
+    assert (row["validation_loss"], row["validation_score"]) == (6.0, 6.0)  # of errors 1 and 5
+    assert row.items() >= build_experiment(settings).evaluate().items()
+
+
 def test_patterns_ask_training_for_what_it_would_prune():
     row = build(AverageMetrics([".*accuracy"]), EarlyStopping("training_accuracy")).train(1)[0]
 
@@ -802,6 +819,17 @@ def test_a_confusion_matrix_counts_classes_that_stand_as_floats_and_leaves_nan_o
     exp.evaluate()
 
     assert matrix.cycles["validation"].tolist() == [[0, 0], [1, 2]]
+
+
+@pytest.mark.parametrize("without", ["said", "target"])
+def test_a_confusion_matrix_leaves_rows_of_nan_out(without):
+    items = {"said": np.eye(2, dtype=np.float32)[[0, 1, 1]], "target": np.eye(2, dtype=np.float32)[[1, 1, 1]]}
+    items[without][2] = np.nan
+    again = chunk_processor(inputs=["batch_said"], outputs=["batch_again"])(lambda batch_said: batch_said + 0)
+    matrix, subsets = ConfusionMatrix("batch_again"), [Subset("validation", Mode.EVAL, items)]
+    build(matrix, subsets=subsets, chunk_processors=[again], metrics=None).evaluate()
+
+    assert matrix.cycles["validation"].tolist() == [[0, 0], [1, 1]]
 
 
 def test_a_confusion_matrix_needs_a_class_for_each_sample():

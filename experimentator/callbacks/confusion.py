@@ -24,7 +24,7 @@ class ConfusionMatrix(Callback):
     """Count over each EVAL cycle how often a sample of class `target` was given class `prediction`.
 
     `prediction` names class ids [B, ...] int, or logits or scores [B, ..., K]; `target` ids [B, ...] int, or rows
-    [B, ..., K]. Rows of the matrix are targets, columns predictions. Ids below 0 mean "no label" and are left out.
+    [B, ..., K]. Rows of the matrix are targets, columns predictions. Ids below 0 and NaN mean "no label": left out.
     `classes` gives their names, or how many there are; without it, as many as are seen. `when=Mode.ALL` counts in
     training too.
 
@@ -141,7 +141,8 @@ def _sizes(values: np.ndarray) -> str:
 def _ids(values: np.ndarray, *, are_rows: bool) -> np.ndarray:
     """Class ids [N] of ids [K, B, ...] or rows [K, B, ..., C]."""
     if are_rows and values.ndim > 2 and values.shape[-1] > 1:
-        values = values.reshape(-1, values.shape[-1]).argmax(axis=-1)
+        rows = values.reshape(-1, values.shape[-1])
+        values = np.where(np.not_equal(rows, rows).any(axis=-1), -1, rows.argmax(axis=-1))  # NaN is no label
     if values.dtype.kind not in "iub":
         values = np.nan_to_num(values.astype(np.float64), nan=-1.0, posinf=-1.0, neginf=-1.0)  # no label
     return values.reshape(-1).astype(np.int64)

@@ -42,7 +42,7 @@ class AverageMetrics(Callback):
     """
 
     before = ("GatherCycleMetrics",)
-    of_pass = ("totals", "written")
+    of_pass = ("totals", "sums", "written")
     on_batch_end: Callable[..., None]
 
     def __init__(self, patterns: str | Iterable[str] = ".*"):
@@ -53,6 +53,7 @@ class AverageMetrics(Callback):
         self.known: dict[Mode, tuple[Any, list[str]]] = {}
         self.written = Appearing()
         self.totals: dict[str, Total] = {}
+        self.sums: dict[str, float] = {}  # the engine's figures of sums: their parts may have weights of their own
         self.every_of: dict[str, int] = {}  # how often callbacks write their outputs
         self.others: list[int] = []  # how often callbacks that declare none may write
 
@@ -105,16 +106,17 @@ class AverageMetrics(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The sums so far."""
         sums = {name: [total.sum, total.weight] for name, total in self.totals.items()}
-        return {"totals": sums, "written": self.written.state_dict()}
+        return {"totals": sums, "sums": self.sums, "written": self.written.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the sums."""
         self.totals = {name: Total(*one) for name, one in state["totals"].items()}
+        self.sums = dict(state.get("sums", {}))  # checkpoints of earlier versions have none
         self.written.load_state_dict(state["written"])
 
     def on_cycle_begin(self, state: dict[str, Any], **_: Any) -> None:
         """Reset the sums."""
-        self.totals = {}
+        self.totals, self.sums = {}, {}
         self.written = self.written.begin(state)
 
     def _observe(self, batch: int, keys: Collection[Hashable], mode: Any, state: Mapping[str, Any], **_: Any) -> None:
@@ -124,7 +126,7 @@ class AverageMetrics(Callback):
             if self.matches(name) and not all((batch + 1) % every for every in often):
                 self.totals.setdefault(name, Total()).add(np.array([value]), batch_size=len(keys))
 
-    def on_block_end(self, block: Any, results: Mapping[str, np.ndarray], mode: Mode, **_: Any) -> None:
+    def on_block_end(self, averages: Any, block: Any, results: Mapping[str, np.ndarray], mode: Mode, **_: Any) -> None:
         """Take the results of a call: [K] or [K, B]; names of the data, which others may have asked for, are none."""
         written = self.exp.program.whole(mode).outputs
         for name, values in results.items():
@@ -135,11 +137,14 @@ class AverageMetrics(Callback):
             if self.matches(name) and values.ndim <= 2 and values.dtype.kind in "biuf":
                 each = values.weights if isinstance(values, Weighed) else block.index.shape[1]
                 self.totals.setdefault(name, Total()).add(values, batch_size=each)
+        means = averages.means()
+        self.sums = {name: means[name] for name in averages.sums if name in means and not np.isnan(means[name])}
 
     def on_cycle_end(self, cycle_name: str, metrics: dict[str, float], state: dict[str, Any], **_: Any) -> None:
         """Write the averages."""
         for name, total in self.totals.items():
-            metrics[f"{cycle_name}_{name}"] = state[f"{cycle_name}_{name}"] = state[name] = total.mean
+            mean = self.sums.get(name, total.mean)
+            metrics[f"{cycle_name}_{name}"] = state[f"{cycle_name}_{name}"] = state[name] = mean
 
 
 def _may_come_first(callback: Any) -> bool:

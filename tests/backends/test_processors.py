@@ -1753,6 +1753,19 @@ def test_a_sum_is_that_of_its_parts_whatever_metrics_lists(metrics):
     assert row["validation_own"] == pytest.approx(np.mean(logit**2), rel=1e-5)
 
 
+def test_a_metric_under_another_name_is_that_of_the_pass_in_training_too():
+    exp = measured(
+        ops.KerasMetric(keras.metrics.AUC(from_logits=True), "batch_logit", "batch_sure"),
+        ops.Rename("auc", "score"),
+        ops.SigmoidCrossEntropy("batch_logit", "batch_sure"),
+        batch_size=5,
+        metrics=["score"],
+    )
+    row = exp.train(1)[0]
+
+    assert row["training_score"] == row["validation_score"] == pytest.approx(row["validation_auc"])
+
+
 OPTIMIZERS = {
     "one": lambda: keras.optimizers.SGD(0.1),
     "one that clips": lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.001),

@@ -292,3 +292,28 @@ def test_a_mask_of_places_and_targets_without_labels_go_together(call):
     op = KerasMetric(keras.metrics.MeanSquaredError(), "p", "t", mask="m", nan_is_no_label=True)
 
     assert call(op, tensors, mode=Mode.EVAL) == 2.5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda: keras.metrics.SparseTopKCategoricalAccuracy(2),
+        lambda: keras.metrics.SparseCategoricalCrossentropy(from_logits=True),
+        lambda: keras.metrics.CosineSimilarity(),
+    ],
+)
+def test_metrics_of_half_precision_are_those_of_the_same_numbers_in_float32(metric, dtype):
+    target = (
+        np.random.default_rng(1).normal(size=(64, 4)).astype(np.float32)
+        if isinstance(metric(), keras.metrics.CosineSimilarity)
+        else np.arange(64) % 4
+    )
+    logits = keras.ops.cast(np.random.default_rng(2).normal(size=(64, 4)), dtype)
+    found = []
+    for scores in (logits, keras.ops.cast(logits, "float32")):
+        chunk = Chunk({"batch_logits": scores, "batch_target": target}, mode=Mode.EVAL)
+        KerasMetric(metric(), "batch_logits", "batch_target", "found")(chunk)
+        found.append(float(chunk["found"]))
+
+    assert found[0] == found[1]
