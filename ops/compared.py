@@ -274,12 +274,15 @@ def spread(tensor: Any, rank: int) -> Any:
     return tensor if size == rank else tensor[(..., *[None] * (rank - size))]
 
 
-def emptied(tensor: Any, labelled: Any) -> Any:
-    """The tensor, with 0 where there is no label; unchanged if the shapes do not fit, which `compare` reports."""
+def emptied(tensor: Any, labelled: Any, fill: Any = keras.ops.zeros_like) -> Any:
+    """The tensor, with 0 (or what `fill` makes of it) where there is no label.
+
+    Unchanged if the shapes do not fit, which `compare` reports.
+    """
     labelled = spread(labelled, len(tensor.shape))
     sizes = zip(tuple(labelled.shape), tuple(tensor.shape))
     fits = all(None in (has, size) or has in (1, size) for has, size in sizes)
-    return keras.ops.where(labelled, tensor, keras.ops.zeros_like(tensor)) if fits else tensor
+    return keras.ops.where(labelled, tensor, fill(tensor)) if fits else tensor
 
 
 def _fits(first: Any, second: Any, axes: int) -> bool:

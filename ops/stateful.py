@@ -31,12 +31,12 @@ from experimentator.ops.op import Op, dtype_of, given_as, is_discrete
 class KerasMetric(Op):
     """A metric of `keras.metrics` over a whole cycle, for what no average over batches gives, such as AUC.
 
-    `prediction` and `target` are shaped as the metric takes them, two of [B] are passed as [B, 1]; without a target the
-    metric takes one tensor, as `keras.metrics.Mean` does. `weight` names sample weights [B]; a sample weighs nothing if
-    its `mask` [B] is False or, with `nan_is_no_label`, if its target holds NaN. Where a metric has a value for each
-    place, both may be [B, T], and every place counts alike, however long the rows of a batch are. Writes [] float32:
-    the metric over all batches since the cycle began, so that its last value is the cycle's, whatever the size of the
-    last batch. `output` is the metric's name unless given.
+    `prediction` and `target` are shaped as the metric takes them, [B] is passed as [B, 1] where both may be; without a
+    target the metric takes one tensor, as `keras.metrics.Mean` does. `weight` names sample weights [B]; a sample weighs
+    nothing if its `mask` [B] is False or, with `nan_is_no_label`, if its target holds NaN. Where a metric has a value
+    for each place, both may be [B, T], and every place counts alike, however long the rows of a batch are. Writes []
+    float32: the metric over all batches since the cycle began, so that its last value is the cycle's, whatever the size
+    of the last batch. `output` is the metric's name unless given.
 
     The metric's variables stay on the device, are reset when a pass begins, and are not trained. Training and
     evaluation have variables of their own, so that evaluating within a training pass disturbs nothing. Checkpoints hold
@@ -95,12 +95,12 @@ class KerasMetric(Op):
         if chunk.mode == Mode.INFER:
             metric.reset_state()
         compared = [_whole(chunk[name]) for name in (self.target, self.prediction) if name is not None]
-        if len(compared) == 2 and all(len(tensor.shape) == 1 for tensor in compared):
-            compared = [tensor[:, None] for tensor in compared]  # or Keras would take the batch for one sample
+        compared = _in_columns(compared) if len(compared) == 2 else compared
         weights = None if self.weight is None else keras.ops.cast(chunk[self.weight], "float32")
         labelled = self._labelled(chunk, compared[0])
         if labelled is not None:
-            compared = [emptied(tensor, labelled) for tensor in compared]
+            fills = [keras.ops.zeros_like, keras.ops.ones_like]  # the scores of a row are not divided by a sum of 0
+            compared = [emptied(tensor, labelled, fill) for tensor, fill in zip(compared, fills)]
             weights = _counted(labelled, weights)
         if weights is not None and len(weights.shape) > 1 and isinstance(metric, keras.metrics.Mean):
             long = keras.ops.cast(prod(keras.ops.shape(weights)[1:]), weights.dtype)
@@ -145,6 +145,17 @@ def _whole(value: Any) -> Any:
     """A tensor, in float32 where it has half of that: some metrics compute in its dtype, and others refuse it."""
     tensor = keras.ops.convert_to_tensor(value)
     return keras.ops.cast(tensor, "float32") if dtype_of(tensor) in ("float16", "bfloat16") else tensor
+
+
+def _in_columns(tensors: list[Any]) -> list[Any]:
+    """Both with the last axis of size 1 that one has, [B, 1] of two [B].
+
+    Keras would take a batch [B] for one sample, and some metrics compare each of [B] with each of [B, 1].
+    """
+    rank = max(2, *(len(tensor.shape) for tensor in tensors))
+    ends = {tensor.shape[-1] for tensor in tensors if len(tensor.shape) == rank}
+    fits = ends <= {1} and all(len(tensor.shape) >= rank - 1 for tensor in tensors)
+    return [tensor[..., None] if fits and len(tensor.shape) < rank else tensor for tensor in tensors]
 
 
 def _counted(labelled: Any, weights: Any) -> Any:

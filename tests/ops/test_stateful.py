@@ -317,3 +317,29 @@ def test_metrics_of_half_precision_are_those_of_the_same_numbers_in_float32(metr
         found.append(float(chunk["found"]))
 
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("metric", [keras.metrics.Hinge, keras.metrics.Poisson, keras.metrics.BinaryCrossentropy])
+@pytest.mark.parametrize("long", ["batch_score", "batch_target"])
+@pytest.mark.parametrize("places", [(), (3,)])
+def test_a_last_axis_of_one_that_only_one_of_both_has_changes_nothing(metric, long, places):
+    random, found = np.random.default_rng(3), []
+    tensors = {name: random.random((8, *places)).astype(np.float32) for name in ("batch_score", "batch_target")}
+    for names in ([long], list(tensors)):
+        chunk = Chunk({**tensors, **{name: tensors[name][..., None] for name in names}}, mode=Mode.EVAL)
+        KerasMetric(metric(), "batch_score", "batch_target", "found")(chunk)
+        found.append(float(chunk["found"]))
+
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_scores_of_rows_without_a_label_are_not_divided_by_their_sum():
+    known = np.arange(8) % 2 == 0
+    scores = np.random.default_rng(4).random((8, 3)).astype(np.float32)
+    tensors = {"batch_scores": scores, "batch_target": np.eye(3, dtype=np.float32)[np.arange(8) % 3]}
+    chunk = Chunk({**tensors, "batch_known": known}, mode=Mode.EVAL)
+    metric = keras.metrics.CategoricalCrossentropy()
+    KerasMetric(metric, "batch_scores", "batch_target", "found", mask="batch_known")(chunk)
+
+    shares = (scores / scores.sum(axis=1, keepdims=True))[np.arange(8), np.arange(8) % 3]
+    assert float(chunk["found"]) == pytest.approx(-np.log(shares[known]).mean(), rel=1e-5)
