@@ -445,6 +445,11 @@ BETWEEN = {
 }  # fmt: skip
 
 
+@chunk_processor(inputs=["loss"], outputs=["more"])
+def more(loss):
+    return loss
+
+
 @pytest.mark.parametrize("what", BETWEEN)
 def test_what_is_changed_between_trainings_is_changed_before_a_resume(tmp_path, what):
     exp = built(tmp_path, "one")
@@ -459,6 +464,22 @@ def test_what_is_changed_between_trainings_is_changed_before_a_resume(tmp_path, 
     again.resume(tmp_path / "p" / "one")
     again.train(3)
     assert again.epoch == 3
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_metrics_that_are_set_between_trainings_may_be_set_before_a_resume_or_come_back(tmp_path, again):
+    exp, other = built(tmp_path, "one"), built(tmp_path, "one")
+    exp.chunk_processors += [more]
+    other.chunk_processors += [more]
+    exp.train(1)
+    exp.metrics = ["more"]
+    exp.train(2)
+
+    if again:
+        other.metrics = ["more"]
+    other.resume(tmp_path / "p" / "one")
+    other.train(3)
+    assert (other.epoch, other.metrics) == (3, ["more"])
 
 
 class Narrows(Callback):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMPLIED = {key: value for key, value in DEFAULTS.items() if key != "seed"}  # a seed that is set fixes more than one not
+FOLLOWING = {"optimizer": {"learning_rate"}, "graph": {"metrics", "outputs"}}  # parts that follow from plain settings
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
 MOST = 8  # differences in an error
@@ -154,7 +155,7 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
     saved = {**saved, "config": _said(saved["config"] | since)}  # settings changed between trainings may be set already
     for part in ("config", "optimizer", "graph", "subsets"):
         old, new = saved.get(part, own[part]), own[part]
-        if part == "optimizer" and "learning_rate" in since:
+        if since.keys() & FOLLOWING.get(part, set()):
             continue
         usual = IMPLIED if part == "config" else {}
         differing |= {f"{name} ({part})": (old.get(name, usual.get(name)), new.get(name, usual.get(name)))
