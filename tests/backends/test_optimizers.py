@@ -346,6 +346,31 @@ def test_a_training_is_resumed_to_the_same_bits(tmp_path):
     assert all(np.array_equal(state[key], wanted[key]) for key in state)
 
 
+@pytest.mark.parametrize("optimizer", [lambda: Adam(0.01), pair_of], ids=["one", "two"])
+@pytest.mark.parametrize("place", [0, 100])
+def test_processors_with_variables_that_join_between_trainings_may_join_before_a_resume(tmp_path, optimizer, place):
+    def joined(exp):
+        share = keras.Variable(1.0, trainable=False, name="share")
+        scaled = chunk_processor(inputs=["loss"], outputs=["scaled"])(lambda loss: loss * share)
+        mean = ops.KerasMetric(keras.metrics.Mean(name="mean"), "batch_scaled")
+        exp.chunk_processors[place:place] = [scaled, mean]
+        exp.metrics = ["scaled", "mean"]
+        return exp
+
+    whole = built(optimizer(), output_folder=tmp_path)
+    whole.train(2)
+    joined(whole).train(4)
+    resumed = joined(built(optimizer()))
+    resumed.resume(whole.folder)
+    resumed.train(5)
+    whole.train(5)
+
+    assert values(resumed) == values(whole)
+    state, wanted = (exp.backend.optimizer_state(exp.optimizer) for exp in (resumed, whole))
+    assert state.keys() == wanted.keys()
+    assert all(np.array_equal(state[key], wanted[key]) for key in state)
+
+
 class Given(keras.optimizers.schedules.LearningRateSchedule):
     """The rate is a variable, which its owner sets, and that has the name of a table's."""
 

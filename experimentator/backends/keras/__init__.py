@@ -32,7 +32,7 @@ from experimentator.backends.keras.rates import Rates, Table, hold_all
 from experimentator.backends.keras.scopes import scope_name, scope_of
 from experimentator.backends.keras.shapes import RecordedShapes, dtype_told, shapes_by_running
 from experimentator.backends.keras.staleness import Staleness
-from experimentator.backends.keras.state import assign, keyed, variables_of
+from experimentator.backends.keras.state import BUILT_FOR, assign, built_for, in_order, keyed, variables_of
 from experimentator.backends.keras.step import KerasStep
 from experimentator.backends.keras.trace_leaks import TraceLeaks, build_outside
 from experimentator.backends.keras.variables import Read, Variables, aside, copied, read_now, trainable_some_day
@@ -193,7 +193,9 @@ class KerasBackend(Backend, ABC):
 
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
         """Every variable of an optimizer, and the rates it follows, under their places."""
-        return {key: np.asarray(variable) for key, variable in keyed(self.used(optimizer)).items()}
+        used = self.used(optimizer)
+        known = built_for(unscaled(used), in_order(self.variables), trainable_some_day(self._updated().values()))
+        return {key: np.asarray(variable) for key, variable in keyed(used).items()} | known
 
     def read_of(self, optimizer: Any) -> list[str]:
         """Keys of weights of processors that are variables of an optimizer, such as its count of updates."""
@@ -201,7 +203,9 @@ class KerasBackend(Backend, ABC):
         return [key for key, one in self.variables.keyed().items() if id(one) in own]
 
     def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
-        assign(keyed(self.used(optimizer)), state)
+        places, weights = state.get(BUILT_FOR), in_order(self.variables)
+        used = self.used(optimizer, None if places is None else [weights[place] for place in places])
+        assign(keyed(used), {key: array for key, array in state.items() if key != BUILT_FOR})
 
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
         """Copy every variable, those of the optimizer too, on the device; calling the result puts them back.
@@ -268,16 +272,16 @@ class KerasBackend(Backend, ABC):
             if self._reads is not None:
                 aside(self._reads, since, self._reader)
 
-    def used(self, optimizer: Any) -> Any:
-        """The optimizer that updates, built: the one given, or for float16 one that scales the loss around it."""
+    def used(self, optimizer: Any, weights: Sequence[Any] | None = None) -> Any:
+        """The optimizer that updates, built for weights: the one given, or for float16 one that scales the loss."""
         if self.precision == "float16" or is_in_float16(self._layers.values()):
             optimizer = self._scaled.setdefault(id(optimizer), loss_scaled(optimizer))
         optimizer = self._scaled.get(id(optimizer), optimizer)
         if not optimizer.built:
-            own = {key: one for key, one in self.variables.keyed().items() if not self.is_held(one)}
+            own = self._updated()
             if isinstance(plain := unscaled(optimizer), Optimizers):
                 plain.route(own)
-            optimizer.build(trainable_some_day(own.values()))
+            optimizer.build(trainable_some_day(own.values()) if weights is None else weights)
         self.staleness.look(parts_of(optimizer), made_with=True)
         return optimizer
 
@@ -313,6 +317,9 @@ class KerasBackend(Backend, ABC):
     def is_held(self, variable: Any) -> bool:
         """Whether it is only read where no gradient reaches it: a weight of an experiment within this one."""
         return self._held.get(id(variable), False)
+
+    def _updated(self) -> dict[str, Any]:
+        return {key: one for key, one in self.variables.keyed().items() if not self.is_held(one)}
 
     def _seeds(self) -> dict[str, Any]:
         return {key: one for key, one in self.variables.keyed().items() if key.endswith(SEEDS)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,25 @@ import numpy as np
 from experimentator.backends.keras.rates import kept_by
 from experimentator.optimizer_parts import parts_of
 from experimentator.saving.matching import WeightsError
+
+BUILT_FOR = "built for"
+
+
+def in_order(variables: Any) -> list[Any]:
+    """Variables by their keys, in an order that does not depend on when their processors joined."""
+    return [variable for _, variable in sorted(variables.keyed().items())]
+
+
+def built_for(optimizer: Any, weights: Iterable[Any], usual: Iterable[Any]) -> dict[str, np.ndarray]:
+    """Places of the weights that a built optimizer is for, among all `weights`; none if these are the `usual` ones.
+
+    Processors that joined later brought weights that it does not know.
+    """
+    places = {id(variable): place for place, variable in enumerate(weights)}
+    own = list(map(id, optimizer._trainable_variables))
+    if own == list(map(id, usual)) or not places.keys() >= set(own):
+        return {}
+    return {BUILT_FOR: np.array([places[one] for one in own], np.int32)}
 
 
 def keyed(optimizer: Any) -> dict[str, Any]:
