@@ -1339,9 +1339,11 @@ def test_a_resumed_run_tells_what_its_status_told_until_it_knows_better(referenc
     (run / "status.json").write_text(json.dumps({"status": "finished", "epoch": 3, **told}))
     exp = built(tmp_path, "cut")
     exp.resume(run)
-    RunFolder.of(exp).on_train_begin()
-
+    folder = RunFolder.of(exp)
+    folder.on_train_begin()
     status = json.loads((run / "status.json").read_text())
+    folder.on_train_end()
+
     assert {name: status[name] for name in told} == told
     assert status["status"] == "running"
 
