@@ -12,6 +12,7 @@ from itertools import pairwise
 from numbers import Number
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -28,6 +29,7 @@ LOADS = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")  # instructions
 VALUES = (*CONTAINERS, np.ndarray, *PLAIN)
 CLOSED = (FunctionType, *VALUES)  # what holds no attributes to be read
 NAMESPACES = (type, ModuleType)  # compared are what lies in them, but not they themselves
+_SETTABLE: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()  # a class may hold data in its methods
 
 
 def outside(processor: Any) -> dict[str, Any]:
@@ -56,23 +58,33 @@ def outside(processor: Any) -> dict[str, Any]:
 def held_by(one: Any, names: Collection[str] | None = None) -> Mapping[str, Any]:
     """The attributes of an object, a class or a module; those in slots and behind properties that are set, of `names`.
 
-    Without names, these are all of them.
+    Without names, these are all of them. An object that a property makes anew each time, such as a tensor, is none.
     """
     own: Mapping[str, Any] = getattr(one, "__dict__", {})
     kind: Any = type(one)
     behind = () if isinstance(one, NAMESPACES) else _settable(kind)
     for name in behind if names is None else set(behind).intersection(names):
         with suppress(Exception):  # a slot may be empty, and a property fail
-            own = {**own, name: getattr(one, name)}
+            value = getattr(one, name)
+            if _is_same(value, getattr(one, name)):
+                own = {**own, name: value}
     return own
 
 
-@cache
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return one is other or (isinstance(one, PLAIN) and bool(one == other))
+
+
 def _settable(kind: Any) -> tuple[str, ...]:
     """The names of slots, and of properties that can be set, of a class whose code somebody may change."""
-    own = [vars(cls) for cls in kind.__mro__[:-1] if not is_installed(cls.__module__)]
-    known = [(name, one) for scope in own for name, one in scope.items()]
-    return tuple(name for name, one in known if isinstance(one, MemberDescriptorType) or getattr(one, "fset", None))
+    if kind not in _SETTABLE:
+        own = [vars(cls) for cls in kind.__mro__[:-1] if not is_installed(cls.__module__)]
+        known = [(name, one) for scope in own for name, one in scope.items()]
+        found = [name for name, one in known if isinstance(one, MemberDescriptorType) or getattr(one, "fset", None)]
+        _SETTABLE[kind] = tuple(found)
+    return _SETTABLE[kind]
 
 
 def holds_no_code(processor: Any) -> bool:

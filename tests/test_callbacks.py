@@ -67,6 +67,15 @@ def test_classes_may_stand_for_their_names():
     assert names(make("Second", after=First), First()) == ["First", "Second"]
 
 
+def test_what_comes_rather_after_others_gives_way_to_all_other_wishes():
+    averages = make("Averages", rather_after=["First", "Second"])
+    first, second = make("First", outputs="one"), make("Second", on_epoch_end=lambda self, score=None: None)
+    score = make("Score", after="Averages", outputs="score")
+
+    assert names(averages, second, first) == ["Second", "First", "Averages"]
+    assert names(averages, second, score, first) == ["First", "Averages", "Score", "Second"]
+
+
 def test_several_of_one_class_stay_in_list_order():
     one, two = (type("Same", (Callback,), {"after": ["Same"], "number": n})() for n in range(2))
 

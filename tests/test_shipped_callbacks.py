@@ -531,6 +531,40 @@ def test_what_a_callback_says_it_writes_at_batches_is_averaged_wherever_it_is_li
     assert row["training_mine"] == mean
 
 
+def test_a_callback_that_writes_at_batches_may_read_what_follows_from_averages():
+    class Score(Callback):
+        after, outputs = "GatherCycleMetrics", "score"
+
+        def on_cycle_end(self, state, **_):
+            state["score"] = 1.0
+
+    class Writes(Callback):
+        outputs = "mine"
+
+        def on_batch_end(self, state, **_):
+            state["mine"] = 2.0
+
+        def on_epoch_end(self, score):
+            assert score == 1.0
+
+    row = build(Writes(), AverageMetrics(["mine"]), GatherCycleMetrics(), Score()).train(1)[0]
+    assert row["training_mine"] == 2.0
+
+
+def test_averaging_looks_at_the_graph_once_a_pass_not_once_a_call(monkeypatch):
+    exp = build(AverageMetrics(["batch_.*"]), batch_size=2, steps_per_call=1)
+    exp.train(1)
+    looks, whole = [], exp.program.whole
+    monkeypatch.setattr(exp.program, "whole", lambda *given: looks.append(given) or whole(*given))
+    exp.batch_size = 4
+    exp.train(2)
+    few, looks[:] = len(looks), []
+    exp.batch_size = 1
+    exp.train(3)
+
+    assert len(looks) == few
+
+
 def test_what_was_not_written_at_a_batch_is_not_averaged_again():
     class Writes:
         every = 3

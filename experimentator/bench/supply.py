@@ -40,12 +40,12 @@ def supply(seen: Seen) -> Iterator[Finding]:
     begin = f"{percent(spent / seen.seconds)} of the time is spent {doing}{', most of it to evaluate' * to_evaluate}"
     if not to_evaluate and (wasteful := _wasteful(seen.block, feed)):
         name, dtype, ratio = wasteful
-        words = f"{begin}: let the dataset give {name!r} as {dtype}, {_part(ratio)} of the bytes"
+        words = f"{begin}: let the dataset give {name.removeprefix('batch_')!r} as {dtype}, {_part(ratio)} of the bytes"
         words += ", if all values fit, as those seen do"
         if dtype == "uint8":
-            own = feed.specs[f"batch_{name}"].dtype
+            own = feed.specs[name].dtype
             cast = own if own.kind in "iu" else "float32"
-            words += f', and cast it on the device: ops.Cast("batch_{name}", "{cast}") first'
+            words += f', and cast it on the device: ops.Cast("{name}", "{cast}") first'
         if feed.place != "streamed" or seen.share("transfer") > seen.share("data"):
             yield Finding("bytes", spent / seen.seconds, seen.gain(spent * (1 - ratio)), f"{words}.")
             return
@@ -113,7 +113,7 @@ def _wasteful(block: Any, feed: Feed) -> tuple[str, str, float] | None:
     else:
         return None
     saved = sizes[name] * (1 - np.dtype(smaller).itemsize / dtype.itemsize)
-    return name.removeprefix("batch_"), smaller, 1 - saved / sum(sizes.values())
+    return name, smaller, 1 - saved / sum(sizes.values())
 
 
 def _part(ratio: float) -> str:

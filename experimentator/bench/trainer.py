@@ -217,9 +217,8 @@ def varies(exp: Any) -> bool:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    return np.array_equal(
-        one, other, equal_nan=np.asarray(one).dtype.kind in "fc"
-    )  # NaN may say that a value is missing
+    holds_nan = np.asarray(one).dtype.kind in "fc"  # which may say that a value is missing
+    return np.array_equal(one, other, equal_nan=holds_nan)
 
 
 def evaluations_in(eval_epochs: Any, epochs: int) -> int:

@@ -42,7 +42,7 @@ class AverageMetrics(Callback):
     """
 
     before = ("GatherCycleMetrics",)
-    of_pass = ("totals", "sums", "written")
+    of_pass = ("totals", "sums", "written", "names")
     on_batch_end: Callable[..., None]
 
     def __init__(self, patterns: str | Iterable[str] = ".*"):
@@ -56,6 +56,8 @@ class AverageMetrics(Callback):
         self.sums: dict[str, float] = {}  # the engine's figures of sums: their parts may have weights of their own
         self.every_of: dict[str, int] = {}  # how often callbacks write their outputs
         self.others: list[int] = []  # how often callbacks that declare none may write
+        self.rather_after: list[str] = []  # callbacks that write names which match
+        self.names: Collection[str] | None = None  # those that processors write, looked up once a pass
 
     def init(self, exp: Any) -> None:
         """Listen to `on_batch_end` only if other callbacks do, which may write numbers into the state."""
@@ -66,8 +68,7 @@ class AverageMetrics(Callback):
         written = [(name, callback) for callback in others for name in names_in(callback, "outputs")]
         self.every_of = {name: getattr(callback, "every", None) or 1 for name, callback in written}
         self.others = [getattr(callback, "every", None) or 1 for callback in others]
-        writers = [callback for name, callback in written if self.matches(name)]
-        self.after = (*type(self).after, *(type(one).__name__ for one in writers if _may_come_first(one)))
+        self.rather_after = [type(callback).__name__ for name, callback in written if self.matches(name)]
 
     @property
     def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
@@ -116,7 +117,7 @@ class AverageMetrics(Callback):
 
     def on_cycle_begin(self, state: dict[str, Any], **_: Any) -> None:
         """Reset the sums."""
-        self.totals, self.sums = {}, {}
+        self.totals, self.sums, self.names = {}, {}, None
         self.written = self.written.begin(state)
 
     def _observe(self, batch: int, keys: Collection[Hashable], mode: Any, state: Mapping[str, Any], **_: Any) -> None:
@@ -128,11 +129,10 @@ class AverageMetrics(Callback):
 
     def on_block_end(self, averages: Any, block: Any, results: Mapping[str, np.ndarray], mode: Mode, **_: Any) -> None:
         """Take the results of a call: [K] or [K, B]; names of the data, which others may have asked for, are none."""
-        written = self.exp.program.whole(mode).outputs
+        if self.names is None:
+            self.names = frozenset(self.exp.program.whole(mode).outputs)
         for name, values in results.items():
-            if name not in written:
-                continue
-            if isinstance(values, Running):  # the engine has the figure of the whole cycle
+            if name not in self.names or isinstance(values, Running):  # the engine has the figure of the whole cycle
                 continue
             if self.matches(name) and values.ndim <= 2 and values.dtype.kind in "biuf":
                 each = values.weights if isinstance(values, Weighed) else block.index.shape[1]
@@ -145,11 +145,6 @@ class AverageMetrics(Callback):
         for name, total in self.totals.items():
             mean = self.sums.get(name, total.mean)
             metrics[f"{cycle_name}_{name}"] = state[f"{cycle_name}_{name}"] = state[name] = mean
-
-
-def _may_come_first(callback: Any) -> bool:
-    """Whether nothing that a callback declares makes it wait for others, or for averages."""
-    return not names_in(callback, "after") and getattr(callback, "phase", "act") != "record"
 
 
 def _check(pattern: str) -> None:

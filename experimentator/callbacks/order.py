@@ -15,6 +15,7 @@ EVENTS = tuple(f"{what}_{when}" for what in ("epoch", "cycle", "batch") for when
 FETCHING = ("batch_end", "cycle_end")  # events whose parameters may name tensors
 WITHIN = ("cycle_", "batch_", "block_")  # events of a pass, which `when` may narrow to some modes
 PHASES = ("prepare", "act", "record")  # callbacks that others build on; the usual ones; those that tell of all others
+WISHED = "rather_after"  # an attribute of the library's callbacks
 LIFE = ("train_begin", "train_end", "block_end", "cycle_left", "pause")  # more events, for the library's callbacks
 
 
@@ -94,6 +95,8 @@ class Listener:
 def in_order(callbacks: Sequence[Any]) -> list[Listener]:
     """Callbacks by phase, readers after writers, by `before` and `after`; list order settles the rest.
 
+    `rather_after` of a callback names those that it comes after where nothing speaks against it.
+
     >>> from experimentator import Callback
     >>> class First(Callback): pass
     >>> class Second(Callback): after = ["First"]
@@ -102,13 +105,17 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
     """
     listeners = [Listener(callback, place) for place, callback in enumerate(callbacks)]
     waits = [(one, other) for one in listeners for other in listeners if one is not other and _precedes(one, other)]
-    if all(one.place < other.place for one, other in waits):
+    wishes = [(one, other) for other in listeners for one in listeners if one.name in names_in(other.callback, WISHED)]
+    if all(one.place < other.place for one, other in (*waits, *wishes)):
         return listeners
     import networkx as nx
 
     dag: nx.DiGraph[Listener] = nx.DiGraph()
     dag.add_nodes_from(listeners)
     dag.add_edges_from(waits)
+    for one, other in wishes:
+        if not nx.has_path(dag, other, one):
+            dag.add_edge(one, other)
     try:
         return list(nx.lexicographical_topological_sort(dag, key=lambda listener: listener.place))
     except nx.NetworkXUnfeasible:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 import shutil
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -38,6 +40,7 @@ from experimentator import (
     chunk_processor,
     ops,
 )
+from experimentator.attributes import Attributes
 from experimentator.backends.keras.shapes import shapes_by_running
 from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import DeclarationError
@@ -789,6 +792,47 @@ def test_attributes_in_slots_and_behind_properties_may_be_changed_too(make, name
     assert scale_of(exp) == pytest.approx(3.0)
     assert caplog.text.count(f"Changed after first use: {named} was 1.0, is 3.0") == 1
     owner.by = 1.0
+
+
+class Fresh(Scaled):
+    """Makes what is behind its properties anew each time they are read."""
+
+    @property
+    def factor(self) -> Any:
+        return np.full(100_000, self.by)
+
+    @factor.setter
+    def factor(self, factor: Any) -> None:
+        self.by = factor[0]
+
+    @property
+    def parts(self) -> Any:
+        return [object(), self.by]
+
+    @parts.setter
+    def parts(self, parts: Any) -> None:
+        self.by = parts[1]
+
+
+def test_what_a_property_makes_anew_each_time_is_no_change():
+    fresh = Fresh()
+    attributes = Attributes([fresh])
+    assert not attributes.changes()
+    fresh.by = 2.0
+
+    assert attributes.changes() == ["#0 Fresh: by was 1.0, is 2.0"]
+
+
+def test_a_class_whose_attributes_were_compared_may_end():
+    class Ending:
+        by = 1.0
+
+    ending = weakref.ref(Ending)
+    assert not Attributes([Ending()]).changes()
+    del Ending
+    gc.collect()
+
+    assert ending() is None
 
 
 def test_a_callback_that_changes_an_attribute_reaches_the_next_pass(caplog):
