@@ -197,6 +197,15 @@ def test_trainings_that_save_in_one_folder_are_told_and_one_after_the_other_are_
         caplog.clear()
 
 
+def test_checkpoints_may_lie_in_the_run_folder_itself(tmp_path, caplog):
+    exp = built(tmp_path, "mine")
+    exp.callbacks.append(CheckpointEvery(folder=tmp_path / "p" / "mine"))
+    exp.train(1)
+
+    assert "Another training saves" not in caplog.text
+    assert numbered(tmp_path / "p" / "mine")
+
+
 def test_auto_goes_on_from_checkpoints_that_lie_elsewhere(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = Path(CONFIG).read_text("utf-8") + "\nfrom experimentator import CheckpointEvery\n"

@@ -107,11 +107,11 @@ class CheckpointEvery(Callback):
     def _take(self) -> None:
         """Tidy the folder, and hold it, so that another training that saves there is told, too."""
         others = [one for one in self.exp.callbacks if isinstance(one, CheckpointEvery) and one.held is not None]
-        if any(one.place == self.place for one in others):
-            return
+        own = {place.resolve() for place in (*(one.place for one in others), run_folder(self.exp)) if place}
         try:
-            make_folder(self.place)
-            self.held = Hold(self.place)
+            if self.place.resolve() not in own:  # else this training holds it already
+                make_folder(self.place)
+                self.held = Hold(self.place)
             clean(self.place)
         except CheckpointError:
             log.warning(
