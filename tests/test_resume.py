@@ -219,6 +219,10 @@ def test_auto_goes_on_from_checkpoints_that_lie_elsewhere(tmp_path, monkeypatch,
     assert "Resuming kept: 1 epoch is done, 7 batches in all." in capsys.readouterr().err
     assert len(Path("runs", "task", "one", "history.jsonl").read_text().splitlines()) == EPOCHS
 
+    command[command.index("one")] = "another"  # of which there is no run yet
+    assert main(command) == 0
+    assert "Resuming" not in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     "overrides", [{"hide_progress": False}, {"steps_per_call": 2}, {"residency": "host"}, {"workers": 2}], ids=str

@@ -115,9 +115,10 @@ def _resume(exp: Any, folder: RunFolder | None, arguments: Namespace) -> None:
         raise UsageError("--resume needs a run folder, which this experiment_type does not have")
     path = folder.earlier if which in (LATEST, AUTO) else Path(which)
     if which == AUTO and (path is None or not has_checkpoints(path)):
+        is_new = folder.experiment_id is not None and path is None  # others' checkpoints are none of its own
         if folder.experiment_id and path is not None:
             folder.begin_again(path)
-        path = None if arguments.report else _kept_elsewhere(exp)  # points of a sweep may share that folder
+        path = None if is_new or arguments.report else _kept_elsewhere(exp)  # points of a sweep may share that folder
         if path is None:
             return
     if path is None:
