@@ -142,9 +142,9 @@ class Gamma(Intensity):
     def change(self, images: Any) -> Any:
         low, high = self.exponents
         exponent = keras.ops.exp(self.draw_between(images, math.log(low), math.log(high)))
-        above = images > 0  # at 0, the gradient of a power below 1 is no number
-        powers = keras.ops.power(keras.ops.where(above, keras.ops.minimum(images, 1.0), 1.0), exponent)
-        return keras.ops.where(above, powers, 0.0)
+        is_black = images <= 0  # there, the gradient of a power below 1 is no number
+        powers = keras.ops.power(keras.ops.where(is_black, 1.0, keras.ops.minimum(images, 1.0)), exponent)
+        return keras.ops.where(is_black, 0.0, powers)
 
 
 @dataclass(eq=False)

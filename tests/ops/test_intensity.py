@@ -129,6 +129,10 @@ def test_black_has_a_gradient_where_tones_are_brightened():
     np.testing.assert_allclose(gradients(total, np.array([[[0.0, 0.25]]], "float32"))[0], [[[0, 1]]], rtol=1e-6)
 
 
+def test_a_pixel_that_is_no_number_stays_none(call):
+    assert np.isnan(call(Gamma("x", (0.5, 0.5)), {"x": np.full([1, 1, 1], np.nan, "float32")})).all()
+
+
 @pytest.mark.parametrize("kind", [RandomBrightness, RandomContrast, Gamma, RandomRotation])
 @pytest.mark.parametrize("given", [None, "ab", ("a", "b")])
 def test_what_is_no_number_is_refused(kind, given):
