@@ -219,6 +219,13 @@ def test_a_transform_added_later_is_looked_into():
     assert subset.query_item(1) == subset.query_item(1) != before
 
 
+def test_what_a_dataset_of_the_user_calls_its_parts_is_its_own_affair():
+    dataset = WAYS["a parameter"]()
+    dataset.parts = 3
+
+    assert Subset("s", Mode.EVAL, dataset).query_item(1) is not None
+
+
 def test_outside_of_subsets_nobody_fixes_the_draws():
     dataset = WAYS["a parameter"]()
 

@@ -187,7 +187,7 @@ def _is_quiet(one: Any) -> bool:
 
 def chain_of(dataset: Any) -> tuple[Any, ...]:
     """The ids of a dataset, its parents or parts, and all their current transforms."""
-    links = [link for part in getattr(dataset, "parts", ()) for link in chain_of(getattr(part, "dataset", None))]
+    links = [link for one in getattr(dataset, "_datasets_of_parts", ()) for link in chain_of(one)]
     while dataset is not None and len(links) < 100:
         transforms = getattr(dataset, "transforms", None)
         links.append((id(dataset), *map(id, transforms if isinstance(transforms, list) else ())))

@@ -110,7 +110,7 @@ class BalancedSubset(Subset):
         return self.shuffled(places, number, turn) if self.is_training else places
 
     def _checked(self, groups: dict[Hashable, np.ndarray]) -> dict[Hashable, np.ndarray]:
-        listed = tuple(groups if self.classes is None else self.classes) or tuple(groups)
+        listed = dict.fromkeys(() if self.classes is None else self.classes) or groups
         missing = [one for one in listed if one not in groups]
         strange = [one for one in groups if one not in listed]
         if not missing and not strange and len(groups) > 1:
@@ -173,13 +173,10 @@ class CombinedSubset(Subset):
                 f"parts: {', '.join(names) or 'none'}",
                 write,
             )
-        if (
-            buckets is None
-            and (part := next((one for one in self.parts if getattr(one, "buckets", None)), None)) is not None
-        ):
+        if buckets is None and (part := next((one for one in self.parts if one.buckets), None)) is not None:
             write = f"Give them to the combination: CombinedSubset({name!r}, ..., buckets=...)."
             raise DatasetError(f"Part {part.name!r} of subset {name!r} has buckets.", repr(part.buckets), write)
-        if (part := next((one for one in self.parts if getattr(one, "has_own_batch", False)), None)) is not None:
+        if (part := next((one for one in self.parts if one.has_own_batch), None)) is not None:
             write = (
                 "What it does to an item may be a transform of the part's dataset; or replace that of the combination."
             )
@@ -210,7 +207,7 @@ class CombinedSubset(Subset):
     @property
     def is_outgrown(self) -> bool:
         """Whether the dataset of a part has another number of keys by now."""
-        return any(getattr(part, "is_outgrown", False) for part in self.parts)
+        return any(part.is_outgrown for part in self.parts)
 
     @property
     def shares(self) -> tuple[int, ...]:
@@ -257,6 +254,10 @@ class _Parts:
     @property
     def deterministic(self) -> bool:
         return all(is_columnar(part) for part in self.parts)
+
+    @property
+    def _datasets_of_parts(self) -> list[Any]:
+        return [part.dataset for part in self.parts]
 
     @property
     def keys(self) -> list[PartKey]:
