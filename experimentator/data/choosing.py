@@ -236,10 +236,10 @@ class CombinedSubset(Subset):
     def _round(self, part: Subset, offset: int, rounds: int, turn: int) -> np.ndarray:
         """The positions of one round through a part, in its own order; each round of an epoch has another order."""
         one = part if part.reorders else copy.copy(part)  # its own pass may be under way
-        before = part.seed, part.epoch
+        before = one.seed, one.epoch
         one.seed, one.epoch = self.seed, self.epoch * rounds + turn
         positions = one.order()
-        part.seed, part.epoch = before
+        one.seed, one.epoch = before
         if self.is_training and not part.is_training:
             positions = self.shuffled(positions, part.name, turn)
         return positions + offset

@@ -30,9 +30,9 @@ def own_copy(item: Any) -> Any:
 def _copied(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
-    if type(value).__module__ == "torch" and hasattr(value, "clone"):
-        return value.clone()
-    return copy.copy(value) if isinstance(value, list | set | dict) else value
+    if isinstance(value, (list, set, dict)):
+        return copy.copy(value)
+    return value.clone() if type(value).__module__ == "torch" and hasattr(value, "clone") else value
 
 
 def _own(key: Hashable, item: Any) -> Any:

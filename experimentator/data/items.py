@@ -75,17 +75,17 @@ class ItemsDataset:
     """A mapping from keys to items, or what has items by place, as a dataset; what makes them may differ each time."""
 
     def __init__(self, items: Any):
-        self.items = items
+        self.items, self._is_mapping = items, isinstance(items, Mapping)
         self.deterministic = getattr(type(items), "__getitem__", None) in KEPT
 
     @property
     def keys(self) -> Sequence[Hashable]:
         """Those that it has now."""
-        return tuple(self.items) if isinstance(self.items, Mapping) else range(len(self.items))
+        return tuple(self.items) if self._is_mapping else range(len(self.items))
 
     def query_item(self, key: Any) -> Any:
         """The item as it was given."""
-        return self.items[key if isinstance(self.items, Mapping) else operator.index(key)]
+        return self.items[key if self._is_mapping else operator.index(key)]
 
 
 def as_dataset(source: Any, *, subset: str) -> Any:

@@ -202,7 +202,7 @@ class Pass:
 
 
 class ColumnsPass(Pass):
-    """A pass over whole columns: `block(rows)` cuts a block out; `left_out` is for who resumes it, streamed."""
+    """A pass over whole columns: `block(rows)` cuts a block out; `left_out`: some keys have no row."""
 
     def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block], *, left_out: bool = False):
         super().__init__(rows)
