@@ -175,7 +175,7 @@ def test_one_pattern_of_files_may_be_a_text_and_one_that_is_none_is_refused(tmp_
     build(Track(told, artifacts="*.svg"), output_folder=str(tmp_path)).train(1)
 
     assert [call[1] for call in told.calls if call[0] == "artifact"] == ["pipeline.svg"]
-    for wrong in ("/elsewhere/*.svg", "", ["**.svg"], [3]):
+    for wrong in ("/elsewhere/*.svg", "", [3]):
         with pytest.raises(CallbackError, match="are patterns of files"):
             Track(Told(), artifacts=wrong)
 
