@@ -1115,17 +1115,20 @@ def test_a_search_whose_first_loss_is_not_finite_suggests_nothing(tmp_path, capl
     assert "none: the loss of the first batch is not finite" in caplog.text
 
 
+class TakesAnOptimizer:
+    """Assigns another optimizer behind the first epoch, and notes the weights of that moment."""
+
+    def init(self, exp):
+        self.exp = exp
+
+    def on_epoch_end(self, epoch, **_):
+        if epoch == 1:
+            self.exp.optimizer = keras.optimizers.SGD(0.5)
+            self.weights = {key: values.copy() for key, values in self.exp.backend.weights().items()}
+
+
 def test_an_optimizer_that_takes_the_place_of_another_follows_the_schedule_too():
-    class Takes:
-        def init(self, exp):
-            self.exp = exp
-
-        def on_epoch_end(self, epoch, **_):
-            if epoch == 1:
-                self.exp.optimizer = keras.optimizers.SGD(0.5)
-                self.weights = {key: values.copy() for key, values in self.exp.backend.weights().items()}
-
-    takes = Takes()
+    takes = TakesAnOptimizer()
     exp = build(LearningRateDecay(start=1, duration=0, factor=1e-30), takes)
     exp.train(3)
 
@@ -1288,16 +1291,8 @@ def test_before_a_resumed_training_goes_on_it_is_told_that_no_average_is_there(t
 
 
 def test_an_optimizer_that_takes_the_place_of_another_within_a_training_averages_too():
-    class Takes:
-        def init(self, exp):
-            self.exp = exp
-
-        def on_epoch_end(self, epoch, **_):
-            if epoch == 1:
-                self.exp.optimizer = keras.optimizers.SGD(0.5)
-
     ema = ExponentialMovingAverage(0.9)
-    exp = build(ema, Takes())
+    exp = build(ema, TakesAnOptimizer())
     exp.train(3)
     trained = {key: values.copy() for key, values in exp.backend.weights().items()}
 

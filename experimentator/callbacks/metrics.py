@@ -137,8 +137,9 @@ class AverageMetrics(Callback):
             if self.matches(name) and values.ndim <= 2 and values.dtype.kind in "biuf":
                 each = values.weights if isinstance(values, Weighed) else block.index.shape[1]
                 self.totals.setdefault(name, Total()).add(values, batch_size=each)
-        means = averages.means()
-        self.sums = {name: means[name] for name in averages.sums if name in means and not np.isnan(means[name])}
+        if averages.sums:
+            means = averages.means()
+            self.sums = {name: means[name] for name in averages.sums if name in means and not np.isnan(means[name])}
 
     def on_cycle_end(self, cycle_name: str, metrics: dict[str, float], state: dict[str, Any], **_: Any) -> None:
         """Write the averages."""

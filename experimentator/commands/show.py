@@ -51,11 +51,7 @@ def _refuse_unheard(arguments: Namespace) -> None:
     is_drawn = drawn and (not arguments.output or diagram.check_suffix(arguments.output) != "txt")
     for one, other, write in (
         (arguments.all and "--all", arguments.plan and "--plan", "both show every processor, --plan with why"),
-        (
-            arguments.all and "--all",
-            arguments.names and "--for",
-            "--all shows every processor; --plan marks those left out",
-        ),
+        (arguments.all and "--all", arguments.names and "--for", "--all shows all; --plan marks those left out"),
         (arguments.tree and "--tree", arguments.diff and "--diff", "a difference is a list or a picture"),
         (arguments.tree and "--tree", is_drawn and drawn, "a tree is text; a .txt holds it, too"),
     ):
@@ -90,9 +86,9 @@ def _modes(exp: Any) -> dict[str, Description]:
 
 def _asked(arguments: Namespace) -> Description:
     mode, other = arguments.mode or MODES[0], arguments.diff
-    chosen = arguments.names or arguments.plan or arguments.all or other in MODES
     sources = [*filter(None, (arguments.config, other))]
-    chosen = chosen or (arguments.assignments and all(map(_is_stored, sources)))
+    is_unheard = arguments.assignments and all(map(_is_stored, sources))
+    chosen = arguments.names or arguments.plan or arguments.all or other in MODES or is_unheard
     for source in sources:
         if chosen and _is_stored(source):
             raise UsageError(
