@@ -28,7 +28,7 @@ from experimentator.pace import Stopwatch
 from experimentator.patches import patched
 from experimentator.position import Position
 from experimentator.saving.identity import Noted, changeable
-from experimentator.saving.undeclared import not_set_again, remember
+from experimentator.saving.undeclared import not_set_again, otherwise, remember
 from experimentator.settings import is_evaluated, listed, rate_of
 from experimentator.signals import HeldSignals
 
@@ -106,7 +106,7 @@ class Walk:
                 self.trains = True
                 exp.fire("train_begin", epoch=exp.epoch, epochs=epochs)
                 remember(exp)
-                self._warn((*unheard(exp), *idle_averages(exp)))
+                self._warn((*unheard(exp), *idle_averages(exp), *otherwise(exp)))
                 self._warn(() if self.looked else first_look(exp))
                 self.looked = True
                 self._restore(last=self.position is None)

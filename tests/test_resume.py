@@ -1018,6 +1018,31 @@ def test_settings_that_no_callback_sets_again_after_a_resume_are_told(tmp_path, 
     assert (again.backend.weights() == whole.backend.weights()) != is_told
 
 
+def test_what_another_dictionary_sets_otherwise_is_told_once_when_a_training_is_resumed(tmp_path, caplog):
+    def made(**settings):
+        loss = Scaled()
+        loss.bent = keras.layers.Dense(1, activation=settings.pop("activation", "relu"))
+        vars(loss).update(settings)
+        data = Subset("training", Mode.TRAIN, {"input": np.ones((4, 1), "float32")})
+        config = {"subsets": [data], "chunk_processors": [loss], "batch_size": 4, "seed": 1}
+        return build_experiment(config, optimizer=keras.optimizers.SGD(0.1))
+
+    exp = made(table="/data/table.csv")
+    exp.train(1)
+    exp.save_checkpoint(tmp_path)
+
+    alike, other = made(table="/disk/table.csv"), made(scale=2.0, activation="tanh")
+    for again in (alike, other):
+        caplog.clear()
+        again.resume(tmp_path)
+        for epochs in (2, 3):
+            again.train(epochs)
+        told = (
+            "Not exact: #0 Scaled: scale was 1.0, is 2.0; Dense 1: activation was relu, is tanh, unlike in the training"
+        )
+        assert caplog.text.count("Not exact") == caplog.text.count(told) == (again is other)
+
+
 def test_what_a_refusal_names_may_be_changed_and_the_resume_tried_again(tmp_path):
     exp, _ = growing(tmp_path)
     exp.train(1)

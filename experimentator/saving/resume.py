@@ -101,6 +101,7 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
             "doubts": doubts(exp),
             "rekeyed": rekeyed(exp),
             "set_anew": set_anew(exp),
+            "began": exp.walk.noted.first or exp.walk.noted.began,
         },
     }
     files = {ARRAYS: to_safetensors(arrays)}
@@ -160,8 +161,7 @@ class Restored:
         exp.epoch, exp.history[:], walk.batches, walk.position = self.epoch, self.history, self.batches, self.position
         exp.program.chosen = dict(self.choices)
         walk.restore = self
-        walk.noted.rekeyed = list(self.about.get("rekeyed", ()))  # earlier versions did not note them
-        walk.noted.set_anew = dict(self.about.get("set_anew", {}))
+        walk.noted.told_before(self.about)
         self.again(exp, optimizer=False)
         walk.noted.left = changeable(exp)  # with the keys that callbacks set as they took their state
         self.rate = rate_of(exp.optimizer)

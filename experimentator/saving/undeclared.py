@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,21 @@ def set_anew(exp: BaseExperiment) -> dict[str, list[str]]:
         return noted.set_anew
     now = settings(exp).items()
     return {name: [noted.began[name], value] for name, value in now if noted.began.get(name, value) != value}
+
+
+def otherwise(exp: BaseExperiment) -> Iterator[str]:
+    """Once after a resume, as training begins: what is set otherwise than in the training that is resumed."""
+    noted = exp.walk.noted
+    first, noted.first = noted.first, {}
+    now = settings(exp).items() if first else ()
+    known = {name: (value, first.get(name, value), *noted.set_anew.get(name, ())) for name, value in now}
+    others = [f"{name} was {one[1]}, is {one[0]}" for name, one in known.items() if one[0] not in one[1:]]
+    if told := [one for one in others if os.sep not in one]:  # a path may be another on another machine
+        more = f"; and {len(told) - TOLD} more" if len(told) > TOLD else ""
+        yield (
+            f"Not exact: {'; '.join(told[:TOLD])}{more}, unlike in the training that is resumed. Set it as it was; or "
+            "begin anew, with callbacks = [LoadWeights(...)] for its weights."
+        )
 
 
 def not_set_again(exp: BaseExperiment) -> Iterator[str]:

@@ -69,15 +69,16 @@ class Staleness:
         self._parts = {key: _own(one) for key, (one, _) in self._seen.items()}
 
     def settings(self, optimizers: Iterable[Any]) -> dict[str, str]:
-        """The numbers and texts of those watched, and of optimizers, which may be watched later."""
+        """The numbers, texts and names of functions of those watched, and of optimizers, watched later perhaps."""
         watched = {key: one for key, (one, _) in self._seen.items()} | {id(one): one for one in optimizers}
         found, count = dict[str, str](), Counter[str]()
         for key, one in watched.items():
             kind = type(one).__name__
             count[kind] += 1  # names of layers may differ from process to process
             for name, value in _plain(one):
-                if isinstance(value, SETTINGS) and (key, name) not in self._own:
-                    found[f"{kind} {count[kind]}: {name}"] = repr(value)
+                is_told = isinstance(value, (*SETTINGS, FunctionType)) and name != "name"
+                if is_told and (key, name) not in self._own:
+                    found[f"{kind} {count[kind]}: {name}"] = _told(value)
         return found
 
     @contextmanager
