@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from experimentator import Mode, Subset, build_experiment
+from experimentator import DataAugmentationDataset, Mode, Subset, build_experiment
 from experimentator.data.items import (
     ArrayDataset,
     DatasetError,
@@ -391,6 +391,15 @@ def test_numbers_of_numpy_are_looked_up_among_keys_at_once():
     assert time.perf_counter() - start < 1
 
 
+@pytest.mark.parametrize("unit", ["D", "us", "ns"])
+def test_times_of_numpy_are_looked_up_as_they_are(unit):
+    keys = list(np.arange("2020-01-01", "2020-01-04", dtype="M8[D]").astype(f"M8[{unit}]"))
+
+    check_keys(Bare(keys), keys[1:], subset="s")
+    with pytest.raises(DatasetError, match=r"has no key np\.datetime64"):
+        check_keys(Bare(keys[:2]), keys, subset="s")
+
+
 # Transforms that work in place
 
 
@@ -409,6 +418,20 @@ def test_transforms_in_place_do_not_compound(wrap):
     for _ in range(3):
         assert query(dataset, 0, subset="s") == {"array": np.array([20]), "number": 20}
     assert kept == {0: {"array": np.array([2]), "number": 2}}
+
+
+@pytest.mark.parametrize("kept", [{"a": np.zeros(1)}, [np.zeros(1)], (np.zeros(1), "a"), [{"a": (np.zeros(1),)}]])
+def test_transforms_in_place_do_not_compound_within_containers(kept):
+    def in_place(key, item):
+        one = item["kept"]
+        while not isinstance(one, np.ndarray):
+            one = one["a"] if isinstance(one, dict) else one[0]
+        one += 1
+        return item
+
+    dataset = DataAugmentationDataset([{"kept": kept}], [in_place])
+
+    assert [str(dataset.query_item(0)) for _ in range(3)] == [str({"kept": kept}).replace("0.", "1.")] * 3
 
 
 def test_transforms_further_up_are_guarded_once_however_many_subsets_there_are():

@@ -26,12 +26,12 @@ class DataAugmentationDataset(WrappedDataset):
     """A dataset whose items pass through `transforms`, functions of (key, item) or (key, item, mode) -> item or None.
 
     None leaves the item out: batches are filled with the items that follow. A transform may change the item in place,
-    its arrays, tensors, lists and dictionaries included: it gets a copy. `mode` is the mode of the subset that reads. A
-    transform with a parameter `random` gets a `numpy.random.Generator`; one that draws from `np.random`, `random` or a
-    generator that it holds finds that seeded. Either way, draws depend on seed, subset, key, visit and, in training,
-    epoch: never on the workers. Transforms with `random` run in several threads at once, others that draw run one after
-    the other. If all of them give the same each time, `dataset.deterministic = True` lets an experiment keep their
-    items.
+    its arrays, tensors, lists and dictionaries included, at any depth: it gets a copy. `mode` is the mode of the subset
+    that reads. A transform with a parameter `random` gets a `numpy.random.Generator`; one that draws from `np.random`,
+    `random` or a generator that it holds finds that seeded. Either way, draws depend on seed, subset, key, visit and,
+    in training, epoch: never on the workers. Transforms with `random` run in several threads at once, others that draw
+    run one after the other. If all of them give the same each time, `dataset.deterministic = True` lets an experiment
+    keep their items.
 
     >>> def brighten(key, item, random):
     ...     item["input"] = item["input"] + random.integers(10)

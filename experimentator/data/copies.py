@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+PLAIN = {bool, bytes, complex, float, int, str, type(None)}  # types of values that nothing can change
+
 
 def copy_before_transforms(dataset: Any) -> None:
     """Put `_own` before the transforms of a dataset and its parents, so that these do not change a parent's items."""
@@ -19,19 +21,30 @@ def copy_before_transforms(dataset: Any) -> None:
 
 
 def own_copy(item: Any) -> Any:
-    """A copy of an item, with arrays, tensors, lists, sets and dictionaries of its own; other objects are shared."""
-    if not isinstance(item, dict):
-        return item
-    own = copy.copy(item)
-    own.update((name, _copied(value)) for name, value in item.items())
-    return own
+    """A copy of an item, with arrays, tensors and containers of its own, also within others; other objects are shared.
+
+    >>> boxes = [np.zeros(2)]
+    >>> own_copy({"boxes": boxes})["boxes"][0][...] = 1
+    >>> boxes
+    [array([0., 0.])]
+    """
+    return _copied(item) if isinstance(item, dict) else item
 
 
 def _copied(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
-    if isinstance(value, (list, set, dict)):
-        return copy.copy(value)
+    if isinstance(value, (dict, list, set)):
+        own: Any = copy.copy(value)
+        if isinstance(value, dict) and not PLAIN.issuperset(map(type, value.values())):
+            for name, one in value.items():
+                own[name] = _copied(one)  # `update` of a Counter would add
+        if isinstance(value, list) and not PLAIN.issuperset(map(type, value)):
+            own[:] = map(_copied, value)
+        return own
+    if isinstance(value, tuple) and not PLAIN.issuperset(map(type, value)):
+        parts = map(_copied, value)
+        return value._make(parts) if hasattr(value, "_make") else tuple(parts) if type(value) is tuple else value
     return value.clone() if type(value).__module__ == "torch" and hasattr(value, "clone") else value
 
 
