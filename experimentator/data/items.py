@@ -179,9 +179,11 @@ def check_keys(dataset: Any, keys: Collection[Hashable], *, subset: str) -> None
     known = listed_keys(dataset)
     if known is None or isinstance(dataset, ArrayDataset):  # negative keys are rows, too
         return
-    known = known if isinstance(known, range) else dict.fromkeys(known)
-    # a range looks at all its numbers for one of numpy
-    missing = [key for key in keys if (key.item() if isinstance(key, np.generic) else key) not in known]
+    if isinstance(known, range):  # it would look at all its numbers for one of numpy
+        missing = [key for key in keys if (key.item() if isinstance(key, np.generic) else key) not in known]
+    else:
+        has = dict.fromkeys(known)
+        missing = [key for key in keys if key not in has]
     if missing:
         raise DatasetError(
             f"The dataset of subset {subset!r} has no key {missing[0]!r:.80}, one of {len(missing)} that it lacks.",
