@@ -260,6 +260,28 @@ def test_what_cannot_be_sent_is_refused_before_anything_starts():
         numbers(dataset, TWO)
 
 
+class Lazy(Rows):
+    """Opens what cannot be pickled as it reads the first item."""
+
+    file = None
+
+    def query_item(self, key):
+        self.file = self.file or threading.Lock()
+        return super().query_item(key)
+
+
+class LeftOut(Lazy):
+    def __getstate__(self):
+        return {**vars(self), "file": None}
+
+
+def test_a_file_that_the_first_item_opened_is_left_out_of_copies_as_the_message_says():
+    with pytest.raises(DatasetError, match=r"__getstate__\(self\): return \{\*\*vars\(self\), 'file': None\}"):
+        numbers(Lazy(8), TWO)
+
+    assert numbers(LeftOut(8), TWO) == numbers(Rows(8), TWO)
+
+
 def test_an_order_of_another_epoch_reaches_the_processes():
     class Told(Subset):
         def query_item(self, key):

@@ -229,7 +229,8 @@ def _pickled(subset: Any) -> bytes:
         raise DatasetError(
             f"Subset {subset.name!r} cannot be sent to worker processes.",
             f"{type(error).__name__}: {error!s:.200}",
-            f"Open files and the like when an item is read, not when the dataset is made; {THREADS}",
+            "Open files and the like when an item is read, and leave them out of copies, as by def __getstate__(self): "
+            f"return {{**vars(self), 'file': None}}; {THREADS}",
         ) from None
 
 
