@@ -25,6 +25,7 @@ from experimentator.data.items import (
     keys_of,
     query,
     stack,
+    usable_keys,
 )
 from tests.stand_ins import law
 
@@ -389,6 +390,12 @@ def test_numbers_of_numpy_are_looked_up_among_keys_at_once():
     check_keys(Bare(range(20_000)), keys, subset="s")
 
     assert time.perf_counter() - start < 1
+
+
+def test_keys_of_a_set_have_the_same_order_in_every_process():
+    names = {f"{number}.png" for number in range(100)}
+
+    assert keys_of(Bare(names), subset="s") == usable_keys(frozenset(names), subset="s") == tuple(sorted(names))
 
 
 @pytest.mark.parametrize("unit", ["D", "us", "ns"])

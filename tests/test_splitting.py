@@ -228,6 +228,13 @@ def test_keys_given_twice_are_refused():
         split(items("abc"), {"x": 0.5, "y": 0.5}, keys=[1, 1, 2])
 
 
+def test_parts_of_a_set_of_keys_are_in_one_order():
+    names = {f"{number:02}.png" for number in range(40)}
+    parts = split({name: {"x": 1} for name in names}, {"a": 0.5, "b": 0.5}, keys=names)
+
+    assert all(part == sorted(part) for part in parts.values())
+
+
 def test_a_field_that_is_nowhere_is_named():
     with pytest.raises(DatasetError, match=r"A split asks for the field 'kin'(.|\n)*Did you mean 'kind'"):
         split(items("abab"), {"x": 0.5, "y": 0.5}, stratify="kin")

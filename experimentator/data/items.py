@@ -133,7 +133,7 @@ def usable_keys(keys: Iterable[Hashable], *, subset: str) -> tuple[Hashable, ...
     if not hasattr(keys, "__iter__") and not hasattr(keys, "__getitem__"):
         wrong, write = f"Subset {subset!r} has no list of keys.", "Write a list of keys, such as range(100)."
         raise DatasetError(wrong, f"{keys!r:.60}", write)
-    found = tuple(keys)
+    found = tuple(_all(keys))
     if len(found) > 2 and isinstance(found[0], (bool, np.bool_)):
         seen, write = f"{found[0]}, {found[1]}, {found[2]}, ...", "Write where they are True: np.flatnonzero(mask)."
         raise DatasetError(f"Subset {subset!r} has a mask for keys.", seen, write)
@@ -163,7 +163,9 @@ def keys_of(dataset: Any, *, subset: str) -> tuple[Hashable, ...]:
 
 
 def _all(keys: Any) -> Any:
-    """All keys: of mlworkflow's by `keys.all()`, which means something else for arrays."""
+    """All keys: of mlworkflow's by `keys.all()`, which means something else for arrays; those of a set in one order."""
+    if isinstance(keys, (set, frozenset)):  # that of strings would differ from process to process
+        return sorted(keys, key=repr)
     return keys.all() if hasattr(keys, "all") and not hasattr(keys, "dtype") else keys
 
 
@@ -179,11 +181,9 @@ def check_keys(dataset: Any, keys: Collection[Hashable], *, subset: str) -> None
     known = listed_keys(dataset)
     if known is None or isinstance(dataset, ArrayDataset):  # negative keys are rows, too
         return
-    if isinstance(known, range):  # it would look at all its numbers for one of numpy
-        missing = [key for key in keys if (key.item() if isinstance(key, np.generic) else key) not in known]
-    else:
-        has = dict.fromkeys(known)
-        missing = [key for key in keys if key not in has]
+    is_range = isinstance(known, range)  # it would look at all its numbers for one of numpy
+    known = known if is_range else dict.fromkeys(known)
+    missing = [key for key in keys if (key.item() if is_range and isinstance(key, np.generic) else key) not in known]
     if missing:
         raise DatasetError(
             f"The dataset of subset {subset!r} has no key {missing[0]!r:.80}, one of {len(missing)} that it lacks.",

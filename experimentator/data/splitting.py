@@ -15,7 +15,7 @@ import numpy as np
 
 from experimentator.data.chance import generator
 from experimentator.data.fields import Asking
-from experimentator.data.items import DatasetError, as_dataset, keys_of
+from experimentator.data.items import DatasetError, as_dataset, keys_of, usable_keys
 from experimentator.data.keys import key_digest
 from experimentator.data.quotas import quotas
 from experimentator.graph import Mode
@@ -58,7 +58,11 @@ def split(
         DatasetError: for other sums of shares, unknown fields, fewer keys or groups than parts, or keys without a
             stable digest.
     """
-    listed = keys_of(as_dataset(dataset, subset="training"), subset="training") if keys is None else tuple(keys)
+    listed = (
+        keys_of(as_dataset(dataset, subset="training"), subset="training")
+        if keys is None
+        else usable_keys(keys, subset="training")
+    )
     wanted = _checked_shares(shares, len(listed))
     parts = _parts(dataset, listed, list(wanted.values()), stratify, group, seed)
     if empty := [name for name, part in zip(wanted, parts, strict=True) if wanted[name] and not part]:
@@ -150,7 +154,7 @@ def _parts(
 ) -> list[list[Hashable]]:
     """The keys of each part, in the order in which the dataset lists them."""
     dataset = as_dataset(dataset, subset="training")
-    listed = keys_of(dataset, subset="training") if keys is None else tuple(keys)
+    listed = keys_of(dataset, subset="training") if keys is None else usable_keys(keys, subset="training")
     if twice := [key for key, times in Counter(listed).items() if times > 1]:
         write = "List each key once; Subset(..., repetitions=2) visits keys twice."
         raise DatasetError(f"{ASKER} is given keys twice.", f"{twice[0]!r:.80} and {len(twice) - 1} others", write)
