@@ -38,11 +38,12 @@ class Subset(Ordered):
 
     `dataset` is a `mlworkflow.Dataset` or anything with `keys` and `query_item(key)`; for convenience also a mapping
     from keys to items, a sequence of items, or a dict of equally long arrays. An item is a dict from names to values;
-    batches hold them as `batch_<name>`. A key whose item is None is left out. Not seen until `subset.dataset` is
-    assigned anew: arrays put into a dict later, keys that a dataset gets later, and values changed in place where
-    columns are kept (residency "auto" or "device"). Each key is visited `repetitions` times an epoch; `len` counts the
-    visits. `mode` may be of the user's own Enum with members TRAIN, EVAL and INFER; `stage` is the older word for it.
-    Items of many lengths are padded to a few `buckets`.
+    batches hold them as `batch_<name>`. A key whose item is None is left out. Several threads read at once, unless
+    `workers = 1`. Not seen until `subset.dataset` is assigned anew: arrays put into a dict later, keys that a dataset
+    gets later, and, where columns are kept (residency "auto", "device" or "host"), values changed in place and
+    transforms added. Each key is visited `repetitions` times an epoch; `len` counts the visits. `mode` may be of the
+    user's own Enum with members TRAIN, EVAL and INFER; `stage` is the older word for it. Items of many lengths are
+    padded to a few `buckets`.
 
     With `length`, an epoch of training visits that many keys, and the next epoch continues with the rest, so that
     epochs end, and evaluations come, before all keys were seen. In other modes the first `length` keys are visited.

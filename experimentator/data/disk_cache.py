@@ -33,7 +33,8 @@ class DiskCachedDataset(WrappedDataset):
 
     Wrap it around slow datasets that give the same each time, and put random transforms outside of it. If the parent
     draws random numbers, it does so once, by the key alone. Files are found by key and `version`: give another version
-    when the parent changes. A partial file is never read: a writer that is killed leaves only a hidden one.
+    when the parent changes, and another folder to each of two datasets with equal keys, such as row numbers. A partial
+    file is never read: a writer that is killed leaves only a hidden one.
 
     Arrays are of numbers or booleans; other values of an item are those of JSON: strings, numbers, None, lists and
     dictionaries; tuples and arrays within them come back as such.
