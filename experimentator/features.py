@@ -20,6 +20,7 @@ from experimentator.callbacks.checkpoint_every import CheckpointEvery
 from experimentator.callbacks.order import EVENTS, CallbackError, Listener, in_order
 from experimentator.callbacks.progress import Progress
 from experimentator.config import ConfigError, as_config
+from experimentator.data.open_files import SHARED, open_file_in
 from experimentator.experiment import BaseExperiment
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Cycle
@@ -32,6 +33,7 @@ from experimentator.records.environment import overrides_of
 from experimentator.runs import RunFolder
 from experimentator.scalars import is_scalar
 from experimentator.settings import LIBRARY_KEYS, check_values
+from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
 BLOCKS_AHEAD = 3  # blocks that are begun while the device works on one
@@ -247,9 +249,17 @@ class AsyncExperiment(BaseExperiment):
         """The batches of a pass, prepared ahead where preparing takes time."""
         if not feed.resident:
             keep_large_buffers()
-            feed.workers = Workers.of(self.workers) or Workers(min(4, os.cpu_count() or 1))
+            feed.workers = Workers.of(self.workers) or self._threads(feed.subset)
         cycle = super().cycle(feed, batch_size)
         return cycle if feed.resident else ReadAhead(cycle)
+
+    def _threads(self, subset: Subset) -> Workers:
+        """As many threads as a dataset allows: one if they would move the position of a file for each other."""
+        count = min(4, os.cpu_count() or 1)
+        file = open_file_in(subset.dataset) if count > 1 else None
+        if file is not None:
+            self.program.tell(SHARED, subset.name, file, count)
+        return Workers(count if file is None else 1)
 
 
 class ReadAhead:

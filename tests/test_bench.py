@@ -286,6 +286,18 @@ def test_items_that_are_others_each_time_are_read_otherwise_and_never_kept(
     assert finding.gain == pytest.approx(gain, rel=0.05)
 
 
+def test_more_threads_are_advised_only_with_a_file_for_each_item(tmp_path):
+    exp = counted(AsyncExperiment, residency="stream")
+    exp.train(1)
+    seen = Seen(exp, {"data": 9.0}, 8, 10, "graph", {}, {}, {}, ("", 0.0), exp, {}, busy=0.1, varies=True)
+    exp.columns = {"batch_input": np.full(8, 0.5)}
+
+    with open(tmp_path / "table", "wb+") as file:
+        exp.subsets[0].dataset.file = file
+        (finding,) = supply(seen)
+    assert f"open {type(exp.subsets[0].dataset).__name__}.file anew for each item; set workers=8" in finding.words
+
+
 @pytest.mark.parametrize("workers, words, gain", [(4, "set workers=8", 2.0), (8, "make the items cheaper", 10.0)])
 def test_no_more_workers_are_advised_than_a_pass_has_batches(workers, words, gain):
     exp = counted(AsyncExperiment, residency="stream")

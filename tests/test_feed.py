@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import closing
+import time
+from contextlib import closing, nullcontext
 
 import numpy as np
 import pytest
@@ -149,6 +150,60 @@ def test_calls_end_where_they_must_though_blocks_are_begun_ahead():
     with closing(exp.cycle(fed(numbered(20, Mode.EVAL), "stream"), 1)) as cycle:
         ends = np.cumsum([len(block.index) for block in iter(lambda: cycle.take(pace.ahead), None)])
     assert ends.tolist() == [4, 6, 10, 12, 16, 18, 20]
+
+
+class Table:
+    """Rows of a file that is opened once: each is sought and read, one at a time if there is a lock."""
+
+    keys = range(40)
+
+    def __init__(self, path, **own):
+        self.file = open(path, "rb")  # noqa: SIM115
+        vars(self).update(own)
+
+    def query_item(self, key):
+        with getattr(self, "lock", nullcontext()):
+            self.file.seek(8 * key)
+            time.sleep(0.001)  # as a slow disk
+            return {"row": np.frombuffer(self.file.read(8), np.int64)[0]}
+
+
+class Tables:
+    """A dataset that holds another one in a list."""
+
+    keys = Table.keys
+
+    def __init__(self, table):
+        self.tables = [table]
+
+    def query_item(self, key):
+        return self.tables[0].query_item(key)
+
+
+@pytest.mark.parametrize(
+    "wrap, own, settings, is_told",
+    [
+        pytest.param(lambda table: table, {}, {}, True, id="a file"),
+        pytest.param(Tables, {}, {}, True, id="in a list"),
+        pytest.param(
+            lambda table: DataAugmentationDataset(table, [lambda key, item: item]), {}, {}, True, id="wrapped"
+        ),
+        pytest.param(Tables, {"lock": threading.Lock()}, {}, False, id="a lock"),
+        pytest.param(lambda table: [{"row": n} for n in table.keys], {}, {}, False, id="no file"),
+        pytest.param(lambda table: table, {}, {"workers": 1}, False, id="workers that are set"),
+    ],
+)
+def test_a_file_that_threads_would_share_is_read_by_one(tmp_path, caplog, monkeypatch, wrap, own, settings, is_told):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    path = tmp_path / "table.bin"
+    path.write_bytes(np.arange(40).tobytes())
+    table = Table(path, **own)
+    feed = fed(Subset("rows", Mode.EVAL, wrap(table)), "stream")
+
+    with table.file, closing(AsyncExperiment({"residency": "stream", **settings}).cycle(feed, 4)) as cycle:
+        blocks = list(iter(lambda: cycle.take(lambda _: 1), None))
+    assert np.concatenate([block.columns["batch_row"] for block in blocks]).tolist() == [*range(40)]
+    assert ("'rows' is read by one thread, since Table.file is an open file" in caplog.text) == is_told
 
 
 def test_closing_a_pass_leaves_no_thread():

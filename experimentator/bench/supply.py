@@ -11,6 +11,7 @@ import numpy as np
 
 from experimentator.bench.findings import Finding, Seen, percent
 from experimentator.data.columns import is_columnar
+from experimentator.data.open_files import open_file_in
 from experimentator.loading.blocks import batch_bytes
 from experimentator.loading.feeds import Feed
 from experimentator.loading.memory import SHARE, free_host_memory
@@ -89,6 +90,8 @@ def _otherwise(seen: Seen, feed: Feed, spent: float, batches: int) -> Remedy:
     count = min(max(PATIENT, 4 * workers.count), batches)
     if seen.busy < IDLE and count > workers.count:
         words = f"{begin} workers={count}, since reading an item is waiting, not work"
+        if file := open_file_in(feed.subset.dataset):
+            words = f"open {file} anew for each item; {words}"
         return words, spent * (1 - ceil(batches / count) / ceil(batches / workers.count))
     saved = spent * (1 - busy / cores) - ACROSS * seen.batches * seen.exp.batch_size / cores
     if seen.busy >= IDLE and not workers.are_processes and busy < 0.8 * cores and saved > 0.1 * spent:
