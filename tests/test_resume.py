@@ -1229,6 +1229,16 @@ def test_the_same_command_begins_goes_on_and_finds_nothing_left(tmp_path, monkey
     assert capsys.readouterr().err.count("Resuming") == 2
 
 
+def test_the_newest_run_goes_on_where_it_was_moved_to_with_a_link_left_in_its_place(reference, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("--epochs", 1, "--experiment-id", "first") == 0
+    moved = Path("runs/momentum/first").rename(tmp_path / "of another name")
+    Path("runs/momentum/first").symlink_to(moved)
+
+    assert run("--resume", "auto", "--epochs", 2) == 0
+    assert len((moved / "history.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew_and_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["--epochs", 1, "--experiment-id", "a", "--resume", "auto"]

@@ -91,7 +91,7 @@ def found(project: Path, experiment_id: str | None) -> Path | None:
         return path if path.is_dir() else None
     latest = project / LATEST
     if latest.is_symlink() and latest.is_dir() and not _is_point(_described(latest)):
-        return project / latest.resolve().name
+        return project / os.readlink(latest)  # by its name here: the run itself may be a link to another disk
     folders = [path for path in sorted(project.glob("*")) if path != latest]  # a link is a folder in some copies
     runs = {path: _described(path) for path in folders if (path / "status.json").is_file()}
     own = [path for path, described in runs.items() if not _is_point(described)]
