@@ -515,6 +515,19 @@ def test_ctrl_c_tells_how_to_go_on():
     assert endings() == {1: "interrupted", 2: "interrupted"}
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_sweep_goes_on_where_nobody_reads_what_it_says_any_more(jobs):
+    """As once its terminal was closed, or the `tee` behind it has ended."""
+    read, write = os.pipe()
+    os.close(read)
+    words = ["--epochs", "2", "--experiment-id", "s", "--grid", "rate=[0.1, 0.2, 0.3]", "--jobs", jobs]
+    subprocess.run([*COMMAND, *words], stdout=write, stderr=write, timeout=120, check=False)
+    os.close(write)
+
+    assert endings() == {1: "finished", 2: "finished", 3: "finished"}
+    assert Path("runs", "pains", "s", "sweep.svg").exists()
+
+
 # The register
 
 

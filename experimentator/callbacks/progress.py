@@ -39,7 +39,7 @@ class Progress(Callback):
     state_dict = nothing_saved
 
     def __init__(self, console: Console | None = None):
-        stderr: Any = _Forgiving(sys.stderr)
+        stderr: Any = Forgiving(sys.stderr)
         self.console = console or Console(file=stderr)
         self.bars: Bars | None = None
         self.cell: Any = None  # the output of a notebook's cell for the epoch under way
@@ -212,7 +212,7 @@ class _Seen(ProgressColumn):
         return Text(task.fields["seen"], no_wrap=True, overflow="ellipsis")
 
 
-class _Forgiving:
+class Forgiving:
     """A stream that drops what cannot be written, without an error."""
 
     def __init__(self, stream: TextIO | None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from experimentator.commands.failures import printable
@@ -51,8 +52,9 @@ def show_values(values: Mapping[str, Any]) -> None:
 
 
 def tell(text: str) -> None:
-    """Print a message to stderr, since stdout holds results."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message to stderr, since stdout holds results; work goes on where that is gone, as a closed terminal."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def final_metrics(row: Mapping[str, Any]) -> dict[str, Any]:

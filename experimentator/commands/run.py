@@ -56,6 +56,8 @@ def _train(arguments: Namespace, is_built: Callable[[], None] = lambda: None) ->
     finally:
         if beat:
             beat.tell_folder()
+    if arguments.report:
+        tell_done(arguments.report)  # whatever becomes of what is printed now, as to a terminal that was closed
     if exp.history:
         show_epochs(exp.history)
         print()
@@ -76,9 +78,7 @@ def _point(arguments: Namespace) -> int:
     end_with(arguments.parent)
     loaded = Loaded(arguments.report, is_forked=arguments.forked)
     try:
-        status = _train(arguments, loaded.is_built)
-        tell_done(arguments.report)
-        return status
+        return _train(arguments, loaded.is_built)
     except Exception as error:
         loaded.check()
         tell_error(arguments.report, error)

@@ -214,8 +214,11 @@ class Display:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+            from experimentator.callbacks.progress import Forgiving
+
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-            self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            stderr: Any = Forgiving(sys.stderr)
+            self.progress = Progress(*columns, console=Console(file=stderr), transient=True)
             self.progress.add_task("", total=len(self.chosen))
             self.progress.start()
 
@@ -282,6 +285,7 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path) ->
     if not outcomes:
         return
     measured = [numbers_in(final_metrics(one.last)) if one.is_finished else {} for one in outcomes]
+    told = _drawn(axes, outcomes, measured, folder)  # before all that is printed: the terminal may be gone
     names = dict.fromkeys(name for metrics in measured for name in metrics)
     rows = [
         {
@@ -301,15 +305,21 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path) ->
         show_means(means)
     for error, place in _grouped(outcomes).items():
         tell(f"{place}: {error}")
+    if told:
+        tell(told)
+
+
+def _drawn(axes: Mapping[str, Any], outcomes: Sequence[Outcome], measured: Sequence[Any], folder: Path) -> str:
+    """Write the picture, and say where it is; empty if there is nothing to draw."""
     drawn = {name for name, axis in axes.items() if isinstance(axis, Between)}
     page = picture([one.values for one in outcomes], measured, title=folder.name, drawn=drawn)
     if not page:
-        return
+        return ""
     try:
         write_atomically(folder / PICTURE, page.encode())
-        tell(f"{folder / PICTURE} shows what each axis does; {REGISTER} beside it has all in JSON.")
     except CheckpointError as error:  # not raised: it would hide the error that ended the sweep
-        tell(f"There is no {PICTURE}. {error}")
+        return f"There is no {PICTURE}. {error}"
+    return f"{folder / PICTURE} shows what each axis does; {REGISTER} beside it has all in JSON."
 
 
 def _grouped(outcomes: Sequence[Outcome]) -> dict[str, str]:

@@ -216,7 +216,8 @@ def devices() -> list[str]:
 
 
 def _outcome(child: Child, status: int) -> Outcome:
-    """The outcome of a point; the error that it reported counts only if it ended by itself."""
+    """The outcome of a point; the error that it reported counts only if it ended by itself, before it was done."""
+    status = 0 if (child.aside / DONE).exists() else status
     folder, error = _text(child.aside / FOLDER), _text(child.aside / ERROR) if status > 0 else ""
     if (why := _why(child, status)) == UNFINISHED:
         error = EARLY
