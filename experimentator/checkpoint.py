@@ -144,6 +144,13 @@ def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
         ) from error
 
 
+def tidy(folder: Path) -> None:
+    """Remove the unfinished weights of writers that were killed, from a folder that nobody else writes weights into."""
+    for path in folder.glob(f".*.safetensors.{'[0-9a-f]' * 8}"):
+        with suppress(OSError):
+            path.unlink()
+
+
 def lines_in(path: Path) -> int:
     """How many whole lines a file has; none without it."""
     return path.read_bytes().count(b"\n") if path.exists() else 0

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.callbacks.callback import Callback, nothing_saved
-from experimentator.checkpoint import WEIGHTS, CheckpointError, lines_in, write_atomically
+from experimentator.checkpoint import WEIGHTS, CheckpointError, lines_in, tidy, write_atomically
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
@@ -213,6 +213,7 @@ class RunFolder(Callback):
         """Put the files of a resumed run to where it goes on; a resume without training changes none."""
         if self._continues:
             self._continues, self._saved_epoch, self._written = False, 0, len(self.exp.history)
+            tidy(self.opened)
             write_atomically(self.history, "".join(map(as_line, self.exp.history)).encode())
             self._write_status("running")
 

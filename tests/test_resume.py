@@ -1344,6 +1344,16 @@ def test_what_killed_writers_left_goes_with_the_next_save(tmp_path):
     assert not aside.exists()
 
 
+def test_weights_that_a_killed_run_left_unfinished_go_as_it_goes_on(reference, tmp_path):
+    run = cut(reference, 8, tmp_path)
+    (run / ".weights.safetensors.0123abcd").write_bytes(bytes(8))
+    (run / ".mine").touch()
+
+    resumed(run)
+
+    assert [path.name for path in run.glob(".*")] == [".mine"]
+
+
 def test_generators_are_where_they_were(tmp_path):
     exp = build_experiment(CONFIG, hide_progress=True)
     exp.train(1)
