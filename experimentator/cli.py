@@ -14,13 +14,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from experimentator.commands import collector, deferral, failures
 from experimentator.commands.failures import printable
 from experimentator.commands.framework import prefer_installed
 from experimentator.commands.usage import parse
+from experimentator.signals import HELD
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,10 +99,12 @@ def _fail(error: BaseException, whole: bool) -> int:
     status = failures.exit_status(error)
     if status == failures.BROKEN_PIPE:  # the reader closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    elif whole:
-        traceback.print_exception(error)
-    else:
-        print(*map(printable, failures.message(error).splitlines()), sep="\n", file=sys.stderr)
+        return status
+    with suppress(OSError):  # the terminal was closed
+        if whole:
+            traceback.print_exception(error)
+        else:
+            print(*map(printable, failures.message(error).splitlines()), sep="\n", file=sys.stderr)
     return status
 
 
@@ -110,23 +113,30 @@ def _leave(status: int) -> NoReturn:
     if reading := sys.modules.get("experimentator.loading.processes"):
         reading.end_all()
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it any more
+            stream.flush()
     os._exit(status)
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a training as Ctrl-C does, with a complete run folder."""
+    """Let SIGTERM, and a terminal that is closed, end a training as Ctrl-C does, with a complete run folder."""
 
-    def stop(*_: Any) -> None:
+    def stop(number: int, _: Any) -> None:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)  # shell and system each send one SIGHUP
         raise failures.Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in HELD if number != signal.SIGINT}
+    for number, handler in before.items():
+        if number == signal.SIGTERM or handler != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Holds Ctrl-C and SIGTERM while training, until the experiment is between two calls of its step."""
+"""Holds Ctrl-C, SIGTERM and SIGHUP while training, until the experiment is between two calls of its step."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-HELD = (signal.SIGINT, signal.SIGTERM)
+HANG_UP = getattr(signal, "SIGHUP", None)  # a terminal was closed; Windows has none
+HELD = (signal.SIGINT, signal.SIGTERM, *([] if HANG_UP is None else [HANG_UP]))
 
 
 class HeldSignals:
     """Within, once `arm` was called, the first signal waits for `deliver`; a second one acts at once.
 
     To act is to call the handler from before, by default KeyboardInterrupt for Ctrl-C and the end of the process with
-    status 143 for SIGTERM. Ignored signals stay ignored; outside of the main thread none is held.
+    status 143 for SIGTERM, 129 for SIGHUP. A second SIGHUP waits, too: shell and system each send one as a terminal is
+    closed. Ignored signals stay ignored, as SIGHUP under nohup; outside of the main thread none is held.
 
     >>> with HeldSignals() as held:
     ...     held.arm()
@@ -58,7 +60,7 @@ class HeldSignals:
             self._act(number, None)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
-        acts = self.waiting is not None or not self.is_armed
+        acts = (self.waiting is not None and number != HANG_UP) or not self.is_armed
         self.waiting = signal.Signals(number).name
         if acts:
             self._act(number, frame)

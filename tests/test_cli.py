@@ -355,6 +355,23 @@ def test_stopped_in_the_middle_the_history_is_intact(stop, status):
     assert epochs == list(range(1, len(epochs) + 1))
 
 
+def test_a_terminal_that_is_closed_ends_a_training_with_all_it_has():
+    """Which sends SIGHUP, as the shell does; nothing can be written to it any more."""
+    before, (read, write) = signal.signal(signal.SIGHUP, signal.SIG_DFL), os.pipe()
+    child = subprocess.Popen([*COMMAND, LIGHT, "--quiet", "--epochs", "1000000"], stdout=write, stderr=write)
+    signal.signal(signal.SIGHUP, before)
+    until(lambda: Path("runs/light/latest/history.jsonl").exists() and read_history("runs/light/latest"))
+    os.close(read)
+
+    for _ in range(2):
+        child.send_signal(signal.SIGHUP)
+    status = child.wait(timeout=20)
+    os.close(write)
+
+    assert status == 143
+    assert json.loads((only_run() / "status.json").read_text())["status"] == "interrupted"
+
+
 def test_a_real_network_is_trained_without_noise():
     child = started(DIGITS, "--epochs", "2")
     out, err = child.communicate(timeout=120)

@@ -728,6 +728,20 @@ def test_a_second_signal_does_not_wait(tmp_path, number, kind, code):
     assert numbered(tmp_path / "p" / "stopped" / "checkpoints") == []
 
 
+def test_a_terminal_that_is_closed_sends_two_signals_and_is_answered_once(tmp_path):
+    exp = built(tmp_path, "stopped", every=1e9, steps_per_call=1)
+    exp.callbacks.append(Signals(signal.SIGHUP, batch=2, times=2))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    try:
+        with pytest.raises(SystemExit, match="129"):
+            exp.train(EPOCHS)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    (newest,) = numbered(tmp_path / "p" / "stopped" / "checkpoints")
+    assert json.loads((newest / "MANIFEST.json").read_text())["step"] == 5 + 3
+
+
 def test_before_the_first_call_a_signal_does_not_wait(tmp_path):
     exp = built(tmp_path, "new")
     exp.callbacks.append(type("Impatient", (Extra,), {"on_epoch_begin": lambda *_, **__: signal.raise_signal(2)})())

@@ -29,7 +29,8 @@ class CheckpointEvery(Callback):
     `steps` counts batches trained on, and calls of the compiled step end at each such batch of a pass; `seconds` act at
     the next end of a call, at most half a second later. Without any of them: at the end of epochs, and every ten
     minutes within, so that saving takes less than a hundredth of the time; a run folder does that by itself. At the end
-    of a training, and at the first SIGTERM or Ctrl-C, a checkpoint is saved in any case.
+    of a training, and at the first SIGTERM, SIGHUP (of a terminal that is closed) or Ctrl-C, a checkpoint is saved in
+    any case.
 
     Checkpoints are folders `00000001`, ... in `folder`, else in `checkpoints/` of the run folder, else of the current
     folder; the newest `keep` are kept. Each is forced to disk and read back before an older one goes. `exp.resume`, or
