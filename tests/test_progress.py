@@ -14,7 +14,7 @@ import pytest
 from nbclient import NotebookClient
 from rich.console import Console
 
-from experimentator import Callback, Mode, build_experiment
+from experimentator import Callback, Mode, PrintLoss, build_experiment
 from experimentator.averages import Averages
 from experimentator.callbacks import progress as module
 from experimentator.callbacks.order import Listener
@@ -253,6 +253,7 @@ def test_a_stderr_that_is_gone_stops_nothing(stderr, monkeypatch):
     monkeypatch.setattr(module, "REDRAW_SECONDS", 0.0)
     monkeypatch.setattr(sys, "stderr", stderr)
     play(Progress(), blocks=[Still(loss=0.5)] * 3)
+    PrintLoss().on_cycle_end("training", {"training_loss": 0.5}, {})
 
 
 def test_a_stderr_that_goes_in_the_middle_stops_nothing(monkeypatch):

@@ -66,7 +66,9 @@ class PrintLoss(Callback):
         loss = metrics.get(f"{cycle_name}_loss")
         if loss is not None:
             epoch = f"epoch {state['epoch']}  " if "epoch" in state else ""
-            (self.file or sys.stderr).write(f"{epoch}{cycle_name} loss {loss:.6g}\n")
+            from experimentator.callbacks.progress import Forgiving  # loads rich
+
+            (self.file or Forgiving(sys.stderr)).write(f"{epoch}{cycle_name} loss {loss:.6g}\n")
 
 
 class StateLogger(Callback):
