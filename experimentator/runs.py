@@ -180,6 +180,10 @@ class RunFolder(Callback):
         """Save what is not saved yet, and how the training ended; weights of a failed epoch are not saved."""
         if self.path is None:
             return
+        try:
+            self._hold(self.path)
+        except OSError:  # another training has the folder by now, and this one never began
+            return
         error = sys.exception()  # called in `finally`, while the exception passes
         self.problem = None if error is self._outer else error
         try:

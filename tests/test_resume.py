@@ -1405,6 +1405,19 @@ def test_a_run_that_is_under_way_is_not_resumed_by_another_process(reference, tm
     built(tmp_path, "cut").resume(run)  # the folder is free again
 
 
+def test_a_training_that_finds_its_folder_taken_writes_nothing_there(tmp_path):
+    first, run = built(tmp_path, "shared"), tmp_path / "p" / "shared"
+    first.train(1)
+    second = built(tmp_path, "shared")
+    second.resume(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    with pytest.raises(CheckpointError, match="A training is under way"):
+        first.train(2)
+
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_a_resumed_run_tells_what_its_status_told_until_it_knows_better(reference, tmp_path):
     run = cut(reference, 5, tmp_path)
     told = {"epoch_of_weights": 3, "compilers": {"training": "xla"}}
