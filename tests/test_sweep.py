@@ -427,6 +427,15 @@ def test_a_killed_sweep_goes_on_where_it_was_and_trains_nothing_twice():
         assert plainly(read_history(f"runs/pains/s-{number}")) == plainly(alone.history)
 
 
+def test_a_point_whose_sweep_was_killed_before_it_began_leaves_no_reports(tmp_path):
+    place = tmp_path / "reports"
+    place.mkdir()
+    point = [*COMMAND[:3], "run", "pains.py", "--report", place, "--parent", "0"]
+
+    assert subprocess.run(point, stderr=subprocess.DEVNULL, timeout=60, check=False).returncode == 143
+    assert not place.exists()
+
+
 def test_two_sweeps_in_one_folder_are_one_too_many(capsys):
     words = ["--quiet", "--epochs", "3", "--experiment-id", "s", "--grid", "pain=['spin']"]
     first = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

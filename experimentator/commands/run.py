@@ -75,9 +75,9 @@ def _point(arguments: Namespace) -> int:
     """Train one point of a grid: report to the process that runs the grid, and end with it."""
     from experimentator.sweep.fork_server import Loaded
 
-    end_with(arguments.parent)
     loaded = Loaded(arguments.report, is_forked=arguments.forked)
     try:
+        end_with(arguments.parent)  # at once, if that is gone already
         return _train(arguments, loaded.is_built)
     except Exception as error:
         loaded.check()
