@@ -247,6 +247,21 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_others_told(reference, tmp
     assert "Checkpoint 00000012 is left out" in caplog.text
 
 
+def test_a_resume_cuts_no_log_of_states_but_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exp = built(tmp_path, "a")
+    exp.callbacks.append(StateLogger())
+    exp.train(1)
+    Path("state.jsonl").write_text("{}\n" * 5)
+    again = built(tmp_path, "a")
+    again.callbacks.append(StateLogger())
+    again.resume(tmp_path / "p" / "a")
+
+    again.train(2)
+
+    assert [Path(name).read_text().count("\n") for name in ("state.jsonl", "p/a/state.jsonl")] == [5, 2]
+
+
 def test_a_log_of_states_has_each_epoch_once(tmp_path):
     def logged(place, name):
         exp = built(place, name)

@@ -148,7 +148,7 @@ SABOTEURS = {
         CHECKPOINT, "file.truncate(size)\n                os", "pass\n                os", "test_checkpoint.py"
     ),
     "StateLogger does not ask for it": Saboteur(
-        "callbacks/journal.py", 'shorten(self.path, state["lines"])', "pass", "test_resume.py", "log_of_states"
+        "callbacks/journal.py", "shorten(self.path, self.kept)", "pass", "test_resume.py", "log_of_states"
     ),
     "the history is not cut back": Saboteur(
         "runs.py", "write_atomically(self.history,", "len(", "test_resume.py", "ran_ahead"

@@ -87,6 +87,7 @@ class StateLogger(Callback):
 
     def __init__(self, filename: str | os.PathLike[str] | None = None):
         self.filename = filename
+        self.kept: int | None = None  # lines, where a resume leaves out others: only once training goes on
 
     @property
     def path(self) -> Path:
@@ -95,14 +96,17 @@ class StateLogger(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """How many lines there are."""
-        return {"lines": lines_in(self.path)}
+        return {"lines": lines_in(self.path) if self.kept is None else self.kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Leave out lines that were added since: the epochs they are of are trained again."""
-        shorten(self.path, state["lines"])
+        """Leave out lines that were added since, with the next one: the epochs they are of are trained again."""
+        self.kept = state["lines"]
 
     def on_epoch_end(self, state: dict[str, Any], **_: Any) -> None:
         """Add the line, and force it to disk."""
+        if self.kept is not None:
+            shorten(self.path, self.kept)
+            self.kept = None
         add_lines(self.path, f"{self.line(state)}\n")
 
     @staticmethod
