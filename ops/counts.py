@@ -59,7 +59,7 @@ class ConfusionMatrix(FromPrediction):
 
     def summarise(self, values: Any, shares: Any) -> tuple[Any, ...]:
         size = self.num_classes
-        counts = _counted(values, shares, size * size + 1)[: size * size]
+        counts = _counted(self, values, shares, size * size + 1)[: size * size]
         return (keras.ops.reshape(counts, (size, size)),)
 
     def _scores(self, prediction: Any) -> Any:
@@ -115,16 +115,18 @@ class PrecisionRecall(Compared):
         return 2 * true + yes
 
     def summarise(self, values: Any, shares: Any) -> tuple[Any, ...]:
-        _, false_yes, missed, found = keras.ops.unstack(_counted(values, shares, 4), 4)
+        _, false_yes, missed, found = keras.ops.unstack(_counted(self, values, shares, 4), 4)
         said, true = found + false_yes, found + missed
         return _share(found, said), _share(found, true), said, true
 
 
-def _counted(cells: Any, shares: Any, count: int) -> Any:
+def _counted(op: Compared, cells: Any, shares: Any, count: int) -> Any:
     """How often each number below `count` occurs, each cell counted by its share: [count] float32."""
-    shares = keras.ops.ones_like(cells, dtype="float32") if shares is None else shares
+    dtype = "int32" if op.weight is None else "float32"  # which stays at 2^24 when 1 is added
+    shares = keras.ops.ones_like(cells, dtype=dtype) if shares is None else keras.ops.cast(shares, dtype)
     cells, shares = keras.ops.reshape(cells, (-1, 1)), keras.ops.reshape(shares, (-1,))
-    return keras.ops.scatter_update(keras.ops.zeros(count, "float32"), cells, shares, reduction="add")
+    counts = keras.ops.scatter_update(keras.ops.zeros(count, dtype), cells, shares, reduction="add")
+    return keras.ops.cast(counts, "float32")
 
 
 def _share(part: Any, whole: Any) -> Any:
