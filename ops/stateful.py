@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import keras
 
 from experimentator.graph import Chunk, DeclarationError, Mode
-from experimentator.ops.compared import emptied, spread
+from experimentator.ops.compared import emptied, size_of, spread
 from experimentator.ops.errors import TensorError
 from experimentator.ops.op import Op, dtype_of, given_as, is_discrete
 
@@ -99,7 +99,8 @@ class KerasMetric(Op):
         weights = None if self.weight is None else keras.ops.cast(chunk[self.weight], "float32")
         labelled = self._labelled(chunk, compared[0])
         if labelled is not None:
-            fills = [keras.ops.zeros_like, keras.ops.ones_like]  # the scores of a row are not divided by a sum of 0
+            alone = [keras.ops.zeros_like, keras.ops.ones_like]
+            fills = [_first if len(t.shape) > len(labelled.shape) else fill for t, fill in zip(compared, alone)]
             compared = [emptied(tensor, labelled, fill) for tensor, fill in zip(compared, fills)]
             weights = _counted(labelled, weights)
         if weights is not None and len(weights.shape) > 1 and isinstance(metric, keras.metrics.Mean):
@@ -156,6 +157,12 @@ def _in_columns(tensors: list[Any]) -> list[Any]:
     ends = {tensor.shape[-1] for tensor in tensors if len(tensor.shape) == rank}
     fits = ends <= {1} and all(len(tensor.shape) >= rank - 1 for tensor in tensors)
     return [tensor[..., None] if fits and len(tensor.shape) < rank else tensor for tensor in tensors]
+
+
+def _first(tensor: Any) -> Any:
+    """A row of 1 and then zeros: a metric divides neither by a sum of 0 nor by a deviation of 0."""
+    places = keras.ops.arange(size_of(tensor), dtype="int32")
+    return keras.ops.cast(keras.ops.equal(places, 0), dtype_of(tensor))
 
 
 def _counted(labelled: Any, weights: Any) -> Any:

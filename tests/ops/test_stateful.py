@@ -343,3 +343,17 @@ def test_scores_of_rows_without_a_label_are_not_divided_by_their_sum():
 
     shares = (scores / scores.sum(axis=1, keepdims=True))[np.arange(8), np.arange(8) % 3]
     assert float(chunk["found"]) == pytest.approx(-np.log(shares[known]).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("last", [slice(0, 0), slice(0, 3)], ids=["none without a label", "a batch without labels"])
+def test_a_correlation_is_that_of_the_rows_with_a_label(call, last):
+    target, scores = np.random.default_rng(5).normal(size=(2, 9, 4)).astype(np.float32)
+    known = np.arange(9) % 3 > 0
+    metric = KerasMetric(keras.metrics.PearsonCorrelation(), "p", "t", "found", mask="m")
+    for rows, mask in ((slice(0, 9), known), (last, np.zeros(9, bool))):
+        chunk = Chunk({"p": scores[rows], "t": target[rows], "m": mask[rows]}, mode=Mode.EVAL)
+        if len(mask[rows]):
+            metric(chunk)
+            found = float(chunk["found"])
+
+    assert found == pytest.approx(np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(target[known], scores[known])]))
