@@ -56,9 +56,10 @@ class Resize(InPlace):
         if rank not in (3, 4):
             rule = "Images are [B, H, W, C] or [B, H, W]"
             raise TensorError(self, rule=rule, tensors={self.name: tensor}, write="Write Apply to reshape them above.")
-        images = tensor[..., None] if rank == 3 else tensor
-        options = {"interpolation": self.interpolation, "data_format": "channels_last"}
-        resized = keras.ops.image.resize(keras.ops.cast(images, "float32"), tuple(self.size), **options)
+        if self.interpolation == "nearest":
+            return _nearest(_nearest(tensor, self.size[0], 1), self.size[1], 2)
+        images = keras.ops.cast(tensor[..., None] if rank == 3 else tensor, "float32")
+        resized = keras.ops.image.resize(images, tuple(self.size), "bilinear", data_format="channels_last")
         return rounded(resized[..., 0] if rank == 3 else resized, dtype_of(tensor))
 
 
@@ -161,6 +162,12 @@ class ToUint8(InPlace):
     def compute(self, tensor: Any) -> Any:
         values = keras.ops.cast(tensor, "float32") * self.scale
         return rounded(keras.ops.where(keras.ops.isnan(values), 0.0, values), "uint8")
+
+
+def _nearest(images: Any, size: int, axis: int) -> Any:
+    """The pixels nearest to `size` places, in their dtype; Keras' own are float32, with a gradient that XLA lacks."""
+    twice = 2 * keras.ops.arange(size, dtype="int32") + 1
+    return keras.ops.take(images, twice * keras.ops.shape(images)[axis] // (2 * size), axis=axis)
 
 
 def check_images(op: Op, name: str, tensor: Any) -> None:

@@ -210,7 +210,6 @@ def rounded(values: Any, dtype: str) -> Any:
     """float32 values as `dtype`; integers and booleans are the nearest (of two the even one) that it can hold."""
     if not dtype.startswith(("int", "uint", "bool")):
         return keras.ops.cast(values, dtype)
-    values = keras.ops.round(values)
-    if dtype not in ("int32", "uint32", "int64", "uint64"):  # whose ends float32 cannot hold
-        values = keras.ops.clip(values, *limits(dtype))
-    return keras.ops.cast(values, dtype)
+    low, high = limits(dtype)
+    end = high + 1 - 2.0 ** max(0, high.bit_length() - 24)  # the largest that float32 can hold
+    return keras.ops.cast(keras.ops.clip(keras.ops.round(values), float(low), end), dtype)

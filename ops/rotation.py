@@ -61,12 +61,14 @@ class RandomRotation(RandomOp):
         least, largest = span(self.degrees)
         angles = (least + (largest - least) * self.draw(tensor, 1)) * (math.pi / 180)
         rows, columns = _turned(angles, *keras.ops.shape(tensor)[1:3])
-        values = keras.ops.cast(tensor, "float32")
         if self.interpolation == "nearest":
-            parts = [(keras.ops.round(rows), keras.ops.round(columns), keras.ops.ones_like(rows))]
-        else:
-            parts = _corners(rows, columns)
-        return rounded(_looked_up(values, parts, self.fill), dtype_of(tensor))
+            fill = rounded(keras.ops.convert_to_tensor(self.fill, dtype="float32"), dtype_of(tensor))
+            return _looked_up(tensor, keras.ops.round(rows), keras.ops.round(columns), fill)
+        values, rank = keras.ops.cast(tensor, "float32"), len(tensor.shape)
+        total = 0.0
+        for row, column, weight in _corners(rows, columns):
+            total = total + weight[(..., *[None] * (rank - 3))] * _looked_up(values, row, column, self.fill)
+        return rounded(total, dtype_of(tensor))
 
 
 def _turned(angles: Any, height: Any, width: Any) -> tuple[Any, Any]:
@@ -86,16 +88,12 @@ def _corners(rows: Any, columns: Any) -> list[tuple[Any, Any, Any]]:
     return [(top + down, left + right, weight) for down, right, weight in pairs]
 
 
-def _looked_up(images: Any, parts: Sequence[tuple[Any, Any, Any]], fill: float) -> Any:
-    """The weighted sum of the pixels at these places, `fill` where there are none."""
+def _looked_up(images: Any, rows: Any, columns: Any, fill: Any) -> Any:
+    """The pixels at these places, `fill` where there are none."""
     batch, height, width, *rest = keras.ops.shape(images)
     pixels = keras.ops.reshape(images, (-1, *rest))
     first = (counted(batch) * height * width)[:, None, None]
-    total, rank = 0.0, len(images.shape)
-    for row, column, weight in parts:
-        i, j = keras.ops.cast(row, "int32"), keras.ops.cast(column, "int32")
-        inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
-        place = keras.ops.where(inside, first + i * width + j, 0)
-        inside, weight = (part[(..., *[None] * (rank - 3))] for part in (inside, weight))
-        total = total + weight * keras.ops.where(inside, keras.ops.take(pixels, place, axis=0), fill)
-    return total
+    i, j = keras.ops.cast(rows, "int32"), keras.ops.cast(columns, "int32")
+    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+    found = keras.ops.take(pixels, keras.ops.where(inside, first + i * width + j, 0), axis=0)
+    return keras.ops.where(inside[(..., *[None] * (len(images.shape) - 3))], found, fill)

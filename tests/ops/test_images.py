@@ -1,5 +1,6 @@
 """Sizes and dtypes of images against numpy."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from experimentator.graph import Chunk, DeclarationError, Mode
 from experimentator.ops import CenterCrop, Pad, Resize, Scale, TensorError, ToUint8
+from tests.frameworks import compiled, gradients
 
 BYTES = np.random.default_rng(1).integers(0, 256, (2, 6, 9, 3)).astype("uint8")
 
@@ -42,6 +44,33 @@ def test_nearest_repeats_pixels(run, images):
     result = run(Resize("x", (12, 27), "nearest"), {"x": images})
 
     np.testing.assert_array_equal(result, images.repeat(2, 1).repeat(3, 2))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float64", "bool"])
+def test_nearest_pixels_keep_every_bit(run_xla, dtype):
+    images = (2**24 + 1 + np.arange(12).reshape(2, 2, 3)).astype(dtype)
+
+    result = run_xla(Resize("x", (3, 2), "nearest"), {"x": images})
+
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, images[:, [0, 1, 1]][:, :, [0, 2]])
+
+
+def test_the_nearest_pixel_has_the_gradient():
+    def total(images):
+        chunk = Chunk({"x": images}, mode=Mode.TRAIN)
+        Resize("x", (2, 3), "nearest")(chunk)
+        return keras.ops.sum(chunk["x"])
+
+    slopes = gradients(compiled(total), np.ones([1, 1, 2, 1], "float32"))[0]
+
+    np.testing.assert_array_equal(slopes.ravel(), [2, 4])
+
+
+def test_the_largest_integer_stays_large(run):
+    largest = np.full([1, 2, 2], 2**31 - 1, "int32")
+
+    assert run(Resize("x", (4, 4)), {"x": largest}).min() > 2**31 - 200
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,14 @@ def test_quarter_turns_are_exact_and_counterclockwise(run, quarters, interpolati
     np.testing.assert_array_equal(run(op, {"x": IMAGES}), np.rot90(IMAGES, quarters, axes=(1, 2)))
 
 
+def test_nearest_pixels_keep_every_bit(run_xla):
+    labels = (2**24 + 1 + np.arange(36).reshape(1, 6, 6)).astype("int32")
+
+    result = run_xla(RandomRotation("x", (90, 90), "nearest"), {"x": labels})
+
+    np.testing.assert_array_equal(result, np.rot90(labels, 1, axes=(1, 2)))
+
+
 def test_half_a_turn_suits_images_that_are_not_square(run_xla):
     images = IMAGES[:, :5, :, 0].astype("float32")
 
