@@ -81,8 +81,9 @@ class TopKPeaks(Op):
 
     Writes `positions` [B, K, 2] float32 (row, column) and `values` [B, K] float32, NaN where an image has fewer than
     K = `k` peaks. A peak is no smaller than any pixel up to `radius` rows and columns away; of equal ones the first
-    counts. Each channel has peaks of its own, and the strongest of all channels are written: `channels` names a tensor
-    [B, K] int32 for the channels they are of, -1 for none. For the peaks of one channel, list Select above.
+    counts, and NaN is less than any number. Each channel has peaks of its own, and the strongest of all channels are
+    written: `channels` names a tensor [B, K] int32 for the channels they are of, -1 for none. For the peaks of one
+    channel, list Select above.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
@@ -128,7 +129,7 @@ class TopKPeaks(Op):
             chunk[self.channels] = keras.ops.where(found, places % count, -1)
 
     def _checked(self, tensor: Any) -> Any:
-        """The maps as [B, H, W, C] float32."""
+        """The maps as [B, H, W, C] float32, without NaN."""
         shape = tuple(tensor.shape)
         sizes = [1 if size is None else size for size in shape[1:]]
         if len(shape) not in (3, 4) or (None not in shape[1:] and math.prod(sizes) < self.k):
@@ -137,7 +138,10 @@ class TopKPeaks(Op):
                 "Give [B, H, W] or [B, H, W, C].",
             )
             raise TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
-        return keras.ops.cast(tensor[..., None] if len(shape) == 3 else tensor, "float32")
+        maps = keras.ops.cast(tensor[..., None] if len(shape) == 3 else tensor, "float32")
+        return keras.ops.where(
+            keras.ops.isnan(maps), _NONE, maps
+        )  # frameworks differ in what is the largest beside NaN
 
 
 def _is_peak(maps: Any, radius: int) -> Any:

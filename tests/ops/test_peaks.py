@@ -195,3 +195,12 @@ def test_a_point_that_is_none_has_no_gradient():
 
 def test_a_batch_without_rows_has_a_largest(run):
     assert run(GlobalMaxPool("x"), {"x": np.zeros([0, 2, 2, 3], "uint8")}).shape == (0, 3)
+
+
+def test_nan_hides_no_peak_beside_it(run_xla):
+    image = np.array([[[1.0, np.nan, 5.0, 4.0], [np.nan, np.nan, 3.0, np.nan]]], "float32")
+
+    results = run_xla(TopKPeaks("x", "p", "v", k=3), {"x": image}, "p", "v")
+
+    np.testing.assert_array_equal(results["v"], [[5, 1, np.nan]])
+    np.testing.assert_array_equal(results["p"], [[[0, 2], [0, 0], [np.nan, np.nan]]])
