@@ -126,7 +126,7 @@ def test_a_class_that_is_certain_and_one_that_is_ruled_out_are_counted(run):
 
 @pytest.mark.parametrize("mask", [None, "m"])
 def test_large_batches_of_large_images_are_counted_to_the_end(call, mask):
-    size = 2**24 + 2**22  # of which float32 counts 2^24
+    size = 2**24 + 2  # of which float32 counts 2^24
     tensors = {"p": np.ones([1, size], "float32"), "t": np.ones([1, size], bool), "m": np.ones(1, bool)}
 
     results = call(PrecisionRecall("p", "t", mask=mask), tensors, "precision.weight", "recall.weight")
