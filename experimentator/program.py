@@ -123,7 +123,7 @@ class Program:
                 given = {name for name in self._free(mode) if not whole.written_in(name)}
                 whole = Graph(whole.processors, provided={*whole.provided, *given}, mode=mode)
             tell(unknown_metrics(self.exp, whole), told=self.slips)
-            with explaining_objects(mode, self.exp.subsets):
+            with explaining_objects(mode, self.exp.subsets, self.selection.metrics):
                 self.graphs[mode] = with_weights(with_flags(whole, self.selection.wanted(whole)))
             look(self.exp, whole, self.graphs[mode], told=self.slips)
         return self.graphs[mode]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -129,13 +129,15 @@ def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:
 
 
 @contextmanager
-def explaining_objects(mode: Mode, subsets: Iterable[Any]) -> Iterator[None]:
-    """Within, errors of graphs say why a name is missing: nothing writes a loss, or items hold no numbers there."""
+def explaining_objects(mode: Mode, subsets: Iterable[Any], metrics: Collection[str] = ()) -> Iterator[None]:
+    """Within, errors say why a name is missing: nothing writes a loss or a metric, or items hold no numbers there."""
     try:
         yield
     except GraphError as error:
         for problem in getattr(error, "problems", (error,)):
             _explain(problem, error, mode, subsets)
+            if getattr(problem, "reader", error) is None and getattr(problem, "name", None) in metrics:
+                error.add_note("`metrics` names what processors write: list one, such as ops.Accuracy(logits, target).")
         raise
 
 

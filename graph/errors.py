@@ -229,13 +229,14 @@ def _received(kind: type[Exception], args: tuple[Any, ...]) -> Exception:
 
 
 def near(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was probably meant to be.
+    """The known name that `name` was probably meant to be; that both begin with `batch_` makes none alike.
 
     >>> near("batch_logit", ["batch_input", "batch_logits"])
     'batch_logits'
+    >>> near("batch_input", ["batch_output"])
     """
-    folded = {other.casefold(): other for other in sorted(known) if other != name}
-    matches = get_close_matches(name.casefold(), folded, n=1)
+    folded = {other.casefold().removeprefix(PREFIX): other for other in sorted(known) if other != name}
+    matches = get_close_matches(name.casefold().removeprefix(PREFIX), folded, n=1, cutoff=0.55)
     return folded[matches[0]] if matches else None
 
 

@@ -209,7 +209,7 @@ def _by_key(op: Model, result: Any) -> Mapping[str, Any]:
 def _ends(model: Any) -> list[tuple[str, int | None]]:
     """For each output of a layer, model or module: "softmax", "sigmoid", or "" for neither, and its last axis."""
     if isinstance(model, keras.Sequential) and model.layers:
-        return _ends(model.layers[-1])
+        return _ends_of(model.layers)
     if isinstance(model, keras.Model) and getattr(model, "outputs", None):  # a functional one
         found = []
         for tensor in model.outputs:
@@ -218,11 +218,18 @@ def _ends(model: Any) -> list[tuple[str, int | None]]:
         return found
     room = type(model).__module__
     if type(model).__name__ == "Sequential" and room.startswith("torch.nn.") and len(model):
-        return _ends(model[-1])
+        return _ends_of(model)
     name = ""
     if room.startswith(("keras.", "torch.nn.")) and not isinstance(model, keras.layers.RNN):
         name = getattr(getattr(model, "activation", None), "__name__", type(model).__name__).lower()
-    return [(name if name in ("softmax", "sigmoid") else "", getattr(model, "units", None))]
+    width = getattr(model, "units", getattr(model, "out_features", None))  # of Keras and of PyTorch
+    return [(name if name in ("softmax", "sigmoid") else "", width)]
+
+
+def _ends_of(layers: Any) -> list[tuple[str, int | None]]:
+    """What a chain ends in: an activation that is a layer of its own is as wide as the layer before it."""
+    before = _ends(layers[-2])[0][1] if len(layers) > 1 else None
+    return [(name, before if width is None else width) for name, width in _ends(layers[-1])]
 
 
 # Messages

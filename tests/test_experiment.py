@@ -50,7 +50,7 @@ from experimentator import (
 )
 from experimentator.backends import get_backend
 from experimentator.checkpoint import load_weights, save_weights
-from experimentator.graph import Graph
+from experimentator.graph import Graph, MissingTensorError
 from experimentator.records.history import read_history
 from tests.stand_ins import POINTS, SIDES, Rows, arrays, subsets
 
@@ -1891,9 +1891,20 @@ SQUASHING = {
     "a functional model": (functional, "sigmoid"),
     "a layer": (lambda: layers.Dense(2, activation="softmax"), "softmax"),
     "a layer of its own": (lambda: keras.Sequential([layers.Dense(2), layers.Softmax()]), "softmax"),
+    "another, of one": (lambda: keras.Sequential([layers.Dense(1), layers.Activation("sigmoid")]), "sigmoid"),
     "none": (lambda: keras.Sequential([layers.Dense(1, activation="relu"), layers.Dense(1)]), None),
     "of a layer of its own within": (lambda: Gated(), None),
 }
+
+
+def test_a_metric_that_nothing_writes_is_answered_with_an_op():
+    exp = build_experiment(config(metrics=["acuracy"], chunk_processors=config()["chunk_processors"][:2]))
+    with pytest.raises(MissingTensorError) as caught:
+        exp.train(1)
+
+    assert caught.value.__notes__ == [
+        "`metrics` names what processors write: list one, such as ops.Accuracy(logits, target)."
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:.*does not represent logits")  # Keras' own, on TensorFlow alone

@@ -14,6 +14,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from experimentator import DataAugmentationDataset, Mode, Subset, build_experiment
+from experimentator.data.columns import columns_of
 from experimentator.data.items import (
     ArrayDataset,
     DatasetError,
@@ -206,6 +207,16 @@ def test_arrays_of_unequal_length_are_refused_with_their_lengths():
 def test_ragged_rows_in_a_dict_of_arrays_are_refused_by_name():
     with pytest.raises(DatasetError, match="'boxes' in a dict of arrays is ragged"):
         as_dataset({"x": [1, 2], "boxes": [[1], [1, 2]]}, subset="s")
+
+
+def test_rows_that_numpy_holds_as_objects_are_stacked_or_the_odd_one_is_named():
+    rows = np.empty(2, object)
+    rows[:] = [np.array([1, 2]), [3, 4]]
+    assert columns_of(Subset("s", "train", {"x": rows}))[1]["batch_x"].tolist() == [[1, 2], [3, 4]]
+
+    rows[1] = [3, 4, 5]
+    with pytest.raises(DatasetError, match=r"'x' has one shape in key 0 .* another in key 1.\nSeen: \[2\] and \[3\]"):
+        columns_of(Subset("s", "train", {"x": rows}))
 
 
 @pytest.mark.parametrize("key", [True, None, slice(2), "a", 1.0, (0, 1), 5, -6])

@@ -152,7 +152,11 @@ def test_whole_numbers_are_not_loaded_as_weights_nor_the_other_way():
             {"only": "Trnk/*"},
             r"'Trnk/\*' names no weights of this experiment.\nKnown here: Trunk, Head.\nDid you mean 'Tr",
         ),
-        ({"only": ["Trunk", "Neck"]}, r"'Neck' names no weights(.|\n)*Name one of these."),
+        (
+            {"only": ["Trunk", "Neck"]},
+            r"'Neck' names(.|\n)*Name one of these, or write node='Neck' into the processor that has them.$",
+        ),
+        ({"only": "*/neck"}, "names no weights(.|\n)*Name one of these.$"),
         ({"rename": {"Trnk": "Trunk"}}, r"names nothing in the file.\nKnown there: Trunk, Head.\nDid you mean 'Trunk'"),
         ({"only": 3}, 'only=3 names no weights.\nSeen: int.\nWrite only="Trunk'),
         ({"rename": "Trunk"}, "rename='Trunk' renames no nodes.\nSeen: str.\nWrite rename="),

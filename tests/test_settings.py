@@ -144,6 +144,8 @@ def test_a_name_of_a_method_is_refused_unless_the_file_imported_it():
     with pytest.raises(ConfigError, match=r"'train' is the name of a method or property(.|\n)*Seen: train = 3"):
         check_names({"train": 3}, set=(), taken={"train"})
 
+    with pytest.raises(ConfigError, match=r"In a configuration, write subsets = "):
+        check_names({"subset": []}, set=(), taken={"subset"})
     check_names({"train": np.mean, "graph": np, "predict": int}, set=(), taken={"train", "graph", "predict"})
 
 

@@ -187,13 +187,17 @@ def test_a_percentage_of_zero_leaves_its_subset_away_and_repetitions_are_handed_
 # Errors
 
 
-@pytest.mark.parametrize(
-    "shares", [{}, {"x": 0.5}, {"x": 0.9, "y": 0.2}, {"x": -0.5, "y": 1.5}, {"x": "all"}, [0.5, 0.5]]
-)
+@pytest.mark.parametrize("shares", [{}, {"x": 0.5}, {"x": 0.9, "y": 0.2}, {"x": -0.5, "y": 1.5}, {"x": "all"}])
 def test_shares_that_do_not_sum_to_one_are_refused(shares):
     said = r'do not sum to 1, or to 100 percent, or to the 4 keys.\nSeen: (.|\n)*Write {"training": 0.8'
     with pytest.raises(DatasetError, match=said):
         split(items("abab"), shares)
+
+
+def test_shares_without_names_are_refused():
+    said = r'are given by the names of its parts.\nSeen: \[0.5, 0.5\](.|\n)*Write {"training": 0.8'
+    with pytest.raises(DatasetError, match=said):
+        split(items("abab"), [0.5, 0.5])
 
 
 def test_shares_may_be_numbers_of_keys():

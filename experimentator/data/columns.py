@@ -27,6 +27,8 @@ def columns_of(subset: Subset, *, threads: int = 1) -> tuple[np.ndarray | None, 
             columns = subset.dataset.columns(subset.keys)
         except (TypeError, IndexError, OverflowError):
             return subset.read(subset.keys)  # a key is no row: reading them one by one raises an error that names it
+        if any(array.dtype == object and isinstance(array[0], np.ndarray | list) for array in columns.values()):
+            return subset.read(subset.keys)  # numpy holds rows as objects: they are stacked, or the odd one is named
         return None, {f"batch_{n}": array if is_numeric(array) else list(array) for n, array in columns.items()}
     kept, columns = subset.batch_of(subset.keys, all_items(subset, threads))
     if kept is not None and not len(kept):

@@ -212,8 +212,9 @@ def _checked_shares(shares: Any, count: int = 0) -> dict[str, float]:
     for whole in (1, 100, *([count] if count and are_numbers else [])):
         if fine and math.isclose(total, whole, rel_tol=1e-6):
             return {name: share / total for name, share in shares.items()}
+    wrong = f"do not sum to 1, or to 100 percent{f', or to the {count} keys' if count else ''}"
     raise DatasetError(
-        f"The shares of a split do not sum to 1, or to 100 percent{f', or to the {count} keys' if count else ''}.",
+        f"The shares of a split {wrong if isinstance(shares, Mapping) else 'are given by the names of its parts'}.",
         f"{shares!r:.120}" + (f", together {total:g}" if fine else ""),
         'Write {"training": 0.8, "validation": 0.2}.',
     )

@@ -220,6 +220,8 @@ def _patterns(only: str | Iterable[str] | None, known: Iterable[str]) -> list[st
             nodes = list(dict.fromkeys(node_of(key) for key in known))
             near = get_close_matches(pattern.removesuffix("/*"), nodes, n=2)
             guess = f"Did you mean {' or '.join(repr(f'{node}/*') for node in near)}?" if near else "Name one of these."
+            if not near and pattern.replace(" ", "").replace("_", "").isalnum():
+                guess = f"{guess[:-1]}, or write node={pattern!r} into the processor that has them."
             within = [key for key in known if pattern.startswith((f"{node_of(key)}/", "*/"))]  # no layers: keys
             listed = [*within[:SHOWN], *["..."] * (len(within) > SHOWN)] or nodes
             raise WeightsError(

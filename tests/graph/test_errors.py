@@ -23,7 +23,7 @@ from experimentator.graph import (
     UnknownNodeError,
     UnwrittenOutputError,
 )
-from experimentator.graph.errors import raise_all
+from experimentator.graph.errors import near, raise_all
 from tests.stubs import Op, mix
 
 
@@ -84,6 +84,15 @@ def test_a_missing_output_is_told():
         "Known here: loss.\n"
         "Did you mean 'loss'? Else list its writer, or add it to the dataset's items."
     )
+
+
+@pytest.mark.parametrize("name, known, meant", [
+    ("batch_input", ["batch_logits", "batch_price"], None),  # alike in what all names of batches begin with
+    ("batch_probs", ["batch_probabilities", "batch_x"], "batch_probabilities"),
+    ("Batch_Logit", ["batch_input", "batch_logits"], "batch_logits"),
+])  # fmt: skip
+def test_a_name_is_near_by_what_follows_the_prefix(name, known, meant):
+    assert near(name, known) == meant
 
 
 def test_nothing_known_is_told():

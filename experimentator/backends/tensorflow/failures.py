@@ -27,7 +27,7 @@ CURES = {
     "(?i)symbolic": "Tensors have no values while a graph is traced. Write keras.ops or tf, not numpy, and "
     "keras.ops.where or keras.ops.cond, not `if`.",
     OF_DTYPES: "TensorFlow casts nothing by itself. Write keras.ops.cast(one, other.dtype), or the function of "
-    "keras.ops instead, which casts: keras.ops.multiply(one, other).",
+    "keras.ops instead, which casts: keras.ops.multiply(one, other). Where the code is not yours, list ops.Cast above.",
     "unknown rank": "TensorFlow lost how many axes a tensor has, as after keras.ops.associative_scan. "
     "Write keras.ops.reshape(tensor, keras.ops.shape(like)) where it is made, with one `like` it in shape.",
     "must accept keyword argument 'variables'": OWN_GRADIENT,
