@@ -108,7 +108,7 @@ def test_the_version_is_printed(capsys):
         ([LIGHT, "--epoch", "3"], "unrecognized arguments: --epoch 3\nDid you mean --epochs? Type: "),
         (["graph", LIGHT, "--themes=dark", "--opne"], "Did you mean --theme and --open? Type: "),
         ([LIGHT, "--parnt", "3"], "unrecognized arguments: --parnt 3\nTo give"),
-        ([LIGHT, "--set", "rate"], "is not an assignment"),
+        ([LIGHT, "--set", "rate", "0.1"], "argument --set: 'rate' is not an assignment: write rate=VALUE\nType: "),
         (
             [LIGHT, "rate=1", "--rate", "0.1"],
             "names of the configuration other values: --set rate=1 --set rate=0.1\nType: ",

@@ -854,6 +854,13 @@ def test_many_words_stand_side_by_side():
     assert max(places) - min(places) > 140
 
 
+def test_words_stand_in_the_order_of_the_grid_whatever_was_drawn_first():
+    points = [{"size": "large"}, {"size": "small"}]
+    drawn = picture(points, [{"loss": 1.0}, {"loss": 2.0}], grid={"size": ["small", "medium", "large"]})
+
+    assert drawn.index(">small<") < drawn.index(">large<")
+
+
 def test_no_two_points_have_a_picture_of_none():
     assert picture([{"rate": 0.1}], [{"loss": 1.0}]) == picture([], []) == ""
 

@@ -21,7 +21,7 @@ from experimentator.embedded import named
 from experimentator.records.run_places import folder_name, make
 from experimentator.sweep.outcome import Outcome
 from experimentator.sweep.picture import picture
-from experimentator.sweep.points import Between, axes_of, constant_in, literal, points
+from experimentator.sweep.points import axes_of, constant_in, literal, points
 from experimentator.sweep.register import REGISTER, Register, asked_of, wait_for
 from experimentator.sweep.supervisor import Child, Point, Supervisor, devices
 
@@ -311,8 +311,7 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path) ->
 
 def _drawn(axes: Mapping[str, Any], outcomes: Sequence[Outcome], measured: Sequence[Any], folder: Path) -> str:
     """Write the picture, and say where it is; empty if there is nothing to draw."""
-    drawn = {name for name, axis in axes.items() if isinstance(axis, Between)}
-    page = picture([one.values for one in outcomes], measured, title=folder.name, drawn=drawn)
+    page = picture([one.values for one in outcomes], measured, title=folder.name, grid=axes)
     if not page:
         return ""
     try:

@@ -192,7 +192,15 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument(
+        "--set", dest="assignments", action="append", default=[], type=_assignment, metavar="NAME=VALUE"
+    )
+
+
+def _assignment(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an assignment: write {text}=VALUE")
+    return text
 
 
 def _names(text: str) -> list[str]:

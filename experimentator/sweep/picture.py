@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from experimentator.callbacks.picture import LARGEST, LETTER, LINE, MARK, MOST_LABELS, Scale, axes, escape, svg
 from experimentator.commands.results import loss_of
+from experimentator.sweep.points import Between
 
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 260, 260, 64, 14, 64, 44  # of a panel
 
@@ -17,12 +17,12 @@ def picture(
     measured: Sequence[Mapping[str, float]],
     *,
     title: str = "",
-    drawn: AbstractSet[str] = frozenset(),
+    grid: Mapping[str, Any] = {},
 ) -> str:
     """The last validation loss (else another loss, else the first measure) of each point over each axis, as SVG.
 
-    Axes of many numbers, and those named in `drawn`, have a scale, logarithmic if they span a large range; others have
-    their values side by side. Empty if there is nothing to draw.
+    Axes of many numbers, and those that `grid` draws from a range, have a scale, logarithmic if they span a large
+    range; others have their values side by side, in the order there. Empty if there is nothing to draw.
 
     >>> drawn = picture([{"rate": 0.1}, {"rate": 0.01}], [{"validation_loss": 2.0}, {"validation_loss": 1.0}])
     >>> drawn.count("<circle")
@@ -31,34 +31,39 @@ def picture(
     names = [name for row in measured for name in row]
     name = loss_of(names) or next(iter(names), "")
     known = [(values, row[name]) for values, row in zip(points, measured, strict=True) if _is_number(row.get(name))]
-    shown = [
-        axis for axis in dict.fromkeys(axis for values, _ in known for axis in values) if len(_values(known, axis)) > 1
-    ]
+    listed = {axis: values for axis, values in grid.items() if not isinstance(values, Between)}
+    names = list(dict.fromkeys(axis for values, _ in known for axis in values))
+    shown = {axis: _values(known, axis, listed.get(axis, ())) for axis in names}
+    shown = {axis: values for axis, values in shown.items() if len(values) > 1}
     if not shown:
         return ""
     of = f" of {title}" if title else ""
+    drawn = grid.keys() - listed.keys()
     panels = list(_panels(known, shown, drawn, is_best_least=name.endswith("_loss")))
     return svg(WIDTH * len(shown), HEIGHT, f"{name}{of}, {len(known)} points", panels)
 
 
-def _values(known: Sequence[tuple[Mapping[str, Any], float]], axis: str) -> list[Any]:
-    """The distinct values of an axis: numbers sorted, others in the order of points."""
+def _values(known: Sequence[tuple[Mapping[str, Any], float]], axis: str, listed: Sequence[Any]) -> list[Any]:
+    """The distinct values of an axis: numbers sorted, others as listed, or in the order of points."""
     found = list({repr(values[axis]): values[axis] for values, _ in known if axis in values}.values())
-    return sorted(found) if all(map(_is_number, found)) else found
+    if all(map(_is_number, found)):
+        return sorted(found)
+    places = {repr(value): place for place, value in enumerate(listed)}
+    return sorted(found, key=lambda value: places.get(repr(value), len(places)))
 
 
 def _panels(
     known: Sequence[tuple[Mapping[str, Any], float]],
-    shown: Sequence[str],
-    drawn: AbstractSet[str],
+    shown: Mapping[str, list[Any]],
+    drawn: Set[str],
     *,
     is_best_least: bool,
 ) -> Iterator[str]:
     heights = [value for _, value in known]
     up = Scale(heights, start=HEIGHT - BOTTOM, end=TOP)
     best = min(heights) if is_best_least else None
-    for place, axis in enumerate(shown):
-        across = _Axis(_values(known, axis), is_drawn=axis in drawn)
+    for place, (axis, values) in enumerate(shown.items()):
+        across = _Axis(values, is_drawn=axis in drawn)
         yield f'<g transform="translate({place * WIDTH} 0)">'
         yield from axes(up, across.labels, axis, left=LEFT, right=WIDTH - RIGHT)
         for point, height in sorted(known, key=lambda one: -one[1]):  # the best on top
