@@ -235,8 +235,9 @@ def near(name: str, known: Iterable[str]) -> str | None:
     'batch_logits'
     >>> near("batch_input", ["batch_output"])
     """
-    folded = {other.casefold().removeprefix(PREFIX): other for other in sorted(known) if other != name}
-    matches = get_close_matches(name.casefold().removeprefix(PREFIX), folded, n=1, cutoff=0.55)
+    prefix = PREFIX if name.casefold().startswith(PREFIX) else ""
+    folded = {other.casefold().removeprefix(prefix): other for other in sorted(known) if other != name}
+    matches = get_close_matches(name.casefold().removeprefix(prefix), folded, n=1, cutoff=0.55)
     return folded[matches[0]] if matches else None
 
 

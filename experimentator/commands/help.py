@@ -160,8 +160,8 @@ OF_A_RUN = """\
 
 OF_ITS_CODE = """\
 This runs the configuration that is stored in the run folder, a Python program, with your rights, and the modules that
-lay beside it. It is refused if it is not, byte for byte, what was trained: this detects damage, not forgery. Evaluate
-no run folder of somebody whose programs you would not run. Its weights are data: nothing in them is run.
+lay beside it. It is refused if it is not, byte for byte, what was trained: this detects damage, not forgery. Name no
+run folder of somebody whose programs you would not run. Its weights are data: nothing in them is run.
 """
 
 EVALUATE_HELP = f"""\

@@ -602,6 +602,16 @@ def test_one_tensor_for_two_outputs_is_told_in_the_same_words_everywhere():
     assert "another framework" not in "".join(raised.value.__notes__)
 
 
+def test_a_shape_that_a_network_refuses_is_not_taken_for_a_tensor_of_another_framework():
+    network = keras.Sequential([layers.Flatten(), layers.Dense(1)])
+    network(np.zeros((2, 5, 5)))
+    model = ops.Model(network, inputs="batch_input", outputs="batch_prediction")
+
+    with pytest.raises(ValueError, match="Expected shape") as raised:
+        experiment(model, squares).train(1)
+    assert "another framework" not in "".join(raised.value.__notes__)
+
+
 def test_the_precision_reaches_layers_that_are_made_anew():
     exp = experiment(Anew(), squares, precision="bfloat16")
     exp.train(1)

@@ -89,6 +89,7 @@ def test_a_missing_output_is_told():
 @pytest.mark.parametrize("name, known, meant", [
     ("batch_input", ["batch_logits", "batch_price"], None),  # alike in what all names of batches begin with
     ("batch_probs", ["batch_probabilities", "batch_x"], "batch_probabilities"),
+    ("loss", ["batch_logits"], None),
     ("Batch_Logit", ["batch_input", "batch_logits"], "batch_logits"),
 ])  # fmt: skip
 def test_a_name_is_near_by_what_follows_the_prefix(name, known, meant):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -108,7 +109,9 @@ class JaxBackend(KerasBackend):
         except (TypeError, ValueError) as error:
             if isinstance(error, jax.errors.UnexpectedTracerError):
                 error.add_note(f"{KEPT} {OWN_GRADIENT}")
-            elif "Tracer" in str(error) and not isinstance(error, GraphError):
+            elif re.search(r"Tracer(?!\()", str(error)) and not isinstance(
+                error, GraphError
+            ):  # a type; no value is shown
                 error.add_note(
                     "A tensor of JAX was handed to another framework. Write keras.ops or jax.numpy, and for a gradient "
                     "within the graph experimentator.gradient(function, tensor)."
