@@ -134,7 +134,7 @@ def one_number(op: Op, name: str, part: Any) -> Any:
     """A part of a loss, as [] float32."""
     part = keras.ops.cast(keras.ops.convert_to_tensor(part), "float32")
     if len(part.shape):
-        write = f"Write Apply(keras.ops.mean, inputs={name!r}, outputs={name!r}) above it."
+        write = f"Write ops.Apply(keras.ops.mean, inputs={name!r}, outputs={name!r}) above it."
         raise TensorError(op, rule="A loss is one number", tensors={name: part}, write=write)
     return part
 

@@ -204,7 +204,7 @@ def in_one_shape(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any]:
     elif len(second.shape) == len(first.shape) + 1 and second.shape[-1] == 1:
         second = keras.ops.squeeze(second, axis=-1)
     if len(first.shape) != len(second.shape) or not _fits(first, second, len(first.shape)):
-        write = "Give both the same shape, for instance with OneHot, ExpandDims or Apply above."
+        write = "Give both the same shape, for instance with ops.OneHot, ops.ExpandDims or ops.Apply above."
         raise op.refuse("Prediction and target have the same shape", prediction, target, write)
     return first, second
 
@@ -241,10 +241,10 @@ def _targets(op: Compared, prediction: Any, target: Any) -> tuple[Any, bool]:
         write = f"Give {op.pair[1]!r} one of these shapes."
         raise op.refuse(rule, prediction, given, write)
     if not _fits(prediction, target, len(target.shape)):
-        write = f"Write OneHot({op.pair[1]!r}, {classes}), or give as many predictions as there are targets."
+        write = f"Write ops.OneHot({op.pair[1]!r}, {classes}), or give as many predictions as there are targets."
         raise op.refuse("Sizes differ between prediction and target", prediction, given, write)
     if is_ids and not may_be_ids:
-        write = f"Write Cast({op.pair[1]!r}, 'int32') above it."
+        write = f"Write ops.Cast({op.pair[1]!r}, 'int32') above it."
         raise op.refuse("Class ids are integers", prediction, given, write)
     return target, is_ids
 

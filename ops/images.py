@@ -55,7 +55,9 @@ class Resize(InPlace):
         rank = len(tensor.shape)
         if rank not in (3, 4):
             rule = "Images are [B, H, W, C] or [B, H, W]"
-            raise TensorError(self, rule=rule, tensors={self.name: tensor}, write="Write Apply to reshape them above.")
+            raise TensorError(
+                self, rule=rule, tensors={self.name: tensor}, write="Write ops.Apply to reshape them above."
+            )
         if self.interpolation == "nearest":
             return _nearest(_nearest(tensor, self.size[0], 1), self.size[1], 2)
         images = keras.ops.cast(tensor[..., None] if rank == 3 else tensor, "float32")

@@ -111,7 +111,7 @@ class SoftmaxCrossEntropy(ClassWeighted):
 
     def compare(self, logits: Any, target: Any) -> Any:
         if len(logits.shape) < 2 or logits.shape[-1] == 1:
-            write = "Give [B, ..., K] with two classes or more, or write SigmoidCrossEntropy."
+            write = "Give [B, ..., K] with two classes or more, or write ops.SigmoidCrossEntropy."
             raise self.refuse("A softmax is over classes", logits, target, write)
         found = None if self.label_smoothing else class_ids(self, logits, target)
         if found is not None:

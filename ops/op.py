@@ -201,7 +201,7 @@ def holding(number: Any, tensor: Any, *, op: Op, name: str) -> Any:
     low, high = limits(dtype) if is_discrete(tensor) else (-_FLOAT16, _FLOAT16)
     wide = not is_discrete(tensor) and (dtype != "float16" or not math.isfinite(number))
     if not (wide or low <= number <= high):
-        rule, write = f"{number:g} is no {dtype}, which is {low} to {high}", f"Write Cast({name!r}, ...) above it."
+        rule, write = f"{number:g} is no {dtype}, which is {low} to {high}", f"Write ops.Cast({name!r}, ...) above it."
         raise TensorError(op, rule=rule, tensors={name: tensor}, write=write)
     return tensor
 

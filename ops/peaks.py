@@ -58,7 +58,7 @@ class Heatmap(InPlace):
 
     def compute(self, tensor: Any) -> Any:
         if len(tensor.shape) != 3 or tensor.shape[-1] not in (None, 2):
-            rule, write = "Points are [B, N, 2], (row, column) each", "Write ExpandDims or Apply above."
+            rule, write = "Points are [B, N, 2], (row, column) each", "Write ops.ExpandDims or ops.Apply above."
             raise TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
         points = keras.ops.cast(tensor, "float32")
         rows = self._bells(points[:, None, :, 0], self.size[0])

@@ -92,7 +92,7 @@ class Drop(AtPlaces):
         dropped = self.places_of(tensor)
         size = tensor.shape[self.axis]
         if size is None:
-            write = "Give a tensor of known size, or write Select."
+            write = "Give a tensor of known size, or write ops.Select."
             raise TensorError(self, rule="The size of the axis must be known", tensors={self.name: tensor}, write=write)
         kept = keras.ops.convert_to_tensor([place for place in range(size) if place not in dropped], dtype="int32")
         return keras.ops.take(tensor, kept, axis=self.axis)

@@ -190,7 +190,7 @@ class OneHot(InPlace):
 
     def compute(self, tensor: Any) -> Any:
         if not is_discrete(tensor):
-            write = f"Write Cast({self.name!r}, 'int32') above it."
+            write = f"Write ops.Cast({self.name!r}, 'int32') above it."
             raise TensorError(self, rule="Class ids are integers", tensors={self.name: tensor}, write=write)
         ids = as_ids(tensor)[..., None]  # `one_hot` refuses ids that are no class on PyTorch
         return keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(self.num_classes, dtype="int32")), self.dtype)

@@ -103,7 +103,7 @@ def test_nothing_to_divide_by_is_zero(run_xla, logit, answer):
     "op, told",
     [
         (ConfusionMatrix("p", "t", num_classes=3), r"There are 3 classes(.|\n)*\[60, 4\](.|\n)*num_classes=4"),
-        (ConfusionMatrix("p", "f", num_classes=4), r"Write Cast\('f', 'int32'\)"),
+        (ConfusionMatrix("p", "f", num_classes=4), r"Write ops.Cast\('f', 'int32'\)"),
         (PrecisionRecall("p", "t"), "same shape"),
     ],
 )

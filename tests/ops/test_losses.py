@@ -216,12 +216,12 @@ def test_adding_a_constant_to_all_logits_changes_nothing(logits, shift):
 @pytest.mark.parametrize(
     "logits, target, told",
     [
-        ([6, 10], np.zeros([6, 12]), r"'p' \[6, 10\] float64 and 't' \[6, 12\] float64\.\nWrite OneHot\('t', 10\)"),
+        ([6, 10], np.zeros([6, 12]), r"'p' \[6, 10\] float64 and 't' \[6, 12\] float64\.\nWrite ops.OneHot\('t', 10\)"),
         ([6, 10], np.zeros([5], int), "Sizes differ"),
-        ([6, 10], np.zeros([6], "float32"), r"Class ids are integers(.|\n)*Write Cast\('t', 'int32'\) above it"),
+        ([6, 10], np.zeros([6], "float32"), r"Class ids are integers(.|\n)*Write ops.Cast\('t', 'int32'\) above it"),
         ([6, 10], np.zeros([6, 10, 2]), "one axis fewer than the classes, or one-hot rows"),
         ([6, 2, 10], np.zeros([6], int), "one axis fewer"),
-        ([6, 1], np.zeros([6], int), "write SigmoidCrossEntropy"),
+        ([6, 1], np.zeros([6], int), "write ops.SigmoidCrossEntropy"),
         ([6], np.zeros([6], int), "A softmax is over classes"),
     ],
 )
@@ -338,7 +338,7 @@ def test_combining_nothing_or_one_thing_twice_is_refused(parts, seen):
 
 
 def test_only_single_numbers_are_combined(call):
-    with pytest.raises(TensorError, match=r"A loss is one number(.|\n)*'a' \[2\] float32\.\nWrite Apply"):
+    with pytest.raises(TensorError, match=r"A loss is one number(.|\n)*'a' \[2\] float32\.\nWrite ops.Apply"):
         call(CombineLosses(["a"]), {"a": np.ones(2, "float32")})
 
 

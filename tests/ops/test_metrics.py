@@ -111,7 +111,7 @@ def test_top_1_is_accuracy_and_top_all_is_one(logits, ids):
     "op, prediction, target, told",
     [
         (Accuracy("p", "t"), [6, 10], np.zeros([6, 12]), r"'p' \[6, 10\] float64 and 't' \[6, 12\]"),
-        (Accuracy("p", "t"), [6, 10], np.zeros([6]), r"Write Cast\('t', 'int32'\)"),
+        (Accuracy("p", "t"), [6, 10], np.zeros([6]), r"Write ops.Cast\('t', 'int32'\)"),
         (Accuracy("p", "t"), [6], np.zeros([5]), "same shape"),
         (TopKAccuracy("p", "t"), [6, 4], np.zeros([6], int), "The best 5 are chosen among as many"),
         (TopKAccuracy("p", "t"), [6], np.zeros([6], int), "Give a smaller k"),

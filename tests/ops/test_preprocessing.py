@@ -132,7 +132,7 @@ def test_one_hot_of_no_class_is_zeros(run):
 
 def test_one_hot_refuses_floats(call):
     with pytest.raises(
-        TensorError, match=r"Class ids are integers(.|\n)*'x' \[2\] float32\.\nWrite Cast\('x', 'int32'\)"
+        TensorError, match=r"Class ids are integers(.|\n)*'x' \[2\] float32\.\nWrite ops.Cast\('x', 'int32'\)"
     ):
         call(OneHot("x", 4), {"x": np.ones(2, "float32")})
 

@@ -109,9 +109,7 @@ class JaxBackend(KerasBackend):
         except (TypeError, ValueError) as error:
             if isinstance(error, jax.errors.UnexpectedTracerError):
                 error.add_note(f"{KEPT} {OWN_GRADIENT}")
-            elif re.search(r"Tracer(?!\()", str(error)) and not isinstance(
-                error, GraphError
-            ):  # a type; no value is shown
+            elif re.search(r"Tracer(?!\()", str(error)) and not isinstance(error, GraphError):  # a type, not a value
                 error.add_note(
                     "A tensor of JAX was handed to another framework. Write keras.ops or jax.numpy, and for a gradient "
                     "within the graph experimentator.gradient(function, tensor)."
