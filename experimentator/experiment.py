@@ -323,7 +323,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         dropped = [name for name in LIBRARY_KEYS.get(key, ()) if self._drop(name)]
         if key == "experiment_type":
             log.warning("experiment_type is read when an experiment is built: build_experiment(..., %s=[...]).", key)
-        if key == "chunk_processors" and "graphs" in dropped:
+        if key == "chunk_processors" and self.program.has_recorded:  # another change may have dropped the graphs
             self.backend.forget()
         if key == "optimizer":
             self.walk.former.append(old)

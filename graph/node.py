@@ -19,17 +19,18 @@ class Node:
     """A chunk processor at its place in the list; two equal processors are two nodes.
 
     `inputs` and `outputs` are names, in the order declared; `reads` and `writes` are their versions, once bound.
-    `declared` is False for a callable whose names are not known yet.
+    `declared` is False for a callable whose names are not known yet. `earlier` counts the nodes above it of the very
+    same entry: with the entry, it tells a node whatever else is listed.
     """
 
     __slots__ = (
-        "after", "declared", "index", "inputs", "mode", "name",
+        "after", "declared", "earlier", "index", "inputs", "mode", "name",
         "outputs", "processor", "reads", "signature", "writes",
     )  # fmt: skip
 
-    def __init__(self, index: int, name: str, processor: Callable[[Any], Any]):
+    def __init__(self, index: int, name: str, processor: Callable[[Any], Any], earlier: int = 0):
         signature = _signature(processor, index)
-        self.index = index
+        self.index, self.earlier = index, earlier
         self.name = name
         self.processor = processor
         self.declared = signature is not None
@@ -92,10 +93,13 @@ def nodes_of(processors: Iterable[Any]) -> list[Node]:
     """One node per entry that is not None, named and declared; versions are not bound yet."""
     nodes: list[Node] = []
     taken: dict[str, int] = {}
+    listed: dict[int, int] = {}
     for index, entry in enumerate(processors):
         if entry is not None:
+            known = id(as_listed(entry))
+            earlier = listed[known] = listed.get(known, -1) + 1
             try:
-                nodes.append(Node(index, _unique(label_of(entry), taken), entry))
+                nodes.append(Node(index, _unique(label_of(entry), taken), entry, earlier))
             except Exception as error:
                 if not isinstance(error, DeclarationError):  # which names the place itself
                     error.add_note(f"While reading what {describe(entry)} at chunk_processors[{index}] declares.")

@@ -446,6 +446,38 @@ def test_objects_of_one_class_and_places_of_one_function_have_weights_of_their_o
     assert list(dict.fromkeys(owners)) == ["widen", "widen#2", "Anew", "Anew#2"]
 
 
+def test_what_a_call_made_stays_with_its_processor_whatever_else_is_listed():
+    def widen(width):
+        def widen(chunk):
+            chunk["batch_input"] = layers.Dense(width)(chunk["batch_input"])
+
+        return widen
+
+    exp = experiment(widen(4), widen(3), Anew(), squares)
+    exp.train(1)
+    before = exp.predict({"batch_input": X})["batch_prediction"]
+    same = chunk_processor(inputs=["batch_input"], outputs=["batch_input"], node="widen")(
+        lambda batch_input: batch_input
+    )
+    exp.chunk_processors.insert(0, same)
+    exp.chunk_processors[3].node = "Last"
+
+    assert np.array_equal(exp.predict({"batch_input": X})["batch_prediction"], before)
+    assert exp.backend.weights().keys() >= {"widen#3/0/kernel", "Last/0/kernel"}
+
+
+def test_weights_of_a_processor_that_left_are_gone_whatever_else_was_changed(caplog):
+    hidden = ops.Model(layers.Dense(4), inputs="batch_input", outputs="batch_input", node="Hidden")
+    exp = experiment(hidden, dense(), squares)
+    exp.train(1)
+    exp.chunk_processors.remove(hidden)
+    exp.optimizer = keras.optimizers.SGD(0.01)
+    exp.train(2)
+
+    assert [*exp.backend.weights()] == ["Model/0/kernel", "Model/1/bias"]
+    assert "No gradient reaches" not in caplog.text
+
+
 def test_keys_of_weights_do_not_depend_on_what_was_made_before():
     def keys():
         def loss(chunk):

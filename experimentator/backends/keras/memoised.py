@@ -47,7 +47,7 @@ class Memoised:
     ) -> None:
         self.watching, self.given = watching, given
         self.calling = self.building = 0  # how deep a layer is called, or built, within a processor
-        self._made: dict[tuple[str, int], tuple[Any, dict[Place, Any]]] = {}
+        self._made: dict[tuple[int, int], tuple[Any, dict[Place, Any]]] = {}
 
     @contextmanager
     def within(
@@ -63,7 +63,8 @@ class Memoised:
         name, and `read` with every Keras variable that is read or assigned, but for what is to build a layer.
         """
         processor = node.listed
-        _, made = self._made.setdefault((node.name, id(processor)), (processor, {}))  # kept: so its id stays unique
+        # not by its name, which follows what else is listed; the processor is kept, so that its id stays unique
+        _, made = self._made.setdefault((id(processor), node.earlier), (processor, {}))
         making, before = _Making(self, node, made, note), set(made)
         with (
             making.standing(),
