@@ -123,7 +123,7 @@ class CallbackedExperiment(BaseExperiment):
     {'validation_loss': 1.5}
     """
 
-    _heard: Sequence[int] = ()  # ids of the callbacks that are listed
+    _heard: Sequence[Any] = ()  # the callbacks that are listed, and what of each says when it is called
     _added: Sequence[Any] = ()  # callbacks that the library added to them
     _sound: Sequence[Listener] = ()  # the last listeners whose order was sound
 
@@ -149,7 +149,7 @@ class CallbackedExperiment(BaseExperiment):
                 listener.callback.init(self)
         if self.walk.trains:
             self._changes.note(before, callbacks)
-        self._heard = [id(callback) for callback in vars(self).get("callbacks", ())]
+        self._heard = _heard_of(vars(self).get("callbacks", ()))
         self.walk.acting, self._added = callbacks, added
         listeners = in_order(callbacks)  # once more: what a callback reads and hears may depend on the experiment
         for listener in listeners:
@@ -193,7 +193,7 @@ class CallbackedExperiment(BaseExperiment):
         listed = vars(self).get("callbacks")  # of the property, once used; may be changed in place
         if listed is None or "listeners" not in vars(self) or self.walk.is_under_way:
             return
-        if [id(one) for one in listed] != self._heard:
+        if _heard_of(listed) != self._heard:
             self._drop("listeners")
             self.program.drop_graphs()
             log.warning("callbacks changed: compiled again at the next call; the weights are kept.")
@@ -229,6 +229,11 @@ class CallbackedExperiment(BaseExperiment):
         for listener in self.listeners:
             if listener.when & mode:
                 yield from listener.inputs
+
+
+def _heard_of(callbacks: Iterable[Any]) -> list[tuple[int, Any, Any]]:
+    """Each callback by identity, with its `every` and `when`."""
+    return [(id(one), getattr(one, "every", None), getattr(one, "when", None)) for one in callbacks]
 
 
 class AsyncExperiment(BaseExperiment):

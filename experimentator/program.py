@@ -24,7 +24,7 @@ from experimentator.pace import LIMIT, Pace
 from experimentator.predictor import Predictor
 from experimentator.runner import Runner, Runners, label_of
 from experimentator.selection import Selection, check_items, explaining_objects
-from experimentator.slips import look, tell, unknown_metrics
+from experimentator.slips import look, shared_names, tell, unknown_metrics
 from experimentator.subset import refuse_twins
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class Program:
                 if subset.mode == mode:
                     check_items(subset, self.specs_of(subset), self.graph(mode))
         self.selection.check_outputs(self.wholes(), self.whole(Mode.INFER))
+        tell(shared_names(self.exp), told=self.slips)
         self.is_built = True
 
     def keep(self, subsets: Sequence[Any]) -> None:

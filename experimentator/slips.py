@@ -68,6 +68,17 @@ def adding_metrics(exp: Any) -> Iterator[Slip]:
         yield named, name, f"{said} {write}"
 
 
+def shared_names(exp: Any) -> Iterator[Slip]:
+    """Results of two subsets under one name: `hard_loss` of `val`, and `loss` of `val_hard`."""
+    seen: dict[str, Any] = {}
+    for subset in (one for one in exp.subsets if one.mode in (Mode.TRAIN, Mode.EVAL)):
+        for name in exp.program.graphs[subset.mode].results:
+            other = seen.setdefault(f"{subset.name}_{name}", subset)
+            if other is not subset:
+                said = f"{subset.name}_{name} is a result of {other.name!r}, too: the history keeps that of"
+                yield subset.name, name, f"{said} {subset.name!r}. Give one of them another name."
+
+
 def squashed(graph: Graph) -> Iterator[Slip]:
     """Losses and metrics on logits that are given the output of a softmax or sigmoid."""
     for node in graph.nodes:

@@ -505,6 +505,19 @@ def test_losses_and_metrics_that_count_for_nothing_are_told_once(caplog):
     assert box.notes == ("Apply overwrites loss before a processor that runs reads it",)
 
 
+def test_two_results_of_one_name_are_told_once(caplog):
+    subsets = [Subset("training", Mode.TRAIN, arrays(0, 32)), Subset("val", Mode.EVAL, arrays(0, 16))]
+    exp = build_experiment(config(subsets=[*subsets, Subset("val_hard", Mode.EVAL, arrays(16, 32))]))
+    exp.evaluate()
+    assert "result of" not in caplog.text
+
+    exp.chunk_processors[-1] = ops.Accuracy("batch_logits", "batch_target", output="hard_loss")
+    exp.train(2)
+
+    told = "val_hard_loss is a result of 'val', too: the history keeps that of 'val_hard'. "
+    assert caplog.text.count(told) == 1
+
+
 def test_a_loss_that_is_read_before_it_is_written_again_counts(caplog):
     exp = build_experiment(config())
     exp.chunk_processors.append(ops.Apply(lambda x: 2 * x, inputs=["loss"], outputs=["loss"]))
@@ -1715,6 +1728,22 @@ def test_a_callback_added_to_the_list_acts_from_the_next_call_on():
         exp.callbacks.clear()
         exp.train(4)
         assert counting.epochs == 2
+
+
+def test_when_and_how_often_a_callback_acts_may_change_from_epoch_to_epoch():
+    class Watches(Callback):
+        every, when, seen = 1, Mode.TRAIN, []
+
+        def on_batch_end(self, epoch, batch, cycle_name, **_):
+            self.seen.append((epoch, cycle_name, batch))
+
+        def on_epoch_end(self, epoch, **_):
+            self.every, self.when = (2, Mode.TRAIN) if epoch == 1 else (1, Mode.EVAL)
+
+    build_experiment(config(callbacks=[Watches()])).train(3)
+
+    first = [(1, "training", batch) for batch in range(3)]
+    assert Watches.seen == [*first, (2, "training", 1), (3, "validation", 0)]
 
 
 def test_a_rate_for_an_optimizer_with_a_schedule_is_refused_before_first_use_too():
