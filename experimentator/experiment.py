@@ -26,7 +26,7 @@ from experimentator.saved import Saved
 from experimentator.saving.identity import begin, identity
 from experimentator.settings import LIBRARY_KEYS, check_values, listed, settle_rate, write_rate
 from experimentator.subset import Subset, find, refuse_twins
-from experimentator.summary import Summarised, facts
+from experimentator.summary import Summarised, facts, see_changes
 from experimentator.walk import Walk
 
 log = logging.getLogger(__name__)
@@ -157,6 +157,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         >>> exp.graph("eval"), exp.graph("infer").select("batch_half").inputs
         (<Graph EVAL: 2 processors, batch_x, batch_y -> loss>, frozenset({'batch_x'}))
         """
+        see_changes(self)
         graph = self.program.graph(Mode.of(mode))
         graph.known = partial(facts, self)
         return graph

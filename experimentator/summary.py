@@ -41,7 +41,7 @@ class Summarised:
         if view not in VIEWS:
             write = f"Write one of {', '.join(map(repr, VIEWS))}."
             raise ValueError(f"There is no view {view!r}.\nSeen: {view!r}.\n{write}")
-        _see_changes(self)
+        see_changes(self)
         graph = self.program.whole(mode)
         unknown = not all(node.declared for node in graph.nodes)  # without data, nothing was recorded and pruned
         if view == "graph" and not names and not unknown:
@@ -94,7 +94,7 @@ class Summarised:
 
 def facts(exp: Any, graph: Graph) -> dict[str, Any]:
     """Shapes, groups, metrics, sizes of weights, as options of `describe_graph`; without data, only what is known."""
-    _see_changes(exp)
+    see_changes(exp)
     specs = exp.program.specs(graph.mode)
     able = graph.select(*graph.computable) if specs and graph.computable else None
     shapes: dict[Any, Any] = {}
@@ -107,9 +107,10 @@ def facts(exp: Any, graph: Graph) -> dict[str, Any]:
     return {"shapes": shapes, "groups": groups(exp), "metrics": exp.program.selection.metrics, **weights}
 
 
-def _see_changes(exp: Any) -> None:
-    """Look for changed processors, unless a training runs: that looks itself when a pass begins."""
-    if not exp.walk.trains:
+def see_changes(exp: Any) -> None:
+    """Look for changed lists and processors, unless a training or a pass runs: these look when they begin."""
+    if not exp.walk.trains and not exp.walk.depth:
+        exp._notice()
         exp.program.notice()
 
 

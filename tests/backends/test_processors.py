@@ -369,6 +369,16 @@ def test_a_picture_of_what_runs_in_python_is_of_what_it_is_now():
     assert [one.shape[-1] for one in exp.describe("eval", "batch_wide").tensors if one.name == "batch_wide"] == [12]
 
 
+def test_a_picture_is_of_the_list_as_it_is_now():
+    exp = experiment(dense(), squares)
+    exp.train(1)
+    exp.chunk_processors.insert(0, Times())
+    assert [node.name for node in exp.graph("train").nodes] == ["Times", "Model", "squares"]
+
+    exp.chunk_processors.pop(0)
+    assert [box.name for box in exp.describe("train").boxes] == ["Model", "squares"]
+
+
 class Times(ChunkProcessor):
     inputs, outputs = ["batch_input"], ["batch_input"]
     factor = 1.0
