@@ -779,6 +779,20 @@ LOOKING: dict[str, Any] = {
 }
 
 
+def test_weights_that_one_batch_does_not_reach_are_not_told_where_batches_take_ways_of_their_own(caplog):
+    low, high = layers.Dense(1), layers.Dense(1)
+
+    def parted(chunk):
+        images = chunk["batch_input"].flatten(1)
+        sides = [low(images), high(images)]
+        chunk["batch_prediction"] = sides[int(images.mean() > 0)]
+
+    experiment(parted, jit_compile="auto").train(2)
+
+    assert "looks at values of tensors" in caplog.text
+    assert "No gradient reaches" not in caplog.text
+
+
 @pytest.mark.parametrize("way", [{"jit_compile": "auto"}, {"eager": True}], ids=["recorded", "eager"])
 @pytest.mark.parametrize("looks", LOOKING)
 @pytest.mark.parametrize("before", ASSIGNING)

@@ -66,7 +66,7 @@ class TorchBackend(KerasBackend):
             if optimizer is None:
                 return batch(state, tensors)[1]
             gradients, (outputs, _) = batch.gradients(state, tensors)
-            batch.check_reached(gradients, eager=self.eager)
+            batch.check_reached(gradients, eager=not self.is_traced(outputs["loss"]))  # else of one batch alone
             return outputs
 
         with self.settling():
