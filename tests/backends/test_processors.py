@@ -501,6 +501,23 @@ def test_keys_of_weights_do_not_depend_on_what_was_made_before():
     assert keys() == keys() == ["loss/0/variable", "loss/1/Variable" if ON_TENSORFLOW else "loss/1/variable"]
 
 
+def test_a_layer_that_only_later_batches_call_is_told(caplog):
+    first, later = layers.Dense(1), layers.Dense(1)
+
+    def parted(chunk):
+        hidden = first(chunk["batch_input"])
+        is_first = values(chunk["batch_input"])[0, 0] == X[0, 0]
+        chunk["batch_prediction"] = hidden if is_first else hidden + later(chunk["batch_input"])
+
+    subsets = [Subset("training", Mode.TRAIN, {"input": X, "target": Y})]
+    subsets[0].shuffled_keys = lambda: range(40)
+    exp = experiment(parted, squares, subsets=subsets, eager=True)
+    exp.train(2)
+
+    assert caplog.text.count("#0 parted calls dense") == 1
+    assert len(exp.backend.weights()) == 2
+
+
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("read", [lambda one: one, keras.ops.convert_to_tensor])
 def test_a_variable_that_is_written_shows_its_value_of_then(read, eager):

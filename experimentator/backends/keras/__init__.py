@@ -29,6 +29,7 @@ from experimentator.backends.keras.no_gradient import NoGradient, check_built, w
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
 from experimentator.backends.keras.rates import Rates, Table, hold_all
+from experimentator.backends.keras.reach import tell_late
 from experimentator.backends.keras.scopes import scope_name, scope_of
 from experimentator.backends.keras.shapes import RecordedShapes, dtype_told, shapes_by_running
 from experimentator.backends.keras.staleness import Staleness
@@ -304,9 +305,11 @@ class KerasBackend(Backend, ABC):
         cut = Cut(graph, detach, self.variables, self.is_held)
 
         def call(node: Node, chunk: Chunk) -> None:
-            before = len(self.added)
+            before, met = len(self.added), len(self._layers)
             with self.drawn_once.watched(node, eager=self.eager), recomputing(self.recomputed):
                 self.call(node, chunk)
+            if len(self._layers) > met:
+                tell_late(node, [*self._layers.values()][met:], self.variables)
             if node.index in cut.held:
                 del self.added[before:]
                 cut(node, chunk)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.variables import Variables
-from experimentator.graph import Graph
+from experimentator.graph import Graph, Node
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +16,17 @@ UNREACHED = (
     "No gradient reaches %s: the optimizer changes nothing there. If that is meant, make it with trainable=False; "
     "if not, let the loss depend on it, with no ops.StopGradient and nothing that rounds or compares on the way."
 )
+LATE = (
+    "%s calls %s, whose weights are neither trained nor saved: it was not called when the graph was recorded. Call all "
+    "layers in every batch, and choose between what they give, as by keras.ops.where."
+)
+
+
+def tell_late(node: Node, layers: Iterable[Any], variables: Variables) -> None:
+    """Warn of layers that a node calls for the first time after it was recorded, with weights that nobody knows of."""
+    for layer in layers:
+        if any(one not in variables for one in layer.trainable_weights):
+            log.warning(LATE, node, layer.name)
 
 
 class Reach:

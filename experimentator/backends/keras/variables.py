@@ -106,6 +106,9 @@ class Variables:
     def __iter__(self) -> Iterator[Any]:
         return (variable for variables in self._owned.values() for variable in variables)
 
+    def __contains__(self, variable: Any) -> bool:
+        return _identity(variable) in self._owners
+
     def keyed(self) -> dict[str, Any]:
         """Every variable under its key."""
         return {
