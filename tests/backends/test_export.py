@@ -31,6 +31,7 @@ from experimentator import (
     chunk_processor,
     ops,
 )
+from experimentator.backends.keras.model import quietly
 from tests.frameworks import NAME, ON_JAX, ON_TORCH, variable
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (24, 8, 8, 1)).astype(np.uint8)
@@ -566,6 +567,66 @@ def onnx_of(processor: Any, path: Path, **changes: Any) -> tuple[Any, dict[str, 
 
 
 @not_on_jax
+@pytest.mark.parametrize("name", [OWN, "program.onnx"])
+def test_what_was_computed_before_is_a_constant_in_a_file(name, tmp_path):
+    """The mean that a layer keeps, and tensors of any size that a processor reads from where it was defined."""
+    centred = layers.Normalization()
+    centred.adapt(np.arange(24, dtype=np.float32)[:, None])
+    table, scale = keras.ops.arange(1000, dtype="float32"), keras.ops.convert_to_tensor(0.5)
+
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def looked_up(x):
+        return scale * keras.ops.take(table, x) + centred(keras.ops.cast(x, "float32")[:, None])[:, 0]
+
+    exp, given = onnx_of(looked_up, tmp_path / name)
+    alike((read if name == OWN else read_onnx)(tmp_path / name, given), exp.predict(given))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("suffix, form", [("onnx", "ONNX"), ("tflite", "LiteRT")])
+def test_what_a_converter_fails_at_is_told_with_what_to_write(suffix, form, tmp_path):
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y", "batch_z"])
+    def failing(x):
+        x = keras.ops.cast(x, "float16")
+        if form == "LiteRT":
+            return keras.ops.gelu(x, approximate=False), x + 1
+        return keras.ops.scan(lambda carry, one: (carry + one, carry), keras.ops.zeros_like(x), keras.ops.stack([x, x]))
+
+    with pytest.raises(ValueError, match=rf"{form} cannot express all that this graph computes.\nSeen: .*\nLeave"):
+        onnx_of(failing, tmp_path / f"program.{suffix}")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not ON_JAX, reason="it is about what JAX writes")
+@pytest.mark.parametrize("kind", ["the largest", "an error function", "a loop of any length"])
+def test_what_jax_writes_of_its_own_runs_for_any_number_of_rows(kind, tmp_path, capsys):
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def computed(x):
+        x = keras.ops.cast(keras.ops.stack([x, 2 * x, 9 - x], axis=1), "float32")
+        if kind == "the largest":
+            return keras.ops.top_k(x, 2)[1]
+        if kind == "an error function":
+            return keras.ops.erf(x / 30) + keras.ops.cosh(x / 30)
+        return keras.ops.while_loop(lambda x: keras.ops.sum(x) < 1000, lambda x: (x + 1,), (x,))[0]
+
+    exp, given = onnx_of(computed, tmp_path / OWN)
+    assert "Traceback" not in capsys.readouterr().err
+    alike(read(tmp_path / OWN, given), exp.predict(given))
+
+
+@pytest.mark.skipif(not ON_JAX, reason="it is about what JAX writes")
+def test_what_tensorflow_cannot_run_of_what_jax_writes_is_told(tmp_path):
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def computed(x):
+        square = keras.ops.cast(x, "float32")[:, None, None] * keras.ops.eye(2)
+        return keras.ops.cholesky(square)
+
+    with pytest.raises(ValueError, match=r"what JAX writes for this graph.\nSeen: No FFI handler .*\nExport on Tens"):
+        onnx_of(computed, tmp_path / OWN)
+    assert os.listdir(tmp_path) == []
+
+
+@not_on_jax
 @pytest.mark.parametrize("axis", [None, 0])
 def test_windows_of_a_series_are_written_as_onnx(axis, tmp_path):
     series = np.sin(np.arange(40, dtype=np.float32))
@@ -735,6 +796,14 @@ def test_an_export_leaves_the_handlers_of_logs_as_they_are(tmp_path, monkeypatch
     build().export(tmp_path / "program.tflite")
 
     assert logging.getLogger().handlers == []
+
+
+def test_what_converters_log_is_silent_and_what_comes_after_is_not(caplog):
+    with quietly():
+        logging.warning("of tf2onnx")  # noqa: LOG015
+    logging.warning("of a user")  # noqa: LOG015
+
+    assert [record.message for record in caplog.records] == ["of a user"]
 
 
 def test_no_room_is_told_and_the_process_goes_on(tmp_path):

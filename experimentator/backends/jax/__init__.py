@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
+from jax._src.export import _export as of_export
+from jaxlib.mlir import passmanager
 from jaxlib.mlir.dialects import stablehlo
 
 from experimentator.backends import Timed
@@ -23,6 +26,7 @@ from experimentator.backends.jax.loop import COMPILERS, JaxStep, kept
 from experimentator.backends.jax.profile import profiled
 from experimentator.backends.keras import KerasBackend
 from experimentator.backends.keras.fit import fitted
+from experimentator.backends.keras.model import write
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch, run_on_items
 from experimentator.backends.keras.trace_leaks import KEPT, OWN_GRADIENT
@@ -30,6 +34,8 @@ from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory
 from experimentator.patches import patched
 
+TO_BYTES = of_export._module_to_bytecode
+PLAIN = "builtin.module(func.func(chlo-legalize-to-stablehlo,shape-legalize-to-stablehlo))"
 STABLEHLO = "1.9.0"  # what JAX asks for by itself may be newer than what an installed TensorFlow can read
 ASKED = (
     jax.errors.ConcretizationTypeError,
@@ -87,8 +93,17 @@ class JaxBackend(KerasBackend):
         return isinstance(value, jax.core.Tracer)
 
     def export(self, model: Any, path: Path) -> None:
-        with patched(stablehlo, get_version_from_compatibility_requirement=lambda _: STABLEHLO):
-            super().export(model, path)
+        with (
+            patched(stablehlo, get_version_from_compatibility_requirement=lambda _: STABLEHLO),
+            patched(of_export, _module_to_bytecode=_in_plain_operations),
+        ):
+            try:
+                with redirect_stderr(io.StringIO()):  # where TensorFlow shows a gradient that it could not take
+                    super().export(model, path)
+            except ValueError as error:
+                if "tracing gradients" not in str(error):
+                    raise
+                write(model, path, self.formats[path.suffix], jax2tf_kwargs={"with_gradient": False})
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name; where it asks a tensor for its value, say what to write."""
@@ -176,6 +191,14 @@ def _placed(name: str, values: Any) -> Any:
                     f"{dtype}, up to {limits.max}.\nSet JAX_ENABLE_X64=1, or let the dataset give smaller numbers."
                 )
     return jnp.array(values, dtype).block_until_ready()
+
+
+def _in_plain_operations(module: Any) -> bytes:
+    """A program as bytes, of operations that any TensorFlow runs for any number of rows: JAX leaves some as its own."""
+    stablehlo.register_stablehlo_passes()
+    with module.context:
+        passmanager.PassManager.parse(PLAIN).run(module.operation)
+    return TO_BYTES(module)
 
 
 BACKEND = JaxBackend

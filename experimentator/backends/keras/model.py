@@ -112,13 +112,13 @@ def _common(one: Sizes | None, other: Sizes | None) -> Sizes:
     return tuple(a if a == b else None for a, b in zip_longest((None,) if one is None else one, other or ()))
 
 
-def write(model: Any, path: Path, form: str) -> None:
-    """Let Keras write a model in one of its formats."""
+def write(model: Any, path: Path, form: str, **options: Any) -> None:
+    """Let Keras write a model in one of its formats; `options` are of that one."""
     check_able(model, path)
     inputs = model._inputs_struct.items()
     signature = {name: keras.InputSpec(shape=one.shape, dtype=one.dtype, name=name) for name, one in inputs}
     with quietly():
-        model.export(path, format=form, verbose=False, input_signature=[signature])
+        model.export(path, format=form, verbose=False, input_signature=[signature], **options)
     if form == "onnx":
         check_known(path)
         check_runs(path, model, model)
@@ -138,7 +138,7 @@ def _check_read(model: Any, path: Path) -> None:
     try:
         loaded.serve(given)
     except Exception as error:
-        seen = str(error).partition("\n")[0]
+        seen = str(error).rpartition("<stack traces unavailable>\n")[2].partition("\n")[0].rstrip(".")
         raise ValueError(
             f"TensorFlow cannot run what JAX writes for this graph.\nSeen: {seen:.200}.\n"
             "Export on TensorFlow, KERAS_BACKEND=tensorflow, with the same weights; or, where "
@@ -179,11 +179,17 @@ def quietly() -> Iterator[None]:
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.CRITICAL)
+    root.addFilter(_silent)  # of what is logged by `logging.warning` itself, as tf2onnx does
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        root.removeFilter(_silent)
         root.handlers[:] = handlers  # `logging.warning`, which they call, adds one that shows ours otherwise
         for log, level in zip(logs, levels, strict=True):
             log.setLevel(level)
+
+
+def _silent(_: logging.LogRecord) -> bool:
+    return False

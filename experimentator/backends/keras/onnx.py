@@ -28,10 +28,10 @@ def check_known(path: Path) -> None:
         raise unknown(" ".join(str(error).split())) from None
 
 
-def unknown(seen: str) -> ValueError:
-    """The error where ONNX lacks an operation."""
+def unknown(seen: str, form: str = "ONNX") -> ValueError:
+    """The error where a format lacks an operation."""
     return ValueError(
-        f"ONNX cannot express all that this graph computes.\nSeen: {seen:.200}.\n"
+        f"{form} cannot express all that this graph computes.\nSeen: {seen:.200}.\n"
         "Leave that processor out, by outputs=[...] that do not need it, or export another format or from another "
         "framework."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from experimentator.backends.keras.shapes import run_on_items
 from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
 from experimentator.backends.tensorflow.failures import add_cures
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
-from experimentator.backends.tensorflow.onnx import in_known_operations, teach
+from experimentator.backends.tensorflow.onnx import in_known_operations, to_litert, to_onnx
 from experimentator.backends.tensorflow.placement import placed
 from experimentator.backends.tensorflow.profile import profiled
 from experimentator.backends.tensorflow.raw_variables import Touch, touched
@@ -132,10 +132,9 @@ class TensorflowBackend(KerasBackend):
         return touched(self.made.listens)
 
     def export(self, model: Any, path: Path) -> None:
-        if path.suffix == ".onnx":
-            check_able(model, path)
-            teach()
-        with in_known_operations() if path.suffix else _sizes_checked(model):
+        check_able(model, path)
+        converting = {".onnx": to_onnx, ".tflite": to_litert}.get(path.suffix, nullcontext)
+        with in_known_operations() if path.suffix else _sizes_checked(model), converting():
             super().export(model, path)
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:

@@ -1,8 +1,8 @@
-"""Operations that converters to ONNX and LiteRT do not know, in terms of those that they have."""
+"""What converters to ONNX and LiteRT do not know, in terms of what they have; what they fail at, as errors of ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -13,9 +13,11 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import nn as nn_of_keras
 from keras.src.backend.tensorflow import numpy as numpy_of_keras
 
+from experimentator.backends.keras.onnx import unknown
 from experimentator.patches import patched
 
 _SIGNBIT, _CTC_DECODE = numpy_of_keras.signbit, nn_of_keras.ctc_decode  # patched while a file is written
+_CAPTURE = tf.__internal__.FuncGraph.capture
 
 
 class Erfc:
@@ -34,16 +36,65 @@ class Erfc:
         )
 
 
-def teach() -> None:
-    """Let the converter know `Erfc`."""
+@contextmanager
+def to_onnx() -> Iterator[None]:
+    """Within, the converter knows `Erfc`, and what it fails at is told as what ONNX lacks."""
     import_module("tf2onnx.handler").tf_op("Erfc")(Erfc)
+    convert = import_module("tf2onnx.convert")
+    usual = convert.from_function
+
+    def from_function(function: Any, signature: Any, **options: Any) -> Any:
+        function.get_concrete_function(*signature)  # traced: errors from here on are the converter's
+        try:
+            return usual(function, signature, **options)
+        except Exception as error:
+            raise unknown(" ".join(str(error).split())) from error
+
+    with patched(convert, from_function=from_function):
+        yield
+
+
+@contextmanager
+def to_litert() -> Iterator[None]:
+    """Within, what the converter fails at is told as what LiteRT lacks."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "ConverterError":  # TensorFlow's, which has no public place
+            raise
+        # its first line has the place in front: loc(...): error: loc(...): ...
+        seen = str(error).partition("\n")[0].rpartition("): ")[2].rstrip(".")
+        raise unknown(seen, "LiteRT") from error
 
 
 @contextmanager
 def in_known_operations() -> Iterator[None]:
-    """Within, functions of `keras.ops` are made of operations that both converters write rightly."""
-    with patched(numpy_of_keras, signbit=_signbit), patched(nn_of_keras, ctc_decode=_ctc_decode):
+    """Within, functions of `keras.ops` are made of operations that both converters write rightly.
+
+    What was computed before, as the mean of a `Normalization`, is a constant: the one to ONNX takes it for an input.
+    """
+    with (
+        patched(numpy_of_keras, signbit=_signbit),
+        patched(nn_of_keras, ctc_decode=_ctc_decode),
+        patched(tf.__internal__.FuncGraph, capture=_in_constants()),
+    ):
         yield
+
+
+def _in_constants() -> Callable[..., Any]:
+    """How a graph takes a tensor from outside: those that have a value as constants, each once."""
+    known: dict[tuple[int, int], tuple[Any, Any, Any]] = {}  # with graph and tensor, whose ids are theirs meanwhile
+
+    def capture(graph: Any, tensor: Any, name: str | None = None, shape: Any = None) -> Any:
+        if tf.is_symbolic_tensor(tensor) or tensor.dtype in (tf.resource, tf.variant):
+            return _CAPTURE(graph, tensor, name, shape)
+        key = id(graph), id(tensor)
+        if key not in known:
+            with graph.as_default(), tf.control_dependencies(None):
+                known[key] = tf.constant(tensor.numpy(), tensor.dtype), graph, tensor
+        return known[key][0]
+
+    return capture
 
 
 def _signbit(x: Any) -> Any:
