@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, redirect_stderr
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
-from jax._src.export import _export as of_export
 from jaxlib.mlir import passmanager
 from jaxlib.mlir.dialects import stablehlo
 
@@ -34,7 +34,6 @@ from experimentator.graph import Chunk, Graph, GraphError, Node
 from experimentator.loading.memory import free_host_memory
 from experimentator.patches import patched
 
-TO_BYTES = of_export._module_to_bytecode
 PLAIN = "builtin.module(func.func(chlo-legalize-to-stablehlo,shape-legalize-to-stablehlo))"
 STABLEHLO = "1.9.0"  # what JAX asks for by itself may be newer than what an installed TensorFlow can read
 ASKED = (
@@ -93,9 +92,11 @@ class JaxBackend(KerasBackend):
         return isinstance(value, jax.core.Tracer)
 
     def export(self, model: Any, path: Path) -> None:
+        of_export = import_module("jax._src.export._export")  # it has no public place
+        usual = of_export._module_to_bytecode
         with (
             patched(stablehlo, get_version_from_compatibility_requirement=lambda _: STABLEHLO),
-            patched(of_export, _module_to_bytecode=_in_plain_operations),
+            patched(of_export, _module_to_bytecode=lambda module: usual(_in_plain_operations(module))),
         ):
             try:
                 with redirect_stderr(io.StringIO()):  # where TensorFlow shows a gradient that it could not take
@@ -193,12 +194,12 @@ def _placed(name: str, values: Any) -> Any:
     return jnp.array(values, dtype).block_until_ready()
 
 
-def _in_plain_operations(module: Any) -> bytes:
-    """A program as bytes, of operations that any TensorFlow runs for any number of rows: JAX leaves some as its own."""
+def _in_plain_operations(module: Any) -> Any:
+    """A program in operations that any TensorFlow runs for any number of rows; JAX has some of its own."""
     stablehlo.register_stablehlo_passes()
     with module.context:
         passmanager.PassManager.parse(PLAIN).run(module.operation)
-    return TO_BYTES(module)
+    return module
 
 
 BACKEND = JaxBackend
