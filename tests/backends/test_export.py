@@ -582,6 +582,32 @@ def test_what_was_computed_before_is_a_constant_in_a_file(name, tmp_path):
     alike((read if name == OWN else read_onnx)(tmp_path / name, given), exp.predict(given))
 
 
+@not_on_jax
+@pytest.mark.parametrize("kind", ["uint16", "uint32"])
+@pytest.mark.parametrize("name", [OWN, "program.onnx"])
+def test_a_file_takes_the_numbers_that_items_have(name, kind, tmp_path):
+    """Keras computes with others on PyTorch."""
+    data = {"x": np.arange(8).astype(kind)}
+    shifted = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(
+        lambda batch_x: keras.ops.cast(batch_x, "float32") / 2
+    )
+    exp = build(chunk_processors=[shifted], subsets=[Subset("all", Mode.INFER, data)], outputs=None)
+    exp.export(tmp_path / name)
+
+    given = {"batch_x": data["x"][:3]}
+    alike((read if name == OWN else read_onnx)(tmp_path / name, given), exp.predict(given))
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="it is PyTorch that looks at values")
+def test_a_branch_that_a_value_decides_is_told_as_what_pytorch_cannot_write(tmp_path):
+    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    def either(x):
+        return keras.ops.cond(keras.ops.sum(x) > 0, lambda: 2 * x, lambda: x - 1)
+
+    with pytest.raises(ValueError, match=r"looks at values of tensors.\nSeen: keras.ops.cond.*\nWrite keras.ops.where"):
+        onnx_of(either, tmp_path / OWN)
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("suffix, form", [("onnx", "ONNX"), ("tflite", "LiteRT")])
 def test_what_a_converter_fails_at_is_told_with_what_to_write(suffix, form, tmp_path):
@@ -653,7 +679,9 @@ def test_rows_that_are_repeated_are_written(name, tmp_path):
 
 @not_on_jax
 def test_a_mean_over_all_axes_is_written_as_onnx(tmp_path):
-    @chunk_processor(inputs=["batch_x"], outputs=["batch_y"])
+    """An output has the name that PyTorch gives to a value within, too."""
+
+    @chunk_processor(inputs=["batch_x"], outputs=["mean"])
     def centred(x):
         x = keras.ops.cast(x, "float32")
         return x - keras.ops.mean(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection, Mapping
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,14 @@ from experimentator.patches import patched
 
 
 class Stored(torch.nn.Module):
-    """What a model computes as a function of its weights, which are buffers here: a trace of it has them once."""
+    """What a model computes as a function of its weights, which are buffers here: a trace of it has them once.
 
-    def __init__(self, infers: Any, place: torch.device):
+    `kinds` are the dtypes that Keras computes with, where inputs have others: int32 for uint16.
+    """
+
+    def __init__(self, infers: Any, place: torch.device, kinds: Mapping[str, torch.dtype]):
         super().__init__()
+        self.kinds = dict(kinds)
         run = partial(infers.graph.run, training=False)
         forward = Forward(run, [], lambda variable: False, Graph([], provided=()), Variables())
         self.batch, self.names = Batch(forward, infers.held, place=place), list(infers.results)
@@ -37,6 +42,7 @@ class Stored(torch.nn.Module):
 
     def forward(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs for one batch; changes of the weights are dropped."""
+        tensors = tensors | {name: tensors[name].to(kind) for name, kind in self.kinds.items()}
         outputs = self.batch((list(self.buffers()), [], []), tensors)[1]
         return apart({name: outputs[name] for name in self.names}, tensors)
 
@@ -45,12 +51,14 @@ def export(model: Any, path: Path, place: torch.device) -> None:
     """Write a model as `.pt2` or `.onnx`, for any number of rows; other axes of any size are traced at an item's."""
     check_able(model, path)
     batch, dynamic, infers = torch.export.Dim("batch"), torch.export.Dim.DYNAMIC, model.layers[-1]
-    samples, axes = {}, {}
+    samples, axes, kinds = {}, {}, {}
     for name, tensor in sorted(model._inputs_struct.items()):
-        samples[name] = keras.ops.zeros((ROWS[0], *infers.sizes[name]), tensor.dtype)
+        samples[name] = zeros = keras.ops.zeros((ROWS[0], *infers.sizes[name]), tensor.dtype)
+        if (own := getattr(torch, tensor.dtype)) != zeros.dtype:
+            samples[name], kinds[name] = zeros.to(own), zeros.dtype
         free = [axis for axis, size in enumerate(tensor.shape) if axis and size is None]
         axes[name] = {0: batch} | dict.fromkeys(free, dynamic)
-    stored = Stored(infers, place)
+    stored = Stored(infers, place, kinds)
     with torch.no_grad(), quietly():
         try:
             with (
@@ -62,7 +70,14 @@ def export(model: Any, path: Path, place: torch.device) -> None:
                 patched(of_export, print=lambda *_, **__: None),  # it shows a graph that it cannot trace
             ):
                 program = torch.export.export(stored, (samples,), dynamic_shapes=(axes,), strict=False)
-        except (UserError, GuardOnDataDependentSymNode) as error:
+        except GuardOnDataDependentSymNode as error:
+            raise ValueError(
+                "PyTorch cannot write a graph that looks at values of tensors.\n"
+                "Seen: keras.ops.cond, while_loop, `if` or the like, decided by a tensor.\n"
+                "Write keras.ops.where in place of keras.ops.cond, and a few turns of a loop as a Python `for`; leave "
+                "it out by outputs=[...]; or export on TensorFlow."
+            ) from error
+        except UserError as error:
             raise ValueError(
                 "PyTorch cannot write this graph for batches of any size.\n"
                 f"Seen: {str(error).partition(chr(10))[0]:.200}\n"
@@ -88,11 +103,11 @@ def export(model: Any, path: Path, place: torch.device) -> None:
             named = {"input_names": list(samples), "output_names": stored.names}
             rows = ({name: {0: "batch"} for name in samples},)  # PyTorch has names such as s57
             try:
-                torch.onnx.export(
-                    program, (), path, **named, dynamic_shapes=rows, dynamo=True, external_data=False, verbose=False
-                )
+                written = torch.onnx.export(program, (), **named, dynamic_shapes=rows, dynamo=True, verbose=False)
             except torch.onnx.OnnxExporterError as error:
                 raise unknown(_first_cause(error)) from error
+            _keep_apart(written.model.graph, stored.names)
+            written.save(path, external_data=False)
             check_known(path)
             check_runs(path, stored, model)
 
@@ -111,6 +126,14 @@ def _leave_as_they_are(graph: Any) -> None:
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
         if node.meta["val"].ndim == node.args[0].meta["val"].ndim:
             node.target, node.args = torch.ops.aten.clone.default, node.args[:1]
+
+
+def _keep_apart(graph: Any, names: Collection[str]) -> None:
+    """Let no value within have the name of an output: PyTorch calls a mean "mean"."""
+    outputs = set(map(id, graph.outputs))
+    for value in (value for node in graph for value in node.outputs):
+        if value.name in names and id(value) not in outputs:
+            value.name = f"{value.name}/within"
 
 
 def _name_axes(graph: Any) -> None:
