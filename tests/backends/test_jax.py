@@ -22,7 +22,6 @@ from experimentator import (
     ops,
 )
 from experimentator.backends import MissingFrameworkError
-from tests.backends.test_export import alike, read
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, numpy_descent, squares, training_step
 from tests.test_experiment import config
 
@@ -241,20 +240,16 @@ def test_the_state_lies_where_jax_computes():
     assert all(isinstance(variable.value, jax.Array) for variable in exp.backend.variables)
 
 
-def test_what_the_tensorflow_that_is_there_cannot_read_is_not_exported(tmp_path):
-    highest = chunk_processor(inputs=["batch_x"], outputs=["batch_y"])(lambda batch_x: keras.ops.top_k(batch_x, 2)[0])
-    subsets = [Subset("all", Mode.INFER, {"x": np.random.default_rng(0).random((8, 4)).astype(np.float32)})]
-    exp = build_experiment({"subsets": subsets, "chunk_processors": [highest]})
-    given, seen = {"batch_x": np.arange(12, dtype=np.float32).reshape(3, 4)}, ""
-    try:
-        exp.export(tmp_path / "program")
-    except ValueError as error:
-        seen = str(error)
-    if seen:
-        assert seen.startswith("TensorFlow cannot run what JAX writes for this graph.\nSeen: ")
-        assert list(tmp_path.iterdir()) == []
-    else:  # of versions that go together
-        alike(read(tmp_path / "program", given), exp.predict(given))
+def test_a_gradient_through_a_loop_of_any_length_is_refused_with_what_to_write():
+    term = chunk_processor(inputs=["loss"], outputs=["loss"], mode=Mode.TRAIN)(
+        lambda loss: keras.ops.while_loop(lambda loss: loss < 1.0, lambda loss: (2 * loss,), (loss,))[0]
+    )
+    exp = build_experiment(config())
+    exp.chunk_processors.append(term)
+
+    with pytest.raises(ValueError, match="Reverse-mode") as raised:
+        exp.train(1)
+    assert "Write fori_loop with whole numbers" in "".join(raised.value.__notes__)
 
 
 def test_a_draw_within_a_loop_is_refused_with_where_to_draw():

@@ -17,6 +17,10 @@ from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.stateless import State, StatelessBatch, Values
 
 CONVOLUTION = "conv_general_dilated"
+NO_GRADIENT = (
+    "JAX takes no gradient through keras.ops.while_loop, nor through a fori_loop whose bounds are tensors. Write "
+    "fori_loop with whole numbers, keras.ops.scan, or a loop of Python; or keras.ops.stop_gradient(...) of what goes into it."
+)
 ALONE = 1 + next(getrefcount(one) for one in [object()])  # references to an array that a variable and a list hold
 
 
@@ -121,7 +125,12 @@ class Batch(StatelessBatch):
         gradients: dict[int, Any] = {}
         for loss, of in own.items():
             seeds = {one: jnp.full_like(value, one == loss) for one, value in objectives.items()}
-            ids, (found,) = set(map(id, of)), backward(seeds)
+            try:
+                ids, (found,) = set(map(id, of)), backward(seeds)
+            except ValueError as error:
+                if "lax.while_loop" in str(error):
+                    error.add_note(NO_GRADIENT)
+                raise
             gradients |= {n: one for n, one in enumerate(found) if id(variables[n]) in ids or only is not None}
         return results, [gradients[n] for n in range(len(trained))]
 
