@@ -19,7 +19,8 @@ from experimentator.backends.keras.stateless import State, StatelessBatch, Value
 CONVOLUTION = "conv_general_dilated"
 NO_GRADIENT = (
     "JAX takes no gradient through keras.ops.while_loop, nor through a fori_loop whose bounds are tensors. Write "
-    "fori_loop with whole numbers, keras.ops.scan, or a loop of Python; or keras.ops.stop_gradient(...) of what goes into it."
+    "fori_loop with whole numbers, keras.ops.scan, or a loop of Python; or keras.ops.stop_gradient(...) of what goes "
+    "into it."
 )
 ALONE = 1 + next(getrefcount(one) for one in [object()])  # references to an array that a variable and a list hold
 
