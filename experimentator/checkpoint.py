@@ -20,6 +20,8 @@ import numpy as np
 WEIGHTS = "weights.safetensors"
 DIGEST = "experimentator.sha256"  # the key in a file's metadata
 AVERAGED = ".average.safetensors"  # suffix of files of averaged weights, which the training evaluated with
+OF_KERAS = (".h5", ".hdf5", ".keras")  # suffixes of files of other formats
+OF_PYTORCH = (".pt", ".pth", ".ckpt", ".bin")
 # errors of systems that cannot force a folder to disk
 UNABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
 
@@ -97,9 +99,9 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ValueError,
     ) as error:  # numpy lacks some kinds of number
         write = "It is damaged, or no safetensors file: take a copy of it, or other weights of that run."
-        if os.fspath(filename).endswith((".h5", ".keras")):
+        if os.fspath(filename).endswith(OF_KERAS):
             write = "Keras wrote it: load it into the network, network.load_weights(...), then save_weights from here."
-        elif os.fspath(filename).endswith((".pt", ".pth", ".ckpt", ".bin")):
+        elif os.fspath(filename).endswith(OF_PYTORCH):
             write = (
                 "PyTorch wrote it: load it into the module, module.load_state_dict(torch.load(...)), then save_weights."
             )

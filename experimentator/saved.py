@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.checkpoint import load_weights, save_weights, weights_in
+from experimentator.checkpoint import OF_KERAS, OF_PYTORCH, load_weights, save_weights, weights_in
 from experimentator.config import ConfigError
 from experimentator.diagnosis import tell_spoilt
 from experimentator.saving import resume
@@ -39,6 +39,9 @@ class Saved:
         weights = weights if only is None else {key: weights[key] for key in named_by(only, weights)}
         tell_spoilt(weights, self.walk.spoilt)
         save_weights(filename, weights)
+        if (path := Path(filename)).suffix in (*OF_KERAS, *OF_PYTORCH):
+            said = "%s is a safetensors file, whatever its name: neither Keras nor torch.load can read it. Name it %s."
+            self.program.tell(said, path, path.with_suffix(".safetensors").name)
 
     def load_weights(
         self: Any, filename: Any = "auto", *, only: Any = None, rename: Mapping[str, str] | None = None

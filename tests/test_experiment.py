@@ -1288,6 +1288,19 @@ def test_weights_that_keras_wrote_are_answered_with_who_reads_them(tmp_path):
         build_experiment(config()).load_weights(tmp_path / "w.weights.h5")
 
 
+@pytest.mark.parametrize(
+    "name, told", [("w.weights.h5", "w.weights.safetensors"), ("w.pt", "w.safetensors"), ("w", "")]
+)
+def test_weights_under_a_name_of_another_format_are_told_to_be_of_ours_once(tmp_path, caplog, name, told):
+    exp = build_experiment(config())
+    for _ in range(2):
+        exp.save_weights(tmp_path / name)
+
+    assert caplog.text.count(
+        f"is a safetensors file, whatever its name: neither Keras nor torch.load can read it. Name it {told}."
+    ) == bool(told)
+
+
 # The graph
 
 
