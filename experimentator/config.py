@@ -305,7 +305,8 @@ def _unreadable(file: Path, error: OSError | ValueError) -> ConfigError:
 def _is_imported(name: str, value: object) -> bool:
     """A module, or a function or class under its own name that no configuration defined."""
     if isinstance(value, FunctionType | BuiltinFunctionType | type):
-        return value.__name__ == name and not str(value.__module__).startswith(CONFIG_MODULE)
+        names = (value.__name__, "Stage", "ExperimentMode")  # the latter are older names of `Mode`
+        return name in names and not str(value.__module__).startswith(CONFIG_MODULE)
     return isinstance(value, ModuleType) or type(value).__module__ == "__future__"
 
 

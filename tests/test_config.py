@@ -631,6 +631,7 @@ def test_a_list_that_holds_itself_is_resolved():
 def test_modules_imports_and_private_names_are_not_resolved():
     text = "from __future__ import annotations\nimport os\nfrom math import floor, pi\nfrom pathlib import Path\n_a = 1"
     assert resolved(load_text(text)) == {"pi": math.pi}
+    assert resolved(load_text("from experimentator import *\nMode = Stage\nrate = 1")) == {"rate": 1}
 
 
 def test_what_a_configuration_defines_is_resolved_the_same_each_time():
