@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from experimentator import AsyncExperiment, DataAugmentationDataset, DatasetError, Mode, Subset, build_experiment
 from experimentator import feed as feeds
+from experimentator.data.open_files import open_file_in
 from experimentator.feed import HostFeed, ResidentFeed, StreamedFeed, feed_of
 from experimentator.loading.blocks import Block, Placing, Rows, specs_of
 from experimentator.loading.workers import Workers
@@ -204,6 +205,17 @@ def test_a_file_that_threads_would_share_is_read_by_one(tmp_path, caplog, monkey
         blocks = list(iter(lambda: cycle.take(lambda _: 1), None))
     assert np.concatenate([block.columns["batch_row"] for block in blocks]).tolist() == [*range(40)]
     assert ("'rows' is read by one thread, since Table.file is an open file" in caplog.text) == is_told
+
+
+def test_objects_that_answer_for_every_attribute_or_refuse_it_hide_no_file(tmp_path):
+    refusing = type("Refusing", (dict,), {"__getattr__": dict.__getitem__})  # KeyError, not AttributeError
+    willing = type("Willing", (dict,), {"__getattr__": dict.get})
+
+    path = tmp_path / "rows"
+    path.write_bytes(b"")
+    table = Table(path, settings=willing(), other=refusing())
+    with closing(table.file):
+        assert open_file_in(table) == "Table.file"
 
 
 def test_closing_a_pass_leaves_no_thread():

@@ -11,6 +11,7 @@ import sys
 import threading
 import weakref
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -1050,24 +1051,29 @@ def test_settings_that_no_callback_sets_again_after_a_resume_are_told(tmp_path, 
 def test_what_another_dictionary_sets_otherwise_is_told_once_when_a_training_is_resumed(tmp_path, caplog):
     def made(**settings):
         loss = Scaled()
-        loss.bent = keras.layers.Dense(1, activation=settings.pop("activation", "relu"))
+        dense = keras.layers.Dense(1, activation=settings.pop("activation", "relu"))
+        loss.bent = keras.Sequential([keras.layers.Dropout(0.1, seed=next(seeds)), dense])  # as RandomCrop draws one
+        loss.slope.trainable = settings.pop("trainable", True)
         vars(loss).update(settings)
         data = Subset("training", Mode.TRAIN, {"input": np.ones((4, 1), "float32")})
         config = {"subsets": [data], "chunk_processors": [loss], "batch_size": 4, "seed": 1}
+        config["callbacks"] = [Freeze("*/bias", epochs=1)]  # thawed once it is resumed
         return build_experiment(config, optimizer=keras.optimizers.SGD(0.1))
 
+    seeds = count()
     exp = made(table="/data/table.csv")
     exp.train(1)
     exp.save_checkpoint(tmp_path)
 
-    alike, other = made(table="/disk/table.csv"), made(scale=2.0, activation="tanh")
+    alike, other = made(table="/disk/table.csv"), made(scale=2.0, activation="tanh", trainable=False)
     for again in (alike, other):
         caplog.clear()
         again.resume(tmp_path)
         for epochs in (2, 3):
             again.train(epochs)
         told = (
-            "Not exact: #0 Scaled: scale was 1.0, is 2.0; Dense 1: activation was relu, is tanh, unlike in the training"
+            "Not exact: #0 Scaled: scale was 1.0, is 2.0; Scaled/0/slope: trainable was True, is False; "
+            "Dense 1: activation was relu, is tanh, unlike in the training"
         )
         assert caplog.text.count("Not exact") == caplog.text.count(told) == (again is other)
 

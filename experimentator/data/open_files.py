@@ -38,8 +38,8 @@ def open_file_in(dataset: Any) -> str | None:
         if id(one) in seen:
             continue
         seen[id(one)] = one
-        own = getattr(one, "__dict__", {})
-        if any(hasattr(value, "acquire") for value in list(own.values())):
+        own = _asked(one, "__dict__") or {}
+        if any(callable(_asked(value, "acquire")) for value in list(own.values())):
             continue
         for name, value in list(own.items()):
             if any(map(_has_position, (value, *_parts(value)))):
@@ -48,10 +48,16 @@ def open_file_in(dataset: Any) -> str | None:
     return None
 
 
+def _asked(one: Any, name: str) -> Any:
+    with suppress(Exception):  # a class of its own may refuse
+        return getattr(one, name, None)
+    return None
+
+
 def _has_position(one: Any) -> bool:
     if "tarfile" in sys.modules and isinstance(one, sys.modules["tarfile"].TarFile):
         return not one.closed
-    with suppress(Exception):  # a class of its own may refuse
+    with suppress(Exception):
         return isinstance(one, io.IOBase) and not one.closed and one.readable() and one.seekable()
     return False
 
@@ -61,7 +67,7 @@ def _may_hold(one: Any) -> bool:
     if isinstance(one, (dict, list, tuple)):
         return 0 < len(one) <= FEW
     kind = type(one)
-    return hasattr(one, "__dict__") and (hasattr(kind, "query_item") or not is_installed(kind.__module__))
+    return bool(_asked(one, "__dict__")) and (hasattr(kind, "query_item") or not is_installed(kind.__module__))
 
 
 def _parts(one: Any) -> Iterator[Any]:

@@ -69,14 +69,14 @@ class Noted:
     held_by: dict[int, dict[str, str]] = dataclasses.field(default_factory=dict)  # attributes of callbacks, by `id`
     undeclared: list[str] = dataclasses.field(default_factory=list)  # classes of those that were found to change theirs
     began: dict[str, str] = dataclasses.field(default_factory=dict)  # settings of processors, and flags of weights
-    first: dict[str, str] = dataclasses.field(default_factory=dict)  # the same of the training that was resumed
+    first: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # `known` of the training that is resumed
     set_anew: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # of these, what had changed: first, last
     rekeyed: list[str] = dataclasses.field(default_factory=list)  # subsets that had other keys when it was interrupted
 
     def told_before(self, about: Mapping[str, Any]) -> None:
         """Take over what a checkpoint has of the training before, of which earlier versions noted less."""
         self.rekeyed, self.set_anew = list(about.get("rekeyed", ())), dict(about.get("set_anew", {}))
-        self.first = dict(about.get("began", {}))
+        self.first = dict(about.get("known", {}))
 
 
 def identity(exp: BaseExperiment) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from experimentator.saving.packing import (
     to_safetensors,
     unpack,
 )
-from experimentator.saving.undeclared import listening, rekeyed, set_anew
+from experimentator.saving.undeclared import known, listening, rekeyed, set_anew
 from experimentator.settings import rate_of, write_rate
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
             "doubts": doubts(exp),
             "rekeyed": rekeyed(exp),
             "set_anew": set_anew(exp),
-            "began": exp.walk.noted.first or exp.walk.noted.began,
+            "known": known(exp),
         },
     }
     files = {ARRAYS: to_safetensors(arrays)}

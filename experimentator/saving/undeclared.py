@@ -75,14 +75,23 @@ def set_anew(exp: BaseExperiment) -> dict[str, list[str]]:
     return {name: [noted.began[name], value] for name, value in now if noted.began.get(name, value) != value}
 
 
+def known(exp: BaseExperiment) -> dict[str, list[str]]:
+    """What each setting was as training began; once it ended, what it is, too: callbacks put some back."""
+    noted = exp.walk.noted
+    now = {} if exp.walk.trains else settings(exp)
+    return noted.first or {name: [value, now.get(name, value)] for name, value in noted.began.items()}
+
+
 def otherwise(exp: BaseExperiment) -> Iterator[str]:
     """Once after a resume, as training begins: what is set otherwise than in the training that is resumed."""
     noted = exp.walk.noted
     first, noted.first = noted.first, {}
-    now = settings(exp).items() if first else ()
-    known = {name: (value, first.get(name, value), *noted.set_anew.get(name, ())) for name, value in now}
-    others = [f"{name} was {one[1]}, is {one[0]}" for name, one in known.items() if one[0] not in one[1:]]
-    if told := [one for one in others if os.sep not in one]:  # a path may be another on another machine
+    told = []
+    for name, value in settings(exp).items() if first else ():
+        then = [*first.get(name, (value,)), *noted.set_anew.get(name, ())]
+        if value not in then and os.sep not in value + then[0]:  # a path may be another on another machine
+            told.append(f"{name} was {then[0]}, is {value}")
+    if told:
         more = f"; and {len(told) - TOLD} more" if len(told) > TOLD else ""
         yield (
             f"Not exact: {'; '.join(told[:TOLD])}{more}, unlike in the training that is resumed. Set it as it was; or "

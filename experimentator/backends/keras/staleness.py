@@ -22,6 +22,9 @@ OF_KERAS = {
     "unrolled_steps_per_execution",
 }
 
+# Attributes that may differ from process to process; what a seed draws goes on by a variable.
+OWN = ("name", "seed")
+
 
 class Staleness:
     """Layers and optimizers as they were when traced: rates, momenta, activations, texts; and which parts they had.
@@ -76,7 +79,7 @@ class Staleness:
             kind = type(one).__name__
             count[kind] += 1  # names of layers may differ from process to process
             for name, value in _plain(one):
-                is_told = isinstance(value, (*SETTINGS, FunctionType)) and name != "name"
+                is_told = isinstance(value, (*SETTINGS, FunctionType)) and name not in OWN
                 if is_told and (key, name) not in self._own:
                     found[f"{kind} {count[kind]}: {name}"] = _told(value)
         return found
