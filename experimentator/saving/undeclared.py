@@ -79,7 +79,8 @@ def known(exp: BaseExperiment) -> dict[str, list[str]]:
     """What each setting was as training began; once it ended, what it is, too: callbacks put some back."""
     noted = exp.walk.noted
     now = {} if exp.walk.trains else settings(exp)
-    return noted.first or {name: [value, now.get(name, value)] for name, value in noted.began.items()}
+    pairs = {name: (value, now.get(name, value)) for name, value in noted.began.items()}
+    return noted.first or {name: list(dict.fromkeys(pair)) for name, pair in pairs.items()}
 
 
 def otherwise(exp: BaseExperiment) -> Iterator[str]:
