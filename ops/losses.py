@@ -126,6 +126,8 @@ class SoftmaxCrossEntropy(ClassWeighted):
     def _of_ids(self, ids: Any, logits: Any) -> Any:
         """Losses of class ids, for which frameworks have one operation; Keras' on JAX takes no logit of -inf."""
         if keras.backend.backend() in ("tensorflow", "torch"):
+            if keras.backend.backend() == "tensorflow":
+                logits = keras.ops.copy(logits)  # Keras on TensorFlow would take what a softmax was given in its place
             return keras.ops.sparse_categorical_crossentropy(ids, logits, from_logits=True)
         log_scores = keras.ops.log_softmax(logits, axis=-1)
         return -keras.ops.take_along_axis(log_scores, keras.ops.expand_dims(ids, -1), axis=-1)[..., 0]

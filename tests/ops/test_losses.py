@@ -151,6 +151,14 @@ def test_class_ids_and_one_hot_rows_give_the_same_loss(run, dtype, smoothing):
         np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
+def test_what_a_softmax_wrote_is_compared_as_it_is_on_every_framework():
+    shares = keras.activations.softmax(keras.ops.convert_to_tensor(LOGITS.astype("float32")))
+
+    expected = softmax_cross_entropy(keras.ops.convert_to_numpy(shares), np.eye(5)[IDS]).mean()
+
+    np.testing.assert_allclose(loss_of(SoftmaxCrossEntropy, shares, IDS), expected, rtol=1e-6)
+
+
 def test_targets_may_be_distributions(run_xla, rng):
     rows = rng.dirichlet(np.ones(5), 6)
 
