@@ -70,6 +70,15 @@ def names(*arguments, **options):
 # What is told
 
 
+def test_a_whole_number_of_any_size_is_listed(tmp_path):
+    made(tmp_path / "a", {"validation_loss": 10**400})
+
+    status, shown, _ = listed(tmp_path)
+
+    assert status == 0
+    assert "validation_loss 1000" in shown
+
+
 def test_runs_are_found_once_each_oldest_first(runs):
     assert [run.name for run in find_runs(runs)] == ["digits/a", "digits/c", "digits/b", "pairs/d"]
     assert [run.name for run in find_runs(runs / "digits" / "latest")] == ["digits/b"]

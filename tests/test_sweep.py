@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from experimentator import build_experiment
+from experimentator.callbacks.picture import MARK
 from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
 from experimentator.commands.means import means_of, show_means
 from experimentator.config import ConfigError
+from experimentator.graph.palette import COLORS
 from experimentator.records.history import read_history
 from experimentator.sweep import supervisor
 from experimentator.sweep.heartbeat import ERROR, tell_error
@@ -826,7 +828,7 @@ def test_the_picture_has_a_panel_for_each_axis_and_a_dot_for_each_point():
     assert {"rate", "pain", "0.1", "0.5"} <= {*texts}
     dots = [*drawn.iter("{http://www.w3.org/2000/svg}circle")]
     assert len(dots) == 8
-    assert sum(dot.get("fill") == "#d55e00" for dot in dots) == 4  # two are equally good
+    assert sum(dot.get("fill") == MARK for dot in dots) == 4  # two are equally good
     assert all("validation_loss" not in "".join(dot.itertext()) for dot in dots)
 
 
@@ -852,6 +854,14 @@ def test_many_words_stand_side_by_side():
     places = [float(dot.get("cx")) for dot in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}circle")]
     assert len(set(places)) == 200
     assert max(places) - min(places) > 140
+
+
+def test_each_colour_of_the_picture_has_one_for_readers_in_the_dark():
+    drawn = ElementTree.fromstring(picture([{"rate": 0.1}, {"rate": 0.01}], [{"loss": 2.0}, {"loss": 1.0}]))
+
+    used = {one.get(what) for one in drawn.iter() for what in ("fill", "stroke")} - {None, "none"}
+    assert used <= {light for light, _ in COLORS.values()}
+    assert drawn[0].text.startswith("@media (prefers-color-scheme: dark)")
 
 
 def test_words_stand_in_the_order_of_the_grid_whatever_was_drawn_first():

@@ -8,10 +8,11 @@ from math import floor, log10
 
 import numpy as np
 
+from experimentator.graph.palette import COLORS, style_sheet
 from experimentator.graph.text import printable
 
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 640, 400, 80, 20, 60, 52
-INK, FAINT, LINE, MARK = "#24292e", "#dfe3e6", "#0072b2", "#d55e00"
+PAGE, INK, FAINT, LINE, MARK = (COLORS[use][0] for use in ("page", "ink", "group line", "input line", "loss line"))
 LARGEST = 1e100  # on log scales, numbers smaller than its inverse count as that
 DECADE = 8.0  # ratio of the largest to the smallest number from which a scale may be logarithmic
 MOST_LABELS = 8  # of an axis
@@ -63,7 +64,7 @@ class Scale:
 def axes(up: Scale, labels: Sequence[tuple[float, str]], name: str, *, left: float, right: float) -> Iterator[str]:
     """A line at each number of the scale `up`, labels below at their places, and the name of the axis below these."""
     for y, label in up.labels():
-        yield f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{FAINT}"/>'
+        yield f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{FAINT}" stroke-width=".6"/>'
         yield text(left - 6, y + 4, label, anchor="end")
     for x, label in labels:
         yield text(x, up.start + 18, label)
@@ -135,7 +136,7 @@ def escape(text: str) -> str:
 
 
 def _upright(x: float, y: float, text: str) -> str:
-    return f'<text transform="translate({x:.1f},{y:.1f}) rotate(-90)">{escape(text)}</text>'
+    return f'<text transform="translate({x:.1f},{y:.1f}) rotate(-90)" fill="{INK}">{escape(text)}</text>'
 
 
 def _blue(depth: float) -> str:
@@ -145,11 +146,11 @@ def _blue(depth: float) -> str:
 
 
 def svg(width: float, height: float, title: str, lines: Sequence[str]) -> str:
-    """The whole picture, of these elements, below a title."""
+    """The whole picture, of these elements, below a title; its colours follow the reader's colour scheme."""
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-            'font-size="12"><rect width="100%" height="100%" fill="#fefefd"/>',
+            f'font-size="12"><style>{style_sheet()}</style><rect width="100%" height="100%" fill="{PAGE}"/>',
             f'<text x="20" y="24" font-weight="bold" fill="{INK}">{escape(title)}</text>',
             *lines,
             "</svg>\n",

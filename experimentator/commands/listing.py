@@ -17,7 +17,7 @@ from typing import Any
 from experimentator.checkpoint import write_atomically
 from experimentator.commands.curves import PLACES, curves
 from experimentator.commands.failures import printable
-from experimentator.commands.results import show_table, tell
+from experimentator.commands.results import cell, show_table, tell
 from experimentator.commands.usage import UsageError
 from experimentator.graph.text import cut
 from experimentator.page import look_at
@@ -120,7 +120,7 @@ def told(run: Run) -> dict[str, Any]:
 
 def _row(run: Run, asked: Sequence[str]) -> dict[str, Any]:
     value = run.best.get(run.measure)
-    best = f"{run.measure} {value:.4g} in epoch {run.best.get('epoch', '?')}" if value is not None else ""
+    best = f"{run.measure} {cell(value)} in epoch {run.best.get('epoch', '?')}" if value is not None else ""
     hidden = (*asked, *PLACES)
     overrides = ", ".join(f"{name}={value!r}" for name, value in run.overrides.items() if name not in hidden)
     row = {"run": run.name, "status": run.status, "epochs": run.epochs, "best": best, "started": run.started[:16]}

@@ -21,7 +21,7 @@ def show_table(rows: Sequence[Mapping[str, Any]], *, best: int | None = None) ->
         2           0.25  best
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_cell(row.get(name, "")) for name in names] for row in rows]
+    cells = [[cell(row.get(name, "")) for name in names] for row in rows]
     if sys.stdout.isatty():
         _draw(names, cells, best)
         return
@@ -48,7 +48,7 @@ def show_values(values: Mapping[str, Any]) -> None:
     """
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        print(f"{name:<{width}}  {_cell(value)}")
+        print(f"{name:<{width}}  {cell(value)}")
 
 
 def tell(text: str) -> None:
@@ -103,5 +103,10 @@ def _draw(names: Sequence[str], cells: Sequence[Sequence[str]], best: int | None
         print(f"Best: row {best + 1}.")
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as it stands in a table: a float to four digits.
+
+    >>> cell(0.123456), cell(10)
+    ('0.1235', '10')
+    """
     return f"{value:.4g}" if isinstance(value, float) else printable(value)
