@@ -121,6 +121,13 @@ def test_a_sweep_tells_of_values_that_cannot_be_trained_with_and_measures_the_ot
     assert "no room" in capsys.readouterr().err
 
 
+def test_the_report_of_a_sweep_over_values_that_json_lacks_is_json(capsys):
+    assert main(["bench", LIGHT, *QUICK, "--sweep", "rate=[0.1, {1}, 1e999]", "--json"]) == 0
+
+    report = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [one["value"] for one in (*report["points"], *report["failed"])] == [0.1, "{1}", None]
+
+
 def test_a_sweep_measures_what_can_be_built_and_says_how_large_the_batches_are(capsys):
     assert main(["bench", LIGHT, *QUICK, "--sweep", "batch_size=0,4,4096"]) == 0
 
@@ -762,7 +769,7 @@ def test_a_shift_is_seen_and_noise_is_not():
     assert interval(list(noise + 0.2))[0] > 0
 
 
-def test_a_sweep_says_where_its_best_is_within_the_noise():
+def test_a_sweep_says_where_its_best_is_within_the_noise_and_cuts_long_values_in_its_curve():
     point = {
         "configuration": "a.py",
         "steps": 1,
@@ -773,10 +780,13 @@ def test_a_sweep_says_where_its_best_is_within_the_noise():
     }
     rates = [{"median": m, "low": m - 5, "high": m + 5, "rounds": 9} for m in (100.0, 104.0)]
     points = [
-        {**point, "value": v, "steps_per_second": r, "samples_per_second": r} for v, r in zip("ab", rates, strict=True)
+        {**point, "value": v, "steps_per_second": r, "samples_per_second": r}
+        for v, r in zip(["a" * 200, "b"], rates, strict=True)
     ]
 
     assert sweep_text({"name": "kind", "points": points, "failed": []}).endswith(
         "kind=b: most samples a second, within the noise of others."
     )
-    assert "kind" in curve_svg({"name": "kind", "points": points})
+    drawn = curve_svg({"name": "kind", "points": points})
+    assert "kind" in drawn
+    assert f">{'a' * 68}...<" in drawn

@@ -441,6 +441,27 @@ def test_tensorboard_reads_the_scalars_and_the_configuration(found, measured):
     assert '"rate": 0.1' in found["text"]
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from experimentator import TensorBoardTracker, TrackedRun
+for done, last in ((0, 5), (3, 6)):
+    tracker = TensorBoardTracker()
+    tracker.start(TrackedRun("light", "first", Path(sys.argv[1]), epochs=done, batches=done))
+    for step in range(done + 1, last + 1):
+        tracker.scalars({"training/loss": float(step)}, step)
+    tracker.finish("finished")
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+board = EventAccumulator(f"{sys.argv[1]}/tensorboard")
+board.Reload()
+print([event.step for event in board.Scalars("training/loss")])
+"""
+
+
+def test_tensorboard_shows_epochs_that_come_again_after_a_kill_once(tmp_path):
+    assert in_a_process(tmp_path, KILLED, tmp_path / "first").stdout == "[1, 2, 3, 4, 5, 6]\n"
+
+
 def test_mlflow_reads_one_run_with_metrics_parameters_and_files(found, measured):
     assert {name: found["mlflow"][name] for name in measured} == measured
     assert (found["mlflow status"], found["mlflow rate"]) == ("FINISHED", "0.1")

@@ -8,8 +8,21 @@ from typing import Any
 from experimentator.bench.comparison import in_turn
 from experimentator.bench.faces import head, rate
 from experimentator.bench.report import Told, described
-from experimentator.callbacks.picture import BOTTOM, HEIGHT, LEFT, LINE, RIGHT, TOP, WIDTH, Scale, axes, polyline, svg
-from experimentator.graph.text import aligned
+from experimentator.callbacks.picture import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    LETTER,
+    LINE,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Scale,
+    axes,
+    polyline,
+    svg,
+)
+from experimentator.graph.text import aligned, cut
 
 BAR = 30  # characters
 
@@ -75,7 +88,8 @@ def _drawn(name: str, points: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     up = Scale([0.0, *(spread["high"] for spread in spreads)], start=HEIGHT - BOTTOM, end=TOP, is_log=False)
     span = (WIDTH - LEFT - RIGHT - 40) / max(1, len(points) - 1)
     xs = [LEFT + 20 + place * span for place in range(len(points))]
-    labels = [(x, str(point["value"])) for x, point in zip(xs, points, strict=True)]
+    room = max(5, int(span) // LETTER)
+    labels = [(x, cut(str(point["value"]), room)) for x, point in zip(xs, points, strict=True)]
     yield from axes(up, labels, name, left=LEFT, right=WIDTH - RIGHT)
     yield polyline(xs, [up(spread["median"]) for spread in spreads])
     for x, spread in zip(xs, spreads, strict=True):

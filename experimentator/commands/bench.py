@@ -24,6 +24,7 @@ from experimentator.commands.reuse import stored
 from experimentator.commands.usage import UsageError
 from experimentator.config import ConfigError, parse_assignment
 from experimentator.graph import Mode, with_costs
+from experimentator.records.plainfile import finite
 
 Answer = tuple[Mapping[str, Any], str, Callable[[], bytes]]
 
@@ -33,7 +34,9 @@ def bench(arguments: Namespace) -> int:
     suffix = _checked_suffix(arguments)
     with _each_once():
         report, text, draw = _measured(arguments)
-    data = json.dumps(report, indent=2)
+    data = json.dumps(
+        finite(report), indent=2, allow_nan=False, default=repr
+    )  # of swept values, a set is none of JSON's
     if arguments.output:
         content = {".json": lambda: f"{data}\n".encode(), ".txt": lambda: f"{text}\n".encode(), ".svg": draw}[suffix]()
         write_atomically(Path(arguments.output), content)

@@ -31,11 +31,15 @@ class TensorBoardTracker:
         self.writer: Any = None
 
     def start(self, run: TrackedRun) -> None:
-        """Open a file of events."""
+        """Open a file of events; after a kill, what was told of later epochs, which come again, is shown no more."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         own = run.folder / "tensorboard" if run.folder else Path("tensorboard", run.project, run.name)
         self.writer = EventFileWriter(str(self.folder or own))
+        if run.epochs:
+            begins = SessionLog(status=SessionLog.START)
+            self.writer.add_event(Event(wall_time=time.time(), step=run.epochs + 1, session_log=begins))
         self._add([_text("config", json.dumps(dict(run.config), indent=2))], step=0)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
