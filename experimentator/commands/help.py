@@ -142,7 +142,8 @@ experimentator runs [FOLDER] [options]: list the runs in a folder and below it (
 
 Names are status, epochs, started, project, id and run; what was measured in the best epoch; and what is configured.
 The best epoch is the one that SaveWeights("best") kept, else the one with the smallest validation loss. A run is
-running, finished, interrupted, failed, or lost, when its process is gone without a word. Nothing of a run is executed.
+running, finished, interrupted, failed, lost, when its process is gone without a word, or damaged, when a file of it
+cannot be read: what is wrong with it is told, and the exit status is 5. Nothing of a run is executed.
 
 Examples:
   experimentator runs
