@@ -1,5 +1,6 @@
 """Sweeps: which points there are, how each ended whatever ended it, and what a sweep that was ended goes on with."""
 
+import io
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from experimentator.callbacks.picture import MARK
 from experimentator.checkpoint import CheckpointError
 from experimentator.cli import main
 from experimentator.commands.means import means_of, show_means
+from experimentator.commands.sweep import Display
 from experimentator.config import ConfigError
 from experimentator.graph.palette import COLORS
 from experimentator.records.history import read_history
@@ -33,7 +35,7 @@ from experimentator.sweep.outcome import Outcome
 from experimentator.sweep.picture import picture
 from experimentator.sweep.points import Between, axes_of, constant_in, key_of, points
 from experimentator.sweep.register import REGISTER, Register, _line
-from experimentator.sweep.supervisor import SHARING, devices
+from experimentator.sweep.supervisor import SHARING, Point, devices
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = str(ROOT / "tests" / "configs" / "light.py")
@@ -263,6 +265,19 @@ def test_points_side_by_side_are_told_in_lines(capsys):
     assert sum(bool(re.fullmatch(told, line)) for line in lines) == 2
     assert lines.count("  error: ZeroDivisionError: in the second epoch") == 1
     assert "runs/pains/s-2 and 1 more: ZeroDivisionError: in the second epoch" in lines
+
+
+def test_lines_above_a_progress_bar_are_as_they_are_elsewhere(monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
+    told = f"cosine:fire:{'x' * 200}"
+
+    display = Display([{"schedule": told}], [1], jobs=2, epochs=1, is_quiet=False)
+    with display:
+        display.begins(Point(1, {}, []))
+
+    assert f"point 1/1  schedule='{told}'" in screen.getvalue()
 
 
 def test_points_that_share_a_device_leave_memory_to_each_other(monkeypatch):

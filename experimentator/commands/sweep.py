@@ -266,7 +266,7 @@ class Display:
 
     def _tell(self, text: str) -> None:
         if self.progress is not None:
-            self.progress.console.print(text, markup=False, emoji=False, highlight=False)
+            self.progress.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             tell(text)
 
