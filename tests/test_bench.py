@@ -231,6 +231,7 @@ def test_a_compiler_that_would_pay_in_a_longer_training_is_named(hands, said):
     seen = resident(hands, {"device": 0.02, "compile": 1.0}, steps=80)
 
     assert [said in finding.words for finding in verdict(seen)] == [False, True]
+    assert "make that smaller" not in verdict(seen)[1].words  # the step hardly counts here
 
 
 def test_short_epochs_cost_all_that_begins_with_each():

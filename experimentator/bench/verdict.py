@@ -143,7 +143,8 @@ def _dearest(seen: Seen, found: Sequence[Finding]) -> Iterator[Finding]:
 
 def _nothing(seen: Seen) -> Iterator[Finding]:
     """The time is spent on what was asked for."""
-    if max(seen.whole, key=lambda kind: seen.whole[kind]) == "compile" and not seen.recompiles:
+    is_short = max(seen.whole, key=lambda kind: seen.whole[kind]) == "compile" and not seen.recompiles
+    if is_short:
         words = f"{percent(seen.share('compile'))} of a training of this length is compilation, which is done once"
         yield Finding("start", seen.share("compile"), 1.0, f"{words}: in longer trainings it hardly counts.")
     share = seen.evaluated() / seen.seconds
@@ -155,7 +156,7 @@ def _nothing(seen: Seen) -> Iterator[Finding]:
     words = f"{percent(seen.share('device'))} of the time is the step itself, and {_other_compiler(seen)}"
     on_gpu = seen.exp.backend.peak_memory() is not None
     change = "try precision='bfloat16'" if on_gpu and seen.exp.precision is None else "use a faster device"
-    dear = f": {name} is {percent(share)} of it, so make that smaller, or {change}" if name else ""
+    dear = f": {name} is {percent(share)} of it, so make that smaller, or {change}" if name and not is_short else ""
     yield Finding("device", seen.share("device"), 1.0, f"{words}{dear}.")
 
 
