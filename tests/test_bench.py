@@ -83,6 +83,16 @@ def test_what_every_part_of_a_graph_warns_of_is_said_once(tmp_path, caplog):
     assert caplog.text.count("as the others do") == 1
 
 
+def test_where_the_system_tells_no_memory_the_rest_is_told(monkeypatch, capsys):
+    monkeypatch.setattr("experimentator.bench.report.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setitem(sys.modules, "resource", None)
+
+    assert main(["bench", LIGHT, *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "of memory" not in out
+    assert "verdict: " in out
+
+
 def test_the_report_is_json_and_its_parts_add_up(capsys):
     assert main(["bench", LIGHT, *QUICK, "--epochs", "3", "--json"]) == 0
 

@@ -88,8 +88,10 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
     samples, count = report["samples_per_second"], report["steps_per_second"]["rounds"]
     yield f"{rate(samples)} samples/s; quartiles of {count} rounds, all in turn"
     memory = report["peak_memory"]
-    device = f", {_bytes(memory['device'])} on the device" if memory["device"] else ""
-    yield f"at most {_bytes(memory['host'])} of memory{device}"
+    taken = [f"{_bytes(memory['host'])} of memory"] if memory["host"] else []
+    taken += [f"{_bytes(memory['device'])} on the device"] if memory["device"] else []
+    if taken:
+        yield f"at most {', '.join(taken)}"
 
 
 def _time(report: Mapping[str, Any]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -127,6 +126,10 @@ def _beside(trainer: Trainer, seconds: list[float]) -> dict[str, Any]:
 
 
 def peak_host_memory() -> int:
-    """The most bytes that this process had in memory at once."""
+    """The most bytes that this process had in memory at once; 0 on Windows, which does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024

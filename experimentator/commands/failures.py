@@ -28,8 +28,9 @@ _CODES = {
     "CheckpointError": 5,
 }
 _PACKAGE = Path(__file__).resolve().parents[1]
-_OURS = tuple(str(folder) + "/" for folder in (_PACKAGE, (_PACKAGE / "graph").resolve(), (_PACKAGE / "ops").resolve()))
-_STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve()) + "/"
+_ROOMS = (_PACKAGE, (_PACKAGE / "graph").resolve(), (_PACKAGE / "ops").resolve())
+_OURS = tuple(f"{folder.as_posix()}/" for folder in _ROOMS)  # as in `_resolved`, also on Windows
+_STANDARD = f"{Path(sysconfig.get_path('stdlib')).resolve().as_posix()}/"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # colour codes, which Keras writes into messages
 # Packages whose frames do not help to find a mistake.
 _STRANGERS = {"absl", "jax", "keras", "mlworkflow", "networkx", "numpy", "tensorflow", "torch"}

@@ -164,7 +164,7 @@ class Supervisor:
     def _reap(self, child: Child, audience: Audience) -> None:
         status = child.process.wait()
         self.children.remove(child)
-        if status == -signal.SIGKILL and not child.why and _memory_kills() > child.kills:
+        if not child.why and _memory_kills() > child.kills and status == -signal.SIGKILL:  # which Windows lacks
             child.why = OUT_OF_MEMORY
         printed = _text(child.aside / "printed")
         outcome = _outcome(child, status)
