@@ -780,7 +780,7 @@ def test_a_shift_is_seen_and_noise_is_not():
     assert interval(list(noise + 0.2))[0] > 0
 
 
-def test_a_sweep_says_where_its_best_is_within_the_noise_and_cuts_long_values_in_its_curve():
+def test_a_sweep_says_where_its_best_is_within_the_noise_and_how_it_was_compiled():
     point = {
         "configuration": "a.py",
         "steps": 1,
@@ -801,3 +801,5 @@ def test_a_sweep_says_where_its_best_is_within_the_noise_and_cuts_long_values_in
     drawn = curve_svg({"name": "kind", "points": points})
     assert "kind" in drawn
     assert f">{'a' * 68}...<" in drawn
+    points[1]["compiler"] = "xla"
+    assert "\nkind=b (with XLA): " in sweep_text({"name": "kind", "points": points, "failed": []})

@@ -7,6 +7,7 @@ from typing import Any
 
 from experimentator.bench.comparison import in_turn
 from experimentator.bench.faces import head, rate
+from experimentator.bench.findings import HOW
 from experimentator.bench.report import Told, described
 from experimentator.callbacks.picture import (
     BOTTOM,
@@ -77,10 +78,13 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _value(report: Mapping[str, Any], point: Mapping[str, Any]) -> str:
-    """The value of a point; of a batch size that is more than all items, with what was trained."""
+    """The value of a point, and what else sets it apart: its compiler, or that a batch is smaller than was asked."""
     value, size = point["value"], point["batch_size"]
     is_less = report["name"] == "batch_size" and point["steps"] == 1 and size < value
-    return f"{value} (an epoch has only {size})" if is_less else str(value)
+    notes = [f"an epoch has only {size}"] if is_less else []
+    if len({one["compiler"] for one in report["points"]}) > 1:
+        notes.append(HOW[point["compiler"]])
+    return f"{value} ({', '.join(notes)})" if notes else str(value)
 
 
 def _drawn(name: str, points: Sequence[Mapping[str, Any]]) -> Iterator[str]:
