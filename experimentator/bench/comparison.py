@@ -18,6 +18,7 @@ SURE = 0.05
 # By how much one must be quicker. Two experiments of one configuration differ in pace, by where their memory lies: in
 # 8 rounds in turn, half of such pairs were told apart without a margin, 3 % with this one; of pairs 10 % apart, 90 %.
 MARGIN = 0.03
+WIDE = 0.25  # an interval within which a large difference may hide
 
 
 def in_turn(
@@ -109,11 +110,15 @@ def answer(report: Mapping[str, Any]) -> str:
     a.py trains 1.50 times the samples of b.py in a second (95 % interval 1.40 to 1.70, p = 0.008, 8 rounds).
     >>> print(answer(report | {"p_value": 1.0, "ratio": {"median": 1.01, "low": 0.99, "high": 1.02}}))
     No difference of more than 3 % was found: a.py trains 1.01 times the samples of b.py (...).
+    >>> print(answer(report | {"p_value": 0.3, "ratio": {"median": 0.8, "low": 0.4, "high": 1.4}}))
+    Too noisy to tell which is faster; try again when the machine does nothing else: a.py trains 0.80 times the ...
     """
     ratio, count = report["ratio"], report["rounds"]
     first, second = report["first"]["configuration"], report["second"]["configuration"]
     sure = f"95 % interval {ratio['low']:.2f} to {ratio['high']:.2f}, p = {report['p_value']:.2g}, {count} rounds"
     if report["p_value"] > SURE:
         nothing = f"No difference of more than {100 * report['margin']:.0f} % was found"
+        if ratio["high"] - ratio["low"] > WIDE:
+            nothing = "Too noisy to tell which is faster; try again when the machine does nothing else"
         return f"{nothing}: {first} trains {ratio['median']:.2f} times the samples of {second} ({sure})."
     return f"{first} trains {ratio['median']:.2f} times the samples of {second} in a second ({sure})."
