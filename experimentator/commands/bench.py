@@ -34,9 +34,8 @@ def bench(arguments: Namespace) -> int:
     suffix = _checked_suffix(arguments)
     with _each_once():
         report, text, draw = _measured(arguments)
-    data = json.dumps(
-        finite(report), indent=2, allow_nan=False, default=repr
-    )  # of swept values, a set is none of JSON's
+    # Swept values may be what JSON lacks, such as a set.
+    data = json.dumps(finite(report), indent=2, allow_nan=False, default=repr)
     if arguments.output:
         content = {".json": lambda: f"{data}\n".encode(), ".txt": lambda: f"{text}\n".encode(), ".svg": draw}[suffix]()
         write_atomically(Path(arguments.output), content)
