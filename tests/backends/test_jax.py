@@ -53,6 +53,13 @@ def test_a_variable_made_of_a_python_number_is_compiled_with_once():
     assert counts["calls"] < counts["batches"]
 
 
+def test_a_complex_weight_is_refused_by_name():
+    turn = keras.Variable(np.ones(1, np.complex64), name="turn")
+    turned = lambda chunk: chunk.update(batch_x=keras.ops.real(keras.ops.cast(chunk["batch_x"], "complex64") * turn))
+    with pytest.raises(GraphError, match=r"trains the weight 'turn'\.\nSeen: complex64 \[1\]\.\nMake two float"):
+        training_step([turned, linear(), squares])
+
+
 def test_a_loss_behind_a_stopped_gradient_is_refused():
     exp = build_experiment(config())
     exp.chunk_processors.insert(1, ops.StopGradient("batch_logits"))

@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 import warnings
+from functools import partial
 from typing import Any
 
 import keras
@@ -328,10 +329,11 @@ class Drawing(torch.nn.Module):
 
 @pytest.mark.parametrize("way", WAYS, ids=["program", "inductor", "eager"])
 def test_what_is_computed_anew_draws_what_it_drew_and_keeps_statistics_once(way):
-    def anew(function: Any) -> Any:
-        return lambda rows: torch.utils.checkpoint.checkpoint(function, rows, use_reentrant=False)
+    def anew(function: Any, *, is_reentrant: bool = False) -> Any:
+        return lambda rows: torch.utils.checkpoint.checkpoint(function, rows, use_reentrant=is_reentrant)
 
-    networks = [Drawing(remat) for remat in (lambda function: function, anew, keras.remat)]
+    reentrant = partial(anew, is_reentrant=True)  # as PyTorch has it, it would train nothing here
+    networks = [Drawing(remat) for remat in (lambda function: function, anew, reentrant, keras.remat)]
     for network in networks:
         torch.manual_seed(4)
         experiment(model(network), **way).train(2)
@@ -439,6 +441,24 @@ def test_members_of_an_ensemble_are_trained_with_statistics_that_stay():
 def test_a_lazy_module_is_refused_with_what_to_do():
     with pytest.raises(GraphError, match=r"no weights yet(?s:.*)Call it once"):
         experiment(model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(1)))).train(1)
+
+
+def test_a_complex_parameter_is_refused_by_name_unless_it_is_not_trained():
+    class Turned(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.turn, self.head = torch.nn.Parameter(torch.ones(97, dtype=torch.complex64)), torch.nn.Linear(97, 1)
+
+        def forward(self, images):
+            return self.head((torch.fft.rfft(images.flatten(1)) * self.turn).abs())
+
+    exp = experiment(model(network := Turned()))
+    exp.evaluate()
+    with pytest.raises(GraphError, match=r"trains the weight 'turn'\.\nSeen: complex64 \[97\]\.\nMake two float"):
+        exp.train(1)
+    network.turn.requires_grad_(False)
+    exp.train(1)
+    assert torch.equal(network.turn, torch.ones(97, dtype=torch.complex64))
 
 
 def test_a_module_that_is_made_in_every_call_is_refused():

@@ -86,7 +86,8 @@ class Forward:
             raise GraphError(
                 f"No optimizer of Keras trains the weight {odd[0].name!r}.\n"
                 f"Seen: {keras.backend.standardize_dtype(odd[0].dtype)} {list(odd[0].shape)}.\n"
-                "Make two float weights, and a complex tensor of both where it is used; or write trainable=False."
+                "Make two float weights, and a complex tensor of both where it is used; or write trainable=False, or "
+                "requires_grad=False."
             )
         return kept
 

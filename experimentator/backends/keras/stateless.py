@@ -28,7 +28,7 @@ class StatelessBatch:
 
     def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None):
         self.run, self.weights, self.optimizer = run, list(variables), optimizer
-        kept = {id(one) for one in run.trained(trainable_some_day(variables)) if optimizer is not None}
+        kept = set() if optimizer is None else set(map(id, trainable_some_day(run.trained(variables))))
         self.trained = [place for place, one in enumerate(variables) if id(one) in kept]
         self._names: list[str] = []
 

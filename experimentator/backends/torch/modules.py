@@ -119,12 +119,12 @@ class Modules:
         if id(tensor) not in self._variables:
             _check(tensor)
             variable = object.__new__(keras.Variable)
-            is_trained = tensor.requires_grad and tensor.is_floating_point()
             no_scope = patched(global_state.GLOBAL_STATE_TRACKER, stateless_scope=None)  # within one, none can be made
             with no_scope, _disable_current_modes(), temporarily_clear_interpreter_stack():
                 if tensor.device != self.place:
                     tensor.data = tensor.data.to(self.place)
-                _INIT(variable, tensor, trainable=is_trained, name=name or self._names.get(id(tensor), "parameter"))
+                name = name or self._names.get(id(tensor), "parameter")
+                _INIT(variable, tensor, trainable=tensor.requires_grad, name=name)
             variable._path = f"module_{len(self._parameters)}/{variable.name.replace('.', '/')}"  # unique
             self._parameters.append((tensor, variable))
             self._variables[id(tensor)] = self._variables[id(variable._value)] = variable

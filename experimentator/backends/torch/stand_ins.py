@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch._functorch import eager_transforms, vmap
-from torch.utils import _pytree
+from torch.utils import _pytree, checkpoint
 
 from experimentator.backends.keras.memoised import ONE_AT_A_TIME
 from experimentator.patches import patched
@@ -43,6 +43,9 @@ def handed(value: Callable[[Any], Any]) -> Iterator[None]:
 
 
 def _apply(cls: Any, *arguments: Any, **options: Any) -> Any:
+    if cls is checkpoint.CheckpointFunction and _HERE.value is not None:  # use_reentrant=True
+        function, keeps_state, *others = arguments
+        return checkpoint.checkpoint(function, *others, use_reentrant=False, preserve_rng_state=keeps_state)
     usual = _USUAL[torch.autograd.Function, "apply"]
     return usual.__get__(None, cls)(*standing(arguments), **options)  # of Python or of C, as Python 3.13 has it
 
