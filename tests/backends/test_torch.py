@@ -622,6 +622,15 @@ def test_modules_compute_in_the_precision_of_the_experiment():
     assert network[1].weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("way", WAYS[:2], ids=["program", "inductor"])
+def test_autocast_around_a_call_holds_for_that_call_alone(way):
+    exp = experiment(model(network := convolutional()), **way)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = exp.evaluate()["validation_loss"]
+
+    assert exp.evaluate() == experiment(model(network), **way).evaluate() != {"validation_loss": within}
+
+
 def test_gradients_within_an_evaluation_reach_weights():
     network = torch.nn.Linear(192, 1)
 
@@ -1466,6 +1475,16 @@ def test_a_module_made_on_another_device_is_moved_with_its_values_while_it_is_re
         modules.variable(module.weight)
 
     assert torch.equal(module.weight, before)
+
+
+def test_memory_of_a_gpu_that_pytorch_keeps_for_later_is_room(monkeypatch):
+    backend = get_backend("torch")
+    sizes = {"mem_get_info": (100, 1000), "memory_reserved": 500, "memory_allocated": 200}
+    for name, size in sizes.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, size=size: size)
+    monkeypatch.setattr(backend, "place", torch.device("cuda"))
+
+    assert backend.room() == 400
 
 
 def test_columns_of_bfloat16_are_placed_bit_for_bit():

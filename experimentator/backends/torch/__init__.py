@@ -194,7 +194,10 @@ class TorchBackend(KerasBackend):
 
     def room(self) -> int:
         """Bytes that are free on the device, or on the host."""
-        return int(torch.cuda.mem_get_info(self.place)[0]) if self.place.type == "cuda" else free_host_memory()
+        if self.place.type != "cuda":
+            return free_host_memory()
+        held = torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)  # free, but for others
+        return int(torch.cuda.mem_get_info(self.place)[0]) + held
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
         """Copy columns to the device, once."""

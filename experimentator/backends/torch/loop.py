@@ -70,7 +70,7 @@ class TorchStep(KerasStep):
         self.is_profiled = False  # operations run one by one, under names, without the compiler
         self._most = 0  # rows that a batch had
         self._seconds = float("nan")  # of a batch without the compiler
-        self._layout: list[Any] = []  # dtypes and strides of the state that programs were recorded with
+        self._layout: list[Any] = []  # autocast, and dtypes and strides of the state, that programs were recorded with
         self._programs: dict[Any, Program] = {}
         self._loops: dict[Any, Callable[..., Any]] = {}
         self._told = Traces(by_length=True)
@@ -123,7 +123,10 @@ class TorchStep(KerasStep):
     def run(self, columns: Columns, index: np.ndarray, compiler: str | None = None) -> tuple[Tensors, Tensors]:
         """The state after all batches, and the results, stacked; no variable is changed yet."""
         state = self.batch.flat_state()
-        if (layout := [(value.dtype, value.stride()) for value in state]) != self._layout:  # after module.to(...)
+        kind = self.batch.place.type
+        casts = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)  # by a context of the caller's
+        layout = [casts, *((value.dtype, value.stride()) for value in state)]
+        if layout != self._layout:  # after module.to(...)
             self._programs, self._loops, self._layout = {}, {}, layout
         rows = torch.as_tensor(np.asarray(index, np.int64)).to(self.batch.place)
         self._most = max(self._most, rows.shape[1])
