@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from experimentator import Callback, CheckpointEvery, Mode, Subset, build_experiment, ops
 from experimentator.backends import get_backend
-from experimentator.backends.torch import draws
+from experimentator.backends.torch import TorchBackend, draws
 from experimentator.backends.torch.draws import computed
 from experimentator.backends.torch.modules import Modules
 from experimentator.backends.torch.program import Program, compiled_loop
@@ -1475,6 +1475,13 @@ def test_a_module_made_on_another_device_is_moved_with_its_values_while_it_is_re
         modules.variable(module.weight)
 
     assert torch.equal(module.weight, before)
+
+
+def test_all_lies_on_the_gpu_that_was_chosen_whichever_thread_places_it(monkeypatch):
+    monkeypatch.setattr(keras.src.backend.torch.core, "DEFAULT_DEVICE", "cuda")
+    for name, given in {"current_device": lambda: 1, "get_device_name": str}.items():
+        monkeypatch.setattr(torch.cuda, name, given)
+    assert TorchBackend().device == "cuda:1"
 
 
 def test_memory_of_a_gpu_that_pytorch_keeps_for_later_is_room(monkeypatch):

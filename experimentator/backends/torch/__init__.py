@@ -50,6 +50,8 @@ class TorchBackend(KerasBackend):
     def __init__(self) -> None:
         super().__init__()
         self.place = torch.device(keras.src.backend.torch.core.get_device())
+        if self.place.type == "cuda" and self.place.index is None:  # each thread has a current one of its own
+            self.place = torch.device("cuda", torch.cuda.current_device())
         self.modules = Modules(self.place)
         self._told: set[tuple[str, str]] = set()
         self._asked: set[str] = set()  # why graphs run in Python, once for all buckets
