@@ -415,6 +415,13 @@ def test_hooks_of_parameters_change_their_gradients(way):
     assert torch.equal(ours[0].weight, convolutional()[0].weight)
 
 
+def test_a_hook_that_waits_for_what_training_does_not_keep_is_refused():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))
+    network[1].weight.register_post_accumulate_grad_hook(lambda parameter: parameter.grad.zero_())
+    with pytest.raises(GraphError, match=r"hook of '1\.weight'\.\nWrite parameter\.register_hook"):
+        experiment(model(network)).train(1)
+
+
 def test_members_of_an_ensemble_are_trained_with_statistics_that_stay():
     def member(number: int) -> torch.nn.Module:
         torch.manual_seed(number)
@@ -459,6 +466,21 @@ def test_a_complex_parameter_is_refused_by_name_unless_it_is_not_trained():
     network.turn.requires_grad_(False)
     exp.train(1)
     assert torch.equal(network.turn, torch.ones(97, dtype=torch.complex64))
+
+
+def test_a_sparse_buffer_is_refused_with_where_to_keep_it():
+    class Mixed(torch.nn.Module):
+        def __init__(self, keep):
+            super().__init__()
+            keep(self, "mixing", torch.eye(192).to_sparse())
+            self.head = torch.nn.Linear(192, 1)
+
+        def forward(self, images):
+            return self.head(torch.sparse.mm(self.mixing, images.flatten(1).T).T)
+
+    with pytest.raises(GraphError, match=r"Seen: torch\.sparse_coo \[192, 192\]\.\nLet the module keep it as a plain"):
+        experiment(model(Mixed(torch.nn.Module.register_buffer))).train(1)
+    experiment(model(Mixed(setattr))).train(1)
 
 
 def test_a_module_that_is_made_in_every_call_is_refused():

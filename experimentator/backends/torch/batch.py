@@ -18,6 +18,7 @@ from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.stateless import State, StatelessBatch, Values, replaced
 from experimentator.backends.torch.scopes import backward, remembering
+from experimentator.graph import GraphError
 from experimentator.patches import patched
 
 UPDATE = "(update)"  # scope of the update in profiles; no processor has this name
@@ -89,7 +90,14 @@ class Batch(StatelessBatch):
         with torch.enable_grad(), remembering():
             trained = [state[0][place].detach().requires_grad_() for place in self.trained]
             for place, value in zip(self.trained, trained, strict=True):
-                for hook in (self.weights[place]._value._backward_hooks or {}).values():  # of a parameter
+                parameter = self.weights[place]._value
+                if parameter._post_accumulate_grad_hooks:
+                    raise GraphError(
+                        "A parameter has a hook that waits for its `grad`, in which training puts no gradient.\n"
+                        f"Seen: register_post_accumulate_grad_hook of {self.weights[place].name!r}.\n"
+                        "Write parameter.register_hook(function): it is given the gradient, and may return another."
+                    )
+                for hook in (parameter._backward_hooks or {}).values():
                     value.register_hook(hook)
             objectives, (outputs, weights) = self._objectives(state, tensors, own, trained)
             known = replaced(state[0], self.trained, trained)

@@ -307,3 +307,9 @@ def _check(tensor: Any) -> None:
             f"Seen: a parameter {list(tensor.shape)}.\n"
             "Make it outside, once; or take a layer of Keras, which is made once wherever that stands."
         )
+    if tensor.layout != torch.strided:
+        raise GraphError(
+            "A buffer or parameter of PyTorch is not dense, and no checkpoint holds such a tensor.\n"
+            f"Seen: {tensor.layout} {list(tensor.shape)}.\n"
+            "Let the module keep it as a plain attribute, self.name = tensor, which is a constant; or make it dense."
+        )
