@@ -38,6 +38,7 @@ from experimentator.overrides import (
     ConfigError,
     Door,
     assigned,
+    copied,
     derived,
     literal_seed,
     replace_values,
@@ -194,9 +195,9 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str]) -> 
     settable, told = {*names, *known}, {*assigned(tree, values_only=True), *known}
     _refuse_unknown(overrides, settable, f"{source.shown} does not set", told=told)
     seeds = Seeds(overrides.get("seed", literal), given=overrides.get("seed") is not None)
-    values = _execute(source, code, Door({}, overrides, seeds.written))
+    values = _execute(source, code, door := Door({}, copied(overrides), seeds.written))
     tell_others(tree, source.folder)
-    tell_lost(overrides, values)
+    tell_lost(door.overrides, values)
     return Config(values, filename=source.shown, text=source.text, derived=follows, overrides=overrides)
 
 

@@ -20,6 +20,7 @@ from experimentator.isolation import inferring
 from experimentator.legacy import Legacy
 from experimentator.loading.blocks import Cycle
 from experimentator.loading.feeds import Feed
+from experimentator.predictor import check_rows
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
 from experimentator.saved import Saved
@@ -261,10 +262,9 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         if isinstance(data, str) or not hasattr(data, "items"):
             return self._predict_subset(data, outputs)
         columns = {name: plain_array(name, values) for name, values in data.items()}
-        sizes = {name: values.shape[:1] for name, values in columns.items()}
-        if len(set(sizes.values())) != 1 or () in sizes.values():
-            write = "Give each a batch axis of the same length." if sizes else "Name a subset: predict('validation')."
-            raise ValueError(f"predict needs arrays of equal length.\nSeen: {sizes}.\n{write}")
+        if not columns:
+            raise ValueError("predict needs at least one array.\nSeen: {}.\nName a subset: predict('validation').")
+        check_rows(columns, "predict")
         self._notice()
         usual = partial(self.program.specs, Mode.INFER)
         with inferring(self.walk), shapes_compared(columns, usual):

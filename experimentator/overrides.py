@@ -9,7 +9,7 @@ import ast
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from types import ModuleType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 log = logging.getLogger(__name__)
 HIDDEN = "__overrides__"
@@ -98,6 +98,20 @@ def replace_values(tree: ast.Module, overridden: Collection[str]) -> ast.Module:
     """
     _Replace(overridden).visit(tree)
     return ast.fix_missing_locations(tree)
+
+
+def copied(value: Any) -> Any:
+    """The value with lists, dictionaries and sets of its own, so that a file may change its overrides in place.
+
+    >>> sizes = [64]
+    >>> copied({"sizes": sizes})["sizes"].append(10)
+    >>> sizes
+    [64]
+    """
+    kind = type(value)
+    if kind is dict:
+        return {key: copied(one) for key, one in value.items()}
+    return kind(map(copied, value)) if kind in (list, tuple, set) else value
 
 
 def tell_lost(overrides: Mapping[str, object], values: Mapping[str, object]) -> None:

@@ -58,6 +58,7 @@ class Predictor:
         """Run one batch in a mode; in TRAIN it updates the weights."""
         data = {name: _numbers(values) if isinstance(values, list) else values for name, values in data.items()}
         columns = {name: np.asarray(data[name]) for name in specs_of(data)}
+        check_rows(columns, "A batch")
         size = len(next(iter(columns.values()), ()))
         step = self._step(columns, None) if mode == Mode.INFER else self._single(columns, mode)
         outputs = step(columns, np.arange(size, dtype=np.int32)[None])
@@ -92,6 +93,15 @@ class Predictor:
     def _compiled(self, graph: Graph, specs: Mapping[str, Spec], mode: Mode) -> Step:
         exp, optimizer = self.program.exp, self.program.require_optimizer() if mode == Mode.TRAIN else None
         return exp.backend.compile(graph, specs, optimizer, jit_compile=False, eager=bool(exp.eager), capacity=1)
+
+
+def check_rows(columns: Mapping[str, np.ndarray], what: str) -> None:
+    """Refuse arrays of which one has fewer rows than another, or none at all."""
+    sizes = {name: values.shape[:1] for name, values in columns.items()}
+    if len(set(sizes.values())) > 1 or () in sizes.values():
+        raise ValueError(
+            f"{what} needs arrays of equal length.\nSeen: {sizes}.\nGive each a batch axis of the same length."
+        )
 
 
 def _numbers(values: list[Any]) -> Any:

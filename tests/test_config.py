@@ -201,6 +201,13 @@ def test_any_object_can_be_an_override_and_is_not_copied():
     assert load_text("a = None\nb = a.x", {"a": override})["a"] is override
 
 
+def test_an_override_that_the_file_changes_in_place_stays_as_it_was_given():
+    sizes = [64]
+    config = load_text("sizes = [32]\nsizes.append(10)", {"sizes": sizes})
+
+    assert (config["sizes"], sizes, config.overrides) == ([64, 10], [64], {"sizes": [64]})
+
+
 def test_a_deleted_name_is_gone_even_when_overridden():
     assert load_text("a = 1\nb = a\ndel a", {"a": 5}) == {"b": 5}
 

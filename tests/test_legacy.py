@@ -134,6 +134,14 @@ def test_batches_of_other_dtypes_are_computed_in_them():
         assert (float(loss), loss.dtype) == (1.0, dtype)
 
 
+def test_a_batch_of_arrays_of_several_lengths_is_refused():
+    error = experimentator.chunk_processor(outputs=["loss"])(lambda batch_x, batch_y: (batch_x - batch_y).mean())
+    exp = build_experiment({"chunk_processors": [error]})
+
+    with pytest.raises(ValueError, match=r"equal length.\nSeen: {'batch_x': \(2,\), 'batch_y': \(3,\)}"):
+        exp.batch_eval({"batch_x": np.zeros(2), "batch_y": np.zeros(3)})
+
+
 def test_a_batch_may_be_typed_by_hand():
     double = experimentator.chunk_processor(inputs=["batch_x"], outputs=["batch_double"])(lambda batch_x: 2 * batch_x)
     batch = {"batch_x": [[1.0, 2.0]], "batch_names": ["a"], "batch_ragged": [[1], [2, 3]]}
