@@ -8,7 +8,7 @@ from copy import copy
 from difflib import get_close_matches
 from typing import Any
 
-from experimentator.config import Config, as_config
+from experimentator.config import Config, ConfigError, as_config
 from experimentator.other_libraries import ATTRIBUTES
 from experimentator.settings import DEFAULTS, LIBRARY_KEYS, LISTS, Settings, check_names, check_values, kept
 
@@ -25,6 +25,12 @@ class _Composed(type):
     def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> Any:
         if "__qualname__" in namespace:
             own = namespace.keys() & LIBRARY_KEYS.keys()
+            if methods := [key for key in sorted(own) if inspect.isfunction(namespace[key])]:
+                raise ConfigError(
+                    f"{methods[0]!r} of {name} is a method, but it is read as an attribute.",
+                    f"Seen: def {methods[0]}(...).",
+                    "Write @functools.cached_property above it.",
+                )
             plain = {key: namespace[key] for key in own if not hasattr(type(namespace[key]), "__get__")}
             rest = {key: value for key, value in namespace.items() if key not in plain}
             return super().__new__(meta, name, bases, {**rest, "_plain": plain}, **kwargs)
@@ -57,7 +63,10 @@ class Configured(metaclass=_Composed):
     def __getattr__(self, name: str) -> Any:
         if hasattr(type(self), name):  # a property raised an AttributeError: show that one
             return object.__getattribute__(self, name)
-        cfg = vars(self).get("cfg", {})
+        if "cfg" not in vars(self):
+            said = f"{type(self).__name__!r} object has no attribute {name!r} yet: it holds no configuration"
+            raise AttributeError(f"{said}.\nCall super().__init__(config, **overrides) first in its __init__.")
+        cfg = self.cfg
         if name in cfg or name in LIBRARY_KEYS:
             return cfg.get(name, DEFAULTS.get(name))
         wrong = f"{type(self).__name__!r} object has no attribute {name!r}, nor a setting of that name"

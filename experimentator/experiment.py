@@ -20,6 +20,7 @@ from experimentator.isolation import inferring
 from experimentator.legacy import Legacy
 from experimentator.loading.blocks import Cycle
 from experimentator.loading.feeds import Feed
+from experimentator.optimizer_parts import configured_in
 from experimentator.predictor import check_rows
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
@@ -88,7 +89,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
     @cached_property
     def optimizer(self) -> Any:
         """The Keras optimizer, None without one."""
-        optimizer, rate = self.cfg.get("optimizer"), self.cfg.get("learning_rate")
+        optimizer, rate = self.cfg.get("optimizer"), self.learning_rate
         if optimizer is not None and rate is not None:
             is_given = optimizer is self.source.get("optimizer")
             is_made_of_it = is_given and "optimizer" in self.source.derived.get("learning_rate", ())
@@ -98,7 +99,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
     @cached_property
     def backend(self) -> Backend:
         """What compiles the graph: the framework of Keras if the optimizer is of Keras, else the numpy reference."""
-        kinds = type(self.cfg.get("optimizer")).__mro__
+        kinds = type(configured_in(self)).__mro__
         return get_backend("keras" if any(kind.__module__.startswith("keras") for kind in kinds) else "numpy")
 
     @cached_property
@@ -328,16 +329,14 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
             self.backend.forget()
         if key == "optimizer":
             self.walk.former.append(old)
-        told = self.cfg.get("optimizer") if key == "learning_rate" and new is not None else None
+        told = configured_in(self) if key == "learning_rate" and new is not None else None
         if told is not None and (write_rate(told, new) or old is not new):
             level = logging.INFO if self.walk.trains else logging.WARNING  # a callback may change it in every epoch
             log.log(level, "learning_rate is now %s, in the optimizer too.", new)
         if {"steps", "graphs"} & set(dropped):
             log.warning("%s changed: compiled again at the next call; the weights are kept.", key)
-        derived = self.source.derived.get(key, ())
-        if key == "learning_rate":  # the optimizer was told above
-            derived = tuple(name for name in derived if name != "optimizer")
-        if derived:
+        told_above = "optimizer" if key == "learning_rate" else ""
+        if derived := [name for name in self.source.derived.get(key, ()) if name != told_above]:
             log.warning(
                 "%s changed, but the configuration derived %s from it, which keep their values. To change them too, "
                 "override at build: build_experiment(..., %s=%.120r).", key, ", ".join(derived), key, new,

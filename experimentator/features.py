@@ -12,8 +12,6 @@ from math import gcd
 from types import new_class
 from typing import Any
 
-import numpy as np
-
 from experimentator.backends import get_backend
 from experimentator.callbacks.changes import Changes, holds
 from experimentator.callbacks.checkpoint_every import CheckpointEvery
@@ -31,7 +29,7 @@ from experimentator.loading.workers import Workers
 from experimentator.other_libraries import tell_settings
 from experimentator.records.environment import overrides_of
 from experimentator.runs import RunFolder
-from experimentator.scalars import is_scalar
+from experimentator.scalars import as_scalar, is_scalar
 from experimentator.settings import LIBRARY_KEYS, check_values
 from experimentator.subset import Subset
 
@@ -208,11 +206,8 @@ class CallbackedExperiment(BaseExperiment):
     def _note_numbers(self, names: Iterable[str]) -> None:
         """Copy numbers that a callback declares as its outputs from the state into the history."""
         for name in names:
-            value: Any = self.state.get(name)
-            if isinstance(value, np.ndarray) and value.ndim == 0:
-                value = value[()]
-            if is_scalar(value):
-                self.history[-1][name] = value.item() if isinstance(value, np.number) else value
+            if is_scalar(value := as_scalar(self.state.get(name))):
+                self.history[-1][name] = value
 
     def listens(self, event: str) -> bool:
         return super().listens(event) or any(listener.hears(event) for listener in self.listeners)

@@ -20,6 +20,7 @@ from experimentator.legacy import shown_of, task_properties
 from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_bytes, specs_of
 from experimentator.loading.feeds import Feed
 from experimentator.loading.workers import Workers
+from experimentator.optimizer_parts import required_in
 from experimentator.pace import LIMIT, Pace
 from experimentator.predictor import Predictor
 from experimentator.runner import Runner, Runners, label_of
@@ -328,12 +329,7 @@ class Program:
 
     def require_optimizer(self) -> Any:
         """The optimizer; raises where there is none."""
-        if self.exp.optimizer is None:
-            raise ValueError(
-                "There is no optimizer to train with.\nSeen: optimizer=None.\n"
-                "Write optimizer = keras.optimizers.Adam(1e-3) in the configuration."
-            )
-        return self.exp.optimizer
+        return required_in(self.exp)
 
 
 def _part(feed: Feed, bucket: int | None, buckets: Any, batch_size: int) -> tuple[Any, int, Any, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,6 +12,18 @@ import numpy as np
 def is_scalar(value: Any) -> bool:
     """Whether a value may stand in the history: a number of Python or numpy, also NaN, but no bool."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def as_scalar(value: Any) -> Any:
+    """A number of numpy, Keras or a framework, which has no axes, as one of Python; any other value as it is.
+
+    >>> as_scalar(np.array(0.5)), as_scalar("0.5")
+    (0.5, '0.5')
+    """
+    if getattr(value, "shape", None) == ():
+        with suppress(Exception):  # of a trace, or on a device that is gone
+            return value.item() if hasattr(value, "item") else np.asarray(value).item()
+    return value
 
 
 def is_number(value: Any) -> bool:

@@ -29,6 +29,7 @@ from experimentator.patches import patched
 from experimentator.position import Position
 from experimentator.saving.identity import Noted, changeable
 from experimentator.saving.undeclared import not_set_again, otherwise, remember
+from experimentator.scalars import as_scalar
 from experimentator.settings import is_evaluated, listed, rate_of
 from experimentator.signals import HeldSignals
 
@@ -173,7 +174,7 @@ class Walk:
             except BaseException:
                 exp.fire("cycle_left")
                 raise
-        return results
+        return {name: as_scalar(value) for name, value in results.items()}
 
     def _mark_order(self, position: Position, mark: int) -> None:
         """Warn where a pass goes on in another order than it began with."""

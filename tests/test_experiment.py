@@ -724,6 +724,19 @@ def test_numbers_that_a_callback_says_it_writes_stand_in_the_history(tmp_path, v
     assert kept["recall"] == pytest.approx(value, nan_ok=True)
 
 
+def test_a_tensor_that_a_callback_writes_is_a_number_in_the_history():
+    class Measures(Callback):
+        outputs = "recall"
+
+        def on_cycle_end(self, cycle_name, metrics, state, **_):
+            state["recall"] = metrics[f"{cycle_name}_recall"] = keras.ops.convert_to_tensor(0.5)
+
+    (row,) = build_experiment(config(callbacks=[Measures()])).train(1)
+
+    assert (row["recall"], row["validation_recall"]) == (0.5, 0.5)
+    assert type(row["validation_recall"]) is float
+
+
 def test_a_misspelt_tensor_of_a_callback_is_told_with_the_tensor_it_may_mean():
     class Asks(Callback):
         def on_batch_end(self, batch_logit, **_):
@@ -1564,6 +1577,59 @@ def test_items_without_a_row_in_a_prediction_are_told_and_a_number_tells_the_oth
 def test_training_without_an_optimizer_says_what_to_write():
     with pytest.raises(ValueError, match="There is no optimizer to train with"):
         build_experiment(config(optimizer=None)).train(1)
+
+
+class Halved(BaseExperiment):
+    @property
+    def learning_rate(self) -> float:
+        return 0.5
+
+
+class Own(BaseExperiment):
+    @cached_property
+    def optimizer(self) -> Any:
+        return keras.optimizers.SGD(0.5)
+
+
+class Anew(BaseExperiment):
+    @property
+    def optimizer(self) -> Any:
+        return keras.optimizers.SGD(0.5)
+
+
+def test_a_task_class_may_have_a_rate_of_its_own():
+    assert build_experiment(config(), experiment_type=[Halved]).get_learning_rate() == 0.5
+
+
+def test_a_task_class_may_have_an_optimizer_of_its_own_which_hears_of_the_rate():
+    exp = build_experiment(config(optimizer=None), experiment_type=[Own])
+    exp.train(1)
+    exp.set_learning_rate(0.25)
+
+    assert exp.get_learning_rate() == 0.25
+
+
+def test_an_optimizer_that_is_made_anew_each_time_is_refused():
+    told = r"`optimizer` of Experiment makes another one each time.*\n.*\nWrite @functools.cached_property above it"
+    with pytest.raises(ValueError, match=told):
+        build_experiment(config(), experiment_type=[Anew]).train(1)
+
+
+def test_a_setting_that_is_defined_as_a_method_is_refused():
+    with pytest.raises(ConfigError, match=r"'subsets' of Mine is a method.*\nSeen: def subsets.*\nWrite @functools"):
+
+        class Mine(BaseExperiment):
+            def subsets(self) -> list[Any]:
+                return []
+
+
+def test_a_class_that_does_not_begin_its_base_is_told_to():
+    class Mine(BaseExperiment):
+        def __init__(self, config: Any):
+            self.units = 8
+
+    with pytest.raises(AttributeError, match=r"holds no configuration.\nCall super\(\).__init__\("):
+        build_experiment(config(), experiment_type=[Mine])
 
 
 def test_the_numpy_backend_says_of_an_optimizer_what_to_give_to_whom():
