@@ -1,4 +1,4 @@
-"""Parses overrides and grids as typed on the command line."""
+"""Parses overrides and grids as typed on the command line, and refuses lines of a file that assign nothing."""
 
 from __future__ import annotations
 
@@ -60,6 +60,25 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(axes, values, strict=True))
 
 
+def refuse_unset(tree: ast.Module, shown: str) -> None:
+    """Refuse how YAML and JSON set names, which Python reads as types of names, and as a dictionary to throw away.
+
+    >>> refuse_unset(ast.parse("rate: float; rate: 0.1"), "task.py")
+    Traceback (most recent call last):
+    experimentator.overrides.ConfigError: task.py:1: this line sets nothing.
+    rate: 0.1
+    Write rate = 0.1.
+    """
+    for node in tree.body:
+        write = ""
+        if isinstance(node, ast.AnnAssign) and node.value is None and _is_value(node.annotation):
+            write = f"Write {ast.unparse(node.target)} = {ast.unparse(node.annotation)}."
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Dict):
+            write = "Write name = value, a line for each; or read the file, and give build_experiment the dictionary."
+        if write:
+            raise ConfigError(f"{shown}:{node.lineno}: this line sets nothing.", f"{ast.unparse(node):.80}", write)
+
+
 def _with_words_quoted(value: str) -> str:
     """The value with its bare words quoted, if that makes it a literal; else all of it in quotes.
 
@@ -88,3 +107,11 @@ def _not_a_word(value: str) -> str:
     if isinstance(tree.body, ast.Call) or not any(isinstance(n, ast.Name) for n in ast.walk(tree)):
         return "would have to be computed"
     return ""
+
+
+def _is_value(node: ast.expr) -> bool:
+    """Whether an annotation is no type: a number, a truth value, or a list of such; text may name a type."""
+    try:
+        return not isinstance(ast.literal_eval(node), str | None)
+    except ValueError:
+        return False

@@ -30,7 +30,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 from zlib import crc32
 
-from experimentator.assignments import grid, parse_assignment, parse_grid
+from experimentator.assignments import grid, parse_assignment, parse_grid, refuse_unset
 from experimentator.extras import to_type
 from experimentator.other_libraries import to_write
 from experimentator.overrides import (
@@ -150,7 +150,7 @@ def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Co
         "read as config text, it has no '=' and no second line."
         if isinstance(source, str)
         else f"It is a {type(source).__name__}.",
-        "Write the path of a Python file, its text, or a dictionary.",
+        f"Write the path of a Python file, its text, or a dictionary{', as vars(it)' * hasattr(source, '__dict__')}.",
     )
 
 
@@ -190,11 +190,11 @@ def _run(source: _Source, overrides: dict[str, Any], known: Collection[str]) -> 
     with _syntax_errors(source):
         tree = ast.parse(source.text, source.code_name)
         names, follows = assigned(tree), derived(tree, overrides)
-        literal = literal_seed(tree)
         code = compile(replace_values(tree, overrides), source.code_name, "exec", dont_inherit=True)
+    refuse_unset(tree, source.shown)
     settable, told = {*names, *known}, {*assigned(tree, values_only=True), *known}
     _refuse_unknown(overrides, settable, f"{source.shown} does not set", told=told)
-    seeds = Seeds(overrides.get("seed", literal), given=overrides.get("seed") is not None)
+    seeds = Seeds(overrides.get("seed", literal_seed(tree)), given=overrides.get("seed") is not None)
     values = _execute(source, code, door := Door({}, copied(overrides), seeds.written))
     tell_others(tree, source.folder)
     tell_lost(door.overrides, values)

@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import random
+import re
 import sys
 import traceback
 import typing
@@ -403,6 +404,24 @@ def test_a_syntax_error_names_its_line(text, line, shown):
     message = message_of(lambda: load_text(text))
     assert f"<config>:{line}: " in message
     assert message.endswith(f"    {shown}\nCorrect this line: Python cannot read it.")
+
+
+@pytest.mark.parametrize(
+    "text, write",
+    [
+        ("a = 1\nsizes: [32, -1]", "Write sizes = [32, -1]."),
+        ("flag: True\n", "Write flag = True."),
+        ('{"a": 3,\n "b": true}', "Write name = value"),
+    ],
+)
+def test_what_sets_nothing_in_python_is_refused(text, write):
+    with pytest.raises(ConfigError, match=rf"this line sets nothing.\n.*\n{re.escape(write)}"):
+        load_text(text)
+
+
+@pytest.mark.parametrize("text", ["a: int\na = 1", "a: 'int | None'\na = 1", "a: None\na = 1", "a: [int]\na = 1"])
+def test_a_type_of_a_name_that_is_set_later_is_taken(text):
+    assert load_text(text)["a"] == 1
 
 
 @pytest.mark.parametrize("text", ["a = '\0'", "a = '\ud800'", "a = " + "-" * 20_000 + "1", "a = " + "1+" * 9_999 + "1"])
