@@ -9,6 +9,7 @@ from typing import Any
 
 from experimentator.attributes import adding_up
 from experimentator.graph import Graph, GraphError, Mode
+from experimentator.settings import listed
 
 log = logging.getLogger(__name__)
 CLOSE = 0.9  # similarity from which a name is probably a slip for another: they differ in a letter or two
@@ -111,7 +112,12 @@ def overwritten(exp: Any, graph: Graph, selected: Graph) -> Iterator[Slip]:
 
 
 def unknown_metrics(exp: Any, graph: Graph) -> Iterator[Slip]:
-    """Names in batch_metrics_names that evaluation does not know."""
-    names = exp.batch_metrics_names if graph.mode == Mode.EVAL else ()
-    if unknown := ", ".join(repr(name) for name in names if name not in (*graph.outputs, *graph.provided)):
-        yield "batch_metrics_names", unknown, f"batch_metrics_names lists {unknown}, which evaluation does not know."
+    """Names in batch_metrics_names, or that a property `metrics` adds, that evaluation does not know."""
+    if graph.mode != Mode.EVAL:
+        return
+    known, own = {*graph.outputs, *graph.provided}, [*exp.batch_metrics_names]
+    told = {*own, *listed(exp.cfg.get("metrics"))}  # an unknown one of the setting is refused
+    added = [name for name in exp.program.selection.metrics if name not in told and not graph.written_in(name)]
+    for setting, names in (("batch_metrics_names", own), ("metrics", added)):
+        if unknown := ", ".join(repr(name) for name in names if name not in known):
+            yield setting, unknown, f"{setting} lists {unknown}, which evaluation does not know."

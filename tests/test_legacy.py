@@ -361,11 +361,16 @@ def test_names_of_metrics_that_nobody_writes_are_told(caplog):
     class Misspelt(BaseExperiment):
         batch_metrics_names = ("totl",)
 
+        @property
+        def metrics(self):
+            return [*super().metrics, "errr"]
+
     loss = experimentator.chunk_processor(inputs=["batch_x"], outputs=["loss"])(lambda x: x.mean())
     subsets = [Subset("validation", Mode.EVAL, {"x": np.arange(4.0)})]
     build_experiment({"experiment_type": [Misspelt], "subsets": subsets, "chunk_processors": [loss]}).evaluate()
 
     assert "batch_metrics_names lists 'totl', which evaluation does not know." in caplog.text
+    assert "metrics lists 'errr', which evaluation does not know." in caplog.text
 
 
 def test_settings_may_have_the_names_of_what_older_task_files_ask():
