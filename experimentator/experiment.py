@@ -245,8 +245,8 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
 
         Returns `outputs`, or else the setting, or else every name that can be computed from what is given. An array
         without a value for each row is returned if one batch holds all rows; else it is left out, or refused if it was
-        asked for. Random draws continue from call to call; a prediction within a training, as by a callback, does not
-        change what the training draws.
+        asked for. Where batches give several lengths, they are padded with zeros. Random draws continue from call to
+        call; a prediction within a training, as by a callback, does not change what the training draws.
 
         For a subset, or the name of one, it predicts the items that an evaluation visits, in the order of its keys, and
         returns the outputs of INFER that have a value for each item.

@@ -11,6 +11,7 @@ import numpy as np
 from experimentator.accumulating import marked_in, weighing
 from experimentator.config import ConfigError
 from experimentator.data.items import DatasetError
+from experimentator.data.padding import together
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.loading.blocks import specs_of
 from experimentator.optimizer_parts import losses_of
@@ -96,6 +97,8 @@ def not_by_row(name: str, of: str, seen: str) -> ConfigError:
 def joined(name: str, results: Sequence[np.ndarray], rows: Sequence[np.ndarray], asked: Iterable[str]) -> Any:
     """The results of batches, [1, B, ...] each, concatenated to [N, ...]; of a scalar, [1] each, one for each batch.
 
+    Where batches have several lengths, these are padded with zeros to the longest.
+
     `rows` are [1, B] each. Of several batches, an array without a value for each row is None, and refused if `asked`.
     """
     values = [one[0] if one.ndim > 1 else one for one in results]
@@ -105,7 +108,7 @@ def joined(name: str, results: Sequence[np.ndarray], rows: Sequence[np.ndarray],
                 seen = f"{list(one.shape)} for {row.size} rows, in {len(rows)} batches"
                 raise not_by_row(name, "what is given", seen)
             return None
-    return np.concatenate(values)
+    return together(values)
 
 
 def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:

@@ -2099,6 +2099,17 @@ def test_train_without_a_number_takes_that_of_the_configuration():
         build_experiment(config()).train()
 
 
+def test_what_is_as_long_as_the_batch_is_padded_alike_for_arrays_and_for_a_subset():
+    alike = chunk_processor(inputs=["batch_x"], outputs=["batch_alike"])(lambda x: x[:, None] * x)
+    x = np.array([1.0, 2.0, 3.0])
+    exp = build_experiment(
+        {"subsets": [Subset("all", Mode.INFER, {"x": x})], "chunk_processors": [alike]}, batch_size=2
+    )
+
+    for given in ({"batch_x": x}, "all"):
+        assert exp.predict(given)["batch_alike"].tolist() == [[1.0, 2.0], [2.0, 4.0], [9.0, 0.0]]
+
+
 def test_predict_of_an_array_without_a_name_says_what_to_write():
     exp = build_experiment(config())
 
