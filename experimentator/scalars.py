@@ -20,8 +20,8 @@ def as_scalar(value: Any) -> Any:
     >>> as_scalar(np.array(0.5)), as_scalar("0.5")
     (0.5, '0.5')
     """
-    if getattr(value, "shape", None) == ():
-        with suppress(Exception):  # of a trace, or on a device that is gone
+    with suppress(Exception):  # of a trace, or on a device that is gone
+        if getattr(value, "shape", None) == ():
             return value.item() if hasattr(value, "item") else np.asarray(value).item()
     return value
 

@@ -691,13 +691,14 @@ def test_objects_of_the_items_are_gathered_too():
     assert found["batch_path"] == [f"/{key}" for key in found["keys"]]
 
 
-def test_numbers_that_callbacks_measure_come_into_the_history_of_their_cycle():
+@pytest.mark.parametrize("number", [float, keras.ops.convert_to_tensor, np.asarray])
+def test_numbers_that_callbacks_measure_come_into_the_history_of_their_cycle(number):
     class Measures(Callback):
         before = ("GatherCycleMetrics",)
         when = Mode.EVAL
 
         def on_cycle_end(self, state, **_):
-            state["extent"] = 2.5
+            state["extent"] = number(2.5)
 
     exp = build(GatherCycleMetrics(), Measures(), SaveLearningRate())
     history = exp.train(3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from experimentator.scalars import is_scalar
+from experimentator.scalars import as_scalar, is_scalar
 
 COUNTERS = ("epoch", "epochs", "batch", "steps")  # numbers that the engine writes into the state
 
@@ -35,7 +35,7 @@ class Appearing:
         """Names and numbers that appeared since `begin`, but for results of the graph and names of a subset."""
         prefixes = tuple(f"{subset.name}_" for subset in exp.subsets)
         skipped = {*self.before, *COUNTERS, *exp.graph(mode).results}
-        new = {name: value for name, value in state.items() if name not in skipped and not name.startswith(prefixes)}
-        found = {name: value for name, value in new.items() if is_scalar(value)}
+        new = [name for name in state if name not in skipped and not name.startswith(prefixes)]
+        found = {name: value for name in new if is_scalar(value := as_scalar(state[name]))}
         self.names |= found.keys()
         return found
