@@ -86,6 +86,20 @@ def unheard(exp: Any) -> Iterator[str]:
         for name, acts in (("callbacks", "calls them"), ("output_folder", "writes a run")):
             if exp.cfg.get(name):
                 yield f"{name} is ignored: nothing {acts}. {write}"
+    yield from _passed_by(exp)
+
+
+def _passed_by(exp: Any) -> Iterator[str]:
+    """Warnings of an optimizer or a rate that the property `optimizer` of a task class does not use."""
+    owner, *others = [cls.__name__ for cls in type(exp).__mro__ if "optimizer" in vars(cls)]
+    given, used, rate, own = exp.cfg.get("optimizer"), exp.optimizer, exp.cfg.get("learning_rate"), exp.walk.rate
+    if not others:  # the library's own
+        return
+    if given is not None and not any(one is given for one in (used, *parts_of(used))):
+        yield f"The setting optimizer is ignored: {owner}.optimizer is another. Let it return super().optimizer."
+    if None not in (rate, own) and len(parts_of(used)) == 1 and np.float32(rate) != np.float32(own):
+        write = f"Let {owner}.optimizer take self.learning_rate."
+        yield f"The setting learning_rate = {rate} is ignored: {owner}.optimizer begins with {own:.4g}. {write}"
 
 
 def tell_many(kinds: Collection[Any], new: Any) -> None:
@@ -253,10 +267,13 @@ def _source(subset: Any) -> tuple[int, ...]:
 
 @contextmanager
 def shapes_compared(columns: Mapping[str, np.ndarray], usual: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-    """Within, an error gets notes on `columns` whose shapes differ from the specs that `usual` returns, by name."""
+    """Within, an error gets notes on `columns` that hold no numbers, or whose shapes differ from those of `usual`."""
     try:
         yield
     except Exception as error:
+        missing = {getattr(one, "name", None) for one in getattr(error, "problems", (error,))}
+        for name in [name for name in columns if name in missing]:
+            error.add_note(f"{name!r} is given, but holds no numbers: its dtype is {columns[name].dtype}.")
         for name, spec in usual().items():
             given = columns[name].shape if name in columns else None
             sizes = () if given is None else given[1:]

@@ -1130,6 +1130,12 @@ def test_predict_from_a_name_in_the_middle_of_the_graph():
     assert outputs["accuracy"] == 0.5
 
 
+def test_predict_from_text_says_that_it_holds_no_numbers():
+    with pytest.raises(MissingTensorError) as caught:
+        build_experiment(config()).predict({"batch_input": ["a", "b"]})
+    assert "'batch_input' is given, but holds no numbers: its dtype is object." in caught.value.__notes__
+
+
 def test_predict_from_a_misspelt_name_tells_what_is_read():
     exp = build_experiment(config())
 
@@ -1607,6 +1613,15 @@ def test_a_task_class_may_have_an_optimizer_of_its_own_which_hears_of_the_rate()
     exp.set_learning_rate(0.25)
 
     assert exp.get_learning_rate() == 0.25
+
+
+def test_what_an_optimizer_of_a_task_class_does_not_use_is_told(caplog):
+    build_experiment(config(optimizer=None, learning_rate=0.5), experiment_type=[Own]).train(1)
+    assert "ignored: Own.optimizer" not in caplog.text
+
+    build_experiment(config(learning_rate=0.1), experiment_type=[Own]).train(1)
+    assert "The setting optimizer is ignored: Own.optimizer is another." in caplog.text
+    assert "The setting learning_rate = 0.1 is ignored: Own.optimizer begins with 0.5." in caplog.text
 
 
 def test_an_optimizer_that_is_made_anew_each_time_is_refused():
