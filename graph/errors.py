@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_PROBLEMS = 50  # in one report
 MOST_NAMES = 40  # in one list of names
 MOST_SEEN = 200  # characters of what was seen
+SHORTENED = 3  # letters that tell which name is meant
 PREFIX = "batch_"  # of names that hold a value for each item of a batch
 
 
@@ -229,15 +230,19 @@ def _received(kind: type[Exception], args: tuple[Any, ...]) -> Exception:
 
 
 def near(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was probably meant to be; that both begin with `batch_` makes none alike.
+    """The known name that `name` was probably meant to be, or begins; that both begin with `batch_` makes none alike.
 
     >>> near("batch_logit", ["batch_input", "batch_logits"])
     'batch_logits'
+    >>> near("batch_prob", ["batch_input", "batch_probabilities"])
+    'batch_probabilities'
     >>> near("batch_input", ["batch_output"])
     """
     prefix = PREFIX if name.casefold().startswith(PREFIX) else ""
     folded = {other.casefold().removeprefix(prefix): other for other in sorted(known) if other != name}
-    matches = get_close_matches(name.casefold().removeprefix(prefix), folded, n=1, cutoff=0.55)
+    meant = name.casefold().removeprefix(prefix)
+    matches = get_close_matches(meant, folded, n=1, cutoff=0.55)
+    matches += [other for other in folded if len(meant) >= SHORTENED and other.startswith(meant)]
     return folded[matches[0]] if matches else None
 
 
