@@ -144,12 +144,13 @@ def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Co
         return load(source, overrides, known=known)
     if isinstance(source, str) and ("\n" in source or "=" in source):
         return load_text(source, overrides, known=known)
+    seen = f"It is a {type(source).__name__}."
+    if isinstance(source, str):
+        seen = "Read as a path, there is no such file and it does not end in .py; "
+        seen += "read as config text, it has no '=' and no second line."
     raise ConfigError(
         f"{steady_repr(source)} is not a configuration.",
-        "Read as a path, there is no such file and it does not end in .py; "
-        "read as config text, it has no '=' and no second line."
-        if isinstance(source, str)
-        else f"It is a {type(source).__name__}.",
+        seen,
         f"Write the path of a Python file, its text, or a dictionary{', as vars(it)' * hasattr(source, '__dict__')}.",
     )
 
