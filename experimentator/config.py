@@ -148,11 +148,10 @@ def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Co
     if isinstance(source, str):
         seen = "Read as a path, there is no such file and it does not end in .py; "
         seen += "read as config text, it has no '=' and no second line."
-    raise ConfigError(
-        f"{steady_repr(source)} is not a configuration.",
-        seen,
-        f"Write the path of a Python file, its text, or a dictionary{', as vars(it)' * hasattr(source, '__dict__')}.",
+    write = (
+        f"Write the path of a Python file, its text, or a dictionary{', as vars(it)' * hasattr(source, '__dict__')}."
     )
+    raise ConfigError(f"{steady_repr(source)} is not a configuration.", seen, write)
 
 
 def resolved(mapping: Mapping[str, object]) -> dict[str, JSON]:
@@ -283,9 +282,8 @@ def _overridden(values: Mapping[Any, Any], overrides: Mapping[str, object], know
     _refuse_unknown(slips, settable, "The configuration does not set", told=settable)
     origin = values if isinstance(values, Config) else Config({})
     taken = {**origin.overrides, **overrides}
-    return Config(
-        {**values, **overrides}, filename=origin.filename, text=origin.text, derived=origin.derived, overrides=taken
-    )
+    of_file: Any = {"filename": origin.filename, "text": origin.text, "derived": origin.derived}
+    return Config({**values, **overrides}, **of_file, overrides=taken)
 
 
 def _is_path(source: str) -> bool:
