@@ -113,5 +113,5 @@ def _is_value(node: ast.expr) -> bool:
     """Whether an annotation is no type: a number, a truth value, or a list of such; text may name a type."""
     try:
         return not isinstance(ast.literal_eval(node), str | None)
-    except ValueError:
+    except (ValueError, TypeError):
         return False

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any
 
 import numpy as np
 
 from experimentator.averages import Averages, NonFiniteLossError
-from experimentator.data.items import ArrayDataset, ItemsDataset
+from experimentator.data.items import ArrayDataset, ItemsDataset, is_numeric
 from experimentator.graph import Graph, Mode, Node
 from experimentator.optimizer_parts import parts_of
 from experimentator.saving.matching import node_of
@@ -93,13 +95,30 @@ def _passed_by(exp: Any) -> Iterator[str]:
     """Warnings of an optimizer or a rate that the property `optimizer` of a task class does not use."""
     owner, *others = [cls.__name__ for cls in type(exp).__mro__ if "optimizer" in vars(cls)]
     given, used, rate, own = exp.cfg.get("optimizer"), exp.optimizer, exp.cfg.get("learning_rate"), exp.walk.rate
-    if not others:  # the library's own
+    read = _words(type(exp), "optimizer") if others else {"optimizer"}  # else the library's own
+    if "optimizer" in read:
         return
     if given is not None and not any(one is given for one in (used, *parts_of(used))):
         yield f"The setting optimizer is ignored: {owner}.optimizer is another. Let it return super().optimizer."
-    if None not in (rate, own) and len(parts_of(used)) == 1 and np.float32(rate) != np.float32(own):
+    is_one = None not in (rate, own) and len(parts_of(used)) == 1
+    if is_one and "learning_rate" not in read and not exp.walk.looked and np.float32(rate) != np.float32(own):
         write = f"Let {owner}.optimizer take self.learning_rate."
         yield f"The setting learning_rate = {rate} is ignored: {owner}.optimizer begins with {own:.4g}. {write}"
+
+
+def _words(kind: type, name: str) -> set[str]:
+    """Names and texts in the code of a property, and of methods and properties of its class that these name."""
+    found, waiting = set[str](), [name]
+    while waiting:
+        own = inspect.getattr_static(kind, waiting.pop(), None)
+        codes = [getattr(getattr(own, "fget", None) or getattr(own, "func", own), "__code__", None)]
+        for code in codes:
+            if isinstance(code, CodeType):
+                codes += code.co_consts
+                texts = {*code.co_names, *(one for one in code.co_consts if isinstance(one, str))}
+                waiting += texts - found
+                found |= texts
+    return found
 
 
 def tell_many(kinds: Collection[Any], new: Any) -> None:
@@ -272,7 +291,7 @@ def shapes_compared(columns: Mapping[str, np.ndarray], usual: Callable[[], Mappi
         yield
     except Exception as error:
         missing = {getattr(one, "name", None) for one in getattr(error, "problems", (error,))}
-        for name in [name for name in columns if name in missing]:
+        for name in [name for name in columns if name in missing and not is_numeric(columns[name])]:
             error.add_note(f"{name!r} is given, but holds no numbers: its dtype is {columns[name].dtype}.")
         for name, spec in usual().items():
             given = columns[name].shape if name in columns else None

@@ -89,11 +89,12 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
     @cached_property
     def optimizer(self) -> Any:
         """The Keras optimizer, None without one."""
-        optimizer, rate = self.cfg.get("optimizer"), self.learning_rate
-        if optimizer is not None and rate is not None:
-            is_given = optimizer is self.source.get("optimizer")
-            is_made_of_it = is_given and "optimizer" in self.source.derived.get("learning_rate", ())
-            settle_rate(optimizer, rate, is_told=bool(self.source.text) or not is_given, is_made_of_it=is_made_of_it)
+        vars(self)["optimizer"] = optimizer = self.cfg.get("optimizer")  # which a rate of a task class may read
+        try:
+            if optimizer is not None and (rate := self.learning_rate) is not None:
+                settle_rate(optimizer, rate, self.source)
+        finally:
+            del vars(self)["optimizer"]
         return optimizer
 
     @cached_property

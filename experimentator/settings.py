@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.config import ConfigError
+from experimentator.config import Config, ConfigError
 from experimentator.loading.workers import Workers
 from experimentator.optimizer_parts import parts_of, schedule_of
 from experimentator.scalars import is_whole
@@ -289,12 +289,16 @@ def rate_of(optimizer: Any) -> float | None:
         return None
 
 
-def settle_rate(optimizer: Any, rate: Any, *, is_told: bool, is_made_of_it: bool) -> None:
+def settle_rate(optimizer: Any, rate: Any, source: Config) -> None:
     """Write the setting `learning_rate` into an optimizer at first use; one that follows a schedule keeps that.
 
-    Either is logged: the former if `is_told`, the latter unless `is_made_of_it`, that is, the configuration computed
+    Either is logged: the former if a file set both, or the optimizer was set later, the latter unless the file computed
     the optimizer from the rate.
     """
+    check_values({"learning_rate": rate})  # that of a task class was not looked at
+    is_given = optimizer is source.get("optimizer")
+    is_made_of_it = is_given and "optimizer" in source.derived.get("learning_rate", ())
+    is_told = bool(source.text) or not is_given
     is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # that of one part is enough
     if schedule_of(optimizer) is not None:
         if not is_there and not is_made_of_it:

@@ -1136,6 +1136,13 @@ def test_predict_from_text_says_that_it_holds_no_numbers():
     assert "'batch_input' is given, but holds no numbers: its dtype is object." in caught.value.__notes__
 
 
+def test_a_name_that_code_lacks_is_not_said_to_hold_no_numbers():
+    lost = chunk_processor(inputs=["batch_a"], outputs=["batch_c"])(lambda batch_a: batch_b)  # noqa: F821
+    with pytest.raises(NameError) as caught:
+        build_experiment({"chunk_processors": [lost]}).predict({"batch_a": [1.0], "batch_b": [1.0]})
+    assert not any("no numbers" in note for note in caught.value.__notes__)
+
+
 def test_predict_from_a_misspelt_name_tells_what_is_read():
     exp = build_experiment(config())
 
@@ -1597,6 +1604,26 @@ class Own(BaseExperiment):
         return keras.optimizers.SGD(0.5)
 
 
+class Scaled(BaseExperiment):
+    @cached_property
+    def optimizer(self) -> Any:
+        given = super().optimizer
+        return self.like(given)
+
+    def like(self, given: Any) -> Any:
+        return type(given).from_config(given.get_config() | {"learning_rate": self.learning_rate * 2})
+
+
+class InForce(BaseExperiment):
+    @property
+    def learning_rate(self) -> float:
+        return float(self.optimizer.learning_rate)
+
+
+class Falling(BaseExperiment):
+    learning_rate = property(lambda self: keras.optimizers.schedules.CosineDecay(0.1, 100))
+
+
 class Anew(BaseExperiment):
     @property
     def optimizer(self) -> Any:
@@ -1605,6 +1632,10 @@ class Anew(BaseExperiment):
 
 def test_a_task_class_may_have_a_rate_of_its_own():
     assert build_experiment(config(), experiment_type=[Halved]).get_learning_rate() == 0.5
+    exp = build_experiment(config(), experiment_type=[InForce])
+    assert exp.learning_rate == exp.get_learning_rate()
+    with pytest.raises(ConfigError, match="a schedule goes into the optimizer"):
+        build_experiment(config(), experiment_type=[Falling]).get_learning_rate()
 
 
 def test_a_task_class_may_have_an_optimizer_of_its_own_which_hears_of_the_rate():
@@ -1617,7 +1648,8 @@ def test_a_task_class_may_have_an_optimizer_of_its_own_which_hears_of_the_rate()
 
 def test_what_an_optimizer_of_a_task_class_does_not_use_is_told(caplog):
     build_experiment(config(optimizer=None, learning_rate=0.5), experiment_type=[Own]).train(1)
-    assert "ignored: Own.optimizer" not in caplog.text
+    build_experiment(config(learning_rate=0.1), experiment_type=[Scaled]).train(1)
+    assert "is ignored" not in caplog.text
 
     build_experiment(config(learning_rate=0.1), experiment_type=[Own]).train(1)
     assert "The setting optimizer is ignored: Own.optimizer is another." in caplog.text
