@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from experimentator.overrides import ConfigError
+from experimentator.overrides import ConfigError, assigned
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -63,6 +63,8 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 def refuse_unset(tree: ast.Module, shown: str) -> None:
     """Refuse how YAML and JSON set names, which Python reads as types of names, and as a dictionary to throw away.
 
+    A dictionary in a file that sets names is one to look at, as notebooks show the last value of a cell.
+
     >>> refuse_unset(ast.parse("rate: float; rate: 0.1"), "task.py")
     Traceback (most recent call last):
     experimentator.overrides.ConfigError: task.py:1: this line sets nothing.
@@ -73,7 +75,7 @@ def refuse_unset(tree: ast.Module, shown: str) -> None:
         write = ""
         if isinstance(node, ast.AnnAssign) and node.value is None and _is_value(node.annotation):
             write = f"Write {ast.unparse(node.target)} = {ast.unparse(node.annotation)}."
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Dict):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Dict) and not assigned(tree, values_only=True):
             write = "Write name = value, a line for each; or read the file, and give build_experiment the dictionary."
         if write:
             raise ConfigError(f"{shown}:{node.lineno}: this line sets nothing.", f"{ast.unparse(node):.80}", write)

@@ -419,6 +419,10 @@ def test_what_sets_nothing_in_python_is_refused(text, write):
         load_text(text)
 
 
+def test_a_dictionary_that_a_file_shows_is_no_slip():
+    assert load_text('sizes = [1, 2]\n{"sizes": len(sizes)}') == {"sizes": [1, 2]}
+
+
 @pytest.mark.parametrize("text", ["a: int\na = 1", "a: 'int | None'\na = 1", "a: None\na = 1", "a: [int]\na = 1"])
 def test_a_type_of_a_name_that_is_set_later_is_taken(text):
     assert load_text(text)["a"] == 1
