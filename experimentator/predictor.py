@@ -58,9 +58,10 @@ class Predictor:
         """Run one batch in a mode; in TRAIN it updates the weights."""
         data = {name: _numbers(values) if isinstance(values, list) else values for name, values in data.items()}
         columns = {name: np.asarray(data[name]) for name in specs_of(data)}
-        check_rows(columns, "A batch")
-        size = len(next(iter(columns.values()), ()))
         step = self._step(columns, None) if mode == Mode.INFER else self._single(columns, mode)
+        read = {name: columns[name] for name in columns if name in step.graph.inputs}
+        check_rows(read, "A batch")
+        size = len(next(iter((read or columns).values()), ()))
         outputs = step(columns, np.arange(size, dtype=np.int32)[None])
         results = {name: np.asarray(values) for name, values in outputs.items()}
         check_flags(step.graph, results)
