@@ -100,7 +100,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
     @cached_property
     def backend(self) -> Backend:
         """What compiles the graph: the framework of Keras if the optimizer is of Keras, else the numpy reference."""
-        kinds = type(configured_in(self)).__mro__
+        kinds = type(self.cfg.get("optimizer") or configured_in(self)).__mro__  # the latter may ask for the backend
         return get_backend("keras" if any(kind.__module__.startswith("keras") for kind in kinds) else "numpy")
 
     @cached_property

@@ -1614,6 +1614,12 @@ class Scaled(BaseExperiment):
         return type(given).from_config(given.get_config() | {"learning_rate": self.learning_rate * 2})
 
 
+class Counting(BaseExperiment):
+    @cached_property
+    def optimizer(self) -> Any:
+        return keras.optimizers.SGD(0.5 if self.backend.weights() else 0.25)
+
+
 class InForce(BaseExperiment):
     @property
     def learning_rate(self) -> float:
@@ -1644,6 +1650,10 @@ def test_a_task_class_may_have_an_optimizer_of_its_own_which_hears_of_the_rate()
     exp.set_learning_rate(0.25)
 
     assert exp.get_learning_rate() == 0.25
+
+
+def test_an_optimizer_of_a_task_class_may_ask_for_the_backend():
+    assert build_experiment(config(), experiment_type=[Counting]).get_learning_rate() == 0.25
 
 
 def test_what_an_optimizer_of_a_task_class_does_not_use_is_told(caplog):
