@@ -100,8 +100,10 @@ def _passed_by(exp: Any) -> Iterator[str]:
         return
     if given is not None and not any(one is given for one in (used, *parts_of(used))):
         yield f"The setting optimizer is ignored: {owner}.optimizer is another. Let it return super().optimizer."
-    is_one = None not in (rate, own) and len(parts_of(used)) == 1
-    if is_one and "learning_rate" not in read and not exp.walk.looked and np.float32(rate) != np.float32(own):
+    if "learning_rate" in read or None in (rate, own) or len(parts_of(used)) > 1 or exp.walk.looked:
+        return
+    now = exp.get_learning_rate()  # which a callback may have set as training began
+    if np.float32(rate) not in map(np.float32, (own, now)):
         write = f"Let {owner}.optimizer take self.learning_rate."
         yield f"The setting learning_rate = {rate} is ignored: {owner}.optimizer begins with {own:.4g}. {write}"
 

@@ -1630,6 +1630,11 @@ class Falling(BaseExperiment):
     learning_rate = property(lambda self: keras.optimizers.schedules.CosineDecay(0.1, 100))
 
 
+class Begins(Callback):
+    def on_train_begin(self, **_: Any) -> None:
+        self.exp.set_learning_rate(0.25)
+
+
 class Anew(BaseExperiment):
     @property
     def optimizer(self) -> Any:
@@ -1659,6 +1664,9 @@ def test_an_optimizer_of_a_task_class_may_ask_for_the_backend():
 def test_what_an_optimizer_of_a_task_class_does_not_use_is_told(caplog):
     build_experiment(config(optimizer=None, learning_rate=0.5), experiment_type=[Own]).train(1)
     build_experiment(config(learning_rate=0.1), experiment_type=[Scaled]).train(1)
+    build_experiment(config(optimizer=None), experiment_type=[Own]).train(1)
+    begins = config(optimizer=None, learning_rate=0.1, callbacks=[Begins()])
+    build_experiment(begins, experiment_type=[CallbackedExperiment, Own]).train(1)
     assert "is ignored" not in caplog.text
 
     build_experiment(config(learning_rate=0.1), experiment_type=[Own]).train(1)
