@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -88,39 +86,6 @@ def unheard(exp: Any) -> Iterator[str]:
         for name, acts in (("callbacks", "calls them"), ("output_folder", "writes a run")):
             if exp.cfg.get(name):
                 yield f"{name} is ignored: nothing {acts}. {write}"
-    yield from _passed_by(exp)
-
-
-def _passed_by(exp: Any) -> Iterator[str]:
-    """Warnings of an optimizer or a rate that the property `optimizer` of a task class does not use."""
-    owner, *others = [cls.__name__ for cls in type(exp).__mro__ if "optimizer" in vars(cls)]
-    given, used, rate, own = exp.cfg.get("optimizer"), exp.optimizer, exp.cfg.get("learning_rate"), exp.walk.rate
-    read = _words(type(exp), "optimizer") if others else {"optimizer"}  # else the library's own
-    if "optimizer" in read:
-        return
-    if given is not None and not any(one is given for one in (used, *parts_of(used))):
-        yield f"The setting optimizer is ignored: {owner}.optimizer is another. Let it return super().optimizer."
-    if "learning_rate" in read or None in (rate, own) or len(parts_of(used)) > 1 or exp.walk.looked:
-        return
-    now = exp.get_learning_rate()  # which a callback may have set as training began
-    if np.float32(rate) not in map(np.float32, (own, now)):
-        write = f"Let {owner}.optimizer take self.learning_rate."
-        yield f"The setting learning_rate = {rate} is ignored: {owner}.optimizer begins with {own:.4g}. {write}"
-
-
-def _words(kind: type, name: str) -> set[str]:
-    """Names and texts in the code of a property, and of methods and properties of its class that these name."""
-    found, waiting = set[str](), [name]
-    while waiting:
-        own = inspect.getattr_static(kind, waiting.pop(), None)
-        codes = [getattr(getattr(own, "fget", None) or getattr(own, "func", own), "__code__", None)]
-        for code in codes:
-            if isinstance(code, CodeType):
-                codes += code.co_consts
-                texts = {*code.co_names, *(one for one in code.co_consts if isinstance(one, str))}
-                waiting += texts - found
-                found |= texts
-    return found
 
 
 def tell_many(kinds: Collection[Any], new: Any) -> None:

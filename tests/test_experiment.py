@@ -1604,16 +1604,6 @@ class Own(BaseExperiment):
         return keras.optimizers.SGD(0.5)
 
 
-class Scaled(BaseExperiment):
-    @cached_property
-    def optimizer(self) -> Any:
-        given = super().optimizer
-        return self.like(given)
-
-    def like(self, given: Any) -> Any:
-        return type(given).from_config(given.get_config() | {"learning_rate": self.learning_rate * 2})
-
-
 class Counting(BaseExperiment):
     @cached_property
     def optimizer(self) -> Any:
@@ -1628,11 +1618,6 @@ class InForce(BaseExperiment):
 
 class Falling(BaseExperiment):
     learning_rate = property(lambda self: keras.optimizers.schedules.CosineDecay(0.1, 100))
-
-
-class Begins(Callback):
-    def on_train_begin(self, **_: Any) -> None:
-        self.exp.set_learning_rate(0.25)
 
 
 class Anew(BaseExperiment):
@@ -1659,19 +1644,6 @@ def test_a_task_class_may_have_an_optimizer_of_its_own_which_hears_of_the_rate()
 
 def test_an_optimizer_of_a_task_class_may_ask_for_the_backend():
     assert build_experiment(config(), experiment_type=[Counting]).get_learning_rate() == 0.25
-
-
-def test_what_an_optimizer_of_a_task_class_does_not_use_is_told(caplog):
-    build_experiment(config(optimizer=None, learning_rate=0.5), experiment_type=[Own]).train(1)
-    build_experiment(config(learning_rate=0.1), experiment_type=[Scaled]).train(1)
-    build_experiment(config(optimizer=None), experiment_type=[Own]).train(1)
-    begins = config(optimizer=None, learning_rate=0.1, callbacks=[Begins()])
-    build_experiment(begins, experiment_type=[CallbackedExperiment, Own]).train(1)
-    assert "The setting" not in caplog.text
-
-    build_experiment(config(learning_rate=0.1), experiment_type=[Own]).train(1)
-    assert "The setting optimizer is ignored: Own.optimizer is another." in caplog.text
-    assert "The setting learning_rate = 0.1 is ignored: Own.optimizer begins with 0.5." in caplog.text
 
 
 def test_an_optimizer_that_is_made_anew_each_time_is_refused():
