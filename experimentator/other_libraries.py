@@ -6,6 +6,7 @@ import inspect
 import linecache
 import logging
 import re
+import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -143,12 +144,15 @@ def callback_of_others(callback: Any) -> tuple[str, str] | None:
 
 # Names that a configuration fails to import, or calls with other arguments.
 _OF_A_MODULE = re.compile(r"cannot import name '(\w+)' from 'experimentator(?:\.(ops|graph))?'")
+_OF_NO_PART = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _OF_A_CALL = re.compile(r"(\w+)(?:\.__init__)?\(\) (?:got|missing|takes) ")
 _OF_A_MODE = re.compile(r"<(Mode\.\w+): \d+>")
 
 
 def to_write(error: BaseException) -> str:
     """Advice for an error about a name of this library: not imported, unknown, or called wrongly; else empty.
+
+    Of any module, near names are told.
 
     >>> to_write(NameError("name 'Subset' is not defined", name="Subset"))
     'Add a line above: from experimentator import Subset'
@@ -158,6 +162,10 @@ def to_write(error: BaseException) -> str:
         return f"Add a line above: from experimentator import {error.name}" if error.name in known else ""
     if isinstance(error, ImportError) and (found := _OF_A_MODULE.search(str(error))):
         return _to_import(found[1], found[2] or "")
+    if isinstance(error, AttributeError) and (found := _OF_NO_PART.match(str(error))) and found[1] in sys.modules:
+        module = sys.modules[found[1]]
+        near = get_close_matches(found[2], getattr(module, "__all__", dir(module)), 2)
+        return f"Did you mean {' or '.join(near)}?" if near else ""
     if isinstance(error, TypeError) and (found := _OF_A_CALL.match(str(error))):
         with suppress(Exception):  # the user's objects are looked at, and advice must not hide the error
             return _to_call(found[1], error)

@@ -179,6 +179,9 @@ def test_a_metric_among_names_is_answered_with_its_op():
         ("from experimentator import Acuracy", "Write: from experimentator.ops import Accuracy"),
         ("def model(units): ...\nx = model()", "Correct this line, or override a name that it uses."),
         ("def split(x): ...\nsplit()", "Correct this line, or override a name that it uses."),
+        ("from experimentator import ops\nx = ops.SquaredError", "Did you mean MeanSquaredError or SignatureError?"),
+        ("import math\nx = math.squirt(2)", "Did you mean sqrt or isqrt?"),
+        ("import math\nx = math.nothing", "Correct this line, or override a name that it uses."),
         ("from json import Subset", "Correct this line, or override a name that it uses."),
     ],
 )
