@@ -234,6 +234,7 @@ def _heard_of(callbacks: Iterable[Any]) -> list[tuple[int, Any, Any]]:
 class AsyncExperiment(BaseExperiment):
     """Prepares the next blocks in `workers` (a thread for each core, 4 at most) while the device works on this one.
 
+    One thread reads a dataset that holds an open file and no lock, unless `workers` is set.
     `workers = "4 processes"` asks for processes, for transforms that spend their time in Python itself.
 
     >>> from threading import current_thread, main_thread

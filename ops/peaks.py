@@ -139,9 +139,7 @@ class TopKPeaks(Op):
             )
             raise TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
         maps = keras.ops.cast(tensor[..., None] if len(shape) == 3 else tensor, "float32")
-        return keras.ops.where(
-            keras.ops.isnan(maps), _NONE, maps
-        )  # frameworks differ in what is the largest beside NaN
+        return keras.ops.where(keras.ops.isnan(maps), _NONE, maps)  # beside NaN, frameworks differ in what is largest
 
 
 def _is_peak(maps: Any, radius: int) -> Any:
