@@ -18,7 +18,7 @@ from experimentator.exported import Exported
 from experimentator.graph import Graph, Mode
 from experimentator.isolation import inferring
 from experimentator.legacy import Legacy
-from experimentator.loading.blocks import Cycle
+from experimentator.loading.blocks import Pass
 from experimentator.loading.feeds import Feed
 from experimentator.optimizer_parts import configured_in
 from experimentator.predictor import check_rows
@@ -302,7 +302,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         """The most batches that one call of a step may run, so that callbacks act in time; None for no limit."""
         return None
 
-    def cycle(self, feed: Feed, batch_size: int) -> Cycle:
+    def cycle(self, feed: Feed, batch_size: int) -> Pass:
         """The batches of one pass; AsyncExperiment prepares them ahead."""
         is_alone = type(self).cycle is BaseExperiment.cycle
         if self.workers not in (None, "auto") and is_alone and not feed.resident:

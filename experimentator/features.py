@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from math import gcd
 from types import new_class
@@ -21,10 +19,9 @@ from experimentator.config import ConfigError, as_config
 from experimentator.data.open_files import SHARED, open_file_in
 from experimentator.experiment import BaseExperiment
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Block, Cycle
+from experimentator.loading.blocks import Pass
 from experimentator.loading.feeds import Feed
 from experimentator.loading.memory import keep_large_buffers
-from experimentator.loading.threads import Threads, awaited
 from experimentator.loading.workers import Workers
 from experimentator.other_libraries import tell_settings
 from experimentator.records.environment import overrides_of
@@ -34,7 +31,6 @@ from experimentator.settings import LIBRARY_KEYS, check_values
 from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
-BLOCKS_AHEAD = 3  # blocks that are begun while the device works on one
 
 
 def _backend(name: str) -> Any:
@@ -246,13 +242,15 @@ class AsyncExperiment(BaseExperiment):
     {'validation_loss': 1.0}
     """
 
-    def cycle(self, feed: Feed, batch_size: int) -> Cycle:
+    def cycle(self, feed: Feed, batch_size: int) -> Pass:
         """The batches of a pass, prepared ahead where preparing takes time."""
         if not feed.resident:
             keep_large_buffers()
             feed.workers = Workers.of(self.workers) or self._threads(feed.subset)
         cycle = super().cycle(feed, batch_size)
-        return cycle if feed.resident else ReadAhead(cycle)
+        if not feed.resident:
+            cycle.read_ahead()
+        return cycle
 
     def _threads(self, subset: Subset) -> Workers:
         """As many threads as a dataset allows: one if they would move the position of a file for each other."""
@@ -261,37 +259,6 @@ class AsyncExperiment(BaseExperiment):
         if file is not None:
             self.program.tell(SHARED, subset.name, file, count)
         return Workers(count if file is None else 1)
-
-
-class ReadAhead:
-    """A cycle that has begun the blocks after the one in use, so that workers need not wait for a block's end."""
-
-    meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called while a block is waited for; may raise
-
-    def __init__(self, cycle: Any):
-        self.cycle, self.steps, self.batch_size, self.buckets = cycle, cycle.steps, cycle.batch_size, cycle.buckets
-        self.skip, self.left_out = cycle.skip, False
-        self.pool = Threads(1, "experimentator-feed")
-        self.begun: deque[Future[Block | None]] = deque()
-
-    def take(self, ahead: Callable[[int], int]) -> Block | None:
-        """The next block, once it has been read."""
-        while True:
-            while len(self.begun) <= BLOCKS_AHEAD and (making := self.cycle.begin(ahead)) is not None:
-                self.begun.append(self.pool.submit(making))
-            if not self.begun:
-                self.close()
-                return None
-            block: Block | None = awaited(self.begun.popleft(), self.meanwhile)
-            if block is not None:
-                self.left_out = self.cycle.left_out
-                return block
-
-    def close(self) -> None:
-        """Stop the threads, and drop the blocks that were begun."""
-        self.begun.clear()
-        self.pool.shutdown()
-        self.cycle.close()
 
 
 DEFAULT_TYPE = (BaseExperiment, CallbackedExperiment, AsyncExperiment, KerasExperiment)

@@ -19,7 +19,6 @@ from experimentator import (
     build_experiment,
     chunk_processor,
 )
-from experimentator.features import ReadAhead
 from experimentator.feed import feed_of
 from experimentator.loading.workers import Workers
 from tests.stand_ins import law
@@ -105,8 +104,9 @@ def test_calls_end_where_they_must_though_items_are_left_out(count, dropped, siz
     if dropped >= set(range(count)):
         return
     feed = feed_of(sieved(count, dropped), residency="stream", put=dict, room=lambda: 1 << 40)
-    cycle = ReadAhead(feed.cycle(size)) if is_ahead else feed.cycle(size)
-    with closing(cycle):
+    with closing(feed.cycle(size)) as cycle:
+        if is_ahead:
+            cycle.read_ahead()
         blocks = list(iter(lambda: cycle.take(lambda done: min(4, stride - done % stride)), None))
     ends = np.cumsum([len(block.index) for block in blocks])
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experimentator.data.items import is_numeric
+from experimentator.loading.threads import Threads, awaited
 
 BLOCK_BYTES = 64 << 20  # the most bytes of a block that travels to the device, unless it is one batch
+BLOCKS_AHEAD = 3  # blocks that are begun while the device works on one
 
 
 @dataclass(frozen=True)
@@ -45,25 +49,6 @@ class Spec(NamedTuple):
     def zeros(self, rows: int) -> np.ndarray:
         """An array of `rows` zeros: rows that nothing fills reach the device, too, and must hold valid numbers."""
         return np.zeros((rows, *(int(size or 0) for size in self.shape[1:])), self.dtype)
-
-
-class Cycle(Protocol):
-    """One pass over a subset."""
-
-    steps: int
-    batch_size: int
-    buckets: np.ndarray | None  # the number of the bucket of each batch, [steps]
-
-    def take(self, ahead: Ahead) -> Block | None:
-        """The next batches, at most `ahead(done)` after `done` batches; None when the pass is over."""
-
-    left_out: bool  # whether items read so far were left out
-
-    def skip(self, batches: int, *, left_out: bool = True) -> None:
-        """Skip the first `batches`, trained on before; `left_out` is whether some of their items may be None."""
-
-    def close(self) -> None:
-        """Stop reading ahead; done by itself at the end of the pass."""
 
 
 def specs_of(batch: Mapping[str, Any]) -> dict[str, Spec]:
@@ -157,23 +142,29 @@ def padded(values: np.ndarray, rows: int) -> np.ndarray:
 
 
 class Pass:
-    """A cursor over the rows of one pass.
+    """A cursor over the blocks of one pass.
 
     Blocks are made in two parts, so that some are read while one is trained on: `make(rows, ahead)` starts to read a
     block and returns a function that waits for it and returns it, or None if all its items were left out.
     """
 
-    buckets: np.ndarray | None = None
-    left_out = False
-    meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called before each batch that is read without workers
+    buckets: np.ndarray | None = None  # the number of the bucket of each batch, [steps]
+    left_out = False  # whether items read so far were left out
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called while items are waited for; may raise
+    reader: Threads | None = None  # waits for blocks that are read ahead
 
-    def __init__(self, rows: Rows, close: Callable[[], None] = lambda: None):
-        self.rows, self.close = rows, close
+    def __init__(self, rows: Rows, end: Callable[[], None] = lambda: None):
+        self.rows, self.end = rows, end
         self.steps, self.batch_size = rows.steps, rows.batch_size
         self.done = 0
+        self.begun: deque[Future[Block | None]] = deque()
+
+    def read_ahead(self) -> None:
+        """From now on, have the next blocks begun while one is in use, so that workers need not wait for its end."""
+        self.reader = Threads(1, "experimentator-feed")
 
     def skip(self, batches: int, *, left_out: bool = True) -> None:
-        """Begin behind the first `batches`."""
+        """Begin behind the first `batches`, trained on before; `left_out`: some of their items may be None."""
         self.done = batches
 
     def begin(self, ahead: Ahead) -> Making | None:
@@ -193,12 +184,27 @@ class Pass:
         return None
 
     def take(self, ahead: Ahead) -> Block | None:
-        """The next block that has batches."""
-        while (making := self.begin(ahead)) is not None:
+        """The next block that has batches, at most `ahead(done)` after `done` batches; None when the pass is over."""
+        while (making := self._following(ahead)) is not None:
             if (block := making()) is not None:
                 return block
         self.close()
         return None
+
+    def close(self) -> None:
+        """Stop reading, and drop the blocks that were begun; done by itself at the end of the pass."""
+        self.begun.clear()
+        if self.reader is not None:
+            self.reader.shutdown()
+        self.end()
+
+    def _following(self, ahead: Ahead) -> Making | None:
+        """Like `begin`; where blocks are read ahead, of the one that was begun first."""
+        if self.reader is None:
+            return self.begin(ahead)
+        while len(self.begun) <= BLOCKS_AHEAD and (making := self.begin(ahead)) is not None:
+            self.begun.append(self.reader.submit(making))
+        return partial(awaited, self.begun.popleft(), self.meanwhile) if self.begun else None
 
 
 class ColumnsPass(Pass):

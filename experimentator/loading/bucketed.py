@@ -34,8 +34,8 @@ class BucketedPass(Pass):
 
     rows: BucketRows
 
-    def __init__(self, rows: BucketRows, parts: Sequence[Any], close: Callable[[], None] = lambda: None):
-        super().__init__(rows, close)
+    def __init__(self, rows: BucketRows, parts: Sequence[Any], end: Callable[[], None] = lambda: None):
+        super().__init__(rows, end)
         self.parts, self.buckets = parts, rows.buckets
 
     def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
@@ -207,7 +207,7 @@ class BucketedStreamFeed(BucketedFeed):
         visits = self.subset.visits(rows.positions)
         streams = [Stream(part, rows.positions, rows, pool, visits) for part in self.parts]
         places = replace(rows, positions=np.arange(len(rows.positions)))
-        return BucketedPass(places, streams, close=streams[0].close)
+        return BucketedPass(places, streams, end=streams[0].close)
 
 
 class _StreamedPart(StreamedFeed):

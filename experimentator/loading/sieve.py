@@ -41,7 +41,7 @@ class Sieve:
     """Cuts kept rows into batches; rows that fill none wait for the next block, or for the end of the pass.
 
     As long as nothing is left out, blocks pass through unchanged. The first `skipping` batches are dropped, since they
-    were trained on already. A block has at most `ahead(done)` batches, as in `Cycle.take`.
+    were trained on already. A block has at most `ahead(done)` batches, as in `Pass.take`.
 
     >>> sieve = Sieve(2, drop_last=False, none_left=ValueError)
     >>> rows, ahead = Loose({"x": np.array([0, 2, 3])}, [*"acd"], {}), lambda done: 1  # of [2, 2]; b is left out

@@ -126,7 +126,7 @@ class Stream(Pass):
     """One pass of a streamed feed."""
 
     def __init__(self, feed: StreamedFeed, positions: np.ndarray, rows: Rows, pool: Threads | None, visits: Any = None):
-        super().__init__(rows, close=(lambda: None) if pool is None else pool.shutdown)
+        super().__init__(rows, end=(lambda: None) if pool is None else pool.shutdown)
         self.feed, self.positions, self.pool = feed, positions, pool
         self.keys = feed.subset.keys
         self.visits = feed.subset.visits(positions) if visits is None else visits
@@ -164,7 +164,8 @@ class Stream(Pass):
         return partial(self._finish, rows.shape, keys, columns, parts, ahead)
 
     def _heeding(self, read: Callable[[], Any]) -> Any:
-        self.meanwhile()
+        if self.reader is None:  # else this is its thread, and the training thread waits
+            self.meanwhile()
         return read()
 
     def _rest(self, ahead: Ahead) -> Block | None:
