@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,13 +45,9 @@ def spoilt_error(exp: Any, node: str, *, where: str) -> NonFiniteLossError:
     return error
 
 
-def tell_spoilt(weights: Mapping[str, np.ndarray], told: set[str]) -> set[str]:
-    """Warn of processors with NaN weights, once each: the loss need not show it. Returns all of their names."""
-    found = {*spoilt(weights)}
-    for node in sorted(found - told):
-        log.warning("Weights of %s are NaN, whatever the loss says.", node)
-    told |= found
-    return found
+def nan_weights(nodes: Iterable[str]) -> Iterator[str]:
+    """A warning for each processor with NaN weights: the loss need not show it."""
+    return (f"Weights of {node} are NaN, whatever the loss says." for node in sorted(nodes))
 
 
 def bad_data(exp: Any) -> Iterator[str]:
@@ -65,7 +61,8 @@ def bad_data(exp: Any) -> Iterator[str]:
 def first_look(exp: Any) -> Iterator[str]:
     """Warnings before an experiment trains for the first time."""
     yield from leaks(exp.subsets)
-    exp.walk.constants = tell_spoilt(exp.program.lasting(exp.backend.weights()), exp.walk.spoilt)
+    exp.walk.constants = {*spoilt(exp.program.lasting(exp.backend.weights()))}
+    yield from nan_weights(exp.walk.constants)
 
 
 def standing(exp: Any, former: Sequence[Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from experimentator.checkpoint import OF_KERAS, OF_PYTORCH, load_weights, save_weights, weights_in
 from experimentator.config import ConfigError
-from experimentator.diagnosis import tell_spoilt
+from experimentator.diagnosis import nan_weights, spoilt
 from experimentator.saving import resume
 from experimentator.saving.manifest import KEPT
 from experimentator.saving.matching import Matching, fitting, named_by
@@ -37,7 +37,8 @@ class Saved:
         self.program.prepare()
         weights = _known(self)
         weights = weights if only is None else {key: weights[key] for key in named_by(only, weights)}
-        tell_spoilt(weights, self.walk.spoilt)
+        for said in nan_weights(spoilt(weights)):
+            self.program.tell(said)
         save_weights(filename, weights)
         if (path := Path(filename)).suffix in (*OF_KERAS, *OF_PYTORCH):
             said = "%s is a safetensors file, whatever its name: neither Keras nor torch.load can read it. Name it %s."

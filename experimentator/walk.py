@@ -63,8 +63,6 @@ class Walk:
         self.is_cut_short = self.trains = self.looked = False
         self.acting: Sequence[Any] = ()  # the callbacks that hear events, with those that the library adds
         self.constants: set[str] = set()  # nodes with weights that were NaN when training began
-        self.spoilt: set[str] = set()  # nodes whose NaN weights were warned of
-        self.told: set[str] = set()  # warnings that were given, each once
         self.passing = ""  # the name of the subset that the training's own pass goes over
         self.predictions = 0  # since the last pause
         self.depth = 0  # passes under way: a callback may evaluate within a pass
@@ -141,11 +139,8 @@ class Walk:
             raise spoilt_error(self.exp, bad, where=where)
 
     def _warn(self, sentences: Iterable[str]) -> None:
-        """Log each sentence as a warning, once."""
         for said in sentences:
-            if said not in self.told:
-                self.told.add(said)
-                log.warning(said)
+            self.exp.program.tell(said)
 
     def cycle(self, subset: Any, mode: Mode, position: Position | None = None) -> dict[str, float]:
         """One pass over a subset; its averages as `<subset>_<name>`. With `position`, a training's, it is resumable."""
