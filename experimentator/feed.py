@@ -126,11 +126,11 @@ def fed(feeds: dict[int, Fed], subset: Subset, mode: Mode, **options: Any) -> Fe
     if kept is None or any(old is not new for old, new in zip(kept.source, source, strict=True)):
         before = kept.own.length if kept else 0
         kept = feeds[id(subset)] = Fed(source, feed_of(subset, before=before, **options), {})
-    if mode == subset.mode:
-        return kept.own
-    if mode not in kept.others:
+    if mode != subset.mode and mode not in kept.others:
         kept.others[mode] = kept.own.over_the_same()
-    return kept.others[mode]
+    feed = kept.own if mode == subset.mode else kept.others[mode]
+    feed.mode = mode
+    return feed
 
 
 def rows_for(number: int, before: int) -> int:

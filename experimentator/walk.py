@@ -151,7 +151,6 @@ class Walk:
         if subset.name != self.passing:  # else a pass over it is under way, and reads with its own seed
             self.address(subset, mode)
         feed = exp.program.feed(subset, mode)
-        feed.mode = mode
         with closing(exp.cycle(feed, exp.batch_size)) as cycle, apart(self, subset):
             runners = exp.program.runners_of(subset, mode, cycle)
             try:

@@ -146,7 +146,7 @@ class Ledger:
     def passing(self, inner: Any, feed: Any, batch_size: int) -> TimedCycle:
         """Begin a pass, whose blocks are waited for on this clock."""
         self.began = self.account.so_far()
-        if feed.mode == Mode.EVAL:
+        if feed.mode != Mode.TRAIN:
             self.until = max(self.until, self.worked() + EVALUATING * self.longest)
         with self.account.spending("data"):
             self.cycle = TimedCycle(inner(feed, batch_size), self, feed)

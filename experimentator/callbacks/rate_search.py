@@ -149,8 +149,7 @@ class FindLearningRate(Callback):
 
 def _blocks(exp: Any, subset: Any) -> Generator[tuple[Any, Any], None, None]:
     """Batches of a subset one by one, pass after pass, and the step that trains on each."""
-    feed = exp.program.feed(subset)
-    feed.mode = Mode.TRAIN
+    feed = exp.program.feed(subset, Mode.TRAIN)
     while True:
         with closing(exp.cycle(feed, exp.batch_size)) as cycle:
             runners = exp.program.runners_of(subset, Mode.TRAIN, cycle)

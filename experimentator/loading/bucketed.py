@@ -172,7 +172,7 @@ class BucketedStreamFeed(BucketedFeed):
     def numbers(self) -> np.ndarray:  # type: ignore[override]  # here it may change
         """The number of the bucket of each key, by `by` or by its item; found anew where random draws differ."""
         subset = self.subset
-        address = subset.seed, -1 if self.mode == Mode.EVAL and subset.is_training else 0
+        address = subset.seed, -1 if self.mode != Mode.TRAIN and subset.is_training else 0
         if self._asked is None or self._asked[0] != address:
             self._asked = address, self._numbers(subset._in_epoch(address[1]))
         return self._asked[1]

@@ -22,12 +22,12 @@ class Feed(ABC):
     length = 0  # rows of the columns on the device
     specs: Mapping[str, Spec]  # names, shapes and dtypes of batches
     parts: Sequence[Any] = ()  # with buckets, one for each, with its own `specs` and `placing`
-    mode: Mode | None = None  # of the passes that begin; None for the subset's own
+    mode: Mode  # of the passes that begin
     placing: Placing | None = None  # copies blocks to the device
     workers: Workers | None = None  # they read items; None for the training thread
 
     def __init__(self, subset: Subset):
-        self.subset = subset
+        self.subset, self.mode = subset, subset.mode
         self.orders = Orders(subset)
 
     @abstractmethod

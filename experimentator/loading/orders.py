@@ -34,15 +34,15 @@ class Orders:
         self._pool: Threads | None = None
         self._ahead: tuple[Any, Future[np.ndarray]] | None = None
 
-    def of(self, mode: Mode | None) -> tuple[np.ndarray, bool]:
+    def of(self, mode: Mode) -> tuple[np.ndarray, bool]:
         """The positions of the pass that begins, [N] int32, and whether a last, smaller batch is dropped.
 
-        A training subset that is evaluated takes all keys, in their listed order.
+        A training subset that is not trained on, but evaluated or predicted, takes all keys, in their listed order.
         """
         subset = self.subset
         if not len(subset):
             raise subset.empty_error(())
-        if mode == Mode.EVAL and subset.is_training:
+        if mode != Mode.TRAIN and subset.is_training:
             return np.tile(np.arange(len(subset.keys), dtype=np.int32), subset.repetitions), False
         if self._is_pure():
             return self._taken(), subset.is_training

@@ -83,7 +83,7 @@ class Predictions:
         found = {name: together(arrays) for name, arrays in parts.items()}
         if subset.buckets is None:
             return cls(keys, found)
-        rows = np.argsort(_feed(exp, subset).rows(exp.batch_size).turns)
+        rows = np.argsort(exp.program.feed(subset, Mode.INFER).rows(exp.batch_size).turns)
         return cls([keys[row] for row in rows], {name: values[rows] for name, values in found.items()})
 
     def save(self, filename: str) -> None:
@@ -182,16 +182,9 @@ def _exact(keys: list[int | str]) -> np.ndarray:
 
 def _blocks(exp: Any, subset: Any, outputs: Sequence[str]) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
     """Each block of a pass in INFER, and its results: {name: [K, ...]}."""
-    with closing(exp.cycle(_feed(exp, subset), exp.batch_size)) as cycle:
+    with closing(exp.cycle(exp.program.feed(subset, Mode.INFER), exp.batch_size)) as cycle:
         for first, runner, block in exp.program.runners_of(subset, Mode.INFER, cycle, outputs).blocks():
             yield block, runner.run(block, remaining=cycle.steps - first, where=repr(subset.name), first=first)
-
-
-def _feed(exp: Any, subset: Any) -> Any:
-    """The feed of a subset, set to read all items in order, as in evaluation."""
-    feed = exp.program.feed(subset, Mode.INFER)
-    feed.mode = Mode.EVAL
-    return feed
 
 
 def _harmless(key: int | str) -> int | str:
