@@ -20,7 +20,7 @@ from experimentator.isolation import inferring
 from experimentator.legacy import Legacy
 from experimentator.loading.blocks import Pass
 from experimentator.loading.feeds import Feed
-from experimentator.optimizer_parts import configured_in
+from experimentator.optimizer_parts import configured_in, required_in
 from experimentator.predictor import check_rows
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
@@ -206,7 +206,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
                     "There is nothing to train on.\nSeen: no TRAIN subset.\nList Subset(name, Mode.TRAIN, ...)."
                 )
             self.program.prepare()
-            self.program.require_optimizer()
+            required_in(self)
             begin(self)
             if self.listens("pause"):
                 identity(self)

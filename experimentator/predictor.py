@@ -14,6 +14,7 @@ from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, Mode
 from experimentator.legacy import check_given
 from experimentator.loading.blocks import Spec, specs_of
+from experimentator.optimizer_parts import required_in
 from experimentator.selection import joined
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Predictor:
         return self.single[key]
 
     def _compiled(self, graph: Graph, specs: Mapping[str, Spec], mode: Mode) -> Step:
-        exp, optimizer = self.program.exp, self.program.require_optimizer() if mode == Mode.TRAIN else None
+        exp = self.program.exp
+        optimizer = required_in(exp) if mode == Mode.TRAIN else None
         return exp.backend.compile(graph, specs, optimizer, jit_compile=False, eager=bool(exp.eager), capacity=1)
 
 

@@ -186,7 +186,7 @@ class Program:
             known = [None] if bucket is None else subset.buckets.each()
             self._retire([key, *(old for old in self.runners if old[0] == id(subset) and old[-1] not in known)])
             most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * batch_size or 1))
-            optimizer = self.require_optimizer() if mode == Mode.TRAIN else None
+            optimizer = required_in(exp) if mode == Mode.TRAIN else None
             options = {"jit_compile": self._jit_compile(mode), "eager": bool(exp.eager), "seed": exp.seed or 0}
             step = exp.backend.compile(graph, batch, optimizer, like=like, **options)
             most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(batch_size) or 1)))
@@ -326,10 +326,6 @@ class Program:
         """Names with a read that no write serves, even if something writes them: without data, the dataset's."""
         graph = Graph(self.processors, provided=(), mode=mode)
         return {ref.name for node in graph.nodes for ref in node.reads if ref not in graph.writers}
-
-    def require_optimizer(self) -> Any:
-        """The optimizer; raises where there is none."""
-        return required_in(self.exp)
 
 
 def _part(feed: Feed, bucket: int | None, buckets: Any, batch_size: int) -> tuple[Any, int, Any, str]:

@@ -18,7 +18,7 @@ from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.picture import curve
 from experimentator.checkpoint import write_atomically
 from experimentator.graph import Mode
-from experimentator.optimizer_parts import schedule_of
+from experimentator.optimizer_parts import required_in, schedule_of
 from experimentator.patches import patched
 from experimentator.scalars import is_number, is_whole
 
@@ -98,7 +98,7 @@ class FindLearningRate(Callback):
 
     def _try(self, exp: Any, subset: Any) -> None:
         """Train with rising rates, then put everything back."""
-        optimizer = exp.program.require_optimizer()
+        optimizer = required_in(exp)
         if (schedule := schedule_of(optimizer)) is not None:
             raise CallbackError(
                 "FindLearningRate cannot set the rate of this optimizer.\n"

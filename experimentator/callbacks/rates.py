@@ -17,6 +17,7 @@ import numpy as np
 from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
+from experimentator.optimizer_parts import required_in
 from experimentator.scalars import is_number
 
 FACTORS = "learning_rate_factors"  # in the state during a training pass: [steps], the product of all schedules' factors
@@ -63,7 +64,7 @@ class Schedule(Callback):
             self.hold(np.ones(self.steps))
 
     def _follow(self) -> None:
-        self.followed = self.exp.program.require_optimizer()
+        self.followed = required_in(self.exp)
         self.hold = self.exp.backend.rates(self.followed)
 
     @abstractmethod
