@@ -204,7 +204,7 @@ def _checked_columns(
 
 
 def _tell_replaced(subset: Subset) -> None:
-    if type(subset).batches is not Subset.batches or "batches" in vars(subset):
+    if subset.replaces("batches", of=Subset):
         said = (
             "%s.batches was replaced, but it only serves to look at batches. To train and evaluate on other batches, "
         )

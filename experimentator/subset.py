@@ -291,7 +291,7 @@ class Subset(Ordered):
     @property
     def has_own_batch(self) -> bool:
         """Whether a subclass or this instance makes its batches itself."""
-        return "batch" in vars(self) or type(self).batch is not Subset.batch
+        return self.replaces("batch", of=Subset)
 
     def empty_error(self, keys: Sequence[Hashable]) -> DatasetError:
         """The error for a subset without items."""

@@ -14,8 +14,8 @@ from experimentator.subset import Subset
 
 def is_columnar(subset: Subset) -> bool:
     """Whether the items are known to be the same every time, so that they may be kept as columns."""
-    own = "query_item" in vars(subset) or type(subset).query_item is not Subset.query_item
-    return not own and not subset.has_own_batch and is_deterministic(subset.dataset)
+    has_own_items = subset.replaces("query_item", of=Subset)
+    return not has_own_items and not subset.has_own_batch and is_deterministic(subset.dataset)
 
 
 def columns_of(subset: Subset, *, threads: int = 1) -> tuple[np.ndarray | None, Mapping[str, Any]]:

@@ -56,7 +56,7 @@ class Ordered:
     @property
     def is_part(self) -> bool:
         """Whether an epoch visits `length` keys; not if the class or instance makes its own order."""
-        return self.length is not None and not self.reorders and type(self).arrange is Ordered.arrange
+        return self.length is not None and not self.reorders and not self.replaces("arrange", of=Ordered)
 
     def __len__(self) -> int:
         whole = len(self.keys) * self.repetitions
@@ -100,7 +100,11 @@ class Ordered:
     @property
     def reorders(self) -> bool:
         """Whether `shuffled_keys` was replaced, so that it makes the order."""
-        return "shuffled_keys" in vars(self) or type(self).shuffled_keys is not Ordered.shuffled_keys
+        return self.replaces("shuffled_keys", of=Ordered)
+
+    def replaces(self, name: str, *, of: type) -> bool:
+        """Whether a subclass, or this instance, has a method of its own in place of that of a class."""
+        return name in vars(self) or getattr(type(self), name) is not getattr(of, name)
 
     def order(self) -> np.ndarray:
         """The order of this epoch as positions in `keys`, [N] int32; by `shuffled_keys`, if that was replaced.

@@ -52,8 +52,8 @@ class Orders:
 
     def _is_pure(self) -> bool:
         subset, ruling = self.subset, ("order", "arrange", "shuffled", "shuffled_keys")
-        is_own = any(getattr(type(subset), name) is not getattr(Subset, name) for name in ruling)
-        return subset.is_training and len(subset.keys) >= FEW and not is_own and vars(subset).keys().isdisjoint(ruling)
+        is_own = any(subset.replaces(name, of=Subset) for name in ruling)
+        return subset.is_training and len(subset.keys) >= FEW and not is_own
 
     def _taken(self) -> np.ndarray:
         """The order of this epoch, made ahead or now; starts to make the next one."""
