@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import time
-from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -25,7 +23,7 @@ from experimentator.data.items import (
 )
 from experimentator.data.ordered import Ordered
 from experimentator.data.portions import cut, cut_pairs
-from experimentator.data.reading import Reading, drawing, reading, visits_now
+from experimentator.data.reading import Reading, drawing, reading, visits_now, visits_of
 from experimentator.data.reuse import Reuse
 from experimentator.graph import Mode
 from experimentator.scalars import is_whole
@@ -309,9 +307,7 @@ class Subset(Ordered):
 
     def _kept(self, keys: tuple[Hashable, ...], size: int) -> Iterator[tuple[Hashable, dict[str, Any]]]:
         """Pairs of key and item, without those left out, read `size` items at a time."""
-        count: defaultdict[Hashable, Iterator[int]] = defaultdict(itertools.count)
-        for part in cut(keys, size):
-            visits = [next(count[key]) for key in part]
+        for part, visits in zip(cut(keys, size), cut(tuple(visits_of(keys).tolist()), size), strict=True):
             for key, item in zip(part, self.items_of(part, visits), strict=True):
                 if item is not None:
                     yield key, item

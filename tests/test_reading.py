@@ -376,7 +376,7 @@ def test_a_key_that_differs_from_run_to_run_is_refused_where_somebody_draws():
 def test_visits_count_what_came_before(numbers):
     expected = [numbers[:place].count(number) for place, number in enumerate(numbers)]
 
-    assert visits_of(np.array(numbers, int)).tolist() == expected
+    assert visits_of(numbers).tolist() == expected
 
 
 def test_the_visits_of_a_short_epoch_look_at_its_own_keys_alone():

@@ -128,11 +128,7 @@ class Ordered:
     def visits(self, positions: np.ndarray) -> np.ndarray:
         """For each position in this order, how often its key came before: [N] int."""
         keys = self.keys
-        visited = [keys[place] for place in positions.tolist()]  # alone: an epoch may be a small part of the keys
-        if len(set(visited)) == len(visited):
-            return np.zeros(len(visited), dtype=np.int64)
-        first: dict[Hashable, int] = {}
-        return visits_of(np.array([first.setdefault(key, place) for place, key in enumerate(visited)]))
+        return visits_of([keys[place] for place in positions.tolist()])  # alone: an epoch may be a small part of them
 
     def _order_error(self, wrong: str, seen: str) -> DatasetError:
         write = (
