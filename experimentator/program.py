@@ -43,7 +43,6 @@ class Program:
         self.attributes: Attributes | None = None
         self.noticed = 0  # how often attributes were found changed
         self.has_recorded = False  # whether there are layers that may change
-        self.selection = Selection(exp, {})
         self.slips: set[tuple[str, str]] = set()  # those that were warned of, until the processors change
         self.graphs: dict[Mode, Graph] = {}
         self.predicting: dict[tuple[frozenset[str], tuple[str, ...]], Graph] = {}  # INFER, by names given and asked for
@@ -58,11 +57,14 @@ class Program:
         self.told: set[str] = set()
 
     @cached_property
+    def selection(self) -> Selection:
+        """The names that each mode computes."""
+        return Selection(self.exp, task_properties(self.exp))
+
+    @cached_property
     def processors(self) -> tuple[Any, ...]:
         """The listed processors, and behind them the properties of a task class that read the chunk."""
-        task = task_properties(self.exp)
-        self.selection, self.slips = Selection(self.exp, task), set()
-        return (*self.exp.chunk_processors, *task.values())
+        return (*self.exp.chunk_processors, *self.selection.task.values())
 
     def prepare(self) -> None:
         """Take in changes of settings and processors, and build the graphs: unsound ones fail before anything runs."""
@@ -113,8 +115,9 @@ class Program:
         found = self.drop_steps() or bool(self.graphs)
         for known in (self.recorded, self.graphs, self.predicting):
             known.clear()
-        self.is_built, self.attributes = False, None
-        vars(self).pop("processors", None)
+        self.is_built, self.attributes, self.slips = False, None, set()
+        for name in ("processors", "selection"):
+            vars(self).pop(name, None)
         return found
 
     def graph(self, mode: Mode) -> Graph:
