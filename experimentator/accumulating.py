@@ -63,7 +63,7 @@ def measured_by(processor: Any) -> list[str]:
 
 def weighing(graph: Graph) -> set[str]:
     """The names in a graph that are weights of other names."""
-    return {weight for node in graph.nodes for weight in _said(node).values()}
+    return {weight for node in graph.nodes for weight in _declared(node).values()}
 
 
 def lasting(weights: Mapping[str, np.ndarray], graphs: Iterable[Graph]) -> dict[str, np.ndarray]:
@@ -102,7 +102,7 @@ def _weighed_parts(graph: Graph) -> set[str]:
     """The parts of selected sums, also of nested ones, where a part has weights of its own, or accumulates."""
     last = {name: node for node in graph.order for name in node.outputs}
     running = {node.name for node in _running(graph)}
-    weighed = {name for name, node in last.items() if name in _said(node) or node.name in running}
+    weighed = {name for name, node in last.items() if name in _declared(node) or node.name in running}
     sums: dict[str, set[str]] = {}
     for node in graph.order:  # sums of sums come after these
         read = {ref.name for ref in node.reads if graph.writers.get(ref) is last.get(ref.name)}
@@ -116,7 +116,7 @@ def _weighed_parts(graph: Graph) -> set[str]:
     return wanted - set(graph.results)
 
 
-def begin(graph: Graph) -> None:
+def reset(graph: Graph) -> None:
     """Reset the accumulating processors of a graph, when a pass begins."""
     for node in _running(graph):
         running: Any = node.processor
@@ -143,13 +143,14 @@ def _weights(graph: Graph) -> dict[str, str]:
     """For each selected name, the name of its weights, if the processor that wrote it last declares one."""
     found = {}
     for node in graph.nodes:
-        for name, weight in _said(node).items():
+        for name, weight in _declared(node).items():
             if name in graph.results and graph.writers.get(graph.results[name]) is node:
                 found[name] = weight
     return found
 
 
-def _said(node: Node) -> Mapping[str, str]:
+def _declared(node: Node) -> Mapping[str, str]:
+    """The weights that a processor declares, whether or not they are selected."""
     return getattr(node.processor, "weights_of", {})
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experimentator.accumulating import begin, weighing
+from experimentator.accumulating import reset, weighing
 from experimentator.backends import Step
 from experimentator.diagnosis import tell_many, tell_unused
 from experimentator.flags import check_flags, with_flags
@@ -89,7 +89,7 @@ class Predictor:
         key = (mode, *sorted((name, str(spec.dtype)) for name, spec in specs.items()))
         if key not in self.single or self.single[key].stale:
             self.single[key] = self._compiled(graph, specs, mode)
-        begin(graph)
+        reset(graph)
         return self.single[key]
 
     def _compiled(self, graph: Graph, specs: Mapping[str, Spec], mode: Mode) -> Step:

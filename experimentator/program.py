@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experimentator.accumulating import begin, lasting, with_weights
+from experimentator.accumulating import lasting, with_weights
 from experimentator.attributes import OFTEN, Attributes
 from experimentator.embedded import Embedded
 from experimentator.feed import Fed, fed
@@ -196,7 +196,6 @@ class Program:
             pace = Pace(room, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             step.capacity = pace.capacity
             runner = self.runners[key] = Runner(step, pace, subset.name, like, sizes, batch)
-        begin(graph)
         if not feed.resident:
             pace, names = runner.pace, sorted(graph.inputs)
             part.placing = Placing(names, pace.capacity * batch_size, exp.backend.put, pace.is_fixed)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.accumulating import Marks
+from experimentator.accumulating import Marks, reset
 from experimentator.flags import check_flags
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Spec
@@ -111,6 +111,7 @@ class Runners:
             self.runners = {0: runner}
         else:
             self.runners = _by_bucket(program, subset, mode, self.buckets, **options)
+        reset(self.at(0).step.graph)
 
     def at(self, batch: int) -> Runner:
         """The runner of batch number `batch`; past the end, the last batch's."""
