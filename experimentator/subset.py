@@ -23,12 +23,14 @@ from experimentator.data.items import (
 )
 from experimentator.data.ordered import Ordered
 from experimentator.data.portions import cut, cut_pairs
-from experimentator.data.reading import Reading, drawing, reading, visits_now, visits_of
+from experimentator.data.reading import Reading, drawing, reading, visiting, visits_now, visits_of
 from experimentator.data.reuse import Reuse
 from experimentator.graph import Mode
 from experimentator.scalars import is_whole
 
 SLOW = 0.1  # seconds to list the keys of a dataset
+Into = Mapping[str, np.ndarray] | None  # arrays to fill with the numbers of a batch where these fit
+Read = tuple[np.ndarray | None, dict[str, Any]]  # the places of keys whose items are there (None: all), and their batch
 
 
 class Subset(Ordered):
@@ -218,33 +220,31 @@ class Subset(Ordered):
         if is_first and keys:
             raise self.empty_error(keys)
 
-    def batch(self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
-        """The items of `keys` stacked under their prefixed names; numbers go into the arrays `into` where these fit.
-
-        Keys that are left out are not in it.
+    def batch(self, keys: Sequence[Hashable]) -> dict[str, Any]:
+        """The items of `keys`, without those left out, stacked under their prefixed names.
 
         Raises:
             DatasetError: for no keys, and for items that cannot be read or do not fit together.
         """
-        kept, batch = self.read(keys, into=into)
+        kept, batch = self.read(keys)
         if kept is not None and not len(kept):
             raise self.empty_error(keys)
         return batch
 
-    def read(
-        self, keys: Sequence[Hashable], *, into: Mapping[str, np.ndarray] | None = None, bucket: int | None = None
-    ) -> tuple[np.ndarray | None, dict[str, Any]]:
+    def read(self, keys: Sequence[Hashable], *, into: Into = None, bucket: int | None = None) -> Read:
         """The places in `keys` of items that are there (None: all), and their batch, padded if there are buckets."""
         return self.batch_of(keys, self.items_of(keys, visits_now(keys)), into=into, bucket=bucket)
 
+    def read_visits(
+        self, keys: Sequence[Hashable], visits: Sequence[int], *, into: Into = None, bucket: int | None = None
+    ) -> Read:
+        """What `read` returns of these visits of the keys, or all that `batch` gives, if that was replaced."""
+        with visiting(keys, visits):
+            return (None, self.batch(keys)) if self.has_own_batch else self.read(keys, into=into, bucket=bucket)
+
     def batch_of(
-        self,
-        keys: Sequence[Hashable],
-        items: Sequence[Any],
-        *,
-        into: Mapping[str, np.ndarray] | None = None,
-        bucket: int | None = None,
-    ) -> tuple[np.ndarray | None, dict[str, Any]]:
+        self, keys: Sequence[Hashable], items: Sequence[Any], *, into: Into = None, bucket: int | None = None
+    ) -> Read:
         """What `read` returns, of items that were read already."""
         if not len(keys):
             raise self.empty_error(keys)
@@ -256,11 +256,7 @@ class Subset(Ordered):
         return np.array(kept, dtype=np.intp), there
 
     def stacked(
-        self,
-        keys: Sequence[Hashable],
-        items: Sequence[Any],
-        into: Mapping[str, np.ndarray] | None = None,
-        bucket: int | None = None,
+        self, keys: Sequence[Hashable], items: Sequence[Any], into: Into = None, bucket: int | None = None
     ) -> dict[str, Any]:
         """Items of these keys as a batch, padded where there are buckets; numbers go `into` arrays where these fit."""
         if self.buckets is not None:

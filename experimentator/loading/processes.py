@@ -27,10 +27,10 @@ from experimentator.checkpoint import CheckpointError
 from experimentator.config import CONFIG_MODULE
 from experimentator.data.chance import ELSEWHERE, SHARED, modules_of_the_user, shared_generators
 from experimentator.data.items import DatasetError
-from experimentator.data.reading import visiting
 from experimentator.loading.memory import keep_large_buffers
 from experimentator.loading.shared import Address, Borrowed, Lending
 from experimentator.loading.threads import awaited
+from experimentator.subset import Read
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 60  # an idle process ends after this time, and starts again when needed
@@ -64,17 +64,18 @@ class Processes:
         """Whether there are `count` of them, with copies equal to the subset as it is now."""
         return self.subset is subset and self.count == count and _pickled(subset) == self._content
 
-    def batch(
+    def read_visits(
         self,
         keys: Sequence[Hashable],
         visits: Sequence[int],
+        *,
         into: Mapping[str, np.ndarray] = {},
         bucket: int | None = None,
-    ) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """The result of `Subset.read`, from the next free process; `visits` are those of the keys."""
+    ) -> Read:
+        """The result of `Subset.read_visits`, from the next free process."""
         process = self._free.get()
         try:
-            read: tuple[np.ndarray | None, dict[str, Any]] = self._read(process, keys, visits, into, bucket)
+            read: Read = self._read(process, keys, visits, into, bucket)
             return read
         except (DatasetError, CheckpointError) as error:
             error.__cause__ = None  # it is the worker's traceback, as text
@@ -314,10 +315,7 @@ def _serve(
     subset.seed, subset.epoch, bucket = address
     into = borrowed.at(lent)
     try:
-        with visiting(keys, visits):
-            kept, batch = (
-                (None, subset.batch(keys)) if subset.has_own_batch else subset.read(keys, into=into, bucket=bucket)
-            )
+        kept, batch = subset.read_visits(keys, visits, into=into, bucket=bucket)
     except (DatasetError, CheckpointError):
         raise
     except Exception as error:  # of a method of its own; others name the key

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from experimentator.data.items import DatasetError, check_names
-from experimentator.data.reading import visiting
 from experimentator.loading.blocks import Ahead, Block, Making, Pass, Rows, specs_of
 from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import check_rows, kind_error, kind_of
@@ -42,7 +41,8 @@ class StreamedFeed(Feed):
     def read(self, keys: Sequence[Hashable], visits: Sequence[int], columns: dict[str, np.ndarray], start: int) -> Any:
         """Read one batch into the columns from row `start` on; returns the places kept (None: all), and objects."""
         into = {name: column[start : start + len(keys)] for name, column in columns.items()}
-        kept, batch = self._batch(keys, visits, into)
+        reader: Any = self.processes or self.subset
+        kept, batch = reader.read_visits(keys, visits, into=into, bucket=self.bucket)
         if self.subset.has_own_batch:
             check_rows({name: batch[name] for name in into if name in batch}, keys, subset=self.subset.name)
         if kept is not None and not len(kept):
@@ -73,18 +73,6 @@ class StreamedFeed(Feed):
             from experimentator.loading.processes import Processes  # takes 0.1 s
 
             self.held[0] = Processes(self.subset, self.workers.count)
-
-    def _batch(
-        self, keys: Sequence[Hashable], visits: Sequence[int], into: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """The places kept, and the items of `keys` stacked, straight into the columns unless `batch` was replaced."""
-        if self.processes is not None:
-            read: tuple[np.ndarray | None, dict[str, Any]] = self.processes.batch(keys, visits, into, self.bucket)
-            return read
-        with visiting(keys, visits):
-            if self.subset.has_own_batch:
-                return None, self.subset.batch(keys)
-            return self.subset.read(keys, into=into, bucket=self.bucket)
 
     def _checked(self, name: str, values: Any, keys: Sequence[Hashable]) -> np.ndarray:
         if self._fits(name, values):
