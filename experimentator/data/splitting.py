@@ -58,11 +58,7 @@ def split(
         DatasetError: for other sums of shares, unknown fields, fewer keys or groups than parts, or keys without a
             stable digest.
     """
-    listed = (
-        keys_of(as_dataset(dataset, subset="training"), subset="training")
-        if keys is None
-        else usable_keys(keys, subset="training")
-    )
+    listed = _listed(dataset, keys)
     wanted = _checked_shares(shares, len(listed))
     parts = _parts(dataset, listed, list(wanted.values()), stratify, group, seed)
     if empty := [name for name, part in zip(wanted, parts, strict=True) if wanted[name] and not part]:
@@ -96,7 +92,7 @@ def k_fold(
     if not is_whole(count, least=2):
         write = "Write a whole number of at least 2."
         raise DatasetError("There is no such number of folds.", f"{count!r}", write)
-    parts = _parts(dataset, keys, [1 / count] * int(count), stratify, group, seed)
+    parts = _parts(dataset, _listed(dataset, keys), [1 / count] * int(count), stratify, group, seed)
     if not all(parts):
         seen = f"{sum(map(len, parts))} keys for {count} folds"
         raise DatasetError("A fold has no keys.", seen, "Make fewer folds, or smaller groups.")
@@ -134,7 +130,7 @@ class BasicDatasetSplitter:
         pieces = [wanted["validation"], wanted["testing"]] * count
         pieces.append(max(0.0, 1 - sum(pieces)))
         dataset = as_dataset(dataset, subset="training")
-        parts = _parts(dataset, None, pieces, self.stratify, self.group, self.seed)
+        parts = _parts(dataset, _listed(dataset, None), pieces, self.stratify, self.group, self.seed)
         place = 2 * (fold % count)
         held = {"validation": parts[place], "testing": parts[place + 1]}
         rest = [key for number, part in enumerate(parts) if number not in (place, place + 1) for key in part]
@@ -144,20 +140,28 @@ class BasicDatasetSplitter:
         return [Subset(name, modes[name], dataset, keys[name], times.get(name, 1)) for name in keys]
 
 
+def _listed(dataset: Any, keys: Iterable[Hashable] | None) -> tuple[Hashable, ...]:
+    """The keys to split: those given, else all of the dataset; refused if one comes twice."""
+    if keys is None:
+        listed = keys_of(as_dataset(dataset, subset="training"), subset="training")
+    else:
+        listed = usable_keys(keys, subset="training")
+    if twice := [key for key, times in Counter(listed).items() if times > 1]:
+        write = "List each key once; Subset(..., repetitions=2) visits keys twice."
+        raise DatasetError(f"{ASKER} is given keys twice.", f"{twice[0]!r:.80} and {len(twice) - 1} others", write)
+    return listed
+
+
 def _parts(
     dataset: Any,
-    keys: Iterable[Hashable] | None,
+    listed: Sequence[Hashable],
     shares: Sequence[float],
     stratify: Field | None,
     group: Field | None,
     seed: int,
 ) -> list[list[Hashable]]:
-    """The keys of each part, in the order in which the dataset lists them."""
+    """The keys of each part, in the order in which they are listed."""
     dataset = as_dataset(dataset, subset="training")
-    listed = keys_of(dataset, subset="training") if keys is None else usable_keys(keys, subset="training")
-    if twice := [key for key, times in Counter(listed).items() if times > 1]:
-        write = "List each key once; Subset(..., repetitions=2) visits keys twice."
-        raise DatasetError(f"{ASKER} is given keys twice.", f"{twice[0]!r:.80} and {len(twice) - 1} others", write)
     classes = [None] * len(listed) if stratify is None else Asking(stratify, dataset, ASKER).answers(listed)
     groups = listed if group is None else Asking(group, dataset, ASKER).answers(listed)
     part_of = _dealt(_units(classes, groups, seed), shares)
