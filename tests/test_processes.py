@@ -492,7 +492,8 @@ if __name__ == "__main__":
     feed = feed_of(Subset("s", Mode.EVAL, Hanging(8)), residency="stream", put=dict, room=lambda: 0)
     feed.workers = Workers(2, are_processes={are_processes})
     cycle = feed.cycle(2)
-    making = cycle.begin(lambda _: 4)
+    cycle.ahead = lambda _: 4
+    making = cycle.begin()
     pool = cycle.pool
     wait([pool.submit(lambda: None)])
     cycle.close()

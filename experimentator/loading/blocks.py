@@ -144,13 +144,14 @@ def padded(values: np.ndarray, rows: int) -> np.ndarray:
 class Pass:
     """A cursor over the blocks of one pass.
 
-    Blocks are made in two parts, so that some are read while one is trained on: `make(rows, ahead)` starts to read a
-    block and returns a function that waits for it and returns it, or None if all its items were left out.
+    Blocks are made in two parts, so that some are read while one is trained on: `make(rows)` starts to read a block and
+    returns a function that waits for it and returns it, or None if all its items were left out.
     """
 
     buckets: np.ndarray | None = None  # the number of the bucket of each batch, [steps]
     left_out = False  # whether items read so far were left out
     meanwhile: Callable[[], None] = staticmethod(lambda: None)  # called while items are waited for; may raise
+    ahead: Ahead = staticmethod(lambda done: 1)  # as `take` was given it
     reader: Threads | None = None  # waits for blocks that are read ahead
 
     def __init__(self, rows: Rows, end: Callable[[], None] = lambda: None):
@@ -167,25 +168,26 @@ class Pass:
         """Begin behind the first `batches`, trained on before; `left_out`: some of their items may be None."""
         self.done = batches
 
-    def begin(self, ahead: Ahead) -> Making | None:
+    def begin(self) -> Making | None:
         """Start to read the next block; returns the function that waits for it, None when the pass is over."""
-        rows = self.rows.take(self.done, ahead(self.done))
+        rows = self.rows.take(self.done, self.ahead(self.done))
         if rows is None:
-            return self.rest(ahead)
+            return self.rest()
         self.done += len(rows)
-        return self.make(rows, ahead)
+        return self.make(rows)
 
-    def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
+    def make(self, rows: np.ndarray) -> Making:
         """Start to read a block of these rows, `[K, B]`."""
         raise NotImplementedError
 
-    def rest(self, ahead: Ahead) -> Making | None:
+    def rest(self) -> Making | None:
         """Like `begin`, when no rows are left: items may wait that filled no batch; here none."""
         return None
 
     def take(self, ahead: Ahead) -> Block | None:
         """The next block that has batches, at most `ahead(done)` after `done` batches; None when the pass is over."""
-        while (making := self._following(ahead)) is not None:
+        self.ahead = ahead
+        while (making := self._following()) is not None:
             if (block := making()) is not None:
                 return block
         self.close()
@@ -198,11 +200,11 @@ class Pass:
             self.reader.shutdown()
         self.end()
 
-    def _following(self, ahead: Ahead) -> Making | None:
+    def _following(self) -> Making | None:
         """Like `begin`; where blocks are read ahead, of the one that was begun first."""
         if self.reader is None:
-            return self.begin(ahead)
-        while len(self.begun) <= BLOCKS_AHEAD and (making := self.begin(ahead)) is not None:
+            return self.begin()
+        while len(self.begun) <= BLOCKS_AHEAD and (making := self.begin()) is not None:
             self.begun.append(self.reader.submit(making))
         return partial(awaited, self.begun.popleft(), self.meanwhile) if self.begun else None
 
@@ -214,7 +216,7 @@ class ColumnsPass(Pass):
         super().__init__(rows)
         self.block, self.left_out = block, left_out
 
-    def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
+    def make(self, rows: np.ndarray) -> Making:
         """The function that cuts the block out; there is nothing to read."""
         return partial(self.block, rows)
 

@@ -17,7 +17,7 @@ from experimentator.data.columns import all_items
 from experimentator.data.fields import Asking
 from experimentator.data.items import DatasetError, check_names
 from experimentator.graph import Mode
-from experimentator.loading.blocks import Ahead, Block, Making, Pass, Placing, Spec, block_of, specs_of
+from experimentator.loading.blocks import Block, Making, Pass, Placing, Spec, block_of, specs_of
 from experimentator.loading.bucket_order import BucketRows, dealt
 from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import check_kinds
@@ -38,10 +38,10 @@ class BucketedPass(Pass):
         super().__init__(rows, end)
         self.parts, self.buckets = parts, rows.buckets
 
-    def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
+    def make(self, rows: np.ndarray) -> Making:
         """Let the part of their bucket make the block; `done` counts these rows already."""
         bucket = int(self.rows.buckets[self.done - len(rows)])
-        return partial(_of_bucket, self.parts[bucket].make(rows, ahead), bucket)
+        return partial(_of_bucket, self.parts[bucket].make(rows), bucket)
 
 
 def _of_bucket(making: Making, bucket: int) -> Block | None:
@@ -148,7 +148,7 @@ class _HostPart:
     def __init__(self, feed: BucketedHostFeed, specs: Mapping[str, Spec], number: int):
         self.feed, self.specs, self.number = feed, specs, number
 
-    def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
+    def make(self, rows: np.ndarray) -> Making:
         """The function that gathers a block of these rows, and places it."""
         return partial(self._block, rows)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.data.items import DatasetError, check_names
-from experimentator.loading.blocks import Ahead, Block, Making, Pass, Rows, specs_of
+from experimentator.loading.blocks import Block, Making, Pass, Rows, specs_of
 from experimentator.loading.feeds import Feed
 from experimentator.loading.kinds import check_rows, kind_error, kind_of
 from experimentator.loading.sieve import Loose, Sieve
@@ -135,11 +135,11 @@ class Stream(Pass):
             super().skip(batches)
             self.sieve.came = self.sieve.went = batches
 
-    def rest(self, ahead: Ahead) -> Making | None:
+    def rest(self) -> Making | None:
         """Make a block of the items that wait in the sieve, now that none follow."""
-        return None if self.sieve.is_over else partial(self._rest, ahead)
+        return None if self.sieve.is_over else self._rest
 
-    def make(self, rows: np.ndarray, ahead: Ahead) -> Making:
+    def make(self, rows: np.ndarray) -> Making:
         """Let each batch be read into its own rows of the block's columns."""
         feed, places = self.feed, rows.ravel()
         keys, visits = [self.keys[place] for place in self.positions[places]], self.visits[places].tolist()
@@ -149,34 +149,32 @@ class Stream(Pass):
         batches = [slice(start, start + rows.shape[1]) for start in range(0, rows.size, rows.shape[1])]
         reads = [partial(feed.read, keys[part], visits[part], columns, part.start) for part in batches]
         parts = map(self._heeding, reads) if self.pool is None else [self.pool.submit(read) for read in reads]
-        return partial(self._finish, rows.shape, keys, columns, parts, ahead)
+        return partial(self._finish, rows.shape, keys, columns, parts)
 
     def _heeding(self, read: Callable[[], Any]) -> Any:
         if self.reader is None:  # else this is its thread, and the training thread waits
             self.meanwhile()
         return read()
 
-    def _rest(self, ahead: Ahead) -> Block | None:
+    def _rest(self) -> Block | None:
         """Read the rows of the dropped last batch, which may fill one with items that wait; then empty the sieve."""
         if len(self.tail) and (self.sieve.waiting is not None or not self.sieve.went):
             tail, self.tail = self.tail, self.tail[:0]
-            return self.make(tail[None], ahead)()
-        return self._placed(self.sieve.rest(ahead))
+            return self.make(tail[None])()
+        return self._placed(self.sieve.rest(self.ahead))
 
-    def _finish(
-        self, shape: Any, keys: list[Hashable], columns: dict[str, Any], parts: Iterable[Any], ahead: Ahead
-    ) -> Block | None:
+    def _finish(self, shape: Any, keys: list[Hashable], columns: dict[str, Any], parts: Iterable[Any]) -> Block | None:
         """Wait until every batch of the block is read, then cut what is kept into batches."""
         read = [part.result() if isinstance(part, Future) else part for part in parts]
         names = self.feed.object_names
         objects = {name: [one for _, objects in read for one in objects.get(name, ())] for name in names}
         if all(kept is None for kept, _ in read):
-            return self._placed(self.sieve.cut(Loose(columns, keys, objects), shape, ahead))
+            return self._placed(self.sieve.cut(Loose(columns, keys, objects), shape, self.ahead))
         places = [number * shape[1] + np.arange(shape[1]) if kept is None else number * shape[1] + kept
                   for number, (kept, _) in enumerate(read)]  # fmt: skip
         kept = np.concatenate(places)
         rows = Loose({name: column[kept] for name, column in columns.items()}, [keys[one] for one in kept], objects)
-        return self._placed(self.sieve.cut(rows, shape, ahead))
+        return self._placed(self.sieve.cut(rows, shape, self.ahead))
 
     def _placed(self, block: Block | None) -> Block | None:
         return block if block is None or self.feed.placing is None else self.feed.placing(block)
