@@ -88,43 +88,47 @@ class Walk:
 
     def train(self, epochs: int) -> None:
         """Train up to a total of `epochs`."""
-        exp = self.exp
-        self.goal, self.rate = epochs, rate_of(exp.optimizer)
-        exp.state.pop("stop", None)
-        if exp.epoch >= epochs > 0:
-            log.warning(
-                "Nothing to train: %d of %d epochs are done. train(%d) trains one more.",
-                exp.epoch,
-                epochs,
-                exp.epoch + 1,
-            )
+        self.goal, self.rate = epochs, rate_of(self.exp.optimizer)
+        self.exp.state.pop("stop", None)
+        done = self.exp.epoch
+        if done >= epochs > 0:
+            said = "Nothing to train: %d of %d epochs are done. train(%d) trains one more."
+            log.warning(said, done, epochs, done + 1)
         elif self.is_cut_short and self.restore is None:
-            log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", exp.epoch + 1)
+            log.warning("Epoch %d was cut short. It starts anew, with the weights as they are.", done + 1)
         with HeldSignals() as self.held:
             try:
-                self.trains = True
-                exp.fire("train_begin", epoch=exp.epoch, epochs=epochs)
-                remember(exp)
-                self._warn((*unheard(exp), *idle_averages(exp), *otherwise(exp)))
-                self._warn(() if self.looked else first_look(exp))
-                self.looked = True
-                self._restore(last=self.position is None)
-                begun = exp.epoch
-                while exp.epoch < epochs and not exp.state.get("stop"):
-                    self._epoch(looks=exp.epoch in (begun, epochs - 1))
-                    self._warn(standing(exp, self.former) if self.former else ())
-                    self.former.clear()
-                if exp.state.get("stop"):
-                    log.warning("Training ends after epoch %d: %s", exp.epoch, exp.state["stop"])
-                self._pause("end")
+                self._train()
             finally:
-                if self.restore is None:  # else nothing was trained: the next `train` starts from the checkpoint
-                    self.position = None
-                try:
-                    exp.fire("train_end")
-                finally:
-                    self.trains = False
-                self.noted.left = changeable(exp)
+                self._end()
+
+    def _train(self) -> None:
+        """Tell that a training begins, and train until its goal, or until somebody stops it."""
+        exp, self.trains = self.exp, True
+        exp.fire("train_begin", epoch=exp.epoch, epochs=self.goal)
+        remember(exp)
+        self._warn((*unheard(exp), *idle_averages(exp), *otherwise(exp)))
+        self._warn(() if self.looked else first_look(exp))
+        self.looked = True
+        self._restore(last=self.position is None)
+        begun = exp.epoch
+        while exp.epoch < self.goal and not exp.state.get("stop"):
+            self._epoch(looks=exp.epoch in (begun, self.goal - 1))
+            self._warn(standing(exp, self.former) if self.former else ())
+            self.former.clear()
+        if exp.state.get("stop"):
+            log.warning("Training ends after epoch %d: %s", exp.epoch, exp.state["stop"])
+        self._pause("end")
+
+    def _end(self) -> None:
+        """Tell that the training ends, whether or not it was trained to its goal."""
+        if self.restore is None:  # else nothing was trained: the next `train` starts from the checkpoint
+            self.position = None
+        try:
+            self.exp.fire("train_end")
+        finally:
+            self.trains = False
+        self.noted.left = changeable(self.exp)
 
     def is_whole(self) -> bool:
         """Whether the weights are those of the end of an epoch, and finite."""
