@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from experimentator.accumulating import reset, weighing
 from experimentator.backends import Step
+from experimentator.config import ConfigError
+from experimentator.data.padding import together
 from experimentator.diagnosis import tell_many, tell_unused
 from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Graph, Mode
 from experimentator.legacy import check_given
 from experimentator.loading.blocks import Spec, specs_of
 from experimentator.optimizer_parts import required_in
-from experimentator.selection import joined
 
 if TYPE_CHECKING:
     from experimentator.program import Program
@@ -52,7 +53,7 @@ class Predictor:
             parts.append({name: np.asarray(values) for name, values in results.items()})
             check_flags(step.graph, parts[-1], first=batch)
         asked = outputs or self.program.selection.outputs(step.graph)
-        found = {name: joined(name, [part[name] for part in parts], rows, asked) for name in parts[0]}
+        found = {name: _joined(name, [part[name] for part in parts], rows, asked) for name in parts[0]}
         return {name: values for name, values in found.items() if values is not None}
 
     def once(self, data: Mapping[str, Any], mode: Mode) -> dict[str, np.ndarray]:
@@ -96,6 +97,29 @@ class Predictor:
         exp = self.program.exp
         optimizer = required_in(exp) if mode == Mode.TRAIN else None
         return exp.backend.compile(graph, specs, optimizer, jit_compile=False, eager=bool(exp.eager), capacity=1)
+
+
+def not_by_row(name: str, of: str, seen: str) -> ConfigError:
+    """The error for an output that is asked for and has no value for each row."""
+    write = "Name another output; predict gives values of a whole batch only for at most batch_size rows."
+    return ConfigError(f"{name!r} has no value for each row of {of}.", f"Seen: {seen}.", write)
+
+
+def _joined(name: str, results: Sequence[np.ndarray], rows: Sequence[np.ndarray], asked: Iterable[str]) -> Any:
+    """The results of batches, [1, B, ...] each, concatenated to [N, ...]; of a scalar, [1] each, one for each batch.
+
+    Where batches have several lengths, these are padded with zeros to the longest.
+
+    `rows` are [1, B] each. Of several batches, an array without a value for each row is None, and refused if `asked`.
+    """
+    values = [one[0] if one.ndim > 1 else one for one in results]
+    for one, row in zip(values, rows, strict=True):
+        if len(rows) > 1 and results[0].ndim > 1 and one.shape[:1] != (row.size,):
+            if name in asked:
+                seen = f"{list(one.shape)} for {row.size} rows, in {len(rows)} batches"
+                raise not_by_row(name, "what is given", seen)
+            return None
+    return together(values)
 
 
 def check_rows(columns: Mapping[str, np.ndarray], what: str) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from experimentator.accumulating import marked_in, weighing
-from experimentator.config import ConfigError
 from experimentator.data.items import DatasetError
-from experimentator.data.padding import together
 from experimentator.graph import Graph, GraphError, Mode
 from experimentator.loading.blocks import specs_of
 from experimentator.optimizer_parts import losses_of
@@ -86,29 +82,6 @@ class Selection:
         """The name to select in INFER where nothing can be computed, so that the error tells what is missing."""
         written = [name for node in graph.nodes for name in node.outputs if name not in ("loss", *self.metrics)]
         return tuple(written[-1:])
-
-
-def not_by_row(name: str, of: str, seen: str) -> ConfigError:
-    """The error for an output that is asked for and has no value for each row."""
-    write = "Name another output; predict gives values of a whole batch only for at most batch_size rows."
-    return ConfigError(f"{name!r} has no value for each row of {of}.", f"Seen: {seen}.", write)
-
-
-def joined(name: str, results: Sequence[np.ndarray], rows: Sequence[np.ndarray], asked: Iterable[str]) -> Any:
-    """The results of batches, [1, B, ...] each, concatenated to [N, ...]; of a scalar, [1] each, one for each batch.
-
-    Where batches have several lengths, these are padded with zeros to the longest.
-
-    `rows` are [1, B] each. Of several batches, an array without a value for each row is None, and refused if `asked`.
-    """
-    values = [one[0] if one.ndim > 1 else one for one in results]
-    for one, row in zip(values, rows, strict=True):
-        if len(rows) > 1 and results[0].ndim > 1 and one.shape[:1] != (row.size,):
-            if name in asked:
-                seen = f"{list(one.shape)} for {row.size} rows, in {len(rows)} batches"
-                raise not_by_row(name, "what is given", seen)
-            return None
-    return together(values)
 
 
 def check_items(subset: Any, specs: Mapping[str, Any], graph: Graph) -> None:

@@ -19,8 +19,8 @@ from experimentator.config import ConfigError
 from experimentator.data.padding import together
 from experimentator.graph import Mode
 from experimentator.patches import patched
+from experimentator.predictor import not_by_row
 from experimentator.records.plainfile import finite
-from experimentator.selection import not_by_row
 
 SUFFIXES = (".npz", ".jsonl", ".csv")
 KEYS = "keys"
