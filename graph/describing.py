@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -60,14 +59,14 @@ def describe_graph(
     """
     boxes = tuple(_box(node, groups or {}, weights or {}, shares or {}) for node in _order(graph))
     boxes = _with_roles(boxes, {n.index for n in graph.nodes if getattr(n.listed, "is_metric", False) is True})
-    outputs = _outputs(graph, boxes, metrics)
+    inputs, outputs = _inputs(graph), _outputs(graph, boxes, metrics)
     return Description(
         mode=str(graph.mode),
         total=len(graph._all),
         boxes=boxes,
-        inputs=_inputs(graph),
+        inputs=inputs,
         outputs=outputs,
-        edges=tuple(_edges(graph, outputs)),
+        edges=tuple(_edges(graph, inputs, outputs)),
         tensors=_tensors(graph, shapes or {}),
         title=title,
     )
@@ -187,11 +186,11 @@ def _with_roles(boxes: Sequence[Box], metrics: set[int]) -> tuple[Box, ...]:
 
 def _inputs(graph: Graph) -> tuple[Port, ...]:
     read = {ref for node in graph.nodes for ref in node.reads}
-    refs = sorted(ref for ref in (*read, *graph.results.values()) if ref not in graph.writers)
+    refs = sorted({*read, *graph.results.values()} - graph.writers.keys())
     given = {ref: not ref.version and ref.name in graph.provided for ref in refs}
     return tuple(
         Port(f"in{place}", ref, "input" if given[ref] else "missing", str(ref) if ref.version else ref.name)
-        for place, ref in enumerate(dict.fromkeys(refs))
+        for place, ref in enumerate(refs)
     )
 
 
@@ -205,8 +204,8 @@ def _outputs(graph: Graph, boxes: Sequence[Box], metrics: Collection[str]) -> tu
     return tuple(ports)
 
 
-def _edges(graph: Graph, outputs: Sequence[Port]) -> Iterator[Edge]:
-    sources = {port.ref: port.id for port in _inputs(graph)}
+def _edges(graph: Graph, inputs: Sequence[Port], outputs: Sequence[Port]) -> Iterator[Edge]:
+    sources = {port.ref: port.id for port in inputs}
     sources.update((ref, f"p{node.index}") for ref, node in graph.writers.items())
     for node in _order(graph):
         for ref in dict.fromkeys(node.reads):
@@ -218,7 +217,6 @@ def _edges(graph: Graph, outputs: Sequence[Port]) -> Iterator[Edge]:
 
 
 def _tensors(graph: Graph, shapes: Mapping[Ref, Spec]) -> tuple[Tensor, ...]:
-    refs = [ref for node in graph.nodes for ref in (*node.reads, *node.writes)]
+    refs = {ref for node in graph.nodes for ref in (*node.reads, *node.writes)}.union(graph.results.values())
     known = {ref: (shape if shape is None else tuple(shape), dtype) for ref, (shape, dtype) in shapes.items()}
-    counted = Counter([*refs, *graph.results.values()])
-    return tuple(Tensor(*ref, *known.get(ref, (None, None))) for ref in sorted(counted))
+    return tuple(Tensor(*ref, *known.get(ref, (None, None))) for ref in sorted(refs))
