@@ -35,10 +35,11 @@ from experimentator.signals import HeldSignals
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
-    from experimentator.runner import Runners
+    from experimentator.runner import Runner, Runners
     from experimentator.saving.resume import Restored
 
 log = logging.getLogger(__name__)
+PASSING = ("averages", "block", "results", "runner", "why")  # entries of the state that last for one event only
 
 
 class Walk:
@@ -239,7 +240,7 @@ class Walk:
                     outputs = runner.run(block, remaining=remaining - first, where=where, first=first)
                 averages.add(outputs, batch_size=block.index.shape[1])
                 try:
-                    self._tell(block, outputs, first, averages)
+                    self._tell(runner, block, outputs, first, averages)
                     check_finite(outputs, where=where, first=first, training=mode == Mode.TRAIN)
                 finally:  # even if a callback raises, the weights have changed
                     self.batches += len(block.index) if mode == Mode.TRAIN else 0
@@ -249,7 +250,7 @@ class Walk:
                 self._pause("step")
         return averages
 
-    def _tell(self, block: Any, outputs: Mapping[str, Any], first: int, averages: Averages) -> None:
+    def _tell(self, runner: Runner, block: Any, outputs: Mapping[str, Any], first: int, averages: Averages) -> None:
         """Fire `batch_end` for every batch of a call, from its stacked results, then `block_end`."""
         exp = self.exp
         if exp.listens("batch_end"):
@@ -257,8 +258,8 @@ class Walk:
                 batch = {name: values[place] for name, values in (*block.objects.items(), *outputs.items())}
                 exp.fire("batch_end", batch=first + place, keys=block.keys[place], **batch)
         last = first + len(block.index) - 1
-        exp.fire("block_end", batch=last, averages=averages, block=block, results=outputs)
-        for name in ("averages", "block", "results"):  # of this call only, and `block` may be as large as the data
+        exp.fire("block_end", batch=last, averages=averages, block=block, results=outputs, runner=runner)
+        for name in PASSING:  # `block` may be as large as the data
             exp.state.pop(name, None)
 
     def _pause(self, why: str) -> None:

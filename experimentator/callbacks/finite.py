@@ -62,8 +62,10 @@ class TerminateOnNaN(Callback):
 
     def _error(self, block: Any, place: int, state: dict[str, Any]) -> NonFiniteLossError:
         mode, name = state["mode"], state["cycle_name"]
-        if self._restore is not None:
-            self._repeat(block, place, state)
+        if self._restore is not None:  # bring weights and optimizer to where the failing batch found them
+            self._restore()
+            if place:
+                state["runner"].step(block.columns, block.index[:place], fixed=False)
         graph = self.exp.graph(mode)
         found = self.exp.backend.spoilt(graph, block.columns, block.index[place])
         batch = state["batch"] - len(block.index) + 1 + place
@@ -81,15 +83,6 @@ class TerminateOnNaN(Callback):
         error.first = tensor
         error.add_note(failed_in(node, mode))
         return error
-
-    def _repeat(self, block: Any, place: int, state: dict[str, Any]) -> None:
-        """Bring weights and optimizer to where the failing batch found them."""
-        assert self._restore is not None  # noqa: S101  # for the type checker
-        self._restore()
-        if place:
-            subset = self.exp.subset(state["cycle_name"])
-            step = self.exp.program.runner(subset, state["mode"], steps=1, bucket=block.bucket).step
-            step(block.columns, block.index[:place], fixed=False)
 
     def _cause(self, node: str) -> tuple[str, str]:
         """Cause and advice, in words: weights that an update spoilt, or the processor itself."""

@@ -24,8 +24,7 @@ class Block:
     """K batches: `columns` {name: [N, ...]}, `index` [K, B] int32, the keys of each batch, and host-side objects.
 
     `fixed` is for columns that were copied to the device: whether they have just the rows of K batches, for the
-    function compiled for K, and no padding; None if resident. `bucket` is the number of the bucket that its items are
-    padded to, if the subset has buckets.
+    function compiled for K, and no padding; None if resident.
     """
 
     columns: Mapping[str, Any]
@@ -33,7 +32,6 @@ class Block:
     keys: Sequence[Sequence[Hashable]]
     objects: Mapping[str, Any]
     fixed: bool | None = None
-    bucket: int | None = None
 
 
 Ahead = Callable[[int], int]  # given the batches done, how many to run next

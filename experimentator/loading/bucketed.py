@@ -40,13 +40,8 @@ class BucketedPass(Pass):
 
     def make(self, rows: np.ndarray) -> Making:
         """Let the part of their bucket make the block; `done` counts these rows already."""
-        bucket = int(self.rows.buckets[self.done - len(rows)])
-        return partial(_of_bucket, self.parts[bucket].make(rows), bucket)
-
-
-def _of_bucket(making: Making, bucket: int) -> Block | None:
-    block = making()
-    return block and replace(block, bucket=bucket)
+        making: Making = self.parts[self.rows.buckets[self.done - len(rows)]].make(rows)
+        return making
 
 
 class BucketedFeed(Feed):

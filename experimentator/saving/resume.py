@@ -50,13 +50,13 @@ from experimentator.saving.packing import (
 )
 from experimentator.saving.undeclared import known, listening, rekeyed, set_anew
 from experimentator.settings import rate_of, write_rate
+from experimentator.walk import PASSING
 
 if TYPE_CHECKING:
     from experimentator.experiment import BaseExperiment
 
 log = logging.getLogger(__name__)
 WEIGHTS, ARRAYS, STATE = manifest.FILES
-PASSING = ("averages", "block", "results", "why")  # entries of the state that last for one call only
 OPTIMIZER = "optimizer/"
 ABOUT: Mapping[str, type] = {
     "config": dict, "modules": dict, "program": str, "graph": dict, "subsets": dict, "versions": dict, "machine": dict,
