@@ -69,7 +69,7 @@ class Graph:
         self.mode = Mode.of(mode)
         self.provided = frozenset(names_of(given, of="provided"))
         self.processors = tuple(processors)
-        self._everyone = nodes_of(self.processors)  # of all modes
+        self._of_all_modes = nodes_of(self.processors)
         self._bind()
 
     # What it is made of; `nodes` holds the nodes in list order
@@ -77,7 +77,7 @@ class Graph:
     @cached_property
     def writers(self) -> Mapping[Ref, Node]:
         """The node that writes each version."""
-        return {ref: node for node in self._all for ref in node.writes}
+        return {ref: node for node in self._unpruned for ref in node.writes}
 
     @cached_property
     def dag(self) -> nx.DiGraph[Node]:
@@ -210,7 +210,7 @@ class Graph:
     def written_in(self, name: str) -> Mode:
         """The modes in which some processor writes a name, whichever mode this graph is of."""
         found = Mode(0)
-        for node in self._everyone:
+        for node in self._of_all_modes:
             found |= node.mode if name in node.outputs else Mode(0)
         return found
 
@@ -220,22 +220,22 @@ class Graph:
         return describe_graph(self, **(self.known(self) if self.known else {}))
 
     def _bind(self, without: Collection[int] = ()) -> None:
-        nodes = [node for node in self._everyone if node.runs_in(self.mode) and node.index not in without]
+        nodes = [node for node in self._of_all_modes if node.runs_in(self.mode) and node.index not in without]
         bound = bind([node.signature for node in nodes], provided=self.provided)
         for node, (reads, writes) in zip(nodes, bound, strict=True):
             node.reads, node.writes = reads, writes
-        self._all = self.nodes = tuple(nodes)
+        self._unpruned = self.nodes = tuple(nodes)
         self._wanted: dict[str, Ref] | None = None
 
     @cached_property
     def _last(self) -> dict[str, Ref]:
         """The last version of every name that is written and not deleted since, in order of first write."""
-        return {ref.name: ref for node in self._all for ref in node.writes if ref.name not in self._deleted}
+        return {ref.name: ref for node in self._unpruned for ref in node.writes if ref.name not in self._deleted}
 
     @cached_property
     def _deleted(self) -> Mapping[str, int]:
         """Names that end up deleted, with the number of their writes and deletions."""
-        touched = [(name, name in node.deletes) for node in self._all for name in (*node.outputs, *node.deletes)]
+        touched = [(name, name in node.deletes) for node in self._unpruned for name in (*node.outputs, *node.deletes)]
         counts = Counter([name for name, _ in touched])
         return {name: counts[name] for name, deleted in dict(touched).items() if deleted}
 
@@ -298,7 +298,7 @@ class Graph:
                 kept.add(node)
                 frontier += node.reads
                 available.update(node.reads, node.writes)
-        idle = [node for node in self._all if not node.writes and node.reads and not node.deletes]
+        idle = [node for node in self._unpruned if not node.writes and node.reads and not node.deletes]
         return kept.union(node for node in idle if available.issuperset(node.reads))
 
     def _pruned(self, names: Iterable[str]) -> Graph:
@@ -307,8 +307,8 @@ class Graph:
         wanted = {name: base._find(name) for name in names}
         kept = base._ancestors(wanted.values())
         graph = base._bare()
-        graph._all, graph._wanted, graph.writers = base._all, wanted, base.writers
-        graph.nodes = tuple([node for node in base._all if node in kept])
+        graph._unpruned, graph._wanted, graph.writers = base._unpruned, wanted, base.writers
+        graph.nodes = tuple([node for node in base._unpruned if node in kept])
         return graph
 
     def _without_shadowing_writers(self) -> Graph:
@@ -319,14 +319,14 @@ class Graph:
         while shadowing := graph.report.shadowing():
             without |= shadowing
             graph = self._bare()
-            graph._everyone = nodes_of(self.processors)  # bound anew
+            graph._of_all_modes = nodes_of(self.processors)  # bound anew
             graph._bind(without)
         return graph
 
     def _bare(self) -> Graph:
         graph = Graph.__new__(Graph)
         graph.mode, graph.provided, graph.processors = self.mode, self.provided, self.processors
-        graph._everyone = self._everyone
+        graph._of_all_modes = self._of_all_modes
         return graph
 
     def _require_declared(self) -> None:

@@ -62,7 +62,7 @@ def describe_graph(
     inputs, outputs = _inputs(graph), _outputs(graph, boxes, metrics)
     return Description(
         mode=str(graph.mode),
-        total=len(graph._all),
+        total=len(graph._unpruned),
         boxes=boxes,
         inputs=inputs,
         outputs=outputs,

@@ -32,7 +32,7 @@ class Report:
 
     def problems(self) -> Iterator[GraphError]:
         """What is wrong with the nodes of the graph: missing names, ambiguous writes, bad `after`, cycles."""
-        for node in self.graph._all:
+        for node in self.graph._unpruned:
             if node.failed is not None:
                 yield self._missing(node.failed, reader=node)
         for node in self.graph.nodes:
@@ -74,7 +74,7 @@ class Report:
         """The nodes that can run on what is provided."""
         waiting: dict[Node, int] = {}
         readers: defaultdict[Node, list[Node]] = defaultdict(list)
-        for node in self.graph._all:
+        for node in self.graph._unpruned:
             written = [ref for ref in node.reads if ref in self.graph.writers]
             if node.failed is None and all(ref in self.graph.writers or self._given(ref) for ref in node.reads):
                 waiting[node] = len(written)
@@ -93,7 +93,7 @@ class Report:
         provided = self.graph.provided
         return frozenset(
             node.index
-            for node in self.graph._all
+            for node in self.graph._unpruned
             if not provided.isdisjoint(node.outputs) and node not in self.computable
             for name in node.outputs
             if name in provided and not self._builds_on(node, Ref(name, 0))
@@ -105,7 +105,7 @@ class Report:
         return not ref.version and ref.name in self.graph.provided
 
     def _unread(self, node: Node, name: str, ref: Ref) -> GraphError:
-        writers = [writer for writer in self.graph._all if name in writer.outputs]
+        writers = [writer for writer in self.graph._unpruned if name in writer.outputs]
         if ref.version or len(writers) < 2:
             return self._missing(name, reader=node)
         return AmbiguousWriteError(name=name, reader=node, writers=writers, mode=self.graph.mode)
@@ -127,14 +127,14 @@ class Report:
 
     @cached_property
     def _known(self) -> frozenset[str]:
-        return self.graph.provided.union(*[node.outputs for node in self.graph._all])
+        return self.graph.provided.union(*[node.outputs for node in self.graph._unpruned])
 
     @cached_property
     def _known_elsewhere(self) -> frozenset[str]:
-        return frozenset([name for node in self.graph._everyone for name in node.outputs]) - self._known
+        return frozenset([name for node in self.graph._of_all_modes for name in node.outputs]) - self._known
 
     def _remover(self, name: str, reader: Node | None) -> Node | None:
-        above = [node for node in self.graph._all if reader is None or node.index < reader.index]
+        above = [node for node in self.graph._unpruned if reader is None or node.index < reader.index]
         touched = [node for node in above if name in node.deletes or name in node.outputs]
         return touched[-1] if touched and name in touched[-1].deletes else None
 
@@ -150,7 +150,7 @@ class Report:
     def _bad_afters(self) -> Iterator[GraphError]:
         if not any(node.after for node in self.graph.nodes):
             return
-        known = {target for node in self.graph._everyone for target in _targets(node) if isinstance(target, str)}
+        known = {target for node in self.graph._of_all_modes for target in _targets(node) if isinstance(target, str)}
         for node in self.graph.nodes:
             for target in node.after:
                 if isinstance(target, str) and target not in known:

@@ -92,7 +92,7 @@ class _Plan:
             return f"{box.mode} only, and this is {self.chosen.mode}"
         if not box.declared:
             return "what it reads and writes is not known"
-        if all(node.index != box.index for node in self.chosen._all):
+        if all(node.index != box.index for node in self.chosen._unpruned):
             return f"cannot run here: {names_in_short([ref.name for ref in box.writes], 3)} taken as given"
         for name in [ref.name for ref in box.writes if ref.name in self.chosen.results]:
             later = self.chosen.writers.get(self.chosen.results[name])
