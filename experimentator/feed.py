@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,34 +40,37 @@ LARGE = 1 << 26  # bytes of a subset
 
 
 class Columnar(Feed):
-    """A feed that holds the whole subset as columns; `kept` are the places of keys that have rows, None for all."""
+    """A feed that holds the whole subset as columns; `kept` are the places of keys that have rows, None for all.
+
+    `keys` are those of the rows; `row` [keys of the subset] int32 has the row of each, -1 for none, or is None.
+    """
 
     def __init__(self, subset: Subset, columns: Mapping[str, Any], kept: np.ndarray | None = None):
         super().__init__(subset)
         self.specs = specs_of(columns)
         self.columns: Mapping[str, Any] = columns
         self.objects = {name: values for name, values in columns.items() if name not in self.specs}
-        self.kept = kept
+        self.keys = subset.keys
+        self.row: np.ndarray | None = None
+        if kept is not None:
+            self.row = np.full(len(self.keys), -1, np.int32)
+            self.row[kept] = np.arange(len(kept), dtype=np.int32)
+            self.keys = tuple(self.keys[place] for place in kept)
 
     def cycle(self, batch_size: int) -> Pass:
         positions, drop_last = self.orders.of(self.mode)
-        keys = self.subset.keys
-        if self.kept is not None:
-            row = np.full(len(keys), -1, np.int32)
-            row[self.kept] = np.arange(len(self.kept), dtype=np.int32)
-            positions = row[positions]
-            positions, keys = positions[positions >= 0], tuple(keys[place] for place in self.kept)
+        if self.row is not None:
+            positions = self.row[positions]
+            positions = positions[positions >= 0]
         if not len(positions):
             raise self.subset.empty_error(self.subset.keys)
-        rows = Rows(positions, batch_size, drop_last)
-        return ColumnsPass(rows, partial(self._block, keys), left_out=self.kept is not None)
+        return ColumnsPass(Rows(positions, batch_size, drop_last), self._block, left_out=self.row is not None)
 
     def tables(self) -> Iterator[tuple[Mapping[str, Any], list[Hashable]]]:
         """All columns, and the keys that have rows."""
-        keys = self.subset.keys
-        yield self.columns, list(keys if self.kept is None else (keys[place] for place in self.kept))
+        yield self.columns, list(self.keys)
 
-    def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
+    def _block(self, rows: np.ndarray) -> Block:
         raise NotImplementedError
 
 
@@ -91,9 +93,9 @@ class ResidentFeed(Columnar):
         self.length = rows_for(len(next(iter(columns.values()))), before)
         self.columns = put({name: padded(columns[name], self.length) for name in self.specs})
 
-    def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
+    def _block(self, rows: np.ndarray) -> Block:
         objects = {name: Picked(values, rows) for name, values in self.objects.items()}
-        return Block(self.columns, rows, Picked(keys, rows), objects)
+        return Block(self.columns, rows, Picked(self.keys, rows), objects)
 
 
 class HostFeed(Columnar):
@@ -101,10 +103,10 @@ class HostFeed(Columnar):
 
     place = "in host memory"
 
-    def _block(self, keys: tuple[Any, ...], rows: np.ndarray) -> Block:
+    def _block(self, rows: np.ndarray) -> Block:
         names = self.specs if self.placing is None else self.placing.names
         columns = {name: np.take(self.columns[name], rows.ravel(), axis=0) for name in names}
-        return block_of(columns, rows, keys, self.objects, self.placing)
+        return block_of(columns, rows, self.keys, self.objects, self.placing)
 
 
 class Fed(NamedTuple):

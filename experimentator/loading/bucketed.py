@@ -160,6 +160,8 @@ class BucketedStreamFeed(BucketedFeed):
 
     def __init__(self, subset: Subset, buckets: Buckets, first: Hashable, sample: Mapping[str, Any]):
         parts = [_StreamedPart(subset, first, sample, buckets, number) for number in range(buckets.count)]
+        for part in parts:
+            part.held = parts[0].held  # the same processes read for all
         super().__init__(subset, buckets, parts)
         self._asked: tuple[tuple[int, int], np.ndarray] | None = None
 
@@ -197,8 +199,6 @@ class BucketedStreamFeed(BucketedFeed):
         reader.workers = self.workers
         reader.start_processes()
         pool = reader.pool()
-        for part in self.parts:
-            part.workers, part.held = self.workers, reader.held
         visits = self.subset.visits(rows.positions)
         streams = [Stream(part, rows.positions, rows, pool, visits) for part in self.parts]
         places = replace(rows, positions=np.arange(len(rows.positions)))
