@@ -26,7 +26,7 @@ from experimentator.program import Program
 from experimentator.records.predictions import Predictions
 from experimentator.saved import Saved
 from experimentator.saving.identity import begin, identity
-from experimentator.settings import LIBRARY_KEYS, check_values, listed, settle_rate, write_rate
+from experimentator.settings import LIBRARY_KEYS, Key, check_values, listed, settle_rate, write_rate
 from experimentator.subset import Subset, find, refuse_twins
 from experimentator.summary import Summarised, facts, see_changes
 from experimentator.walk import Walk
@@ -323,7 +323,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
 
     def _changed(self, key: str, old: Any, new: Any) -> None:
         """A setting changed: write it through, drop what was derived from it, and say so."""
-        dropped = [name for name in LIBRARY_KEYS.get(key, ()) if self._drop(name)]
+        dropped = [name for name in LIBRARY_KEYS.get(key, Key()).drops if self._drop(name)]
         if key == "experiment_type":
             log.warning("experiment_type is read when an experiment is built: build_experiment(..., %s=[...]).", key)
         if key == "chunk_processors" and self.program.has_recorded:  # another change may have dropped the graphs

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,41 +19,6 @@ from experimentator.optimizer_parts import parts_of, schedule_of
 from experimentator.scalars import is_whole
 
 log = logging.getLogger(__name__)
-
-# What is dropped and rebuilt when a library key changes after use ("graphs" includes their steps).
-LIBRARY_KEYS: Mapping[str, tuple[str, ...]] = {
-    "experiment_type": (),
-    "subsets": ("subsets", "feeds", "graphs"),
-    "batch_size": ("steps",),
-    "chunk_processors": ("chunk_processors", "metrics", "graphs"),
-    "optimizer": ("optimizer", "graphs"),
-    "learning_rate": (),
-    "callbacks": ("callbacks", "listeners", "graphs"),
-    "metrics": ("metrics", "graphs"),
-    "outputs": ("outputs", "graphs"),
-    "seed": (),
-    "eval_epochs": (),
-    "steps_per_call": ("steps",),
-    "residency": ("feeds", "steps"),
-    "workers": (),
-    "jit_compile": ("steps",),
-    "precision": ("graphs",),
-    "eager": ("steps",),
-    "hide_progress": ("listeners",),
-    "project_name": ("_run_folder", "listeners"),
-    "experiment_id": ("_run_folder", "listeners"),
-    "output_folder": ("_run_folder", "listeners"),
-}
-
-# The values of library keys that the configuration does not set; None for the others.
-DEFAULTS: Mapping[str, Any] = {
-    "batch_size": 32,
-    "residency": "auto",
-    "jit_compile": "auto",
-    "eager": False,
-    "seed": 0,
-}
-
 
 # Settings whose lists may be changed in place.
 LISTS = ("subsets", "chunk_processors", "callbacks", "metrics", "outputs")
@@ -176,9 +141,9 @@ def check_values(values: Mapping[str, Any]) -> None:
     experimentator.overrides.ConfigError: batch_size=0 cannot be used.
     Write a whole number of at least 1.
     """
-    for key, (fits, write) in _RULES.items():
-        if key in values and not fits(values[key]):
-            raise ConfigError(f"{key}={' '.join(repr(values[key]).split()):.80} cannot be used.\n{write}")
+    for name, key in CHECKED.items():
+        if name in values and not key.fits(values[name]):
+            raise ConfigError(f"{name}={' '.join(repr(values[name]).split()):.80} cannot be used.\n{key.write}")
 
 
 def is_evaluated(eval_epochs: Any, number: int, last: int) -> bool:
@@ -230,50 +195,79 @@ def _is_rate(value: Any) -> bool:
     return value is None or (is_number and 0 <= float(value) < math.inf)
 
 
-_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "subsets": (_is_list, "Write a list: [Subset(...), ...]."),
-    "chunk_processors": (_is_list, "Write a list of processors."),
-    "callbacks": (_is_list, "Write a list of callbacks."),
-    "metrics": (
+class Key(NamedTuple):
+    """What the library knows of a setting: what is dropped when it changes after use, its values, and its default."""
+
+    drops: tuple[str, ...] = ()  # properties of the experiment, and parts of its program; "graphs" includes their steps
+    fits: Callable[[Any], bool] = lambda value: True
+    write: str = ""  # for a value that does not fit
+    default: Any = None
+
+
+LIBRARY_KEYS: Mapping[str, Key] = {
+    "experiment_type": Key((), _are_classes, "Write a list of classes, base first."),
+    "subsets": Key(("subsets", "feeds", "graphs"), _is_list, "Write a list: [Subset(...), ...]."),
+    "batch_size": Key(("steps",), lambda v: is_whole(v, least=1), "Write a whole number of at least 1.", default=32),
+    "chunk_processors": Key(("chunk_processors", "metrics", "graphs"), _is_list, "Write a list of processors."),
+    "optimizer": Key(
+        ("optimizer", "graphs"),
+        _is_optimizer,
+        "Write a Keras optimizer, such as keras.optimizers.Adam(1e-3); for several, experimentator.Optimizers({...}).",
+    ),
+    "learning_rate": Key(
+        (),
+        _is_rate,
+        "Write a number from 0 on; a schedule goes into the optimizer, keras.optimizers.Adam(schedule).",
+    ),
+    "callbacks": Key(("callbacks", "listeners", "graphs"), _is_list, "Write a list of callbacks."),
+    "metrics": Key(
+        ("metrics", "graphs"),
         _are_names,
         "Write a list of names of tensors; a metric goes into chunk_processors, as "
         'ops.KerasMetric(keras.metrics.AUC(), "batch_logits", "batch_target").',
     ),
-    "outputs": (_are_names, "Write a list of names of tensors."),
-    "optimizer": (
-        _is_optimizer,
-        "Write a Keras optimizer, such as keras.optimizers.Adam(1e-3); for several, experimentator.Optimizers({...}).",
+    "outputs": Key(("outputs", "graphs"), _are_names, "Write a list of names of tensors."),
+    "seed": Key((), lambda v: v is None or isinstance(v, Integral), "Write a whole number.", default=0),
+    "eval_epochs": Key(
+        (), _says_when, "Write N for every N-th epoch, a collection of epochs, or None for every epoch."
     ),
-    "learning_rate": (
-        _is_rate,
-        "Write a number from 0 on; a schedule goes into the optimizer, keras.optimizers.Adam(schedule).",
-    ),
-    "experiment_type": (_are_classes, "Write a list of classes, base first."),
-    "epochs": (lambda v: is_whole(v, least=0), "Write a whole number of at least 0."),
-    "batch_size": (lambda v: is_whole(v, least=1), "Write a whole number of at least 1."),
-    "steps_per_call": (
+    "steps_per_call": Key(
+        ("steps",),
         lambda v: v in (None, "auto") or is_whole(v, least=1),
         "Write 'auto', or a whole number of at least 1.",
     ),
-    "eval_epochs": (_says_when, "Write N for every N-th epoch, a collection of epochs, or None for every epoch."),
-    "residency": (
+    "residency": Key(
+        ("feeds", "steps"),
         lambda v: v in ("auto", "device", "host", "stream"),
         "Write 'auto', 'device', 'host' or 'stream'.",
+        default="auto",
     ),
-    "workers": (
+    "workers": Key(
+        (),
         lambda v: v in (None, "auto") or Workers.of(v) is not None,
         "Write 'auto', or how many threads read items ahead, such as 2, or '4 processes'.",
     ),
-    "jit_compile": (lambda v: v in ("auto", "step") or isinstance(v, bool), "Write 'auto', True, False or 'step'."),
-    "precision": (lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."),
-    "seed": (lambda v: v is None or isinstance(v, Integral), "Write a whole number."),
-    "eager": (lambda v: v is None or v in (False, True), "Write True or False."),
-    "hide_progress": (lambda v: v is None or v in (False, True), "Write True or False."),
-    "output_folder": (
+    "jit_compile": Key(
+        ("steps",),
+        lambda v: v in ("auto", "step") or isinstance(v, bool),
+        "Write 'auto', True, False or 'step'.",
+        default="auto",
+    ),
+    "precision": Key(
+        ("graphs",), lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."
+    ),
+    "eager": Key(("steps",), lambda v: v is None or v in (False, True), "Write True or False.", default=False),
+    "hide_progress": Key(("listeners",), lambda v: v is None or v in (False, True), "Write True or False."),
+    "project_name": Key(("_run_folder", "listeners")),
+    "experiment_id": Key(("_run_folder", "listeners")),
+    "output_folder": Key(
+        ("_run_folder", "listeners"),
         lambda v: v is None or v is False or isinstance(v, str | os.PathLike),
         "Write the path of a folder, or None for no run folder.",
     ),
 }
+DEFAULTS: Mapping[str, Any] = {name: key.default for name, key in LIBRARY_KEYS.items() if key.default is not None}
+CHECKED = {**LIBRARY_KEYS, "epochs": Key((), lambda v: is_whole(v, least=0), "Write a whole number of at least 0.")}
 
 
 def has_rate(optimizer: Any, rate: Any) -> bool:
