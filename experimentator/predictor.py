@@ -13,10 +13,9 @@ from experimentator.config import ConfigError
 from experimentator.data.padding import together
 from experimentator.diagnosis import tell_many, tell_unused
 from experimentator.flags import check_flags, with_flags
-from experimentator.graph import Graph, Mode
+from experimentator.graph import Mode
 from experimentator.legacy import check_given
-from experimentator.loading.blocks import Spec, specs_of
-from experimentator.optimizer_parts import required_in
+from experimentator.loading.blocks import specs_of
 
 if TYPE_CHECKING:
     from experimentator.program import Program
@@ -80,7 +79,7 @@ class Predictor:
             graph = with_flags(graph, wanted)
             tell_unused(specs, graph)
             tell_many([kind for kind, _ in self.steps], shapes)
-            self.steps[key] = self._compiled(graph, specs, Mode.INFER)
+            self.steps[key] = program.compiled(graph, specs, jit_compile=False, capacity=1)
         return self.steps[key]
 
     def _single(self, columns: Mapping[str, Any], mode: Mode) -> Step:
@@ -89,14 +88,9 @@ class Predictor:
         check_given(columns, graph)
         key = (mode, *sorted((name, str(spec.dtype)) for name, spec in specs.items()))
         if key not in self.single or self.single[key].stale:
-            self.single[key] = self._compiled(graph, specs, mode)
+            self.single[key] = self.program.compiled(graph, specs, jit_compile=False, capacity=1)
         reset(graph)
         return self.single[key]
-
-    def _compiled(self, graph: Graph, specs: Mapping[str, Spec], mode: Mode) -> Step:
-        exp = self.program.exp
-        optimizer = required_in(exp) if mode == Mode.TRAIN else None
-        return exp.backend.compile(graph, specs, optimizer, jit_compile=False, eager=bool(exp.eager), capacity=1)
 
 
 def not_by_row(name: str, of: str, seen: str) -> ConfigError:

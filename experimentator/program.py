@@ -12,6 +12,7 @@ import numpy as np
 
 from experimentator.accumulating import lasting, with_weights
 from experimentator.attributes import OFTEN, Attributes
+from experimentator.backends import Step
 from experimentator.embedded import Embedded
 from experimentator.feed import Fed, fed
 from experimentator.flags import with_flags
@@ -21,7 +22,7 @@ from experimentator.loading.blocks import BLOCK_BYTES, Placing, Spec, batch_byte
 from experimentator.loading.feeds import Feed
 from experimentator.loading.workers import Workers
 from experimentator.optimizer_parts import required_in
-from experimentator.pace import LIMIT, Pace
+from experimentator.pace import Pace
 from experimentator.predictor import Predictor
 from experimentator.runner import Runner, Runners, label_of
 from experimentator.selection import Selection, check_items, explaining_objects
@@ -188,11 +189,9 @@ class Program:
             room = steps if runner is None else runner.room(steps)
             known = [None] if bucket is None else subset.buckets.each()
             self._retire([key, *(old for old in self.runners if old[0] == id(subset) and old[-1] not in known)])
-            most = LIMIT if feed.resident else max(1, BLOCK_BYTES // (batch_bytes(batch) * batch_size or 1))
-            optimizer = required_in(exp) if mode == Mode.TRAIN else None
-            options = {"jit_compile": self._jit_compile(mode), "eager": bool(exp.eager), "seed": exp.seed or 0}
-            step = exp.backend.compile(graph, batch, optimizer, like=like, **options)
-            most = min(most, max(1, BLOCK_BYTES // (step.result_bytes(batch_size) or 1)))
+            step = self.compiled(graph, batch, jit_compile=self._jit_compile(mode), like=like)
+            travelling = 0 if feed.resident else batch_bytes(batch) * batch_size
+            most = max(1, BLOCK_BYTES // max(1, travelling, step.result_bytes(batch_size)))
             pace = Pace(room, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
             step.capacity = pace.capacity
             runner = self.runners[key] = Runner(step, pace, subset.name, like, sizes, batch)
@@ -200,6 +199,11 @@ class Program:
             pace, names = runner.pace, sorted(graph.inputs)
             part.placing = Placing(names, pace.capacity * batch_size, exp.backend.put, pace.is_fixed)
         return runner
+
+    def compiled(self, graph: Graph, specs: Mapping[str, Spec], **options: Any) -> Step:
+        """A step for a graph; in TRAIN it updates the weights."""
+        exp, optimizer = self.exp, required_in(self.exp) if graph.mode == Mode.TRAIN else None
+        return exp.backend.compile(graph, specs, optimizer, eager=bool(exp.eager), seed=exp.seed or 0, **options)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """For every subset that ran: batches, calls of the compiled step (one host sync each), and traces."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experimentator import ChunkProcessor, Freeze, Mode, Subset, build_experiment, ops
+from experimentator import ChunkProcessor, Freeze, Mode, Subset, TensorflowExperiment, build_experiment, ops
 from experimentator.backends.tensorflow import loop
 from experimentator.backends.tensorflow.placement import LARGE, placed
 from experimentator.graph import GraphError, chunk_processor
@@ -67,6 +67,15 @@ def test_choosing_a_compiler_changes_no_variable_that_is_not_trained():
     step(backend.put(COLUMNS), INDEX)
     assert processor.calls.numpy() == len(INDEX)
     assert processor.draws.state.numpy().tolist() != state
+
+
+def test_what_predict_draws_without_a_seed_of_its_own_follows_the_setting():
+    def drawn(seed):
+        noise = chunk_processor(outputs=["batch_y"])(lambda batch_x: batch_x + tf.random.uniform(tf.shape(batch_x)))
+        exp = build_experiment({"chunk_processors": [noise], "seed": seed, "experiment_type": [TensorflowExperiment]})
+        return exp.predict({"batch_x": np.zeros(8, "float32")})["batch_y"].tolist()
+
+    assert drawn(1) == drawn(1) != drawn(2)
 
 
 def test_a_settled_compiler_stays_where_a_setting_of_a_layer_changes_and_not_where_the_batch_size_does():
