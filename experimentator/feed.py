@@ -165,7 +165,7 @@ def feed_of(
     streamed. Of a subset with buckets, columns are in host memory. `before` is the number of rows of the columns that
     these replace. So many `threads` read the items of columns.
     """
-    _tell_replaced(subset)
+    _check_replaced(subset)
     first, sample = subset.sample()
     size = len(subset.keys) * batch_bytes(specs_of(sample))
     if size >= LARGE and residency != "stream":
@@ -173,12 +173,6 @@ def feed_of(
     if residency == "auto":
         residency = _roomy(subset, size, room, before) if is_columnar(subset) else "stream"
     buckets = subset.buckets
-    if buckets is not None and subset.has_own_batch:
-        raise DatasetError(
-            f"Subset {subset.name!r} has both buckets and a `batch` of its own.",
-            f"{type(subset).__name__}.batch",
-            "Leave one of them out; what `batch` does to single items could be a transform of its dataset.",
-        )
     if residency == "stream":
         check_keys(subset.dataset, subset.keys, subset=subset.name)  # the other feeds read every item now anyway
         if buckets is not None:
@@ -205,7 +199,14 @@ def _checked_columns(
     return kept, columns
 
 
-def _tell_replaced(subset: Subset) -> None:
+def _check_replaced(subset: Subset) -> None:
+    """Refuse a `batch` of its own beside buckets, and warn of `batches`, which nothing here calls."""
+    if subset.buckets and subset.has_own_batch:
+        raise DatasetError(
+            f"Subset {subset.name!r} has both buckets and a `batch` of its own.",
+            f"{type(subset).__name__}.batch",
+            "Leave one of them out; what `batch` does to single items could be a transform of its dataset.",
+        )
     if subset.replaces("batches", of=Subset):
         said = (
             "%s.batches was replaced, but it only serves to look at batches. To train and evaluate on other batches, "
