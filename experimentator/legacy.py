@@ -146,25 +146,27 @@ class Legacy(Configured):
             self.begun_from = vars(self)["_stored"] = weights_in(beside)
 
     def _notice(self) -> None:
-        for key in ("metrics", "outputs"):
-            names = vars(self).get(key)
-            if not isinstance(names, Names) or Counter(names) == names.made:
-                continue
-            if getattr(type(self), key) is not vars(Legacy)[key]:  # a property of the task class
-                continue
-            # What processors measure is no setting.
-            own = listed(self.cfg.get(key)) if key == "metrics" else [*names.made]
-            wanted = list(dict.fromkeys([*(name for name in own if name in names), *Counter(names) - names.made]))
-            if wanted != own:
-                setattr(self, key, wanted)
-            else:
-                del vars(self)[key]
-                log.warning(
-                    "Nothing was taken from exp.%s: processors write it. To measure less, leave those out.", key
-                )
+        for key in PROPERTIES:
+            self._take_in(key)
         super()._notice()
         if (weights := vars(self).pop("_stored", None)) is not None:
             self.load_weights(weights)
+
+    def _take_in(self, key: str) -> None:
+        """Set what was added to the names that `metrics` or `outputs` gave, or taken from them."""
+        names = vars(self).get(key)
+        is_own = getattr(type(self), key) is not vars(Legacy)[key]  # a property of the task class
+        if is_own or not isinstance(names, Names) or Counter(names) == names.made:
+            return
+        set_before = (
+            listed(self.cfg.get(key)) if key == "metrics" else [*names.made]
+        )  # what metrics write is no setting
+        wanted = list(dict.fromkeys([*(name for name in set_before if name in names), *Counter(names) - names.made]))
+        if wanted != set_before:
+            setattr(self, key, wanted)
+        else:
+            del vars(self)[key]
+            log.warning("Nothing was taken from exp.%s: processors write it. To measure less, leave those out.", key)
 
     def _batch(self, data: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
         self.program.prepare()
