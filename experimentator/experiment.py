@@ -21,7 +21,7 @@ from experimentator.legacy import Legacy
 from experimentator.loading.blocks import Pass
 from experimentator.loading.feeds import Feed
 from experimentator.optimizer_parts import configured_in, required_in
-from experimentator.predictor import check_rows
+from experimentator.predictor import check_lengths
 from experimentator.program import Program
 from experimentator.records.predictions import Predictions
 from experimentator.saved import Saved
@@ -266,7 +266,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         columns = {name: plain_array(name, values) for name, values in data.items()}
         if not columns:
             raise ValueError("predict needs at least one array.\nSeen: {}.\nName a subset: predict('validation').")
-        check_rows(columns, "predict")
+        check_lengths(columns, "predict")
         self._notice()
         usual = partial(self.program.specs, Mode.INFER)
         with inferring(self.walk), shapes_compared(columns, usual):

@@ -61,7 +61,7 @@ class Predictor:
         columns = {name: np.asarray(data[name]) for name in specs_of(data)}
         step = self._step(columns, None) if mode == Mode.INFER else self._single(columns, mode)
         read = {name: columns[name] for name in columns if name in step.graph.inputs}
-        check_rows(read, "A batch")
+        check_lengths(read, "A batch")
         size = len(next(iter((read or columns).values()), ()))
         outputs = step(columns, np.arange(size, dtype=np.int32)[None])
         results = {name: np.asarray(values) for name, values in outputs.items()}
@@ -116,7 +116,7 @@ def _joined(name: str, results: Sequence[np.ndarray], rows: Sequence[np.ndarray]
     return together(values)
 
 
-def check_rows(columns: Mapping[str, np.ndarray], what: str) -> None:
+def check_lengths(columns: Mapping[str, np.ndarray], what: str) -> None:
     """Refuse arrays of which one has fewer rows than another, or none at all."""
     sizes = {name: values.shape[:1] for name, values in columns.items()}
     if len(set(sizes.values())) > 1 or () in sizes.values():
