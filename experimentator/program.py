@@ -180,7 +180,7 @@ class Program:
         """The runner for passes of `steps` batches over a subset, or over one bucket of it; compiled if needed."""
         self.notice()
         exp, feed = self.exp, self.feed(subset, mode)
-        part, batch_size, own, sizes = _part(feed, bucket, subset.buckets, exp.batch_size)
+        part, batch_size, own, sizes = feed.part(bucket, exp.batch_size)
         graph = self.graph_for(subset, outputs) if outputs else self.graph(mode)
         check_items(subset, self.specs_of(subset), graph)  # its dataset may have been replaced
         key, like = (id(subset), mode, outputs, batch_size, own), self._compiler(label_of(subset.name, sizes), mode)
@@ -230,22 +230,27 @@ class Program:
         return fed(self.feeds, subset, mode or subset.mode, threads=threads, **options)
 
     def record(self, mode: Mode, given: Mapping[str, Spec] | None = None) -> tuple[Any, ...]:
-        """The recorded processors of a mode; TRAIN is recorded first, so that weights are always made in one order."""
+        """The recorded processors of a mode, for its own batches or for what is `given`."""
         exp = self.exp
-        if given is not None or self.exp.subsets:  # without data, nothing is recorded and no framework is needed
+        if given is not None or exp.subsets:  # without data, nothing is recorded and no framework is needed
             backend = exp.backend
             backend.precision, backend.batch_size, backend.eager = exp.precision, exp.batch_size, bool(exp.eager)
             backend.subsets = exp.subsets
-        if mode not in self.recorded and self.specs(mode):
-            known: dict[int, Any] = {}
-            for earlier in Mode:
-                if earlier not in self.recorded and self.specs(earlier):
-                    self.recorded[earlier] = self._noted(self.processors, self.specs(earlier), earlier, known)
-                known = _signatures(self.processors, self.recorded.get(earlier, ())) | known
+        self.recorded = self.recorded or self._recorded_for_all()
         recorded = self.recorded.get(mode, self.processors)
         if given is None or (recorded and self.specs(mode).keys() == given.keys()):
             return recorded
         return self._noted(self.processors, given, mode, _signatures(self.processors, recorded))
+
+    def _recorded_for_all(self) -> dict[Mode, tuple[Any, ...]]:
+        """The recorded processors of all modes; TRAIN comes first, so that weights are always made in one order."""
+        found: dict[Mode, tuple[Any, ...]] = {}
+        known: dict[int, Any] = {}
+        for mode in Mode:
+            if specs := self.specs(mode):
+                found[mode] = self._noted(self.processors, specs, mode, known)
+                known = _signatures(self.processors, found[mode]) | known
+        return found
 
     def _noted(
         self, processors: Sequence[Any], specs: Mapping[str, Spec], mode: Mode, known: Mapping[int, Any]
@@ -332,14 +337,6 @@ class Program:
         """Names with a read that no write serves, even if something writes them: without data, the dataset's."""
         graph = Graph(self.processors, provided=(), mode=mode)
         return {ref.name for node in graph.nodes for ref in node.reads if ref not in graph.writers}
-
-
-def _part(feed: Feed, bucket: int | None, buckets: Any, batch_size: int) -> tuple[Any, int, Any, str]:
-    """What a runner runs: a feed, or its part for a bucket; with its batch size, and the bucket's sizes and label."""
-    if bucket is None:
-        return feed, batch_size, None, ""
-    size = buckets.batch_sizes_for(batch_size)[bucket]
-    return feed.parts[bucket], size, buckets.each()[bucket], buckets.label(bucket)
 
 
 def _signatures(listed: Sequence[Any], recorded: Sequence[Any]) -> dict[int, Any]:

@@ -57,6 +57,11 @@ class BucketedFeed(Feed):
         self.buckets, self.parts = buckets, parts
         self.specs = parts[-1].specs
 
+    def part(self, bucket: int | None, batch_size: int) -> tuple[Any, int, Any, str]:
+        assert bucket is not None  # noqa: S101  # for the type checker
+        size = self.buckets.batch_sizes_for(batch_size)[bucket]
+        return self.parts[bucket], size, self.buckets.each()[bucket], self.buckets.label(bucket)
+
     def over_the_same(self) -> Self:
         other = copy.copy(self)
         other.parts = [copy.copy(part) for part in self.parts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 from experimentator.graph import Mode
@@ -21,7 +21,6 @@ class Feed(ABC):
     resident = False  # whether all of them are on the device, so that only row numbers are copied
     length = 0  # rows of the columns on the device
     specs: Mapping[str, Spec]  # names, shapes and dtypes of batches
-    parts: Sequence[Any] = ()  # with buckets, one for each, with its own `specs` and `placing`
     mode: Mode  # of the passes that begin
     placing: Placing | None = None  # copies blocks to the device
     workers: Workers | None = None  # they read items; None for the training thread
@@ -33,6 +32,13 @@ class Feed(ABC):
     @abstractmethod
     def cycle(self, batch_size: int) -> Pass:
         """Start a pass."""
+
+    def part(self, bucket: int | None, batch_size: int) -> tuple[Any, int, Any, str]:
+        """What a runner runs: the feed, or its part for a bucket; with batch size, and the bucket's sizes and label.
+
+        It has `specs`, and gets the `placing` of its blocks.
+        """
+        return self, batch_size, None, ""
 
     def over_the_same(self) -> Self:
         """A feed of the same data for passes of another mode."""
