@@ -165,31 +165,12 @@ class CombinedSubset(Subset):
         buckets: Any = None,
     ):
         self.parts = list(map(as_subset, subsets))
-        names = [part.name for part in self.parts]
-        if not names or len(set(names)) < len(names):
-            write = "List subsets of different names."
-            raise DatasetError(
-                f"Subset {name!r} needs at least one part, and no two of the same name.",
-                f"parts: {', '.join(names) or 'none'}",
-                write,
-            )
-        if buckets is None and (part := next((one for one in self.parts if one.buckets), None)) is not None:
-            write = f"Give them to the combination: CombinedSubset({name!r}, ..., buckets=...)."
-            raise DatasetError(f"Part {part.name!r} of subset {name!r} has buckets.", repr(part.buckets), write)
-        if (part := next((one for one in self.parts if one.has_own_batch), None)) is not None:
-            write = (
-                "What it does to an item may be a transform of the part's dataset; or replace that of the combination."
-            )
-            raise DatasetError(
-                f"Part {part.name!r} of subset {name!r} has a `batch` of its own, which a combination cannot use.",
-                f"{type(part).__name__}.batch",
-                write,
-            )
+        _check_parts(self.parts, name, has_buckets=buckets is not None)
         self.proportions = proportions
         self._known: tuple[Any, tuple[Hashable, ...]] | None = None
         super().__init__(name, mode, _Parts(self.parts), None, repetitions, desc, length=length, buckets=buckets)
         if proportions is not None:
-            proportions_of(proportions, names, asker=f"Subset {name!r}")
+            proportions_of(proportions, [part.name for part in self.parts], asker=f"Subset {name!r}")
 
     @property
     def keys(self) -> tuple[Hashable, ...]:
@@ -243,6 +224,24 @@ class CombinedSubset(Subset):
         if self.is_training and not part.is_training:
             positions = self.shuffled(positions, part.name, turn)
         return positions + offset
+
+
+def _check_parts(parts: Sequence[Subset], name: str, *, has_buckets: bool) -> None:
+    """Refuse parts that cannot be combined into a subset of that name."""
+    names = [part.name for part in parts]
+    if not names or len(set(names)) < len(names):
+        wrong = f"Subset {name!r} needs at least one part, and no two of the same name."
+        raise DatasetError(wrong, f"parts: {', '.join(names) or 'none'}", "List subsets of different names.")
+    for part in parts:
+        if part.buckets and not has_buckets:
+            write = f"Give them to the combination: CombinedSubset({name!r}, ..., buckets=...)."
+            raise DatasetError(f"Part {part.name!r} of subset {name!r} has buckets.", repr(part.buckets), write)
+        if part.has_own_batch:
+            raise DatasetError(
+                f"Part {part.name!r} of subset {name!r} has a `batch` of its own, which a combination cannot use.",
+                f"{type(part).__name__}.batch",
+                "What it does to an item may be a transform of the part's dataset; or replace that of the combination.",
+            )
 
 
 class _Parts:
