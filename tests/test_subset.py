@@ -557,6 +557,13 @@ def test_a_length_that_is_none_is_refused(length):
         Subset("training", Mode.TRAIN, arrays(0, 10), length=length)
 
 
+def test_an_instance_that_arranges_its_keys_itself_decides_how_many_it_visits():
+    subset = Subset("s", Mode.TRAIN, {"x": np.arange(6)}, length=2)
+    subset.arrange = lambda: np.arange(6, dtype=np.int32)
+
+    assert len(subset) == len(subset.order()) == 6
+
+
 def test_the_length_may_be_assigned():
     subset = Subset("training", Mode.TRAIN, arrays(0, 10))
     subset.length = 4
