@@ -58,10 +58,10 @@ def changes(description: Description) -> str:
     marked = [box for box in _unfolded(description.boxes) if box.mark]
     lines = [printable(f"{box.mark} #{box.index} {titled(box)}  {_why(description, box)}") for box in marked]
     read = {ref.name for box in marked for ref in box.reads}
-    written = {ref.name for box in marked if box.state in ("added", "removed", "pruned") for ref in box.writes}
-    for ports, told in ((description.inputs, read), (description.outputs, written)):  # told by their processors
-        rest = [port for port in ports if port.mark and port.ref.name not in told]
-        lines += [printable(f"{port.mark} {port.role} {port.name}") for port in rest]
+    written = {(box.mark, ref.name) for box in marked for ref in box.writes}
+    rest = [port for port in description.inputs if port.mark and port.ref.name not in read]  # others by processors
+    rest += [port for port in description.outputs if port.mark and (port.mark, port.ref.name) not in written]
+    lines += [printable(f"{port.mark} {port.role} {port.name}") for port in rest]
     return "\n".join([description.headline, *(lines or ["Nothing differs."])])
 
 

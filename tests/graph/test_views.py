@@ -181,6 +181,14 @@ def test_other_outputs_and_other_items_are_differences_too():
     assert changes(items).splitlines()[1:] == ["~ #0 Head: Mix()  x: [B, 8] uint8 -> [B, 16] uint8"]
 
 
+def test_an_output_is_told_beside_a_processor_that_wrote_it_and_is_gone():
+    processors = [mix("x -> x", node="Crop", mode=Mode.TRAIN), mix("x -> y", node="Head")]
+    train = describe_graph(Graph(processors, provided={"x"}, mode=Mode.TRAIN).select("y"))
+    infer = describe_graph(Graph(processors, provided={"x"}, mode=Mode.INFER).select("x", "y"))
+
+    assert changes(difference(train, infer)).splitlines()[-1] == "+ output x"
+
+
 @settings(deadline=None, max_examples=50)
 @given(programs())
 def test_a_graph_does_not_differ_from_itself(program):
