@@ -190,6 +190,16 @@ def test_filters_compare_numbers_and_texts(filters, found, runs):
     assert names(runs, *filters) == found
 
 
+def test_a_number_that_was_set_is_meant_and_not_a_measure_of_its_name(tmp_path):
+    measured = {"validation_loss": 0.5, "rate": 1e-6, "knn": 0.9}
+    made(tmp_path / "digits" / "a", measured, config={"rate": 0.1, "knn": "<function knn>"})
+    made(tmp_path / "digits" / "b", measured, config={"rate": 0.2}, overrides={"rate": 0.01})
+
+    assert names(tmp_path, "rate=0.1") == ["a"]
+    assert names(tmp_path, "rate=0.01", "knn>0.8") == ["b"]
+    assert names(tmp_path, "knn>0.8") == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     "text, write",
     [

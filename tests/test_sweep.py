@@ -700,6 +700,17 @@ def test_a_sample_of_more_points_than_there_are_is_all_of_them():
     assert sorted((point["seed"], point["batch_size"]) for point in drawn) == [(1, 3), (1, 4), (2, 3), (2, 4)]
 
 
+def test_an_axis_is_shown_as_it_was_set_though_a_measure_has_its_name(capsys):
+    falls = (
+        "class Falls:\n    outputs = ['rate']\n    def on_epoch_end(self, state, **_):\n        state['rate'] = 1e-6\n"
+    )
+    Path("falls.py").write_text(f"{LIGHT}\n{falls}callbacks.append(Falls())\n", "utf-8")
+
+    main(["run", "falls.py", "--epochs", "1", "--quiet", "--grid", "rate=[0.5,0.25]"])
+
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["0.5", "0.25"]
+
+
 def test_a_sample_is_trained(capsys):
     assert sweep("--grid", "rate=loguniform(0.01, 0.5)", "--sample", "3", epochs="1") == 0
 

@@ -284,7 +284,7 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path) ->
     """Print the table of points and their means over seeds to stdout, errors to stderr, and write the picture."""
     if not outcomes:
         return
-    measured = [numbers_in(final_metrics(one.last)) if one.is_finished else {} for one in outcomes]
+    measured = [_measured(one) for one in outcomes]
     told = _drawn(axes, outcomes, measured, folder)  # before all that is printed: the terminal may be gone
     names = dict.fromkeys(name for metrics in measured for name in metrics)
     rows = [
@@ -307,6 +307,12 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path) ->
         tell(f"{place}: {error}")
     if told:
         tell(told)
+
+
+def _measured(outcome: Outcome) -> dict[str, float]:
+    """What a finished point measured in its last epoch, less the names of axes, such as a `learning_rate`."""
+    numbers = numbers_in(final_metrics(outcome.last)) if outcome.is_finished else {}
+    return {name: number for name, number in numbers.items() if name not in outcome.values}
 
 
 def _drawn(axes: Mapping[str, Any], outcomes: Sequence[Outcome], measured: Sequence[Any], folder: Path) -> str:

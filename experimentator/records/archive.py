@@ -15,6 +15,7 @@ from experimentator.commands.results import best_of, loss_of, numbers_in
 from experimentator.records.history import read_history
 from experimentator.records.plainfile import read_json, refusal
 from experimentator.runs import STATUS
+from experimentator.scalars import is_scalar
 
 DEEPEST = 4  # levels of folders that are searched
 FILES = (STATUS, "environment.json", "config.json", BEST)
@@ -48,10 +49,14 @@ class Run:
         return "/".join(self.folder.parts[-2:])
 
     def value(self, name: str) -> Any:
-        """The value of a name in this run: its own fields, measured in the best epoch, or configured; else None."""
+        """The value of a name in this run: a field of its own, set, or measured in the best epoch; None if it has none.
+
+        A number that was set comes first: `learning_rate` is not the last rate of a schedule, which the history has.
+        """
         own: dict[str, Any] = {"run": self.name, "project": self.folder.parent.name, "id": self.folder.name}
         own |= {"status": self.status, "epochs": self.epochs, "started": self.started}
-        known = (own, self.best, self.overrides, self.config)
+        numbers = {name: value for name, value in self.config.items() if is_scalar(value)}
+        known = (own, self.overrides, numbers, self.best, self.config)
         return next((values[name] for values in known if values.get(name) is not None), None)
 
     def names(self) -> set[str]:
