@@ -627,6 +627,14 @@ def test_outputs_are_gathered_with_their_keys():
     )
 
 
+def test_what_was_measured_of_a_subset_that_is_not_listed_stands_there_once():
+    exp = build(AverageMetrics(), GatherCycleMetrics(["batch_logits"]))
+
+    measured = exp.evaluate(Subset("elsewhere", Mode.EVAL, arrays(0, 16)))
+
+    assert [name for name in measured if name.startswith("elsewhere_elsewhere")] == []
+
+
 def test_what_was_gathered_is_saved_once_and_in_the_state_again_when_resumed(tmp_path):
     def training():
         return build(GatherCycleMetrics(["batch_logits"]), seed=3)

@@ -33,7 +33,10 @@ class Appearing:
 
     def find(self, state: Mapping[str, Any], exp: Any, mode: Any) -> dict[str, Any]:
         """Names and numbers that appeared since `begin`, but for results of the graph and names of a subset."""
-        prefixes = tuple(f"{subset.name}_" for subset in exp.subsets)
+        listed = (subset.name for subset in exp.subsets)
+        prefixes = tuple(
+            f"{name}_" for name in (state["cycle_name"], *listed)
+        )  # one that is evaluated may not be listed
         skipped = {*self.before, *COUNTERS, *exp.graph(mode).results}
         new = [name for name in state if name not in skipped and not name.startswith(prefixes)]
         found = {name: value for name in new if is_scalar(value := as_scalar(state[name]))}
