@@ -224,7 +224,7 @@ LIBRARY_KEYS: Mapping[str, Key] = {
         ("metrics", "graphs"),
         _are_names,
         "Write a list of names of tensors; a metric goes into chunk_processors, as "
-        'ops.KerasMetric(keras.metrics.AUC(), "batch_logits", "batch_target").',
+        'ops.KerasMetric(keras.metrics.AUC(), "batch_scores", "batch_target").',
     ),
     "outputs": Key(("outputs", "graphs"), _are_names, "Write a list of names of tensors."),
     "seed": Key((), lambda v: v is None or isinstance(v, Integral), "Write a whole number.", default=0),

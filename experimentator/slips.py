@@ -81,18 +81,17 @@ def shared_names(exp: Any) -> Iterator[Slip]:
 
 
 def squashed(graph: Graph) -> Iterator[Slip]:
-    """Losses and metrics on logits that are given the output of a softmax or sigmoid."""
+    """Losses and metrics on logits that are given the output of a softmax or sigmoid, and the other way round."""
     for node in graph.nodes:
         taking: Any = node.processor
-        for ref in [ref for ref in node.reads if hasattr(taking, "minds") and ref.name == taking.pair[0]]:
+        for ref in [ref for ref in node.reads if hasattr(taking, "minds") and ref.name in taking.pair[:1]]:
             writer = graph.writers.get(ref)
             squash, width = getattr(writer and writer.processor, "ends_in", {}).get(ref.name, ("", None))
             if write := taking.minds(squash, width):
-                yield (
-                    node.name,
-                    squash,
-                    f"{node} takes logits, but {ref.name!r} of {writer} ends in a {squash}. {write}",
-                )
+                takes, ends = "logits", f"a {squash}"
+                if squash == "linear":
+                    takes, ends = "probabilities", "neither a softmax nor a sigmoid"
+                yield node.name, squash, f"{node} takes {takes}, but {ref.name!r} of {writer} ends in {ends}. {write}"
 
 
 def overwritten(exp: Any, graph: Graph, selected: Graph) -> Iterator[Slip]:

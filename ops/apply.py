@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experimentator.graph import Chunk, DeclarationError, chunk_processor
+from experimentator.ops.compared import minded
 from experimentator.ops.op import Op
 
 
@@ -39,6 +40,15 @@ class Apply(Op):
         super().__post_init__()
         names = tuple(dict.fromkeys(self.inputs))
         self._processor = chunk_processor(inputs=names, outputs=self.outputs)(_by_position(self, names))
+
+    @property
+    def pair(self) -> tuple[str, ...]:
+        """Of a loss of Keras, the names of the prediction and the target."""
+        return tuple(self.inputs[1::-1]) if len(self.inputs) > 1 else ()
+
+    def minds(self, squash: str, width: int | None) -> str:
+        """What to write if a loss of Keras takes logits, and the prediction is none, or the other way round."""
+        return minded(self.fn, squash)
 
     def __call__(self, chunk: Chunk) -> None:
         self._processor(chunk)

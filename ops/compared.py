@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Compared(Op):
         raise NotImplementedError
 
     def minds(self, squash: str, width: int | None) -> str:
-        """What to write if the prediction ends in a "softmax" or "sigmoid" of that width; empty if that is fine."""
+        """What to write if the prediction ends in a "softmax", "sigmoid" or "linear" of that width; empty if fine."""
         return ""
 
     @property
@@ -169,7 +170,8 @@ class FromLogits(Compared):
     written = given_as("output")
 
     def minds(self, squash: str, width: int | None) -> str:
-        return "Leave it out; ops.Softmax and ops.Sigmoid write probabilities beside the logits." if squash else ""
+        write = "Leave it out; ops.Softmax and ops.Sigmoid write probabilities beside the logits."
+        return write if squash in ("softmax", "sigmoid") else ""
 
 
 @dataclass(eq=False)
@@ -182,6 +184,21 @@ class FromPrediction(Compared):
 
     pair = given_as("prediction", "target")
     written = given_as("output")
+
+
+def minded(called: Any, squash: str) -> str:
+    """What to write if a loss, metric or function of Keras is given probabilities for logits, or logits for them.
+
+    >>> minded(keras.losses.BinaryCrossentropy(), "linear"), minded(keras.losses.MeanSquaredError(), "linear")
+    ('Write from_logits=True.', '')
+    """
+    takes_logits = getattr(called, "from_logits", getattr(called, "_from_logits", None))
+    if takes_logits is None and inspect.isfunction(called):
+        parameter = inspect.signature(called).parameters.get("from_logits")
+        takes_logits = parameter and parameter.default
+    if takes_logits is False and squash == "linear":
+        return "Write from_logits=True."
+    return "Write from_logits=False." if takes_logits is True and squash in ("softmax", "sigmoid") else ""
 
 
 def weighted_mean(values: Any, shares: Any) -> Any:

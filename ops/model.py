@@ -207,7 +207,7 @@ def _by_key(op: Model, result: Any) -> Mapping[str, Any]:
 
 
 def _ends(model: Any) -> list[tuple[str, int | None]]:
-    """For each output of a layer, model or module: "softmax", "sigmoid", or "" for neither, and its last axis."""
+    """Of each output of a layer, model or module: "softmax", "sigmoid", "linear", or "" for others; and its width."""
     if isinstance(model, keras.Sequential) and model.layers:
         return _ends_of(model.layers)
     if isinstance(model, keras.Model) and getattr(model, "outputs", None):  # a functional one
@@ -223,7 +223,7 @@ def _ends(model: Any) -> list[tuple[str, int | None]]:
     if room.startswith(("keras.", "torch.nn.")) and not isinstance(model, keras.layers.RNN):
         name = getattr(getattr(model, "activation", None), "__name__", type(model).__name__).lower()
     width = getattr(model, "units", getattr(model, "out_features", None))  # of Keras and of PyTorch
-    return [(name if name in ("softmax", "sigmoid") else "", width)]
+    return [(name if name in ("softmax", "sigmoid", "linear") else "", width)]
 
 
 def _ends_of(layers: Any) -> list[tuple[str, int | None]]:

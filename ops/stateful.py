@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import keras
 
 from experimentator.graph import Chunk, DeclarationError, Mode
-from experimentator.ops.compared import emptied, size_of, spread
+from experimentator.ops.compared import emptied, minded, size_of, spread
 from experimentator.ops.errors import TensorError
 from experimentator.ops.op import Op, dtype_of, given_as, is_discrete
 
@@ -82,6 +82,11 @@ class KerasMetric(Op):
         return tuple(name for name in (self.prediction, self.target, self.weight, self.mask) if name is not None)
 
     outputs = given_as("output")
+    pair = given_as("prediction")
+
+    def minds(self, squash: str, width: int | None) -> str:
+        """What to write if the metric takes probabilities, and is given logits, or the other way round."""
+        return minded(self.metric, squash)
 
     def reset(self, mode: Mode) -> None:
         """Reset the variables of that mode, as a pass of it begins."""

@@ -2077,6 +2077,51 @@ def test_probabilities_where_logits_are_taken_are_told_once(network, caplog):
         assert told[1].endswith("Write threshold=0.5.")
 
 
+LOSSES = {
+    "a loss": (keras.losses.BinaryCrossentropy(), None, "Write from_logits=True."),
+    "its function": (keras.losses.binary_crossentropy, None, "Write from_logits=True."),
+    "a loss on logits": (keras.losses.BinaryCrossentropy(from_logits=True), None, ""),
+    "a loss on logits of probabilities": (
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        "sigmoid",
+        "Write from_logits=False.",
+    ),
+    "a loss of probabilities": (keras.losses.BinaryCrossentropy(), "sigmoid", ""),
+    "a loss of numbers": (keras.losses.MeanSquaredError(), None, ""),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not represent logits")  # Keras' own, on TensorFlow alone
+@pytest.mark.parametrize("made", LOSSES)
+def test_a_loss_of_keras_that_takes_logits_for_probabilities_is_told(made, caplog):
+    loss, activation, write = LOSSES[made]
+    processors = [
+        ops.Model(layers.Dense(1, activation=activation), inputs="batch_input", outputs="batch_logits"),
+        ops.ExpandDims("batch_target"),
+        ops.Apply(loss, inputs=["batch_target", "batch_logits"], outputs="each"),
+        ops.Apply(keras.ops.mean, inputs="each", outputs="loss"),
+    ]
+    build_experiment({**config(), "chunk_processors": processors}).train(1)
+
+    told = [one.getMessage() for one in caplog.records if one.name == "experimentator.slips"]
+    assert [one[-len(write) :] for one in told] == ([write] if write else [])
+
+
+def test_an_area_under_a_curve_of_logits_is_told(caplog):
+    processors = [
+        *config()["chunk_processors"],
+        ops.KerasMetric(keras.metrics.AUC(), "batch_logits", "batch_target"),
+        ops.KerasMetric(keras.metrics.AUC(from_logits=True, name="right"), "batch_logits", "batch_target"),
+    ]
+    processors[0] = ops.Model(layers.Dense(1), inputs="batch_input", outputs="batch_logits")
+    processors[1] = ops.SigmoidCrossEntropy("batch_logits", "batch_target")
+    build_experiment({**config(), "chunk_processors": processors}).evaluate()
+
+    (told,) = [one.getMessage() for one in caplog.records if one.name == "experimentator.slips"]
+    assert "takes probabilities, but 'batch_logits' of #0 Model(" in told
+    assert told.endswith("ends in neither a softmax nor a sigmoid. Write from_logits=True.")
+
+
 def test_a_mean_of_nothing_is_told_once(caplog):
     def masked(name, mask):
         data = {"input": POINTS, "target": SIDES, "mask": np.full(len(POINTS), mask)}
