@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -50,7 +51,8 @@ class CombineLosses(Op):
             seen = f"its parts are {', '.join(map(str, names)) or 'none'}"
             raise DeclarationError("CombineLosses", seen=seen, write="Name each loss once.")
         super().__post_init__()
-        fine = all(map(is_number, self.factors.values()))
+        factors: Any = self.factors.values()
+        fine = all(is_number(one) and (not isinstance(one, float) or math.isfinite(one)) for one in factors)
         self.require(fine, seen=f"its factors are {self.factors}", write="Give a number for each loss.")
 
     @property

@@ -165,11 +165,9 @@ def test_a_mask_is_no_list_of_keys(mask):
         training({"input": np.arange(5)}, keys=mask)
 
 
-@pytest.mark.parametrize("keys", [100, slice(0, 100)])
+@pytest.mark.parametrize("keys", [100, slice(0, 100), "training"])  # as of `training, validation = split(...)`
 def test_what_is_no_list_of_keys_is_refused_by_subset(keys):
-    told = (
-        rf"Subset 'training' has no list of keys.\nSeen: {re.escape(repr(keys))}.\nWrite a list of keys, such as range"
-    )
+    told = rf"Subset 'training' has no list of keys.\nSeen: {re.escape(repr(keys))}.\nWrite one: range"
     with pytest.raises(DatasetError, match=told):
         training(ITEMS, keys=keys)
 

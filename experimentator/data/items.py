@@ -130,8 +130,8 @@ def _is_dataset(source: Any) -> bool:
 
 def usable_keys(keys: Iterable[Hashable], *, subset: str) -> tuple[Hashable, ...]:
     """The keys that a subset is given, as a tuple; a boolean mask is refused: True would be taken for key 1."""
-    if not hasattr(keys, "__iter__") and not hasattr(keys, "__getitem__"):
-        wrong, write = f"Subset {subset!r} has no list of keys.", "Write a list of keys, such as range(100)."
+    if isinstance(keys, str) or not (hasattr(keys, "__iter__") or hasattr(keys, "__getitem__")):
+        wrong, write = f"Subset {subset!r} has no list of keys.", "Write one: range(100), split(...)['training']."
         raise DatasetError(wrong, f"{keys!r:.60}", write)
     found = tuple(_all(keys))
     if len(found) > 2 and isinstance(found[0], (bool, np.bool_)):

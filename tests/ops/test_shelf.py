@@ -147,6 +147,7 @@ def test_one_op_handles_one_name():
         (lambda: ops.RandomFlip("x", probability=None), "its probability is None"),
         (lambda: ops.Where("c", "a", None, "b"), r"its no is None\.\nGive a name or a number\."),
         (lambda: ops.CombineLosses({"a": "x"}), "its factors are"),
+        (lambda: ops.CombineLosses({"a": float("nan")}), "its factors are"),
     ],
 )
 def test_what_is_no_number_is_refused_where_one_is_asked_for(make, told):
