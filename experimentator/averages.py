@@ -62,13 +62,14 @@ class Averages:
     ) -> None:
         self.totals = {} if totals is None else totals
         self.weight, self.sums = weight, sums
-        self.left_out: dict[str, list[int]] = {}  # names that are no scalars, with their shape in one batch
+        self.left_out: dict[str, str] = {}  # names that are no scalars, with their shape in one batch
 
     def add(self, outputs: Mapping[str, Any], *, batch_size: int) -> None:
         """Add the results of K batches: scalars, `[K]` each; anything else is left out."""
         for name, values in {name: usual(values) for name, values in outputs.items()}.items():
             if values.ndim != 1 or values.dtype.kind not in "biuf":
-                self.left_out[name] = list(values.shape[1:])
+                shape = ["B" if not axis and size == batch_size else size for axis, size in enumerate(values.shape[1:])]
+                self.left_out[name] = f"[{', '.join(map(str, shape))}]"
                 continue
             total = self.totals.get(name, 0.0)
             if isinstance(values, Weighed):

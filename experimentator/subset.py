@@ -290,7 +290,7 @@ class Subset(Ordered):
     def empty_error(self, keys: Sequence[Hashable]) -> DatasetError:
         """The error for a subset without items."""
         if len(keys):
-            write = "Let a transform give some items back, and None for the rest."
+            write = "Let a transform give some items back, also those it changed in place, and None for the rest."
             return DatasetError(f"Subset {self.name!r} leaves out every item.", f"None for key {keys[0]!r}", write)
         return DatasetError(
             f"Subset {self.name!r} is empty.",

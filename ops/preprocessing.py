@@ -107,7 +107,11 @@ class Standardize(InPlace):
         alike = (self.mean is None) == (self.std is None)
         self.require(alike, seen="it has one of mean and std", write="Give both, or none.")
         positive = self.std is None or bool(np.all(np.asarray(self.std) > 0))
-        self.require(positive, seen=f"its std is {self.std!r}", write="Give a std above 0.")
+        self.require(
+            positive,
+            seen=f"its std is {self.std!r}",
+            write="Give a std above 0; of what never varies, np.where(std > 0, std, 1.0).",
+        )
 
     def compute(self, tensor: Any) -> Any:
         self._check(tensor)

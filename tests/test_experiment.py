@@ -2151,6 +2151,13 @@ def test_a_metric_that_is_no_single_number_is_told(caplog):
     assert told.startswith("metrics lists 'sums', which is [2] for each batch: only single numbers are averaged.")
 
 
+def test_a_metric_with_a_row_for_each_item_is_told_once_whatever_the_batches(caplog):
+    build_experiment(config(metrics=["batch_logits"], batch_size=10)).train(1)  # 6 rows in the last of an evaluation
+
+    (told,) = [one.getMessage() for one in caplog.records if "metrics lists" in one.getMessage()]
+    assert told.startswith("metrics lists 'batch_logits', which is [B, 2] for each batch")
+
+
 def test_an_error_of_shapes_tells_which_are_usual():
     exp = build_experiment(config())
     exp.train(1)

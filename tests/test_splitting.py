@@ -227,6 +227,15 @@ def test_too_few_keys_or_groups_are_named():
         split(items("abc"), {"x": 0.5, "y": 0.5}, group=lambda key: "all one")
 
 
+@pytest.mark.parametrize(
+    "prices, told", [(np.linspace(0.1, 9.7, 50), 1), (np.arange(50.0), 0), ([0.5, np.nan] * 25, 0)]
+)
+def test_strata_of_measured_numbers_are_told(prices, told, caplog):
+    k_fold({"price": np.array(prices)}, 5, stratify="price")
+
+    assert len([one for one in caplog.messages if "stratify='price' has hardly any effect" in one]) == told
+
+
 def test_keys_given_twice_are_refused():
     with pytest.raises(DatasetError, match=r"A split is given keys twice.\nSeen: 1 and 0 others"):
         split(items("abc"), {"x": 0.5, "y": 0.5}, keys=[1, 1, 2])

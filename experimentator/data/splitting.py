@@ -5,6 +5,7 @@ The part of a key depends on the keys, the shares and the seed, not on the order
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from experimentator.graph import Mode
 from experimentator.scalars import is_number, is_whole
 from experimentator.subset import Subset
 
+log = logging.getLogger(__name__)
 Field = str | Callable[..., Any]
 ASKER = "A split"
 
@@ -163,12 +165,24 @@ def _parts(
     """The keys of each part, in the order in which they are listed."""
     dataset = as_dataset(dataset, subset="training")
     classes = [None] * len(listed) if stratify is None else Asking(stratify, dataset, ASKER).answers(listed)
+    _tell_measured(classes, stratify)
     groups = listed if group is None else Asking(group, dataset, ASKER).answers(listed)
     part_of = _dealt(_units(classes, groups, seed), shares)
     parts: list[list[Hashable]] = [[] for _ in shares]
     for key, one in zip(listed, groups, strict=True):
         parts[part_of[one]].append(key)
     return parts
+
+
+def _tell_measured(classes: Sequence[Hashable], stratify: Field | None) -> None:
+    """Warn of classes that are measured numbers: hardly two are equal, so that nothing is spread evenly."""
+    kinds = {one for one in classes if isinstance(one, float | np.floating) and one % 1 > 0}  # which NaN is not
+    if 2 * len(kinds) > len(classes):
+        log.warning(
+            "stratify=%r has hardly any effect: it tells %d classes among %d keys. Give ranges of such numbers, by a "
+            "function: stratify=lambda key, item: int(item['price'] // 10).",
+            stratify, len({*classes}), len(classes),
+        )  # fmt: skip
 
 
 def _units(classes: Sequence[Hashable], groups: Sequence[Hashable], seed: int) -> dict[Hashable, dict[Hashable, int]]:
