@@ -125,6 +125,21 @@ def test_a_measure_that_a_callback_names_and_never_writes_is_told_once(caplog):
     assert "Measured: training_loss, validation_loss" in caplog.text
 
 
+@pytest.mark.parametrize("when, told", [(9, True), (2, False)])  # the epoch in which it is measured
+def test_a_measure_that_no_epoch_of_a_training_had_is_told_as_it_ends(when, told, caplog):
+    class Seldom(Callback):
+        outputs = ["score"]
+
+        def on_epoch_end(self, epoch, state, **_):
+            state.pop("score", None)
+            if epoch == when:
+                state["score"] = 1.0
+
+    build(Seldom(), EarlyStopping("score", mode="max")).train(3)
+
+    assert ("'score' was not measured in epoch 3" in caplog.text) == told
+
+
 def test_a_measure_of_evaluations_that_come_later_is_not_missed(caplog):
     build(EarlyStopping("validation_loss", patience=1), eval_epochs=[2]).train(2)
     assert "not measured" not in caplog.text

@@ -63,7 +63,8 @@ class Monitored:
         row = exp.history[-1] if exp.history else {}
         written = self.name in row or self.name in _written(exp)
         value = row.get(self.name, state.get(str(self.name))) if written else None
-        if value is None and not self.told and any(_has_passed(subset, self.name, row) for subset in exp.subsets):
+        missed = any(_has_passed(subset, self.name, row) for subset in exp.subsets) or self._was_never(exp, state)
+        if value is None and not self.told and missed:
             self.told = True
             measured = ", ".join(name for name in row if name != "epoch")
             log.warning(
@@ -73,6 +74,11 @@ class Monitored:
                 measured,
             )
         return None if value is None else float(value)
+
+    def _was_never(self, exp: Any, state: Mapping[str, Any]) -> bool:
+        """Whether several epochs were trained, the last one, too, and the callback that says it writes it never did."""
+        ends = len(exp.history) > 1 and state.get("epoch") == state.get("epochs")
+        return ends and self.name in _written(exp) and not any(self.name in row for row in exp.history)
 
     def improves(self, value: float, epoch: int) -> bool:
         """Whether `value` is the best so far, which is then kept."""
