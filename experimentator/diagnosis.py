@@ -180,7 +180,8 @@ def _odd_ids(exp: Any, graph: Graph, block: Any) -> Iterator[str]:
             changed = f", unless {graph.writers[target]} makes it one" if target.version else ""
             yield (
                 f"{compared[1]!r} holds {odd.flat[0]}, which is no class{changed}: {compared[0]!r} has {classes}, "
-                f"0 to {classes - 1} ({node}). If it means `no label`, leave it out by mask=."
+                f"0 to {classes - 1} ({node}). Count classes from 0, with an output for each; where it means "
+                "`no label`, leave it out by mask=."
             )
 
 

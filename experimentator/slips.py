@@ -84,7 +84,7 @@ def squashed(graph: Graph) -> Iterator[Slip]:
     """Losses and metrics on logits that are given the output of a softmax or sigmoid, and the other way round."""
     for node in graph.nodes:
         taking: Any = node.processor
-        for ref in [ref for ref in node.reads if hasattr(taking, "minds") and ref.name in taking.pair[:1]]:
+        for ref in [ref for ref in node.reads if hasattr(taking, "minds") and ref.name in taking.predicted]:
             writer = graph.writers.get(ref)
             squash, width = getattr(writer and writer.processor, "ends_in", {}).get(ref.name, ("", None))
             if write := taking.minds(squash, width):

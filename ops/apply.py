@@ -42,9 +42,9 @@ class Apply(Op):
         self._processor = chunk_processor(inputs=names, outputs=self.outputs)(_by_position(self, names))
 
     @property
-    def pair(self) -> tuple[str, ...]:
-        """Of a loss of Keras, the names of the prediction and the target."""
-        return tuple(self.inputs[1::-1]) if len(self.inputs) > 1 else ()
+    def predicted(self) -> tuple[str, ...]:
+        """What a loss of Keras takes for the prediction: its second tensor."""
+        return tuple(self.inputs[1:2])
 
     def minds(self, squash: str, width: int | None) -> str:
         """What to write if a loss of Keras takes logits, and the prediction is none, or the other way round."""

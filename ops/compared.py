@@ -59,6 +59,11 @@ class Compared(Op):
         """The names under which the measured numbers are written."""
         raise NotImplementedError
 
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """The name of the prediction, of which `minds` judges what it ends in."""
+        return self.pair[:1]
+
     def minds(self, squash: str, width: int | None) -> str:
         """What to write if the prediction ends in a "softmax", "sigmoid" or "linear" of that width; empty if fine."""
         return ""

@@ -82,7 +82,7 @@ class KerasMetric(Op):
         return tuple(name for name in (self.prediction, self.target, self.weight, self.mask) if name is not None)
 
     outputs = given_as("output")
-    pair = given_as("prediction")
+    predicted = given_as("prediction")
 
     def minds(self, squash: str, width: int | None) -> str:
         """What to write if the metric takes probabilities, and is given logits, or the other way round."""
