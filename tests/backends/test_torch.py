@@ -1313,6 +1313,22 @@ def test_to_time_a_program_changes_nothing_of_what_is_drawn():
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("seconds, compiler", [(1.0, "inductor"), (2.9, "program")])
+def test_inductor_is_chosen_where_it_is_clearly_quicker_and_pays(seconds, compiler, monkeypatch):
+    exp = experiment(model(convolutional()), jit_compile="auto")
+    exp.train(1)
+    step = next(runner.step for runner in exp.program.runners.values() if runner.name == "training")
+    monkeypatch.setattr(step, "_timed", lambda one, *_: {"program": 3.0, "inductor": seconds}[one])
+    step.timings.clear()
+    columns, index = {"batch_input": IMAGES, "batch_target": TARGETS}, np.arange(32).reshape(4, 8)
+
+    step.choose(columns, index, remaining=1)
+    assert not step.is_settled
+
+    step.choose(columns, index, remaining=10**9)
+    assert (step.is_settled, step.compiler) == (True, compiler)
+
+
 def test_a_seed_rules_the_first_weights_of_modules_and_what_they_drop(tmp_path):
     (tmp_path / "task.py").write_text(SEEDED, "utf-8")
 

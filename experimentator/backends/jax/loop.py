@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from itertools import count
-from math import prod
 from typing import Any
 
 import jax
@@ -45,7 +44,7 @@ class JaxStep(KerasStep):
     updated in place; weights are not, since they may be held elsewhere.
     """
 
-    default = LOOP
+    compilers = COMPILERS
 
     def __init__(self, graph: Graph, batch: Batch, outputs: Columns, put: Callable[[Columns], Columns], **options: Any):
         self.batch, self.put, self.is_host = batch, put, jax.default_backend() == "cpu"
@@ -54,9 +53,8 @@ class JaxStep(KerasStep):
         self._shapes: dict[str, Any] = {}
         self._told = Traces(by_length=True)
 
-    def _choice(self, jit_compile: Any, like: str | None) -> str:
-        is_slow = self.batch.convolves and self.is_host and jit_compile is not True
-        return BATCH if is_slow or jit_compile == COMPILERS[BATCH] else LOOP
+    def _automatic(self, like: str | None) -> str:
+        return BATCH if self.batch.convolves and self.is_host else LOOP
 
     def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         columns, index = put_rows(columns, index, self.put, tensor=jax.Array)
@@ -68,10 +66,6 @@ class JaxStep(KerasStep):
         outputs = self._called("whole" if fixed else "any", self._loop, columns, *arguments)
         fits = fixed or len(index) == self.capacity  # a slice costs a call, even if it takes everything
         return {name: outputs[name] if fits else outputs[name][: len(index)] for name in self.outputs}
-
-    def result_bytes(self, batch_size: int) -> int:
-        """Bytes that come back for each batch."""
-        return sum(one.dtype.itemsize * prod(one.shape) for one in self.outputs.values())
 
     def programs(self) -> list[str]:
         """The texts of the compiled programs, as of their first calls."""

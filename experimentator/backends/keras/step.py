@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,10 +18,11 @@ EAGER = "eager"
 class KerasStep(Step, ABC):
     """A compiled graph; a framework adds the loop over batches.
 
-    `jit_compile` is the setting; with "auto", a step begins with the compiler of another one that it is to be `like`.
+    `jit_compile` is the setting; with "auto", a step begins with the compiler of another one that it is to be `like`,
+    else by what suits the graph and the device, or is found to be quickest.
     """
 
-    default: ClassVar[str]  # the compiler until one is chosen
+    compilers: ClassVar[Mapping[str, Any]]  # ways to run by name, and the `jit_compile` that asks for each
 
     def __init__(
         self,
@@ -36,10 +38,16 @@ class KerasStep(Step, ABC):
     ):
         self.graph, self.weights, self.outputs = graph, weights, outputs
         self.auto, self.capacity, self.seed = jit_compile == "auto", capacity, seed
-        self.chosen = EAGER if eager else self._choice(jit_compile, like)
+        asked = next((name for name, setting in self.compilers.items() if setting == jit_compile), None)
+        self.chosen = EAGER if eager else asked or self._automatic(like)
         self.traces = self.batches = 0
         self.draws_with_state: dict[str, str] = {}
         self._trained = [variable.trainable for variable in weights]
+
+    @property
+    def default(self) -> str:
+        """The compiler until one is chosen."""
+        return next(iter(self.compilers))
 
     @property
     def compiler(self) -> str:
@@ -71,9 +79,13 @@ class KerasStep(Step, ABC):
             return parts[0]
         return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
 
+    def result_bytes(self, batch_size: int) -> int:
+        """Bytes that come back for each batch."""
+        return sum(one.dtype.itemsize * prod(one.shape) for one in self.outputs.values())
+
     @abstractmethod
-    def _choice(self, jit_compile: Any, like: str | None) -> str | None:
-        """The compiler that is set, or that another step has; None where it is to be found."""
+    def _automatic(self, like: str | None) -> str | None:
+        """The compiler where the setting names none, maybe that of another step; None where it is to be found."""
 
     @abstractmethod
     def _run(self, columns: Columns, index: np.ndarray, *, fixed: bool) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from experimentator.backends.keras.scopes import owner
-from experimentator.backends.keras.step import EAGER, KerasStep, put_rows
+from experimentator.backends.keras.step import EAGER, put_rows
 from experimentator.backends.keras.traces import Traces
+from experimentator.backends.keras.trials import TriedStep
 from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.failures import add_cures
 from experimentator.backends.torch.program import (
@@ -34,15 +35,12 @@ log = logging.getLogger(__name__)
 # A program of PyTorch's operations, run one after the other; or the loop around it, compiled by Inductor.
 COMPILERS = {"program": False, "inductor": True}
 PROGRAM, LOOP = COMPILERS
-PROBES = 3  # times that each way is timed
-CLEARLY = 0.95  # Inductor is taken below this share of the time without: a toss-up must not change bits from run to run
 TRIAL, EACH = 4.0, 0.05  # seconds that compiling with Inductor takes, and more for each operation
-WORTH = 3.0  # a trial is made if the batches take so many times as long
 KEPT = 1 << 18  # bytes of results in one compiled loop, which copies them at every batch
 Columns = Mapping[str, torch.Tensor]
 
 
-class TorchStep(KerasStep):
+class TorchStep(TriedStep):
     """A compiled graph; see `experimentator.backends.Step`.
 
     One run of Python on tensors without values records the operations of a batch, forward, backward and update. They
@@ -51,7 +49,7 @@ class TorchStep(KerasStep):
     values cannot be recorded, and runs in Python. Each number of rows is recorded separately.
     """
 
-    default = PROGRAM
+    compilers = COMPILERS
 
     def __init__(
         self,
@@ -69,21 +67,14 @@ class TorchStep(KerasStep):
             keep_large_buffers()
         self.is_profiled = False  # operations run one by one, under names, without the compiler
         self._most = 0  # rows that a batch had
-        self._seconds = float("nan")  # of a batch without the compiler
         self._layout: list[Any] = []  # autocast, and dtypes and strides of the state, that programs were recorded with
         self._programs: dict[Any, Program] = {}
         self._loops: dict[Any, Callable[..., Any]] = {}
         self._told = Traces(by_length=True)
         self._asked: set[str] = set() if asked is None else asked  # reasons that were told of, for other steps as well
 
-    def _choice(self, jit_compile: Any, like: str | None) -> str | None:
-        if like is not None:
-            return like if like in (*COMPILERS, EAGER) else PROGRAM
-        if jit_compile == "auto":
-            return None
-        if jit_compile not in (True, False, "step"):
-            raise ValueError(f"jit_compile={jit_compile!r} is not known. Write 'auto', True or False.")
-        return LOOP if jit_compile else PROGRAM
+    def _automatic(self, like: str | None) -> str | None:
+        return like if like is None or like in (*COMPILERS, EAGER) else PROGRAM
 
     def _run(self, columns: Mapping[str, Any], index: np.ndarray, *, fixed: bool) -> dict[str, Any]:
         state, results = self.run(*put_rows(columns, index, self.put, tensor=torch.Tensor))
@@ -91,34 +82,19 @@ class TorchStep(KerasStep):
         self.batch.keep_flat(state)
         return dict(zip(self.outputs, map(keras.ops.convert_to_numpy, results), strict=True))
 
-    def result_bytes(self, batch_size: int) -> int:
-        """Bytes that come back for each batch."""
-        return sum(one.dtype.itemsize * one.shape.numel() for one in self.outputs.values())
+    def _undone(self) -> AbstractContextManager[Any]:
+        """Within, batches draw, but no generator of PyTorch's goes on; a run changes no variable by itself."""
+        return torch.random.fork_rng([self.batch.place] if self.batch.place.type == "cuda" else [])
 
-    def choose(self, columns: Mapping[str, Any], index: np.ndarray, *, remaining: int) -> None:
-        """Settle an open choice for `remaining` batches, by timing both ways, where a trial is worth it; else later.
+    def _placed(self, columns: Columns, index: np.ndarray) -> tuple[Columns, np.ndarray]:
+        return put_rows(columns, index, self.put, tensor=torch.Tensor)
 
-        The trial changes neither the state nor the generators that operations of PyTorch draw from.
-        """
-        if self.chosen is not None:
-            return
-        columns = {name: columns[name] for name in self.graph.inputs}
-        columns, index = put_rows(columns, index[: self.capacity], self.put, tensor=torch.Tensor)
-        if self._seconds != self._seconds:
-            self._seconds = self._timed(PROGRAM, columns, index[:1])
-        trial = TRIAL + EACH * max((program.size for program in self._programs.values()), default=0)
-        worth = WORTH * trial / max(1, self.batches + remaining)
-        if self._seconds >= worth:  # once more: threads that get in one another's way make a batch seem slow
-            self._seconds = min(self._seconds, self._timed(PROGRAM, columns, index[:1]))
-        if self._seconds < worth:
-            return
-        quicker = self._timed(LOOP, columns, index)
-        self._seconds = min(self._seconds, self._timed(PROGRAM, columns, index[:1]))
-        if self.compiler == PROGRAM:
-            self.chosen = LOOP if quicker < CLEARLY * self._seconds else PROGRAM
-            log.info(
-                "seconds per batch: %s %.3g, %s %.3g; using %s", PROGRAM, self._seconds, LOOP, quicker, self.chosen
-            )
+    def _finish(self, compiler: str, columns: Columns, index: np.ndarray) -> None:
+        for values in self.run(columns, index, compiler)[1]:
+            values.cpu()
+
+    def _trial_cost(self) -> float:
+        return TRIAL + EACH * max((program.size for program in self._programs.values()), default=0)
 
     def run(self, columns: Columns, index: np.ndarray, compiler: str | None = None) -> tuple[Tensors, Tensors]:
         """The state after all batches, and the results, stacked; no variable is changed yet."""
@@ -137,7 +113,7 @@ class TorchStep(KerasStep):
             except ASKED as error:
                 self._look(error)
             except FAILURES as error:
-                self._refuse(error)
+                self._go_without("Inductor", why_failed(error), error)
         results: list[Tensors] = []
         for picked in rows:  # from the second on, this loop alone holds the state
             tensors = {name: column[picked] for name, column in columns.items()}
@@ -217,26 +193,3 @@ class TorchStep(KerasStep):
             log.warning("The graph cannot be recorded, and runs in Python, which is slower: %s", reason)
         self._asked.add(reason)
         self.chosen = EAGER
-
-    def _refuse(self, error: Exception) -> None:
-        """Warn why Inductor cannot compile the graph, which then runs without; raise if it was asked for."""
-        reason = why_failed(error)
-        if not self.auto:
-            change = "Write jit_compile='auto', or False."
-            raise ValueError(
-                f"Inductor cannot compile this graph: {reason}\nSeen: jit_compile=True.\n{change}"
-            ) from error
-        log.warning("Inductor cannot compile this graph, which runs without it: %s", reason)
-        self.chosen = PROGRAM
-
-    def _timed(self, compiler: str, columns: Columns, index: np.ndarray) -> float:
-        """Seconds per batch, the best of a few calls after one that compiles."""
-        best = float("inf")
-        with torch.random.fork_rng([self.batch.place] if self.batch.place.type == "cuda" else []):
-            for place in range(PROBES + 1):
-                start = time.perf_counter()
-                _, results = self.run(columns, index, compiler)
-                for values in results:
-                    values.cpu()
-                best = min(best, (time.perf_counter() - start) / len(index)) if place else best
-        return best
