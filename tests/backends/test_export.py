@@ -860,6 +860,14 @@ def test_what_reads_no_input_is_no_model(tmp_path):
         exp.predict({})
 
 
+@pytest.mark.parametrize("written, seen", [(lambda x: {"twice": 2 * x}, "a dict"), (lambda x: None, "None")])
+def test_what_is_no_tensor_cannot_be_an_output(written, seen):
+    exp = build(chunk_processors=[lambda chunk: chunk.update(odd=written(chunk["batch_input"]))], outputs=["odd"])
+
+    with pytest.raises(GraphError, match=f"(?s)'odd' is asked for, and its processor writes no .*Seen: {seen}"):
+        exp.as_model()
+
+
 def test_without_a_subset_sizes_are_not_known(tmp_path):
     with pytest.raises(ConfigError, match=r"sizes of 'batch_input' are not known.\n.*\nGive the experiment a subset"):
         build(subsets=[]).export(tmp_path / OWN)

@@ -85,8 +85,12 @@ def shapes_of(backend: Any, graph: Graph, specs: Mapping[str, Any], sizes: Mappi
 
     def at(rows: int, factor: int) -> dict[Ref, Shape]:
         items = _items(specs, sizes, factor)
+        given = {name: Spec((rows, *own), specs[name].dtype) for name, own in items.items()}
         with patched(backend, batch_size=rows):
-            return backend.shapes(graph, {n: Spec((rows, *own), specs[n].dtype) for n, own in items.items()})
+            found: dict[Ref, Shape] = backend.shapes(graph, given)
+            if not found.keys() >= {*graph.results.values()}:  # only tensors have shapes
+                backend.abstract(backend.batch_of(graph, detach=0), given)  # raises, and says which is none
+        return found
 
     one, is_free = at(2, 1), any(None in some for some in sizes.values())
     try:
