@@ -218,7 +218,7 @@ class TorchBackend(KerasBackend):
 
     def export(self, model: Any, path: Path) -> None:
         """Write such a model; see `experimentator.backends.torch.exported`."""
-        export(model, path, self.place)
+        export(model, path)
 
     def _own(self, reads: Sequence[Read], kept: Collection[int]) -> None:
         of_keras = self.modules.of_keras()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping
-from functools import partial, wraps
+from collections.abc import Collection, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,8 @@ from torch._dynamo.exc import UserError
 from torch.export import _trace as of_export
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from experimentator.backends.keras.context import Forward
-from experimentator.backends.keras.model import apart, check_able, quietly
+from experimentator.backends.keras.model import Infers, check_able, quietly
 from experimentator.backends.keras.onnx import ROWS, check_known, check_runs, unknown
-from experimentator.backends.keras.variables import Variables
-from experimentator.backends.torch.batch import Batch
-from experimentator.graph import Graph
 from experimentator.patches import patched
 
 
@@ -31,23 +27,21 @@ class Stored(torch.nn.Module):
     `kinds` are the dtypes that Keras computes with, where inputs have others: int32 for uint16.
     """
 
-    def __init__(self, infers: Any, place: torch.device, kinds: Mapping[str, torch.dtype]):
+    def __init__(self, infers: Infers, kinds: Mapping[str, torch.dtype]):
         super().__init__()
-        self.kinds = dict(kinds)
-        run = partial(infers.graph.run, training=False)
-        forward = Forward(run, [], lambda variable: False, Graph([], provided=()), Variables())
-        self.batch, self.names = Batch(forward, infers.held, place=place), list(infers.results)
-        for number, value in enumerate(self.batch.state()[0]):
-            self.register_buffer(f"weight_{number}", value)
+        self.infers, self.kinds = infers.call, dict(kinds)
+        self.held, self.names = list(infers.held), list(infers.results)
+        for number, variable in enumerate(self.held):
+            self.register_buffer(f"weight_{number}", variable.value.detach())
 
     def forward(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs for one batch; changes of the weights are dropped."""
         tensors = tensors | {name: tensors[name].to(kind) for name, kind in self.kinds.items()}
-        outputs = self.batch((list(self.buffers()), [], []), tensors)[1]
-        return apart({name: outputs[name] for name in self.names}, tensors)
+        with keras.StatelessScope(zip(self.held, self.buffers(), strict=True)):
+            return self.infers(tensors)
 
 
-def export(model: Any, path: Path, place: torch.device) -> None:
+def export(model: Any, path: Path) -> None:
     """Write a model as `.pt2` or `.onnx`, for any number of rows; other axes of any size are traced at an item's."""
     check_able(model, path)
     batch, dynamic, infers = torch.export.Dim("batch"), torch.export.Dim.DYNAMIC, model.layers[-1]
@@ -58,58 +52,67 @@ def export(model: Any, path: Path, place: torch.device) -> None:
             samples[name], kinds[name] = zeros.to(own), zeros.dtype
         free = [axis for axis, size in enumerate(tensor.shape) if axis and size is None]
         axes[name] = {0: batch} | dict.fromkeys(free, dynamic)
-    stored = Stored(infers, place, kinds)
+    stored = Stored(infers, kinds)
     with torch.no_grad(), quietly():
-        try:
-            with (
-                patched(of_keras, arange=wraps(_USUAL)(_arange), repeat=_repeat),  # which take a size that is left open
-                patched(torch, take_along_dim=_take_along),  # as do these, a number of rows
-                patched(keras.src.backend, rnn=_unrolled),
-                torch.backends.opt_einsum.flags(enabled=False),  # it orders products by their sizes, and fixes them
-                patched(DropoutRNNCell, _create_dropout_mask=lambda *_: None),  # it draws one that nothing uses
-                patched(of_export, print=lambda *_, **__: None),  # it shows a graph that it cannot trace
-            ):
-                program = torch.export.export(stored, (samples,), dynamic_shapes=(axes,), strict=False)
-        except GuardOnDataDependentSymNode as error:
-            raise ValueError(
-                "PyTorch cannot write a graph that looks at values of tensors.\n"
-                "Seen: keras.ops.cond, while_loop, `if` or the like, decided by a tensor.\n"
-                "Write keras.ops.where in place of keras.ops.cond, and a few turns of a loop as a Python `for`; leave "
-                "it out by outputs=[...]; or export on TensorFlow."
-            ) from error
-        except UserError as error:
-            raise ValueError(
-                "PyTorch cannot write this graph for batches of any size.\n"
-                f"Seen: {str(error).partition(chr(10))[0]:.200}\n"
-                "Something in it treats a number of rows, or an axis of any size, as fixed: draws do so, and recurrent "
-                "layers do with their length. Leave it out by outputs=[...], or export on TensorFlow."
-            ) from error
-        except RuntimeError as error:
-            if "fake tensor in the exported program constant" not in str(error):
-                raise
-            raise ValueError(
-                "PyTorch cannot write this graph.\n"
-                f"Seen: {str(error).partition(chr(10))[0]:.200}\n"
-                "A gradient within the graph is not written: leave it out by outputs=[...], or export a SavedModel, on "
-                "TensorFlow or JAX."
-            ) from error
+        program = _traced(stored, samples, axes)
         if path.suffix == ".pt2":
             file = io.BytesIO()  # written here: PyTorch's own writer ends the process where the disk is full
             torch.export.save(program, file)
             path.write_bytes(file.getvalue())
         else:
-            _leave_as_they_are(program.graph)
-            _name_axes(program.graph)
-            named = {"input_names": list(samples), "output_names": stored.names}
-            rows = ({name: {0: "batch"} for name in samples},)  # PyTorch has names such as s57
-            try:
-                written = torch.onnx.export(program, (), **named, dynamic_shapes=rows, dynamo=True, verbose=False)
-            except torch.onnx.OnnxExporterError as error:
-                raise unknown(_first_cause(error)) from error
-            _keep_apart(written.model.graph, stored.names)
-            written.save(path, external_data=False)
-            check_known(path)
+            _write_onnx(program, list(samples), stored.names, path)
             check_runs(path, stored, model)
+
+
+def _traced(stored: Stored, samples: Mapping[str, torch.Tensor], axes: Mapping[str, Any]) -> Any:
+    """The program of a model, traced for `samples`, with `axes` of any size."""
+    try:
+        with (
+            patched(of_keras, arange=wraps(_USUAL)(_arange), repeat=_repeat),  # which take a size that is left open
+            patched(torch, take_along_dim=_take_along),  # as do these, a number of rows
+            patched(keras.src.backend, rnn=_unrolled),
+            torch.backends.opt_einsum.flags(enabled=False),  # it orders products by their sizes, and fixes them
+            patched(DropoutRNNCell, _create_dropout_mask=lambda *_: None),  # it draws one that nothing uses
+            patched(of_export, print=lambda *_, **__: None),  # it shows a graph that it cannot trace
+        ):
+            return torch.export.export(stored, (samples,), dynamic_shapes=(axes,), strict=False)
+    except GuardOnDataDependentSymNode as error:
+        raise ValueError(
+            "PyTorch cannot write a graph that looks at values of tensors.\n"
+            "Seen: keras.ops.cond, while_loop, `if` or the like, decided by a tensor.\n"
+            "Write keras.ops.where in place of keras.ops.cond, and a few turns of a loop as a Python `for`; leave "
+            "it out by outputs=[...]; or export on TensorFlow."
+        ) from error
+    except UserError as error:
+        raise ValueError(
+            "PyTorch cannot write this graph for batches of any size.\n"
+            f"Seen: {str(error).partition(chr(10))[0]:.200}\n"
+            "Something in it treats a number of rows, or an axis of any size, as fixed: draws do so, and recurrent "
+            "layers do with their length. Leave it out by outputs=[...], or export on TensorFlow."
+        ) from error
+    except RuntimeError as error:
+        if "fake tensor in the exported program constant" not in str(error):
+            raise
+        raise ValueError(
+            "PyTorch cannot write this graph.\n"
+            f"Seen: {str(error).partition(chr(10))[0]:.200}\n"
+            "A gradient within the graph is not written: leave it out by outputs=[...], or export a SavedModel, on "
+            "TensorFlow or JAX."
+        ) from error
+
+
+def _write_onnx(program: Any, inputs: Sequence[str], outputs: Sequence[str], path: Path) -> None:
+    _leave_as_they_are(program.graph)
+    _name_axes(program.graph)
+    named = {"input_names": inputs, "output_names": outputs}
+    rows = ({name: {0: "batch"} for name in inputs},)  # PyTorch has names such as s57
+    try:
+        written = torch.onnx.export(program, (), **named, dynamic_shapes=rows, dynamo=True, verbose=False)
+    except torch.onnx.OnnxExporterError as error:
+        raise unknown(_first_cause(error)) from error
+    _keep_apart(written.model.graph, outputs)
+    written.save(path, external_data=False)
+    check_known(path)
 
 
 def _first_cause(error: BaseException) -> str:
