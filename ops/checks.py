@@ -142,10 +142,7 @@ class Print(Op):
         super().__post_init__()
         self._traced: set[Any] = set()  # shown already: recording, each mode and each number of batches trace anew
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return (self.names,) if isinstance(self.names, str) else tuple(self.names)
-
+    inputs = given_as("names")
     outputs = ()
 
     def __call__(self, chunk: Chunk) -> None:

@@ -66,10 +66,7 @@ class CombineLosses(Op):
         """Over a pass, the sum is that of its parts' figures for the pass, each averaged with weights of its own."""
         return {self.output: {name: float(keras.ops.convert_to_numpy(one)) for name, one in self.factors.items()}}
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return tuple(self.factors)
-
+    inputs = given_as("factors")
     outputs = given_as("output")
 
     def __call__(self, chunk: Chunk) -> None:
@@ -117,10 +114,7 @@ class UncertaintyWeighting(Op):
         """The trainable weights, one Keras variable [] float32 for each part."""
         return dict(self._log_variances)
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return tuple(self.parts)
-
+    inputs = given_as("parts")
     outputs = given_as("output")
 
     def __call__(self, chunk: Chunk) -> None:

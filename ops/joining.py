@@ -33,10 +33,7 @@ class Joining(Op):
         self.require(is_list, seen=f"its names are {self.names!r}", write="Give a list of names.")
         super().__post_init__()
 
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # computed, where the base lets one set it
-        return tuple(self.names)
-
+    inputs = given_as("names")
     outputs = given_as("output")
 
     def __call__(self, chunk: Chunk) -> None:
@@ -131,10 +128,7 @@ class Split(Op):
         super().__post_init__()
 
     inputs = given_as("name")
-
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return tuple(self.to)
+    outputs = given_as("to")
 
     def __call__(self, chunk: Chunk) -> None:
         tensor = keras.ops.convert_to_tensor(chunk[self.name])
@@ -178,10 +172,7 @@ class NamedOutputs(Op):
         super().__post_init__()
 
     inputs = given_as("name")
-
-    @property
-    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]  # the same
-        return tuple(self.sizes)
+    outputs = given_as("sizes")
 
     def __call__(self, chunk: Chunk) -> None:
         tensor = keras.ops.convert_to_tensor(chunk[self.name])

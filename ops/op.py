@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
@@ -22,8 +22,17 @@ log = logging.getLogger(__name__)
 
 
 def given_as(*arguments: str) -> Any:
-    """The property `inputs` or `outputs` of an op that is given the names of its tensors as these arguments."""
-    return property(lambda op: tuple(getattr(op, argument) for argument in arguments))
+    """The property `inputs` or `outputs` of an op that is given the names of its tensors as these arguments.
+
+    Each holds one name, or several, as a list or as the keys of a dictionary.
+    """
+
+    def names(op: Any) -> tuple[Any, ...]:
+        given = (getattr(op, argument) for argument in arguments)
+        several = (one if isinstance(one, Collection) and not isinstance(one, str) else (one,) for one in given)
+        return tuple(name for some in several for name in some)
+
+    return property(names)
 
 
 @dataclass(eq=False)
