@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from experimentator.ops.op import InPlace, as_float, largest
+from experimentator.ops.op import InPlace, as_float, is_discrete, largest
 
 
 @dataclass(eq=False)
@@ -66,8 +66,7 @@ class ArgMax(InPlace):
     axis: int = -1
 
     def compute(self, tensor: Any) -> Any:
-        tensor = keras.ops.convert_to_tensor(tensor)
-        if "float" in keras.backend.standardize_dtype(tensor.dtype):  # Keras' own has no form in ONNX and LiteRT
+        if not is_discrete(tensor):  # Keras' own has no form in ONNX and LiteRT
             is_largest = tensor == largest(tensor, self.axis, keepdims=True)
             is_nan = keras.ops.not_equal(tensor, tensor)  # as in numpy, NaN is larger than any number
             tensor = keras.ops.cast(keras.ops.logical_or(is_largest, is_nan), "int32")

@@ -16,7 +16,7 @@ import keras
 
 from experimentator.graph import Mode
 from experimentator.ops.images import check_images, check_size, check_window
-from experimentator.ops.op import InPlace, Op, is_number
+from experimentator.ops.op import InPlace, Op, is_number, widened
 
 _AXES = {"horizontal": (2,), "vertical": (1,), "both": (1, 2)}
 
@@ -96,9 +96,8 @@ class RandomFlip(RandomOp):
         check_images(self, self.name, tensor)
         axes = _AXES[self.axis]
         flips = self.draw(tensor, len(axes)) < self.probability
-        ones = (1,) * (len(tensor.shape) - 1)
         for place, axis in enumerate(axes):
-            chosen = keras.ops.reshape(flips[:, place], (-1, *ones))
+            chosen = widened(flips[:, place], len(tensor.shape))
             tensor = keras.ops.where(chosen, keras.ops.flip(tensor, axis=axis), tensor)
         return tensor
 

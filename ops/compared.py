@@ -13,7 +13,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import Op, alike, as_ids, given_as, is_discrete
+from experimentator.ops.op import Op, alike, are_classes, as_ids, given_as, is_discrete, shares_of, widened
 
 log = logging.getLogger(__name__)
 CARRIED = (
@@ -236,9 +236,7 @@ def class_rows(op: Compared, prediction: Any, target: Any) -> Any:
     target, is_ids = _targets(op, prediction, target)
     if not is_ids:
         return keras.ops.cast(target, "float32")
-    ids, classes = keras.ops.expand_dims(_whole(target), -1), size_of(prediction)
-    rows = keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(classes, dtype="int32")), "float32")
-    return keras.ops.where(_are_classes(ids, classes), rows, float("nan"))
+    return shares_of(_whole(target), size_of(prediction))
 
 
 def class_ids(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any] | None:
@@ -247,7 +245,7 @@ def class_ids(op: Compared, prediction: Any, target: Any) -> tuple[Any, Any] | N
     if not is_ids:
         return None
     ids = _whole(target)
-    is_class = _are_classes(ids, size_of(prediction))
+    is_class = are_classes(ids, size_of(prediction))
     return keras.ops.where(is_class, ids, 0), is_class
 
 
@@ -271,10 +269,6 @@ def _targets(op: Compared, prediction: Any, target: Any) -> tuple[Any, bool]:
     return target, is_ids
 
 
-def _are_classes(ids: Any, classes: Any) -> Any:
-    return keras.ops.logical_and(ids >= 0, ids < classes)
-
-
 def _whole(ids: Any) -> Any:
     """Class ids as int32; -1 for a float between two ids."""
     if is_discrete(ids):
@@ -293,7 +287,7 @@ def spread(tensor: Any, rank: int) -> Any:
     size = len(tensor.shape)
     if size > rank:
         return keras.ops.all(tensor, axis=tuple(range(rank, size)))
-    return tensor if size == rank else tensor[(..., *[None] * (rank - size))]
+    return widened(tensor, rank)
 
 
 def emptied(tensor: Any, labelled: Any, fill: Any = keras.ops.zeros_like) -> Any:

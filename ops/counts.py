@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import keras
 
 from experimentator.ops.compared import Compared, FromPrediction, align, class_rows
-from experimentator.ops.op import as_ids, given_as, is_discrete
+from experimentator.ops.op import as_ids, given_as, is_discrete, shares_of
 
 
 @dataclass(eq=False)
@@ -64,12 +64,7 @@ class ConfusionMatrix(FromPrediction):
 
     def _scores(self, prediction: Any) -> Any:
         """Predicted ids as one-hot rows; an id that is no class becomes a row of NaN."""
-        if not is_discrete(prediction):
-            return prediction
-        ids = as_ids(prediction)[..., None]
-        rows = keras.ops.equal(ids, keras.ops.arange(self.num_classes, dtype="int32"))
-        is_class = keras.ops.logical_and(ids >= 0, ids < self.num_classes)
-        return keras.ops.where(is_class, keras.ops.cast(rows, "float32"), float("nan"))
+        return shares_of(as_ids(prediction), self.num_classes) if is_discrete(prediction) else prediction
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ import keras
 
 from experimentator.graph import Chunk
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, Op, alike, given_as, holding, is_discrete
+from experimentator.ops.op import InPlace, Op, alike, given_as, holding, is_discrete, widened
 
 
 @dataclass(eq=False)
@@ -136,7 +136,7 @@ def _claim(op: Op, name: str, condition: Any, values: Mapping[str, Any]) -> Any:
         rule = "A condition is bool or integer, [B] or with the leading axes of the values, which have one shape"
         write = f"Compare with Apply above, which writes {name!r}, or give these shapes."
         raise TensorError(op, rule=rule, tensors={name: condition, **values}, write=write)
-    return keras.ops.cast(condition, "bool")[(..., *[None] * (len(shapes[0]) - len(condition.shape)))]
+    return widened(keras.ops.cast(condition, "bool"), len(shapes[0]))
 
 
 def _chosen(condition: Any, yes: Any, no: Any, *, op: Op, name: str) -> Any:

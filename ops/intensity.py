@@ -22,7 +22,7 @@ import keras
 
 from experimentator.ops.augment import RandomOp, span
 from experimentator.ops.images import check_images
-from experimentator.ops.op import dtype_of, is_discrete, is_number, rounded
+from experimentator.ops.op import dtype_of, is_discrete, is_number, rounded, widened
 
 
 @dataclass(eq=False)
@@ -48,8 +48,7 @@ class Intensity(RandomOp):
 
     def draw_between(self, images: Any, low: float, high: float) -> Any:
         """One number for each image, uniform between the two, as [B, 1, 1, ...]."""
-        draws = low + (high - low) * self.draw(images, 1)
-        return draws[(..., *[None] * (len(images.shape) - 2))]
+        return widened(low + (high - low) * self.draw(images, 1), len(images.shape))
 
 
 @dataclass(eq=False)

@@ -23,7 +23,7 @@ from experimentator.graph import Chunk
 from experimentator.ops.augment import Drawing
 from experimentator.ops.errors import TensorError
 from experimentator.ops.images import check_images
-from experimentator.ops.op import as_ids, dtype_of, given_as, is_discrete, rounded
+from experimentator.ops.op import as_ids, dtype_of, given_as, is_discrete, rounded, shares_of, widened
 
 _TABLE = 512  # quantiles of the beta distribution in a table, dense enough for
 _LARGEST = 10  # an alpha up to this one
@@ -53,7 +53,7 @@ class Mixing(Drawing):
         draws = self.draw(images, 4)
         partner = keras.ops.argsort(draws[:, 0])  # a random order, in which each sample is partner once
         mixed, kept = self.mix(images, keras.ops.take(images, partner, axis=0), draws[:, 1:])
-        kept = kept[(..., *[None] * (len(rows.shape) - 1))]
+        kept = widened(kept, len(rows.shape))
         chunk[self.input] = mixed
         chunk[self.target] = kept * rows + (1.0 - kept) * keras.ops.take(rows, partner, axis=0)
 
@@ -80,9 +80,7 @@ class Mixing(Drawing):
             write = "Write num_classes=..., or OneHot above; Cast to float32 where they are yes and no."
             seen = {self.input: images, self.target: target}
             raise TensorError(self, rule="Class ids cannot be mixed", tensors=seen, write=write)
-        ids = as_ids(keras.ops.reshape(target, (-1, 1)))
-        rows = keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(self.num_classes, dtype="int32")), "float32")
-        return keras.ops.where(keras.ops.logical_and(ids >= 0, ids < self.num_classes), rows, float("nan"))
+        return shares_of(as_ids(keras.ops.reshape(target, (-1,))), self.num_classes)
 
 
 @dataclass(eq=False)
@@ -111,7 +109,7 @@ class MixUp(Mixing):
 
     def mix(self, images: Any, others: Any, draws: Any) -> tuple[Any, Any]:
         kept = self.beta(draws[:, 0])
-        share = kept[(..., *[None] * (len(images.shape) - 1))]
+        share = widened(kept, len(images.shape))
         own, other = (keras.ops.cast(tensor, "float32") for tensor in (images, others))
         return rounded(share * own + (1.0 - share) * other, dtype_of(images)), kept
 
@@ -144,7 +142,7 @@ class CutMix(Mixing):
         height, width = keras.ops.shape(images)[1:3]
         inside = _between(height, draws[:, 1], side)[:, :, None] & _between(width, draws[:, 2], side)[:, None, :]
         kept = 1.0 - keras.ops.mean(keras.ops.cast(inside, "float32"), axis=(1, 2))
-        return keras.ops.where(inside[(..., *[None] * (len(images.shape) - 3))], others, images), kept
+        return keras.ops.where(widened(inside, len(images.shape)), others, images), kept
 
 
 def _between(size: Any, place: Any, side: Any) -> Any:

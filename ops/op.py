@@ -174,6 +174,26 @@ def as_ids(tensor: Any) -> Any:
     return keras.ops.where(keras.ops.cast(ids, dtype) == tensor, ids, -1) if dtype.endswith("int64") else ids
 
 
+def one_hot(ids: Any, classes: Any, dtype: str = "float32") -> Any:
+    """Class ids [...] int32 as rows [..., K]: 1 at the class; Keras' own refuses ids that are no class on PyTorch."""
+    return keras.ops.cast(keras.ops.equal(ids[..., None], keras.ops.arange(classes, dtype="int32")), dtype)
+
+
+def shares_of(ids: Any, classes: Any) -> Any:
+    """Class ids [...] int32 as rows [..., K] float32: 1 at the class, NaN in all places for an id that is none."""
+    return keras.ops.where(are_classes(ids, classes)[..., None], one_hot(ids, classes), float("nan"))
+
+
+def are_classes(ids: Any, classes: Any) -> Any:
+    """Which ids are those of a class."""
+    return keras.ops.logical_and(ids >= 0, ids < classes)
+
+
+def widened(tensor: Any, rank: int) -> Any:
+    """The tensor with axes of size 1 at its end, so that it has so many: to be broadcast against another."""
+    return tensor[(..., *[None] * (rank - len(tensor.shape)))]
+
+
 def largest(tensor: Any, axis: int | tuple[int, ...], *, keepdims: bool = False) -> Any:
     """The largest along axes; 0 of nothing, such as a batch without rows, of which Keras takes no maximum."""
     reduce = keras.ops.sum if 0 in tuple(tensor.shape) else keras.ops.max

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import InPlace, as_float, as_ids, checked_dtype, dtype_of, is_discrete
+from experimentator.ops.op import InPlace, as_float, as_ids, checked_dtype, dtype_of, is_discrete, one_hot
 
 
 @dataclass(eq=False)
@@ -196,5 +196,4 @@ class OneHot(InPlace):
         if not is_discrete(tensor):
             write = f"Write ops.Cast({self.name!r}, 'int32') above it."
             raise TensorError(self, rule="Class ids are integers", tensors={self.name: tensor}, write=write)
-        ids = as_ids(tensor)[..., None]  # `one_hot` refuses ids that are no class on PyTorch
-        return keras.ops.cast(keras.ops.equal(ids, keras.ops.arange(self.num_classes, dtype="int32")), self.dtype)
+        return one_hot(as_ids(tensor), self.num_classes, self.dtype)

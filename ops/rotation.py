@@ -21,7 +21,7 @@ import keras
 
 from experimentator.ops.augment import RandomOp, counted, span
 from experimentator.ops.images import check_images, check_interpolation
-from experimentator.ops.op import dtype_of, is_number, rounded
+from experimentator.ops.op import dtype_of, is_number, rounded, widened
 
 
 @dataclass(eq=False)
@@ -67,7 +67,7 @@ class RandomRotation(RandomOp):
         values, rank = keras.ops.cast(tensor, "float32"), len(tensor.shape)
         total = 0.0
         for row, column, weight in _corners(rows, columns):
-            total = total + weight[(..., *[None] * (rank - 3))] * _looked_up(values, row, column, self.fill)
+            total = total + widened(weight, rank) * _looked_up(values, row, column, self.fill)
         return rounded(total, dtype_of(tensor))
 
 
@@ -96,4 +96,4 @@ def _looked_up(images: Any, rows: Any, columns: Any, fill: Any) -> Any:
     i, j = keras.ops.cast(rows, "int32"), keras.ops.cast(columns, "int32")
     inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
     found = keras.ops.take(pixels, keras.ops.where(inside, first + i * width + j, 0), axis=0)
-    return keras.ops.where(inside[(..., *[None] * (len(images.shape) - 3))], found, fill)
+    return keras.ops.where(widened(inside, len(images.shape)), found, fill)
