@@ -50,7 +50,7 @@ class Drawing(Op):
 
     @generator.setter
     def generator(self, generator: Any) -> None:
-        self._generator = generator
+        self.seed = self._generator = generator  # a public attribute changes: a compiled graph is traced anew
 
     def draw(self, tensor: Any, count: int) -> Any:
         """[B, count] float32, uniform in [0, 1)."""

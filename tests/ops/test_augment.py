@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from experimentator.graph import DeclarationError, Graph, Mode
+from experimentator import Subset, build_experiment
+from experimentator.graph import DeclarationError, Graph, Mode, chunk_processor
 from experimentator.ops import (
     Gamma,
     Noise,
@@ -179,6 +180,20 @@ def test_an_engine_may_hand_over_its_own_generator_and_is_asked_once(call, make)
 
     np.testing.assert_array_equal(results[0], results[1])
     assert np.any(results[0] != results[2])
+
+
+def test_a_generator_that_is_replaced_after_an_epoch_is_the_one_that_is_drawn_from():
+    weight, op = keras.Variable(1.0), RandomFlip("batch_x", seed=1)
+    loss = chunk_processor(inputs=["batch_x"], outputs=["loss"])(lambda x: keras.ops.mean((x * weight) ** 2))
+    subsets = [Subset("training", Mode.TRAIN, {"x": MANY[:8]})]
+    config = {"subsets": subsets, "chunk_processors": [op, loss], "batch_size": 4, "hide_progress": True}
+    exp = build_experiment(config | {"optimizer": keras.optimizers.SGD(1e-9)})
+    exp.train(1)
+
+    op.generator = keras.random.SeedGenerator(5)
+    exp.train(2)
+
+    assert keras.ops.convert_to_numpy(op.generator.state).tolist()[1] > 0
 
 
 @every_op
