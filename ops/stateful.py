@@ -111,7 +111,7 @@ class KerasMetric(Op):
         if weights is not None and len(weights.shape) > 1 and isinstance(metric, keras.metrics.Mean):
             long = keras.ops.cast(prod(keras.ops.shape(weights)[1:]), weights.dtype)
             weights *= long  # Keras averages within a row, however long it is
-        metric.update_state(*compared, sample_weight=weights)
+        metric.update_state(*compared, **({} if weights is None else {"sample_weight": weights}))
         chunk[self.output] = self._number(metric.result())
 
     def _labelled(self, chunk: Chunk, target: Any) -> Any:

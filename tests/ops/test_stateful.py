@@ -132,6 +132,27 @@ def test_a_name_that_keras_counted_is_given_without_the_count():
     assert KerasMetric(keras.metrics.IoU(3, [1], name="iou_1"), "a", "b").outputs == ("iou_1",)
 
 
+class Answers(keras.metrics.Metric):
+    """As people write one: without sample weights."""
+
+    def __init__(self, name="answers", **options):
+        super().__init__(name=name, **options)
+        self.total = self.add_weight(name="total", initializer="zeros")
+
+    def update_state(self, target, prediction):
+        self.total.assign_add(keras.ops.sum(keras.ops.cast(prediction > 0.5, "float32")))
+
+    def result(self):
+        return self.total
+
+
+def test_a_metric_that_takes_no_sample_weights_is_given_none():
+    chunk = Chunk({"batch_score": np.array([0.9, 0.2]), "batch_target": np.array([1, 0])}, mode=Mode.EVAL)
+    KerasMetric(Answers(), "batch_score", "batch_target")(chunk)
+
+    assert float(chunk["answers"]) == 1.0
+
+
 def test_it_runs_in_a_graph_of_its_own():
     graph = Graph([rmse()], provided={"batch_score", "batch_target"}, mode=Mode.EVAL).select("rmse")
 
