@@ -73,7 +73,7 @@ class JaxBackend(KerasBackend):
                 outputs = batch.run_once(state, real_batch(self, specs))
             if optimizer is not None:
                 batch.check_reached(batch.reached(state, tensors), eager=self.eager)
-        return JaxStep(graph, batch, outputs, self.put, **options)
+        return JaxStep(batch, outputs, self.put, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """What a function returns, by shape and dtype, on batches of `batch_size`; variables stay as they are.
@@ -167,7 +167,7 @@ class JaxBackend(KerasBackend):
 
     def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:
         used = None if optimizer is None else self.used(optimizer)
-        return Batch(self.batch_of(graph, detach), list(self.variables), used, self.devices)
+        return Batch(self.forward_of(graph, detach), used, self.devices)
 
     def _specs(self, specs: Mapping[str, Any]) -> dict[str, Any]:
         """Abstract batches of so many rows, of dtypes that JAX has."""

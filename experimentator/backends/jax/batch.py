@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from sys import getrefcount
 from typing import Any
@@ -32,8 +32,8 @@ class Batch(StatelessBatch):
     of the gradients tells which they are.
     """
 
-    def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any, devices: Devices):
-        super().__init__(run, variables, optimizer)
+    def __init__(self, forward: Forward, optimizer: Any, devices: Devices):
+        super().__init__(forward, optimizer)
         for variable in self.weights:  # as `keras.Variable(2.0)` begins: a second call would be compiled anew
             if variable.value.weak_type:
                 variable.assign(variable.value.astype(variable.dtype))
@@ -41,7 +41,7 @@ class Batch(StatelessBatch):
         self.convolves = False  # set by `shapes`
         self._layouts: list[Any] = []  # of weights and slots, as `state` has seen them
         self._reached: list[int] | None = None
-        self._compiled = jax.jit(self._with_gradients if optimizer is not None else self._forward)  # traced once
+        self._compiled = jax.jit(self._with_gradients if optimizer is not None else self._from_state)  # traced once
 
     def state(self) -> State:
         weights, slots, tables = super().state()
@@ -77,7 +77,7 @@ class Batch(StatelessBatch):
     def run_once(self, state: State, tensors: Any) -> dict[str, Any]:
         """The same from a real batch, for processors that look at values: every trained weight counts as reached."""
         if self.optimizer is None:
-            return self._in_order(self._forward(state, tensors)[0])
+            return self._in_order(self._from_state(state, tensors)[0])
         self._reached = list(self.trained)
         trained = [state[0][place] for place in self.trained]
         return self._in_order(self._with_gradients(trained, state, tensors)[0][0])
@@ -98,14 +98,14 @@ class Batch(StatelessBatch):
     def _one(self, state: State, tensors: Any, compiled: bool) -> tuple[State, dict[str, Any]]:
         weights, slots, tables = state
         if self.optimizer is None:
-            outputs, weights = (self._compiled if compiled else self._forward)(state, tensors)
+            outputs, weights = (self._compiled if compiled else self._from_state)(state, tensors)
             return (weights, slots, tables), outputs
         take = self._compiled if compiled else self._with_gradients
         (outputs, weights), gradients = take([weights[place] for place in self.trained], state, tensors)
         found = dict(zip(self.trained, gradients, strict=True))
         pairs = [(found[place], self.weights[place]) for place in self.reached(state, tensors)]
         with self._holding(state):
-            outputs = self.run.norms.put(outputs, pairs, self.optimizer)
+            outputs = self.forward.norms.put(outputs, pairs, self.optimizer)
         return (self._updated((weights, slots, tables), pairs) if pairs else (weights, slots, tables)), outputs
 
     def _in_order(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Batch(StatelessBatch):
     def _with_gradients(
         self, trained: Values, state: State, tensors: Any, only: str | None = None
     ) -> tuple[tuple[dict[str, Any], Values], Values]:
-        """What `_forward` gives, and for each trained weight the gradient of the loss that it minimises.
+        """What `_from_state` gives, and for each trained weight the gradient of the loss that it minimises.
 
         There is one forward pass: two, with a gradient of each by its own weights alone, took 1.4 times as long where
         numbers are drawn. In a backward pass the other losses have a seed of 0. `only` limits it to one loss.

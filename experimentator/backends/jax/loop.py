@@ -18,7 +18,7 @@ from experimentator.backends.keras.stateless import State
 from experimentator.backends.keras.step import EAGER, KerasStep, put_rows
 from experimentator.backends.keras.trace_leaks import KEPT, OWN_GRADIENT
 from experimentator.backends.keras.traces import Traces
-from experimentator.graph import Graph, GraphError
+from experimentator.graph import GraphError
 from experimentator.loading.blocks import padded
 
 # XLA with the loop around the step; or for each step, called from Python. On a CPU, convolutions within XLA's loop were
@@ -46,9 +46,9 @@ class JaxStep(KerasStep):
 
     compilers = COMPILERS
 
-    def __init__(self, graph: Graph, batch: Batch, outputs: Columns, put: Callable[[Columns], Columns], **options: Any):
+    def __init__(self, batch: Batch, outputs: Columns, put: Callable[[Columns], Columns], **options: Any):
         self.batch, self.put, self.is_host = batch, put, jax.default_backend() == "cpu"
-        super().__init__(graph, batch.weights, outputs, **options)
+        super().__init__(batch.forward, outputs, **options)
         self._functions: dict[str, Any] = {}
         self._shapes: dict[str, Any] = {}
         self._told = Traces(by_length=True)

@@ -300,7 +300,7 @@ class KerasBackend(Backend, ABC):
     def settling(self) -> AbstractContextManager[None]:
         return self.staleness.settling()
 
-    def batch_of(self, graph: Graph, detach: int) -> Forward:
+    def forward_of(self, graph: Graph, detach: int) -> Forward:
         """A graph as a function of the tensors of a batch; nothing is trained of its first `detach` nodes."""
         cut = Cut(graph, detach, self.variables, self.is_held)
 

@@ -45,8 +45,8 @@ class Forward:
     """A graph as a function of the tensors of a batch; `added` are the losses that its layers added by themselves.
 
     Layers do so by `add_loss`, or by an `activity_regularizer`. `is_held(variable)` tells whether a variable is only
-    read where no gradient reaches it; `norms` are norms of gradients that processors ask for; `reach` looks at which
-    weights gradients reach.
+    read where no gradient reaches it; `variables` are all there are, those of other graphs too; `norms` are norms of
+    gradients that processors ask for; `reach` looks at which weights gradients reach.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Forward:
         variables: Variables,
     ):
         self.run, self.added, self.is_held = run, added, is_held
+        self.graph, self.variables = graph, variables
         self.norms, self.reach = Norms(graph, variables.keyed), Reach(graph, variables)
 
     def __call__(self, tensors: Any) -> dict[str, Any]:
@@ -78,10 +79,10 @@ class Forward:
             )
         return outputs
 
-    def trained(self, variables: Iterable[Any]) -> list[Any]:
+    def trained(self) -> list[Any]:
         """The variables that are trained now: of others than the graph reads, not even a regularizer counts."""
-        read = {id(one) for one in self.reach.variables.read_by({node.name for node in self.reach.graph.nodes})}
-        kept = [one for one in variables if id(one) in read and one.trainable and not self.is_held(one)]
+        read = self.variables.read_by({node.name for node in self.graph.nodes})
+        kept = [one for one in read if one.trainable and not self.is_held(one)]
         if odd := [one for one in kept if "complex" in str(one.dtype)]:
             raise GraphError(
                 f"No optimizer of Keras trains the weight {odd[0].name!r}.\n"

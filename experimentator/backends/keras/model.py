@@ -89,7 +89,7 @@ def shapes_of(backend: Any, graph: Graph, specs: Mapping[str, Any], sizes: Mappi
         with patched(backend, batch_size=rows):
             found: dict[Ref, Shape] = backend.shapes(graph, given)
             if not found.keys() >= {*graph.results.values()}:  # only tensors have shapes
-                backend.abstract(backend.batch_of(graph, detach=0), given)  # raises, and says which is none
+                backend.abstract(backend.forward_of(graph, detach=0), given)  # raises, and says which is none
         return found
 
     one, is_free = at(2, 1), any(None in some for some in sizes.values())

@@ -26,10 +26,10 @@ class StatelessBatch:
     the framework sees a function of values.
     """
 
-    def __init__(self, run: Forward, variables: Sequence[Any], optimizer: Any = None):
-        self.run, self.weights, self.optimizer = run, list(variables), optimizer
-        kept = set() if optimizer is None else set(map(id, trainable_some_day(run.trained(variables))))
-        self.trained = [place for place, one in enumerate(variables) if id(one) in kept]
+    def __init__(self, forward: Forward, optimizer: Any):
+        self.forward, self.weights, self.optimizer = forward, list(forward.variables), optimizer
+        kept = set() if optimizer is None else set(map(id, trainable_some_day(forward.trained())))
+        self.trained = [place for place, one in enumerate(self.weights) if id(one) in kept]
         self._names: list[str] = []
 
     @property
@@ -41,7 +41,7 @@ class StatelessBatch:
     def check_reached(self, places: Iterable[int], *, eager: bool) -> None:
         """Look at whether gradients reach the trained weights; `places` are those of weights that they reach."""
         trained, reached = ([self.weights[place] for place in some] for some in (self.trained, places))
-        self.run.reach.check(trained, reached, self.optimizer, eager=eager)
+        self.forward.reach.check(trained, reached, self.optimizer, eager=eager)
 
     def state(self) -> State:
         """The present values of the variables, and of the tables."""
@@ -54,12 +54,12 @@ class StatelessBatch:
         for variable, value in zip([*self.weights, *self.slots], [*weights, *slots], strict=True):
             variable._direct_assign(value)
 
-    def _forward(self, state: State, tensors: Any) -> tuple[dict[str, Any], Values]:
+    def _from_state(self, state: State, tensors: Any) -> tuple[dict[str, Any], Values]:
         """What the graph writes, and the weights after it: statistics and seeds go on."""
         values = dict(zip(map(id, self.weights), state[0], strict=True))
         trained = {id(self.weights[place]): values[id(self.weights[place])] for place in self.trained}
         with self._holding(state, trained) as scope:
-            outputs = {name: keras.ops.convert_to_tensor(value) for name, value in self.run(tensors).items()}
+            outputs = {name: keras.ops.convert_to_tensor(value) for name, value in self.forward(tensors).items()}
             self._names = list(outputs)
             return outputs, [scope.get_current_value(variable) for variable in self.weights]
 
@@ -74,12 +74,14 @@ class StatelessBatch:
     def _objectives(
         self, state: State, tensors: Any, own: Mapping[str, Sequence[Any]], trained: Values
     ) -> tuple[dict[str, Any], tuple[dict[str, Any], Values]]:
-        """The objectives as a function of the trained weights; with them, what `_forward` gives."""
+        """The objectives as a function of the trained weights; with them, what `_from_state` gives."""
         state = (replaced(state[0], self.trained, trained), *state[1:])
-        outputs, after = self._forward(state, tensors)
+        outputs, after = self._from_state(state, tensors)
         check_losses(outputs, own)
         with self._holding(state):
-            found = {loss: objective_of(outputs[loss], self.run.added, of, self.optimizer) for loss, of in own.items()}
+            found = {
+                loss: objective_of(outputs[loss], self.forward.added, of, self.optimizer) for loss, of in own.items()
+            }
         return found, (outputs, after)
 
     def _updated(self, state: State, pairs: list[tuple[Any, Any]]) -> State:

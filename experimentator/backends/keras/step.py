@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 
 from experimentator.backends import Columns, Step
-from experimentator.graph import Graph
+from experimentator.backends.keras.context import Forward
 
 EAGER = "eager"
 
@@ -26,8 +26,7 @@ class KerasStep(Step, ABC):
 
     def __init__(
         self,
-        graph: Graph,
-        weights: Sequence[Any],
+        forward: Forward,
         outputs: Columns,
         *,
         jit_compile: Any = "auto",
@@ -36,13 +35,14 @@ class KerasStep(Step, ABC):
         capacity: int | None = None,
         seed: int = 0,
     ):
-        self.graph, self.weights, self.outputs = graph, weights, outputs
+        self.forward, self.outputs = forward, outputs
+        self.graph, self.weights = forward.graph, list(forward.variables)
         self.auto, self.capacity, self.seed = jit_compile == "auto", capacity, seed
         asked = next((name for name, setting in self.compilers.items() if setting == jit_compile), None)
         self.chosen = EAGER if eager else asked or self._automatic(like)
         self.traces = self.batches = 0
         self.draws_with_state: dict[str, str] = {}
-        self._trained = [variable.trainable for variable in weights]
+        self._trained = [variable.trainable for variable in self.weights]
 
     @property
     def default(self) -> str:

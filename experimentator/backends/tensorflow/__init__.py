@@ -21,7 +21,7 @@ from experimentator.backends.keras.model import check_able
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import run_on_items
-from experimentator.backends.tensorflow.by_hand import TensorflowModel, forward, looped, trained
+from experimentator.backends.tensorflow.by_hand import TensorflowModel, inferring, looped, training
 from experimentator.backends.tensorflow.failures import add_cures
 from experimentator.backends.tensorflow.loop import COMPILERS, FAILURES, TensorflowStep, has_gpu
 from experimentator.backends.tensorflow.onnx import in_known_operations, to_litert, to_onnx
@@ -62,16 +62,16 @@ class TensorflowBackend(KerasBackend):
 
     def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> TensorflowStep:
         """A step for a graph whose processors are recorded."""
-        run = self.batch_of(graph, detach=0)
+        forward = self.forward_of(graph, detach=0)
         if (shapes := self.seen(graph, specs)) is not None:
             outputs = {name: tf.TensorSpec(*shapes[ref]) for name, ref in graph.results.items()}
         else:
             with self.settling():
-                outputs = self.abstract(run, specs)
+                outputs = self.abstract(forward, specs)
         if optimizer is not None:
             optimizer = self.used(optimizer)
-            check_losses(outputs, shares(optimizer, run.trained(self.variables)))
-        return TensorflowStep(graph, run, outputs, list(self.variables), optimizer, **options)
+            check_losses(outputs, shares(optimizer, forward.trained()))
+        return TensorflowStep(forward, outputs, optimizer, **options)
 
     def call(self, node: Node, chunk: Chunk) -> None:
         """Run a processor under its name; where the message of an error is known, note what to write."""
@@ -168,8 +168,8 @@ class TensorflowBackend(KerasBackend):
 
     def _batch(self, graph: Graph, optimizer: Any, detach: int) -> Callable[[Any], Any]:
         """One batch of a graph, trained where there is an optimizer."""
-        run = self.batch_of(graph, detach)
-        return forward(run) if optimizer is None else trained(run, list(self.variables), self.used(optimizer))
+        forward = self.forward_of(graph, detach)
+        return inferring(forward) if optimizer is None else training(forward, self.used(optimizer))
 
     def shape_of(self, tensor: Any) -> Shape:
         """Sizes, None where their number is unknown, and dtype."""

@@ -63,16 +63,16 @@ def looped(batch: Batch, compiler: str, nodes: Sequence[Node]) -> Timed:
     return timed
 
 
-def forward(run: Batch) -> Batch:
+def inferring(forward: Forward) -> Batch:
     """The outputs of a graph for one batch; the batch itself if it has none."""
-    return lambda tensors: _tensors(run(tensors)) or tensors
+    return lambda tensors: _tensors(forward(tensors)) or tensors
 
 
-def trained(run: Forward, variables: list[Any], optimizer: Any) -> Batch:
+def training(forward: Forward, optimizer: Any) -> Batch:
     """Forward, backward and update of one batch; no update where no gradient reaches a variable."""
 
     def batch(tensors: Any) -> Any:
-        outputs, pairs = with_gradients(run, tensors, run.trained(variables), optimizer)
+        outputs, pairs = with_gradients(forward, tensors, forward.trained(), optimizer)
         if pairs:
             update(optimizer, *zip(*pairs, strict=True))
         return _tensors(outputs)

@@ -14,23 +14,23 @@ from experimentator.backends.tensorflow.recomputed import here
 
 
 def with_gradients(
-    run: Forward, tensors: Any, variables: Iterable[Any], optimizer: Any
+    forward: Forward, tensors: Any, variables: Iterable[Any], optimizer: Any
 ) -> tuple[Any, list[tuple[Any, Any]]]:
-    """What `run` writes for the tensors of a batch, and pairs of gradient and variable, where there is a gradient."""
+    """What a graph writes for the tensors of a batch, and pairs of gradient and variable, where there is a gradient."""
     own = shares(optimizer, variables)
     pairs = []
     with here():
         with tf.GradientTape(persistent=len(own) > 1) as tape:
-            outputs = run(tensors)
-            objectives = {loss: objective_of(outputs[loss], run.added, of, optimizer) for loss, of in own.items()}
+            outputs = forward(tensors)
+            objectives = {loss: objective_of(outputs[loss], forward.added, of, optimizer) for loss, of in own.items()}
         for loss, of in own.items():
             values = [one if isinstance(one, tf.Variable) else one.value for one in of]
             gradients = tape.gradient(objectives[loss], values)
             pairs += [(gradient, one) for gradient, one in zip(gradients, of, strict=True) if gradient is not None]
-    if run.norms.asked or not _adds(optimizer):
+    if forward.norms.asked or not _adds(optimizer):
         # in a sparse gradient a row may occur several times, to be added up: Keras would clip and square each by itself
         pairs = [(tf.convert_to_tensor(gradient), one) for gradient, one in pairs]
-    return run.norms.put(outputs, pairs, optimizer), pairs
+    return forward.norms.put(outputs, pairs, optimizer), pairs
 
 
 def _adds(optimizer: Any) -> bool:

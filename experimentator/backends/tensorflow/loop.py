@@ -22,7 +22,6 @@ from experimentator.backends.tensorflow.draws import draws_with_state, quick_dra
 from experimentator.backends.tensorflow.failures import failed_running, kept_from_a_trace, why_not_compiled
 from experimentator.backends.tensorflow.gradients import with_gradients
 from experimentator.backends.tensorflow.ids import odd_ids_are_nan
-from experimentator.graph import Graph
 from experimentator.loading.blocks import padded
 
 log = logging.getLogger(__name__)
@@ -50,11 +49,9 @@ class TensorflowStep(TriedStep):
 
     compilers = COMPILERS
 
-    def __init__(
-        self, graph: Graph, forward: Forward, outputs: Columns, weights: list[Any], optimizer: Any, **options: Any
-    ):
-        super().__init__(graph, weights, outputs, **options)
-        self.forward, self.optimizer = forward, optimizer
+    def __init__(self, forward: Forward, outputs: Columns, optimizer: Any, **options: Any):
+        super().__init__(forward, outputs, **options)
+        self.optimizer = optimizer
         self._functions: dict[Any, Any] = {}
         self._rows: dict[str, int] = {}  # lengths of the columns that the function of any count was traced for
         self._told = Traces(by_length=False)
@@ -173,7 +170,7 @@ class TensorflowStep(TriedStep):
         return {name: outputs[name] for name in self.outputs}
 
     def _train_batch(self, tensors: Any) -> Any:
-        kept = self.forward.trained(self.weights)
+        kept = self.forward.trained()
         outputs, pairs = with_gradients(self.forward, tensors, kept, self.optimizer)
         reached = [variable for _, variable in pairs]
         self.forward.reach.check(kept, reached, self.optimizer, eager=self.chosen == EAGER)

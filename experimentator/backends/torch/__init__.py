@@ -73,7 +73,7 @@ class TorchBackend(KerasBackend):
 
         with self.settling():
             outputs = self.abstract(run, specs)
-        return TorchStep(graph, batch, outputs, self.put, asked=self._asked, **options)
+        return TorchStep(batch, outputs, self.put, asked=self._asked, **options)
 
     def abstract(self, function: Callable[[Any], Any], specs: Mapping[str, Any]) -> Any:
         """The structure that a function returns, without values, on batches of `batch_size`; variables do not change.
@@ -185,12 +185,12 @@ class TorchBackend(KerasBackend):
     def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0) -> Timed:
         """A loop around a graph as one would write it by hand; see `experimentator.backends.torch.by_hand`."""
         batch, wanted = self._batch(graph, optimizer, detach), dict.fromkeys(sorted(graph.outputs))
-        return looped(TorchStep(graph, batch, wanted, self.put, jit_compile=COMPILERS.get(compiler, False)))
+        return looped(TorchStep(batch, wanted, self.put, jit_compile=COMPILERS.get(compiler, False)))
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
         if options.get("steps_per_execution", 1) != 1:
             raise CannotRunError("Keras on PyTorch runs one step per execution.")
-        model = TorchModel(self.batch_of(graph, 0), list(self.variables), self.used(optimizer))
+        model = TorchModel(self.forward_of(graph, 0), self.used(optimizer))
         model.compile(optimizer, **options)
         return fitted(model, data, batch_size, FAILURES)
 
@@ -227,8 +227,8 @@ class TorchBackend(KerasBackend):
 
     def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:
         used = None if optimizer is None else self.used(optimizer)
-        run, standing = self.batch_of(graph, detach), partial(self.modules.within, training=graph.mode == Mode.TRAIN)
-        return Batch(run, list(self.variables), used, place=self.place, standing=standing)
+        standing = partial(self.modules.within, training=graph.mode == Mode.TRAIN)
+        return Batch(self.forward_of(graph, detach), used, place=self.place, standing=standing)
 
     def _samples(self, specs: Mapping[str, Any]) -> dict[str, Any]:
         sizes = {name: (self.batch_size, *(size or 1 for size in spec.shape[1:])) for name, spec in specs.items()}

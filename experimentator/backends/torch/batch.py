@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import wraps
 from threading import local
 from typing import Any
@@ -32,14 +32,13 @@ class Batch(StatelessBatch):
 
     def __init__(
         self,
-        run: Forward,
-        variables: Sequence[Any],
-        optimizer: Any = None,
+        forward: Forward,
+        optimizer: Any,
         *,
-        place: Any,
-        standing: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        place: torch.device,
+        standing: Callable[[], AbstractContextManager[Any]],
     ):
-        super().__init__(run, variables, optimizer)
+        super().__init__(forward, optimizer)
         self.place, self.standing = place, standing
 
     def state(self) -> State:
@@ -69,13 +68,13 @@ class Batch(StatelessBatch):
         """The state after a batch, and what the graph writes; no value that is given is changed."""
         if self.optimizer is None:
             with torch.no_grad():
-                outputs, weights = self._forward(state, tensors)
+                outputs, weights = self._from_state(state, tensors)
             return (weights, *state[1:]), outputs
         gradients, (outputs, weights) = self.gradients(state, tensors)
         pairs = [(one, self.weights[place]) for place, one in gradients.items()]
         with torch.no_grad(), _choosing([*self.weights, *self.slots]), torch.profiler.record_function(UPDATE):
             with self._holding(state):
-                outputs = self.run.norms.put(outputs, pairs, self.optimizer)
+                outputs = self.forward.norms.put(outputs, pairs, self.optimizer)
             state = (_copies(weights), _copies(state[1]), state[2])
             state = self._updated(state, pairs) if pairs else state
             return state, {name: value.detach() for name, value in outputs.items()}

@@ -39,16 +39,16 @@ def looped(step: TorchStep) -> Timed:
 class TorchModel(GraphModel):
     """A model whose training step takes gradients by autograd."""
 
-    def __init__(self, run: Forward, variables: list[Any], optimizer: Any):
+    def __init__(self, forward: Forward, optimizer: Any):
         super().__init__()
-        self.run, self.updated = run, optimizer
-        self.trained = [one for one in run.trained(variables) if "float" in str(one.dtype)]
+        self.forward, self.updated = forward, optimizer
+        self.trained = [one for one in forward.trained() if "float" in str(one.dtype)]
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        outputs = self.run(data[0] if isinstance(data, (tuple, list)) else data)
+        outputs = self.forward(data[0] if isinstance(data, (tuple, list)) else data)
         own, pairs = shares(self.updated, self.trained), []
         for loss, of in own.items():
-            objective = objective_of(outputs[loss], self.run.added, of, self.updated)
+            objective = objective_of(outputs[loss], self.forward.added, of, self.updated)
             values = [variable.value for variable in of]
             found = torch.autograd.grad(objective, values, retain_graph=len(own) > 1, allow_unused=True)
             pairs += [(one, variable) for one, variable in zip(found, of, strict=True) if one is not None]

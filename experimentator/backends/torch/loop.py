@@ -27,7 +27,6 @@ from experimentator.backends.torch.program import (
     why_asked,
     why_failed,
 )
-from experimentator.graph import Graph
 from experimentator.graph.text import failed_in
 from experimentator.loading.memory import keep_large_buffers
 
@@ -53,7 +52,6 @@ class TorchStep(TriedStep):
 
     def __init__(
         self,
-        graph: Graph,
         batch: Batch,
         outputs: Mapping[str, Any],
         put: Callable[[Mapping[str, Any]], Columns],
@@ -61,7 +59,7 @@ class TorchStep(TriedStep):
         asked: set[str] | None = None,
         **options: Any,
     ):
-        super().__init__(graph, batch.weights, outputs, **options)
+        super().__init__(batch.forward, outputs, **options)
         self.batch, self.put = batch, put
         if batch.place.type == "cpu":
             keep_large_buffers()
