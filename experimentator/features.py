@@ -27,7 +27,7 @@ from experimentator.other_libraries import tell_settings
 from experimentator.records.environment import overrides_of
 from experimentator.runs import RunFolder
 from experimentator.scalars import as_scalar, is_scalar
-from experimentator.settings import LIBRARY_KEYS, check_values
+from experimentator.settings import LIBRARY_KEYS, check_values, kept
 from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
@@ -307,6 +307,7 @@ def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -
         if stored:
             error.add_note(f"{', '.join(stored)}: overridden in that run, says its environment.json.")
         raise
+    source |= {key: kept(key, value) for key, value in source.items()}
     check_values(source)
     if isinstance(config, Mapping) and not source.text:
         tell_settings(source)

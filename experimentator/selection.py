@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -59,8 +60,8 @@ class Selection:
             aside = {"loss", *metrics} - {*exp.batch_metrics_names}
             return self.outputs(graph) or [name for name in self.inferred(graph) if name not in aside]
         asked = [name for name in listed(exp.cfg.get("metrics")) if name in written or self._evaluates(name, graph)]
-        marked = marked_in(exp.chunk_processors)
-        asked += _known([name for name in self.metrics if name not in marked], graph)  # names that a task class adds
+        marked = Counter({*marked_in(exp.chunk_processors)})
+        asked += _known(Counter(self.metrics) - marked, graph)  # names that a task class adds, of metric ops as well
         asked += _known(exp.batch_metrics_names, graph)
         if mode == Mode.EVAL or "metrics" in self.task:
             asked += _known(metrics, graph)

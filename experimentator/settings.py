@@ -21,7 +21,7 @@ from experimentator.scalars import is_whole
 log = logging.getLogger(__name__)
 
 # Settings whose lists may be changed in place.
-LISTS = ("subsets", "chunk_processors", "callbacks", "metrics", "outputs")
+LISTS = ("experiment_type", "subsets", "chunk_processors", "callbacks", "metrics", "outputs")
 PRECISIONS = ("float32", "bfloat16", "float16")
 SHORT = 7  # names with fewer letters resemble keys by accident
 WORDS = ("optimize", "val_epochs")  # names that lack a letter of a key, and are meant as they are

@@ -102,7 +102,8 @@ class FunctionProcessor(ChunkProcessor):
         vars(self).update(options)
         self.inputs, self.outputs = names_of(inputs, of=function), names_of(outputs, of=function)
         self._takes_chunk = "chunk" not in self.inputs and required_parameters(function) == ("chunk",)
-        self._in_order, self._by_name, self._training = self._ways(("chunk",) if self._takes_chunk else self.inputs)
+        names = inputs if isinstance(inputs, list | tuple) else self.inputs  # one that is in it twice is passed twice
+        self._in_order, self._by_name, self._training = self._ways(("chunk",) if self._takes_chunk else tuple(names))
         self._only = self.outputs[0] if len(self.outputs) == 1 else None
         self._source = _place(function)
 
@@ -262,8 +263,7 @@ def describe(processor: Any) -> str:
         return cut(text, 200)
     if not callable(processor):
         return brief(processor)
-    place = _place(processor)
-    name = _name(processor)
+    place, name = _place(processor), _name(processor)
     return f"lambda ({place})" if name == "<lambda>" and place else name
 
 

@@ -1274,6 +1274,12 @@ def test_names_that_an_iterator_lists_are_kept():
     assert exp.cfg["metrics"] == ["accuracy"]
 
 
+def test_classes_that_an_iterator_lists_compose_the_experiment():
+    exp = build_experiment(config(experiment_type=filter(None, [KerasExperiment, None])))
+    assert isinstance(exp, KerasExperiment)
+    assert not isinstance(exp, CallbackedExperiment)
+
+
 def test_weights_survive_a_file(tmp_path):
     exp, other = build_experiment(config()), build_experiment(config())
     exp.train(2)

@@ -289,6 +289,21 @@ def test_names_that_an_overridden_property_adds_are_averaged_in_training_too():
     assert exp.train(1)[0]["training_total"] == 0.0
 
 
+def test_a_metric_that_an_overridden_property_lists_once_more_is_computed_in_training_too():
+    class Listed(BaseExperiment):
+        @property
+        def metrics(self):
+            return [*super().metrics, "total"]
+
+    loss = experimentator.chunk_processor(inputs=["batch_x"], outputs=["loss"])(lambda x: x.mean())
+    total = experimentator.chunk_processor(inputs=["batch_x"], outputs=["total"])(lambda x: x.sum())
+    total.is_metric = True
+    config = {"subsets": [Subset("training", Mode.TRAIN, {"x": np.arange(4.0)})], "chunk_processors": [loss, total]}
+
+    assert BaseExperiment(config).graph("train").outputs == {"loss"}
+    assert Listed(config).graph("train").outputs == {"loss", "total"}
+
+
 def test_the_backend_that_computes_nothing_writes_names_in_the_order_of_the_list():
     names = [f"batch_{letter}" for letter in "hgfedcba"]
     listed = experimentator.chunk_processor(inputs=["batch_x"], outputs=names)(lambda x: x)

@@ -472,6 +472,16 @@ def test_parameters_in_order_with_a_name_of_the_inputs_at_another_place_are_refu
         chunk_processor(inputs=["batch_mean", "reconstruction"], outputs=["loss"])(swapped)
 
 
+def test_a_name_that_is_twice_among_inputs_is_passed_twice():
+    def added(*tensors):
+        return sum(tensors)
+
+    for function in (added, lambda left, right: left + right):
+        graph = Graph([chunk_processor(inputs=["x", "x"], outputs=["y"])(function)], provided={"x"}).select("y")
+        assert graph.run({"x": 3}) == {"y": 6}
+    assert graph.nodes[0].inputs == ("x",)
+
+
 def test_who_asks_for_the_mode_as_a_parameter_is_told_where_it_is():
     with pytest.raises(DeclarationError, match=r"`chunk` alone has chunk\.mode"):
         chunk_processor(inputs=["batch_mean"], outputs=["loss"])(lambda mean, mode: mean)
