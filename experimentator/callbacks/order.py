@@ -93,9 +93,9 @@ class Listener:
 
 
 def in_order(callbacks: Sequence[Any]) -> list[Listener]:
-    """Callbacks by phase, readers after writers, by `before` and `after`; list order settles the rest.
+    """Readers after writers, by `before` and `after`, then by phase; list order settles the rest.
 
-    `rather_after` of a callback names those that it comes after where nothing speaks against it.
+    A phase, and `rather_after` of a callback, which names others, count where nothing speaks against them.
 
     >>> from experimentator import Callback
     >>> class First(Callback): pass
@@ -104,8 +104,10 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
     ['First', 'Second']
     """
     listeners = [Listener(callback, place) for place, callback in enumerate(callbacks)]
-    waits = [(one, other) for one in listeners for other in listeners if one is not other and _precedes(one, other)]
-    wishes = [(one, other) for other in listeners for one in listeners if one.name in names_in(other.callback, WISHED)]
+    pairs = [(one, other) for one in listeners for other in listeners if one is not other]
+    waits = [(one, other) for one, other in pairs if _precedes(one, other)]
+    wishes = [(one, other) for one, other in pairs if one.phase < other.phase]
+    wishes += [(one, other) for one, other in pairs if one.name in names_in(other.callback, WISHED)]
     if all(one.place < other.place for one, other in (*waits, *wishes)):
         return listeners
     import networkx as nx
@@ -122,7 +124,7 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
         path = [tail.name for tail, _ in nx.find_cycle(dag)]
         raise CallbackError(
             f"Callbacks wait on each other: {' -> '.join([*path, path[0]])}.\n"
-            "Take one off `before`, `after` or `inputs`, or change a `phase`."
+            "Take one off `before`, `after` or `inputs`."
         ) from None
 
 
@@ -177,8 +179,6 @@ def _near(name: str, known: Iterable[Any]) -> str:
 
 
 def _precedes(one: Listener, other: Listener) -> bool:
-    if one.phase < other.phase:
-        return True
     told = other.name in names_in(one.callback, "before") or one.name in names_in(other.callback, "after")
     return (told and one.name != other.name) or not other.reads.isdisjoint(one.outputs)
 
