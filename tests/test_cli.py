@@ -64,6 +64,7 @@ def test_help_is_laid_out_by_hand_and_goes_to_stdout(words, text, capsys):
     assert main(words) == 0
 
     assert capsys.readouterr() == (text, "")
+    assert "Exit status:" in text
     assert max(map(len, text.splitlines())) <= 120
 
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-HELP = """\
+EXIT_STATUS = """\
+Exit status:
+    0  done                                    4  the loss became NaN or infinite
+    1  unexpected error, or one in your code   5  a file cannot be read or written
+    2  usage, configuration, graph, callback   130  Ctrl-C
+    3  data: a dataset or one of its items     143  terminated
+"""
+
+HELP = f"""\
 experimentator: train the experiment of a configuration file, look at its graph, use what was trained.
 
   experimentator run CONFIG [options]      train (the word `run` may be left out)
@@ -18,12 +26,7 @@ experimentator: train the experiment of a configuration file, look at its graph,
 
 A configuration is a Python program and runs with your rights: read it before you run it.
 
-Exit status:
-    0  done                                    4  the loss became NaN or infinite
-    1  unexpected error, or one in your code   5  a file cannot be read or written
-    2  usage, configuration, graph, callback   130  Ctrl-C
-    3  data: a dataset or one of its items     143  terminated
-"""
+{EXIT_STATUS}"""
 
 RUN_HELP = """\
 experimentator run CONFIG [options]: train the experiment of a configuration file.

@@ -230,13 +230,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+_STATUS = f"\n{texts.EXIT_STATUS}"
 USAGE = {  # help and arguments by command
-    "run": (texts.RUN_HELP, _add_run),
-    "graph": (texts.GRAPH_HELP, _add_graph),
-    "bench": (texts.BENCH_HELP, _add_bench),
-    "runs": (texts.RUNS_HELP, _add_runs),
-    "evaluate": (texts.EVALUATE_HELP, _add_evaluate),
-    "predict": (texts.PREDICT_HELP, _add_predict),
-    "export": (texts.EXPORT_HELP, _add_export),
+    "run": (texts.RUN_HELP + _STATUS, _add_run),
+    "graph": (texts.GRAPH_HELP + _STATUS, _add_graph),
+    "bench": (texts.BENCH_HELP + _STATUS, _add_bench),
+    "runs": (texts.RUNS_HELP + _STATUS, _add_runs),
+    "evaluate": (texts.EVALUATE_HELP + _STATUS, _add_evaluate),
+    "predict": (texts.PREDICT_HELP + _STATUS, _add_predict),
+    "export": (texts.EXPORT_HELP + _STATUS, _add_export),
     "verify-resume": (texts.VERIFY_HELP, _add_verify),
 }
