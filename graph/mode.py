@@ -57,5 +57,6 @@ class Mode(IntFlag):
         return cls(number)
 
 
-# Names that older configurations use.
-Stage = ExperimentMode = Mode
+# Names that older configurations use; in a line each, they are types as well.
+Stage = Mode
+ExperimentMode = Mode
