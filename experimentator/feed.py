@@ -166,6 +166,7 @@ def feed_of(
     these replace. So many `threads` read the items of columns.
     """
     _check_replaced(subset)
+    subset.draws = False  # until it is seen
     first, sample = subset.sample()
     size = len(subset.keys) * batch_bytes(specs_of(sample))
     if size >= LARGE and residency != "stream":
@@ -179,8 +180,11 @@ def feed_of(
             return BucketedStreamFeed(subset, buckets, first, sample)
         return StreamedFeed(subset, first, sample)
     if buckets is not None:
-        return BucketedHostFeed(subset, buckets, specs_of(sample), threads=threads)
+        bucketed = BucketedHostFeed(subset, buckets, specs_of(sample), threads=threads)
+        _tell_kept_draws(subset)
+        return bucketed
     kept, columns = _checked_columns(subset, sample, threads)
+    _tell_kept_draws(subset)
     if residency == "device":
         return ResidentFeed(subset, columns, put, kept, before=before)
     return HostFeed(subset, columns, kept)
@@ -197,6 +201,15 @@ def _checked_columns(
         again = (pair for key in subset.keys for pair in zip([key], subset.items_of([key], [0]), strict=True))
         check_kinds(specs_of(columns), specs_of(sample), again, subset=subset.name)
     return kept, columns
+
+
+def _tell_kept_draws(subset: Subset) -> None:
+    if subset.is_training and subset.draws:
+        said = (
+            "Items of subset %r hold random draws, and are read only once here: all epochs have the same draws.\n"
+            "Set residency='stream', or draw in chunk_processors, as those of ops do."
+        )
+        log.warning(said, subset.name)
 
 
 def _check_replaced(subset: Subset) -> None:

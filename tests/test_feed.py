@@ -116,6 +116,19 @@ def test_every_residency_and_number_of_workers_gives_the_same_batches(count, bat
     assert taken(streamed, batch_size, counts) == expected
 
 
+def test_draws_of_training_that_are_kept_with_the_items_are_told(caplog):
+    jitter = DataAugmentationDataset({"input": np.zeros(4)}, [lambda key, item, random: {"input": random.normal()}])
+    plain = DataAugmentationDataset({"input": np.zeros(4)}, [lambda key, item: {"input": 2 * item["input"]}])
+    for dataset, mode, residency in (
+        (jitter, Mode.TRAIN, "stream"), (jitter, Mode.EVAL, "host"), (plain, Mode.TRAIN, "device")
+    ):  # fmt: skip
+        fed(Subset("training", mode, dataset), residency)
+    assert not caplog.text
+
+    fed(Subset("training", Mode.TRAIN, jitter), "device")
+    assert "all epochs have the same draws" in caplog.text
+
+
 def test_a_placed_block_has_one_size_and_only_the_names_asked_for():
     for residency in ("host", "stream"):
         feed = fed(Subset("s", "train", arrays(0, 10)), residency)
