@@ -246,6 +246,7 @@ LIBRARY_KEYS: Mapping[str, Key] = {
         (),
         lambda v: v in (None, "auto") or Workers.of(v) is not None,
         "Write 'auto', or how many threads read items ahead, such as 2, or '4 processes'.",
+        default="auto",
     ),
     "jit_compile": Key(
         ("steps",),
@@ -257,7 +258,9 @@ LIBRARY_KEYS: Mapping[str, Key] = {
         ("graphs",), lambda v: v is None or v in PRECISIONS, f"Write one of {', '.join(map(repr, PRECISIONS))}."
     ),
     "eager": Key(("steps",), lambda v: v is None or v in (False, True), "Write True or False.", default=False),
-    "hide_progress": Key(("listeners",), lambda v: v is None or v in (False, True), "Write True or False."),
+    "hide_progress": Key(
+        ("listeners",), lambda v: v is None or v in (False, True), "Write True or False.", default=False
+    ),
     "project_name": Key(("_run_folder", "listeners")),
     "experiment_id": Key(("_run_folder", "listeners")),
     "output_folder": Key(

@@ -205,3 +205,4 @@ def test_the_page_of_settings_lists_every_one_and_its_default():
     assert {*rows} == {*LIBRARY_KEYS, "epochs"}
     for name, default in DEFAULTS.items():
         assert rows[name].strip("`") in (str(default), f'"{default}"'), name
+    assert {name for name, default in rows.items() if default[:1] == "`"} <= {*DEFAULTS}
