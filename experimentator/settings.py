@@ -142,7 +142,7 @@ def check_values(values: Mapping[str, Any]) -> None:
     Write a whole number of at least 1.
     """
     for name, key in CHECKED.items():
-        if name in values and not key.fits(values[name]):
+        if name in values and not _holds(key.fits, values[name]):
             raise ConfigError(f"{name}={' '.join(repr(values[name]).split()):.80} cannot be used.\n{key.write}")
 
 
@@ -160,6 +160,13 @@ def is_evaluated(eval_epochs: Any, number: int, last: int) -> bool:
 def listed(names: Any) -> list[str]:
     """The names of a setting that holds one, several or none."""
     return [] if names is None else [names] if isinstance(names, str) else list(names)
+
+
+def _holds(fits: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return fits(value)
+    except ValueError:  # an array has no one truth, and is none of the words that were asked for
+        return False
 
 
 def _says_when(value: Any) -> bool:

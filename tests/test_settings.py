@@ -166,7 +166,7 @@ BROKEN = {
     "batch_size": [None, 0, -1, 2.0, True, "32", np.float32(3)],
     "steps_per_call": [0, "fast", 1.5],
     "eval_epochs": [-1, 0.5, "last", True],
-    "residency": [None, "gpu", 1],
+    "residency": [None, "gpu", 1, np.array([0.1, 0.2])],
     "jit_compile": [None, "yes", 1],
     "precision": ["float8", 16],
     "seed": [1.5, "seven"],
