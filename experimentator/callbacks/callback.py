@@ -17,10 +17,10 @@ class Callback:
     `outputs` names what is written: numbers in the state when an epoch ends go into the history, also those that an
     epoch before wrote: take out what is not measured in every one, `state.pop(name, None)`. Parameters of
     `on_batch_end` that are names of tensors are fetched from the graph; `inputs` declares more. `before` and `after`
-    name classes of callbacks that this one is called before and after; absent ones are ignored. `phase` is "prepare"
-    for callbacks that others build on, "act", or "record" for those that tell of all others. `when` limits the events
-    of cycles and batches to passes in some modes. `init(self, exp)` is called before all events, and again between two
-    trainings if callbacks, or what is kept and shown of a run, were changed.
+    name classes of callbacks that this one is called before and after; absent ones are ignored. Where these say
+    nothing, `phase` counts: "prepare" for callbacks that others build on, "act", or "record" for those that tell of all
+    others. `when` limits the events of cycles and batches to passes in some modes. `init(self, exp)` is called before
+    all events, and again between two trainings if callbacks, or what is kept and shown of a run, were changed.
 
     Files belong into `exp.folder`, which is the run folder once training has begun.
 
