@@ -79,10 +79,10 @@ class RunFolder(Callback):
         self.problem: BaseException | None = None
         self._outer: BaseException | None = None  # an exception being handled when the training was called
         self._written = 0  # epochs in the history file
-        self._begun = 0  # the epoch that began last
         self._earlier: Mapping[str, Any] = {}  # status.json as it was when the run was resumed
         self._continues = False  # whether it was resumed, and has not trained since
-        self._saved_epoch = self._saved_within = 0
+        self._saved_epoch = 0  # the epoch that the weights in the folder are from
+        self._saved_within = 0  # the epoch that had begun by then, if they are from the middle of it
         self._saving, self._telling = Throttle(WEIGHTS_SHARE), Throttle(STATUS_SHARE)
         self._noting = Throttle(HISTORY_SHARE)
         self._drawing: threading.Thread | None = None
@@ -155,11 +155,6 @@ class RunFolder(Callback):
         with suppress(CheckpointError):
             self._earlier = read_json(path / STATUS)
         self._continues = True
-
-    def on_epoch_begin(self, **_: Any) -> None:
-        """Open the folder, if `on_train_begin` was not called."""
-        self.on_train_begin()
-        self._begun = self.exp.epoch + 1
 
     def on_epoch_end(self, **_: Any) -> None:
         """Write the history, weights and status, each only if that takes little of the training's time."""
@@ -263,7 +258,6 @@ class RunFolder(Callback):
             if self.exp.walk.is_whole():
                 try:
                     self._save()
-                    self._saved_within = 0
                 except CheckpointError as error:
                     log.warning("The weights of epoch %d are not saved. %s", self.exp.epoch, error)
 
@@ -280,8 +274,9 @@ class RunFolder(Callback):
     def _save(self) -> None:
         with self._saving:
             self.exp.save_weights(self.weights)
+        walk = self.exp.walk
         self._saved_epoch = self.exp.epoch
-        self._saved_within = self._begun if self._begun > self.exp.epoch else 0  # stopped within that epoch
+        self._saved_within = self.exp.epoch + 1 if walk.is_cut_short or walk.position is not None else 0
 
     def _write_status(self, status: str) -> None:
         error = None if self.problem is None else self._error

@@ -38,7 +38,7 @@ class Trained:
         self.seed, self.epoch, self.history, self.callbacks = 0, 0, [], [folder]
         self.saved, self.state, self.compilers = 0, {}, {}
         self.backend = SimpleNamespace(name="numpy", device="CPU")
-        self.walk = SimpleNamespace(is_cut_short=False, is_whole=lambda: False, goal=math.inf)
+        self.walk = SimpleNamespace(is_cut_short=False, position=None, is_whole=lambda: False, goal=math.inf)
         folder.init(self)
 
     def describe(self, mode):
@@ -51,14 +51,15 @@ class Trained:
         self.saved += 1
         Path(path).write_text(str(self.epoch))
 
-    def train(self, epochs, *, fail=None, at=0):
+    def train(self, epochs, *, fail=None, at=0, within=True):
         folder, self.walk.goal = self.callbacks[0], epochs
         try:
+            folder.on_train_begin()
             for number in range(self.epoch + 1, epochs + 1):
-                folder.on_epoch_begin()
+                self.walk.is_cut_short |= number != at or within  # batches of it were trained
                 if number == at:
                     raise fail
-                self.epoch = number
+                self.epoch, self.walk.is_cut_short = number, False
                 self.history.append({"epoch": number, "training_loss": 1 / number})
                 folder.on_epoch_end()
         finally:
@@ -296,7 +297,7 @@ def test_weights_of_an_interrupted_epoch_are_told_from_those_of_a_whole_one(slow
 
 def test_weights_that_were_never_saved_are_of_no_epoch(folder):
     with pytest.raises(KeyboardInterrupt):
-        Trained(folder).train(2, fail=KeyboardInterrupt(), at=1)
+        Trained(folder).train(2, fail=KeyboardInterrupt(), at=1, within=False)
 
     assert status(folder)["epoch_of_weights"] is None
     assert not folder.weights.exists()
@@ -322,7 +323,7 @@ def test_training_on_stays_in_the_folder(folder):
 
 def test_an_epoch_that_another_callback_failed_after_is_in_the_history(folder):
     exp = Trained(folder)
-    folder.on_epoch_begin()
+    folder.on_train_begin()
     exp.history.append({"epoch": 1})
 
     folder.on_train_end()
@@ -354,7 +355,7 @@ def test_a_thousand_short_epochs_are_written_now_and_then_and_all_in_the_end(fol
 
 def test_no_weights_are_of_an_epoch_that_the_history_lacks(folder, monkeypatch):
     exp = Trained(folder)
-    folder.on_epoch_begin()
+    folder.on_train_begin()
     monkeypatch.setattr(folder, "on_pause", lambda: None)  # lines wait
     for number in range(1, 20):
         exp.epoch = number
@@ -369,7 +370,7 @@ def test_no_weights_are_of_an_epoch_that_the_history_lacks(folder, monkeypatch):
 
 def test_a_line_of_the_history_waits_for_a_second_at_most(folder):
     exp = Trained(folder)
-    folder.on_epoch_begin()
+    folder.on_train_begin()
     for number in range(1, 50):
         exp.history.append({"epoch": number})
         folder.on_epoch_end()
@@ -489,6 +490,22 @@ def test_weights_of_a_first_epoch_that_was_interrupted_are_kept(tmp_path):
     folder = RunFolder.of(exp)
     assert folder.weights.exists()
     assert status(folder)["weights"] == "from the middle of epoch 1"
+
+
+def test_weights_of_a_run_stopped_before_the_first_batch_of_an_epoch_are_those_of_the_one_before(slow_disk, tmp_path):
+    class Stop:
+        inputs = ("slope",)  # which that training needs
+
+        def on_cycle_begin(self, epoch, **_):
+            if epoch == 5:
+                raise KeyboardInterrupt
+
+    light = Path(__file__).parent / "configs" / "light.py"
+    exp = build_experiment(light, callbacks=[Stop()], hide_progress=True, output_folder=str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        exp.train(9)
+
+    assert status(RunFolder.of(exp))["epoch_of_weights"] == 4
 
 
 @pytest.mark.parametrize("stops", [False, True])
