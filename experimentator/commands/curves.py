@@ -75,7 +75,7 @@ def _number(value: Any) -> float | None:
 def _row(run: Run, asked: Iterable[str]) -> dict[str, float | str]:
     """A run's row in the table: numbers, by which it can be sorted, and texts."""
     best = {run.measure: run.best.get(run.measure), "in epoch": run.best.get("epoch")} if run.measure else {}
-    more = {name: run.value(name) for name in asked} | {
+    more = {name: run.values.get(name) for name in asked} | {
         name: value for name, value in run.overrides.items() if name not in PLACES
     }
     row = {"run": run.name, "status": run.status, "epochs": run.epochs, **best, "started": run.started[:16], **more}

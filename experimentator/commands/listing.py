@@ -84,7 +84,7 @@ def list_runs(arguments: Namespace) -> int:
     asked = [*(one.name for one in filters), *([arguments.sort] if arguments.sort else [])]
     _refuse_unknown(asked, found, arguments.folder)
     _refuse_unlike(filters, found)
-    runs = [run for run in found if all(one.allows(run.value(one.name)) for one in filters)]
+    runs = [run for run in found if all(one.allows(run.values.get(one.name)) for one in filters)]
     if arguments.sort:
         runs = _sorted(runs, arguments.sort, descending=arguments.descending)
     elif arguments.descending:
@@ -124,21 +124,19 @@ def _row(run: Run, asked: Sequence[str]) -> dict[str, Any]:
     hidden = (*asked, *PLACES)
     overrides = ", ".join(f"{name}={value!r}" for name, value in run.overrides.items() if name not in hidden)
     row = {"run": run.name, "status": run.status, "epochs": run.epochs, "best": best, "started": run.started[:16]}
-    more = {name: run.value(name) for name in asked if name not in row}
+    more = {name: run.values.get(name) for name in asked if name not in row}
     return {printable(name): _clean(one) for name, one in (row | more | {"overrides": overrides}).items()}
 
 
 def _sorted(runs: Sequence[Run], name: str, *, descending: bool) -> list[Run]:
     """Runs by one value, numbers before texts; runs without it come last in both directions."""
-    known = [run for run in runs if not _is_missing(run.value(name))]
-    ordered = sorted(known, key=lambda run: _key(run.value(name)), reverse=descending)
-    return [*ordered, *(run for run in runs if _is_missing(run.value(name)))]
+    known = [run for run in runs if not _is_missing(run.values.get(name))]
+    ordered = sorted(known, key=lambda run: _key(run.values[name]), reverse=descending)
+    return [*ordered, *(run for run in runs if _is_missing(run.values.get(name)))]
 
 
 def _refuse_unknown(names: Sequence[str], runs: Sequence[Run], folder: str) -> None:
-    measured = dict.fromkeys(name for run in runs for name in (*run.best, *run.overrides))
-    known = dict.fromkeys(("run", "status", "epochs", "started", "project", "id", *measured))
-    known |= dict.fromkeys(sorted(name for run in runs for name in run.names()))
+    known = dict.fromkeys(name for run in runs for name in run.values)
     for name in names if runs else ():
         if name not in known:
             near = get_close_matches(name, known, n=2)
@@ -149,7 +147,7 @@ def _refuse_unknown(names: Sequence[str], runs: Sequence[Run], folder: str) -> N
 def _refuse_unlike(filters: Sequence[Filter], runs: Sequence[Run]) -> None:
     """Refuse a filter with < or > that compares numbers with a text or texts with a number: no run would match."""
     for one in filters:
-        known = [value for run in runs if not _is_missing(value := run.value(one.name))]
+        known = [value for run in runs if not _is_missing(value := run.values.get(one.name))]
         if one.sign in ("=", "!=") or not known or any(is_scalar(v) == is_scalar(one.value) for v in known):
             continue
         kind, write = "a number", "a number"

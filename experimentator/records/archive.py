@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +49,18 @@ class Run:
         """Project and experiment id."""
         return "/".join(self.folder.parts[-2:])
 
-    def value(self, name: str) -> Any:
-        """The value of a name in this run: a field of its own, set, or measured in the best epoch; None if it has none.
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """What runs are listed by, by name: fields of their own, what was set, and what the best epoch measured.
 
         A number that was set comes first: `learning_rate` is not the last rate of a schedule, which the history has.
         """
-        own: dict[str, Any] = {"run": self.name, "project": self.folder.parent.name, "id": self.folder.name}
-        own |= {"status": self.status, "epochs": self.epochs, "started": self.started}
+        own: dict[str, Any] = {"run": self.name, "status": self.status, "epochs": self.epochs, "started": self.started}
+        own |= {"project": self.folder.parent.name, "id": self.folder.name}
         numbers = {name: value for name, value in self.config.items() if is_scalar(value)}
-        known = (own, self.overrides, numbers, self.best, self.config)
-        return next((values[name] for values in known if values.get(name) is not None), None)
-
-    def names(self) -> set[str]:
-        """Every name that `value` knows."""
-        return {"run", "project", "id", "status", "epochs", "started", *self.best, *self.overrides, *self.config}
+        parts = (own, self.overrides, numbers, self.best, self.config)
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {name: next((p[name] for p in parts if p.get(name) is not None), None) for name in names}
 
 
 def find_runs(folder: str | os.PathLike[str]) -> list[Run]:
