@@ -14,7 +14,6 @@ status.json          running, finished, interrupted or failed, the epoch that th
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -32,7 +31,7 @@ from experimentator.graph import Description, Mode, from_json, to_json, with_sta
 from experimentator.records.environment import environment, process
 from experimentator.records.history import append, as_line
 from experimentator.records.hold import Hold
-from experimentator.records.plainfile import read_json
+from experimentator.records.plainfile import read_json, write_json
 from experimentator.records.run_log import RunLog
 from experimentator.records.run_places import LATEST, emptied, folder_name, found, make, point
 from experimentator.records.throttle import Throttle
@@ -315,11 +314,6 @@ class RunFolder(Callback):
             save(picture, self.diagram, timeout=DRAWING_SECONDS)
         except (CheckpointError, DiagramError) as error:
             log.warning("This run has no pipeline.svg. %s", error)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a file of JSON, whole or not at all."""
-    write_atomically(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _ending(problem: BaseException | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import add_lines, lines_in, shorten
-from experimentator.records.plainfile import finite
+from experimentator.records.plainfile import json_of
 
 
 class MeasureTime(Callback):
@@ -114,4 +113,4 @@ class StateLogger(Callback):
         """The plain values of a state as JSON."""
         values = {name: value.item() if isinstance(value, np.generic) else value for name, value in state.items()}
         plain = {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
-        return json.dumps(finite(plain), allow_nan=False)
+        return json_of(plain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -13,8 +12,8 @@ from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.monitored import Monitored
 from experimentator.callbacks.order import CallbackError
-from experimentator.checkpoint import AVERAGED, write_atomically
-from experimentator.records.plainfile import finite
+from experimentator.checkpoint import AVERAGED
+from experimentator.records.plainfile import write_json
 from experimentator.scalars import is_whole
 
 log = logging.getLogger(__name__)
@@ -96,9 +95,9 @@ class SaveWeights(Callback):
         path = folder / "best.safetensors"
         save(self.exp, path)
         told = {"epoch": epoch, "metric": self.watched.name, "value": value, "weights": path.name}
-        _note(folder, told)
+        write_json(folder / BEST, told)
         if (run := run_folder(self.exp)) is not None and run != folder:
-            _note(run, told | {"weights": str(path)})
+            write_json(run / BEST, told | {"weights": str(path)})
         log.info("%s is best in epoch %d: %.4g. Saved %s.", self.watched.name, epoch, value, path)
         state["best_epoch"] = epoch
 
@@ -151,11 +150,6 @@ class LoadWeights(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """A training that goes on does not load again."""
         self.loaded = state["loaded"]
-
-
-def _note(folder: Path, told: dict[str, Any]) -> None:
-    """Write best.json; an infinite value, which JSON lacks, becomes null."""
-    write_atomically(folder / BEST, (json.dumps(finite(told), indent=2, allow_nan=False) + "\n").encode())
 
 
 def save(exp: Any, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 import tempfile
@@ -22,7 +21,7 @@ from experimentator.commands.usage import UsageError
 from experimentator.graph.text import cut
 from experimentator.page import look_at
 from experimentator.records.archive import Run, find_runs
-from experimentator.records.plainfile import finite
+from experimentator.records.plainfile import json_of
 from experimentator.scalars import is_scalar
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -98,7 +97,7 @@ def list_runs(arguments: Namespace) -> int:
         if arguments.open:
             look_at(arguments.output, lambda text: tell(printable(text)))
     elif arguments.json:
-        print(json.dumps([told(run) for run in runs], indent=2, allow_nan=False))
+        print(json_of([told(run) for run in runs], indent=2))
     elif runs:
         show_table([_row(run, asked) for run in runs])
     else:
@@ -110,12 +109,11 @@ def list_runs(arguments: Namespace) -> int:
 
 
 def told(run: Run) -> dict[str, Any]:
-    """A run as plain values for JSON."""
+    """A run as plain values."""
     best = {"measure": run.measure, **run.best} if run.best else None
     problem = {"problem": run.problem} if run.problem else {}
     own = {"run": str(run.folder), "status": run.status, "epochs": run.epochs, "started": run.started}
-    plain: dict[str, Any] = finite(own | {"best": best, "overrides": dict(run.overrides)} | problem)
-    return plain
+    return own | {"best": best, "overrides": dict(run.overrides)} | problem
 
 
 def _row(run: Run, asked: Sequence[str]) -> dict[str, Any]:

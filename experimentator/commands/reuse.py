@@ -6,7 +6,6 @@ named instead. Weights and all other files of a run are only data.
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from experimentator.exported import check_new
 from experimentator.records.archive import is_run, read_run
 from experimentator.records.environment import overrides_in, sha256
 from experimentator.records.local_modules import changed, home
-from experimentator.records.plainfile import finite, read_bytes, read_json, refusal
+from experimentator.records.plainfile import json_of, read_bytes, read_json, refusal
 from experimentator.records.predictions import Predictions, check_suffix
 from experimentator.runs import STATUS
 from experimentator.settings import LIBRARY_KEYS
@@ -35,7 +34,7 @@ def evaluate(arguments: Namespace) -> int:
     exp = restored(arguments)
     results = exp.evaluate(arguments.subset)
     if arguments.json:
-        print(json.dumps(finite(results), indent=2, allow_nan=False))
+        print(json_of(results, indent=2))
     else:
         show_values(results)
     return 0

@@ -1,4 +1,4 @@
-"""Safe reading of files of unknown origin: plain files of bounded size only, as strict JSON."""
+"""Plain values as strict JSON, and safe reading of files of unknown origin: plain files of bounded size only."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 import math
 import os
 import stat
+from collections.abc import Mapping
 from io import BufferedReader
+from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import CheckpointError
+from experimentator.checkpoint import CheckpointError, write_atomically
 
 MOST_BYTES = 1 << 26  # of a JSON file or a history
 FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -87,6 +89,20 @@ def refusal(path: str | os.PathLike[str], seen: str) -> CheckpointError:
     return CheckpointError(
         f"{os.fspath(path)!r} cannot be read.\nSeen: {seen}.\nName the folder of a run, as a training leaves it."
     )
+
+
+def json_of(value: Any, *, indent: int | None = None) -> str:
+    """Plain values as JSON, with null in place of NaN and infinity.
+
+    >>> json_of({"loss": math.nan})
+    '{"loss": null}'
+    """
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a file of JSON, whole or not at all."""
+    write_atomically(path, f"{json_of(values, indent=2)}\n".encode())
 
 
 def finite(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from experimentator.data.padding import together
 from experimentator.graph import Mode
 from experimentator.patches import patched
 from experimentator.predictor import not_by_row
-from experimentator.records.plainfile import finite
+from experimentator.records.plainfile import json_of
 
 SUFFIXES = (".npz", ".jsonl", ".csv")
 KEYS = "keys"
@@ -106,7 +105,7 @@ class Predictions:
         """The bytes of a `.jsonl`: a line for each key; NaN and infinity, which JSON lacks, become null."""
         named = self._named_keys()
         lines = (
-            json.dumps({**named[row], **{name: finite(values[row].tolist()) for name, values in self.outputs.items()}})
+            json_of({**named[row], **{name: values[row].tolist() for name, values in self.outputs.items()}})
             for row in range(len(self.keys))
         )
         return "".join(f"{line}\n" for line in lines).encode()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experimentator.checkpoint import write_atomically
-from experimentator.records.plainfile import finite, values_of
+from experimentator.records.plainfile import json_of, values_of
 from experimentator.trackers.tracker import TrackedRun
 
 
@@ -50,7 +49,7 @@ class JsonLinesTracker:
 
     def _add(self, row: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(row), allow_nan=False) + "\n")
+            file.write(f"{json_of(row)}\n")
 
     def _forget(self, run: TrackedRun) -> None:
         """Remove this run's lines of steps beyond those done when it starts, and lines that were cut short."""
