@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experimentator.callbacks.callback import Callback, nothing_saved
+from experimentator.callbacks.callback import Callback, ended_by, how_ended, nothing_saved
 from experimentator.checkpoint import WEIGHTS, CheckpointError, lines_in, tidy, write_atomically
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
@@ -128,7 +128,7 @@ class RunFolder(Callback):
 
     def on_train_begin(self, **_: Any) -> None:
         """Make the folder and describe the run; raises where nothing can be written."""
-        self._outer = sys.exception()  # train may be called within an except block
+        self._outer = sys.exception()
         is_new = self.path is None
         self.path = self.path or self.prepared or make(self.project, self.experiment_id)
         self._hold(self.path)
@@ -178,11 +178,10 @@ class RunFolder(Callback):
             self._hold(self.path)
         except OSError:  # another training has the folder by now, and this one never began
             return
-        error = sys.exception()  # called in `finally`, while the exception passes
-        self.problem = None if error is self._outer else error
+        self.problem = ended_by(self._outer)
         try:
             self._continue()  # another callback may have failed before this one was told
-            self._end(_ending(self.problem))
+            self._end(how_ended(self.problem))
         finally:
             if self._log is not None:
                 self._log.close()
@@ -314,9 +313,3 @@ class RunFolder(Callback):
             save(picture, self.diagram, timeout=DRAWING_SECONDS)
         except (CheckpointError, DiagramError) as error:
             log.warning("This run has no pipeline.svg. %s", error)
-
-
-def _ending(problem: BaseException | None) -> str:
-    if problem is None:
-        return "finished"
-    return "failed" if isinstance(problem, Exception) else "interrupted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,26 @@ class Callback:
         """
         if getattr(self, "exp", None) is getattr(self, "_kept", None):
             vars(self).update(exp=exp, _kept=exp)  # attributes of a frozen dataclass cannot be set
+
+
+def ended_by(outer: BaseException | None) -> BaseException | None:
+    """The error that ends a training, as `on_train_end` sees it pass; None at its usual end.
+
+    `outer` is `sys.exception()` as the training began: it may have been called within an except block.
+    """
+    error = sys.exception()
+    return None if error is outer else error
+
+
+def how_ended(error: BaseException | None) -> str:
+    """How a training ended, in a word.
+
+    >>> how_ended(None), how_ended(ZeroDivisionError()), how_ended(KeyboardInterrupt())
+    ('finished', 'failed', 'interrupted')
+    """
+    if error is None:
+        return "finished"
+    return "failed" if isinstance(error, Exception) else "interrupted"
 
 
 def nothing_saved(self: Any) -> dict[str, Any]:

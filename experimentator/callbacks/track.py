@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from experimentator.callbacks.callback import Callback, nothing_saved
+from experimentator.callbacks.callback import Callback, ended_by, how_ended, nothing_saved
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.config import resolved
@@ -69,7 +69,7 @@ class Track(Callback):
 
     def on_train_begin(self, **_: Any) -> None:
         """Open the run, in the tracker's thread."""
-        self._outer = sys.exception()  # training may be called while somebody handles an exception
+        self._outer = sys.exception()
         if self.delivery is None or not self.delivery.is_alive:  # else it hangs since an earlier training
             self.delivery = Delivery(self.tracker)
             self.delivery.send("start", self._run())
@@ -92,13 +92,10 @@ class Track(Callback):
         """Hand over the files, and wait a little for the tracker to finish."""
         if self.delivery is None:
             return
-        error = sys.exception()
-        failed = error is not None and error is not self._outer
-        status = "finished" if not failed else "failed" if isinstance(error, Exception) else "interrupted"
         if (folder := run_folder(self.exp)) is not None:
             for path in [path for pattern in self.artifacts for path in sorted(folder.glob(pattern))]:
                 self.delivery.send("artifact", path)
-        self.delivery.close(status, seconds=self.seconds)
+        self.delivery.close(how_ended(ended_by(self._outer)), seconds=self.seconds)
         if not self.delivery.is_alive:
             self.delivery = None
 
