@@ -119,6 +119,16 @@ def measured(exp: Any) -> list[str]:
     return list(dict.fromkeys([*names, *_written(exp), "epoch_time"]))
 
 
+def of_subset(name: str, subsets: Iterable[str]) -> tuple[str, str]:
+    """The subset that a name `<subset>_<name>` begins with, and the rest of it; "" and the name if there is none.
+
+    >>> of_subset("validation_loss", ["training", "validation"]), of_subset("patience", ["training"])
+    (('validation', 'loss'), ('', 'patience'))
+    """
+    subset = max((one for one in subsets if name.startswith(f"{one}_")), key=len, default="")
+    return subset, name.removeprefix(f"{subset}_") if subset else name
+
+
 def running(exp: Any) -> Iterator[Any]:
     """The subsets that a training runs."""
     wanted = exp.eval_epochs

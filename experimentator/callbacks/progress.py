@@ -19,6 +19,7 @@ from rich.table import Column
 from rich.text import Text
 
 from experimentator.callbacks.callback import Callback, nothing_saved
+from experimentator.callbacks.monitored import of_subset
 from experimentator.graph import Mode
 
 REDRAW_SECONDS = 0.1  # bars are drawn at most this often, however short the calls of the step are
@@ -148,8 +149,8 @@ def grouped(row: Mapping[str, Any], subsets: Sequence[str]) -> dict[str, dict[st
     """
     groups: dict[str, dict[str, Any]] = {subset: {} for subset in (*subsets, "")}
     for name, value in row.items():
-        subset = max((s for s in subsets if name.startswith(f"{s}_")), key=len, default="")
-        groups[subset][name[len(subset) + 1 :] if subset else name] = value
+        subset, measure = of_subset(name, subsets)
+        groups[subset][measure] = value
     return {subset: values for subset, values in groups.items() if values}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from experimentator.callbacks.callback import Callback, ended_by, how_ended, nothing_saved
 from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.monitored import of_subset
 from experimentator.callbacks.order import CallbackError
 from experimentator.config import resolved
 from experimentator.graph import Mode
@@ -101,9 +102,13 @@ class Track(Callback):
 
     def shown(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The numbers of an epoch, with the name of their subset as a folder."""
-        subsets = sorted((subset.name for subset in self.exp.subsets), key=len, reverse=True)
+        subsets = [subset.name for subset in self.exp.subsets]
         numbers = {name: as_number(value) for name, value in row.items() if name != "epoch"}
-        return {_shown(name, subsets): value for name, value in numbers.items() if value is not None}
+        return {
+            "/".join(filter(None, of_subset(name, subsets))): value
+            for name, value in numbers.items()
+            if value is not None
+        }
 
     def _run(self) -> TrackedRun:
         folder = run_folder(self.exp)
@@ -141,8 +146,3 @@ def _check_pattern(pattern: Any) -> None:
 def _is_scalar(values: Any) -> bool:
     """Whether K batches gave a number each."""
     return bool(values.ndim == 1 and values.dtype.kind in "biuf")
-
-
-def _shown(name: str, subsets: Iterable[str]) -> str:
-    subset = next((one for one in subsets if name.startswith(f"{one}_")), None)
-    return name if subset is None else f"{subset}/{name.removeprefix(f'{subset}_')}"

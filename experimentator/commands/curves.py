@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experimentator import page
+from experimentator.callbacks.monitored import of_subset
 from experimentator.commands.failures import printable
 from experimentator.commands.results import final_metrics
 from experimentator.records.archive import Run
@@ -38,8 +39,8 @@ def charts_of(names: Iterable[str]) -> list[dict[str, Any]]:
     subsets = [one for one in found if not any(one.startswith(f"{other}_") for other in found)]
     charts: dict[str, list[list[str]]] = {"loss": []}
     for name in names:
-        subset = next((one for one in subsets if name.startswith(f"{one}_")), "")
-        charts.setdefault(name.removeprefix(f"{subset}_") if subset else name, []).append([subset or name, name])
+        subset, measure = of_subset(name, subsets)
+        charts.setdefault(measure, []).append([subset or name, name])
     return [{"title": title, "series": series} for title, series in charts.items() if series]
 
 
