@@ -653,7 +653,9 @@ def test_every_module_of_callbacks_that_writes_says_so():
     folder = Path(experimentator.callbacks.__file__).parent
     texts = {path.name: path.read_text("utf-8") for path in folder.glob("*.py")}
     writing = {
-        name for name, text in texts.items() if re.search(r"write_atomically\(|open\(|\.save\(|profiled\(", text)
+        name
+        for name, text in texts.items()
+        if re.search(r"write_(atomically|json)\(|add_lines\(|open\(|\.save\(|profiled\(", text)
     }
 
     assert "weights.py" in writing
