@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
+from experimentator.bench.findings import HOW
 from experimentator.bench.ledger import KINDS
 from experimentator.graph.text import aligned, cut, priced
 
@@ -17,8 +18,6 @@ WORDS = {
     "compile": "compile",
     "library": "the loop's own Python",
 }
-TITLES = {"graph": "no XLA", "xla": "XLA", "xla-step": "XLA for each step"}  # of a loop by hand
-TITLES |= {"program": "no Inductor", "inductor": "Inductor"}
 WIDTH = 100
 LONGEST = 48  # characters of a processor
 
@@ -31,17 +30,9 @@ def as_text(report: Mapping[str, Any]) -> str:
 
 def head(report: Mapping[str, Any]) -> str:
     """What was measured, in one line."""
-    compiled = {
-        "xla": "compiled with XLA",
-        "xla-step": "each step compiled with XLA",
-        "graph": "compiled without XLA",
-        "program": "recorded, without Inductor",
-        "inductor": "compiled with Inductor",
-        "eager": "not compiled",
-    }
     return (
         f"{report['configuration']}: {report['steps']:,} steps of {report['batch_size']} an epoch, on "
-        f"{report['device']}, {compiled[report['compiler']]}, data {report['place']}"
+        f"{report['device']}, {HOW[report['compiler']]}, data {report['place']}"
     )
 
 
@@ -77,14 +68,14 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
     rows = [["", "steps/s", "quartiles", "ours to it"]]
     rows.append(["this training", *_rates(report["steps_per_second"]), ""])
     for name, hand in report["by_hand"].items():
-        title = f"batch of {hand['batch_size']}" if name == "twice the batch" else TITLES[name]
+        title = f"batch of {hand['batch_size']}" if name == "twice the batch" else HOW[name]
         ratio = "" if name == "twice the batch" else f"{hand['ratio']['median']:.3g}"
         rows.append([f"by hand, {title}", *_rates(hand["steps_per_second"]), ratio])
     for name, rival in report["keras"].items():
         rows.append([f"keras fit, {name}", *_rates(rival["steps_per_second"]), f"{rival['ratio']['median']:.3g}"])
     yield from aligned(rows, numbers=True)
     for name, why in report["refused"].items():
-        yield f"by hand, {TITLES.get(name, name)}, cannot run: {why}"
+        yield f"by hand, {HOW.get(name, name)}, cannot run: {why}"
     samples, count = report["samples_per_second"], report["steps_per_second"]["rounds"]
     yield f"{rate(samples)} samples/s; quartiles of {count} rounds, all in turn"
     memory = report["peak_memory"]

@@ -111,11 +111,12 @@ def _compiler(seen: Seen) -> Iterator[Finding]:
     if seen.compiler in known:
         other = min(known, key=known.__getitem__)
         mine, theirs = known[seen.compiler], known[other]
-        saved = seen.batches * (mine - theirs) - (0.0 if HOW[other].startswith("without") else seen.compiling[other])
+        setting = seen.exp.backend.compilers[other]
+        saved = seen.batches * (mine - theirs) - (0.0 if setting is False else seen.compiling[other])
         words = f"The step runs {mine / theirs:.1f} times as fast {HOW[other]}"
         if theirs < BETTER * mine:
-            change = f"set jit_compile={seen.exp.backend.compilers[other]!r}"
-            yield Finding("compiler", seen.share("device"), seen.gain(saved), f"{words}: {change}.")
+            words += f": set jit_compile={setting!r}."
+            yield Finding("compiler", seen.share("device"), seen.gain(saved), words)
 
 
 def _batch(seen: Seen) -> Iterator[Finding]:
