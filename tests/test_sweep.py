@@ -273,7 +273,7 @@ def test_lines_above_a_progress_bar_are_as_they_are_elsewhere(monkeypatch):
     monkeypatch.setattr(sys, "stderr", screen)
     told = f"cosine:fire:{'x' * 200}"
 
-    display = Display([{"schedule": told}], [1], jobs=2, epochs=1, is_quiet=False)
+    display = Display([{"schedule": told}], [1], jobs=2, epochs=1, is_quiet=True)
     with display:
         display.begins(Point(1, {}, []))
 

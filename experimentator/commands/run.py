@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -18,6 +18,8 @@ from experimentator.runs import RunFolder
 from experimentator.saving.manifest import numbered
 from experimentator.saving.resume import has_checkpoints
 from experimentator.sweep.heartbeat import Heartbeat, end_with, tell_done, tell_error, tidy
+
+PROFILE = "profile"  # a folder in a run folder
 
 
 def run(arguments: Namespace) -> int:
@@ -37,14 +39,10 @@ def _train(arguments: Namespace, is_built: Callable[[], None] = lambda: None) ->
     is_built()
     folder = _run_folder(exp, arguments)
     beat = Heartbeat(Path(arguments.report), folder) if arguments.report else None
-    if beat and folder:
-        exp.callbacks.append(beat)
+    if folder:
+        exp.callbacks.extend([*filter(None, [beat]), *_asked(arguments, folder)])
     elif beat:
         beat.keep_quiet()
-    if arguments.profile and folder:
-        exp.callbacks.append(Profile(lambda: folder.opened / "profile"))
-    if arguments.checkpoint_seconds is not None and folder:
-        exp.callbacks.append(CheckpointEvery(seconds=arguments.checkpoint_seconds))
     if arguments.resume is not None:
         _resume(exp, folder, arguments)
     try:
@@ -58,17 +56,30 @@ def _train(arguments: Namespace, is_built: Callable[[], None] = lambda: None) ->
             beat.tell_folder()
     if arguments.report:
         tell_done(arguments.report)  # whatever becomes of what is printed now, as to a terminal that was closed
+    _show(exp, folder)
+    return 0
+
+
+def _asked(arguments: Namespace, folder: RunFolder) -> Iterator[Any]:
+    """The callbacks that options ask for."""
+    if arguments.profile:
+        yield Profile(lambda: folder.opened / PROFILE)
+    if arguments.checkpoint_seconds is not None:
+        yield CheckpointEvery(seconds=arguments.checkpoint_seconds)
+
+
+def _show(exp: Any, folder: RunFolder | None) -> None:
+    """Print what was measured, and where the files are."""
     if exp.history:
         show_epochs(exp.history)
         print()
         show_values(final_metrics(exp.history[-1]))
     if folder and folder.path:
-        files = {"weights": folder.weights, "diagram": folder.diagram, "profile": folder.opened / "profile"}
+        files = {"weights": folder.weights, "diagram": folder.diagram, "profile": folder.opened / PROFILE}
         found = {name: str(path) for name, path in files.items() if path.exists()}
         if len(exp.history) > 1:
             found["curves"] = f"experimentator runs {quote(str(folder.path))} --open"
         show_values({"run folder": str(folder.path), **found})
-    return 0
 
 
 def _point(arguments: Namespace) -> int:

@@ -40,15 +40,16 @@ OPTIONS = {  # settings that all points share, with the option that gives each
 def sweep(arguments: Namespace) -> int:
     """Train every point that is not done; returns the exit status of the first that failed."""
     axes = axes_of(arguments.grid)
+    arguments.jobs = arguments.jobs or 1
+    arguments.quiet |= arguments.jobs > 1  # points that train at once print into files
     sets = assigned(arguments)
     if arguments.seed is not None:
         sets[SEED] = arguments.seed
     _check(arguments, axes, sets)
     run = Sweep(arguments, sets, points(axes, arguments.config, sample=arguments.sample))
-    hang_seconds, jobs = arguments.hang_seconds or HANG_SECONDS, arguments.jobs or 1
     supervisor = Supervisor(
-        jobs=jobs,
-        hang_seconds=hang_seconds,
+        jobs=arguments.jobs,
+        hang_seconds=arguments.hang_seconds or HANG_SECONDS,
         compiled=run.folder / COMPILED,
         devices=devices(),
         is_quiet=arguments.quiet,
@@ -78,8 +79,8 @@ class Sweep:
         self.register = Register(self.folder, arguments.config)
         self.numbers = [self.register.number({**sets, **values}) for values in chosen]
         self.outcomes: dict[int, Outcome] = {}
-        jobs, epochs = arguments.jobs or 1, arguments.epochs or _epochs(arguments.config)
-        self.display = Display(chosen, self.numbers, jobs=jobs, epochs=epochs, is_quiet=arguments.quiet)
+        epochs = arguments.epochs or _epochs(arguments.config)
+        self.display = Display(chosen, self.numbers, jobs=arguments.jobs, epochs=epochs, is_quiet=arguments.quiet)
         self.begins, self.waits = self.display.begins, self.display.waits
 
     def due(self) -> Iterator[Point]:
@@ -192,8 +193,7 @@ def _command(arguments: Namespace, values: Mapping[str, Any], experiment_id: str
     words += ["--experiment-id", experiment_id, *(["--resume", AUTO] if arguments.resume else [])]
     for text in (*arguments.assignments, *(f"{name}={literal(value)}" for name, value in values.items())):
         words += ["--set", text]
-    quiet = {"quiet": arguments.quiet or (arguments.jobs or 1) > 1}
-    return words + [f"--{name}" for name in ("profile", "quiet", "traceback") if (vars(arguments) | quiet)[name]]
+    return words + [f"--{name}" for name in ("profile", "quiet", "traceback") if vars(arguments)[name]]
 
 
 class Display:
@@ -202,8 +202,7 @@ class Display:
     def __init__(
         self, chosen: Sequence[Mapping[str, Any]], numbers: Sequence[int], *, jobs: int, epochs: int, is_quiet: bool
     ):
-        self.chosen, self.jobs, self.epochs = chosen, jobs, epochs
-        self.prints_aside = jobs > 1 or is_quiet
+        self.chosen, self.jobs, self.epochs, self.is_quiet = chosen, jobs, epochs, is_quiet
         self.places = {number: place for place, number in enumerate(numbers, start=1)}
         self.progress: Any = None
         self.count, self.shown = 0, 0.0
@@ -251,7 +250,7 @@ class Display:
         if not outcome.is_finished and printed and outcome.error not in self.errors_told:
             self.errors_told.add(outcome.error)
             self._tell("\n".join(f"  {printable(line)}" for line in printed.splitlines()))
-        if self.prints_aside or outcome.status < 0 or outcome.why:
+        if self.is_quiet or outcome.status < 0 or outcome.why:
             self._tell(f"{place}  {outcome.ended} after {outcome.seconds:.1f} s{_told(outcome)}")
 
     def _name(self, number: int) -> str:

@@ -84,16 +84,13 @@ class Audience(Protocol):
 class Supervisor:
     """Trains points, `jobs` at once; ends one that is silent for `hang_seconds`, at first for START_SECONDS or more.
 
-    With several at once, or `is_quiet`, each prints into a file; `devices`, numbers or names of GPUs, are given to them
-    in turn. `compiled` is the folder of a JAX compilation cache that points share, removed after the sweep.
+    If `is_quiet`, each prints into a file; `devices`, numbers or names of GPUs, are given to them in turn. `compiled`
+    is the folder of a JAX compilation cache that points share, removed after the sweep.
     """
 
-    def __init__(
-        self, *, jobs: int, hang_seconds: float, compiled: Path, devices: Sequence[str] = (), is_quiet: bool = False
-    ):
-        self.jobs, self.hang_seconds, self.devices = jobs, hang_seconds, devices
+    def __init__(self, *, jobs: int, hang_seconds: float, compiled: Path, devices: Sequence[str] = (), is_quiet: bool):
+        self.jobs, self.hang_seconds, self.devices, self.is_quiet = jobs, hang_seconds, devices, is_quiet
         self.compiled = compiled.absolute()
-        self.prints_aside = jobs > 1 or is_quiet
         self.children: list[Child] = []
         self.fork_server = ForkServer()
 
@@ -124,7 +121,7 @@ class Supervisor:
         slot = min(set(range(self.jobs)) - {child.slot for child in self.children})
         aside = Path(tempfile.mkdtemp(prefix="experimentator-"))
         command = [*point.command, "--report", str(aside), "--parent", str(os.getpid())]
-        printed, environment = aside / "printed" if self.prints_aside else None, self._environment(slot)
+        printed, environment = aside / "printed" if self.is_quiet else None, self._environment(slot)
         words = command[command.index("run") :]
         forked = self.fork_server.start(words, aside, printed, environment, is_patient=not self.children)
         process = forked or _started(command, printed, environment)
