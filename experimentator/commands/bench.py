@@ -18,7 +18,7 @@ from experimentator.bench.curve import curve_svg, sweep_text, swept
 from experimentator.bench.faces import as_text
 from experimentator.bench.report import measured
 from experimentator.checkpoint import write_atomically
-from experimentator.commands.building import EPOCHS, assigned, build, built, overrides_in
+from experimentator.commands.building import EPOCHS, assigned, build, built, given_by_options
 from experimentator.commands.results import tell
 from experimentator.commands.reuse import stored
 from experimentator.commands.usage import UsageError
@@ -84,7 +84,7 @@ def _built(arguments: Namespace, config: str, changes: Mapping[str, Any] = {}) -
     """The experiment of a configuration or of a run folder, and the epochs to train."""
     if not os.path.isdir(config):
         return build(arguments, config, changes)
-    given = overrides_in(arguments, str(Path(config, "config.py")))
+    given = given_by_options(arguments, str(Path(config, "config.py")))
     with stored(config, {**given, **changes}) as configuration:
         exp = built(configuration)
         return exp, int(exp.get("epochs") or EPOCHS) if arguments.epochs is None else arguments.epochs

@@ -22,7 +22,7 @@ LONG = ("num_epochs", "n_epochs", "nb_epochs", "max_epochs", "EPOCHS")  # usual 
 
 def build(arguments: Namespace, config: str, changes: Mapping[str, Any] = {}) -> tuple[Any, int]:
     """The experiment of a configuration file with its overrides and further changes, and the epochs to train."""
-    given = {**overrides_in(arguments, config), **changes}
+    given = {**given_by_options(arguments, config), **changes}
     exp = built(lambda: load(config, {**overrides_of(config, given), **given}, known=LIBRARY_KEYS))
     asked, in_file = vars(arguments).get("epochs"), exp.cfg.get("epochs", EPOCHS)
     if asked is None and "epochs" not in exp.cfg and (own := [name for name in LONG if name in exp.cfg]):
@@ -40,7 +40,7 @@ def built(load: Callable[[], Config]) -> Any:
         return build_experiment(config, load_weights=False)
 
 
-def overrides_in(arguments: Namespace, config: str) -> dict[str, Any]:
+def given_by_options(arguments: Namespace, config: str) -> dict[str, Any]:
     """The settings that options override; `--epochs` does so if the file assigns `epochs`."""
     given, names = vars(arguments), ["seed", "output_folder", "experiment_id"]
     if given.get("epochs") is not None and "epochs" in names_in(config):

@@ -177,7 +177,11 @@ def _put(path: Path, data: bytes) -> None:
 
 def _manifest(path: Path) -> dict[str, Any]:
     """The values of a manifest, whose bytes must be just those that `_sealed` writes for them."""
-    data = _bytes(path, most=MOST_BYTES)
+    file, size = _opened(path)
+    with file:
+        if size > MOST_BYTES:
+            raise _refusal(path, f"it has {size} bytes, and {MOST_BYTES} is the most for such a file")
+        data = file.read(MOST_BYTES)
     values = from_json(data, path)
     own = (
         {name: value for name, value in values.items() if name != "manifest_sha256"} if isinstance(values, dict) else {}
@@ -200,38 +204,23 @@ def _is_entry(one: Any) -> bool:
 
 def _verified(path: Path, *, size: int, sha256: str, keep: bool) -> bytes:
     """Check a file against its size and hash in the manifest; returns its bytes, or none without `keep`."""
-    if keep:
-        data = _bytes(path, size=size)
-        digest = hashlib.sha256(data)
-    else:
-        with _opened(path, size=size)[0] as file:
-            data, digest = b"", hashlib.file_digest(file, "sha256")
+    file, seen = _opened(path)
+    with file:
+        if seen != size:
+            raise _refusal(path, f"it has {seen} bytes, and the manifest says {size}")
+        data = file.read(size) if keep else b""
+        digest = hashlib.sha256(data) if keep else hashlib.file_digest(file, "sha256")
     if digest.hexdigest() != sha256:
         raise _refusal(path, "its bytes do not match the SHA-256 in the manifest")
     return data
 
 
-def _opened(path: Path, *, size: int | None = None, most: int = 0) -> tuple[BufferedReader, int]:
-    """A plain file, opened without following links, and its size, which is checked before anything is read."""
+def _opened(path: Path) -> tuple[BufferedReader, int]:
+    """A plain file, opened without following links, and its size."""
     try:
-        file, seen = opened(path)
+        return opened(path)
     except ValueError as error:
         raise _refusal(path, str(error)) from None
-    if seen == size or (size is None and seen <= most):
-        return file, seen
-    file.close()
-    if size is not None:
-        raise _refusal(path, f"it has {seen} bytes, and the manifest says {size}")
-    raise _refusal(path, f"it has {seen} bytes, and {most} is the most for such a file")
-
-
-def _bytes(path: Path, *, size: int | None = None, most: int = 0) -> bytes:
-    file, seen = _opened(path, size=size, most=most)
-    with file:
-        data = file.read(seen + 1)
-    if len(data) != seen:
-        raise _refusal(path, "it changed while it was read")
-    return data
 
 
 def _refusal(path: Path, seen: str) -> CheckpointError:
