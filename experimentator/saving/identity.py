@@ -68,7 +68,7 @@ class Noted:
     left: Any = None  # what may be changed between trainings, as the last one left it
     held_by: dict[int, dict[str, str]] = dataclasses.field(default_factory=dict)  # attributes of callbacks, by `id`
     undeclared: list[str] = dataclasses.field(default_factory=list)  # classes of those that were found to change theirs
-    began: dict[str, str] = dataclasses.field(default_factory=dict)  # settings of processors, and flags of weights
+    began: dict[str, str] = dataclasses.field(default_factory=dict)  # `as_set` of processors, layers and optimizer
     first: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # `known` of the training that is resumed
     set_anew: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # of these, what had changed: first, last
     rekeyed: list[str] = dataclasses.field(default_factory=list)  # subsets that had other keys when it was interrupted

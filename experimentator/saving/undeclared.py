@@ -28,7 +28,7 @@ def listening(exp: BaseExperiment) -> list[Any]:
 def remember(exp: BaseExperiment) -> None:
     """Note the attributes of callbacks without `state_dict`, and the settings, as training begins."""
     held_by = exp.walk.noted.held_by
-    exp.walk.noted.began = exp.walk.noted.began or settings(exp)
+    exp.walk.noted.began = exp.walk.noted.began or as_set(exp)
     for one in listening(exp):
         if not hasattr(one, "state_dict") and id(one) not in held_by:
             held_by[id(one)] = _prints(one)
@@ -60,7 +60,7 @@ def rekeyed(exp: BaseExperiment) -> list[str]:
     return [name for name, now, then in pairs if now is not then and tuple(now) != tuple(then)]
 
 
-def settings(exp: BaseExperiment) -> dict[str, str]:
+def as_set(exp: BaseExperiment) -> dict[str, str]:
     """Plain values of processors, layers and the optimizer, and which weights are trainable, as text by name."""
     attributes = exp.program.attributes
     return {**(attributes.settings() if attributes else {}), **exp.backend.settings(exp.optimizer)}
@@ -71,14 +71,14 @@ def set_anew(exp: BaseExperiment) -> dict[str, list[str]]:
     noted = exp.walk.noted
     if not exp.walk.trains:  # what a callback puts back as a training ends, it sets again as one begins
         return noted.set_anew
-    now = settings(exp).items()
+    now = as_set(exp).items()
     return {name: [noted.began[name], value] for name, value in now if noted.began.get(name, value) != value}
 
 
 def known(exp: BaseExperiment) -> dict[str, list[str]]:
     """What each setting was as training began; once it ended, what it is, too: callbacks put some back."""
     noted = exp.walk.noted
-    now = {} if exp.walk.trains else settings(exp)
+    now = {} if exp.walk.trains else as_set(exp)
     pairs = {name: (value, now.get(name, value)) for name, value in noted.began.items()}
     return noted.first or {name: list(dict.fromkeys(pair)) for name, pair in pairs.items()}
 
@@ -88,7 +88,7 @@ def otherwise(exp: BaseExperiment) -> Iterator[str]:
     noted = exp.walk.noted
     first, noted.first = noted.first, {}
     told = []
-    for name, value in settings(exp).items() if first else ():
+    for name, value in as_set(exp).items() if first else ():
         then = [*first.get(name, (value,)), *noted.set_anew.get(name, ())]
         if value not in then and os.sep not in value + then[0]:  # a path may be another on another machine
             told.append(f"{name} was {then[0]}, is {value}")
@@ -104,7 +104,7 @@ def not_set_again(exp: BaseExperiment) -> Iterator[str]:
     """Once after a resume, as an epoch begins: what had been changed, and is as when the training began again."""
     noted = exp.walk.noted
     changed, noted.set_anew = noted.set_anew, {}
-    now = settings(exp) if changed else {}
+    now = as_set(exp) if changed else {}
     lost = [f"{name} was {last}, is {first}" for name, (first, last) in changed.items() if now.get(name) == first]
     if lost:
         more = f"; and {len(lost) - TOLD} more" if len(lost) > TOLD else ""
