@@ -96,8 +96,7 @@ def picture(
     >>> b"prefers-color-scheme" in picture(graph)
     True
     """
-    dot = to_dot(_described(drawn), theme="light" if theme == "auto" else theme, fold=fold)
-    data = draw(dot, format, timeout=timeout)
+    data = draw(_dot(_described(drawn), theme, fold), format, timeout=timeout)
     return _finished(data.decode(), styled=theme == "auto").encode() if format == "svg" else data
 
 
@@ -122,8 +121,7 @@ def page(
         raise DiagramError("A page needs something to show.", "no views", 'Write page({"training": graph}).')
 
     def drawing(description: Description) -> tuple[Description, str]:
-        dot = to_dot(description, theme="light" if theme == "auto" else theme, fold=False)
-        svg = pages.named(draw(dot, "svg", timeout=timeout).decode())
+        svg = pages.named(draw(_dot(description, theme, fold=False), "svg", timeout=timeout).decode())
         return description, _finished(svg, styled=theme == "auto")
 
     drawings = {}
@@ -157,19 +155,18 @@ def save(
     ...     print(Path(folder, "graph.mmd").read_text().splitlines()[1])
     title: "ALL: 1 processor, x -> loss"
     """
-    format = check_suffix(path)
+    format, description = check_suffix(path), _described(drawn)
     if format in DRAWN:
-        data = picture(drawn, format, timeout=timeout, theme=theme, fold=fold)
+        data = picture(description, format, timeout=timeout, theme=theme, fold=fold)
     elif format == "html":
-        description = _described(drawn)
         data = page({description.mode: description}, timeout=timeout, theme=theme, fold=fold).encode()
     elif format in ("dot", "gv"):
-        data = to_dot(_described(drawn), theme="light" if theme == "auto" else theme, fold=fold).encode()
+        data = _dot(description, theme, fold).encode()
     elif format in ("mmd", "md"):
-        text = to_mermaid(_described(drawn), fold=fold)
+        text = to_mermaid(description, fold=fold)
         data = (text if format == "mmd" else f"```mermaid\n{text}```\n").encode()
     else:
-        data = WRITTEN[format](_described(drawn)).encode()
+        data = WRITTEN[format](description).encode()
     write_atomically(Path(path), data)
 
 
@@ -193,6 +190,11 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
 
 def _described(drawn: Graph | Description) -> Description:
     return drawn if isinstance(drawn, Description) else describe_graph(drawn)
+
+
+def _dot(description: Description, theme: str, fold: bool | None) -> str:
+    """The DOT text; light where `theme` is auto, since only an SVG can follow the reader's colour scheme."""
+    return to_dot(description, theme="light" if theme == "auto" else theme, fold=fold)
 
 
 def _text(description: Description) -> str:
