@@ -91,24 +91,22 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             raise ValueError(f"its weights do not match the SHA-256 that it holds; {others}")
     except FileNotFoundError:
         raise CheckpointError(f"There is no weights file {os.fspath(filename)!r}.\nTrain and save one first.") from None
-    except (
-        SafetensorError,
-        OSError,
-        KeyError,
-        AttributeError,
-        ValueError,
-    ) as error:  # numpy lacks some kinds of number
-        write = "It is damaged, or no safetensors file: take a copy of it, or other weights of that run."
-        if os.fspath(filename).endswith(OF_KERAS):
-            write = "Keras wrote it: load it into the network, network.load_weights(...), then save_weights from here."
-        elif os.fspath(filename).endswith(OF_PYTORCH):
-            write = (
-                "PyTorch wrote it: load it into the module, module.load_state_dict(torch.load(...)), then save_weights."
-            )
-        elif weights_in(filename).is_file():
-            write = f"It is a folder: write {os.fspath(weights_in(filename))!r}."
-        raise CheckpointError(f"{os.fspath(filename)!r} cannot be read as weights.\nSeen: {error}.\n{write}") from None
+    # numpy lacks some kinds of number
+    except (SafetensorError, OSError, KeyError, AttributeError, ValueError) as error:
+        wrong = f"{os.fspath(filename)!r} cannot be read as weights."
+        raise CheckpointError(f"{wrong}\nSeen: {error}.\n{_instead_of(filename)}") from None
     return weights
+
+
+def _instead_of(filename: str | os.PathLike[str]) -> str:
+    """What to write instead of a file that cannot be read as weights."""
+    if os.fspath(filename).endswith(OF_KERAS):
+        return "Keras wrote it: load it into the network, network.load_weights(...), then save_weights from here."
+    if os.fspath(filename).endswith(OF_PYTORCH):
+        return "PyTorch wrote it: load it into the module, module.load_state_dict(torch.load(...)), then save_weights."
+    if weights_in(filename).is_file():
+        return f"It is a folder: write {os.fspath(weights_in(filename))!r}."
+    return "It is damaged, or no safetensors file: take a copy of it, or other weights of that run."
 
 
 def _digest(weights: Mapping[str, np.ndarray]) -> str:

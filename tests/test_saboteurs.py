@@ -159,7 +159,7 @@ SABOTEURS = {
     "slots of the optimizer are forgotten": Saboteur(RESUME, "if optimizer:", "if False:", "test_resume.py", STEP),
     "states of callbacks are forgotten": Saboteur(RESUME, "self._load(name, one)", "pass", "test_resume.py", STEP),
     "shared generators are forgotten": Saboteur(
-        RESUME, "_set_generators(self.generators, self.path)", "pass", "test_resume.py", STEP
+        RESUME, "generators.set_states(self.generators, self.path)", "pass", "test_resume.py", STEP
     ),
     "seeds are forgotten": Saboteur(
         RESUME,

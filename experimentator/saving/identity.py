@@ -25,6 +25,7 @@ from experimentator.records.local_modules import neighbours
 from experimentator.saving.code import FREE, first_difference, hashed
 from experimentator.saving.packing import is_plain
 from experimentator.saving.undeclared import contents, undeclared
+from experimentator.saving.unlike import Pair, shown, unlike
 from experimentator.settings import DEFAULTS, LIBRARY_KEYS
 from experimentator.version import __version__
 
@@ -39,7 +40,6 @@ FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
 MOST = 8  # differences in an error
 LARGE = 1 << 24  # bytes of arrays in a setting that are not hashed each time it is compared
-LONGEST, BEFORE = 120, 40  # characters shown of a value, and of those before the difference
 
 
 class ResumeError(ValueError):
@@ -155,35 +155,37 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
         ResumeError: naming what differs.
     """
     own = identity(exp)
-    differing: dict[str, tuple[Any, Any]] = {}
-    now = IMPLIED | own["config"]
-    since = {key: now.get(key) for key, value in saved["changed"].items() if now.get(key) == value}
-    saved = {**saved, "config": _said(saved["config"] | since)}  # settings changed between trainings may be set already
-    for part in ("config", "optimizer", "graph", "subsets"):
-        old, new = saved.get(part, own[part]), own[part]
-        if since.keys() & FOLLOWING.get(part, set()):
-            continue
-        usual = IMPLIED if part == "config" else {}
-        differing |= {f"{name} ({part})": (old.get(name, usual.get(name)), new.get(name, usual.get(name)))
-                      for name in {**old, **new} if old.get(name) != new.get(name)}  # fmt: skip
-    if not differing and (old := ", ".join(saved["subsets"])) != (new := ", ".join(own["subsets"])):
-        differing["order of subsets"] = old, new
-    old, new = saved["modules"], own["modules"]
-    differing |= {f"{name}, beside the configuration": (old[name][:12], new[name][:12])
-                  for name in old.keys() & new.keys() if old[name] != new[name]}  # fmt: skip
+    differing = _differing(saved, own)
     if not differing and own["program"] != saved["program"] and own["code"] != saved.get("code"):
-        differing |= first_difference(path.parent.parent / "config.py", exp.source.text) or {
+        differing = first_difference(path.parent.parent / "config.py", exp.source.text) or {
             "the text of the configuration": (saved["program"][:12], own["program"][:12])
         }
     if differing:
         raise undone(path, differing)
     for part in ("versions", "machine"):
-        old, new = saved[part], own[part]
-        others = [f"{n}: {old.get(n)} then, {new.get(n)} now" for n in {**old, **new} if old.get(n) != new.get(n)]
-        if others:
+        if others := [f"{name}: {old} then, {new} now" for name, (old, new) in unlike(saved[part], own[part]).items()]:
             log.warning("Not exact: the run is resumed where the last bits may differ (%s).", "; ".join(others))
     for doubt in saved["doubts"]:
         log.warning("Not exact: %s.", doubt)
+
+
+def _differing(saved: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Pair]:
+    """What makes an experiment another one than was saved, apart from the text of its configuration."""
+    now = IMPLIED | own["config"]
+    since = {key: value for key, value in saved["changed"].items() if now.get(key) == value}
+    saved = {**saved, "config": _said(saved["config"] | since)}  # settings changed between trainings may be set already
+    found: dict[str, Pair] = {}
+    for part in ("config", "optimizer", "graph", "subsets"):
+        if not since.keys() & FOLLOWING.get(part, set()):
+            usual = IMPLIED if part == "config" else {}
+            pairs = unlike(saved.get(part, own[part]), own[part], usual)
+            found |= {f"{name} ({part})": pair for name, pair in pairs.items()}
+    orders = [", ".join(one["subsets"]) for one in (saved, own)]
+    if not found and orders[0] != orders[1]:
+        found["order of subsets"] = orders[0], orders[1]
+    both = saved["modules"].keys() & own["modules"].keys()
+    modules = [{name: one["modules"][name][:12] for name in both} for one in (saved, own)]
+    return found | {f"{name}, beside the configuration": pair for name, pair in unlike(*modules).items()}
 
 
 def doubts(exp: BaseExperiment) -> list[str]:
@@ -195,10 +197,9 @@ def doubts(exp: BaseExperiment) -> list[str]:
     ]
 
 
-def undone(path: Path, differing: Mapping[str, tuple[Any, Any]]) -> ResumeError:
+def undone(path: Path, differing: Mapping[str, Pair]) -> ResumeError:
     """The error that lists the differences."""
-    places = [(name, *_where(old, new)) for name, (old, new) in list(differing.items())[:MOST]]
-    lines = [f"  {name}{place}: {_differ(repr(old), repr(new))}" for name, place, old, new in places]
+    lines = [f"  {shown(name, pair)}" for name, pair in list(differing.items())[:MOST]]
     more = [f"  and {len(differing) - MOST} more"] if len(differing) > MOST else []
     return ResumeError(
         "\n".join(
@@ -314,31 +315,3 @@ def _known(key: Hashable) -> str:
         return key_digest(key)
     except DatasetError:
         return steady_repr(key)
-
-
-def _where(old: Any, new: Any, place: str = "") -> tuple[str, Any, Any]:
-    """The first place inside two values where they differ, and both parts there."""
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = [(f"[{number}]", *both) for number, both in enumerate(zip(old, new, strict=True))]
-    elif isinstance(old, dict) and isinstance(new, dict) and old.get("class") == new.get("class"):
-        prefix = f"{old['class']}." if "class" in old else "."
-        pairs = [(f", {prefix}{name}", old.get(name), new.get(name)) for name in {**old, **new}]
-    else:
-        pairs = []
-    for inner, one, other in pairs:
-        if one != other:
-            return _where(one, other, place + inner)
-    return place, old, new
-
-
-def _differ(old: str, new: str) -> str:
-    """Both texts, cut; long ones begin a little before the first character that differs."""
-    pairs = enumerate(zip(old, new, strict=False))
-    first = next((place for place, (one, other) in pairs if one != other), min(len(old), len(new)))
-    start = first - BEFORE if max(len(old), len(new)) > LONGEST and first > LONGEST - BEFORE else 0
-    return f"was {_cut(old, start)}, is {_cut(new, start)}"
-
-
-def _cut(text: str, start: int) -> str:
-    more = f"{text[start : start + LONGEST - 3]}..." if len(text) - start > LONGEST else text[start:]
-    return f"...{more}" if start else more

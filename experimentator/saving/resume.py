@@ -11,8 +11,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import random
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +20,8 @@ import numpy as np
 
 from experimentator.checkpoint import CheckpointError, as_path
 from experimentator.config import resolved
-from experimentator.data.reading import lock
 from experimentator.position import Position
-from experimentator.saving import manifest
+from experimentator.saving import generators, manifest
 from experimentator.saving.code import FREE
 from experimentator.saving.identity import (
     IMPLIED,
@@ -74,13 +71,7 @@ def save(exp: BaseExperiment, place: str | os.PathLike[str], *, keep: int = mani
 
 def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
     """The files of a checkpoint."""
-    walk = exp.walk
-    arrays: dict[str, np.ndarray] = {}
-    if (restored := walk.restore) is None:
-        own = {} if exp.optimizer is None else exp.backend.optimizer_state(exp.optimizer)
-        arrays |= {f"{OPTIMIZER}{key}": array for key, array in own.items()}
-    else:  # resumed, but not trained since: the optimizer does not have its state yet
-        arrays |= {key: array for key, array in restored.arrays.items() if key.startswith(OPTIMIZER)}
+    walk, restored, arrays = exp.walk, exp.walk.restore, _of_optimizer(exp)
     plain, objects = _plain(exp.state, arrays)
     tree = {
         "epoch": exp.epoch,
@@ -89,7 +80,7 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
         "history": pack(exp.history, arrays, name="history"),
         "state": plain,
         "callbacks": {name: pack(state, arrays, name=name) for name, state in states(exp).items() if state},
-        "random": pack(_generators(), arrays, name="random"),
+        "random": pack(generators.states(), arrays, name="random"),
         "loaded": sorted(restored.loaded) if restored else [],
         "rate": restored.new_rate(rate_of(exp.optimizer)) if restored else None,
         "about": {
@@ -107,6 +98,14 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
     files = {ARRAYS: to_safetensors(arrays)}
     arrays.clear()  # memory may not hold all of it twice, as arrays and as bytes
     return {WEIGHTS: to_safetensors(exp.backend.weights()), **files, STATE: to_json(tree, indent=None)}
+
+
+def _of_optimizer(exp: BaseExperiment) -> dict[str, np.ndarray]:
+    """The variables of the optimizer, which does not have those of a checkpoint before training goes on."""
+    if exp.walk.restore is not None:
+        return {key: array for key, array in exp.walk.restore.arrays.items() if key.startswith(OPTIMIZER)}
+    own = {} if exp.optimizer is None else exp.backend.optimizer_state(exp.optimizer)
+    return {f"{OPTIMIZER}{key}": array for key, array in own.items()}
 
 
 class Restored:
@@ -185,7 +184,7 @@ class Restored:
         for name, one in with_state(exp).items():
             if name in self.callbacks:
                 self._load(name, one)
-        _set_generators(self.generators, self.path)
+        generators.set_states(self.generators, self.path)
 
     def new_rate(self, now: float | None) -> float | None:
         """The learning rate, if it was set since the checkpoint was saved; else None."""
@@ -305,35 +304,6 @@ def _plain(state: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
     return plain, objects
 
 
-def _generators() -> dict[str, Any]:
-    """The states of the generators that a process shares: Python's, numpy's, and PyTorch's (CPU and GPUs)."""
-    with lock:  # a thread that reads an item sets them to its address meanwhile
-        version, words, gauss = random.getstate()
-        kind, key, *rest = np.random.get_state(legacy=True)
-    # as an array, since JSON would need a line for each word
-    found = {"python": [version, np.array(words, np.uint64), gauss], "numpy": [str(kind), key, *map(_number, rest)]}
-    if torch := sys.modules.get("torch"):
-        of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        found["torch"] = [state.numpy() for state in (torch.get_rng_state(), *of_gpus)]
-    return found
-
-
-def _set_generators(state: Mapping[str, Any], path: Path) -> None:
-    try:
-        version, words, gauss = state["python"]
-        with lock:
-            random.setstate((version, tuple(int(word) for word in words), gauss))
-            np.random.set_state(tuple(state["numpy"]))
-        if (torch := sys.modules.get("torch")) and "torch" in state:
-            own, *of_gpus = (torch.tensor(np.asarray(one, np.uint8)) for one in state["torch"])
-            torch.set_rng_state(own)
-            for device, one in zip(range(torch.cuda.device_count()), of_gpus, strict=False):
-                torch.cuda.set_rng_state(one, device)
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        seen = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"{path} has no state of generators.\nSeen: {seen}.\nTake another checkpoint.") from None
-
-
 def _position(values: Any) -> Position | None:
     """The position of a training; raises for values that are none."""
     if values is None:
@@ -344,7 +314,3 @@ def _position(values: Any) -> Position | None:
         raise ValueError(f"{values!r:.80} is no position")
     seeds = {str(key): [int(number) for number in state] for key, state in values.get("seeds", {}).items()}
     return Position(**{**values, "subset": str(values["subset"]), "row": dict(values["row"]), "seeds": seeds})
-
-
-def _number(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
