@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from experimentator import page as pages
 from experimentator.checkpoint import write_atomically
 from experimentator.graph import (
     Description,
@@ -24,6 +23,7 @@ from experimentator.graph import (
     tree,
 )
 from experimentator.graph.folding import folded
+from experimentator.page import named, of_graphs
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def page(
         raise DiagramError("A page needs something to show.", "no views", 'Write page({"training": graph}).')
 
     def drawing(description: Description) -> tuple[Description, str]:
-        svg = pages.named(draw(_dot(description, theme, fold=False), "svg", timeout=timeout).decode())
+        svg = named(draw(_dot(description, theme, fold=False), "svg", timeout=timeout).decode())
         return description, _finished(svg, styled=theme == "auto")
 
     drawings = {}
@@ -131,7 +131,7 @@ def page(
         if shown[0] != whole and len(whole.edges) <= UNFOLDED_TO:
             shown.append(whole)
         drawings[label] = [drawing(one) for one in shown]
-    return pages.page(drawings, theme=theme)
+    return of_graphs(drawings, theme=theme)
 
 
 def save(

@@ -50,7 +50,7 @@ def named(svg: str) -> str:
     return _EDGE.sub(r'\1 data-source="\2" data-target="\3">', _NODE.sub(r'\1 data-box="\2">', svg))
 
 
-def page(views: Mapping[str, Sequence[Drawing]], *, theme: str = "auto") -> str:
+def of_graphs(views: Mapping[str, Sequence[Drawing]], *, theme: str = "auto") -> str:
     """The page of graphs, by the labels of their buttons: each has one drawing, or a folded and an unfolded one."""
     title = " ".join(next(iter(views.values()))[0][0].headline.split())
     listed = [
