@@ -9,8 +9,8 @@ from typing import Any
 from experimentator import page
 from experimentator.callbacks.monitored import of_subset
 from experimentator.commands.failures import printable
-from experimentator.commands.results import final_metrics
 from experimentator.records.archive import Run
+from experimentator.records.measures import measures_of
 
 MOST = 1000  # points of a curve, about; a longer one is thinned, but keeps the last and the best epoch
 LARGE = 10**15  # JavaScript does not tell larger whole numbers apart
@@ -34,7 +34,7 @@ def charts_of(names: Iterable[str]) -> list[dict[str, Any]]:
     >>> charts_of(["epoch", "training_loss", "validation_loss", "validation_accuracy"])[0]
     {'title': 'loss', 'series': [['training', 'training_loss'], ['validation', 'validation_loss']]}
     """
-    names = list(final_metrics(dict.fromkeys(names)))
+    names = list(measures_of(dict.fromkeys(names)))
     found = [name.removesuffix("_loss") for name in names if name.endswith("_loss")]
     subsets = [one for one in found if not any(one.startswith(f"{other}_") for other in found)]
     charts: dict[str, list[list[str]]] = {"loss": []}

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from experimentator.bench.spread import p_value
-from experimentator.commands.results import best_of, loss_of, show_table
+from experimentator.commands.results import show_table
+from experimentator.records.measures import best_of, loss_of
 from experimentator.sweep.outcome import Outcome
 
 REPEATS = ("seed", "fold")  # axes of repetitions

@@ -12,8 +12,9 @@ from experimentator.callbacks.checkpoint_every import CheckpointEvery
 from experimentator.callbacks.profile import Profile
 from experimentator.checkpoint import CheckpointError
 from experimentator.commands.building import build
-from experimentator.commands.results import final_metrics, show_epochs, show_values, tell
+from experimentator.commands.results import show_epochs, show_values, tell
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
+from experimentator.records.measures import measures_of
 from experimentator.runs import RunFolder
 from experimentator.saving.manifest import numbered
 from experimentator.saving.resume import has_checkpoints
@@ -73,7 +74,7 @@ def _show(exp: Any, folder: RunFolder | None) -> None:
     if exp.history:
         show_epochs(exp.history)
         print()
-        show_values(final_metrics(exp.history[-1]))
+        show_values(measures_of(exp.history[-1]))
     if folder and folder.path:
         files = {"weights": folder.weights, "diagram": folder.diagram, "profile": folder.opened / PROFILE}
         found = {name: str(path) for name, path in files.items() if path.exists()}

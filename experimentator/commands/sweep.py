@@ -15,9 +15,10 @@ from experimentator.checkpoint import CheckpointError, write_atomically
 from experimentator.commands.building import assigned
 from experimentator.commands.failures import printable, shown_path
 from experimentator.commands.means import REPEATS, means_of, show_means
-from experimentator.commands.results import best_of, final_metrics, loss_of, numbers_in, show_table, tell
+from experimentator.commands.results import show_table, tell
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
 from experimentator.embedded import named
+from experimentator.records.measures import best_of, loss_of, measures_of, numbers_in
 from experimentator.records.run_places import folder_name, make
 from experimentator.sweep.outcome import Outcome
 from experimentator.sweep.picture import picture
@@ -274,7 +275,7 @@ def _told(outcome: Outcome) -> str:
     """The first line of the error, or the loss, as the end of a line."""
     if not outcome.is_finished:
         return f": {printable(outcome.error.splitlines()[0])}" if outcome.error else ""
-    metrics = numbers_in(final_metrics(outcome.last))
+    metrics = numbers_in(measures_of(outcome.last))
     name = loss_of(metrics)
     return f": {name} {metrics[name]:.4g}" if name else ""
 
@@ -310,7 +311,7 @@ def _show(axes: Mapping[str, Any], outcomes: Sequence[Outcome], folder: Path) ->
 
 def _measured(outcome: Outcome) -> dict[str, float]:
     """What a finished point measured in its last epoch, less the names of axes, such as a `learning_rate`."""
-    numbers = numbers_in(final_metrics(outcome.last)) if outcome.is_finished else {}
+    numbers = numbers_in(measures_of(outcome.last)) if outcome.is_finished else {}
     return {name: number for name, number in numbers.items() if name not in outcome.values}
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from experimentator.callbacks.weights import BEST
 from experimentator.checkpoint import CheckpointError
-from experimentator.commands.results import best_of, loss_of, numbers_in
 from experimentator.records.history import read_history
+from experimentator.records.measures import best_of, loss_of, numbers_in
 from experimentator.records.plainfile import read_json, refusal
 from experimentator.runs import STATUS
 from experimentator.scalars import is_scalar
@@ -126,7 +126,8 @@ def _found(place: Path, depth: int) -> Iterator[Run]:
         yield _read(place)
         return
     try:
-        inside = sorted(entry.path for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False))
+        with os.scandir(place) as entries:
+            inside = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:  # removed meanwhile
         return
     except OSError as error:

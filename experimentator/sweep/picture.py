@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from experimentator.callbacks.picture import LARGEST, LETTER, LINE, MARK, MOST_LABELS, Scale, axes, escape, svg
-from experimentator.commands.results import loss_of
+from experimentator.records.measures import loss_of
 from experimentator.sweep.points import Between
 
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 260, 260, 64, 14, 64, 44  # of a panel
