@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experimentator import BaseExperiment, CheckpointEvery, build_experiment, diagram, runs
+from experimentator import BaseExperiment, CheckpointEvery, SaveWeights, build_experiment, diagram, runs
 from experimentator.callbacks.folder import run_folder
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load, load_text
@@ -464,7 +464,7 @@ def test_a_setting_may_be_called_run_folder(tmp_path):
 def test_a_kind_of_run_folder_of_ones_own_is_where_others_leave_their_files(tmp_path):
     class Mine(RunFolder): ...
 
-    exp = SimpleNamespace(callbacks=[mine := Mine(tmp_path, "digits")])
+    exp = SimpleNamespace(callbacks=[mine := Mine(tmp_path, "digits")], walk=SimpleNamespace(trains=False))
     mine.path = tmp_path / "digits" / "1"
 
     assert run_folder(exp) == mine.path
@@ -506,6 +506,27 @@ def test_weights_of_a_run_stopped_before_the_first_batch_of_an_epoch_are_those_o
         exp.train(9)
 
     assert status(RunFolder.of(exp))["epoch_of_weights"] == 4
+
+
+def test_a_run_whose_project_is_renamed_meanwhile_keeps_its_files_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Rename:
+        inputs = ("slope",)  # which that training needs
+
+        def init(self, exp):
+            self.exp = exp
+
+        def on_epoch_begin(self, epoch, **_):
+            if epoch == 2:
+                self.exp.project_name = "other"
+
+    light = Path(__file__).parent / "configs" / "light.py"
+    callbacks = [Rename(), SaveWeights("all"), CheckpointEvery(epochs=1)]
+    exp = build_experiment(light, callbacks=callbacks, hide_progress=True, output_folder="runs")
+    exp.train(3)
+
+    assert os.listdir() == ["runs"]
 
 
 @pytest.mark.parametrize("stops", [False, True])
