@@ -121,18 +121,16 @@ def _run_folder(exp: Any, arguments: Namespace) -> RunFolder | None:
 def _resume(exp: Any, folder: RunFolder | None, arguments: Namespace) -> None:
     """Let the experiment continue an earlier run; with `auto`, there may be none."""
     which = arguments.resume
-    if folder is None and which == AUTO:  # nothing to resume
-        return
     if folder is None:
-        raise UsageError("--resume needs a run folder, which this experiment_type does not have")
-    path = folder.earlier if which in (LATEST, AUTO) else Path(which)
-    if which == AUTO and (path is None or not has_checkpoints(path)):
-        is_new = folder.experiment_id is not None and path is None  # others' checkpoints are none of its own
-        if folder.experiment_id and path is not None:
-            folder.begin_again(path)
-        path = None if is_new or arguments.report else _kept_elsewhere(exp)  # points of a sweep may share that folder
+        if which != AUTO:
+            raise UsageError("--resume needs a run folder, which this experiment_type does not have")
+        return
+    if which == AUTO:
+        path = _begun(exp, folder, arguments)
         if path is None:
             return
+    else:
+        path = folder.earlier if which == LATEST else Path(which)
     if path is None:
         raise CheckpointError(
             f"There is no run to resume.\nSeen: no runs in {folder.project}, points of a --grid aside.\n"
@@ -141,6 +139,18 @@ def _resume(exp: Any, folder: RunFolder | None, arguments: Namespace) -> None:
     exp.resume(path)
     done = "1 epoch is" if exp.epoch == 1 else f"{exp.epoch} epochs are"
     tell(f"Resuming {path}: {done} done, {exp.walk.batches} batches in all.")
+
+
+def _begun(exp: Any, folder: RunFolder, arguments: Namespace) -> Path | None:
+    """The folder of checkpoints to go on from, if there is one; else a run that ended before its first begins again."""
+    path = folder.earlier
+    if path is not None and has_checkpoints(path):
+        return path
+    if folder.experiment_id is not None:
+        if path is None:  # others' checkpoints are none of its own
+            return None
+        folder.begin_again(path)
+    return None if arguments.report else _kept_elsewhere(exp)  # points of a sweep may share that folder
 
 
 def _kept_elsewhere(exp: Any) -> Path | None:
