@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,15 +34,13 @@ def in_turn(
     Takes about `seconds` without building; returns the trainings by place. One that fails is left out, and its error
     noted in `failed` (if given), as long as another is left; an error that is raised says which training failed.
     """
-    left = dict.fromkeys(range(len(names)))
     trainers: dict[int, Trainer] = {}
+    left = dict.fromkeys(range(len(names)))
 
-    def make(place: int) -> None:
-        trainers[place] = Trainer(*build(place))
-
-    def attempt(act: Callable[[int], Any], place: int) -> None:
+    @contextmanager
+    def leaving_out(place: int) -> Iterator[None]:
         try:
-            act(place)
+            yield
         except Exception as error:
             if failed is None or len(left) == 1:
                 error.add_note(f"In the training {names[place]}.")
@@ -49,16 +48,19 @@ def in_turn(
             failed[place] = brief(error)
             del left[place]
 
-    for place in range(len(names)):
-        attempt(make, place)
+    for place in list(left):
+        with leaving_out(place):
+            trainers[place] = Trainer(*build(place))
     for number, place in enumerate(list(left), start=1):
         told(f"{number} of {len(trainers)} reaches its pace")
-        attempt(lambda place: trainers[place].warm_up(seconds / 2 / len(trainers)), place)
+        with leaving_out(place):
+            trainers[place].warm_up(seconds / 2 / len(trainers))
     told(f"rounds of all {len(left)}, in turn")
     each = min(MOST_SECONDS, seconds / 2 / LEAST_ROUNDS / len(left))
     for number in rounds(LEAST_ROUNDS, MOST_ROUNDS, seconds=seconds / 2):
         for place in list(left)[:: 1 if number % 2 else -1]:
-            attempt(lambda place: trainers[place].round(each), place)
+            with leaving_out(place):
+                trainers[place].round(each)
     return {place: trainers[place] for place in left}
 
 
