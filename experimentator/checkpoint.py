@@ -144,7 +144,7 @@ def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
         ) from error
 
 
-def tidy(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove the unfinished weights of writers that were killed, from a folder that nobody else writes weights into."""
     for path in folder.glob(f".*.safetensors.{'[0-9a-f]' * 8}"):
         with suppress(OSError):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.callbacks.callback import Callback, ended_by, how_ended, nothing_saved
-from experimentator.checkpoint import WEIGHTS, CheckpointError, lines_in, tidy, write_atomically
+from experimentator.checkpoint import WEIGHTS, CheckpointError, lines_in, remove_unfinished, write_atomically
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
@@ -210,7 +210,7 @@ class RunFolder(Callback):
         """Put the files of a resumed run to where it goes on; a resume without training changes none."""
         if self._continues:
             self._continues, self._saved_epoch, self._written = False, 0, len(self.exp.history)
-            tidy(self.opened)
+            remove_unfinished(self.opened)
             write_atomically(self.history, "".join(map(as_line, self.exp.history)).encode())
             self._write_status("running")
 

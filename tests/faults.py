@@ -109,7 +109,7 @@ class Checkpoints:
 
     def goes_on(self, path):
         """The next save, as a training begins it, leaves nothing but whole checkpoints."""
-        manifest.clean(path)
+        manifest.remove_unfinished(path)
         self.exp.save_checkpoint(path)
         names = [one.name for one in path.iterdir()]
         return self.is_new(path) and len(names) <= manifest.KEPT and all(name.isdigit() for name in names)

@@ -232,7 +232,7 @@ for before in (0, 1, 2):
             break
         assert os.WTERMSIG(status) == signal.SIGKILL, status
         killed += 1
-        manifest.clean(place)
+        manifest.remove_unfinished(place)
         assert not list(place.glob(".tmp-*")), list(place.glob("*"))
         read = manifest.newest(place)
         whole += (read is None) if before == 0 and read is None else read.files in (FILES, OTHERS)
@@ -313,7 +313,7 @@ def test_no_failing_file_operation_is_taken_for_success(tmp_path, error, caplog)
         assert manifest.newest(place).files in (OTHERS, FILES)
         if counting.count < at:
             break
-        manifest.clean(place)
+        manifest.remove_unfinished(place)
         assert not list(place.glob(".tmp-*"))
         manifest.write(place, FILES, step=3)
 

@@ -13,7 +13,7 @@ from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import CheckpointError, make_folder
 from experimentator.records.hold import Hold
 from experimentator.records.throttle import Throttle, seconds_to_save
-from experimentator.saving.manifest import CHECKPOINTS, KEPT, clean
+from experimentator.saving.manifest import CHECKPOINTS, KEPT, remove_unfinished
 from experimentator.scalars import is_number, is_whole
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class CheckpointEvery(Callback):
             if self.place.resolve() not in own:  # else this training holds it already
                 make_folder(self.place)
                 self.held = Hold(self.place)
-            clean(self.place)
+            remove_unfinished(self.place)
         except CheckpointError:
             log.warning(
                 "Another training saves its checkpoints in %s, too, and each removes those of the other. Give each a "

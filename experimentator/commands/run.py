@@ -18,7 +18,7 @@ from experimentator.records.measures import measures_of
 from experimentator.runs import RunFolder
 from experimentator.saving.manifest import numbered
 from experimentator.saving.resume import has_checkpoints
-from experimentator.sweep.heartbeat import Heartbeat, end_with, tell_done, tell_error, tidy
+from experimentator.sweep.heartbeat import Heartbeat, end_with, remove_reports, tell_done, tell_error
 
 PROFILE = "profile"  # a folder in a run folder
 
@@ -96,7 +96,7 @@ def _point(arguments: Namespace) -> int:
         tell_error(arguments.report, error)
         raise
     finally:
-        tidy(arguments.report, arguments.parent)
+        remove_reports(arguments.report, arguments.parent)
 
 
 def _refuse_options_of_grid(arguments: Namespace) -> None:

@@ -143,7 +143,7 @@ def numbered(place: Path) -> list[Path]:
     ]
 
 
-def clean(place: Path) -> None:
+def remove_unfinished(place: Path) -> None:
     """Remove temporary folders of writers that were killed."""
     for path in place.glob(f"{ASIDE}*"):
         _remove(path)

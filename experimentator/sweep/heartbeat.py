@@ -88,7 +88,7 @@ def tell_loaded(place: str, loaded: str) -> None:
         Path(place, LOADED).write_text(loaded, "utf-8")
 
 
-def tidy(place: str, parent: int) -> None:
+def remove_reports(place: str, parent: int) -> None:
     """Remove the reports, if the sweep that would read and remove them is gone."""
     if os.getppid() != parent:
         shutil.rmtree(place, ignore_errors=True)
