@@ -12,7 +12,10 @@ SHELL := /bin/sh
 RUN := .venv/bin/python
 # A driver that answers decides: the CUDA build is several times the download. Asked for only when installing.
 FRAMEWORK = $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo tensorflow-cpu)
-INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517
+# pip would compile every module on one core. Where nothing else does, modules are compiled when first imported: few are.
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 --no-compile
+# What a package holds for other versions of Python, or as a template, does not compile, and need not.
+COMPILE = $(RUN) -m compileall -qq -j 0 "$$($(RUN) -c "import sysconfig; print(sysconfig.get_path('purelib'))")" || true
 
 .PHONY: help venv demo test test-torch coverage lint bench bench-gpu clean
 .DEFAULT_GOAL := help
@@ -81,11 +84,13 @@ clean:  ## remove .venv, caches and build folders (trained runs stay)
 .venv/stamp-torch: .venv/stamp-test
 	@echo "Installing PyTorch into .venv (about 1 GB)"
 	@$(INSTALL) -e ".[torch]"
+	@$(COMPILE)
 	@touch $@
 
 .venv/stamp-bench: .venv/stamp-test
 	@echo "Installing the rivals that benchmarks measure into .venv (about 1 GB)"
 	@$(INSTALL) -e ".[bench]"
+	@$(COMPILE)
 	@touch $@
 
 # A stamp is written last, so an interrupted install is simply done again; setup.cfg being newer does it again too.
@@ -98,6 +103,7 @@ clean:  ## remove .venv, caches and build folders (trained runs stay)
 .venv/stamp-test: .venv/stamp-demo
 	@echo "Installing the test tools into .venv (about 100 MB, a minute)"
 	@$(INSTALL) -e ".[test]"
+	@$(COMPILE)
 	@# What defines its format is 2 MB; its dependencies, which serve the page, are 600. In a folder of its own, as pip
 	@# would call their lack an error whenever it installs anything beside it.
 	@$(INSTALL) --no-deps --upgrade --target .venv/model-explorer ai-edge-model-explorer==0.1.34
