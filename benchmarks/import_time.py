@@ -54,7 +54,7 @@ def trainings(folder: str, points: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", help="three rounds instead of fifteen; one of trainings, not five"
+        "--quick", action="store_true", help="three rounds instead of fifteen; one of trainings, of two points"
     )
     options = parser.parse_args()
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
@@ -62,7 +62,7 @@ def main() -> None:
         for _ in range(3 if options.quick else 15):
             for name, arguments in COMMANDS.items():
                 times[name].append(seconds(arguments, folder))
-        rounds = [trainings(folder, 3 if options.quick else len(POINTS)) for _ in range(1 if options.quick else 5)]
+        rounds = [trainings(folder, 2 if options.quick else len(POINTS)) for _ in range(1 if options.quick else 5)]
     bare = statistics.median(times["bare interpreter"])
     results = {name: round(statistics.median(values) - bare, 4) for name, values in times.items() if name[0] != "b"}
     begun = {name: round(statistics.median(one[name] for one in rounds), 2) for name in rounds[0]}

@@ -120,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer items and rounds")
     options = parser.parse_args()
-    count, rounds = (6_000, 3) if options.quick else (60_000, 7)
+    count, rounds = (6_000, 1) if options.quick else (60_000, 7)
     columns = {"input": np.zeros((count, 28, 28), np.uint8), "target": np.zeros(count, np.int32)}
     host = passes(Subset("light", Mode.TRAIN, columns), "host", 2)
     others = loaders(Rows(columns), BATCH, workers=2) | slices(columns, BATCH)

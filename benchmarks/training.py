@@ -23,7 +23,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -151,18 +152,31 @@ class Contender:
                 file.close()
 
 
-def measure(case: Case, chosen: dict[str, Rival], rounds: int, together: int, minutes: float) -> dict[str, Any]:
-    """Interleaved epochs of every contender that is installed; `together` of them are started at a time."""
+def measure(
+    case: Case, chosen: dict[str, Rival], rounds: int, together: int, minutes: float, *, at_once: bool = False
+) -> dict[str, Any]:
+    """Interleaved epochs of every contender that is installed; `together` of them are started at a time.
+
+    They get ready one after the other; `at_once`, where no figure is kept, so many get ready at a time, too.
+    """
     start = time.monotonic()
     latest, until = start + TO_GET_READY * 60 * minutes, start + 60 * minutes
     results: dict[str, Any] = {who: {"failed": NOT_INSTALLED} for who in chosen}
     running: dict[str, Contender] = {}
+    there = {who: rival for who, rival in chosen.items() if find_spec(rival.package)}
+
+    def get_ready(some: Sequence[str]) -> None:
+        running.update({who: Contender(chosen[who], case, case.steps) for who in some if time.monotonic() < latest})
+        for who in some:
+            results[who] = _made_ready(who, running, latest, until)
+            print(f"{case.name}: {who}: {results[who].get('failed', 'ready')}", file=sys.stderr, flush=True)
+
     try:
-        for some in _groups({who: rival for who, rival in chosen.items() if find_spec(rival.package)}, together):
-            running |= {who: Contender(chosen[who], case, case.steps) for who in some if time.monotonic() < latest}
-            for who in some:
-                results[who] = _made_ready(who, running, latest, until)
-                print(f"{case.name}: {who}: {results[who].get('failed', 'ready')}", file=sys.stderr, flush=True)
+        if at_once:
+            with ThreadPoolExecutor(together) as threads:
+                list(threads.map(get_ready, [[who] for who in there]))
+        else:
+            list(map(get_ready, _groups(there, together)))
         times = _rounds(running, rounds, until)
         memory = gpu_memory()
         for who, seconds in times.items():
@@ -269,7 +283,8 @@ def run(case: Case, options: Any) -> list[str]:
     rivals = chosen(case, options.beside, options.contender, options.all or on_gpu)
     if options.quick and case.name != MLP.name and not options.contender:
         rivals = _one_of_each(rivals)
-    results = measure(case, rivals, options.rounds or case.rounds, together, options.minutes)
+    rounds = options.rounds or case.rounds
+    results = measure(case, rivals, rounds, together, options.minutes, at_once=options.quick)
     part = "-".join([f"training-{case.name}", *options.beside])
     speeds = {who: result["steps_per_second"] for who, result in results.items() if "failed" not in result}
     bars = {f"{part.replace('-', ' ').capitalize()}: steps per second": speeds}

@@ -171,6 +171,21 @@ def test_contenders_take_turns_and_what_fails_or_hangs_is_told(scripts, tmp_path
     assert "no such kernel" in capsys.readouterr().err
 
 
+def test_contenders_of_a_quick_check_get_ready_together(scripts, tmp_path, monkeypatch):
+    """Each of the two waits for a word that the other leaves."""
+    training = scripts("training")
+    monkeypatch.setattr(training, "RIVALS", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    meets = (
+        """open(sys.argv[2], "x")\nwhile not os.path.exists({"a": "b", "b": "a"}[sys.argv[2]]): time.sleep(0.01)\n"""
+    )
+    (tmp_path / "rival.py").write_text(RIVAL.replace('print("ready"', f'{meets}print("ready"'))
+    rivals = {training.OURS: training.Rival("rival.py", "a", "json"), "other": training.Rival("rival.py", "b", "json")}
+    results = training.measure(training.CASES["mlp"].small(), rivals, 1, 2, 1.0, at_once=True)
+
+    assert {who: result["ours_to_theirs"] for who, result in results.items()} == {training.OURS: 1.0, "other": 1.0}
+
+
 @pytest.mark.parametrize("has_digits", [True, False])
 def test_images_of_every_case_have_its_shape_with_and_without_the_digits(scripts, monkeypatch, has_digits):
     if not has_digits:
