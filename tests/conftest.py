@@ -22,6 +22,12 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in left]
 
 
+def pytest_collection_finish():
+    """What frameworks made while they were imported stays: no collection looks at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """A test draws the same numbers in every run, first weights too, whatever ran before it."""

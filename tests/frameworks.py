@@ -26,6 +26,11 @@ COMPILERS: dict[str, Any] = {
 compilers = pytest.mark.parametrize("jit", list(COMPILERS.values()), ids=list(COMPILERS))
 
 
+def one_elsewhere(*cases: Any) -> Sequence[Any]:
+    """Cases for code that is the same on every framework: on TensorFlow all of them, elsewhere the first."""
+    return cases if ON_TENSORFLOW else cases[:1]
+
+
 def backend_of_keras() -> Any:
     """A new backend of what Keras runs on."""
     return get_backend(NAME)

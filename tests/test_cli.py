@@ -441,19 +441,30 @@ sys.exit(main())
 """
 
 
+@pytest.fixture
+def as_large():
+    """A training that loads what has as many objects as a framework, in a tenth of the time."""
+    Path("as_large.py").write_text("objects = [[] for _ in range(150_000)]", "utf-8")
+    return f"import as_large\nmetrics = ['slope']\n{Path(LIGHT).read_text('utf-8')}"
+
+
 @pytest.mark.parametrize(
     "before, after, is_let_be",
     [
+        (None, "", "True"),
+        (None, LEFT_OPEN, "False"),
         ("", "", "True"),
-        ("", LEFT_OPEN, "False"),
         (OPEN_BEFORE, "callbacks = [Log()]", "False"),
         ("", LEFT_OPEN + DETACHED, "False"),
     ],
-    ids=["nothing open", "a file open", "a file open before", "what cannot be asked"],
+    ids=["a framework", "a framework and a file", "nothing open", "a file open before", "what cannot be asked"],
 )
-def test_a_process_ends_without_a_last_look_at_a_framework_unless_something_is_to_be_closed(before, after, is_let_be):
+def test_a_process_ends_without_a_last_look_at_a_framework_unless_something_is_to_be_closed(
+    before, after, is_let_be, as_large
+):
     """`atexit` runs what was registered first last."""
-    Path("task.py").write_text(f"{before}\n{Path(DIGITS).read_text('utf-8')}\n{after}", "utf-8")
+    task = Path(DIGITS).read_text("utf-8") if before is None else f"{before}\n{as_large}"
+    Path("task.py").write_text(f"{task}\n{after}", "utf-8")
     words = [sys.executable, "-c", ENDING, "run", "task.py", "--quiet", "--epochs", "3"]
 
     done = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -462,21 +473,22 @@ def test_a_process_ends_without_a_last_look_at_a_framework_unless_something_is_t
     assert is_let_be == "True" or Path("log.txt").read_text("utf-8").split() == ["1", "2", "3"]
 
 
-def test_a_package_that_would_tell_of_objects_left_has_its_last_look():
+def test_a_package_that_would_tell_of_objects_left_has_its_last_look(as_large):
     told = "import sys, types\nsys.modules['triton'] = types.ModuleType('triton')\n"
-    Path("task.py").write_text(told + Path(DIGITS).read_text("utf-8"), "utf-8")
+    Path("task.py").write_text(told + as_large, "utf-8")
     words = [sys.executable, "-c", ENDING, "run", "task.py", "--quiet", "--epochs", "1"]
 
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_where_others_have_objects_too_nothing_is_taken_from_the_collector():
+def test_where_others_have_objects_too_nothing_is_taken_from_the_collector(as_large):
+    Path("task.py").write_text(as_large, "utf-8")
     lines = (
         "import builtins, gc",
         "from experimentator.cli import main",
         "before = builtins.__import__",
-        f"main([{DIGITS!r}, '--quiet', '--epochs', '1'])",
+        "main(['task.py', '--quiet', '--epochs', '1'])",
         "print(gc.get_freeze_count(), builtins.__import__ is before)",
     )
     done = subprocess.run([sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, check=True)

@@ -2306,6 +2306,7 @@ def test_a_dict_that_is_filled_anew_for_the_next_subset_leaves_the_first_as_it_w
 def test_data_of_an_experiment_that_nobody_holds_are_let_go_before_more_is_placed(monkeypatch):
     monkeypatch.setattr("experimentator.feed.LARGE", 0)
     gc.collect()
+    gc.freeze()  # what other tests left, for the sake of time
     gc.disable()
     try:
         exp = build_experiment(config())

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ACTS = {"checkpoint-0": 60, "checkpoint-1": 60, "checkpoint-2": 75, "history": 5, "replaced": 8}  # and calls at least
 MEMORY = Path("/dev/shm")  # the same calls as on a disk, in a third of the time
-ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EINTR", "EIO+")
+ERRORS = ("EIO", "EINTR", "EIO+")  # which Python tries again, and all later ones; no code asks which other it is
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which puts them, is not installed")
 

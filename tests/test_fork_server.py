@@ -144,9 +144,10 @@ one.orders.write((json.dumps(order) + chr(10)).encode())
 print(one._answer().decode(), flush=True)
 os._exit(0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    with open("told", "w+", encoding="ascii") as told:  # no pipe, which the fork would hold open until it ends
+        subprocess.run([sys.executable, "-c", code], stdout=told, check=True, timeout=120)
 
-    pid = int(done.stdout.split()[0])
+    pid = int(Path("told").read_text("ascii").split()[0])
     until = time.monotonic() + fork_server.ADOPTION_SECONDS / 2  # without waiting for a sweep that is gone
     with suppress(FileNotFoundError, ProcessLookupError):
         while Path(f"/proc/{pid}/cmdline").read_bytes():

@@ -873,13 +873,13 @@ class Grow(Callback):
         self.subset.dataset = self.data
 
 
-def growing(place):
+def growing(place, rows=20):
     @chunk_processor(inputs=["batch_input"], outputs=["loss"])
     def loss(batch_input):
         return keras.ops.mean(batch_input) + 0 * slope
 
     slope = keras.Variable(1.0)
-    data = {"input": np.zeros((20, 1), "float32")}
+    data = {"input": np.zeros((rows, 1), "float32")}
     subset = Subset("training", Mode.TRAIN, data)
     saving = CheckpointEvery(seconds=EVERY_PAUSE, keep=1000, folder=place)
     settings = {"subsets": [subset], "chunk_processors": [loss], "data": data, "batch_size": 4, "steps_per_call": 1}
@@ -1099,12 +1099,12 @@ class RoundedLoss(Callback):
 
 
 def test_data_that_a_callback_changes_before_an_epoch_are_restored_before_it_reads_them(tmp_path):
-    whole, _ = growing(tmp_path)
+    whole, _ = growing(tmp_path, 12)
     expected = [row["training_loss"] for row in whole.train(EPOCHS)]
     assert expected == [1, 2, 3]
 
     for path in numbered(tmp_path):
-        again, data = growing(tmp_path / "again")
+        again, data = growing(tmp_path / "again", 12)
         again.resume(path)
         assert [row["training_loss"] for row in again.train(EPOCHS)] == expected, path
         assert again.cfg["data"] is data  # what was written into it in place is not put into another
@@ -1149,7 +1149,7 @@ def test_settings_that_a_callback_changes_before_each_epoch_are_changed_once(tmp
             return {}
 
     def made(place):
-        exp, _ = growing(place)
+        exp, _ = growing(place, 12)
         exp.cfg["told"] = 0
         exp.callbacks[0] = Doubles()
         exp.batch_size = 2

@@ -13,7 +13,7 @@ import pytest
 from keras import layers
 
 from experimentator import Callback, Mode, Subset, build_experiment, chunk_processor, ops
-from experimentator.bench.costs import costs_of, sample_of, with_costs_of
+from experimentator.bench.costs import Costs, costs_of, sample_of, with_costs_of
 from experimentator.bench.faces import as_text
 from experimentator.bench.hands import compiler_of, evaluating, hands_of
 from experimentator.bench.report import measured
@@ -118,6 +118,14 @@ if not ON_JAX:  # which cannot do without XLA
     BOTTLENECKS["a short training"] = (deep, 1, "compile", "jit_compile=False")
 
 
+@pytest.fixture
+def without_costs(monkeypatch):
+    """What single processors cost takes long to find, and says nothing of what else the time is needed for."""
+    nothing = Costs("train", "none", 16, step=1.0, rows=0.0, processors=(), rounds=5)
+    monkeypatch.setattr("experimentator.bench.report.costs_of", lambda *_, **__: nothing)
+
+
+@pytest.mark.usefixtures("without_costs")
 @pytest.mark.parametrize("plant", BOTTLENECKS)
 def test_the_verdict_names_the_bottleneck_and_what_to_write(plant):
     build, epochs, kind, words = BOTTLENECKS[plant]
@@ -146,6 +154,7 @@ def test_a_large_network_is_what_the_time_is_needed_for_once_the_quicker_compile
     assert "Model is" in found["words"]
 
 
+@pytest.mark.usefixtures("without_costs")
 def test_keras_fit_trains_the_same_graph_beside_it():
     report = measured(planted(small()), LONG, seconds=1, against="keras", told=lambda _: None)
 

@@ -14,7 +14,7 @@ from experimentator import Optimizers, Subset, build_experiment, ops
 from experimentator.graph import ChunkProcessor, Graph, GraphError, Mode, chunk_processor
 from experimentator.loading.blocks import specs_of
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, squares
-from tests.frameworks import ON_TORCH, backend_of_keras, compilers
+from tests.frameworks import COMPILERS, ON_TORCH, backend_of_keras, compilers
 
 
 def trained(optimizer: Any, *, jit: Any, precision: str | None = None, processors: Any = None) -> tuple[Any, Any]:
@@ -146,11 +146,16 @@ def test_an_exponential_average_of_weights_follows_every_batch(jit):
     np.testing.assert_allclose(weights_of(backend), average, rtol=1e-4, atol=1e-6)
 
 
-@compilers
-@pytest.mark.parametrize("kind", ["one", "several", "one of few turns"])
+@pytest.mark.parametrize(
+    "kind, jit",  # the averages of several are those of one, and compiled as they are
+    [
+        *(("one", jit) for jit in COMPILERS.values()),
+        *((kind, [*COMPILERS.values()][-1]) for kind in ("several", "turns")),
+    ],
+)
 def test_weights_that_become_their_averages_leave_what_is_not_trained(kind, jit):
     averaging = keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2)
-    every = {"*": 2} if kind == "one of few turns" else None
+    every = {"*": 2} if kind == "turns" else None
     optimizer = averaging if kind == "one" else Optimizers({"*": averaging}, every=every)
     count, layer = keras.Variable(0.0, trainable=False, name="count"), layers.BatchNormalization(momentum=0.5)
 

@@ -46,7 +46,7 @@ from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import DeclarationError
 from experimentator.saving.manifest import numbered
 from experimentator.saving.resume import Restored
-from tests.frameworks import NAME, ON_JAX, ON_TENSORFLOW, variable
+from tests.frameworks import NAME, ON_JAX, ON_TENSORFLOW, one_elsewhere, variable
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 Y = X.sum(axis=1)
@@ -845,6 +845,7 @@ def scaled_by_others(chunk: Any) -> None:
     Scaled.__call__(SimpleNamespace(by=KEPT.by, calls=0), chunk)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("make, named", [
     (lambda: (Slotted(),) * 2, "#0 Slotted: by"),
     (lambda: (Hidden(),) * 2, "#0 Hidden: by"),
@@ -892,6 +893,7 @@ def test_what_a_property_makes_anew_each_time_is_no_change():
     assert attributes.changes() == ["#0 Fresh: by was 1.0, is 2.0"]
 
 
+@pytest.mark.tensorflow
 def test_a_class_whose_attributes_were_compared_may_end():
     class Ending:
         by = 1.0
@@ -1001,11 +1003,11 @@ def known(factor: Any) -> Any:
 @pytest.mark.parametrize("make", [
     layers.Rescaling, lambda by: keras.Variable(by, trainable=False), lambda by: keras.ops.full((), by)
 ], ids=["a layer", "a variable", "a tensor"])  # fmt: skip
-@pytest.mark.parametrize("function, change", [
+@pytest.mark.parametrize("function, change", one_elsewhere(
     (by_later, lambda one: globals().update(LATER=one)),
     (by_held, lambda one: setattr(HOLDER, "later", one)),
     (by_function, lambda one: setattr(HOLDER, "by", lambda loss: known(one) * loss)),
-])  # fmt: skip
+))  # fmt: skip
 def test_another_object_where_code_reads_one_is_told_and_acts(function, change, make, caplog):
     processor, one = chunk_processor(inputs=["loss"], outputs=["loss"])(function), HOLDER.by
     exp = experimentation(processor, Callback())
@@ -1035,7 +1037,7 @@ def by_rate_of_made(batch_input: Any) -> Any:
     return MADE.rate * batch_input
 
 
-@pytest.mark.parametrize("function, make", [
+@pytest.mark.parametrize("function, make", one_elsewhere(
     (by_made, lambda: {1, 2}),
     (by_made, lambda: slice(0, 4)),
     (by_made, lambda: Path("/tmp")),
@@ -1043,7 +1045,7 @@ def by_rate_of_made(batch_input: Any) -> Any:
     (by_made, lambda: cache(lambda x: x)),
     (by_made, lambda: ONE.__call__),
     (by_rate_of_made, lambda: SimpleNamespace(rate=1.0, epoch=object())),
-])  # fmt: skip
+))  # fmt: skip
 def test_what_is_made_anew_alike_is_no_change(function, make, monkeypatch, caplog):
     monkeypatch.setattr(sys.modules[__name__], "MADE", make())
     processor = chunk_processor(inputs=["batch_input"], outputs=["batch_input"])(function)
@@ -1062,6 +1064,7 @@ TREE["child"]["parent"] = TREE
 HUGE, LARGE = 10**5000, {"value": 1.0, "all": list(range(1_000_000))}
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("held", [ROUND, TREE, HUGE, LARGE, float("nan"), "x" * 10_000_000], ids=type)
 def test_globals_of_every_kind_may_be_read(held, caplog, monkeypatch):
     monkeypatch.setitem(globals(), "HELD", held)
@@ -1081,6 +1084,7 @@ HELD: Any = None
 COUNTED = 0
 
 
+@pytest.mark.tensorflow
 def test_methods_that_the_graph_does_not_call_may_change_globals(caplog):
     class Both(ChunkProcessor):
         inputs, outputs = ["loss"], ["loss"]
@@ -1107,6 +1111,7 @@ def test_methods_that_the_graph_does_not_call_may_change_globals(caplog):
     assert "#2 Both: global FACTOR was 1.0, is 2.0" in caplog.text
 
 
+@pytest.mark.tensorflow
 def test_a_bound_method_is_read_like_a_function(caplog):
     class Scales:
         def work(self, chunk: Any) -> None:
@@ -1192,7 +1197,7 @@ def called(weighs: Any) -> Any:
 
 @pytest.mark.parametrize(
     "kind, make, holder, told",
-    [
+    one_elsewhere(
         (Rated, lambda one: by_arguments, lambda one: ARGUMENTS, "by_arguments: global ARGUMENTS.rate was 1.0, is 2.0"),
         (Rated, lambda one: by_class, lambda one: Rated, "#2 by_class: global Rated.rate was 1.0, is 2.0"),
         (Rated, ByItsOwn, lambda one: one, "#2 ByItsOwn: arguments.rate was 1.0, is 2.0"),
@@ -1210,7 +1215,7 @@ def called(weighs: Any) -> Any:
             lambda one: one,
             "fn.rate was 1.0, is 2.0",
         ),
-    ],
+    ),
 )
 def test_a_changed_attribute_of_an_object_that_a_processor_reads_is_told_and_acts(
     kind, make, holder, told, caplog, monkeypatch
@@ -1267,6 +1272,7 @@ def test_changed_code_and_arrays_that_a_processor_reads_are_told_and_act(change,
     assert re.search(told, caplog.text)
 
 
+@pytest.mark.tensorflow
 def test_a_method_that_takes_the_place_of_another_is_told_and_acts(caplog):
     class Doubles(ChunkProcessor):
         inputs, outputs = ["loss"], ["loss"]
@@ -1639,8 +1645,18 @@ HELD: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("holder, way", [(Holds, {}), (HoldsAsAModel, {}), (Holds, {"eager": True})])
-@pytest.mark.parametrize("kind", HELD)
+# Each kind, and each way: on TensorFlow each kind in each way.
+IN_WAYS = [
+    (kind, *way)
+    for kind in HELD
+    for way in [
+        (Holds, {}),
+        *[(HoldsAsAModel, {}), (Holds, {"eager": True})] * (ON_TENSORFLOW or kind == "a layer that drops"),
+    ]
+]
+
+
+@pytest.mark.parametrize("kind, holder, way", IN_WAYS)
 def test_a_layer_that_its_call_builds_trains_like_one_that_was_built(kind, holder, way):
     def trained(is_built: bool) -> tuple[Any, ...]:
         keras.utils.set_random_seed(0)
@@ -2072,13 +2088,13 @@ def test_a_pass_that_was_stopped_goes_on_with_its_weights(tmp_path):
 
 @pytest.mark.parametrize(
     "draw, source",
-    [
+    one_elsewhere(
         (np.random.normal, "np.random"),
         (random.random, "Python's random"),
         (np.random.default_rng(1).normal, "a np.random.Generator"),
         (np.random.RandomState(1).normal, "a np.random.RandomState"),
         (random.Random(1).random, "a random.Random"),
-    ],
+    ),
 )
 def test_numbers_drawn_on_the_host_in_a_processor_are_told_to_be_drawn_once(caplog, draw, source):
     def noisy(chunk):

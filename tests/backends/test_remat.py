@@ -248,7 +248,7 @@ from keras import layers
 from experimentator import Mode, Subset, build_experiment
 
 keras.utils.set_random_seed(1)
-ROWS = 6000
+ROWS = 3000
 wide = [keras.Sequential([layers.Dense(256, activation="gelu"), layers.LayerNormalization(), layers.Dropout(0.1)])
         for _ in range(10)]
 
@@ -266,7 +266,7 @@ def peak(remat):
     build_experiment({
         "subsets": [Subset("training", Mode.TRAIN, data)], "batch_size": ROWS, "chunk_processors": [run],
         "optimizer": keras.optimizers.SGD(0.1), "hide_progress": True, "jit_compile": False,
-    }).train(2)
+    }).train(1)
     return most()
 
 before = most()  # of this program, where `resource` begins with what its parent took
