@@ -70,7 +70,8 @@ VERDICT = if [ -n "$$failed" ]; then echo "failed: $${failed\#, }"; exit 1; else
 LINT_IMPORTS = import sys; from importlinter.cli import lint_imports_command; sys.argv[1:] = ['--no-logo']; lint_imports_command()
 
 bench: .venv/stamp-bench  ## install the rivals (1 GB), run every benchmark beside them (25 minutes), into benchmarks/results
-	@for file in benchmarks/[!_]*.py; do echo "$$file"; $(RUN) "$$file" $(ARGS) || exit 1; done
+	@printf '%s\n' benchmarks/[!_]*.py | \
+	    xargs -I {} -P $(if $(findstring --quick,$(ARGS)),2,1) sh -c 'echo {}; $(RUN) {} $(ARGS) || exit 255'
 
 # No network and no .venv: what is installed is measured, and what is missing is shown as such.
 bench-gpu:  ## on a GPU machine as it is: trainings beside rivals, and what was reached of what was asked, as one page

@@ -349,7 +349,7 @@ def test_a_tracker_of_lines_is_told_nothing_twice(tmp_path, batches):
 
     whole = tmp_path / "p" / "whole"
     tracked(tmp_path, "whole").train(EPOCHS)
-    for number in range(1, 1 + len(numbered(whole / "checkpoints"))):
+    for number in range(1, 1 + len(numbered(whole / "checkpoints")), 1 if batches == 1 else 3):
         run = cut(whole, number, tmp_path / str(number))
         append_text(run / "scalars.jsonl", '{"step": 9')  # killed while it wrote
         exp = tracked(run.parent.parent, run.name)

@@ -86,7 +86,12 @@ def reference() -> Any:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"steps_per_call": 1}, {"steps_per_call": 3}, {"residency": "stream"}, {"residency": "stream", "workers": 1}],
+    [
+        {"steps_per_call": 1},
+        {"steps_per_call": 3},
+        {"residency": "stream"},
+        pytest.param({"residency": "stream", "workers": 1}, marks=pytest.mark.tensorflow),
+    ],
     ids=str,
 )
 def test_how_they_are_fed_changes_no_bit(reference, settings):

@@ -27,7 +27,7 @@ from experimentator import (
     chunk_processor,
     ops,
 )
-from tests.frameworks import compilers
+from tests.frameworks import compilers, one_elsewhere
 
 RANDOM = np.random.default_rng(5)
 X = RANDOM.normal(size=(48, 1)).astype(np.float32)
@@ -421,13 +421,13 @@ def test_a_rate_that_is_set_after_a_resume_is_trained_with(optimizer, callbacks,
     assert values(resumed) == values(whole)
 
 
-@pytest.mark.parametrize("other", [
+@pytest.mark.parametrize("other", one_elsewhere(
     Adam,
     lambda rate: Optimizers({"Left": Adam(rate), "Right": AdamW(0.02)}),
     lambda rate: Optimizers({"Left": Adam(rate), "*": AdamW(0.02)}, losses={"Left": "left_loss"}),
     lambda rate: Optimizers({"Left": SGD(rate), "Right": AdamW(0.02)}, losses=OWN_LOSSES),
     lambda rate: Optimizers({"Left": Adam(rate), "Right": AdamW(0.02)}, losses=OWN_LOSSES, every={"Left": 5}),
-])  # fmt: skip
+))  # fmt: skip
 def test_other_optimizers_do_not_go_on_with_a_training(tmp_path, other):
     begun = built(pair_of(), output_folder=tmp_path)
     begun.train(1)

@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 from experimentator import AverageMetrics, CheckpointEvery, ChunkProcessor, Mode, Subset, build_experiment, ops
 from experimentator.graph import Chunk, DeclarationError, Graph
 from experimentator.ops import KerasMetric, TensorError
+from tests.frameworks import one_elsewhere
 
 X = np.random.default_rng(0).normal(size=(22, 3)).astype(np.float32)
 TARGET = (X[:, 0] + 0.5 * X[:, 1] > 0).astype(np.float32)
@@ -273,7 +274,7 @@ def without_state(chunk):
 
 @pytest.mark.parametrize(
     "processor, told",
-    [
+    one_elsewhere(
         (measured, "measured reads ERROR, a metric of Keras"),
         (Measures(), "Measures reads self.metric, a metric of Keras"),
         (measured_below, "measured_below reads ERROR, a metric of Keras"),
@@ -281,8 +282,8 @@ def without_state(chunk):
         (without_state, None),
         (of_this_batch, None),
         (KerasMetric(ERROR, "batch_score", "batch_target", "error"), None),
-    ],
-    ids=["function", "class", "function below", "lambda", "stateless", "set back", "ours"],
+    ),
+    ids=one_elsewhere("function", "class", "function below", "lambda", "stateless", "set back", "ours"),
 )
 def test_a_metric_within_a_function_of_ones_own_is_told_to_add_up(processor, told, caplog):
     exp = experiment(processor, metrics=["error"])
@@ -340,7 +341,9 @@ def test_metrics_of_half_precision_are_those_of_the_same_numbers_in_float32(metr
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("metric", [keras.metrics.Hinge, keras.metrics.Poisson, keras.metrics.BinaryCrossentropy])
+@pytest.mark.parametrize(
+    "metric", one_elsewhere(keras.metrics.Hinge, keras.metrics.Poisson, keras.metrics.BinaryCrossentropy)
+)
 @pytest.mark.parametrize("long", ["batch_score", "batch_target"])
 @pytest.mark.parametrize("places", [(), (3,)])
 def test_a_last_axis_of_one_that_only_one_of_both_has_changes_nothing(metric, long, places):
