@@ -30,8 +30,9 @@ def neighbours(filename: str) -> dict[str, str]:
     folder = home(filename) + os.sep
     loaded = {name: getattr(module, "__file__", None) for name, module in sys.modules.copy().items()}
     own = {name: file for name, file in loaded.items() if not name.startswith(CONFIG_MODULES) and isinstance(file, str)}
-    files = {os.path.abspath(file) for file in own.values() if file.endswith(".py")} - {os.path.abspath(filename)}
-    inside = sorted(file for file in files if file.startswith(folder) and "site-packages" not in file)
+    named = {file for file in own.values() if file.endswith(".py") and "site-packages" not in file}  # most are there
+    files = set(map(os.path.abspath, named)) - {os.path.abspath(filename)}
+    inside = sorted(file for file in files if file.startswith(folder))
     return {Path(file).relative_to(folder).as_posix(): found for file in inside if (found := digest(Path(file)))}
 
 
