@@ -252,6 +252,12 @@ def test_phases_come_before_list_order_and_what_callbacks_say_of_each_other_befo
     assert names(*listed) == ["B", "prepare", "A", "record", "C", "D"]
 
 
+@pytest.mark.parametrize("listed", [[0, 1, 2], [1, 0, 2], [2, 0, 1]])
+def test_one_that_acts_after_a_later_phase_takes_no_others_there(listed):
+    callbacks = [make("Late", phase="prepare", after="Record"), make("Usual"), make("Record", phase="record")]
+    assert names(*[callbacks[place] for place in listed]) == ["Usual", "Record", "Late"]
+
+
 def test_a_phase_that_does_not_exist_is_refused():
     with pytest.raises(
         CallbackError, match=r"Mine.phase must say when(.|\n)*Seen: 'recrod'.\nWrite one of 'prepare', 'act', 'r"

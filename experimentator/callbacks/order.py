@@ -106,8 +106,10 @@ def in_order(callbacks: Sequence[Any]) -> list[Listener]:
     listeners = [Listener(callback, place) for place, callback in enumerate(callbacks)]
     pairs = [(one, other) for one in listeners for other in listeners if one is not other]
     waits = [(one, other) for one, other in pairs if _precedes(one, other)]
-    wishes = [(one, other) for one, other in pairs if one.phase < other.phase]
-    wishes += [(one, other) for one, other in pairs if one.name in names_in(other.callback, WISHED)]
+    phases = [(one, other) for one, other in pairs if one.phase < other.phase]
+    moved = {_asking(one, other) for one, other in waits if one.phase > other.phase}
+    phases.sort(key=lambda pair: not moved.isdisjoint(pair))  # the others keep theirs
+    wishes = phases + [(one, other) for one, other in pairs if one.name in names_in(other.callback, WISHED)]
     if all(one.place < other.place for one, other in (*waits, *wishes)):
         return listeners
     import networkx as nx
@@ -181,6 +183,11 @@ def _near(name: str, known: Iterable[Any]) -> str:
 def _precedes(one: Listener, other: Listener) -> bool:
     told = other.name in names_in(one.callback, "before") or one.name in names_in(other.callback, "after")
     return (told and one.name != other.name) or not other.reads.isdisjoint(one.outputs)
+
+
+def _asking(one: Listener, other: Listener) -> Listener:
+    """Of two of which the first precedes the other, the one that asks for it."""
+    return one if other.name in names_in(one.callback, "before") else other
 
 
 def names_in(callback: Any, attribute: str) -> tuple[str, ...]:
