@@ -187,7 +187,10 @@ class CallbackedExperiment(BaseExperiment):
         listed = vars(self).get("callbacks")  # of the property, once used; may be changed in place
         if listed is None or "listeners" not in vars(self) or self.walk.is_under_way:
             return
-        if _heard_of(listed) != self._heard:
+        folders = [one for one in self._added if isinstance(one, RunFolder)]
+        if folders and not self.walk.trains and RunFolder.of(self) not in folders:
+            self._drop("listeners")  # a name or place that was set within a training is that of the next
+        elif _heard_of(listed) != self._heard:
             self._drop("listeners")
             self.program.drop_graphs()
             log.warning("callbacks changed: compiled again at the next call; the weights are kept.")

@@ -508,7 +508,9 @@ def test_weights_of_a_run_stopped_before_the_first_batch_of_an_epoch_are_those_o
     assert status(RunFolder.of(exp))["epoch_of_weights"] == 4
 
 
-def test_a_run_whose_project_is_renamed_meanwhile_keeps_its_files_together(tmp_path, monkeypatch):
+def test_a_run_whose_project_is_renamed_meanwhile_keeps_its_files_together_and_the_next_has_the_new_name(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
 
     class Rename:
@@ -527,6 +529,9 @@ def test_a_run_whose_project_is_renamed_meanwhile_keeps_its_files_together(tmp_p
     exp.train(3)
 
     assert os.listdir() == ["runs"]
+    assert not Path("runs/other").exists()
+    exp.train(4)
+    assert Path("runs/other/latest/history.jsonl").exists()
 
 
 @pytest.mark.parametrize("stops", [False, True])
