@@ -33,10 +33,8 @@ class Appearing:
 
     def find(self, state: Mapping[str, Any], exp: Any, mode: Any) -> dict[str, Any]:
         """Names and numbers that appeared since `begin`, but for results of the graph and names of a subset."""
-        names = {
-            state["cycle_name"],
-            *(subset.name for subset in exp.subsets),
-        }  # one that is evaluated may not be listed
+        # A subset that is evaluated need not be listed.
+        names = {state["cycle_name"], *(subset.name for subset in exp.subsets)}
         prefixes = tuple(f"{name}_" for name in names)
         skipped = {*self.before, *COUNTERS, *exp.graph(mode).results}
         new = [name for name in state if name not in skipped and not name.startswith(prefixes)]
