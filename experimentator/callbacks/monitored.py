@@ -43,12 +43,14 @@ class Monitored:
             )
         self.name, self.min_delta = metric, min_delta
         self.told = False  # whether a warning said that it is not measured
+        self.begun = 0  # epochs that were done as the training began
         self.best: float | None = None
         self.epoch: int | None = None
         self.mode = mode or _better(metric or "_loss")
 
     def start(self, exp: Any, *, asker: Any) -> None:
         """Before training: settle the name, and refuse one that nothing produces."""
+        self.begun = exp.epoch
         if self.name is None:
             self.name = _first_loss(exp)
         check_known(self.name, measured(exp), asker=asker)
@@ -77,7 +79,7 @@ class Monitored:
 
     def _was_never(self, exp: Any, state: Mapping[str, Any]) -> bool:
         """Whether several epochs were trained, the last one, too, and the callback that says it writes it never did."""
-        ends = len(exp.history) > 1 and state.get("epoch") == state.get("epochs")
+        ends = exp.epoch - self.begun > 1 and state.get("epoch") == state.get("epochs")
         return ends and self.name in _written(exp) and not any(self.name in row for row in exp.history)
 
     def improves(self, value: float, epoch: int) -> bool:
