@@ -194,6 +194,7 @@ class Pass:
     def close(self) -> None:
         """Stop reading, and drop the blocks that were begun; done by itself at the end of the pass."""
         self.begun.clear()
+        self.ahead = Pass.ahead  # the one that was given holds its runners, and they this pass, with its data
         if self.reader is not None:
             self.reader.shutdown()
         self.end()
