@@ -100,7 +100,7 @@ class TriedStep(KerasStep):
         rows, best, spent, start = index[:1], float("inf"), 0.0, time.perf_counter()
         self._finish(compiler, columns, rows)
         self._first_seconds = self._first_seconds or time.perf_counter() - start
-        while spent < PROBE_SECONDS:
+        while spent < PROBE_SECONDS and not self.is_settled:  # as it is once the compiler has failed
             start = time.perf_counter()
             self._finish(compiler, columns, rows)
             seconds = time.perf_counter() - start
