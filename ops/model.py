@@ -222,6 +222,8 @@ def _ends(model: Any) -> list[tuple[str, int | None]]:
     name = ""
     if room.startswith(("keras.", "torch.nn.")) and not isinstance(model, keras.layers.RNN):
         name = getattr(getattr(model, "activation", None), "__name__", type(model).__name__).lower()
+    if isinstance(model, keras.layers.Activation) and name == "linear":
+        name = ""  # it only casts what is before it, which may be probabilities
     width = getattr(model, "units", getattr(model, "out_features", None))  # of Keras and of PyTorch
     return [(name if name in ("softmax", "sigmoid", "linear") else "", width)]
 

@@ -2113,6 +2113,18 @@ def test_a_loss_of_keras_that_takes_logits_for_probabilities_is_told(made, caplo
     assert [one[-len(write) :] for one in told] == ([write] if write else [])
 
 
+def test_probabilities_that_a_last_layer_casts_are_not_told_to_be_logits(caplog):
+    network = keras.Sequential([layers.Dense(1, activation="sigmoid"), layers.Activation("linear", dtype="float32")])
+    processors = [
+        ops.Model(network, inputs="batch_input", outputs="batch_sure"),
+        ops.MeanSquaredError("batch_sure", "batch_target"),
+        ops.KerasMetric(keras.metrics.AUC(), "batch_sure", "batch_target"),
+    ]
+    build_experiment({**config(), "chunk_processors": processors}).evaluate()
+
+    assert not [one for one in caplog.records if one.name == "experimentator.slips"]
+
+
 def test_an_area_under_a_curve_of_logits_is_told(caplog):
     processors = [
         *config()["chunk_processors"],
@@ -2318,6 +2330,21 @@ def test_data_of_an_experiment_that_nobody_holds_are_let_go_before_more_is_place
         gc.enable()
 
     assert first() is None
+
+
+@pytest.mark.parametrize("residency", ["device", "stream"])
+def test_a_pass_that_is_over_is_let_go_with_its_order_and_data(monkeypatch, residency):
+    exp = build_experiment(config(residency=residency))
+    exp.train(1)
+    passes, cycle = weakref.WeakSet(), exp.cycle
+    monkeypatch.setattr(exp, "cycle", lambda *given: passes.add(made := cycle(*given)) or made, raising=False)
+    gc.disable()
+    try:
+        exp.train(2)
+    finally:
+        gc.enable()
+
+    assert not passes
 
 
 def test_a_processor_left_out_for_a_slip_is_told_once(caplog):
