@@ -37,6 +37,7 @@ from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
 LARGE = 1 << 26  # bytes of a subset
+FEW = 16  # items that are read again, to see whether they change
 
 
 class Columnar(Feed):
@@ -204,12 +205,36 @@ def _checked_columns(
 
 
 def _tell_kept_draws(subset: Subset) -> None:
-    if subset.is_training and subset.draws:
+    may_change = subset.draws or (subset._found_generators() and not subset.has_own_batch)
+    if subset.is_training and may_change and _changes(subset):
         said = (
             "Items of subset %r hold random draws, and are read only once here: all epochs have the same draws.\n"
             "Set residency='stream', or draw in chunk_processors, as those of ops do."
         )
         log.warning(said, subset.name)
+
+
+def _changes(subset: Subset) -> bool:
+    """Whether some items are others in another epoch: not all that holds a generator draws from it."""
+    keys = subset.keys[:FEW]
+    epochs = [subset._in_epoch(epoch).items_of(keys, [0] * len(keys)) for epoch in (0, 1)]
+    return not all(_alike(one, other) for one, other in zip(*epochs, strict=True))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two readings of an item gave the same numbers."""
+    if one is None or other is None:
+        return one is other
+    return one.keys() == other.keys() and all(_is_same(value, other[name]) for name, value in one.items())
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    try:
+        arrays = np.asarray(one), np.asarray(other)
+    except ValueError:  # lists of several lengths
+        return True
+    kinds = {array.dtype.kind for array in arrays}
+    return not kinds <= {*"biufc"} or np.array_equal(*arrays, equal_nan=True)
 
 
 def _check_replaced(subset: Subset) -> None:

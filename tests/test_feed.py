@@ -129,6 +129,29 @@ def test_draws_of_training_that_are_kept_with_the_items_are_told(caplog):
     assert "all epochs have the same draws" in caplog.text
 
 
+class Holding:
+    """Items by a generator: `drawn` as each is read, else from a table that was drawn before."""
+
+    keys = range(4)
+
+    def __init__(self, drawn):
+        self.drawn, self.random = drawn, np.random.default_rng(0)
+        self.table = self.random.normal(size=4)
+
+    def query_item(self, key):
+        return {"input": self.random.normal() if self.drawn else self.table[key]}
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_draws_are_told_where_items_change_not_where_a_generator_is_held(caplog, drawn):
+    held = Holding(drawn)
+    add = DataAugmentationDataset({"input": np.zeros(4)}, [lambda key, item: held.query_item(key)])
+    for dataset in (held, add):
+        caplog.clear()
+        fed(Subset("training", Mode.TRAIN, dataset), "device")
+        assert ("all epochs have the same draws" in caplog.text) == drawn
+
+
 def test_a_placed_block_has_one_size_and_only_the_names_asked_for():
     for residency in ("host", "stream"):
         feed = fed(Subset("s", "train", arrays(0, 10)), residency)
