@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experimentator.data.columns import columns_of, is_columnar
+from experimentator.data.columns import changes, columns_of, is_columnar
 from experimentator.data.items import DatasetError, check_keys
 from experimentator.graph import Mode
 from experimentator.loading.blocks import (
@@ -37,7 +37,6 @@ from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
 LARGE = 1 << 26  # bytes of a subset
-FEW = 16  # items that are read again, to see whether they change
 
 
 class Columnar(Feed):
@@ -167,7 +166,6 @@ def feed_of(
     these replace. So many `threads` read the items of columns.
     """
     _check_replaced(subset)
-    subset.draws = False  # until it is seen
     first, sample = subset.sample()
     size = len(subset.keys) * batch_bytes(specs_of(sample))
     if size >= LARGE and residency != "stream":
@@ -205,36 +203,12 @@ def _checked_columns(
 
 
 def _tell_kept_draws(subset: Subset) -> None:
-    may_change = subset.draws or (subset._found_generators() and not subset.has_own_batch)
-    if subset.is_training and may_change and _changes(subset):
+    if subset.is_training and not is_columnar(subset) and changes(subset):
         said = (
             "Items of subset %r hold random draws, and are read only once here: all epochs have the same draws.\n"
             "Set residency='stream', or draw in chunk_processors, as those of ops do."
         )
         log.warning(said, subset.name)
-
-
-def _changes(subset: Subset) -> bool:
-    """Whether some items are others in another epoch: not all that holds a generator draws from it."""
-    keys = subset.keys[:FEW]
-    epochs = [subset._in_epoch(epoch).items_of(keys, [0] * len(keys)) for epoch in (0, 1)]
-    return not all(_alike(one, other) for one, other in zip(*epochs, strict=True))
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two readings of an item gave the same numbers."""
-    if one is None or other is None:
-        return one is other
-    return one.keys() == other.keys() and all(_is_same(value, other[name]) for name, value in one.items())
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    try:
-        arrays = np.asarray(one), np.asarray(other)
-    except ValueError:  # lists of several lengths
-        return True
-    kinds = {array.dtype.kind for array in arrays}
-    return not kinds <= {*"biufc"} or np.array_equal(*arrays, equal_nan=True)
 
 
 def _check_replaced(subset: Subset) -> None:

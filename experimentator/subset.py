@@ -63,7 +63,6 @@ class Subset(Ordered):
 
     _buckets: Buckets | None = None  # for subsets pickled by versions without buckets
     _lists_slowly = False
-    draws = False  # True once an item that was read drew random numbers
     reads_alone = False  # True in a worker process: shared generators may be set without putting them back
 
     def __init__(
@@ -91,8 +90,10 @@ class Subset(Ordered):
         self.dataset = dataset
         self.buckets = buckets
         self.repetitions = repetitions
-        self.length, self.desc = length, desc
-        self.seed = self.epoch = 0
+        self.length = length
+        self.desc = desc
+        self.seed = 0
+        self.epoch = 0
         self._generators: tuple[Any, list[Any]] | None = None
         if keys is not None:
             self.keys = keys
@@ -187,7 +188,6 @@ class Subset(Ordered):
                 else:
                     items.append(self.query_item(key))
                 reuse.see(key, items[-1])
-                self.draws = self.draws or now.asked > 0
         return items
 
     def batches(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,27 @@ from experimentator.data.items import ArrayDataset, is_deterministic, is_numeric
 from experimentator.loading.threads import spread
 from experimentator.subset import Subset
 
+FEW = 16  # items that are read again, to see whether they change
+
 
 def is_columnar(subset: Subset) -> bool:
     """Whether the items are known to be the same every time, so that they may be kept as columns."""
     has_own_items = subset.replaces("query_item", of=Subset)
     return not has_own_items and not subset.has_own_batch and is_deterministic(subset.dataset)
+
+
+def changes(subset: Subset) -> bool:
+    """Whether some of the first items hold other numbers in another epoch, as those of transforms that draw do."""
+    first, second = subset._in_epoch(0), subset._in_epoch(1)
+    keys = subset.keys[:FEW]
+    return any(_numbers(first, key) != _numbers(second, key) for key in keys)
+
+
+def _numbers(subset: Subset, key: Hashable) -> dict[str, bytes]:
+    """The bytes of all numbers of an item, by name; none of an item that is left out."""
+    _, batch = subset.read_visits([key], [0])
+    arrays = {name: np.asarray(values) for name, values in batch.items() if is_numeric(values)}
+    return {name: array.tobytes() for name, array in arrays.items()}
 
 
 def columns_of(subset: Subset, *, threads: int = 1) -> tuple[np.ndarray | None, Mapping[str, Any]]:
