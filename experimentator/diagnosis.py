@@ -35,14 +35,10 @@ def spoilt(weights: Mapping[str, np.ndarray], *, finite: bool = False) -> Iterat
 
 
 def spoilt_error(exp: Any, node: str, *, where: str) -> NonFiniteLossError:
-    """The error for weights that became NaN while the loss stayed finite, with notes on NaN in the data."""
-    error = NonFiniteLossError(
-        f"The loss is finite, but weights are NaN, after {where}.\nSeen: NaN in weights of {node}.\n"
-        "Look for NaN in the data (ops.AssertFinite(name) finds it), lower learning_rate, or clip gradients."
-    )
-    for said in bad_data(exp):
-        error.add_note(said)
-    return error
+    """The error for weights that became NaN while the loss stayed finite; it names NaN in the data."""
+    wrong = f"The loss is finite, but weights are NaN, after {where}.\nSeen: NaN in weights of {node}."
+    write = "Look for NaN in the data (ops.AssertFinite(name) finds it), lower learning_rate, or clip gradients."
+    return NonFiniteLossError("\n".join([wrong, *bad_data(exp), write]))
 
 
 def nan_weights(nodes: Iterable[str]) -> Iterator[str]:
@@ -127,13 +123,18 @@ def idle_averages(exp: Any) -> Iterator[str]:
 
 @contextmanager
 def suspicions(exp: Any, graph: Graph, block: Any) -> Iterator[None]:
-    """Within, errors for non-finite values or odd ids get notes on what in the block's data may have caused them."""
+    """Within, errors for non-finite values or odd ids say what in the block's data may have caused them."""
     try:
         yield
     except (NonFiniteLossError, FloatingPointError, IndexError) as error:
         odd = (*_odd_ids(exp, graph, block), *_odd_rows(exp, graph, block))
-        for suspicion in (*_not_finite(block.columns, block.index, block.keys, graph), *odd):
-            error.add_note(suspicion)
+        found = (*_not_finite(block.columns, block.index, block.keys, graph), *odd)
+        if isinstance(error, NonFiniteLossError):  # what was seen, before what to write
+            wrong, _, write = str(error).rpartition("\n")
+            error.args = ("\n".join([wrong, *found, write]),)
+        else:
+            for suspicion in found:
+                error.add_note(suspicion)
         raise
 
 
