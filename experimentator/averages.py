@@ -21,8 +21,8 @@ class NonFiniteLossError(ArithmeticError):
     >>> BaseExperiment({"subsets": [subset], "chunk_processors": [mean], "batch_size": 1}).evaluate()
     Traceback (most recent call last):
     experimentator.averages.NonFiniteLossError: The loss became nan in batch 1 of 'validation', epoch 1.
-    Look at the data of that batch, or list ops.AssertFinite(name) behind the processors you suspect.
     'batch_x' holds NaN or infinity in the data, as in the item of key 1.
+    Look at the data of that batch, or list ops.AssertFinite(name) behind the processors you suspect.
     """
 
     first: str | None = None

@@ -2226,7 +2226,7 @@ def test_a_class_that_the_logits_do_not_have_is_named():
         with pytest.raises(NonFiniteLossError) as caught:
             run()
         told = "'batch_target' holds 3, which is no class: 'batch_logits' has 3, 0 to 2"
-        assert caught.value.__notes__[0].startswith(told)
+        assert str(caught.value).splitlines()[-2].startswith(told)
 
 
 def test_a_class_that_the_logits_do_not_have_is_named_where_masks_are_flipped_with_their_images():
@@ -2242,8 +2242,8 @@ def test_a_class_that_the_logits_do_not_have_is_named_where_masks_are_flipped_wi
         exp.train(1)
 
     told = "'batch_mask' holds 255, which is no class, unless #0 RandomFlip(seed=1) makes it one: 'batch_logits' has 3"
-    assert caught.value.__notes__[0].startswith(told)
-    assert caught.value.__notes__[0].endswith("leave it out by mask=.")
+    (said,) = [line for line in str(caught.value).splitlines() if line.startswith(told)]
+    assert said.endswith("leave it out by mask=.")
 
 
 @pytest.mark.parametrize("jit_compile", [False, True, "step"] if NAME == "tensorflow" else [False])
@@ -2257,7 +2257,8 @@ def test_an_id_that_an_embedding_has_no_row_for_is_named(jit_compile):
 
     with pytest.raises((NonFiniteLossError, IndexError)) as caught:
         exp.train(1)
-    assert any("'batch_id' holds 5, and the Embedding in #0" in note for note in caught.value.__notes__)
+    said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert "'batch_id' holds 5, and the Embedding in #0" in said
 
 
 class WithUnknown(layers.Embedding):
@@ -2310,7 +2311,7 @@ def test_what_is_no_class_is_not_taken_for_one_that_is_missing(loss, options):
     )
     with pytest.raises(NonFiniteLossError) as caught:
         exp.evaluate()
-    assert not any("no class" in note for note in getattr(caught.value, "__notes__", ()))
+    assert "no class" not in str(caught.value)
 
 
 def test_weights_that_become_nan_behind_a_finite_loss_end_the_training(caplog, tmp_path):
