@@ -113,14 +113,14 @@ clean:  ## remove .venv, caches and build folders (trained runs stay)
 # TensorFlow has wheels for these versions of Python. Candidates are run, not just found: a name on PATH may be a stub.
 # A .venv that is already there and works is used as it is; one that was cut short while being made is made again.
 .venv/stamp-python:
-	@usable='import sys, venv, ensurepip; assert (3, 11) <= sys.version_info[:2] <= (3, 13)'; \
+	@usable='import sys, venv, ensurepip; assert (3, 11) <= sys.version_info[:2] <= (3, 14)'; \
 	if [ -z "$(PYTHON)" ] && $(RUN) -c "$$usable; import pip" >/dev/null 2>&1; then touch $@; exit; fi; \
-	if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; else set -- python3 python3.13 python3.12 python3.11 python; fi; \
+	if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; else set -- python3 python3.14 python3.13 python3.12 python3.11 python; fi; \
 	for python in "$$@"; do \
 	    if "$$python" -c "$$usable" >/dev/null 2>&1; then \
 	        echo "Making .venv with $$("$$python" --version)"; \
 	        "$$python" -m venv --clear .venv && touch $@; exit; \
 	    fi; \
 	done; \
-	echo "make: needs Python 3.11, 3.12 or 3.13 with its venv and ensurepip modules (Debian: python3-venv); tried: $$*." \
+	echo "make: needs Python 3.11, 3.12, 3.13 or 3.14 with its venv and ensurepip modules (Debian: python3-venv); tried: $$*." \
 	    "Name one with: make PYTHON=/path/to/python" >&2; exit 1

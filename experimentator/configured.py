@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from experimentator.config import Config, ConfigError, as_config
+from experimentator.graph.signatures import annotations_of
 from experimentator.other_libraries import ATTRIBUTES
 from experimentator.settings import DEFAULTS, LIBRARY_KEYS, LISTS, Settings, check_names, check_values, kept
 
@@ -134,7 +135,7 @@ class Configured(metaclass=_Composed):
 
     def _taken(self) -> set[str]:
         """Public names of methods, properties and annotations, which no setting may have."""
-        annotated = {name for one in type(self).__mro__ for name in vars(one).get("__annotations__", ())}
+        annotated = {name for one in type(self).__mro__ for name in annotations_of(one)}
         names = {*dir(type(self)), *annotated} - self._giving_way
         return {name for name in names if not name.startswith("_")}
 

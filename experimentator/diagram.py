@@ -32,6 +32,8 @@ TIMEOUT = 60.0
 UNFOLDED_TO = 400  # edges; a page holds a larger graph folded only
 
 _MISSING = 87  # the exit status if pygraphviz cannot be imported
+# Wheels for Linux hold Graphviz, but not GLib and X11, which the smallest images lack; this brings both, and fonts.
+_ITS_LIBRARIES = "apt-get install libpangocairo-1.0-0 (Fedora: dnf install pango)"
 _CHILD = f"""
 import sys
 try:
@@ -251,10 +253,8 @@ def _too_slow(dot: str, timeout: float) -> DiagramError:
 def _failed(status: int, said: str) -> DiagramError:
     seen = "; ".join(said.splitlines()[-3:]).rstrip(".") or "no message"
     if status == _MISSING:
-        return DiagramError(
-            "Pictures need pygraphviz, which cannot be imported.",
-            seen,
-            'Type: pip install "pygraphviz>=2". Or write .txt, .dot or .mmd, which need nothing.',
-        )
+        command = _ITS_LIBRARIES if "shared object file" in seen else 'pip install "pygraphviz>=2"'
+        write = f"Type: {command}. Or write .txt, .dot or .mmd, which need nothing."
+        return DiagramError("Pictures need pygraphviz, which cannot be imported.", seen, write)
     ended = f"{seen} (exit status {status})"
     return DiagramError("Graphviz cannot draw this graph.", ended, "Write .dot and look at the line it names.")

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from experimentator.graph.signatures import signature_of
+
 log = logging.getLogger(__name__)
 
 # Attributes of a model or a trainer elsewhere.
@@ -190,7 +192,7 @@ def _to_call(name: str, error: BaseException) -> str:
     is_ours = any(called is getattr(_package(room), name, None) for room in ("", "ops"))
     if not is_ours or not (inspect.isclass(called) or inspect.isfunction(called)):
         return ""
-    known = inspect.signature(called)
+    known = signature_of(called)
     shown = [one.replace(annotation=one.empty) for one in known.parameters.values()]
     write = _OF_A_MODE.sub(r"\1", f"Write: {name}{known.replace(parameters=shown, return_annotation=known.empty)}")
     more = next((SETTINGS[other] for other in SETTINGS if f"'{other}'" in str(error)), "")

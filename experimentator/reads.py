@@ -270,7 +270,8 @@ def _counts_up(code: CodeType, name: str, is_own: bool) -> bool:
     is_known = is_read = is_target = is_computed = False
     for before, step in pairwise(dis.get_instructions(code)):
         is_of_self = _last(before.argval) == "self" or before.opname in ("COPY", "SWAP")  # as for +=
-        is_it = step.argval == name and (is_of_self if is_own else step.opname[-5:] not in ("_FAST", "CONST"))
+        is_local = "_FAST" in step.opname or step.opname.endswith("CONST")
+        is_it = step.argval == name and (is_of_self if is_own else not is_local)
         if is_it and not is_known and step.opname.startswith("STORE_"):
             return False  # it begins anew in each call
         is_known |= is_it

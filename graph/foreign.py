@@ -5,8 +5,9 @@ No framework is imported.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
+
+from experimentator.graph.signatures import signature_of
 
 # (module of a class, name of a class): what it is, and what to write.
 _KINDS = {
@@ -50,6 +51,6 @@ def foreign(processor: Any) -> tuple[str, str] | None:
     for (room, name), found in _KINDS.items():
         if any(at.startswith(f"{room}.") and called == name for at, called in kinds):
             forward = getattr(processor, "forward", None)
-            takes_a_chunk = forward is not None and "chunk" in inspect.signature(forward).parameters
+            takes_a_chunk = forward is not None and "chunk" in signature_of(forward).parameters
             return None if takes_a_chunk else found
     return None

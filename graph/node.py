@@ -12,6 +12,7 @@ from experimentator.graph.foreign import foreign
 from experimentator.graph.mode import Mode
 from experimentator.graph.processor import ChunkProcessor, UndeclaredFunction, describe, label_of, names_of, source_of
 from experimentator.graph.recorded import RecordedProcessor, as_listed
+from experimentator.graph.signatures import signature_of
 from experimentator.graph.versions import Ref, Signature
 
 
@@ -116,7 +117,7 @@ def require_place_for_chunk(node: Node) -> None:
     if hasattr(call, "__signature__"):  # written by hand, and perhaps wrong
         return
     try:
-        signature = inspect.signature(call, follow_wrapped=False)  # a decorator's own parameters count
+        signature = signature_of(call, follow_wrapped=False)  # a decorator's own parameters count
     except (TypeError, ValueError):
         return
     try:

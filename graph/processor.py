@@ -22,12 +22,12 @@ from typing import Any, Self
 from experimentator.graph.chunk import Chunk
 from experimentator.graph.errors import DeclarationError, UndeclaredWriteError, UnwrittenOutputError, brief
 from experimentator.graph.mode import Mode
-from experimentator.graph.signatures import asks_for_training, required_parameters, ways_to_pass
+from experimentator.graph.signatures import asks_for_training, required_parameters, signature_of, ways_to_pass
 from experimentator.graph.text import cut
 
 
 def _told_of_training(call: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(call)
+    signature = signature_of(call)
 
     @wraps(call)
     def told(self: Any, chunk: Chunk, *args: Any, **options: Any) -> Any:
@@ -132,7 +132,7 @@ class FunctionProcessor(ChunkProcessor):
         if ways is None:
             raise DeclarationError(
                 _name(self.function),
-                seen=f"its parameters are {inspect.signature(self.function)} and its inputs "
+                seen=f"its parameters are {signature_of(self.function)} and its inputs "
                 f"{', '.join(self.inputs or ()) or 'none'}",
                 write="Name the parameters after the inputs, or one for each in order; `chunk` alone has chunk.mode.",
             )

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+
+if sys.version_info >= (3, 14):  # annotations are computed when asked for: names that only type checkers import fail
+    from annotationlib import Format, get_annotations
+
+    signature_of = partial(inspect.signature, annotation_format=Format.STRING)
+    annotations_of = partial(get_annotations, format=Format.STRING)
+else:
+    from inspect import get_annotations as annotations_of
+    from inspect import signature as signature_of
+
+__all__ = ["annotations_of", "asks_for_training", "required_parameters", "signature_of", "ways_to_pass"]
 
 
 def asks_for_training(call: Callable[..., Any]) -> bool:
     """Whether a `__call__` takes `training` besides the chunk, itself or by `**kwargs` for a function that it wraps."""
     try:
-        own, inner = (inspect.signature(call, follow_wrapped=follow).parameters for follow in (False, True))
+        own, inner = (signature_of(call, follow_wrapped=follow).parameters for follow in (False, True))
     except (TypeError, ValueError):
         return False
     passes_on = any(one.kind is one.VAR_KEYWORD for one in own.values())
@@ -25,7 +38,7 @@ def required_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     ('x',)
     """
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = signature_of(function).parameters.values()
     except ValueError:  # builtins without a signature
         return ()
     required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -42,7 +55,7 @@ def ways_to_pass(
     """
     inputs = tuple(inputs)
     try:
-        signature = inspect.signature(to)
+        signature = signature_of(to)
     except ValueError:
         return inputs, (), False
     training = "training" in signature.parameters and "training" not in inputs

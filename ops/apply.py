@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from experimentator.graph import Chunk, DeclarationError, chunk_processor
+from experimentator.graph.signatures import signature_of
 from experimentator.ops.compared import minded
 from experimentator.ops.op import Op
 
@@ -79,7 +79,7 @@ def _takes(op: Apply, count: int) -> bool:
     op.require(callable(op.fn), seen="its function cannot be called", write="Give a function of tensors.")
     op.refuse_metric(op.fn)
     try:
-        signature = inspect.signature(op.fn)
+        signature = signature_of(op.fn)
     except ValueError:  # builtins without a signature
         return False
     training = "training" in signature.parameters

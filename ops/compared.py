@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import keras
 
 from experimentator.graph import Chunk
+from experimentator.graph.signatures import signature_of
 from experimentator.ops.errors import TensorError
 from experimentator.ops.op import Op, alike, are_classes, as_ids, given_as, is_discrete, shares_of, widened
 
@@ -199,7 +200,7 @@ def minded(called: Any, squash: str) -> str:
     """
     takes_logits = getattr(called, "from_logits", getattr(called, "_from_logits", None))
     if takes_logits is None and inspect.isfunction(called):
-        parameter = inspect.signature(called).parameters.get("from_logits")
+        parameter = signature_of(called).parameters.get("from_logits")
         takes_logits = parameter and parameter.default
     if takes_logits is False and squash == "linear":
         return "Write from_logits=True."

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from experimentator.graph import Chunk, Mode
+from experimentator.graph.signatures import signature_of
 from experimentator.ops.errors import SignatureError
 from experimentator.ops.op import Op
 
@@ -151,7 +152,7 @@ def _input_names(model: Any) -> list[str] | None:
 
 def _parameters(model: Any) -> Mapping[str, inspect.Parameter]:
     try:
-        return inspect.signature(_called(model)).parameters
+        return signature_of(_called(model)).parameters
     except ValueError:  # builtins without a signature
         return {}
 

@@ -10,16 +10,21 @@ import sys
 import numpy as np
 import pytest
 
+from tests.pictures import needs_pictures
+
 NAME = os.environ.get("KERAS_BACKEND", "tensorflow")  # Keras would say so, too, but takes seconds to load
 gc.set_threshold(20_000, 20, 20)  # at Python's own, looking at all of a framework's objects takes a tenth of the time
 collect_ignore = [f"backends/test_{one}.py" for one in ("tensorflow", "jax", "torch") if one != NAME]
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out tests marked `tensorflow` where Keras runs on another."""
+    """Leave out tests marked `tensorflow` where Keras runs on another; examples of pictures need what pictures need."""
     left = [item for item in items if NAME != "tensorflow" and item.get_closest_marker("tensorflow")]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]
+    for item in items:
+        if item.path.name == "diagram.py":  # its examples
+            item.add_marker(needs_pictures)
 
 
 def pytest_collection_finish():

@@ -49,6 +49,7 @@ from experimentator.graph import Graph
 from experimentator.graph.palette import colors
 from experimentator.loading.workers import Workers
 from experimentator.pace import Pace
+from tests.pictures import needs_pictures
 
 LIGHT = str(Path(__file__).parent / "configs" / "light.py")
 QUICK = ["--seconds", "0.5"]
@@ -170,6 +171,7 @@ def test_two_configurations_are_compared_in_turn(tmp_path, capsys):
     assert [path.name for path in Path("runs/light").iterdir() if not path.is_symlink()] == ["small"]
 
 
+@needs_pictures
 def test_the_costs_stand_on_the_diagram(capsys):
     assert main(["graph", LIGHT, "--cost", "-o", "graph.svg"]) == 0
     assert main(["graph", LIGHT, "--cost"]) == 0

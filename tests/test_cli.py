@@ -22,6 +22,7 @@ from experimentator.commands.results import show_epochs, show_table
 from experimentator.config import ConfigError, parse_assignment
 from experimentator.records.history import read_history
 from experimentator.sweep.points import literal
+from tests.pictures import needs_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = str(ROOT / "tests" / "configs" / "light.py")
@@ -271,6 +272,7 @@ def test_every_cause_has_a_status(error, status):
 # Runs
 
 
+@needs_pictures
 def test_a_run_prints_its_results_and_leaves_its_folder(capsys):
     assert main(["run", LIGHT, "--epochs", "3"]) == 0
 
@@ -373,6 +375,7 @@ def test_a_terminal_that_is_closed_ends_a_training_with_all_it_has():
     assert json.loads((only_run() / "status.json").read_text())["status"] == "interrupted"
 
 
+@needs_pictures
 def test_a_real_network_is_trained_without_noise():
     child = started(DIGITS, "--epochs", "2")
     out, err = child.communicate(timeout=120)
@@ -630,6 +633,7 @@ def test_a_graph_is_printed_as_a_table_and_leaves_no_run_folder(capsys):
     assert os.listdir() == []
 
 
+@needs_pictures
 def test_a_graph_is_drawn_by_suffix(capsys):
     assert main(["graph", LIGHT, "--for", "slope", "-o", "graph.svg"]) == 0
 
@@ -673,6 +677,7 @@ def test_a_run_folder_shows_its_graph_and_nothing_of_it_is_run(capsys):
     assert capsys.readouterr().out.endswith("Nothing differs.\n")
 
 
+@needs_pictures
 def test_a_failed_run_shows_which_processor_failed(capsys):
     assert main(["run", LIGHT, "--epochs", "1", "--quiet", "--set", "trouble=processor"]) == 1
     capsys.readouterr()
@@ -731,6 +736,7 @@ def test_a_damaged_status_is_one_clear_error(capsys):
     assert "status.json is damaged" in capsys.readouterr().err
 
 
+@needs_pictures
 def test_a_declared_list_is_drawn_without_data_or_a_framework(tmp_path):
     (tmp_path / "declared.py").write_text(
         "from experimentator import chunk_processor\n"
@@ -758,6 +764,7 @@ def test_a_terminal_without_unicode_gets_escapes(tmp_path):
     assert "\\u251c\\u2500 batch_input" in done.stdout
 
 
+@needs_pictures
 def test_open_draws_and_opens_the_browser(monkeypatch, capsys):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
@@ -768,6 +775,7 @@ def test_open_draws_and_opens_the_browser(monkeypatch, capsys):
     assert re.findall(r'"label":"([A-Z]+)"', written.read_text()) == ["TRAIN", "EVAL", "INFER"]
 
 
+@needs_pictures
 @pytest.mark.parametrize("asked", [["--mode", "eval"], ["--for", "loss"], ["--plan"], ["--diff", "eval"]])
 def test_a_page_shows_one_graph_where_one_is_asked_for(asked, tmp_path, capsys):
     assert main(["graph", LIGHT, "-o", str(tmp_path / "graph.html"), *asked]) == 0

@@ -16,7 +16,10 @@ from experimentator.graph import (
     with_costs,
 )
 from tests.graph.test_pictures import ODD
+from tests.pictures import needs_pictures
 from tests.stubs import mix
+
+pytestmark = needs_pictures
 
 STARTS = {
     "html": b"<!doctype html>",
@@ -132,11 +135,18 @@ def test_a_drawing_that_takes_too_long_is_killed():
         draw("digraph { a -> b }", "svg", timeout=0.001)
 
 
-def test_without_pygraphviz_the_error_holds_the_command_to_type(tmp_path, monkeypatch):
-    (tmp_path / "pygraphviz.py").write_text("raise ModuleNotFoundError('No module named pygraphviz')")
+@pytest.mark.parametrize(
+    "said, command",
+    [
+        ("No module named 'pygraphviz'", 'pip install "pygraphviz>=2"'),
+        ("libgobject-2.0.so.0: cannot open shared object file: No such file or directory", "apt-get install libpango"),
+    ],
+)
+def test_without_pygraphviz_or_what_it_needs_the_error_holds_the_command_to_type(said, command, tmp_path, monkeypatch):
+    (tmp_path / "pygraphviz.py").write_text(f"raise ImportError({said!r})")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    with pytest.raises(DiagramError, match='Type: pip install "pygraphviz>=2"'):
+    with pytest.raises(DiagramError, match=f"Seen: {said}\\.\nType: {command}"):
         draw("digraph { a }", "svg")
 
 

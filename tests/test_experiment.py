@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import pickle
+import sys
 import threading
 import weakref
 from functools import cached_property
@@ -77,6 +78,40 @@ hide_progress = True
 """
 
 
+TYPED = (
+    """
+from typing import TYPE_CHECKING
+from experimentator import BalancedSubset, BaseExperiment, CallbackedExperiment, DataAugmentationDataset
+from experimentator import chunk_processor
+if TYPE_CHECKING:
+    from numpy import Array
+
+class Task(BaseExperiment):
+    width: Array
+
+class Told:
+    def on_cycle_end(self, cycle_name: Array, metrics: Array):
+        if cycle_name == "validation":
+            told.append(metrics["validation_loss"])
+
+@chunk_processor(inputs=["batch_input"], outputs=["batch_input"])
+def halve(batch_input: Array) -> Array:
+    return batch_input / 2
+
+def shift(key: Array, item: Array) -> Array:
+    return {**item, "input": item["input"] + 1}
+
+told = []
+experiment_type = [CallbackedExperiment, Task]
+callbacks = [Told()]
+"""
+    + TEXT.replace("[\n    ops.Model", "[\n    halve,\n    ops.Model")
+    + """
+subsets[0] = BalancedSubset("training", Mode.TRAIN, DataAugmentationDataset(subsets[0].dataset, [shift]), by="target")
+"""
+)
+
+
 def config(**changes: Any) -> dict[str, Any]:
     keras.utils.set_random_seed(0)
     network = keras.Sequential([layers.Dense(8, activation="relu"), layers.Dense(2)])
@@ -112,6 +147,19 @@ def test_training_lowers_the_loss_and_keeps_history():
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
     assert history[-1]["training_loss"] < history[0]["training_loss"]
     assert set(history[0]) == {"epoch", "training_loss", "validation_loss", "validation_accuracy", "epoch_time"}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="earlier, such an annotation is an error where it stands")
+def test_annotations_with_names_that_only_type_checkers_import_are_left_alone():
+    exp = build_experiment(TYPED)
+
+    history = exp.train(1)
+    exp.by = 2
+
+    assert history[0]["training_loss"] > 0
+    assert exp.told == [history[0]["validation_loss"]]
+    with pytest.raises(ConfigError, match="'width'"):
+        exp.cfg["width"] = 3
 
 
 @pytest.mark.parametrize("form", ["mapping", "text", "path", "pyconfyg"])
@@ -2394,6 +2442,25 @@ def test_a_processor_that_another_mode_feeds_is_no_slip(caplog):
     exp.train(1)
 
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "name, write",
+    [
+        ("loss", "Take metrics, which holds its average as 'training_loss'."),
+        ("batch_logits", "Take batch_logits in on_batch_end."),
+    ],
+)
+def test_a_callback_that_asks_for_a_tensor_of_batches_after_them_is_told_what_to_take(name, write):
+    scope: dict[str, Any] = {}
+    exec(f"class Mine:\n    def on_cycle_end(self, cycle_name, {name}): pass", scope)
+
+    with pytest.raises(CallbackError) as caught:
+        build_experiment(config(callbacks=[scope["Mine"]()])).train(1)
+    assert str(caught.value) == (
+        f"Mine.on_cycle_end asks for {name!r}, of which each batch has its own.\n"
+        f"Seen: on_cycle_end(cycle_name, {name}), called after all batches.\n{write}"
+    )
 
 
 # Going on

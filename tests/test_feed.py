@@ -461,7 +461,7 @@ def test_an_instance_may_rule_the_order_with_repeats_and_gaps(residency):
     "order, wrong",
     [
         ([1, 7], "gives a key that the subset does not have.\nSeen: 7."),
-        ([[1]], "gives a key that the subset does not have.\nSeen: \"unhashable type: 'list'\"."),
+        ([[1]], "gives a key that the subset does not have.\nSeen: "),
         ([], "gives no keys.\nSeen: none out of 5."),
     ],
 )

@@ -152,7 +152,8 @@ def test_only_the_diagram_imports_graphviz(module):
 
 @pytest.mark.parametrize("module", [path for path in MODULES if path.parts[0] == "graph"], ids=str)
 def test_the_graph_needs_networkx_and_nothing_else(module):
-    assert imported_packages(module) <= sys.stdlib_module_names | {"networkx", "experimentator"}
+    standard = sys.stdlib_module_names | {"annotationlib"}  # from Python 3.14 on
+    assert imported_packages(module) <= standard | {"networkx", "experimentator"}
 
 
 @pytest.mark.parametrize("module", [path for path in MODULES if path.parts[0] == "ops"], ids=str)

@@ -10,7 +10,10 @@ from experimentator.diagram import DiagramError, page, save
 from experimentator.graph import Graph, Mode, describe_graph, fold, from_json, with_costs
 from tests.browser import browsed, in_a_browser, text_of
 from tests.graph.test_pictures import ODD
+from tests.pictures import needs_pictures
 from tests.stubs import mix
+
+pytestmark = needs_pictures
 
 STEPS = [
     mix("x -> h", node="Trunk"),

@@ -20,10 +20,12 @@ from sklearn.metrics import jaccard_score
 import experimentator
 from experimentator import CheckpointEvery, Mode, NonFiniteLossError, Subset, build_experiment, ops
 from experimentator.checkpoint import load_weights
+from tests.pictures import needs_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@needs_pictures
 @pytest.mark.filterwarnings("ignore")  # of the notebook's own machinery
 def test_the_tour_runs_from_top_to_bottom_and_draws(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -35,6 +37,7 @@ def test_the_tour_runs_from_top_to_bottom_and_draws(monkeypatch):
     assert any("<table>" in data.get("text/html", "") for data in shown)
 
 
+@needs_pictures
 def test_the_pictures_of_the_readme_are_those_that_the_examples_give(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "docs" / "draw.py"), str(tmp_path)]

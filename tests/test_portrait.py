@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from experimentator import AsyncExperiment, BaseExperiment, Mode, Subset, build_experiment, ops
 from experimentator.graph import GraphError, chunk_processor
+from tests.pictures import needs_pictures
 from tests.test_experiment import config
 
 MEAN = chunk_processor(inputs=["batch_x"], outputs=["batch_mean"])(lambda x: x.mean(axis=1))
@@ -156,6 +157,7 @@ chunk_processors = [first, None, *heads]
     assert [box.group for box in exp.describe("eval", view="list").boxes] == [None, "heads", "heads"]
 
 
+@needs_pictures
 def test_the_graph_of_an_experiment_shows_what_is_known():
     exp = build_experiment(config())
 

@@ -26,6 +26,7 @@ from experimentator.records.environment import environment
 from experimentator.records.history import append, read_history
 from experimentator.records.hold import Hold
 from experimentator.runs import RunFolder
+from tests.pictures import needs_pictures
 from tests.stubs import mix
 
 
@@ -82,6 +83,7 @@ def status(folder):
     return json.loads((folder.path / "status.json").read_text())
 
 
+@needs_pictures
 def test_a_run_leaves_all_its_files(folder):
     Trained(folder).train(2)
 

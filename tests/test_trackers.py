@@ -27,6 +27,7 @@ from experimentator import (
 from experimentator.callbacks.order import in_order
 from experimentator.trackers import MissingTrackerError, TrackedRun, tracker
 from experimentator.trackers.delivery import Delivery
+from tests.pictures import needs_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = str(ROOT / "tests" / "configs" / "light.py")
@@ -87,6 +88,7 @@ def build(*callbacks, **settings):
 # What a tracker is told
 
 
+@needs_pictures
 def test_a_tracker_is_told_everything_in_order_in_a_thread_of_its_own(tmp_path):
     told = Told()
     exp = build(Track(told), output_folder=str(tmp_path), project_name="light", experiment_id="first")
@@ -170,6 +172,7 @@ def test_what_is_no_number_in_the_history_is_not_told_and_stops_nothing(value, t
     assert (exp.folder / "history.jsonl").read_text().count("validation_note") == 1
 
 
+@needs_pictures
 def test_one_pattern_of_files_may_be_a_text_and_one_that_is_none_is_refused(tmp_path):
     told = Told()
     build(Track(told, artifacts="*.svg"), output_folder=str(tmp_path)).train(1)
@@ -226,6 +229,7 @@ def test_what_is_no_tracker_is_refused():
 # What a tracker cannot do
 
 
+@needs_pictures
 @pytest.mark.parametrize("method, lost", [("start", 6), ("scalars", 2), ("artifact", 2), ("finish", 1)])
 def test_a_tracker_that_fails_costs_one_warning_and_no_training(method, lost, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
@@ -462,6 +466,7 @@ def test_tensorboard_shows_epochs_that_come_again_after_a_kill_once(tmp_path):
     assert in_a_process(tmp_path, KILLED, tmp_path / "first").stdout == "[1, 2, 3, 4, 5, 6]\n"
 
 
+@needs_pictures
 def test_mlflow_reads_one_run_with_metrics_parameters_and_files(found, measured):
     assert {name: found["mlflow"][name] for name in measured} == measured
     assert (found["mlflow status"], found["mlflow rate"]) == ("FINISHED", "0.1")
@@ -473,6 +478,7 @@ def test_trackio_reads_one_run_with_its_configuration(found, measured):
     assert found["trackio rate"] == 0.1
 
 
+@needs_pictures
 def test_offline_runs_of_wandb_hold_rows_configuration_and_files(found, measured):
     assert {name: found["wandb"][name] for name in measured} == measured
     assert found["wandb run"] == ["light", "first", "first"]

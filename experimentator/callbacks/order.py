@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from experimentator.graph import Mode
+from experimentator.graph.signatures import signature_of
 from experimentator.other_libraries import callback_of_others
 from experimentator.scalars import is_whole
 
@@ -43,7 +44,7 @@ class Listener:
         _refuse_slips(callback)
         found = {event: getattr(callback, f"on_{event}", None) for event in (*EVENTS, *LIFE)}
         self.methods = {event: method for event, method in found.items() if callable(method)}
-        self.parameters = {event: inspect.signature(method).parameters for event, method in self.methods.items()}
+        self.parameters = {event: signature_of(method).parameters for event, method in self.methods.items()}
         self.takes_all = {
             event: any(p.kind is p.VAR_KEYWORD for p in asked.values()) for event, asked in self.parameters.items()
         }
@@ -77,15 +78,27 @@ class Listener:
         given: Mapping[str, Any] = {**state, "state": state}
         if not self.takes_all[event]:
             given = {name: given[name] for name in self.parameters[event] if name in given}
-        if missing := [name for name in self.needs[event] if name not in given]:
-            known = sorted({*map(str, state), *(self.tensors() if event in FETCHING else ())})
-            raise CallbackError(
-                f"{self.name}.on_{event} asks for {missing[0]!r}, which nothing provides.\n"
-                f"Known here: {', '.join(known)}.\n"
-                f"{_near(missing[0], known)}Give the parameter a default, or let a processor or an earlier callback "
-                "write the name."
-            )
+        for name in self.needs[event]:
+            if name not in given:
+                raise CallbackError(self._lacking(name, event, state))
         method(**given)
+
+    def _lacking(self, name: str, event: str, state: Mapping[str, Any]) -> str:
+        """The message where nothing provides a name that the method of `event` asks for."""
+        tensors = set(self.tensors()) if event in FETCHING else set[str]()
+        if event == "cycle_end" and name in tensors:
+            average = f"{state['cycle_name']}_{name}"
+            take = f"metrics, which holds its average as {average!r}" if average in state else f"{name} in on_batch_end"
+            return (
+                f"{self.name}.on_{event} asks for {name!r}, of which each batch has its own.\n"
+                f"Seen: on_{event}{signature_of(self.methods[event])}, called after all batches.\nTake {take}."
+            )
+        known = sorted({*map(str, state), *tensors})
+        return (
+            f"{self.name}.on_{event} asks for {name!r}, which nothing provides.\nKnown here: {', '.join(known)}.\n"
+            f"{_near(name, known)}Give the parameter a default, or let a processor or an earlier callback "
+            "write the name."
+        )
 
     def _asked(self, events: Iterable[str]) -> Iterable[str]:
         for event in events:
@@ -139,10 +152,10 @@ def _refuse_slips(callback: Any) -> None:
     methods = [name for name in dir(callback) if name.startswith("on_") and callable(getattr(callback, name, None))]
     known = [f"on_{event}" for event in (*EVENTS, *LIFE)]
     for method in methods:
-        if method in known and "logs" in inspect.signature(getattr(callback, method)).parameters:
+        if method in known and "logs" in signature_of(getattr(callback, method)).parameters:
             raise CallbackError(
                 f"{name}.{method} asks for `logs`, as callbacks of Keras do: here each value comes by its own name.\n"
-                f"Seen: {method}{inspect.signature(getattr(callback, method))}.\n"
+                f"Seen: {method}{signature_of(getattr(callback, method))}.\n"
                 f"Write {method}(self, state), which holds all of them, or their names: (self, training_loss, **_)."
             )
         if method in known:
@@ -167,7 +180,7 @@ def _refuse_slips(callback: Any) -> None:
 
 def _refuse_places(callback: Any, name: str, method: str) -> None:
     """Refuse a positional-only parameter: values are passed by name."""
-    signature = inspect.signature(getattr(callback, method))
+    signature = signature_of(getattr(callback, method))
     if nameless := [one.name for one in signature.parameters.values() if one.kind is one.POSITIONAL_ONLY]:
         raise CallbackError(
             f"{name}.{method} has the positional-only parameter {nameless[0]!r}, but values are passed by name.\n"

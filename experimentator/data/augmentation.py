@@ -17,6 +17,7 @@ from experimentator.data.datasets import WrappedDataset
 from experimentator.data.items import DatasetError
 from experimentator.data.reading import drawing, item_random, reading
 from experimentator.graph import Mode
+from experimentator.graph.signatures import signature_of
 
 log = logging.getLogger(__name__)
 Transform = Callable[..., Any]
@@ -93,7 +94,7 @@ class _Plan:
 
     @classmethod
     def of(cls, transform: Transform) -> _Plan:
-        parameters = inspect.signature(transform).parameters
+        parameters = signature_of(transform).parameters
         needed = [
             name for name, p in parameters.items() if p.default is p.empty and p.kind in cls.KINDS and name != "random"
         ]

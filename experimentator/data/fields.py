@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +13,7 @@ import numpy as np
 
 from experimentator.data.items import DatasetError, query
 from experimentator.data.reading import Reading
+from experimentator.graph.signatures import signature_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Asking:
         if not callable(self.by):
             raise DatasetError(f"{self.asker} is neither a function nor a name.", f"{self.by!r:.60}", write)
         try:
-            parameters = inspect.signature(self.by).parameters.values()
+            parameters = signature_of(self.by).parameters.values()
         except ValueError:  # a builtin without a signature
             return 1
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

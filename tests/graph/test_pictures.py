@@ -5,10 +5,10 @@ import subprocess
 import sys
 import types
 
-import pygraphviz
 import pytest
 
 from experimentator.graph import ChunkProcessor, Graph, Mode, chunk_processor, describe_graph, to_dot
+from tests.pictures import needs_pictures, pygraphviz
 from tests.stubs import Op, mix
 
 ODD = [
@@ -81,6 +81,7 @@ def test_a_label_stands_above_what_it_labels():
     assert '<<B>Dense head</B><BR/><FONT POINT-SIZE="10">Mix</FONT>>' in above
 
 
+@needs_pictures
 @pytest.mark.parametrize("name", ODD)
 def test_any_name_makes_a_valid_drawing(name):
     processors = [
@@ -103,6 +104,7 @@ def test_any_name_makes_one_line_of_mermaid_and_text(name):
     assert all(line.count('"') in (0, 2) for line in graph.to_mermaid().splitlines()[3:])
 
 
+@needs_pictures
 def test_one_input_of_many_readers_is_drawn_beside_each():
     graph = Graph([mix(f"x -> y{i}") for i in range(100)], provided={"x"})
 
@@ -113,6 +115,7 @@ def test_one_input_of_many_readers_is_drawn_beside_each():
     assert not drawn.has_node("in0")
 
 
+@needs_pictures
 def test_a_broken_graph_is_still_drawn():
     graph = Graph([mix("b -> a"), mix("a absent -> b")], provided=())
 
@@ -121,6 +124,7 @@ def test_a_broken_graph_is_still_drawn():
     assert "\nflowchart TD\n" in graph.to_mermaid()
 
 
+@needs_pictures
 def test_undeclared_callables_are_drawn_without_names():
     graph = Graph([print, mix("x -> y")], provided={"x"})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from types import FunctionType
 from typing import Any
 
 import keras
+
+from experimentator.graph.signatures import signature_of
 
 SETTINGS = (int, float, str, type(None))  # bool is an int
 PLAIN = (*SETTINGS, bytes, Enum, FunctionType)
@@ -62,7 +63,7 @@ class Staleness:
         for one in objects:
             if made_with and id(one) not in self._seen:
                 makers = [getattr(cls, "__init__") for cls in type(one).__mro__[:-1]]  # noqa: B009
-                known = {name for make in makers for name in inspect.signature(make).parameters}
+                known = {name for make in makers for name in signature_of(make).parameters}
                 self._own.update((id(one), name) for name in vars(one).keys() - known)
             for watched in (one, *_asides(one)):
                 self._seen.setdefault(id(watched), (watched, dict(_plain(watched))))
