@@ -14,7 +14,7 @@ from experimentator.backends import Columns
 from experimentator.backends.keras.step import KerasStep
 
 log = logging.getLogger(__name__)
-PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled
+PROBE_SECONDS = 0.1  # how long each compiler is timed, once compiled; never longer than all batches take
 PROBES = 3  # times
 CLEARLY = 0.95  # another is taken below this share of the default's time: a toss-up must not change bits between runs
 WORTH = 3.0  # a trial is made if the batches take so many times as long
@@ -28,23 +28,25 @@ class TriedStep(KerasStep):
         super().__init__(*arguments, **options)
         self.timings: dict[str, float] = {}  # seconds per batch of the compilers that were tried
         self._first_seconds = self._trial_seconds = 0.0
+        self._work = 0  # batches done and ahead
 
     def choose(self, columns: Columns, index: np.ndarray, *, remaining: int) -> None:
         """Settle an open choice of compiler for `remaining` batches, by timing each; changes no state.
 
         Compilers are tried one by one, each as soon as the batches done and ahead take much longer than its trial.
         """
-        if self._untried(remaining) is None:
+        self._work = self.batches + remaining
+        if self._untried() is None:
             return
         self.capacity = self.capacity or len(index)
         index = np.asarray(index[: self.capacity], dtype=np.int32)
         with self._undone():
             columns, index = self._placed({name: columns[name] for name in self.graph.inputs}, index)
-            while compiler := self._untried(remaining):
+            while compiler := self._untried():
                 self._probe(self.default, columns, index)
                 if compiler == self.default:
                     self._trial_seconds = self._trial_cost()
-                elif self._untried(remaining):  # still: threads in one another's way had made a batch seem slow
+                elif self._untried():  # still: threads in one another's way had made a batch seem slow
                     self._try(compiler, columns, index)
 
     @abstractmethod
@@ -63,13 +65,13 @@ class TriedStep(KerasStep):
     def _trial_cost(self) -> float:
         """Seconds that the first trial of another compiler will take, about."""
 
-    def _untried(self, remaining: int) -> str | None:
+    def _untried(self) -> str | None:
         """The compiler to try next; None where that would not pay, or nothing is open."""
         if self.is_settled:
             return None
         if self.default not in self.timings:  # it says whether others are worth a trial
             return self.default
-        pays = (self.batches + remaining) * self.timings[self.default] > WORTH * self._trial_seconds
+        pays = self._work * self.timings[self.default] > WORTH * self._trial_seconds
         return next(name for name in self.compilers if name not in self.timings) if pays else None
 
     def _try(self, compiler: str, columns: Columns, index: np.ndarray) -> None:
@@ -100,7 +102,9 @@ class TriedStep(KerasStep):
         rows, best, spent, start = index[:1], float("inf"), 0.0, time.perf_counter()
         self._finish(compiler, columns, rows)
         self._first_seconds = self._first_seconds or time.perf_counter() - start
-        while spent < PROBE_SECONDS and not self.is_settled:  # as it is once the compiler has failed
+        while spent < min(PROBE_SECONDS, self._work * best):
+            if self.is_settled:  # as it is once the compiler has failed
+                break
             start = time.perf_counter()
             self._finish(compiler, columns, rows)
             seconds = time.perf_counter() - start
