@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from importlib import import_module
 from threading import local
 from typing import Any
-
-import keras
 
 from experimentator.patches import patched
 
@@ -49,6 +46,6 @@ def _remat(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 with suppress(ImportError, AttributeError):  # of a Keras that is no Keras 3, which backends refuse by themselves
-    _CORE: Any = import_module(f"keras.src.backend.{keras.backend.backend()}.core")  # where Keras looks `remat` up
-    _USUAL: Any = _CORE.remat
-    _CORE.remat = _remat
+    from experimentator.backends.places import replace
+
+    _USUAL: Any = replace("remat", _remat)

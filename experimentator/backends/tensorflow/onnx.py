@@ -10,12 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.tensorflow import nn as nn_of_keras
-from keras.src.backend.tensorflow import numpy as numpy_of_keras
 
 from experimentator.backends.keras.onnx import unknown
+from experimentator.backends.places import part_of_keras
 from experimentator.patches import patched
 
+nn_of_keras, numpy_of_keras = part_of_keras("nn"), part_of_keras("numpy")
 _SIGNBIT, _CTC_DECODE = numpy_of_keras.signbit, nn_of_keras.ctc_decode  # patched while a file is written
 _CAPTURE = tf.__internal__.FuncGraph.capture
 

@@ -21,6 +21,7 @@ from experimentator.backends.keras.fit import fitted
 from experimentator.backends.keras.scopes import scope_of
 from experimentator.backends.keras.shapes import real_batch
 from experimentator.backends.keras.variables import Read
+from experimentator.backends.places import part_of_keras
 from experimentator.backends.torch.arrays import taken
 from experimentator.backends.torch.batch import Batch
 from experimentator.backends.torch.by_hand import FAILURES, TorchModel, looped
@@ -49,7 +50,7 @@ class TorchBackend(KerasBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        self.place = torch.device(keras.src.backend.torch.core.get_device())
+        self.place = torch.device(part_of_keras("core").get_device())
         if self.place.type == "cuda" and self.place.index is None:  # each thread has a current one of its own
             self.place = torch.device("cuda", torch.cuda.current_device())
         self.modules = Modules(self.place)
@@ -248,7 +249,7 @@ class TorchBackend(KerasBackend):
 def _dtype(name: str, dtype: Any) -> torch.dtype:
     if str(dtype) in ("uint64", "complex64", "complex128"):
         raise ValueError(f"{name!r} is {dtype}, which PyTorch does not train on. Give int64, or floats.")
-    made: torch.dtype = keras.src.backend.torch.core.to_torch_dtype(str(dtype))
+    made: torch.dtype = part_of_keras("core").to_torch_dtype(str(dtype))
     return made
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import keras
 import torch
-from keras.src.backend.torch import core  # where optimizers look `cond` up
 from torch.autograd.graph import _engine_run_backward  # `torch.autograd.grad`, which leaves `standing`, calls it
 from torch.overrides import TorchFunctionMode
 
 from experimentator.backends.keras.context import Forward
 from experimentator.backends.keras.optimizers import shares
 from experimentator.backends.keras.stateless import State, StatelessBatch, Values, replaced
+from experimentator.backends.places import part_of_keras, replace
 from experimentator.backends.torch.scopes import backward, remembering
 from experimentator.graph import GraphError
 from experimentator.patches import patched
@@ -182,5 +182,5 @@ class _Apart(TorchFunctionMode):
 
 
 _IN_PLACE = frozenset({"add_", "sub_", "mul_", "div_", "floor_divide_", "remainder_", "pow_"})
-_HERE, _USUAL = local(), core.cond
-core.cond = wraps(_USUAL)(_cond)
+_HERE, _USUAL = local(), part_of_keras("core").cond
+replace("cond", wraps(_USUAL)(_cond))

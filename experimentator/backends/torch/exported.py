@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import torch
-from keras.src.backend.torch import numpy as of_keras  # where Keras looks `arange` up
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 from torch._dynamo.exc import UserError
 from torch.export import _trace as of_export
@@ -18,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from experimentator.backends.keras.model import Infers, check_able, quietly
 from experimentator.backends.keras.onnx import ROWS, check_known, check_runs, unknown
+from experimentator.backends.places import part_of_keras
 from experimentator.patches import patched
 
 
@@ -70,7 +70,7 @@ def _traced(stored: Stored, samples: Mapping[str, torch.Tensor], axes: Mapping[s
         with (
             patched(of_keras, arange=wraps(_USUAL)(_arange), repeat=_repeat),  # which take a size that is left open
             patched(torch, take_along_dim=_take_along),  # as do these, a number of rows
-            patched(keras.src.backend, rnn=_unrolled),
+            patched(_LOOPS, rnn=_unrolled),
             torch.backends.opt_einsum.flags(enabled=False),  # it orders products by their sizes, and fixes them
             patched(DropoutRNNCell, _create_dropout_mask=lambda *_: None),  # it draws one that nothing uses
             patched(of_export, print=lambda *_, **__: None),  # it shows a graph that it cannot trace
@@ -179,4 +179,6 @@ def _unrolled(step: Any, inputs: Any, states: Any, go_backwards: bool = False, m
     return _LOOP(step, inputs, states, mask=mask, **options | {"unroll": True})
 
 
-_USUAL, _REPEAT, _LOOP = of_keras.arange, of_keras.repeat, keras.src.backend.rnn
+of_keras = part_of_keras("numpy")  # where Keras looks `arange` up
+_LOOPS = keras.src.backend if callable(keras.src.backend.rnn) else keras.src.backend.rnn  # a module from Keras 3.16 on
+_USUAL, _REPEAT, _LOOP = of_keras.arange, of_keras.repeat, _LOOPS.rnn

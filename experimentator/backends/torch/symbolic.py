@@ -9,7 +9,10 @@ from typing import Any
 
 import keras
 import torch
-from keras.src.backend.torch import core  # where Keras looks its scope up
+
+from experimentator.backends.places import part_of_keras
+
+core = part_of_keras("core")  # where Keras looks its scope up
 
 
 def is_symbolic() -> bool:
