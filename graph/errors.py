@@ -45,7 +45,7 @@ class GraphError(ValueError):
     ...     print(f"{type(error).__name__}: {error}")
     MissingTensorError: No tensor named 'batch_inptu' for #0 half(batch_inptu) [TRAIN], ...
     Known here: batch_half, batch_input.
-    Did you mean 'batch_input'? Else list its writer, or add it to the dataset's items.
+    Did you mean 'batch_input'? Else list its writer, or add 'inptu' to the dataset's items.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -93,7 +93,7 @@ class MissingTensorError(GraphError):
     Traceback (most recent call last):
     experimentator.graph.errors.MissingTensorError: No tensor named 'batch_logit' to select [TRAIN].
     Known here: batch_logits.
-    Did you mean 'batch_logits'? Else list its writer, or add it to the dataset's items.
+    Did you mean 'batch_logits'? Else list its writer, or add 'logit' to the dataset's items.
     """
 
     def __init__(
@@ -113,7 +113,8 @@ class MissingTensorError(GraphError):
         if removed_by is not None:
             lines.append(f"{removed_by} deletes it above.")
         lines.append(f"Known here: {names_in_short(sorted(known), MOST_NAMES)}.")
-        given = "add it to what is given" if str(mode) == "INFER" else "add it to the dataset's items"
+        own = repr(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else "it"
+        given = "add it to what is given" if str(mode) == "INFER" else f"add {own} to the dataset's items"
         advice = _advice(name, known, also, given) if elsewhere is None else _in_other_mode(name, elsewhere, reader)
         lines.append(advice)
         super().__init__("\n".join(lines))
@@ -285,6 +286,8 @@ def _in_other_mode(name: str, elsewhere: Mode, reader: Any) -> str:
 def _advice(name: str, known: Collection[str], also: Collection[str], given: str) -> str:
     if (bare := name.removeprefix(PREFIX)) != name and bare in known:
         return f"The prefix {PREFIX!r} is missing from {bare!r}: write {name!r}."
+    if bare != name and PREFIX + name in known:
+        return f"The prefix {PREFIX!r} is added to the names of an item: call it {bare!r} there."
     if guess := near(name, known):
         return f"Did you mean {guess!r}? Else list its writer, or {given}."
     if other := near(name, also):

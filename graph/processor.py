@@ -163,8 +163,8 @@ class UndeclaredFunction(ChunkProcessor):
         vars(self).update(options, inputs=None, outputs=None)  # the function may have such attributes of its own
         self._source = _place(function)
 
-    def __call__(self, chunk: Chunk) -> None:
-        self.function(chunk)
+    def __call__(self, chunk: Chunk) -> Any:
+        return self.function(chunk)
 
     def __repr__(self) -> str:
         return describe(self.function)

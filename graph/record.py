@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from experimentator.graph.chunk import Chunk
-from experimentator.graph.errors import UnknownNameError
+from experimentator.graph.errors import DeclarationError, UnknownNameError
 from experimentator.graph.mode import Mode
 from experimentator.graph.node import Node, nodes_of, require_place_for_chunk
+from experimentator.graph.processor import UndeclaredFunction, describe, kind_of
 from experimentator.graph.recorded import RecordedProcessor
+from experimentator.graph.signatures import signature_of
 from experimentator.graph.text import where
 
-Call = Callable[[Node, Chunk], Any]
+Call = Callable[[Node, Chunk], Any]  # returns what the processor does
 
 
 class _RecordingChunk(Chunk):
@@ -107,14 +110,59 @@ class _Tape:
         chunk.ahead = ahead
         self.failed.pop(node, None)
         try:
-            self.call(node, chunk)
+            returned = self.call(node, chunk)
+            if not node.declared:
+                _require_written(node, chunk, returned)
         except UnknownNameError as error:
             self.failed[node] = error.name
             return False
         except Exception as error:
+            if mistaken := _mistaken(node, chunk, error):
+                error.add_note(mistaken)
             error.add_note(where(node, self.mode, chunk))
             raise
         return True
+
+
+def _require_written(node: Node, chunk: Chunk, returned: Any) -> None:
+    """Refuse what an undeclared callable returns and does not write: nobody would see it."""
+    if returned is chunk:
+        return
+    lost: list[str] = []
+    if isinstance(returned, Mapping):
+        lost = [repr(name) for name, tensor in returned.items() if dict.get(chunk, name) is not tensor]
+    elif not (chunk.writes or chunk.deletes or kind_of(_called(node)) == "lambda"):  # a lambda may be for its effect
+        lost = ["a tensor" for one in _several(returned) if hasattr(one, "dtype")][:1]
+    if lost:
+        name = lost[0] if isinstance(returned, Mapping) else "'name'"
+        declare = f"@chunk_processor(inputs={[*chunk.reads]}, outputs=[...])"
+        raise DeclarationError(
+            describe(node.processor),
+            seen=f"it returns {', '.join(lost)}, but only what it writes counts",
+            write=f"Write chunk[{name}] = ... instead, or declare a function that returns tensors: {declare}.",
+        )
+
+
+def _mistaken(node: Node, chunk: Chunk, error: Exception) -> str:
+    """What to write where code that failed takes the chunk for a tensor, or its names for attributes; else empty."""
+    if isinstance(error, AttributeError) and repr(type(chunk).__name__) in str(error):
+        return f"The chunk is a dictionary. Write chunk[{error.name or str(error).rsplit(chr(39), 2)[-2]!r}]."
+    with suppress(TypeError, ValueError):  # no signature
+        first = next(iter(signature_of(_called(node), follow_wrapped=False).parameters), "")
+        if dict.__contains__(chunk, first) or first in getattr(chunk, "ahead", ()):
+            declare = f"@chunk_processor(inputs=[{first!r}], outputs=[...])"
+            wrong = f"Its parameter {first!r} is the chunk, a dictionary"
+            return f"{wrong}: take chunk[{first!r}] of it, or declare {declare}."
+    return ""
+
+
+def _called(node: Node) -> Any:
+    """What a node calls with the chunk."""
+    return node.processor.function if isinstance(node.processor, UndeclaredFunction) else node.processor
+
+
+def _several(values: Any) -> Sequence[Any]:
+    return values if isinstance(values, tuple | list) else (values,)
 
 
 def _written(chunk: Chunk) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def test_a_class_in_the_list_is_told_from_an_object():
 
 @pytest.mark.parametrize("callback", [3, "x", lambda **state: None, object(), type("Idle", (), {"on_epoch_end": 3})()])
 def test_what_has_no_event_method_is_no_callback(callback):
-    with pytest.raises(CallbackError, match=r"is no callback.*\nSeen: \w+.\nGive it one of on_epoch_begin, "):
+    with pytest.raises(CallbackError, match=r"is no callback.*\nSeen: \w+.\n(Give it|Make.*) one of on_epoch_begin, "):
         in_order([callback])
 
 
@@ -206,6 +206,34 @@ def test_what_one_writes_the_next_receives():
     listener(lambda self, note: seen.append(note)).call("epoch_end", state)
 
     assert seen == ["new"]
+
+
+@pytest.mark.parametrize(
+    "event, name", [("epoch_end", "training_loss"), ("batch_end", "loss"), ("epoch_begin", "epoch")]
+)
+def test_instead_of_the_logs_of_keras_a_name_is_told_that_the_event_has(event, name):
+    with pytest.raises(CallbackError, match=rf"or their names: \(self, {name}, \*\*_\)"):
+        listener(lambda self, epoch, logs=None: None, event=event)
+
+
+@pytest.mark.parametrize(
+    "name, written", [("exp", "self.exp:"), ("experiment", "self.exp:"), ("learning_rate", "self.exp.learning_rate:")]
+)
+def test_what_the_experiment_has_is_told_to_be_taken_from_it(name, written):
+    scope = {}
+    exec(f"def on_epoch_end(self, {name}): pass", scope)
+    callback = type("Mine", (Callback,), {"on_epoch_end": scope["on_epoch_end"]})()
+    callback.init(build_experiment({}))
+
+    with pytest.raises(CallbackError, match=f"asks for '{name}'(.|\n)*Leave it out, and write {written}"):
+        in_order([callback])[0].call("epoch_end", dict(STATE))
+
+
+def test_a_name_of_batches_is_told_as_those_that_an_epoch_has():
+    state = {"epoch": 1, "training_loss": 0.5, "validation_loss": 0.5}
+
+    with pytest.raises(CallbackError, match="Did you mean 'training_loss' or 'validation_loss'"):
+        listener(lambda self, loss: None).call("epoch_end", state)
 
 
 @pytest.mark.parametrize("method", [lambda self, los: None, lambda self, *, los, **_: None])

@@ -94,9 +94,13 @@ class Listener:
                 f"Seen: on_{event}{signature_of(self.methods[event])}, called after all batches.\nTake {take}."
             )
         known = sorted({*map(str, state), *tensors})
+        asks = f"{self.name}.on_{event} asks for {name!r}, which nothing provides.\nKnown here: {', '.join(known)}.\n"
+        is_exp = name in ("exp", "experiment")
+        if is_exp or name in dir(getattr(self.callback, "exp", None)):
+            write = "self.exp" if is_exp else f"self.exp.{name}"
+            return f"{asks}Leave it out, and write {write}: experimentator.Callback, as a base, keeps self.exp."
         return (
-            f"{self.name}.on_{event} asks for {name!r}, which nothing provides.\nKnown here: {', '.join(known)}.\n"
-            f"{_near(name, known)}Give the parameter a default, or let a processor or an earlier callback "
+            f"{asks}{_near(name, known)}Give the parameter a default, or let a processor or an earlier callback "
             "write the name."
         )
 
@@ -153,10 +157,13 @@ def _refuse_slips(callback: Any) -> None:
     known = [f"on_{event}" for event in (*EVENTS, *LIFE)]
     for method in methods:
         if method in known and "logs" in signature_of(getattr(callback, method)).parameters:
+            one = {"on_epoch_end": "training_loss", "on_cycle_end": "metrics", "on_batch_end": "loss"}.get(
+                method, "epoch"
+            )
             raise CallbackError(
                 f"{name}.{method} asks for `logs`, as callbacks of Keras do: here each value comes by its own name.\n"
                 f"Seen: {method}{signature_of(getattr(callback, method))}.\n"
-                f"Write {method}(self, state), which holds all of them, or their names: (self, training_loss, **_)."
+                f"Write {method}(self, state), which holds all of them, or their names: (self, {one}, **_)."
             )
         if method in known:
             _refuse_places(callback, name, method)
@@ -170,7 +177,8 @@ def _refuse_slips(callback: Any) -> None:
             )
     if set(methods).isdisjoint(known) and not callable(getattr(callback, "init", None)):
         is_tracker = callable(getattr(callback, "scalars", None))
-        give = f"Give it one of {', '.join(known[: len(EVENTS)])}, or take it off the list."
+        give = "Make it a method of a class:" if inspect.isroutine(callback) else "Give it"
+        give += f" one of {', '.join(known[: len(EVENTS)])}, or take it off the list."
         raise CallbackError(
             f"{callback!r:.80} is no callback: it has none of the event methods.\n"
             f"Seen: {name}{' with ' * bool(methods)}{', '.join(methods)}.\n"
@@ -189,7 +197,8 @@ def _refuse_places(callback: Any, name: str, method: str) -> None:
 
 
 def _near(name: str, known: Iterable[Any]) -> str:
-    near = get_close_matches(name, [*map(str, known)], n=2)
+    names = [*map(str, known)]
+    near = [one for one in names if one.endswith(f"_{name}")][:2] or get_close_matches(name, names, n=2)
     return f"Did you mean {' or '.join(map(repr, near))}? Otherwise: " if near else ""
 
 

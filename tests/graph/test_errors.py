@@ -52,7 +52,7 @@ def test_a_missing_name_is_told_with_its_reader_and_a_near_match():
     assert message(MissingTensorError, ask) == (
         "No tensor named 'batch_logit' for #2 SoftmaxCrossEntropy() [TRAIN].\n"
         "Known here: batch_input, batch_logits, batch_target, loss.\n"
-        "Did you mean 'batch_logits'? Else list its writer, or add it to the dataset's items."
+        "Did you mean 'batch_logits'? Else list its writer, or add 'logit' to the dataset's items."
     )
 
 
@@ -61,6 +61,14 @@ def test_a_name_given_without_its_prefix_is_told_as_such():
 
     assert message(MissingTensorError, ask).endswith(
         "The prefix 'batch_' is missing from 'input': write 'batch_input'."
+    )
+
+
+def test_a_prefix_that_an_item_has_already_is_told_as_such():
+    ask = selecting("batch_logits", processors=[Op("batch_input -> batch_logits")], provided=["batch_batch_input"])
+
+    assert message(MissingTensorError, ask).endswith(
+        "The prefix 'batch_' is added to the names of an item: call it 'input' there."
     )
 
 

@@ -3,10 +3,12 @@
 import inspect
 from functools import partial, wraps
 
+import numpy as np
 import pytest
 
 from experimentator.graph import (
     BrokenGraphError,
+    ChunkProcessor,
     DeclarationError,
     Graph,
     MissingTensorError,
@@ -182,6 +184,93 @@ def test_a_recorded_callable_that_reads_more_later_is_told():
 
     with pytest.raises(ValueError, match=r"reads 'x', which is not among its inputs: none\.\nDeclare it: inputs="):
         graph.run({"x": 1})
+
+
+def returned(chunk):
+    return {"x": chunk["x"] * 2}
+
+
+def returned_tensor(chunk):
+    return chunk["x"] * 2
+
+
+@pytest.mark.parametrize(
+    "function, told",
+    [
+        (returned, "it returns 'x', but only what it writes counts.\nWrite chunk['x'] = ... instead"),
+        (lambda chunk: {"y": chunk["x"]}, "it returns 'y', but"),
+        (chunk_processor(mode="eval")(returned), "it returns 'x', but"),
+        (returned_tensor, "it returns a tensor, but only what it writes counts.\nWrite chunk['name'] = ..."),
+    ],
+)
+def test_what_is_returned_and_not_written_is_refused(function, told):
+    with pytest.raises(DeclarationError) as error:
+        record([function], {"x": np.ones(2)}, mode=Mode.EVAL)
+
+    assert told in str(error.value)
+    assert str(error.value).endswith("@chunk_processor(inputs=['x'], outputs=[...]).")
+
+
+def returned_whole(chunk):
+    chunk["y"] = chunk["x"] * 2
+    return chunk
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        returned_whole,
+        lambda chunk: {"y": chunk.setdefault("y", chunk["x"])},
+        lambda chunk: np.isfinite(chunk["x"]),  # as a check is, which acts by itself
+        lambda chunk: chunk.pop("x"),
+    ],
+)
+def test_what_is_returned_and_written_or_of_no_use_is_let_be(function):
+    assert record([function], {"x": np.ones(2), "z": 1}, mode=Mode.EVAL)[0].inputs == ("x",)
+
+
+def of_a_tensor(x):
+    return x * 2
+
+
+def by_attribute(chunk):
+    chunk["y"] = chunk.x
+
+
+def to_attribute(chunk):
+    chunk.y = chunk["x"]
+
+
+class OfATensor(ChunkProcessor):
+    inputs, outputs = ["x"], ["y"]
+
+    def __call__(self, x):
+        return x * 2
+
+
+@pytest.mark.parametrize(
+    "function, told",
+    [
+        (of_a_tensor, "Its parameter 'x' is the chunk, a dictionary: take chunk['x'] of it, or declare @chunk_proc"),
+        (OfATensor(), "Its parameter 'x' is the chunk"),
+        (by_attribute, "The chunk is a dictionary. Write chunk['x']."),
+        (to_attribute, "The chunk is a dictionary. Write chunk['y']."),
+    ],
+)
+def test_a_chunk_that_is_taken_for_a_tensor_or_an_object_is_told(function, told):
+    with pytest.raises((TypeError, AttributeError)) as error:
+        record([function], {"x": 1}, mode=Mode.EVAL, call=lambda node, chunk: node.processor(chunk))
+
+    assert error.value.__notes__[0].startswith(told)
+
+
+def test_an_error_of_named_tensors_is_not_laid_to_the_chunk():
+    declared = chunk_processor(inputs=["x"], outputs=["y"])(lambda x: x.absent)
+
+    with pytest.raises(AttributeError) as error:
+        record([declared], {"x": 1}, mode=Mode.EVAL, call=lambda node, chunk: node.processor(chunk))
+
+    assert len(error.value.__notes__) == 1
 
 
 def test_an_empty_list_records_nothing():

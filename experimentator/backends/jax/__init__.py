@@ -106,10 +106,10 @@ class JaxBackend(KerasBackend):
                     raise
                 write(model, path, self.formats[path.suffix], jax2tf_kwargs={"with_gradient": False})
 
-    def call(self, node: Node, chunk: Chunk) -> None:
+    def call(self, node: Node, chunk: Chunk) -> Any:
         """Run a processor under its name; where it asks a tensor for its value, say what to write."""
         try:
-            super().call(node, chunk)
+            return super().call(node, chunk)
         except (*ASKED, IndexError) as error:
             if isinstance(error, ASKED) or "Tracer" in str(error):
                 error.add_note(

@@ -111,15 +111,16 @@ class KerasBackend(Backend, ABC):
         reads, kept = list[Read](), set[int]()
         seen = RecordedShapes(self, specs)
 
-        def call(node: Node, chunk: Chunk) -> None:
+        def call(node: Node, chunk: Chunk) -> Any:
             before, self._reader = len(reads), node.name
             with self.others_touched() as others:
-                self.call(node, chunk)
+                returned = self.call(node, chunk)
             seen.note(node, chunk)
             of_keras = {id(getattr(read.variable, "_value", None)) for read in reads[before:]}
             own = [one for one in others() if one.is_state and id(one.variable) not in of_keras]
             reads.extend(Read(node.name, one.variable, is_held=one.is_held) for one in own)
             kept.update(id(read.variable) for read in reads[before:])  # of a failed call, nothing it made is kept
+            return returned
 
         def run(tensors: Any) -> dict[str, Any]:
             seen.take(tensors)
@@ -264,14 +265,15 @@ class KerasBackend(Backend, ABC):
 
         return run
 
-    def call(self, node: Node, chunk: Chunk) -> None:
-        """Run a processor under its name, so that compilers and profilers can say which it is."""
+    def call(self, node: Node, chunk: Chunk) -> Any:
+        """Run a processor under its name, so that compilers and profilers can say which it is; what it returns."""
         since, read = (0, None) if self._reads is None else (len(self._reads), self._note_read)
         with self.scope(scope_of(node)), self.made.within(node, self._note, self.added.append, read), recomputing():
-            node.processor(chunk)
+            returned: Any = node.processor(chunk)
             read_now(chunk, self.variable_kinds)
             if self._reads is not None:
                 aside(self._reads, since, self._reader)
+        return returned
 
     def used(self, optimizer: Any, weights: Sequence[Any] | None = None) -> Any:
         """The optimizer that updates, built for weights: the one given, or for float16 one that scales the loss."""

@@ -73,10 +73,10 @@ class TensorflowBackend(KerasBackend):
             check_losses(outputs, shares(optimizer, forward.trained()))
         return TensorflowStep(forward, outputs, optimizer, **options)
 
-    def call(self, node: Node, chunk: Chunk) -> None:
+    def call(self, node: Node, chunk: Chunk) -> Any:
         """Run a processor under its name; where the message of an error is known, note what to write."""
         try:
-            super().call(node, chunk)
+            return super().call(node, chunk)
         except (TypeError, ValueError, NotImplementedError, AttributeError, tf.errors.InvalidArgumentError) as error:
             add_cures(error)
             raise

@@ -160,7 +160,7 @@ class TorchBackend(KerasBackend):
 
         return thawed
 
-    def call(self, node: Node, chunk: Chunk) -> None:
+    def call(self, node: Node, chunk: Chunk) -> Any:
         """Run a processor under its name; what it draws from `keras.random` is computed."""
         around = self.modules.within(training=chunk.training, precision=self.precision, reading=self._reading)
         is_abstract = self._reads is not None and any(map(self.is_traced, dict.values(chunk)))
@@ -168,7 +168,7 @@ class TorchBackend(KerasBackend):
         unsaved = Unsaved(node, self._told, self._refused) if is_abstract else nullcontext()
         with computed(), taken(), around, unsaved:
             try:
-                super().call(node, chunk)
+                return super().call(node, chunk)
             except (RuntimeError, TypeError) as error:
                 add_cures(error)
                 if (asked := asking(error)) is None:
