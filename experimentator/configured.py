@@ -10,7 +10,7 @@ from typing import Any
 
 from experimentator.config import Config, ConfigError, as_config
 from experimentator.graph.signatures import annotations_of
-from experimentator.other_libraries import ATTRIBUTES
+from experimentator.other_libraries import ATTRIBUTES, tell_assigned
 from experimentator.settings import DEFAULTS, LIBRARY_KEYS, LISTS, Settings, check_names, check_values, kept
 
 
@@ -85,6 +85,7 @@ class Configured(metaclass=_Composed):
             check_names({name: value}, set=(), taken={name})
         elif not hasattr(type(self), name):
             check_names({name: value}, set=(), taken=())
+            tell_assigned(name, type(self))
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:

@@ -30,6 +30,7 @@ _PLACE = 'The framework chooses the device: a GPU where it sees one, else the CP
 _SAVE = (
     "Write exp.save_weights(PATH) for weights, exp.save_checkpoint(FOLDER) for everything a training continues from."
 )
+_STOP = """Write state["stop"] = "the reason" in a method of a callback that takes `state`."""
 _SUMMARY = "Write print(exp), or print(exp.describe()) for what is computed."
 _WEIGHTS = "Write exp.backend.weights(), which has arrays by key; the network that ops.Model was given has its own."
 ATTRIBUTES: Mapping[str, str] = {
@@ -49,6 +50,9 @@ ATTRIBUTES: Mapping[str, str] = {
     "parameters": _WEIGHTS,
     "save": f"{_SAVE} {_EXPORT}",
     "save_model": f"{_SAVE} {_EXPORT}",
+    "should_stop": _STOP,
+    "stop": _STOP,
+    "stop_training": _STOP,
     "set_weights": "Write exp.load_weights(PATH), or exp.backend.set_weights({...}) with arrays by key.",
     "state_dict": f"{_WEIGHTS} {_SAVE}",
     "summary": _SUMMARY,
@@ -74,6 +78,15 @@ SETTINGS: Mapping[str, str] = {
     "validation_data": 'List Subset("validation", Mode.EVAL, {"input": x, "target": y}) in `subsets`.',
     "validation_split": 'Write split(dataset, {"training": 0.8, "validation": 0.2}), and a Subset for each part.',
 }
+
+
+ASSIGNED = ("lr", "should_stop", "stop_training")  # attributes that loops elsewhere act on as they are assigned
+
+
+def tell_assigned(name: str, kind: type) -> None:
+    """Warn of an attribute that would do nothing here; a class of the user's may have one of that name."""
+    if name in ASSIGNED and all(one.__module__.startswith(("experimentator.", "builtins")) for one in kind.__mro__):
+        log.warning("%s is nothing that an experiment acts on. %s", name, ATTRIBUTES[name])
 
 
 def tell_settings(given: Mapping[str, Any]) -> None:

@@ -329,7 +329,7 @@ def write_rate(optimizer: Any, rate: Any) -> bool:
         optimizer.learning_rate = float(rate)
     except TypeError as error:
         raise ConfigError(
-            f"learning_rate={rate!r} cannot be written to the optimizer.\nSeen: {error}.\n"
+            f"learning_rate={rate!r} cannot be written to the optimizer.\nSeen: {str(error).rstrip('.')}.\n"
             "Give a number; with a learning rate schedule in the optimizer, leave learning_rate out."
         ) from None
     return True

@@ -24,6 +24,7 @@ from experimentator.diagnosis import (
 )
 from experimentator.graph import Mode
 from experimentator.isolation import apart, training_seeds
+from experimentator.optimizer_parts import parts_of
 from experimentator.pace import Stopwatch
 from experimentator.patches import patched
 from experimentator.position import Position
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from experimentator.saving.resume import Restored
 
 log = logging.getLogger(__name__)
+LATE_RATE = (
+    "on_batch_end of a callback changed the learning rate, but is called when all batches of a call have run: those "
+    "after its batch had the old one. Write every = 1 into its class: calls then end at each batch."
+)
 PASSING = ("averages", "block", "results", "runner", "why")  # entries of the state that last for one event only
 
 
@@ -254,13 +259,21 @@ class Walk:
         """Fire `batch_end` for every batch of a call, from its stacked results, then `block_end`."""
         exp = self.exp
         if exp.listens("batch_end"):
+            last = len(block.index) - 1
+            before = self._rates() if last else ()
             for place in range(len(block.index)):
+                if place == last > 0 and before != self._rates():
+                    exp.program.tell(LATE_RATE)
                 batch = {name: values[place] for name, values in (*block.objects.items(), *outputs.items())}
                 exp.fire("batch_end", batch=first + place, keys=block.keys[place], **batch)
         last = first + len(block.index) - 1
         exp.fire("block_end", batch=last, averages=averages, block=block, results=outputs, runner=runner)
         for name in PASSING:  # `block` may be as large as the data
             exp.state.pop(name, None)
+
+    def _rates(self) -> tuple[float | None, ...]:
+        """The rates of a training's optimizer."""
+        return tuple(map(rate_of, parts_of(self.exp.optimizer))) if self.exp.state["mode"] == Mode.TRAIN else ()
 
     def _pause(self, why: str) -> None:
         """Between two calls of a step, with all callbacks told: callbacks save, and a signal that waits acts."""

@@ -241,8 +241,9 @@ def _ends_of(layers: Any) -> list[tuple[str, int | None]]:
 def _misfit(op: Model, takes: str, side: str, keys: Sequence[str] | None) -> SignatureError:
     given = op._takes if side == "inputs" else op._gives
     text = ", ".join(f"{key!r}: {name!r}" for key, name in given.items()) if isinstance(given, Mapping) else ""
-    example = ", ".join(f"{key!r}: ..." for key in keys or ())
-    write = f"Write {side}={{{example}}}." if keys else f"Write {side}=[...] with one name for each, in order."
+    is_numbered = all(key.startswith("keras_tensor") for key in keys or ())  # by Keras, anew in each process
+    example = "" if is_numbered else ", ".join(f"{key!r}: ..." for key in keys or ())
+    write = f"Write {side}={{{example}}}." if example else f"Write {side}=[...] with one name for each, in order."
     return SignatureError(op, takes=takes, given=f"{{{text}}}" if text else _listed(_tensors(given)), write=write)
 
 

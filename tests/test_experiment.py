@@ -1837,6 +1837,18 @@ def test_a_callback_with_a_period_acts_on_time_with_the_weights_of_that_batch():
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(often.seen, single.seen, strict=True))
 
 
+@pytest.mark.parametrize("every, told", [(None, True), (1, False), (2, False)])
+def test_a_rate_that_comes_after_the_batches_it_is_for_is_told(every, told, caplog):
+    class Warming(Callback):
+        def on_batch_end(self, batch):
+            self.exp.optimizer.learning_rate = 0.1 / (batch + 1)
+
+    Warming.every = every
+    build_experiment(config(batch_size=8, callbacks=[Warming()], steps_per_call=4)).train(1)
+
+    assert ("Write every = 1 into its class" in caplog.text) == told
+
+
 def test_acting_before_batches_makes_calls_of_one_batch_and_says_so(caplog):
     class Before:
         count = 0

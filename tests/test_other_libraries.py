@@ -8,7 +8,7 @@ import keras
 import pytest
 
 import experimentator
-from experimentator import CallbackError, ConfigError, GraphError, Track, build_experiment
+from experimentator import BaseExperiment, CallbackError, ConfigError, GraphError, Track, build_experiment
 from experimentator.callbacks.order import in_order
 from experimentator.other_libraries import ATTRIBUTES, CALLBACKS, SETTINGS
 from tests.stand_ins import subsets
@@ -45,6 +45,27 @@ def test_a_name_in_a_mapping_that_others_would_act_on_is_told_to_do_nothing(capl
         "global_clipnorm=1.0).",
         "max_epochs is no setting of this library. Write epochs = 10, or exp.train(10).",
     ]
+
+
+def test_an_attribute_that_others_act_on_is_told_when_it_is_assigned(caplog):
+    exp = build_experiment({})
+    exp.lr, exp.stop_training, exp.mine = 0.1, True, 3
+
+    assert caplog.messages == [
+        "lr is nothing that an experiment acts on. Write exp.learning_rate, or exp.get_learning_rate() for the one in "
+        "force.",
+        'stop_training is nothing that an experiment acts on. Write state["stop"] = "the reason" in a method of a '
+        "callback that takes `state`.",
+    ]
+
+
+def test_a_class_of_ones_own_may_have_an_attribute_of_any_name(caplog):
+    class Own(BaseExperiment):
+        pass
+
+    build_experiment({"experiment_type": [Own]}).lr = 0.1
+
+    assert caplog.messages == []
 
 
 def test_in_a_file_every_name_may_be_ones_own(caplog):

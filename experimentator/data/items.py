@@ -339,7 +339,7 @@ def plain_array(name: Any, values: Any) -> np.ndarray:
     except ValueError as error:
         raise DatasetError(
             f"{name!r} in a dict of arrays is ragged.",
-            str(error),
+            str(error).rstrip("."),
             "Pad its rows, or give a list of items instead, which a subset with `buckets` pads.",
         ) from None
     if array.dtype.kind in "US" and isinstance(values, list | tuple):  # rows of numbers and text would become text

@@ -15,6 +15,11 @@ X, Y = np.arange(6.0).reshape(2, 3).astype("float32"), np.ones([2, 3], "float32"
 PAIR = {"x": X, "y": Y}
 
 
+def of_unnamed_inputs():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    return keras.Model(inputs, keras.layers.Add()(inputs))
+
+
 def two_inputs(struct=list, outputs=lambda left, right: [left + right, left - right]):
     left, right = keras.Input((3,), name="left"), keras.Input((3,), name="right")
     inputs = [left, right] if struct is list else {"left": left, "right": right}
@@ -284,6 +289,10 @@ def test_gradients_reach_the_weights():
         ),
         (lambda: Model(lambda x: (x, x), inputs="x", outputs={"a": "b"}), "2 tensors without names"),
         (lambda: Model(lambda x: Both(x, x), inputs="x", outputs="s"), r"returns sum, gap; (?s:.*)outputs=\{'sum': "),
+        (
+            lambda: Model(of_unnamed_inputs(), inputs="x", outputs="s"),
+            r"takes keras_tensor\w*, keras_tensor\w*; (?s:.*)Write inputs=\[\.\.\.\] with one name for each",
+        ),
         (lambda: Model(lambda *, a: a, inputs="x", outputs="s"), r"only by name; (?s:.*)Write inputs=\{'a': \.\.\.\}"),
     ],
 )

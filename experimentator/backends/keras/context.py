@@ -152,7 +152,7 @@ def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -
         if isinstance(error, ValueError) and "Unknown variable" not in str(error):
             raise
         wrong = "was made for other weights, and keeps moments of those"
-        seen = "after a change of chunk_processors, or of layers in them"
+        seen = "trained in another experiment, or before a change of chunk_processors or of layers in them"
         if isinstance(error, IndexError):
             wrong, seen = "keeps no moments for what it was changed to", f"which fails with {error!r}"
         name = type(optimizer).__name__
