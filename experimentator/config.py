@@ -148,9 +148,8 @@ def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Co
     if isinstance(source, str):
         seen = "Read as a path, there is no such file and it does not end in .py; "
         seen += "read as config text, it has no '=' and no second line."
-    write = (
-        f"Write the path of a Python file, its text, or a dictionary{', as vars(it)' * hasattr(source, '__dict__')}."
-    )
+    as_vars = "" if not hasattr(source, "__dict__") else ", as vars(it)" if vars(source) else ", as vars(type(it))"
+    write = f"Write the path of a Python file, its text, or a dictionary{as_vars}."
     raise ConfigError(f"{steady_repr(source)} is not a configuration.", seen, write)
 
 
@@ -277,8 +276,10 @@ def _overridden(values: Mapping[Any, Any], overrides: Mapping[str, object], know
     if odd := [key for key in (*settable, *overrides) if not isinstance(key, str)]:
         wrong, seen = "A configuration's keys are names.", f"One of them is {steady_repr(odd[0])}."
         raise ConfigError(wrong, seen, "Write a string for every key.")
-    # any name may be added to a dictionary, but one that is nearly another is a slip
-    slips = [n for n in overrides if n not in settable and get_close_matches(n, settable, n=1, cutoff=0.8)]
+    # any name may be added to a dictionary, but one that is nearly another, or a part of one, is a slip
+    parts = [n for n in overrides if "." in n and n.partition(".")[0] in settable]
+    near = [n for n in overrides if get_close_matches(n, settable, n=1, cutoff=0.8)]
+    slips = [n for n in (*near, *parts) if n not in settable]
     _refuse_unknown(slips, settable, "The configuration does not set", told=settable)
     origin = values if isinstance(values, Config) else Config({})
     taken = {**origin.overrides, **overrides}

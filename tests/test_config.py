@@ -789,6 +789,11 @@ def test_a_near_miss_of_a_key_is_refused():
     )
 
 
+def test_a_part_of_a_key_is_refused():
+    message = message_of(lambda: as_config({"optimizer": {"rate": 1}}, {"optimizer.rate": 2}))
+    assert "does not set 'optimizer.rate'" in message
+
+
 def test_a_mapping_with_keys_that_are_no_names_is_refused():
     assert message_of(lambda: as_config({1: 2})) == (
         "A configuration's keys are names.\nOne of them is 1.\nWrite a string for every key."
@@ -803,6 +808,16 @@ def test_a_string_that_is_neither_path_nor_text_says_both_readings(source):
         "read as config text, it has no '=' and no second line.\n"
         "Write the path of a Python file, its text, or a dictionary."
     )
+
+
+class Plain:
+    rate = 1
+
+
+@pytest.mark.parametrize("source, how", [(SimpleNamespace(rate=1), "it"), (Plain, "it"), (Plain(), "type(it)")])
+def test_of_an_object_the_dictionary_is_told_that_holds_its_values(source, how):
+    assert message_of(lambda: as_config(source)).endswith(f"or a dictionary, as vars({how}).")
+    assert eval(f"vars({how})", {"it": source})["rate"] == 1
 
 
 @pytest.mark.parametrize("source, kind", [(None, "NoneType"), (3, "int"), (b"a = 1", "bytes")])

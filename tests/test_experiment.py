@@ -1837,6 +1837,20 @@ def test_a_callback_with_a_period_acts_on_time_with_the_weights_of_that_batch():
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(often.seen, single.seen, strict=True))
 
 
+def test_a_tensor_that_the_state_lacks_is_told_how_to_ask_for():
+    class Reading(Callback):
+        def on_batch_end(self, state):
+            state["batch_input"]
+
+    exp = build_experiment(config(callbacks=[Reading()]))
+    with pytest.raises(KeyError) as caught:
+        exp.train(1)
+
+    assert "inputs = ['batch_input'] in the class." in caught.value.__notes__[0]
+    Reading.inputs = ["batch_input"]
+    build_experiment(config(callbacks=[Reading()])).train(1)
+
+
 @pytest.mark.parametrize("every, told", [(None, True), (1, False), (2, False)])
 def test_a_rate_that_comes_after_the_batches_it_is_for_is_told(every, told, caplog):
     class Warming(Callback):

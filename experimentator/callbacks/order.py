@@ -81,7 +81,13 @@ class Listener:
         for name in self.needs[event]:
             if name not in given:
                 raise CallbackError(self._lacking(name, event, state))
-        method(**given)
+        try:
+            method(**given)
+        except KeyError as error:
+            lacks = [name for name in ({*self.tensors()} - state.keys()) if str(error) == repr(name)]
+            if event == "batch_end" and lacks:
+                error.add_note(f"The state holds the tensors that are asked for: inputs = {lacks} in the class.")
+            raise
 
     def _lacking(self, name: str, event: str, state: Mapping[str, Any]) -> str:
         """The message where nothing provides a name that the method of `event` asks for."""
