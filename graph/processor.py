@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial, update_wrapper, wraps
+from functools import partial, update_wrapper
 from pathlib import PurePath
 from types import CodeType
 from typing import Any, Self
@@ -22,21 +22,14 @@ from typing import Any, Self
 from experimentator.graph.chunk import Chunk
 from experimentator.graph.errors import DeclarationError, UndeclaredWriteError, UnwrittenOutputError, brief
 from experimentator.graph.mode import Mode
-from experimentator.graph.signatures import asks_for_training, required_parameters, signature_of, ways_to_pass
+from experimentator.graph.signatures import (
+    asks_for_training,
+    required_parameters,
+    signature_of,
+    told_of_training,
+    ways_to_pass,
+)
 from experimentator.graph.text import cut
-
-
-def _told_of_training(call: Callable[..., Any]) -> Callable[..., Any]:
-    signature = signature_of(call)
-
-    @wraps(call)
-    def told(self: Any, chunk: Chunk, *args: Any, **options: Any) -> Any:
-        if "training" not in signature.bind_partial(self, chunk, *args, **options).arguments:
-            options["training"] = chunk.training
-        return call(self, chunk, *args, **options)
-
-    told.tells_of_training = True  # type: ignore[attr-defined]
-    return told
 
 
 class _Undeclared:
@@ -71,6 +64,9 @@ class ChunkProcessor:
     _source: str | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if (args or kwargs) and cls.__init__ is object.__init__ and cls.__new__ is ChunkProcessor.__new__:
+            seen = f"it is made with {', '.join(map(brief, (*args, *kwargs.values())))}, and its class takes nothing"
+            raise DeclarationError(cls.__name__, seen=seen, write="Write @dataclass(eq=False) above it, or __init__.")
         processor = super().__new__(cls)
         frame = sys._getframe(1)  # the line that lists the processor, for messages
         object.__setattr__(processor, "_source", f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}")
@@ -82,7 +78,7 @@ class ChunkProcessor:
             cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # the inherited one
         call = cls.__call__  # it may come from a mixin
         if not hasattr(call, "tells_of_training") and asks_for_training(call):
-            cls.__call__ = _told_of_training(call)  # type: ignore[method-assign]
+            cls.__call__ = told_of_training(call)  # type: ignore[method-assign]
 
     def __call__(self, chunk: Chunk) -> None:
         raise DeclarationError(

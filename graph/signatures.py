@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 if sys.version_info >= (3, 14):  # annotations are computed when asked for: names that only type checkers import fail
@@ -17,7 +17,14 @@ else:
     from inspect import get_annotations as annotations_of
     from inspect import signature as signature_of
 
-__all__ = ["annotations_of", "asks_for_training", "required_parameters", "signature_of", "ways_to_pass"]
+__all__ = [
+    "annotations_of",
+    "asks_for_training",
+    "required_parameters",
+    "signature_of",
+    "told_of_training",
+    "ways_to_pass",
+]
 
 
 def asks_for_training(call: Callable[..., Any]) -> bool:
@@ -29,6 +36,20 @@ def asks_for_training(call: Callable[..., Any]) -> bool:
     passes_on = any(one.kind is one.VAR_KEYWORD for one in own.values())
     found = own.get("training") or (inner.get("training") if passes_on else None)
     return found is not None and found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY)
+
+
+def told_of_training(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A `__call__` that is given `training` by its chunk, where its caller does not."""
+    signature = signature_of(call)
+
+    @wraps(call)
+    def told(self: Any, chunk: Any, *args: Any, **options: Any) -> Any:
+        if "training" not in signature.bind_partial(self, chunk, *args, **options).arguments:
+            options["training"] = chunk.training
+        return call(self, chunk, *args, **options)
+
+    told.tells_of_training = True  # type: ignore[attr-defined]
+    return told
 
 
 def required_parameters(function: Callable[..., Any]) -> tuple[str, ...]:

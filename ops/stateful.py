@@ -111,7 +111,13 @@ class KerasMetric(Op):
         if weights is not None and len(weights.shape) > 1 and isinstance(metric, keras.metrics.Mean):
             long = keras.ops.cast(prod(keras.ops.shape(weights)[1:]), weights.dtype)
             weights *= long  # Keras averages within a row, however long it is
-        metric.update_state(*compared, **({} if weights is None else {"sample_weight": weights}))
+        try:
+            metric.update_state(*compared, **({} if weights is None else {"sample_weight": weights}))
+        except ValueError as error:
+            if len({tuple(one.shape) for one in compared}) > 1:
+                takes = f"{type(metric).__name__} may take a number for each target, such as the score of one class."
+                error.add_note(f"The prediction has another shape than the target: {takes}")
+            raise
         chunk[self.output] = self._number(metric.result())
 
     def _labelled(self, chunk: Chunk, target: Any) -> Any:

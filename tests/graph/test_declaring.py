@@ -57,6 +57,28 @@ def test_other_values_are_no_modes(value):
         Graph([], provided=(), mode=value)
 
 
+@pytest.mark.parametrize("args, named", [((3.0,), {}), ((), {"by": 3.0})])
+def test_arguments_that_no_init_takes_are_refused(args, named):
+    class Forgot(ChunkProcessor):
+        by: float = 1.0
+
+    told = r"Forgot .* it is made with 3.0, .*nothing\.\nWrite @dataclass\(eq=False\)"
+    with pytest.raises(DeclarationError, match=told):
+        Forgot(*args, **named)
+
+    assert dataclass(eq=False)(Forgot)(*args, **named).by == 3.0
+
+
+def test_a_new_of_ones_own_may_take_arguments():
+    class Own(ChunkProcessor):
+        def __new__(cls, by):
+            own = super().__new__(cls, by)
+            own.by = by
+            return own
+
+    assert Own(3.0).by == 3.0
+
+
 def test_functions_take_tensors_by_name():
     assert run(lambda b, a: b - a, {"a": 1, "b": 3}, inputs=["a", "b"], outputs=["c"]) == {"c": 2}
 

@@ -92,6 +92,15 @@ def test_its_variables_are_not_trained_and_are_saved_alike_by_all_modes(tmp_path
     assert evaluating.evaluate() == both.evaluate()
 
 
+def test_a_prediction_of_another_shape_than_its_target_is_told_where_keras_refuses_it():
+    metric = KerasMetric(keras.metrics.AUC(), "batch_scores", "batch_target")
+    chunk = Chunk({"batch_scores": np.full((4, 2), 0.5, "float32"), "batch_target": np.ones(4)}, mode=Mode.EVAL)
+    with pytest.raises(ValueError) as caught:
+        metric(chunk)
+
+    assert "AUC may take a number for each target" in caught.value.__notes__[0]
+
+
 def test_sample_weights_weigh():
     metric = KerasMetric(
         keras.metrics.MeanSquaredError(), "batch_score", "batch_target", "error", weight="batch_weight"
