@@ -180,6 +180,16 @@ def test_an_item_that_is_no_dictionary_is_named(item):
         query(Bare([7], item), 7, subset="s")
 
 
+def test_keys_that_stand_where_the_dataset_belongs_are_told_as_such():
+    with pytest.raises(DatasetError, match=r"If these are keys, name the dataset before them"):
+        query(as_dataset([3, 5], subset="s"), 0, subset="s")
+
+
+def test_a_transform_that_is_in_no_list_is_told_as_such():
+    with pytest.raises(DatasetError, match=r"are a list.\nSeen: <function .*\nWrite .*\(dataset, \[transform\]\)"):
+        DataAugmentationDataset([{"x": 1}], lambda key, item: item)
+
+
 def test_ctrl_c_inside_a_dataset_stays_ctrl_c():
     class Slow(Bare):
         def query_item(self, key):

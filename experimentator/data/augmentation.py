@@ -51,6 +51,9 @@ class DataAugmentationDataset(WrappedDataset):
 
     def __init__(self, parent: Any, transforms: Iterable[Transform | None] = ()):
         super().__init__(parent)
+        if not hasattr(transforms, "__iter__"):
+            write = "Write DataAugmentationDataset(dataset, [transform])."
+            raise DatasetError("The transforms of a dataset are a list.", f"{transforms!r:.80}", write)
         self.transforms = [transform for transform in transforms if transform is not None]
         self._plans: tuple[_Plan, ...] = ()
 

@@ -224,10 +224,11 @@ def query(dataset: Any, key: Hashable, *, subset: str) -> dict[str, Any] | None:
     if item is None:
         return None
     if not isinstance(item, Mapping):
+        keys = " If these are keys, name the dataset before them: Subset(name, mode, dataset, keys)."
         raise DatasetError(
             f"The item of key {key!r} of subset {subset!r} is not a dictionary.",
             f"a {type(item).__name__}",
-            'Return names with values, such as {"input": image, "target": label}.',
+            'Return names with values, such as {"input": image, "target": label}.' + keys * isinstance(item, str | int),
         )
     return dict(item)
 
