@@ -217,7 +217,13 @@ def test_instead_of_the_logs_of_keras_a_name_is_told_that_the_event_has(event, n
 
 
 @pytest.mark.parametrize(
-    "name, written", [("exp", "self.exp:"), ("experiment", "self.exp:"), ("learning_rate", "self.exp.learning_rate:")]
+    "name, written",
+    [
+        ("exp", "self.exp:"),
+        ("experiment", "self.exp:"),
+        ("learning_rate", r"self.exp.get_learning_rate\(\):"),
+        ("batch_size", "self.exp.batch_size:"),
+    ],
 )
 def test_what_the_experiment_has_is_told_to_be_taken_from_it(name, written):
     scope = {}

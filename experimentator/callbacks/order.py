@@ -101,9 +101,10 @@ class Listener:
             )
         known = sorted({*map(str, state), *tensors})
         asks = f"{self.name}.on_{event} asks for {name!r}, which nothing provides.\nKnown here: {', '.join(known)}.\n"
-        is_exp = name in ("exp", "experiment")
-        if is_exp or name in dir(getattr(self.callback, "exp", None)):
-            write = "self.exp" if is_exp else f"self.exp.{name}"
+        is_exp, attributes = name in ("exp", "experiment"), dir(getattr(self.callback, "exp", None))
+        if is_exp or name in attributes:
+            in_force = f"get_{name}" in attributes  # the setting may be None
+            write = "self.exp" if is_exp else f"self.exp.get_{name}()" if in_force else f"self.exp.{name}"
             return f"{asks}Leave it out, and write {write}: experimentator.Callback, as a base, keeps self.exp."
         return (
             f"{asks}{_near(name, known)}Give the parameter a default, or let a processor or an earlier callback "
