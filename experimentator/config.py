@@ -277,9 +277,8 @@ def _overridden(values: Mapping[Any, Any], overrides: Mapping[str, object], know
         wrong, seen = "A configuration's keys are names.", f"One of them is {steady_repr(odd[0])}."
         raise ConfigError(wrong, seen, "Write a string for every key.")
     # any name may be added to a dictionary, but one that is nearly another, or a part of one, is a slip
-    parts = [n for n in overrides if "." in n and n.partition(".")[0] in settable]
-    near = [n for n in overrides if get_close_matches(n, settable, n=1, cutoff=0.8)]
-    slips = [n for n in (*near, *parts) if n not in settable]
+    new = [n for n in overrides if n not in settable]
+    slips = [n for n in new if n.partition(".")[0] in settable or get_close_matches(n, settable, n=1, cutoff=0.8)]
     _refuse_unknown(slips, settable, "The configuration does not set", told=settable)
     origin = values if isinstance(values, Config) else Config({})
     taken = {**origin.overrides, **overrides}

@@ -17,7 +17,7 @@ from experimentator.graph.chunk import Chunk
 from experimentator.graph.errors import DeclarationError, UnknownNameError
 from experimentator.graph.mode import Mode
 from experimentator.graph.node import Node, nodes_of, require_place_for_chunk
-from experimentator.graph.processor import UndeclaredFunction, describe, kind_of
+from experimentator.graph.processor import ChunkProcessor, UndeclaredFunction, describe, kind_of
 from experimentator.graph.recorded import RecordedProcessor
 from experimentator.graph.signatures import signature_of
 from experimentator.graph.text import where
@@ -125,14 +125,18 @@ class _Tape:
 
 
 def _require_written(node: Node, chunk: Chunk, returned: Any) -> None:
-    """Refuse what an undeclared callable returns and does not write: nobody would see it."""
-    if returned is chunk:
+    """Refuse a function whose result nobody would see: it writes nothing, and returns tensors.
+
+    A class may return what it likes, as it did in earlier versions, and a lambda be there for its effect.
+    """
+    called = _called(node)
+    if chunk.writes or chunk.deletes or returned is chunk or isinstance(called, ChunkProcessor):
         return
-    lost: list[str] = []
     if isinstance(returned, Mapping):
         lost = [repr(name) for name, tensor in returned.items() if dict.get(chunk, name) is not tensor]
-    elif not (chunk.writes or chunk.deletes or kind_of(_called(node)) == "lambda"):  # a lambda may be for its effect
-        lost = ["a tensor" for one in _several(returned) if hasattr(one, "dtype")][:1]
+    else:
+        is_lost = kind_of(called) != "lambda" and any(hasattr(one, "dtype") for one in _several(returned))
+        lost = ["a tensor"] * is_lost
     if lost:
         name = lost[0] if isinstance(returned, Mapping) else "'name'"
         declare = f"@chunk_processor(inputs={[*chunk.reads]}, outputs=[...])"

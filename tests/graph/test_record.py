@@ -211,6 +211,13 @@ def test_what_is_returned_and_not_written_is_refused(function, told):
     assert str(error.value).endswith("@chunk_processor(inputs=['x'], outputs=[...]).")
 
 
+class Returns(ChunkProcessor):
+    """As of earlier versions, which ignored what is returned."""
+
+    def __call__(self, chunk):
+        return {"y": chunk["x"] * 2}
+
+
 def returned_whole(chunk):
     chunk["y"] = chunk["x"] * 2
     return chunk
@@ -220,6 +227,7 @@ def returned_whole(chunk):
     "function",
     [
         returned_whole,
+        Returns(),
         lambda chunk: {"y": chunk.setdefault("y", chunk["x"])},
         lambda chunk: np.isfinite(chunk["x"]),  # as a check is, which acts by itself
         lambda chunk: chunk.pop("x"),

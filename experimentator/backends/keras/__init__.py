@@ -102,10 +102,7 @@ class KerasBackend(Backend, ABC):
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
     ) -> tuple[Any, ...]:
-        """Run the list once on abstract batches: builds layers, declares undeclared callables.
-
-        Which variables each processor reads is noted meanwhile.
-        """
+        """Run the list once on abstract batches: builds layers, declares callables, notes which variables each reads."""
         self._unbuilt.clear()
         recorded: list[tuple[Any, ...]] = []
         reads, kept = list[Read](), set[int]()
