@@ -25,13 +25,14 @@ log = logging.getLogger(__name__)
 class ExponentialMovingAverage(Callback):
     """Average the weights over the batches of training; evaluate and predict with the average; train on without it.
 
-    After each batch the average becomes `momentum` times itself plus `1 - momentum` times the weights. It is Keras'
-    own (`use_ema` of the optimizer), so it is kept inside the compiled loop, is part of the optimizer's state, and
-    covers what is trained and what layers keep, such as the statistics of BatchNormalization; a variable of your own,
-    which a callback assigns, stays as it is. Each evaluation and each `exp.predict` swaps the weights and swaps them
-    back; `with ema.averaged():` does so for anything else. After `exp.load_weights` the average of the loaded weights
-    begins anew with what was loaded; weights that are set otherwise, as by `network.set_weights`, leave the average as
-    it was, and with it what an evaluation gives. Weights and average are both saved: the average goes to
+    The average begins as the weights after the first batch (of accumulated gradients: after the first update); after
+    each later batch it becomes `momentum` times itself plus `1 - momentum` times the weights. It is Keras' own
+    (`use_ema` of the optimizer), so it is kept inside the compiled loop, is part of the optimizer's state, and covers
+    what is trained and what layers keep, such as the statistics of BatchNormalization; a variable of your own, which a
+    callback assigns, stays as it is. Each evaluation and each `exp.predict` swaps the weights and swaps them back;
+    `with ema.averaged():` does so for anything else. After `exp.load_weights` the average of the loaded weights begins
+    anew with what was loaded; weights that are set otherwise, as by `network.set_weights`, leave the average as it
+    was, and with it what an evaluation gives. Weights and average are both saved: the average goes to
     `weights.average.safetensors` in a run folder (or `folder`) at each epoch's end, and beside files of SaveWeights.
 
     Reads and writes weights; nothing in the state.

@@ -147,6 +147,16 @@ def test_one_that_acts_in_some_batches_has_the_rate_of_the_batch_at_hand(jit):
     assert values(exp) == pytest.approx(wanted, rel=1e-5)
 
 
+@compilers
+def test_one_that_accumulates_has_the_rate_of_the_batch_in_which_it_updates(jit):
+    optimizer = Optimizers({"Left": SGD(0.05), "Right": SGD(0.02, gradient_accumulation_steps=5)}, losses=OWN_LOSSES)
+    exp = built(optimizer, jit_compile=jit, callbacks=[LearningRateWarmUp(2, initial=0.0)])
+    exp.train(2)  # of 12 batches each: the third update is of gradients from both
+
+    wanted = by_hand(exp, lambda done: (0.05 * done / 24, 0.02 * done / 24), epochs=2, own=True, turns=5)
+    assert values(exp) == pytest.approx(wanted, rel=1e-5)
+
+
 def average_by_hand(exp: Any) -> float:
     """Of the right factor over 12 batches, in the 6th and the 12th of which it moves; half of it is the last weight."""
     first = by_hand(exp, lambda done: (0.0, 0.02 * (done < 6)), epochs=1, own=True, turns=6, last=True)[1]

@@ -56,12 +56,10 @@ class Rates:
         return self.base * keras.ops.take(factors, place)
 
     def _batches(self) -> Any:
-        """Batches since the optimizer was made; where gradients are accumulated, it counts updates."""
+        """Batches since the optimizer was made, also those that only accumulate gradients."""
         seen = getattr(self.optimizer, "_batches_seen", None)  # set if it updates in every N-th batch only
-        if seen is not None:
-            return keras.ops.copy(seen())  # JAX donates every buffer, once
-        updates = keras.ops.convert_to_tensor(self.optimizer.iterations)
-        return updates * (self.optimizer.gradient_accumulation_steps or 1)
+        count = keras.ops.convert_to_tensor(self.optimizer._iterations) if seen is None else seen()
+        return keras.ops.copy(count)  # JAX donates every buffer, once
 
 
 class Table:
