@@ -315,7 +315,7 @@ def _told_of_the_first(compiled: Callable[..., Any]) -> Callable[..., Any]:
 def why_asked(error: Exception) -> str:
     """Which processor looks at values, and where."""
     notes = [note.partition(" Its chunk")[0].rstrip(".") for note in getattr(error, "__notes__", ())]
-    place = next((note for note in notes if "chunk processor" in note), "outside of processors")
+    place = next((note for note in notes if "chunk processor" in note), "something outside of processors")
     frames = extract_tb(error.__traceback__)
     own = [frame for frame in frames if not _OF_LIBRARIES.search(frame.filename) and frame.line]
     where = f", `{own[-1].line}` ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
