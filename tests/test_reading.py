@@ -279,7 +279,21 @@ def packaged(key, item):
     return {"n": train_test_split(item["n"], random_state=key), "m": given(st.integers())}
 
 
-@pytest.mark.parametrize("quiet", [addressed, packaged, fixed, by_parameter, len, "text", None, Own, {"a": [1]}])
+class DrawnOnce:
+    """A dataset that drew its values when it was made, as a synthetic one does."""
+
+    keys = range(4)
+
+    def __init__(self):
+        self.values = np.random.normal(size=4) + HELD.normal(size=4)
+
+    def query_item(self, key):
+        return {"n": self.values[key]}
+
+
+@pytest.mark.parametrize(
+    "quiet", [addressed, packaged, fixed, by_parameter, len, "text", None, Own, {"a": [1]}, DrawnOnce()]
+)
 def test_code_that_draws_from_generators_of_its_own_making_is_left_alone(quiet):
     assert generators_in(quiet) == []
 

@@ -26,6 +26,7 @@ MOST = 100_000  # objects that are searched
 DATA = 1_000  # containers with more entries hold data, and are not searched
 NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "ROT_TWO", "SWAP")  # only move values
 ELSEWHERE: set[str] = set()  # in a worker process: the user's modules that the training process had imported
+MAKING = ("__init__", "__new__", "__post_init__")  # methods that ran before anything is read
 KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 SHARED: dict[int, str] = {id(random._inst): "random", id(np.random.mtrand._rand): "numpy"}
 
@@ -52,9 +53,9 @@ def modules_of_the_user() -> list[str]:
 def generators_in(root: Any) -> list[Any]:
     """Every generator of numpy or Python that an object reaches: by attributes, containers, arguments, code.
 
-    Searched is the code of functions and methods, and of functions they call, but not of installed packages; code that
-    calls `np.random.normal` reaches numpy's shared generator. A class may narrow the search to some attributes, by
-    their names in `_draws_in`.
+    Searched is the code of functions and methods, and of functions they call, but not of installed packages, nor of
+    what made the object; code that calls `np.random.normal` reaches numpy's shared generator. A class may narrow the
+    search to some attributes, by their names in `_draws_in`.
 
     >>> class Noise:
     ...     def __init__(self):
@@ -168,6 +169,8 @@ def _of_class(one: Any) -> Iterator[Any]:
     """What an object has of its class and the bases: functions whose code is searched, slots, and generators."""
     for base in type(one).__mro__:
         for name, value in () if _is_quiet(base) else list(vars(base).items()):
+            if name in MAKING:
+                continue
             if isinstance(value, MemberDescriptorType):
                 with suppress(AttributeError):  # it is not set
                     yield getattr(one, name)
