@@ -393,6 +393,13 @@ def test_visits_count_what_came_before(numbers):
     assert visits_of(numbers).tolist() == expected
 
 
+def test_the_visits_of_a_whole_epoch_are_counted_by_key():
+    subset = Subset("training", Mode.TRAIN, [{"x": 1}] * 9, keys=[7, 8, 7])
+
+    assert subset.visits(np.array([2, 1, 0])).tolist() == [0, 0, 1]
+    assert not Subset("training", Mode.TRAIN, [{"x": 1}] * 3).visits(np.array([2, 1, 0])).any()
+
+
 def test_the_visits_of_a_short_epoch_look_at_its_own_keys_alone():
     hashed = []
 

@@ -276,9 +276,10 @@ def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str,
             "Convert it in the dataset, such as by tensor.detach().cpu().float().numpy().",
         ) from error
     refuse_masks(name, values)
-    if not all(is_numeric(array) for array in arrays):
-        return values
     first = arrays[0]
+    kinds = {array.dtype: array for array in arrays} if is_numeric(first) else {}
+    if not kinds or not all(map(is_numeric, kinds.values())):
+        return values
     for key, array in zip(keys, arrays, strict=True):
         if array.shape != first.shape:
             raise DatasetError(
@@ -287,7 +288,11 @@ def _column(name: str, values: list[Any], keys: Sequence[Hashable], subset: str,
                 "Crop, resize or pad the items to one shape, or let the subset pad them to a few: "
                 f"buckets={{{name!r}: [{_example(first.shape, array.shape)}]}}.",
             )
-    return np.stack(arrays, out=into if _fit(arrays, into) else None)
+    is_fit = into is not None and into.shape == (len(arrays), *first.shape)
+    if into is None or not is_fit or not all(np.can_cast(kind, into.dtype, "safe") for kind in kinds):
+        return np.array(arrays, np.result_type(*kinds))  # np.stack takes three times as long for small ones
+    into[...] = arrays
+    return into
 
 
 def _example(one: Sequence[int], other: Sequence[int]) -> str:
@@ -296,15 +301,10 @@ def _example(one: Sequence[int], other: Sequence[int]) -> str:
     return "32, 64, 128" if axes == 1 else ", ".join(str((size,) * axes) for size in (32, 64, 128))
 
 
-def _fit(arrays: Sequence[np.ndarray], into: np.ndarray | None) -> bool:
-    """Whether arrays of one shape can be stacked into `into` without loss."""
-    if into is None or into.shape != (len(arrays), *arrays[0].shape):
-        return False
-    return all(np.can_cast(dtype, into.dtype, "safe") for dtype in {array.dtype for array in arrays})
-
-
 def _tried(value: Any) -> Any:
     """The value as an array; an array of one object for what numpy should not convert."""
+    if isinstance(value, (int, float)):  # most often
+        return np.asarray(value)
     if hasattr(value, "dtype") or hasattr(type(value), "__array_interface__") or np.isscalar(value):
         return np.asarray(value)
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):

@@ -128,6 +128,9 @@ class Ordered:
     def visits(self, positions: np.ndarray) -> np.ndarray:
         """For each position in this order, how often its key came before: [N] int."""
         keys = self.keys
+        is_once = len(positions) == len(keys) and not np.any(np.bincount(positions) > 1)
+        if is_once and len(set(keys)) == len(keys):  # in the order of their places in memory: a fourth of the time
+            return np.zeros(len(keys), dtype=np.int64)
         return visits_of([keys[place] for place in positions.tolist()])  # alone: an epoch may be a small part of them
 
     def _order_error(self, wrong: str, seen: str) -> DatasetError:

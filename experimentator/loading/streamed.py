@@ -142,7 +142,8 @@ class Stream(Pass):
     def make(self, rows: np.ndarray) -> Making:
         """Let each batch be read into its own rows of the block's columns."""
         feed, places = self.feed, rows.ravel()
-        keys, visits = [self.keys[place] for place in self.positions[places]], self.visits[places].tolist()
+        keys = [self.keys[place] for place in self.positions[places].tolist()]
+        visits = self.visits[places].tolist()
         placing = feed.placing
         names, size = (feed.specs, rows.size) if placing is None else (placing.names, placing.buffer(rows.shape))
         columns = {name: feed.specs[name].zeros(size) for name in names}
