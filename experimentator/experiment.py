@@ -298,8 +298,8 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         """Names that callbacks read in `mode`, besides the averages."""
         return ()
 
-    def call_limit(self) -> int | None:
-        """The most batches that one call of a step may run, so that callbacks act in time; None for no limit."""
+    def call_limit(self, mode: Mode) -> int | None:
+        """The most batches that a call of a step may run in `mode`, so that callbacks act in time; None for any."""
         return None
 
     def cycle(self, feed: Feed, batch_size: int) -> Pass:

@@ -211,11 +211,10 @@ class CallbackedExperiment(BaseExperiment):
     def listens(self, event: str) -> bool:
         return super().listens(event) or any(listener.hears(event) for listener in self.listeners)
 
-    def call_limit(self) -> int | None:
-        """1 where a callback acts before each batch; else the greatest common divisor of the callbacks' `every`."""
-        if self.listens("batch_begin"):
-            return 1
-        return gcd(*(listener.every for listener in self.listeners if listener.every)) or super().call_limit()
+    def call_limit(self, mode: Mode) -> int | None:
+        """The greatest common divisor of the batches after which callbacks act in passes of `mode`."""
+        acting = [] if mode == Mode.INFER else [one for one in self.listeners if one.when & mode]  # none hears of INFER
+        return gcd(*(one.limit for one in acting)) or super().call_limit(mode)
 
     def requests(self, mode: Mode = Mode.ALL) -> Iterable[str]:
         """The names that callbacks acting in `mode` read at the ends of batches and cycles."""

@@ -192,7 +192,7 @@ class Program:
             step = self.compiled(graph, batch, jit_compile=self._jit_compile(mode), like=like)
             travelling = 0 if feed.resident else batch_bytes(batch) * batch_size
             most = max(1, BLOCK_BYTES // max(1, travelling, step.result_bytes(batch_size)))
-            pace = Pace(room, fixed=self._batches_per_call(), most=most, stride=exp.call_limit())
+            pace = Pace(room, fixed=self._batches_per_call(mode), most=most, stride=exp.call_limit(mode))
             step.capacity = pace.capacity
             runner = self.runners[key] = Runner(step, pace, subset.name, like, sizes, batch)
         if not feed.resident:
@@ -294,9 +294,9 @@ class Program:
         with self.attributes.settling(compiled=self.compiles), self.exp.backend.settling():
             yield
 
-    def _batches_per_call(self) -> int | None:
+    def _batches_per_call(self, mode: Mode) -> int | None:
         """The fixed number of batches for every call; None to find it by measuring."""
-        if self.exp.call_limit() == 1:
+        if self.exp.call_limit(mode) == 1:
             self.tell("A callback acts at every batch (on_batch_begin, or every=1), so every call runs one batch only.")
             return 1
         wanted = self.exp.steps_per_call

@@ -226,7 +226,7 @@ def resident(hands, whole, *, evaluating=MappingProxyType({}), batches=16, steps
     program = SimpleNamespace(feeds={id(subset): SimpleNamespace(own=SimpleNamespace(resident=True))})
     compilers = {"graph": False, "xla": True, "xla-step": "step"}
     backend = SimpleNamespace(peak_memory=lambda: None, compilers=compilers)
-    exp = SimpleNamespace(subsets=[subset], program=program, backend=backend, call_limit=lambda: None, eager=eager)
+    exp = SimpleNamespace(subsets=[subset], program=program, backend=backend, call_limit=lambda mode: None, eager=eager)
     exp.precision = exp.steps_per_call = None
     compiling, block = {"graph": 0.1, "xla": 1.0}, SimpleNamespace(index=np.zeros((batches, 32)))
     return Seen(exp, whole, steps, 1, "graph", hands, compiling, {}, ("Model", 0.75), block, evaluating)

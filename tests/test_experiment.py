@@ -1876,6 +1876,21 @@ def test_acting_before_batches_makes_calls_of_one_batch_and_says_so(caplog):
     assert "one batch only" in caplog.text
 
 
+@pytest.mark.parametrize("event", ["batch_begin", "batch_end", "epoch_end"])
+def test_calls_are_as_short_as_callbacks_need_in_passes_that_they_hear_of(event):
+    class OfTraining:
+        when, every = Mode.TRAIN, 1
+
+    setattr(OfTraining, f"on_{event}", lambda self, **_: None)
+    exp = build_experiment(config(callbacks=[OfTraining()], batch_size=4, steps_per_call=2))
+    exp.train(1)
+    exp.predict("validation")
+
+    per_call = {key[1]: runner.batches / runner.calls for key, runner in exp.program.runners.items()}
+    assert per_call[Mode.TRAIN] == (2 if event == "epoch_end" else 1)
+    assert min(per_call[Mode.EVAL], per_call[Mode.INFER]) > 1
+
+
 def test_a_callback_that_asks_for_an_unknown_name_is_told():
     class Asks:
         def on_epoch_end(self, validation_acuracy):

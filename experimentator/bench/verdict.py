@@ -8,6 +8,7 @@ from typing import Any
 
 from experimentator.bench.findings import BETTER, HOW, Finding, Seen, percent
 from experimentator.bench.supply import supply
+from experimentator.graph import Mode
 
 WORTH = 1.15  # times as fast; changes that promise less are not named
 CALL_SECONDS = 2e-3  # a call of a compiled step costs at most: 0.1 to 0.7 ms, more with more tensors
@@ -88,7 +89,7 @@ def _is_resident(exp: Any) -> bool:
 
 def _costly(seen: Seen, excess: float) -> Iterator[Finding]:
     share, gain = excess / seen.seconds, seen.gain(excess)
-    limit, fixed = seen.exp.call_limit(), seen.exp.steps_per_call
+    limit, fixed = seen.exp.call_limit(Mode.TRAIN), seen.exp.steps_per_call
     begin = f"{percent(share)} of the time is the cost of calls that run few batches each"
     if limit is not None and limit < 16:
         who = "a callback acts before every batch" if limit == 1 else f"callbacks act every {limit} batches"

@@ -11,6 +11,7 @@ from experimentator.callbacks.callback import Callback, nothing_saved
 from experimentator.callbacks.folder import run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import CheckpointError, make_folder
+from experimentator.graph import Mode
 from experimentator.records.hold import Hold
 from experimentator.records.throttle import Throttle, seconds_to_save
 from experimentator.saving.manifest import CHECKPOINTS, KEPT, remove_unfinished
@@ -48,6 +49,7 @@ class CheckpointEvery(Callback):
     """
 
     phase = "record"  # it saves what the others have done
+    when = Mode.TRAIN  # its `steps` are batches trained on: calls that evaluate need not end there
     leaves_files = True
     state_dict = nothing_saved  # a resumed training counts from the checkpoint it came from
 

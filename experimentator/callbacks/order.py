@@ -64,6 +64,13 @@ class Listener:
         """The names it reads at batch and cycle ends; asked for anew each time, as they may follow the graph."""
         return tuple(dict.fromkeys((*names_in(self.callback, "inputs"), *self._asked(FETCHING))))
 
+    @property
+    def limit(self) -> int:
+        """The most batches of a call, so that it acts in time: 1 if it acts before each batch; 0 for any number."""
+        if self.hears("batch_begin"):
+            return 1
+        return self.every if any(map(self.hears, ("batch_end", "block_end", "pause"))) else 0
+
     def hears(self, event: str) -> bool:
         """Whether the callback acts on `event`."""
         return event in self.methods
