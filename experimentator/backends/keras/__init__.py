@@ -102,7 +102,7 @@ class KerasBackend(Backend, ABC):
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
     ) -> tuple[Any, ...]:
-        """Run the list once on abstract batches: builds layers, declares callables, notes which variables each reads."""
+        """Run the list once on abstract batches: builds layers, declares callables, notes which variables they read."""
         self._unbuilt.clear()
         recorded: list[tuple[Any, ...]] = []
         reads, kept = list[Read](), set[int]()
