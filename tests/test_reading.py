@@ -33,7 +33,7 @@ from experimentator.data.keys import key_digest
 from experimentator.data.reading import visits_of
 from experimentator.feed import feed_of
 from experimentator.loading.workers import Workers
-from tests.drawing import HELD, ITEMS, WAYS, Own, Shaking, by_numpy, by_parameter, by_python, subset_of
+from tests.drawing import HELD, ITEMS, WAYS, Shaking, by_numpy, by_parameter, by_python, subset_of
 from tests.stand_ins import law
 
 
@@ -259,6 +259,22 @@ def called(key, item):
     return by_numpy(key, item)
 
 
+class Drawn:
+    def __init__(self):
+        self.value = np.random.normal()
+
+
+def by_an_object_of_its_own(key, item):
+    return {"n": Drawn().value}
+
+
+class MakesObjects:
+    kind = Drawn
+
+    def query_item(self, key):
+        return {"n": self.kind().value}
+
+
 def addressed(key, item):
     import numpy.random as drawn
     from numpy.random import default_rng
@@ -270,7 +286,9 @@ def fixed(key, item):
     return np.random.default_rng(key).normal() + np.random.Generator(np.random.Philox(key)).normal()
 
 
-@pytest.mark.parametrize("draws", [by_numpy, alias, from_imports, inner, closed(), called], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "draws", [by_numpy, alias, from_imports, inner, closed(), called, by_an_object_of_its_own, MakesObjects()]
+)
 def test_code_that_draws_from_what_all_share_is_seen(draws):
     assert generators_in(draws) == [np.random.mtrand._rand]
 
@@ -292,7 +310,7 @@ class DrawnOnce:
 
 
 @pytest.mark.parametrize(
-    "quiet", [addressed, packaged, fixed, by_parameter, len, "text", None, Own, {"a": [1]}, DrawnOnce()]
+    "quiet", [addressed, packaged, fixed, by_parameter, len, "text", None, int, {"a": [1]}, DrawnOnce()]
 )
 def test_code_that_draws_from_generators_of_its_own_making_is_left_alone(quiet):
     assert generators_in(quiet) == []

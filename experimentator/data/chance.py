@@ -53,8 +53,8 @@ def modules_of_the_user() -> list[str]:
 def generators_in(root: Any) -> list[Any]:
     """Every generator of numpy or Python that an object reaches: by attributes, containers, arguments, code.
 
-    Searched is the code of functions and methods, and of functions they call, but not of installed packages, nor of
-    what made the object; code that calls `np.random.normal` reaches numpy's shared generator. A class may narrow the
+    Searched is the code of functions and methods, and of functions and classes they call, but not of installed
+    packages, nor of what made the object; code that calls `np.random.normal` reaches numpy's shared generator. A class may narrow the
     search to some attributes, by their names in `_draws_in`.
 
     >>> class Noise:
@@ -141,7 +141,7 @@ def _digest(address: Sequence[Any], size: int) -> bytes:
 
 def _parts(one: Any) -> Iterator[Any]:
     """The objects to search next, from one; none if it holds data. Copied, since another thread may change it."""
-    if isinstance(one, (str, bytes, int, float, np.ndarray, ModuleType, type)):
+    if isinstance(one, (str, bytes, int, float, np.ndarray, ModuleType)):
         return
     if isinstance(one, (dict, list, tuple, set, frozenset, deque)):
         with suppress(Exception):  # a class of its own may refuse to be read
@@ -166,10 +166,14 @@ def _parts(one: Any) -> Iterator[Any]:
 
 
 def _of_class(one: Any) -> Iterator[Any]:
-    """What an object has of its class and the bases: functions whose code is searched, slots, and generators."""
-    for base in type(one).__mro__:
+    """What an object has of its class and the bases: functions whose code is searched, slots, and generators.
+
+    A class that code names may be called there, and what makes its objects is searched, too.
+    """
+    is_called = isinstance(one, type)
+    for base in (one if is_called else type(one)).__mro__:
         for name, value in () if _is_quiet(base) else list(vars(base).items()):
-            if name in MAKING:
+            if name in MAKING and not is_called:
                 continue
             if isinstance(value, MemberDescriptorType):
                 with suppress(AttributeError):  # it is not set
@@ -180,7 +184,7 @@ def _of_class(one: Any) -> Iterator[Any]:
                 value = value.func
             elif isinstance(value, (classmethod, staticmethod)):
                 value = value.__func__
-            if isinstance(value, (FunctionType, *KINDS)):
+            if isinstance(value, (FunctionType, type, *KINDS)):
                 yield value
 
 
