@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
 
 from experimentator import Mode, Subset
 
@@ -42,4 +41,6 @@ class Rows:
 
 def law(*strategies: Any, **named: Any) -> Any:
     """A property that holds for everything drawn; a busy machine may be slow at showing it."""
+    from hypothesis import given, settings  # which processes that read the rows above need not load
+
     return lambda test: settings(deadline=None, max_examples=60)(given(*strategies, **named)(test))

@@ -69,7 +69,7 @@ def do_stop():
 
 def do_spin():
     while True:
-        pass
+        time.sleep(0.01)
 
 def do_exit():
     os._exit(7)
