@@ -200,7 +200,7 @@ def test_a_named_output_is_the_number_that_it_is_unnamed_and_rows_keep_their_ord
     assert not np.allclose(found.outputs["batch_mean"], whole)
 
 
-@pytest.mark.parametrize("residency", ["host", "stream"])
+@pytest.mark.parametrize("residency", ["host", pytest.param("stream", marks=pytest.mark.tensorflow)])
 def test_predictions_from_within_a_pass_disturb_nothing(residency, reference):
     class Looks(Callback):
         def init(self, exp):

@@ -356,7 +356,9 @@ def test_a_training_is_resumed_to_the_same_bits(tmp_path):
     assert all(np.array_equal(state[key], wanted[key]) for key in state)
 
 
-@pytest.mark.parametrize("optimizer", [lambda: Adam(0.01), pair_of], ids=["one", "two"])
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param(lambda: Adam(0.01), marks=pytest.mark.tensorflow), pair_of], ids=["one", "two"]
+)
 @pytest.mark.parametrize("place", [0, 100])
 def test_processors_with_variables_that_join_between_trainings_may_join_before_a_resume(tmp_path, optimizer, place):
     def joined(exp):

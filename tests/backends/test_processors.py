@@ -369,6 +369,7 @@ def test_a_picture_of_what_runs_in_python_is_of_what_it_is_now():
     assert [one.shape[-1] for one in exp.describe("eval", "batch_wide").tensors if one.name == "batch_wide"] == [12]
 
 
+@pytest.mark.tensorflow
 def test_a_picture_is_of_the_list_as_it_is_now():
     exp = experiment(dense(), squares)
     exp.train(1)
@@ -445,6 +446,7 @@ def test_nothing_is_made_twice_however_often_it_is_traced():
     ]  # fmt: skip
 
 
+@pytest.mark.tensorflow
 def test_objects_of_one_class_and_places_of_one_function_have_weights_of_their_own():
     def widen(chunk):
         chunk["batch_input"] = layers.Dense(4)(chunk["batch_input"])
@@ -456,6 +458,7 @@ def test_objects_of_one_class_and_places_of_one_function_have_weights_of_their_o
     assert list(dict.fromkeys(owners)) == ["widen", "widen#2", "Anew", "Anew#2"]
 
 
+@pytest.mark.tensorflow
 def test_what_a_call_made_stays_with_its_processor_whatever_else_is_listed():
     def widen(width):
         def widen(chunk):
@@ -476,6 +479,7 @@ def test_what_a_call_made_stays_with_its_processor_whatever_else_is_listed():
     assert exp.backend.weights().keys() >= {"widen#3/0/kernel", "Last/0/kernel"}
 
 
+@pytest.mark.tensorflow
 def test_weights_of_a_processor_that_left_are_gone_whatever_else_was_changed(caplog):
     hidden = ops.Model(layers.Dense(4), inputs="batch_input", outputs="batch_input", node="Hidden")
     exp = experiment(hidden, dense(), squares)
@@ -578,7 +582,7 @@ class Lazy:
         return self.net(tensor)
 
 
-@pytest.mark.parametrize("make", [lambda: layers.Dense(4), MakesInBuild], ids=["a layer", "one that makes one"])
+@pytest.mark.parametrize("make", one_elsewhere(MakesInBuild, lambda: layers.Dense(4)))
 def test_a_layer_that_is_called_from_later_on_has_weights_of_its_own(make):
     looped = InALoop(make(), make(), depth=1)
     exp = experiment(looped, squares)
@@ -590,7 +594,7 @@ def test_a_layer_that_is_called_from_later_on_has_weights_of_its_own(make):
     assert len({id(variable) for variable in exp.backend.variables}) == 6
 
 
-@pytest.mark.parametrize("make", [lambda: layers.Dense(4), MakesInBuild, Lazy])
+@pytest.mark.parametrize("make", one_elsewhere(MakesInBuild, lambda: layers.Dense(4), Lazy))
 def test_layers_share_no_weights_after_a_call_that_failed(make):
     looped = InALoop(make(), make(), fails=True)
     exp = experiment(looped, squares)
@@ -698,6 +702,7 @@ def test_freezing_reaches_layers_that_are_made_anew():
 # Names, shapes, control flow
 
 
+@pytest.mark.tensorflow
 def test_an_optional_input_is_read_where_the_items_have_it():
     def weigh(chunk):
         if "batch_weight" in chunk:
@@ -942,6 +947,7 @@ def helped(loss: Any) -> Any:
     return (lambda: FACTOR * loss)()
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("change, told", [
     (lambda: globals().update(FACTOR=2.0), "global FACTOR was 1.0, is 2.0"),
     (lambda: FACTORS.update(loss=2.0), r"global FACTORS was {'loss': 1.0, 'more': \[2, 3\]}, is {'loss': 2.0"),
@@ -961,6 +967,7 @@ def test_a_changed_global_that_a_processor_reads_is_told_and_acts(change, told, 
     assert re.search(told, caplog.text)
 
 
+@pytest.mark.tensorflow
 def test_a_changed_closure_is_told_and_acts(caplog):
     factor = 1.0
 
@@ -1252,6 +1259,7 @@ def helped_anew(loss: Any) -> Any:
     return 2.0 * loss
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("change, told", [
     (lambda: globals().update(helper=helped_anew), "global helper was helper of line [0-9]+, is helped_anew of line"),
     (lambda: TABLE.fill(2.0), r"global TABLE was array\(\[1., 1.\]\), is array\(\[2., 2.\]\)"),
@@ -1358,7 +1366,7 @@ def test_what_layers_and_optimizers_change_by_themselves_compiles_nothing_anew(c
     assert exp.counts["training"]["traces"] <= 2
 
 
-@pytest.mark.parametrize("dtype", ["datetime64[D]", "timedelta64[s]", "O", "U4", "V8", "?"])
+@pytest.mark.parametrize("dtype", one_elsewhere("O", "datetime64[D]", "timedelta64[s]", "U4", "V8", "?"))
 def test_arrays_of_every_kind_may_be_attributes(dtype):
     processor = Scaled()
     processor.table = np.zeros(3, dtype)
@@ -1537,14 +1545,14 @@ def timed(times):
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize(
     "make, told",
-    [
-        (counting, ["processor changes the number in enclosed counts"]),
-        (timed, []),
+    one_elsewhere(
         (
             CountsInPrivate,
             ["CountsInPrivate changes the number _count", "CountsInPrivate changes the number in _counts"],
         ),
-    ],
+        (counting, ["processor changes the number in enclosed counts"]),
+        (timed, []),
+    ),
 )
 def test_counts_that_end_with_the_trace_are_told(make, told, eager, caplog):
     exp = experiment(AtFirstCall(), squares, make([0, "a text"]), eager=eager)
@@ -1746,7 +1754,7 @@ def test_each_prediction_of_a_callback_draws_anew_and_does_so_again_after_a_resu
         np.testing.assert_array_equal(again.callbacks[0].seen, seen)
 
 
-@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize("dropped", one_elsewhere(False, True))
 def test_resumed_within_an_evaluation_training_draws_what_it_would_have(tmp_path, monkeypatch, dropped):
     def made() -> Any:
         return noisy(steps_per_call=1, callbacks=[CheckpointEvery(seconds=1e-9, keep=1000, folder=tmp_path)])
@@ -1791,7 +1799,7 @@ def truth(hits: Any, shares: Any) -> float:
     return float(np.sum(hits * shares) / np.sum(shares))
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
+@pytest.mark.parametrize("batch_size", one_elsewhere(4, 1, 3, 10))
 def test_a_measure_with_labels_missing_is_over_the_labels_of_the_whole_pass(batch_size):
     exp = measured(
         ops.Accuracy("batch_logit", "batch_sure", "masked", mask="batch_known"),
@@ -1823,7 +1831,7 @@ def test_a_measure_with_labels_missing_is_over_the_labels_of_the_whole_pass(batc
         assert exp.train(1)[0]["training_loss"] == pytest.approx(truth(surprise, known), rel=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 10])
+@pytest.mark.parametrize("batch_size", one_elsewhere(5, 1, 10))
 def test_a_sum_of_losses_with_labels_missing_is_that_of_what_each_is_over_the_pass(batch_size):
     exp = measured(
         ops.SigmoidCrossEntropy("batch_logit", "batch_target", "first", nan_is_no_label=True),
@@ -1843,6 +1851,7 @@ def test_a_sum_of_losses_with_labels_missing_is_that_of_what_each_is_over_the_pa
         assert row[f"{subset}_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("renamed", [False, True])
 def test_a_sum_that_has_no_label_counts_as_little_in_other_sums_as_a_loss_does(renamed):
     exp = measured(
@@ -1860,6 +1869,7 @@ def test_a_sum_that_has_no_label_counts_as_little_in_other_sums_as_a_loss_does(r
         assert row[f"{subset}_loss"] == pytest.approx(row[f"{subset}_first"], rel=1e-5)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("metrics", [[], ["first"], ["first", "own"]])
 def test_a_sum_is_that_of_its_parts_whatever_metrics_lists(metrics):
     @chunk_processor(inputs=["batch_logit"], outputs=["own"])
@@ -1882,6 +1892,7 @@ def test_a_sum_is_that_of_its_parts_whatever_metrics_lists(metrics):
     assert row["validation_own"] == pytest.approx(np.mean(logit**2), rel=1e-5)
 
 
+@pytest.mark.tensorflow
 def test_a_metric_under_another_name_is_that_of_the_pass_in_training_too():
     exp = measured(
         ops.KerasMetric(keras.metrics.AUC(from_logits=True), "batch_logit", "batch_sure"),
@@ -1975,6 +1986,7 @@ def test_the_length_of_the_gradient_of_no_weight_is_refused():
         with_norms(chunk_processors=processors).train(1)
 
 
+@pytest.mark.tensorflow
 def test_of_no_label_at_all_there_is_no_mean():
     exp = measured(
         ops.MeanSquaredError("batch_logit", "batch_sure"),
@@ -1985,6 +1997,7 @@ def test_of_no_label_at_all_there_is_no_mean():
     assert np.isnan(exp.evaluate()["validation_accuracy"])
 
 
+@pytest.mark.tensorflow
 def test_a_name_of_somebody_is_not_taken_for_a_weight():
     exp = measured(
         lambda chunk: chunk.update(loss_weight=keras.ops.convert_to_tensor(0.5)),
@@ -1998,6 +2011,7 @@ def test_a_name_of_somebody_is_not_taken_for_a_weight():
     assert exp.evaluate()["validation_loss"] == pytest.approx(0.5 * squares.sum() / known.sum(), rel=1e-5)
 
 
+@pytest.mark.tensorflow
 def test_one_number_may_weigh_several_and_what_weighs_nothing_may_be_nan():
     class Ratios(ChunkProcessor):
         is_metric = True
@@ -2020,6 +2034,7 @@ def test_one_number_may_weigh_several_and_what_weighs_nothing_may_be_nan():
     assert (results["validation_hits"], results["validation_misses"]) == pytest.approx((share, 1 - share))
 
 
+@pytest.mark.tensorflow
 def test_what_is_written_over_a_weighed_measure_is_not_weighed():
     exp = measured(
         ops.MeanSquaredError("batch_logit", "batch_sure", mask="batch_known"),
@@ -2030,6 +2045,7 @@ def test_what_is_written_over_a_weighed_measure_is_not_weighed():
     assert exp.evaluate() == {"validation_loss": pytest.approx(LABELS["input"].sum() / 2, rel=1e-5)}
 
 
+@pytest.mark.tensorflow
 def test_weights_of_measures_are_nobodys_business():
     exp = measured(
         ops.MeanSquaredError("batch_logit", "batch_sure", mask="batch_known"),
@@ -2053,6 +2069,7 @@ def test_weights_of_measures_are_nobodys_business():
     assert not [name for name in (*seen, *exp.history[0]) if name.endswith(".weight")]
 
 
+@pytest.mark.tensorflow
 def test_a_pass_that_was_stopped_goes_on_with_its_weights(tmp_path):
     class Stop(Callback):
         def state_dict(self):
@@ -2110,6 +2127,7 @@ def test_numbers_drawn_on_the_host_in_a_processor_are_told_to_be_drawn_once(capl
     assert not [record for record in caplog.records if "draws from" in record.getMessage()]
 
 
+@pytest.mark.tensorflow
 def test_numbers_drawn_for_items_that_are_read_meanwhile_are_not_taken_for_a_processors(caplog):
     def shifted(key, item):
         np.random.normal(), random.random(), time.sleep(0.005)
@@ -2127,6 +2145,7 @@ def test_numbers_drawn_for_items_that_are_read_meanwhile_are_not_taken_for_a_pro
     assert not [record for record in caplog.records if "draws from" in record.getMessage()]
 
 
+@pytest.mark.tensorflow
 def test_a_processor_may_have_items_read_in_other_threads():
     def shifted(key, item):
         return item | {"input": item["input"] + np.random.normal()}
@@ -2141,6 +2160,7 @@ def test_a_processor_may_have_items_read_in_other_threads():
     experiment(centred, dense(), squares).train(1)
 
 
+@pytest.mark.tensorflow
 def test_a_processor_may_reach_its_experiment_and_a_generator_without_a_state(caplog):
     reached = {"random": random.SystemRandom()}
 
@@ -2334,7 +2354,7 @@ def test_weights_that_become_nan_behind_a_finite_loss_end_the_training(caplog, t
     assert told.startswith("Weights of Model are NaN, whatever the loss says")
 
 
-@pytest.mark.parametrize("callbacks", [[], [TerminateOnNaN()]])
+@pytest.mark.parametrize("callbacks", one_elsewhere([TerminateOnNaN()], []))
 def test_weights_that_are_nan_from_the_start_are_told_and_end_nothing(callbacks, caplog):
     unknown = layers.Dense(1, bias_initializer=keras.initializers.Constant(np.nan))
     unused = ops.Model(unknown, inputs="batch_input", outputs="batch_unused", node="Unused")
@@ -2424,6 +2444,7 @@ def test_a_variable_of_the_framework_s_own_is_held_too():
     assert np.array_equal(keras.ops.convert_to_numpy(table), before)
 
 
+@pytest.mark.tensorflow
 def test_a_part_of_an_experiment_may_begin_in_the_midst_of_its_list():
     encoder = ops.Model(layers.Dense(2), inputs="batch_input", outputs="batch_code")
     decoder = ops.Model(layers.Dense(1), inputs="batch_code", outputs="batch_prediction")
@@ -2500,6 +2521,7 @@ def test_nodes_that_wait_for_names_own_what_they_make_and_have_their_place():
     assert exp.backend.shared() == {"more": ("waits",)}
 
 
+@pytest.mark.tensorflow
 def test_a_name_that_an_experiment_does_not_infer_is_told_when_it_is_asked_for():
     with pytest.raises(
         GraphError, match=r"No tensor named 'batch_predicted' to select \[INFER\](.|\n)*batch_prediction"
@@ -2685,6 +2707,7 @@ def test_no_gradient_passes_an_assignment():
     assert float(keras.ops.convert_to_numpy(weight)) == pytest.approx(2.0 - 0.1 * 3.0)
 
 
+@pytest.mark.tensorflow
 def test_metrics_that_declare_no_names_are_averaged_by_their_weights():
     class Hits(ChunkProcessor):
         is_metric = True
