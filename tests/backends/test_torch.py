@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from experimentator import Callback, CheckpointEvery, Mode, Subset, build_experiment, ops
 from experimentator.backends import get_backend
+from experimentator.backends.places import part_of_keras
 from experimentator.backends.torch import TorchBackend, draws
 from experimentator.backends.torch.draws import computed
 from experimentator.backends.torch.modules import Modules
@@ -1519,7 +1520,7 @@ def test_a_module_made_on_another_device_is_moved_with_its_values_while_it_is_re
 
 
 def test_all_lies_on_the_gpu_that_was_chosen_whichever_thread_places_it(monkeypatch):
-    monkeypatch.setattr(keras.src.backend.torch.core, "DEFAULT_DEVICE", "cuda")
+    monkeypatch.setattr(part_of_keras("core"), "DEFAULT_DEVICE", "cuda")
     for name, given in {"current_device": lambda: 1, "get_device_name": str}.items():
         monkeypatch.setattr(torch.cuda, name, given)
     assert TorchBackend().device == "cuda:1"
