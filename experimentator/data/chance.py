@@ -54,8 +54,8 @@ def generators_in(root: Any) -> list[Any]:
     """Every generator of numpy or Python that an object reaches: by attributes, containers, arguments, code.
 
     Searched is the code of functions and methods, and of functions and classes they call, but not of installed
-    packages, nor of what made the object; code that calls `np.random.normal` reaches numpy's shared generator. A class may narrow the
-    search to some attributes, by their names in `_draws_in`.
+    packages, nor of what made the object; code that calls `np.random.normal` reaches numpy's shared generator. A class
+    may narrow the search to some attributes, by their names in `_draws_in`.
 
     >>> class Noise:
     ...     def __init__(self):
