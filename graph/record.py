@@ -135,8 +135,8 @@ def _require_written(node: Node, chunk: Chunk, returned: Any) -> None:
     if isinstance(returned, Mapping):
         lost = [repr(name) for name, tensor in returned.items() if dict.get(chunk, name) is not tensor]
     else:
-        is_lost = kind_of(called) != "lambda" and any(hasattr(one, "dtype") for one in _several(returned))
-        lost = ["a tensor"] * is_lost
+        made = [one for one in _several(returned) if all(one is not tensor for tensor in dict.values(chunk))]
+        lost = ["a tensor"] * (kind_of(called) != "lambda" and any(hasattr(one, "dtype") for one in made))
     if lost:
         name = lost[0] if isinstance(returned, Mapping) else "'name'"
         declare = f"@chunk_processor(inputs={[*chunk.reads]}, outputs=[...])"
@@ -149,14 +149,15 @@ def _require_written(node: Node, chunk: Chunk, returned: Any) -> None:
 
 def _mistaken(node: Node, chunk: Chunk, error: Exception) -> str:
     """What to write where code that failed takes the chunk for a tensor, or its names for attributes; else empty."""
-    if isinstance(error, AttributeError) and repr(type(chunk).__name__) in str(error):
-        return f"The chunk is a dictionary. Write chunk[{error.name or str(error).rsplit(chr(39), 2)[-2]!r}]."
     with suppress(TypeError, ValueError):  # no signature
         first = next(iter(signature_of(_called(node), follow_wrapped=False).parameters), "")
-        if dict.__contains__(chunk, first) or first in getattr(chunk, "ahead", ()):
+        is_tensor = dict.__contains__(chunk, first) or first in getattr(chunk, "ahead", ())
+        if is_tensor and not (chunk.reads or chunk.writes):  # else it knows that it is given a dictionary
             declare = f"@chunk_processor(inputs=[{first!r}], outputs=[...])"
             wrong = f"Its parameter {first!r} is the chunk, a dictionary"
             return f"{wrong}: take chunk[{first!r}] of it, or declare {declare}."
+    if isinstance(error, AttributeError) and repr(type(chunk).__name__) in str(error):
+        return f"The chunk is a dictionary. Write chunk[{error.name or str(error).rsplit(chr(39), 2)[-2]!r}]."
     return ""
 
 

@@ -275,6 +275,26 @@ class MakesObjects:
         return {"n": self.kind().value}
 
 
+class MakesItself(Drawn):
+    def query_item(self, key):
+        return {"n": type(self)().value}
+
+
+class MakesItselfByMethod(Drawn):
+    @classmethod
+    def made(cls):
+        return cls()
+
+    def query_item(self, key):
+        return {"n": self.made().value}
+
+
+class BeginsAnew(Drawn):
+    def query_item(self, key):
+        self.__init__()
+        return {"n": self.value}
+
+
 def addressed(key, item):
     import numpy.random as drawn
     from numpy.random import default_rng
@@ -286,9 +306,10 @@ def fixed(key, item):
     return np.random.default_rng(key).normal() + np.random.Generator(np.random.Philox(key)).normal()
 
 
-@pytest.mark.parametrize(
-    "draws", [by_numpy, alias, from_imports, inner, closed(), called, by_an_object_of_its_own, MakesObjects()]
-)
+OBJECTS = [by_an_object_of_its_own, MakesObjects(), MakesItself(), MakesItselfByMethod(), BeginsAnew()]
+
+
+@pytest.mark.parametrize("draws", [by_numpy, alias, from_imports, inner, closed(), called, *OBJECTS])
 def test_code_that_draws_from_what_all_share_is_seen(draws):
     assert generators_in(draws) == [np.random.mtrand._rand]
 

@@ -27,6 +27,7 @@ DATA = 1_000  # containers with more entries hold data, and are not searched
 NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "ROT_TWO", "SWAP")  # only move values
 ELSEWHERE: set[str] = set()  # in a worker process: the user's modules that the training process had imported
 MAKING = ("__init__", "__new__", "__post_init__")  # methods that ran before anything is read
+SHOWING = ("__eq__", "__repr__", "__str__")  # methods that name the class of an object, and make none
 KINDS = (np.random.Generator, np.random.RandomState, random.Random)
 SHARED: dict[int, str] = {id(random._inst): "random", id(np.random.mtrand._rand): "numpy"}
 
@@ -54,8 +55,9 @@ def generators_in(root: Any) -> list[Any]:
     """Every generator of numpy or Python that an object reaches: by attributes, containers, arguments, code.
 
     Searched is the code of functions and methods, and of functions and classes they call, but not of installed
-    packages, nor of what made the object; code that calls `np.random.normal` reaches numpy's shared generator. A class
-    may narrow the search to some attributes, by their names in `_draws_in`.
+    packages, nor of what made the object, unless its methods make more of its class; code that calls
+    `np.random.normal` reaches numpy's shared generator. A class may narrow the search to some attributes, by their
+    names in `_draws_in`.
 
     >>> class Noise:
     ...     def __init__(self):
@@ -170,8 +172,8 @@ def _of_class(one: Any) -> Iterator[Any]:
 
     A class that code names may be called there, and what makes its objects is searched, too.
     """
-    is_called = isinstance(one, type)
-    for base in (one if is_called else type(one)).__mro__:
+    is_called = isinstance(one, type) or _makes_more(type(one))
+    for base in (one if isinstance(one, type) else type(one)).__mro__:
         for name, value in () if _is_quiet(base) else list(vars(base).items()):
             if name in MAKING and not is_called:
                 continue
@@ -186,6 +188,14 @@ def _of_class(one: Any) -> Iterator[Any]:
                 value = value.__func__
             if isinstance(value, (FunctionType, type, *KINDS)):
                 yield value
+
+
+def _makes_more(cls: type) -> bool:
+    """Whether methods may make objects of their own class: by `type(self)`, `self.__class__`, or a class method."""
+    own = [item for base in cls.__mro__ if not _is_quiet(base) for item in list(vars(base).items())]
+    makers = {"type", "__class__", "__init__", *(name for name, one in own if isinstance(one, classmethod))}
+    methods = [one for name, one in own if isinstance(one, FunctionType) and name not in MAKING + SHOWING]
+    return any(not makers.isdisjoint(method.__code__.co_names) for method in methods)
 
 
 def _is_quiet(one: Any) -> bool:

@@ -223,10 +223,17 @@ def returned_whole(chunk):
     return chunk
 
 
+def doubled_in_training(chunk):
+    if chunk.training:
+        chunk["x"] = chunk["x"] * 2
+    return chunk["x"]
+
+
 @pytest.mark.parametrize(
     "function",
     [
         returned_whole,
+        doubled_in_training,
         Returns(),
         lambda chunk: {"y": chunk.setdefault("y", chunk["x"])},
         lambda chunk: np.isfinite(chunk["x"]),  # as a check is, which acts by itself
@@ -239,6 +246,10 @@ def test_what_is_returned_and_written_or_of_no_use_is_let_be(function):
 
 def of_a_tensor(x):
     return x * 2
+
+
+def of_its_shape(x):
+    return x.shape
 
 
 def by_attribute(chunk):
@@ -261,6 +272,7 @@ class OfATensor(ChunkProcessor):
     [
         (of_a_tensor, "Its parameter 'x' is the chunk, a dictionary: take chunk['x'] of it, or declare @chunk_proc"),
         (OfATensor(), "Its parameter 'x' is the chunk"),
+        (of_its_shape, "Its parameter 'x' is the chunk"),
         (by_attribute, "The chunk is a dictionary. Write chunk['x']."),
         (to_attribute, "The chunk is a dictionary. Write chunk['y']."),
     ],
@@ -277,6 +289,16 @@ def test_an_error_of_named_tensors_is_not_laid_to_the_chunk():
 
     with pytest.raises(AttributeError) as error:
         record([declared], {"x": 1}, mode=Mode.EVAL, call=lambda node, chunk: node.processor(chunk))
+
+    assert len(error.value.__notes__) == 1
+
+
+def test_an_error_of_what_takes_the_chunk_is_not_laid_to_a_tensor_of_its_name():
+    def halved(chunk):
+        raise ValueError(f"{chunk['x']} is odd")
+
+    with pytest.raises(ValueError, match="odd") as error:
+        record([halved], {"x": 1, "chunk": 2}, mode=Mode.EVAL)
 
     assert len(error.value.__notes__) == 1
 
