@@ -260,15 +260,14 @@ def importing_from(folder: str | None) -> Iterator[None]:
 
 
 def _refuse_unknown(names: Collection[str], settable: Collection[str], problem: str, *, told: Collection[str]) -> None:
-    for name in names:
-        if name not in settable:
-            near = get_close_matches(str(name), told, n=3)
-            said = f"Write `{name} = ...` in it first" + (", or train(N), or --epochs N" if name == "epochs" else "")
-            raise ConfigError(
-                f"{problem} {name!r}, so it cannot be overridden.",
-                f"Names that can be: {', '.join(sorted(told)) or 'none'}.",
-                f"Did you mean {' or '.join(map(repr, near))}?" if near and name != "epochs" else f"{said}.",
-            )
+    for name in [one for one in names if one not in settable]:
+        whole = str(name).partition(".")[0]
+        near = [] if whole in settable or name == "epochs" else get_close_matches(str(name), told, n=3)
+        write = f"Write `{name} = ...` in it first" + ", or train(N), or --epochs N" * (name == "epochs")
+        write = f"Override {whole!r} as a whole" if whole in settable else write
+        seen = f"Names that can be: {', '.join(sorted(told)) or 'none'}."
+        write = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"{write}."
+        raise ConfigError(f"{problem} {name!r}, so it cannot be overridden.", seen, write)
 
 
 def _overridden(values: Mapping[Any, Any], overrides: Mapping[str, object], known: Collection[str]) -> Config:

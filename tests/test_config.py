@@ -792,6 +792,7 @@ def test_a_near_miss_of_a_key_is_refused():
 def test_a_part_of_a_key_is_refused():
     message = message_of(lambda: as_config({"optimizer": {"rate": 1}}, {"optimizer.rate": 2}))
     assert "does not set 'optimizer.rate'" in message
+    assert message.endswith("Override 'optimizer' as a whole.")
 
 
 def test_a_mapping_with_keys_that_are_no_names_is_refused():
