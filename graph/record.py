@@ -143,7 +143,8 @@ def _require_written(node: Node, chunk: Chunk, returned: Any) -> None:
         raise DeclarationError(
             describe(node.processor),
             seen=f"it returns {', '.join(lost)}, but only what it writes counts",
-            write=f"Write chunk[{name}] = ... instead, or declare a function that returns tensors: {declare}.",
+            write=f"Write chunk[{name}] = ... instead, or declare a function that returns tensors: {declare}. "
+            "One that is there for its effect returns nothing.",
         )
 
 

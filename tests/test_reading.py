@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import keras
@@ -289,6 +289,11 @@ class MakesItselfByMethod(Drawn):
         return {"n": self.made().value}
 
 
+class ReplacesItself(Drawn):
+    def query_item(self, key):
+        return {"n": replace(self).value}
+
+
 class BeginsAnew(Drawn):
     def query_item(self, key):
         self.__init__()
@@ -306,7 +311,14 @@ def fixed(key, item):
     return np.random.default_rng(key).normal() + np.random.Generator(np.random.Philox(key)).normal()
 
 
-OBJECTS = [by_an_object_of_its_own, MakesObjects(), MakesItself(), MakesItselfByMethod(), BeginsAnew()]
+OBJECTS = [
+    by_an_object_of_its_own,
+    MakesObjects(),
+    MakesItself(),
+    MakesItselfByMethod(),
+    ReplacesItself(),
+    BeginsAnew(),
+]
 
 
 @pytest.mark.parametrize("draws", [by_numpy, alias, from_imports, inner, closed(), called, *OBJECTS])

@@ -191,9 +191,9 @@ def _of_class(one: Any) -> Iterator[Any]:
 
 
 def _makes_more(cls: type) -> bool:
-    """Whether methods may make objects of their own class: by `type(self)`, `self.__class__`, or a class method."""
+    """Whether methods may make objects of their own class: by `type(self)`, a class method, `dataclasses.replace`."""
     own = [item for base in cls.__mro__ if not _is_quiet(base) for item in list(vars(base).items())]
-    makers = {"type", "__class__", "__init__", *(name for name, one in own if isinstance(one, classmethod))}
+    makers = {"type", "__class__", "__init__", "replace", *(name for name, one in own if isinstance(one, classmethod))}
     methods = [one for name, one in own if isinstance(one, FunctionType) and name not in MAKING + SHOWING]
     return any(not makers.isdisjoint(method.__code__.co_names) for method in methods)
 

@@ -208,7 +208,8 @@ def test_what_is_returned_and_not_written_is_refused(function, told):
         record([function], {"x": np.ones(2)}, mode=Mode.EVAL)
 
     assert told in str(error.value)
-    assert str(error.value).endswith("@chunk_processor(inputs=['x'], outputs=[...]).")
+    declare = "@chunk_processor(inputs=['x'], outputs=[...])"
+    assert str(error.value).endswith(f"{declare}. One that is there for its effect returns nothing.")
 
 
 class Returns(ChunkProcessor):
