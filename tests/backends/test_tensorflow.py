@@ -259,6 +259,16 @@ def test_xla_is_not_tried_for_a_few_seconds_of_work():
     assert step.compiler == "graph"
 
 
+def test_a_short_training_is_not_timed_for_longer_than_it_lasts(monkeypatch):
+    backend, step = training_step([linear(), squares], jit_compile="auto")
+    calls, finish = [], step._finish
+    monkeypatch.setattr(step, "_finish", lambda *given: calls.append(finish(*given)))
+
+    step.choose(backend.put(COLUMNS), INDEX, remaining=1)
+
+    assert len(calls) == 2  # to compile, and to time
+
+
 def test_a_training_in_many_short_parts_tries_xla_in_the_end():
     backend, step = training_step([linear(), squares], jit_compile="auto")
     columns, calls = backend.put(COLUMNS), 0
