@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -375,6 +376,12 @@ class Permissive:
 def test_generators_are_found_in_methods_of_every_kind_and_odd_objects_are_left_alone():
     assert len(generators_in([Everywhere(), partial(by_parameter, random=HELD), np.random.normal])) == 3
     assert generators_in([Permissive(), {"a": (object(), 1.0)}]) == []
+
+
+def test_what_the_system_draws_is_nobodys_to_set():
+    dataset = DataAugmentationDataset([{"x": 0}], [lambda key, item: {"x": secrets.randbelow(7) + secrets.choice([7])}])
+
+    assert 7 <= Subset("s", Mode.EVAL, dataset).query_item(0)["x"] < 14
 
 
 def test_generators_that_somebody_holds_are_found():

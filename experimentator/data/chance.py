@@ -65,7 +65,8 @@ def generators_in(root: Any) -> list[Any]:
     >>> len(generators_in(Noise())), generators_in(np.random.normal) == [np.random.mtrand._rand]
     (1, True)
     """
-    return [one for one in _reached(root) if isinstance(one, KINDS)]
+    found = [one for one in _reached(root) if isinstance(one, KINDS)]
+    return [one for one in found if not isinstance(one, random.SystemRandom)]  # which has no state
 
 
 def seeds_in(root: Any) -> list[Any]:

@@ -52,7 +52,6 @@ class HostDraws:
         try:  # between two items: what is drawn for one is put back
             if id(node.processor) not in self.held:
                 own = [one for one in generators_in(node.processor) if id(one) not in SHARED]
-                own = [one for one in own if not isinstance(one, random.SystemRandom)]  # which has no state
                 self.held[id(node.processor)] = node.processor, own
             generators = [*shared_generators(), *self.held[id(node.processor)][1]]
             return [(one, _comparable(state)) for one, state in zip(generators, states_of(generators), strict=True)]
