@@ -57,15 +57,13 @@ class DataAugmentationDataset(WrappedDataset):
         self.transforms = [transform for transform in transforms if transform is not None]
         self._plans: tuple[_Plan, ...] = ()
 
-    def query_item(self, key: Hashable, mode: Any = None) -> Any:
+    def query_item(self, key: Hashable) -> Any:
         """The item of one key, or None if a transform leaves it out."""
         item = self.parent.query_item(key)
         if item is None or not self.transforms:
             return item
-        item = own_copy(item)
-        if mode is None:
-            now = reading()
-            mode = Mode.ALL if now is None else now.mode
+        item, now = own_copy(item), reading()
+        mode = Mode.ALL if now is None else now.mode
         for plan in self._planned():
             item = plan(key, item, mode)
             if item is None:
