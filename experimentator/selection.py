@@ -157,7 +157,7 @@ def _objects(name: str, subset: Any, value: Any, where: str = "") -> DatasetErro
 def _odd(name: str, subset: Any) -> DatasetError | None:
     """The error that names the first key whose value is no number, though other keys have numbers."""
     for key in subset.keys:
-        value = subset.read([key])[1].get(name)
+        value = subset.read([key], [0])[1].get(name)
         if isinstance(value, list):
             return _objects(name, subset, value[0], where=f" in key {key!r}")
     return None

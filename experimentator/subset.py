@@ -226,21 +226,22 @@ class Subset(Ordered):
         Raises:
             DatasetError: for no keys, and for items that cannot be read or do not fit together.
         """
-        kept, batch = self.read(keys)
+        kept, batch = self.batch_of(keys, self.items_of(keys, visits_now(keys)))
         if kept is not None and not len(kept):
             raise self.empty_error(keys)
         return batch
 
-    def read(self, keys: Sequence[Hashable], *, into: Into = None, bucket: int | None = None) -> Read:
-        """The places in `keys` of items that are there (None: all), and their batch, padded if there are buckets."""
-        return self.batch_of(keys, self.items_of(keys, visits_now(keys)), into=into, bucket=bucket)
-
-    def read_visits(
+    def read(
         self, keys: Sequence[Hashable], visits: Sequence[int], *, into: Into = None, bucket: int | None = None
     ) -> Read:
-        """What `read` returns of these visits of the keys, or all that `batch` gives, if that was replaced."""
-        with visiting(keys, visits):
-            return (None, self.batch(keys)) if self.has_own_batch else self.read(keys, into=into, bucket=bucket)
+        """The places in `keys` of items that are there at these visits (None: all), and their batch, padded by buckets.
+
+        If `batch` was replaced, it is all that this gives.
+        """
+        if self.has_own_batch:
+            with visiting(keys, visits):
+                return None, self.batch(keys)
+        return self.batch_of(keys, self.items_of(keys, visits), into=into, bucket=bucket)
 
     def batch_of(
         self, keys: Sequence[Hashable], items: Sequence[Any], *, into: Into = None, bucket: int | None = None
@@ -273,7 +274,7 @@ class Subset(Ordered):
         for key in self.keys:
             if self.has_own_batch:
                 return key, self.batch([key])
-            (item,) = self.items_of([key], visits_now([key]))
+            (item,) = self.items_of([key], [0])
             if item is not None:
                 fits = [None] if self.buckets is None else self.buckets.all_of(item, key, subset=self.name)
                 if wanted is None or wanted in fits:

@@ -115,7 +115,7 @@ class Unwritable(Rows):
 )
 def test_what_fails_in_a_process_is_not_blamed_on_the_way_back(subset, error, said):
     with pytest.raises(error, match=said):
-        Processes(subset, 1).read_visits(["row 0"], [0])
+        Processes(subset, 1).read(["row 0"], [0])
 
 
 OTHER, ABSENT = {"other": (4, 9)}, {"absent": (3, 4, 5, 7)}
@@ -147,9 +147,9 @@ def test_large_arrays_go_through_the_pipe_where_memory_cannot_be_shared(place, n
     subset = Subset("s", Mode.EVAL, Large())
     into = {"batch_image": np.empty((3, 80, 90, 3), np.int16)}
     shared, piped = Processes(subset, 1), Processes(subset, 1)
-    _, first = shared.read_visits([1, 2, 3], [0, 0, 0], into=into)
+    _, first = shared.read([1, 2, 3], [0, 0, 0], into=into)
     monkeypatch.setattr(place, name, then)
-    _, second = piped.read_visits([1, 2, 3], [0, 0, 0], into=into)
+    _, second = piped.read([1, 2, 3], [0, 0, 0], into=into)
 
     assert first["batch_image"] is into["batch_image"] is not second["batch_image"]
     assert np.array_equal(first["batch_image"], second["batch_image"])

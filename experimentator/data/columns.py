@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def changes(subset: Subset) -> bool:
 
 def _numbers(subset: Subset, key: Hashable) -> dict[str, bytes]:
     """The bytes of all numbers of an item, by name; none of an item that is left out."""
-    _, batch = subset.read_visits([key], [0])
+    _, batch = subset.read([key], [0])
     arrays = {name: np.asarray(values) for name, values in batch.items() if is_numeric(values)}
     return {name: array.tobytes() for name, array in arrays.items()}
 
@@ -39,17 +39,23 @@ def columns_of(subset: Subset, *, threads: int = 1) -> tuple[np.ndarray | None, 
     if subset.has_own_batch:
         return None, subset.batch(subset.keys)
     if is_columnar(subset) and isinstance(subset.dataset, ArrayDataset) and subset.keys:
-        try:
-            columns = subset.dataset.columns(subset.keys)
-        except (TypeError, IndexError, OverflowError):
-            return subset.read(subset.keys)  # a key is no row: reading them one by one raises an error that names it
-        if any(array.dtype == object and isinstance(array[0], np.ndarray | list) for array in columns.values()):
-            return subset.read(subset.keys)  # numpy holds rows as objects: they are stacked, or the odd one is named
-        return None, {f"batch_{n}": array if is_numeric(array) else list(array) for n, array in columns.items()}
+        if (columns := _taken(subset.dataset, subset.keys)) is not None:
+            return None, columns
     kept, columns = subset.batch_of(subset.keys, all_items(subset, threads))
     if kept is not None and not len(kept):
         raise subset.empty_error(subset.keys)
     return kept, columns
+
+
+def _taken(dataset: ArrayDataset, keys: Sequence[Hashable]) -> dict[str, Any] | None:
+    """Columns taken at once; None where items must be read one by one."""
+    try:
+        columns = dataset.columns(keys)
+    except (TypeError, IndexError, OverflowError):  # a key is no row: the error of its item names it
+        return None
+    if any(array.dtype == object and isinstance(array[0], np.ndarray | list) for array in columns.values()):
+        return None  # numpy holds rows as objects: they are stacked, or the odd one is named
+    return {f"batch_{n}": array if is_numeric(array) else list(array) for n, array in columns.items()}
 
 
 def all_items(subset: Subset, threads: int) -> list[Any]:

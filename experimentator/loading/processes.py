@@ -64,7 +64,7 @@ class Processes:
         """Whether there are `count` of them, with copies equal to the subset as it is now."""
         return self.subset is subset and self.count == count and _pickled(subset) == self._content
 
-    def read_visits(
+    def read(
         self,
         keys: Sequence[Hashable],
         visits: Sequence[int],
@@ -72,7 +72,7 @@ class Processes:
         into: Mapping[str, np.ndarray] = {},
         bucket: int | None = None,
     ) -> Read:
-        """The result of `Subset.read_visits`, from the next free process."""
+        """The result of `Subset.read`, from the next free process."""
         process = self._free.get()
         try:
             read: Read = self._read(process, keys, visits, into, bucket)
@@ -315,7 +315,7 @@ def _serve(
     subset.seed, subset.epoch, bucket = address
     into = borrowed.at(lent)
     try:
-        kept, batch = subset.read_visits(keys, visits, into=into, bucket=bucket)
+        kept, batch = subset.read(keys, visits, into=into, bucket=bucket)
     except (DatasetError, CheckpointError):
         raise
     except Exception as error:  # of a method of its own; others name the key

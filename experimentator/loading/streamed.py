@@ -42,7 +42,7 @@ class StreamedFeed(Feed):
         """Read one batch into the columns from row `start` on; returns the places kept (None: all), and objects."""
         into = {name: column[start : start + len(keys)] for name, column in columns.items()}
         reader: Any = self.processes or self.subset
-        kept, batch = reader.read_visits(keys, visits, into=into, bucket=self.bucket)
+        kept, batch = reader.read(keys, visits, into=into, bucket=self.bucket)
         if self.subset.has_own_batch:
             check_rows({name: batch[name] for name in into if name in batch}, keys, subset=self.subset.name)
         if kept is not None and not len(kept):
@@ -101,7 +101,7 @@ class StreamedFeed(Feed):
         """Whether the first item has another shape or dtype now than when it was first read."""
         if self.subset.has_own_batch or self.bucket is not None:
             return False
-        _, batch = self.subset.read([self.first])
+        _, batch = self.subset.read([self.first], [0])
         return name in batch and not self._fits(name, batch[name])
 
     def _fits(self, name: str, values: Any) -> bool:
