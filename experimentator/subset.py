@@ -61,7 +61,6 @@ class Subset(Ordered):
     ((4, 5), [4, 5])
     """
 
-    _buckets: Buckets | None = None  # for subsets pickled by versions without buckets
     _lists_slowly = False
     reads_alone = False  # True in a worker process: shared generators may be set without putting them back
 

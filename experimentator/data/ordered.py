@@ -23,7 +23,6 @@ class Ordered:
     mode: Mode
     seed: int
     epoch: int
-    _length: int | None = None  # for subsets pickled by versions without `length`
 
     @property
     def is_training(self) -> bool:
@@ -51,7 +50,7 @@ class Ordered:
         if length is not None and not is_whole(length, least=1):
             write = "Write how many keys an epoch visits, 1 or more."
             raise DatasetError(f"Subset {self.name!r} has no length.", f"length={length!r}", write)
-        self._length = length if length is None else int(length)
+        self._length: int | None = length if length is None else int(length)
 
     @property
     def is_part(self) -> bool:
