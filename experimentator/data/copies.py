@@ -20,7 +20,7 @@ def copy_before_transforms(dataset: Any) -> None:
         dataset = getattr(dataset, "parent", None)
 
 
-def own_copy(item: Any) -> Any:
+def own_copy(value: Any) -> Any:
     """A copy of an item, with arrays, tensors and containers of its own, also within others; other objects are shared.
 
     >>> boxes = [np.zeros(2)]
@@ -28,22 +28,18 @@ def own_copy(item: Any) -> Any:
     >>> boxes
     [array([0., 0.])]
     """
-    return _copied(item) if isinstance(item, dict) else item
-
-
-def _copied(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, (dict, list, set)):
         own: Any = copy.copy(value)
         if isinstance(value, dict) and not PLAIN.issuperset(map(type, value.values())):
             for name, one in value.items():
-                own[name] = _copied(one)  # `update` of a Counter would add
+                own[name] = own_copy(one)  # `update` of a Counter would add
         if isinstance(value, list) and not PLAIN.issuperset(map(type, value)):
-            own[:] = map(_copied, value)
+            own[:] = map(own_copy, value)
         return own
     if isinstance(value, tuple) and not PLAIN.issuperset(map(type, value)):
-        parts = map(_copied, value)
+        parts = map(own_copy, value)
         return value._make(parts) if hasattr(value, "_make") else tuple(parts) if type(value) is tuple else value
     return value.clone() if type(value).__module__ == "torch" and hasattr(value, "clone") else value
 
