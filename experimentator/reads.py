@@ -10,7 +10,7 @@ from enum import Enum
 from functools import cache, cached_property, partial
 from itertools import pairwise
 from numbers import Number
-from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,8 +26,7 @@ QUIET = {*sys.stdlib_module_names, "experimentator"}
 WATCHED = (*LIBRARIES, "tensorflow.", "torch.", "jax")
 OPEN = ("keras.src.losses.", "keras.src.saving.")
 LOADS = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")  # instructions
-VALUES = (*CONTAINERS, np.ndarray, *PLAIN)
-CLOSED = (FunctionType, *VALUES)  # what holds no attributes to be read
+CLOSED = (FunctionType, *CONTAINERS, np.ndarray, *PLAIN)  # what holds no attributes to be read
 NAMESPACES = (type, ModuleType)  # compared are what lies in them, but not they themselves
 _SETTABLE: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()  # a class may hold data in its methods
 
@@ -287,21 +286,13 @@ def _counts_up(code: CodeType, name: str, is_own: bool) -> bool:
     return False
 
 
-def _is_set(cell: CellType) -> bool:
-    """Whether a closure variable has a value."""
-    try:
-        return bool(id(cell.cell_contents))
-    except ValueError:  # not assigned yet
-        return False
-
-
 def values_of(function: FunctionType, names: Iterable[str]) -> Iterator[tuple[str, str, Any]]:
     """The globals, of `names`, and the closure variables that a function reads: (kind, name, value)."""
     for name in names:
         if name in function.__globals__:
             yield GLOBAL, name, function.__globals__[name]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        if _is_set(cell):
+        with suppress(ValueError):  # not assigned yet
             yield ENCLOSED, name, cell.cell_contents
 
 
