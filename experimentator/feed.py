@@ -197,7 +197,7 @@ def _checked_columns(
     if subset.has_own_batch:
         check_rows(columns, subset.keys, subset=subset.name)
     else:
-        again = (pair for key in subset.keys for pair in zip([key], subset.items_of([key], [0]), strict=True))
+        again = ((key, subset.items_of([key], [0])[0]) for key in subset.keys)
         check_kinds(specs_of(columns), specs_of(sample), again, subset=subset.name)
     return kept, columns
 
