@@ -458,13 +458,6 @@ def test_a_fill_that_items_cannot_hold_is_told(fill, dtype):
     )
 
 
-@pytest.mark.parametrize("dtype, filled", [("U3", "0"), (object, False)])
-def test_what_holds_no_numbers_is_filled_with_what_was_given(dtype, filled):
-    rows = Buckets({"n": [3]}, fill=False if dtype is object else 0).grown("n", np.ones((1, 2), dtype), 0)
-
-    assert repr(rows[0, 2]) == repr(np.array([filled], dtype)[0])
-
-
 @pytest.mark.parametrize("residency", ["host", "stream"])
 @pytest.mark.parametrize(
     "buckets, told",

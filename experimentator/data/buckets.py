@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.data.items import DatasetError, refuse_masks
+from experimentator.data.items import DatasetError, is_numeric, refuse_masks
 
 WRITE = 'Write buckets={"tokens": [32, 64, 128]}, the smallest first.'
 Size = tuple[int, ...]  # of the leading axes of a value
@@ -151,7 +151,7 @@ class Buckets:
             return values
         size = self.sizes[name][number]
         out = np.zeros((len(values), *size, *values.shape[1 + len(size) :]), values.dtype)
-        if self.fills[name] or values.dtype.kind not in "biufc":  # else zeros are right
+        if self.fills[name]:
             out[...] = self._fill(name, values.dtype)
         out[(slice(None), *(slice(length) for length in values.shape[1 : 1 + len(size)]))] = values
         return out
@@ -267,7 +267,7 @@ def _fills(fill: Any, sizes: Mapping[str, Any]) -> dict[str, float]:
     given = fill if isinstance(fill, Mapping) else dict.fromkeys(sizes, fill)
     fills = {str(name).removeprefix("batch_"): value for name, value in given.items()}
     strange = [name for name in fills if name not in sizes]
-    odd = [value for value in fills.values() if np.ndim(value) or np.asarray(value).dtype.kind not in "biufc"]
+    odd = [value for value in fills.values() if np.ndim(value) or not is_numeric(value)]
     if strange or odd:
         wrong = f"`fill` of buckets names {strange[0]!r}, which they do not." if strange else "`fill` is no number."
         raise DatasetError(wrong, f"{fill!r:.60}", f"Give a number, or one for each of {', '.join(sizes)}.")
@@ -301,7 +301,7 @@ def _numbers(value: Any) -> tuple[int, ...] | None:
         array = np.asarray(value)
     except ValueError:  # ragged
         return None
-    return array.shape if array.dtype.kind in "biufcV" else None
+    return array.shape if is_numeric(array) else None
 
 
 def _fits(size: Size, into: Size) -> bool:
