@@ -24,7 +24,7 @@ from experimentator.reads import is_installed, values_of
 
 MOST = 100_000  # objects that are searched
 DATA = 1_000  # containers with more entries hold data, and are not searched
-NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "ROT_TWO", "SWAP")  # only move values
+NEUTRAL = ("CACHE", "COPY", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "SWAP")  # only move values
 ELSEWHERE: set[str] = set()  # in a worker process: the user's modules that the training process had imported
 MAKING = ("__init__", "__new__", "__post_init__")  # methods that ran before anything is read
 SHOWING = ("__eq__", "__repr__", "__str__")  # methods that name the class of an object, and make none
