@@ -33,19 +33,16 @@ _SETTABLE: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()  # a c
 
 def outside(processor: Any) -> dict[str, Any]:
     """The code of a processor, of functions of its module and of objects that it calls, and what that reads outside."""
-    function, known = _function(processor), set[tuple[int, int]]()
-    if function is not None:
-        owner = _wrapped(getattr(processor, "__dict__", {}).get("function", processor))
-        owner = owner.__self__ if isinstance(owner, MethodType) else processor
+    called, known = _wrapped(getattr(processor, "__dict__", {}).get("function", processor)), set[tuple[int, int]]()
+    owner, function = (called.__self__, called.__func__) if isinstance(called, MethodType) else (processor, called)
+    if isinstance(function, FunctionType):
         found = {CODE + function.__qualname__: function} | _reads(owner, _methods(owner), [function], known)
         return {f"self{name}" if name.startswith(".") else name: value for name, value in found.items()}
     own = held_by(processor)
     is_ours = type(processor).__module__.startswith(LIBRARIES)  # its own code is not read, but what it was given
     held = {name: one for name, one in own.items() if name == "function" or (is_ours and name[:1] != "_")}
-    methods, waiting = (
-        _methods(processor),
-        [one for one in map(_wrapped, held.values()) if isinstance(one, FunctionType)],
-    )
+    methods = _methods(processor)
+    waiting = [one for one in map(_wrapped, held.values()) if isinstance(one, FunctionType)]
     found = _called("__call__", methods, waiting) | _reads(processor, methods, waiting, known)
     for name, one in held.items():
         if not isinstance(one, CLOSED):
@@ -213,13 +210,6 @@ def _called(name: str, methods: dict[str, list[FunctionType]], waiting: list[Fun
     return {f"{CODE}{name}{n or ''}": method for n, method in enumerate(methods.get(name, ()))}
 
 
-def _function(processor: Any) -> FunctionType | None:
-    """The function that a processor is or wraps, if any."""
-    function = _wrapped(getattr(processor, "__dict__", {}).get("function", processor))
-    function = getattr(function, "__func__", function) if isinstance(function, MethodType) else function
-    return function if isinstance(function, FunctionType) else None
-
-
 def _wrapped(one: Any) -> Any:
     """What a partial calls, else the object itself."""
     while isinstance(one, partial):
@@ -323,13 +313,10 @@ def _is_data(one: Any, names: Collection[str]) -> bool:
 @cache
 def _bare(code: CodeType) -> frozenset[str]:
     """Names of what code uses itself, and not an attribute of it alone."""
-    pairs = [(_last(one.argval), after.opname) for one, after in pairwise(dis.get_instructions(code)) if _loads(one)]
+    steps = pairwise(dis.get_instructions(code))
+    pairs = [(_last(one.argval), after.opname) for one, after in steps if one.opname.startswith("LOAD_")]
     inner = [_bare(const) for const in code.co_consts if isinstance(const, CodeType)]
     return frozenset({name for name, opname in pairs if opname not in LOADS}.union(*inner))
-
-
-def _loads(step: dis.Instruction) -> bool:
-    return step.opname.startswith("LOAD_") and isinstance(_last(step.argval), str)
 
 
 def _last(loaded: Any) -> Any:
