@@ -39,6 +39,17 @@ class Rows:
         return {"input": np.full(3, number, np.float32), "target": np.int32(number % 2), "path": f"/{key}"}
 
 
+def feed_for(
+    subset: Subset, residency: str = "stream", workers: Any = None, *, put: Any = dict, room: int = 1 << 40
+) -> Any:
+    """The feed of a subset, where by default the device has room for all of it."""
+    from experimentator.feed import feed_of  # neither need they this
+
+    feed = feed_of(subset, residency=residency, put=put, room=lambda: room)
+    feed.workers = workers
+    return feed
+
+
 def law(*strategies: Any, **named: Any) -> Any:
     """A property that holds for everything drawn; a busy machine may be slow at showing it."""
     from hypothesis import given, settings  # which processes that read the rows above need not load

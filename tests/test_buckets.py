@@ -27,23 +27,16 @@ from experimentator import (
     item_random,
 )
 from experimentator.diagnosis import bad_data
-from experimentator.feed import feed_of
 from experimentator.loading.blocks import Spec, items_like
 from experimentator.loading.workers import Workers
 from tests.drawing import Sequences
-from tests.stand_ins import law
+from tests.stand_ins import feed_for, law
 
 SIZES = [2, 5, 9]
 
 
 def bucketed(lengths: Any, mode: Mode = Mode.EVAL, **options: Any) -> Subset:
     return Subset("s", mode, Sequences(lengths), **{"buckets": {"n": SIZES}, **options})
-
-
-def feed_for(subset: Subset, residency: str = "stream", workers: Workers | None = None) -> Any:
-    feed = feed_of(subset, residency=residency, put=dict, room=lambda: 1 << 40)
-    feed.workers = workers
-    return feed
 
 
 def taken(feed: Any, batch_size: int, counts: Any = (), skip: int = 0) -> list[tuple[tuple[Any, ...], int]]:
@@ -577,7 +570,7 @@ def test_no_thread_that_asks_for_sizes_keeps_a_process_from_ending():
 @pytest.mark.parametrize("lists", [[[1, 2], []], [[], [1, 2]]])
 def test_an_empty_list_is_one_of_whole_numbers(residency, lists):
     subset = Subset("s", Mode.EVAL, [{"tokens": one} for one in lists], buckets=Buckets({"tokens": [2]}, fill=-1))
-    block = feed_of(subset, residency=residency, put=dict, room=lambda: 0).cycle(2).take(lambda _: 1)
+    block = feed_for(subset, residency).cycle(2).take(lambda _: 1)
 
     assert block.columns["batch_tokens"].dtype.kind == "i"
     assert sorted(block.columns["batch_tokens"].tolist()) == [[-1, -1], [1, 2]]

@@ -20,8 +20,8 @@ from experimentator import (
     Subset,
 )
 from experimentator.data.mixture import length_to_show_all, take_turns
-from experimentator.feed import fed, feed_of
-from tests.stand_ins import Rows, law
+from experimentator.feed import fed
+from tests.stand_ins import Rows, feed_for, law
 
 
 class Frame(NamedTuple):
@@ -41,7 +41,7 @@ def labelled(*targets):
 
 def visited(subset, batch_size, residency="device"):
     """The keys of one pass, batch by batch, as the engine takes them."""
-    cycle = feed_of(subset, residency=residency, put=dict, room=lambda: 1 << 40).cycle(batch_size)
+    cycle = feed_for(subset, residency).cycle(batch_size)
     return [keys for block in iter(lambda: cycle.take(lambda _: 3), None) for keys in block.keys]
 
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from experimentator import AsyncExperiment, DataAugmentationDataset, DatasetError, Mode, Subset, build_experiment
 from experimentator import feed as feeds
 from experimentator.data.open_files import open_file_in
-from experimentator.feed import HostFeed, ResidentFeed, StreamedFeed, feed_of
+from experimentator.feed import HostFeed, ResidentFeed, StreamedFeed
 from experimentator.loading.blocks import Block, Placing, Rows, specs_of
 from experimentator.loading.workers import Workers
 from experimentator.pace import Pace
 from tests import stand_ins
-from tests.stand_ins import arrays, law
+from tests.stand_ins import arrays, feed_for, law
 
 MODES = st.sampled_from([Mode.TRAIN, Mode.EVAL])
 
@@ -26,10 +26,6 @@ MODES = st.sampled_from([Mode.TRAIN, Mode.EVAL])
 def numbered(count, mode=Mode.TRAIN, **options):
     """Items that carry their own number, as an array and as an object."""
     return Subset("s", mode, [{"n": n, "path": f"/{n}"} for n in range(count)], **options)
-
-
-def fed(subset, residency, put=dict, room=1 << 40):
-    return feed_of(subset, residency=residency, put=put, room=lambda: room)
 
 
 def taken(feed, batch_size, counts=()):
@@ -50,15 +46,15 @@ def taken(feed, batch_size, counts=()):
 def test_resident_and_streamed_give_the_same_batches_in_any_portions(count, batch_size, mode, repetitions, counts):
     subset = numbered(count, mode, repetitions=repetitions)
 
-    whole = taken(fed(subset, "device"), batch_size)
-    assert taken(fed(subset, "device"), batch_size, counts) == whole
-    assert taken(fed(subset, "stream"), batch_size, counts) == whole
+    whole = taken(feed_for(subset, "device"), batch_size)
+    assert taken(feed_for(subset, "device"), batch_size, counts) == whole
+    assert taken(feed_for(subset, "stream"), batch_size, counts) == whole
     assert all(keys == numbers and paths == tuple(f"/{n}" for n in keys) for keys, numbers, paths in whole)
 
 
 @law(st.integers(1, 23), st.integers(1, 9), MODES)
 def test_training_drops_a_partial_batch_unless_it_is_the_only_one_and_others_never(count, batch_size, mode):
-    sizes = [len(keys) for keys, *_ in taken(fed(numbered(count, mode), "stream"), batch_size)]
+    sizes = [len(keys) for keys, *_ in taken(feed_for(numbered(count, mode), "stream"), batch_size)]
 
     whole, rest = divmod(count, batch_size)
     kept = rest and (mode == Mode.EVAL or not whole)
@@ -67,7 +63,7 @@ def test_training_drops_a_partial_batch_unless_it_is_the_only_one_and_others_nev
 
 @law(st.integers(1, 23), st.integers(1, 9), st.integers(1, 30))
 def test_a_block_holds_batches_of_one_size(count, batch_size, portion):
-    cycle = fed(numbered(count, Mode.EVAL), "device").cycle(batch_size)
+    cycle = feed_for(numbered(count, Mode.EVAL), "device").cycle(batch_size)
     blocks = list(iter(lambda: cycle.take(lambda _: portion), None))
 
     assert all(block.index.dtype == np.int32 and len(block.index) <= portion for block in blocks)
@@ -77,7 +73,7 @@ def test_a_block_holds_batches_of_one_size(count, batch_size, portion):
 
 def test_the_epoch_moves_the_order_on_for_a_feed_that_is_kept():
     subset = numbered(20)
-    feed = fed(subset, "device")
+    feed = feed_for(subset, "device")
     first = taken(feed, 5)
     subset.epoch = 1
 
@@ -89,30 +85,30 @@ def test_the_epoch_moves_the_order_on_for_a_feed_that_is_kept():
 
 
 def test_known_items_lie_on_the_device_and_others_are_streamed():
-    assert isinstance(fed(numbered(3), "auto"), ResidentFeed)
-    assert isinstance(fed(Subset("s", "train", stand_ins.Rows(3)), "auto"), StreamedFeed)
-    assert isinstance(fed(Subset("s", "train", stand_ins.Rows(3)), "device"), ResidentFeed)
-    assert isinstance(fed(numbered(3), "stream"), StreamedFeed)
+    assert isinstance(feed_for(numbered(3), "auto"), ResidentFeed)
+    assert isinstance(feed_for(Subset("s", "train", stand_ins.Rows(3)), "auto"), StreamedFeed)
+    assert isinstance(feed_for(Subset("s", "train", stand_ins.Rows(3)), "device"), ResidentFeed)
+    assert isinstance(feed_for(numbered(3), "stream"), StreamedFeed)
 
 
 def test_columns_take_at_most_half_the_free_memory_of_device_then_host(monkeypatch):
     subset, size = Subset("s", "train", arrays()), 64 * 16  # 64 points of 3 float32 and an int32
 
-    assert isinstance(fed(subset, "auto", room=2 * size), ResidentFeed)
-    assert isinstance(fed(subset, "auto", room=2 * size - 1), HostFeed)
+    assert isinstance(feed_for(subset, "auto", room=2 * size), ResidentFeed)
+    assert isinstance(feed_for(subset, "auto", room=2 * size - 1), HostFeed)
     monkeypatch.setattr(feeds, "free_host_memory", lambda: 2 * size - 1)
-    assert isinstance(fed(subset, "auto", room=2 * size - 1), StreamedFeed)
-    assert isinstance(fed(subset, "host", room=0), HostFeed)
+    assert isinstance(feed_for(subset, "auto", room=2 * size - 1), StreamedFeed)
+    assert isinstance(feed_for(subset, "host", room=0), HostFeed)
 
 
 @law(st.integers(1, 40), st.integers(1, 9), st.lists(st.integers(1, 12), max_size=6), MODES, st.integers(0, 3))
 def test_every_residency_and_number_of_workers_gives_the_same_batches(count, batch_size, counts, mode, workers):
     subset = numbered(count, mode)
-    streamed = fed(subset, "stream")
+    streamed = feed_for(subset, "stream")
     streamed.workers = Workers.of(workers)
 
-    expected = taken(fed(subset, "device"), batch_size, counts)
-    assert taken(fed(subset, "host"), batch_size, counts) == expected
+    expected = taken(feed_for(subset, "device"), batch_size, counts)
+    assert taken(feed_for(subset, "host"), batch_size, counts) == expected
     assert taken(streamed, batch_size, counts) == expected
 
 
@@ -122,10 +118,10 @@ def test_draws_of_training_that_are_kept_with_the_items_are_told(caplog):
     for dataset, mode, residency in (
         (jitter, Mode.TRAIN, "stream"), (jitter, Mode.EVAL, "host"), (plain, Mode.TRAIN, "device")
     ):  # fmt: skip
-        fed(Subset("training", mode, dataset), residency)
+        feed_for(Subset("training", mode, dataset), residency)
     assert not caplog.text
 
-    fed(Subset("training", Mode.TRAIN, jitter), "device")
+    feed_for(Subset("training", Mode.TRAIN, jitter), "device")
     assert "all epochs have the same draws" in caplog.text
 
 
@@ -148,13 +144,13 @@ def test_draws_are_told_where_items_change_not_where_a_generator_is_held(caplog,
     add = DataAugmentationDataset({"input": np.zeros(4)}, [lambda key, item: held.query_item(key)])
     for dataset in (held, add):
         caplog.clear()
-        fed(Subset("training", Mode.TRAIN, dataset), "device")
+        feed_for(Subset("training", Mode.TRAIN, dataset), "device")
         assert ("all epochs have the same draws" in caplog.text) == drawn
 
 
 def test_a_placed_block_has_one_size_and_only_the_names_asked_for():
     for residency in ("host", "stream"):
-        feed = fed(Subset("s", "train", arrays(0, 10)), residency)
+        feed = feed_for(Subset("s", "train", arrays(0, 10)), residency)
         feed.placing = Placing(("batch_input",), rows=8, put=dict)
         cycle = feed.cycle(2)
         blocks = [cycle.take(lambda _: 4), cycle.take(lambda _: 4)]
@@ -164,7 +160,7 @@ def test_a_placed_block_has_one_size_and_only_the_names_asked_for():
 
 @pytest.mark.parametrize("residency", ["host", "stream"])
 def test_a_block_of_the_usual_size_travels_without_padding(residency):
-    feed = fed(Subset("s", "train", arrays(0, 10)), residency)
+    feed = feed_for(Subset("s", "train", arrays(0, 10)), residency)
     feed.placing = Placing(("batch_input",), rows=8, put=dict, is_fixed=lambda count: count == 2)
     cycle = feed.cycle(2)
     blocks = [cycle.take(lambda _, count=count: count) for count in (2, 1, 2)]
@@ -173,7 +169,7 @@ def test_a_block_of_the_usual_size_travels_without_padding(residency):
 
 
 def test_a_worker_that_fails_names_the_key():
-    feed = fed(Subset("s", "train", stand_ins.Rows(8, fails="row 5")), "stream")
+    feed = feed_for(Subset("s", "train", stand_ins.Rows(8, fails="row 5")), "stream")
     feed.workers = Workers(2)
 
     with pytest.raises(DatasetError, match="fails on key 'row 5'"):
@@ -184,7 +180,7 @@ def test_calls_end_where_they_must_though_blocks_are_begun_ahead():
     exp = AsyncExperiment({"residency": "stream"})
     pace = Pace(20, fixed=4, stride=6)
 
-    with closing(exp.cycle(fed(numbered(20, Mode.EVAL), "stream"), 1)) as cycle:
+    with closing(exp.cycle(feed_for(numbered(20, Mode.EVAL), "stream"), 1)) as cycle:
         ends = np.cumsum([len(block.index) for block in iter(lambda: cycle.take(pace.ahead), None)])
     assert ends.tolist() == [4, 6, 10, 12, 16, 18, 20]
 
@@ -235,7 +231,7 @@ def test_a_file_that_threads_would_share_is_read_by_one(tmp_path, caplog, monkey
     path = tmp_path / "table.bin"
     path.write_bytes(np.arange(40).tobytes())
     table = Table(path, **own)
-    feed = fed(Subset("rows", Mode.EVAL, wrap(table)), "stream")
+    feed = feed_for(Subset("rows", Mode.EVAL, wrap(table)), "stream")
 
     with table.file, closing(AsyncExperiment({"residency": "stream", **settings}).cycle(feed, 4)) as cycle:
         blocks = list(iter(lambda: cycle.take(lambda _: 1), None))
@@ -256,7 +252,7 @@ def test_objects_that_answer_for_every_attribute_or_refuse_it_hide_no_file(tmp_p
 
 def test_closing_a_pass_leaves_no_thread():
     before = set(threading.enumerate())
-    cycle = AsyncExperiment({"residency": "stream", "workers": 3}).cycle(fed(numbered(50), "stream"), 1)
+    cycle = AsyncExperiment({"residency": "stream", "workers": 3}).cycle(feed_for(numbered(50), "stream"), 1)
     cycle.take(lambda _: 1)
     started = set(threading.enumerate()) - before
     cycle.close()
@@ -270,12 +266,12 @@ def test_closing_a_pass_leaves_no_thread():
 @pytest.mark.parametrize("residency", ["auto", "device", "host", "stream"])
 def test_an_empty_subset_is_named(residency):
     with pytest.raises(DatasetError, match="Subset 's' is empty"):
-        fed(numbered(3, keys=[]), residency)
+        feed_for(numbered(3, keys=[]), residency)
 
 
 def test_only_numbers_are_placed_on_the_device():
     placed = []
-    feed = fed(numbered(4), "device", put=lambda columns: placed.append(dict(columns)) or columns)
+    feed = feed_for(numbered(4), "device", put=lambda columns: placed.append(dict(columns)) or columns)
 
     assert [list(columns) for columns in placed] == [["batch_n"]]
     assert list(feed.specs) == ["batch_n"]
@@ -285,15 +281,15 @@ def test_arrays_of_words_stay_on_the_host():
     subset = Subset("s", "eval", {"n": np.arange(3), "path": np.array(["/0", "/1", "/2"])})
 
     assert (
-        taken(fed(subset, "auto"), 2)
-        == taken(fed(subset, "stream"), 2)
+        taken(feed_for(subset, "auto"), 2)
+        == taken(feed_for(subset, "stream"), 2)
         == [((0, 1), (0, 1), ("/0", "/1")), ((2,), (2,), ("/2",))]
     )
 
 
 def test_streaming_reads_each_item_once_and_one_for_its_looks():
     dataset = stand_ins.Rows(6)
-    cycle = fed(Subset("s", "eval", dataset), "stream").cycle(4)
+    cycle = feed_for(Subset("s", "eval", dataset), "stream").cycle(4)
     while cycle.take(lambda _: 1) is not None:
         pass
 
@@ -315,7 +311,7 @@ class Changing:
 
 
 def streamed(*others, batch_size=1, count=9, **options):
-    cycle = fed(Subset("s", "eval", Changing(*others, **options)), "stream").cycle(batch_size)
+    cycle = feed_for(Subset("s", "eval", Changing(*others, **options)), "stream").cycle(batch_size)
     return [block.columns["batch_x"] for block in iter(lambda: cycle.take(lambda _: count), None)]
 
 
@@ -344,7 +340,7 @@ def test_an_array_of_another_dtype_is_refused_wherever_items_are(residency, buck
     subset = Subset("s", Mode.EVAL, {-1: None, **items}, buckets=buckets)
 
     def read():
-        cycle = fed(subset, residency).cycle(4)
+        cycle = feed_for(subset, residency).cycle(4)
         return list(iter(lambda: cycle.take(lambda _: 1), None))
 
     with pytest.raises(DatasetError, match="'x' of subset 's' is another kind of value in key 7 than in key 0"):
@@ -352,8 +348,10 @@ def test_an_array_of_another_dtype_is_refused_wherever_items_are(residency, buck
 
 
 def test_kept_items_are_widened_without_loss_and_plain_numbers_are_let_be():
-    narrow = fed(Subset("s", Mode.EVAL, [{"x": np.float32(0.5)}, {"x": np.float16(1)}, {"x": np.uint8(2)}]), "host")
-    plain = fed(Subset("s", Mode.EVAL, [{"x": 1}, {"x": 0.5}]), "host")
+    narrow = feed_for(
+        Subset("s", Mode.EVAL, [{"x": np.float32(0.5)}, {"x": np.float16(1)}, {"x": np.uint8(2)}]), "host"
+    )
+    plain = feed_for(Subset("s", Mode.EVAL, [{"x": 1}, {"x": 0.5}]), "host")
 
     assert narrow.specs["batch_x"].dtype == np.float32
     assert plain.columns["batch_x"].tolist() == [1, 0.5]
@@ -374,7 +372,7 @@ def test_the_message_says_what_was_seen_and_what_to_write():
 def test_items_that_all_change_shape_are_told_what_to_write(first):
     items = [{"x": np.zeros(2)}, {"x": np.zeros(2)}]
     now = [*items]
-    feed = fed(Subset("s", Mode.EVAL, DataAugmentationDataset(items, [lambda key, item: now[key]])), "stream")
+    feed = feed_for(Subset("s", Mode.EVAL, DataAugmentationDataset(items, [lambda key, item: now[key]])), "stream")
     now[:] = [first if first is None else {"x": first}, {"x": np.zeros(4)}]
 
     with pytest.raises(DatasetError, match=r"in key [01] than in key 0") as caught:
@@ -385,7 +383,7 @@ def test_items_that_all_change_shape_are_told_what_to_write(first):
 
 def test_the_message_shows_the_dtype_of_the_item_and_not_that_of_its_batch():
     items = [{"x": number(1)} for number in (np.float32, np.float32, np.int32)]
-    cycle = fed(Subset("s", Mode.EVAL, items), "stream").cycle(3)
+    cycle = feed_for(Subset("s", Mode.EVAL, items), "stream").cycle(3)
 
     with pytest.raises(DatasetError, match=r"in key 2 than in key 0.\nSeen: \[\] int32 against \[\] float32."):
         cycle.take(lambda _: 1)
@@ -397,7 +395,7 @@ def test_batches_of_ones_own_that_differ_in_length_are_not_blamed_on_an_item():
             length = max(map(int, keys)) + 1
             return {"batch_x": np.zeros((len(keys), length), np.float32)}
 
-    cycle = fed(Padded("s", "eval", [{"x": 1}] * 6), "stream").cycle(2)
+    cycle = feed_for(Padded("s", "eval", [{"x": 1}] * 6), "stream").cycle(2)
     with pytest.raises(DatasetError) as caught:
         cycle.take(lambda _: 3)
 
@@ -416,7 +414,7 @@ def test_batches_of_ones_own_have_a_row_for_each_key(residency):
 
     data = DataAugmentationDataset([{"x": n} for n in range(4)], [lambda key, item: None if key % 4 else item])
     with pytest.raises(DatasetError, match=r"^`batch` of subset 's' gives 1 rows of 'batch_x' for 4 keys\."):
-        fed(Own("s", "eval", data), residency).cycle(4).take(lambda _: 1)
+        feed_for(Own("s", "eval", data), residency).cycle(4).take(lambda _: 1)
 
 
 @pytest.mark.parametrize("count", [1, 9])
@@ -426,7 +424,7 @@ def test_a_later_item_without_a_name_is_named(count):
 
 
 def test_python_numbers_come_as_numpy_makes_them():
-    specs = fed(Subset("s", "train", [{"i": 1, "f": 0.5, "b": True, "l": [1, 2]}]), "auto").specs
+    specs = feed_for(Subset("s", "train", [{"i": 1, "f": 0.5, "b": True, "l": [1, 2]}]), "auto").specs
 
     assert {name: str(spec.dtype) for name, spec in specs.items()} == {
         "batch_i": "int64", "batch_f": "float64", "batch_b": "bool", "batch_l": "int64",
@@ -446,7 +444,7 @@ class Backwards(Subset):
 def test_a_class_may_rule_the_order(residency):
     subset = Backwards("s", Mode.TRAIN, numbered(5).dataset)
 
-    assert [keys for keys, *_ in taken(fed(subset, residency), 2)] == [(4, 3), (2, 1)]
+    assert [keys for keys, *_ in taken(feed_for(subset, residency), 2)] == [(4, 3), (2, 1)]
 
 
 @pytest.mark.parametrize("residency", ["device", "stream"])
@@ -454,7 +452,7 @@ def test_an_instance_may_rule_the_order_with_repeats_and_gaps(residency):
     subset = numbered(5, keys=[4, 2, 0])
     subset.shuffled_keys = lambda: [2, 2, 0, 2]
 
-    assert [keys for keys, *_ in taken(fed(subset, residency), 2)] == [(2, 2), (0, 2)]
+    assert [keys for keys, *_ in taken(feed_for(subset, residency), 2)] == [(2, 2), (0, 2)]
 
 
 @pytest.mark.parametrize(
@@ -468,7 +466,7 @@ def test_an_instance_may_rule_the_order_with_repeats_and_gaps(residency):
 def test_an_order_of_strange_keys_or_none_is_refused(order, wrong):
     subset = numbered(5)
     subset.shuffled_keys = lambda: order
-    feed = fed(subset, "device")
+    feed = feed_for(subset, "device")
 
     with pytest.raises(DatasetError) as caught:
         feed.cycle(2)
@@ -478,7 +476,7 @@ def test_an_order_of_strange_keys_or_none_is_refused(order, wrong):
 def test_a_type_error_of_the_users_own_order_is_not_hidden():
     subset = numbered(5)
     subset.shuffled_keys = lambda: len(3)
-    feed = fed(subset, "device")
+    feed = feed_for(subset, "device")
 
     with pytest.raises(TypeError, match="has no len"):
         feed.cycle(2)
@@ -502,7 +500,7 @@ def test_rows_are_counted_without_cutting_them():
 
 def test_a_subset_emptied_after_its_feed_was_made_is_named():
     subset = numbered(3)
-    feed = fed(subset, "stream")
+    feed = feed_for(subset, "stream")
     subset.keys = []
 
     with pytest.raises(DatasetError, match="Subset 's' is empty"):
@@ -510,7 +508,7 @@ def test_a_subset_emptied_after_its_feed_was_made_is_named():
 
 
 def test_keys_of_a_block_are_picked_when_asked_and_no_sooner():
-    block = fed(numbered(6, Mode.EVAL), "device").cycle(2).take(lambda _: 2)
+    block = feed_for(numbered(6, Mode.EVAL), "device").cycle(2).take(lambda _: 2)
 
     assert isinstance(block, Block)
     assert (len(block.keys), block.keys[1], block.keys[-1], list(block.keys)) == (2, (2, 3), (2, 3), [(0, 1), (2, 3)])

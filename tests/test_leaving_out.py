@@ -19,9 +19,8 @@ from experimentator import (
     build_experiment,
     chunk_processor,
 )
-from experimentator.feed import feed_of
 from experimentator.loading.workers import Workers
-from tests.stand_ins import law
+from tests.stand_ins import feed_for, law
 
 
 def sieved(count, dropped, mode=Mode.EVAL, wrap=DataAugmentationDataset, **options):
@@ -40,8 +39,7 @@ class Drop:
 
 
 def taken(subset, residency, batch_size, counts=(), workers=None, skip=0):
-    feed = feed_of(subset, residency=residency, put=dict, room=lambda: 1 << 40)
-    feed.workers = workers
+    feed = feed_for(subset, residency, workers)
     cycle, counts, batches = feed.cycle(batch_size), iter(counts), []
     cycle.skip(skip)
     while (block := cycle.take(lambda _: next(counts, 1))) is not None:
@@ -56,8 +54,8 @@ def taken(subset, residency, batch_size, counts=(), workers=None, skip=0):
 @pytest.mark.parametrize("residency", ["device", "host"])
 def test_a_pass_over_columns_may_be_resumed_where_they_have_no_room(residency):
     subset = sieved(12, {0, 1, 2}, Mode.TRAIN)
-    cycle = feed_of(subset, residency=residency, put=dict, room=lambda: 1 << 40).cycle(2)
-    streamed = feed_of(subset, residency="stream", put=dict, room=lambda: 0).cycle(2)
+    cycle = feed_for(subset, residency).cycle(2)
+    streamed = feed_for(subset).cycle(2)
     for _ in range(2):
         cycle.take(lambda _: 1)
     streamed.skip(2, left_out=cycle.left_out)
@@ -103,7 +101,7 @@ def test_a_pass_begins_behind_the_batches_that_were_done(count, dropped, mode, s
 def test_calls_end_where_they_must_though_items_are_left_out(count, dropped, size, stride, is_ahead):
     if dropped >= set(range(count)):
         return
-    feed = feed_of(sieved(count, dropped), residency="stream", put=dict, room=lambda: 1 << 40)
+    feed = feed_for(sieved(count, dropped))
     with closing(feed.cycle(size)) as cycle:
         if is_ahead:
             cycle.read_ahead()
@@ -151,10 +149,10 @@ def test_a_subset_that_leaves_out_all_is_named(residency):
 
 def test_items_are_kept_where_the_dataset_says_that_they_are_always_the_same():
     subset = sieved(9, {0, 4})
-    assert feed_of(subset, residency="auto", put=dict, room=lambda: 1 << 40).place == "streamed"
+    assert feed_for(subset, "auto").place == "streamed"
 
     subset.dataset.deterministic = True
-    assert feed_of(subset, residency="auto", put=dict, room=lambda: 1 << 40).place == "on the device"
+    assert feed_for(subset, "auto").place == "on the device"
     assert taken(subset, "auto", 3) == [(1, 2, 3), (5, 6, 7), (8,)]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experimentator import DataAugmentationDataset, DatasetError, FilteredSubset, Mode, Subset
-from experimentator.feed import feed_of
 from experimentator.loading.workers import Workers
+from tests.stand_ins import feed_for
 
 ITEMS = {n: {"input": np.full(2, n, np.float32), "target": n % 2} for n in range(12)}
 
@@ -49,8 +49,7 @@ def evaluation(dataset, **options):
 
 def passed(subset, batch_size=4, workers=None, residency="stream"):
     """The batches of one pass: keys, and the first number of each input."""
-    feed = feed_of(subset, residency=residency, put=dict, room=lambda: 1 << 40)
-    feed.workers = workers
+    feed = feed_for(subset, residency, workers)
     cycle = feed.cycle(batch_size)
     blocks = iter(lambda: cycle.take(lambda _: 2), None)
     return [

@@ -24,12 +24,11 @@ from experimentator import (
     Subset,
     build_experiment,
 )
-from experimentator.feed import feed_of
 from experimentator.loading import processes
 from experimentator.loading.processes import Processes
 from experimentator.loading.shared import Lent
 from experimentator.loading.workers import Workers
-from tests.stand_ins import Rows
+from tests.stand_ins import Rows, feed_for
 
 ROOT = Path(__file__).resolve().parent.parent
 TWO = Workers(2, are_processes=True)
@@ -60,8 +59,7 @@ def leave():
 
 def numbers(dataset, workers):
     """The first column of every item of one pass, in batches of 3, two a block."""
-    feed = feed_of(Subset("s", Mode.EVAL, dataset), residency="stream", put=dict, room=lambda: 0)
-    feed.workers = workers
+    feed = feed_for(Subset("s", Mode.EVAL, dataset), workers=workers)
     cycle = feed.cycle(3)
     blocks = iter(lambda: cycle.take(lambda _: 2), None)
     return [(*block.columns["batch_input"][:, 0].tolist(), *block.objects["batch_path"]) for block in blocks]
@@ -125,7 +123,7 @@ OTHER, ABSENT = {"other": (4, 9)}, {"absent": (3, 4, 5, 7)}
     "kind, options", [(Subset, {}), (Subset, ABSENT), (Subset, OTHER), (OwnBatches, {}), (OwnBatches, OTHER)]
 )
 def test_large_arrays_are_the_same_by_processes(kind, options):
-    feed = feed_of(kind("s", Mode.EVAL, Large(**options)), residency="stream", put=dict, room=lambda: 0)
+    feed = feed_for(kind("s", Mode.EVAL, Large(**options)))
 
     def blocks(workers):
         feed.workers = workers
@@ -288,8 +286,7 @@ def test_an_order_of_another_epoch_reaches_the_processes():
             return {"x": np.int64(self.epoch)}
 
     subset = Told("s", Mode.TRAIN, Rows(4))
-    feed = feed_of(subset, residency="stream", put=dict, room=lambda: 0)
-    feed.workers = TWO
+    feed = feed_for(subset, workers=TWO)
     subset.epoch = 7
 
     assert feed.cycle(4).take(lambda _: 1).columns["batch_x"].tolist() == [7] * 4
@@ -309,8 +306,7 @@ class Drawing(Rows):
 
 
 def drawn(subset):
-    feed = feed_of(subset, residency="stream", put=dict, room=lambda: 0)
-    feed.workers = TWO
+    feed = feed_for(subset, workers=TWO)
     return lambda: feed.cycle(2).take(lambda _: 4).columns["batch_drawn"].tolist()
 
 
@@ -416,8 +412,7 @@ def is_running(pid):
 
 @NEEDS_PROC
 def test_processes_end_with_the_feed_that_started_them():
-    feed = feed_of(Subset("s", Mode.EVAL, Places(4)), residency="stream", put=dict, room=lambda: 0)
-    feed.workers = TWO
+    feed = feed_for(Subset("s", Mode.EVAL, Places(4)), workers=TWO)
     pids = set(feed.cycle(2).take(lambda _: 2).columns["batch_pid"].tolist())
     assert pids
     assert os.getpid() not in pids
@@ -468,7 +463,7 @@ def test_processes_stay_from_epoch_to_epoch_for_subsets_of_every_kind():
     balanced = BalancedSubset("b", Mode.TRAIN, Rows(8), by=lambda key: key < "row 2")
     both = CombinedSubset("c", Mode.TRAIN, [Subset("p", Mode.TRAIN, items), Subset("q", Mode.TRAIN, items)], [3, 1])
     for subset in (balanced, both):
-        feed, seen = feed_of(subset, residency="stream", put=dict, room=lambda: 0), set()
+        feed, seen = feed_for(subset), set()
         feed.workers = Workers(1, are_processes=True)
         for subset.epoch in range(3):
             assert feed.cycle(4).take(lambda _: 2) is not None

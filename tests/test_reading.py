@@ -32,17 +32,14 @@ from experimentator import (
 from experimentator.data.chance import generators_in
 from experimentator.data.keys import key_digest
 from experimentator.data.reading import visits_of
-from experimentator.feed import feed_of
 from experimentator.loading.workers import Workers
 from tests.drawing import HELD, ITEMS, WAYS, Shaking, by_numpy, by_parameter, by_python, subset_of
-from tests.stand_ins import law
+from tests.stand_ins import feed_for, law
 
 
 def drawn(subset, workers=None, batch_size=5):
     """What one pass gives, by key and visit."""
-    feed = feed_of(subset, residency="stream", put=dict, room=lambda: 0)
-    feed.mode, feed.workers = subset.mode, workers
-    cycle, found, count = feed.cycle(batch_size), {}, Counter()
+    cycle, found, count = feed_for(subset, workers=workers).cycle(batch_size), {}, Counter()
     for block in iter(lambda: cycle.take(lambda _: 2), None):
         for keys, rows in zip(block.keys, block.index, strict=True):
             for key, row in zip(keys, rows, strict=True):
