@@ -45,7 +45,7 @@ class Columnar(Feed):
     `keys` are those of the rows; `row` [keys of the subset] int32 has the row of each, -1 for none, or is None.
     """
 
-    def __init__(self, subset: Subset, columns: Mapping[str, Any], kept: np.ndarray | None = None):
+    def __init__(self, subset: Subset, columns: Mapping[str, Any], kept: np.ndarray | None):
         super().__init__(subset)
         self.specs = specs_of(columns)
         self.columns: Mapping[str, Any] = columns

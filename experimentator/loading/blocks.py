@@ -211,7 +211,7 @@ class Pass:
 class ColumnsPass(Pass):
     """A pass over whole columns: `block(rows)` cuts a block out; `left_out`: some keys have no row."""
 
-    def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block], *, left_out: bool = False):
+    def __init__(self, rows: Rows, block: Callable[[np.ndarray], Block], *, left_out: bool):
         super().__init__(rows)
         self.block, self.left_out = block, left_out
 
