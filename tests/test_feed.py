@@ -202,22 +202,22 @@ class Table:
 
 
 class Tables:
-    """A dataset that holds another one in a list."""
+    """A dataset that holds another one in containers."""
 
     keys = Table.keys
 
     def __init__(self, table):
-        self.tables = [table]
+        self.tables = {"all": [table]}
 
     def query_item(self, key):
-        return self.tables[0].query_item(key)
+        return self.tables["all"][0].query_item(key)
 
 
 @pytest.mark.parametrize(
     "wrap, own, settings, is_told",
     [
         pytest.param(lambda table: table, {}, {}, True, id="a file"),
-        pytest.param(Tables, {}, {}, True, id="in a list"),
+        pytest.param(Tables, {}, {}, True, id="in containers"),
         pytest.param(
             lambda table: DataAugmentationDataset(table, [lambda key, item: item]), {}, {}, True, id="wrapped"
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +15,7 @@ SHARED = (
     "set workers=%d."
 )
 FEW = 100  # entries of a container that is searched; a larger one holds data
-MOST = 1000  # objects that are searched
+MOST = 10_000  # objects that are looked at
 
 
 def open_file_in(dataset: Any) -> str | None:
@@ -32,19 +31,18 @@ def open_file_in(dataset: Any) -> str | None:
     >>> table.lock = Lock()
     >>> open_file_in(table)
     """
-    waiting, seen = [dataset], dict[int, Any]()
-    while waiting and len(seen) < MOST:
-        one = waiting.pop()
-        if id(one) in seen:
+    waiting, seen = [("", dataset)], dict[int, Any]()
+    for name, one in waiting:  # which grows meanwhile
+        if id(one) in seen or len(seen) == MOST:
             continue
         seen[id(one)] = one
-        own = _asked(one, "__dict__") or {}
-        if any(callable(_asked(value, "acquire")) for value in list(own.values())):
-            continue
-        for name, value in list(own.items()):
-            if any(map(_has_position, (value, *_parts(value)))):
-                return f"{type(one).__name__}.{name}"
-        waiting.extend(value for value in (*own.values(), *_parts(one)) if _may_hold(value))
+        if _has_position(one):
+            return name
+        if isinstance(one, (dict, list, tuple)) and len(one) <= FEW:
+            waiting += [(name, part) for part in list(one.values() if isinstance(one, dict) else one)]
+        own = dict(_asked(one, "__dict__") or {}) if one is dataset or _is_of_user(one) else {}
+        if not any(callable(_asked(value, "acquire")) for value in own.values()):
+            waiting += [(f"{type(one).__name__}.{attribute}", value) for attribute, value in own.items()]
     return None
 
 
@@ -62,14 +60,6 @@ def _has_position(one: Any) -> bool:
     return False
 
 
-def _may_hold(one: Any) -> bool:
-    """Whether to search it: a small container, a dataset, or an object of the user's."""
-    if isinstance(one, (dict, list, tuple)):
-        return 0 < len(one) <= FEW
-    kind = type(one)
-    return bool(_asked(one, "__dict__")) and (hasattr(kind, "query_item") or not is_installed(kind.__module__))
-
-
-def _parts(one: Any) -> Iterator[Any]:
-    if isinstance(one, (dict, list, tuple)) and len(one) <= FEW:
-        yield from list(one.values() if isinstance(one, dict) else one)
+def _is_of_user(one: Any) -> bool:
+    """Whether its attributes are searched: a dataset, or an object of the user's."""
+    return hasattr(type(one), "query_item") or not is_installed(type(one).__module__)
