@@ -45,8 +45,7 @@ def outside(processor: Any) -> dict[str, Any]:
     waiting = [one for one in map(_wrapped, held.values()) if isinstance(one, FunctionType)]
     found = _called("__call__", methods, waiting) | _reads(processor, methods, waiting, known)
     for name, one in held.items():
-        if not isinstance(one, CLOSED):
-            found |= _inside(name, one, "", {}, known)
+        found |= _inside(name, one, "", {}, known)
     is_own = {f".{name}" for name in own}  # those are compared anyway
     return {name.removeprefix("."): value for name, value in found.items() if name not in is_own}
 
@@ -115,14 +114,12 @@ def _reads(
             found |= {f".{name}": value for name, value in values if _is_compared(owner, name, value)}
         for name in attributes:
             found |= _called(name, methods, waiting)
-            if not isinstance(one := held_by(owner, (name,)).get(name), CLOSED):
-                found |= _inside(name, one, name, of_objects, known)
+            found |= _inside(name, held_by(owner, (name,)).get(name), name, of_objects, known)
         for kind, name, value in values_of(function, names):
             is_read_itself = name in _bare(function.__code__) or not _is_data(value, of_objects.get(name, ()))
             if not isinstance(value, NAMESPACES) and is_read_itself:
                 found[kind + name] = value
-            if not isinstance(value, CLOSED):
-                found |= _inside(kind + name, value, name, of_objects, known)
+            found |= _inside(kind + name, value, name, of_objects, known)
             if isinstance(value, FunctionType) and value.__globals__ is function.__globals__:
                 waiting.append(value)
     return found
@@ -143,7 +140,7 @@ def _inside(
     for key, value in _attributes(owner, attributes).items():
         if _is_compared(owner, key, value):
             found[f".{key}"] = value
-        if not isinstance(value, (*CLOSED, ModuleType)):
+        if not isinstance(value, ModuleType):
             found |= _inside(f".{key}", value, key, of_objects, known, *within, id(owner))
     if not isinstance(owner, NAMESPACES) and not is_installed(type(owner).__module__):
         methods, waiting = _methods(owner), list[FunctionType]()
