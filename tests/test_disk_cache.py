@@ -187,14 +187,12 @@ def test_damage_anywhere_is_noticed_and_the_item_made_anew(place, change, cut, t
 
     first, reads = cached.query_item("a"), parent.reads
     assert same(first, parent.item)
-    assert reads == 2 or not cut  # what a changed byte left readable says the same: another space, or escape
+    assert reads == 2
     assert same(cached.query_item("a"), parent.item)
     assert parent.reads == reads
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x80\x04\x95", b"PK\x03\x04", b"\xff" * 64, b"[" * 9000, (2).to_bytes(8, "little") + b"{}"]
-)
+@pytest.mark.parametrize("content", [b"", b"\x80\x04\x95", b"\xff" * 64])
 def test_a_file_of_something_else_is_written_over(content, tmp_path, caplog):
     parent = Counting({"x": 1})
     cached = DiskCachedDataset(parent, tmp_path)
