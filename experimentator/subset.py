@@ -13,14 +13,7 @@ import numpy as np
 from experimentator.config import ConfigError
 from experimentator.data.buckets import Buckets
 from experimentator.data.chance import chain_of, generators_in, shared_generators
-from experimentator.data.items import (
-    DatasetError,
-    as_dataset,
-    keys_of,
-    query,
-    stack,
-    usable_keys,
-)
+from experimentator.data.items import DatasetError, as_dataset, keys_of, query, stack, usable_keys
 from experimentator.data.ordered import Ordered
 from experimentator.data.portions import cut, cut_pairs
 from experimentator.data.reading import Reading, drawing, reading, visiting, visits_now, visits_of
