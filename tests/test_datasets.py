@@ -98,6 +98,13 @@ def test_a_wrapper_says_what_its_items_are():
         WrappedDataset(ITEMS).query_item("k1")
 
 
+def test_pairs_of_items_that_never_change_never_change():
+    kept = mlworkflow.DictDataset(ITEMS)
+
+    assert PairedDataset(kept).deterministic
+    assert not PairedDataset(DataAugmentationDataset(kept)).deterministic
+
+
 def test_keys_of_every_kind_have_a_digest_of_their_own():
     noon = datetime(2020, 1, 1, 12, tzinfo=UTC)
     keys = [

@@ -14,7 +14,7 @@ import numpy as np
 from experimentator.data.chance import generators_in, seeds_in
 from experimentator.data.copies import own_copy
 from experimentator.data.datasets import WrappedDataset
-from experimentator.data.items import DatasetError
+from experimentator.data.items import DatasetError, is_deterministic
 from experimentator.data.reading import drawing, item_random, reading
 from experimentator.graph import Mode
 from experimentator.graph.signatures import signature_of
@@ -159,7 +159,7 @@ class PairedDataset(WrappedDataset):
     @property
     def deterministic(self) -> bool:  # type: ignore[override]  # computed, where the base has a constant
         """Whether the parent's items are the same every time, so that both draws are equal."""
-        return bool(getattr(self.parent, "deterministic", False))
+        return is_deterministic(self.parent)
 
     def query_item(self, key: Hashable) -> Any:
         """The item of one key, drawn twice."""
