@@ -112,7 +112,7 @@ class AverageMetrics(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the sums."""
         self.totals = {name: Total(*one) for name, one in state["totals"].items()}
-        self.sums = dict(state.get("sums", {}))  # checkpoints of earlier versions have none
+        self.sums = dict(state["sums"])
         self.written.load_state_dict(state["written"])
 
     def on_cycle_begin(self, state: dict[str, Any], **_: Any) -> None:

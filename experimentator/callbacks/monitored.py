@@ -97,7 +97,7 @@ class Monitored:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the best value and its epoch; those of another measure are refused."""
-        of = state.get("metric")
+        of = state["metric"]
         if None not in (of, self.name) and of != self.name:
             raise ValueError(f"its best is of {of!r}, and it watches {self.name!r}")
         self.best, self.epoch = state["best"], state["epoch"]

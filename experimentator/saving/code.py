@@ -18,10 +18,10 @@ FREE = {
 }  # fmt: skip
 
 
-def hashed(text: str, *, whole: bool = True) -> str:
-    """A hash of a configuration's code, less comments and white space; without `whole`, of what changes results."""
+def hashed(text: str) -> str:
+    """A hash of a configuration's code, less comments, white space, and statements that change no result."""
     tree = ast.parse(text)
-    idle = [] if whole else _idle(tree)
+    idle = _idle(tree)
     tree.body = [one for one in tree.body if one not in idle]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 

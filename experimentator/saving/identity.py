@@ -73,11 +73,6 @@ class Noted:
     set_anew: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # of these, what had changed: first, last
     rekeyed: list[str] = dataclasses.field(default_factory=list)  # subsets that had other keys when it was interrupted
 
-    def told_before(self, about: Mapping[str, Any]) -> None:
-        """Take over what a checkpoint has of the training before, of which earlier versions noted less."""
-        self.rekeyed, self.set_anew = list(about.get("rekeyed", ())), dict(about.get("set_anew", {}))
-        self.first = dict(about.get("known", {}))
-
 
 def identity(exp: BaseExperiment) -> dict[str, Any]:
     """All that two experiments are compared by, as plain values that another process can read."""
@@ -87,8 +82,7 @@ def identity(exp: BaseExperiment) -> dict[str, Any]:
         noted.identity = {
             **(noted.settings or {}),
             "modules": neighbours(exp.source.filename),
-            "program": hashed(exp.source.text),
-            "code": hashed(exp.source.text, whole=False),
+            "code": hashed(exp.source.text),
             "graph": {str(mode): _graph(exp, mode) for mode in dict.fromkeys(subset.mode for subset in exp.subsets)},
             "subsets": {one.name: _subset(one, noted.keys.get(one.name)) for one in exp.subsets},
             "versions": versions(),
@@ -156,9 +150,9 @@ def check_same(saved: Mapping[str, Any], exp: BaseExperiment, path: Path) -> Non
     """
     own = identity(exp)
     differing = _differing(saved, own)
-    if not differing and own["program"] != saved["program"] and own["code"] != saved.get("code"):
+    if not differing and own["code"] != saved["code"]:
         differing = first_difference(path.parent.parent / "config.py", exp.source.text) or {
-            "the text of the configuration": (saved["program"][:12], own["program"][:12])
+            "the text of the configuration": (saved["code"][:12], own["code"][:12])
         }
     if differing:
         raise undone(path, differing)
@@ -178,7 +172,7 @@ def _differing(saved: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Pa
     for part in ("config", "optimizer", "graph", "subsets"):
         if not since.keys() & FOLLOWING.get(part, set()):
             usual = IMPLIED if part == "config" else {}
-            pairs = unlike(saved.get(part, own[part]), own[part], usual)
+            pairs = unlike(saved[part], own[part], usual)
             found |= {f"{name} ({part})": pair for name, pair in pairs.items()}
     orders = [", ".join(one["subsets"]) for one in (saved, own)]
     if not found and orders[0] != orders[1]:

@@ -56,8 +56,9 @@ log = logging.getLogger(__name__)
 WEIGHTS, ARRAYS, STATE = manifest.FILES
 OPTIMIZER = "optimizer/"
 ABOUT: Mapping[str, type] = {
-    "config": dict, "modules": dict, "program": str, "graph": dict, "subsets": dict, "versions": dict, "machine": dict,
-    "choices": dict, "objects": list, "changed": dict, "doubts": list,
+    "config": dict, "optimizer": dict, "modules": dict, "code": str, "graph": dict, "subsets": dict, "versions": dict,
+    "machine": dict, "choices": dict, "objects": list, "changed": dict, "doubts": list, "rekeyed": list,
+    "set_anew": dict, "known": dict,
 }  # fmt: skip
 
 
@@ -85,7 +86,6 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
         "rate": restored.new_rate(rate_of(exp.optimizer)) if restored else None,
         "about": {
             **about,
-            "goal": walk.goal,
             "choices": exp.program.choices(),
             "objects": objects,
             "changed": {key: pack(exp.cfg[key], arrays, name=key) for key in _changed(exp, about["config"])},
@@ -129,8 +129,8 @@ class Restored:
             self.callbacks = {name: unpack(one, self.arrays) for name, one in self.tree["callbacks"].items()}
             self.position = _position(unpack(self.tree["position"], self.arrays))
             # if it was saved after a resume, before training: keys of weights loaded meanwhile, and a rate set
-            self.loaded = set(map(str, self.tree.get("loaded", ())))
-            self.set_rate = None if self.tree.get("rate") is None else float(self.tree["rate"])
+            self.loaded = set(map(str, self.tree["loaded"]))
+            self.set_rate = None if self.tree["rate"] is None else float(self.tree["rate"])
             self.epoch, self.batches = int(self.tree["epoch"]), int(self.tree["batches"])
             if len(self.history) != self.epoch or not all(isinstance(row, dict) for row in self.history):
                 raise ValueError(f"{self.epoch} epochs with a history of {len(self.history)}")
@@ -160,9 +160,10 @@ class Restored:
         exp.epoch, exp.history[:], walk.batches, walk.position = self.epoch, self.history, self.batches, self.position
         exp.program.chosen = dict(self.choices)
         walk.restore = self
-        walk.noted.told_before(self.about)
+        noted = walk.noted
+        noted.rekeyed, noted.set_anew, noted.first = (self.about[name] for name in ("rekeyed", "set_anew", "known"))
         self.again(exp, optimizer=False)
-        walk.noted.left = changeable(exp)  # with the keys that callbacks set as they took their state
+        noted.left = changeable(exp)  # with the keys that callbacks set as they took their state
         self.rate = rate_of(exp.optimizer)
 
     def again(self, exp: BaseExperiment, *, optimizer: bool = True) -> None:
@@ -308,9 +309,9 @@ def _position(values: Any) -> Position | None:
     """The position of a training; raises for values that are none."""
     if values is None:
         return None
-    counts = (values["batch"], values["weight"], values.get("predictions", 0))
+    counts = (values["batch"], values["weight"], values["predictions"])
     sums = (values["seconds"], *values["totals"].values())
     if any(type(one) is not int or one < 0 for one in counts) or any(not isinstance(one, int | float) for one in sums):
         raise ValueError(f"{values!r:.80} is no position")
-    seeds = {str(key): [int(number) for number in state] for key, state in values.get("seeds", {}).items()}
+    seeds = {str(key): [int(number) for number in state] for key, state in values["seeds"].items()}
     return Position(**{**values, "subset": str(values["subset"]), "row": dict(values["row"]), "seeds": seeds})

@@ -79,9 +79,7 @@ class Register:
         """The outcome of a point that need not be trained again: finished, of the same `asked`, its run intact."""
         row = self._ended.get(number, {})
         run, last = row.get("run", ""), row.get("last", {})
-        # lines of earlier versions lack `done`: a status of 0 counts only with a run folder that says finished
-        is_done = row.get("done", run and row.get("ended") == FINISHED)
-        if not is_done or row.get("asked") != asked or run != Path(run).name:
+        if not row.get("done") or row.get("asked") != asked or run != Path(run).name:
             return None
         if run and not _is_whole(self.path.parent.parent / run, self.config):
             return None
@@ -152,7 +150,7 @@ def _row(line: bytes) -> dict[str, Any]:
     row = values_of(body + b"}")
     kinds = {"key": str, "point": int, "event": str}
     if row.get("event") == "ended":
-        kinds |= {"ended": str, "asked": str, "run": str, "seconds": float, "last": dict}
+        kinds |= {"ended": str, "asked": str, "run": str, "seconds": float, "last": dict, "done": bool}
     for name, kind in kinds.items():
         if type(row.get(name)) is not kind:
             raise ValueError(f"its {name!r} is {row.get(name)!r:.40}")
