@@ -127,11 +127,7 @@ def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
         make_folder(path.parent)
         aside = path.parent / f".{path.name[:50]}.{secrets.token_hex(4)}"  # names of all lengths have room
         try:
-            with open(aside, "xb") as file:
-                file.write(data)
-                file.flush()
-                if lasting:
-                    os.fsync(file.fileno())
+            put(aside, data, lasting=lasting)
             os.replace(aside, path)
         except BaseException:
             aside.unlink(missing_ok=True)
@@ -142,6 +138,19 @@ def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
         raise CheckpointError(
             f"{path} cannot be written.\nSeen: {error.strerror or error}.\nMake room there, or name another place."
         ) from error
+
+
+def put(path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Write a new file, and force it to disk if it is to be `lasting`; where that fails, it may be there in part."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        if lasting:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_what_was_written_is_verified_without_room_for_it_twice(tmp_path):
 
 
 def test_the_older_one_goes_only_after_the_newer_was_read_back(place, monkeypatch):
-    monkeypatch.setattr(manifest, "_put", lambda path, data, put=manifest._put: put(path, data[:-1]))
+    monkeypatch.setattr(manifest, "put", lambda path, data, put=manifest.put: put(path, data[:-1]))
 
     with pytest.raises(CheckpointError, match="00000003"):
         manifest.write(place, FILES, step=3)

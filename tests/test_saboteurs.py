@@ -64,17 +64,21 @@ SABOTEURS = {
     ),
     "the manifest comes first": Saboteur(
         MANIFEST,
-        "    for name, data in files.items():\n        _put(aside / name, data)\n"
-        '    _put(aside / MANIFEST, _sealed({"format": FORMAT, **about, "files": told}))\n',
-        '    _put(aside / MANIFEST, _sealed({"format": FORMAT, **about, "files": told}))\n'
-        "    for name, data in files.items():\n        _put(aside / name, data)\n",
+        "    for name, data in files.items():\n        put(aside / name, data)\n"
+        '    put(aside / MANIFEST, _sealed({"format": FORMAT, **about, "files": told}))\n',
+        '    put(aside / MANIFEST, _sealed({"format": FORMAT, **about, "files": told}))\n'
+        "    for name, data in files.items():\n        put(aside / name, data)\n",
         WHOLE,
         "forced_to_disk",
     ),
-    "files are not forced to disk": Saboteur(MANIFEST, "os.fsync(handle)", "pass", WHOLE, "forced_to_disk"),
+    "files are not forced to disk": Saboteur(
+        CHECKPOINT, "if lasting:\n            os", "if not lasting:\n            os", WHOLE, "forced_to_disk"
+    ),
     "their folder is not": Saboteur(MANIFEST, "sync_folder(aside)", "pass", WHOLE, "forced_to_disk"),
     "its name is not": Saboteur(MANIFEST, "sync_folder(place)", "pass", WHOLE, "forced_to_disk"),
-    "a short write is the end": Saboteur(MANIFEST, "        while view:\n", "        if view:\n", WHOLE, "short_write"),
+    "a short write is the end": Saboteur(
+        CHECKPOINT, "        while view:\n", "        if view:\n", WHOLE, "short_write"
+    ),
     "the previous one goes first": Saboteur(
         MANIFEST,
         "before = numbered(place)",
@@ -112,15 +116,15 @@ SABOTEURS = {
     ),
     "a file is replaced in place": Saboteur(
         CHECKPOINT,
-        'with open(aside, "xb")',
-        'aside = path\n            with open(aside, "wb")',
+        "put(aside, data, lasting=lasting)",
+        "aside = path\n            path.unlink(missing_ok=True)\n            put(aside, data, lasting=lasting)",
         "test_checkpoint.py",
         "write_that_fails",
     ),
     "a file is not forced to disk": Saboteur(
         CHECKPOINT,
-        "if lasting:\n                    os",
-        "if not lasting:\n                    os",
+        "if lasting:\n            os",
+        "if not lasting:\n            os",
         "test_checkpoint.py",
         "file_and_folder",
     ),
@@ -197,7 +201,7 @@ SABOTEURS = {
         "saving/packing.py", "import json\n", "import json\nimport pickle\n", "test_packaging.py", "loader_that_can_run"
     ),
     "a point that failed is done": Saboteur(
-        REGISTER, "if not is_done or", "if not row or", "test_sweep.py", "ended_otherwise"
+        REGISTER, 'if not row.get("done") or', "if not row or", "test_sweep.py", "ended_otherwise"
     ),
     "a point is known by its place": Saboteur(
         REGISTER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -28,7 +29,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         seen = "it is a link" if os.path.islink(path) else error.strerror or str(error)
         raise refusal(path, seen) from None
-    except ValueError as error:  # no plain file, or a null character in its name
+    except ValueError as error:  # a null character in its name
         raise refusal(path, str(error)) from None
     with file:
         if size > MOST_BYTES:
@@ -37,13 +38,13 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def opened(path: str | os.PathLike[str]) -> tuple[BufferedReader, int]:
-    """A plain file, opened without following links, and its size; raises OSError, or ValueError if it is not plain."""
+    """A plain file, opened without following links, and its size; others raise OSError."""
     handle = os.open(path, FLAGS)  # non-blocking: a pipe would wait for its writer
     told = os.fstat(handle)
     if stat.S_ISREG(told.st_mode):
         return os.fdopen(handle, "rb"), told.st_size
     os.close(handle)
-    raise ValueError("it is no plain file")
+    raise OSError(errno.EINVAL, "it is no plain file", os.fspath(path))
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

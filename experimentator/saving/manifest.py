@@ -21,11 +21,10 @@ import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from experimentator.checkpoint import CheckpointError, as_path, make_folder, sync_folder
+from experimentator.checkpoint import CheckpointError, as_path, make_folder, put, sync_folder
 from experimentator.records.plainfile import opened
 from experimentator.saving.packing import from_json, to_json
 
@@ -153,8 +152,8 @@ def _fill(aside: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> 
     """Write the files, each forced to disk, and the manifest last."""
     told = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     for name, data in files.items():
-        _put(aside / name, data)
-    _put(aside / MANIFEST, _sealed({"format": FORMAT, **about, "files": told}))
+        put(aside / name, data)
+    put(aside / MANIFEST, _sealed({"format": FORMAT, **about, "files": told}))
     sync_folder(aside)
 
 
@@ -164,20 +163,9 @@ def _sealed(values: Mapping[str, Any]) -> bytes:
     return to_json({**values, "manifest_sha256": digest})
 
 
-def _put(path: Path, data: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(handle, view) :]
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _manifest(path: Path) -> dict[str, Any]:
     """The values of a manifest, whose bytes must be just those that `_sealed` writes for them."""
-    file, size = _opened(path)
+    file, size = opened(path)
     with file:
         if size > MOST_BYTES:
             raise _refusal(path, f"it has {size} bytes, and {MOST_BYTES} is the most for such a file")
@@ -204,7 +192,7 @@ def _is_entry(one: Any) -> bool:
 
 def _verified(path: Path, *, size: int, sha256: str, keep: bool) -> bytes:
     """Check a file against its size and hash in the manifest; returns its bytes, or none without `keep`."""
-    file, seen = _opened(path)
+    file, seen = opened(path)
     with file:
         if seen != size:
             raise _refusal(path, f"it has {seen} bytes, and the manifest says {size}")
@@ -213,14 +201,6 @@ def _verified(path: Path, *, size: int, sha256: str, keep: bool) -> bytes:
     if digest.hexdigest() != sha256:
         raise _refusal(path, "its bytes do not match the SHA-256 in the manifest")
     return data
-
-
-def _opened(path: Path) -> tuple[BufferedReader, int]:
-    """A plain file, opened without following links, and its size."""
-    try:
-        return opened(path)
-    except ValueError as error:
-        raise _refusal(path, str(error)) from None
 
 
 def _refusal(path: Path, seen: str) -> CheckpointError:
