@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import io
+import json
 import os
 import signal
 import sys
@@ -15,11 +16,11 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn
 
 from experimentator.commands import collector, deferral, failures
-from experimentator.commands.failures import printable
-from experimentator.commands.framework import prefer_installed
 from experimentator.commands.usage import parse
 from experimentator.signals import HELD
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")  # `failures` leaves out what is of no help
-    prefer_installed()
+    _prefer_installed()
     _open_streams()
     if argv is None:
         collector.take()
@@ -52,6 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None and isinstance(error, KeyboardInterrupt):
             _leave(status)
         return status
+
+
+def _prefer_installed() -> None:
+    """If TensorFlow, Keras' default, is not installed, let Keras run on JAX, or else on PyTorch.
+
+    KERAS_BACKEND, and another backend in `keras.json`, which Keras itself reads, take precedence.
+    """
+    if "KERAS_BACKEND" in os.environ or "keras" in sys.modules or find_spec("tensorflow") is not None:
+        return
+    try:
+        settings = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
+        wanted = json.loads(settings.read_text("utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        wanted = "tensorflow"
+    installed = [name for name in ("jax", "torch") if find_spec(name) is not None]
+    if wanted == "tensorflow" and installed:
+        os.environ["KERAS_BACKEND"] = installed[0]
 
 
 def _open_streams() -> None:
@@ -100,11 +118,13 @@ def _fail(error: BaseException, whole: bool) -> int:
     if status == failures.BROKEN_PIPE:  # the reader closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return status
+    from experimentator.graph.text import printable  # takes 0.04 s
+
     with suppress(OSError):  # the terminal was closed
         if whole:
             traceback.print_exception(error)
         else:
-            print(*map(printable, failures.message(error).splitlines()), sep="\n", file=sys.stderr)
+            print(*map(printable, failures.message(error).expandtabs().splitlines()), sep="\n", file=sys.stderr)
     return status
 
 

@@ -74,7 +74,7 @@ def test_a_message_stays_one_entry_and_commands_no_terminal(tmp_path, monkeypatc
     log.warning("a\x1b[31m\nb\ud800")
     run.close()
 
-    assert (tmp_path / "log.txt").read_text()[20:] == "WARNING experimentator.somewhere: a?[31m\n    b?\n"
+    assert (tmp_path / "log.txt").read_text()[20:] == "WARNING experimentator.somewhere: a\\x1b[31m\n    b\\ud800\n"
 
 
 def test_a_log_that_cannot_be_written_warns_once_and_stops_nothing(tmp_path, heard):

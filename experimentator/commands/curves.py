@@ -8,7 +8,7 @@ from typing import Any
 
 from experimentator import page
 from experimentator.callbacks.monitored import of_subset
-from experimentator.commands.failures import printable
+from experimentator.graph.text import printable
 from experimentator.records.archive import Run
 from experimentator.records.measures import measures_of
 
@@ -82,6 +82,6 @@ def _row(run: Run, asked: Iterable[str]) -> dict[str, float | str]:
     row = {"run": run.name, "status": run.status, "epochs": run.epochs, **best, "started": run.started[:16], **more}
     known = {name: (_number(value), value) for name, value in row.items() if value is not None}
     return {
-        printable(name): printable(value) if one is None or (type(value) is int and one is not value) else one
+        printable(name): printable(str(value)) if one is None or (type(value) is int and one is not value) else one
         for name, (one, value) in known.items()
     }

@@ -81,15 +81,6 @@ def message(error: BaseException) -> str:
     return "\n".join([*lines, "Type the command with --traceback to see every frame."])
 
 
-def printable(text: object) -> str:
-    """A text with control characters, which a terminal would obey, replaced by "?".
-
-    >>> printable("name\\x1b[31m\\x07")
-    'name?[31m?'
-    """
-    return "".join(c if c.isprintable() or c == "\t" else "?" for c in str(text))
-
-
 def _origin(error: BaseException) -> list[str]:
     """The user's exception behind one of ours, and its lines, unless the message has them already."""
     cause = error.__cause__

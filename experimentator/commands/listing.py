@@ -15,10 +15,9 @@ from typing import Any
 
 from experimentator.checkpoint import write_atomically
 from experimentator.commands.curves import PLACES, curves
-from experimentator.commands.failures import printable
 from experimentator.commands.results import cell, show_table, tell
 from experimentator.commands.usage import UsageError
-from experimentator.graph.text import cut
+from experimentator.graph.text import cut, printable
 from experimentator.page import look_at
 from experimentator.records.archive import Run, find_runs
 from experimentator.records.plainfile import json_of
@@ -151,8 +150,8 @@ def _refuse_unlike(filters: Sequence[Filter], runs: Sequence[Run]) -> None:
         kind, write = "a number", "a number"
         if is_scalar(one.value):
             kind, write = "a text", f"{one.name}{one.sign}{str(one.value)!r} to compare texts"
-        wrong = f"{one.name!r} is {kind}, which {printable(one.value)} is not, so {one.sign} cannot compare them"
-        raise UsageError(f"{wrong}\nSeen: {printable(known[0])}. Write {write}, or compare with = or !=.")
+        wrong = f"{one.name!r} is {kind}, which {printable(str(one.value))} is not, so {one.sign} cannot compare them"
+        raise UsageError(f"{wrong}\nSeen: {printable(str(known[0]))}. Write {write}, or compare with = or !=.")
 
 
 def _value(text: str) -> Any:
@@ -172,4 +171,4 @@ def _key(value: Any) -> tuple[bool, Any]:
 
 def _clean(value: Any) -> Any:
     """A value for one cell of a table; an empty one for None."""
-    return value if is_scalar(value) else cut(printable("" if value is None else value), 60)
+    return value if is_scalar(value) else cut(printable("" if value is None else str(value)), 60)

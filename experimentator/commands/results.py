@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from experimentator.commands.failures import printable
+from experimentator.graph.text import printable
 
 MOST_EPOCHS = 20  # shown on a terminal; elsewhere all
 
@@ -78,4 +78,4 @@ def cell(value: Any) -> str:
     >>> cell(0.123456), cell(10)
     ('0.1235', '10')
     """
-    return f"{value:.4g}" if isinstance(value, float) else printable(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

@@ -16,10 +16,10 @@ from typing import Any
 from experimentator.callbacks.weights import BEST
 from experimentator.checkpoint import AVERAGED, WEIGHTS, CheckpointError, weights_in
 from experimentator.commands.building import assigned, built
-from experimentator.commands.failures import printable
 from experimentator.commands.results import show_values, tell
 from experimentator.config import Config, ConfigError, importing_from, load, load_text, parse_assignment
 from experimentator.exported import check_new
+from experimentator.graph.text import printable
 from experimentator.records.archive import is_run, read_run
 from experimentator.records.environment import overrides_in, sha256
 from experimentator.records.local_modules import changed, home

@@ -13,11 +13,12 @@ from typing import Any
 
 from experimentator.checkpoint import CheckpointError, write_atomically
 from experimentator.commands.building import assigned
-from experimentator.commands.failures import printable, shown_path
+from experimentator.commands.failures import shown_path
 from experimentator.commands.means import REPEATS, means_of, show_means
 from experimentator.commands.results import show_table, tell
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
 from experimentator.embedded import named
+from experimentator.graph.text import printable
 from experimentator.records.measures import best_of, loss_of, measures_of, numbers_in
 from experimentator.records.run_places import folder_name, make
 from experimentator.sweep.outcome import Outcome
@@ -250,7 +251,7 @@ class Display:
         place = f"point {self.places[outcome.number]}/{len(self.chosen)}"
         if not outcome.is_finished and printed and outcome.error not in self.errors_told:
             self.errors_told.add(outcome.error)
-            self._tell("\n".join(f"  {printable(line)}" for line in printed.splitlines()))
+            self._tell("\n".join(f"  {printable(line)}" for line in printed.expandtabs().splitlines()))
         if self.is_quiet or outcome.status < 0 or outcome.why:
             self._tell(f"{place}  {outcome.ended} after {outcome.seconds:.1f} s{_told(outcome)}")
 

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from experimentator.commands.failures import printable
+from experimentator.graph.text import printable
 
 LOGGER = "experimentator"
 
@@ -55,7 +55,7 @@ class RunLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append a message to the file; its further lines are indented."""
-        lines = [printable(line) for line in self.format(record).splitlines()]
+        lines = [printable(line) for line in self.format(record).expandtabs().splitlines()]
         try:
             with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("\n    ".join(lines) + "\n")
