@@ -97,7 +97,7 @@ class Predictions:
             raise ConfigError(f"An output is called {KEYS!r}, as the keys are.", "Seen: .npz.", "Write a .jsonl file.")
         file = io.BytesIO()
         # others than numpy does not know bfloat16, and would read bytes
-        arrays: dict[str, Any] = {KEYS: _exact(self._plain_keys()), **{n: usual(a) for n, a in self.outputs.items()}}
+        arrays: dict[str, Any] = {KEYS: _exact(_plain(self.keys)), **{n: usual(a) for n, a in self.outputs.items()}}
         np.savez_compressed(file, allow_pickle=False, **arrays)
         return file.getvalue()
 
@@ -132,21 +132,14 @@ class Predictions:
         kinds = {type(key) for key in self.keys}
         fields: Sequence[str] = getattr(kinds.pop(), "_fields", ()) if len(kinds) == 1 else ()
         if not fields:
-            parts = {"key": self._plain_keys()}
+            parts = {"key": _plain(self.keys)}
         else:
-            named = {name: [getattr(key, name) for key in self.keys] for name in fields}
-            plain = {name: Predictions(keys, {})._plain_keys() for name, keys in named.items()}
+            plain = {name: _plain([getattr(key, name) for key in self.keys]) for name in fields}
             parts = {name if name == "key" else f"key_{name}": keys for name, keys in plain.items()}
         if taken := parts.keys() & self.outputs.keys():
             wrong, write = f"An output is called {min(taken)!r}, as the keys are.", "Write a .npz file."
             raise ConfigError(wrong, f"Seen: outputs {', '.join(self.outputs)}.", write)
         return [{name: part[row] for name, part in parts.items()} for row in range(len(self.keys))]
-
-    def _plain_keys(self) -> list[int | str]:
-        """Keys as integers if all are, else as texts."""
-        if all(isinstance(key, int | np.integer) and not isinstance(key, bool) for key in self.keys):
-            return [int(key) for key in self.keys if isinstance(key, int | np.integer)]
-        return [key if isinstance(key, str) else repr(key) for key in self.keys]
 
 
 def check_suffix(filename: str) -> None:
@@ -165,6 +158,13 @@ def check_suffix(filename: str) -> None:
             f"Seen: {suffix or 'no suffix'}.",
             "Let it end in .npz, .jsonl or .csv.",
         )
+
+
+def _plain(keys: Sequence[Any]) -> list[int | str]:
+    """Keys as integers if all are, else as texts."""
+    if all(isinstance(key, int | np.integer) and not isinstance(key, bool) for key in keys):
+        return [int(key) for key in keys]
+    return [key if isinstance(key, str) else repr(key) for key in keys]
 
 
 def _exact(keys: list[int | str]) -> np.ndarray:
