@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import sys
 import threading
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from experimentator.checkpoint import WEIGHTS, CheckpointError, lines_in, remove
 from experimentator.config import resolved
 from experimentator.diagram import DiagramError, save
 from experimentator.graph import Description, Mode, from_json, to_json, with_statuses
-from experimentator.records.environment import environment, process
+from experimentator.records.environment import environment
 from experimentator.records.history import append, as_line
 from experimentator.records.hold import Hold
 from experimentator.records.plainfile import read_json, write_json
@@ -286,7 +287,8 @@ class RunFolder(Callback):
         compilers = self.exp.compilers or self._earlier.get("compilers")  # results depend on them in the last bits
         stop = self.exp.state.get("stop")  # why a callback ended the training
         told = {"stopped": stop, "compilers": compilers, "processors": self._troubled()}
-        row |= process() if status == "running" else {}
+        if status == "running":  # others can look whether this process is still there
+            row |= {"process": os.getpid(), "host": platform.node()}
         with self._telling:
             write_json(self.opened / STATUS, row | {name: values for name, values in told.items() if values})
 

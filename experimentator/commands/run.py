@@ -16,8 +16,7 @@ from experimentator.commands.results import show_epochs, show_values, tell
 from experimentator.commands.usage import AUTO, LATEST, OUTPUT_FOLDER, UsageError
 from experimentator.records.measures import measures_of
 from experimentator.runs import RunFolder
-from experimentator.saving.manifest import numbered
-from experimentator.saving.resume import has_checkpoints
+from experimentator.saving.manifest import CHECKPOINTS, numbered
 from experimentator.sweep.heartbeat import Heartbeat, end_with, remove_reports, tell_done, tell_error
 
 PROFILE = "profile"  # a folder in a run folder
@@ -144,7 +143,7 @@ def _resume(exp: Any, folder: RunFolder | None, arguments: Namespace) -> None:
 def _begun(exp: Any, folder: RunFolder, arguments: Namespace) -> Path | None:
     """The folder of checkpoints to go on from, if there is one; else a run that ended before its first begins again."""
     path = folder.earlier
-    if path is not None and has_checkpoints(path):
+    if path is not None and numbered(path / CHECKPOINTS):
         return path
     if folder.experiment_id is not None:
         if path is None:  # others' checkpoints are none of its own

@@ -86,11 +86,6 @@ def overrides_in(environment: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     return stored, {name: told.get(name, "nothing") for name in map(str, lost) if name not in OF_ITS_OWN}
 
 
-def process() -> dict[str, Any]:
-    """This process, so that others can check whether it still runs."""
-    return {"process": os.getpid(), "host": platform.node()}
-
-
 def json_value(value: Any) -> Any:
     """A value that JSON can hold: a number or text, None for NaN and infinity, else the repr.
 

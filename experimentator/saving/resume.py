@@ -250,11 +250,6 @@ def take_loaded(exp: BaseExperiment, weights: Mapping[str, np.ndarray]) -> None:
         restored.loaded |= weights.keys()
 
 
-def has_checkpoints(folder: Path) -> bool:
-    """Whether a run folder has checkpoints, whole or not."""
-    return bool(manifest.numbered(folder / manifest.CHECKPOINTS))
-
-
 def found(folder: Path) -> manifest.ReadCheckpoint:
     """The checkpoint of a folder: itself, or the newest whole one in it."""
     if os.path.lexists(folder / manifest.MANIFEST):
