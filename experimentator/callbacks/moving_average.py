@@ -68,9 +68,7 @@ class ExponentialMovingAverage(Callback):
         for part in parts:
             part.use_ema, part.ema_momentum = True, self.momentum
 
-    def on_epoch_begin(self, **_: Any) -> None:
-        """The same for one that took its place within a training."""
-        self.on_train_begin()
+    on_epoch_begin = on_train_begin  # for one that took its place within a training
 
     def on_cycle_begin(self, mode: Mode, **_: Any) -> None:
         """Swap in the average for an evaluation."""
@@ -85,9 +83,7 @@ class ExponentialMovingAverage(Callback):
         if self.exp.walk.depth == self._depth:
             self._leave()
 
-    def on_cycle_left(self, **_: Any) -> None:
-        """The same for an evaluation that was cut short."""
-        self.on_cycle_end()
+    on_cycle_left = on_cycle_end  # of an evaluation that was cut short
 
     def on_epoch_end(self, **_: Any) -> None:
         """Save the average beside the weights."""

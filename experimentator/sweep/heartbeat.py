@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from experimentator.callbacks.callback import Callback, nothing_saved
+
 WATCH_SECONDS = 0.5
 TELL_SECONDS = 0.2
 ORPHAN_SECONDS = 30.0  # in which a training whose sweep is gone must end
@@ -19,24 +21,17 @@ FOLDER, BEAT, ERROR, DONE, LOADED = "folder", "beat", "error", "done", "loaded"
 QUIET = "quiet"  # the beat of a process that reports no progress
 
 
-class Heartbeat:
+class Heartbeat(Callback):
     """A callback that reports progress after calls of the compiled step, in training and evaluation.
 
     The training's own thread reports, so that a training that hangs is silent.
     """
 
     phase = "record"
+    state_dict = nothing_saved
 
     def __init__(self, place: Path, run: Any):
-        self.place, self.run, self.told = place, run, 0.0
-
-    def init(self, exp: Any) -> None:
-        """Remember the experiment."""
-        self.exp, self.calls = exp, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty: a resume needs nothing."""
-        return {}
+        self.place, self.run, self.told, self.calls = place, run, 0.0, 0
 
     def on_block_end(self, **_: Any) -> None:
         """Count the call, and report every TELL_SECONDS."""
