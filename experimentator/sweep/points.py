@@ -137,20 +137,25 @@ def key_of(values: Mapping[str, Any]) -> str:
 
 
 def names_in(config: str) -> tuple[str, ...]:
-    """The names that a configuration file assigns; none if it cannot be read, which `load` will report."""
-    try:
-        return assigned(ast.parse(Path(config).read_text("utf-8-sig")))
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
-        return ()
+    """The names that a configuration file assigns."""
+    return assigned(_parsed(config))
 
 
 def constant_in(config: str, name: str) -> Any:
     """The value that a configuration file assigns to a name, if it is a literal; else None."""
     try:
-        found = values_of(ast.parse(Path(config).read_text("utf-8-sig")), name)
+        found = values_of(_parsed(config), name)
         return ast.literal_eval(found[-1]) if found else None
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, RecursionError, MemoryError):
         return None
+
+
+def _parsed(config: str) -> ast.Module:
+    """A configuration file as a tree; an empty one if it cannot be read, which `load` will report."""
+    try:
+        return ast.parse(Path(config).read_text("utf-8-sig"))
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return ast.Module([], [])
 
 
 def literal(value: Any) -> str:
