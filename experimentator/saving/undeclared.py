@@ -93,9 +93,8 @@ def otherwise(exp: BaseExperiment) -> Iterator[str]:
         if value not in then and os.sep not in value + then[0]:  # a path may be another on another machine
             told.append(f"{name} was {then[0]}, is {value}")
     if told:
-        more = f"; and {len(told) - TOLD} more" if len(told) > TOLD else ""
         yield (
-            f"Not exact: {'; '.join(told[:TOLD])}{more}, unlike in the training that is resumed. Set it as it was; or "
+            f"Not exact: {_first(told)}, unlike in the training that is resumed. Set it as it was; or "
             "begin anew, with callbacks = [LoadWeights(...)] for its weights."
         )
 
@@ -107,9 +106,8 @@ def not_set_again(exp: BaseExperiment) -> Iterator[str]:
     now = as_set(exp) if changed else {}
     lost = [f"{name} was {last}, is {first}" for name, (first, last) in changed.items() if now.get(name) == first]
     if lost:
-        more = f"; and {len(lost) - TOLD} more" if len(lost) > TOLD else ""
         yield (
-            f"Not exact, unless it is meant for this epoch: {'; '.join(lost[:TOLD])}{more}, as when the training began."
+            f"Not exact, unless it is meant for this epoch: {_first(lost)}, as when the training began."
             " Let a callback set it in on_epoch_begin as a function of the epoch; or return it by state_dict(), and "
             "set it in load_state_dict(state)."
         )
@@ -120,6 +118,12 @@ def not_set_again(exp: BaseExperiment) -> Iterator[str]:
             "with again. Let state_dict() of the callback that changes them return the keys, and "
             "load_state_dict(state) assign them."
         )
+
+
+def _first(told: list[str]) -> str:
+    """The first settings, and how many more there are."""
+    more = f"; and {len(told) - TOLD} more" if len(told) > TOLD else ""
+    return f"{'; '.join(told[:TOLD])}{more}"
 
 
 def _prints(callback: Any) -> dict[str, str]:
