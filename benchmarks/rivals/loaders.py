@@ -11,6 +11,19 @@ import numpy as np
 Passes = dict[str, Callable[[], int]]
 
 
+class Places:
+    """The items by their places, as torch and Grain ask for them."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset.keys)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.dataset.query_item(self.dataset.keys[place])
+
+
 def loaders(dataset: Any, batch: int, *, workers: int) -> Passes:
     """One pass over `dataset` (`keys` and `query_item`) for each loader; a pass returns the number of items."""
     found: Passes = {}
@@ -52,17 +65,10 @@ def _mlworkflow(dataset: Any, batch: int, workers: int) -> Passes:
 
 
 def _torch(dataset: Any, batch: int, workers: int) -> Passes:
-    from torch.utils.data import DataLoader, Dataset
-
-    class Items(Dataset):  # type: ignore[misc]  # torch has no types here
-        def __len__(self) -> int:
-            return len(dataset.keys)
-
-        def __getitem__(self, place: int) -> Any:
-            return dataset.query_item(dataset.keys[place])
+    from torch.utils.data import DataLoader
 
     def passes(count: int) -> Callable[[], int]:
-        loader = DataLoader(Items(), batch, num_workers=count, persistent_workers=count > 0)
+        loader = DataLoader(Places(dataset), batch, num_workers=count, persistent_workers=count > 0)
         return lambda: sum(len(chunk["target"]) for chunk in loader)
 
     return {f"torch DataLoader, {count} workers": passes(count) for count in (0, workers)}
@@ -71,16 +77,9 @@ def _torch(dataset: Any, batch: int, workers: int) -> Passes:
 def _grain(dataset: Any, batch: int, workers: int) -> Passes:
     import grain
 
-    class Source:
-        def __len__(self) -> int:
-            return len(dataset.keys)
-
-        def __getitem__(self, place: int) -> Any:
-            return dataset.query_item(dataset.keys[place])
-
     def passes(threads: int) -> Callable[[], int]:
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=64 * max(1, threads))
-        pipeline = grain.MapDataset.source(Source()).to_iter_dataset(options).batch(batch)
+        pipeline = grain.MapDataset.source(Places(dataset)).to_iter_dataset(options).batch(batch)
         return lambda: sum(len(chunk["target"]) for chunk in pipeline)
 
     return {f"Grain, {threads} threads": passes(threads) for threads in (0, workers)}

@@ -26,11 +26,10 @@ class Hand:
         self.compile_seconds = self._timed(1)
         self.first = self._timed(64) if self._timed(1) < CALL_SECONDS / 64 else self._timed(1)
 
-    def round(self, seconds: float) -> float:
+    def round(self, seconds: float) -> None:
         """Time it once more, for about so long."""
         count = max(1, int(max(CALL_SECONDS, seconds) / min([self.first, *self.seconds])))
         self.seconds.append(self._timed(count))
-        return self.seconds[-1]
 
     @property
     def spread(self) -> Spread:

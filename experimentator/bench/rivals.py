@@ -29,10 +29,9 @@ class Rival:
         epoch(steps)  # compiles
         self.steps = max(1, min(steps, int(LONGEST / seconds_each(steps, epoch))))
 
-    def round(self) -> float:
+    def round(self) -> None:
         """Train one epoch more."""
         self.seconds.append(seconds_each(self.steps, self.epoch))
-        return self.seconds[-1]
 
 
 def rivals_of(exp: Any, trainer: Trainer) -> list[Rival]:
