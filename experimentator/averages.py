@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from experimentator.accumulating import Running, Weighed
-
-WEIGHT = "\nweight"  # suffix of a name in `totals`, which no name has: the sum of the weights of its values
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -26,6 +25,32 @@ class NonFiniteLossError(ArithmeticError):
     """
 
     first: str | None = None
+
+
+@dataclass
+class Total:
+    """A sum of values, each times its weight, and the sum of these weights.
+
+    >>> total = Total()
+    >>> total.add(np.array([1.0, 2.0]), 4)
+    >>> total.add(np.array([6.0, 0.0]), np.array([2, 0]))
+    >>> total.mean
+    2.4
+    """
+
+    sum: float = 0.0
+    weight: float = 0.0
+
+    def add(self, values: np.ndarray, weights: Any) -> None:
+        """Add values; `weights` is that of each, or has one for each, [N]."""
+        self.sum = added(self.sum, values, weights)
+        is_one = not isinstance(weights, np.ndarray)
+        self.weight = self.weight + weights * values.size if is_one else added(self.weight, weights)
+
+    @property
+    def mean(self) -> float:
+        """The mean so far; NaN of nothing."""
+        return self.sum / self.weight if self.weight else float("nan")
 
 
 class Averages:
@@ -57,11 +82,9 @@ class Averages:
     1.75
     """
 
-    def __init__(
-        self, totals: dict[str, float] | None = None, weight: int = 0, sums: Mapping[str, Mapping[str, float]] = {}
-    ) -> None:
+    def __init__(self, totals: dict[str, Total] | None = None, sums: Mapping[str, Mapping[str, float]] = {}) -> None:
         self.totals = {} if totals is None else totals
-        self.weight, self.sums = weight, sums
+        self.sums = sums
         self.left_out: dict[str, str] = {}  # names that are no scalars, with their shape in one batch
 
     def add(self, outputs: Mapping[str, Any], *, batch_size: int) -> None:
@@ -70,30 +93,23 @@ class Averages:
             if values.ndim != 1 or values.dtype.kind not in "biuf":
                 shape = ["B" if not axis and size == batch_size else size for axis, size in enumerate(values.shape[1:])]
                 self.left_out[name] = f"[{', '.join(map(str, shape))}]"
-                continue
-            total = self.totals.get(name, 0.0)
-            if isinstance(values, Weighed):
+            elif isinstance(values, Running):
+                self.totals[name] = Total(float(values[-1]), 1.0)
+            elif isinstance(values, Weighed):
                 known = np.where(values.weights == 0, 0.0, values)  # the mean of an empty part may be NaN
-                self.totals[name] = added(total, known, values.weights)
-                self.totals[name + WEIGHT] = added(self.totals.get(name + WEIGHT, 0.0), values.weights)
+                self.totals.setdefault(name, Total()).add(known, values.weights)
             else:
-                self.totals[name] = added(total, values, batch_size)
-        self.weight += batch_size * len(next(iter(outputs.values()), ()))
-        running = {name: values for name, values in outputs.items() if isinstance(values, Running)}
-        self.totals |= {name: float(values[-1]) * self.weight for name, values in running.items()}
+                self.totals.setdefault(name, Total()).add(values, batch_size)
 
     @property
     def of_nothing(self) -> list[str]:
         """Names whose weights are 0 in all batches: their means are NaN."""
-        return [name for name in self.totals if self.totals.get(name + WEIGHT) == 0.0]
+        return [name for name, total in self.totals.items() if not total.weight]
 
     def means(self) -> dict[str, float]:
         """The mean of every name so far."""
-        weights = {
-            name: self.totals.get(name + WEIGHT, self.weight) for name in self.totals if not name.endswith(WEIGHT)
-        }
-        means = {name: self.totals[name] / weight if weight else float("nan") for name, weight in weights.items()}
-        unknown = {name for name, weight in weights.items() if not weight}
+        means = {name: total.mean for name, total in self.totals.items()}
+        unknown = set(self.of_nothing)
         for name, parts in self.sums.items():
             known = {part: factor for part, factor in parts.items() if part not in unknown}
             if name in means and parts.keys() <= means.keys():

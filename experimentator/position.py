@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from experimentator.averages import Total
 from experimentator.config import ConfigError
 
 
@@ -16,8 +17,7 @@ class Position:
     batch_size: int = 0  # of this pass; 0 where it was not noted
     left_out: bool = True  # whether items may have been left out so far, which shifts the batches
     row: dict[str, float] = field(default_factory=dict)
-    totals: dict[str, float] = field(default_factory=dict)
-    weight: int = 0
+    totals: dict[str, Total] = field(default_factory=dict)
     seconds: float = 0.0
     seeds: dict[str, list[int]] = field(default_factory=dict)  # states of seeds to put back after an evaluation
     order: int = 0  # a mark of the order of the pass; 0 where the library alone makes it

@@ -205,7 +205,7 @@ class Walk:
         self._warn((*passed_over(exp.subsets, exp.batch_size), *not_set_again(exp)))
         for subset in self._subsets(position.subset):
             if subset.name != position.subset:
-                position.subset, position.batch, position.totals, position.weight = subset.name, 0, {}, 0
+                position.subset, position.batch, position.totals = subset.name, 0, {}
             position.row |= self.cycle(subset, subset.mode, position)
         if looks:
             self.look_at_weights(f"epoch {exp.epoch + 1}")
@@ -229,7 +229,7 @@ class Walk:
         """Run every block of a pass, or the rest of a resumed one, and tell callbacks the results."""
         position, cycle = training or Position(), runners.cycle
         begun = position.batch
-        averages = Averages(position.totals, position.weight, sums_in(runners.at(begun).step.graph))
+        averages = Averages(position.totals, sums_in(runners.at(begun).step.graph))
         if begun:
             cycle.skip(begun, left_out=position.left_out)
         if training is not None:
@@ -249,7 +249,7 @@ class Walk:
                     check_finite(outputs, where=where, first=first, training=mode == Mode.TRAIN)
                 finally:  # even if a callback raises, the weights have changed
                     self.batches += len(block.index) if mode == Mode.TRAIN else 0
-            position.batch, position.weight = first + len(block.index), averages.weight
+            position.batch = first + len(block.index)
             position.batch_size, position.left_out = cycle.batch_size, cycle.left_out
             if training is not None:
                 self._pause("step")

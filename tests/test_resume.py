@@ -118,7 +118,6 @@ DROPS = {
     "state of callbacks": lambda it: it.callbacks.update({"DeclaredLuck#1": {"best": -1.0, "drawn": 0}}),
     "a batch": lambda it: setattr(it, "position", replace(it.position, batch=it.position.batch - 1)),
     "sums of the pass": lambda it: it.position.totals.clear(),
-    "weight of the pass": lambda it: setattr(it, "position", replace(it.position, weight=0)),
     "the row of the epoch": lambda it: it.position.row.clear(),
     "the history": lambda it: it.history.clear(),
     "the state": lambda it: it.state.clear(),

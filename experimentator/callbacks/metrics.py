@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.accumulating import Running, Weighed
-from experimentator.averages import added
+from experimentator.averages import Total
 from experimentator.callbacks.appearing import Appearing
 from experimentator.callbacks.callback import Callback
 from experimentator.callbacks.monitored import check_known, names_written
@@ -35,10 +35,6 @@ class AverageMetrics(Callback):
     >>> averages = AverageMetrics([".*_error"])
     >>> averages.matches("batch_error"), averages.matches("error_rate")
     (True, False)
-    >>> total = Total()
-    >>> total.add(np.array([[1.0, np.nan], [3.0, 2.0]]), batch_size=2)
-    >>> total.mean
-    2.0
     """
 
     before = ("GatherCycleMetrics",)
@@ -125,7 +121,7 @@ class AverageMetrics(Callback):
         for name, value in self.written.find(state, self.exp, mode).items():
             often = [self.every_of[name]] if name in self.every_of else self.others
             if self.matches(name) and not all((batch + 1) % every for every in often):
-                self.totals.setdefault(name, Total()).add(np.array([value]), batch_size=len(keys))
+                self._add(name, np.array([value]), len(keys))
 
     def on_block_end(self, averages: Any, block: Any, results: Mapping[str, np.ndarray], mode: Mode, **_: Any) -> None:
         """Take the results of a call: [K] or [K, B]; names of the data, which others may have asked for, are none."""
@@ -135,11 +131,15 @@ class AverageMetrics(Callback):
             if name not in self.names or isinstance(values, Running):  # the engine has the figure of the whole cycle
                 continue
             if self.matches(name) and values.ndim <= 2 and values.dtype.kind in "biuf":
-                each = values.weights if isinstance(values, Weighed) else block.index.shape[1]
-                self.totals.setdefault(name, Total()).add(values, batch_size=each)
+                batch = values.weights if isinstance(values, Weighed) else block.index.shape[1]
+                self._add(name, values, batch if values.ndim == 1 else 1)
         if averages.sums:
             means = averages.means()
             self.sums = {name: means[name] for name in averages.sums if name in means and not np.isnan(means[name])}
+
+    def _add(self, name: str, values: np.ndarray, weights: Any) -> None:
+        known = ~np.isnan(values.astype(np.float64))
+        self.totals.setdefault(name, Total()).add(np.where(known, values, 0.0), np.ravel(known * weights))
 
     def on_cycle_end(self, cycle_name: str, metrics: dict[str, float], state: dict[str, Any], **_: Any) -> None:
         """Write the averages."""
@@ -156,22 +156,3 @@ def _check(pattern: str) -> None:
             f"AverageMetrics takes regular expressions.\nSeen: {pattern!r}: {error}.\n"
             "Write names, or patterns such as '.*_error'."
         ) from None
-
-
-class Total:
-    """A weighted sum and its weight, both without NaN."""
-
-    def __init__(self, sum: float = 0.0, weight: float = 0.0) -> None:
-        self.sum, self.weight = sum, weight
-
-    def add(self, values: np.ndarray, *, batch_size: Any) -> None:
-        """Values [K], each of `batch_size` samples (one number, or [K]), or [K, B]."""
-        known = ~np.isnan(values.astype(np.float64))
-        each = batch_size if values.ndim == 1 else 1
-        self.sum = added(self.sum, np.where(known, values, 0.0), each)
-        self.weight = added(self.weight, known * each)  # in float64, whatever weights are
-
-    @property
-    def mean(self) -> float:
-        """The mean so far; NaN of nothing."""
-        return self.sum / self.weight if self.weight else float("nan")

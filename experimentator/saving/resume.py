@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experimentator.averages import Total
 from experimentator.checkpoint import CheckpointError, as_path
 from experimentator.config import resolved
 from experimentator.position import Position
@@ -304,9 +305,11 @@ def _position(values: Any) -> Position | None:
     """The position of a training; raises for values that are none."""
     if values is None:
         return None
-    counts = (values["batch"], values["weight"], values["predictions"])
-    sums = (values["seconds"], *values["totals"].values())
+    totals = {str(name): Total(**total) for name, total in values["totals"].items()}
+    counts = (values["batch"], values["predictions"])
+    sums = (values["seconds"], *(number for total in totals.values() for number in (total.sum, total.weight)))
     if any(type(one) is not int or one < 0 for one in counts) or any(not isinstance(one, int | float) for one in sums):
         raise ValueError(f"{values!r:.80} is no position")
     seeds = {str(key): [int(number) for number in state] for key, state in values["seeds"].items()}
-    return Position(**{**values, "subset": str(values["subset"]), "row": dict(values["row"]), "seeds": seeds})
+    own = {"subset": str(values["subset"]), "row": dict(values["row"]), "totals": totals, "seeds": seeds}
+    return Position(**{**values, **own})
