@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.accumulating import marked_in
-from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.callback import run_folder
 from experimentator.checkpoint import WEIGHTS, weights_in
 from experimentator.config import ConfigError
 from experimentator.configured import Configured

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from experimentator import BaseExperiment, CheckpointEvery, SaveWeights, build_experiment, diagram, runs
-from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.callback import run_folder
 from experimentator.checkpoint import CheckpointError
 from experimentator.config import ConfigError, load, load_text
 from experimentator.graph import Graph, describe_graph

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from experimentator.graph import Mode
@@ -60,6 +61,14 @@ class Callback:
         """
         if getattr(self, "exp", None) is getattr(self, "_kept", None):
             vars(self).update(exp=exp, _kept=exp)  # attributes of a frozen dataclass cannot be set
+
+
+def run_folder(exp: Any) -> Path | None:
+    """The folder of this run, for what callbacks write; None without one, and before training makes it."""
+    acting = exp.walk.acting if exp.walk.trains else ()  # settings that are changed meanwhile name the next run
+    candidates = [*acting, *exp.callbacks, vars(exp).get("_run_folder")]
+    paths = [one.path for one in candidates if "RunFolder" in (kind.__name__ for kind in type(one).__mro__)]
+    return next((Path(path) for path in paths if path is not None), None)
 
 
 def ended_by(outer: BaseException | None) -> BaseException | None:

@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from experimentator.callbacks.callback import Callback, nothing_saved
-from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.callback import Callback, nothing_saved, run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import CheckpointError, make_folder
 from experimentator.graph import Mode

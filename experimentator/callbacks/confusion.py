@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.callback import Callback, run_folder
 from experimentator.callbacks.monitored import check_tensors
 from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.picture import matrix

@@ -11,8 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from experimentator.callbacks.callback import Callback, nothing_saved
-from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.callback import Callback, nothing_saved, run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import add_lines, lines_in, shorten
 from experimentator.records.plainfile import json_of

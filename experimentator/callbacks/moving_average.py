@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.callback import Callback, run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import AVERAGED, WEIGHTS
 from experimentator.graph import Mode

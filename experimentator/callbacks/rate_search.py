@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.callback import Callback, run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.callbacks.picture import curve
 from experimentator.checkpoint import write_atomically

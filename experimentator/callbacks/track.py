@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from experimentator.callbacks.callback import Callback, ended_by, how_ended, nothing_saved
-from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.callback import Callback, ended_by, how_ended, nothing_saved, run_folder
 from experimentator.callbacks.monitored import of_subset
 from experimentator.callbacks.order import CallbackError
 from experimentator.config import resolved

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experimentator.callbacks.callback import Callback
-from experimentator.callbacks.folder import run_folder
+from experimentator.callbacks.callback import Callback, run_folder
 from experimentator.callbacks.monitored import Monitored
 from experimentator.callbacks.order import CallbackError
 from experimentator.checkpoint import AVERAGED
