@@ -14,7 +14,7 @@ class Position:
 
     subset: str = ""
     batch: int = 0
-    batch_size: int = 0  # of this pass; 0 where it was not noted
+    batch_size: int = 0  # of this pass
     left_out: bool = True  # whether items may have been left out so far, which shifts the batches
     row: dict[str, float] = field(default_factory=dict)
     totals: dict[str, Total] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Position:
 
     def check_batch_size(self, now: int) -> None:
         """Refuse to continue a pass with another batch size: items would be visited twice, or never."""
-        if self.batch and self.batch_size not in (0, now):
+        if self.batch and self.batch_size != now:
             raise ConfigError(
                 f"batch_size was changed within a pass: {self.batch} batches over {self.subset!r} are done.\n"
                 f"Seen: {now}, where the checkpoint has {self.batch_size}.\n"
