@@ -5,44 +5,42 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experimentator.callbacks.callback import Callback, nothing_saved
+from experimentator.callbacks.callback import Callback, nothing_saved, run_folder
 from experimentator.callbacks.order import CallbackError
 from experimentator.graph import Mode
 
 log = logging.getLogger(__name__)
+PROFILE = "profile"  # the folder in a run folder
 SECONDS = 0.5  # recorded at least, unless an epoch is shorter; profiles grow by megabytes a second
 
 
 class Profile(Callback):
     """Record half a second of training at its full pace, or less: of the second epoch, or of the only one.
 
-    `folder/trace.json.gz` opens in Perfetto (ui.perfetto.dev), where operations carry the processor they belong to, and
-    the pass, forward or backward (under XLA on a CPU, TensorFlow names fused kernels only). `folder/plugins/profile`
-    opens in TensorBoard (`pip install tensorboard xprof`), whose Framework Op Stats lists operations by such names; it
-    knows no time of a step, as a call runs many. `folder` may be a function that returns it, once training has begun.
+    It goes to `folder`, else to `profile` in the run folder, else in the current one. `trace.json.gz` there opens in
+    Perfetto (ui.perfetto.dev), where operations carry the processor they belong to, and the pass, forward or backward
+    (under XLA on a CPU, TensorFlow names fused kernels only). `plugins/profile` opens in TensorBoard (`pip install
+    tensorboard xprof`), whose Framework Op Stats lists operations by such names; it knows no time of a step, as a call
+    runs many.
 
-    >>> Profile("runs/digits/first/profile")
-    Profile('runs/digits/first/profile')
+    >>> Profile("runs/digits/first/profile").folder
+    'runs/digits/first/profile'
     """
 
     leaves_files = True
     state_dict = nothing_saved
 
-    def __init__(self, folder: str | os.PathLike[str] | Callable[[], os.PathLike[str]]):
+    def __init__(self, folder: str | os.PathLike[str] | None = None):
         self.folder = folder
         self.recording: Any = None
         self.since, self.is_done = 0.0, False
 
-    def __repr__(self) -> str:
-        return f"Profile({'...' if callable(self.folder) else str(self.folder)!r})"
-
     def on_train_begin(self, **_: Any) -> None:
         """Make the folder, before there is anything to lose."""
-        if not callable(self.folder):
+        if self.folder is not None:
             try:
                 Path(self.folder).mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -75,7 +73,7 @@ class Profile(Callback):
 
     def _start(self) -> None:
         if self.recording is None and not self.is_done:
-            place = Path(self.folder() if callable(self.folder) else self.folder)
+            place = Path(self.folder) if self.folder is not None else (run_folder(self.exp) or Path()) / PROFILE
             self.recording = self.exp.backend.profiled(place, self.exp.graph(Mode.TRAIN))
             self.recording.__enter__()
             self.since = time.monotonic()

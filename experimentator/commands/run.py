@@ -9,7 +9,7 @@ from shlex import quote
 from typing import Any
 
 from experimentator.callbacks.checkpoint_every import CheckpointEvery
-from experimentator.callbacks.profile import Profile
+from experimentator.callbacks.profile import PROFILE, Profile
 from experimentator.checkpoint import CheckpointError
 from experimentator.commands.building import build
 from experimentator.commands.results import show_epochs, show_values, tell
@@ -18,8 +18,6 @@ from experimentator.records.measures import measures_of
 from experimentator.runs import RunFolder
 from experimentator.saving.manifest import CHECKPOINTS, numbered
 from experimentator.sweep.heartbeat import Heartbeat, end_with, remove_reports, tell_done, tell_error
-
-PROFILE = "profile"  # a folder in a run folder
 
 
 def run(arguments: Namespace) -> int:
@@ -40,7 +38,7 @@ def _train(arguments: Namespace, is_built: Callable[[], None] = lambda: None) ->
     folder = _run_folder(exp, arguments)
     beat = Heartbeat(Path(arguments.report), folder) if arguments.report else None
     if folder:
-        exp.callbacks.extend([*filter(None, [beat]), *_asked(arguments, folder)])
+        exp.callbacks.extend([*filter(None, [beat]), *_asked(arguments)])
     elif beat:
         beat.keep_quiet()
     if arguments.resume is not None:
@@ -60,10 +58,10 @@ def _train(arguments: Namespace, is_built: Callable[[], None] = lambda: None) ->
     return 0
 
 
-def _asked(arguments: Namespace, folder: RunFolder) -> Iterator[Any]:
+def _asked(arguments: Namespace) -> Iterator[Any]:
     """The callbacks that options ask for."""
     if arguments.profile:
-        yield Profile(lambda: folder.opened / PROFILE)
+        yield Profile()
     if arguments.checkpoint_seconds is not None:
         yield CheckpointEvery(seconds=arguments.checkpoint_seconds)
 
