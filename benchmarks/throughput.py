@@ -23,6 +23,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -34,6 +35,7 @@ from _cases import CNN as SHARED_CNN
 from _cases import MLP as SHARED_MLP
 from _report import publish, table
 from keras import layers
+from rivals.networks import network
 
 from experimentator import Callback, Mode, Subset, build_experiment, ops
 from experimentator.data.chance import generator
@@ -52,20 +54,6 @@ class Observe(Callback):
 OURS = {"device": "experimentator", "host": "experimentator, host memory", "stream": "experimentator, items"}
 
 
-def mlp() -> keras.Model:
-    return keras.Sequential([layers.Input((64,)), layers.Dense(32, activation="relu"), layers.Dense(10)])
-
-
-def cnn() -> keras.Model:
-    blocks = [
-        layer
-        for filters in (4, 8, 16)
-        for layer in (layers.Conv2D(filters, 3), layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D())
-    ]
-    head = [layers.Flatten(), layers.Dense(100, activation="relu"), layers.Dense(10)]
-    return keras.Sequential([layers.Input((28, 28, 1)), *blocks, *head])
-
-
 def dropout() -> keras.Model:
     head = [layers.Dropout(0.5), layers.Dense(10)]
     return keras.Sequential([layers.Input((64,)), layers.Dense(32, activation="relu"), *head])
@@ -74,9 +62,9 @@ def dropout() -> keras.Model:
 MLP = {"data": SHARED_MLP.data, "batch": SHARED_MLP.batch, "steps": 1792, "scale": 16.0, "rounds": 7, "settle": 60}
 CNN = {"data": SHARED_CNN.data, "batch": SHARED_CNN.batch, "steps": 1000, "scale": 255.0, "rounds": 3, "settle": 3}
 CASES: dict[str, dict[str, Any]] = {
-    "mlp": {"network": mlp, "feeds": ("device", "host"), **MLP},
+    "mlp": {"network": partial(network, SHARED_MLP), "feeds": ("device", "host"), **MLP},
     "dropout": {"network": dropout, "feeds": ("device",), **MLP, "rounds": 3},
-    "cnn": {"network": cnn, "feeds": ("device", "host", "stream"), **CNN},
+    "cnn": {"network": partial(network, SHARED_CNN), "feeds": ("device", "host", "stream"), **CNN},
 }
 
 

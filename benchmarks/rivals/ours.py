@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 from _serve import Case, Epoch, serve
-from keras_fit import network
+from networks import network
 
 from experimentator import Callback, Mode, Subset, build_experiment, ops
 

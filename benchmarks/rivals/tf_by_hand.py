@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from _serve import Case, Epoch, serve
-from keras_fit import network, set_precision
+from keras_fit import set_precision
+from networks import network
 
 from experimentator.data.chance import generator
 
