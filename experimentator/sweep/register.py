@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from experimentator.checkpoint import CheckpointError, add_lines, make_folder, shorten
-from experimentator.records.environment import json_value, sha256
+from experimentator.config import as_json
+from experimentator.records.environment import sha256
 from experimentator.records.hold import Hold
 from experimentator.records.local_modules import changed
 from experimentator.records.plainfile import finite, read_bytes, read_json, values_of
@@ -65,14 +66,14 @@ class Register:
 
     def begin(self, number: int, values: Mapping[str, Any], known_by: Mapping[str, Any]) -> None:
         """Note that a point is about to begin."""
-        self._add({"event": "begun", "point": number, "values": _plain(values), "key": key_of(known_by)})
+        self._add(_about("begun", number, values, known_by))
 
     def end(self, outcome: Outcome, known_by: Mapping[str, Any], asked: str) -> None:
         """Note how a point ended; `asked` is the result of `asked_of` then."""
-        row = {"event": "ended", "point": outcome.number, "values": _plain(outcome.values), "key": key_of(known_by)}
+        row = _about("ended", outcome.number, outcome.values, known_by)
         row |= {"ended": outcome.ended, "status": outcome.status, "seconds": round(outcome.seconds, 3)}
         row |= {"done": outcome.is_finished, "run": self._near(outcome.folder), "error": outcome.error}
-        row |= {"last": _plain(outcome.last), "asked": asked}
+        row |= {"last": finite(dict(outcome.last)), "asked": asked}
         self._add(row)
 
     def done(self, number: int, values: Mapping[str, Any], asked: str) -> Outcome | None:
@@ -133,6 +134,10 @@ def asked_of(config: str, epochs: int | None) -> str:
     return sha256(json.dumps([Path(config).read_bytes().decode("utf-8", "replace"), epochs]))[:16]
 
 
+def _about(event: str, number: int, values: Mapping[str, Any], known_by: Mapping[str, Any]) -> dict[str, Any]:
+    return {"event": event, "point": number, "values": as_json(dict(values)), "key": key_of(known_by)}
+
+
 def _line(row: Mapping[str, Any]) -> str:
     text = json.dumps(row, allow_nan=False)
     return f'{text[:-1]}, "{CHECK}": "{zlib.crc32(text.encode()):08x}"}}\n'
@@ -155,13 +160,6 @@ def _row(line: bytes) -> dict[str, Any]:
         if type(row.get(name)) is not kind:
             raise ValueError(f"its {name!r} is {row.get(name)!r:.40}")
     return row
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    kept = (list, tuple, dict)
-    plainly = {name: value if isinstance(value, kept) else json_value(value) for name, value in values.items()}
-    told: dict[str, Any] = finite(json.loads(json.dumps(plainly, default=repr)))
-    return told
 
 
 def _is_whole(run: Path, config: str) -> bool:
