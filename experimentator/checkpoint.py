@@ -62,12 +62,16 @@ def as_path(given: Any, *, write: str) -> Path:
 
 def save_weights(filename: str | os.PathLike[str], weights: Mapping[str, np.ndarray]) -> None:
     """Write weights to a temporary file, force it to disk, then rename it: a partial file is never seen."""
+    path = as_path(filename, write='exp.save_weights("weights.safetensors")')
+    write_atomically(path, to_safetensors(weights, {DIGEST: _digest(weights)}))
+
+
+def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
+    """Arrays by name as the bytes of a safetensors file."""
     from safetensors.numpy import save
 
-    path = as_path(filename, write='exp.save_weights("weights.safetensors")')
     # safetensors writes memory as it lies; np.ascontiguousarray would make a vector of a scalar.
-    arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
-    write_atomically(path, save(arrays, {DIGEST: _digest(arrays)}))
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
 
 
 def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:

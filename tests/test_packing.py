@@ -9,14 +9,13 @@ from hypothesis import example
 from hypothesis import strategies as st
 
 from experimentator import Mode
-from experimentator.checkpoint import CheckpointError
+from experimentator.checkpoint import CheckpointError, to_safetensors
 from experimentator.saving.packing import (
     PackingError,
     from_json,
     from_safetensors,
     pack,
     to_json,
-    to_safetensors,
     unpack,
 )
 from tests.stand_ins import law

@@ -83,13 +83,6 @@ def from_json(data: bytes, path: Path) -> Any:
         raise CheckpointError(f"{path} is damaged.\nSeen: {error}.\nTake another checkpoint of that run.") from None
 
 
-def to_safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays by name as the bytes of a safetensors file."""
-    from safetensors.numpy import save
-
-    return save({name: np.asarray(array, order="C") for name, array in arrays.items()})
-
-
 def from_safetensors(data: bytes, path: Path) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file, bfloat16 ones too."""
     from safetensors import SafetensorError, deserialize

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experimentator.averages import Total
-from experimentator.checkpoint import CheckpointError, as_path
+from experimentator.checkpoint import CheckpointError, as_path, to_safetensors
 from experimentator.config import resolved
 from experimentator.position import Position
 from experimentator.saving import generators, manifest
@@ -43,7 +43,6 @@ from experimentator.saving.packing import (
     is_plain,
     pack,
     to_json,
-    to_safetensors,
     unpack,
 )
 from experimentator.saving.undeclared import known, listening, rekeyed, set_anew
