@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from experimentator.checkpoint import write_atomically
+from experimentator.checkpoint import to_safetensors, write_atomically
 from experimentator.data.chance import generators_in
 from experimentator.data.datasets import WrappedDataset
 from experimentator.data.items import DatasetError, refuse_masks
 from experimentator.data.keys import key_digest
 from experimentator.data.reading import Reading, drawing
-from experimentator.saving.packing import PackingError, from_safetensors, pack, to_safetensors, unpack
+from experimentator.saving.packing import PackingError, from_safetensors, pack, unpack
 
 log = logging.getLogger(__name__)
 JSON = "json"  # the array of what is no array; the names of others begin with "item"
