@@ -24,7 +24,6 @@ from experimentator.graph.errors import (
 from experimentator.graph.mermaid import to_mermaid
 from experimentator.graph.mode import Mode
 from experimentator.graph.node import Node, nodes_of
-from experimentator.graph.notebook import mimebundle, svg
 from experimentator.graph.processor import names_of
 from experimentator.graph.record import Call, record
 from experimentator.graph.report import Report
@@ -202,10 +201,10 @@ class Graph:
         return f"<Graph {describe_graph(self).headline}>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return mimebundle(self._described())
+        return self._described()._repr_mimebundle_()
 
     def _repr_svg_(self) -> str | None:
-        return svg(self._described())
+        return self._described()._repr_svg_()
 
     def written_in(self, name: str) -> Mode:
         """The modes in which some processor writes a name, whichever mode this graph is of."""

@@ -11,10 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 from experimentator.graph.errors import names_in_short
-from experimentator.graph.notebook import mimebundle, svg
 from experimentator.graph.text import cut, printable, table
 from experimentator.graph.versions import Ref
 
@@ -207,10 +207,15 @@ class Description:
         return f"<Description {self.headline}>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return mimebundle(self)
+        """For notebooks, the picture as SVG and the table as text; without a picture, the text says why."""
+        diagram: Any = import_module("experimentator.diagram")  # by name: this room imports no other
+        try:
+            return {"image/svg+xml": diagram.picture(self).decode(), "text/plain": str(self)}
+        except diagram.DiagramError as error:
+            return {"text/plain": f"{self}\n\n{error}"}
 
     def _repr_svg_(self) -> str | None:
-        return svg(self)
+        return self._repr_mimebundle_().get("image/svg+xml")
 
     @cached_property
     def given(self) -> frozenset[Ref]:
