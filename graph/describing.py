@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from experimentator.graph.description import Box, Description, DescriptionError, Edge, Port, Tensor
+from experimentator.graph.description import Box, Description, Edge, Port, Tensor
 from experimentator.graph.processor import (
     ChunkProcessor,
     FunctionProcessor,
@@ -72,20 +72,18 @@ def describe_graph(
     )
 
 
-def with_costs(description: Description, costs: Mapping[str, float], *, unit: str = "s") -> Description:
-    """The description with the cost of each node, by name: seconds, or its share of the whole (`unit="share"`).
+def with_costs(description: Description, costs: Mapping[str, float]) -> Description:
+    """The description with the cost of each node, by name, in seconds.
 
     >>> from experimentator.graph import Graph, chunk_processor
     >>> half = chunk_processor(inputs=["x"], outputs=["half"], node="Half")(lambda x: x / 2)
-    >>> print(with_costs(describe_graph(Graph([half], provided={"x"})), {"Half": 0.25}, unit="share"))
+    >>> print(with_costs(describe_graph(Graph([half], provided={"x"})), {"Half": 0.25}))
     ALL: 1 processor, x -> half
     #  processor              reads  writes  mode  cost
-    0  Half: lambda x: x / 2  x      half    ALL   25 %
+    0  Half: lambda x: x / 2  x      half    ALL   250 ms
     """
-    if unit not in ("s", "share"):
-        raise DescriptionError("There is no such unit of costs.", seen=repr(unit), write="Write 's' or 'share'.")
     boxes = [replace(box, cost=costs.get(box.name, box.cost)) for box in description.boxes]
-    return replace(description, boxes=tuple(boxes), cost_unit=unit)
+    return replace(description, boxes=tuple(boxes))
 
 
 def with_statuses(description: Description, statuses: Mapping[str, str]) -> Description:

@@ -88,8 +88,8 @@ class Box:
     """One processor: what it is, how it differs from others of its kind, and what is known about it.
 
     `role` is processor, loss or metric. `state` is empty, or what a view found: added, removed, rewired, changed or
-    pruned, with `notes` that say why. `shares` names the processors whose parameters it uses too. `cost` and `status`
-    come from a run. `folded` holds the boxes that a folded one stands for.
+    pruned, with `notes` that say why. `shares` names the processors whose parameters it uses too. `cost` (seconds) and
+    `status` come from a run. `folded` holds the boxes that a folded one stands for.
     """
 
     id: str
@@ -159,7 +159,6 @@ class Description:
     edges: tuple[Edge, ...] = ()
     tensors: tuple[Tensor, ...] = ()
     title: str = ""
-    cost_unit: str = "s"
 
     @property
     def drawn(self) -> tuple[Box | Port, ...]:

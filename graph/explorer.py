@@ -71,7 +71,7 @@ def _facts(description: Description, box: Box) -> Iterator[tuple[str, str]]:
     yield "mode", box.mode
     yield "role", box.role
     yield "parameters", weighed(box)
-    yield "cost", priced(box.cost, description.cost_unit)
+    yield "cost", priced(box.cost)
     yield "status", box.status or ""
     yield "state", box.state
     yield "why", "; ".join(box.notes)

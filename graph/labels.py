@@ -80,7 +80,7 @@ def facts(description: Description, box: Box) -> Iterator[str]:
     if box.shares:
         yield f"parameters of {' and '.join(box.shares)}"
     if box.cost is not None:
-        yield priced(box.cost, description.cost_unit)
+        yield priced(box.cost)
     if box.status:
         yield {"ok": "✓ ", "failed": "✗ ", "warning": "! "}.get(box.health, "") + box.status
 

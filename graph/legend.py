@@ -104,7 +104,7 @@ def _scale(description: Description, colors: Colors) -> Iterator[str]:
     if heat(description):
         top = max(box.cost for box in description.boxes if box.cost is not None and box.cost < inf)
         squares = [f'<FONT COLOR="{colors[f"heat {step}"]}">■</FONT>' for step in range(1, HEATS)]
-        yield f"0 {''.join(squares)} {escaped(priced(top, description.cost_unit))}"
+        yield f"0 {''.join(squares)} {escaped(priced(top))}"
 
 
 def _lines(description: Description) -> Iterator[str]:

@@ -4,7 +4,7 @@ The file is one object. `format` is "experimentator graph", `version` is 1; read
 ignore names they do not know. docs/graph.schema.json is its JSON schema. The rest are the fields of
 `Description`, those with default values left out:
 
-    mode, total, title, cost_unit
+    mode, total, title
     boxes     id, index, name, kind, text, label, arguments [[name, value], ...], source, code, mode, role, declared,
               reads [[name, version], ...], writes, deletes, group, trainable, frozen, shares [name, ...], cost,
               status, state, notes, folded (boxes)
@@ -78,8 +78,6 @@ def _check(description: Description) -> None:
     for made in description.drawn:
         if made.state not in ("", *MARKS) or made.role not in ROLES:
             raise _damaged(f"{made.id!r} of the file", f"state {made.state!r} and role {made.role!r}")
-    if description.cost_unit not in ("s", "share"):
-        raise _damaged("cost_unit of the file", repr(description.cost_unit))
     ids = {made.id for made in description.drawn}
     words = all(one.isidentifier() and one.casefold() not in _KEYWORDS for one in ids)
     if len(ids) < len(description.drawn) or not words:

@@ -89,18 +89,16 @@ def weighed(box: Box) -> str:
     return ", ".join([*parts, *([f"those of {' and '.join(box.shares)}"] if box.shares else [])])
 
 
-def priced(cost: float | None, unit: str) -> str:
-    """A cost with its unit; 0 is one that a measurement cannot tell from nothing.
+def priced(cost: float | None) -> str:
+    """A cost in seconds, with its unit; 0 is one that a measurement cannot tell from nothing.
 
-    >>> priced(0.0021, "s"), priced(1600.0, "s"), priced(0.125, "share"), priced(0.0, "s")
-    ('2.1 ms', '1,600 s', '12.5 %', 'about 0')
+    >>> priced(0.0021), priced(1600.0), priced(0.0)
+    ('2.1 ms', '1,600 s', 'about 0')
     """
     if cost is None:
         return ""
     if cost == 0:
         return "about 0"
-    if unit == "share":
-        return f"{100 * cost:.3g} %"
     if cost >= 100:
         return f"{cost:,.0f} s"
     return next((f"{cost * times:.3g} {short}" for below, times, short in _PREFIXES if cost < below), f"{cost:.3g} s")
@@ -155,7 +153,7 @@ def _unfolded(boxes: Iterable[Box]) -> Iterator[Box]:
 
 def _row(description: Description, box: Box) -> list[str]:
     reads, writes = (_refs(description, box, refs) for refs in (box.reads, box.writes)) if box.declared else "??"
-    cost = priced(box.cost, description.cost_unit)
+    cost = priced(box.cost)
     why = "; ".join(box.notes)
     facts = (box.group or "", weighed(box), cost, box.status or "", why)
     return [printable(cell) for cell in (box.mark, str(box.index), titled(box), reads, writes, box.mode, *facts)]

@@ -75,5 +75,5 @@ class _Tree:
         made = self.made[source]
         if isinstance(made, Port):
             return ""
-        told = "; ".join(filter(None, (priced(made.cost, self.description.cost_unit), made.status, *made.notes)))
+        told = "; ".join(filter(None, (priced(made.cost), made.status, *made.notes)))
         return printable(f"  {told}" if told else "")

@@ -172,7 +172,7 @@ def with_costs_of(
     if exp.backend.compiles and compiler not in known:
         compiler = exp.backend.compile(graph, exp.program.specs(mode)).compiler
     costs = costs_of(exp, graph, sample_of(exp, graph), compiler=compiler, seconds=seconds, told=told)
-    title = f"a step of {costs.batch_size} takes {priced(costs.step, 's')} {HOW[costs.compiler]}"
+    title = f"a step of {costs.batch_size} takes {priced(costs.step)} {HOW[costs.compiler]}"
     return replace(with_costs(description, costs.by_name()), title=title)
 
 

@@ -91,31 +91,29 @@ def _time(report: Mapping[str, Any]) -> Iterator[str]:
     rows = [["where the time goes", "a step", "", f"{report['epochs']} epochs", ""]]
     for kind in KINDS:
         a, b = step.get(kind, 0.0), whole.get(kind, 0.0)
-        rows.append(
-            [WORDS[kind], priced(max(0.0, a), "s"), _share(a / one), priced(max(0.0, b), "s"), _share(b / all_of_it)]
-        )
-    rows.append(["all", priced(one, "s"), "", priced(all_of_it, "s"), ""])
+        rows.append([WORDS[kind], priced(max(0.0, a)), _share(a / one), priced(max(0.0, b)), _share(b / all_of_it)])
+    rows.append(["all", priced(one), "", priced(all_of_it), ""])
     yield from aligned(rows, numbers=True)
     if report["evaluation"] > 0:
         yield f"Evaluation, part of all these, takes {_share(report['evaluation'])} of an epoch."
     for name, seconds in report["callbacks"].items():
         if seconds > 0.01 * all_of_it:
-            yield f"callback {name}: {priced(seconds, 's')} of {report['epochs']} epochs"
+            yield f"callback {name}: {priced(seconds)} of {report['epochs']} epochs"
 
 
 def _costs(report: Mapping[str, Any]) -> Iterator[str]:
     costs = report["costs"]
     rows = [["processor", "forward", "backward", "share", "quartiles of both"]]
-    rows.append(["(rows and loop)", priced(costs["rows"], "s"), "", _share(costs["rows"] / costs["step"]), ""])
+    rows.append(["(rows and loop)", priced(costs["rows"]), "", _share(costs["rows"] / costs["step"]), ""])
     for cost in costs["processors"]:
         both, spread = cost["forward"] + cost["backward"], cost["spread"]
         share = _share(both / costs["step"]) if cost["is_sure"] else "fused" if cost["is_fused"] else "noise"
         quartiles = "" if cost["is_fused"] else f"{_signed(spread['low'])} to {_signed(spread['high'])}"
-        cells = [priced(cost["forward"], "s"), priced(cost["backward"], "s"), share, quartiles]
+        cells = [priced(cost["forward"]), priced(cost["backward"]), share, quartiles]
         rows.append([cut(" + ".join(cost["names"]), LONGEST), *cells])
     yield from aligned(rows, numbers=True)
     yield (
-        f"From compiled prefixes of the graph, {priced(costs['step'], 's')} a step in all, {costs['rounds']} rounds; "
+        f"From compiled prefixes of the graph, {priced(costs['step'])} a step in all, {costs['rounds']} rounds; "
         "`noise`: cost that cannot be told from 0."
         + " `fused`: done together with others."
         * any(cost["is_fused"] for cost in costs["processors"])
@@ -139,7 +137,7 @@ def _rates(spread: Mapping[str, float]) -> list[str]:
 
 
 def _signed(seconds: float) -> str:
-    return f"-{priced(-seconds, 's')}" if seconds < 0 else priced(seconds, "s")
+    return f"-{priced(-seconds)}" if seconds < 0 else priced(seconds)
 
 
 def _share(share: float) -> str:

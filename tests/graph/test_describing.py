@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 
 from experimentator.graph import (
-    DescriptionError,
     Graph,
     Mode,
     RecordedProcessor,
@@ -81,11 +80,6 @@ def test_groups_come_from_names_processors_or_the_caller():
     listed = [mix("-> a", node="m/n/A"), Op("-> b", group="own"), mix("-> c"), mix("-> d")]
 
     assert [box.group for box in boxes(*listed, groups={2: "told"})] == ["m/n", "own", "told", None]
-
-
-def test_a_cost_is_in_seconds_or_a_share(described):
-    with pytest.raises(DescriptionError, match="no such unit of costs"):
-        with_costs(described, {"Head": 2.0}, unit="ms")
 
 
 @pytest.mark.parametrize("group", ["/own", "/", "//", "own//part/", "/own/"])
@@ -201,9 +195,9 @@ def test_a_name_that_nobody_provides_is_a_missing_input():
 
 
 def test_costs_and_statuses_may_come_later(described):
-    later = with_statuses(with_costs(described, {"Head": 0.5}, unit="share"), {"Head": "failed: no memory"})
+    later = with_statuses(with_costs(described, {"Head": 0.5}), {"Head": "failed: no memory"})
 
-    assert "50 %" in table(later)
+    assert "500 ms" in table(later)
     assert later.boxes[2].health == "failed"
 
 

@@ -125,7 +125,6 @@ def test_other_files_are_refused(text, seen):
         ("boxes", [3], "boxes of the file"),
         ("edges", [{"source": "a", "target": "b", "ref": ["x"]}], "ref of edges of the file"),
         ("total", True, "total of the file"),
-        ("cost_unit", "ms", "cost_unit of the file"),
         ("boxes", [{**BOX, "group": "a/" * 3000}], "groups of the file"),
         ("boxes", [reduce(lambda box, _: {**BOX, "folded": [box]}, range(300), BOX)], "folded boxes of the file"),
         ("edges", [{"source": "in0", "target": "nowhere"}], "edges of the file"),
