@@ -37,24 +37,18 @@ class Mode(IntFlag):
         >>> Mode.of("train"), Mode.of(6) == Mode.EVAL | Mode.INFER
         (<Mode.TRAIN: 1>, True)
         """
-        if isinstance(value, cls):
-            return cls._checked(value, value)
-        if isinstance(value, Enum):
+        if isinstance(value, Enum) and not isinstance(value, cls):
             return cls._named(value.name) or cls.of(value.value)
-        named = cls._named(value) if isinstance(value, str) else value
-        return cls._checked(named, value)
+        number = cls._named(value) if isinstance(value, str) else value
+        if not isinstance(number, int) or not 0 < number <= cls.ALL:
+            raise UnknownModeError(value)
+        return cls(number)
 
     @classmethod
     def _named(cls, names: str | None) -> Mode | None:
         """`"TRAIN|EVAL"` as a mode; None where one of the names is no mode."""
         found = [cls.__members__.get(name.strip().upper()) for name in (names or "").split("|")]
         return None if None in found else functools.reduce(operator.or_, (mode for mode in found if mode is not None))
-
-    @classmethod
-    def _checked(cls, number: Any, given: Any) -> Mode:
-        if not isinstance(number, int) or not 0 < number <= cls.ALL:
-            raise UnknownModeError(given)
-        return cls(number)
 
 
 # Names that older configurations use; in a line each, they are types as well.
