@@ -32,6 +32,7 @@ from zlib import crc32
 
 from experimentator.assignments import grid, parse_assignment, parse_grid, refuse_unset
 from experimentator.extras import to_type
+from experimentator.graph.text import cut
 from experimentator.other_libraries import to_write
 from experimentator.overrides import (
     HIDDEN,
@@ -318,7 +319,7 @@ def as_json(value: Any, parents: tuple[int, ...] = ()) -> JSON:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, str):
-        return _cut(str.__str__(value))
+        return cut(str.__str__(value), _LONGEST)
     inside = (*parents, id(value))
     if isinstance(value, list | tuple | dict) and id(value) in parents:
         return "..."
@@ -329,7 +330,8 @@ def as_json(value: Any, parents: tuple[int, ...] = ()) -> JSON:
         rest = {"...": f"{len(value) - _MOST} more"} if len(value) > _MOST else {}
         first = itertools.islice(value.items(), _MOST)
         return {
-            _cut(key) if isinstance(key, str) else steady_repr(key): as_json(item, inside) for key, item in first
+            cut(key, _LONGEST) if isinstance(key, str) else steady_repr(key): as_json(item, inside)
+            for key, item in first
         } | rest
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
         item = value.item()  # a numpy scalar, or an object that behaves like one
@@ -342,8 +344,4 @@ def steady_repr(value: object) -> str:
     shortener = reprlib.Repr()
     shortener.maxset = shortener.maxfrozenset = shortener.maxother = shortener.maxstring = 100_000
     text = re.sub(rf" at 0x[0-9a-fA-F]+|{CONFIG_MODULE}\d+\.", "", shortener.repr(value))
-    return _cut(text)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return cut(text, _LONGEST)

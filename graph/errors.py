@@ -22,6 +22,8 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from experimentator.graph.text import cut
+
 if TYPE_CHECKING:
     from experimentator.graph.mode import Mode
 
@@ -68,8 +70,7 @@ class DeclarationError(GraphError):
     """A processor whose declaration cannot be read."""
 
     def __init__(self, processor: str, *, seen: str, write: str):
-        seen = " ".join(seen.split())  # an array may be in it
-        seen = seen if len(seen) <= MOST_SEEN else f"{seen[:MOST_SEEN]}..."
+        seen = cut(" ".join(seen.split()), MOST_SEEN)  # an array may be in it
         super().__init__(f"{processor} is not declared properly: {seen}.\n{write}")
 
 
@@ -270,7 +271,7 @@ def brief(value: Any, most: int = 48) -> str:
         text = " ".join(repr(value).split())
     except Exception:  # a repr that fails must not take the message down with it
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return cut(text, most)
 
 
 def _place(reader: Any) -> str:
