@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from experimentator.graph.errors import names_in_short
-from experimentator.graph.text import cut, printable, table
+from experimentator.graph.text import cut, printable, spelled, table
 from experimentator.graph.versions import Ref
 
 MARKS: Mapping[str, str] = {"added": "+", "removed": "-", "rewired": "~", "changed": "~", "pruned": "x"}
@@ -50,10 +50,8 @@ class Tensor:
         >>> Tensor("loss", 1, (), "float32").spec, Tensor("x", 0).spec
         ('[] float32', '')
         """
-        if self.shape is None:
-            return self.dtype or ""
-        sizes = ["B?"[place > 0] if size is None else str(size) for place, size in enumerate(self.shape)]
-        return f"[{', '.join(sizes)}] {self.dtype or ''}".rstrip()
+        dtype = self.dtype or ""
+        return dtype if self.shape is None else spelled(self.shape, dtype)
 
 
 @dataclass(frozen=True)

@@ -181,9 +181,23 @@ def dtype_name(tensor: Any) -> str:
     return str(getattr(tensor.dtype, "name", tensor.dtype)).removeprefix("torch.")
 
 
+def spelled(shape: Iterable[int | None], dtype: str) -> str:
+    """Shape and dtype as documentation writes them: unknown sizes are `B` in front and `?` elsewhere.
+
+    >>> spelled((None, 10), "float32"), spelled((), "")
+    ('[B, 10] float32', '[]')
+    """
+    sizes = ["B?"[place > 0] if size is None else str(size) for place, size in enumerate(shape)]
+    return f"[{', '.join(sizes)}] {dtype}".rstrip()
+
+
+def spell(tensor: Any) -> str:
+    """Shape and dtype of a tensor of any framework."""
+    return spelled(tensor.shape, dtype_name(tensor))
+
+
 def _shape(tensor: Any) -> str:
     try:
-        sizes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
-        return f"[{sizes}] {dtype_name(tensor)}"
+        return spell(tensor)
     except Exception:  # not a tensor, or one of unknown rank; the processor's own error must get through
         return type(tensor).__name__

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from experimentator.graph import Chunk
-from experimentator.ops.errors import NotFiniteError, TensorError, spell
+from experimentator.graph.text import spell
+from experimentator.ops.errors import NotFiniteError, TensorError
 from experimentator.ops.op import Op, as_float, checked_dtype, dtype_of, given_as
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from experimentator.graph import GraphError
 from experimentator.graph.errors import sent
-from experimentator.graph.text import dtype_name
+from experimentator.graph.text import spell
 
 
 class TensorError(GraphError):
@@ -67,16 +67,3 @@ class NotFiniteError(FloatingPointError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return sent(self)
-
-
-def spell(tensor: Any) -> str:
-    """Shape and dtype as documentation writes them: unknown sizes are `B` in front and `?` elsewhere.
-
-    >>> import numpy as np
-    >>> spell(np.zeros([4, 10], "float32"))
-    '[4, 10] float32'
-    """
-    sizes = ["?" if size is None else str(size) for size in tuple(tensor.shape)]
-    if sizes and sizes[0] == "?":
-        sizes[0] = "B"
-    return f"[{', '.join(sizes)}] {dtype_name(tensor)}"

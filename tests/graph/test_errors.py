@@ -363,7 +363,7 @@ def test_an_error_of_a_processor_carries_a_note():
 
     assert error.value.__notes__ == [
         "In chunk processor #0 Op() [TRAIN], task.py:12. "
-        "Its chunk: a [2, 3] float64, b [?, 3] float32, c Unranked, d int."
+        "Its chunk: a [2, 3] float64, b [B, 3] float32, c Unranked, d int."
     ]
 
 
