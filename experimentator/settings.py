@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, MutableMapping
 from difflib import get_close_matches
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -58,6 +58,9 @@ class Settings(dict[str, Any]):
         self.update(values)
         return self
 
+    # by [] and popitem, so that changes are told
+    clear, update = MutableMapping.clear, MutableMapping.update
+
     def pop(self, key: str, *default: Any) -> Any:
         if key not in self and default:
             return default[0]
@@ -68,14 +71,6 @@ class Settings(dict[str, Any]):
     def popitem(self) -> tuple[str, Any]:
         key = next(reversed(self), "")
         return key, self.pop(key)
-
-    def clear(self) -> None:
-        for key in list(self):
-            del self[key]
-
-    def update(self, *values: Any, **named: Any) -> None:
-        for key, value in dict(*values, **named).items():
-            self[key] = value
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         if key not in self:
