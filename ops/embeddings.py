@@ -21,7 +21,7 @@ import keras
 
 from experimentator.ops.compared import Compared, spread
 from experimentator.ops.errors import TensorError
-from experimentator.ops.op import given_as
+from experimentator.ops.op import alike, given_as
 
 _NEVER = -1e9  # as good as minus infinity for exp(), but with gradients where a row has nothing else
 
@@ -111,8 +111,8 @@ class Triplet(Compared):
 
 def check_rows(op: Compared, tensors: Sequence[Any]) -> None:
     """Refuse tensors that are not all [B, D], of one shape."""
-    shapes = {tuple(tensor.shape) for tensor in tensors}
-    if any(len(shape) != 2 for shape in shapes) or any(len(set(sizes) - {None}) > 1 for sizes in zip(*shapes)):
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if len(shapes[0]) != 2 or not alike(*shapes):
         write = "Write GlobalAveragePool or Apply above, so that each row is one embedding."
         rule = "Embeddings are [B, D], alike in all of them"
         raise TensorError(op, rule=rule, tensors=dict(zip(op.pair, tensors)), write=write)

@@ -214,8 +214,8 @@ def limits(dtype: str) -> tuple[int, int]:
     """The least and the largest number of a bool or integer dtype."""
     if dtype == "bool":
         return 0, 1
-    bits = int(dtype.lstrip("uint"))
-    return (0, 2**bits - 1) if dtype[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    known = np.iinfo(dtype)
+    return known.min, known.max
 
 
 def holding(number: Any, tensor: Any, *, op: Op, name: str) -> Any:
