@@ -84,7 +84,7 @@ class Configured(metaclass=_Composed):
         if inspect.isroutine(getattr(type(self), name, None)) and not callable(value):
             check_names({name: value}, set=(), taken={name})
         elif not hasattr(type(self), name):
-            check_names({name: value}, set=(), taken=())
+            check_names({name: value}, set=self.cfg, taken=())
             tell_assigned(name, type(self))
         super().__setattr__(name, value)
 

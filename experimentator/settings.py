@@ -43,8 +43,6 @@ class Settings(dict[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         check_values({key: value})
-        if key not in self:
-            check_names({key: value}, set=(), taken=())
         before = dict(self)
         super().__setitem__(key, kept(key, value))
         self._tell(key, before)

@@ -440,6 +440,13 @@ def test_a_near_miss_as_attribute_is_refused_too():
         _ = build_experiment(config()).batchsize
 
 
+def test_a_near_miss_beside_the_real_key_may_be_assigned_later_as_a_file_may_set_it():
+    exp = build_experiment(config())
+    exp.d_optimizer = exp.cfg["g_optimizer"] = 3
+
+    assert (exp.d_optimizer, exp.g_optimizer) == (3, 3)
+
+
 def test_a_setting_may_be_deleted_as_an_attribute():
     exp = build_experiment(config(width=3, seed=1))
     del exp.width, exp.seed
