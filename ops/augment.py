@@ -33,10 +33,8 @@ class Drawing(Op):
         if isinstance(self.seed, keras.random.SeedGenerator):
             self._generator = self.seed
             return
-        seen, write = (
-            f"its seed is {self.seed!r}",
-            "Give a whole number from 0 to 2147483647, which every framework takes.",
-        )
+        seen = f"its seed is {self.seed!r}"
+        write = "Give a whole number from 0 to 2147483647, which every framework takes."
         self.require(self.seed is None or isinstance(self.seed, Integral), seen=seen, write=write)
         try:
             self._generator = keras.random.SeedGenerator(self.seed if self.seed is None else int(self.seed))

@@ -54,10 +54,8 @@ class Resize(InPlace):
     def compute(self, tensor: Any) -> Any:
         rank = len(tensor.shape)
         if rank not in (3, 4):
-            rule = "Images are [B, H, W, C] or [B, H, W]"
-            raise TensorError(
-                self, rule=rule, tensors={self.name: tensor}, write="Write ops.Apply to reshape them above."
-            )
+            write = "Write ops.Apply to reshape them above."
+            raise self.refuse("Images are [B, H, W, C] or [B, H, W]", tensor, write)
         if self.interpolation == "nearest":
             return _nearest(_nearest(tensor, self.size[0], 1), self.size[1], 2)
         images = keras.ops.cast(tensor[..., None] if rank == 3 else tensor, "float32")
@@ -184,7 +182,7 @@ def check_window(op: InPlace, size: Sequence[int], tensor: Any, *, padding: int 
     check_images(op, op.name, tensor)
     for window, image in zip(size, tuple(tensor.shape)[1:3]):
         if image is not None and image + 2 * padding < window:
-            raise TensorError(op, rule="A window fits its image", tensors={op.name: tensor}, write=write)
+            raise op.refuse("A window fits its image", tensor, write)
 
 
 def check_size(op: Op, size: Any) -> None:

@@ -135,10 +135,8 @@ class Split(Op):
         rank, count = len(tensor.shape), len(self.to)
         size = tensor.shape[self.axis] if -rank <= self.axis < rank else 0
         if size == 0 or (size is not None and size % count):
-            rule, write = (
-                f"Axis {self.axis} is cut into {count} equal parts",
-                "Give other names, or write NamedOutputs.",
-            )
+            rule = f"Axis {self.axis} is cut into {count} equal parts"
+            write = "Give other names, or write NamedOutputs."
             raise TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
         chunk.update(dict(zip(self.to, keras.ops.split(tensor, count, axis=self.axis))))
 

@@ -118,6 +118,10 @@ class InPlace(Op):
         """The tensor to write, from the tensor read."""
         raise NotImplementedError
 
+    def refuse(self, rule: str, tensor: Any, write: str) -> TensorError:
+        """The error for a tensor that the op cannot work on."""
+        return TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
+
 
 def is_whole(value: Any) -> bool:
     """Whether it is one whole number, of Python or numpy; True and False are none."""

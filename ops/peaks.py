@@ -58,8 +58,8 @@ class Heatmap(InPlace):
 
     def compute(self, tensor: Any) -> Any:
         if len(tensor.shape) != 3 or tensor.shape[-1] not in (None, 2):
-            rule, write = "Points are [B, N, 2], (row, column) each", "Write ops.ExpandDims or ops.Apply above."
-            raise TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
+            write = "Write ops.ExpandDims or ops.Apply above."
+            raise self.refuse("Points are [B, N, 2], (row, column) each", tensor, write)
         points = keras.ops.cast(tensor, "float32")
         rows = self._bells(points[:, None, :, 0], self.size[0])
         columns = self._bells(points[:, None, :, 1], self.size[1])
@@ -133,10 +133,8 @@ class TopKPeaks(Op):
         shape = tuple(tensor.shape)
         sizes = [1 if size is None else size for size in shape[1:]]
         if len(shape) not in (3, 4) or (None not in shape[1:] and math.prod(sizes) < self.k):
-            rule, write = (
-                f"The best {self.k} are chosen among as many pixels or more",
-                "Give [B, H, W] or [B, H, W, C].",
-            )
+            rule = f"The best {self.k} are chosen among as many pixels or more"
+            write = "Give [B, H, W] or [B, H, W, C]."
             raise TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
         maps = keras.ops.cast(tensor[..., None] if len(shape) == 3 else tensor, "float32")
         return keras.ops.where(keras.ops.isnan(maps), _NONE, maps)  # beside NaN, frameworks differ in what is largest

@@ -16,7 +16,6 @@ from typing import Any
 
 import keras
 
-from experimentator.ops.errors import TensorError
 from experimentator.ops.op import InPlace, is_whole, plain
 
 
@@ -42,8 +41,7 @@ class AtPlaces(InPlace):
             return listed
         if not all(-size <= place < size for place in listed):
             rule = f"Axis {self.axis} must have place{'s' * (len(listed) > 1)} {self.places}"
-            write = "Give places that exist, or another axis."
-            raise TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
+            raise self.refuse(rule, tensor, "Give places that exist, or another axis.")
         return [place % size for place in listed]
 
 
@@ -93,7 +91,7 @@ class Drop(AtPlaces):
         size = tensor.shape[self.axis]
         if size is None:
             write = "Give a tensor of known size, or write ops.Select."
-            raise TensorError(self, rule="The size of the axis must be known", tensors={self.name: tensor}, write=write)
+            raise self.refuse("The size of the axis must be known", tensor, write)
         kept = keras.ops.convert_to_tensor([place for place in range(size) if place not in dropped], dtype="int32")
         return keras.ops.take(tensor, kept, axis=self.axis)
 

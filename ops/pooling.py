@@ -15,7 +15,6 @@ from typing import Any
 
 import keras
 
-from experimentator.ops.errors import TensorError
 from experimentator.ops.op import InPlace, as_float, dtype_of, largest
 
 
@@ -64,6 +63,5 @@ def _places(op: InPlace, tensor: Any) -> tuple[int, ...]:
     """The axes between batch and channels."""
     rank = len(tensor.shape)
     if rank < 3:
-        write = "Give [B, H, W, C] or [B, T, C]."
-        raise TensorError(op, rule="Pooling is over places", tensors={op.name: tensor}, write=write)
+        raise op.refuse("Pooling is over places", tensor, "Give [B, H, W, C] or [B, T, C].")
     return tuple(range(1, rank - 1))

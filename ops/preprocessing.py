@@ -17,7 +17,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from experimentator.ops.errors import TensorError
 from experimentator.ops.op import InPlace, as_float, as_ids, checked_dtype, dtype_of, is_discrete, one_hot
 
 
@@ -131,14 +130,12 @@ class Standardize(InPlace):
 
     def _check(self, tensor: Any) -> None:
         if self.mean is None and len(tensor.shape) < 2:
-            self._refuse(tensor, "Each image needs axes besides the batch", "Give mean and std.")
+            raise self.refuse("Each image needs axes besides the batch", tensor, "Give mean and std.")
         channels = tensor.shape[-1] if len(tensor.shape) else None
         shapes = [np.shape(value) for value in (self.mean, self.std) if value is not None]
         if any(len(shape) > 1 or (shape and channels not in (None, *shape)) for shape in shapes):
-            self._refuse(tensor, "Mean and std are one number, or one for each channel", f"Give {channels} of each.")
-
-    def _refuse(self, tensor: Any, rule: str, write: str) -> None:
-        raise TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
+            write = f"Give {channels} of each."
+            raise self.refuse("Mean and std are one number, or one for each channel", tensor, write)
 
 
 @dataclass(eq=False)
@@ -161,8 +158,7 @@ class ExpandDims(InPlace):
     def compute(self, tensor: Any) -> Any:
         rank = len(tensor.shape)
         if not -rank - 1 <= self.axis <= rank:
-            write = f"Give an axis from {-rank - 1} to {rank}."
-            raise TensorError(self, rule=f"There is no place {self.axis}", tensors={self.name: tensor}, write=write)
+            raise self.refuse(f"There is no place {self.axis}", tensor, f"Give an axis from {-rank - 1} to {rank}.")
         return keras.ops.expand_dims(tensor, axis=self.axis)
 
 
@@ -195,5 +191,5 @@ class OneHot(InPlace):
     def compute(self, tensor: Any) -> Any:
         if not is_discrete(tensor):
             write = f"Write ops.Cast({self.name!r}, 'int32') above it."
-            raise TensorError(self, rule="Class ids are integers", tensors={self.name: tensor}, write=write)
+            raise self.refuse("Class ids are integers", tensor, write)
         return one_hot(as_ids(tensor), self.num_classes, self.dtype)
