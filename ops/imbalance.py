@@ -95,18 +95,14 @@ class Dice(FromLogits):
         logits, target = tensors
         if len(logits.shape) < 2:
             raise self.refuse("Overlaps are of images", logits, target, "Give [B, H, W], or write Focal.")
-        scores, answers = self._overlapping(logits, target)
+        z, answers = _questions(self, logits, target)
+        of_classes = _is_of_classes(logits, target)
+        scores = keras.ops.softmax(z, axis=-1) if of_classes else keras.ops.sigmoid(z)
         if labelled is not None:
             inside = spread(labelled, len(scores.shape))
             scores, answers = (keras.ops.where(inside, tensor, 0.0) for tensor in (scores, answers))
             labelled = keras.ops.any(labelled, axis=tuple(range(1, len(labelled.shape))))
-        return self._apart(scores, answers, _is_of_classes(logits, target)), labelled
-
-    def _overlapping(self, logits: Any, target: Any) -> tuple[Any, Any]:
-        if _is_of_classes(logits, target):
-            return keras.ops.softmax(keras.ops.cast(logits, "float32"), axis=-1), class_rows(self, logits, target)
-        z, answers = align(self, logits, target)
-        return keras.ops.sigmoid(z), answers
+        return self._apart(scores, answers, of_classes), labelled
 
     def _apart(self, scores: Any, answers: Any, of_classes: bool) -> Any:
         axes = tuple(range(1, len(scores.shape) - of_classes))
