@@ -84,6 +84,10 @@ def test_a_plan_tells_which_names_are_taken_as_given():
     assert box.notes == ("cannot run here: x taken as given",)
 
 
+def test_a_plan_tells_that_nobody_knows_yet_what_an_undeclared_callable_does():
+    assert plan(graph(mix("x -> y"), print), "y").boxes[1].notes == ("what it reads and writes is not known",)
+
+
 def test_a_plan_of_a_broken_graph_is_drawn():
     assert "missing" in to_dot(plan(graph(mix("absent -> loss")), "loss"))
 
