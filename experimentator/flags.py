@@ -43,8 +43,7 @@ def check_flags(graph: Graph, outputs: dict[str, np.ndarray], *, where: str = ""
     batch, node = min(failed, key=lambda one: (one[0], one[1].index))
     if graph.mode == Mode.INFER or np.isfinite(np.asarray(outputs.get("loss", ()), np.float64)[:batch]).all():
         checking: Any = node.processor
-        error = checking.failure(
-            f"values that are not finite, in batch {first + batch}{f' of {where}' if where else ''}"
-        )
+        of = f" of {where}" if where else ""
+        error = checking.failure(f"values that are not finite, in batch {first + batch}{of}")
         error.add_note(failed_in(node, graph.mode))
         raise error

@@ -155,12 +155,10 @@ class Legacy(Configured):
     def _take_in(self, key: str) -> None:
         """Set what was added to the names that `metrics` or `outputs` gave, or taken from them."""
         names = vars(self).get(key)
-        is_own = getattr(type(self), key) is not vars(Legacy)[key]  # a property of the task class
-        if is_own or not isinstance(names, Names) or Counter(names) == names.made:
+        if _is_of_task(self, key) or not isinstance(names, Names) or Counter(names) == names.made:
             return
-        set_before = (
-            listed(self.cfg.get(key)) if key == "metrics" else [*names.made]
-        )  # what metrics write is no setting
+        # what metrics write is no setting
+        set_before = listed(self.cfg.get(key)) if key == "metrics" else [*names.made]
         wanted = list(dict.fromkeys([*(name for name in set_before if name in names), *Counter(names) - names.made]))
         if wanted != set_before:
             setattr(self, key, wanted)
@@ -271,8 +269,13 @@ def task_properties(exp: Any) -> dict[str, TaskProperty]:
     return {what: TaskProperty(exp, what) for what in PROPERTIES if _looks_into_the_chunk(exp, what)}
 
 
+def _is_of_task(exp: Any, what: str) -> bool:
+    """Whether a property is the task class's own, and not the library's."""
+    return getattr(type(exp), what) is not vars(Legacy)[what]
+
+
 def _looks_into_the_chunk(exp: Any, what: str) -> bool:
-    if sum(what in vars(cls) for cls in type(exp).__mro__) < 2:  # the library's own
+    if not _is_of_task(exp, what):
         return False
     try:
         value = _evaluated(exp, what, _PROBE)

@@ -1,4 +1,4 @@
-"""The shelf of ready chunk processors, written on `keras.ops`: TensorFlow now, JAX and PyTorch alike.
+"""The shelf of ready chunk processors, written on `keras.ops`, for TensorFlow, JAX and PyTorch alike.
 
 Tensor names come first, parameters after; every op takes `mode=`, `node=` (its label) and `after=`. Ops that read one
 tensor and write it back take `output=` to write another name instead.
