@@ -14,7 +14,6 @@ from experimentator.checkpoint import write_atomically
 from experimentator.graph import (
     Description,
     Graph,
-    describe_graph,
     style_sheet,
     to_dot,
     to_json,
@@ -191,7 +190,7 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
 
 
 def _described(drawn: Graph | Description) -> Description:
-    return drawn if isinstance(drawn, Description) else describe_graph(drawn)
+    return drawn if isinstance(drawn, Description) else drawn.described()
 
 
 def _dot(description: Description, theme: str, fold: bool | None) -> str:

@@ -186,25 +186,29 @@ class Graph:
         writers = [self.writers.get(ref) for ref in node.reads]
         return tuple(earlier for earlier in dict.fromkeys(self.report.afters(node)) if earlier not in writers)
 
+    def described(self) -> Description:
+        """What pictures show of the graph: with what is `known`, if anything is."""
+        return describe_graph(self, **(self.known(self) if self.known else {}))
+
     def to_dot(self) -> str:
         """Graphviz DOT text: deterministic, and made without touching a device."""
-        return to_dot(self._described())
+        return to_dot(self.described())
 
     def to_mermaid(self) -> str:
         """Mermaid text, to paste into Markdown."""
-        return to_mermaid(self._described())
+        return to_mermaid(self.described())
 
     def __str__(self) -> str:
-        return str(self._described())
+        return str(self.described())
 
     def __repr__(self) -> str:
         return f"<Graph {describe_graph(self).headline}>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return self._described()._repr_mimebundle_()
+        return self.described()._repr_mimebundle_()
 
     def _repr_svg_(self) -> str | None:
-        return self._described()._repr_svg_()
+        return self.described()._repr_svg_()
 
     def written_in(self, name: str) -> Mode:
         """The modes in which some processor writes a name, whichever mode this graph is of."""
@@ -214,9 +218,6 @@ class Graph:
         return found
 
     # How
-
-    def _described(self) -> Description:
-        return describe_graph(self, **(self.known(self) if self.known else {}))
 
     def _bind(self, without: Collection[int] = ()) -> None:
         nodes = [node for node in self._of_all_modes if node.runs_in(self.mode) and node.index not in without]

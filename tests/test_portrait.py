@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from experimentator import AsyncExperiment, BaseExperiment, Mode, Subset, build_experiment, ops
+from experimentator.diagram import picture
 from experimentator.graph import GraphError, chunk_processor
 from tests.pictures import needs_pictures
 from tests.test_experiment import config
@@ -163,6 +164,7 @@ def test_the_graph_of_an_experiment_shows_what_is_known():
 
     assert "batch_logits [B, 2] float32" in str(exp.graph("train"))
     assert "[B, 2] float32" in exp.graph("eval")._repr_mimebundle_()["image/svg+xml"]
+    assert b"[B, 2] float32" in picture(exp.graph("eval"))
 
 
 def test_an_unknown_view_lists_those_there_are():
