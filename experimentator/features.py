@@ -269,8 +269,6 @@ DEFAULT_TYPE = (BaseExperiment, CallbackedExperiment, AsyncExperiment, KerasExpe
 def compose(classes: Any) -> type[BaseExperiment]:
     """The class made of the features in `experiment_type`, listed base first."""
     listed = [classes] if isinstance(classes, type) else [c for c in classes or DEFAULT_TYPE if c is not None]
-    if strange := [c for c in listed if not isinstance(c, type)]:
-        raise ConfigError(f"experiment_type lists {strange[0]!r}, which is no class.\nList classes, base first.")
     if plain := [c for c in listed if any(b.__module__ == "builtins" and b is not object for b in c.__mro__)]:
         raise ConfigError(
             f"experiment_type lists {plain[0].__name__!r}, a kind of Python value, which is no experiment.\n"

@@ -275,7 +275,7 @@ CHECKED = {**LIBRARY_KEYS, "epochs": Key((), lambda v: is_whole(v, least=0), "Wr
 
 def has_rate(optimizer: Any, rate: Any) -> bool:
     """Whether `rate` is the learning rate of a Keras optimizer, in float32."""
-    return bool(np.float32(float(getattr(optimizer, "learning_rate", np.nan))) == np.float32(rate))
+    return bool(np.float32(float(optimizer.learning_rate)) == np.float32(rate))
 
 
 def rate_of(optimizer: Any) -> float | None:
@@ -302,7 +302,7 @@ def settle_rate(optimizer: Any, rate: Any, source: Config) -> None:
             said = "learning_rate = %s in the configuration has no effect: the optimizer follows a schedule. %s"
             log.warning(said, rate, "Leave it out, or give the optimizer a number.")
         return
-    own = float(np.asarray(getattr(optimizer, "learning_rate", rate)))
+    own = rate_of(optimizer)
     if not is_there and write_rate(optimizer, rate) and is_told:
         said = "learning_rate = %s in the configuration replaces the optimizer's own, %.4g%s."
         several = "; the rates of the others change in proportion" if len(parts_of(optimizer)) > 1 else ""
@@ -311,11 +311,6 @@ def settle_rate(optimizer: Any, rate: Any, source: Config) -> None:
 
 def write_rate(optimizer: Any, rate: Any) -> bool:
     """Set the learning rate of a Keras optimizer, unless it has it already; returns whether it was set."""
-    if not hasattr(optimizer, "learning_rate"):
-        raise ConfigError(
-            f"The optimizer has no learning rate to set to {rate!r}.\nSeen: {optimizer!r:.80}.\n"
-            "Write optimizer = keras.optimizers.Adam(learning_rate), or another Keras optimizer."
-        )
     try:
         if has_rate(optimizer, rate):
             return False
