@@ -45,9 +45,8 @@ def describe_graph(
     """Describe a graph, broken and undeclared ones too, with all that is known about it; touches no device and no data.
 
     `shapes` maps versions to shape (None for the batch) and dtype. By node name: `weights` the numbers of trainable and
-    frozen parameters, `shares` the nodes whose parameters it uses too.
-    `groups` maps places in the list (else: the part of a name before its last `/`, else the processor's own `group`).
-    `metrics` are names that are metrics, whatever writes them.
+    frozen parameters, `shares` the nodes whose parameters it uses too. `groups` maps places in the list (else: the part
+    of a name before its last `/`). `metrics` are names that are metrics, whatever writes them.
 
     >>> from experimentator.graph import Graph, Ref, chunk_processor
     >>> scale = chunk_processor(inputs=["x"], outputs=["x"], node="Scale")(lambda x: x / 10)
@@ -136,7 +135,7 @@ def _box(
         reads=node.reads,
         writes=node.writes,
         deletes=node.deletes,
-        group=groups.get(node.index) or _group(processor, node.name),
+        group=groups.get(node.index) or _group(node.name),
         trainable=trainable,
         frozen=frozen,
         shares=tuple(shares.get(node.name, ())),
@@ -151,11 +150,9 @@ def _code(processor: Any) -> str | None:
     return code_of(processor) if undeclared else None
 
 
-def _group(processor: Any, name: str) -> str | None:
-    """The part of the name before its last `/`; else the processor's own `group`."""
-    own = getattr(processor, "group", None)
-    paths = [name.rpartition("/")[0], own if isinstance(own, str) else ""]
-    return next(filter(None, ("/".join(path.strip("/ ").split("/")[:_DEEPEST]) for path in paths)), None)
+def _group(name: str) -> str | None:
+    """The part of the name before its last `/`."""
+    return "/".join(name.rpartition("/")[0].strip("/ ").split("/")[:_DEEPEST]) or None
 
 
 def _in_full(processor: Any) -> Iterator[tuple[str, str]]:
