@@ -278,9 +278,9 @@ def _stored(target: ast.expr | None, reads: frozenset[str]) -> Iterator[Binding]
 
 def _captured(pattern: ast.pattern, reads: frozenset[str]) -> Iterator[Binding]:
     for part in ast.walk(pattern):
-        name = getattr(part, "rest" if isinstance(part, ast.MatchMapping) else "name", None)
-        if isinstance(part, ast.MatchAs | ast.MatchStar | ast.MatchMapping) and name:
-            yield Binding(name, reads)
+        match part:
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
+                yield Binding(name, reads)
 
 
 def _control(node: ast.AST) -> frozenset[str]:

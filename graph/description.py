@@ -129,7 +129,7 @@ class Box:
     def health(self) -> str:
         """The status in one word: ok, failed, idle or warning; empty where there is none."""
         status = (self.status or "").casefold()
-        words = {"ok": "ok", "failed": "failed", "error": "failed", "not run": "idle", "skipped": "idle"}
+        words = {"ok": "ok", "failed": "failed", "not run": "idle"}
         return next((health for word, health in words.items() if status.startswith(word)), "warning" if status else "")
 
     @property
