@@ -6,7 +6,7 @@ import html
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from experimentator.accumulating import weighing
 from experimentator.callbacks.order import in_order
@@ -148,29 +148,22 @@ def _until(graph: Graph, failed: int, error: BaseException) -> Iterator[tuple[st
         yield from ((name, "not run") for name in names[at + 1 :])
 
 
-class Section(NamedTuple):
-    """A part of a summary: a title, and rows of cells."""
-
-    title: str
-    rows: list[tuple[str, ...]]
-
-
-def summary(exp: Any) -> list[Section]:
-    """Subsets with sizes, the graph of each mode, parameters, callbacks in order, backend and device."""
-    sections = [
-        Section("subsets", [_subset(exp, subset) for subset in exp.subsets]),
-        Section("graph", [_graph(exp, mode) for mode in _modes(exp)]),
-        Section("parameters", _parameters(exp)),
-        Section("callbacks", [(listener.name,) for listener in vars(exp).get("listeners") or in_order(exp.callbacks)]),
-        Section("runs on", [_place(exp)]),
-    ]
-    return [section for section in sections if section.rows]
+def summary(exp: Any) -> dict[str, list[tuple[str, ...]]]:
+    """Rows of cells by title: subsets, the graph of each mode, parameters, callbacks in order, backend and device."""
+    sections: dict[str, list[tuple[str, ...]]] = {
+        "subsets": [_subset(exp, subset) for subset in exp.subsets],
+        "graph": [_graph(exp, mode) for mode in _modes(exp)],
+        "parameters": _parameters(exp),
+        "callbacks": [(listener.name,) for listener in vars(exp).get("listeners") or in_order(exp.callbacks)],
+        "runs on": [_place(exp)],
+    }
+    return {title: rows for title, rows in sections.items() if rows}
 
 
 def as_text(exp: Any) -> str:
     """The summary for a terminal."""
     lines = [_title(exp)]
-    for title, rows in summary(exp):
+    for title, rows in summary(exp).items():
         lines += [f"{'' if number else title:<10}  {row}".rstrip() for number, row in enumerate(aligned(rows))]
     return "\n".join(lines)
 
@@ -179,7 +172,7 @@ def as_html(exp: Any) -> str:
     """The summary for a notebook; columns are aligned within each section."""
     left = 'style="text-align:left;vertical-align:top;min-width:7em"'
     sections = []
-    for title, rows in summary(exp):
+    for title, rows in summary(exp).items():
         cells = ["".join(f"<td {left}>{html.escape(cell)}</td>" for cell in row) for row in rows]
         inner = f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
         sections.append(f"<tr><th {left}>{html.escape(title)}</th><td {left}>{inner}</td></tr>")
