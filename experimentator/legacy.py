@@ -33,9 +33,6 @@ class Legacy(Configured):
     `self.chunk`.
     """
 
-    program: Any
-    chunk_processors: Any
-    load_weights: Any
     _giving_way = frozenset({"folder", "inputs"})
     batch_inputs_names: Sequence[str] = ()
     batch_metrics_names: Sequence[str] = ()
@@ -68,8 +65,7 @@ class Legacy(Configured):
         """The names that the graph of the first subset's mode reads of a batch, with shapes and dtypes."""
         if "inputs" in self.cfg:
             return self.cfg["inputs"]  # a setting of that name
-        subsets = self.program.exp.subsets
-        mode = subsets[0].mode if subsets else Mode.TRAIN
+        mode = self.subsets[0].mode if self.subsets else Mode.TRAIN
         specs = self.program.specs(mode)
         return {name: specs[name] for name in (self.batch_inputs_names or sorted(self.program.graph(mode).inputs))}
 
