@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
 from copy import copy
 from difflib import get_close_matches
 from typing import Any
@@ -130,9 +129,9 @@ class Configured(metaclass=_Composed):
         """
         self.cfg.update(values)
 
-    @abstractmethod
     def _changed(self, key: str, old: Any, new: Any) -> None:
         """A setting has a new value."""
+        raise NotImplementedError
 
     def _taken(self) -> set[str]:
         """Public names of methods, properties and annotations, which no setting may have."""
