@@ -32,11 +32,11 @@ class Step(Protocol):
     """A compiled graph: runs the K batches of `index` [K, B] over `columns` {name: [N, ...]} in one call."""
 
     graph: Graph
-    capacity: int | None  # the most batches a call runs; longer calls are split
-    batches: int  # run so far: `choose` weighs a compilation against these and those ahead
+    capacity: int | None = None  # the most batches a call runs; longer calls are split
+    batches: int = 0  # run so far: `choose` weighs a compilation against these and those ahead
     chosen: str | None  # the `compiler`, once one is settled on; may be set until then
-    draws_with_state: Mapping[str, str]  # processors whose draws cannot be saved, and by which operation they draw
-    traces: int  # how often the graph was traced; constant after the first epoch
+    draws_with_state: Mapping[str, str] = {}  # processors whose draws cannot be saved, and by which operation they draw
+    traces: int = 0  # how often the graph was traced; constant after the first epoch
 
     @property
     def is_settled(self) -> bool:
@@ -55,6 +55,7 @@ class Step(Protocol):
 
     def result_bytes(self, batch_size: int) -> int:
         """Bytes that come back for each batch, as far as they are known beforehand."""
+        return 0
 
     def choose(self, columns: Columns, index: np.ndarray, *, remaining: int) -> None:
         """Settle what is left open about compilation, before `remaining` batches like these; changes no state."""
@@ -69,13 +70,13 @@ class Backend(Protocol):
 
     name: str
     device: str
-    precision: str | None
+    precision: str | None = None
     compiles: bool  # False: runs processors in Python, without training them
     compilers: Mapping[str, Any]  # ways of running a training step by name, and the `jit_compile` that asks for each
-    eager: bool  # processors run uncompiled, to be stepped through
+    eager: bool = False  # processors run uncompiled, to be stepped through
     batch_size: int  # rows of abstract batches, where a framework knows no batch of any size
-    subsets: Sequence[Any]  # their items stand in abstract batches where processors look at values
-    formats: Mapping[str, str]  # of exported models, by suffix, as Keras calls them
+    subsets: Sequence[Any] = ()  # their items stand in abstract batches where processors look at values
+    formats: Mapping[str, str] = {}  # of exported models, by suffix, as Keras calls them
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]

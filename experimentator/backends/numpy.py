@@ -19,14 +19,10 @@ from experimentator.loading.memory import free_host_memory
 class NumpyStep(Step):
     """Runs a graph on numpy rows, one batch after the other."""
 
-    traces = 0
     stale = False
     compiler = "eager"
     chosen: str | None = compiler
     is_settled = True
-    capacity: int | None = None
-    batches = 0
-    draws_with_state: Mapping[str, str] = {}
 
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -36,10 +32,6 @@ class NumpyStep(Step):
         names = sorted(self.graph.inputs)
         rows = [self.graph.run({name: columns[name][row] for name in names}) for row in np.asarray(index)]
         return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
-
-    def result_bytes(self, batch_size: int) -> int:
-        """Results stay where they are made."""
-        return 0
 
 
 class NumpyBackend(Backend):
@@ -56,11 +48,7 @@ class NumpyBackend(Backend):
     device = "CPU"
     compiles = False
     compilers: Mapping[str, Any] = {"graph": False}
-    formats: Mapping[str, str] = {}
     batch_size = 1
-    subsets: Sequence[Any] = ()
-    precision: str | None = None
-    eager: bool = False
 
     def record(
         self, processors: Sequence[Any], specs: Mapping[str, Any], mode: Mode, known: Mapping[int, Any]
@@ -91,11 +79,7 @@ class NumpyBackend(Backend):
         return {ref: (_common(shape, three[ref][0]), dtype) for ref, (shape, dtype) in two.items()}
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
-        """There is no compiled step to look into."""
-        raise ValueError(
-            "The numpy backend has no profile.\nSeen: processors that run in Python.\n"
-            "Use a profiler of Python, such as py-spy; or train with TensorFlow, JAX or PyTorch."
-        )
+        raise _lacking("has no profile", "Use a profiler of Python, such as py-spy; or train")
 
     def by_hand(self, graph: Graph, optimizer: Any = None, **options: Any) -> Callable[..., None]:
         """A loop around a graph as one would write it by hand; nothing is trained here."""
@@ -107,21 +91,12 @@ class NumpyBackend(Backend):
         return timed
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
-        """Refused: this backend makes no Keras model."""
-        raise ValueError(
-            "The numpy backend cannot be compared with Keras' fit.\nSeen: processors that run in Python.\n"
-            "Leave --against keras out, or train with TensorFlow, JAX or PyTorch."
-        )
+        raise _lacking("cannot be compared with Keras' fit", "Leave --against keras out, or train")
 
     def model(self, graph: Graph, specs: Mapping[str, Any], sizes: Mapping[str, Sizes], name: str) -> Any:
-        """Refused: this backend makes no Keras model."""
-        raise ValueError(
-            "The numpy backend makes no Keras model.\nSeen: processors that run in Python.\n"
-            "Write them with keras.ops, and train with TensorFlow, JAX or PyTorch."
-        )
+        raise _lacking("makes no Keras model", "Write them with keras.ops, and train")
 
     def room(self) -> int:
-        """Columns stay where they are: on the host."""
         return free_host_memory()
 
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
@@ -129,11 +104,7 @@ class NumpyBackend(Backend):
         return partial(self.set_weights, {name: array.copy() for name, array in self.weights().items()})
 
     def freeze(self, keys: Set[str]) -> Callable[[], None]:
-        """There is no variable that could be held."""
-        raise ValueError(
-            "The numpy backend cannot freeze weights.\nSeen: processors that run in Python.\n"
-            "Train with TensorFlow, JAX or PyTorch."
-        )
+        raise _lacking("cannot freeze weights", "Train")
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
         """One rate for a whole pass, that of its first batch, since nothing compiled reads rates here."""
@@ -144,6 +115,11 @@ class NumpyBackend(Backend):
         watch = Watch()
         graph.run({name: np.asarray(columns[name])[rows] for name in graph.inputs}, call=watch)
         return watch.found
+
+
+def _lacking(what: str, instead: str) -> ValueError:
+    seen = "Seen: processors that run in Python."
+    return ValueError(f"The numpy backend {what}.\n{seen}\n{instead} with TensorFlow, JAX or PyTorch.")
 
 
 def _shapes(graph: Graph, specs: Mapping[str, Any], rows: int) -> dict[Ref, tuple[tuple[int, ...], str]]:

@@ -59,7 +59,6 @@ class JaxBackend(KerasBackend):
         self.device = self.devices.name
 
     def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> JaxStep:
-        """A step for a graph whose processors are recorded."""
         batch = self._batch(graph, optimizer)
         state, tensors = batch.state(), self._specs(specs)
         with self.settling():
@@ -137,23 +136,19 @@ class JaxBackend(KerasBackend):
             raise
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
-        """Record what runs within; see `experimentator.backends.jax.profile`."""
         scopes = {scope_of(node): node.name for node in graph.nodes}
         return profiled(folder, scopes, lambda: [text for step in self._steps for text in step.programs()])
 
     def room(self) -> int:
-        """Bytes that are free on the device, or on the host."""
         if self.is_host:
             return free_host_memory()
         told = jax.devices()[0].memory_stats() or {}
         return int(told.get("bytes_limit", 0) - told.get("bytes_in_use", 0))
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Copy columns to the device, once."""
         return {name: self.devices.placed(_placed(name, values)) for name, values in columns.items()}
 
     def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0) -> Timed:
-        """A loop around a graph as one would write it by hand; see `experimentator.backends.jax.by_hand`."""
         return looped(self._batch(graph, optimizer, detach), compiler)
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:

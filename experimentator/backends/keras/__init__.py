@@ -54,7 +54,6 @@ class KerasBackend(Backend, ABC):
     variable_kinds: tuple[type, ...] = (keras.Variable,)
     compiles = True
     batch_size = 2
-    subsets: Sequence[Any] = ()
 
     def __init__(self) -> None:
         running = keras.backend.backend()
@@ -65,8 +64,6 @@ class KerasBackend(Backend, ABC):
             )
         self.variables, self.made = Variables(), Memoised(self.watching, self.given)
         self.leaks = TraceLeaks(self.is_traced)
-        self.precision: str | None = None
-        self.eager = False
         self.added: list[tuple[str, Any]] = []  # losses that layers added since the last batch began, with their names
         self.staleness = Staleness()
         self.drawn_once = HostDraws()
@@ -145,7 +142,6 @@ class KerasBackend(Backend, ABC):
         self.added.clear()
 
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> KerasStep:
-        """One step for a selected graph, of what it reads; with an optimizer, a training step on `loss`."""
         specs = {name: specs[name] for name in graph.inputs}
         if not list(self.variables):
             self.record(graph.processors, specs, graph.mode, {})
@@ -174,14 +170,12 @@ class KerasBackend(Backend, ABC):
             known.clear()
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Every variable of every processor, as numpy, under a stable key."""
         return {key: np.asarray(variable) for key, variable in self.variables.keyed().items()}
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         self.variables.assign(weights)
 
     def seeds(self) -> dict[str, list[int]]:
-        """States of `keras.random.SeedGenerator`s, those of layers too."""
         return {key: np.asarray(variable).tolist() for key, variable in self._seeds().items()}
 
     def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
@@ -191,13 +185,11 @@ class KerasBackend(Backend, ABC):
             own[key].assign(np.asarray(state, np.int64).astype(dtype))
 
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
-        """Every variable of an optimizer, and the rates it follows, under their places."""
         used = self.used(optimizer)
         known = built_for(unscaled(used), in_order(self.variables), trainable_some_day(self._updated().values()))
         return {key: np.asarray(variable) for key, variable in keyed(used).items()} | known
 
     def read_of(self, optimizer: Any) -> list[str]:
-        """Keys of weights of processors that are variables of an optimizer, such as its count of updates."""
         own = {id(one) for part in parts_of(optimizer) for one in getattr(part, "variables", ())}
         return [key for key, one in self.variables.keyed().items() if id(one) in own]
 
@@ -207,10 +199,7 @@ class KerasBackend(Backend, ABC):
         assign(keyed(used), {key: array for key, array in state.items() if key != BUILT_FOR})
 
     def snapshot(self, optimizer: Any = None) -> Callable[[], None]:
-        """Copy every variable, those of the optimizer too, on the device; calling the result puts them back.
-
-        Rates that follow a table are put back, but the table stays.
-        """
+        """Rates that follow a table are put back, but the table stays."""
         return copied([*self.variables, *variables_of(optimizer and self.used(optimizer))])
 
     def take_averages(self, optimizer: Any) -> None:
@@ -218,14 +207,12 @@ class KerasBackend(Backend, ABC):
         give_averages(optimizer, trainable_some_day(v for v in self.variables if not self.is_held(v)), self._layers)
 
     def begin_averages(self, optimizer: Any, keys: Collection[str]) -> None:
-        """Restart averages that the optimizer keeps of the weights of these keys, from their present values."""
         begin_averages(optimizer, [one for key, one in self.variables.keyed().items() if key in keys])
 
     def freeze(self, keys: Set[str]) -> Callable[[], None]:
         return frozen([one for key, one in self.variables.keyed().items() if key in keys], self._layers.values())
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
-        """A function that sets factors of the learning rate for the next batches; the compiled loop reads them."""
         return partial(hold_all, [Rates.of(part, self.rate_table) for part in parts_of(optimizer)])
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:

@@ -40,8 +40,6 @@ class KerasStep(Step, ABC):
         self.auto, self.capacity, self.seed = jit_compile == "auto", capacity, seed
         asked = next((name for name, setting in self.compilers.items() if setting == jit_compile), None)
         self.chosen = EAGER if eager else asked or self._automatic(like)
-        self.traces = self.batches = 0
-        self.draws_with_state: dict[str, str] = {}
         self._trained = [variable.trainable for variable in self.weights]
 
     @property
@@ -55,7 +53,6 @@ class KerasStep(Step, ABC):
 
     @property
     def is_settled(self) -> bool:
-        """Whether `choose` has chosen, or nothing was left open."""
         return self.chosen is not None
 
     @property
@@ -80,7 +77,6 @@ class KerasStep(Step, ABC):
         return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
 
     def result_bytes(self, batch_size: int) -> int:
-        """Bytes that come back for each batch."""
         return sum(one.dtype.itemsize * prod(one.shape) for one in self.outputs.values())
 
     @abstractmethod

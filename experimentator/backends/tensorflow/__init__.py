@@ -61,7 +61,6 @@ class TensorflowBackend(KerasBackend):
         self.device = str(details.get("device_name", "GPU" if gpus else "CPU"))
 
     def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> TensorflowStep:
-        """A step for a graph whose processors are recorded."""
         forward = self.forward_of(graph, detach=0)
         if (shapes := self.seen(graph, specs)) is not None:
             outputs = {name: tf.TensorSpec(*shapes[ref]) for name, ref in graph.results.items()}
@@ -120,7 +119,6 @@ class TensorflowBackend(KerasBackend):
         return tf.init_scope()
 
     def is_traced(self, value: Any) -> bool:
-        """Whether a value is a tensor of a graph."""
         return bool(tf.is_symbolic_tensor(value))
 
     def given(self, node: Node, options: dict[str, Any]) -> dict[str, Any]:
@@ -138,11 +136,9 @@ class TensorflowBackend(KerasBackend):
             super().export(model, path)
 
     def profiled(self, folder: Path, graph: Graph) -> AbstractContextManager[None]:
-        """Record what runs within; see `experimentator.backends.tensorflow.profile`."""
         return profiled(folder, {scope_of(node): node.name for node in graph.nodes})
 
     def room(self) -> int:
-        """Bytes that are free on the first GPU, or on the host."""
         if not has_gpu():
             return free_host_memory()
         devices = device_lib.list_local_devices(context.context().config)  # of those that are visible, as set up
@@ -150,11 +146,9 @@ class TensorflowBackend(KerasBackend):
         return int(limits[0] - tf.config.experimental.get_memory_info("GPU:0")["current"])
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Copy columns to the device, once."""
         return {name: placed(values) for name, values in columns.items()}
 
     def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0) -> Timed:
-        """A loop around a graph as one would write it by hand; see `experimentator.backends.tensorflow.by_hand`."""
         return looped(self._batch(graph, optimizer, detach), compiler, graph.nodes)
 
     def fitted(self, graph: Graph, optimizer: Any, data: Any, batch_size: int, **options: Any) -> Callable[[int], None]:
@@ -163,7 +157,6 @@ class TensorflowBackend(KerasBackend):
         return fitted(model, data, batch_size, FAILURES)
 
     def peak_memory(self) -> int | None:
-        """The most bytes that were taken on the first GPU at once; None without one."""
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"]) if has_gpu() else None
 
     def _batch(self, graph: Graph, optimizer: Any, detach: int) -> Callable[[Any], Any]:

@@ -166,7 +166,7 @@ class TensorflowStep(TriedStep):
             found = draws_with_state(self.graph.nodes)
             for node, kind in found.items() - self.draws_with_state.items():
                 log.warning(DRAWS, node, kind)
-            self.draws_with_state |= found
+            self.draws_with_state = {**self.draws_with_state, **found}
         return {name: outputs[name] for name in self.outputs}
 
     def _train_batch(self, tensors: Any) -> Any:

@@ -60,7 +60,6 @@ class TorchBackend(KerasBackend):
         self.device = torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else self.place.type.upper()
 
     def step(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any, **options: Any) -> TorchStep:
-        """A step for a graph whose processors are recorded."""
         batch = self._batch(graph, optimizer)
 
         def run(tensors: Any) -> Any:
@@ -140,7 +139,6 @@ class TorchBackend(KerasBackend):
         return super().settings(optimizer) | now
 
     def forget(self) -> None:
-        """Forget the weights and the modules: the next recording finds them anew."""
         super().forget()
         self.modules = Modules(self.place)
 
@@ -177,14 +175,13 @@ class TorchBackend(KerasBackend):
 
     @contextmanager
     def profiled(self, folder: Path, graph: Graph) -> Iterator[None]:
-        """Record what runs within, operation by operation; see `experimentator.backends.torch.profile`."""
+        """Record what runs within, operation by operation."""
         with profiled(folder, {scope_of(node): node.name for node in graph.nodes}), ExitStack() as stack:
             for step in self._steps:
                 stack.enter_context(patched(step, is_profiled=True))
             yield
 
     def by_hand(self, graph: Graph, optimizer: Any = None, *, compiler: str, detach: int = 0) -> Timed:
-        """A loop around a graph as one would write it by hand; see `experimentator.backends.torch.by_hand`."""
         batch, wanted = self._batch(graph, optimizer, detach), dict.fromkeys(sorted(graph.outputs))
         return looped(TorchStep(batch, wanted, self.put, jit_compile=COMPILERS.get(compiler, False)))
 
@@ -196,14 +193,12 @@ class TorchBackend(KerasBackend):
         return fitted(model, data, batch_size, FAILURES)
 
     def room(self) -> int:
-        """Bytes that are free on the device, or on the host."""
         if self.place.type != "cuda":
             return free_host_memory()
         held = torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)  # free, but for others
         return int(torch.cuda.mem_get_info(self.place)[0]) + held
 
     def put(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Copy columns to the device, once."""
         return {name: self._placed(name, values) for name, values in columns.items()}
 
     def peak_memory(self) -> int | None:
@@ -218,7 +213,6 @@ class TorchBackend(KerasBackend):
             self.made.calling -= 1
 
     def export(self, model: Any, path: Path) -> None:
-        """Write such a model; see `experimentator.backends.torch.exported`."""
         export(model, path)
 
     def _own(self, reads: Sequence[Read], kept: Collection[int]) -> None:
