@@ -16,7 +16,7 @@ from experimentator.backends import Columns
 from experimentator.backends.jax.batch import Batch, described
 from experimentator.backends.keras.stateless import State
 from experimentator.backends.keras.step import EAGER, KerasStep, put_rows
-from experimentator.backends.keras.trace_leaks import KEPT, OWN_GRADIENT
+from experimentator.backends.keras.trace_leaks import KEPT, LOSS_WITHIN, OWN_GRADIENT
 from experimentator.backends.keras.traces import Traces
 from experimentator.graph import GraphError
 from experimentator.loading.blocks import padded
@@ -159,7 +159,7 @@ def kept(error: Exception) -> GraphError:
     return GraphError(
         "A chunk processor keeps a tensor of an earlier trace, which is out of reach in this one.\n"
         f"Seen: {kind[1] if kind else 'a tensor'}, made in {made[-1] if made else 'a processor'}.\n"
-        f"{KEPT} Let no layer add a loss (add_loss) within a branch, a loop or the cell of a recurrent layer. What "
-        "layers assign, such as the statistics of a BatchNormalization, can leave keras.remat(function), but not "
-        "jax.checkpoint, and experimentator.gradient(function, tensor), but not jax.grad." + given
+        f"{KEPT} {LOSS_WITHIN} What layers assign, such as the statistics of a BatchNormalization, can leave "
+        "keras.remat(function), but not jax.checkpoint, and experimentator.gradient(function, tensor), but not "
+        f"jax.grad.{given}"
     )

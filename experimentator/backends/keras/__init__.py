@@ -64,7 +64,7 @@ class KerasBackend(Backend, ABC):
             )
         self.variables, self.made = Variables(), Memoised(self.watching, self.given)
         self.leaks = TraceLeaks(self.is_traced)
-        self.added: list[tuple[str, Any]] = []  # losses that layers added since the last batch began, with their names
+        self.added: list[Any] = []  # losses that layers added since the last batch began
         self.staleness = Staleness()
         self.drawn_once = HostDraws()
         self._steps: WeakSet[Any] = WeakSet()  # still in use, which profiles look into

@@ -52,7 +52,7 @@ class Forward:
     def __init__(
         self,
         run: Callable[[Any], dict[str, Any]],
-        added: list[tuple[str, Any]],
+        added: list[Any],
         is_held: Callable[[Any], bool],
         graph: Graph,
         variables: Variables,
@@ -118,29 +118,15 @@ def check_losses(outputs: Mapping[str, Any], names: Iterable[str]) -> None:
             )
 
 
-def objective_of(loss: Any, added: Iterable[tuple[str, Any]], variables: Iterable[Any], optimizer: Any) -> Any:
+def objective_of(loss: Any, added: Iterable[Any], variables: Iterable[Any], optimizer: Any) -> Any:
     """What is minimised: a loss, with all that `keras.Model.fit` adds to it, scaled for float16.
 
     That is what layers `added` by themselves, and the regularisers on weights.
     """
     loss = keras.ops.convert_to_tensor(loss)  # a plain number has no gradient either, which is told where there is none
-    terms = [_term(layer, one, loss.dtype) for layer, losses in added for one in keras.tree.flatten(losses)]
+    terms = [keras.ops.sum(keras.ops.cast(one, loss.dtype)) for one in keras.tree.flatten(list(added))]
     terms += [variable.regularizer(variable) for variable in variables if getattr(variable, "regularizer", None)]
     return optimizer.scale_loss(loss + keras.ops.cast(sum(terms), loss.dtype) if terms else loss)
-
-
-def _term(layer: str, added: Any, dtype: Any) -> Any:
-    """A loss that a layer added, as a number."""
-    try:
-        return keras.ops.sum(keras.ops.cast(added, dtype))
-    except (TypeError, ValueError) as error:
-        if "out of scope" not in str(error):
-            raise
-        raise GraphError(
-            f"The layer {layer!r} adds a loss where it cannot be reached.\n"
-            "Seen: add_loss within a branch or a loop, such as keras.ops.cond or the cell of a recurrent layer.\n"
-            "Let a layer around it add the loss, or return the value and make a loss of it in a processor."
-        ) from None
 
 
 def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:

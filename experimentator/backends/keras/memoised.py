@@ -59,8 +59,8 @@ class Memoised:
     ) -> Iterator[None]:
         """Within, what the processor of `node` makes is made once.
 
-        `note` is called with every layer that is called, `added` with every loss that a layer adds by itself, and its
-        name, and `read` with every Keras variable that is read or assigned, but for what is to build a layer.
+        `note` is called with every layer that is called, `added` with every loss that a layer adds by itself, and
+        `read` with every Keras variable that is read or assigned, but for what is to build a layer.
         """
         processor = node.listed
         # not by its name, which follows what else is listed; the processor is kept, so that its id stays unique
@@ -68,7 +68,7 @@ class Memoised:
         making, before = _Making(self, node, made, note), set(made)
         with (
             making.standing(),
-            losses_to(lambda layer, loss: added((layer.name, loss))),
+            losses_to(lambda _, loss: added(loss)),
             nullcontext() if read is None else self._reads_to(read),
         ):
             try:

@@ -21,6 +21,7 @@ KEPT = (
     "Make constants with numpy, or in the `build` of a layer, or keep them in an attribute of their own. What one "
     "batch leaves for the next is a keras.Variable(..., trainable=False), which the processor assigns."
 )
+LOSS_WITHIN = "Let no layer add a loss (add_loss) within a branch, a loop or the cell of a recurrent layer."
 OWN_GRADIENT = (
     "A function with a gradient of its own (keras.ops.custom_gradient, and those of the frameworks) is given the "
     "weights that it uses, and returns their gradients, too: function(tensor, keras.ops.copy(weight))."

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from experimentator.backends.keras.scopes import owner
-from experimentator.backends.keras.trace_leaks import KEPT, OWN_GRADIENT
+from experimentator.backends.keras.trace_leaks import KEPT, LOSS_WITHIN, OWN_GRADIENT
 from experimentator.graph import Graph, GraphError, Node
 from experimentator.graph.text import failed_in
 
@@ -77,14 +77,14 @@ def why_not_compiled(error: Exception, nodes: Sequence[Node]) -> str:
     return f"operation {path.rpartition('/')[2]} of chunk processor {node} has no XLA form on this device."
 
 
-def kept_from_a_trace(error: TypeError, nodes: Sequence[Node]) -> GraphError | None:
-    """Which processor kept a tensor of an earlier trace; None where `error` is about something else."""
+def kept_from_a_trace(error: Exception, nodes: Sequence[Node]) -> GraphError | None:
+    """Which processor kept a tensor of an earlier trace, or of a branch; None where `error` is about something else."""
     found = re.search(r"<tf\.Tensor '([^']+)' shape=(.+?) dtype=(\w+)> is out of scope", str(error))
     if not found:
         return None
     path = found.group(1)
     node = owner(path, nodes) or "A chunk processor"
     return GraphError(
-        f"{node} keeps a tensor of an earlier trace, which is out of reach in this one.\n"
-        f"Seen: {path.rpartition('/')[2].partition(':')[0]}, {found.group(3)} {found.group(2)}.\n{KEPT}"
+        f"{node} keeps a tensor of an earlier trace, or of a branch or a loop, which is out of reach.\n"
+        f"Seen: {path.rpartition('/')[2].partition(':')[0]}, {found.group(3)} {found.group(2)}.\n{KEPT} {LOSS_WITHIN}"
     )

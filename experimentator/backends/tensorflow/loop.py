@@ -112,8 +112,10 @@ class TensorflowStep(TriedStep):
                 return dict(self._function(compiler, fixed)(columns, index))
             self._rows = {name: column.shape[0] for name, column in columns.items()}
             outputs = self._function(compiler, fixed)(columns, padded(index, self.capacity or 0), np.int32(count))
-        except TypeError as error:
-            raise kept_from_a_trace(error, self.graph.nodes) or error from None
+        except (TypeError, ValueError) as error:
+            if (kept := kept_from_a_trace(error, self.graph.nodes)) is None:
+                raise
+            raise kept from None
         except tf.errors.InvalidArgumentError as error:
             raise failed_running(error, self.graph) from None
         return {name: values if count == self.capacity else values[:count] for name, values in outputs.items()}
