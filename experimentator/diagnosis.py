@@ -61,17 +61,6 @@ def first_look(exp: Any) -> Iterator[str]:
     yield from nan_weights(exp.walk.constants)
 
 
-def standing(exp: Any, former: Sequence[Any]) -> Iterator[str]:
-    """Warnings of processors that read optimizers which were replaced, and not the one in use."""
-    reading = set(map(node_of, exp.backend.read_of(exp.optimizer)))
-    for key in dict.fromkeys(key for optimizer in former for key in exp.backend.read_of(optimizer)):
-        if (node := node_of(key)) not in reading:
-            yield (
-                f"{node} reads {key.rpartition('/')[2]} of the optimizer that was replaced, where it stands still. "
-                "Let it read that of the new one."
-            )
-
-
 def unheard(exp: Any) -> Iterator[str]:
     """Warnings of settings that nothing acts on."""
     write = "List CallbackedExperiment in experiment_type, or as a base of its class."

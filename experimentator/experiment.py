@@ -328,8 +328,6 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
             log.warning("experiment_type is read when an experiment is built: build_experiment(..., %s=[...]).", key)
         if key == "chunk_processors" and self.program.has_recorded:  # another change may have dropped the graphs
             self.backend.forget()
-        if key == "optimizer":
-            self.walk.former.append(old)
         told = configured_in(self) if key == "learning_rate" and new is not None else None
         if told is not None and (write_rate(told, new) or old is not new):
             level = logging.INFO if self.walk.trains else logging.WARNING  # a callback may change it in every epoch

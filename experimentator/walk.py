@@ -17,7 +17,6 @@ from experimentator.diagnosis import (
     passed_over,
     spoilt,
     spoilt_error,
-    standing,
     suspicions,
     unheard,
     unknown,
@@ -60,7 +59,6 @@ class Walk:
         self.turn = Lock()  # held from before the graphs are built: another thread may train the same experiment
         self.goal = self.batches = 0
         self.rate: float | None = None  # the learning rate as training began
-        self.former: list[Any] = []  # optimizers that were replaced since it trained
         self.position: Position | None = None
         self.restore: Restored | None = None
         self.held = HeldSignals()
@@ -120,8 +118,6 @@ class Walk:
         begun = exp.epoch
         while exp.epoch < self.goal and not exp.state.get("stop"):
             self._epoch(looks=exp.epoch in (begun, self.goal - 1))
-            self._warn(standing(exp, self.former) if self.former else ())
-            self.former.clear()
         if exp.state.get("stop"):
             log.warning("Training ends after epoch %d: %s", exp.epoch, exp.state["stop"])
         self._pause("end")

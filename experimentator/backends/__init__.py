@@ -165,10 +165,6 @@ class Backend(Protocol):
     def set_seeds(self, seeds: Mapping[str, Sequence[int]]) -> None:
         """Set the states of seed generators again."""
 
-    def read_of(self, optimizer: Any) -> list[str]:
-        """Keys of weights of processors that are variables of an optimizer, such as its count of updates."""
-        return []
-
     def optimizer_state(self, optimizer: Any) -> dict[str, np.ndarray]:
         """Every variable of an optimizer under its place in it: slots, counters, loss scale, rates that it follows."""
         return {}

@@ -2603,33 +2603,6 @@ def test_a_layer_that_takes_the_place_of_another_is_found_compiled_or_not(eager)
     assert sorted(value.shape for value in exp.backend.weights().values()) == [(3,), (3, 1), (4, 3)]
 
 
-class Due:
-    """Whether an update is the second of two, by the count of an optimizer that it holds."""
-
-    def __init__(self, optimizer):
-        self.optimizer = optimizer
-
-    def __call__(self, chunk):
-        chunk["due"] = keras.ops.cast(self.optimizer.iterations % 2, "float32") + 0 * chunk["loss"]
-
-
-@pytest.mark.parametrize("follows", [False, True])
-def test_a_processor_that_reads_an_optimizer_which_was_replaced_is_told(follows, caplog):
-    due = Due(keras.optimizers.SGD(0.05))
-    network = layers.Dense(1)
-    model = ops.Model(network, inputs="batch_input", outputs="batch_prediction")
-    exp = experiment(model, squares, due, optimizer=due.optimizer, metrics=["due"])
-    exp.train(1)
-    caplog.clear()
-    exp.optimizer = keras.optimizers.SGD(0.01)
-    if follows:
-        due.optimizer = exp.optimizer
-    exp.train(3)
-
-    told = "Due reads iteration of the optimizer that was replaced, where it stands still."
-    assert sum(message.startswith(told) for message in caplog.messages) == (0 if follows else 1)
-
-
 def stronger(layer):
     layer.kernel_regularizer.l1 = 1.0
 

@@ -189,10 +189,6 @@ class KerasBackend(Backend, ABC):
         known = built_for(unscaled(used), in_order(self.variables), trainable_some_day(self._updated().values()))
         return {key: np.asarray(variable) for key, variable in keyed(used).items()} | known
 
-    def read_of(self, optimizer: Any) -> list[str]:
-        own = {id(one) for part in parts_of(optimizer) for one in getattr(part, "variables", ())}
-        return [key for key, one in self.variables.keyed().items() if id(one) in own]
-
     def set_optimizer_state(self, optimizer: Any, state: Mapping[str, np.ndarray]) -> None:
         places, weights = state.get(BUILT_FOR), in_order(self.variables)
         used = self.used(optimizer, None if places is None else [weights[place] for place in places])
