@@ -1,8 +1,7 @@
-"""How many batches a call of a step runs, found by timing; and a stopwatch."""
+"""How many batches a call of a step runs, found by timing."""
 
 from __future__ import annotations
 
-import time
 from math import ceil
 
 CALL_SECONDS = 0.5  # a call stays under this, so that progress and Ctrl-C stay responsive
@@ -66,15 +65,3 @@ class Pace:
     def is_fixed(self, count: int) -> bool:
         """Whether calls of `count` batches have a function of their own."""
         return self.fixing and count == self.count
-
-
-class Stopwatch:
-    """Seconds since it was made, plus `before`."""
-
-    def __init__(self, before: float = 0.0) -> None:
-        self.start = time.perf_counter() - before
-
-    @property
-    def seconds(self) -> float:
-        """Seconds so far."""
-        return time.perf_counter() - self.start

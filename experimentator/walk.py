@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from threading import Lock
@@ -24,7 +25,6 @@ from experimentator.diagnosis import (
 from experimentator.graph import Mode
 from experimentator.isolation import apart, training_seeds
 from experimentator.optimizer_parts import parts_of
-from experimentator.pace import Stopwatch
 from experimentator.patches import patched
 from experimentator.position import Position
 from experimentator.saving.identity import Noted, changeable
@@ -62,7 +62,7 @@ class Walk:
         self.position: Position | None = None
         self.restore: Restored | None = None
         self.held = HeldSignals()
-        self.watch = Stopwatch()
+        self.began = 0.0  # when the epoch began, as if nothing had interrupted it
         self.noted = Noted()
         self.is_cut_short = self.trains = self.looked = False
         self.acting: Sequence[Any] = ()  # the callbacks that hear events, with those that the library adds
@@ -195,7 +195,7 @@ class Walk:
         exp = self.exp
         exp.program.prepare()  # callbacks may have changed what the lists of the configuration hold
         position = self.position = self.position or Position(row={"epoch": exp.epoch + 1})
-        self.watch = Stopwatch(position.seconds)
+        self.began = time.perf_counter() - position.seconds
         exp.state.update(epoch=exp.epoch + 1, epochs=self.goal)
         exp.fire("epoch_begin")
         self._warn((*passed_over(exp.subsets, exp.batch_size), *not_set_again(exp)))
@@ -207,7 +207,7 @@ class Walk:
             self.look_at_weights(f"epoch {exp.epoch + 1}")
         exp.epoch += 1
         self.position, self.is_cut_short = None, False
-        row = position.row | {"epoch_time": round(self.watch.seconds, 6)}
+        row = position.row | {"epoch_time": round(time.perf_counter() - self.began, 6)}
         exp.history.append(row)
         exp.fire("epoch_end", **row)
         self._pause("epoch")
@@ -284,7 +284,7 @@ class Walk:
 
     def _rest(self, why: str) -> None:
         if self.position is not None:
-            self.position.seconds, self.position.predictions = self.watch.seconds, self.predictions
+            self.position.seconds, self.position.predictions = time.perf_counter() - self.began, self.predictions
         if self.exp.listens("pause"):
             self.exp.fire("pause", why="signal" if self.held.waiting else why)
             self.exp.state.pop("why", None)

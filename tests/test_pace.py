@@ -11,7 +11,7 @@ from experimentator import chunk_processor
 from experimentator.backends.numpy import NumpyBackend
 from experimentator.graph import Graph
 from experimentator.loading.blocks import Block
-from experimentator.pace import CALL_SECONDS, LIMIT, Pace, Stopwatch
+from experimentator.pace import CALL_SECONDS, LIMIT, Pace
 from experimentator.runner import Runner
 from tests.stand_ins import law
 
@@ -123,12 +123,6 @@ def test_nothing_is_compiled_for_a_count_before_the_pace_settles():
     pace.expect(10**9)
 
     assert not pace.is_fixed(1)
-
-
-def test_a_stopwatch_runs_forward():
-    watch = Stopwatch()
-
-    assert 0 <= watch.seconds <= watch.seconds
 
 
 def test_what_was_compiled_to_choose_a_compiler_counts_as_compilation(monkeypatch):
