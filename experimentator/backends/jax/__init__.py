@@ -54,7 +54,6 @@ class JaxBackend(KerasBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_host = jax.default_backend() == "cpu"
         self.devices = Devices()
         self.device = self.devices.name
 
@@ -140,7 +139,7 @@ class JaxBackend(KerasBackend):
         return profiled(folder, scopes, lambda: [text for step in self._steps for text in step.programs()])
 
     def room(self) -> int:
-        if self.is_host:
+        if self.devices.is_host:
             return free_host_memory()
         told = jax.devices()[0].memory_stats() or {}
         return int(told.get("bytes_limit", 0) - told.get("bytes_in_use", 0))
@@ -157,7 +156,7 @@ class JaxBackend(KerasBackend):
         return fitted(model, data, batch_size, FAILURES)
 
     def peak_memory(self) -> int | None:
-        told = None if self.is_host else jax.devices()[0].memory_stats()
+        told = None if self.devices.is_host else jax.devices()[0].memory_stats()
         return None if told is None else int(told["peak_bytes_in_use"])
 
     def _batch(self, graph: Graph, optimizer: Any, detach: int = 0) -> Batch:

@@ -110,7 +110,7 @@ class Batch(StatelessBatch):
 
     def _in_order(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs as the graph writes them; JAX gives dictionaries back sorted."""
-        return {name: outputs[name] for name in self._names}
+        return {name: outputs[name] for name in self.forward.graph.results}
 
     def _with_gradients(
         self, trained: Values, state: State, tensors: Any, only: str | None = None

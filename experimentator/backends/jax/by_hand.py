@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import jax
@@ -84,18 +85,14 @@ class JaxModel(GraphModel):
         self.rates = {id(v): value for v, value in pairs if id(v) not in known}  # rates that the optimizer follows
 
     def train_step(self, state: Any, data: Any) -> Any:
-        trained, others, slots, metrics = state
+        *given, metrics = state
+        parts = self.trainable_variables, self.non_trainable_variables, self.optimizer.variables
         tensors = data[0] if isinstance(data, tuple) else data
-        known = {id(v): x for v, x in zip(self.trainable_variables, trained, strict=True)}
-        known |= {id(v): x for v, x in zip(self.non_trainable_variables, others, strict=True)}
-        known |= {id(v): x for v, x in zip(self.optimizer.variables, slots, strict=True)}
-        known |= self.rates
-        own = self.batch.weights, self.batch.slots
-        weights, kept = ([known[id(variable)] for variable in part] for part in own)
-        after, outputs = self.batch((weights, kept, list(self.tables)), tensors)
-        known |= {id(v): x for part, values in zip(own, after, strict=False) for v, x in zip(part, values, strict=True)}
+        known = self.rates | {id(v): x for v, x in zip(chain(*parts), chain(*given), strict=True)}
+        weights, slots = ([known[id(one)] for one in own] for own in (self.batch.weights, self.batch.slots))
+        (weights, slots, _), outputs = self.batch((weights, slots, list(self.tables)), tensors)
+        own = *self.batch.weights, *self.batch.slots
+        known |= {id(v): x for v, x in zip(own, [*weights, *slots], strict=True)}
         metrics = self.mean_loss.stateless_update_state(metrics, outputs["loss"])
         result = {"loss": self.mean_loss.stateless_result(metrics)}
-        new = [[known[id(v)] for v in part] for part in
-               (self.trainable_variables, self.non_trainable_variables, self.optimizer.variables)]  # fmt: skip
-        return result, (*new, metrics)
+        return result, (*([known[id(one)] for one in part] for part in parts), metrics)

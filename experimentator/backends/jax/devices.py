@@ -25,14 +25,13 @@ class Devices:
     def __init__(self) -> None:
         self.distribution = keras.distribution.distribution()
         self.told: set[int] = set()
-        if self.distribution is None:
-            first = jax.devices()[0]
-            self.name = "CPU" if first.platform == "cpu" else str(first.device_kind)
-            return
-        self.mesh = self.distribution.device_mesh.backend_mesh
-        self.parts = self.mesh.shape[self.distribution.batch_dim_name]  # of a batch
-        first = self.mesh.devices.flat[0]
-        self.name = f"{self.mesh.size} x {'CPU' if first.platform == 'cpu' else first.device_kind}"
+        first, count = jax.devices()[0], ""
+        if self.distribution is not None:
+            self.mesh = self.distribution.device_mesh.backend_mesh
+            self.parts = self.mesh.shape[self.distribution.batch_dim_name]  # of a batch
+            first, count = self.mesh.devices.flat[0], f"{self.mesh.size} x "
+        self.is_host = first.platform == "cpu"
+        self.name = f"{count}{'CPU' if self.is_host else first.device_kind}"
 
     def placed(self, array: Any) -> Any:
         """The array as it lies on the devices, or should: whole on each, unless it lies there in parts."""

@@ -47,7 +47,7 @@ class JaxStep(KerasStep):
     compilers = COMPILERS
 
     def __init__(self, batch: Batch, outputs: Columns, put: Callable[[Columns], Columns], **options: Any):
-        self.batch, self.put, self.is_host = batch, put, jax.default_backend() == "cpu"
+        self.batch, self.put, self.is_host = batch, put, batch.devices.is_host
         super().__init__(batch.forward, outputs, **options)
         self._functions: dict[str, Any] = {}
         self._shapes: dict[str, Any] = {}

@@ -199,11 +199,8 @@ class _Making:
                     object.__setattr__(layer, "__dict__", vars(first))  # so that its weights can be read, too
                     layer = first
             self.note(layer)
-            self.owner.calling += 1
-            try:
+            with patched(self.owner, calling=self.owner.calling + 1):
                 return original(layer, *tensors, **options)
-            finally:
-                self.owner.calling -= 1
 
         return patched(keras.Layer, __init__=made, __call__=call)
 

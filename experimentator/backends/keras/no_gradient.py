@@ -12,10 +12,14 @@ from experimentator.graph import GraphError
 
 def within_no_gradient() -> bool:
     """Whether one of the scopes around is `NoGradient`."""
-    scope: Any = get_stateless_scope()
-    while scope is not None and not isinstance(scope, NoGradient):
+    return outward(get_stateless_scope(), NoGradient) is not None
+
+
+def outward(scope: Any, kind: type) -> Any:
+    """The scope itself, or the nearest around it that is of this kind; None without one."""
+    while scope is not None and not isinstance(scope, kind):
         scope = getattr(scope, "original_scope", None)
-    return scope is not None
+    return scope
 
 
 def check_built() -> None:

@@ -13,6 +13,7 @@ import keras
 from keras.src.backend.common import global_state
 
 from experimentator.backends.keras.memoised import losses_to, made_from_here
+from experimentator.backends.keras.no_gradient import outward
 from experimentator.backends.keras.stateless import Assigned, stopped
 from experimentator.backends.remat_hook import present_way, recomputing
 from experimentator.patches import patched
@@ -35,12 +36,10 @@ class Within(keras.StatelessScope):
 
     def add_update(self, update: Any) -> None:
         """Note that the variable was assigned; no gradient passes its new value."""
-        around: Any = self.original_scope
-        while around is not None and not isinstance(around, Assigned):
-            around = getattr(around, "original_scope", None)
-        variable = update[0]
-        trained = around.trained if around is not None else {}
-        if around is None and variable.trainable and variable._value is not None:
+        around, variable, trained = outward(self.original_scope, Assigned), update[0], {}
+        if around is not None:
+            trained = around.trained
+        elif variable.trainable and variable._value is not None:
             trained = {id(variable): keras.ops.convert_to_tensor(variable._value)}
         super().add_update(stopped(update, trained))
         self.assigned[id(variable)] = variable

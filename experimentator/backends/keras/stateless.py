@@ -30,7 +30,6 @@ class StatelessBatch:
         self.forward, self.weights, self.optimizer = forward, list(forward.variables), optimizer
         kept = set() if optimizer is None else set(map(id, trainable_some_day(forward.trained())))
         self.trained = [place for place, one in enumerate(self.weights) if id(one) in kept]
-        self._names: list[str] = []
 
     @property
     def slots(self) -> list[Any]:
@@ -60,7 +59,6 @@ class StatelessBatch:
         trained = {id(self.weights[place]): values[id(self.weights[place])] for place in self.trained}
         with self._holding(state, trained) as scope:
             outputs = {name: keras.ops.convert_to_tensor(value) for name, value in self.forward(tensors).items()}
-            self._names = list(outputs)
             return outputs, [scope.get_current_value(variable) for variable in self.weights]
 
     def _holding(self, state: State, trained: Mapping[int, Any] | None = None) -> keras.StatelessScope:

@@ -206,11 +206,8 @@ class TorchBackend(KerasBackend):
 
     def _reading(self, read: Callable[[], Any]) -> Any:
         """Read a variable of a module as one of a layer that is called: it belongs to the processor."""
-        self.made.calling += 1
-        try:
+        with patched(self.made, calling=self.made.calling + 1):
             return read()
-        finally:
-            self.made.calling -= 1
 
     def export(self, model: Any, path: Path) -> None:
         export(model, path)
