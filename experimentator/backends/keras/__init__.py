@@ -28,7 +28,7 @@ from experimentator.backends.keras.model import Infers, model_of, shapes_of, wri
 from experimentator.backends.keras.no_gradient import NoGradient, check_built, within_no_gradient
 from experimentator.backends.keras.optimizers import Optimizers
 from experimentator.backends.keras.precision import is_in_float16, loss_scaled, set_precision
-from experimentator.backends.keras.rates import Rates, Table, hold_all
+from experimentator.backends.keras.rates import Rates, Table
 from experimentator.backends.keras.reach import tell_late
 from experimentator.backends.keras.scopes import scope_name, scope_of
 from experimentator.backends.keras.shapes import RecordedShapes, dtype_told, shapes_by_running
@@ -209,7 +209,13 @@ class KerasBackend(Backend, ABC):
         return frozen([one for key, one in self.variables.keyed().items() if key in keys], self._layers.values())
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
-        return partial(hold_all, [Rates.of(part, self.rate_table) for part in parts_of(optimizer)])
+        tables = [Rates.of(part, self.rate_table) for part in parts_of(optimizer)]
+
+        def hold(factors: np.ndarray) -> None:
+            for table in tables:
+                table.hold(factors)
+
+        return hold
 
     def spoilt(self, graph: Graph, columns: Mapping[str, Any], rows: np.ndarray) -> tuple[Node, str] | None:
         watch = Watch(self.call, keras.ops.convert_to_numpy)

@@ -176,24 +176,14 @@ def check_able(model: Any, path: Path) -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Within, converters do not log or warn, nor leave a handler of logs behind."""
+    """Within, as converters are at work, nothing is logged or warned of, and no handler of logs is left behind."""
     root = logging.getLogger()
-    handlers = list(root.handlers)
-    logs = list(map(logging.getLogger, ("tf2onnx", "tf2onnx.tfonnx", "absl", "tensorflow", "torch.onnx", "onnxscript")))
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.CRITICAL)
-    root.addFilter(_silent)  # of what is logged by `logging.warning` itself, as tf2onnx does
+    handlers, before = list(root.handlers), root.manager.disable
+    logging.disable()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        root.removeFilter(_silent)
+        logging.disable(before)
         root.handlers[:] = handlers  # `logging.warning`, which they call, adds one that shows ours otherwise
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)
-
-
-def _silent(_: logging.LogRecord) -> bool:
-    return False

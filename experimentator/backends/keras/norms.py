@@ -11,21 +11,15 @@ from experimentator.graph import Graph
 from experimentator.saving.matching import named_by
 
 
-def asked_in(graph: Graph) -> dict[str, Any]:
-    """The norms that processors ask for in `norm_of`: by name, the patterns of the weights; None for all."""
-    writers = {name: graph.writers.get(ref) for name, ref in graph.results.items()}
-    asked = {name: getattr(node.processor, "norm_of", {}) for name, node in writers.items() if node is not None}
-    return {name: of[name] for name, of in asked.items() if name in of}
-
-
 class Norms:
-    """Norms of gradients that a graph asks for, by name: of the weights that patterns name, or of all.
-
-    `keyed` gives all weights by key.
-    """
+    """Norms of gradients that the processors of a graph ask for in `norm_of`; `keyed` gives all weights by key."""
 
     def __init__(self, graph: Graph, keyed: Callable[[], Mapping[str, Any]]):
-        self.asked, self.keyed = asked_in(graph), keyed
+        self.keyed = keyed
+        self.asked: dict[str, Any] = {}  # by name, the patterns of the weights; None for all
+        for name, ref in graph.results.items():
+            of = getattr(graph.writers[ref].processor, "norm_of", {}) if ref in graph.writers else {}
+            self.asked |= {name: of[name]} if name in of else {}
 
     def put(self, outputs: dict[str, Any], pairs: Iterable[tuple[Any, Any]], optimizer: Any) -> dict[str, Any]:
         """The outputs of a batch, with these norms; `pairs` are gradients and the variables that they are of."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -90,9 +90,3 @@ def kept_by(rate: Any) -> dict[str, Any]:
         return {"base": rate.base, "factors": rate.factors, "start": rate.start}
     own = vars(rate).items() if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else ()
     return {name: one for name, one in own if isinstance(one, keras.Variable)}
-
-
-def hold_all(tables: Iterable[Rates], factors: np.ndarray) -> None:
-    """Let every table hold the factors of the batches that follow."""
-    for table in tables:
-        table.hold(factors)

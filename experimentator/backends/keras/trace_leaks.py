@@ -79,7 +79,7 @@ class TraceLeaks:
         finally:
             noted, self._before = self._before, outer
             for one, known in noted.values():
-                put_back(one, known, self.is_traced, self.told)
+                self.put_back(one, known)
                 forget_masks(one)
 
     def note(self, one: Any) -> None:
@@ -87,32 +87,31 @@ class TraceLeaks:
         if self._before is not None and hasattr(one, "__dict__"):
             self._before.setdefault(id(one), (one, dict(one.__dict__)))
 
+    def put_back(self, one: Any, known: dict[str, Any]) -> None:
+        """Give attributes that hold a tensor of a trace what they had before; warn, once, of those meant to go on."""
+        attributes = vars(one)
+        for name, value in list(attributes.items()):
+            if value is known.get(name) or not any(map(self.is_traced, keras.tree.flatten(value))):
+                continue
+            before = known[name] if name in known else getattr(type(one), name, None)
+            if name in known:
+                attributes[name] = before
+            else:
+                del attributes[name]
+            had_values = not hasattr(before, "__get__") and any(part is not None for part in keras.tree.flatten(before))
+            if had_values and (type(one).__name__, name) not in self.told and goes_on(one, name):
+                self.told.add((type(one).__name__, name))
+                write = f"self.{name} = keras.Variable(..., trainable=False) in __init__, and self.{name}.assign(...)"
+                if hasattr(one, "register_buffer") and not isinstance(one, keras.Layer):
+                    write = f"self.register_buffer({name!r}, ...) in __init__"
+                log.warning(
+                    "%s assigns a tensor to self.%s that ends with the batch: compiled, each begins with %s. Write %s.",
+                    *(type(one).__name__, name, reprlib.repr(before), write),
+                )
+
 
 def forget_masks(layer: Any) -> None:
     """Let a recurrent cell of Keras draw other dropout masks for the next batch, also where nothing is traced."""
     if isinstance(layer, DropoutRNNCell):
         layer.reset_dropout_mask()
         layer.reset_recurrent_dropout_mask()
-
-
-def put_back(one: Any, known: dict[str, Any], is_traced: Callable[[Any], bool], told: set[tuple[str, str]]) -> None:
-    """Give attributes that hold a tensor of a trace what they had before; warn, once, of those that were to go on."""
-    attributes = vars(one)
-    for name, value in list(attributes.items()):
-        if value is known.get(name) or not any(map(is_traced, keras.tree.flatten(value))):
-            continue
-        before = known[name] if name in known else getattr(type(one), name, None)
-        if name in known:
-            attributes[name] = before
-        else:
-            del attributes[name]
-        had_values = not hasattr(before, "__get__") and any(part is not None for part in keras.tree.flatten(before))
-        if had_values and (type(one).__name__, name) not in told and goes_on(one, name):
-            told.add((type(one).__name__, name))
-            write = f"self.{name} = keras.Variable(..., trainable=False) in __init__, and self.{name}.assign(...)"
-            if hasattr(one, "register_buffer") and not isinstance(one, keras.Layer):
-                write = f"self.register_buffer({name!r}, ...) in __init__"
-            log.warning(
-                "%s assigns a tensor to self.%s that ends with the batch: compiled, each begins with %s. Write %s.",
-                *(type(one).__name__, name, reprlib.repr(before), write),
-            )

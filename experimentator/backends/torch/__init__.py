@@ -53,7 +53,7 @@ class TorchBackend(KerasBackend):
         self.place = torch.device(part_of_keras("core").get_device())
         if self.place.type == "cuda" and self.place.index is None:  # each thread has a current one of its own
             self.place = torch.device("cuda", torch.cuda.current_device())
-        self.modules = Modules(self.place)
+        self.modules = Modules(self.place, self.leaks)
         self._told: set[tuple[str, str]] = set()
         self._asked: set[str] = set()  # why graphs run in Python, once for all buckets
         self._refused: list[GraphError] = []  # of the recording under way; a graph run in Python may do so
@@ -140,7 +140,7 @@ class TorchBackend(KerasBackend):
 
     def forget(self) -> None:
         super().forget()
-        self.modules = Modules(self.place)
+        self.modules = Modules(self.place, self.leaks)
 
     def freeze(self, keys: Set[str]) -> Callable[[], None]:
         """Let training leave weights as they are; modules that are held whole keep their statistics, too."""

@@ -53,14 +53,16 @@ def export(model: Any, path: Path) -> None:
         free = [axis for axis, size in enumerate(tensor.shape) if axis and size is None]
         axes[name] = {0: batch} | dict.fromkeys(free, dynamic)
     stored = Stored(infers, kinds)
-    with torch.no_grad(), quietly():
-        program = _traced(stored, samples, axes)
-        if path.suffix == ".pt2":
-            file = io.BytesIO()  # written here: PyTorch's own writer ends the process where the disk is full
-            torch.export.save(program, file)
-            path.write_bytes(file.getvalue())
-        else:
-            _write_onnx(program, list(samples), stored.names, path)
+    with torch.no_grad():
+        with quietly():
+            program = _traced(stored, samples, axes)
+            if path.suffix == ".pt2":
+                file = io.BytesIO()  # written here: PyTorch's own writer ends the process where the disk is full
+                torch.export.save(program, file)
+                path.write_bytes(file.getvalue())
+            else:
+                _write_onnx(program, list(samples), stored.names, path)
+        if path.suffix == ".onnx":
             check_runs(path, stored, model)
 
 

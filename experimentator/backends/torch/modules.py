@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
-from experimentator.backends.keras.trace_leaks import put_back
+from experimentator.backends.keras.trace_leaks import TraceLeaks
 from experimentator.backends.torch.stand_ins import handed
 from experimentator.backends.torch.symbolic import is_symbolic, stub
 from experimentator.graph import GraphError
@@ -54,10 +54,9 @@ class Modules:
     left them in, so that a part may be kept in `eval()`.
     """
 
-    def __init__(self, place: torch.device):
-        self.place = place
+    def __init__(self, place: torch.device, leaks: TraceLeaks):
+        self.place, self.leaks = place, leaks
         self.met: dict[int, tuple[Any, str]] = {}  # modules that were called, and those within, with their names there
-        self.told: set[tuple[str, str]] = set()  # attributes that were warned of
         self._variables: dict[int, Any] = {}
         self._parameters: list[tuple[Any, Any]] = []  # with their variables; kept, so that no id is given twice
         self._names: dict[int, str] = {}
@@ -240,7 +239,7 @@ class _Call:
             module._buffers[name] = buffer
         for module, before in self.met.values():
             module.training = before["training"]
-            put_back(module, before, lambda value: isinstance(value, FakeTensor), self.modules.told)
+            self.modules.leaks.put_back(module, before)
 
     def _prepare(self, module: Any, prefix: str) -> None:
         module.training = module.training and self.training
