@@ -99,6 +99,9 @@ class Exported:
 
 def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:
     specs, selection = exp.program.specs(Mode.INFER), exp.program.selection
+    if not isinstance(sizes, Mapping):
+        write = f"Name the input: sizes={{{min(specs, default='batch_input')!r}: {sizes!r}}}."
+        raise ConfigError("sizes go by name.", f"Seen: {sizes!r}.", write)
     whole, specs = _whole(exp, specs, sizes)
     computed = [name for name in selection.wanted(whole) if name not in specs]
     graph = _chosen(whole, outputs or selection.outputs(whole) or computed)
@@ -115,30 +118,24 @@ def _model(exp: BaseExperiment, outputs: Sequence[str], sizes: Any) -> Any:
             "Seen: no input.",
             "Ask for outputs=[...] that read one; exp.predict(SUBSET) gives this one as an array.",
         )
-    if not isinstance(sizes, Mapping):
-        write = f"Name the input: sizes={{{min(graph.inputs, default='batch_input')!r}: {sizes!r}}}."
-        raise ConfigError("sizes go by name.", f"Seen: {sizes!r}.", write)
     if slips := sorted(sizes.keys() - graph.inputs):
         raise ConfigError(
             f"Nothing reads {slips[0]!r} to make {', '.join(graph.results)}.",
             f"Seen: sizes={dict(sizes)}.",
             f"Name an input: {', '.join(sorted(graph.inputs))}.",
         )
-    asked = {name: _sizes(name, sizes, specs[name]) for name in graph.inputs}
+    items = {name: specs[name].shape[1:] for name in graph.inputs}
+    asked = {name: _checked(name, sizes.get(name, own), own) for name, own in items.items()}
     return exp.backend.model(graph, {name: specs[name] for name in graph.inputs}, asked, named(exp.source.filename))
 
 
-def _whole(exp: BaseExperiment, specs: Mapping[str, Spec], sizes: Any) -> tuple[Graph, dict[str, Spec]]:
+def _whole(exp: BaseExperiment, specs: Mapping[str, Spec], sizes: Sizes) -> tuple[Graph, dict[str, Spec]]:
     """The graph of INFER and its specs: those of items, and float32 of `sizes` for names that nothing writes."""
     whole = exp.program.whole(Mode.INFER)
     free = {ref.name for node in whole.nodes for ref in node.reads if not whole.written_in(ref.name)} - specs.keys()
-    given = {name: sizes[name] for name in free if isinstance(sizes, Mapping) and name in sizes}
+    given = {name: _checked(name, sizes[name]) for name in free if name in sizes}
     if not given:
         return whole, dict(specs)
-    for name, own in given.items():
-        if not _are_sizes(own):
-            wrong = f"sizes of {name!r} are whole numbers, or None for any, without the batch axis."
-            raise ConfigError(wrong, f"Seen: {own!r}.", f"Write sizes={{{name!r}: [64]}}.")
     all_specs = {**specs, **{name: Spec((None, *own), np.dtype(np.float32)) for name, own in given.items()}}
     processors = exp.program.record(Mode.INFER, given=all_specs)
     return Graph(processors, provided=all_specs.keys(), mode=Mode.INFER), all_specs
@@ -208,18 +205,13 @@ def _chosen(whole: Graph, names: Sequence[str]) -> Graph:
         raise
 
 
-def _sizes(name: str, given: Sizes, spec: Any) -> tuple[int | None, ...]:
-    """The sizes of an input without the batch axis: those asked for, or those of the first item."""
-    own = tuple(spec.shape[1:])
-    asked = given.get(name, own)
-    if not _are_sizes(asked) or len(asked) != len(own):
+def _checked(name: str, asked: Any, own: Sequence[int | None] | None = None) -> tuple[int | None, ...]:
+    """The sizes that are asked for an input, as many as an item's `own` if these are known; others are refused."""
+    are_sizes = isinstance(asked, list | tuple) and all(size is None or is_whole(size, least=1) for size in asked)
+    if not are_sizes or (own is not None and len(asked) != len(own)):
         raise ConfigError(
             f"sizes of {name!r} are whole numbers, or None for any, without the batch axis.",
-            f"Seen: {asked!r}; an item has {list(own)}.",
-            f"Write sizes={{{name!r}: {[*[None] * (len(own) - 1), *own[-1:]]}}}.",
+            f"Seen: {asked!r}{'' if own is None else f'; an item has {list(own)}'}.",
+            f"Write sizes={{{name!r}: {[64] if own is None else [*[None] * (len(own) - 1), *own[-1:]]}}}.",
         )
     return tuple(None if size is None else int(size) for size in asked)
-
-
-def _are_sizes(sizes: Any) -> bool:
-    return isinstance(sizes, list | tuple) and all(size is None or is_whole(size, least=1) for size in sizes)
