@@ -76,11 +76,8 @@ class Batch(StatelessBatch):
 
     def run_once(self, state: State, tensors: Any) -> dict[str, Any]:
         """The same from a real batch, for processors that look at values: every trained weight counts as reached."""
-        if self.optimizer is None:
-            return self._in_order(self._from_state(state, tensors)[0])
         self._reached = list(self.trained)
-        trained = [state[0][place] for place in self.trained]
-        return self._in_order(self._with_gradients(trained, state, tensors)[0][0])
+        return self(state, tensors, compiled=False)[1]
 
     def reached(self, state: State, tensors: Any) -> list[int]:
         """Places of the weights that gradients reach."""

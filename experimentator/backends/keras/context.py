@@ -153,5 +153,5 @@ def update(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -
 def _averaged_untrained(optimizer: Any, trained: Iterable[Any]) -> list[Any]:
     """Variables that are averaged but not trained: Keras would overwrite them with their averages, like weights."""
     known = {id(variable) for variable in trained}
-    parts = [part for part in parts_of(optimizer) if getattr(part, "use_ema", False) and part.ema_overwrite_frequency]
+    parts = [part for part in parts_of(optimizer) if part.use_ema and part.ema_overwrite_frequency]
     return [one for part in parts for one in part._trainable_variables if id(one) not in known]
