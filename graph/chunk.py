@@ -136,6 +136,9 @@ class Chunk(Tensors):
         self.update(other)
         return self
 
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (self.copy(),)  # copied and pickled as `copy` does
+
     def __repr__(self) -> str:
         return f"<Chunk {', '.join(map(str, self)) or 'empty'} [{self.mode}]>"
 

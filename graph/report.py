@@ -106,7 +106,7 @@ class Report:
 
     def _unread(self, node: Node, name: str, ref: Ref) -> GraphError:
         writers = [writer for writer in self.graph._unpruned if name in writer.outputs]
-        if ref.version or len(writers) < 2:
+        if ref.version or len(writers) < 2 or all(self._builds_on(writer, ref) for writer in writers):
             return self._missing(name, reader=node)
         return AmbiguousWriteError(name=name, reader=node, writers=writers, mode=self.graph.mode)
 

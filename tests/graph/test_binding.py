@@ -58,6 +58,11 @@ def test_ones_own_write_is_not_below():
         Graph([mix("x -> x")], provided=()).select("x")
 
 
+def test_writes_that_build_on_what_is_read_cannot_provide_it():
+    with pytest.raises(MissingTensorError, match="No tensor named 'x' for #0"):
+        Graph([mix("x -> x"), mix("x -> x"), mix("x -> y")], provided=()).select("y")
+
+
 def test_two_writers_below_and_none_above_are_ambiguous():
     with pytest.raises(AmbiguousWriteError, match=r"#1 Mix.* and #2 Mix"):
         Graph([mix("x -> y"), mix("-> x"), mix("-> x", salt=1)], provided=()).select("y")

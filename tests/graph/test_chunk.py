@@ -1,5 +1,8 @@
 """What a chunk notes, and that a callable gives the same once its names are declared."""
 
+import copy
+import pickle
+
 import pytest
 
 from experimentator.graph import Chunk, Graph, Mode, UndeclaredReadError, UndeclaredWriteError, UnknownNameError
@@ -96,6 +99,12 @@ def test_a_chunk_is_a_real_dictionary():
     assert isinstance(chunk, dict)
     assert (chunk.training, len(chunk), repr(chunk)) == (True, 2, "<Chunk x, t [TRAIN]>")
     assert repr(Chunk({}, mode=Mode.ALL)) == "<Chunk empty [ALL]>"
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda chunk: pickle.loads(pickle.dumps(chunk))])
+def test_a_copy_of_a_chunk_is_a_plain_dictionary(copied):
+    assert type(copied(Chunk(X, mode=Mode.TRAIN))) is dict
+    assert copied(Chunk(X, mode=Mode.TRAIN)) == X
 
 
 def test_an_absent_name_tells_those_known():
