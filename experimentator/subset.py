@@ -71,9 +71,10 @@ class Subset(Ordered):
         buckets: Buckets | Mapping[str, Any] | None = None,
     ):
         given: Any = name
-        if not isinstance(given, str):
+        if not isinstance(given, str) or not given:
             seen, write = f"Seen: {given!r:.60}.", 'Write Subset("training", Mode.TRAIN, dataset).'
-            raise ConfigError(f"A subset's name is a text, not {type(given).__name__}.", seen, write)
+            what = "empty" if given == "" else type(given).__name__
+            raise ConfigError(f"A subset's name is a text, not {what}.", seen, write)
         mode = stage if mode is None else mode  # as older configurations call it
         self.name = name
         self.mode = Mode.of(mode)

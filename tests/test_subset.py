@@ -69,7 +69,7 @@ def test_every_key_is_visited_repetitions_times(count, repetitions, seed, epoch)
     assert Counter(subset.shuffled_keys()) == dict.fromkeys(range(count), repetitions)
 
 
-@law(st.integers(0, 99), st.text(max_size=5), st.integers(0, 99))
+@law(st.integers(0, 99), st.text(min_size=1, max_size=5), st.integers(0, 99))
 def test_the_order_depends_on_seed_name_and_epoch_only(seed, name, epoch):
     one = place(Subset(name, Mode.TRAIN, arrays(0, 10)), seed, epoch)
     other = place(Subset(name, Mode.TRAIN, ITEMS, keys=range(10)), 5, 5)
@@ -364,8 +364,8 @@ def test_finding_lists_what_there_is():
         find([], "test")
 
 
-@pytest.mark.parametrize("name", [3, None, Mode.TRAIN])
-def test_a_name_that_is_no_text_is_refused(name):
+@pytest.mark.parametrize("name", [3, None, Mode.TRAIN, ""])
+def test_a_name_that_is_no_text_or_empty_is_refused(name):
     with pytest.raises(ConfigError, match=r"^A subset's name is a text, not (\w+).\nSeen: .*\.\nWrite Subset\("):
         Subset(name, "train", ITEMS)
 
