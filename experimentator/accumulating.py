@@ -51,8 +51,10 @@ def with_weights(graph: Graph) -> Graph:
 
 
 def marked_in(processors: Iterable[Any]) -> list[str]:
-    """The names that the metric processors of a list write, without weights."""
-    return [name for one in processors if getattr(one, "is_metric", False) for name in measured_by(one)]
+    """The names that the metric processors of a list write, without weights, and the parts that a loss sums up."""
+    marked = [one for one in processors if getattr(one, "is_metric", False)]
+    parts = [name for one in marked if getattr(one, "measures_inputs", False) for name in one.inputs]
+    return list(dict.fromkeys([*(name for one in marked for name in measured_by(one)), *parts]))
 
 
 def measured_by(processor: Any) -> list[str]:

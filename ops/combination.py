@@ -42,6 +42,7 @@ class CombineLosses(Op):
     """
 
     is_metric: ClassVar[bool] = True
+    measures_inputs: ClassVar[bool] = True  # parts that no loss of the shelf writes, too
     parts: Mapping[str, float] | Sequence[str] | str
     output: str = "loss"
 
@@ -98,6 +99,7 @@ class UncertaintyWeighting(Op):
     """
 
     is_metric: ClassVar[bool] = True
+    measures_inputs: ClassVar[bool] = True  # parts that no loss of the shelf writes, too
     parts: Mapping[str, str]
     output: str = "loss"
 

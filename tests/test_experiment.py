@@ -980,6 +980,22 @@ def test_earlier_versions_of_names_may_be_renamed_and_added():
     assert gather.cycles["validation"]["batch_original"].shape == (16, 3)
 
 
+@pytest.mark.parametrize(
+    "summed, parts",
+    [
+        (ops.CombineLosses, ["task", "own"]),
+        (ops.UncertaintyWeighting, {"task": "classification", "own": "regression"}),
+    ],
+)
+def test_every_part_of_a_loss_is_reported_whoever_writes_it(summed, parts):
+    forward, *_ = config()["chunk_processors"]
+    own = ops.Apply(lambda logits: keras.ops.mean(logits**2), inputs=["batch_logits"], outputs=["own"])
+    loss = ops.SoftmaxCrossEntropy("batch_logits", "batch_target", "task")
+    (row,) = build_experiment(config(chunk_processors=[forward, own, loss, summed(parts)])).train(1)
+
+    assert {"training_task", "training_own", "validation_task", "validation_own"} < row.keys()
+
+
 def test_a_processor_may_have_an_array_called_weight():
     class Weighs(ChunkProcessor):
         inputs, outputs = ["batch_logits", "batch_target"], ["loss"]
