@@ -21,6 +21,7 @@ from experimentator import (
 )
 from experimentator.data.mixture import length_to_show_all, take_turns
 from experimentator.feed import fed
+from experimentator.graph import UnknownModeError
 from tests.stand_ins import Rows, feed_for, law
 
 
@@ -321,6 +322,14 @@ def test_proportions_are_numbers_above_zero_for_each_part(proportions):
 def test_parts_have_names_of_their_own(subsets):
     with pytest.raises(DatasetError, match="Subset 's' needs at least one part"):
         CombinedSubset("s", Mode.TRAIN, subsets)
+
+
+def test_a_subset_in_the_place_of_the_mode_or_of_the_list_is_told():
+    one, other = parts(2, 2)
+    with pytest.raises(UnknownModeError, match="is not a mode"):
+        CombinedSubset("s", one, other)
+    with pytest.raises(DatasetError, match=r"(?s)parts of subset 's' are no list.*\[one, other\]"):
+        CombinedSubset("s", Mode.TRAIN, one)
 
 
 def test_an_empty_part_is_named():

@@ -14,6 +14,7 @@ from experimentator.data.fields import Asking
 from experimentator.data.foreign import as_subset
 from experimentator.data.items import DatasetError
 from experimentator.data.mixture import interleaved, length_to_show_all, proportions_of, take_turns
+from experimentator.graph import Mode
 from experimentator.subset import Subset
 
 
@@ -164,6 +165,10 @@ class CombinedSubset(Subset):
         length: int | None = None,
         buckets: Any = None,
     ):
+        Mode.of(mode)  # before the parts: two subsets after the name lack it
+        if isinstance(subsets, Subset):
+            write = "Write CombinedSubset(name, mode, [one, other])."
+            raise DatasetError(f"The parts of subset {name!r} are no list.", f"{subsets!r:.80}", write)
         self.parts = list(map(as_subset, subsets))
         _check_parts(self.parts, name, has_buckets=buckets is not None)
         self.proportions = proportions
