@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from experimentator.graph import Chunk, DeclarationError, chunk_processor
 from experimentator.graph.signatures import signature_of
 from experimentator.ops.compared import minded
-from experimentator.ops.op import Op
+from experimentator.ops.op import Op, as_names
 
 
 @dataclass(eq=False)
@@ -32,11 +32,11 @@ class Apply(Op):
     """
 
     fn: Callable[..., Any]
-    inputs: Sequence[str] = field(kw_only=True)
-    outputs: Sequence[str] = field(kw_only=True)
+    inputs: Sequence[str]
+    outputs: Sequence[str]
 
     def __post_init__(self) -> None:
-        self.inputs, self.outputs = _listed(self.inputs), _listed(self.outputs)
+        self.inputs, self.outputs = as_names(self.inputs), as_names(self.outputs)
         super().__post_init__()
         names = tuple(dict.fromkeys(self.inputs))
         self._processor = chunk_processor(inputs=names, outputs=self.outputs)(_by_position(self, names))
@@ -52,10 +52,6 @@ class Apply(Op):
 
     def __call__(self, chunk: Chunk) -> None:
         self._processor(chunk)
-
-
-def _listed(names: Any) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _by_position(op: Apply, names: Sequence[str]) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ import keras
 from experimentator.graph import Chunk, Mode
 from experimentator.graph.signatures import signature_of
 from experimentator.ops.errors import SignatureError
-from experimentator.ops.op import Op
+from experimentator.ops.op import Op, as_names
 
 log = logging.getLogger(__name__)
 STEPS = {  # methods that the loops of Keras and of Lightning call, and nothing calls here
@@ -62,8 +62,8 @@ class Model(Op):
     """
 
     model: Any
-    inputs: Names = field(kw_only=True)  # type: ignore[assignment]  # the tensors' names are kept
-    outputs: Names = field(kw_only=True)  # type: ignore[assignment]  # the same
+    inputs: Names  # type: ignore[assignment]  # the tensors' names are kept
+    outputs: Names  # type: ignore[assignment]  # the same
     training: bool | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -248,7 +248,7 @@ def _misfit(op: Model, takes: str, side: str, keys: Sequence[str] | None) -> Sig
 
 
 def _tensors(names: Names) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names.values() if isinstance(names, Mapping) else names)
+    return as_names(names.values() if isinstance(names, Mapping) else names)
 
 
 def _listed(names: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
@@ -121,6 +121,11 @@ class InPlace(Op):
     def refuse(self, rule: str, tensor: Any, write: str) -> TensorError:
         """The error for a tensor that the op cannot work on."""
         return TensorError(self, rule=rule, tensors={self.name: tensor}, write=write)
+
+
+def as_names(given: Any) -> tuple[Any, ...]:
+    """Names that were given in a list, or one by itself; what is neither is refused as a name."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
 
 
 def is_whole(value: Any) -> bool:

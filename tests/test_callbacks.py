@@ -179,6 +179,22 @@ STATE = {"epoch": 3, "loss": 0.5, "note": "n"}
 
 
 @pytest.mark.parametrize(
+    "event, place",
+    [
+        ("train_end", ""),
+        ("epoch_end", ", epoch 3"),
+        ("cycle_end", ", epoch 3, subset 'training'"),
+        ("batch_end", ", epoch 3, subset 'training', batch 7"),
+    ],
+)
+def test_an_error_in_a_callback_says_which_and_where(event, place):
+    with pytest.raises(ZeroDivisionError) as error:
+        listener(lambda self, **_: 1 / 0, event).call(event, {**STATE, "cycle_name": "training", "batch": 7})
+
+    assert error.value.__notes__ == [f"In callback Mine.on_{event}{place}."]
+
+
+@pytest.mark.parametrize(
     "method, expected",
     [
         (lambda self: {}, {}),

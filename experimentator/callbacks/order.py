@@ -90,10 +90,12 @@ class Listener:
                 raise CallbackError(self._lacking(name, event, state))
         try:
             method(**given)
-        except KeyError as error:
+        except Exception as error:
             lacks = [name for name in ({*self.tensors()} - state.keys()) if str(error) == repr(name)]
-            if event == "batch_end" and lacks:
+            if event == "batch_end" and isinstance(error, KeyError) and lacks:
                 error.add_note(f"The state holds the tensors that are asked for: inputs = {lacks} in the class.")
+            if not type(error).__module__.startswith("experimentator."):  # whose messages say it
+                error.add_note(f"In callback {self.name}.on_{event}{_place(event, state)}.")
             raise
 
     def _lacking(self, name: str, event: str, state: Mapping[str, Any]) -> str:
@@ -208,6 +210,14 @@ def _refuse_places(callback: Any, name: str, method: str) -> None:
             f"{name}.{method} has the positional-only parameter {nameless[0]!r}, but values are passed by name.\n"
             f"Seen: {method}{signature}.\nRemove the /, or write {method}(self, state), which holds all of them."
         )
+
+
+def _place(event: str, state: Mapping[str, Any]) -> str:
+    """Where a training was as it called an event, for a message."""
+    told = [f"epoch {state['epoch']}"] if event.startswith(("epoch", *WITHIN)) and "epoch" in state else []
+    told += [f"subset {state['cycle_name']!r}"] if event.startswith(WITHIN) and "cycle_name" in state else []
+    told += [f"batch {state['batch']}"] if event.startswith(WITHIN[1:]) and "batch" in state else []
+    return ", ".join(["", *told])
 
 
 def _near(name: str, known: Iterable[Any]) -> str:

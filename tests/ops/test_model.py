@@ -61,7 +61,7 @@ def test_a_layer_is_one_in_one_out(run_xla):
 def test_the_model_can_be_reached():
     layer = keras.layers.Dense(4)
 
-    assert Model(layer, inputs=["x"], outputs=["y"]).model is layer
+    assert Model(layer, "x", "y").model is layer
 
 
 @pytest.mark.parametrize("inputs", [["x", "y"], {"left": "x", "right": "y"}, {"right": "y", "left": "x"}])

@@ -127,6 +127,15 @@ def test_a_picture_shows_what_differs_from_the_defaults():
     assert repr(ops.CombineLosses({"a": 2.0})) == "CombineLosses(parts={'a': 2.0})"
 
 
+@pytest.mark.parametrize("op", [ops.Model, ops.Apply])
+@pytest.mark.parametrize("names", [("x", 3), (None, "y"), ("x", [abs])])
+def test_what_is_no_name_is_told(op, names):
+    with pytest.raises(
+        DeclarationError, match=r"(3|None|<built-in function abs>) is no tensor name\.\nWrite one string"
+    ):
+        op(abs, *names)
+
+
 def test_one_op_handles_one_name():
     with pytest.raises(DeclarationError, match=r"\['a', 'b'\] is no tensor name\.\nWrite one string per tensor"):
         ops.Cast(["a", "b"])
