@@ -249,34 +249,26 @@ def test_layers_made_with_a_dtype_keep_it_and_others_compute_in_the_precision():
     chosen = {
         layers.Dense(1, dtype="float32"): "float32",
         layers.Dense(1, dtype="mixed_bfloat16"): "bfloat16",
-        layers.LSTM(1, dtype="float32"): "float32",
+        layers.SimpleRNN(1, dtype="float32"): "float32",
         layers.Activation("linear", dtype="float32"): "float32",
     }
     copied = layers.Dense.from_config(layers.Dense(1, dtype="float32").get_config())
-    others = [layers.Dense(1), layers.LSTM(1), layers.Bidirectional(layers.LSTM(1)), copied]
+    others = [layers.Dense(1), layers.SimpleRNN(1), layers.Bidirectional(layers.SimpleRNN(1)), copied]
     keras.config.set_dtype_policy("float32")  # as `keras.utils.clear_session` does: layers made now have another object
 
     def network(chunk):
         results = []
         for layer in (*chosen, *others):
-            is_recurrent = isinstance(layer, layers.LSTM | layers.Bidirectional)
+            is_recurrent = isinstance(layer, layers.RNN | layers.Bidirectional)
             results.append(layer(chunk["batch_x"][..., None] if is_recurrent else chunk["batch_x"]))
         chunk["batch_prediction"] = sum(keras.ops.cast(result[:, :1], "float32") for result in results)
 
-    for precision, dtype in [("float16", "float16"), ("bfloat16", "bfloat16"), (None, "float32")]:
+    for precision, policy in [("float16", "mixed_float16"), ("bfloat16", "mixed_bfloat16"), (None, "float32")]:
         trained(keras.optimizers.SGD(RATE), jit=False, precision=precision, processors=[network, squares_in_float32])
         for layer, own in chosen.items():
             assert {part.compute_dtype for part in layer._flatten_layers()} == {own}
         for layer in others:
-            assert {part.compute_dtype for part in layer._flatten_layers()} == {dtype}
-
-
-def test_a_recurrent_layer_and_its_cell_change_together():
-    lstm = layers.LSTM(1)
-    watch = lambda chunk: chunk.update(batch_prediction=lstm(chunk["batch_x"][..., None]))  # noqa: E731
-    for precision, name in [("float16", "mixed_float16"), ("bfloat16", "mixed_bfloat16"), (None, "float32")]:
-        trained(keras.optimizers.SGD(RATE), jit=False, precision=precision, processors=[watch, squares_in_float32])
-        assert (lstm.dtype_policy.name, lstm.cell.dtype_policy.name) == (name, name)
+            assert {part.dtype_policy.name for part in layer._flatten_layers()} == {policy}
 
 
 class Whole(layers.Layer):
