@@ -57,17 +57,13 @@ for key in keys if sys.argv[3] == "up" else keys[::-1]:
 DIES = """
 import os, signal, sys
 import numpy as np
-from experimentator import DiskCachedDataset, checkpoint
+from experimentator import DiskCachedDataset
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
-class Half:
-    def __init__(self, file): self.file = file
-    def __enter__(self): return self
-    def __exit__(self, *_): self.file.close()
-    def write(self, data):
-        self.file.write(data[: len(data) // 2])
-        self.file.flush()
-        die()
-if sys.argv[2] == "writing": checkpoint.open = lambda *given: Half(open(*given))
+write = os.write
+def half(file, data):
+    write(file, data[: len(data) // 2])
+    die()
+if sys.argv[2] == "writing": os.write = half
 else: os.replace = die
 DiskCachedDataset({"a": {"input": np.arange(5000)}}, sys.argv[1]).query_item("a")
 """

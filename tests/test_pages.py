@@ -176,7 +176,7 @@ PROMISED = {
         len(exp.subset("training").keys) == 100 + 2 * 50 and exp.counts["training"]["batches"] == 3 + 4
     ),
     "Data larger than memory: items read by workers, and kept on disk": lambda exp, rows, seen: (
-        str(exp).count("streamed") == 2 and len(list(Path("cache").rglob("*.safetensors"))) == 1797
+        str(exp).count("streamed") == 2 and len(list(Path("cache").rglob("*.item"))) == 1797
     ),
     "Items of several lengths: buckets and padding": lambda exp, rows, seen: (
         sum(label.startswith("training (") for label in exp.compilers) == 3
