@@ -62,7 +62,7 @@ class Walk:
         self.position: Position | None = None
         self.restore: Restored | None = None
         self.held = HeldSignals()
-        self.began = 0.0  # when the epoch began, as if nothing had interrupted it
+        self.began = 0.0  # when the epoch began, as if nothing had interrupted it; set as a training begins
         self.noted = Noted()
         self.is_cut_short = self.trains = self.looked = False
         self.acting: Sequence[Any] = ()  # the callbacks that hear events, with those that the library adds
@@ -109,6 +109,7 @@ class Walk:
     def _train(self) -> None:
         """Tell that a training begins, and train until its goal, or until somebody stops it."""
         exp, self.trains = self.exp, True
+        self.began = time.perf_counter() - (self.position.seconds if self.position else 0.0)
         exp.fire("train_begin", epoch=exp.epoch, epochs=self.goal)
         remember(exp)
         self._warn((*unheard(exp), *idle_averages(exp), *otherwise(exp)))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from dataclasses import replace
 from itertools import count
@@ -365,6 +366,18 @@ def test_a_training_that_ended_has_nothing_left_to_do(reference, tmp_path):
 
     assert [row["epoch"] for row in exp.train(EPOCHS)] == [1, 2, 3]
     assert exp.counts == {}
+
+
+def test_a_call_with_nothing_to_train_counts_no_more_than_its_own_time_to_the_epoch_that_was_cut(reference, tmp_path):
+    states = {int(path.name): path / "state.json" for path in numbered(reference / "checkpoints")}
+    within = next(count for count, state in states.items() if json.loads(state.read_text())["epoch"] == 1)
+    run = cut(reference, within, tmp_path)
+    exp = built(run.parent.parent, run.name)
+    exp.resume(run)
+    before, begun = exp.walk.position.seconds, time.perf_counter()
+    exp.train(1)
+
+    assert before <= exp.walk.position.seconds <= before + time.perf_counter() - begun
 
 
 def test_a_finished_training_goes_on_to_more_epochs_as_if_it_had_never_ended(reference, tmp_path):
