@@ -118,7 +118,7 @@ def _digest(weights: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(weights.items()):
         digest.update(f"{name!a} {array.dtype.name} {array.shape}\n".encode())
-        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).ravel().view(np.uint8).data)
     return digest.hexdigest()
 
 
