@@ -73,7 +73,7 @@ class Subset(Ordered):
         given: Any = name
         if not isinstance(given, str) or not given:
             seen, write = f"Seen: {given!r:.60}.", 'Write Subset("training", Mode.TRAIN, dataset).'
-            what = "empty" if given == "" else type(given).__name__
+            what = "empty" if isinstance(given, str) else type(given).__name__
             raise ConfigError(f"A subset's name is a text, not {what}.", seen, write)
         mode = stage if mode is None else mode  # as older configurations call it
         self.name = name

@@ -364,7 +364,7 @@ def test_finding_lists_what_there_is():
         find([], "test")
 
 
-@pytest.mark.parametrize("name", [3, None, Mode.TRAIN, ""])
+@pytest.mark.parametrize("name", [3, None, Mode.TRAIN, "", np.zeros(3)])
 def test_a_name_that_is_no_text_or_empty_is_refused(name):
     with pytest.raises(ConfigError, match=r"^A subset's name is a text, not (\w+).\nSeen: .*\.\nWrite Subset\("):
         Subset(name, "train", ITEMS)
