@@ -194,6 +194,21 @@ def test_an_error_in_a_callback_says_which_and_where(event, place):
     assert error.value.__notes__ == [f"In callback Mine.on_{event}{place}."]
 
 
+def test_an_error_that_cannot_be_shown_gets_through():
+    class Silent(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def fail(self, **_):
+        raise Silent
+
+    one = listener(fail, "batch_end")
+    one.tensors = lambda: ["logits"]
+
+    with pytest.raises(Silent):
+        one.call("batch_end", dict(STATE))
+
+
 @pytest.mark.parametrize(
     "method, expected",
     [

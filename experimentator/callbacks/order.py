@@ -91,8 +91,8 @@ class Listener:
         try:
             method(**given)
         except Exception as error:
-            lacks = [name for name in ({*self.tensors()} - state.keys()) if str(error) == repr(name)]
-            if event == "batch_end" and isinstance(error, KeyError) and lacks:
+            missing = {*self.tensors()} - state.keys() if event == "batch_end" and isinstance(error, KeyError) else ()
+            if lacks := [name for name in missing if str(error) == repr(name)]:
                 error.add_note(f"The state holds the tensors that are asked for: inputs = {lacks} in the class.")
             if not type(error).__module__.startswith("experimentator."):  # whose messages say it
                 error.add_note(f"In callback {self.name}.on_{event}{_place(event, state)}.")
