@@ -248,6 +248,7 @@ def test_objects_that_answer_for_every_attribute_or_refuse_it_hide_no_file(tmp_p
     table = Table(path, settings=willing(), other=refusing())
     with closing(table.file):
         assert open_file_in(table) == "Table.file"
+        assert open_file_in(table.file) == type(table.file).__name__  # a dataset that is a file itself
 
 
 def test_closing_a_pass_leaves_no_thread():

@@ -31,7 +31,7 @@ def open_file_in(dataset: Any) -> str | None:
     >>> table.lock = Lock()
     >>> open_file_in(table)
     """
-    waiting, seen = [("", dataset)], dict[int, Any]()
+    waiting, seen = [(type(dataset).__name__, dataset)], dict[int, Any]()
     for name, one in waiting:  # which grows meanwhile
         if id(one) in seen or len(seen) == MOST:
             continue
