@@ -88,7 +88,7 @@ def test_numbers_of_numpy_stay_numbers_of_numpy():
     [
         ({"file": object()}, r"here\['file'\] cannot be saved: it is an object"),
         ([1, {"a": {1: lambda: None}}], r"here\[1\]\['a'\]\[1\] cannot be saved: it is a function"),
-        (np.array(["text"]), "here cannot be saved: it is a ndarray"),
+        (np.array(["text"]), "here cannot be saved: it is an array of <U4"),
     ],
 )
 def test_what_is_no_value_is_refused_by_the_way_to_it(value, told):

@@ -137,7 +137,7 @@ def _packed_dict(value: dict[Any, Any], arrays: dict[str, np.ndarray], name: str
 
 
 def _unsavable(value: Any, name: str) -> PackingError:
-    kind = type(value).__name__
+    kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
     article = "an" if kind[:1].lower() in "aeiou" else "a"
     return PackingError(
         f"{name} cannot be saved: it is {article} {kind}.\n"
