@@ -90,7 +90,7 @@ class DiskCachedDataset(WrappedDataset):
 def _read(path: Path) -> bytes | None:
     """An item as `_packed` made it; None if its file is missing or damaged."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:  # a buffer would copy once more
             digest, data = file.read(hashlib.sha256().digest_size), file.read()
     except FileNotFoundError:
         return None
