@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import keras
@@ -829,9 +830,35 @@ def test_an_export_leaves_the_handlers_of_logs_as_they_are(tmp_path, monkeypatch
 def test_what_converters_log_is_silent_and_what_comes_after_is_not(caplog):
     with quietly():
         logging.warning("of tf2onnx")  # noqa: LOG015
+        logging.getLogger("experimentator.walk").warning("ours")
+        other = Thread(target=lambda: logging.getLogger("tf2onnx").warning("of another thread"))
+        other.start()
+        other.join()
     logging.warning("of a user")  # noqa: LOG015
 
-    assert [record.message for record in caplog.records] == ["of a user"]
+    assert [record.message for record in caplog.records] == ["ours", "of another thread", "of a user"]
+
+
+def test_exports_in_two_threads_leave_logs_as_they_are(caplog):
+    begun, ended = Event(), Event()
+
+    def convert():
+        with quietly():
+            begun.set()
+            ended.wait(5)
+        logging.warning("of one")  # noqa: LOG015
+
+    one = Thread(target=convert)
+    one.start()
+    begun.wait(5)
+    other = Thread(target=convert)
+    other.start()
+    ended.set()
+    one.join()
+    other.join()
+    logging.warning("of a user")  # noqa: LOG015
+
+    assert [record.message for record in caplog.records] == ["of one", "of one", "of a user"]
 
 
 def test_no_room_is_told_and_the_process_goes_on(tmp_path):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
+from threading import RLock, get_ident
 from typing import Any
 
 import keras
@@ -23,6 +24,8 @@ from experimentator.loading.blocks import Spec
 from experimentator.patches import patched
 
 log = logging.getLogger(__name__)
+CONVERTING = RLock()  # what converters must not log is kept silent for one of them at a time
+CALL_HANDLERS = logging.Logger.callHandlers
 FLEX = re.compile(rb"Flex[A-Z]\w+")
 PLAIN_NAME = re.compile(r"[\w.>\\-]+", re.ASCII)  # TensorFlow takes these two as well
 # Packages that a format needs, besides the framework itself.
@@ -176,14 +179,17 @@ def check_able(model: Any, path: Path) -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Within, as converters are at work, nothing is logged or warned of, and no handler of logs is left behind."""
-    root = logging.getLogger()
-    handlers, before = list(root.handlers), root.manager.disable
-    logging.disable()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    """Within, converters log and warn of nothing, nor leave a handler of logs behind; threads take turns."""
+    root, here = logging.getLogger(), get_ident()
+
+    def called(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if get_ident() != here or logger.name.startswith("experimentator"):  # of a training in another thread, or ours
+            CALL_HANDLERS(logger, record)
+
+    with CONVERTING, patched(logging.Logger, callHandlers=called), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        handlers = list(root.handlers)
+        try:
             yield
-    finally:
-        logging.disable(before)
-        root.handlers[:] = handlers  # `logging.warning`, which they call, adds one that shows ours otherwise
+        finally:
+            root.handlers[:] = handlers  # `logging.warning`, which they call, adds one that shows ours otherwise
