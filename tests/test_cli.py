@@ -21,7 +21,7 @@ from experimentator.commands.help import HELP
 from experimentator.commands.results import show_epochs, show_table
 from experimentator.config import ConfigError, parse_assignment
 from experimentator.records.history import read_history
-from experimentator.sweep.points import literal
+from experimentator.sweep.points import literal, names_in
 from tests.pictures import needs_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -530,6 +530,12 @@ def test_a_value_reaches_the_process_of_its_point_unchanged(value):
 def test_a_value_that_is_no_literal_is_refused():
     with pytest.raises(ConfigError, match="no literal"):
         literal(object())
+
+
+def test_a_configuration_that_is_too_deep_to_look_through_has_no_names_to_tell(tmp_path):
+    (tmp_path / "config.py").write_text(f"rate = {' + '.join('1' * 900)}")
+
+    assert names_in(str(tmp_path / "config.py")) == ()
 
 
 def test_ctrl_c_stops_a_grid_and_its_training():

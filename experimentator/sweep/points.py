@@ -137,8 +137,11 @@ def key_of(values: Mapping[str, Any]) -> str:
 
 
 def names_in(config: str) -> tuple[str, ...]:
-    """The names that a configuration file assigns."""
-    return assigned(_parsed(config))
+    """The names that a configuration file assigns; none if it is too deep to look through, which `load` will report."""
+    try:
+        return assigned(_parsed(config))
+    except RecursionError:
+        return ()
 
 
 def constant_in(config: str, name: str) -> Any:
