@@ -16,6 +16,7 @@ from experimentator.ops.errors import SignatureError
 from experimentator.ops.op import Op, as_names
 
 log = logging.getLogger(__name__)
+RESHAPING = ("Flatten", "Permute", "Reshape", "Unflatten")  # layers, of Keras and of PyTorch, that keep every value
 STEPS = {  # methods that the loops of Keras and of Lightning call, and nothing calls here
     "Model": ("train_step", "test_step", "compute_loss"),
     "LightningModule": ("training_step", "validation_step", "configure_optimizers"),
@@ -214,7 +215,10 @@ def _ends(model: Any) -> list[tuple[str, int | None]]:
     if isinstance(model, keras.Model) and getattr(model, "outputs", None):  # a functional one
         found = []
         for tensor in model.outputs:
-            ends, place = _ends(tensor._keras_history.operation), tensor._keras_history.tensor_index
+            origin = tensor._keras_history
+            while type(origin.operation).__name__ in RESHAPING:
+                origin = origin.operation.input._keras_history
+            ends, place = _ends(origin.operation), origin.tensor_index
             found.append((ends[place][0] if place < len(ends) else "", tensor.shape[-1] if tensor.shape else None))
         return found
     room = type(model).__module__
@@ -231,6 +235,9 @@ def _ends(model: Any) -> list[tuple[str, int | None]]:
 
 def _ends_of(layers: Any) -> list[tuple[str, int | None]]:
     """What a chain ends in: an activation that is a layer of its own is as wide as the layer before it."""
+    if len(layers) > 1 and type(layers[-1]).__name__ in RESHAPING:
+        (*_, width) = getattr(layers[-1], "target_shape", None) or (None,)
+        return [(name, width) for name, _ in _ends_of(layers[:-1])]
     before = _ends(layers[-2])[0][1] if len(layers) > 1 else None
     return [(name, before if width is None else width) for name, width in _ends(layers[-1])]
 

@@ -2140,6 +2140,11 @@ def functional():
     return keras.Model(inputs, layers.Activation("sigmoid")(layers.Dense(1)(inputs)))
 
 
+def reshaped():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, layers.Flatten()(layers.Dense(1, "sigmoid")(inputs)))
+
+
 class Gated(keras.Model):
     """Has an activation, which is not what it ends in."""
 
@@ -2157,6 +2162,8 @@ SQUASHING = {
     "a functional model": (functional, "sigmoid"),
     "a layer": (lambda: layers.Dense(2, activation="softmax"), "softmax"),
     "a layer of its own": (lambda: keras.Sequential([layers.Dense(2), layers.Softmax()]), "softmax"),
+    "one that is reshaped": (lambda: keras.Sequential([layers.Dense(1, "sigmoid"), layers.Reshape((1,))]), "sigmoid"),
+    "a functional one, reshaped": (reshaped, "sigmoid"),
     "another, of one": (lambda: keras.Sequential([layers.Dense(1), layers.Activation("sigmoid")]), "sigmoid"),
     "none": (lambda: keras.Sequential([layers.Dense(1, activation="relu"), layers.Dense(1)]), None),
     "of a layer of its own within": (lambda: Gated(), None),
