@@ -286,13 +286,13 @@ def compose(classes: Any) -> type[BaseExperiment]:
         ) from None
 
 
-def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -> BaseExperiment:
+def build_experiment(config: Any = None, load_weights: bool = True, **overrides: Any) -> BaseExperiment:
     """An experiment composed of the classes in `experiment_type`, base first.
 
     `config` is a path (of a file or a run folder), text, a mapping, or an object with a `.dict`; overrides take the
-    place of what it assigns before anything is derived from it. Without `experiment_type`, every feature is on. The
-    configuration of a run folder comes with the overrides of that run, and with its weights, loaded at first use,
-    unless `load_weights` is False.
+    place of what it assigns before anything is derived from it, and without it are the configuration. Without
+    `experiment_type`, every feature is on. The configuration of a run folder comes with the overrides of that run, and
+    with its weights, loaded at first use, unless `load_weights` is False.
 
     >>> build_experiment("width = 8; depth = 2 * width", width=16).depth  # a file of that text, as a rule
     32
@@ -300,6 +300,7 @@ def build_experiment(config: Any, load_weights: bool = True, **overrides: Any) -
     Raises:
         ConfigError: for a configuration that cannot be read, or an unknown override.
     """
+    config = {} if config is None else config
     stored = overrides_of(config, overrides)
     try:
         source = as_config(config, {**stored, **overrides}, known=LIBRARY_KEYS)

@@ -68,7 +68,10 @@ ATTRIBUTES: Mapping[str, str] = {
 SETTINGS: Mapping[str, str] = {
     "accumulate_grad_batches": "Write optimizer = keras.optimizers.Adam(1e-3, gradient_accumulation_steps=4).",
     "class_weight": "Give it to the loss: ops.SoftmaxCrossEntropy(..., class_weights=[1.0, 5.0]).",
+    "clipnorm": "Write optimizer = keras.optimizers.Adam(1e-3, clipnorm=1.0).",
+    "clipvalue": "Write optimizer = keras.optimizers.Adam(1e-3, clipvalue=0.5).",
     "drop_last": "A last, smaller batch is left out in TRAIN, unless it is the only one, and taken in EVAL and INFER.",
+    "global_clipnorm": "Write optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
     "gradient_clip_val": "Write optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
     "loss_weights": 'List ops.CombineLosses({"one_loss": 1.0, "other_loss": 0.5}) behind the losses.',
     "max_epochs": "Write epochs = 10, or exp.train(10).",
@@ -77,6 +80,7 @@ SETTINGS: Mapping[str, str] = {
     "steps_per_epoch": 'Write Subset("training", Mode.TRAIN, ..., length=STEPS * BATCH_SIZE).',
     "validation_data": 'List Subset("validation", Mode.EVAL, {"input": x, "target": y}) in `subsets`.',
     "validation_split": 'Write split(dataset, {"training": 0.8, "validation": 0.2}), and a Subset for each part.',
+    "verbose": "Write hide_progress = True, or leave it out.",
 }
 
 
@@ -178,6 +182,8 @@ def to_write(error: BaseException) -> str:
     if isinstance(error, ImportError) and (found := _OF_A_MODULE.search(str(error))):
         return _to_import(found[1], found[2] or "")
     if isinstance(error, AttributeError) and (found := _OF_NO_PART.match(str(error))) and found[1] in sys.modules:
+        if found[1] == "experimentator.ops" and (write := _op_of_others(found[2])):
+            return write
         module = sys.modules[found[1]]
         near = get_close_matches(found[2], getattr(module, "__all__", dir(module)), 2)
         return f"Did you mean {' or '.join(near)}?" if near else ""
@@ -191,7 +197,13 @@ def _package(room: str) -> Any:
     return import_module(f"experimentator.{room}".strip("."))
 
 
+def _op_of_others(name: str) -> str:
+    return str(_package("ops.elsewhere").op_for(name))
+
+
 def _to_import(name: str, room: str) -> str:
+    if room == "ops" and (write := _op_of_others(name)):
+        return write
     for place in dict.fromkeys((room, "ops")):
         if near := get_close_matches(name, _package(place).__all__, 1, 0.7 if place == room else 0.9):
             return f"Write: from {f'experimentator.{place}'.strip('.')} import {near[0]}"

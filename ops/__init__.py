@@ -10,12 +10,16 @@ tensor and write it back take `output=` to write another name instead.
 1
 """
 
+import sys
+from typing import TYPE_CHECKING, Any
+
 from experimentator.ops.activations import ArgMax, Sigmoid, Softmax
 from experimentator.ops.apply import Apply
 from experimentator.ops.augment import RandomCrop, RandomFlip
 from experimentator.ops.checks import AssertFinite, AssertShape, Print
 from experimentator.ops.combination import CombineLosses, UncertaintyWeighting
 from experimentator.ops.counts import ConfusionMatrix, PrecisionRecall
+from experimentator.ops.elsewhere import op_for
 from experimentator.ops.embeddings import Contrastive, Triplet
 from experimentator.ops.errors import NotFiniteError, SignatureError, TensorError
 from experimentator.ops.flow import Mask, Rename, StopGradient, Where
@@ -97,3 +101,11 @@ __all__ = [
     "UncertaintyWeighting",
     "Where",
 ]
+
+if not TYPE_CHECKING:  # to type checkers, what is not listed is an error
+
+    def __getattr__(name: str) -> Any:
+        error = AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        if write := op_for(name):
+            error.add_note(write)
+        raise error

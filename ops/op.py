@@ -90,6 +90,8 @@ class Op(ChunkProcessor):
             value = getattr(self, name)
             fine = any(_KINDS[kind][1](value) for kind in kinds)
             write = f"Give {' or '.join(_KINDS[kind][0] for kind in kinds)}."
+            if isinstance(value, str) and getattr(self, "output", value) is None:  # a second name by position
+                write = f"Write output={value!r} for a name. {write}"
             self.require(fine, seen=f"its {name} is {value!r}", write=write)
 
 

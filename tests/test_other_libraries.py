@@ -8,7 +8,15 @@ import keras
 import pytest
 
 import experimentator
-from experimentator import BaseExperiment, CallbackError, ConfigError, GraphError, Track, build_experiment
+from experimentator import (
+    BaseExperiment,
+    CallbackError,
+    ConfigError,
+    GraphError,
+    Track,
+    build_experiment,
+    ops,
+)
 from experimentator.callbacks.order import in_order
 from experimentator.other_libraries import ATTRIBUTES, CALLBACKS, SETTINGS
 from tests.stand_ins import subsets
@@ -38,9 +46,10 @@ def test_a_name_that_nobody_knows_leaves_python_to_find_one_alike():
 
 
 def test_a_name_in_a_mapping_that_others_would_act_on_is_told_to_do_nothing(caplog):
-    build_experiment({"max_epochs": 3, "width": 4}, gradient_clip_val=1.0)
+    build_experiment({"max_epochs": 3, "width": 4}, gradient_clip_val=1.0, clipnorm=1.0)
 
     assert caplog.messages == [
+        "clipnorm is no setting of this library. Write optimizer = keras.optimizers.Adam(1e-3, clipnorm=1.0).",
         "gradient_clip_val is no setting of this library. Write optimizer = keras.optimizers.Adam(1e-3, "
         "global_clipnorm=1.0).",
         "max_epochs is no setting of this library. Write epochs = 10, or exp.train(10).",
@@ -183,6 +192,14 @@ def test_a_metric_among_names_is_answered_with_its_op():
             "Write: from experimentator.ops import SoftmaxCrossEntropy",
         ),
         ("from experimentator import ModelCheckpoint", "Write experimentator.SaveWeights(...)."),
+        (
+            "from experimentator.ops import WeightedSum",
+            'Write ops.CombineLosses({"one_loss": 1.0, "other_loss": 0.5}).',
+        ),
+        (
+            "from experimentator import EarlyStopping; EarlyStopping(monitor='x')",
+            "Write: EarlyStopping(metric=None, patience=10, *, min_delta=0.0, mode=None)",
+        ),
         ("from experimentator import nothing_like_it", "Correct this line, or override a name that it uses."),
         ("x = nothing_like_it", "Correct this line, or override a name that it uses."),
         (
@@ -211,3 +228,33 @@ def test_what_is_called_or_imported_otherwise_than_it_is_here_is_answered_with_t
         build_experiment(f"{line}\nchunk_processors = []\n")
 
     assert str(told.value).splitlines()[-1] == write
+
+
+# Names in a script, where no configuration is read
+
+
+@pytest.mark.parametrize(
+    "look, write",
+    [
+        (lambda: ops.BinaryCrossentropy, 'Write ops.SigmoidCrossEntropy("batch_logits", "batch_target")'),
+        (lambda: ops.AUC, "Write ops.KerasMetric(keras.metrics.AUC(...),"),
+        (lambda: ops.Dense, "Write ops.Model(keras.layers.Dense(...),"),
+        (lambda: ops.Poisson, "Write ops.Apply(keras.losses.Poisson(...),"),
+        (lambda: ops.CTC, "Write ops.Apply(keras.losses.CTC(...),"),
+    ],
+)
+def test_an_op_of_other_libraries_is_answered_where_it_is_written(look, write):
+    with pytest.raises(AttributeError) as told:
+        look()
+
+    assert told.value.__notes__[0].startswith(write)
+
+
+def test_names_that_nobody_has_are_absent():
+    assert not hasattr(ops, "nothing_like_it")
+
+
+def test_settings_alone_are_a_configuration():
+    exp = build_experiment(batch_size=8, width=3)
+
+    assert (exp.batch_size, exp.width) == (8, 3)

@@ -144,6 +144,7 @@ def test_one_op_handles_one_name():
 @pytest.mark.parametrize(
     "make, told",
     [
+        (lambda: ops.Softmax("x", "y"), r"its axis is 'y'\.\nWrite output='y' for a name\. Give a whole number\."),
         (lambda: ops.TopKPeaks("x", k=2.0), r"its k is 2\.0\.\nGive a whole number\."),
         (lambda: ops.TopKAccuracy("p", "t", k="2"), "its k is '2'"),
         (lambda: ops.TopKAccuracy("p", "t", k=True), "its k is True"),
