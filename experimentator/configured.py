@@ -55,8 +55,8 @@ class Configured(metaclass=_Composed):
         for key, value in plain.items():
             source.setdefault(key, value)
         check_names(source, set=source, taken=self._taken())
+        source |= {key: kept(key, value) for key, value in source.items()}
         check_values(source)
-        source |= {key: kept(key, source[key]) for key in LISTS if key in source}
         # past __setattr__, which asks for cfg
         vars(self).update(source=source, cfg=Settings(source, self._assigned), _seen={})
 

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, MutableMapping
 from difflib import get_close_matches
+from importlib import import_module
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -42,9 +43,10 @@ class Settings(dict[str, Any]):
         self.changed = changed
 
     def __setitem__(self, key: str, value: Any) -> None:
+        value = kept(key, value)
         check_values({key: value})
         before = dict(self)
-        super().__setitem__(key, kept(key, value))
+        super().__setitem__(key, value)
         self._tell(key, before)
 
     def __delitem__(self, key: str) -> None:
@@ -181,7 +183,9 @@ def _is_optimizer(value: Any) -> bool:
 
 
 def kept(key: str, value: Any) -> Any:
-    """A value to keep: a list of what an iterator gives, which could be read only once."""
+    """A value to keep: a list of what an iterator gives, which could be read only once, and the optimizer of a name."""
+    if key == "optimizer" and isinstance(value, str):
+        return import_module("experimentator.backends.keras.optimizers").as_optimizer(value)
     return list(value) if key in LISTS and isinstance(value, Iterator) else value
 
 
@@ -212,7 +216,8 @@ LIBRARY_KEYS: Mapping[str, Key] = {
     "optimizer": Key(
         ("optimizer", "graphs"),
         _is_optimizer,
-        "Write a Keras optimizer, such as keras.optimizers.Adam(1e-3); for several, experimentator.Optimizers({...}).",
+        'Write a Keras optimizer, as keras.optimizers.Adam(1e-3) or "adam"; for several, '
+        "experimentator.Optimizers({...}).",
     ),
     "learning_rate": Key(
         (),

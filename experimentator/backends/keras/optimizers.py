@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import keras
@@ -52,6 +53,8 @@ class Optimizers(keras.optimizers.MultiOptimizer):
         every: Mapping[str, int] | None = None,
         name: str | None = None,
     ):
+        if isinstance(parts, Mapping):
+            parts = {pattern: as_optimizer(one) for pattern, one in parts.items()}
         _check(parts, losses, every)
         routes = _Routes(parts)
         super().__init__(routes, name=name)
@@ -192,6 +195,18 @@ class _Routes(keras.optimizers.OptimizerMap):
                 f"Seen: Optimizers for {', '.join(map(repr, self.parts))}.\n"
                 'List "*" last, for what is left, or let Freeze hold weights that are not to be trained.'
             )
+
+
+def as_optimizer(value: Any) -> Any:
+    """The optimizer of Keras, with its usual arguments, that a text names; any other value as it is.
+
+    >>> type(as_optimizer("sgd")).__name__, as_optimizer("adamm")
+    ('SGD', 'adamm')
+    """
+    if isinstance(value, str):
+        with suppress(ValueError):  # of a name that Keras does not know
+            return keras.optimizers.get(value)
+    return value
 
 
 def _check(parts: Any, losses: Any, every: Any) -> None:
