@@ -23,6 +23,7 @@ from experimentator.loading.feeds import Feed
 from experimentator.optimizer_parts import configured_in, required_in
 from experimentator.predictor import check_lengths
 from experimentator.program import Program
+from experimentator.records.history import History
 from experimentator.records.predictions import Predictions
 from experimentator.saved import Saved
 from experimentator.saving.identity import begin, identity
@@ -50,7 +51,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
     """
 
     state: dict[str, Any]
-    history: list[dict[str, float]]
+    history: History
     walk: Walk
     epoch = 0
 
@@ -63,7 +64,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
     def __init__(self, config: Any = None, **overrides: Any):
         super().__init__(config, **overrides)
         self.state = {}
-        self.history = []
+        self.history = History()
         self.walk = Walk(self)
 
     # What it holds
@@ -167,7 +168,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
 
     # What it does
 
-    def train(self, epochs: int | None = None) -> list[dict[str, float]]:
+    def train(self, epochs: int | None = None) -> History:
         """Train up to a total of `epochs` (default: the setting), evaluate as `eval_epochs` says; returns the history.
 
         The history has a row for each epoch: its number, averages, what callbacks wrote, and `epoch_time`, the seconds
@@ -187,7 +188,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         >>> [row["epoch"] for row in exp.train(2)]
         [1, 2]
         >>> history = exp.train(3)  # which is one epoch more
-        >>> [row["epoch"] for row in history], history[-1]["training_loss"] < 1e-3
+        >>> history["epoch"], history[-1]["training_loss"] < 1e-3
         ([1, 2, 3], True)
 
         Raises:

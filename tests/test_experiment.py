@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import logging
+import math
 import pickle
 import sys
 import threading
@@ -39,6 +40,7 @@ from experimentator import (
     KerasExperiment,
     Mode,
     NonFiniteLossError,
+    Optimizers,
     PrintLoss,
     ResumeError,
     SaveWeights,
@@ -282,7 +284,7 @@ def test_a_method_may_be_replaced_by_another():
         ("batch_size", 2.5),
         ("jit_compile", "yes"),
         ("precision", "int8"),
-        ("optimizer", "adam"),
+        ("optimizer", "adamm"),
         ("learning_rate", "fast"),
         ("callbacks", 3),
         ("experiment_type", "BaseExperiment"),
@@ -293,6 +295,30 @@ def test_a_method_may_be_replaced_by_another():
 def test_values_that_cannot_work_are_refused_at_once(key, value):
     with pytest.raises(ConfigError, match=f"{key}={value!r} cannot be used"):
         build_experiment(config(**{key: value}))
+
+
+def test_the_history_has_columns():
+    exp = build_experiment(config(eval_epochs=2))
+    exp.train(2)
+
+    first, last = exp.history["validation_loss"]
+    assert math.isnan(first)
+    assert last == exp.history[-1]["validation_loss"]
+    assert exp.history["epoch"] == [1, 2]
+    with pytest.raises(KeyError, match="val_loss is not in the history, which has epoch, training_loss"):
+        exp.history["val_loss"]  # noqa: B018  # the access is the test
+
+
+def test_an_optimizer_may_be_named():
+    exp = build_experiment(config(optimizer="sgd", learning_rate=0.5))
+    assert isinstance(exp.optimizer, keras.optimizers.SGD)
+    exp.train(1)
+
+    exp.optimizer = "adam"
+    assert isinstance(exp.optimizer, keras.optimizers.Adam)
+    assert isinstance(Optimizers({"*": "adamw"})["*"], keras.optimizers.AdamW)
+    with pytest.raises(ConfigError, match="optimizer='adamm' cannot be used"):
+        exp.optimizer = "adamm"
 
 
 @pytest.mark.parametrize("classes", [int, [int], [BaseExperiment, type("Mine", (dict,), {})]])

@@ -7,11 +7,34 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 from experimentator.checkpoint import CheckpointError, add_lines
 from experimentator.records.environment import json_value
 from experimentator.records.plainfile import read_bytes, values_of
+
+
+class History(list[dict[str, float]]):
+    """A row for each epoch; by a name, what every epoch has of it, NaN where it was not measured.
+
+    >>> history = History([{"epoch": 1, "training_loss": 0.5}, {"epoch": 2, "training_loss": 0.25}])
+    >>> history[-1]["training_loss"], history["training_loss"]
+    (0.25, [0.5, 0.25])
+    """
+
+    @overload
+    def __getitem__(self, at: SupportsIndex, /) -> dict[str, float]: ...
+    @overload
+    def __getitem__(self, at: slice, /) -> list[dict[str, float]]: ...
+    @overload
+    def __getitem__(self, at: str, /) -> list[float]: ...
+    def __getitem__(self, at: SupportsIndex | slice | str, /) -> Any:
+        if not isinstance(at, str):
+            return super().__getitem__(at)
+        if not any(at in row for row in self):
+            known = ", ".join(dict.fromkeys(name for row in self for name in row))
+            raise KeyError(f"{at} is not in the history, which has {known or 'no epoch'}.")
+        return [row.get(at, math.nan) for row in self]
 
 
 def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:

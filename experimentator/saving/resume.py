@@ -78,7 +78,7 @@ def captured(exp: BaseExperiment, about: Mapping[str, Any]) -> dict[str, bytes]:
         "epoch": exp.epoch,
         "batches": walk.batches,
         "position": pack(walk.position and asdict(walk.position), arrays, name="position"),
-        "history": pack(exp.history, arrays, name="history"),
+        "history": pack(list(exp.history), arrays, name="history"),
         "state": plain,
         "callbacks": {name: pack(state, arrays, name=name) for name, state in states(exp).items() if state},
         "random": pack(generators.states(), arrays, name="random"),
