@@ -242,7 +242,7 @@ class BaseExperiment(Legacy, Summarised, Saved, Exported):
         self.program.keep(self.subsets)
         return results
 
-    def predict(self, data: Any, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def predict(self, data: Any, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run INFER on `{"batch_input": [N, ...], ...}`, `batch_size` rows at a time; no targets are needed.
 
         Returns `outputs`, or else the setting, or else every name that can be computed from what is given. An array
