@@ -1512,7 +1512,7 @@ def test_a_module_made_on_another_device_is_moved_with_its_values_while_it_is_re
     """The place has another name than what the module lies on, as with a GPU; what is recorded has no values."""
     module = torch.nn.Linear(3, 2)
     before = module.weight.detach().clone()
-    modules = Modules(torch.device("cpu", 0))
+    modules = Modules(torch.device("cpu", 0), TorchBackend().leaks)
     with FakeTensorMode(allow_non_fake_inputs=True):
         modules.variable(module.weight)
 
