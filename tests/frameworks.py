@@ -24,6 +24,9 @@ COMPILERS: dict[str, Any] = {
     "torch": {"inductor": True, "program": False},
 }[NAME]
 compilers = pytest.mark.parametrize("jit", list(COMPILERS.values()), ids=list(COMPILERS))
+# Inductor takes seconds for each program, which are those that run without it: a few of each kind go through it.
+QUICK = {name: jit for name, jit in COMPILERS.items() if name != "inductor"}
+quick_compilers = pytest.mark.parametrize("jit", list(QUICK.values()), ids=list(QUICK))
 
 
 def one_elsewhere(*cases: Any) -> Sequence[Any]:

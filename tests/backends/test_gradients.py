@@ -11,7 +11,7 @@ from keras import layers
 
 from experimentator import Mode, Subset, build_experiment, chunk_processor, gradient, ops
 from experimentator.graph import GraphError
-from tests.frameworks import ON_JAX, ON_TORCH, compilers
+from tests.frameworks import ON_JAX, ON_TORCH, compilers, quick_compilers
 
 X = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
 Y = (X @ np.array([1.0, -2.0, 0.5]) + 0.3).astype("float32")
@@ -105,7 +105,7 @@ def test_what_layers_within_add_to_the_loss_is_minimised():
     np.testing.assert_allclose(plain(dense.kernel)[:, 0], 1 - 0.1 * slope, rtol=1e-4)
 
 
-@compilers
+@quick_compilers
 def test_a_step_on_the_gradient_of_weights_is_that_of_numpy(jit):
     """Sharpness-aware minimisation of a mean of squares: the gradient at weights further up."""
     dense = layers.Dense(1, use_bias=False, kernel_initializer="ones")
@@ -131,7 +131,7 @@ def test_a_step_on_the_gradient_of_weights_is_that_of_numpy(jit):
     np.testing.assert_allclose(plain(dense.kernel)[:, 0], kernel, rtol=1e-4)
 
 
-@compilers
+@quick_compilers
 def test_each_row_has_a_gradient_by_weights_of_its_own(jit):
     """As for privacy, or for a step on each task: what `vectorized_map` calls row by row, and what evaluates so."""
     dense = layers.Dense(1, use_bias=False, kernel_initializer="ones")

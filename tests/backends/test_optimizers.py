@@ -27,7 +27,7 @@ from experimentator import (
     chunk_processor,
     ops,
 )
-from tests.frameworks import compilers, one_elsewhere
+from tests.frameworks import COMPILERS, compilers, one_elsewhere, quick_compilers
 
 RANDOM = np.random.default_rng(5)
 X = RANDOM.normal(size=(48, 1)).astype(np.float32)
@@ -97,7 +97,7 @@ def by_hand(
     return left, right
 
 
-@compilers
+@quick_compilers
 def test_each_weight_has_the_rate_of_the_first_pattern_that_names_it(jit):
     exp = built(Optimizers({"Left": SGD(0.01), "*": SGD(0.05)}), jit_compile=jit)
     exp.train(2)
@@ -105,7 +105,7 @@ def test_each_weight_has_the_rate_of_the_first_pattern_that_names_it(jit):
     assert values(exp) == pytest.approx(by_hand(exp, lambda _: (0.01, 0.05), epochs=2, own=False), rel=1e-5)
 
 
-@compilers
+@quick_compilers
 def test_each_minimises_its_own_loss_in_one_step(jit):
     exp = built(Optimizers({"Left": SGD(0.05), "Right": SGD(0.02)}, losses=OWN_LOSSES), jit_compile=jit)
     exp.train(2)
@@ -113,7 +113,7 @@ def test_each_minimises_its_own_loss_in_one_step(jit):
     assert values(exp) == pytest.approx(by_hand(exp, lambda _: (0.05, 0.02), epochs=2, own=True), rel=1e-5)
 
 
-@compilers
+@quick_compilers
 def test_one_may_update_once_for_several_of_the_other(jit):
     slow = SGD(0.02, gradient_accumulation_steps=4)
     exp = built(Optimizers({"Left": SGD(0.05), "Right": slow}, losses=OWN_LOSSES), jit_compile=jit)
@@ -123,8 +123,7 @@ def test_one_may_update_once_for_several_of_the_other(jit):
     assert values(exp) == pytest.approx(wanted, rel=1e-5)
 
 
-@compilers
-@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("jit, eager", [*((jit, False) for jit in COMPILERS.values()), (False, True)])
 def test_one_may_act_in_some_batches_alone_and_keeps_its_state_between(jit, eager):
     now_and_then = SGD(0.02, momentum=0.9)
     optimizer = Optimizers({"Left": SGD(0.05), "Right": now_and_then}, losses=OWN_LOSSES, every={"Right": 5})
@@ -136,7 +135,7 @@ def test_one_may_act_in_some_batches_alone_and_keeps_its_state_between(jit, eage
     assert (int(now_and_then.iterations), int(optimizer["Left"].iterations)) == (24 // 5, 24)
 
 
-@compilers
+@quick_compilers
 def test_one_that_acts_in_some_batches_has_the_rate_of_the_batch_at_hand(jit):
     parts = {"Left": SGD(0.05), "Right": SGD(0.02)}
     optimizer = Optimizers(parts, losses=OWN_LOSSES, every={"Right": 5})
@@ -167,7 +166,7 @@ def average_by_hand(exp: Any) -> float:
     return average
 
 
-@compilers
+@quick_compilers
 def test_averages_of_one_that_acts_in_some_batches_take_in_every_batch(jit):
     parts = {"Left": SGD(0.0), "Right": SGD(0.02)}
     averaging = ExponentialMovingAverage(0.5)
@@ -178,7 +177,7 @@ def test_averages_of_one_that_acts_in_some_batches_take_in_every_batch(jit):
         assert values(exp)[1] == pytest.approx(average_by_hand(exp), rel=1e-5)
 
 
-@compilers
+@quick_compilers
 def test_weights_of_one_that_acts_in_some_batches_become_their_averages_every_so_many_updates(jit):
     averaged = SGD(0.02, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2)
     parts = {"Left": SGD(0.0), "Right": averaged}

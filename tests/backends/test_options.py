@@ -14,7 +14,7 @@ from experimentator import Optimizers, Subset, build_experiment, ops
 from experimentator.graph import ChunkProcessor, Graph, GraphError, Mode, chunk_processor
 from experimentator.loading.blocks import specs_of
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, squares
-from tests.frameworks import COMPILERS, ON_TORCH, backend_of_keras, compilers
+from tests.frameworks import COMPILERS, ON_TORCH, QUICK, backend_of_keras, compilers, quick_compilers
 
 
 def trained(optimizer: Any, *, jit: Any, precision: str | None = None, processors: Any = None) -> tuple[Any, Any]:
@@ -48,7 +48,7 @@ def test_accumulated_gradients_are_applied_as_their_mean(jit):
     np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-4, atol=1e-6)
 
 
-@compilers
+@quick_compilers
 def test_gradients_are_clipped_by_their_global_norm(jit):
     backend, _ = trained(keras.optimizers.SGD(RATE, global_clipnorm=0.5), jit=jit)
 
@@ -79,13 +79,13 @@ def test_a_row_that_a_batch_looks_up_twice_has_one_gradient(jit):
     np.testing.assert_allclose(looked_up(keras.optimizers.SGD(RATE, global_clipnorm=1.0), jit), wanted, rtol=1e-5)
 
 
-@compilers
+@quick_compilers
 def test_rows_are_looked_up_where_the_loss_has_a_scale_of_its_own(jit):
     scaled = keras.optimizers.SGD(RATE, loss_scale_factor=8.0)
     np.testing.assert_allclose(looked_up(scaled, jit), -12 * RATE * np.array([[2.0], [1.0], [0.0]]), rtol=1e-5)
 
 
-@compilers
+@quick_compilers
 def test_a_schedule_with_warm_up_acts_on_every_batch_of_a_call(jit):
     schedule = keras.optimizers.schedules.CosineDecay(0.0, 8, warmup_target=RATE, warmup_steps=4)
     backend, _ = trained(keras.optimizers.SGD(schedule), jit=jit)
@@ -110,7 +110,7 @@ def test_a_schedule_that_takes_the_place_of_a_rate_acts_and_is_told(caplog):
     assert "SGD: learning_rate was 'a number', is CosineDecay. Compiled again at the next call." in caplog.text
 
 
-@compilers
+@quick_compilers
 def test_a_schedule_that_begins_anew_does_so_later_each_time(jit):
     schedule = keras.optimizers.schedules.CosineDecayRestarts(RATE, 2)
     backend, _ = trained(keras.optimizers.SGD(schedule), jit=jit)
@@ -122,7 +122,7 @@ def test_a_schedule_that_begins_anew_does_so_later_each_time(jit):
     np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-3, atol=1e-5)
 
 
-@compilers
+@quick_compilers
 def test_decay_of_weights_acts_inside_the_loop(jit):
     backend, _ = trained(keras.optimizers.SGD(RATE, weight_decay=0.1), jit=jit)
 
@@ -133,7 +133,7 @@ def test_decay_of_weights_acts_inside_the_loop(jit):
     np.testing.assert_allclose(weights_of(backend), weights, rtol=1e-3, atol=1e-5)
 
 
-@compilers
+@quick_compilers
 def test_an_exponential_average_of_weights_follows_every_batch(jit):
     optimizer = keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5)
     backend, _ = trained(optimizer, jit=jit)
@@ -174,7 +174,7 @@ def test_weights_that_become_their_averages_leave_what_is_not_trained(kind, jit)
     assert float(count.numpy()) == len(INDEX)
 
 
-@compilers
+@quick_compilers
 def test_a_regularizer_counts_only_for_weights_that_the_training_graph_reads(jit):
     aside = layers.Dense(1, kernel_regularizer=keras.regularizers.L2(0.1))
     aside.build((None, 3))
@@ -222,8 +222,10 @@ def test_several_losses_share_one_step_counter():
     assert int(np.array(optimizer.iterations)) == 12
 
 
-@pytest.mark.parametrize("precision, tolerance", [("bfloat16", 0.05), ("float16", 0.01)])
-@compilers
+@pytest.mark.parametrize(
+    "jit, precision, tolerance",
+    [*((jit, "float16", 0.01) for jit in COMPILERS.values()), *((jit, "bfloat16", 0.05) for jit in QUICK.values())],
+)
 def test_mixed_precision_follows_the_float32_training(jit, precision, tolerance):
     exact, losses = trained(keras.optimizers.SGD(RATE), jit=jit)
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(RATE), initial_scale=16.0)
@@ -346,7 +348,7 @@ def adding(kind: str) -> Any:
     return keras.Sequential([layers.Input((3,)), dense, *([Adds(), Adds()] if kind == "two of its layers" else [])])
 
 
-@compilers
+@quick_compilers
 @pytest.mark.parametrize("kind", ["nothing", "weight regularizer", "activity regularizer", "two of its layers"])
 def test_what_layers_add_to_the_loss_is_minimised_as_keras_does(kind, jit):
     ours, of_keras = adding(kind), adding(kind)

@@ -105,6 +105,11 @@ def experiment(*processors: Any, **settings: Any) -> Any:
     return build_experiment({**whole, **settings})
 
 
+def alone() -> dict[str, Any]:
+    """A setting: nothing is evaluated, which would be another program."""
+    return {"subsets": [Subset("training", Mode.TRAIN, {"input": IMAGES, "target": TARGETS})]}
+
+
 def by_hand(network: torch.nn.Module, batches: list[list[int]]) -> None:
     """The training that PyTorch's users write."""
     optimizer = torch.optim.SGD([one for one in network.parameters() if one.requires_grad], RATE)
@@ -128,7 +133,7 @@ def assert_same(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
 def test_a_module_is_trained_as_by_hand(make, way):
     ours = make()
     theirs = copy.deepcopy(ours)
-    exp = experiment(model(ours), **way)
+    exp = experiment(model(ours), **way, **alone())
     if make is Recurrent and way == WAYS[1]:  # PyTorch 2.13: the compiled program lacks what oneDNN's LSTM keeps
         with pytest.raises(ValueError, match=r"Inductor cannot compile this graph(?s:.*)Write jit_compile='auto'"):
             exp.train(1)
@@ -299,7 +304,7 @@ def test_what_is_computed_anew_on_the_way_back_reads_the_weights_of_its_batch(wa
     plain, anew = Attending(), Attending()
     anew.load_state_dict(plain.state_dict())
     for network in (model(plain), model(checkpointed(anew))):
-        exp = experiment(network, **way)
+        exp = experiment(network, **way, **alone())
         exp.train(2)
 
     for name, value in plain.state_dict().items():
@@ -338,7 +343,7 @@ def test_what_is_computed_anew_draws_what_it_drew_and_keeps_statistics_once(way)
     networks = [Drawing(remat) for remat in (ways[:2] if way == WAYS[1] else ways)]  # Inductor gets one program of all
     for network in networks:
         torch.manual_seed(4)
-        experiment(model(network), **way).train(2)
+        experiment(model(network), **way, **alone()).train(2)
 
     plain, *others = (network.state_dict() for network in networks)
     for name, value in plain.items():
@@ -557,7 +562,7 @@ def test_a_weight_that_a_processor_changes_is_changed_once_a_batch(change, way):
             IN_PLACE[change](counter)
         return prediction + 0.0 * counter
 
-    exp = experiment(model(convolutional()), count, **way)
+    exp = experiment(model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))), count, **way, **alone())
     exp.describe("train")
     assert counter.item() == 0.0
     exp.train(1)
@@ -932,7 +937,7 @@ OPTIMIZERS: dict[str, Any] = {
 def test_updates_that_use_memory_again_are_those_of_python(name, way):
     networks = convolutional(), convolutional()
     for network, settings in zip(networks, (way, {"eager": True}), strict=True):
-        exp = experiment(model(network), optimizer=OPTIMIZERS[name](), seed=1, **settings)
+        exp = experiment(model(network), optimizer=OPTIMIZERS[name](), seed=1, **settings, **alone())
         exp.train(2)
 
     assert_same(*networks)
@@ -1226,7 +1231,7 @@ def test_draws_are_the_same_in_every_way():
     for way in WAYS:
         noise = layers.GaussianNoise(0.5, seed=4)
         exp = experiment(lambda chunk, noise=noise: chunk.update(batch_input=noise(chunk["batch_input"])),
-                         model(convolutional()), **way)  # fmt: skip
+                         model(convolutional()), **way, **alone())  # fmt: skip
         exp.train(1)
         losses[str(way)] = exp.history[-1]["training_loss"]
 
@@ -1253,18 +1258,16 @@ optimizer = keras.optimizers.SGD(0.1)
 RUN = """
 import sys
 from experimentator import build_experiment
-for seed in sys.argv[2:]:
-    exp = build_experiment(sys.argv[1], seed=int(seed))
-    exp.train(2)
-    print([row["training_loss"] for row in exp.history])
+print([row["training_loss"] for row in build_experiment(sys.argv[1], seed=1).train(2)])
 """
 
 
 @pytest.mark.parametrize("way", WAYS[:2], ids=["program", "inductor"])
 def test_draws_of_pytorch_itself_are_other_ones_in_each_batch(way):
     drop = torch.nn.Dropout(0.5)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))
     exp = experiment(lambda chunk: chunk.update(kept=drop(torch.ones_like(chunk["batch_input"])).mean()),
-                     model(convolutional()), **way, outputs=["kept"], metrics=["kept"])  # fmt: skip
+                     model(network), **way, outputs=["kept"], metrics=["kept"])  # fmt: skip
     exp.callbacks.append(kept := Kept())
     exp.train(1)
 
@@ -1279,7 +1282,7 @@ def test_draws_of_pytorch_itself_go_on_where_they_were_when_a_training_is_resume
         torch.manual_seed(1)
         network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8), torch.nn.Dropout(0.5),
                                       torch.nn.Linear(8, 1))  # fmt: skip
-        return experiment(model(network), **way, steps_per_call=1, callbacks=[*callbacks])
+        return experiment(model(network), **way, **alone(), steps_per_call=1, callbacks=[*callbacks])
 
     whole = dropping(CheckpointEvery(steps=3, keep=9, folder=tmp_path))
     whole.train(2)
@@ -1335,12 +1338,11 @@ def test_inductor_is_chosen_where_it_is_clearly_quicker_and_pays(seconds, compil
 def test_a_seed_rules_the_first_weights_of_modules_and_what_they_drop(tmp_path):
     (tmp_path / "task.py").write_text(SEEDED, "utf-8")
 
-    def losses(*seeds):
-        command = [sys.executable, "-c", RUN, str(tmp_path / "task.py"), *map(str, seeds)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return [line for line in done.stdout.splitlines() if line.startswith("[")]
+    command = [sys.executable, "-c", RUN, str(tmp_path / "task.py")]
+    first = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
 
-    (first,), (other, again) = losses(1), losses(2, 1)
+    other, again = (build_experiment(tmp_path / "task.py", seed=seed).train(2) for seed in (2, 1))
+    other, again = (str([row["training_loss"] for row in rows]) for rows in (other, again))
     assert first == again != other
 
 
@@ -1499,7 +1501,7 @@ def test_that_a_graph_runs_in_python_is_told_once_for_all_buckets(caplog):
 @in_every_way
 def test_a_module_may_be_laid_out_otherwise_between_trainings(way):
     ours, theirs = convolutional(), convolutional()
-    exp = experiment(model(ours), **way)
+    exp = experiment(model(ours), **way, **alone())
     exp.train(1)
     ours.to(memory_format=torch.channels_last)
     exp.train(2)
