@@ -26,7 +26,7 @@ from experimentator.backends.places import part_of_keras
 from experimentator.backends.torch import TorchBackend, draws
 from experimentator.backends.torch.draws import computed
 from experimentator.backends.torch.modules import Modules
-from experimentator.backends.torch.program import Program, compiled_loop
+from experimentator.backends.torch.program import OPTIONS, Program, compiled_loop
 from experimentator.callbacks.freezing import Freeze
 from experimentator.graph import ChunkProcessor, Graph, GraphError, chunk_processor
 
@@ -1051,7 +1051,7 @@ def test_inductor_reads_a_sum_when_it_is_complete():
 
     given = torch.randn(8, 68), torch.rand(8, 24) > 0.5, torch.randn(8, 24)
     with torch._inductor.config.patch(force_disable_caches=True):
-        torch.testing.assert_close(torch.compile(sums)(*given), sums(*given))
+        torch.testing.assert_close(torch.compile(sums, options=OPTIONS)(*given), sums(*given))
 
 
 def test_numbers_that_are_viewed_are_no_arguments():
