@@ -755,7 +755,7 @@ def test_one_process_predicts_images_of_any_shape_and_number(caplog):
         assert max(step.traces for step in exp.program.predictor.steps.values()) <= 3
 
 
-def test_a_loop_of_evaluation_stays_out_of_training():
+def test_a_loop_of_evaluation_stays_out_of_training_and_a_smaller_last_batch_counts_as_much_less():
     def total(chunk):
         values = chunk["batch_prediction"][:, 0]
         _, chunk["total"] = keras.ops.while_loop(
@@ -765,12 +765,14 @@ def test_a_loop_of_evaluation_stays_out_of_training():
         )
 
     looping = chunk_processor(mode=Mode.EVAL | Mode.INFER)(total)
-    exp = experiment(AtFirstCall(), squares, looping, metrics=["total"])
+    items = {"input": X, "target": Y}
+    subsets = [Subset("training", Mode.TRAIN, items), Subset("validation", Mode.EVAL, items, keys=range(10))]
+    exp = experiment(AtFirstCall(), squares, looping, metrics=["total"], subsets=subsets)
     exp.train(1)
-    first, second = exp.predict({"batch_input": X[:8]}), exp.predict({"batch_input": X[8:16]})
+    first, second = exp.predict({"batch_input": X[:8]}), exp.predict({"batch_input": X[8:10]})
 
     totals = [first["batch_prediction"].sum(), second["batch_prediction"].sum()]
-    np.testing.assert_allclose(exp.evaluate()["validation_total"], np.mean(totals), rtol=1e-4)
+    np.testing.assert_allclose(exp.evaluate()["validation_total"], (8 * totals[0] + 2 * totals[1]) / 10, rtol=1e-4)
     assert "total" not in {name for node in exp.graph("train").nodes for name in node.outputs}
 
 
