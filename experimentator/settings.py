@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experimentator.config import Config, ConfigError
+from experimentator.graph.signatures import signature_of
 from experimentator.loading.workers import Workers
 from experimentator.optimizer_parts import parts_of, schedule_of
-from experimentator.scalars import is_whole
+from experimentator.scalars import is_number, is_whole
 
 log = logging.getLogger(__name__)
 
@@ -294,13 +295,14 @@ def rate_of(optimizer: Any) -> float | None:
 def settle_rate(optimizer: Any, rate: Any, source: Config) -> None:
     """Write the setting `learning_rate` into an optimizer at first use; one that follows a schedule keeps that.
 
-    Either is logged: the former if a file set both, or the optimizer was set later, the latter unless the file computed
-    the optimizer from the rate.
+    Either is logged: the former if a file set both, or the optimizer was set later with a rate that is not the usual of
+    its class, the latter unless the file computed the optimizer from the rate.
     """
     check_values({"learning_rate": rate})  # that of a task class was not looked at
     is_given = optimizer is source.get("optimizer")
     is_made_of_it = is_given and "optimizer" in source.derived.get("learning_rate", ())
-    is_told = bool(source.text) or not is_given
+    usual = getattr(signature_of(type(optimizer)).parameters.get("learning_rate"), "default", None)
+    is_told = (bool(source.text) or not is_given) and not (is_number(usual) and has_rate(optimizer, usual))
     is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # that of one part is enough
     if schedule_of(optimizer) is not None:
         if not is_there and not is_made_of_it:

@@ -2398,6 +2398,7 @@ def test_a_rate_in_the_configuration_that_replaces_the_optimizers_own_is_told(ca
     assert "learning_rate = 0.01 in the configuration replaces the optimizer's own, 0.1." in caplog.text
     caplog.clear()
     build_experiment(TEXT, learning_rate=0.02).train(1)
+    build_experiment(TEXT.replace("keras.optimizers.Adam(learning_rate)", "'adam'"), learning_rate=0.02).train(1)
     assert "replaces the optimizer" not in caplog.text
 
 
