@@ -471,7 +471,7 @@ def test_they_may_be_given_to_a_training_that_went_on_without(caplog):
 @pytest.mark.parametrize("parts, losses, told", [
     ({}, None, r"Optimizers\(\{\}\) cannot be used.\nSeen: dict.\nWrite Optimizers"),
     ([Adam()], None, "Seen: list"),
-    ({"Left": "adam"}, None, "'Left' has 'adam', which is not a plain Keras optimizer"),
+    ({"Left": "adamm"}, None, "'Left' has 'adamm', which is not a plain Keras optimizer"),
     ({"Left": Adam}, None, "'Left' has <class"),
     ({"Left": Optimizers({"*": Adam()})}, None, "not a plain Keras optimizer"),
     ({"Left": keras.optimizers.LossScaleOptimizer(Adam())}, None, "not a plain Keras optimizer"),
