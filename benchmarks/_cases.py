@@ -55,7 +55,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 MLP = Case("mlp", "mlp", 32, 1792, 16.0, rounds=7)
-CNN = Case("cnn", "cnn", 64, 300, 255.0, steps_on_gpu=1024)
+CNN = Case("cnn", "cnn", 64, 300, 255.0, rounds=7, steps_on_gpu=1024)
 CNN_1024 = Case("cnn-1024", "cnn", 1024, 256, 255.0, is_for_gpu=True)
 RESNET = Case("resnet", "resnet", 512, 128, 255.0, precision="bfloat16", is_for_gpu=True)
 CASES = {case.name: case for case in (MLP, CNN, CNN_1024, RESNET)}

@@ -19,6 +19,7 @@ VARIANTS = {
     "XLA for each step": {"jit_compile": "step"},
     "no XLA": {"jit_compile": False},
 }
+SETTLED = {"mlp": 60, "cnn": 20}  # epochs until the compiler, and the number of batches a call runs, have settled
 
 
 class Observe(Callback):
@@ -52,7 +53,7 @@ def build(case: Case, variant: str, steps: int) -> Epoch:
             **VARIANTS[variant],
         }
     )
-    exp.train(60 if case.network == "mlp" else 3)  # until compiler and batches per call have settled
+    exp.train(SETTLED.get(case.name, 3))
     return lambda: exp.train(exp.epoch + 1)
 
 
