@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,3 +61,9 @@ CNN = Case("cnn", "cnn", 64, 300, 255.0, rounds=7, steps_on_gpu=1024)
 CNN_1024 = Case("cnn-1024", "cnn", 1024, 256, 255.0, is_for_gpu=True)
 RESNET = Case("resnet", "resnet", 512, 128, 255.0, precision="bfloat16", is_for_gpu=True)
 CASES = {case.name: case for case in (MLP, CNN, CNN_1024, RESNET)}
+
+
+def turned(contenders: Iterable[str], number: int) -> list[str]:
+    """In another order in each round: whoever follows a rival inherits its threads and its garbage."""
+    names = list(contenders)
+    return random.Random(number).sample(names, len(names))

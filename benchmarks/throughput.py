@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import statistics
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 from _cases import CNN as SHARED_CNN
 from _cases import MLP as SHARED_MLP
+from _cases import turned
 from _report import publish, table
 from keras import layers
 from rivals.networks import network
@@ -148,11 +148,6 @@ def fit(case: dict[str, Any], x: np.ndarray, y: np.ndarray, **options: Any) -> C
     return lambda epochs: model.fit(x, y, batch_size=case["batch"], epochs=epochs, verbose=0) and None
 
 
-def turned(contenders: dict[str, Any], number: int) -> dict[str, Any]:
-    """The same in another order each round: whoever follows a rival inherits its threads and its garbage."""
-    return {name: contenders[name] for name in random.Random(number).sample(list(contenders), len(contenders))}
-
-
 def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
     """Interleaved turns of every contender; steps per second and paired ratios."""
     case = CASES[name]
@@ -173,9 +168,9 @@ def measure(name: str, rounds: int | None, quick: bool) -> dict[str, Any]:
     outside: list[float] = []
     epochs = dict.fromkeys(contenders, 1)
     for number in range(-2, rounds):
-        for contender, train in turned(contenders, number).items():
+        for contender in turned(contenders, number):
             start, inside = time.perf_counter(), ours["experimentator"].seconds_in_steps
-            train(epochs[contender])
+            contenders[contender](epochs[contender])
             seconds = (time.perf_counter() - start) / epochs[contender]
             if number == -1:  # the round before it compiled
                 epochs[contender] = max(1, min(MOST_EPOCHS, round((0.1 if quick else 1.0) / seconds)))

@@ -3,10 +3,11 @@
 Command:  python benchmarks/training.py [--quick] [--only CASE] [--beside GROUP ...] [--contender NAME ...] [--rounds N]
           [--minutes N] [--all]
 
-Each contender (benchmarks/rivals/) starts, compiles and settles alone; then all train one epoch each in turn, so that
-they share the machine's moods. Figures are medians over the rounds; the ratio is the median over the rounds of ours to
-theirs. A contender whose package is missing is shown as such: `make bench` installs them all. Unless it is quick, or
-contenders are named, which is no whole table, it writes to benchmarks/results/ and history.jsonl.
+Each contender (benchmarks/rivals/) starts, compiles and settles alone; then all train one epoch each in turn, each
+round in another order, so that they share the machine's moods. Figures are medians over the rounds; the ratio is the
+median over the rounds of ours to theirs. A contender whose package is missing is shown as such: `make bench` installs
+them all. Unless it is quick, or contenders are named, which is no whole table, it writes to benchmarks/results/ and
+history.jsonl.
 
 Cases: mlp, cnn, and on a GPU cnn-1024 and resnet. Groups: tensorflow, torch, lightning, jax, and on demand `streamed`
 (ours, from host memory), `compilers` (ours) and `buffers` (ours, on a GPU: what XLA may put into command buffers). With
@@ -31,7 +32,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _cases import CASES, MLP, Case
+from _cases import CASES, MLP, Case, turned
 from _report import gpu, gpu_memory, publish, table
 
 RIVALS = Path(__file__).with_name("rivals")
@@ -208,7 +209,7 @@ def _rounds(running: dict[str, Contender], rounds: int, until: float) -> dict[st
         start = time.monotonic()
         if number and start + seconds > until:
             break
-        for who in times:
+        for who in turned(times, number):
             times[who].append(running[who].epoch(max(until, start + 60)))
         seconds = time.monotonic() - start
     return times
